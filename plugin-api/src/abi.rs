@@ -1,0 +1,303 @@
+//! What crosses the boundary, as the loader and the broker see it. Plugin authors never need this module.
+//!
+//! Every trait is an `abi_stable` trait object that may grow at its end within a major version of the API: a
+//! method added later stands after the one marked `last_prefix_field` and, where plugins implement the trait,
+//! has a default body. Structs carry `flags` for what is added later. No std `Box`, `Vec` or `Arc` crosses.
+#![allow(missing_docs, non_local_definitions, clippy::undocumented_unsafe_blocks, unused_qualifications)]
+
+use abi_stable::{
+    StableAbi, declare_root_module_statics,
+    library::{CheckTypeLayout, LibHeader, RootModule, RootModuleResult},
+    package_version_strings,
+    prefix_type::{PrefixRefTrait, WithMetadata},
+    sabi_trait,
+    sabi_types::VersionStrings,
+    staticref,
+    std_types::{RArc, RBox, ROption, RResult, RSlice, RStr, RString, RVec},
+};
+use std::marker::PhantomData;
+
+use crate::{
+    Dispatch, Queued, Request, Run,
+    guard::{self, Instance},
+    local::RawReceived,
+    plugin::Plugin,
+};
+
+/// Bytes with an owner in whichever library made them.
+#[sabi_trait]
+pub trait RawBuffer: Send + Sync + Clone + 'static {
+    #[sabi(last_prefix_field)]
+    fn bytes(&self) -> RSlice<'_, u8>;
+}
+
+/// A callback without arguments.
+#[sabi_trait]
+pub trait RawWake: Send + Sync + Clone + 'static {
+    #[sabi(last_prefix_field)]
+    fn wake(&self);
+}
+pub type WakeObject = RawWake_TO<RArc<()>>;
+
+/// See [`Sink`](crate::Sink). Implemented by plugins.
+#[sabi_trait]
+pub trait RawSink: Send + Sync + 'static {
+    fn deliver(&self, run: &mut Run<'_>) -> u8;
+    fn flush(&self);
+    fn when_drained(&self, wake: WakeObject);
+    fn close(&self, reason: RStr<'_>);
+    #[sabi(last_prefix_field)]
+    fn queued(&self) -> Queued;
+}
+pub type SinkObject = RawSink_TO<RBox<()>>;
+
+/// See [`Client`](crate::Client). Implemented by the broker; dropping it ends the registration.
+#[sabi_trait]
+pub trait RawClient: Send + 'static {
+    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch;
+    fn end_batch(&mut self) -> bool;
+    fn when_ready(&mut self, wake: WakeObject);
+    #[sabi(last_prefix_field)]
+    fn leaving(&mut self, why: RStr<'_>);
+}
+pub type ClientObject = RawClient_TO<RBox<()>>;
+
+/// See [`ClientInfo`](crate::ClientInfo).
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RawClientInfo<'a> {
+    pub flags: u32,
+    pub kind: RStr<'a>,
+    pub source: ROption<RStr<'a>>,
+    pub port: ROption<RStr<'a>>,
+    pub credentials: ROption<RawCredentials>,
+}
+
+/// The process at the other end of a UNIX socket.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawCredentials {
+    pub pid: i32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// [`RawClientInfo::flags`]: not a client of the bus but a part of the broker; may have a leading dot, is
+/// subscribed to nothing, is not announced.
+pub const CLIENT_INTERNAL: u32 = 1;
+
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RawEvent<'a> {
+    pub kind: u32,
+    pub flags: u32,
+    pub subject: RStr<'a>,
+    pub detail: RStr<'a>,
+    pub unix_nanos: u64,
+}
+
+/// See [`EventListener`](crate::EventListener). Implemented by plugins.
+#[sabi_trait]
+pub trait RawListener: Send + Sync + 'static {
+    #[sabi(last_prefix_field)]
+    fn on_event(&self, event: &RawEvent<'_>);
+}
+pub type ListenerObject = RawListener_TO<RBox<()>>;
+
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RawCall<'a> {
+    pub flags: u32,
+    pub caller: RStr<'a>,
+    pub method: RStr<'a>,
+    pub params: RSlice<'a, u8>,
+}
+
+#[repr(C)]
+#[derive(StableAbi, Clone)]
+pub struct RawCallError {
+    pub code: i16,
+    pub flags: u32,
+    pub data: RVec<u8>,
+}
+
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RawMethod<'a> {
+    pub flags: u32,
+    pub name: RStr<'a>,
+    pub params: RStr<'a>,
+    pub about: RStr<'a>,
+}
+
+/// [`RawMethod::flags`]: it exists.
+pub const METHOD_KNOWN: u32 = 1;
+/// [`RawMethod::flags`]: it may block, so no transport's thread may call it.
+pub const METHOD_SLOW: u32 = 2;
+/// [`RawMethod::flags`]: it changes the broker; not for clients from other machines.
+pub const METHOD_ADMIN: u32 = 4;
+
+/// See [`ControlHandler`](crate::ControlHandler). Implemented by plugins.
+#[sabi_trait]
+pub trait RawHandler: Send + Sync + 'static {
+    #[sabi(last_prefix_field)]
+    fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError>;
+}
+pub type HandlerObject = RawHandler_TO<RBox<()>>;
+
+/// See [`LocalConnector`](crate::local::LocalConnector). Implemented by the plugin that offers in-process clients.
+#[sabi_trait]
+pub trait RawConnector: Send + Sync + Clone + 'static {
+    #[sabi(last_prefix_field)]
+    fn connect(&self, name: RStr<'_>) -> RResult<EndpointObject, u8>;
+}
+pub type ConnectorObject = RawConnector_TO<RArc<()>>;
+
+/// See [`LocalEndpoint`](crate::local::LocalEndpoint).
+#[sabi_trait]
+pub trait RawEndpoint: Send + Sync + 'static {
+    fn dispatch(&self, request: &Request<'_>) -> Dispatch;
+    fn when_ready(&self, wake: WakeObject);
+    fn receive(&self, into: &mut RVec<RawReceived>) -> bool;
+    fn when_readable(&self, wake: WakeObject);
+    #[sabi(last_prefix_field)]
+    fn close(&self);
+}
+pub type EndpointObject = RawEndpoint_TO<RBox<()>>;
+
+/// See [`Host`](crate::Host). Implemented by the broker, once for each instance of a plugin.
+#[sabi_trait]
+pub trait RawHost: Send + Sync + Clone + 'static {
+    fn register(
+        &self,
+        name: RStr<'_>,
+        info: &RawClientInfo<'_>,
+        sink: SinkObject,
+    ) -> RResult<ClientObject, u8>;
+    fn speaker(&self) -> ClientObject;
+    fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError>;
+    fn method_flags(&self, method: RStr<'_>) -> u32;
+    fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString>;
+    fn listen(&self, listener: ListenerObject);
+    fn report(&self, event: &RawEvent<'_>);
+    fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString>;
+    fn connector(&self) -> ROption<ConnectorObject>;
+    fn broker_name(&self) -> RString;
+    fn max_log_level(&self) -> u8;
+    fn log_enabled(&self, level: u8, target: RStr<'_>) -> bool;
+    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>);
+    /// A panic was caught in a callback of the instance: it must not be called again.
+    #[sabi(last_prefix_field)]
+    fn failed(&self, why: RStr<'_>);
+}
+pub type HostObject = RawHost_TO<RArc<()>>;
+
+#[repr(C)]
+#[derive(StableAbi, Clone, Default)]
+pub struct RawStatus {
+    pub flags: u32,
+    pub addresses: RVec<RString>,
+    pub detail: RString,
+}
+
+/// Why a plugin could not be configured or started.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct RawPluginError {
+    pub flags: u32,
+    /// The key of the configuration it is about, dotted, or empty.
+    pub key: RString,
+    pub message: RString,
+}
+
+/// A running instance. Implemented by the guard around every plugin.
+#[sabi_trait]
+pub trait RawInstance: Send + Sync + 'static {
+    fn start(&self) -> RResult<(), RawPluginError>;
+    fn serve(&self);
+    fn stop(&self, deadline_millis: u64);
+    #[sabi(last_prefix_field)]
+    fn status(&self) -> RawStatus;
+}
+pub type InstanceObject = RawInstance_TO<RBox<()>>;
+
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RawContext<'a> {
+    pub flags: u32,
+    pub instance: RStr<'a>,
+    /// The plugin's own table, as TOML text.
+    pub config: RStr<'a>,
+}
+
+/// [`RawContext::flags`]: linked into the program, hence with its tracing, its runtime, its panic hook.
+pub const CONTEXT_LINKED: u32 = 1;
+
+/// The root module of a plugin.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = PluginRef)))]
+pub struct PluginModule {
+    #[sabi(last_prefix_field)]
+    pub create: extern "C" fn(HostObject, &RawContext<'_>) -> RResult<InstanceObject, RawPluginError>,
+}
+
+impl RootModule for PluginRef {
+    declare_root_module_statics! {PluginRef}
+    const BASE_NAME: &'static str = "elbus";
+    const NAME: &'static str = "elbus plugin";
+    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+}
+
+/// Makes the root module of a plugin from its type.
+pub struct Make<P>(PhantomData<P>);
+
+impl<P: Plugin> Make<P> {
+    staticref!(const VALUE: WithMetadata<PluginModule> = WithMetadata::new(PluginModule { create: Self::create }));
+    pub const MODULE: PluginRef = PluginRef(Self::VALUE.as_prefix());
+
+    extern "C" fn create(
+        host: HostObject,
+        context: &RawContext<'_>,
+    ) -> RResult<InstanceObject, RawPluginError> {
+        let linked = context.flags & CONTEXT_LINKED != 0;
+        let instance = Instance::new(host, context.instance.as_str());
+        guard::install_hook(linked);
+        if !linked {
+            crate::log::install(instance.host());
+        }
+        guard::create::<P>(instance, context.config.as_str()).into()
+    }
+
+    extern "C" fn root() -> RootModuleResult {
+        // SAFETY: the erased prefix reference is only ever read back through `LibHeader`, whose layout constant is
+        // that of the same `PluginRef`.
+        RResult::ROk(unsafe { Self::MODULE.to_prefix_ref().cast() })
+    }
+}
+
+/// The one exported symbol of a plugin library. The header comes first; the note is named so that no linker drops
+/// it.
+#[repr(C)]
+pub struct Entry {
+    header: LibHeader,
+    note: *const u8,
+}
+
+// SAFETY: both fields are constants of the library and never written; the pointer is never read through.
+unsafe impl Sync for Entry {}
+
+impl Entry {
+    pub const fn new<P: Plugin>(note: *const u8) -> Self {
+        // SAFETY: `Make::<P>::root` returns the prefix reference of a `PluginModule`, the type named here.
+        let header =
+            unsafe { LibHeader::from_constructor::<PluginRef>(Make::<P>::root, CheckTypeLayout::Yes) };
+        Entry { header, note }
+    }
+}
+
+impl RawPluginError {
+    pub(crate) fn new(key: &str, message: &str) -> Self {
+        RawPluginError { flags: 0, key: key.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,257 @@
+//! The sending side of a client: requests to the broker and what became of them.
+
+use abi_stable::{
+    StableAbi,
+    std_types::{ROption, RSlice, RStr},
+};
+use elbus_protocol::{Code, Op, Qos};
+
+use crate::{
+    Payload, SharedBytes, Wake,
+    abi::{CLIENT_INTERNAL, ClientObject, RawClientInfo, RawCredentials},
+};
+
+/// What the broker should know of a connection when it registers a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// The kind of connection, as `client.list` shows it: `internal`, `local_ipc`, `tcp`, ...
+    pub kind: String,
+    /// Where it comes from (`ip:port` for TCP), where that means anything.
+    pub source: Option<String>,
+    /// The socket path or bound address it came in by.
+    pub port: Option<String>,
+    /// The process at the other end, where the transport knows it.
+    pub credentials: Option<Credentials>,
+    /// A part of the broker rather than a client of the bus: may have a name with a leading dot, is subscribed to
+    /// nothing, is not announced.
+    pub internal: bool,
+}
+
+impl ClientInfo {
+    pub(crate) fn with_raw<R>(&self, f: impl FnOnce(&RawClientInfo<'_>) -> R) -> R {
+        fn text(text: &Option<String>) -> ROption<RStr<'_>> {
+            text.as_deref().map(RStr::from_str).into()
+        }
+        f(&RawClientInfo {
+            flags: if self.internal { CLIENT_INTERNAL } else { 0 },
+            kind: RStr::from_str(&self.kind),
+            source: text(&self.source),
+            port: text(&self.port),
+            credentials: self
+                .credentials
+                .map(|c| RawCredentials { pid: c.pid, uid: c.uid, gid: c.gid })
+                .into(),
+        })
+    }
+
+    /// From what crossed the boundary.
+    #[doc(hidden)]
+    pub fn from_raw(raw: &RawClientInfo<'_>) -> Self {
+        let text = |text: ROption<RStr<'_>>| text.into_option().map(|t| t.as_str().to_owned());
+        ClientInfo {
+            kind: raw.kind.as_str().to_owned(),
+            source: text(raw.source),
+            port: text(raw.port),
+            credentials: raw.credentials.into_option().map(|c| Credentials {
+                pid: c.pid,
+                uid: c.uid,
+                gid: c.gid,
+            }),
+            internal: raw.flags & CLIENT_INTERNAL != 0,
+        }
+    }
+}
+
+/// The process at the other end of a UNIX socket, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id, 0 where it is unknown.
+    pub pid: i32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// One operation, or a run of consecutive ones with the same target and quality of service.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct Request<'a> {
+    op: u8,
+    qos: u8,
+    flags: u32,
+    target: RStr<'a>,
+    receiver: RStr<'a>,
+    payloads: RSlice<'a, Payload<'a>>,
+    shared: Option<&'a SharedBytes>,
+}
+
+impl<'a> Request<'a> {
+    /// `target` is a name, a mask or a topic; for the topic operations it is the list of filters, separated by
+    /// NUL, and there are no payloads.
+    #[inline]
+    pub fn new(op: Op, qos: Qos, target: &'a str, payloads: &'a [Payload<'a>]) -> Self {
+        Request {
+            op: op as u8,
+            qos: qos.bits(),
+            flags: 0,
+            target: RStr::from_str(target),
+            receiver: RStr::from_str(""),
+            payloads: RSlice::from_slice(payloads),
+            shared: None,
+        }
+    }
+
+    /// The primary name a publication is limited to ([`Op::PublishFor`]).
+    #[inline]
+    pub fn with_receiver(mut self, receiver: &'a str) -> Self {
+        self.receiver = RStr::from_str(receiver);
+        self
+    }
+
+    /// Bytes that hold the same as the only payload and may be kept by reference count.
+    #[inline]
+    pub fn with_shared(mut self, shared: &'a SharedBytes) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    /// The operation, or `None` where a plugin was built for operations this broker does not know.
+    #[inline]
+    pub fn op(&self) -> Option<Op> {
+        Op::from_wire(self.op)
+    }
+
+    /// The quality of service.
+    #[inline]
+    pub fn qos(&self) -> Qos {
+        Qos::from_bits(self.qos)
+    }
+
+    /// Name, mask, topic or list of filters.
+    #[inline]
+    pub fn target(&self) -> &'a str {
+        self.target.as_str()
+    }
+
+    /// The primary name a publication is limited to.
+    #[inline]
+    pub fn receiver(&self) -> &'a str {
+        self.receiver.as_str()
+    }
+
+    /// The payloads in order.
+    #[inline]
+    pub fn payloads(&self) -> &'a [Payload<'a>] {
+        self.payloads.as_slice()
+    }
+
+    /// The only payload as bytes that may be kept.
+    #[inline]
+    pub fn shared(&self) -> Option<&'a SharedBytes> {
+        self.shared
+    }
+}
+
+/// What became of a request.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dispatch {
+    code: u8,
+    flags: u8,
+    reached: u32,
+}
+
+impl Dispatch {
+    const GONE: u8 = 1;
+    const CONGESTED: u8 = 2;
+
+    /// The result code, and how many clients were reached.
+    #[inline]
+    pub fn new(code: Code, reached: u32) -> Self {
+        Dispatch { code: code as u8, flags: 0, reached }
+    }
+
+    /// The sender is no longer registered: nothing was done, and its connection should end.
+    #[inline]
+    pub fn gone() -> Self {
+        Dispatch { code: Code::NotRegistered as u8, flags: Self::GONE, reached: 0 }
+    }
+
+    /// Marks that the sender should wait before it sends on.
+    #[inline]
+    pub fn congested(mut self, congested: bool) -> Self {
+        if congested {
+            self.flags |= Self::CONGESTED;
+        }
+        self
+    }
+
+    /// The result code: what an acknowledgement carries.
+    #[inline]
+    pub fn code(&self) -> Code {
+        Code::from_wire(self.code).unwrap_or(Code::Other)
+    }
+
+    /// The same as it stands on the wire.
+    #[inline]
+    pub fn wire_code(&self) -> u8 {
+        self.code
+    }
+
+    /// How many clients it was queued for.
+    #[inline]
+    pub fn reached(&self) -> u32 {
+        self.reached
+    }
+
+    /// Whether the sender is no longer registered.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.flags & Self::GONE != 0
+    }
+
+    /// Whether the sender should wait before it sends on.
+    #[inline]
+    pub fn is_congested(&self) -> bool {
+        self.flags & Self::CONGESTED != 0
+    }
+}
+
+/// A registered client, or somebody who speaks as the broker: what the reader of a connection sends through.
+/// Dropping it ends the registration.
+///
+/// One thread at a time; no method blocks.
+pub struct Client(pub(crate) ClientObject);
+
+impl Client {
+    /// Routes a request. What it made dirty is flushed by [`end_batch`](Client::end_batch), which must follow
+    /// before the thread waits for anything.
+    #[inline]
+    pub fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        self.0.dispatch(request)
+    }
+
+    /// Flushes what the requests since the last call made dirty. `true`: a receiver is over its limit, so read no
+    /// more from this client until [`when_ready`](Client::when_ready) calls.
+    #[inline]
+    pub fn end_batch(&mut self) -> bool {
+        self.0.end_batch()
+    }
+
+    /// Calls `wake` once when all receivers that were over their limit have drained.
+    pub fn when_ready(&mut self, wake: Wake) {
+        self.0.when_ready(wake.0);
+    }
+
+    /// Says why the client is about to be dropped, for the log and the event.
+    pub fn leaving(&mut self, why: &str) {
+        self.0.leaving(RStr::from_str(why));
+    }
+
+    /// From what crossed the boundary.
+    #[doc(hidden)]
+    pub fn from_object(object: ClientObject) -> Self {
+        Client(object)
+    }
+}

@@ -1,0 +1,157 @@
+//! The table of an instance in `broker.toml`, as its plugin reads it.
+//!
+//! It remembers which keys were read, so that the others can be reported as unknown, and turns every error into
+//! one about a key; the broker, which has the file, adds line and value.
+
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use std::{cell::RefCell, collections::BTreeSet};
+use toml::{Table, Value};
+
+use crate::PluginError;
+
+/// The configuration of one instance.
+#[derive(Debug)]
+pub struct Config {
+    table: Table,
+    known: RefCell<BTreeSet<&'static str>>,
+    takes_any: RefCell<bool>,
+}
+
+impl Config {
+    /// From TOML text.
+    ///
+    /// # Errors
+    /// Where the text is no TOML.
+    pub fn parse(text: &str) -> Result<Self, PluginError> {
+        let table = text.parse::<Table>().map_err(|error| PluginError::new(error.message()))?;
+        Ok(Config { table, known: RefCell::default(), takes_any: RefCell::new(false) })
+    }
+
+    /// Reads the keys that are fields of `T`. May be called for several types that share the table; a type that
+    /// is no plain struct takes the whole of it.
+    ///
+    /// # Errors
+    /// A value of the wrong type, a missing key.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, PluginError> {
+        let mut table = self.table.clone();
+        match fields_of::<T>() {
+            Some(fields) => {
+                table.retain(|key, _| fields.contains(&key));
+                self.known.borrow_mut().extend(fields);
+            }
+            None => *self.takes_any.borrow_mut() = true,
+        }
+        serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+            let path = error.path().to_string();
+            let key = if path == "." { String::new() } else { path };
+            let message = error.inner().message().trim_end().replace("missing field", "missing key");
+            PluginError::of_key(key, message)
+        })
+    }
+
+    /// Reports a key that nobody has read.
+    pub(crate) fn finish(&self) -> Result<(), PluginError> {
+        if *self.takes_any.borrow() {
+            return Ok(());
+        }
+        let known = self.known.borrow();
+        match self.table.keys().find(|key| !known.contains(key.as_str())) {
+            None => Ok(()),
+            Some(key) if known.is_empty() => {
+                Err(PluginError::of_key(key, "unknown key; this plugin takes no configuration"))
+            }
+            Some(key) => {
+                let known = known.iter().copied().collect::<Vec<_>>().join(", ");
+                Err(PluginError::of_key(key, format!("unknown key; known are {known}")))
+            }
+        }
+    }
+}
+
+/// The names of the fields of a struct, which serde tells to whoever deserializes it.
+fn fields_of<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
+    let mut found = None;
+    let _ = T::deserialize(FieldProbe(&mut found));
+    found
+}
+
+struct FieldProbe<'a>(&'a mut Option<&'static [&'static str]>);
+
+impl<'de> Deserializer<'de> for FieldProbe<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("only asked for its fields"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = Some(fields);
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize, Debug)]
+    struct Place {
+        path: String,
+        #[serde(default)]
+        mode: Option<u32>,
+    }
+
+    #[derive(serde::Deserialize, Debug)]
+    #[serde(default)]
+    struct Limits {
+        queue_bytes: u64,
+    }
+    impl Default for Limits {
+        fn default() -> Self {
+            Limits { queue_bytes: 8 }
+        }
+    }
+
+    #[test]
+    fn several_types_share_a_table() {
+        let config = Config::parse("path = '/x'\nqueue_bytes = 9").unwrap();
+        let place = config.read::<Place>().unwrap();
+        assert_eq!((place.path.as_str(), place.mode), ("/x", None));
+        assert_eq!(config.read::<Limits>().unwrap().queue_bytes, 9);
+        assert_eq!(config.finish(), Ok(()));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_unknown() {
+        let config = Config::parse("path = '/x'\npaht = '/y'").unwrap();
+        config.read::<Place>().unwrap();
+        config.read::<Limits>().unwrap();
+        let error = config.finish().unwrap_err();
+        assert_eq!(error.key, "paht");
+        assert_eq!(error.message, "unknown key; known are mode, path, queue_bytes");
+        let error = Config::parse("a = 1").unwrap().finish().unwrap_err();
+        assert_eq!(error.message, "unknown key; this plugin takes no configuration");
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let error = Config::parse("path = 5").unwrap().read::<Place>().unwrap_err();
+        assert_eq!(error.key, "path");
+        assert_eq!(error.message, "invalid type: integer `5`, expected a string");
+        let error = Config::parse("").unwrap().read::<Place>().unwrap_err();
+        assert_eq!((error.key.as_str(), error.message.as_str()), ("", "missing key `path`"));
+        let any = Config::parse("what = 'ever'").unwrap();
+        any.read::<Table>().unwrap();
+        assert_eq!(any.finish(), Ok(()));
+    }
+}

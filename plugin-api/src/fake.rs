@@ -1,0 +1,431 @@
+//! A host for testing a plugin alone: it records what the plugin does and plays the broker's part.
+//!
+//! It routes nothing. A test makes an instance with [`FakeHost::create`], looks at what was registered and
+//! dispatched, delivers runs into the plugin's sinks, tells events, and waits for what it expects.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RArc, ROption, RResult, RStr, RString, RVec},
+};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    CallError, ClientInfo, Code, Delivery, Dispatch, Encoding, Event, FrameKind, Host, Op, Payload, Plugin,
+    PluginError, Qos, Request, Run,
+    abi::*,
+    guard::{self, Instance},
+    plugin::Status,
+};
+
+/// A request that the plugin dispatched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The name it was sent under; `.broker` for a speaker.
+    pub sender: String,
+    /// The operation.
+    pub op: Op,
+    /// Its quality of service.
+    pub qos: Qos,
+    /// Name, mask, topic or filters.
+    pub target: String,
+    /// The receiver of a limited publication.
+    pub receiver: String,
+    /// The payloads.
+    pub payloads: Vec<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct State {
+    clients: BTreeMap<String, (ClientInfo, Arc<SinkObject>)>,
+    requests: Vec<Recorded>,
+    logged: Vec<String>,
+    failures: Vec<String>,
+    methods: BTreeMap<String, (u32, Arc<HandlerObject>)>,
+    listeners: Vec<Arc<ListenerObject>>,
+    connector: Option<ConnectorObject>,
+    refuse_names_with: Option<Code>,
+    answer: Option<Code>,
+}
+
+/// The fake broker. Cheap to clone; all clones are the same one.
+#[derive(Clone, Default)]
+pub struct FakeHost(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl FakeHost {
+    /// A broker without clients.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A host for the named instance.
+    pub fn host(&self, instance: &str) -> Host {
+        Host::from_object(self.object(), instance)
+    }
+
+    /// Configures an instance of a plugin from TOML text, behind the panic barrier as in a real broker.
+    ///
+    /// # Errors
+    /// What the plugin finds wrong, or its panic.
+    pub fn create<P: Plugin>(&self, instance: &str, config: &str) -> Result<FakeInstance, PluginError> {
+        guard::install_hook(true);
+        guard::create::<P>(Instance::new(self.object(), instance), config)
+            .map(FakeInstance)
+            .map_err(PluginError::from_raw)
+    }
+
+    fn object(&self) -> HostObject {
+        RawHost_TO::from_ptr(RArc::new(self.clone()), TD_Opaque)
+    }
+
+    /// The registered names.
+    pub fn clients(&self) -> Vec<String> {
+        self.0.state.lock().clients.keys().cloned().collect()
+    }
+
+    /// What was told of a client when it registered.
+    pub fn client_info(&self, name: &str) -> Option<ClientInfo> {
+        self.0.state.lock().clients.get(name).map(|(info, _)| info.clone())
+    }
+
+    /// Everything dispatched so far, in order.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.0.state.lock().requests.clone()
+    }
+
+    /// What was logged through the host: `level target message fields`.
+    pub fn logged(&self) -> Vec<String> {
+        self.0.state.lock().logged.clone()
+    }
+
+    /// The panics that were caught.
+    pub fn failures(&self) -> Vec<String> {
+        self.0.state.lock().failures.clone()
+    }
+
+    /// Refuses registrations with a code, or accepts them again.
+    pub fn refuse_names(&self, code: Option<Code>) {
+        self.0.state.lock().refuse_names_with = code;
+    }
+
+    /// Answers every request with a code; normally `Ok`.
+    pub fn answer_with(&self, code: Option<Code>) {
+        self.0.state.lock().answer = code;
+    }
+
+    /// Delivers messages into the sink of a registered client and flushes it.
+    pub fn deliver(
+        &self,
+        to: &str,
+        kind: FrameKind,
+        sender: &str,
+        topic: &str,
+        payloads: &[&[u8]],
+    ) -> Option<Delivery> {
+        let sink = self.0.state.lock().clients.get(to).map(|(_, sink)| sink.clone())?;
+        let payloads: Vec<_> = payloads.iter().map(|p| Payload::from(*p)).collect();
+        let mut encoding = Encoding::new();
+        let mut run = Run::new(kind, Qos::NO, sender, topic, &payloads, None, &mut encoding);
+        let delivery = Delivery::from_bits(sink.deliver(&mut run));
+        if delivery.has(Delivery::DIRTY) {
+            sink.flush();
+        }
+        Some(delivery)
+    }
+
+    /// Closes the sink of a client, as a kick does.
+    pub fn close(&self, name: &str, reason: &str) {
+        let sink = self.0.state.lock().clients.get(name).map(|(_, sink)| sink.clone());
+        if let Some(sink) = sink {
+            sink.close(RStr::from_str(reason));
+        }
+    }
+
+    /// Tells an event to all listeners.
+    pub fn tell(&self, event: &Event<'_>) {
+        let listeners = self.0.state.lock().listeners.clone();
+        listeners.iter().for_each(|listener| listener.on_event(&event.to_raw()));
+    }
+
+    /// Waits until `ready` says so; `false` after `limit`.
+    pub fn wait_until(&self, limit: Duration, mut ready: impl FnMut(&Self) -> bool) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            if ready(self) {
+                return true;
+            }
+            let mut state = self.0.state.lock();
+            // what is not a change of the fake itself, such as bytes on a socket, is looked at every so often
+            let step = (Instant::now() + Duration::from_millis(5)).min(until);
+            self.0.changed.wait_until(&mut state, step);
+            if Instant::now() >= until {
+                drop(state);
+                return ready(self);
+            }
+        }
+    }
+
+    fn change<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let result = f(&mut self.0.state.lock());
+        self.0.changed.notify_all();
+        result
+    }
+}
+
+/// An instance that a [`FakeHost`] has created.
+pub struct FakeInstance(InstanceObject);
+
+impl FakeInstance {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// What the plugin says.
+    pub fn start(&self) -> Result<(), PluginError> {
+        self.0.start().into_result().map_err(PluginError::from_raw)
+    }
+
+    /// Lets it serve.
+    pub fn serve(&self) {
+        self.0.serve();
+    }
+
+    /// Stops it.
+    pub fn stop(&self, deadline: Duration) {
+        self.0.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        Status::from_raw(self.0.status())
+    }
+}
+
+struct FakeClient {
+    host: FakeHost,
+    name: String,
+    registered: bool,
+}
+
+impl RawClient for FakeClient {
+    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        let recorded = Recorded {
+            sender: self.name.clone(),
+            op: request.op().unwrap_or(Op::Message),
+            qos: request.qos(),
+            target: request.target().to_owned(),
+            receiver: request.receiver().to_owned(),
+            payloads: request.payloads().iter().map(|p| p.to_vec()).collect(),
+        };
+        self.host.change(|state| {
+            state.requests.push(recorded);
+            Dispatch::new(state.answer.unwrap_or(Code::Ok), 1)
+        })
+    }
+
+    fn end_batch(&mut self) -> bool {
+        false
+    }
+
+    fn when_ready(&mut self, wake: WakeObject) {
+        wake.wake();
+    }
+
+    fn leaving(&mut self, _: RStr<'_>) {}
+}
+
+impl Drop for FakeClient {
+    fn drop(&mut self) {
+        if self.registered {
+            let gone = self.host.change(|state| state.clients.remove(&self.name));
+            drop(gone); // outside the lock: it runs code of the plugin
+        }
+    }
+}
+
+impl RawHost for FakeHost {
+    fn register(
+        &self,
+        name: RStr<'_>,
+        info: &RawClientInfo<'_>,
+        sink: SinkObject,
+    ) -> RResult<ClientObject, u8> {
+        let name = name.as_str().to_owned();
+        let info = ClientInfo::from_raw(info);
+        let refused = self.change(|state| {
+            if let Some(code) = state.refuse_names_with {
+                return Some(code);
+            }
+            if state.clients.contains_key(&name) {
+                return Some(Code::Busy);
+            }
+            state.clients.insert(name.clone(), (info, Arc::new(sink)));
+            None
+        });
+        match refused {
+            Some(code) => RResult::RErr(code as u8),
+            None => {
+                let client = FakeClient { host: self.clone(), name, registered: true };
+                RResult::ROk(RawClient_TO::from_value(client, TD_Opaque))
+            }
+        }
+    }
+
+    fn speaker(&self) -> ClientObject {
+        let name = elbus_protocol::BROKER_NAME.to_owned();
+        RawClient_TO::from_value(FakeClient { host: self.clone(), name, registered: false }, TD_Opaque)
+    }
+
+    fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
+        let handler =
+            self.0.state.lock().methods.get(call.method.as_str()).map(|(_, handler)| handler.clone());
+        match handler {
+            Some(handler) => handler.call(call),
+            None => RResult::RErr(CallError::new(-32601, "").into_raw()),
+        }
+    }
+
+    fn method_flags(&self, method: RStr<'_>) -> u32 {
+        self.0.state.lock().methods.get(method.as_str()).map_or(0, |(flags, _)| flags | METHOD_KNOWN)
+    }
+
+    fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString> {
+        let name = method.name.as_str().to_owned();
+        self.change(|state| state.methods.insert(name, (method.flags, Arc::new(handler))));
+        RResult::ROk(())
+    }
+
+    fn listen(&self, listener: ListenerObject) {
+        self.change(|state| state.listeners.push(Arc::new(listener)));
+    }
+
+    fn report(&self, event: &RawEvent<'_>) {
+        if let Some(event) = Event::from_raw(event) {
+            self.tell(&event);
+        }
+    }
+
+    fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString> {
+        self.change(|state| state.connector = Some(connector));
+        RResult::ROk(())
+    }
+
+    fn connector(&self) -> ROption<ConnectorObject> {
+        self.0.state.lock().connector.clone().into()
+    }
+
+    fn broker_name(&self) -> RString {
+        "fake".into()
+    }
+
+    fn max_log_level(&self) -> u8 {
+        5
+    }
+
+    fn log_enabled(&self, _: u8, _: RStr<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>) {
+        self.change(|state| state.logged.push(format!("{level} {target} {message} {fields}")));
+    }
+
+    fn failed(&self, why: RStr<'_>) {
+        self.change(|state| state.failures.push(why.as_str().to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Sink, Wake, sink::Queued};
+
+    struct Faulty(Host, String);
+
+    impl Plugin for Faulty {
+        const ABOUT: &'static str = "fails where it is told to";
+
+        fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
+            #[derive(serde::Deserialize)]
+            struct Settings {
+                fail: String,
+            }
+            let settings: Settings = config.read()?;
+            assert_ne!(settings.fail, "create", "as told");
+            Ok(Faulty(host, settings.fail))
+        }
+
+        fn start(&self) -> Result<(), PluginError> {
+            assert_ne!(self.1, "start", "as told");
+            let info = ClientInfo { kind: "test".into(), ..Default::default() };
+            let client = self.0.register("faulty", &info, FaultySink(self.1.clone()));
+            std::mem::forget(client.map_err(|code| PluginError::new(code.text()))?);
+            Ok(())
+        }
+    }
+
+    struct FaultySink(String);
+
+    impl Sink for FaultySink {
+        fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+            assert_ne!(self.0, "deliver", "as told by {}", run.sender());
+            Delivery::DIRTY
+        }
+        fn flush(&self) {}
+        fn when_drained(&self, wake: Wake) {
+            wake.wake();
+        }
+        fn close(&self, _: &str) {}
+        fn queued(&self) -> Queued {
+            Queued::default()
+        }
+    }
+
+    #[test]
+    fn a_panic_in_create_is_an_error() {
+        let error = FakeHost::new().create::<Faulty>("x", "fail = 'create'").err().unwrap();
+        assert!(error.message.starts_with("panic in create: "), "{error}");
+        assert!(error.message.contains("as told") && error.message.contains("fake.rs:"), "{error}");
+    }
+
+    #[test]
+    fn wrong_configuration_names_its_key() {
+        let error = FakeHost::new().create::<Faulty>("x", "fail = 1").err().unwrap();
+        assert_eq!(error.key, "fail");
+        let error = FakeHost::new().create::<Faulty>("x", "fail = ''\nother = 1").err().unwrap();
+        assert_eq!(error.key, "other");
+    }
+
+    #[test]
+    fn a_panic_in_a_callback_fails_the_instance_once() {
+        let fake = FakeHost::new();
+        let instance = fake.create::<Faulty>("x", "fail = 'deliver'").unwrap();
+        instance.start().unwrap();
+        let first = fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]);
+        let again = fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]);
+        assert_eq!((first, again), (Some(Delivery::CLOSED), Some(Delivery::CLOSED)));
+        let failures = fake.failures();
+        assert_eq!(failures.len(), 1, "refused after the first: {failures:?}");
+        assert!(failures[0].starts_with("panic in deliver: ") && failures[0].contains("as told by a"));
+        assert!(instance.start().unwrap_err().message.contains("has failed before"));
+    }
+
+    #[test]
+    fn a_sound_instance_works() {
+        let fake = FakeHost::new();
+        let instance = fake.create::<Faulty>("x", "fail = ''").unwrap();
+        instance.start().unwrap();
+        assert_eq!(fake.clients(), ["faulty"]);
+        assert_eq!(fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]), Some(Delivery::DIRTY));
+        assert!(fake.failures().is_empty());
+    }
+}

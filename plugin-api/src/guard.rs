@@ -1,0 +1,249 @@
+//! The panic barrier: one wrapper implements every trait that the broker calls in a plugin.
+//!
+//! A panic is caught where it happens, the instance is marked failed, the broker is told which callback, what
+//! and where, and the callbacks of the instance are refused from then on. Only `close` of its sinks and `stop`
+//! are still called, so that its peers notice; the plugin itself is leaked, since its `Drop` could wait for ever.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RResult, RStr, RVec},
+};
+use std::{
+    cell::{Cell, RefCell},
+    mem::ManuallyDrop,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Plugin, Queued, Run, Sink, Wake,
+    abi::{
+        HostObject, InstanceObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance, RawInstance_TO,
+        RawListener, RawPluginError, RawSink, RawStatus, WakeObject,
+    },
+    sink::Delivery,
+};
+use elbus_protocol::Code;
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Notes where a panic happened, which `catch_unwind` does not tell. Each library has its own std, hence its own
+/// hook. Outside a callback, in a thread or task of the plugin, a loaded library logs the panic.
+pub(crate) fn install_hook(linked: bool) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
+                let place = info.location().map(ToString::to_string).unwrap_or_default();
+                let _ = PLACE.try_with(|p| *p.borrow_mut() = place);
+            } else if linked {
+                before(info);
+            } else {
+                tracing::error!("{info}, outside a callback of the broker");
+            }
+        }));
+    });
+}
+
+/// Runs `f`; a panic becomes `message, at file:line:column`.
+pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    let result = catch_unwind(AssertUnwindSafe(f));
+    DEPTH.with(|depth| depth.set(depth.get() - 1));
+    result.map_err(|panic| {
+        let text = match panic.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "(no text)".to_owned()),
+        };
+        std::mem::forget(panic); // its drop could panic in turn
+        match PLACE.take() {
+            place if place.is_empty() => text,
+            place => format!("{text}, at {place}"),
+        }
+    })
+}
+
+/// One instance of a plugin: whether it has failed, and whom to tell.
+pub(crate) struct Instance {
+    host: HostObject,
+    name: String,
+    failed: AtomicBool,
+}
+
+impl Instance {
+    pub(crate) fn new(host: HostObject, name: &str) -> Arc<Self> {
+        Arc::new(Instance { host, name: name.to_owned(), failed: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn host(self: &Arc<Self>) -> Host {
+        Host::new(self.clone())
+    }
+
+    pub(crate) fn object(&self) -> &HostObject {
+        &self.host
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    #[cold]
+    fn fail(&self, callback: &str, panic: &str) {
+        self.failed.store(true, Ordering::Release);
+        self.host.failed(RStr::from_str(&format!("panic in {callback}: {panic}")));
+    }
+
+    /// Runs a callback, or answers `refused` where the instance has failed or fails now. Asserting unwind safety is
+    /// honest: after a panic the state is not looked at again, but for `close` and `stop`.
+    #[inline]
+    fn run<R>(&self, callback: &str, refused: impl FnOnce(&str) -> R, f: impl FnOnce() -> R) -> R {
+        if self.has_failed() {
+            return refused("the plugin has failed before");
+        }
+        self.run_even_failed(callback, refused, f)
+    }
+
+    #[inline]
+    fn run_even_failed<R>(
+        &self,
+        callback: &str,
+        refused: impl FnOnce(&str) -> R,
+        f: impl FnOnce() -> R,
+    ) -> R {
+        match catch(f) {
+            Ok(result) => result,
+            Err(panic) => {
+                self.fail(callback, &panic);
+                refused(&panic)
+            }
+        }
+    }
+}
+
+/// Something of a plugin that the broker calls.
+pub(crate) struct Guarded<T> {
+    inner: ManuallyDrop<T>,
+    instance: Arc<Instance>,
+}
+
+impl<T> Guarded<T> {
+    pub(crate) fn new(inner: T, instance: Arc<Instance>) -> Self {
+        Guarded { inner: ManuallyDrop::new(inner), instance }
+    }
+
+    /// Runs a callback of the plugin behind the barrier.
+    #[inline]
+    pub(crate) fn run<R>(
+        &self,
+        callback: &str,
+        refused: impl FnOnce(&str) -> R,
+        f: impl FnOnce(&T) -> R,
+    ) -> R {
+        self.instance.run(callback, refused, || f(&self.inner))
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        if self.instance.has_failed() {
+            return;
+        }
+        let inner = &mut self.inner;
+        // SAFETY: dropped here only, and not used afterwards: `self` is going away.
+        if let Err(panic) = catch(|| unsafe { ManuallyDrop::drop(inner) }) {
+            self.instance.fail("drop", &panic);
+        }
+    }
+}
+
+pub(crate) fn create<P: Plugin>(
+    instance: Arc<Instance>,
+    config: &str,
+) -> Result<InstanceObject, RawPluginError> {
+    let made = catch(|| {
+        let config = Config::parse(config)?;
+        let plugin = P::create(instance.host(), &config)?;
+        config.finish()?;
+        Ok(plugin)
+    });
+    match made {
+        Ok(Ok(plugin)) => Ok(RawInstance_TO::from_value(Guarded::new(plugin, instance), TD_Opaque)),
+        Ok(Err(error)) => Err(crate::PluginError::into_raw(error)),
+        Err(panic) => Err(RawPluginError::new("", &format!("panic in create: {panic}"))),
+    }
+}
+
+impl<P: Plugin> RawInstance for Guarded<P> {
+    fn start(&self) -> RResult<(), RawPluginError> {
+        let refused = |panic: &str| Err(RawPluginError::new("", &format!("panic in start: {panic}")));
+        self.run("start", refused, |plugin| plugin.start().map_err(crate::PluginError::into_raw)).into()
+    }
+
+    fn serve(&self) {
+        self.run("serve", |_| (), P::serve);
+    }
+
+    fn stop(&self, deadline_millis: u64) {
+        let deadline = Duration::from_millis(deadline_millis);
+        self.instance.run_even_failed("stop", |_| (), || self.inner.stop(deadline));
+    }
+
+    fn status(&self) -> RawStatus {
+        self.run("status", |_| RawStatus::default(), |plugin| plugin.status().into_raw())
+    }
+}
+
+impl<S: Sink> RawSink for Guarded<S> {
+    #[inline]
+    fn deliver(&self, run: &mut Run<'_>) -> u8 {
+        self.run("deliver", |_| Delivery::CLOSED, |sink| sink.deliver(run)).bits()
+    }
+
+    #[inline]
+    fn flush(&self) {
+        self.run("flush", |_| (), S::flush);
+    }
+
+    fn when_drained(&self, wake: WakeObject) {
+        let otherwise = wake.clone();
+        self.run("when_drained", |_| otherwise.wake(), |sink| sink.when_drained(Wake(wake)));
+    }
+
+    fn close(&self, reason: RStr<'_>) {
+        self.instance.run_even_failed("close", |_| (), || self.inner.close(reason.as_str()));
+    }
+
+    fn queued(&self) -> Queued {
+        self.run("queued", |_| Queued::default(), S::queued)
+    }
+}
+
+impl<L: EventListener> RawListener for Guarded<L> {
+    fn on_event(&self, event: &RawEvent<'_>) {
+        if let Some(event) = Event::from_raw(event) {
+            self.run("on_event", |_| (), |listener| listener.on_event(&event));
+        }
+    }
+}
+
+impl<H: ControlHandler> RawHandler for Guarded<H> {
+    fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
+        let refused = |why: &str| Err(CallError::new(Code::Other.rpc_code(), why));
+        self.run("a control method", refused, |handler| handler.call(&Call::from_raw(call)))
+            .map(RVec::from)
+            .map_err(CallError::into_raw)
+            .into()
+    }
+}

@@ -1,0 +1,127 @@
+//! The broker, as an instance of a plugin sees it.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RArc, RStr},
+};
+use elbus_protocol::Code;
+use std::sync::Arc;
+
+use crate::{
+    Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, PluginError, Sink,
+    abi::{
+        HostObject, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO, RawSink_TO,
+    },
+    guard::{Guarded, Instance},
+    local::{GuardedConnector, LocalClient, LocalConnector},
+};
+
+/// The broker, as one instance of a plugin sees it. Cheap to clone; every method may be called from any thread.
+/// What an instance registers, adds and offers ends with it.
+#[derive(Clone)]
+pub struct Host(Arc<Instance>);
+
+impl Host {
+    pub(crate) fn new(instance: Arc<Instance>) -> Self {
+        Host(instance)
+    }
+
+    /// A host for code that is no plugin: the program that embeds the broker.
+    #[doc(hidden)]
+    pub fn from_object(object: HostObject, name: &str) -> Self {
+        Host(Instance::new(object, name))
+    }
+
+    pub(crate) fn object(&self) -> &HostObject {
+        self.0.object()
+    }
+
+    /// The name of this instance in `broker.toml`.
+    pub fn instance(&self) -> &str {
+        self.0.name()
+    }
+
+    /// The name of the broker.
+    pub fn broker_name(&self) -> String {
+        self.object().broker_name().into_string()
+    }
+
+    /// Registers a client under a name. Does not block.
+    ///
+    /// # Errors
+    /// [`Code::BadData`] for an illegal name, [`Code::Busy`] for one that is taken, [`Code::NotRegistered`] for a
+    /// secondary without its primary, [`Code::AccessDenied`] where rules forbid it (section 2 of the protocol).
+    pub fn register(&self, name: &str, info: &ClientInfo, sink: impl Sink) -> Result<Client, Code> {
+        let sink = RawSink_TO::from_value(Guarded::new(sink, self.0.clone()), TD_Opaque);
+        info.with_raw(|info| self.object().register(RStr::from_str(name), info, sink))
+            .into_result()
+            .map(Client)
+            .map_err(|code| Code::from_wire(code).unwrap_or(Code::Other))
+    }
+
+    /// Somebody who speaks as `.broker`, without being registered or receiving anything.
+    pub fn speaker(&self) -> Client {
+        Client(self.object().speaker())
+    }
+
+    /// Calls a control method. Blocks only if the method is slow, see [`is_slow`](Host::is_slow).
+    ///
+    /// # Errors
+    /// No such method, wrong parameters, or what the method says.
+    pub fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+        self.object().call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
+    }
+
+    /// Whether a control method may block; `None` where there is no such method.
+    pub fn is_slow(&self, method: &str) -> Option<bool> {
+        let flags = self.object().method_flags(RStr::from_str(method));
+        (flags & METHOD_KNOWN != 0).then_some(flags & METHOD_SLOW != 0)
+    }
+
+    /// Adds a control method.
+    ///
+    /// # Errors
+    /// Where the name is taken.
+    pub fn add_method(&self, method: &Method<'_>, handler: impl ControlHandler) -> Result<(), PluginError> {
+        let handler = RawHandler_TO::from_value(Guarded::new(handler, self.0.clone()), TD_Opaque);
+        let added = self.object().add_method(&method.to_raw(), handler);
+        added.into_result().map_err(|text| PluginError::new(text.into_string()))
+    }
+
+    /// Hears all events from now on.
+    pub fn listen(&self, listener: impl EventListener) {
+        self.object().listen(RawListener_TO::from_value(Guarded::new(listener, self.0.clone()), TD_Opaque));
+    }
+
+    /// Tells an event to whoever listens. Does not block.
+    pub fn report(&self, event: &Event<'_>) {
+        self.object().report(&event.to_raw());
+    }
+
+    /// Offers in-process clients to the embedding program and to other plugins.
+    ///
+    /// # Errors
+    /// Where another instance offers them already.
+    pub fn offer_connector(&self, connector: impl LocalConnector) -> Result<(), PluginError> {
+        let connector = GuardedConnector::new(connector, self.0.clone());
+        let connector = RawConnector_TO::from_ptr(RArc::new(connector), TD_Opaque);
+        let offered = self.object().offer_connector(connector);
+        offered.into_result().map_err(|text| PluginError::new(text.into_string()))
+    }
+
+    /// Connects an in-process client under a name. Does not block.
+    ///
+    /// # Errors
+    /// [`Code::NotSupported`] where no plugin offers in-process clients (`inproc` does), else as
+    /// [`register`](Host::register).
+    pub fn connect(&self, name: &str) -> Result<LocalClient, Code> {
+        let connector = self.object().connector().into_option().ok_or(Code::NotSupported)?;
+        LocalClient::connect(&connector, name)
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Host of {:?}", self.instance())
+    }
+}

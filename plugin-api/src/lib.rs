@@ -1,0 +1,58 @@
+//! The plugin API of the ELBUS broker.
+//!
+//! Authors implement [`Plugin`] in safe Rust, name the type in [`export_plugin!`], and build a crate of crate-type
+//! `["cdylib", "rlib"]`: the same crate is loaded by a broker as a library or linked into a program.
+//!
+//! ```
+//! use elbus_plugin_api::{Config, Host, Plugin, PluginError};
+//!
+//! struct Greeter(Host);
+//!
+//! impl Plugin for Greeter {
+//!     const ABOUT: &'static str = "says hello when it starts";
+//!
+//!     fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
+//!         Ok(Greeter(host))
+//!     }
+//!
+//!     fn start(&self) -> Result<(), PluginError> {
+//!         tracing::info!("hello from {}", self.0.instance());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! elbus_plugin_api::export_plugin!(Greeter);
+//! # fn main() {}
+//! ```
+//!
+//! It owns the boundary: what crosses it, its versions, the panic barrier, the forwarding of logs. It knows no
+//! broker, no socket and no runtime, and no type of `abi_stable` or tokio is in what authors use.
+
+mod buffer;
+mod client;
+mod config;
+mod control;
+mod event;
+mod guard;
+mod host;
+mod log;
+mod plugin;
+mod sink;
+mod wake;
+
+#[doc(hidden)]
+pub mod abi;
+pub mod fake;
+pub mod local;
+pub mod record;
+
+pub use buffer::{Payload, SHARE_FROM_BYTES, SharedBytes};
+pub use client::{Client, ClientInfo, Credentials, Dispatch, Request};
+pub use config::Config;
+pub use control::{Call, CallError, ControlHandler, Method};
+pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos};
+pub use event::{Event, EventKind, EventListener};
+pub use host::Host;
+pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
+pub use sink::{Delivery, Encoding, Queued, Run, Sink};
+pub use wake::{Wake, Woken};

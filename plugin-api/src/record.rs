@@ -1,0 +1,94 @@
+//! The descriptor of a plugin: an ELF note that says what a library is, readable without loading it.
+//!
+//! Owner `ELBUS`, type = version of the record, content `key=value` lines (`readelf -n` shows it). It owns the
+//! layout of the note and the version of the API; reading it from a file is the broker's business.
+
+/// The version of this API, `major.minor`: what a plugin was built for.
+pub const API: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+/// The target triple this crate was built for.
+pub const TARGET: &str = env!("ELBUS_TARGET");
+/// The compiler this crate was built with, for messages only.
+pub const RUSTC: &str = env!("ELBUS_RUSTC");
+/// The panic strategy this crate was built with.
+pub const PANIC: &str = if cfg!(panic = "unwind") { "unwind" } else { "abort" };
+/// The owner of the note.
+pub const OWNER: &[u8] = b"ELBUS";
+/// The version of the record: the type of the note.
+pub const RECORD_VERSION: u32 = 1;
+
+/// The note itself. Bytes only, since it must be readable in the file, before any relocation.
+#[repr(C, align(4))]
+pub struct Note<const N: usize> {
+    name_bytes: u32,
+    text_bytes: u32,
+    kind: u32,
+    owner: [u8; 8],
+    text: [u8; N],
+}
+
+impl<const N: usize> Note<N> {
+    /// A note of these parts, one after the other; what is left of the `N` bytes is filled with line ends.
+    ///
+    /// # Panics
+    /// At compile time, where the parts are longer than `N`.
+    pub const fn new(parts: &[&str]) -> Self {
+        let mut text = [b'\n'; N];
+        let mut at = 0;
+        let mut part = 0;
+        while part < parts.len() {
+            let bytes = parts[part].as_bytes();
+            let mut i = 0;
+            while i < bytes.len() {
+                text[at] = bytes[i];
+                i += 1;
+                at += 1;
+            }
+            part += 1;
+        }
+        Note { name_bytes: 6, text_bytes: N as u32, kind: RECORD_VERSION, owner: *b"ELBUS\0\0\0", text }
+    }
+
+    /// The text, for a program that has the plugin linked in.
+    pub const fn text(&'static self) -> &'static str {
+        match std::str::from_utf8(&self.text) {
+            Ok(text) => text,
+            Err(_) => "",
+        }
+    }
+
+    /// The address of the note, to be kept where no linker drops it.
+    pub const fn as_ptr(&'static self) -> *const u8 {
+        self as *const Self as *const u8
+    }
+}
+
+/// Length of the parts together, padded to the four bytes that notes are aligned to.
+pub const fn text_len(parts: &[&str]) -> usize {
+    let mut len = 0;
+    let mut part = 0;
+    while part < parts.len() {
+        len += parts[part].len();
+        part += 1;
+    }
+    len.next_multiple_of(4)
+}
+
+/// The value of `key` in the text of a record.
+pub fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().filter_map(|line| line.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_kept_and_padded() {
+        const PARTS: &[&str] = &["name=", "demo", "\nversion=", "1.2.3"];
+        static NOTE: Note<{ text_len(PARTS) }> = Note::new(PARTS);
+        assert_eq!(value(NOTE.text(), "name"), Some("demo"));
+        assert_eq!(value(NOTE.text(), "version"), Some("1.2.3"));
+        assert_eq!(value(NOTE.text(), "nothing"), None);
+        assert_eq!(NOTE.text().len() % 4, 0);
+    }
+}

@@ -1,0 +1,1 @@
+//! Announcements of ELBUS: who comes, who goes, when the broker ends.

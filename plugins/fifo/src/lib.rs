@@ -1,0 +1,1 @@
+//! The FIFO server of ELBUS: commands as lines of text.

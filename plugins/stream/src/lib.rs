@@ -1,0 +1,1 @@
+//! What the transports of ELBUS that carry byte streams share.

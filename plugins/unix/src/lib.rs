@@ -1,0 +1,1 @@
+//! The UNIX socket transport of ELBUS.

@@ -1,0 +1,179 @@
+//! The handshake, both sides (section 2). Owns the order of its bytes and what is wrong with them; never knows
+//! clocks, sockets or which names are taken.
+
+use crate::name::{MAX_NAME_BYTES, NameError};
+use crate::{Code, GREETING_BYTE, PROTOCOL_VERSION};
+use std::fmt;
+
+const VERSION: [u8; 2] = PROTOCOL_VERSION.to_le_bytes();
+
+/// What either side says first: the greeting byte and the protocol version.
+pub const GREETING: [u8; 3] = [GREETING_BYTE, VERSION[0], VERSION[1]];
+
+/// What a step of the broker's side came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// Nothing was consumed; call again with more bytes behind these.
+    NeedMore,
+    /// The greeting is right: answer with [`Code::Ok`], then call again with what is left.
+    Greeted {
+        /// Bytes of the input that are done with.
+        consumed: usize,
+    },
+    /// The client asks for this name, which ends the handshake; `name::check_name` and the registry judge it.
+    Name {
+        /// Bytes of the input that are done with; requests may follow them.
+        consumed: usize,
+        /// The name, perhaps empty.
+        name: &'a str,
+    },
+}
+
+/// Why a handshake cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The peer speaks something else, or another version.
+    BadGreeting {
+        /// What it sent.
+        got: [u8; 3],
+    },
+    /// The name is not UTF-8.
+    NameNotUtf8,
+    /// The caller went on after the name, which had ended the handshake.
+    AlreadyOver,
+}
+
+impl HandshakeError {
+    /// What a broker answers before it closes.
+    pub fn reply(&self) -> Code {
+        match self {
+            HandshakeError::BadGreeting { .. } => Code::NotSupported,
+            HandshakeError::NameNotUtf8 => Code::BadData,
+            HandshakeError::AlreadyOver => Code::Other,
+        }
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandshakeError::BadGreeting { got } => {
+                write!(f, "greeting {got:02x?} is not {GREETING:02x?}, the one supported")
+            }
+            HandshakeError::NameNotUtf8 => f.write_str("name not UTF-8"),
+            HandshakeError::AlreadyOver => f.write_str("handshake already over"),
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    #[default]
+    Greeting,
+    Name,
+    Over,
+}
+
+/// The broker's side of one connection: reads the greeting, then the name.
+#[derive(Debug, Clone, Default)]
+pub struct ServerHandshake {
+    state: State,
+}
+
+impl ServerHandshake {
+    /// At the beginning: the broker's own [`GREETING`] has been or will be sent.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks at all bytes that are not consumed yet and takes at most one step.
+    ///
+    /// Commits no memory for what a length field says: until the whole name is there the answer is
+    /// [`Progress::NeedMore`]. The longest input ever needed is 65,537 bytes.
+    pub fn advance<'a>(&mut self, input: &'a [u8]) -> Result<Progress<'a>, HandshakeError> {
+        match self.state {
+            State::Greeting => {
+                let Some(got) = input.first_chunk::<3>() else { return Ok(Progress::NeedMore) };
+                parse_server_greeting(got)?;
+                self.state = State::Name;
+                Ok(Progress::Greeted { consumed: GREETING.len() })
+            }
+            State::Name => {
+                let Some((size, rest)) = input.split_first_chunk::<2>() else {
+                    return Ok(Progress::NeedMore);
+                };
+                let len = usize::from(u16::from_le_bytes(*size));
+                let Some(name) = rest.get(..len) else { return Ok(Progress::NeedMore) };
+                let name = std::str::from_utf8(name).map_err(|_| HandshakeError::NameNotUtf8)?;
+                self.state = State::Over;
+                Ok(Progress::Name { consumed: size.len() + len, name })
+            }
+            State::Over => Err(HandshakeError::AlreadyOver),
+        }
+    }
+}
+
+/// The client's first three bytes.
+pub fn encode_client_greeting() -> [u8; 3] {
+    GREETING
+}
+
+/// The client's name behind its length; only a name the length field cannot say is refused, the rest is for
+/// the broker to judge.
+pub fn encode_client_name(name: &str) -> Result<Vec<u8>, NameError> {
+    let size = u16::try_from(name.len()).map_err(|_| NameError::TooLong { len: name.len() })?;
+    debug_assert!(name.len() <= MAX_NAME_BYTES);
+    let mut out = Vec::with_capacity(2 + name.len());
+    out.extend_from_slice(&size.to_le_bytes());
+    out.extend_from_slice(name.as_bytes());
+    Ok(out)
+}
+
+/// Whether the other side's greeting is the one this crate speaks; the client asks this of the broker's.
+pub fn parse_server_greeting(greeting: &[u8; 3]) -> Result<(), HandshakeError> {
+    if *greeting == GREETING { Ok(()) } else { Err(HandshakeError::BadGreeting { got: *greeting }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greeting_then_name_then_nothing() {
+        let mut wire = encode_client_greeting().to_vec();
+        wire.extend(encode_client_name("a.b").unwrap());
+        wire.extend(b"rest");
+        let mut server = ServerHandshake::new();
+        assert_eq!(server.advance(&wire[..2]), Ok(Progress::NeedMore));
+        assert_eq!(server.advance(&wire), Ok(Progress::Greeted { consumed: 3 }));
+        for end in 3..8 {
+            assert_eq!(server.advance(&wire[3..end]), Ok(Progress::NeedMore));
+        }
+        assert_eq!(server.advance(&wire[3..]), Ok(Progress::Name { consumed: 5, name: "a.b" }));
+        assert_eq!(server.advance(b"rest"), Err(HandshakeError::AlreadyOver));
+    }
+
+    #[test]
+    fn refusals_have_a_reply() {
+        let error = ServerHandshake::new().advance(&[0xEB, 2, 0]).unwrap_err();
+        assert_eq!(error, HandshakeError::BadGreeting { got: [0xEB, 2, 0] });
+        assert_eq!(error.reply(), Code::NotSupported);
+        assert_eq!(error.to_string(), "greeting [eb, 02, 00] is not [eb, 01, 00], the one supported");
+
+        let mut server = ServerHandshake::new();
+        server.advance(&GREETING).unwrap();
+        let error = server.advance(&[2, 0, 0xFF, 0xFE]).unwrap_err();
+        assert_eq!((error, error.reply()), (HandshakeError::NameNotUtf8, Code::BadData));
+    }
+
+    #[test]
+    fn a_name_has_at_most_65535_bytes() {
+        let longest = encode_client_name(&"n".repeat(65_535)).unwrap();
+        assert_eq!((longest.len(), &longest[..2]), (65_537, &[0xFF, 0xFF][..]));
+        assert_eq!(encode_client_name(&"n".repeat(65_536)), Err(NameError::TooLong { len: 65_536 }));
+        assert_eq!(encode_client_name(""), Ok(vec![0, 0]));
+    }
+}

@@ -1,0 +1,29 @@
+//! The wire format of ELBUS / BUS/RT, version 1, sans I/O.
+//!
+//! Owns the bytes: handshake, frames in both directions, RPC payloads, names and result codes. It never opens
+//! a socket, reads a clock or allocates what a peer merely claims; `docs/protocol.md` is the specification and
+//! its sections are cited where they are implemented.
+#![forbid(unsafe_code)]
+
+mod code;
+pub mod delivery;
+mod error;
+pub mod handshake;
+pub mod name;
+mod op;
+pub mod request;
+pub mod rpc;
+
+pub use code::Code;
+pub use error::{EncodeError, Field, FrameError};
+pub use op::{FrameKind, Op, Qos};
+pub use request::Limits;
+
+/// First byte of every handshake message (section 2).
+pub const GREETING_BYTE: u8 = 0xEB;
+/// The protocol version this crate speaks (section 1).
+pub const PROTOCOL_VERSION: u16 = 1;
+/// The name the broker itself is addressed by, and speaks as (sections 6 to 8).
+pub const BROKER_NAME: &str = ".broker";
+/// The longest topic filter a broker takes, in bytes; longer ones are answered with [`Code::BadData`] (section 3).
+pub const MAX_FILTER_BYTES: usize = 65_535;

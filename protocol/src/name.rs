@@ -1,0 +1,101 @@
+//! The rules of client names that need no registry (section 2); never knows which names are taken.
+
+use crate::Code;
+use std::fmt;
+
+/// The longest name its length field can say, in bytes.
+pub const MAX_NAME_BYTES: usize = u16::MAX as usize;
+
+/// What divides a secondary name from its primary, at its first occurrence.
+pub const SECONDARY_SEPARATOR: &str = "%%";
+
+/// Why a name is illegal, whoever asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The name has no bytes.
+    Empty,
+    /// The name begins with a dot: such names belong to the broker.
+    LeadingDot,
+    /// The name holds a NUL, which would break the framing of all its client sends.
+    HasNul,
+    /// The name is longer than its length field can say.
+    TooLong {
+        /// Its length, in bytes.
+        len: usize,
+    },
+}
+
+impl NameError {
+    /// What a broker answers to such a name: 72.
+    pub fn code(&self) -> Code {
+        Code::BadData
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::Empty => f.write_str("name is empty"),
+            NameError::LeadingDot => f.write_str("name begins with a dot, reserved for the broker"),
+            NameError::HasNul => f.write_str("name holds a NUL"),
+            NameError::TooLong { len } => write!(f, "name of {len} bytes exceeds {MAX_NAME_BYTES}"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+/// Whether a client may bear the name, as far as the name alone tells.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    match name.as_bytes() {
+        [] => Err(NameError::Empty),
+        [b'.', ..] => Err(NameError::LeadingDot),
+        bytes if bytes.len() > MAX_NAME_BYTES => Err(NameError::TooLong { len: bytes.len() }),
+        bytes if bytes.contains(&0) => Err(NameError::HasNul),
+        _ => Ok(()),
+    }
+}
+
+/// The primary of a name: the part before the first `%%`, or the whole name of a primary.
+#[inline]
+pub fn primary_of(name: &str) -> &str {
+    name.split_once(SECONDARY_SEPARATOR).map_or(name, |(primary, _)| primary)
+}
+
+/// Whether the name is that of a secondary: it holds `%%`.
+#[inline]
+pub fn is_secondary(name: &str) -> bool {
+    name.contains(SECONDARY_SEPARATOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_reserved_and_the_unframeable_are_refused() {
+        for good in
+            ["a", "a.b", "?", "*", "+/#", "with space", "ünï", "a.", "..".trim_start_matches('.'), "%%"]
+        {
+            assert_eq!(check_name(good).is_ok(), !good.is_empty(), "{good:?}");
+        }
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name(".broker"), Err(NameError::LeadingDot));
+        assert_eq!(check_name("a\0b"), Err(NameError::HasNul));
+        assert_eq!(check_name(&"x".repeat(65_535)), Ok(()));
+        assert_eq!(check_name(&"x".repeat(65_536)), Err(NameError::TooLong { len: 65_536 }));
+        assert_eq!(NameError::HasNul.code(), Code::BadData);
+    }
+
+    #[test]
+    fn the_first_separator_divides() {
+        assert_eq!(primary_of("a.b"), "a.b");
+        assert_eq!(primary_of("a.b%%0"), "a.b");
+        assert_eq!(primary_of("a%%b%%c"), "a");
+        assert_eq!(primary_of("a%%%b"), "a");
+        assert_eq!(primary_of("%%0"), "");
+        assert_eq!(primary_of("a%b"), "a%b");
+        assert!(is_secondary("a%%") && !is_secondary("a%b"));
+    }
+}

@@ -1,0 +1,326 @@
+//! Frames from client to broker (section 3). Owns finding them in a buffer, checking them and gathering them
+//! into runs; never resolves a target or keeps a byte of the buffer.
+//!
+//! A *run* is what consecutive frames with the same flags, target and receiver make up: it is checked and
+//! resolved once. [`next_run`] is the hot path of the broker.
+
+mod encode;
+mod prefix;
+
+pub use encode::{PING, encode_filters, encode_ping, encode_request, encode_request_head};
+
+use crate::{Field, FrameError, Op, Qos};
+use prefix::{Prefix, find_nul};
+
+/// Bytes before the body of every request.
+pub const REQUEST_HEADER_BYTES: usize = 9;
+/// The most frames one run gathers.
+pub const MAX_RUN: usize = 256;
+/// [`Limits::max_frame_bytes`] unless told otherwise: 256 MiB.
+pub const DEFAULT_MAX_FRAME_BYTES: usize = 256 << 20;
+
+/// What a peer may send at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest body of a frame, in bytes; a longer one is a protocol error as soon as it is declared.
+    pub max_frame_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_frame_bytes: DEFAULT_MAX_FRAME_BYTES }
+    }
+}
+
+impl Limits {
+    /// Judges the length a header declares.
+    #[inline]
+    pub(crate) fn check(&self, len: u32) -> Result<usize, FrameError> {
+        match usize::try_from(len) {
+            Ok(bytes) if bytes <= self.max_frame_bytes => Ok(bytes),
+            _ => Err(FrameError::TooLong { len, limit: self.max_frame_bytes }),
+        }
+    }
+}
+
+/// Where [`next_run`] puts what differs within a run. The first [`RunHead::len`] places are of the last run, the
+/// others hold leftovers.
+#[derive(Debug, Clone)]
+pub struct RunBuffer<P> {
+    /// Op id of each frame.
+    pub op_ids: Vec<u32>,
+    /// Payload of each frame; of a topic operation the whole body.
+    pub payloads: Vec<P>,
+}
+
+impl<P> RunBuffer<P> {
+    /// Without memory: the first run takes as many places as its input may need, at most [`MAX_RUN`].
+    #[inline]
+    pub const fn new() -> Self {
+        RunBuffer { op_ids: Vec::new(), payloads: Vec::new() }
+    }
+
+    /// The same memory for payloads of another input, as borrows end with theirs. A transport keeps one buffer
+    /// between its reads this way instead of allocating for each.
+    #[inline]
+    pub fn reuse<Q>(mut self) -> RunBuffer<Q> {
+        // Nothing is left to be mapped; the standard library collects in place where P and Q are alike.
+        self.payloads.clear();
+        RunBuffer { op_ids: self.op_ids, payloads: self.payloads.into_iter().map_while(|_| None).collect() }
+    }
+}
+
+impl<P> Default for RunBuffer<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a, P: Copy + From<&'a [u8]>> RunBuffer<P> {
+    /// Places for all runs of an input of that many bytes.
+    #[inline]
+    fn make_room(&mut self, input: usize) {
+        let places = MAX_RUN.min(input / (REQUEST_HEADER_BYTES + 1) + 1);
+        if self.op_ids.len() < places || self.payloads.len() < places {
+            self.op_ids.resize(places, 0);
+            self.payloads.resize(places, P::from(&[]));
+        }
+    }
+}
+
+/// What the frames of a run have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunHead<'a> {
+    /// What is asked for.
+    pub op: Op,
+    /// How.
+    pub qos: Qos,
+    /// The target, mask or topic. Of a topic operation the whole body, for [`filters`] to take apart.
+    pub target: &'a str,
+    /// The receiver of a [`Op::PublishFor`], else empty.
+    pub receiver: &'a str,
+    /// Frames in the run, 1 to [`MAX_RUN`]; always 1 for a topic operation.
+    pub len: usize,
+    /// Sum of the body lengths of these frames, in bytes: what section 7 counts as `r_bytes`.
+    pub body_bytes: usize,
+}
+
+/// What [`next_run`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A run; its op ids and payloads are in the buffer.
+    Run(RunHead<'a>),
+    /// Everything before `pos` is done with. The frame that starts there is not whole.
+    Incomplete {
+        /// Bytes it has in total: [`REQUEST_HEADER_BYTES`] while the header is not complete, header and body
+        /// afterwards. A claim: commit no memory for it.
+        needed: usize,
+    },
+}
+
+/// A header, taken apart.
+struct Header {
+    op_id: u32,
+    flags: u8,
+    len: u32,
+}
+
+impl Header {
+    #[inline]
+    fn read(bytes: &[u8; REQUEST_HEADER_BYTES]) -> Self {
+        let [i0, i1, i2, i3, flags, l0, l1, l2, l3] = *bytes;
+        Header {
+            op_id: u32::from_le_bytes([i0, i1, i2, i3]),
+            flags,
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+        }
+    }
+}
+
+/// Takes the next run from `input`, beginning at `pos`, and moves `pos` behind it.
+///
+/// Pings are skipped. A run ends where anything differs, after [`MAX_RUN`] frames, at a ping and where the
+/// input ends. An unknown operation and a length over the limit are errors as soon as the header is there.
+/// An error leaves `pos` at the broken frame; good frames before it were returned by earlier calls.
+///
+/// The payload type is the caller's: `&[u8]`, or what carries it across a boundary.
+#[inline]
+pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
+    input: &'a [u8],
+    pos: &mut usize,
+    limits: &Limits,
+    run: &mut RunBuffer<P>,
+) -> Result<Step<'a>, FrameError> {
+    let mut rest = input.get(*pos..).unwrap_or_default();
+    let (first, after) = loop {
+        let Some((header, after)) = rest.split_first_chunk() else {
+            *pos = input.len() - rest.len();
+            return Ok(Step::Incomplete { needed: REQUEST_HEADER_BYTES });
+        };
+        let header = Header::read(header);
+        if header.flags != 0 {
+            break (header, after);
+        }
+        rest = after;
+    };
+    *pos = input.len() - rest.len();
+    let op = first.flags & 0x3F;
+    let op = Op::from_wire(op).ok_or(FrameError::UnknownOp { op })?;
+    let len = limits.check(first.len)?;
+    let Some((body, mut rest)) = after.split_at_checked(len) else {
+        return Ok(Step::Incomplete { needed: REQUEST_HEADER_BYTES.saturating_add(len) });
+    };
+    let (mut head, prefix) = head_of(op, Qos::from_bits(first.flags >> 6), body)?;
+
+    run.make_room(input.len() - *pos);
+    let mut places = run.op_ids.iter_mut().zip(&mut run.payloads).take(MAX_RUN);
+    if let Some((op_id, payload)) = places.next() {
+        *op_id = first.op_id;
+        *payload = P::from(body.get(prefix..).unwrap_or_default());
+    }
+    let mut count = 1;
+    if !op.is_topic_op() {
+        let prefix = Prefix::new(body.get(..prefix).unwrap_or_default(), after);
+        // Anything odd ends the run; the next call looks at it as a first frame and says what it is.
+        for (op_id, place) in places {
+            let Some((header, after)) = rest.split_first_chunk() else { break };
+            let header = Header::read(header);
+            if header.flags != first.flags {
+                break;
+            }
+            let Ok(len) = limits.check(header.len) else { break };
+            let Some((body, next)) = after.split_at_checked(len) else { break };
+            let Some(payload) = prefix.strip(body, after) else { break };
+            *op_id = header.op_id;
+            *place = P::from(payload);
+            count += 1;
+            rest = next;
+        }
+    }
+    let end = input.len() - rest.len();
+    head.len = count;
+    head.body_bytes = end - *pos - count * REQUEST_HEADER_BYTES;
+    *pos = end;
+    Ok(Step::Run(head))
+}
+
+/// Checks the texts of a run's first frame. With it comes how many bytes of the body precede the payload.
+fn head_of(op: Op, qos: Qos, body: &[u8]) -> Result<(RunHead<'_>, usize), FrameError> {
+    let mut head = RunHead { op, qos, target: "", receiver: "", len: 1, body_bytes: body.len() };
+    let field = match op {
+        Op::Message => Field::Target,
+        Op::Broadcast => Field::Mask,
+        Op::Publish | Op::PublishFor => Field::Topic,
+        Op::Subscribe | Op::Unsubscribe | Op::Exclude | Op::Unexclude => {
+            head.target = text(body, Field::Filters)?;
+            return Ok((head, 0));
+        }
+    };
+    let (target, rest) = split_nul(body, field)?;
+    let (receiver, rest) =
+        if op == Op::PublishFor { split_nul(rest, Field::Receiver)? } else { (&[][..], rest) };
+    head.target = text(target, field)?;
+    head.receiver = text(receiver, Field::Receiver)?;
+    Ok((head, body.len() - rest.len()))
+}
+
+/// What stands before the first NUL and what behind it.
+pub(crate) fn split_nul(bytes: &[u8], field: Field) -> Result<(&[u8], &[u8]), FrameError> {
+    let (text, rest) = find_nul(bytes)
+        .and_then(|nul| bytes.split_at_checked(nul))
+        .ok_or(FrameError::MissingNul { field })?;
+    Ok((text, rest.get(1..).unwrap_or_default()))
+}
+
+pub(crate) fn text(bytes: &[u8], field: Field) -> Result<&str, FrameError> {
+    std::str::from_utf8(bytes).map_err(|_| FrameError::NotUtf8 { field })
+}
+
+/// The filters of a topic operation's body, at least one: an empty body is the empty filter.
+pub fn filters(body: &str) -> impl Iterator<Item = &str> {
+    body.split('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: u8 = 0x12;
+
+    fn frame(op_id: u32, flags: u8, body: &[u8]) -> Vec<u8> {
+        let len = (body.len() as u32).to_le_bytes();
+        [&op_id.to_le_bytes()[..], &[flags], &len, body].concat()
+    }
+
+    fn next<'a>(
+        input: &'a [u8],
+        pos: &mut usize,
+        run: &mut RunBuffer<&'a [u8]>,
+    ) -> Result<Step<'a>, FrameError> {
+        next_run(input, pos, &Limits { max_frame_bytes: 1024 }, run)
+    }
+
+    #[test]
+    fn equal_frames_make_one_run() {
+        let wire = [
+            frame(1, MESSAGE, b"a\0x"),
+            frame(2, MESSAGE, b"a\0"),
+            vec![9, 9, 9, 9, 0, 9, 9, 9, 9],
+            frame(3, MESSAGE, b"a\0\0"),
+            frame(4, MESSAGE, b"ab\0z"),
+            frame(5, MESSAGE | 64, b"ab\0z"),
+        ]
+        .concat();
+        let (mut pos, mut run) = (0, RunBuffer::new());
+        let mut lens = vec![];
+        while let Step::Run(head) = next(&wire, &mut pos, &mut run).unwrap() {
+            lens.push((head.target, run.op_ids[0], head.len, head.body_bytes));
+        }
+        assert_eq!(lens, [("a", 1, 2, 5), ("a", 3, 1, 3), ("ab", 4, 1, 4), ("ab", 5, 1, 4)]);
+        assert_eq!(pos, wire.len());
+    }
+
+    #[test]
+    fn good_frames_come_before_the_error() {
+        let wire = [frame(1, MESSAGE, b"a\0x"), frame(2, MESSAGE, b"a")].concat();
+        let (mut pos, mut run) = (0, RunBuffer::new());
+        assert!(matches!(next(&wire, &mut pos, &mut run), Ok(Step::Run(RunHead { len: 1, .. }))));
+        for _ in 0..2 {
+            let missing = FrameError::MissingNul { field: Field::Target };
+            assert_eq!(next(&wire, &mut pos, &mut run), Err(missing));
+            assert_eq!(pos, 12);
+        }
+    }
+
+    #[test]
+    fn a_header_is_judged_before_its_body_arrives() {
+        let (mut pos, mut run) = (0, RunBuffer::new());
+        let long = [0, 0, 0, 0, MESSAGE, 0xFF, 0xFF, 0xFF, 0xFF];
+        let error = FrameError::TooLong { len: u32::MAX, limit: 1024 };
+        assert_eq!(next(&long, &mut pos, &mut run), Err(error));
+        let unknown = [0, 0, 0, 0, 0x40, 1, 0, 0, 0];
+        assert_eq!(next(&unknown, &mut pos, &mut run), Err(FrameError::UnknownOp { op: 0 }));
+        let whole = frame(1, MESSAGE, b"abc\0def");
+        assert_eq!(next(&whole[..10], &mut pos, &mut run), Ok(Step::Incomplete { needed: 16 }));
+        assert_eq!(next(&whole[..8], &mut pos, &mut run), Ok(Step::Incomplete { needed: 9 }));
+    }
+
+    #[test]
+    fn a_topic_operation_is_a_run_of_its_own() {
+        let wire = [frame(1, 2, b"a/+\0#"), frame(2, 2, b"a/+\0#"), frame(3, 2, b"")].concat();
+        let (mut pos, mut run) = (0, RunBuffer::new());
+        let mut all = vec![];
+        while let Step::Run(head) = next(&wire, &mut pos, &mut run).unwrap() {
+            assert_eq!((head.len, head.target.as_bytes()), (1, run.payloads[0]));
+            all.push(filters(head.target).collect::<Vec<_>>());
+        }
+        assert_eq!(all, [vec!["a/+", "#"], vec!["a/+", "#"], vec![""]]);
+    }
+
+    #[test]
+    fn a_position_beyond_the_input_is_an_empty_input() {
+        let (mut pos, mut run) = (99, RunBuffer::new());
+        assert_eq!(next(b"", &mut pos, &mut run), Ok(Step::Incomplete { needed: 9 }));
+        assert_eq!(pos, 0);
+    }
+}

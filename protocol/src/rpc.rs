@@ -1,0 +1,178 @@
+//! The RPC layer: what the payload of a message holds by convention (section 7). Owns its four frames and the
+//! error codes; never routes, calls or times out.
+
+use crate::{EncodeError, Field};
+use std::fmt;
+
+/// First byte of a notification.
+pub const NOTIFICATION: u8 = 0x00;
+/// First byte of a request.
+pub const REQUEST: u8 = 0x01;
+/// First byte of a reply.
+pub const REPLY: u8 = 0x11;
+/// First byte of an error reply.
+pub const ERROR: u8 = 0x12;
+
+/// The call id of a request that wants no reply at all.
+pub const NO_REPLY: u32 = 0;
+
+/// The parameters could not be parsed.
+pub const PARSE_ERROR: i16 = -32700;
+/// The request is not one.
+pub const INVALID_REQUEST: i16 = -32600;
+/// No such method.
+pub const METHOD_NOT_FOUND: i16 = -32601;
+/// The parameters are not what the method takes.
+pub const INVALID_PARAMS: i16 = -32602;
+/// The callee failed.
+pub const INTERNAL_ERROR: i16 = -32603;
+/// No such thing; cursors use it.
+pub const NOT_FOUND: i16 = -32001;
+
+/// A payload of the RPC layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RpcFrame<'a> {
+    /// Something said, nothing wanted back.
+    Notification {
+        /// Any bytes.
+        payload: &'a [u8],
+    },
+    /// A call.
+    Request {
+        /// Chosen by the caller, comes back in the reply; [`NO_REPLY`] wants none.
+        call_id: u32,
+        /// The method, not yet checked to be UTF-8: the callee answers one that is not with an error.
+        method: &'a [u8],
+        /// By convention msgpack; empty where there are none.
+        params: &'a [u8],
+    },
+    /// The result of a call.
+    Reply {
+        /// That of the request.
+        call_id: u32,
+        /// By convention msgpack; may be empty.
+        result: &'a [u8],
+    },
+    /// The failure of a call.
+    Error {
+        /// That of the request.
+        call_id: u32,
+        /// One of this module's, [`Code::rpc_code`](crate::Code::rpc_code), or the callee's own.
+        code: i16,
+        /// Usually text; may be empty.
+        data: &'a [u8],
+    },
+}
+
+/// Why a payload is not one of the RPC layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RpcDecodeError {
+    /// The payload has no bytes.
+    Empty,
+    /// The first byte is none of the four.
+    UnknownKind {
+        /// The byte.
+        kind: u8,
+    },
+    /// The payload ends before its call id or error code does.
+    Truncated {
+        /// Its length, in bytes.
+        len: usize,
+    },
+    /// No NUL ends the method.
+    MissingNul,
+}
+
+impl fmt::Display for RpcDecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RpcDecodeError::Empty => f.write_str("rpc payload is empty"),
+            RpcDecodeError::UnknownKind { kind } => write!(f, "unknown rpc frame kind 0x{kind:02x}"),
+            RpcDecodeError::Truncated { len } => write!(f, "rpc payload of {len} bytes is truncated"),
+            RpcDecodeError::MissingNul => f.write_str("no NUL ends the method"),
+        }
+    }
+}
+
+impl std::error::Error for RpcDecodeError {}
+
+/// Takes the payload of a message apart; copies nothing.
+pub fn decode_rpc(payload: &[u8]) -> Result<RpcFrame<'_>, RpcDecodeError> {
+    let truncated = RpcDecodeError::Truncated { len: payload.len() };
+    let (kind, rest) = payload.split_first().ok_or(RpcDecodeError::Empty)?;
+    if *kind == NOTIFICATION {
+        return Ok(RpcFrame::Notification { payload: rest });
+    }
+    if !matches!(*kind, REQUEST | REPLY | ERROR) {
+        return Err(RpcDecodeError::UnknownKind { kind: *kind });
+    }
+    let (id, rest) = rest.split_first_chunk::<4>().ok_or(truncated)?;
+    let call_id = u32::from_le_bytes(*id);
+    match *kind {
+        REQUEST => {
+            let nul = rest.iter().position(|byte| *byte == 0).ok_or(RpcDecodeError::MissingNul)?;
+            let (method, params) = rest.split_at(nul);
+            Ok(RpcFrame::Request { call_id, method, params: params.get(1..).unwrap_or_default() })
+        }
+        REPLY => Ok(RpcFrame::Reply { call_id, result: rest }),
+        _ => {
+            let (code, data) = rest.split_first_chunk::<2>().ok_or(truncated)?;
+            Ok(RpcFrame::Error { call_id, code: i16::from_le_bytes(*code), data })
+        }
+    }
+}
+
+/// The payload of a notification.
+pub fn encode_notification(payload: &[u8]) -> Vec<u8> {
+    [&[NOTIFICATION], payload].concat()
+}
+
+/// The payload of a request; refused where the method holds a NUL.
+pub fn encode_request(call_id: u32, method: &str, params: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    if method.as_bytes().contains(&0) {
+        return Err(EncodeError::HasNul { field: Field::Method });
+    }
+    Ok([&[REQUEST], &call_id.to_le_bytes()[..], method.as_bytes(), &[0], params].concat())
+}
+
+/// The payload of a reply.
+pub fn encode_reply(call_id: u32, result: &[u8]) -> Vec<u8> {
+    [&[REPLY], &call_id.to_le_bytes()[..], result].concat()
+}
+
+/// The payload of an error reply.
+pub fn encode_error(call_id: u32, code: i16, data: &[u8]) -> Vec<u8> {
+    [&[ERROR], &call_id.to_le_bytes()[..], &code.to_le_bytes(), data].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decode_after_encode_is_identity() {
+        assert_eq!(decode_rpc(&encode_notification(b"n")), Ok(RpcFrame::Notification { payload: b"n" }));
+        let request = encode_request(7, "test", b"p\0q").unwrap();
+        let expected = RpcFrame::Request { call_id: 7, method: b"test", params: b"p\0q" };
+        assert_eq!(decode_rpc(&request), Ok(expected));
+        assert_eq!(decode_rpc(&encode_reply(9, b"")), Ok(RpcFrame::Reply { call_id: 9, result: b"" }));
+        let error = encode_error(u32::MAX, -32601, b"no");
+        let expected = RpcFrame::Error { call_id: u32::MAX, code: METHOD_NOT_FOUND, data: b"no" };
+        assert_eq!(decode_rpc(&error), Ok(expected));
+    }
+
+    #[test]
+    fn a_method_with_nul_is_refused() {
+        assert_eq!(encode_request(1, "a\0b", b""), Err(EncodeError::HasNul { field: Field::Method }));
+    }
+
+    #[test]
+    fn what_is_no_rpc_says_why() {
+        assert_eq!(decode_rpc(b""), Err(RpcDecodeError::Empty));
+        assert_eq!(decode_rpc(b"hello"), Err(RpcDecodeError::UnknownKind { kind: b'h' }));
+        assert_eq!(decode_rpc(&[1, 0, 0]), Err(RpcDecodeError::Truncated { len: 3 }));
+        assert_eq!(decode_rpc(&[1, 0, 0, 0, 0, b'm']), Err(RpcDecodeError::MissingNul));
+        assert_eq!(decode_rpc(&[0x12, 1, 0, 0, 0, 9]), Err(RpcDecodeError::Truncated { len: 6 }));
+    }
+}
