@@ -29,8 +29,8 @@ pub fn encode_ack(op_id: u32, code: u8) -> [u8; ACK_BYTES] {
 
 /// What the frames of a run have in common on their way to a client.
 ///
-/// The texts must not hold a NUL, which would break the framing; names and topics that came through this crate
-/// do not.
+/// The texts must not hold a NUL, which would break the framing; names and topics that came through this
+/// crate do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryHead<'a> {
     /// Publish, message or broadcast. The other kinds have no body: nothing is encoded for them.
@@ -57,8 +57,8 @@ impl<'a> DeliveryHead<'a> {
         }
     }
 
-    /// Bytes of `count` frames whose payloads have `payload_bytes` in total; `usize::MAX` where that number is
-    /// too small, which no buffer can be.
+    /// Bytes of `count` frames whose payloads have `payload_bytes` in total; `usize::MAX` where that number
+    /// is too small, which no buffer can be.
     #[inline]
     pub fn encoded_len(&self, payload_bytes: usize, count: usize) -> usize {
         match self.prefix_len() {
@@ -97,9 +97,9 @@ impl<'a> DeliveryHead<'a> {
 /// take.
 ///
 /// `out` should have [`DeliveryHead::encoded_len`] plus [`RUN_SLACK`] bytes; what lies behind the returned
-/// length is scratch. It works without the slack, only slower. The encoding stops, whole frames only, before one
-/// that does not fit into `out` or whose body a 32-bit length cannot say (limits keep such frames from getting
-/// here); then the result is less than `encoded_len`.
+/// length is scratch. It works without the slack, only slower. The encoding stops, whole frames only, before
+/// one that does not fit into `out` or whose body a 32-bit length cannot say (limits keep such frames from
+/// getting here); then the result is less than `encoded_len`.
 #[inline]
 pub fn encode_run<'p>(
     out: &mut [u8],
@@ -129,13 +129,15 @@ fn from_template<'p, const SIZE: usize>(
     for payload in payloads {
         let Some(len) = DeliveryHead::body_len(prefix, payload.len()) else { break };
         let Some(room) = out.get_mut(end..) else { break };
-        // The length goes into the copy and not into the template: that would stall the next copy.
         if let Some(start) = room.first_chunk_mut() {
+            // The length goes into the copy and not into the template: that would stall the next copy.
             *start = template;
-        } else if let (Some(start), Some(template)) = (room.get_mut(..prefix), template.get(..prefix)) {
-            start.copy_from_slice(template);
+            start[1..5].copy_from_slice(&len.to_le_bytes());
+        } else if room.len() >= prefix {
+            write_parts(room, head);
+            write_len(room, len);
         }
-        let Some(total) = finish(room, prefix, len, payload) else { break };
+        let Some(total) = finish(room, prefix, payload) else { break };
         end += total;
     }
     end
@@ -159,23 +161,27 @@ fn from_first_frame<'p>(
         } else {
             out.copy_within(..prefix, end);
         }
-        let Some(total) = out.get_mut(end..).and_then(|room| finish(room, prefix, len, payload)) else {
-            break;
-        };
+        let Some(room) = out.get_mut(end..) else { break };
+        write_len(room, len);
+        let Some(total) = finish(room, prefix, payload) else { break };
         end += total;
     }
     end
 }
 
-/// Patches the length and adds the payload; `None` if the frame does not fit.
+/// Adds the payload and tells the length of the whole frame; `None` if it does not fit.
 #[inline]
-fn finish(room: &mut [u8], prefix: usize, len: u32, payload: &[u8]) -> Option<usize> {
+fn finish(room: &mut [u8], prefix: usize, payload: &[u8]) -> Option<usize> {
     let total = prefix.checked_add(payload.len())?;
-    let frame = room.get_mut(..total)?;
-    let (start, place) = frame.split_at_mut_checked(prefix)?;
-    start.get_mut(1..5)?.copy_from_slice(&len.to_le_bytes());
-    place.copy_from_slice(payload);
+    room.get_mut(prefix..total)?.copy_from_slice(payload);
     Some(total)
+}
+
+#[inline]
+fn write_len(frame: &mut [u8], len: u32) {
+    if let Some(place) = frame.get_mut(1..5) {
+        place.copy_from_slice(&len.to_le_bytes());
+    }
 }
 
 fn write_parts(mut room: &mut [u8], head: &DeliveryHead<'_>) {
@@ -204,9 +210,7 @@ pub fn encode_head(
     for part in head.parts() {
         out.extend_from_slice(part);
     }
-    if let Some(place) = out.get_mut(start + 1..start + 5) {
-        place.copy_from_slice(&len.to_le_bytes());
-    }
+    write_len(out.get_mut(start..).unwrap_or_default(), len);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! The handshake, both sides (section 2). Owns the order of its bytes and what is wrong with them; never knows
-//! clocks, sockets or which names are taken.
+//! The handshake, both sides (section 2). Owns the order of its bytes and what is wrong with them; never
+//! knows clocks, sockets or which names are taken.
 
-use crate::name::{MAX_NAME_BYTES, NameError};
+use crate::name::NameError;
 use crate::{Code, GREETING_BYTE, PROTOCOL_VERSION};
 use std::fmt;
 
@@ -125,7 +125,6 @@ pub fn encode_client_greeting() -> [u8; 3] {
 /// the broker to judge.
 pub fn encode_client_name(name: &str) -> Result<Vec<u8>, NameError> {
     let size = u16::try_from(name.len()).map_err(|_| NameError::TooLong { len: name.len() })?;
-    debug_assert!(name.len() <= MAX_NAME_BYTES);
     let mut out = Vec::with_capacity(2 + name.len());
     out.extend_from_slice(&size.to_le_bytes());
     out.extend_from_slice(name.as_bytes());

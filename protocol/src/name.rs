@@ -75,10 +75,8 @@ mod tests {
 
     #[test]
     fn only_the_reserved_and_the_unframeable_are_refused() {
-        for good in
-            ["a", "a.b", "?", "*", "+/#", "with space", "ünï", "a.", "..".trim_start_matches('.'), "%%"]
-        {
-            assert_eq!(check_name(good).is_ok(), !good.is_empty(), "{good:?}");
+        for good in ["a", "a.b", "?", "*", "+/#", "with space", "ünï", "a.", "%%"] {
+            assert_eq!(check_name(good), Ok(()), "{good:?}");
         }
         assert_eq!(check_name(""), Err(NameError::Empty));
         assert_eq!(check_name(".broker"), Err(NameError::LeadingDot));

@@ -43,8 +43,8 @@ impl Limits {
     }
 }
 
-/// Where [`next_run`] puts what differs within a run. The first [`RunHead::len`] places are of the last run, the
-/// others hold leftovers.
+/// Where [`next_run`] puts what differs within a run. The first [`RunHead::len`] places are of the last run,
+/// the others hold leftovers.
 #[derive(Debug, Clone)]
 pub struct RunBuffer<P> {
     /// Op id of each frame.
@@ -58,15 +58,6 @@ impl<P> RunBuffer<P> {
     #[inline]
     pub const fn new() -> Self {
         RunBuffer { op_ids: Vec::new(), payloads: Vec::new() }
-    }
-
-    /// The same memory for payloads of another input, as borrows end with theirs. A transport keeps one buffer
-    /// between its reads this way instead of allocating for each.
-    #[inline]
-    pub fn reuse<Q>(mut self) -> RunBuffer<Q> {
-        // Nothing is left to be mapped; the standard library collects in place where P and Q are alike.
-        self.payloads.clear();
-        RunBuffer { op_ids: self.op_ids, payloads: self.payloads.into_iter().map_while(|_| None).collect() }
     }
 }
 
@@ -205,6 +196,7 @@ pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
 }
 
 /// Checks the texts of a run's first frame. With it comes how many bytes of the body precede the payload.
+#[inline]
 fn head_of(op: Op, qos: Qos, body: &[u8]) -> Result<(RunHead<'_>, usize), FrameError> {
     let mut head = RunHead { op, qos, target: "", receiver: "", len: 1, body_bytes: body.len() };
     let field = match op {
@@ -216,15 +208,18 @@ fn head_of(op: Op, qos: Qos, body: &[u8]) -> Result<(RunHead<'_>, usize), FrameE
             return Ok((head, 0));
         }
     };
-    let (target, rest) = split_nul(body, field)?;
-    let (receiver, rest) =
-        if op == Op::PublishFor { split_nul(rest, Field::Receiver)? } else { (&[][..], rest) };
+    let (target, mut rest) = split_nul(body, field)?;
+    if op == Op::PublishFor {
+        let (receiver, payload) = split_nul(rest, Field::Receiver)?;
+        head.receiver = text(receiver, Field::Receiver)?;
+        rest = payload;
+    }
     head.target = text(target, field)?;
-    head.receiver = text(receiver, Field::Receiver)?;
     Ok((head, body.len() - rest.len()))
 }
 
 /// What stands before the first NUL and what behind it.
+#[inline]
 pub(crate) fn split_nul(bytes: &[u8], field: Field) -> Result<(&[u8], &[u8]), FrameError> {
     let (text, rest) = find_nul(bytes)
         .and_then(|nul| bytes.split_at_checked(nul))
@@ -232,6 +227,7 @@ pub(crate) fn split_nul(bytes: &[u8], field: Field) -> Result<(&[u8], &[u8]), Fr
     Ok((text, rest.get(1..).unwrap_or_default()))
 }
 
+#[inline]
 pub(crate) fn text(bytes: &[u8], field: Field) -> Result<&str, FrameError> {
     std::str::from_utf8(bytes).map_err(|_| FrameError::NotUtf8 { field })
 }

@@ -100,8 +100,7 @@ mod tests {
     fn strip_equals_strip_prefix_at_every_length() {
         for len in 1..50 {
             let texts: Vec<u8> = (1..len).chain([0]).collect();
-            let prefix = Prefix::new(&texts, &first);
-            let first = [&texts[..], &[9; 40]].concat();
+            let prefix = Prefix::new(&texts, &[&texts[..], &[9; 40]].concat());
             for beyond in [0, 1, 15, 16, 40] {
                 let mut room = [&texts[..], &[7; 40]].concat();
                 room.truncate(texts.len() + beyond);
