@@ -1,1 +1,32 @@
-//! The broker.
+//! The ELBUS broker as a library.
+//!
+//! The core does registration, wildcard broadcast and topic routing, keeps the table of control methods and tells
+//! events; everything else is a plugin, loaded from a compiled library or linked in. This crate names none.
+//!
+//! ```no_run
+//! use elbus_broker::{Broker, PluginDeclaration};
+//! use std::time::Duration;
+//!
+//! let broker = Broker::builder()
+//!     .plugin(PluginDeclaration::library("local", "elbus_unix").set("path", "/run/example.sock"))
+//!     .start()?;
+//! broker.stop(Duration::from_secs(1)).wait();
+//! # Ok::<(), elbus_broker::BrokerError>(())
+//! ```
+
+mod broker;
+mod config_file;
+mod control;
+mod declaration;
+mod error;
+mod events;
+mod host;
+mod routing;
+mod settings;
+
+pub use broker::{Broker, BrokerBuilder, Stopping};
+pub use config_file::{ConfigError, ConfigFile};
+pub use declaration::PluginDeclaration;
+pub use error::BrokerError;
+pub use host::{LibraryError, PluginRecord, PluginReport, PluginState};
+pub use settings::BrokerSettings;

@@ -49,8 +49,11 @@ impl Config {
         })
     }
 
-    /// Reports a key that nobody has read.
-    pub(crate) fn finish(&self) -> Result<(), PluginError> {
+    /// Reports a key that nobody has read. Done for every plugin after its `create`.
+    ///
+    /// # Errors
+    /// The first such key, and which are known.
+    pub fn finish(&self) -> Result<(), PluginError> {
         if *self.takes_any.borrow() {
             return Ok(());
         }

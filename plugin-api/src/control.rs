@@ -54,7 +54,9 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn to_raw(self) -> RawCall<'a> {
+    /// As it crosses the boundary.
+    #[doc(hidden)]
+    pub fn to_raw(self) -> RawCall<'a> {
         RawCall {
             flags: 0,
             caller: RStr::from_str(self.caller),

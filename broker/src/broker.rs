@@ -1,0 +1,197 @@
+//! A broker: built, started, stopped.
+
+use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
+use elbus_plugin_api::{Code, EventKind, Host, Woken, abi::RawHost_TO, local::LocalClient};
+use std::{
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    control::{ControlTable, add_standard_methods},
+    declaration::PluginDeclaration,
+    error::BrokerError,
+    host::{Bridge, Core, EMBEDDER, Libraries, PluginReport, Plugins, add_plugin_methods},
+    routing::{Router, RouterSettings},
+    settings::BrokerSettings,
+};
+
+/// What a broker that is dropped gives its queues to drain.
+const DROP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a broker is made of.
+#[derive(Debug, Clone, Default)]
+pub struct BrokerBuilder {
+    settings: BrokerSettings,
+    declarations: Vec<PluginDeclaration>,
+}
+
+impl BrokerBuilder {
+    /// With these settings instead of the defaults.
+    pub fn settings(mut self, settings: BrokerSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The name shown in `info` and logs.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
+    /// A second client of a primary name evicts the first instead of being refused.
+    pub fn force_register(mut self, force: bool) -> Self {
+        self.settings.force_register = force;
+        self
+    }
+
+    /// A folder to look for libraries in, besides that of the executable.
+    pub fn plugin_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.plugin_dirs.push(folder.into());
+        self
+    }
+
+    /// An instance of a plugin. They are configured and started in this order.
+    pub fn plugin(mut self, declaration: PluginDeclaration) -> Self {
+        self.declarations.push(declaration);
+        self
+    }
+
+    /// Loads and configures everything without starting: what `elbusd --check` does.
+    ///
+    /// # Errors
+    /// The first plugin that cannot be loaded or whose table is wrong.
+    pub fn check(self) -> Result<(), BrokerError> {
+        self.build().map(drop)
+    }
+
+    /// Loads, configures and starts all plugins. Blocks for as long as they need. Plugins that are linked in run
+    /// their tasks on the tokio runtime this is called in, or on their own where there is none.
+    ///
+    /// # Errors
+    /// The first plugin that fails; those before it are stopped again and nothing is left behind.
+    pub fn start(self) -> Result<Broker, BrokerError> {
+        let broker = self.build()?;
+        broker.plugins.start()?;
+        Ok(broker)
+    }
+
+    fn build(self) -> Result<Broker, BrokerError> {
+        let BrokerSettings { name, plugin_dirs, force_register, remote_admin, max_filters, max_filter_bytes } =
+            self.settings;
+        let router = Router::new(RouterSettings { force_register, max_filters, max_filter_bytes });
+        let control = ControlTable::new(router.clone(), remote_admin);
+        add_standard_methods(&control, &router, &name);
+        let core = Core::new(name, router, control);
+        let plugins = Plugins::new(core.clone(), Libraries::new(plugin_dirs), self.declarations)?;
+        add_plugin_methods(&plugins);
+        plugins.configure()?;
+        let bridge = Bridge::new(core.clone(), EMBEDDER, Weak::new());
+        let host = Host::from_object(RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque), "");
+        Ok(Broker { core, plugins, host, stopped: Arc::default() })
+    }
+}
+
+/// A running broker. Dropping it stops it, which blocks for up to a second or two.
+pub struct Broker {
+    core: Arc<Core>,
+    plugins: Arc<Plugins>,
+    host: Host,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Broker {
+    /// Begins with the default settings and no plugins.
+    pub fn builder() -> BrokerBuilder {
+        BrokerBuilder::default()
+    }
+
+    /// Connects an in-process client. Does not block.
+    ///
+    /// # Errors
+    /// [`Code::NotSupported`] where no plugin offers in-process clients, [`Code::BadData`] for an illegal name,
+    /// [`Code::Busy`] for one that is taken, [`Code::NotRegistered`] for a secondary without its primary.
+    pub fn connect(&self, name: &str) -> Result<LocalClient, Code> {
+        self.host.connect(name)
+    }
+
+    /// The broker as its plugins see it: control methods, events, registration.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The plugins and their states.
+    pub fn plugins(&self) -> Vec<PluginReport> {
+        self.plugins.reports()
+    }
+
+    /// Announces the shutdown and stops all plugins: they accept nobody any more, give what is queued until
+    /// `deadline` to drain, close the rest and remove what they created. Await it, or [`wait`](Stopping::wait) in a
+    /// thread that runs no tasks.
+    pub fn stop(&self, deadline: Duration) -> Stopping {
+        let (wake, woken) = Woken::pair();
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            wake.wake();
+            return Stopping { woken, thread: None };
+        }
+        let (core, plugins) = (self.core.clone(), self.plugins.clone());
+        let body = move || {
+            core.router.events.note(EventKind::Shutdown, "", "");
+            core.router.events.tell();
+            plugins.stop("the broker is shutting down", deadline);
+            wake.wake();
+        };
+        match std::thread::Builder::new().name("broker stop".to_owned()).spawn(body) {
+            Ok(thread) => Stopping { woken, thread: Some(thread) },
+            Err(error) => {
+                tracing::error!(%error, "no thread to stop the broker in");
+                Stopping { woken: finished(), thread: None }
+            }
+        }
+    }
+}
+
+fn finished() -> Woken {
+    let (wake, woken) = Woken::pair();
+    wake.wake();
+    woken
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop(DROP_DEADLINE).wait();
+    }
+}
+
+/// A broker that is stopping: a future that ends when it has stopped.
+#[must_use = "await it or wait for it"]
+pub struct Stopping {
+    woken: Woken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stopping {
+    /// Blocks until the broker has stopped. Not from a thread whose tasks have to run for that.
+    pub fn wait(mut self) {
+        if let Some(thread) = self.thread.take() {
+            // it panics nowhere; if it did, there would be nothing left to do here
+            _ = thread.join();
+        }
+    }
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.woken).poll(context)
+    }
+}

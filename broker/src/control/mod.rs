@@ -1,0 +1,8 @@
+//! The control plane: one table of methods, whoever asks. The RPC plugin offers it on the bus, the FIFO and the
+//! embedding program call the same.
+
+mod standard;
+mod table;
+
+pub(crate) use standard::add_standard_methods;
+pub(crate) use table::{ControlTable, Handler, decode_params, encode_result, no_params};

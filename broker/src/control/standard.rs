@@ -1,0 +1,164 @@
+//! The control methods of the broker's core (protocol section 7): test, info, stats, clients.
+
+use elbus_plugin_api::{Call, CallError, Code, Method};
+use elbus_protocol::rpc::PARSE_ERROR;
+use regex::RegexBuilder;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use super::{ControlTable, decode_params, encode_result, no_params};
+use crate::routing::Router;
+
+/// Compiled size of a filter expression that a client may send.
+const FILTER_LIMIT_BYTES: usize = 1024 * 1024;
+
+#[derive(Serialize)]
+struct Info<'a> {
+    author: &'a str,
+    version: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    uptime: u64,
+    r_frames: u64,
+    r_bytes: u64,
+    w_frames: u64,
+    w_bytes: u64,
+    /// Frames that a full queue did not take; ours.
+    refused_frames: u64,
+}
+
+#[derive(Serialize)]
+struct ClientList {
+    clients: Vec<Client>,
+}
+
+#[derive(Serialize)]
+struct Client {
+    name: String,
+    kind: String,
+    source: Option<String>,
+    port: Option<String>,
+    r_frames: u64,
+    r_bytes: u64,
+    w_frames: u64,
+    w_bytes: u64,
+    queue: u64,
+    instances: u64,
+    /// The process behind a UNIX socket; ours.
+    pid: Option<i32>,
+    uid: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+struct ClientFilter {
+    filter: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct ClientName {
+    name: String,
+}
+
+/// Adds the methods of the core to the table.
+pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Router>, broker_name: &str) {
+    let quick = |name, params, about| Method { name, params, about, slow: false, admin: false };
+    table.add_own(&quick("test", "none", "answers {ok: true}"), |call| {
+        no_params(call)?;
+        encode_result(&BTreeMap::from([("ok", true)]))
+    });
+
+    let name = broker_name.to_owned();
+    table.add_own(&quick("info", "none", "author, version and name of the broker"), move |call| {
+        no_params(call)?;
+        encode_result(&Info { author: "ELBUS", version: env!("CARGO_PKG_VERSION"), name: &name })
+    });
+
+    let (started, stats) = (Instant::now(), router.clone());
+    table.add_own(
+        &quick("stats", "none", "uptime in seconds, frames and bytes since the start"),
+        move |call| {
+            no_params(call)?;
+            let totals = stats.totals();
+            encode_result(&Stats {
+                uptime: started.elapsed().as_secs(),
+                r_frames: totals.received_frames,
+                r_bytes: totals.received_bytes,
+                w_frames: totals.sent_frames,
+                w_bytes: totals.sent_bytes,
+                refused_frames: stats.refused_frames(),
+            })
+        },
+    );
+
+    table.add_own(&quick("benchmark.test", "any bytes", "answers the same bytes"), |call| {
+        Ok(call.params.to_vec())
+    });
+
+    let clients = router.clone();
+    let list =
+        Method { slow: true, ..quick("client.list", "{filter: regex}", "the primary clients, by name") };
+    table.add_own(&list, move |call| list_clients(&clients, call));
+
+    let kicked = router.clone();
+    let kick = Method {
+        slow: true,
+        admin: true,
+        ..quick("client.kick", "{name: str}", "disconnects a client and its secondaries")
+    };
+    table.add_own(&kick, move |call| kick_client(&kicked, call));
+
+    // weak: the table would otherwise hold itself
+    let this = Arc::downgrade(table);
+    table.add_own(&quick("method.list", "none", "these methods"), move |call| {
+        no_params(call)?;
+        this.upgrade()
+            .ok_or_else(|| CallError::new(Code::Other.rpc_code(), "the broker is ending"))?
+            .describe()
+    });
+}
+
+fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+    let filter = decode_params::<ClientFilter>(call.params)?.filter;
+    let filter = match &filter {
+        Some(filter) => {
+            let compiled = RegexBuilder::new(filter).size_limit(FILTER_LIMIT_BYTES).build();
+            Some(compiled.map_err(|error| CallError::new(PARSE_ERROR, error.to_string()))?)
+        }
+        None => None,
+    };
+    let clients = router
+        .primaries()
+        .into_iter()
+        .filter(|(member, _)| filter.as_ref().is_none_or(|filter| filter.is_match(&member.name)))
+        .map(|(member, instances)| {
+            let totals = member.counts.totals();
+            Client {
+                name: member.name.to_string(),
+                kind: member.info.kind.clone(),
+                source: member.info.source.clone(),
+                port: member.info.port.clone(),
+                r_frames: totals.received_frames,
+                r_bytes: totals.received_bytes,
+                w_frames: totals.sent_frames,
+                w_bytes: totals.sent_bytes,
+                queue: member.sink.queued().frames,
+                instances: instances as u64,
+                pid: member.info.credentials.map(|c| c.pid),
+                uid: member.info.credentials.map(|c| c.uid),
+            }
+        })
+        .collect();
+    encode_result(&ClientList { clients })
+}
+
+fn kick_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+    let name = decode_params::<ClientName>(call.params)?.name;
+    if router.evict(&name, &format!("kicked by {}", call.caller)) {
+        encode_result(&BTreeMap::from([("ok", true)]))
+    } else {
+        Err(CallError::new(Code::NotRegistered.rpc_code(), format!("no client {name:?} is registered")))
+    }
+}

@@ -1,0 +1,164 @@
+//! The table of control methods: adding, finding, calling, and who may call.
+
+use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, Method, abi};
+use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
+use parking_lot::RwLock;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::routing::Router;
+
+/// Kinds of clients that are on this machine, and may therefore call what changes the broker.
+const LOCAL_KINDS: [&str; 2] = ["local_ipc", "internal"];
+
+type OwnHandler = dyn Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync;
+
+/// What serves a method.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    /// A method of the broker itself.
+    Own(Arc<OwnHandler>),
+    /// A method that a plugin has added.
+    Plugin(Arc<abi::HandlerObject>),
+}
+
+struct Entry {
+    owner: u32,
+    params: String,
+    about: String,
+    slow: bool,
+    admin: bool,
+    handler: Handler,
+}
+
+/// All control methods.
+pub(crate) struct ControlTable {
+    router: Arc<Router>,
+    remote_admin: bool,
+    /// Never held while a handler runs.
+    methods: RwLock<BTreeMap<String, Entry>>,
+}
+
+/// The owner of the broker's own methods.
+pub(crate) const BROKER_ITSELF: u32 = 0;
+
+#[derive(Serialize)]
+struct Described<'a> {
+    name: &'a str,
+    params: &'a str,
+    about: &'a str,
+    admin: bool,
+}
+
+impl ControlTable {
+    pub(crate) fn new(router: Arc<Router>, remote_admin: bool) -> Arc<Self> {
+        Arc::new(ControlTable { router, remote_admin, methods: RwLock::default() })
+    }
+
+    /// Adds a method.
+    ///
+    /// # Errors
+    /// A sentence, where the name is empty or taken.
+    pub(crate) fn add(&self, owner: u32, method: &Method<'_>, handler: Handler) -> Result<(), String> {
+        let name = method.name;
+        if name.is_empty() {
+            return Err("a control method needs a name".to_owned());
+        }
+        let mut methods = self.methods.write();
+        if methods.contains_key(name) {
+            return Err(format!("there is a control method {name:?} already"));
+        }
+        let (params, about) = (method.params.to_owned(), method.about.to_owned());
+        let (slow, admin) = (method.slow, method.admin);
+        methods.insert(name.to_owned(), Entry { owner, params, about, slow, admin, handler });
+        Ok(())
+    }
+
+    /// Adds a method of the broker itself, whose name is known to be free.
+    pub(crate) fn add_own(
+        &self,
+        method: &Method<'_>,
+        handler: impl Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync + 'static,
+    ) {
+        if let Err(error) = self.add(BROKER_ITSELF, method, Handler::Own(Arc::new(handler))) {
+            tracing::error!(error, "control method not added");
+        }
+    }
+
+    /// Removes what an instance has added.
+    pub(crate) fn remove_owner(&self, owner: u32) {
+        let mut methods = self.methods.write();
+        let (gone, kept) = std::mem::take(&mut *methods).into_iter().partition(|(_, e)| e.owner == owner);
+        *methods = kept;
+        drop(methods);
+        drop::<BTreeMap<_, _>>(gone); // runs code of the plugin: outside the lock
+    }
+
+    /// Whether a method may block; `None` where there is none of that name.
+    pub(crate) fn is_slow(&self, name: &str) -> Option<bool> {
+        self.methods.read().get(name).map(|entry| entry.slow)
+    }
+
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// No such method, access denied, or what the method says.
+    pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+        let found = self.methods.read().get(call.method).map(|entry| (entry.handler.clone(), entry.admin));
+        let (handler, admin) = found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
+        if admin {
+            self.check_admin(call)?;
+            tracing::info!(caller = call.caller, method = call.method, "control method called");
+        }
+        match handler {
+            Handler::Own(handler) => handler(call),
+            Handler::Plugin(handler) => {
+                handler.call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
+            }
+        }
+    }
+
+    /// What changes the broker is for this machine only, unless the operator says otherwise.
+    fn check_admin(&self, call: &Call<'_>) -> Result<(), CallError> {
+        if self.remote_admin || call.caller == BROKER_NAME {
+            return Ok(());
+        }
+        let caller = self.router.find(call.caller);
+        if caller.is_some_and(|member| LOCAL_KINDS.contains(&&*member.info.kind)) {
+            return Ok(());
+        }
+        tracing::warn!(caller = call.caller, method = call.method, "refused: not a client of this machine");
+        let text = format!("{} is for clients of this machine only (remote_admin)", call.method);
+        Err(CallError::new(Code::AccessDenied.rpc_code(), text))
+    }
+
+    /// The table itself, in msgpack.
+    pub(super) fn describe(&self) -> Result<Vec<u8>, CallError> {
+        let methods = self.methods.read();
+        let described = methods.iter().map(|(name, e)| Described {
+            name,
+            params: &e.params,
+            about: &e.about,
+            admin: e.admin,
+        });
+        encode_result(&BTreeMap::from([("methods", described.collect::<Vec<_>>())]))
+    }
+}
+
+/// A result in msgpack, structs as maps.
+pub(crate) fn encode_result(result: &impl Serialize) -> Result<Vec<u8>, CallError> {
+    rmp_serde::to_vec_named(result).map_err(|error| CallError::new(INTERNAL_ERROR, error.to_string()))
+}
+
+/// Parameters from msgpack; none at all is the default.
+pub(crate) fn decode_params<T: DeserializeOwned + Default>(params: &[u8]) -> Result<T, CallError> {
+    if params.is_empty() {
+        return Ok(T::default());
+    }
+    rmp_serde::from_slice(params).map_err(|error| CallError::new(PARSE_ERROR, error.to_string()))
+}
+
+/// For methods that take no parameters.
+pub(crate) fn no_params(call: &Call<'_>) -> Result<(), CallError> {
+    if call.params.is_empty() { Ok(()) } else { Err(CallError::new(INVALID_PARAMS, "")) }
+}

@@ -1,0 +1,156 @@
+//! The broker as an instance of a plugin sees it: implements the API's host for each instance.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{ROption, RResult, RStr, RString, RVec},
+};
+use elbus_plugin_api::{
+    Call, ClientInfo, Code, Event, EventKind, Method,
+    abi::{
+        ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_KNOWN, METHOD_SLOW, RawCall,
+        RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, SinkObject,
+    },
+};
+use parking_lot::RwLock;
+use std::sync::{Arc, Weak};
+
+use super::{instance::Instance, log};
+use crate::{
+    control::{ControlTable, Handler},
+    routing::Router,
+};
+
+/// The owner of what the embedding program registers.
+pub(crate) const EMBEDDER: u32 = 1;
+
+/// What of the broker its plugins share.
+pub(crate) struct Core {
+    pub(crate) name: String,
+    pub(crate) router: Arc<Router>,
+    pub(crate) control: Arc<ControlTable>,
+    connector: RwLock<Option<(u32, ConnectorObject)>>,
+}
+
+impl Core {
+    pub(crate) fn new(name: String, router: Arc<Router>, control: Arc<ControlTable>) -> Arc<Self> {
+        Arc::new(Core { name, router, control, connector: RwLock::default() })
+    }
+
+    /// Takes back everything an instance has added.
+    pub(super) fn remove_owner(&self, owner: u32, why: &str) {
+        self.router.evict_owner(owner, why);
+        self.control.remove_owner(owner);
+        self.router.events.remove_owner(owner);
+        let mut connector = self.connector.write();
+        let gone = connector.take_if(|(offered_by, _)| *offered_by == owner);
+        drop(connector);
+        drop(gone); // runs code of the plugin: outside the lock
+    }
+}
+
+/// The host of one instance.
+#[derive(Clone)]
+pub(crate) struct Bridge {
+    core: Arc<Core>,
+    owner: u32,
+    /// Nobody for the embedding program.
+    instance: Weak<Instance>,
+}
+
+impl Bridge {
+    pub(crate) fn new(core: Arc<Core>, owner: u32, instance: Weak<Instance>) -> Self {
+        Bridge { core, owner, instance }
+    }
+}
+
+impl RawHost for Bridge {
+    fn register(
+        &self,
+        name: RStr<'_>,
+        info: &RawClientInfo<'_>,
+        sink: SinkObject,
+    ) -> RResult<ClientObject, u8> {
+        if self.instance.upgrade().is_some_and(|instance| !instance.may_register()) {
+            return RResult::RErr(Code::Other as u8);
+        }
+        let registered =
+            self.core.router.register(name.as_str(), ClientInfo::from_raw(info), self.owner, sink);
+        registered
+            .map(|sender| RawClient_TO::from_value(sender, TD_Opaque))
+            .map_err(|code| {
+                tracing::debug!(client = name.as_str(), %code, "registration refused");
+                code as u8
+            })
+            .into()
+    }
+
+    fn speaker(&self) -> ClientObject {
+        RawClient_TO::from_value(self.core.router.speaker(), TD_Opaque)
+    }
+
+    fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
+        let result = self.core.control.call(&Call::from_raw(call));
+        result.map(RVec::from).map_err(|error| error.into_raw()).into()
+    }
+
+    fn method_flags(&self, method: RStr<'_>) -> u32 {
+        match self.core.control.is_slow(method.as_str()) {
+            None => 0,
+            Some(false) => METHOD_KNOWN,
+            Some(true) => METHOD_KNOWN | METHOD_SLOW,
+        }
+    }
+
+    fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString> {
+        let handler = Handler::Plugin(Arc::new(handler));
+        self.core.control.add(self.owner, &Method::from_raw(method), handler).map_err(RString::from).into()
+    }
+
+    fn listen(&self, listener: ListenerObject) {
+        self.core.router.events.listen(self.owner, listener);
+    }
+
+    fn report(&self, event: &RawEvent<'_>) {
+        // those the core itself tells are not for plugins to tell
+        let foreign = [EventKind::SlowConsumer, EventKind::ConnectionRefused];
+        if let Some(event) = Event::from_raw(event).filter(|event| foreign.contains(&event.kind)) {
+            self.core.router.events.note(event.kind, event.subject, event.detail);
+            self.core.router.events.tell();
+        }
+    }
+
+    fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString> {
+        let mut offered = self.core.connector.write();
+        if offered.is_some() {
+            return RResult::RErr("another plugin offers in-process clients already".into());
+        }
+        *offered = Some((self.owner, connector));
+        RResult::ROk(())
+    }
+
+    fn connector(&self) -> ROption<ConnectorObject> {
+        self.core.connector.read().as_ref().map(|(_, connector)| connector.clone()).into()
+    }
+
+    fn broker_name(&self) -> RString {
+        self.core.name.as_str().into()
+    }
+
+    fn max_log_level(&self) -> u8 {
+        log::max_level()
+    }
+
+    fn log_enabled(&self, level: u8, target: RStr<'_>) -> bool {
+        log::enabled(level, target.as_str())
+    }
+
+    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>) {
+        log::write(level, target.as_str(), message.as_str(), fields.as_str());
+    }
+
+    fn failed(&self, why: RStr<'_>) {
+        if let Some(instance) = self.instance.upgrade() {
+            instance.fail(why.as_str());
+        }
+    }
+}

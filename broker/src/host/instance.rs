@@ -1,0 +1,274 @@
+//! One instance of a plugin and its states: declared, loaded, configured, started, stopped, failed.
+
+use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
+use elbus_plugin_api::{
+    EventKind, LinkedPlugin, PluginError, Status,
+    abi::{CONTEXT_LINKED, InstanceObject, PluginRef, RawContext, RawHost_TO},
+};
+use parking_lot::Mutex;
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use super::{
+    bridge::{Bridge, Core},
+    inspect::PluginRecord,
+    library::{Libraries, LibraryError},
+};
+
+/// How long an instance may take beyond its deadline to stop before it is given up.
+const GRACE: Duration = Duration::from_secs(1);
+/// What a failed instance gets to end its connections.
+const FAILED_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Where an instance of a plugin stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PluginState {
+    /// Named, nothing done yet.
+    Declared,
+    /// Its library is loaded, or it is linked in.
+    Loaded,
+    /// Its table was read and found right.
+    Configured,
+    /// It has what it needs and serves.
+    Started,
+    /// It was stopped.
+    Stopped,
+    /// It failed; a sentence says why.
+    Failed(String),
+}
+
+impl PluginState {
+    /// The state in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            PluginState::Declared => "declared",
+            PluginState::Loaded => "loaded",
+            PluginState::Configured => "configured",
+            PluginState::Started => "started",
+            PluginState::Stopped => "stopped",
+            PluginState::Failed(_) => "failed",
+        }
+    }
+}
+
+/// What can be said of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PluginReport {
+    /// The name of the instance.
+    pub name: String,
+    /// The library it was loaded from, or `linked in`.
+    pub origin: String,
+    /// The name and version of its crate; empty before it is loaded.
+    pub plugin: String,
+    /// Where it stands.
+    pub state: PluginState,
+    /// What it says of itself.
+    pub status: Status,
+}
+
+/// Where the code of an instance comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Origin {
+    Library(String),
+    Linked(LinkedPlugin),
+}
+
+/// One instance.
+pub(crate) struct Instance {
+    pub(super) owner: u32,
+    pub(super) name: String,
+    pub(super) origin: Origin,
+    config: String,
+    core: Arc<Core>,
+    /// Never held while the plugin is called.
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: PluginState,
+    module: Option<(PluginRef, PluginRecord)>,
+    object: Option<Arc<InstanceObject>>,
+}
+
+impl Instance {
+    pub(super) fn new(
+        owner: u32,
+        name: String,
+        origin: Origin,
+        config: String,
+        core: Arc<Core>,
+    ) -> Arc<Self> {
+        let inner = Mutex::new(Inner { state: PluginState::Declared, module: None, object: None });
+        Arc::new(Instance { owner, name, origin, config, core, inner })
+    }
+
+    /// Loads the library, or takes what is linked in.
+    pub(super) fn load(&self, libraries: &Libraries) -> Result<(), LibraryError> {
+        let module = match &self.origin {
+            Origin::Linked(plugin) => {
+                let (name, version, about) = (plugin.name(), plugin.version(), plugin.about());
+                let record = PluginRecord {
+                    name: name.to_owned(),
+                    version: version.to_owned(),
+                    about: about.to_owned(),
+                    ..Default::default()
+                };
+                (plugin.module(), record)
+            }
+            Origin::Library(library) => libraries.load(library).inspect_err(|error| {
+                self.set(PluginState::Failed(error.to_string()));
+            })?,
+        };
+        self.inner.lock().module = Some(module);
+        self.set(PluginState::Loaded);
+        Ok(())
+    }
+
+    /// Creates the instance, which checks its table.
+    pub(super) fn configure(self: &Arc<Self>) -> Result<(), PluginError> {
+        let module = self.inner.lock().module.as_ref().map(|(module, _)| *module);
+        let module = module.ok_or_else(|| PluginError::new("its library is not loaded"))?;
+        let bridge = Bridge::new(self.core.clone(), self.owner, Arc::downgrade(self));
+        let host = RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque);
+        let flags = if matches!(self.origin, Origin::Linked(_)) { CONTEXT_LINKED } else { 0 };
+        let context =
+            RawContext { flags, instance: self.name.as_str().into(), config: self.config.as_str().into() };
+        match module.create()(host, &context).into_result() {
+            Ok(object) => {
+                self.inner.lock().object = Some(Arc::new(object));
+                self.set(PluginState::Configured);
+                Ok(())
+            }
+            Err(error) => Err(self.failed_to("configure", PluginError::from_raw(error))),
+        }
+    }
+
+    /// Lets it take what it needs.
+    pub(super) fn start(&self) -> Result<(), PluginError> {
+        let object = self.object().ok_or_else(|| PluginError::new("it is not configured"))?;
+        match object.start().into_result() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed_to("start", PluginError::from_raw(error))),
+        }
+    }
+
+    /// Lets it serve, after all have started.
+    pub(super) fn serve(&self) {
+        if let Some(object) = self.object() {
+            object.serve();
+            // unless it failed meanwhile
+            if self.state() == PluginState::Configured {
+                self.set(PluginState::Started);
+            }
+        }
+    }
+
+    /// Stops it in a thread of its own and takes back what it has added. Returns what to wait for.
+    pub(super) fn stop(self: &Arc<Self>, deadline: Duration, why: &str) -> Stop {
+        let object = self.inner.lock().object.take();
+        let (done, waiting) = mpsc::channel();
+        let (this, why) = (self.clone(), why.to_owned());
+        let body = move || {
+            if let Some(object) = object {
+                object.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+                this.core.remove_owner(this.owner, &why);
+                drop(object);
+            }
+            _ = done.send(());
+        };
+        let spawned = std::thread::Builder::new().name(format!("stop {}", self.name)).spawn(body);
+        if let Err(error) = spawned {
+            tracing::error!(plugin = self.name, %error, "no thread to stop it in");
+        }
+        Stop { instance: self.clone(), waiting, limit: deadline + GRACE }
+    }
+
+    /// Marks it failed after a panic, and ends what it serves from a thread of its own: this is called from inside
+    /// a callback, under whatever its caller holds.
+    pub(super) fn fail(self: &Arc<Self>, why: &str) {
+        tracing::error!(plugin = self.name, "failed: {why}");
+        self.set(PluginState::Failed(why.to_owned()));
+        let object = self.inner.lock().object.take();
+        let (this, why) = (self.clone(), format!("plugin {} failed", self.name));
+        let body = move || {
+            this.core.remove_owner(this.owner, &why);
+            if let Some(object) = object {
+                object.stop(FAILED_DEADLINE.as_millis() as u64);
+                std::mem::forget(object); // its Drop could wait for ever
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name(format!("fail {}", self.name)).spawn(body) {
+            tracing::error!(plugin = self.name, %error, "no thread to end its connections in");
+        }
+    }
+
+    /// Whether it may register clients: not once it has failed.
+    pub(super) fn may_register(&self) -> bool {
+        !matches!(self.inner.lock().state, PluginState::Failed(_))
+    }
+
+    pub(crate) fn state(&self) -> PluginState {
+        self.inner.lock().state.clone()
+    }
+
+    pub(crate) fn report(&self) -> PluginReport {
+        let (state, plugin) = {
+            let inner = self.inner.lock();
+            let plugin =
+                inner.module.as_ref().map(|(_, record)| format!("{} {}", record.name, record.version));
+            (inner.state.clone(), plugin.unwrap_or_default())
+        };
+        let origin = match &self.origin {
+            Origin::Library(library) => library.clone(),
+            Origin::Linked(_) => "linked in".to_owned(),
+        };
+        let status = self.object().map(|object| Status::from_raw(object.status())).unwrap_or_default();
+        PluginReport { name: self.name.clone(), origin, plugin, state, status }
+    }
+
+    fn object(&self) -> Option<Arc<InstanceObject>> {
+        self.inner.lock().object.clone()
+    }
+
+    fn failed_to(&self, step: &str, error: PluginError) -> PluginError {
+        self.set(PluginState::Failed(format!("could not {step}: {error}")));
+        error
+    }
+
+    fn set(&self, state: PluginState) {
+        let word = match &state {
+            PluginState::Failed(why) => format!("failed: {why}"),
+            other => other.word().to_owned(),
+        };
+        tracing::debug!(plugin = self.name, state = word);
+        self.inner.lock().state = state;
+        self.core.router.events.note(EventKind::PluginState, &self.name, &word);
+        self.core.router.events.tell();
+    }
+}
+
+/// A stop under way.
+pub(super) struct Stop {
+    instance: Arc<Instance>,
+    waiting: mpsc::Receiver<()>,
+    limit: Duration,
+}
+
+impl Stop {
+    /// Waits until the instance has stopped, or gives it up.
+    pub(super) fn wait(self) {
+        match self.waiting.recv_timeout(self.limit) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let why = format!("did not stop within {} ms", self.limit.as_millis());
+                tracing::error!(plugin = self.instance.name, "{why}; given up");
+                self.instance.set(PluginState::Failed(why));
+            }
+            _ if matches!(self.instance.state(), PluginState::Failed(_)) => {}
+            _ => self.instance.set(PluginState::Stopped),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The plugin host: finds, inspects, checks and loads libraries, and leads instances of plugins through their
+//! states. It knows no plugin by name.
+
+mod bridge;
+mod explain;
+mod inspect;
+mod instance;
+mod library;
+mod log;
+mod plugins;
+
+pub(crate) use bridge::{Bridge, Core, EMBEDDER};
+pub use inspect::PluginRecord;
+pub use instance::{PluginReport, PluginState};
+pub(crate) use library::Libraries;
+pub use library::LibraryError;
+pub(crate) use plugins::{Plugins, add_plugin_methods};

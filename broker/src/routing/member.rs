@@ -1,0 +1,100 @@
+//! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
+
+use elbus_plugin_api::{ClientInfo, abi::SinkObject};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+/// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
+/// [`is_gone`](Member::is_gone) says so.
+pub(crate) struct Member {
+    pub(crate) name: Arc<str>,
+    pub(crate) info: ClientInfo,
+    /// Which instance of a plugin registered it.
+    pub(crate) owner: u32,
+    pub(crate) sink: SinkObject,
+    pub(crate) counts: Counts,
+    gone: AtomicBool,
+}
+
+impl Member {
+    pub(crate) fn new(name: &str, info: ClientInfo, owner: u32, sink: SinkObject) -> Self {
+        Member {
+            name: name.into(),
+            info,
+            owner,
+            sink,
+            counts: Counts::default(),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it has been unregistered.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Marks it unregistered. Only the registry does, under its lock.
+    pub(super) fn mark_gone(&self) {
+        self.gone.store(true, Relaxed);
+    }
+}
+
+/// Frames and body bytes from (`received`) and to (`sent`) a client, as `client.list` and `stats` show them.
+/// Statistics only: relaxed, never used to decide anything.
+#[derive(Default)]
+pub(crate) struct Counts {
+    received_frames: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_frames: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+/// The values of [`Counts`] at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) received_frames: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_frames: u64,
+    pub(crate) sent_bytes: u64,
+}
+
+impl Counts {
+    #[inline]
+    pub(crate) fn received(&self, frames: usize, bytes: usize) {
+        self.received_frames.fetch_add(frames as u64, Relaxed);
+        self.received_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn sent(&self, frames: usize, bytes: usize) {
+        self.sent_frames.fetch_add(frames as u64, Relaxed);
+        self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            received_frames: self.received_frames.load(Relaxed),
+            received_bytes: self.received_bytes.load(Relaxed),
+            sent_frames: self.sent_frames.load(Relaxed),
+            sent_bytes: self.sent_bytes.load(Relaxed),
+        }
+    }
+
+    /// Adds what another one counted: the totals of those who left.
+    pub(crate) fn add(&self, totals: Totals) {
+        self.received(totals.received_frames as usize, totals.received_bytes as usize);
+        self.sent(totals.sent_frames as usize, totals.sent_bytes as usize);
+    }
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        self.received_frames += other.received_frames;
+        self.received_bytes += other.received_bytes;
+        self.sent_frames += other.sent_frames;
+        self.sent_bytes += other.sent_bytes;
+    }
+}

@@ -1,0 +1,18 @@
+//! Routing: who is registered, who gets what. Synchronous, without I/O, without a runtime.
+//!
+//! The walk of a message: [`sender`] resolves the recipients (from its memo, or through [`router`], which asks the
+//! [`registry`]) and hands the run to their sinks.
+
+mod filter_tree;
+mod id_set;
+mod mask;
+mod member;
+mod recipients;
+mod registry;
+mod router;
+mod sender;
+
+pub(crate) use router::{Router, RouterSettings};
+
+/// Fast hashing of keys that may come from strangers: seeded at random for each map.
+type Hashing = foldhash::fast::RandomState;

@@ -1,0 +1,217 @@
+//! The names, subscriptions and exclusions of all clients. Plain data without locks: the router holds the lock.
+
+use elbus_plugin_api::Code;
+use elbus_protocol::name::{is_secondary, primary_of};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
+
+use super::{
+    Hashing,
+    filter_tree::{FilterTree, NodeId},
+    id_set::IdSet,
+    mask::{literal_prefix, mask_matches},
+    member::Member,
+};
+
+/// A client in the order of names.
+struct ByName(Arc<Member>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+impl Eq for ByName {}
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+/// A client with what it wants.
+struct Seat {
+    member: Arc<Member>,
+    subscriptions: IdSet,
+    exclusions: IdSet,
+}
+
+/// Which of the two sets of filters of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FilterSet {
+    Subscriptions,
+    Exclusions,
+}
+
+/// Everything that is registered.
+#[derive(Default)]
+pub(super) struct Registry {
+    seats: Vec<Option<Seat>>,
+    free_seats: Vec<u32>,
+    by_name: HashMap<Arc<str>, u32, Hashing>,
+    in_order: BTreeSet<ByName>,
+    subscriptions: FilterTree,
+    exclusions: FilterTree,
+}
+
+impl Registry {
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<Member>> {
+        self.seat_of(name).map(|seat| &seat.member)
+    }
+
+    fn seat_of(&self, name: &str) -> Option<&Seat> {
+        let seat = *self.by_name.get(name)?;
+        self.seats[seat as usize].as_ref()
+    }
+
+    /// Adds a client.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] where the name is taken, [`Code::NotRegistered`] for a secondary without its primary.
+    pub(super) fn add(&mut self, member: Arc<Member>) -> Result<(), Code> {
+        if self.by_name.contains_key(&*member.name) {
+            return Err(Code::Busy);
+        }
+        if is_secondary(&member.name) && !self.by_name.contains_key(primary_of(&member.name)) {
+            return Err(Code::NotRegistered);
+        }
+        let seat =
+            Seat { member: member.clone(), subscriptions: IdSet::default(), exclusions: IdSet::default() };
+        let id = match self.free_seats.pop() {
+            Some(id) => {
+                self.seats[id as usize] = Some(seat);
+                id
+            }
+            None => {
+                self.seats.push(Some(seat));
+                (self.seats.len() - 1) as u32
+            }
+        };
+        self.by_name.insert(member.name.clone(), id);
+        self.in_order.insert(ByName(member));
+        Ok(())
+    }
+
+    /// Removes this very client with all it wanted; `false` where it was removed before.
+    pub(super) fn remove(&mut self, member: &Arc<Member>) -> bool {
+        if !self.find(&member.name).is_some_and(|found| Arc::ptr_eq(found, member)) {
+            return false;
+        }
+        member.mark_gone();
+        let Some(id) = self.by_name.remove(&*member.name) else { return false };
+        self.in_order.remove(&*member.name);
+        if let Some(seat) = self.seats[id as usize].take() {
+            let mut nodes = vec![];
+            seat.subscriptions.extend_into(&mut nodes);
+            nodes.drain(..).for_each(|node| _ = self.subscriptions.remove_at(node, id));
+            seat.exclusions.extend_into(&mut nodes);
+            nodes.drain(..).for_each(|node| _ = self.exclusions.remove_at(node, id));
+        }
+        self.free_seats.push(id);
+        self.shrink();
+        true
+    }
+
+    /// Gives memory back after a crowd has left.
+    fn shrink(&mut self) {
+        if self.by_name.len() < self.by_name.capacity() / 4 {
+            self.by_name.shrink_to(self.by_name.len() * 2);
+        }
+        if self.by_name.is_empty() {
+            self.seats = Vec::new();
+            self.free_seats = Vec::new();
+        }
+    }
+
+    /// The secondaries of a primary, in order of their names.
+    pub(super) fn secondaries(&self, primary: &str) -> impl Iterator<Item = &Arc<Member>> {
+        let prefix = format!("{primary}%%");
+        self.starting_with(prefix)
+    }
+
+    fn starting_with(&self, prefix: String) -> impl Iterator<Item = &Arc<Member>> {
+        self.in_order
+            .range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded))
+            .map(|by_name| &by_name.0)
+            .take_while(move |member| member.name.starts_with(&*prefix))
+    }
+
+    /// Everybody in order of names.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.in_order.iter().map(|by_name| &by_name.0)
+    }
+
+    /// Those whose name matches the mask, parts of the broker itself left out.
+    pub(super) fn matching(&self, mask: &str) -> Vec<Arc<Member>> {
+        let clients = |member: &&Arc<Member>| !member.info.internal;
+        match literal_prefix(mask) {
+            None => self.find(mask).filter(clients).cloned().into_iter().collect(),
+            Some(prefix) => self
+                .starting_with(prefix.to_owned())
+                .filter(clients)
+                .filter(|member| mask_matches(mask, &member.name))
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Those who are subscribed to the topic and do not exclude it.
+    pub(super) fn subscribed(&self, topic: &str) -> Vec<Arc<Member>> {
+        let mut ids = vec![];
+        self.subscriptions.matches(topic, &mut ids);
+        if !ids.is_empty() && !self.exclusions.is_empty() {
+            let mut excluding = vec![];
+            self.exclusions.matches(topic, &mut excluding);
+            excluding.sort_unstable();
+            ids.retain(|id| excluding.binary_search(id).is_err());
+        }
+        ids.iter().filter_map(|id| Some(self.seats[*id as usize].as_ref()?.member.clone())).collect()
+    }
+
+    /// Adds or removes a filter of a client. `Ok(false)`: nothing changed.
+    ///
+    /// # Errors
+    /// [`Code::NotRegistered`] where the client is gone, [`Code::Other`] where it has as many as it may.
+    pub(super) fn change(
+        &mut self,
+        member: &Arc<Member>,
+        set: FilterSet,
+        add: bool,
+        filter: &str,
+        max_filters: usize,
+    ) -> Result<bool, Code> {
+        let id = *self.by_name.get(&*member.name).ok_or(Code::NotRegistered)?;
+        let Some(seat) = self.seats[id as usize].as_mut().filter(|seat| Arc::ptr_eq(&seat.member, member))
+        else {
+            return Err(Code::NotRegistered);
+        };
+        let (tree, own) = match set {
+            FilterSet::Subscriptions => (&mut self.subscriptions, &mut seat.subscriptions),
+            FilterSet::Exclusions => (&mut self.exclusions, &mut seat.exclusions),
+        };
+        if add && own.len() >= max_filters {
+            return Err(Code::Other);
+        }
+        let changed: Option<NodeId> = if add { tree.insert(filter, id) } else { tree.remove(filter, id) };
+        let Some(node) = changed else { return Ok(false) };
+        if add {
+            own.insert(node);
+        } else {
+            own.remove(node);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,273 @@
+//! The router: the registry behind its lock, and everything that changes it or asks it.
+//!
+//! Lock order: registry, then the event queue. No sink, wake or listener is called while either is held.
+
+use elbus_plugin_api::{ClientInfo, Code, EventKind, Op, abi::SinkObject};
+use elbus_protocol::{
+    name::{check_name, is_secondary},
+    request,
+};
+use parking_lot::RwLock;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{
+    member::{Counts, Member, Totals},
+    recipients::Recipients,
+    registry::{FilterSet, Registry},
+    sender::Sender,
+};
+use crate::events::Events;
+
+/// The topic every client is subscribed to when it registers (protocol section 6).
+const WARNINGS: &str = ".broker/warn";
+
+/// What of the router can be set.
+#[derive(Debug, Clone)]
+pub(crate) struct RouterSettings {
+    /// A second client of a primary name evicts the first.
+    pub(crate) force_register: bool,
+    /// Subscriptions of one client, and exclusions as many.
+    pub(crate) max_filters: usize,
+    /// Length of one filter.
+    pub(crate) max_filter_bytes: usize,
+}
+
+/// Who is registered and who gets what.
+pub(crate) struct Router {
+    settings: RouterSettings,
+    registry: RwLock<Registry>,
+    /// Changed, under the registry's lock, whenever somebody new may match a mask.
+    names_epoch: AtomicU64,
+    /// Changed, under the registry's lock, whenever a subscription or exclusion changes.
+    topics_epoch: AtomicU64,
+    departed: Counts,
+    refused_frames: AtomicU64,
+    pub(crate) events: Events,
+}
+
+/// Recipients, and the epoch they were right in.
+pub(super) struct Resolved {
+    pub(super) epoch: u64,
+    pub(super) recipients: Arc<Recipients>,
+}
+
+impl Router {
+    pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
+        Arc::new(Router {
+            settings,
+            registry: RwLock::default(),
+            names_epoch: AtomicU64::new(1),
+            topics_epoch: AtomicU64::new(1),
+            departed: Counts::default(),
+            refused_frames: AtomicU64::new(0),
+            events: Events::default(),
+        })
+    }
+
+    /// Registers a client (protocol section 2).
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        name: &str,
+        info: ClientInfo,
+        owner: u32,
+        sink: SinkObject,
+    ) -> Result<Sender, Code> {
+        if let Err(error) = check_name(name)
+            && !(info.internal && name.starts_with('.'))
+        {
+            return Err(error.code());
+        }
+        let member = Arc::new(Member::new(name, info, owner, sink));
+        let mut evicted = vec![];
+        let mut registry = self.registry.write();
+        if self.settings.force_register
+            && !is_secondary(name)
+            && let Some(old) = registry.find(name).filter(|old| !old.info.internal).cloned()
+        {
+            self.remove(&mut registry, &old, "replaced by a newer client of the same name", &mut evicted);
+        }
+        registry.add(member.clone())?;
+        if !member.info.internal {
+            // No cached route is wrong for it: topics of the broker itself are never cached.
+            _ = registry.change(&member, FilterSet::Subscriptions, true, WARNINGS, usize::MAX);
+            if !is_secondary(name) {
+                self.events.note(EventKind::ClientRegistered, name, &member.info.kind);
+            }
+        }
+        self.names_epoch.fetch_add(1, Ordering::Release);
+        drop(registry);
+        close_all(&evicted);
+        tracing::debug!(client = name, kind = member.info.kind, source = member.info.source, "registered");
+        self.events.tell();
+        Ok(Sender::new(self.clone(), Some(member)))
+    }
+
+    /// Somebody who speaks as `.broker`.
+    pub(crate) fn speaker(self: &Arc<Self>) -> Sender {
+        Sender::new(self.clone(), None)
+    }
+
+    /// Unregisters a client, if it still is.
+    pub(super) fn leave(&self, member: &Arc<Member>, why: &str) {
+        let mut evicted = vec![];
+        if !member.is_gone() {
+            self.remove(&mut self.registry.write(), member, why, &mut evicted);
+        }
+        // its own connection is ending already
+        evicted.retain(|(other, _)| !Arc::ptr_eq(other, member));
+        close_all(&evicted);
+        self.events.tell();
+    }
+
+    /// Unregisters the client of this name and ends its connection; `false` where there is none, or it is a part
+    /// of the broker.
+    pub(crate) fn evict(&self, name: &str, why: &str) -> bool {
+        let mut evicted = vec![];
+        let mut registry = self.registry.write();
+        let found = registry.find(name).filter(|member| !member.info.internal).cloned();
+        if let Some(member) = &found {
+            self.remove(&mut registry, member, why, &mut evicted);
+        }
+        drop(registry);
+        close_all(&evicted);
+        self.events.tell();
+        found.is_some()
+    }
+
+    /// Unregisters everybody an instance has registered and ends their connections.
+    pub(crate) fn evict_owner(&self, owner: u32, why: &str) {
+        let mut evicted = vec![];
+        let mut registry = self.registry.write();
+        let members: Vec<_> = registry.all().filter(|member| member.owner == owner).cloned().collect();
+        for member in &members {
+            self.remove(&mut registry, member, why, &mut evicted);
+        }
+        drop(registry);
+        close_all(&evicted);
+        self.events.tell();
+    }
+
+    /// Removes a client, and its secondaries where it is a primary. Those to be closed once the lock is released
+    /// are added to `evicted`.
+    fn remove(
+        &self,
+        registry: &mut Registry,
+        member: &Arc<Member>,
+        why: &str,
+        evicted: &mut Vec<(Arc<Member>, String)>,
+    ) {
+        if !registry.remove(member) {
+            return;
+        }
+        self.departed.add(member.counts.totals());
+        tracing::debug!(client = &*member.name, why, "left");
+        evicted.push((member.clone(), why.to_owned()));
+        if is_secondary(&member.name) || member.info.internal {
+            return;
+        }
+        self.events.note(EventKind::ClientLeft, &member.name, why);
+        let secondaries: Vec<_> = registry.secondaries(&member.name).cloned().collect();
+        for secondary in secondaries {
+            let why = format!("its primary client {} left", member.name);
+            self.remove(registry, &secondary, &why, evicted);
+        }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Member>> {
+        self.registry.read().find(name).cloned()
+    }
+
+    pub(super) fn names_epoch(&self) -> u64 {
+        self.names_epoch.load(Ordering::Acquire)
+    }
+
+    pub(super) fn topics_epoch(&self) -> u64 {
+        self.topics_epoch.load(Ordering::Acquire)
+    }
+
+    pub(super) fn resolve_mask(&self, mask: &str) -> Resolved {
+        let registry = self.registry.read();
+        let epoch = self.names_epoch();
+        Resolved { epoch, recipients: Arc::new(Recipients::new(registry.matching(mask).into_iter())) }
+    }
+
+    pub(super) fn resolve_topic(&self, topic: &str) -> Resolved {
+        let registry = self.registry.read();
+        let epoch = self.topics_epoch();
+        Resolved { epoch, recipients: Arc::new(Recipients::new(registry.subscribed(topic).into_iter())) }
+    }
+
+    /// Subscribes, unsubscribes, excludes or takes exclusions back: all filters of a body.
+    pub(super) fn change_filters(&self, member: &Arc<Member>, op: Op, body: &str) -> Code {
+        let (set, add) = match op {
+            Op::Subscribe => (FilterSet::Subscriptions, true),
+            Op::Unsubscribe => (FilterSet::Subscriptions, false),
+            Op::Exclude => (FilterSet::Exclusions, true),
+            _ => (FilterSet::Exclusions, false),
+        };
+        let limit = self.settings.max_filter_bytes;
+        if let Some(long) = request::filters(body).find(|filter| filter.len() > limit) {
+            tracing::warn!(
+                client = &*member.name,
+                bytes = long.len(),
+                limit,
+                "filter refused (max_filter_bytes)"
+            );
+            return Code::BadData;
+        }
+        let mut code = Code::Ok;
+        let mut changed = false;
+        let mut registry = self.registry.write();
+        for filter in request::filters(body) {
+            match registry.change(member, set, add, filter, self.settings.max_filters) {
+                Ok(did) => changed |= did,
+                Err(error) => {
+                    if error == Code::Other {
+                        let limit = self.settings.max_filters;
+                        tracing::warn!(client = &*member.name, limit, "filters refused (max_filters)");
+                    }
+                    code = error;
+                    break;
+                }
+            }
+        }
+        if changed {
+            self.topics_epoch.fetch_add(1, Ordering::Release);
+        }
+        code
+    }
+
+    /// Counts frames that a full queue did not take.
+    pub(super) fn count_refused(&self, frames: usize) {
+        self.refused_frames.fetch_add(frames as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused_frames(&self) -> u64 {
+        self.refused_frames.load(Ordering::Relaxed)
+    }
+
+    /// All frames and bytes since the start, of those who left as well.
+    pub(crate) fn totals(&self) -> Totals {
+        let registry = self.registry.read();
+        let mut totals = self.departed.totals();
+        registry.all().for_each(|member| totals += member.counts.totals());
+        totals
+    }
+
+    /// Every primary client with the number of its instances, in order of names.
+    pub(crate) fn primaries(&self) -> Vec<(Arc<Member>, usize)> {
+        let registry = self.registry.read();
+        registry
+            .all()
+            .filter(|member| !is_secondary(&member.name))
+            .map(|member| (member.clone(), 1 + registry.secondaries(&member.name).count()))
+            .collect()
+    }
+}
+
+fn close_all(evicted: &[(Arc<Member>, String)]) {
+    evicted.iter().for_each(|(member, why)| member.sink.close(why.as_str().into()));
+}

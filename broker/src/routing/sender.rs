@@ -1,0 +1,301 @@
+//! The sending side of a client: resolves each run, hands it to the recipients, flushes at the end of the batch.
+//!
+//! Owned by one reader at a time, so its memo needs no lock. Steady traffic takes no lock of the broker: a peer is
+//! remembered as long as it is registered, the recipients of a topic or mask as long as their epoch lasts.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RArc, RStr},
+};
+use elbus_plugin_api::{
+    BROKER_NAME, Code, Delivery, Dispatch, Encoding, FrameKind, Op, Request, Run,
+    abi::{RawClient, RawWake, RawWake_TO, WakeObject},
+};
+use elbus_protocol::name::primary_of;
+use parking_lot::Mutex;
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::{
+    Hashing,
+    member::Member,
+    recipients::Recipients,
+    router::{Resolved, Router},
+};
+
+/// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
+const ACK_BYTES: usize = 6;
+/// Topics or masks whose recipients a sender remembers.
+const REMEMBERED_ROUTES: usize = 4096;
+
+thread_local! {
+    /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch itself.
+    static ENCODING: Cell<Encoding> = const { Cell::new(Encoding::new()) };
+}
+
+/// See [`Client`](elbus_plugin_api::Client). Dropping it unregisters.
+pub(crate) struct Sender {
+    router: Arc<Router>,
+    /// `None` for a speaker.
+    member: Option<Arc<Member>>,
+    name: Arc<str>,
+    peer: Weak<Member>,
+    topics: Option<Box<Routes>>,
+    masks: Option<Box<Routes>>,
+    /// Those owed a flush. A sink is in it once: it says dirty only to the first.
+    dirty: Vec<Arc<Member>>,
+    congested: Vec<Arc<Member>>,
+    why: String,
+}
+
+/// Recipients by topic or mask, all of one epoch.
+#[derive(Default)]
+struct Routes {
+    epoch: u64,
+    last_target: String,
+    last: Option<Arc<Recipients>>,
+    by_target: HashMap<Box<str>, Arc<Recipients>, Hashing>,
+}
+
+impl Routes {
+    #[inline]
+    fn get(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
+        if let Some(last) = &self.last
+            && self.epoch == epoch
+            && self.last_target == target
+        {
+            return last.clone();
+        }
+        self.look_up(epoch, target, resolve)
+    }
+
+    #[cold]
+    fn look_up(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
+        if self.epoch != epoch || self.by_target.len() >= REMEMBERED_ROUTES {
+            self.by_target.clear();
+        }
+        let recipients = match self.by_target.get(target).filter(|_| self.epoch == epoch) {
+            Some(recipients) => recipients.clone(),
+            None => {
+                let resolved = resolve();
+                if resolved.epoch != self.epoch {
+                    self.by_target.clear();
+                    self.epoch = resolved.epoch;
+                }
+                self.by_target.insert(target.into(), resolved.recipients.clone());
+                resolved.recipients
+            }
+        };
+        self.last_target.clear();
+        self.last_target.push_str(target);
+        self.last = Some(recipients.clone());
+        recipients
+    }
+}
+
+impl Sender {
+    pub(super) fn new(router: Arc<Router>, member: Option<Arc<Member>>) -> Self {
+        let name = member.as_ref().map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
+        Sender {
+            router,
+            member,
+            name,
+            peer: Weak::new(),
+            topics: None,
+            masks: None,
+            dirty: Vec::new(),
+            congested: Vec::new(),
+            why: String::new(),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.is_gone())
+    }
+
+    fn carry(&mut self, op: Op, request: &Request<'_>, body_bytes: usize) -> (Code, u32) {
+        let kind = match op {
+            Op::Message => FrameKind::Message,
+            Op::Broadcast => FrameKind::Broadcast,
+            _ => FrameKind::Publish,
+        };
+        let (name, target, receiver) = (self.name.clone(), request.target(), request.receiver());
+        let topic = if kind == FrameKind::Publish { target } else { "" };
+        let mut encoding = ENCODING.take();
+        encoding.reset();
+        let mut run =
+            Run::new(kind, request.qos(), &name, topic, request.payloads(), request.shared(), &mut encoding);
+        let result = match op {
+            Op::Message => self.send_to(target, &mut run, body_bytes),
+            Op::Broadcast => {
+                let recipients = self.matching(target);
+                self.fan_out(recipients.iter(), &mut run, body_bytes)
+            }
+            Op::PublishFor => {
+                let recipients = self.subscribed(target);
+                let for_receiver = recipients.iter().filter(|member| primary_of(&member.name) == receiver);
+                self.fan_out(for_receiver, &mut run, body_bytes)
+            }
+            _ => {
+                let recipients = self.subscribed(target);
+                self.fan_out(recipients.iter(), &mut run, body_bytes)
+            }
+        };
+        ENCODING.set(encoding);
+        result
+    }
+
+    fn matching(&mut self, mask: &str) -> Arc<Recipients> {
+        let router = &self.router;
+        let routes = self.masks.get_or_insert_default();
+        routes.get(router.names_epoch(), mask, || router.resolve_mask(mask))
+    }
+
+    fn subscribed(&mut self, topic: &str) -> Arc<Recipients> {
+        let router = &self.router;
+        if topic.starts_with(BROKER_NAME) {
+            // everybody is subscribed to one of these from the start, which changes no epoch
+            return router.resolve_topic(topic).recipients;
+        }
+        let routes = self.topics.get_or_insert_default();
+        routes.get(router.topics_epoch(), topic, || router.resolve_topic(topic))
+    }
+
+    #[inline]
+    fn send_to(&mut self, target: &str, run: &mut Run<'_>, body_bytes: usize) -> (Code, u32) {
+        let remembered = self.peer.upgrade().filter(|peer| *peer.name == *target && !peer.is_gone());
+        let peer = match remembered {
+            Some(peer) => peer,
+            None => {
+                let Some(found) = self.router.find(target) else { return (Code::NotRegistered, 0) };
+                self.peer = Arc::downgrade(&found);
+                found
+            }
+        };
+        let delivery = self.hand(peer, run, body_bytes);
+        if delivery.is_taken() {
+            (Code::Ok, 1)
+        } else if delivery.has(Delivery::REFUSED) {
+            (Code::NotDelivered, 0)
+        } else {
+            (Code::NotRegistered, 0)
+        }
+    }
+
+    #[inline]
+    fn fan_out(
+        &mut self,
+        members: impl Iterator<Item = Arc<Member>>,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> (Code, u32) {
+        let (mut reached, mut refused) = (0, false);
+        for member in members {
+            let delivery = self.hand(member, run, body_bytes);
+            reached += u32::from(delivery.is_taken());
+            refused |= delivery.has(Delivery::REFUSED);
+        }
+        // reaching nobody is fine, but not if those who are there were all too full
+        (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
+    }
+
+    #[inline]
+    fn hand(&mut self, member: Arc<Member>, run: &mut Run<'_>, body_bytes: usize) -> Delivery {
+        let delivery = Delivery::from_bits(member.sink.deliver(run));
+        if delivery.is_taken() {
+            member.counts.sent(run.payloads().len(), body_bytes);
+        } else if delivery.has(Delivery::REFUSED) {
+            self.router.count_refused(run.payloads().len());
+        }
+        if delivery.has(Delivery::FULL) && !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
+            self.congested.push(member.clone());
+        }
+        if delivery.has(Delivery::DIRTY) {
+            self.dirty.push(member);
+        }
+        delivery
+    }
+}
+
+impl RawClient for Sender {
+    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        if self.is_gone() {
+            return Dispatch::gone();
+        }
+        let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
+        let payloads = request.payloads();
+        let (frames, body_bytes, (code, reached));
+        if op.is_topic_op() {
+            (frames, body_bytes) = (1, request.target().len());
+            let code_of = |member| self.router.change_filters(member, op, request.target());
+            (code, reached) = (self.member.as_ref().map_or(Code::NotSupported, code_of), 0);
+        } else {
+            let receiver = if op == Op::PublishFor { request.receiver().len() + 1 } else { 0 };
+            let head = request.target().len() + 1 + receiver;
+            frames = payloads.len();
+            body_bytes = frames * head + payloads.iter().map(|payload| payload.len()).sum::<usize>();
+            (code, reached) = self.carry(op, request, body_bytes);
+        }
+        if let Some(member) = &self.member {
+            member.counts.received(frames, body_bytes);
+            if request.qos().wants_ack() {
+                member.counts.sent(frames, frames * ACK_BYTES);
+            }
+        }
+        Dispatch::new(code, reached)
+    }
+
+    fn end_batch(&mut self) -> bool {
+        for member in self.dirty.drain(..) {
+            member.sink.flush();
+        }
+        !self.congested.is_empty()
+    }
+
+    fn when_ready(&mut self, wake: WakeObject) {
+        let congested = std::mem::take(&mut self.congested);
+        if congested.is_empty() {
+            return wake.wake();
+        }
+        let countdown =
+            RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
+        for member in congested {
+            member.sink.when_drained(RawWake_TO::from_ptr(countdown.clone(), TD_Opaque));
+        }
+    }
+
+    fn leaving(&mut self, why: RStr<'_>) {
+        self.why = why.as_str().to_owned();
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(member) = self.member.take() {
+            let why = if self.why.is_empty() { "disconnected" } else { &self.why };
+            self.router.leave(&member, why);
+        }
+    }
+}
+
+/// Wakes once it was itself woken as often as there were recipients to wait for.
+#[derive(Clone)]
+struct Countdown(Arc<(AtomicUsize, Mutex<Option<WakeObject>>)>);
+
+impl RawWake for Countdown {
+    fn wake(&self) {
+        let (left, wake) = &*self.0;
+        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let wake = wake.lock().take();
+            if let Some(wake) = wake {
+                wake.wake();
+            }
+        }
+    }
+}
