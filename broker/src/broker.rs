@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     control::{ControlTable, add_standard_methods},
-    declaration::PluginDeclaration,
+    declaration::{PluginDeclaration, PluginSource},
     error::BrokerError,
     host::{Bridge, Core, EMBEDDER, Libraries, PluginReport, Plugins, add_plugin_methods},
     routing::{Router, RouterSettings},
@@ -63,6 +63,16 @@ impl BrokerBuilder {
     pub fn plugin(mut self, declaration: PluginDeclaration) -> Self {
         self.declarations.push(declaration);
         self
+    }
+
+    /// Whether a library of this name is found.
+    pub fn finds_library(&self, library: &str) -> bool {
+        Libraries::new(self.settings.plugin_dirs.clone()).find(library).is_ok()
+    }
+
+    /// Whether any of the plugins is linked in.
+    pub fn has_linked_plugins(&self) -> bool {
+        self.declarations.iter().any(|declaration| matches!(declaration.source, PluginSource::Linked(_)))
     }
 
     /// Loads and configures everything without starting: what `elbusd --check` does.

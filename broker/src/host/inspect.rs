@@ -86,7 +86,7 @@ pub(super) fn inspect(data: &[u8]) -> Result<PluginRecord, Refusal> {
         }
         if let Some(mut notes) = segment.notes(endian, data).map_err(|_| damaged())? {
             while let Some(note) = notes.next().map_err(|_| damaged())? {
-                if note.name_bytes() == OWNER {
+                if note.name() == OWNER {
                     records.push((note.n_type(endian).0, note.desc().to_vec()));
                 }
             }

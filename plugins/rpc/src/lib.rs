@@ -1,1 +1,70 @@
-//! The broker's own address, .broker, on the bus.
+//! The broker's own address on the bus: calls to `.broker` are answered from the table of control methods
+//! (section 7 of the protocol).
+//!
+//! It owns the life of an instance. It has no methods of its own: what can be asked is the broker's business and
+//! that of the plugins that add to its table.
+#![deny(unsafe_code)]
+
+mod address;
+mod desk;
+mod outgoing;
+mod replies;
+mod worker;
+
+use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Plugin, PluginError};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
+
+use address::Address;
+use desk::Desk;
+use worker::Running;
+
+/// The client `.broker`, and the thread for methods that may block.
+pub struct Rpc {
+    host: Host,
+    desk: Arc<Desk>,
+    running: Mutex<Option<Running>>,
+}
+
+impl Plugin for Rpc {
+    const ABOUT: &'static str = "answers calls to .broker from the table of control methods";
+
+    fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
+        let desk = Arc::new(Desk::new(host.clone()));
+        Ok(Rpc { host, desk, running: Mutex::default() })
+    }
+
+    fn start(&self) -> Result<(), PluginError> {
+        let desk = self.desk.clone();
+        let running = Running::spawn(self.host.instance(), move || desk.work())
+            .map_err(|error| PluginError::new(format!("no thread for slow methods: {error}")))?;
+        *self.running.lock() = Some(running);
+        let info = ClientInfo { kind: "internal".into(), internal: true, ..Default::default() };
+        let client = self
+            .host
+            .register(BROKER_NAME, &info, Address::new(self.desk.clone()))
+            .map_err(|code| PluginError::new(format!("cannot register {BROKER_NAME}: {code}")))?;
+        self.desk.open(client);
+        Ok(())
+    }
+
+    fn stop(&self, deadline: Duration) {
+        let in_a_method = self.desk.end_work();
+        let running = self.running.lock().take();
+        // A method under way is not waited for: it may be the one that asks for this stop and waits for it, on
+        // whatever thread the broker stops us. It ends by itself, and its caller gets its reply.
+        if !in_a_method && running.is_some_and(|running| !running.ended_within(deadline)) {
+            tracing::warn!(?deadline, "the thread for slow methods is late to end");
+        }
+        self.desk.close();
+    }
+}
+
+impl Drop for Rpc {
+    /// Without a stop the desk and the broker would hold each other for ever.
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+elbus_plugin_api::export_plugin!(Rpc);

@@ -1,1 +1,104 @@
-//! The UNIX socket transport of ELBUS.
+//! The UNIX socket transport of ELBUS: clients of the same machine.
+//!
+//! It owns the socket file: its place, its permissions, its removal. All that happens on connections is
+//! `elbus-stream`'s.
+//!
+//! ```toml
+//! [[plugin]]
+//! name = "local"
+//! library = "elbus_unix"
+//! [plugin.config]
+//! path = "/run/elbus/bus.sock"
+//! mode = "0660"                # the default
+//! owner = "root"               # a name or a number; whom the broker runs as unless given
+//! group = "bus"
+//! # and the keys of every stream transport, see `StreamSettings`
+//! ```
+#![deny(unsafe_code)]
+
+mod accounts;
+mod bind;
+mod folder;
+mod place;
+
+use bind::SocketFile;
+use elbus_plugin_api::{Config, Credentials, Host, Plugin, PluginError, Status};
+use elbus_stream::{Origin, Server, StreamSettings, Transport};
+use parking_lot::Mutex;
+use place::Place;
+use std::{io, os::fd::BorrowedFd, time::Duration};
+use tokio::net::UnixStream;
+
+/// The transport.
+pub struct Unix {
+    host: Host,
+    place: Place,
+    settings: StreamSettings,
+    /// From `start` to `stop`. The lock is held for no call of the server that waits.
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    file: SocketFile,
+    server: Server,
+}
+
+impl Plugin for Unix {
+    const ABOUT: &'static str = "clients of the same machine, over a UNIX socket";
+
+    fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
+        let place = Place::read(config)?;
+        let settings: StreamSettings = config.read()?;
+        settings.check()?;
+        Ok(Unix { host, place, settings, running: Mutex::new(None) })
+    }
+
+    fn start(&self) -> Result<(), PluginError> {
+        let (listener, file) = bind::bind(&self.place)?;
+        let server = Server::start(self.host.clone(), self.settings.clone(), Local, vec![listener])?;
+        *self.running.lock() = Some(Running { file, server });
+        Ok(())
+    }
+
+    fn serve(&self) {
+        if let Some(running) = &*self.running.lock() {
+            running.server.serve();
+        }
+    }
+
+    fn stop(&self, deadline: Duration) {
+        let running = self.running.lock().take();
+        if let Some(Running { file, server }) = running {
+            drop(file); // first, so that nobody comes any more
+            server.stop(deadline);
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.running.lock().as_ref().map(|running| running.server.status()).unwrap_or_default()
+    }
+}
+
+/// Connections from the same machine.
+struct Local;
+
+impl Transport for Local {
+    fn kind(&self) -> &'static str {
+        "local_ipc"
+    }
+
+    fn prepare(&self, socket: BorrowedFd<'_>) -> io::Result<Origin> {
+        // not rustix: its process ids are never 0, which the kernel says for a client of another pid namespace
+        let stream = UnixStream::from_std(socket.try_clone_to_owned()?.into())?;
+        let peer = stream.peer_cred()?;
+        let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
+        Ok(Origin { source: None, credentials: Some(credentials) })
+    }
+}
+
+/// Apart from the rest, since what the macro writes needs unsafe attributes.
+mod export {
+    #![allow(unsafe_code)]
+    elbus_plugin_api::export_plugin!(crate::Unix);
+}
+pub use export::plugin;

@@ -1,0 +1,230 @@
+//! Who gets what (protocol section 6), how it is acknowledged and counted, and how senders are held back.
+
+mod support;
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{BROKER_NAME, Call, Code, Delivery, FrameKind, Op, Qos, Wake};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use support::{Peer, broker};
+
+#[test]
+fn messages_go_to_exact_names() {
+    let broker = broker();
+    let (mut a, b, star) = (Peer::new(&broker, "a.b"), Peer::new(&broker, "b"), Peer::new(&broker, "*"));
+    assert_eq!(a.send("b", b"1"), Code::Ok);
+    assert_eq!(a.send("*", b"2"), Code::Ok);
+    assert_eq!(a.send("a.b", b"3"), Code::Ok, "to itself");
+    assert_eq!(a.send("c", b"4"), Code::NotRegistered);
+    assert_eq!(a.send(BROKER_NAME, b"5"), Code::NotRegistered, "nobody serves it here");
+    assert_eq!(b.take(), [(FrameKind::Message, "a.b".into(), String::new(), b"1".to_vec())]);
+    assert_eq!(star.payloads(), ["2"]);
+    assert_eq!(a.payloads(), ["3"]);
+    drop(b);
+    assert_eq!(a.send("b", b"6"), Code::NotRegistered, "remembered no longer than it is there");
+    let b = Peer::new(&broker, "b");
+    assert_eq!(a.send("b", b"7"), Code::Ok);
+    assert_eq!(b.payloads(), ["7"]);
+}
+
+#[test]
+fn broadcasts_go_by_mask() {
+    let broker = broker();
+    let names = ["a", "a.b", "a.b.c", "a.c", "ab", "a.b%%0"];
+    let peers: Vec<_> = names.iter().map(|name| Peer::new(&broker, name)).collect();
+    let mut sender = Peer::new(&broker, "s");
+    for (mask, expected) in [
+        ("*", &names[..]),
+        ("a.*", &["a.b", "a.b.c", "a.c", "a.b%%0"]),
+        ("a.?", &["a.b", "a.c", "a.b%%0"]),
+        ("?", &["a", "ab"]),
+        ("a.b", &["a.b"]),
+        ("a.*.x", &["a.b", "a.b.c", "a.c", "a.b%%0"]),
+        ("b.*", &[]),
+    ] {
+        let reached = sender.broadcast(mask, mask.as_bytes()) as usize;
+        let own = sender.take().len();
+        let got: Vec<_> = peers.iter().filter(|p| p.payloads() == [mask]).map(|p| p.name.as_str()).collect();
+        assert_eq!(got, expected, "{mask}");
+        assert_eq!(reached, expected.len() + own, "{mask}");
+    }
+    let late = Peer::new(&broker, "a.z");
+    sender.broadcast("a.?", b"late");
+    assert_eq!(late.payloads(), ["late"], "a mask that was used before finds newcomers");
+}
+
+#[test]
+fn publications_go_once_to_each_subscriber() {
+    let broker = broker();
+    let mut subscriber = Peer::new(&broker, "sub");
+    let mut sender = Peer::new(&broker, "pub");
+    subscriber.subscribe(&["a/+", "a/#", "a/b", "#"]);
+    assert_eq!(sender.publish("a/b", b"1"), 1);
+    assert_eq!(subscriber.take(), [(FrameKind::Publish, "pub".into(), "a/b".into(), b"1".to_vec())]);
+    for filter in ["a/+", "a/b", "#"] {
+        subscriber.filters(Op::Unsubscribe, &[filter]);
+        assert_eq!(sender.publish("a/b", b"2"), 1, "a/# is left");
+    }
+    assert_eq!(subscriber.filters(Op::Unsubscribe, &["never", "a/#"]), Code::Ok);
+    assert_eq!(sender.publish("a/b", b"3"), 0);
+    subscriber.subscribe(&[""]);
+    assert_eq!(sender.publish("", b"4"), 1, "the empty topic");
+    sender.subscribe(&["own"]);
+    assert_eq!(sender.publish("own", b"5"), 1, "own publications come back");
+    assert_eq!(sender.payloads(), ["5"]);
+}
+
+#[test]
+fn exclusions_withhold() {
+    let broker = broker();
+    let (mut subscriber, mut sender) = (Peer::new(&broker, "sub"), Peer::new(&broker, "pub"));
+    subscriber.filters(Op::Exclude, &["a/secret", "x/#"]);
+    subscriber.subscribe(&["a/#", "x/y"]);
+    assert_eq!(sender.publish("a/open", b"1"), 1);
+    assert_eq!(sender.publish("a/secret", b"2"), 0);
+    assert_eq!(sender.publish("x/y", b"3"), 0);
+    assert_eq!(sender.send("sub", b"4"), Code::Ok, "messages are not concerned");
+    assert_eq!(sender.broadcast("sub", b"5"), 1, "nor are broadcasts");
+    subscriber.filters(Op::Unexclude, &["a/+"]);
+    assert_eq!(sender.publish("a/secret", b"6"), 0, "only the exact filter is taken back");
+    subscriber.filters(Op::Unexclude, &["a/secret"]);
+    assert_eq!(sender.publish("a/secret", b"7"), 1);
+}
+
+#[test]
+fn publications_for_one_primary() {
+    let broker = broker();
+    let mut sender = Peer::new(&broker, "pub");
+    let mut peers: Vec<_> = ["a", "a%%0", "b"].iter().map(|name| Peer::new(&broker, name)).collect();
+    peers.iter_mut().for_each(|peer| peer.subscribe(&["t"]));
+    assert_eq!(sender.publish_for("t", "a", b"x"), 2);
+    assert_eq!(peers.iter().map(|p| p.take().len()).collect::<Vec<_>>(), [1, 1, 0]);
+    for nobody in ["*", "a%%0", "c"] {
+        let result = sender.dispatch(Op::PublishFor, Qos::PROCESSED, "t", nobody, &[b"x"]);
+        assert_eq!((result.code(), result.reached()), (Code::Ok, 0), "{nobody}");
+    }
+}
+
+#[test]
+fn everybody_hears_warnings_unless_they_do_not_want_to() {
+    let broker = broker();
+    let (mut a, mut b, mut c) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"), Peer::new(&broker, "c"));
+    b.filters(Op::Unsubscribe, &[".broker/warn"]);
+    c.filters(Op::Exclude, &["#"]);
+    assert_eq!(a.publish(".broker/warn", b"x"), 1);
+    let late = Peer::new(&broker, "late");
+    assert_eq!(a.publish(".broker/warn", b"y"), 2, "newcomers at once");
+    assert_eq!(late.payloads(), ["y"]);
+}
+
+#[test]
+fn a_run_is_carried_whole_and_flushed_once() {
+    let broker = broker();
+    let (mut a, b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
+    let numbers: Vec<_> = (0..200).map(|n: i32| n.to_string()).collect();
+    let payloads: Vec<_> = numbers.iter().map(|n| n.as_bytes()).collect();
+    a.dispatch(Op::Message, Qos::NO, "b", "", &payloads);
+    assert_eq!(b.payloads(), numbers);
+    assert_eq!(*b.record.flushes.lock().unwrap(), 1);
+}
+
+#[test]
+fn refusals_are_acknowledged_truthfully() {
+    let broker = broker();
+    let (mut a, mut b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
+    b.subscribe(&["t"]);
+    b.record.answer.store(Delivery::REFUSED.bits(), Ordering::SeqCst);
+    assert_eq!(a.send("b", b"x"), Code::NotDelivered);
+    assert_eq!(a.dispatch(Op::Publish, Qos::PROCESSED, "t", "", &[b"x"]).code(), Code::NotDelivered);
+    let mut c = Peer::new(&broker, "c");
+    c.subscribe(&["t"]);
+    let result = a.dispatch(Op::Publish, Qos::PROCESSED, "t", "", &[b"x"]);
+    assert_eq!((result.code(), result.reached()), (Code::Ok, 1), "some got it");
+    b.record.answer.store(Delivery::CLOSED.bits(), Ordering::SeqCst);
+    assert_eq!(a.send("b", b"x"), Code::NotRegistered);
+}
+
+#[test]
+fn senders_wait_for_all_who_are_full() {
+    let broker = broker();
+    let mut a = Peer::new(&broker, "a");
+    let peers: Vec<_> = ["x.1", "x.2", "x.3"].iter().map(|name| Peer::new(&broker, name)).collect();
+    for peer in &peers[..2] {
+        peer.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    }
+    assert_eq!(a.broadcast("x.*", b"1"), 3, "full is still taken");
+    assert_eq!(a.broadcast("x.*", b"2"), 3);
+    assert!(a.client.end_batch());
+    let woken = Arc::new(AtomicUsize::new(0));
+    let counter = woken.clone();
+    a.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+    for peer in &peers[..2] {
+        assert_eq!(woken.load(Ordering::SeqCst), 0);
+        let wakes = std::mem::take(&mut *peer.record.drained.lock().unwrap());
+        assert_eq!(wakes.len(), 1, "asked once, however often it was full");
+        wakes[0].wake();
+    }
+    assert_eq!(woken.load(Ordering::SeqCst), 1);
+    assert!(!a.client.end_batch(), "forgotten once waited for");
+}
+
+#[test]
+fn filters_have_limits() {
+    let mut settings = elbus_broker::BrokerSettings::default();
+    settings.max_filters = 3;
+    let broker = Broker::builder().settings(settings).start().unwrap();
+    let mut a = Peer::new(&broker, "a");
+    // one is .broker/warn
+    assert_eq!(a.filters(Op::Subscribe, &["1", "2"]), Code::Ok);
+    assert_eq!(a.filters(Op::Subscribe, &["3"]), Code::Other);
+    assert_eq!(a.filters(Op::Exclude, &["1", "2", "3"]), Code::Ok, "counted apart");
+    a.filters(Op::Unsubscribe, &["1"]);
+    assert_eq!(a.filters(Op::Subscribe, &["3"]), Code::Ok);
+    let long = "x".repeat(65_536);
+    assert_eq!(a.filters(Op::Subscribe, &[&long]), Code::BadData);
+    assert_eq!(a.filters(Op::Unsubscribe, &["2", &long]), Code::BadData);
+    assert_eq!(a.publish("2", b"still there"), 0, "but excluded");
+}
+
+#[test]
+fn counters_and_control_methods() {
+    let broker = broker();
+    let (mut a, b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
+    let _secondary = Peer::new(&broker, "a%%0");
+    a.send("b", b"12345");
+    drop(b);
+    let call =
+        |method: &str, params: &[u8]| broker.host().call(&Call { caller: BROKER_NAME, method, params });
+    assert_eq!(call("test", b"").unwrap(), [0x81, 0xA2, 0x6F, 0x6B, 0xC3]);
+    assert_eq!(call("test", b"x").unwrap_err().code, -32602);
+    assert_eq!(call("nothing", b"").unwrap_err().code, -32601);
+    assert_eq!(call("benchmark.test", b"any").unwrap(), b"any");
+    let decode = |bytes: Vec<u8>| rmpv::decode::read_value(&mut &bytes[..]).unwrap();
+    let stats = decode(call("stats", b"").unwrap());
+    let number = |map: &rmpv::Value, key: &str| {
+        let found = map.as_map().unwrap().iter().find(|(k, _)| k.as_str() == Some(key));
+        found.unwrap_or_else(|| panic!("no {key} in {map}")).1.as_u64().unwrap()
+    };
+    // "b", NUL, payload: 7 bytes, and an acknowledgement of 6 for the sender; of those who left as well
+    assert_eq!((number(&stats, "r_frames"), number(&stats, "r_bytes")), (1, 7));
+    assert_eq!((number(&stats, "w_frames"), number(&stats, "w_bytes")), (2, 13));
+    let clients = decode(call("client.list", b"").unwrap());
+    let list = clients.as_map().unwrap()[0].1.as_array().unwrap().clone();
+    assert_eq!(list.len(), 1, "secondaries are not listed: {clients}");
+    assert_eq!(number(&list[0], "instances"), 2);
+    let bad = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("filter", "(")])).unwrap();
+    assert_eq!(call("client.list", &bad).unwrap_err().code, -32700);
+    assert_eq!(call("client.list", &[0xC1]).unwrap_err().code, -32700);
+    let name = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("name", "a")])).unwrap();
+    let remote = broker.host().call(&Call { caller: "a", method: "client.kick", params: &name });
+    assert_eq!(
+        remote.unwrap_err().code,
+        Code::AccessDenied.rpc_code(),
+        "a tcp client is not of this machine"
+    );
+    call("client.kick", &name).unwrap();
+    assert_eq!(a.closed(), ["kicked by .broker"]);
+    assert_eq!(call("client.kick", &name).unwrap_err().code, Code::NotRegistered.rpc_code());
+}

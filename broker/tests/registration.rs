@@ -1,0 +1,97 @@
+//! Registration (protocol section 2): who may have which name, and what goes when somebody leaves.
+
+mod support;
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{Code, Event, EventKind, Op};
+use std::sync::{Arc, Mutex};
+use support::{Peer, broker};
+
+fn refused(broker: &Broker, name: &str) -> Code {
+    Peer::try_new(broker, name).err().unwrap_or(Code::Ok)
+}
+
+#[test]
+fn names() {
+    let broker = broker();
+    let many_dots = vec!["x"; 61].join(".");
+    for name in ["a", "a.b.c", "with space", "ünï", "?", "*", "a.+.#", &many_dots, &"n".repeat(65_535)] {
+        assert_eq!(refused(&broker, name), Code::Ok, "{name}");
+        assert_eq!(refused(&broker, name), Code::Ok, "free again: {name}");
+    }
+    for name in ["", ".broker", ".x", "a\0b"] {
+        assert_eq!(refused(&broker, name), Code::BadData, "{name:?}");
+    }
+    let _owner = Peer::new(&broker, "taken");
+    assert_eq!(refused(&broker, "taken"), Code::Busy);
+    assert_eq!(refused(&broker, "Taken"), Code::Ok, "names are case-sensitive");
+}
+
+#[test]
+fn secondaries_live_as_long_as_their_primary() {
+    let broker = broker();
+    assert_eq!(refused(&broker, "a%%0"), Code::NotRegistered);
+    let primary = Peer::new(&broker, "a");
+    let first = Peer::new(&broker, "a%%0");
+    let mut second = Peer::new(&broker, "a%%");
+    let other = Peer::new(&broker, "ab");
+    drop(first);
+    assert_eq!(second.send("a", b"x"), Code::Ok, "the primary stays");
+    assert_eq!(second.send("a%%0", b"x"), Code::NotRegistered);
+    drop(primary);
+    assert_eq!(second.closed(), ["its primary client a left"]);
+    let gone = second.dispatch(Op::Message, Default::default(), "ab", "", &[b"late"]);
+    assert!(gone.is_gone(), "nothing of it is carried any more");
+    assert!(other.payloads().is_empty());
+    assert_eq!(refused(&broker, "a%%"), Code::NotRegistered);
+    drop(second);
+    assert_eq!(refused(&broker, "a"), Code::Ok);
+}
+
+#[test]
+fn force_register_evicts_the_first() {
+    let broker = Broker::builder().force_register(true).start().unwrap();
+    let mut old = Peer::new(&broker, "a");
+    old.subscribe(&["t"]);
+    let secondary = Peer::new(&broker, "a%%0");
+    let new = Peer::new(&broker, "a");
+    assert_eq!(old.closed(), ["replaced by a newer client of the same name"]);
+    assert_eq!(secondary.closed().len(), 1);
+    let mut sender = Peer::new(&broker, "s");
+    assert_eq!(sender.publish("t", b"x"), 0, "subscriptions went with it");
+    drop(old);
+    assert_eq!(sender.send("a", b"hello"), Code::Ok, "the end of the old one does not touch the new one");
+    assert_eq!(new.payloads(), ["hello"]);
+    let _again = Peer::new(&broker, "a%%0");
+    assert_eq!(refused(&broker, "a%%0"), Code::Busy, "secondaries are refused, not evicted");
+}
+
+#[test]
+fn events_tell_who_comes_and_goes_in_order() {
+    let broker = broker();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = told.clone();
+    broker.host().listen(move |event: &Event<'_>| {
+        assert!(event.unix_nanos > 1_600_000_000_000_000_000);
+        telling.lock().unwrap().push((event.kind, event.subject.to_owned()));
+    });
+    let a = Peer::new(&broker, "a");
+    let secondary = Peer::new(&broker, "a%%0");
+    let _ = Peer::try_new(&broker, "a");
+    drop(a);
+    drop(secondary);
+    let names: Vec<_> = (0..50).map(|n| format!("n{n}")).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| drop(Peer::new(&broker, name)));
+        }
+    });
+    drop(broker);
+    let told = told.lock().unwrap();
+    let of = |name: &str| told.iter().filter(|(_, n)| n == name).map(|(kind, _)| *kind).collect::<Vec<_>>();
+    for name in names.iter().map(String::as_str).chain(["a"]) {
+        assert_eq!(of(name), [EventKind::ClientRegistered, EventKind::ClientLeft], "{name}");
+    }
+    assert!(of("a%%0").is_empty(), "secondaries are not announced");
+    assert_eq!(told.last().map(|(kind, _)| *kind), Some(EventKind::Shutdown));
+}

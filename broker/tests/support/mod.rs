@@ -1,0 +1,132 @@
+//! Clients of a broker without transports: they register through the host, as a transport does, and record what
+//! their sinks are given.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{
+    Client, ClientInfo, Code, Delivery, Dispatch, FrameKind, Op, Payload, Qos, Queued, Request, Run, Sink,
+    Wake,
+};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU8, Ordering},
+};
+
+/// One message that a sink was given: kind, sender, topic, payload.
+pub(crate) type Got = (FrameKind, String, String, Vec<u8>);
+
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) got: Mutex<Vec<Got>>,
+    pub(crate) flushes: Mutex<usize>,
+    pub(crate) closed: Mutex<Vec<String>>,
+    pub(crate) drained: Mutex<Vec<Wake>>,
+    /// What `deliver` answers beside being dirty.
+    pub(crate) answer: AtomicU8,
+}
+
+struct RecordingSink(Arc<Record>);
+
+impl Sink for RecordingSink {
+    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+        let answer = Delivery::from_bits(self.0.answer.load(Ordering::SeqCst));
+        if answer.is_taken() {
+            let (kind, sender, topic) = (run.kind(), run.sender().to_owned(), run.topic().to_owned());
+            let mut got = self.0.got.lock().unwrap();
+            got.extend(run.payloads().iter().map(|p| (kind, sender.clone(), topic.clone(), p.to_vec())));
+            answer | Delivery::DIRTY
+        } else {
+            answer
+        }
+    }
+    fn flush(&self) {
+        *self.0.flushes.lock().unwrap() += 1;
+    }
+    fn when_drained(&self, wake: Wake) {
+        self.0.drained.lock().unwrap().push(wake);
+    }
+    fn close(&self, reason: &str) {
+        self.0.closed.lock().unwrap().push(reason.to_owned());
+    }
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+}
+
+/// A client with its record.
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+    pub(crate) record: Arc<Record>,
+}
+
+impl Peer {
+    pub(crate) fn new(broker: &Broker, name: &str) -> Self {
+        Self::try_new(broker, name).unwrap_or_else(|code| panic!("{name:?} refused: {code}"))
+    }
+
+    pub(crate) fn try_new(broker: &Broker, name: &str) -> Result<Self, Code> {
+        let record = Arc::new(Record::default());
+        let info =
+            ClientInfo { kind: "tcp".into(), source: Some("127.0.0.1:5".into()), ..Default::default() };
+        let client = broker.host().register(name, &info, RecordingSink(record.clone()))?;
+        Ok(Peer { name: name.to_owned(), client, record })
+    }
+
+    pub(crate) fn dispatch(
+        &mut self,
+        op: Op,
+        qos: Qos,
+        target: &str,
+        receiver: &str,
+        payloads: &[&[u8]],
+    ) -> Dispatch {
+        let payloads: Vec<_> = payloads.iter().map(|p| Payload::from(*p)).collect();
+        let result = self.client.dispatch(&Request::new(op, qos, target, &payloads).with_receiver(receiver));
+        self.client.end_batch();
+        result
+    }
+
+    pub(crate) fn send(&mut self, target: &str, payload: &[u8]) -> Code {
+        self.dispatch(Op::Message, Qos::PROCESSED, target, "", &[payload]).code()
+    }
+
+    pub(crate) fn broadcast(&mut self, mask: &str, payload: &[u8]) -> u32 {
+        self.dispatch(Op::Broadcast, Qos::NO, mask, "", &[payload]).reached()
+    }
+
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8]) -> u32 {
+        self.dispatch(Op::Publish, Qos::NO, topic, "", &[payload]).reached()
+    }
+
+    pub(crate) fn publish_for(&mut self, topic: &str, receiver: &str, payload: &[u8]) -> u32 {
+        self.dispatch(Op::PublishFor, Qos::NO, topic, receiver, &[payload]).reached()
+    }
+
+    pub(crate) fn filters(&mut self, op: Op, filters: &[&str]) -> Code {
+        let payloads: [&[u8]; 0] = [];
+        self.dispatch(op, Qos::PROCESSED, &filters.join("\0"), "", &payloads).code()
+    }
+
+    pub(crate) fn subscribe(&mut self, filters: &[&str]) {
+        assert_eq!(self.filters(Op::Subscribe, filters), Code::Ok);
+    }
+
+    /// What came since the last look.
+    pub(crate) fn take(&self) -> Vec<Got> {
+        std::mem::take(&mut *self.record.got.lock().unwrap())
+    }
+
+    /// The payloads of what came, as text.
+    pub(crate) fn payloads(&self) -> Vec<String> {
+        self.take().into_iter().map(|(.., payload)| String::from_utf8(payload).unwrap()).collect()
+    }
+
+    pub(crate) fn closed(&self) -> Vec<String> {
+        self.record.closed.lock().unwrap().clone()
+    }
+}
+
+pub(crate) fn broker() -> Broker {
+    Broker::builder().start().unwrap()
+}

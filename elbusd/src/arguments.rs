@@ -1,0 +1,115 @@
+//! The command line of `elbusd`.
+
+use clap::{ArgAction, Parser, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+
+/// The ELBUS message broker
+///
+/// Without --config and --bind it serves a UNIX socket: $XDG_RUNTIME_DIR/elbus.sock, else /tmp/elbus.sock.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    /// Run what this broker.toml declares
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check configuration, libraries and every plugin's table, then end without binding anything
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Listen here as well: a UNIX socket (a path that begins with / or ends in .sock, .socket or .ipc),
+    /// host:port, or fifo:PATH; may be repeated
+    #[arg(short = 'B', long, value_name = "ADDR")]
+    pub(crate) bind: Vec<String>,
+
+    /// Look for plugin libraries in this folder as well; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plugin_dir: Vec<PathBuf>,
+
+    /// Where the plugins of --bind and of the default come from
+    #[arg(long, value_enum, default_value_t = Plugins::Auto)]
+    pub(crate) plugins: Plugins,
+
+    /// Threads of each transport of --bind and of the default
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "config")]
+    pub(crate) workers: Option<u16>,
+
+    /// Seconds a client may take for a step of the handshake or the rest of a frame; it must ping within 1.25 times
+    /// as much
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "config")]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Bytes that may wait for a client before those who send to it are held back
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1024..=i64::MAX as u64), conflicts_with = "config")]
+    pub(crate) queue_bytes: Option<u64>,
+
+    /// The same in frames of 1 KiB
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..=1 << 40), conflicts_with_all = ["config", "queue_bytes"])]
+    pub(crate) queue_size: Option<u64>,
+
+    /// A second client of a name evicts the first instead of being refused
+    #[arg(long)]
+    pub(crate) force_register: bool,
+
+    /// Write the process id here, and remove the file at the end
+    #[arg(short = 'P', long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,elbus_unix=debug [default: $RUST_LOG,
+    /// else info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+
+    /// Print nothing but the log
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+}
+
+/// Where standard plugins come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Plugins {
+    /// The library where there is one, else what is linked in
+    Auto,
+    /// Libraries
+    Library,
+    /// What is linked in
+    Builtin,
+}
+
+impl Arguments {
+    /// Bytes that may wait for a client, where the command line says.
+    pub(crate) fn queue_limit(&self) -> Option<u64> {
+        self.queue_bytes.or(self.queue_size.map(|frames| frames * 1024))
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if !(0.1..=86_400.0).contains(&seconds) {
+        return Err("must be between 0.1 and 86400 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_of_queues() {
+        let parse = |args: &[&str]| Arguments::try_parse_from([&["elbusd"], args].concat());
+        assert_eq!(parse(&[]).unwrap().queue_limit(), None);
+        assert_eq!(parse(&["--queue-size", "8192"]).unwrap().queue_limit(), Some(8 << 20));
+        assert_eq!(parse(&["--queue-bytes", "5000"]).unwrap().queue_limit(), Some(5000));
+        assert!(parse(&["--queue-bytes", "5000", "--queue-size", "5"]).is_err());
+        assert!(parse(&["--config", "x", "--workers", "2"]).is_err(), "they would have no effect");
+        assert!(parse(&["--timeout", "0"]).is_err());
+        assert!(parse(&["--timeout", "nan"]).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! The ELBUS broker: reads command line and broker.toml, starts what they describe, ends on a signal.
+
+mod arguments;
+mod pid_file;
+mod standard;
+
+use clap::Parser;
+use elbus_broker::{Broker, BrokerBuilder, ConfigFile};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+    iterator::Signals,
+};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+use arguments::Arguments;
+use pid_file::PidFile;
+
+/// What queues get to drain at the end.
+const DRAIN: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let run = start_log(&arguments)
+        .and_then(|()| if arguments.check { check(&arguments) } else { run(&arguments) });
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("elbusd: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(arguments: &Arguments) -> Result<(), String> {
+    let filter = match &arguments.log {
+        Some(filter) => filter.clone(),
+        None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+    };
+    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+/// Runs `f` with what the command line describes; errors say where in the file they come from.
+fn with_builder<R>(
+    arguments: &Arguments,
+    f: impl FnOnce(BrokerBuilder) -> Result<R, elbus_broker::BrokerError>,
+) -> Result<R, String> {
+    let read = |path| ConfigFile::read(path, &standard::linked_plugins());
+    let file = arguments.config.as_deref().map(read).transpose().map_err(|error| error.to_string())?;
+    f(standard::describe(arguments, file.as_ref())).map_err(|error| match &file {
+        Some(file) => file.locate(&error).to_string(),
+        None => error.to_string(),
+    })
+}
+
+fn check(arguments: &Arguments) -> Result<(), String> {
+    with_builder(arguments, BrokerBuilder::check)?;
+    match &arguments.config {
+        Some(path) => println!("{}: ok", path.display()),
+        None => println!("ok"),
+    }
+    Ok(())
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    // before anything is bound: a signal from now on ends in order
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals: {error}"))?;
+    let impatient = Arc::new(AtomicBool::new(false));
+    let pid_error = |path: &std::path::Path, error| format!("pid file {}: {error}", path.display());
+    if let Some(path) = &arguments.pid_file {
+        PidFile::check(path).map_err(|error| pid_error(path, error))?;
+    }
+    let (broker, runtime) = with_builder(arguments, |builder| start(arguments, builder))?;
+    // removed only after the broker has stopped
+    let pid_file =
+        arguments.pid_file.as_deref().map(|path| PidFile::write(path).map_err(|e| pid_error(path, e)));
+    let _pid_file = pid_file.transpose()?;
+    if !arguments.quiet {
+        welcome(&broker);
+    }
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            tracing::warn!("SIGHUP ignored: reloading broker.toml is not supported yet");
+            continue;
+        }
+        tracing::info!(signal = signal_hook::low_level::signal_name(signal), "shutting down");
+        break;
+    }
+    // a second signal ends at once
+    for signal in [SIGTERM, SIGINT] {
+        impatient.store(true, std::sync::atomic::Ordering::Relaxed);
+        flag::register_conditional_shutdown(signal, 1, impatient.clone())
+            .map_err(|error| format!("signals: {error}"))?;
+    }
+    broker.stop(DRAIN).wait();
+    drop(broker);
+    if let Some(runtime) = runtime {
+        runtime.shutdown_background();
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Starts the broker; with a runtime of ours where plugins are linked in, since those loaded bring their own.
+fn start(
+    arguments: &Arguments,
+    builder: BrokerBuilder,
+) -> Result<(Broker, Option<Runtime>), elbus_broker::BrokerError> {
+    if !builder.has_linked_plugins() {
+        return Ok((builder.start()?, None));
+    }
+    let workers = arguments.workers.map_or(2, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("elbusd")
+        .enable_all()
+        .build()
+        .inspect_err(|error| tracing::warn!(%error, "no runtime of the program; plugins make their own"))
+        .ok();
+    let _entered = runtime.as_ref().map(Runtime::enter);
+    let broker = builder.start()?;
+    drop(_entered);
+    Ok((broker, runtime))
+}
+
+/// Says where the broker listens and how to try it.
+fn welcome(broker: &Broker) {
+    let reports = broker.plugins();
+    let mut text = format!("elbusd {} is ready\n", env!("CARGO_PKG_VERSION"));
+    let addresses: Vec<_> = reports.iter().flat_map(|report| report.status.addresses.clone()).collect();
+    for address in &addresses {
+        text.push_str(&format!("  listening on {address}\n"));
+    }
+    for report in &reports {
+        text.push_str(&format!("  plugin {}: {} ({})\n", report.name, report.plugin, report.origin));
+    }
+    let place = addresses.iter().find_map(|a| a.strip_prefix("unix:").or_else(|| a.strip_prefix("tcp:")));
+    if let Some(place) = place {
+        text.push_str(&format!(
+            "try it with any ELBUS or BUS/RT client, for example (pip install busrt):\n  \
+             python3 -c \"import busrt; bus = busrt.client.Client('{place}', 'me'); bus.connect(); \
+             print(busrt.rpc.Rpc(bus).call('.broker', busrt.rpc.Request('test')).wait_completed())\"\n"
+        ));
+    }
+    // whoever started the broker may have closed its output
+    _ = std::io::stdout().write_all(text.as_bytes());
+}

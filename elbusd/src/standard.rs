@@ -1,0 +1,154 @@
+//! The standard plugins, and the broker that command line and built-in default describe.
+
+use elbus_broker::{Broker, BrokerBuilder, ConfigFile, PluginDeclaration};
+use elbus_plugin_api::LinkedPlugin;
+use std::path::PathBuf;
+
+use crate::arguments::{Arguments, Plugins};
+
+/// A plugin that comes with the broker.
+struct Standard {
+    /// As `builtin = "..."` in broker.toml names it.
+    name: &'static str,
+    /// As `library = "..."` names it.
+    library: &'static str,
+    linked: fn() -> LinkedPlugin,
+}
+
+const STANDARD: [Standard; 6] = [
+    Standard { name: "unix", library: "elbus_unix", linked: elbus_unix::plugin },
+    Standard { name: "tcp", library: "elbus_tcp", linked: elbus_tcp::plugin },
+    Standard { name: "fifo", library: "elbus_fifo", linked: elbus_fifo::plugin },
+    Standard { name: "rpc", library: "elbus_rpc", linked: elbus_rpc::plugin },
+    Standard { name: "announce", library: "elbus_announce", linked: elbus_announce::plugin },
+    Standard { name: "inproc", library: "elbus_inproc", linked: elbus_inproc::plugin },
+];
+
+/// The plugins that are linked in, by name.
+pub(crate) fn linked_plugins() -> Vec<(&'static str, LinkedPlugin)> {
+    STANDARD.iter().map(|standard| (standard.name, (standard.linked)())).collect()
+}
+
+/// Where `--bind` says to listen.
+#[derive(Debug, PartialEq, Eq)]
+enum Address<'a> {
+    Unix(&'a str),
+    Tcp(&'a str),
+    Fifo(&'a str),
+}
+
+impl<'a> Address<'a> {
+    /// By the conventions of protocol section 9.
+    fn parse(text: &'a str) -> Self {
+        if let Some(path) = text.strip_prefix("fifo:") {
+            Address::Fifo(path)
+        } else if let Some(path) = text.strip_prefix("unix:") {
+            Address::Unix(path)
+        } else if text.starts_with('/') || [".sock", ".socket", ".ipc"].iter().any(|end| text.ends_with(end))
+        {
+            Address::Unix(text)
+        } else {
+            Address::Tcp(text.strip_prefix("tcp:").unwrap_or(text))
+        }
+    }
+}
+
+/// Where the broker listens if nobody says otherwise.
+fn default_socket() -> PathBuf {
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_dir());
+    folder.unwrap_or_else(|| "/tmp".into()).join("elbus.sock")
+}
+
+/// The broker that the command line describes; `file` is what `--config` names.
+pub(crate) fn describe(arguments: &Arguments, file: Option<&ConfigFile>) -> BrokerBuilder {
+    let mut builder = file.map_or_else(Broker::builder, ConfigFile::builder);
+    for folder in &arguments.plugin_dir {
+        builder = builder.plugin_dir(folder);
+    }
+    if arguments.force_register {
+        builder = builder.force_register(true);
+    }
+    let default_bind = default_socket().to_string_lossy().into_owned();
+    let default_binds = [format!("unix:{default_bind}")];
+    let binds = match (arguments.bind.is_empty(), file) {
+        (true, None) => &default_binds[..],
+        _ => &arguments.bind[..],
+    };
+    for (index, bind) in binds.iter().enumerate() {
+        let (standard, key, value) = match Address::parse(bind) {
+            Address::Unix(path) => ("unix", "path", path),
+            Address::Tcp(address) => ("tcp", "bind", address),
+            Address::Fifo(path) => ("fifo", "path", path),
+        };
+        let name = if index == 0 { standard.to_owned() } else { format!("{standard}-{}", index + 1) };
+        // beside those of a file, whose names may be the same
+        let name = if file.is_some() { format!("bind-{name}") } else { name };
+        let mut declaration = declare(arguments, &builder, name, standard).set(key, value);
+        if standard != "fifo" {
+            declaration = with_transport_settings(arguments, declaration);
+        }
+        builder = builder.plugin(declaration);
+    }
+    if file.is_none() {
+        for standard in ["rpc", "announce"] {
+            let declaration = declare(arguments, &builder, standard.to_owned(), standard);
+            builder = builder.plugin(declaration);
+        }
+    }
+    builder
+}
+
+fn declare(
+    arguments: &Arguments,
+    builder: &BrokerBuilder,
+    name: String,
+    standard: &str,
+) -> PluginDeclaration {
+    // the callers name only those that stand in the table
+    let index = STANDARD.iter().position(|s| s.name == standard).unwrap_or(0);
+    let Standard { library, linked, .. } = &STANDARD[index];
+    let from_library = match arguments.plugins {
+        Plugins::Library => true,
+        Plugins::Builtin => false,
+        Plugins::Auto => builder.finds_library(library),
+    };
+    if from_library {
+        PluginDeclaration::library(name, *library)
+    } else {
+        PluginDeclaration::linked(name, linked())
+    }
+}
+
+fn with_transport_settings(arguments: &Arguments, mut declaration: PluginDeclaration) -> PluginDeclaration {
+    if let Some(workers) = arguments.workers {
+        declaration = declaration.set("workers", i64::from(workers));
+    }
+    if let Some(timeout) = arguments.timeout {
+        declaration = declaration.set("timeout_seconds", timeout.as_secs_f64());
+    }
+    if let Some(bytes) = arguments.queue_limit() {
+        declaration = declaration.set("queue_bytes", i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+    declaration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, address) in [
+            ("/run/x", Address::Unix("/run/x")),
+            ("x.sock", Address::Unix("x.sock")),
+            ("x.ipc", Address::Unix("x.ipc")),
+            ("a/b.socket", Address::Unix("a/b.socket")),
+            ("unix:x", Address::Unix("x")),
+            ("fifo:/run/f", Address::Fifo("/run/f")),
+            ("127.0.0.1:7777", Address::Tcp("127.0.0.1:7777")),
+            ("tcp:[::1]:7777", Address::Tcp("[::1]:7777")),
+        ] {
+            assert_eq!(Address::parse(text), address);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What strangers send: every malformed handshake and frame ends that connection only, costs no memory, and is never
+//! acted upon; the silent and the slow are let go (protocol sections 2, 3 and 5).
+
+mod support;
+
+use elbus_protocol::{Op, Qos, request::encode_request};
+use std::{net::Shutdown, time::Duration};
+use support::{
+    daemon::{BOTH, Daemon},
+    wire::{Frame, Wire},
+};
+
+fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![7, 0, 0, 0, flags];
+    frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    frame.extend_from_slice(body);
+    frame
+}
+
+#[test]
+fn malformed_frames_end_their_own_connection_only() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &[]);
+        for (index, address) in daemon.addresses().iter().enumerate() {
+            let mut witness = Wire::connect(&daemon, address, &format!("witness{index}"));
+            witness.subscribe(&["t"]);
+            let target = format!("witness{index}");
+            let good = frame(0x12, &[target.as_bytes(), b"\0before"].concat());
+            for (case, bad) in [
+                ("unknown op", frame(0x55 & 0x3f, b"x\0y")),
+                ("op 0 with qos", frame(0x40, b"")),
+                ("no NUL in a message", frame(0x52, b"witness")),
+                ("empty message", frame(0x52, b"")),
+                ("no NUL in a broadcast", frame(0x53, b"*")),
+                ("no NUL in a publication", frame(0x41, b"t")),
+                ("one NUL in a limited publication", frame(0x46, b"t\0witness")),
+                ("target not UTF-8", frame(0x52, b"\xff\0x")),
+                ("mask not UTF-8", frame(0x53, b"\xff\0x")),
+                ("topic not UTF-8", frame(0x41, b"t\xff\0x")),
+                ("receiver not UTF-8", frame(0x46, b"t\0\xff\0x")),
+                ("filter not UTF-8", frame(0x42, b"a\0\xff")),
+                ("longer than the limit", vec![7, 0, 0, 0, 0x12, 0xff, 0xff, 0xff, 0xff]),
+            ] {
+                let mut stranger = Wire::connect(&daemon, address, "stranger");
+                // what came before it is carried, what follows is not
+                let after = frame(0x12, &[target.as_bytes(), b"\0after"].concat());
+                assert!(stranger.try_write(&[&good[..], &bad, &after].concat()), "{case}");
+                stranger.wait_closed();
+                assert_eq!(witness.frame().payload(), b"before", "{case}");
+                assert_eq!(witness.send("stranger", b"free?"), 0x71, "{case}: its name is free");
+            }
+        }
+    }
+}
+
+#[test]
+fn handshakes_are_refused_with_their_code() {
+    let daemon = Daemon::start("library", &[]);
+    let many_dots = vec!["x"; 61].join(".");
+    for address in daemon.addresses() {
+        let mut wrong = Wire::raw(&daemon, &address);
+        wrong.read_exactly::<3>();
+        wrong.write(&[0xEB, 2, 0]);
+        assert_eq!(wrong.read_exactly::<1>(), [0x75]);
+        wrong.wait_closed();
+        let _owner = Wire::connect(&daemon, &address, "taken");
+        for (name, code) in [
+            (&b""[..], 0x72),
+            (b".broker", 0x72),
+            (b".x", 0x72),
+            (b"a\0b", 0x72),
+            (b"\xff\xfe", 0x72),
+            (b"taken", 0x76),
+            (b"nobody%%0", 0x71),
+        ] {
+            let mut stranger = Wire::raw(&daemon, &address);
+            assert_eq!(stranger.greet(name), code, "{name:?}");
+            stranger.wait_closed();
+        }
+        for name in [&many_dots, &"n".repeat(65_535), "a b", "ü.*", "?"] {
+            let mut odd = Wire::connect(&daemon, &address, name);
+            assert_eq!(odd.send(name, b"self"), 0x01);
+            assert_eq!(odd.frame().payload(), b"self");
+        }
+    }
+}
+
+#[test]
+fn a_handshake_may_come_byte_by_byte_or_at_once() {
+    let daemon = Daemon::start("library", &[]);
+    let all = [&[0xEB, 1, 0][..], &[1, 0], b"a", &frame(0x52, b"a\0hi")].concat();
+    for address in daemon.addresses() {
+        for chunk in [1, all.len()] {
+            let mut client = Wire::raw(&daemon, &address);
+            for bytes in all.chunks(chunk) {
+                client.write(bytes);
+            }
+            assert_eq!(client.read_exactly::<3>(), [0xEB, 1, 0]);
+            assert_eq!(client.read_exactly::<2>(), [1, 1]);
+            let (mut frames, mut acks) = (vec![client.frame(), client.frame()], 0);
+            frames.retain(|frame| {
+                !matches!(frame, Frame::Ack(7, 1)) || {
+                    acks += 1;
+                    false
+                }
+            });
+            assert_eq!((acks, frames[0].payload()), (1, &b"hi"[..]));
+            drop(client);
+            let mut other = Wire::connect(&daemon, &address, "other");
+            support::wait_until("the name is free", || other.send("a", b"") == 0x71);
+        }
+    }
+}
+
+#[test]
+fn a_claimed_length_costs_nothing() {
+    let daemon = Daemon::start("library", &[]);
+    let before = daemon.memory();
+    let mut strangers: Vec<_> = (0..100).map(|n| daemon.client(&format!("s{n}"))).collect();
+    for stranger in &mut strangers {
+        // 255 MiB, which is below the limit, and then a few bytes
+        stranger.write(&[7, 0, 0, 0, 0x12, 0, 0, 0xf0, 0x0f]);
+        stranger.write(&[b'x'; 5000]);
+    }
+    let mut witness = daemon.client("witness");
+    assert_eq!(witness.send("witness", b"x"), 0x01);
+    let grown = daemon.memory().saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB for claims of 25 GiB");
+}
+
+#[test]
+fn odd_topics_and_filters_work() {
+    let daemon = Daemon::start("library", &[]);
+    let mut client = daemon.client("a");
+    let deep = vec!["x"; 1000].join("/");
+    let wild = vec!["+"; 1000].join("/");
+    client.subscribe(&[&deep, &wild, "", "#"]);
+    for topic in [&deep[..], "", "/", "a//b"] {
+        let id = client.request(Op::Publish, Qos::NO, topic, "", b"x");
+        let Frame::Data(_, _, got, ..) = client.frame() else { panic!("no publication of {id}") };
+        assert_eq!(got, topic);
+    }
+    let long = "x".repeat(65_536);
+    assert_eq!(client.filters(Op::Subscribe, &[&long]), 0x72);
+    assert_eq!(client.filters(Op::Exclude, &[]), 0x01, "an empty body is one empty filter");
+    client.request(Op::Publish, Qos::NO, "", "", b"excluded");
+    client.request(Op::Publish, Qos::NO, "y", "", b"next");
+    assert_eq!(client.frame().payload(), b"next");
+}
+
+#[test]
+fn the_silent_and_the_slow_are_let_go() {
+    let daemon = Daemon::start("library", &["--timeout", "0.4", "--log", "debug"]);
+    for address in daemon.addresses() {
+        // says nothing at all
+        let mut silent = Wire::raw(&daemon, &address);
+        // stops in the middle of the handshake
+        let mut halfway = Wire::raw(&daemon, &address);
+        halfway.write(&[0xEB, 1]);
+        let mut nameless = Wire::raw(&daemon, &address);
+        nameless.write(&[0xEB, 1, 0, 5, 0, b'x']);
+        // registers and then sends nothing, or an incomplete frame
+        let mut idle = Wire::connect(&daemon, &address, "idle");
+        let mut stuck = Wire::connect(&daemon, &address, "stuck");
+        stuck.write(&frame(0x12, b"stuck\0x")[..10]);
+        let mut header = Wire::connect(&daemon, &address, "header");
+        header.write(&[0, 0, 0]);
+        for client in [&mut silent, &mut halfway, &mut nameless, &mut idle, &mut stuck, &mut header] {
+            client.wait_closed();
+        }
+    }
+}
+
+#[test]
+fn those_who_ping_stay() {
+    let daemon = Daemon::start("library", &["--timeout", "0.4"]);
+    let mut client = daemon.client("pinging");
+    // three times as long as it may be silent
+    for _ in 0..15 {
+        client.ping();
+        assert_eq!(client.frame_within(Duration::from_millis(100)), None, "and only gets NOPs");
+    }
+    assert_eq!(client.send("pinging", b"x"), 0x01);
+}
+
+#[test]
+fn one_byte_at_a_time_is_fine_but_not_for_ever() {
+    let daemon = Daemon::start("library", &["--timeout", "0.5"]);
+    let mut client = daemon.client("dripping");
+    let mut message = Vec::new();
+    encode_request(&mut message, 5, Op::Message, Qos::PROCESSED, "dripping", "", b"drip").unwrap();
+    for byte in &message {
+        client.write(&[*byte]);
+    }
+    assert_eq!(client.frame_within(support::PATIENCE).is_some(), true);
+    assert_eq!(client.frame_within(support::PATIENCE).is_some(), true);
+    // a byte every 150 ms: no header is complete within 1.25 timeouts
+    let mut writer = client.writer();
+    let dripping = std::thread::spawn(move || {
+        while writer.try_write(&[0]) {
+            std::thread::sleep(Duration::from_millis(150));
+        }
+    });
+    client.wait_closed();
+    drop(client);
+    dripping.join().unwrap();
+}
+
+#[test]
+fn vanishing_in_any_way_frees_the_name() {
+    let daemon = Daemon::start("library", &[]);
+    for address in daemon.addresses() {
+        let mut witness = Wire::connect(&daemon, &address, "witness");
+        for how in [None, Some(Shutdown::Write), Some(Shutdown::Both)] {
+            let gone = Wire::connect(&daemon, &address, "gone");
+            if let Some(how) = how {
+                gone.shutdown(how);
+            } else {
+                drop(gone);
+            }
+            support::wait_until("the name is free", || witness.send("gone", b"") == 0x71);
+        }
+    }
+}

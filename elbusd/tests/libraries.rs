@@ -1,0 +1,254 @@
+//! Plugin libraries, good and bad: what is loaded works, what cannot be loaded is refused in a sentence or two, and
+//! one that fails later takes nobody with it.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use support::{
+    daemon::{Daemon, folder, refused_config},
+    wire::{Frame, Wire},
+};
+
+/// Where cargo has put a library that these tests depend on: beside their own executable.
+fn built(name: &str) -> PathBuf {
+    let executable = std::env::current_exe().unwrap();
+    executable.parent().unwrap().join(format!("lib{name}.so"))
+}
+
+fn refused_library(path: &Path) -> String {
+    let text = format!("[[plugin]]\nname = \"it\"\nlibrary = {:?}\n", path.display().to_string());
+    let message = refused_config(&text);
+    assert!(message.starts_with("elbusd: broker.toml:3: plugin \"it\": library = "), "{message}");
+    assert!(message.lines().count() <= 2 && message.len() < 1000, "a few lines: {message}");
+    message
+}
+
+#[test]
+fn what_is_no_plugin_is_refused() {
+    let folder = folder();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let good = std::fs::read(built("elbus_faulty")).unwrap();
+    let libc = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let libc =
+        libc.lines().filter_map(|line| line.split_whitespace().last()).find(|path| path.contains("libc.so"));
+    let mut other_machine = good.clone();
+    other_machine[18] = 8;
+    for (path, why) in [
+        (folder.path().join("missing.so"), "No such file"),
+        (file("empty.so", b""), "the file is empty"),
+        (file("text.so", b"this is no library\n"), "no ELF file"),
+        (file("cut.so", &good[..good.len() / 2]), "cut off"),
+        (file("head.so", &good[..100]), "cut off"),
+        (file("machine.so", &other_machine), "another processor"),
+        (libc.unwrap().into(), "not an ELBUS plugin"),
+        (env!("CARGO_BIN_EXE_elbusd").into(), "a program"),
+        (folder.path().to_owned(), "not a regular file"),
+    ] {
+        let message = refused_library(&path);
+        assert!(message.contains(why), "{}: {message}", path.display());
+    }
+    let unknown = refused_config("[[plugin]]\nname = \"it\"\nlibrary = \"elbus_nothing\"\n");
+    assert!(unknown.contains("libelbus_nothing.so not found in "), "{unknown}");
+    assert!(unknown.contains("plugin_dirs"), "{unknown}");
+}
+
+#[test]
+fn every_part_of_a_library_is_refused() {
+    let good = std::fs::read(built("elbus_faulty")).unwrap();
+    let folder = folder();
+    let path = folder.path().join("cut.so");
+    let text = format!("[[plugin]]\nname = \"it\"\nlibrary = {:?}\n", path.display().to_string());
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    for part in 1..20 {
+        std::fs::write(&path, &good[..good.len() * part / 20]).unwrap();
+        let refused = support::daemon::run_to_end(folder.path(), &["--config", "broker.toml", "--check"]);
+        assert_eq!(refused.status.code(), Some(1), "{part}/20: {}", refused.stderr);
+    }
+    std::fs::write(&path, &good).unwrap();
+    let fine = support::daemon::run_to_end(folder.path(), &["--config", "broker.toml", "--check"]);
+    assert!(fine.status.success(), "{}", fine.stderr);
+}
+
+/// The library with its plugin record changed, the length kept.
+fn with_record(from: &str, to: &str) -> (std::sync::Arc<tempfile::TempDir>, PathBuf) {
+    let mut bytes = std::fs::read(built("elbus_faulty")).unwrap();
+    assert_eq!(from.len(), to.len());
+    let owner = bytes.windows(from.len()).position(|window| window == from.as_bytes());
+    let at = owner.unwrap_or_else(|| panic!("{from:?} is not in the record"));
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let folder = folder();
+    let path = folder.path().join("changed.so");
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn libraries_of_other_builds_are_refused() {
+    let api = elbus_plugin_api::record::API;
+    let (_folder, path) = with_record(&format!("\napi={api}\n"), "\napi=9.9\n");
+    let message = refused_library(&path);
+    assert!(
+        message.contains(&format!("was built for plugin API 9.9, this broker has {api}; update the broker"))
+    );
+    let (_folder, path) = with_record("\npanic=unwind\n", "\npanic=abort!\n");
+    assert!(refused_library(&path).contains("a panic in it would end the broker"));
+    let (_folder, path) =
+        with_record("\nentry=elbus_plugin_elbus_faulty\n", "\nentry=elbus_plugin_elbus_faulti\n");
+    assert!(refused_library(&path).contains("lacks the symbol elbus_plugin_elbus_faulti"));
+    let message = refused_library(&built("elbus_foreign"));
+    assert!(
+        message.contains("its layout differs from this broker's (") && message.contains("rebuild it"),
+        "{message}"
+    );
+    assert!(message.contains("create"), "it says what differs: {message}");
+}
+
+#[test]
+fn a_plugin_that_fails_to_come_up_ends_the_start() {
+    for (config, line, why) in [
+        ("fail_in = \"create\"", Some(5), "fail_in = \"create\": create fails as configured"),
+        ("fail_in = \"start\"", None, "could not start: start fails as configured"),
+        ("panic_in = \"create\"", None, "panic in create: create panics as configured, at "),
+        ("panic_in = \"start\"", None, "panic in start: start panics as configured, at "),
+        ("fail_in = 5", Some(5), "fail_in = 5: invalid type: integer `5`, expected a string"),
+        (
+            "failin = \"x\"",
+            Some(5),
+            "failin = \"x\": unknown key; known are client, fail_in, hang_in, panic_in",
+        ),
+    ] {
+        let text =
+            format!("[[plugin]]\nname = \"it\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\n{config}\n");
+        let message = refused_config(&text);
+        assert!(message.contains("plugin \"it\"") && message.contains(why), "{message}");
+        if let Some(line) = line {
+            assert!(message.contains(&format!("broker.toml:{line}: ")), "{message}");
+        }
+    }
+}
+
+const SOCKET: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+                      [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+                      [[plugin]]\nname = \"announce\"\nlibrary = \"elbus_announce\"\n";
+
+fn faulty(name: &str, config: &str) -> String {
+    format!("[[plugin]]\nname = \"{name}\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\n{config}\n")
+}
+
+fn state(client: &mut Wire, plugin: &str) -> String {
+    let list = client.control("plugin.list", &[]).unwrap();
+    let plugins = list.as_map().unwrap()[0].1.as_array().unwrap().clone();
+    let field = |plugin: &rmpv::Value, key: &str| {
+        let map = plugin.as_map().unwrap();
+        map.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(_, v)| v.clone()).unwrap()
+    };
+    let found = plugins.iter().find(|p| field(p, "name").as_str() == Some(plugin)).unwrap();
+    format!("{} {}", field(found, "state").as_str().unwrap(), field(found, "why"))
+}
+
+#[test]
+fn a_panic_in_a_callback_takes_nobody_with_it() {
+    for place in ["deliver", "flush", "method", "event"] {
+        let text = [
+            SOCKET,
+            &faulty("bad", &format!("client = \"bad.client\"\npanic_in = \"{place}\"")),
+            &faulty("good", "client = \"good.client\""),
+        ];
+        let daemon = Daemon::start_config(&text.concat());
+        let mut client = daemon.client("a");
+        match place {
+            "method" => {
+                let (_, why) = client.call(".broker", "bad.try", b"").unwrap_err();
+                assert!(why.contains("method panics as configured"), "{why}");
+            }
+            "event" => drop(daemon.client("somebody")),
+            _ => _ = client.send("bad.client", b"x"),
+        }
+        support::wait_until("it has failed", || state(&mut client, "bad").starts_with("failed"));
+        let why = state(&mut client, "bad");
+        assert!(
+            why.contains(&format!("{place} panics as configured, at elbusd/tests/plugins/faulty")),
+            "{why}"
+        );
+        daemon.wait_for_log(&format!("{place} panics as configured"));
+        support::wait_until("its clients are gone", || client.send("bad.client", b"x") == 0x71);
+        // the other instance of the same library and everybody else go on
+        assert_eq!(client.send("good.client", b"x"), 0x01);
+        assert!(state(&mut client, "good").starts_with("started"));
+        assert!(client.call(".broker", "good.try", b"").is_ok());
+        assert_eq!(client.send("a", b"x"), 0x01);
+        assert_eq!(client.frame().payload(), b"x");
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{log}");
+    }
+}
+
+#[test]
+fn a_plugin_that_hangs_or_panics_at_the_end_does_not_stop_the_end() {
+    for config in ["hang_in = \"stop\"", "panic_in = \"stop\"", "panic_in = \"drop\""] {
+        let daemon = Daemon::start_config(&[SOCKET, &faulty("bad", config)].concat());
+        let folder = daemon.folder.clone();
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{config}: {log}");
+        assert!(log.contains("bad"), "{config}: {log}");
+        assert!(!folder.path().join("bus.sock").exists());
+    }
+}
+
+#[test]
+fn one_library_serves_two_instances() {
+    let text = "[[plugin]]\nname = \"one\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"one.sock\" }\n\
+                [[plugin]]\nname = \"two\"\nlibrary = \"libelbus_unix.so\"\nconfig = { path = \"two.sock\" }\n";
+    let daemon = Daemon::start_config(text);
+    assert_eq!(daemon.addresses(), ["unix:one.sock", "unix:two.sock"]);
+    let mut one = Wire::connect(&daemon, "unix:one.sock", "one");
+    let mut two = Wire::connect(&daemon, "unix:two.sock", "two");
+    assert_eq!(one.send("two", b"across"), 0x01);
+    assert_eq!(two.frame().payload(), b"across");
+}
+
+#[test]
+fn a_plugin_of_ones_own_is_dropped_into_a_folder() {
+    let folder = folder();
+    let plugins = folder.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(built("last_value"), plugins.join("liblast_value.so")).unwrap();
+    let own = "[broker]\nplugin_dirs = [\"plugins\"]\n[[plugin]]\nname = \"last\"\nlibrary = \"last_value\"\n\
+               [plugin.config]\nfilters = [\"sensors/#\"]\n";
+    std::fs::write(folder.path().join("broker.toml"), [own, SOCKET].concat()).unwrap();
+    let daemon = Daemon::start_in(folder.clone(), &["--config", "broker.toml"]);
+    let mut client = daemon.client("a");
+    assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap_err().0, -32001);
+    assert_eq!(client.acked(elbus_protocol::Op::Publish, "sensors/t", b"21.5"), 0x01);
+    assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap(), b"21.5");
+
+    // a file that is overwritten while it is loaded harms nobody, and a reload of nonsense is refused
+    std::fs::write(plugins.join("liblast_value.so"), b"nonsense").unwrap();
+    assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap(), b"21.5");
+    let (_, why) = client.control("plugin.reload", &[("name", "last")]).unwrap_err();
+    assert!(why.contains("no ELF file"), "{why}");
+    assert!(state(&mut client, "last").starts_with("failed"));
+    std::fs::copy(built("last_value"), plugins.join("liblast_value.so")).unwrap();
+    client.control("plugin.start", &[("name", "last")]).unwrap();
+    assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap_err().0, -32001, "a new instance");
+}
+
+#[test]
+fn what_plugins_log_obeys_the_filter_of_the_broker() {
+    for (filter, seen) in [("info", true), ("warn", false), ("info,elbus_faulty=off", false)] {
+        let folder = folder();
+        let text = [SOCKET, &faulty("f", "client = \"f\"")].concat();
+        std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+        let daemon = Daemon::start_in(folder, &["--config", "broker.toml", "--log", filter]);
+        let mut client = daemon.client("a");
+        assert_eq!(client.send("a", b"x"), 0x01);
+        assert!(matches!(client.frame(), Frame::Data(..)));
+        let (_, log) = daemon.stop();
+        let line = "INFO elbus_faulty: faulty started instance=\"f\"";
+        assert_eq!(log.contains(line), seen, "{filter}: {log}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Start and end of a broker: what it creates, what it finds, what it leaves behind, what it announces.
+
+mod support;
+
+use elbus_protocol::FrameKind;
+use rustix::process::Signal;
+use std::{
+    io::Write,
+    os::unix::{fs::FileTypeExt, net::UnixListener},
+};
+use support::{
+    daemon::{BOTH, Daemon, folder, run_to_end},
+    wire::{Frame, Wire},
+};
+
+fn announcement(frame: &Frame) -> (String, Vec<(String, rmpv::Value)>) {
+    let Frame::Data(FrameKind::Publish, sender, topic, payload, _) = frame else { panic!("{frame:?}") };
+    assert_eq!(sender, ".broker");
+    let value = rmpv::decode::read_value(&mut &payload[..]).unwrap();
+    let map =
+        value.as_map().unwrap().iter().map(|(k, v)| (k.as_str().unwrap().to_owned(), v.clone())).collect();
+    (topic.clone(), map)
+}
+
+#[test]
+fn the_end_is_announced_and_nothing_is_left() {
+    for plugins in BOTH {
+        for signal in [Signal::TERM, Signal::INT] {
+            let daemon = Daemon::start(plugins, &["--bind", "fifo:./commands", "--pid-file", "pid"]);
+            let folder = daemon.folder.clone();
+            let at = |name: &str| folder.path().join(name);
+            support::wait_until("the pid file", || at("pid").exists());
+            assert_eq!(std::fs::read_to_string(at("pid")).unwrap().trim(), daemon.pid().to_string());
+            assert!(at("bus.sock").metadata().unwrap().file_type().is_socket());
+            assert!(at("commands").metadata().unwrap().file_type().is_fifo());
+            let mut client = daemon.client("a");
+            assert_eq!(client.send("a", b"x"), 0x01);
+            client.frame();
+            daemon.signal(signal);
+            let (topic, map) = announcement(&client.frame());
+            assert_eq!(topic, ".broker/warn");
+            assert_eq!((map[0].0.as_str(), map[0].1.as_str()), ("s", Some("shutdown")));
+            assert!(
+                map.iter().all(|(key, _)| key != "d") && map.iter().any(|(key, t)| key == "t" && t.is_u64())
+            );
+            client.wait_closed();
+            let (status, log) = daemon.wait_end();
+            assert!(status.success(), "{log}");
+            let left: Vec<_> =
+                std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
+}
+
+#[test]
+fn comings_and_goings_are_announced() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &[]);
+        let mut listener = daemon.client("listener");
+        listener.subscribe(&[".broker/info"]);
+        let mut came = daemon.client("came");
+        came.subscribe(&["x"]);
+        let _secondary = daemon.client("came%%0");
+        drop(came);
+        for event in ["reg", "unreg"] {
+            let (topic, map) = announcement(&listener.frame());
+            assert_eq!(topic, ".broker/info");
+            let text = |key: &str| map.iter().find(|(k, _)| k == key).unwrap().1.as_str().unwrap().to_owned();
+            assert_eq!((text("s"), text("d")), (event.to_owned(), "came".to_owned()));
+        }
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced_a_live_one_is_not() {
+    for plugins in BOTH {
+        let folder = folder();
+        drop(UnixListener::bind(folder.path().join("bus.sock")).unwrap());
+        let arguments = ["--plugins", plugins, "--bind", "./bus.sock"];
+        let first = Daemon::start_in(folder.clone(), &arguments);
+        let mut client = first.client("a");
+        let second = run_to_end(folder.path(), &arguments);
+        assert!(!second.status.success());
+        assert!(second.stderr.contains("bus.sock"), "{}", second.stderr);
+        assert_eq!(client.send("a", b"untouched"), 0x01);
+        drop(first.client("still reachable"));
+        let (status, _) = first.stop();
+        assert!(status.success());
+        // what is no socket is nobody's to remove
+        std::fs::write(folder.path().join("bus.sock"), "precious").unwrap();
+        let refused = run_to_end(folder.path(), &arguments);
+        assert!(!refused.status.success() && refused.stderr.contains("bus.sock"), "{}", refused.stderr);
+        assert_eq!(std::fs::read_to_string(folder.path().join("bus.sock")).unwrap(), "precious");
+    }
+}
+
+#[test]
+fn a_failed_start_leaves_nothing_behind() {
+    for plugins in BOTH {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().to_string();
+        let folder = folder();
+        let binds =
+            ["--bind", "./bus.sock", "--bind", "fifo:./commands", "--bind", &port, "--pid-file", "pid"];
+        let refused = run_to_end(folder.path(), &[&["--plugins", plugins][..], &binds].concat());
+        assert!(!refused.status.success());
+        assert!(refused.stderr.contains(&port) && refused.stderr.contains("in use"), "{}", refused.stderr);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn without_arguments_it_serves_the_default_socket() {
+    let folder = folder();
+    let daemon = Daemon::start_in(folder.clone(), &[]);
+    let address = daemon.address();
+    assert_eq!(address, format!("unix:{}", folder.path().join("elbus.sock").display()));
+    let mut client = Wire::connect(&daemon, &address, "a");
+    let plugins = client.control("plugin.list", &[]).unwrap().to_string();
+    for library in ["elbus_unix", "elbus_rpc", "elbus_announce"] {
+        assert!(plugins.contains(library), "loaded as libraries: {plugins}");
+    }
+}
+
+#[test]
+fn a_pid_file_of_somebody_alive_is_respected() {
+    let folder = folder();
+    std::fs::write(folder.path().join("pid"), format!("{}\n", std::process::id())).unwrap();
+    let refused = run_to_end(folder.path(), &["--pid-file", "pid", "--bind", "./bus.sock"]);
+    assert!(!refused.status.success() && refused.stderr.contains("pid file pid: "), "{}", refused.stderr);
+    assert!(!folder.path().join("bus.sock").exists());
+    std::fs::write(folder.path().join("pid"), "999999999\n").unwrap();
+    let daemon = Daemon::start_in(folder.clone(), &["--pid-file", "pid", "--bind", "./bus.sock"]);
+    assert!(daemon.stop().0.success());
+    assert!(!folder.path().join("pid").exists());
+}
+
+#[test]
+fn force_register_evicts() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--force-register"]);
+        for address in daemon.addresses() {
+            let mut old = Wire::connect(&daemon, &address, "a");
+            let mut new = Wire::connect(&daemon, &address, "a");
+            old.wait_closed();
+            assert_eq!(new.send("a", b"mine"), 0x01);
+            assert_eq!(new.frame().payload(), b"mine");
+        }
+    }
+}
+
+#[test]
+fn lines_of_the_fifo_are_commands() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--bind", "fifo:./commands"]);
+        let mut client = daemon.client("group.a");
+        client.subscribe(&["news/#"]);
+        let mut fifo = std::fs::OpenOptions::new().write(true).open(daemon.path("commands")).unwrap();
+        let lines = "group.a two words\ngroup.* to all\nbad\n=news/today it is sunny\ngroup.a .note\n\
+                     group.a :set x=1 y=2.5 name=a=b on=true\n";
+        fifo.write_all(lines.as_bytes()).unwrap();
+        let mut next = || match client.frame() {
+            Frame::Data(kind, sender, topic, payload, _) => {
+                assert_eq!(sender, ".broker");
+                (kind, topic, payload)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next(), (FrameKind::Message, String::new(), b"two words".to_vec()));
+        assert_eq!(next(), (FrameKind::Broadcast, String::new(), b"to all".to_vec()));
+        assert_eq!(next(), (FrameKind::Publish, "news/today".to_owned(), b"it is sunny".to_vec()));
+        assert_eq!(next(), (FrameKind::Message, String::new(), b"\0note".to_vec()));
+        let (.., call) = next();
+        assert_eq!(call[..9], *b"\x01\0\0\0\0set\0");
+        let params = rmpv::decode::read_value(&mut &call[9..]).unwrap().to_string();
+        for pair in ["\"x\": 1", "\"y\": 2.5", "\"name\": \"a=b\"", "\"on\": true"] {
+            assert!(params.contains(pair), "{params}");
+        }
+        daemon.wait_for_log("bad");
+    }
+}

@@ -1,0 +1,109 @@
+//! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
+
+use elbus_plugin_api::{
+    Call, Client, ClientInfo, Config, Delivery, Event, Host, Method, Plugin, PluginError, Queued, Run, Sink,
+    Wake,
+};
+use serde::Deserialize;
+use std::{sync::Mutex, time::Duration};
+
+#[derive(Deserialize, Clone, Default)]
+#[serde(default)]
+struct Settings {
+    /// The client it registers.
+    client: Option<String>,
+    /// Where it returns an error: create or start.
+    fail_in: String,
+    /// Where it panics: create, start, deliver, flush, event, method, stop or drop.
+    panic_in: String,
+    /// Where it never returns: stop.
+    hang_in: String,
+}
+
+struct Faulty {
+    host: Host,
+    settings: Settings,
+    client: Mutex<Option<Client>>,
+}
+
+impl Settings {
+    fn reach(&self, place: &str) {
+        if self.panic_in == place {
+            panic!("{place} panics as configured");
+        }
+        while self.hang_in == place {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Plugin for Faulty {
+    const ABOUT: &'static str = "fails where its configuration says";
+
+    fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
+        let settings: Settings = config.read()?;
+        settings.reach("create");
+        if settings.fail_in == "create" {
+            return Err(PluginError::of_key("fail_in", "create fails as configured"));
+        }
+        Ok(Faulty { host, settings, client: Mutex::default() })
+    }
+
+    fn start(&self) -> Result<(), PluginError> {
+        self.settings.reach("start");
+        if self.settings.fail_in == "start" {
+            return Err(PluginError::new("start fails as configured"));
+        }
+        if let Some(name) = &self.settings.client {
+            let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+            let client = self.host.register(name, &info, FaultySink(self.settings.clone()));
+            let client = client.map_err(|code| PluginError::of_key("client", code.text()))?;
+            *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);
+        }
+        let settings = self.settings.clone();
+        self.host.listen(move |_: &Event<'_>| settings.reach("event"));
+        let settings = self.settings.clone();
+        let name = format!("{}.try", self.host.instance());
+        let method = Method { name: &name, about: "reaches the method callback", ..Default::default() };
+        self.host.add_method(&method, move |_: &Call<'_>| {
+            settings.reach("method");
+            Ok(vec![0xC0])
+        })?;
+        tracing::info!(instance = self.host.instance(), "faulty started");
+        Ok(())
+    }
+
+    fn stop(&self, _: Duration) {
+        self.settings.reach("stop");
+        *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.settings.reach("drop");
+    }
+}
+
+struct FaultySink(Settings);
+
+impl Sink for FaultySink {
+    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
+        self.0.reach("deliver");
+        Delivery::DIRTY
+    }
+    fn flush(&self) {
+        self.0.reach("flush");
+    }
+    fn when_drained(&self, wake: Wake) {
+        wake.wake();
+    }
+    fn close(&self, reason: &str) {
+        tracing::info!(reason, "faulty sink closed");
+    }
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+}
+
+elbus_plugin_api::export_plugin!(Faulty);

@@ -1,0 +1,184 @@
+//! An `elbusd` process of a test's own, in a folder of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+use tempfile::TempDir;
+
+use super::{PATIENCE, wait_until, wire::Wire};
+
+/// Where standard plugins come from: each test that says so runs with both.
+pub(crate) const BOTH: [&str; 2] = ["library", "builtin"];
+
+/// A running broker. Killed when dropped.
+pub(crate) struct Daemon {
+    pub(crate) folder: Arc<TempDir>,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    addresses: Vec<String>,
+}
+
+/// How a broker that was not to start ended.
+pub(crate) struct Refused {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A folder for one test.
+pub(crate) fn folder() -> Arc<TempDir> {
+    Arc::new(tempfile::Builder::new().prefix("elbus").tempdir().unwrap())
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elbusd"));
+    command.args(arguments).current_dir(folder).env_remove("RUST_LOG").env("XDG_RUNTIME_DIR", folder);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs `elbusd` to its end, which must come by itself.
+pub(crate) fn run_to_end(folder: &Path, arguments: &[&str]) -> Refused {
+    let mut child = command(folder, arguments).spawn().unwrap();
+    let status = wait(&mut child);
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    Refused { status: status.unwrap_or_else(|| panic!("it did not end: {stdout}{stderr}")), stdout, stderr }
+}
+
+/// As [`run_to_end`], with a broker.toml of this text; must fail and leave nothing but that file behind.
+pub(crate) fn refused_config(text: &str) -> String {
+    let folder = folder();
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let refused = run_to_end(folder.path(), &["--config", "broker.toml"]);
+    assert!(!refused.status.success(), "{}", refused.stdout);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["broker.toml"], "{}", refused.stderr);
+    refused.stderr
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    None
+}
+
+impl Daemon {
+    /// With a UNIX socket and a TCP port, from libraries or linked in.
+    pub(crate) fn start(plugins: &str, more: &[&str]) -> Self {
+        let arguments = ["--plugins", plugins, "--bind", "./bus.sock", "--bind", "127.0.0.1:0"];
+        Self::start_in(folder(), &[&arguments[..], more].concat())
+    }
+
+    /// With the broker.toml of this text.
+    pub(crate) fn start_config(text: &str) -> Self {
+        let folder = folder();
+        std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+        Self::start_in(folder, &["--config", "broker.toml"])
+    }
+
+    /// In a folder that stays, with any arguments.
+    pub(crate) fn start_in(folder: Arc<TempDir>, arguments: &[&str]) -> Self {
+        let mut child = command(folder.path(), arguments).spawn().unwrap();
+        let log: Arc<Mutex<String>> = Arc::default();
+        let (stderr, writing) = (child.stderr.take().unwrap(), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = writing.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut addresses = Vec::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        loop {
+            let Some(line) = stdout.next() else {
+                let status = child.wait();
+                panic!("elbusd did not start: {status:?} {}", log.lock().unwrap());
+            };
+            if let Some(address) = line.trim().strip_prefix("listening on ") {
+                addresses.push(address.to_owned());
+            } else if line.trim().starts_with("plugin ") {
+                break;
+            }
+        }
+        std::thread::spawn(move || stdout.for_each(drop));
+        Daemon { folder, child, log, addresses }
+    }
+
+    /// Where it listens: those addresses that begin with `unix:` or `tcp:`.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let stream = |address: &&String| address.starts_with("unix:") || address.starts_with("tcp:");
+        self.addresses.iter().filter(stream).cloned().collect()
+    }
+
+    /// The first UNIX address, else the first TCP one.
+    pub(crate) fn address(&self) -> String {
+        self.addresses().into_iter().next().unwrap()
+    }
+
+    /// A path in the folder it runs in.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A registered client at the first address.
+    pub(crate) fn client(&self, name: &str) -> Wire {
+        Wire::connect(self, &self.address(), name)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a line of the log that holds this.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("{text:?} in the log"), || self.log().contains(text));
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub(crate) fn stop(self) -> (ExitStatus, String) {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait_end()
+    }
+
+    /// Waits for the end, which somebody has asked for.
+    pub(crate) fn wait_end(mut self) -> (ExitStatus, String) {
+        let status = wait(&mut self.child).unwrap_or_else(|| panic!("it did not end: {}", self.log()));
+        (status, self.log())
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

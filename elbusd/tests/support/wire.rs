@@ -1,0 +1,303 @@
+//! A client that speaks the bare wire format, blocking, with a limit on every wait.
+
+use elbus_protocol::{
+    FrameKind, Limits, Op, Qos,
+    delivery::{Delivery, decode_delivery},
+    handshake::{encode_client_greeting, encode_client_name},
+    request::{encode_filters, encode_ping, encode_request},
+    rpc,
+};
+use std::{
+    collections::VecDeque,
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use super::{PATIENCE, daemon::Daemon};
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A frame from the broker, NOPs left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Ack(u32, u8),
+    /// Kind, sender, topic, payload, real-time.
+    Data(FrameKind, String, String, Vec<u8>, bool),
+}
+
+impl Frame {
+    pub(crate) fn payload(&self) -> &[u8] {
+        match self {
+            Frame::Data(_, _, _, payload, _) => payload,
+            Frame::Ack(..) => panic!("an acknowledgement has no payload"),
+        }
+    }
+}
+
+pub(crate) struct Wire {
+    stream: Stream,
+    input: Vec<u8>,
+    /// Frames that came while an acknowledgement was waited for: the order between the two is nobody's promise.
+    earlier: VecDeque<Frame>,
+    next_id: u32,
+}
+
+impl Wire {
+    /// Connected, not greeted.
+    pub(crate) fn raw(daemon: &Daemon, address: &str) -> Self {
+        let stream = if let Some(path) = address.strip_prefix("unix:") {
+            Stream::Unix(UnixStream::connect(daemon.folder.path().join(path)).unwrap())
+        } else {
+            let stream = TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap();
+            stream.set_nodelay(true).unwrap();
+            Stream::Tcp(stream)
+        };
+        let wire = Wire { stream, input: Vec::new(), earlier: VecDeque::new(), next_id: 1 };
+        wire.set_limit(PATIENCE);
+        wire
+    }
+
+    /// Registered.
+    pub(crate) fn connect(daemon: &Daemon, address: &str, name: &str) -> Self {
+        let mut wire = Self::raw(daemon, address);
+        assert_eq!(wire.greet(name.as_bytes()), 0x01, "{name}");
+        wire
+    }
+
+    /// The handshake; returns the last code.
+    pub(crate) fn greet(&mut self, name: &[u8]) -> u8 {
+        assert_eq!(self.read_exactly::<3>(), [0xEB, 1, 0]);
+        self.write(&encode_client_greeting());
+        assert_eq!(self.read_exactly::<1>(), [0x01]);
+        let text = std::str::from_utf8(name).ok().and_then(|name| encode_client_name(name).ok());
+        let bytes = text.unwrap_or_else(|| [&(name.len() as u16).to_le_bytes()[..], name].concat());
+        self.write(&bytes);
+        self.read_exactly::<1>()[0]
+    }
+
+    fn set_limit(&self, limit: Duration) {
+        match &self.stream {
+            Stream::Unix(stream) => stream.set_read_timeout(Some(limit)).unwrap(),
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(limit)).unwrap(),
+        }
+    }
+
+    fn read_some(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.stream {
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
+        }
+    }
+
+    /// Whether everything was written.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.stream {
+            Stream::Unix(stream) => stream.write_all(bytes).is_ok(),
+            Stream::Tcp(stream) => stream.write_all(bytes).is_ok(),
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        assert!(self.try_write(bytes), "the broker does not take it");
+    }
+
+    /// A second handle of the same connection, for writing from another thread.
+    pub(crate) fn writer(&self) -> Wire {
+        let stream = match &self.stream {
+            Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
+            Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().unwrap()),
+        };
+        Wire { stream, input: Vec::new(), earlier: VecDeque::new(), next_id: 1_000_000 }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) {
+        let _ = match &self.stream {
+            Stream::Unix(stream) => stream.shutdown(how),
+            Stream::Tcp(stream) => stream.shutdown(how),
+        };
+    }
+
+    pub(crate) fn read_exactly<const N: usize>(&mut self) -> [u8; N] {
+        while self.input.len() < N {
+            let mut buffer = [0; 4096];
+            let n = self.read_some(&mut buffer).expect("bytes within the limit");
+            assert_ne!(n, 0, "closed after {:x?}", self.input);
+            self.input.extend_from_slice(&buffer[..n]);
+        }
+        let bytes = self.input[..N].try_into().unwrap();
+        self.input.drain(..N);
+        bytes
+    }
+
+    /// The next frame that is no NOP; `None` once the broker has closed the connection or nothing came for `limit`.
+    pub(crate) fn frame_within(&mut self, limit: Duration) -> Option<Frame> {
+        if let Some(frame) = self.earlier.pop_front() {
+            return Some(frame);
+        }
+        self.next_frame(limit)
+    }
+
+    fn next_frame(&mut self, limit: Duration) -> Option<Frame> {
+        let until = Instant::now() + limit;
+        loop {
+            let decoded = decode_delivery(&self.input, &Limits::default()).expect("a sound frame");
+            if let Some((delivery, used)) = decoded {
+                let frame = match delivery {
+                    Delivery::Nop => None,
+                    Delivery::Ack { op_id, code } => Some(Frame::Ack(op_id, code)),
+                    Delivery::Message { sender, payload, realtime } => {
+                        let (kind, sender) = (FrameKind::Message, sender.to_owned());
+                        Some(Frame::Data(kind, sender, String::new(), payload.to_vec(), realtime))
+                    }
+                    Delivery::Broadcast { sender, payload, realtime } => {
+                        let (kind, sender) = (FrameKind::Broadcast, sender.to_owned());
+                        Some(Frame::Data(kind, sender, String::new(), payload.to_vec(), realtime))
+                    }
+                    Delivery::Publish { sender, topic, payload, realtime } => {
+                        let (sender, topic) = (sender.to_owned(), topic.to_owned());
+                        Some(Frame::Data(FrameKind::Publish, sender, topic, payload.to_vec(), realtime))
+                    }
+                };
+                self.input.drain(..used);
+                if frame.is_some() {
+                    return frame;
+                }
+                continue;
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            self.set_limit(left.max(Duration::from_millis(1)));
+            let mut buffer = vec![0; 256 * 1024];
+            match self.read_some(&mut buffer) {
+                Ok(0) => return None,
+                Ok(n) => self.input.extend_from_slice(&buffer[..n]),
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+                    return None;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next frame, which must come.
+    pub(crate) fn frame(&mut self) -> Frame {
+        self.frame_within(PATIENCE).expect("a frame")
+    }
+
+    /// Waits for the broker to close the connection; frames that still come are dropped.
+    pub(crate) fn wait_closed(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        self.set_limit(PATIENCE);
+        let mut buffer = [0; 65536];
+        loop {
+            assert!(Instant::now() < until, "still open");
+            match self.read_some(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+                    panic!("still open")
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Sends a request; returns its op id.
+    pub(crate) fn request(&mut self, op: Op, qos: Qos, target: &str, receiver: &str, payload: &[u8]) -> u32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut out = Vec::new();
+        encode_request(&mut out, id, op, qos, target, receiver, payload).unwrap();
+        self.write(&out);
+        id
+    }
+
+    /// Sends an acknowledged request; returns its code.
+    pub(crate) fn acked(&mut self, op: Op, target: &str, payload: &[u8]) -> u8 {
+        let id = self.request(op, Qos::PROCESSED, target, "", payload);
+        self.expect_ack(id)
+    }
+
+    pub(crate) fn expect_ack(&mut self, id: u32) -> u8 {
+        loop {
+            match self.next_frame(PATIENCE).expect("an acknowledgement") {
+                Frame::Ack(got, code) => {
+                    assert_eq!(got, id, "in the order of the requests");
+                    return code;
+                }
+                other => self.earlier.push_back(other),
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, target: &str, payload: &[u8]) -> u8 {
+        self.acked(Op::Message, target, payload)
+    }
+
+    pub(crate) fn filters(&mut self, op: Op, filters: &[&str]) -> u8 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut out = Vec::new();
+        encode_filters(&mut out, id, op, Qos::PROCESSED, filters.iter().copied()).unwrap();
+        self.write(&out);
+        self.expect_ack(id)
+    }
+
+    pub(crate) fn subscribe(&mut self, filters: &[&str]) {
+        assert_eq!(self.filters(Op::Subscribe, filters), 0x01);
+    }
+
+    pub(crate) fn ping(&mut self) {
+        let mut out = Vec::new();
+        encode_ping(&mut out);
+        self.write(&out);
+    }
+
+    /// Calls a method; returns its result, or the code of the error and its text.
+    pub(crate) fn call(
+        &mut self,
+        target: &str,
+        method: &str,
+        params: &[u8],
+    ) -> Result<Vec<u8>, (i16, String)> {
+        let call_id = self.next_id;
+        let payload = rpc::encode_request(call_id, method, params).unwrap();
+        self.request(Op::Message, Qos::NO, target, "", &payload);
+        loop {
+            let Frame::Data(FrameKind::Message, sender, _, payload, _) = self.frame() else { continue };
+            if sender != target {
+                continue;
+            }
+            match rpc::decode_rpc(&payload).unwrap() {
+                rpc::RpcFrame::Reply { call_id: id, result } if id == call_id => return Ok(result.to_vec()),
+                rpc::RpcFrame::Error { call_id: id, code, data } if id == call_id => {
+                    return Err((code, String::from_utf8_lossy(data).into_owned()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Calls a method of the broker with `{key: value, ...}`; returns its result decoded.
+    pub(crate) fn control(
+        &mut self,
+        method: &str,
+        params: &[(&str, &str)],
+    ) -> Result<rmpv::Value, (i16, String)> {
+        let params = if params.is_empty() {
+            Vec::new()
+        } else {
+            let map = params.iter().map(|(k, v)| (rmpv::Value::from(*k), rmpv::Value::from(*v))).collect();
+            let mut bytes = Vec::new();
+            rmpv::encode::write_value(&mut bytes, &rmpv::Value::Map(map)).unwrap();
+            bytes
+        };
+        let result = self.call(".broker", method, &params)?;
+        Ok(rmpv::decode::read_value(&mut &result[..]).unwrap())
+    }
+}

@@ -1,0 +1,67 @@
+//! What an event becomes on the bus: its topic and its payload (section 8). Never sends.
+
+use elbus_plugin_api::{Event, EventKind};
+use serde::Serialize;
+
+const INFO: &str = ".broker/info";
+const WARN: &str = ".broker/warn";
+/// How [`EventKind::PluginState`] tells of a plugin that has failed.
+const FAILED: &str = "failed";
+
+/// One publication. Its payload has the keys that existing clients know, and no others.
+#[derive(Debug, Serialize)]
+pub(crate) struct Announcement<'a> {
+    #[serde(skip)]
+    topic: &'static str,
+    /// The event.
+    s: &'static str,
+    /// Whom it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    d: Option<&'a str>,
+    /// When, in nanoseconds since 1970.
+    t: u64,
+}
+
+impl<'a> Announcement<'a> {
+    /// What an event becomes, or `None` for one that is not announced.
+    pub(crate) fn of(event: &Event<'a>) -> Option<Self> {
+        let (topic, s, d) = match event.kind {
+            EventKind::ClientRegistered => (INFO, "reg", Some(event.subject)),
+            EventKind::ClientLeft => (INFO, "unreg", Some(event.subject)),
+            EventKind::Shutdown => (WARN, "shutdown", None),
+            EventKind::SlowConsumer => (WARN, "slow", Some(event.subject)),
+            EventKind::PluginState if event.detail.starts_with(FAILED) => {
+                (WARN, "plugin", Some(event.subject))
+            }
+            _ => return None,
+        };
+        Some(Announcement { topic, s, d, t: event.unix_nanos })
+    }
+
+    pub(crate) fn topic(&self) -> &'static str {
+        self.topic
+    }
+
+    /// A msgpack map.
+    pub(crate) fn payload(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+        rmp_serde::to_vec_named(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_section_8() {
+        let event = Event { kind: EventKind::ClientRegistered, subject: "a", detail: "", unix_nanos: 5 };
+        let announcement = Announcement::of(&event).unwrap();
+        assert_eq!(announcement.topic(), ".broker/info");
+        assert_eq!(announcement.payload().unwrap(), b"\x83\xA1s\xA3reg\xA1d\xA1a\xA1t\x05");
+        let event = Event { kind: EventKind::Shutdown, subject: "", detail: "", unix_nanos: u64::MAX };
+        let announcement = Announcement::of(&event).unwrap();
+        assert_eq!(announcement.topic(), ".broker/warn");
+        let expected = b"\x82\xA1s\xA8shutdown\xA1t\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
+        assert_eq!(announcement.payload().unwrap(), expected, "no subject");
+    }
+}

@@ -1,0 +1,74 @@
+//! Events told to the plugin, publications expected from it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use elbus_announce::Announce;
+use elbus_plugin_api::{
+    Event, EventKind, Op, Qos,
+    fake::{FakeHost, Recorded},
+};
+use std::time::Duration;
+
+fn event(kind: EventKind, subject: &'static str, detail: &'static str) -> Event<'static> {
+    Event { kind, subject, detail, unix_nanos: 1_700_000_000_000_000_001 }
+}
+
+/// Topic and payload, the latter as text.
+fn shown(request: &Recorded) -> (String, String) {
+    assert_eq!((request.sender.as_str(), request.op, request.qos), (".broker", Op::Publish, Qos::NO));
+    assert_eq!(request.payloads.len(), 1);
+    let value = rmpv::decode::read_value(&mut &*request.payloads[0]).unwrap();
+    (request.target.clone(), value.to_string())
+}
+
+#[test]
+fn every_announced_event_has_its_topic_and_keys() {
+    const T: &str = "\"t\": 1700000000000000001";
+    let fake = FakeHost::new();
+    let announce = fake.create::<Announce>("announce", "").unwrap();
+    announce.start().unwrap();
+    announce.serve();
+    let table = [
+        (
+            event(EventKind::ClientRegistered, "a.b", ""),
+            Some((".broker/info", r#"{"s": "reg", "d": "a.b", T}"#)),
+        ),
+        (
+            event(EventKind::ClientLeft, "ü b", "eof"),
+            Some((".broker/info", r#"{"s": "unreg", "d": "ü b", T}"#)),
+        ),
+        (event(EventKind::SlowConsumer, "s", "4 s"), Some((".broker/warn", r#"{"s": "slow", "d": "s", T}"#))),
+        (
+            event(EventKind::PluginState, "tcp", "failed"),
+            Some((".broker/warn", r#"{"s": "plugin", "d": "tcp", T}"#)),
+        ),
+        (event(EventKind::PluginState, "tcp", "serving"), None),
+        (event(EventKind::ConnectionRefused, "10.0.0.1:5", "no"), None),
+        (event(EventKind::Shutdown, "", ""), Some((".broker/warn", r#"{"s": "shutdown", T}"#))),
+    ];
+    let mut expected = Vec::new();
+    for (event, publication) in table {
+        fake.tell(&event);
+        expected.extend(publication.map(|(topic, map)| (topic.to_owned(), map.replace('T', T))));
+    }
+    let found: Vec<_> = fake.requests().iter().map(shown).collect();
+    assert_eq!(found, expected);
+    assert!(fake.failures().is_empty());
+}
+
+#[test]
+fn it_is_silent_before_start_and_after_stop() {
+    let fake = FakeHost::new();
+    let announce = fake.create::<Announce>("announce", "").unwrap();
+    fake.tell(&event(EventKind::Shutdown, "", ""));
+    announce.start().unwrap();
+    announce.stop(Duration::ZERO);
+    fake.tell(&event(EventKind::Shutdown, "", ""));
+    assert_eq!(fake.requests(), []);
+    assert!(fake.clients().is_empty(), "it speaks without being registered");
+}
+
+#[test]
+fn it_takes_no_configuration() {
+    let error = FakeHost::new().create::<Announce>("announce", "topic = 'x'").err().unwrap();
+    assert_eq!(error.key, "topic");
+}

@@ -1,0 +1,233 @@
+//! The thread that reads a FIFO and sends what its lines ask for. Never opens or removes the FIFO, never holds
+//! more than one read and one line of it: where receivers do not keep up, writers wait in the kernel.
+
+use elbus_plugin_api::{Client, Code, Payload, Qos, Request};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    command::{self, Command},
+    complaint::Complaints,
+    lines::{Line, Lines},
+    pipe::Pipe,
+    signal::Signal,
+};
+
+/// As much as a pipe holds.
+const READ_BYTES: usize = 64 * 1024;
+/// A receiver that takes nothing is disconnected by its transport much sooner; this is for one that is not.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct Server {
+    thread: thread::ThreadId,
+    /// Nothing is ever sent: it disconnects when the thread ends, however it ends.
+    ended: mpsc::Receiver<Infallible>,
+}
+
+impl Server {
+    /// Starts it under the name of the instance.
+    pub(crate) fn spawn(
+        name: &str,
+        pipe: Arc<Pipe>,
+        signal: Arc<Signal>,
+        speaker: Client,
+        max_line_bytes: usize,
+    ) -> io::Result<Self> {
+        let (alive, ended) = mpsc::channel();
+        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _alive = alive;
+            let now = Instant::now();
+            let mut reader = Reader {
+                pipe,
+                signal,
+                outgoing: Outgoing { speaker, complaints: Complaints::new(now), max_line_bytes },
+            };
+            if let Err(error) = reader.run() {
+                tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
+            }
+        })?;
+        Ok(Server { thread: handle.thread().id(), ended })
+    }
+
+    /// Whether the thread ends within `limit`. Does not wait for itself.
+    pub(crate) fn ended_within(self, limit: Duration) -> bool {
+        thread::current().id() == self.thread
+            || self.ended.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout)
+    }
+}
+
+struct Reader {
+    pipe: Arc<Pipe>,
+    signal: Arc<Signal>,
+    outgoing: Outgoing,
+}
+
+struct Outgoing {
+    speaker: Client,
+    complaints: Complaints,
+    max_line_bytes: usize,
+}
+
+impl Reader {
+    /// Reads until the instance ends.
+    fn run(&mut self) -> Result<(), Errno> {
+        let mut lines = Lines::new(self.outgoing.max_line_bytes);
+        let mut bytes = vec![0; READ_BYTES];
+        // after whatever clears the signal the flag is looked at before the next poll, so that no stop is missed
+        while !self.signal.is_stopping() {
+            let mut fds = [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(&self.signal, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+            self.signal.clear();
+            match self.pipe.read(&mut bytes) {
+                Ok(read) => {
+                    let read = bytes.get(..read).unwrap_or_default();
+                    lines.feed(read, |line| self.outgoing.take(line));
+                    self.finish_batch();
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the batch on its way, and waits where a receiver is over its limit.
+    fn finish_batch(&mut self) {
+        if !self.outgoing.speaker.end_batch() {
+            return;
+        }
+        let (wake, ready) = self.signal.ready();
+        self.outgoing.speaker.when_ready(wake);
+        if !self.signal.wait_for(&ready, LONGEST_WAIT) {
+            tracing::warn!(
+                path = %self.pipe.path().display(),
+                "a receiver is still over its limit after {} s, reading on",
+                LONGEST_WAIT.as_secs()
+            );
+        }
+    }
+}
+
+impl Outgoing {
+    fn take(&mut self, line: Line<'_>) {
+        match line {
+            Line::TooLong(start) => {
+                let limit = self.max_line_bytes;
+                self.complain(start, &format_args!("line exceeds {limit} bytes (max_line_bytes)"));
+            }
+            Line::Whole(line) => match command::parse(line) {
+                Ok(None) => {}
+                Ok(Some(command)) => self.send(&command),
+                Err(wrong) => self.complain(line, &wrong),
+            },
+        }
+    }
+
+    fn send(&mut self, command: &Command<'_>) {
+        let payloads = [Payload::from(&*command.payload)];
+        let result = self.speaker.dispatch(&Request::new(command.op, Qos::NO, command.target, &payloads));
+        if result.code() != Code::Ok
+            && let Some(untold) = self.complaints.may_tell(Instant::now())
+        {
+            let target = command::beginning(command.target);
+            tracing::warn!(?target, op = ?command.op, untold, "line of the fifo not sent: {}", result.code());
+        }
+    }
+
+    fn complain(&mut self, line: &[u8], why: &dyn std::fmt::Display) {
+        if let Some(untold) = self.complaints.may_tell(Instant::now()) {
+            // the cut may go through a character, hence more bytes than are shown
+            let start = String::from_utf8_lossy(line.get(..256).unwrap_or(line));
+            tracing::warn!(line = ?command::beginning(&start), untold, "line of the fifo skipped: {why}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
+    use elbus_plugin_api::{
+        Dispatch,
+        abi::{RawClient, RawClient_TO, WakeObject},
+    };
+    use parking_lot::{Condvar, Mutex};
+    use std::io::Write;
+
+    /// What happened, in order, and the wake that was left with the broker.
+    #[derive(Default)]
+    struct Course {
+        steps: Mutex<(Vec<String>, Option<WakeObject>)>,
+        changed: Condvar,
+    }
+
+    impl Course {
+        fn note(&self, step: String, wake: Option<WakeObject>) {
+            let mut steps = self.steps.lock();
+            steps.0.push(step);
+            steps.1 = wake.or(steps.1.take());
+            self.changed.notify_all();
+        }
+
+        fn wait_for(&self, step: &str) -> Option<WakeObject> {
+            let mut steps = self.steps.lock();
+            let until = Instant::now() + Duration::from_secs(30);
+            while !steps.0.iter().any(|s| s == step) {
+                assert!(!self.changed.wait_until(&mut steps, until).timed_out(), "{step}: {:?}", steps.0);
+            }
+            steps.1.take()
+        }
+    }
+
+    /// Somebody whose receivers are always over their limit.
+    struct Crowded(Arc<Course>);
+
+    impl RawClient for Crowded {
+        fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+            self.0.note(format!("to {}", request.target()), None);
+            Dispatch::new(Code::Ok, 1)
+        }
+        fn end_batch(&mut self) -> bool {
+            true
+        }
+        fn when_ready(&mut self, wake: WakeObject) {
+            self.0.note("waits".to_owned(), Some(wake));
+        }
+        fn leaving(&mut self, _: RStr<'_>) {}
+    }
+
+    #[test]
+    fn it_reads_on_when_receivers_have_drained_and_ends_while_it_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let pipe = Arc::new(Pipe::open(&path, 0o622).unwrap());
+        let signal = Arc::new(Signal::new().unwrap());
+        let course = Arc::new(Course::default());
+        let crowded = Client::from_object(RawClient_TO::from_value(Crowded(course.clone()), TD_Opaque));
+        let server = Server::spawn("test", pipe, signal.clone(), crowded, 100).unwrap();
+        let mut fifo = std::fs::File::options().write(true).open(&path).unwrap();
+        fifo.write_all(b"first x\n").unwrap();
+        let wake = course.wait_for("waits").unwrap();
+        fifo.write_all(b"second x\n").unwrap();
+        course.note("woken".to_owned(), None);
+        wake.wake();
+        course.wait_for("to second");
+        assert_eq!(course.steps.lock().0[..4], ["to first", "waits", "woken", "to second"]);
+        signal.stop();
+        assert!(server.ended_within(Duration::from_secs(30)));
+    }
+}

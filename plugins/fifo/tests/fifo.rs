@@ -1,0 +1,189 @@
+//! Lines written into a real FIFO, requests expected from the plugin.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use elbus_fifo::Fifo;
+use elbus_plugin_api::{
+    Code, Op, Qos,
+    fake::{FakeHost, FakeInstance},
+};
+use parking_lot::Mutex;
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::PathBuf,
+    sync::Once,
+    time::Duration,
+};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// What all tests of this file have logged: the thread of a FIFO logs, not that of its test.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn logged() -> String {
+    String::from_utf8(LOG.lock().clone()).unwrap()
+}
+
+struct Bench {
+    fake: FakeHost,
+    fifo: FakeInstance,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(more: &str) -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init();
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus.fifo");
+        let fake = FakeHost::new();
+        let fifo = fake.create::<Fifo>("lines", &format!("path = '{}'\n{more}", path.display())).unwrap();
+        assert!(!path.exists(), "create touches nothing");
+        fifo.start().unwrap();
+        Bench { fake, fifo, path, _dir: dir }
+    }
+
+    fn writer(&self) -> File {
+        File::options().write(true).open(&self.path).unwrap()
+    }
+
+    /// Waits until so many requests have been dispatched, and shows all.
+    fn requests(&self, count: usize) -> Vec<(Op, String, Vec<u8>)> {
+        assert!(
+            self.fake.wait_until(LONG, |fake| fake.requests().len() >= count),
+            "{:?}",
+            self.fake.requests()
+        );
+        let requests = self.fake.requests();
+        assert_eq!(requests.len(), count, "{requests:?}");
+        requests
+            .into_iter()
+            .map(|mut request| {
+                assert_eq!((request.sender.as_str(), request.qos), (".broker", Qos::NO));
+                assert_eq!(request.payloads.len(), 1);
+                (request.op, request.target, request.payloads.remove(0))
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn every_form_of_line_is_sent() {
+    let bench = Bench::new("");
+    bench.fifo.serve();
+    let meta = fs::metadata(&bench.path).unwrap();
+    assert!(meta.file_type().is_fifo());
+    assert_eq!(meta.permissions().mode() & 0o777, 0o622);
+    assert_eq!(bench.fifo.status().addresses, [format!("fifo:{}", bench.path.display())]);
+    bench.writer().write_all(b"a.b hello to you\nskipped\n\nx.* all\r\n=t/1 pub = x\n").unwrap();
+    // another writer, after the first has gone
+    bench.writer().write_all(b"svc .note it\nsvc :go n=5\n").unwrap();
+    let expected: [(Op, &str, &[u8]); 5] = [
+        (Op::Message, "a.b", b"hello to you"),
+        (Op::Broadcast, "x.*", b"all"),
+        (Op::Publish, "t/1", b"pub = x"),
+        (Op::Message, "svc", b"\0note it"),
+        (Op::Message, "svc", b"\x01\0\0\0\0go\0\x81\xA1n\x05"),
+    ];
+    let expected = expected.map(|(op, target, payload)| (op, target.to_owned(), payload.to_vec()));
+    assert_eq!(bench.requests(5), expected);
+    bench.fifo.stop(LONG);
+    assert!(!bench.path.exists());
+    assert!(bench.fifo.status().addresses.is_empty());
+}
+
+#[test]
+fn nothing_is_read_before_serve() {
+    let bench = Bench::new("mode = '0600'");
+    let mut writer = bench.writer();
+    writer.write_all(b"early bird\n").unwrap();
+    assert_eq!(bench.fake.requests(), []);
+    bench.fifo.serve();
+    assert_eq!(bench.requests(1), [(Op::Message, "early".to_owned(), b"bird".to_vec())]);
+}
+
+#[test]
+fn wrong_lines_are_logged_and_skipped() {
+    let bench = Bench::new("max_line_bytes = 30");
+    bench.fifo.serve();
+    let mut writer = bench.writer();
+    writer.write_all(b"wrong-without-space\nwrong-long ").unwrap();
+    writer.write_all(&[b'x'; 40_000]).unwrap();
+    writer.write_all(b"\nwrong-method :m x\nwrong-bytes \xFF\ngood one\n").unwrap();
+    assert_eq!(bench.requests(1), [(Op::Message, "good".to_owned(), b"one".to_vec())]);
+    let log = logged();
+    for (line, why) in [
+        ("wrong-without-space", "no space and text after the target"),
+        ("wrong-long ", "line exceeds 30 bytes (max_line_bytes)"),
+        ("wrong-method :m x", "parameter \"x\" without ="),
+        ("wrong-bytes ", "not UTF-8"),
+    ] {
+        let told = log.lines().find(|l| l.contains(line)).unwrap_or_else(|| panic!("{line}: {log}"));
+        assert!(told.contains(why) && told.contains("WARN"), "{told}");
+    }
+}
+
+#[test]
+fn a_target_that_is_not_registered_is_logged() {
+    let bench = Bench::new("");
+    bench.fake.answer_with(Some(Code::NotRegistered));
+    bench.fifo.serve();
+    bench.writer().write_all(b"nobody-there hello\nnobody-else hello\n").unwrap();
+    bench.requests(2);
+    // logged before the second was dispatched
+    let log = logged();
+    let told = log.lines().find(|line| line.contains("nobody-there")).unwrap();
+    assert!(told.contains("not registered") && told.contains("WARN"), "{told}");
+}
+
+#[test]
+fn a_flood_arrives_whole_and_in_order() {
+    let bench = Bench::new("");
+    bench.fifo.serve();
+    let mut writer = bench.writer();
+    let text: String = (0..20_000).map(|n| format!("to {n}\n")).collect();
+    writer.write_all(text.as_bytes()).unwrap();
+    let requests = bench.requests(20_000);
+    for (n, (_, _, payload)) in requests.iter().enumerate() {
+        assert_eq!(payload, n.to_string().as_bytes());
+    }
+}
+
+#[test]
+fn a_path_in_use_is_refused_and_left_alone() {
+    let bench = Bench::new("");
+    let other = bench.fake.create::<Fifo>("other", &format!("path = '{}'", bench.path.display())).unwrap();
+    let error = other.start().unwrap_err();
+    assert_eq!(error.key, "path");
+    assert_eq!(error.message, format!("another process reads {}", bench.path.display()));
+    other.stop(LONG);
+    drop(other);
+    assert!(bench.path.exists());
+    drop(bench.fifo); // never served nor stopped
+    assert!(!bench.path.exists());
+}
+
+#[test]
+fn wrong_settings_name_their_key() {
+    let fake = FakeHost::new();
+    let error = fake.create::<Fifo>("lines", "path = '/x'\nmode = 'rw'").err().unwrap();
+    assert_eq!(error.to_string(), "mode: \"rw\" is no file mode; octal up to \"0777\", such as \"0622\"");
+    let error = fake.create::<Fifo>("lines", "path = '/x'\npaht = 'rw'").err().unwrap();
+    assert_eq!(error.key, "paht");
+}

@@ -1,0 +1,200 @@
+//! One in-process client: its sink towards the broker, its endpoint towards its user. Never decides how long it may
+//! live; the office does.
+//!
+//! Lock order: `client`, then either `inbox` (of any peer) or `pace`, which are leaves. A client that sends to
+//! itself holds its `client` and takes its own `inbox`. Wakes are called under none of them, see [`owed`].
+
+use abi_stable::std_types::RVec;
+use elbus_plugin_api::{
+    Client, Code, Delivery, Dispatch, Op, Queued, Request, Run, Sink, Wake,
+    local::{LocalEndpoint, RawReceived},
+};
+use parking_lot::Mutex;
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use crate::{
+    inbox::{self, Inbox, Look, Then},
+    office::Office,
+    owed,
+    pace::Pace,
+    settings::Limits,
+};
+
+pub(crate) struct Peer {
+    name: String,
+    limits: Limits,
+    office: Arc<Office>,
+    /// Empty before it is registered, and once it has left. The broker holds the sink, and with it the peer, for as
+    /// long as there is one.
+    client: Mutex<Option<Client>>,
+    inbox: Mutex<Inbox>,
+    pace: Mutex<Pace>,
+}
+
+impl Peer {
+    pub(crate) fn new(name: &str, limits: Limits, office: Arc<Office>) -> Arc<Self> {
+        Arc::new(Peer {
+            name: name.to_owned(),
+            limits,
+            office,
+            client: Mutex::default(),
+            inbox: Mutex::default(),
+            pace: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It is registered.
+    pub(crate) fn arrive(&self, client: Client) {
+        *self.client.lock() = Some(client);
+        if self.inbox.lock().is_closed() {
+            self.leave("closed while it registered");
+        }
+    }
+
+    /// Takes no more, and nobody waits any more; its registration ends with [`leave`](Peer::leave). `false` where
+    /// it was closed before. May be called from within a dispatch of this very client.
+    fn shut(&self) -> bool {
+        let (was_open, wakes) = self.inbox.lock().close();
+        let senders = self.pace.lock().close();
+        owed::wake(wakes.into_iter().chain(senders));
+        was_open
+    }
+
+    /// Ends the registration. Not to be called from within a dispatch.
+    pub(crate) fn leave(&self, why: &str) {
+        self.shut();
+        let client = self.client.lock().take();
+        // outside the lock, since dropping it enters the broker
+        if let Some(mut client) = client {
+            client.leaving(why);
+        }
+    }
+
+    /// How it does, for the watch.
+    pub(crate) fn look(&self, now: Instant) -> Look {
+        self.inbox.lock().look(&self.limits, now)
+    }
+}
+
+/// The broker's side.
+pub(crate) struct Incoming(pub(crate) Arc<Peer>);
+
+impl Sink for Incoming {
+    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+        let peer = &self.0;
+        // copied before the lock is taken: senders do not wait for each other's copies
+        let kept = RawReceived::keep(run);
+        let taken = peer.inbox.lock().take(run, kept, &peer.limits, Instant::now);
+        match taken.then {
+            Then::Nothing => {}
+            Then::Watch => peer.office.look_after(peer),
+            // the watch wakes who waits: the broker is in the midst of routing here
+            Then::Disconnect { bytes } => peer.office.slow(peer, bytes),
+            Then::Tell { refused, bytes } => tracing::warn!(
+                client = peer.name,
+                refused,
+                bytes,
+                "messages refused: the queue would exceed {} (queue_bytes)",
+                peer.limits.queue_bytes
+            ),
+        }
+        taken.delivery
+    }
+
+    fn flush(&self) {
+        let wakes = self.0.inbox.lock().flush();
+        owed::wake(wakes);
+    }
+
+    fn when_drained(&self, wake: Wake) {
+        let at_once = self.0.inbox.lock().when_drained(wake);
+        owed::wake(at_once);
+    }
+
+    fn close(&self, reason: &str) {
+        if self.0.shut() {
+            self.0.office.dismiss(&self.0, reason);
+        }
+    }
+
+    fn queued(&self) -> Queued {
+        self.0.inbox.lock().queued()
+    }
+}
+
+/// The user's side.
+pub(crate) struct Outgoing(pub(crate) Arc<Peer>);
+
+impl LocalEndpoint for Outgoing {
+    fn dispatch(&self, request: &Request<'_>) -> Dispatch {
+        let result = owed::holding(|| self.0.dispatch(request));
+        if result.is_gone() && self.0.shut() {
+            self.0.office.dismiss(&self.0, "no longer registered");
+        }
+        result
+    }
+
+    fn when_ready(&self, wake: Wake) {
+        let at_once = self.0.pace.lock().wait(wake);
+        owed::wake(at_once);
+    }
+
+    fn receive(&self, into: &mut RVec<RawReceived>) -> bool {
+        let (open, wakes) = self.0.inbox.lock().give(into, &self.0.limits, Instant::now);
+        owed::wake(wakes);
+        open
+    }
+
+    fn when_readable(&self, wake: Wake) {
+        let at_once = self.0.inbox.lock().when_readable(wake);
+        owed::wake(at_once);
+    }
+
+    fn close(&self) {
+        self.0.leave("closed");
+        self.0.office.forget(&self.0);
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Peer {
+    fn dispatch(self: &Arc<Self>, request: &Request<'_>) -> Dispatch {
+        let mut client = self.client.lock();
+        let Some(client) = client.as_mut() else { return Dispatch::gone() };
+        let for_others = !request.op().is_some_and(Op::is_topic_op);
+        if for_others && !self.pace.lock().may_send(self.limits.queue_bytes) {
+            return Dispatch::new(Code::NotDelivered, 0).congested(true);
+        }
+        let result = client.dispatch(request);
+        let congested = client.end_batch();
+        if congested {
+            let payloads = request.payloads();
+            let cost = inbox::cost(payloads.len(), payloads.iter().map(|p| p.len()).sum());
+            if self.pace.lock().slow_down(cost) {
+                let peer = Arc::downgrade(self);
+                client.when_ready(Wake::new(move || go_on(&peer)));
+            }
+        }
+        result.congested(congested)
+    }
+}
+
+/// The receivers of a peer have drained.
+fn go_on(peer: &Weak<Peer>) {
+    if let Some(peer) = peer.upgrade() {
+        let wakes = peer.pace.lock().go_on();
+        owed::wake(wakes);
+    }
+}

@@ -1,0 +1,287 @@
+//! A bus for tests: routes by exact name, `*` and topic between the clients of one plugin, with the broker's rules
+//! of batches and back-pressure. Knows no masks, no filters beyond equality, no permissions.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RArc, ROption, RResult, RStr, RString, RVec},
+};
+use elbus_inproc::Inproc;
+use elbus_plugin_api::{
+    CallError, Code, Config, Delivery, Dispatch, Encoding, Event, EventKind, FrameKind, Host, Op, Plugin,
+    Request, Run, Wake, abi::*,
+};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Default)]
+pub(crate) struct Bus(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    members: BTreeMap<String, Arc<Member>>,
+    left: Vec<(String, String)>,
+    events: Vec<(EventKind, String, String)>,
+    connector: Option<ConnectorObject>,
+    /// Flushes that the plugin's sinks were given.
+    flushes: usize,
+}
+
+struct Member {
+    sink: SinkObject,
+    topics: Mutex<BTreeSet<String>>,
+}
+
+impl Bus {
+    /// A bus and the started plugin on it.
+    pub(crate) fn with_plugin(config: &str) -> (Bus, Inproc, Host) {
+        let bus = Bus::default();
+        let host = Host::from_object(RawHost_TO::from_ptr(RArc::new(bus.clone()), TD_Opaque), "local");
+        let plugin = Inproc::create(host.clone(), &Config::parse(config).unwrap()).unwrap();
+        plugin.start().unwrap();
+        plugin.serve();
+        (bus, plugin, host)
+    }
+
+    pub(crate) fn clients(&self) -> Vec<String> {
+        self.0.state.lock().members.keys().cloned().collect()
+    }
+
+    pub(crate) fn events(&self) -> Vec<(EventKind, String, String)> {
+        self.0.state.lock().events.clone()
+    }
+
+    pub(crate) fn flushes(&self) -> usize {
+        self.0.state.lock().flushes
+    }
+
+    /// Closes a client as a kick does.
+    pub(crate) fn kick(&self, name: &str, reason: &str) {
+        let member = self.0.state.lock().members.get(name).cloned().unwrap();
+        member.sink.close(RStr::from_str(reason));
+    }
+
+    pub(crate) fn waiting(&self, name: &str) -> u64 {
+        let member = self.0.state.lock().members.get(name).cloned().unwrap();
+        member.sink.queued().bytes
+    }
+
+    /// Waits until a client has left, and says why it did.
+    pub(crate) fn wait_until_left(&self, name: &str) -> String {
+        let until = Instant::now() + LONG;
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some((_, why)) = state.left.iter().find(|(left, _)| left == name) {
+                return why.clone();
+            }
+            assert!(!self.0.changed.wait_until(&mut state, until).timed_out(), "{name} stays");
+        }
+    }
+
+    fn recipients(&self, op: Op, target: &str) -> Vec<Arc<Member>> {
+        let state = self.0.state.lock();
+        let members = state.members.iter().filter(|(name, member)| match op {
+            Op::Message => *name == target,
+            Op::Broadcast => target == "*",
+            _ => member.topics.lock().contains(target),
+        });
+        members.map(|(_, member)| member.clone()).collect()
+    }
+}
+
+struct Sender {
+    bus: Bus,
+    name: String,
+    /// `None` for a speaker.
+    member: Option<Arc<Member>>,
+    dirty: Vec<Arc<Member>>,
+    full: Vec<Arc<Member>>,
+    why: String,
+}
+
+impl RawClient for Sender {
+    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        let op = request.op().unwrap();
+        let member = self.member.as_ref().unwrap();
+        match op {
+            Op::Subscribe => return Dispatch::new(insert(member, request.target()), 0),
+            Op::Unsubscribe => {
+                member.topics.lock().remove(request.target());
+                return Dispatch::new(Code::Ok, 0);
+            }
+            _ => {}
+        }
+        let kind = match op {
+            Op::Message => FrameKind::Message,
+            Op::Broadcast => FrameKind::Broadcast,
+            _ => FrameKind::Publish,
+        };
+        let topic = if kind == FrameKind::Publish { request.target() } else { "" };
+        let mut reached = 0;
+        let mut code = if op == Op::Message { Code::NotRegistered } else { Code::Ok };
+        for member in self.bus.recipients(op, request.target()) {
+            let mut encoding = Encoding::new();
+            let (payloads, shared) = (request.payloads(), request.shared());
+            let mut run = Run::new(kind, request.qos(), &self.name, topic, payloads, shared, &mut encoding);
+            let delivery = Delivery::from_bits(member.sink.deliver(&mut run));
+            if delivery.is_taken() {
+                reached += 1;
+                code = Code::Ok;
+            } else if delivery.has(Delivery::REFUSED) {
+                code = Code::NotDelivered;
+            }
+            if delivery.has(Delivery::FULL) {
+                self.full.push(member.clone());
+            }
+            if delivery.has(Delivery::DIRTY) {
+                self.dirty.push(member);
+            }
+        }
+        Dispatch::new(code, reached)
+    }
+
+    fn end_batch(&mut self) -> bool {
+        for member in self.dirty.drain(..) {
+            member.sink.flush();
+            self.bus.0.state.lock().flushes += 1;
+        }
+        !self.full.is_empty()
+    }
+
+    fn when_ready(&mut self, wake: WakeObject) {
+        let full = std::mem::take(&mut self.full);
+        let left = Arc::new(AtomicUsize::new(full.len()));
+        for member in full {
+            let (left, wake) = (left.clone(), wake.clone());
+            let counted = Wake::new(move || {
+                if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    wake.wake();
+                }
+            });
+            member.sink.when_drained(counted.into_object());
+        }
+    }
+
+    fn leaving(&mut self, why: RStr<'_>) {
+        self.why = why.as_str().to_owned();
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if self.member.is_some() {
+            let gone = {
+                let mut state = self.bus.0.state.lock();
+                state.left.push((self.name.clone(), self.why.clone()));
+                state.members.remove(&self.name)
+            };
+            self.bus.0.changed.notify_all();
+            drop(gone); // outside the lock: it runs code of the plugin
+        }
+    }
+}
+
+fn insert(member: &Member, topic: &str) -> Code {
+    member.topics.lock().insert(topic.to_owned());
+    Code::Ok
+}
+
+impl RawHost for Bus {
+    fn register(
+        &self,
+        name: RStr<'_>,
+        info: &RawClientInfo<'_>,
+        sink: SinkObject,
+    ) -> RResult<ClientObject, u8> {
+        assert_eq!((info.kind.as_str(), info.flags), ("internal", 0));
+        let name = name.as_str().to_owned();
+        let member = Arc::new(Member { sink, topics: Mutex::default() });
+        let mut state = self.0.state.lock();
+        if state.members.contains_key(&name) {
+            drop(state);
+            return RResult::RErr(Code::Busy as u8);
+        }
+        state.members.insert(name.clone(), member.clone());
+        drop(state);
+        let (bus, why) = (self.clone(), String::new());
+        let sender = Sender { bus, name, member: Some(member), dirty: vec![], full: vec![], why };
+        RResult::ROk(RawClient_TO::from_value(sender, TD_Opaque))
+    }
+
+    fn report(&self, event: &RawEvent<'_>) {
+        let event = Event::from_raw(event).unwrap();
+        let event = (event.kind, event.subject.to_owned(), event.detail.to_owned());
+        self.0.state.lock().events.push(event);
+    }
+
+    fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString> {
+        self.0.state.lock().connector = Some(connector);
+        RResult::ROk(())
+    }
+
+    fn connector(&self) -> ROption<ConnectorObject> {
+        self.0.state.lock().connector.clone().into()
+    }
+
+    fn speaker(&self) -> ClientObject {
+        unreachable!("the plugin speaks for nobody")
+    }
+    fn call(&self, _: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
+        RResult::RErr(CallError::new(0, "").into_raw())
+    }
+    fn method_flags(&self, _: RStr<'_>) -> u32 {
+        0
+    }
+    fn add_method(&self, _: &RawMethod<'_>, _: HandlerObject) -> RResult<(), RString> {
+        RResult::ROk(())
+    }
+    fn listen(&self, _: ListenerObject) {}
+    fn broker_name(&self) -> RString {
+        "bus".into()
+    }
+    fn max_log_level(&self) -> u8 {
+        0
+    }
+    fn log_enabled(&self, _: u8, _: RStr<'_>) -> bool {
+        false
+    }
+    fn log(&self, _: u8, _: RStr<'_>, _: RStr<'_>, _: RStr<'_>) {}
+    fn failed(&self, why: RStr<'_>) {
+        panic!("{why}");
+    }
+}
+
+/// Runs a future on this thread, for a minute at most.
+pub(crate) fn run<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    let until = Instant::now() + LONG;
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        let left = until.checked_duration_since(Instant::now()).expect("ends within a minute");
+        std::thread::park_timeout(left);
+    }
+}

@@ -1,0 +1,346 @@
+//! In-process clients on a bus: what they send and receive, how they leave.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bus;
+
+use bus::{Bus, LONG, run};
+use elbus_plugin_api::{Code, FrameKind, Plugin, Qos, local::LocalClient};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+fn text(client: &LocalClient) -> String {
+    let message = client.receive_timeout(LONG).unwrap();
+    String::from_utf8(message.payload.to_vec()).unwrap()
+}
+
+#[test]
+fn messages_broadcasts_and_publications_arrive() {
+    let (_bus, plugin, host) = Bus::with_plugin("");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    assert_eq!(host.connect("a").err(), Some(Code::Busy));
+    assert_eq!(plugin.status().detail, "2 clients");
+    b.subscribe("t/1").unwrap();
+    run(async {
+        a.send("b", "one", Qos::NO).await.unwrap();
+        a.send("b", "two", Qos::REALTIME).await.unwrap();
+        a.broadcast("*", "all", Qos::PROCESSED).await.unwrap();
+        a.publish("t/1", "topical", Qos::NO).await.unwrap();
+        a.publish("t/2", "unheard", Qos::NO).await.unwrap();
+        assert_eq!(a.send("c", "x", Qos::NO).await, Err(Code::NotRegistered));
+        assert_eq!(a.send("a\0b", "x", Qos::NO).await, Err(Code::BadData));
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            let m = b.receive().await.unwrap();
+            assert_eq!(&*m.sender, "a");
+            found.push((
+                m.kind,
+                m.realtime,
+                m.topic.to_string(),
+                String::from_utf8(m.payload.into()).unwrap(),
+            ));
+        }
+        let expected = [
+            (FrameKind::Message, false, "", "one"),
+            (FrameKind::Message, true, "", "two"),
+            (FrameKind::Broadcast, false, "", "all"),
+            (FrameKind::Publish, false, "t/1", "topical"),
+        ];
+        let expected = expected.map(|(k, r, t, p)| (k, r, t.to_owned(), p.to_owned()));
+        assert_eq!(found, expected);
+        assert!(b.try_receive().is_none());
+        assert_eq!(&*a.receive().await.unwrap().payload, b"all", "the sender is one of all");
+    });
+}
+
+#[test]
+fn large_payloads_are_not_copied() {
+    let (_bus, _plugin, host) = Bus::with_plugin("");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    let payload = bytes(100_000);
+    let address = payload.as_ptr().addr();
+    run(a.send("b", payload, Qos::NO)).unwrap();
+    let received = b.receive_timeout(LONG).unwrap().payload;
+    assert_eq!(received.as_ptr().addr(), address);
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    vec![7; len]
+}
+
+#[test]
+fn leaving_frees_the_name_and_lets_what_was_received_be_read() {
+    let (bus, plugin, host) = Bus::with_plugin("");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    run(a.send("b", "last", Qos::NO)).unwrap();
+    bus.kick("b", "kicked by somebody");
+    assert_eq!(bus.wait_until_left("b"), "kicked by somebody");
+    assert_eq!(run(a.send("b", "x", Qos::NO)), Err(Code::NotRegistered));
+    assert_eq!(run(b.send("a", "x", Qos::NO)), Err(Code::NotRegistered), "it is gone");
+    assert_eq!(text(&b), "last");
+    assert!(run(b.receive()).is_none() && b.receive_timeout(LONG).is_none());
+    drop(a);
+    assert_eq!(bus.wait_until_left("a"), "closed");
+    let again = host.connect("a").unwrap();
+    plugin.stop(LONG);
+    assert!(bus.clients().is_empty());
+    assert!(run(again.receive()).is_none());
+    assert_eq!(host.connect("c").err(), Some(Code::NotSupported));
+}
+
+#[test]
+fn a_waiting_reader_ends_with_the_close() {
+    let (bus, _plugin, host) = Bus::with_plugin("");
+    let a = host.connect("a").unwrap();
+    std::thread::scope(|scope| {
+        let (ready, started) = std::sync::mpsc::channel();
+        let a = &a;
+        let reader = scope.spawn(move || {
+            let mut receive = std::pin::pin!(a.receive());
+            assert!(poll_once(receive.as_mut()).is_pending());
+            ready.send(()).unwrap();
+            run(receive)
+        });
+        started.recv_timeout(LONG).unwrap();
+        bus.kick("a", "enough");
+        assert!(reader.join().unwrap().is_none());
+    });
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn senders_wait_for_a_full_queue_and_lose_nothing() {
+    let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 20_000\nstall_seconds = 60.0");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    const COUNT: usize = 2_000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            run(async {
+                for n in 0..COUNT {
+                    a.send("b", format!("{n:01000}"), Qos::NO).await.unwrap();
+                    assert!(bus.waiting("b") < 40_000, "the sender waits");
+                }
+            });
+        });
+        for n in 0..COUNT {
+            assert_eq!(text(&b), format!("{n:01000}"));
+        }
+    });
+    assert!(b.try_receive().is_none());
+    assert_eq!(bus.events(), []);
+}
+
+#[test]
+fn whoever_takes_nothing_is_closed_and_its_senders_go_on() {
+    let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 0.05");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    run(async {
+        let mut sent = 0;
+        while a.send("b", bytes(3_000), Qos::NO).await.is_ok() {
+            sent += 1;
+        }
+        assert_eq!(sent, 4, "the last of them waited for the close");
+        let why = bus.wait_until_left("b");
+        assert!(why.starts_with("took nothing for 0.05 s (stall_seconds) while 12"), "{why}");
+        assert!(why.ends_with("over 10000 (queue_bytes)"), "{why}");
+        let events = bus.events();
+        assert!(matches!(&events[..], [(elbus_plugin_api::EventKind::SlowConsumer, name, _)] if name == "b"));
+        for _ in 0..4 {
+            assert_eq!(b.receive().await.unwrap().payload.len(), 3_000);
+        }
+        assert!(b.receive().await.is_none());
+    });
+}
+
+#[test]
+fn a_client_that_sends_to_itself_without_reading_is_closed() {
+    let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 0.05");
+    let a = host.connect("a").unwrap();
+    run(async { while a.send("a", bytes(3_000), Qos::NO).await.is_ok() {} });
+    assert!(bus.wait_until_left("a").starts_with("took nothing"));
+}
+
+#[test]
+fn disconnect_and_drop_newest() {
+    let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\noverflow = 'disconnect'");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    let mut receive = std::pin::pin!(b.receive());
+    while run(a.send("b", bytes(3_000), Qos::NO)).is_ok() {}
+    let why = bus.wait_until_left("b");
+    assert!(why.ends_with("bytes waited, the next exceed 10000 (queue_bytes)"), "{why}");
+    assert_eq!(run(receive.as_mut()).unwrap().payload.len(), 3_000);
+
+    let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\noverflow = 'drop_newest'");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    let results: Vec<_> = (0..5).map(|_| run(a.send("b", bytes(3_000), Qos::NO))).collect();
+    assert_eq!(results, [Ok(()), Ok(()), Ok(()), Err(Code::NotDelivered), Err(Code::NotDelivered)]);
+    let realtime: Vec<_> = (0..5).map(|_| run(a.send("b", bytes(3_000), Qos::REALTIME)).is_ok()).collect();
+    assert_eq!(realtime, [true, true, true, false, false], "up to twice the limit");
+    let mut received = 0;
+    while b.try_receive().is_some() {
+        received += 1;
+    }
+    assert_eq!(received, 6);
+    assert_eq!(bus.events(), []);
+}
+
+#[test]
+fn who_does_not_wait_when_told_to_is_refused() {
+    let (_bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 60.0");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    let mut sent = 0;
+    while sent < 100 {
+        let mut send = std::pin::pin!(a.send("b", bytes(1_000), Qos::NO));
+        // given up as soon as it should wait, again and again
+        if let Poll::Ready(result) = poll_once(send.as_mut()) {
+            result.unwrap();
+        }
+        sent += 1;
+    }
+    a.subscribe("t").unwrap(); // topics are not held
+    let mut received = 0;
+    while b.try_receive().is_some() {
+        received += 1;
+    }
+    assert!((15..25).contains(&received), "{received} kilobytes: the limit twice");
+    run(a.send("b", "x", Qos::NO)).unwrap();
+}
+
+#[test]
+fn a_batch_wakes_once_and_nobody_waiting_needs_no_flush() {
+    let (bus, _plugin, host) = Bus::with_plugin("");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    run(a.send("b", "1", Qos::NO)).unwrap();
+    assert_eq!(bus.flushes(), 0);
+    assert_eq!(text(&b), "1");
+    let mut receive = std::pin::pin!(b.receive());
+    assert!(poll_once(receive.as_mut()).is_pending());
+    run(a.send("b", "2", Qos::NO)).unwrap();
+    run(a.send("b", "3", Qos::NO)).unwrap();
+    assert_eq!(bus.flushes(), 1);
+}
+
+/// A waker that runs its task at once, on whatever thread: not what a waker should do, but easily written.
+struct Inline {
+    client: Arc<LocalClient>,
+    peer: &'static str,
+    left: parking_lot::Mutex<usize>,
+}
+
+impl Inline {
+    /// Answers everything that is there, then waits by a wake that does the same.
+    fn poll(self: &Arc<Self>) {
+        while let Some(message) = self.client.try_receive() {
+            {
+                let mut left = self.left.lock();
+                if *left == 0 {
+                    continue;
+                }
+                *left -= 1;
+            }
+            let mut send = std::pin::pin!(self.client.send(self.peer, message.payload, Qos::NO));
+            assert!(poll_once(send.as_mut()).is_ready());
+        }
+        let this = self.clone();
+        let mut receive = Box::pin(async move { this.client.receive().await });
+        let waker = Arc::new(AtOnce(self.clone())).into();
+        // registers the waker; a message that came meanwhile is answered by nobody, so it counts as the end
+        let _ = receive.as_mut().poll(&mut Context::from_waker(&waker));
+    }
+}
+
+struct AtOnce(Arc<Inline>);
+
+impl std::task::Wake for AtOnce {
+    fn wake(self: Arc<Self>) {
+        self.0.poll();
+    }
+}
+
+#[test]
+fn wakers_that_run_their_task_at_once_neither_deadlock_nor_nest() {
+    let (_bus, _plugin, host) = Bus::with_plugin("");
+    const ROUNDS: usize = 20_000;
+    let player = |name: &'static str, peer| {
+        let client = Arc::new(host.connect(name).unwrap());
+        Arc::new(Inline { client, peer, left: parking_lot::Mutex::new(ROUNDS) })
+    };
+    let (ping, pong) = (player("ping", "pong"), player("pong", "ping"));
+    ping.poll();
+    pong.poll();
+    let (done, end) = std::sync::mpsc::channel();
+    let server = host.connect("server").unwrap();
+    std::thread::Builder::new()
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            run(server.send("ping", "ball", Qos::NO)).unwrap();
+            done.send(()).unwrap();
+        })
+        .unwrap();
+    end.recv_timeout(LONG).unwrap();
+    assert_eq!((*ping.left.lock(), *pong.left.lock()), (0, 0));
+}
+
+#[test]
+fn many_threads_lose_nothing_and_keep_the_order() {
+    const THREADS: usize = 4;
+    const COUNT: usize = 3_000;
+    let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 5_000\nstall_seconds = 60.0");
+    let clients: Vec<LocalClient> = (0..THREADS).map(|n| host.connect(&n.to_string()).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for (n, client) in clients.iter().enumerate() {
+            // each sends to all, itself included, and each receives from all
+            scope.spawn(move || {
+                run(async {
+                    for count in 0..COUNT {
+                        let target = ((n + count) % THREADS).to_string();
+                        client.send(&target, count.to_string(), Qos::NO).await.unwrap();
+                    }
+                });
+            });
+            scope.spawn(move || {
+                let mut last = [None; THREADS];
+                for _ in 0..COUNT {
+                    let message = client.receive_timeout(LONG).unwrap();
+                    let sender: usize = message.sender.parse().unwrap();
+                    let count: usize = std::str::from_utf8(&message.payload).unwrap().parse().unwrap();
+                    assert!(last[sender].replace(count).is_none_or(|before| before < count));
+                }
+            });
+        }
+    });
+    assert_eq!(bus.events(), []);
+    for client in &clients {
+        assert!(client.try_receive().is_none());
+    }
+}
+
+#[test]
+fn clients_come_and_go_on_many_threads() {
+    let (bus, plugin, host) = Bus::with_plugin("");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let host = host.clone();
+            let bus = bus.clone();
+            scope.spawn(move || {
+                for n in 0..200 {
+                    let name = format!("{thread}.{n}");
+                    let client = host.connect(&name).unwrap();
+                    run(client.broadcast("*", "hello", Qos::NO)).unwrap();
+                    if n % 3 == 0 {
+                        bus.kick(&name, "out");
+                    }
+                    assert_eq!(text(&client), "hello", "its own");
+                }
+            });
+        }
+    });
+    assert!(bus.clients().is_empty());
+    assert_eq!(plugin.status().detail, "0 clients");
+    plugin.stop(LONG);
+}

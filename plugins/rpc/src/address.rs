@@ -1,0 +1,87 @@
+//! The sink of `.broker`: what the broker delivers goes to the desk. It queues nothing, so it is never full.
+
+use elbus_plugin_api::{Delivery, FrameKind, Queued, Run, Sink, Wake};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::desk::Desk;
+
+pub(crate) struct Address {
+    desk: Arc<Desk>,
+    closed: AtomicBool,
+}
+
+impl Address {
+    pub(crate) fn new(desk: Arc<Desk>) -> Self {
+        Address { desk, closed: AtomicBool::new(false) }
+    }
+}
+
+impl Sink for Address {
+    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+        if self.closed.load(Ordering::Relaxed) {
+            return Delivery::CLOSED;
+        }
+        // broadcasts and publications are no calls
+        if run.kind() == FrameKind::Message && self.desk.serve(run) {
+            return Delivery::DIRTY;
+        }
+        Delivery::TAKEN
+    }
+
+    fn flush(&self) {
+        self.desk.flush();
+    }
+
+    fn when_drained(&self, wake: Wake) {
+        wake.wake();
+    }
+
+    /// The client itself goes when the instance stops: it may be in use further up this thread's stack.
+    fn close(&self, _: &str) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn queued(&self) -> Queued {
+        self.desk.waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elbus_plugin_api::{Encoding, Payload, Qos, fake::FakeHost};
+
+    fn deliver(address: &Address, kind: FrameKind, qos: Qos, payload: &[u8]) -> Delivery {
+        let payloads = [Payload::from(payload)];
+        let mut encoding = Encoding::new();
+        address.deliver(&mut Run::new(kind, qos, "a", "", &payloads, None, &mut encoding))
+    }
+
+    #[test]
+    fn replies_are_as_real_time_as_requests() {
+        let fake = FakeHost::new();
+        let host = fake.host("rpc");
+        let desk = Arc::new(Desk::new(host.clone()));
+        desk.open(host.speaker());
+        let address = Address::new(desk);
+        for qos in [Qos::NO, Qos::PROCESSED, Qos::REALTIME, Qos::REALTIME_PROCESSED] {
+            let delivery = deliver(&address, FrameKind::Message, qos, b"\x01\x01\0\0\0x\0");
+            assert_eq!(delivery, Delivery::DIRTY);
+            address.flush();
+        }
+        let replied: Vec<_> = fake.requests().iter().map(|request| request.qos).collect();
+        assert_eq!(replied, [Qos::NO, Qos::NO, Qos::REALTIME, Qos::REALTIME]);
+    }
+
+    #[test]
+    fn a_closed_address_says_so() {
+        let fake = FakeHost::new();
+        let address = Address::new(Arc::new(Desk::new(fake.host("rpc"))));
+        assert_eq!(deliver(&address, FrameKind::Broadcast, Qos::NO, b""), Delivery::TAKEN);
+        address.close("kicked");
+        assert_eq!(deliver(&address, FrameKind::Message, Qos::NO, b""), Delivery::CLOSED);
+    }
+}

@@ -1,0 +1,144 @@
+//! Where calls are answered: which method, on which thread, with which reply. Never decides what a method does,
+//! never blocks the thread that delivers.
+
+use elbus_plugin_api::{
+    Call, CallError, Client, Code, Host, Qos, Queued, Run, SHARE_FROM_BYTES, SharedBytes,
+};
+use elbus_protocol::rpc::{self, RpcFrame};
+
+use crate::{
+    outgoing::{Caller, Outgoing},
+    replies::Replies,
+    worker::{Job, Jobs},
+};
+
+/// A request, taken apart.
+struct Asked<'a> {
+    call_id: u32,
+    method: &'a [u8],
+    params: &'a [u8],
+}
+
+pub(crate) struct Desk {
+    host: Host,
+    outgoing: Outgoing,
+    jobs: Jobs,
+}
+
+impl Desk {
+    pub(crate) fn new(host: Host) -> Self {
+        Desk { host, outgoing: Outgoing::default(), jobs: Jobs::default() }
+    }
+
+    /// From now on there are replies.
+    pub(crate) fn open(&self, client: Client) {
+        self.outgoing.open(client);
+    }
+
+    /// No more replies by the client; its registration ends.
+    pub(crate) fn close(&self) {
+        self.outgoing.close();
+    }
+
+    /// Answers the calls in a run of messages, in order. Says whether the caller owes a flush.
+    pub(crate) fn serve(&self, run: &Run<'_>) -> bool {
+        let qos = if run.is_realtime() { Qos::REALTIME } else { Qos::NO };
+        let caller = Caller { name: run.sender(), qos };
+        let mut replies = Replies::take_spare();
+        let mut dirty = false;
+        for payload in run.payloads() {
+            let Ok(RpcFrame::Request { call_id, method, params }) = rpc::decode_rpc(payload) else {
+                continue;
+            };
+            let Some(answer) = self.answer(&caller, &Asked { call_id, method, params }) else { continue };
+            match answer {
+                Ok(result) if result.len() >= SHARE_FROM_BYTES => {
+                    dirty |= self.outgoing.send(&caller, &mut replies);
+                    dirty |= self.outgoing.send_shared(&caller, &rpc::encode_reply(call_id, &result).into());
+                }
+                Ok(result) => replies.push_result(call_id, &result),
+                Err(error) => replies.push_error(call_id, &error),
+            }
+            if replies.bytes() >= SHARE_FROM_BYTES {
+                dirty |= self.outgoing.send(&caller, &mut replies);
+            }
+        }
+        dirty |= self.outgoing.send(&caller, &mut replies);
+        replies.keep_spare();
+        dirty
+    }
+
+    /// Sends on their way the replies that [`serve`](Desk::serve) has made.
+    pub(crate) fn flush(&self) {
+        self.outgoing.flush();
+    }
+
+    /// What waits for the worker.
+    pub(crate) fn waiting(&self) -> Queued {
+        self.jobs.waiting()
+    }
+
+    /// The worker: slow methods one at a time, until [`end_work`](Desk::end_work).
+    pub(crate) fn work(&self) {
+        while let Some(job) = self.jobs.next() {
+            let call = Call { caller: &job.caller, method: &job.method, params: &job.params };
+            let result = self.host.call(&call);
+            let caller = Caller { name: &job.caller, qos: job.qos };
+            if job.call_id == rpc::NO_REPLY || !caller.can_be_answered() {
+                continue;
+            }
+            let reply = match result {
+                Ok(result) => rpc::encode_reply(job.call_id, &result),
+                Err(error) => rpc::encode_error(job.call_id, error.code, error.text.as_bytes()),
+            };
+            let reply = SharedBytes::from(reply);
+            if self.outgoing.is_open() {
+                self.outgoing.send_shared(&caller, &reply);
+                self.outgoing.flush();
+            } else {
+                // stopped meanwhile, by this very call for instance: its caller is told by somebody unregistered
+                let last = Outgoing::default();
+                last.open(self.host.speaker());
+                last.send_shared(&caller, &reply);
+                last.flush();
+            }
+        }
+    }
+
+    /// Lets the worker end, after the method it is in. Says whether it is in one.
+    pub(crate) fn end_work(&self) -> bool {
+        self.jobs.end()
+    }
+
+    /// What to reply at once, if anything.
+    fn answer(&self, caller: &Caller<'_>, asked: &Asked<'_>) -> Option<Result<Vec<u8>, CallError>> {
+        let wants_reply = asked.call_id != rpc::NO_REPLY && caller.can_be_answered();
+        if wants_reply && self.outgoing.is_crowded(caller) {
+            let text = "too many replies are waiting to be read";
+            return Some(Err(CallError::new(Code::Busy.rpc_code(), text)));
+        }
+        let answer = self.call(caller, asked).transpose()?;
+        wants_reply.then_some(answer)
+    }
+
+    /// Calls a quick method, or leaves a slow one to the worker: then there is no answer yet.
+    fn call(&self, caller: &Caller<'_>, asked: &Asked<'_>) -> Result<Option<Vec<u8>>, CallError> {
+        let method = std::str::from_utf8(asked.method)
+            .map_err(|_| CallError::new(Code::BadData.rpc_code(), "method not UTF-8"))?;
+        let unknown = || CallError::new(rpc::METHOD_NOT_FOUND, "");
+        if method.is_empty() {
+            return Err(unknown());
+        }
+        if self.host.is_slow(method).ok_or_else(unknown)? {
+            self.jobs.add(Job {
+                caller: caller.name.to_owned(),
+                qos: caller.qos,
+                call_id: asked.call_id,
+                method: method.to_owned(),
+                params: asked.params.to_vec(),
+            })?;
+            return Ok(None);
+        }
+        self.host.call(&Call { caller: caller.name, method, params: asked.params }).map(Some)
+    }
+}

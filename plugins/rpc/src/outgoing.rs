@@ -1,0 +1,194 @@
+//! Replies on their way: the client `.broker`, and which callers do not read what they ask for. Never waits.
+//!
+//! A reply goes to whoever asked, so the limit of its queue is the caller's own affair: transports stop reading a
+//! client while its own queue is over the limit. But a call of a few bytes may have a reply of a million, and a
+//! thousand of them fit into one read; so a caller that is over its limit is refused until it has drained.
+
+use elbus_plugin_api::{BROKER_NAME, Client, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes, Wake};
+use parking_lot::Mutex;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::replies::Replies;
+
+/// Whom a reply goes to, and how.
+pub(crate) struct Caller<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) qos: Qos,
+}
+
+impl Caller<'_> {
+    /// A reply to the broker's own speakers would be delivered to our own address while its client is in use.
+    pub(crate) fn can_be_answered(&self) -> bool {
+        self.name != BROKER_NAME
+    }
+}
+
+/// Lock order: `line`, then what dispatching takes, or `crowd`, which is a leaf. No method is called and nothing of
+/// this plugin is delivered to while `line` is held.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    line: Mutex<Option<Line>>,
+    crowd: Arc<Crowd>,
+}
+
+struct Line {
+    client: Client,
+    /// A flush is owed, by whoever was told so first.
+    dirty: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn open(&self, client: Client) {
+        *self.line.lock() = Some(Line { client, dirty: false });
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.line.lock().is_some()
+    }
+
+    pub(crate) fn close(&self) {
+        let line = self.line.lock().take();
+        drop(line); // outside the lock: the sink of the client is ours and goes with it
+    }
+
+    /// Dispatches the replies, and forgets them. `true`: the caller owes a [`flush`](Outgoing::flush), which nobody
+    /// else does yet.
+    pub(crate) fn send(&self, to: &Caller<'_>, replies: &mut Replies) -> bool {
+        let owed = replies.with_payloads(|payloads| {
+            self.dispatch(to, &Request::new(Op::Message, to.qos, to.name, payloads))
+        });
+        replies.clear();
+        owed.unwrap_or(false)
+    }
+
+    /// The same for one reply, which recipients may keep without copying it where it is large.
+    pub(crate) fn send_shared(&self, to: &Caller<'_>, reply: &SharedBytes) -> bool {
+        let payloads = [Payload::from(&**reply)];
+        let request = Request::new(Op::Message, to.qos, to.name, &payloads);
+        if reply.len() < SHARE_FROM_BYTES {
+            return self.dispatch(to, &request);
+        }
+        self.dispatch(to, &request.with_shared(reply))
+    }
+
+    fn dispatch(&self, to: &Caller<'_>, request: &Request<'_>) -> bool {
+        let mut line = self.line.lock();
+        let Some(line) = line.as_mut() else { return false };
+        let result = line.client.dispatch(request);
+        if result.is_congested() {
+            self.crowd.add(to.name);
+        }
+        !std::mem::replace(&mut line.dirty, true)
+    }
+
+    /// Sends on their way what was dispatched.
+    pub(crate) fn flush(&self) {
+        let mut line = self.line.lock();
+        let Some(line) = line.as_mut() else { return };
+        line.dirty = false;
+        // asked for one at a time: the broker keeps those that are over their limit until it is asked
+        if line.client.end_batch() && self.crowd.wait() {
+            let crowd = self.crowd.clone();
+            line.client.when_ready(Wake::new(move || crowd.clear()));
+        }
+    }
+
+    /// Whether the caller was over its limit and has not drained since.
+    pub(crate) fn is_crowded(&self, caller: &Caller<'_>) -> bool {
+        self.crowd.any.load(Ordering::Relaxed) && self.crowd.names.lock().contains(caller.name)
+    }
+}
+
+/// The callers that were over their limit when a reply was dispatched.
+#[derive(Default)]
+struct Crowd {
+    /// The broker has been asked to say when they have drained.
+    waiting: AtomicBool,
+    /// A hint that spares the lock: changed under it.
+    any: AtomicBool,
+    names: Mutex<HashSet<String>>,
+}
+
+impl Crowd {
+    fn add(&self, name: &str) {
+        let mut names = self.names.lock();
+        self.any.store(true, Ordering::Relaxed);
+        if !names.contains(name) {
+            names.insert(name.to_owned());
+        }
+    }
+
+    /// Whether the broker has yet to be asked.
+    fn wait(&self) -> bool {
+        !self.waiting.swap(true, Ordering::AcqRel)
+    }
+
+    /// They have drained. Who has not is noticed with its next reply.
+    fn clear(&self) {
+        let mut names = self.names.lock();
+        self.any.store(false, Ordering::Relaxed);
+        *names = HashSet::new();
+        self.waiting.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
+    use elbus_plugin_api::{
+        Code, Dispatch,
+        abi::{RawClient, RawClient_TO, WakeObject},
+    };
+
+    /// A client whose recipient is over its limit.
+    struct Crowded(Arc<Mutex<Vec<WakeObject>>>);
+
+    impl RawClient for Crowded {
+        fn dispatch(&mut self, _: &Request<'_>) -> Dispatch {
+            Dispatch::new(Code::Ok, 1).congested(true)
+        }
+        fn end_batch(&mut self) -> bool {
+            true
+        }
+        fn when_ready(&mut self, wake: WakeObject) {
+            self.0.lock().push(wake);
+        }
+        fn leaving(&mut self, _: RStr<'_>) {}
+    }
+
+    #[test]
+    fn a_caller_is_crowded_until_it_has_drained() {
+        let wakes = Arc::new(Mutex::new(Vec::new()));
+        let outgoing = Outgoing::default();
+        outgoing.open(Client::from_object(RawClient_TO::from_value(Crowded(wakes.clone()), TD_Opaque)));
+        let caller = Caller { name: "a", qos: Qos::NO };
+        assert!(!outgoing.is_crowded(&caller));
+        for owed in [true, false, false] {
+            assert_eq!(outgoing.send_shared(&caller, &vec![0; 10].into()), owed, "to the first only");
+        }
+        outgoing.flush();
+        assert!(outgoing.send_shared(&caller, &vec![0; 10].into()));
+        outgoing.flush();
+        assert!(outgoing.is_crowded(&caller));
+        assert!(!outgoing.is_crowded(&Caller { name: "b", qos: Qos::NO }));
+        let left = std::mem::take(&mut *wakes.lock());
+        assert_eq!(left.len(), 1, "one at a time, however many replies");
+        left[0].wake();
+        assert!(!outgoing.is_crowded(&caller));
+    }
+
+    #[test]
+    fn without_a_client_nothing_is_sent() {
+        let outgoing = Outgoing::default();
+        assert!(!outgoing.send_shared(&Caller { name: "a", qos: Qos::NO }, &vec![0; 100_000].into()));
+        outgoing.flush();
+        outgoing.close();
+    }
+}

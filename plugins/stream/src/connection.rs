@@ -1,0 +1,352 @@
+//! The outgoing side of one connection: its queue, its flushing and its end. Owns the lock of a connection; never
+//! waits, and calls nobody while it holds the lock.
+
+use elbus_plugin_api::{Delivery, Wake};
+use parking_lot::{Mutex, MutexGuard};
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::{instance::Instance, liveness::Liveness, queue::Queue, reason::Reason, socket::Socket, writer};
+
+/// One connection, as its reader, the broker, the keeper and `stop` see it.
+pub(crate) struct Connection {
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) liveness: Liveness,
+    /// Set when the client registers.
+    pub(crate) name: OnceLock<Box<str>>,
+    /// Whether it has ended: a hint for those who do not hold the lock.
+    ended: AtomicBool,
+    /// Whether the socket is full: a hint as well.
+    blocked: AtomicBool,
+    /// Taken after the census of the instance and before the pool of spare buffers.
+    outgoing: Mutex<Outgoing>,
+}
+
+/// What is behind the lock.
+pub(crate) struct Outgoing {
+    pub(crate) queue: Queue,
+    /// `None` once the connection has ended: a recipient that others still remember keeps no descriptor.
+    socket: Option<Arc<Socket>>,
+    /// Somebody has promised a flush.
+    pub(crate) dirty: bool,
+    /// Since when the socket is full and has taken nothing.
+    full_since: Option<Instant>,
+    /// A writer task exists.
+    writer: bool,
+    waiters: Vec<Wake>,
+    /// The reader, where it waits for something else than its socket.
+    reader: Option<Waker>,
+    reason: Option<Reason>,
+}
+
+/// What is to be done once the lock is released.
+#[must_use]
+#[derive(Default)]
+pub(crate) struct After {
+    wakes: Vec<Wake>,
+    reader: Option<Waker>,
+    write: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(instance: Arc<Instance>, socket: Arc<Socket>) -> Arc<Self> {
+        Arc::new(Connection {
+            instance,
+            liveness: Liveness::default(),
+            name: OnceLock::new(),
+            ended: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            outgoing: Mutex::new(Outgoing {
+                queue: Queue::default(),
+                socket: Some(socket),
+                dirty: false,
+                full_since: None,
+                writer: false,
+                waiters: Vec::new(),
+                reader: None,
+                reason: None,
+            }),
+        })
+    }
+
+    /// The name of the client, or nothing before it has registered.
+    pub(crate) fn name(&self) -> &str {
+        self.name.get().map_or("", |name| name)
+    }
+
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket was full when it was last written to.
+    #[inline]
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock()
+    }
+
+    /// Appends the acknowledgements of a run of the client's own requests.
+    #[inline]
+    pub(crate) fn acknowledge(&self, op_ids: &[u32], code: u8) -> Delivery {
+        let mut out = self.lock();
+        if out.has_ended() {
+            return Delivery::CLOSED;
+        }
+        out.queue.push_acks(op_ids, code);
+        let full = out.queue.waiting() > self.instance.settings.queue_bytes;
+        out.owed() | if full { Delivery::FULL } else { Delivery::TAKEN }
+    }
+
+    /// Appends bytes and sends them at once.
+    pub(crate) fn send(self: &Arc<Self>, bytes: &[u8]) {
+        let mut out = self.lock();
+        if !out.has_ended() {
+            out.queue.push(bytes, 1);
+        }
+        let after = self.write(&mut out);
+        drop(out);
+        self.finish(after);
+    }
+
+    /// Appends a byte ahead of whatever may be delivered from now on, without sending it.
+    pub(crate) fn answer_ahead(&self, answer: u8) {
+        let mut out = self.lock();
+        if !out.has_ended() {
+            out.queue.push(&[answer], 0);
+        }
+    }
+
+    /// Replaces the byte of [`answer_ahead`](Self::answer_ahead), which nothing can have followed, and sends.
+    pub(crate) fn answer_instead(self: &Arc<Self>, answer: u8) {
+        self.lock().queue.pop_byte();
+        self.send(&[answer]);
+    }
+
+    /// Sends a keep-alive, unless something else is on its way anyhow.
+    pub(crate) fn send_nop(self: &Arc<Self>) {
+        if self.lock().queue.is_empty() {
+            self.send(&elbus_protocol::delivery::NOP);
+        }
+    }
+
+    /// Sends what the socket takes now.
+    #[inline]
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let mut out = self.lock();
+        out.dirty = false;
+        if out.full_since.is_some() || out.queue.is_empty() {
+            return;
+        }
+        let after = self.write(&mut out);
+        drop(out);
+        self.finish(after);
+    }
+
+    /// Sends what the socket takes now; whether nothing waits any more.
+    pub(crate) fn drained(self: &Arc<Self>) -> bool {
+        let mut out = self.lock();
+        let after = self.write(&mut out);
+        let drained = out.queue.is_empty();
+        drop(out);
+        self.finish(after);
+        drained
+    }
+
+    /// Tries to send although the socket was full, and ends a connection that has taken nothing for `stall`. A
+    /// socket reports room only when much of it is free; the attempt finds out earlier.
+    pub(crate) fn push_on(self: &Arc<Self>, now: Instant, stall: Duration) {
+        let mut out = self.lock();
+        let mut after = self.write(&mut out);
+        if let Some(stalled) = out.full_since.map(|since| now.saturating_duration_since(since))
+            && stalled >= stall
+        {
+            let bytes = out.queue.waiting();
+            after.merge(self.end(&mut out, Reason::Stalled { bytes, stalled }));
+        }
+        drop(out);
+        self.finish(after);
+    }
+
+    /// One send; what the socket does not take is left to a writer task.
+    #[inline]
+    pub(crate) fn write(&self, out: &mut Outgoing) -> After {
+        let mut after = After::default();
+        let Some(socket) = &out.socket else { return after };
+        if out.queue.is_empty() {
+            return after;
+        }
+        let sent = match socket.send(&out.queue) {
+            Ok(sent) => sent,
+            Err(error) => return self.end(out, Reason::Broken(error)),
+        };
+        out.queue.advance(sent);
+        if out.queue.is_empty() {
+            if out.full_since.take().is_some() {
+                self.blocked.store(false, Ordering::Relaxed);
+            }
+        } else {
+            if sent > 0 || out.full_since.is_none() {
+                out.full_since = Some(Instant::now());
+                self.blocked.store(true, Ordering::Relaxed);
+            }
+            after.write = !std::mem::replace(&mut out.writer, true);
+        }
+        if !out.waiters.is_empty() && out.queue.waiting() <= self.resume_bytes() {
+            after.wakes = std::mem::take(&mut out.waiters);
+        }
+        after
+    }
+
+    /// A step of the writer task: `None` where it is no longer needed, else whether the socket may take more.
+    pub(crate) fn write_on(self: &Arc<Self>) -> Option<bool> {
+        let mut out = self.lock();
+        let before = out.queue.waiting();
+        let after = self.write(&mut out);
+        let left = out.queue.waiting();
+        let more = if left == 0 || out.has_ended() {
+            out.writer = false;
+            None
+        } else {
+            Some(left < before)
+        };
+        drop(out);
+        self.finish(after);
+        more
+    }
+
+    /// Senders that wait go on from here.
+    #[inline]
+    fn resume_bytes(&self) -> usize {
+        self.instance.settings.queue_bytes / 4
+    }
+
+    pub(crate) fn when_drained(&self, wake: Wake) {
+        let mut out = self.lock();
+        if out.has_ended() || out.queue.waiting() <= self.resume_bytes() {
+            drop(out);
+            wake.wake();
+        } else {
+            out.waiters.push(wake);
+        }
+    }
+
+    /// Ends the connection. The first reason stands; the reader tells it to whom it concerns.
+    pub(crate) fn close(self: &Arc<Self>, reason: Reason) {
+        let mut out = self.lock();
+        let after = self.end(&mut out, reason);
+        drop(out);
+        self.finish(after);
+    }
+
+    /// What waits is offered to the socket once more, the rest is dropped.
+    pub(crate) fn end(&self, out: &mut Outgoing, reason: Reason) -> After {
+        let Some(socket) = out.socket.take() else { return After::default() };
+        if !out.queue.is_empty() && !matches!(reason, Reason::Broken(_)) {
+            let _ = socket.send(&out.queue);
+        }
+        if reason.lingers() {
+            socket.shutdown_write();
+        } else {
+            socket.shutdown();
+        }
+        out.queue.clear();
+        out.full_since = None;
+        out.reason = Some(reason);
+        self.blocked.store(false, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
+        After { wakes: std::mem::take(&mut out.waiters), reader: out.reader.take(), write: false }
+    }
+
+    /// Why it ended, if it has; the answer is given once.
+    pub(crate) fn take_reason(&self) -> Option<Reason> {
+        self.lock().reason.take()
+    }
+
+    /// Does what had to wait for the lock.
+    #[inline]
+    pub(crate) fn finish(self: &Arc<Self>, after: After) {
+        for wake in after.wakes {
+            wake.wake();
+        }
+        if let Some(reader) = after.reader {
+            reader.wake();
+        }
+        if after.write {
+            self.instance.runtime.spawn(writer::write_until_empty(self.clone()));
+        }
+    }
+
+    /// Waits until `other` is done, or the connection has ended.
+    pub(crate) async fn until_ended_or(&self, mut other: impl Future<Output = ()> + Unpin) {
+        poll_fn(|context| {
+            if self.poll_ended(context).is_ready() {
+                return Poll::Ready(());
+            }
+            std::pin::Pin::new(&mut other).poll(context)
+        })
+        .await;
+        self.lock().reader = None;
+    }
+
+    fn poll_ended(&self, context: &Context<'_>) -> Poll<()> {
+        let mut out = self.lock();
+        if out.has_ended() {
+            return Poll::Ready(());
+        }
+        out.reader = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Outgoing {
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.socket.is_none()
+    }
+
+    /// Whether the socket was full when it was last written to.
+    #[inline]
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.full_since.is_some()
+    }
+
+    /// What whoever has just appended something owes.
+    #[inline]
+    pub(crate) fn owed(&mut self) -> Delivery {
+        if self.dirty || self.full_since.is_some() {
+            return Delivery::TAKEN;
+        }
+        self.dirty = true;
+        Delivery::DIRTY
+    }
+
+    /// A descriptor for the writer task.
+    pub(crate) fn socket(&self) -> Option<&Socket> {
+        self.socket.as_deref()
+    }
+
+    /// The writer task cannot go on; the keeper does its work.
+    pub(crate) fn without_writer(&mut self) {
+        self.writer = false;
+    }
+}
+
+impl After {
+    pub(crate) fn merge(&mut self, other: After) {
+        self.wakes.extend(other.wakes);
+        self.reader = self.reader.take().or(other.reader);
+        self.write |= other.write;
+    }
+}

@@ -1,0 +1,295 @@
+//! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
+
+use bytes::Bytes;
+use elbus_plugin_api::{Delivery, Queued, Run, SHARE_FROM_BYTES, Sink, Wake};
+use elbus_protocol::delivery::{DeliveryHead, RUN_SLACK, encode_run};
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::{
+    Overflow,
+    connection::{After, Connection, Outgoing},
+    reason::Reason,
+};
+
+/// The number of this wire format, for [`Encoding`](elbus_plugin_api::Encoding).
+const PROTOCOL: u32 = 0xEB01;
+
+/// A connection as the broker sees it.
+pub(crate) struct ConnectionSink(pub(crate) Arc<Connection>);
+
+impl Sink for ConnectionSink {
+    #[inline]
+    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+        self.0.deliver(run)
+    }
+
+    #[inline]
+    fn flush(&self) {
+        self.0.flush();
+    }
+
+    fn when_drained(&self, wake: Wake) {
+        self.0.when_drained(wake);
+    }
+
+    fn close(&self, reason: &str) {
+        self.0.close(Reason::Closed(reason.into()));
+    }
+
+    fn queued(&self) -> Queued {
+        self.0.lock().queue.queued()
+    }
+}
+
+/// What the policy says of more bytes.
+enum Verdict {
+    Take(Delivery),
+    Refuse,
+    End(Reason),
+}
+
+impl Connection {
+    /// Takes a run over: one lock, one copy.
+    #[inline]
+    pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> Delivery {
+        let head = DeliveryHead {
+            kind: run.kind(),
+            realtime: run.is_realtime(),
+            sender: run.sender(),
+            topic: run.topic(),
+        };
+        let payloads = run.payloads();
+        if let Some(shared) = run.shared().filter(|shared| shared.len() >= SHARE_FROM_BYTES) {
+            // cloned before the lock: it counts in the sender's library
+            let payload = Bytes::from(shared.clone());
+            let bytes = head.prefix_len() + payload.len();
+            return self.append(head.realtime, bytes, |out| out.queue.push_large(&head, payload).is_ok());
+        }
+        let room = || head.encoded_len(payloads.iter().map(|p| p.len()).sum(), payloads.len()) + RUN_SLACK;
+        // made once for all recipients, and outside the lock
+        let bytes = run.encoding().get_or_make(PROTOCOL, room, |out| {
+            encode_run(out, &head, payloads.iter().map(|payload| payload.bytes()))
+        });
+        self.append(head.realtime, bytes.len(), |out| {
+            out.queue.push(bytes, payloads.len());
+            true
+        })
+    }
+
+    #[inline]
+    fn append(
+        self: &Arc<Self>,
+        realtime: bool,
+        bytes: usize,
+        push: impl FnOnce(&mut Outgoing) -> bool,
+    ) -> Delivery {
+        let mut out = self.lock();
+        if out.has_ended() {
+            return Delivery::CLOSED;
+        }
+        let mut flags = Delivery::TAKEN;
+        if out.queue.waiting().saturating_add(bytes) > self.instance.settings.queue_bytes {
+            let (verdict, after) = self.judge(&mut out, realtime, bytes);
+            let (refusal, after) = match verdict {
+                Verdict::Take(full) => {
+                    flags = full;
+                    (None, after)
+                }
+                Verdict::Refuse => (Some(Delivery::REFUSED), after),
+                Verdict::End(reason) => {
+                    let mut all = after;
+                    all.merge(self.end(&mut out, reason));
+                    (Some(Delivery::CLOSED), all)
+                }
+            };
+            drop(out);
+            self.finish(after);
+            if let Some(refusal) = refusal {
+                return refusal;
+            }
+            out = self.lock();
+            if out.has_ended() {
+                return Delivery::CLOSED;
+            }
+        }
+        if !push(&mut out) {
+            return Delivery::REFUSED;
+        }
+        out.owed() | flags
+    }
+
+    /// The queue would be over its limit. What has merely not been flushed yet is sent first: it is no backlog.
+    #[cold]
+    fn judge(self: &Arc<Self>, out: &mut Outgoing, realtime: bool, bytes: usize) -> (Verdict, After) {
+        let after = if out.is_blocked() { After::default() } else { self.write(out) };
+        let limit = self.instance.settings.queue_bytes;
+        let waiting = out.queue.waiting();
+        let total = waiting.saturating_add(bytes);
+        // real-time frames never wait, so they may pass the limit up to twice
+        let ceiling = if realtime { limit.saturating_mul(2) } else { limit };
+        // a run that alone is over the limit is taken by an empty queue: it could never be delivered otherwise
+        let over = waiting > 0 && total > ceiling;
+        let verdict = match self.instance.settings.overflow {
+            Overflow::Block if !realtime && total > limit => Verdict::Take(Delivery::FULL),
+            Overflow::Block | Overflow::DropNewest if over => Verdict::Refuse,
+            Overflow::Disconnect if over => Verdict::End(Reason::Overflow { bytes: total, limit }),
+            _ => Verdict::Take(Delivery::TAKEN),
+        };
+        if matches!(verdict, Verdict::Refuse) {
+            self.instance.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        (verdict, after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        StreamSettings,
+        testing::{Pair, with_run},
+    };
+    use elbus_plugin_api::{Qos, SharedBytes};
+    use std::{
+        io::Read,
+        sync::atomic::AtomicUsize,
+        time::{Duration, Instant},
+    };
+
+    const FRAME: usize = 8; // what a message from "s" has around its payload
+
+    fn settings(overflow: Overflow, queue_bytes: usize) -> StreamSettings {
+        StreamSettings { overflow, queue_bytes, ..StreamSettings::default() }
+    }
+
+    /// Fills the socket, so that what follows stays in the queue.
+    fn fill(pair: &Pair) -> usize {
+        let mut sent = 0;
+        while !pair.connection.is_blocked() {
+            pair.connection.send(&[9; 50_000]);
+            sent += 50_000;
+        }
+        sent
+    }
+
+    fn deliver(pair: &Pair, qos: Qos, len: usize) -> Delivery {
+        with_run(qos, &vec![1; len], None, |run| pair.connection.deliver(run))
+    }
+
+    #[test]
+    fn one_flush_is_owed_for_several_runs() {
+        let mut pair = Pair::new(StreamSettings::default());
+        assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::TAKEN);
+        assert_eq!(pair.connection.acknowledge(&[1], 1), Delivery::TAKEN);
+        assert_eq!(ConnectionSink(pair.connection.clone()).queued(), Queued { frames: 3, bytes: 28 });
+        pair.connection.flush();
+        assert!(pair.connection.lock().queue.is_empty());
+        let mut bytes = [0; 28];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes[..11], *b"\x12\x05\0\0\0\0s\0\x01\x01\x01");
+        assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::DIRTY);
+    }
+
+    #[test]
+    fn a_large_payload_is_kept_not_copied() {
+        let mut pair = Pair::new(StreamSettings::default());
+        let shared = SharedBytes::from(vec![5; SHARE_FROM_BYTES]);
+        with_run(Qos::NO, &shared, Some(&shared), |run| {
+            assert_eq!(pair.connection.deliver(run), Delivery::DIRTY);
+            // nobody has encoded it
+            assert!(run.encoding().get_or_make(PROTOCOL, || 0, |_| 0).is_empty());
+        });
+        deliver(&pair, Qos::NO, 1);
+        pair.connection.flush();
+        let mut bytes = vec![0; FRAME + SHARE_FROM_BYTES + FRAME + 1];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes[FRAME..].starts_with(&shared) && bytes.ends_with(b"\x12\x03\0\0\0\0s\0\x01"));
+    }
+
+    #[test]
+    fn block_takes_everything_and_says_when_it_is_full() {
+        let pair = Pair::new(settings(Overflow::Block, 1_000_000));
+        assert_eq!(
+            deliver(&pair, Qos::NO, 2_000_000),
+            Delivery::DIRTY | Delivery::FULL,
+            "alone over the limit"
+        );
+        pair.connection.flush();
+        assert!(deliver(&pair, Qos::NO, 10).has(Delivery::FULL));
+        assert_eq!(deliver(&pair, Qos::REALTIME, 10), Delivery::TAKEN, "real-time frames do not wait");
+        assert_eq!(
+            deliver(&pair, Qos::REALTIME, 500_000),
+            Delivery::REFUSED,
+            "but not beyond twice the limit"
+        );
+        assert_eq!(pair.connection.instance.counts.refused.load(Ordering::Relaxed), 1);
+        assert!(pair.connection.acknowledge(&[1], 1).has(Delivery::FULL), "the client's own flood");
+    }
+
+    #[test]
+    fn what_is_merely_not_flushed_yet_is_no_backlog() {
+        for overflow in [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest] {
+            let pair = Pair::new(settings(overflow, 1000));
+            for _ in 0..20 {
+                let delivery = deliver(&pair, Qos::NO, 900);
+                assert!(delivery.is_taken() && !delivery.has(Delivery::FULL), "{overflow:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn drop_newest_refuses_and_disconnect_ends() {
+        let pair = Pair::new(settings(Overflow::DropNewest, 100_000));
+        fill(&pair);
+        let waiting = pair.connection.lock().queue.waiting();
+        let rest = 100_000 - waiting.min(100_000);
+        assert_eq!(deliver(&pair, Qos::NO, rest + 1), Delivery::REFUSED);
+        assert_eq!(deliver(&pair, Qos::REALTIME, rest + 1), Delivery::TAKEN);
+
+        let pair = Pair::new(settings(Overflow::Disconnect, 100_000));
+        fill(&pair);
+        assert_eq!(deliver(&pair, Qos::NO, 100_000), Delivery::CLOSED);
+        assert_eq!(deliver(&pair, Qos::NO, 1), Delivery::CLOSED);
+        let reason = pair.connection.take_reason().unwrap().to_string();
+        assert!(reason.ends_with("exceed 100000 (queue_bytes, overflow = \"disconnect\")"), "{reason}");
+    }
+
+    #[test]
+    fn waiters_are_called_when_a_quarter_is_left_or_at_the_end() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let wake = || {
+            let calls = calls.clone();
+            Wake::new(move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        let called = |times| {
+            let until = Instant::now() + Duration::from_secs(10);
+            while calls.load(Ordering::SeqCst) != times && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), times);
+        };
+        let mut pair = Pair::new(settings(Overflow::Block, 1_000_000));
+        let sink = ConnectionSink(pair.connection.clone());
+        sink.when_drained(wake());
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "at once");
+        let sent = fill(&pair);
+        deliver(&pair, Qos::NO, 1_000_000);
+        sink.when_drained(wake());
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        pair.peer.read_exact(&mut vec![0; sent + FRAME + 1_000_000]).unwrap();
+        called(2);
+        fill(&pair);
+        deliver(&pair, Qos::NO, 1_000_000);
+        sink.when_drained(wake());
+        sink.close("for a test");
+        called(3);
+        sink.when_drained(wake());
+        called(4);
+        assert_eq!(sink.queued(), Queued::default());
+        assert_eq!(pair.connection.take_reason().unwrap().to_string(), "for a test");
+        drop(pair.runtime);
+    }
+}

@@ -1,0 +1,322 @@
+//! The incoming side of one connection: handshake, then requests, dispatched in runs and acknowledged in order. Owns
+//! the bytes that have arrived and make no whole frame yet; commits no memory for what is merely announced.
+
+use bytes::Bytes;
+use elbus_plugin_api::{Client, ClientInfo, Code, Delivery, Payload, Request, SharedBytes, Woken};
+use elbus_protocol::{
+    Limits,
+    handshake::{Progress, ServerHandshake},
+    request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
+};
+use std::{io, sync::Arc};
+
+use crate::{
+    connection::Connection,
+    delivery::ConnectionSink,
+    listener::Origin,
+    liveness::Phase,
+    reason::Reason,
+    scratch::{READ_BYTES, Scratch},
+    socket::{Received, Socket},
+};
+
+/// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
+const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
+
+/// What the reader of a connection keeps between two batches.
+pub(crate) struct Incoming {
+    connection: Arc<Connection>,
+    socket: Arc<Socket>,
+    origin: Origin,
+    port: Arc<str>,
+    handshake: ServerHandshake,
+    /// The registered client.
+    client: Option<Client>,
+    phase: Phase,
+    /// An incomplete frame; unallocated when idle. From [`LARGE_FRAME`] on it ends where the frame ends.
+    rest: Vec<u8>,
+    /// How long the frame in `rest` is, as far as is known.
+    needed: usize,
+    /// What the acknowledgements of this batch ask for: a flush, a pause.
+    own: Own,
+}
+
+#[derive(Default)]
+struct Own {
+    dirty: bool,
+    full: bool,
+}
+
+impl Incoming {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        socket: Arc<Socket>,
+        origin: Origin,
+        port: Arc<str>,
+    ) -> Self {
+        Incoming {
+            connection,
+            socket,
+            origin,
+            port,
+            handshake: ServerHandshake::new(),
+            client: None,
+            phase: Phase::Greeting,
+            rest: Vec::new(),
+            needed: REQUEST_HEADER_BYTES,
+            own: Own::default(),
+        }
+    }
+
+    /// Where the connection comes from.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Takes the registered client out; dropping it frees its name.
+    pub(crate) fn take_client(&mut self) -> Option<Client> {
+        self.client.take()
+    }
+
+    /// One read, everything in it dispatched, everything dirty flushed. `true`: read no more for now, see
+    /// [`held_back`](Self::held_back).
+    pub(crate) fn step(&mut self) -> Result<bool, Reason> {
+        let outcome = if self.needed < LARGE_FRAME { self.read_chunk() } else { self.read_large() };
+        // also after an error: what came before it is valid
+        let held = self.end_batch();
+        outcome.map(|()| held)
+    }
+
+    /// Flushes the receivers first: they are what somebody waits for.
+    #[inline]
+    fn end_batch(&mut self) -> bool {
+        let held = self.client.as_mut().is_some_and(Client::end_batch);
+        if std::mem::take(&mut self.own.dirty) {
+            self.connection.flush();
+        }
+        held || self.own.full
+    }
+
+    /// Waits until all receivers, and the client itself, have drained; or the connection has ended.
+    pub(crate) async fn held_back(&mut self) {
+        let after = self.phase;
+        self.enter(Phase::Held);
+        let (wake, receivers) = Woken::pair();
+        match &mut self.client {
+            Some(client) => client.when_ready(wake),
+            None => wake.wake(),
+        }
+        self.connection.until_ended_or(receivers).await;
+        if std::mem::take(&mut self.own.full) {
+            let (wake, own) = Woken::pair();
+            self.connection.when_drained(wake);
+            self.connection.until_ended_or(own).await;
+        }
+        self.enter(after);
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.connection.liveness.step(phase);
+    }
+
+    /// One read into the buffer of the thread, behind what was left of the last one.
+    fn read_chunk(&mut self) -> Result<(), Reason> {
+        let mut scratch = Scratch::take();
+        let result = self.read_into(&mut scratch);
+        scratch.give_back();
+        result
+    }
+
+    fn read_into(&mut self, scratch: &mut Scratch) -> Result<(), Reason> {
+        let kept = self.rest.len();
+        // what is kept is shorter than a large frame, or than the longest name, so there is room behind it
+        let Some((start, room)) = scratch.buffer.split_at_mut_checked(kept) else {
+            return Err(Reason::Broken(io::ErrorKind::InvalidData.into()));
+        };
+        start.copy_from_slice(&self.rest);
+        let received = match self.socket.receive(room).map_err(Reason::Broken)? {
+            Received::Nothing => return Ok(()),
+            Received::End => return Err(Reason::Left),
+            Received::Bytes(count) => count,
+        };
+        let input = scratch.buffer.get(..kept + received).unwrap_or_default();
+        let mut run = scratch.places.run();
+        let used = self.feed(input, &mut run);
+        scratch.places.put(run);
+        self.keep(input.get(used?..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Keeps the beginning of a frame.
+    fn keep(&mut self, rest: &[u8]) {
+        if self.needed >= LARGE_FRAME {
+            self.rest = Vec::with_capacity(self.large_capacity(rest.len()));
+        } else if rest.is_empty() {
+            self.rest = Vec::new();
+        } else {
+            self.rest.clear();
+        }
+        self.rest.extend_from_slice(rest);
+    }
+
+    /// Memory for a large frame of which `arrived` bytes are there: grows with these, and ends where it ends.
+    fn large_capacity(&self, arrived: usize) -> usize {
+        arrived.saturating_mul(2).max(READ_BYTES).min(self.needed)
+    }
+
+    /// One read into the memory of a large frame.
+    fn read_large(&mut self) -> Result<(), Reason> {
+        let have = self.rest.len();
+        if self.rest.capacity() == have {
+            let more = self.large_capacity(have).saturating_sub(have);
+            let out_of_memory = |_| Reason::Broken(io::ErrorKind::OutOfMemory.into());
+            self.rest.try_reserve_exact(more).map_err(out_of_memory)?;
+        }
+        match self.socket.receive_more(&mut self.rest).map_err(Reason::Broken)? {
+            Received::Nothing => return Ok(()),
+            Received::End => return Err(Reason::Left),
+            Received::Bytes(_) => {}
+        }
+        if self.rest.len() < self.needed {
+            return Ok(());
+        }
+        let mut frame = std::mem::take(&mut self.rest);
+        // empty, unless the allocator gave more than it was asked for
+        let behind = frame.split_off(self.needed);
+        self.dispatch_large(Bytes::from(frame))?;
+        self.needed = REQUEST_HEADER_BYTES;
+        let used = self.feed(&behind, &mut RunBuffer::new())?;
+        self.keep(behind.get(used..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Dispatches a whole frame; receivers may keep its payload without copying.
+    fn dispatch_large(&mut self, frame: Bytes) -> Result<(), Reason> {
+        let limits = self.limits();
+        let Some(client) = &mut self.client else { return Ok(()) };
+        let mut run = RunBuffer::<Payload<'_>>::new();
+        if let Step::Run(head) = next_run(&frame, &mut 0, &limits, &mut run).map_err(Reason::Frame)? {
+            let payload = run.payloads.first().map_or(0, |payload| payload.len());
+            let shared = SharedBytes::from(frame.slice(frame.len() - payload..));
+            dispatch(client, &self.connection, &mut self.own, &head, &run, Some(&shared))?;
+        }
+        self.enter(Phase::Header);
+        Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        self.connection.instance.settings.limits()
+    }
+
+    /// Takes everything whole from `input`; tells how much that was.
+    #[inline]
+    fn feed<'a>(&mut self, input: &'a [u8], run: &mut RunBuffer<Payload<'a>>) -> Result<usize, Reason> {
+        let mut pos = 0;
+        if self.client.is_none() {
+            pos = self.greet(input)?;
+        }
+        let limits = self.limits();
+        let Some(client) = &mut self.client else { return Ok(pos) };
+        let start = pos;
+        let needed = loop {
+            match next_run(input, &mut pos, &limits, run).map_err(Reason::Frame)? {
+                Step::Run(head) => dispatch(client, &self.connection, &mut self.own, &head, run, None)?,
+                Step::Incomplete { needed } => break needed,
+            }
+        };
+        self.needed = needed;
+        let phase = if needed > REQUEST_HEADER_BYTES { Phase::Body } else { Phase::Header };
+        // bytes that complete nothing are no sign of life
+        if pos > start || phase != self.phase {
+            self.enter(phase);
+        }
+        Ok(pos)
+    }
+
+    /// The steps of the handshake that `input` is enough for.
+    fn greet(&mut self, input: &[u8]) -> Result<usize, Reason> {
+        let mut pos = 0;
+        loop {
+            let left = input.get(pos..).unwrap_or_default();
+            match self.handshake.advance(left) {
+                Ok(Progress::NeedMore) if self.phase == Phase::NameLength && left.len() >= 2 => {
+                    self.enter(Phase::Name);
+                    return Ok(pos);
+                }
+                Ok(Progress::NeedMore) => return Ok(pos),
+                Ok(Progress::Greeted { consumed }) => {
+                    pos += consumed;
+                    self.connection.send(&[Code::Ok as u8]);
+                    self.enter(Phase::NameLength);
+                }
+                Ok(Progress::Name { consumed, name }) => {
+                    self.register(name)?;
+                    return Ok(pos + consumed);
+                }
+                Err(error) => {
+                    self.connection.send(&[error.reply() as u8]);
+                    return Err(Reason::Handshake(error));
+                }
+            }
+        }
+    }
+
+    fn register(&mut self, name: &str) -> Result<(), Reason> {
+        let connection = &self.connection;
+        let instance = &connection.instance;
+        let info = ClientInfo {
+            kind: instance.transport.kind().to_owned(),
+            source: self.origin.source.clone(),
+            port: Some(self.port.to_string()),
+            credentials: self.origin.credentials,
+            internal: false,
+        };
+        let _ = connection.name.set(name.into()); // once only, since a handshake has one name
+        // others may deliver as soon as it is registered: the answer must be in front of that
+        connection.answer_ahead(Code::Ok as u8);
+        match instance.host.register(name, &info, ConnectionSink(connection.clone())) {
+            Ok(client) => {
+                connection.flush();
+                tracing::debug!(client = name, source = self.origin.source, "registered");
+                self.client = Some(client);
+                self.enter(Phase::Header);
+                Ok(())
+            }
+            Err(code) => {
+                connection.answer_instead(code as u8);
+                Err(Reason::Refused { name: name.into(), code })
+            }
+        }
+    }
+}
+
+/// Dispatches a run, and acknowledges it where that is wanted.
+#[inline]
+fn dispatch(
+    client: &mut Client,
+    connection: &Connection,
+    own: &mut Own,
+    head: &RunHead<'_>,
+    run: &RunBuffer<Payload<'_>>,
+    shared: Option<&SharedBytes>,
+) -> Result<(), Reason> {
+    // of a topic operation the whole body is the target
+    let payloads = if head.op.is_topic_op() { 0 } else { head.len };
+    let payloads = run.payloads.get(..payloads).unwrap_or_default();
+    let mut request = Request::new(head.op, head.qos, head.target, payloads).with_receiver(head.receiver);
+    if let Some(shared) = shared {
+        request = request.with_shared(shared);
+    }
+    let result = client.dispatch(&request);
+    if result.is_gone() {
+        return Err(Reason::Gone);
+    }
+    if head.qos.wants_ack() {
+        let op_ids = run.op_ids.get(..head.len).unwrap_or_default();
+        let owed = connection.acknowledge(op_ids, result.code() as u8);
+        own.dirty |= owed.has(Delivery::DIRTY);
+        own.full |= owed.has(Delivery::FULL);
+    }
+    Ok(())
+}

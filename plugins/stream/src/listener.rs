@@ -1,0 +1,110 @@
+//! What a transport contributes: bound sockets and a word on each connection; and the task that accepts. Owns what
+//! happens when accepting fails.
+
+use elbus_plugin_api::Credentials;
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{instance::Instance, session::Session, socket::Socket};
+
+/// After a failure, which usually is a want of descriptors, so long nobody is accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A kind of byte stream.
+pub trait Transport: Send + Sync + 'static {
+    /// The kind of its connections, as `client.list` shows it.
+    fn kind(&self) -> &'static str;
+
+    /// Prepares a socket that was accepted, and says where it comes from. Called within the runtime; must not
+    /// block.
+    ///
+    /// # Errors
+    /// Where the socket is not usable; it is closed then.
+    fn prepare(&self, socket: BorrowedFd<'_>) -> io::Result<Origin>;
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// `ip:port`, where that means anything.
+    pub source: Option<String>,
+    /// The process at the other end, where it is known.
+    pub credentials: Option<Credentials>,
+}
+
+/// A socket that is bound and listens.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket, non-blocking.
+    pub socket: OwnedFd,
+    /// What `client.list` says of clients that came by it: the path or the address as configured.
+    pub port: String,
+    /// How clients reach it, as they would be told: `tcp:127.0.0.1:7777`.
+    pub address: String,
+}
+
+/// A listener registered with the runtime.
+pub(crate) struct Entrance {
+    pub(crate) socket: Socket,
+    pub(crate) port: Arc<str>,
+}
+
+/// Accepts until the instance stops. The census counts it from before it is spawned.
+pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
+    let _present = Present(&instance);
+    let mut failing = false;
+    while !instance.is_stopping() {
+        if entrance.socket.readable().await.is_err() {
+            return; // the runtime ends
+        }
+        match entrance.socket.accept() {
+            Ok(Some(socket)) => {
+                failing = false;
+                begin(&instance, socket, entrance.port.clone());
+            }
+            Ok(None) => {}
+            Err(_) if instance.is_stopping() => return,
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(port = &*entrance.port, %error, "cannot accept connections for now");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn begin(instance: &Arc<Instance>, socket: OwnedFd, port: Arc<str>) {
+    let session = instance
+        .transport
+        .prepare(std::os::fd::AsFd::as_fd(&socket))
+        .and_then(|origin| Session::begin(instance.clone(), socket, origin, port));
+    match session {
+        Ok(Some(session)) => drop(instance.runtime.spawn(session.run())),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "connection gone before it began"),
+    }
+}
+
+/// The connection failed, not the listener.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied | TimedOut)
+}
+
+/// An accepting task in the census.
+struct Present<'a>(&'a Instance);
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        let mut census = self.0.census.lock();
+        census.listeners = census.listeners.saturating_sub(1);
+        drop(census);
+        self.0.left.notify_all();
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a connection ended: the words for log, event and broker, and how loud they are.
+
+use elbus_protocol::{Code, FrameError, handshake::HandshakeError};
+use std::{fmt, io, time::Duration};
+
+use crate::liveness::Phase;
+
+/// Why a connection ended. The first reason stands.
+#[derive(Debug)]
+pub(crate) enum Reason {
+    /// The client closed its side.
+    Left,
+    /// The socket failed, or the client reset it.
+    Broken(io::Error),
+    /// The handshake was wrong.
+    Handshake(HandshakeError),
+    /// The broker refused the name.
+    Refused { name: Box<str>, code: Code },
+    /// A frame was wrong.
+    Frame(FrameError),
+    /// What the broker waited for did not come.
+    Late { phase: Phase, timeout: Duration },
+    /// The client took nothing of what waited for it.
+    Stalled { bytes: usize, stalled: Duration },
+    /// The queue was over its limit, and the operator wants such clients disconnected.
+    Overflow { bytes: usize, limit: usize },
+    /// The broker closed it.
+    Closed(Box<str>),
+    /// The broker does not know the client any more.
+    Gone,
+    /// The instance is being stopped.
+    Stopping,
+}
+
+/// How much an operator should see of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loudness {
+    /// Everyday.
+    Debug,
+    /// Worth a line.
+    Info,
+    /// A client or a setting is wrong.
+    Warn,
+}
+
+impl Reason {
+    pub(crate) fn loudness(&self) -> Loudness {
+        match self {
+            Reason::Frame(_) | Reason::Stalled { .. } | Reason::Overflow { .. } => Loudness::Warn,
+            Reason::Handshake(_) | Reason::Refused { .. } | Reason::Late { .. } | Reason::Closed(_) => {
+                Loudness::Info
+            }
+            Reason::Left | Reason::Broken(_) | Reason::Gone | Reason::Stopping => Loudness::Debug,
+        }
+    }
+
+    /// The client took nothing, or too little.
+    pub(crate) fn is_slow_consumer(&self) -> bool {
+        matches!(self, Reason::Stalled { .. } | Reason::Overflow { .. })
+    }
+
+    /// The connection was refused before it was registered.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Reason::Handshake(_) | Reason::Refused { .. })
+    }
+
+    /// The broker ends it, in the middle of whatever the client is doing.
+    pub(crate) fn is_of_the_broker(&self) -> bool {
+        matches!(self, Reason::Closed(_) | Reason::Stopping)
+    }
+
+    /// What the client still has on its way must be read before closing: otherwise TCP answers it with a reset,
+    /// which can overtake the last bytes to the client.
+    pub(crate) fn lingers(&self) -> bool {
+        matches!(self, Reason::Handshake(_) | Reason::Refused { .. } | Reason::Frame(_))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Left => f.write_str("closed by the client"),
+            Reason::Broken(error) => write!(f, "connection failed: {error}"),
+            Reason::Handshake(error) => error.fmt(f),
+            Reason::Refused { name, code } => write!(f, "name {name:?} refused: {code}"),
+            Reason::Frame(error) => write!(f, "protocol error: {error}"),
+            Reason::Late { phase, timeout } => {
+                write!(f, "no complete {phase} in time (timeout_seconds is {})", timeout.as_secs_f64())
+            }
+            Reason::Stalled { bytes, stalled } => write!(
+                f,
+                "took none of {bytes} waiting bytes for {:.1} s (stall_seconds)",
+                stalled.as_secs_f64()
+            ),
+            Reason::Overflow { bytes, limit } => {
+                write!(f, "{bytes} waiting bytes exceed {limit} (queue_bytes, overflow = \"disconnect\")")
+            }
+            Reason::Closed(why) => f.write_str(why),
+            Reason::Gone => f.write_str("no longer registered"),
+            Reason::Stopping => f.write_str("transport stopped"),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A running instance of a stream transport: start, serve, stop. Owns the order of these and their waiting, which is
+//! done without a runtime, since any thread may call.
+
+use elbus_plugin_api::{Host, PluginError, Status};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::task::AbortHandle;
+
+use crate::{
+    Listener, StreamSettings, Transport,
+    instance::{Census, Counts, Instance},
+    keeper,
+    listener::{Entrance, accept},
+    reason::Reason,
+    runtime::Runtime,
+    socket::Socket,
+};
+
+/// While queues drain, they are looked at this often.
+const DRAIN_STEP: Duration = Duration::from_millis(2);
+
+/// What a stream transport is once its sockets are bound. Stops when it is dropped.
+pub struct Server {
+    instance: Arc<Instance>,
+    /// Empty from `stop` on.
+    entrances: Mutex<Vec<Arc<Entrance>>>,
+    addresses: Vec<String>,
+    /// The keeper, and the accepting tasks. Lock order: this, then the entrances, then the census.
+    tasks: Mutex<Vec<AbortHandle>>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Server {
+    /// Takes bound sockets over; accepts nobody yet. Runs on the runtime the calling thread is in, else on its own.
+    ///
+    /// # Errors
+    /// Where the runtime or a registration with it cannot be had.
+    pub fn start(
+        host: Host,
+        settings: StreamSettings,
+        transport: impl Transport,
+        listeners: Vec<Listener>,
+    ) -> Result<Self, PluginError> {
+        let failed = |what, error| PluginError::new(format!("cannot {what}: {error}"));
+        let runtime = Runtime::obtain(host.instance(), settings.workers)
+            .map_err(|error| failed("start a runtime (workers)", error))?;
+        let within = runtime.handle().enter();
+        let (mut entrances, mut addresses) = (vec![], vec![]);
+        for Listener { socket, port, address } in listeners {
+            let socket = Socket::new(socket).map_err(|error| failed("wait for connections", error))?;
+            entrances.push(Arc::new(Entrance { socket, port: port.into() }));
+            addresses.push(address);
+        }
+        drop(within);
+        let instance = Arc::new(Instance {
+            host,
+            settings,
+            transport: Box::new(transport),
+            runtime: runtime.handle().clone(),
+            stopping: AtomicBool::new(false),
+            census: Mutex::new(Census::default()),
+            left: Condvar::new(),
+            counts: Counts::default(),
+        });
+        Ok(Server {
+            instance,
+            entrances: Mutex::new(entrances),
+            addresses,
+            tasks: Mutex::default(),
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// Accepts from now on.
+    pub fn serve(&self) {
+        let instance = &self.instance;
+        let mut tasks = self.tasks.lock();
+        if instance.is_stopping() || !tasks.is_empty() {
+            return;
+        }
+        tasks.push(instance.runtime.spawn(keeper::keep(instance.clone())).abort_handle());
+        for entrance in &*self.entrances.lock() {
+            instance.census.lock().listeners += 1;
+            let task = instance.runtime.spawn(accept(instance.clone(), entrance.clone()));
+            tasks.push(task.abort_handle());
+        }
+    }
+
+    /// Where it is reached, and how it is.
+    pub fn status(&self) -> Status {
+        let counts = &self.instance.counts;
+        let detail = format!(
+            "{} connections, {} slow consumers disconnected, {} runs of messages refused by full queues",
+            self.instance.census.lock().connections.len(),
+            counts.slow.load(Ordering::Relaxed),
+            counts.refused.load(Ordering::Relaxed),
+        );
+        Status { addresses: self.addresses.clone(), detail }
+    }
+
+    /// Accepts and reads no more, lets queues drain, closes all, and waits for their ends; `deadline` is for all of
+    /// that. Later calls do nothing.
+    pub fn stop(&self, deadline: Duration) {
+        let start = Instant::now();
+        if self.instance.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for entrance in std::mem::take(&mut *self.entrances.lock()) {
+            entrance.socket.shutdown();
+        }
+        // the last part of the time is for the ends of the connections
+        self.drain_until(start + deadline * 4 / 5);
+        for connection in self.instance.connections() {
+            connection.close(Reason::Stopping);
+        }
+        let runtime = self.runtime.lock().take();
+        if !runtime.as_ref().is_some_and(Runtime::needs_this_thread) {
+            self.wait_for_ends(start + deadline);
+        }
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        drop(runtime);
+    }
+
+    /// Sends here what the tasks do not: the calling thread may be the one they would need.
+    fn drain_until(&self, end: Instant) {
+        let mut waiting = self.instance.connections();
+        loop {
+            waiting.retain(|connection| !connection.drained());
+            if waiting.is_empty() || Instant::now() >= end {
+                return;
+            }
+            let mut census = self.instance.census.lock();
+            self.instance.left.wait_for(&mut census, DRAIN_STEP);
+        }
+    }
+
+    fn wait_for_ends(&self, end: Instant) {
+        let mut census = self.instance.census.lock();
+        while !census.connections.is_empty() || census.listeners > 0 {
+            if self.instance.left.wait_until(&mut census, end).timed_out() {
+                let left = census.connections.len();
+                drop(census);
+                return tracing::debug!(left, "stopped without waiting for the ends of all connections");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}

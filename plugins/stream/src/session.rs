@@ -1,0 +1,149 @@
+//! The task of one connection, from accepting to its end. Owns the order of ending: the socket first, then the log
+//! and the broker, then the census.
+
+use elbus_plugin_api::{Event, EventKind};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use crate::{
+    connection::Connection,
+    incoming::Incoming,
+    instance::Instance,
+    listener::Origin,
+    reason::{Loudness, Reason},
+    socket::{Received, Socket},
+};
+
+/// How long a refused client's bytes are still read, at most.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A connection being served. Dropping it, also unfinished when a runtime ends, ends the connection.
+pub(crate) struct Session {
+    connection: Arc<Connection>,
+    socket: Arc<Socket>,
+    incoming: Incoming,
+    /// Its place in the census, until it has left.
+    key: Option<usize>,
+}
+
+impl Session {
+    /// Greets; `None` where the instance is stopping. Must be called within the runtime.
+    pub(crate) fn begin(
+        instance: Arc<Instance>,
+        socket: OwnedFd,
+        origin: Origin,
+        port: Arc<str>,
+    ) -> io::Result<Option<Self>> {
+        let socket = Arc::new(Socket::new(socket)?);
+        let connection = Connection::new(instance, socket.clone());
+        let Some(key) = connection.instance.enter(&connection) else { return Ok(None) };
+        connection.send(&elbus_protocol::handshake::GREETING);
+        let incoming = Incoming::new(connection.clone(), socket.clone(), origin, port);
+        Ok(Some(Session { connection, socket, incoming, key: Some(key) }))
+    }
+
+    /// Serves it until its end. No `async fn`, whose future has room for its arguments twice, and this one is
+    /// there for every connection.
+    #[expect(clippy::manual_async_fn, reason = "half the memory")]
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let reason = self.read_until_end().await;
+            if self.leave(reason) {
+                // boxed, since every connection would have to make room for it
+                Box::pin(linger(&self.socket)).await;
+            }
+        }
+    }
+
+    async fn read_until_end(&mut self) -> Reason {
+        loop {
+            if let Err(error) = self.socket.readable().await {
+                return Reason::Broken(error);
+            }
+            if self.connection.instance.is_stopping() {
+                self.connection.until_ended_or(std::future::pending()).await;
+            }
+            if self.connection.has_ended() {
+                return Reason::Gone;
+            }
+            match self.incoming.step() {
+                Ok(false) => {}
+                Ok(true) => Box::pin(self.incoming.held_back()).await,
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    /// Ends the connection, for `reason` or one that came first. `true`: the client's bytes are still to be read.
+    fn leave(&mut self, reason: Reason) -> bool {
+        let Some(key) = self.key.take() else { return false };
+        self.connection.close(reason);
+        let reason = self.connection.take_reason().unwrap_or(Reason::Gone);
+        if reason.is_of_the_broker() {
+            self.socket.discard();
+        }
+        self.tell(&reason);
+        if let Some(mut client) = self.incoming.take_client() {
+            client.leaving(&reason.to_string());
+        }
+        self.connection.instance.leave(key);
+        reason.lingers()
+    }
+
+    fn tell(&self, reason: &Reason) {
+        let (client, source) = (self.connection.name(), self.incoming.origin().source.as_deref());
+        let instance = &self.connection.instance;
+        match reason.loudness() {
+            Loudness::Debug => tracing::debug!(client, source, "connection ended: {reason}"),
+            Loudness::Info => tracing::info!(client, source, "connection ended: {reason}"),
+            Loudness::Warn => tracing::warn!(client, source, "connection ended: {reason}"),
+        }
+        if reason.is_slow_consumer() {
+            instance.counts.slow.fetch_add(1, Ordering::Relaxed);
+            instance.host.report(&Event::now(EventKind::SlowConsumer, client, &reason.to_string()));
+        } else if reason.is_refusal() {
+            let from = source.unwrap_or(instance.transport.kind());
+            instance.host.report(&Event::now(EventKind::ConnectionRefused, from, &reason.to_string()));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave(Reason::Stopping);
+    }
+}
+
+/// Reads and forgets until the client closes, too.
+async fn linger(socket: &Socket) {
+    let forget = async {
+        while socket.readable().await.is_ok() {
+            match socket.receive(&mut [0; 4096]) {
+                Ok(Received::Bytes(_) | Received::Nothing) => {}
+                Ok(Received::End) | Err(_) => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, forget).await; // whichever comes first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::Entry;
+
+    fn size_of_output<S, F>(_: impl FnOnce(S) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let task = size_of_output(Session::run);
+        let all = task + size_of::<Connection>() + size_of::<Socket>() + size_of::<Entry>();
+        assert!(task <= 400 && all <= 720, "task {task}, all {all} bytes");
+    }
+}

@@ -1,0 +1,149 @@
+//! What the table of a stream transport says beside its addresses. Owns defaults and limits; reads nothing itself.
+
+use elbus_plugin_api::PluginError;
+use elbus_protocol::{Limits, request::DEFAULT_MAX_FRAME_BYTES};
+use serde::Deserialize;
+use std::{ops::RangeInclusive, time::Duration};
+
+const SECONDS: RangeInclusive<f64> = 0.05..=86_400.0;
+const WORKERS: RangeInclusive<usize> = 1..=1024;
+const DEFAULT_STALL_SECONDS: f64 = 4.0;
+/// The default stall limit where the timeout is too short for [`DEFAULT_STALL_SECONDS`], as a part of it.
+const STALL_PER_TIMEOUT: f64 = 0.8;
+
+/// What to do with messages for a client whose queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Its senders wait: nobody reads from them until the queue has drained.
+    #[default]
+    Block,
+    /// The client is disconnected.
+    Disconnect,
+    /// The new message is refused, and its sender told so.
+    DropNewest,
+}
+
+/// The keys every stream transport has: `config.read::<StreamSettings>()`, then [`check`](StreamSettings::check).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StreamSettings {
+    /// Threads of the instance's own runtime. Unused where the embedding program has a tokio runtime.
+    pub workers: usize,
+    /// `T` of the protocol, in seconds: how long a step of the handshake or the body of a frame may take; a client
+    /// is pinged each half of it and closed after a silence of 1.25 times.
+    pub timeout_seconds: f64,
+    /// How much may wait for one client, in bytes.
+    pub queue_bytes: usize,
+    /// How long a client may take nothing of what waits for it, in seconds; below `timeout_seconds`. The default
+    /// is 4, or 0.8 times the timeout where that is less.
+    pub stall_seconds: Option<f64>,
+    /// What happens at `queue_bytes`.
+    pub overflow: Overflow,
+    /// The longest body of a frame that is read, in bytes.
+    pub max_frame_bytes: usize,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        StreamSettings {
+            workers: 2,
+            timeout_seconds: 5.0,
+            queue_bytes: 8 << 20,
+            stall_seconds: None,
+            overflow: Overflow::Block,
+            max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
+        }
+    }
+}
+
+impl StreamSettings {
+    /// Judges the values.
+    ///
+    /// # Errors
+    /// The first key whose value is out of its range.
+    pub fn check(&self) -> Result<(), PluginError> {
+        within("workers", self.workers, WORKERS)?;
+        within("timeout_seconds", self.timeout_seconds, SECONDS)?;
+        within("queue_bytes", self.queue_bytes, 1..=usize::MAX / 4)?;
+        within("max_frame_bytes", self.max_frame_bytes, 1..=u32::MAX as usize)?;
+        match self.stall_seconds {
+            None => Ok(()),
+            Some(stall) if stall > 0.0 && stall < self.timeout_seconds => Ok(()),
+            Some(stall) => Err(PluginError::of_key(
+                "stall_seconds",
+                format!("{stall} is not between 0 and {} (timeout_seconds)", self.timeout_seconds),
+            )),
+        }
+    }
+
+    /// `T` of the protocol.
+    pub fn timeout(&self) -> Duration {
+        seconds(self.timeout_seconds)
+    }
+
+    /// How long a client may take nothing.
+    pub fn stall(&self) -> Duration {
+        let default = DEFAULT_STALL_SECONDS.min(STALL_PER_TIMEOUT * self.timeout_seconds);
+        seconds(self.stall_seconds.unwrap_or(default))
+    }
+
+    /// What a client may send at most.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { max_frame_bytes: self.max_frame_bytes }
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), PluginError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(PluginError::of_key(key, format!("{value} is not between {} and {}", range.start(), range.end())))
+}
+
+/// Values out of range are refused by `check`; without it, they are the greatest of all.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        let settings = StreamSettings::default();
+        assert_eq!(settings.check(), Ok(()));
+        assert_eq!((settings.timeout(), settings.stall()), (Duration::from_secs(5), Duration::from_secs(4)));
+        let short = StreamSettings { timeout_seconds: 0.5, ..settings };
+        assert_eq!(short.check(), Ok(()));
+        assert_eq!(short.stall(), Duration::from_millis(400));
+    }
+
+    #[test]
+    fn errors_name_key_value_and_limit() {
+        let good = StreamSettings::default;
+        let table = [
+            (StreamSettings { workers: 0, ..good() }, "workers: 0 is not between 1 and 1024"),
+            (
+                StreamSettings { timeout_seconds: f64::NAN, ..good() },
+                "timeout_seconds: NaN is not between 0.05 and 86400",
+            ),
+            (
+                StreamSettings { stall_seconds: Some(5.0), ..good() },
+                "stall_seconds: 5 is not between 0 and 5 (timeout_seconds)",
+            ),
+            (
+                StreamSettings { max_frame_bytes: 0, ..good() },
+                "max_frame_bytes: 0 is not between 1 and 4294967295",
+            ),
+        ];
+        for (settings, message) in table {
+            assert_eq!(settings.check().unwrap_err().to_string(), message);
+        }
+    }
+}

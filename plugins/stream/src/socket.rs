@@ -1,0 +1,158 @@
+//! A connected or listening socket, registered for reading only. Owns every system call on it; never blocks.
+//!
+//! With write readiness in its interest every read by the peer would wake the broker through EPOLLOUT for nothing,
+//! which is the largest part of a round trip. tokio's own sockets always register for both, and `AsyncFd` cannot
+//! be made for one without `unsafe`; its pipe ends can: they take any descriptor as it is, own it, and register it
+//! for their one direction. No read or write of theirs is used.
+
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+use tokio::net::unix::pipe;
+
+use crate::queue::{PIECES, Queue};
+
+const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+/// What a read came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// Nothing is there now.
+    Nothing,
+    /// So many bytes.
+    Bytes(usize),
+    /// The peer will send no more.
+    End,
+}
+
+/// A socket that is registered for reading. Closed when it is dropped.
+pub(crate) struct Socket(pipe::Receiver);
+
+impl Socket {
+    /// Takes a non-blocking socket over. Must be called within a runtime that has its I/O driver enabled.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        pipe::Receiver::from_owned_fd_unchecked(socket).map(Socket)
+    }
+
+    /// Waits until there may be something to read, or to accept.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
+    /// Reads once into a buffer that is not empty.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let room = buffer.len();
+        self.read(room, |socket| recv(socket, buffer, RecvFlags::DONTWAIT).map(|(_, count)| count))
+    }
+
+    /// Reads once behind the bytes of a buffer, which has spare capacity, and adds no memory to it.
+    pub(crate) fn receive_more(&self, buffer: &mut Vec<u8>) -> io::Result<Received> {
+        let room = buffer.capacity() - buffer.len();
+        self.read(room, |socket| {
+            let spare = rustix::buffer::spare_capacity(buffer);
+            recv(socket, spare, RecvFlags::DONTWAIT).map(|(_, count)| count)
+        })
+    }
+
+    #[inline]
+    fn read(
+        &self,
+        room: usize,
+        read: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+    ) -> io::Result<Received> {
+        let mut received = Received::Nothing;
+        let result = self.0.try_io(|| match read(self.0.as_fd())? {
+            0 => {
+                received = Received::End;
+                Ok(())
+            }
+            count => {
+                received = Received::Bytes(count);
+                // a short read has emptied the socket: saying so saves the read that would find nothing
+                if count < room { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            }
+        });
+        match result {
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Err(error)
+            }
+            _ => Ok(received),
+        }
+    }
+
+    /// Reads and forgets what has arrived, up to a few megabytes: a TCP socket that is closed with something unread
+    /// resets the connection, and the last bytes to the peer are lost.
+    pub(crate) fn discard(&self) {
+        let mut buffer = [0; 16 * 1024];
+        for _ in 0..256 {
+            if !recv(&self.0, &mut buffer, RecvFlags::DONTWAIT).is_ok_and(|(_, count)| count > 0) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts a connection; `None`: there is none now.
+    pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let result = self.0.try_io(|| Ok(rustix::net::accept_with(self.0.as_fd(), flags)?));
+        match result {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends what the socket takes of a queue at once; 0 where it is full.
+    #[inline]
+    pub(crate) fn send(&self, queue: &Queue) -> io::Result<usize> {
+        let sent = match queue.single() {
+            Some(bytes) => send(&self.0, bytes, SEND),
+            None => {
+                let mut places = [IoSlice::new(&[]); PIECES];
+                let used = queue.pieces(&mut places);
+                let pieces = places.get(..used).unwrap_or_default();
+                sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), SEND)
+            }
+        };
+        match sent.map_err(io::Error::from) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+            sent => sent,
+        }
+    }
+
+    /// A second descriptor that tells when there is room to write.
+    pub(crate) fn writable_twin(&self) -> io::Result<WritableTwin> {
+        let twin = rustix::io::fcntl_dupfd_cloexec(&self.0, 3)?;
+        pipe::Sender::from_owned_fd_unchecked(twin).map(WritableTwin)
+    }
+
+    /// Says that nothing more will be sent; the peer may still send.
+    pub(crate) fn shutdown_write(&self) {
+        // fails where the peer is gone, which serves as well
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
+    }
+
+    /// Ends both directions; whoever waits for the socket wakes up. A listening socket accepts no more.
+    pub(crate) fn shutdown(&self) {
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+/// See [`Socket::writable_twin`].
+pub(crate) struct WritableTwin(pipe::Sender);
+
+impl WritableTwin {
+    /// Waits until there may be room.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.0.writable().await
+    }
+
+    /// Runs `write`; if it says `false`, the socket is full, and [`writable`](Self::writable) waits again.
+    pub(crate) fn while_writable(&self, write: impl FnOnce() -> bool) {
+        let full = || io::Error::from(ErrorKind::WouldBlock);
+        let _ = self.0.try_io(|| if write() { Ok(()) } else { Err(full()) });
+    }
+}

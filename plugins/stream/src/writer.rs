@@ -1,0 +1,37 @@
+//! The task that goes on writing when a socket is full. It exists only that long, and waits on a second descriptor,
+//! so that the connection itself stays registered for reading only.
+
+use std::sync::Arc;
+
+use crate::connection::Connection;
+
+/// Writes until nothing waits any more or the connection has ended.
+pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
+    let twin = {
+        let mut out = connection.lock();
+        let twin = out.socket().map(crate::socket::Socket::writable_twin);
+        match twin {
+            Some(Ok(twin)) => twin,
+            Some(Err(error)) => {
+                // out of descriptors: the keeper writes in its own rhythm meanwhile
+                out.without_writer();
+                drop(out);
+                let client = connection.name();
+                return tracing::debug!(client, %error, "no descriptor to wait with: writing slowly");
+            }
+            None => return,
+        }
+    };
+    // fails only when the runtime ends
+    while twin.writable().await.is_ok() {
+        let mut finished = false;
+        twin.while_writable(|| {
+            let more = connection.write_on();
+            finished = more.is_none();
+            more.unwrap_or(true)
+        });
+        if finished {
+            return;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The suite of the stream transports, over TCP.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../stream/tests/support/mod.rs"]
+mod support;
+
+use elbus_plugin_api::fake::FakeHost;
+use elbus_tcp::Tcp;
+use std::net::TcpStream;
+use support::{Bus, suite};
+
+fn bus(settings: &str) -> Bus<TcpStream> {
+    let fake = FakeHost::new();
+    let config = format!("bind = '127.0.0.1:0'\n{settings}");
+    let instance = fake.create::<Tcp>("network", &config).unwrap();
+    Bus::over(fake, instance, |address| TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap())
+}
+
+#[test]
+fn handshake_byte_by_byte() {
+    suite::handshake_byte_by_byte(bus);
+}
+
+#[test]
+fn everything_sent_ahead() {
+    suite::everything_sent_ahead(bus);
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    suite::every_refusal_has_its_code(bus);
+}
+
+#[test]
+fn malformed_frames_close_only_their_client() {
+    suite::malformed_frames_close_only_their_client(bus);
+}
+
+#[test]
+fn runs_are_dispatched_and_acknowledged_in_order() {
+    suite::runs_are_dispatched_and_acknowledged_in_order(bus);
+}
+
+#[test]
+fn large_payloads_arrive_whole() {
+    suite::large_payloads_arrive_whole(bus);
+}
+
+#[test]
+fn a_slow_reader_gets_everything_in_order() {
+    suite::a_slow_reader_gets_everything_in_order(bus);
+}
+
+#[test]
+fn who_takes_nothing_is_disconnected() {
+    suite::who_takes_nothing_is_disconnected(bus);
+}
+
+#[test]
+fn who_reads_slowly_is_not() {
+    suite::who_reads_slowly_is_not(bus);
+}
+
+#[test]
+fn silence_is_ended() {
+    suite::silence_is_ended(bus);
+}
+
+#[test]
+fn pings_keep_a_client_and_nops_come() {
+    suite::pings_keep_a_client_and_nops_come(bus);
+}
+
+#[test]
+fn ends_of_either_side() {
+    suite::ends_of_either_side(bus);
+}
+
+#[test]
+fn overflow_policies() {
+    suite::overflow_policies(bus);
+}
+
+#[test]
+fn who_does_not_read_acks_is_held_back() {
+    suite::who_does_not_read_acks_is_held_back(bus);
+}
+
+#[test]
+fn stop_drains_and_closes() {
+    suite::stop_drains_and_closes(bus);
+}
+
+#[test]
+fn stop_does_not_wait_for_ever() {
+    suite::stop_does_not_wait_for_ever(bus);
+}

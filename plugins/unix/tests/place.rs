@@ -1,0 +1,224 @@
+//! The socket file: its place, its permissions, who may be there already, its removal.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[allow(dead_code, reason = "the suite uses the rest")]
+#[path = "../../stream/tests/support/mod.rs"]
+mod support;
+
+use elbus_plugin_api::{
+    Credentials,
+    fake::{FakeHost, FakeInstance},
+};
+use elbus_unix::Unix;
+use std::{
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::{UnixDatagram, UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use support::{Bus, LONG};
+
+struct Folder {
+    fake: FakeHost,
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Folder { fake: FakeHost::new(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn create(&self, path: &Path, more: &str) -> FakeInstance {
+        self.fake.create::<Unix>("local", &format!("path = '{}'\n{more}", path.display())).unwrap()
+    }
+
+    fn refusal(&self, path: &Path, more: &str) -> String {
+        self.create(path, more).start().unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn mode_status_and_removal() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    for (more, mode) in [("", 0o660), ("mode = '0600'", 0o600), ("mode = '777'", 0o777)] {
+        let instance = folder.create(&path, more);
+        assert!(!path.exists() && instance.status().addresses.is_empty(), "created, not started");
+        instance.start().unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, mode);
+        assert_eq!(instance.status().addresses, [format!("unix:{}", path.display())]);
+        instance.stop(LONG);
+        assert!(!path.exists(), "removed");
+    }
+    // also where nobody says stop
+    let instance = folder.create(&path, "");
+    instance.start().unwrap();
+    drop(instance);
+    assert!(!path.exists());
+}
+
+#[test]
+fn owner_and_group_are_set_or_refused() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    let me = folder.folder.path().metadata().unwrap();
+    let instance = folder.create(&path, &format!("owner = {}\ngroup = '{}'", me.uid(), me.gid()));
+    instance.start().unwrap();
+    let file = path.metadata().unwrap();
+    assert_eq!((file.uid(), file.gid()), (me.uid(), me.gid()));
+    instance.stop(LONG);
+    for key in ["owner", "group"] {
+        let error = folder.refusal(&path, &format!("{key} = 'no-such-account'"));
+        assert!(error.starts_with(&format!("{key}: no \"no-such-account\" in /etc/")), "{error}");
+        assert!(!path.exists(), "nothing is left behind");
+    }
+}
+
+#[test]
+fn a_live_socket_is_not_touched() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    let first = folder.create(&path, "");
+    first.start().unwrap();
+    let inode = path.metadata().unwrap().ino();
+    let error = folder.refusal(&path, "");
+    assert_eq!(error, format!("path: {}: a broker is listening there already", path.display()));
+    assert_eq!(path.metadata().unwrap().ino(), inode);
+    first.stop(LONG);
+
+    let _datagrams = UnixDatagram::bind(&path).unwrap();
+    let error = folder.refusal(&path, "");
+    assert!(error.contains("it cannot be told who serves it"), "{error}");
+    assert!(path.exists());
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "left behind");
+    let instance = folder.create(&path, "");
+    instance.start().unwrap();
+    instance.serve();
+    UnixStream::connect(&path).unwrap();
+    instance.stop(LONG);
+}
+
+#[test]
+fn other_files_are_not_touched() {
+    let folder = Folder::new();
+    let path = folder.path("precious");
+    std::fs::write(&path, "data").unwrap();
+    assert_eq!(folder.refusal(&path, ""), format!("path: {}: exists and is no socket", path.display()));
+    assert_eq!(std::fs::read(&path).unwrap(), b"data");
+    let link = folder.path("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(folder.refusal(&link, "").ends_with("exists and is no socket"));
+}
+
+#[test]
+fn a_file_of_somebody_else_is_not_removed() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    let instance = folder.create(&path, "");
+    instance.start().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let _theirs = UnixListener::bind(&path).unwrap();
+    instance.stop(LONG);
+    assert!(path.exists());
+}
+
+#[test]
+fn places_that_cannot_be() {
+    let folder = Folder::new();
+    let error = folder.refusal(&folder.path("missing/bus.sock"), "");
+    let missing = folder.path("missing");
+    assert!(error.starts_with(&format!("path: folder {} does not exist", missing.display())), "{error}");
+    let long = folder.path(&"x".repeat(108));
+    let config = format!("path = '{}'", long.display());
+    let error = folder.fake.create::<Unix>("local", &config).err().unwrap().to_string();
+    assert!(error.starts_with("path: ") && error.ends_with("exceeds 107"), "{error}");
+    let error = folder.fake.create::<Unix>("local", "path = 'x'\nmodes = '1'").err().unwrap();
+    assert_eq!(error.key, "modes");
+    assert!(error.message.contains("timeout_seconds") && error.message.contains("owner"), "{error}");
+}
+
+#[test]
+fn starting_at_once_only_one_gets_it() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    for _ in 0..10 {
+        drop(UnixListener::bind(&path).unwrap()); // stale
+        let instances: Vec<_> = (0..4).map(|_| folder.create(&path, "")).collect();
+        let started = std::thread::scope(|scope| {
+            let starts: Vec<_> = instances.iter().map(|i| scope.spawn(|| i.start().is_ok())).collect();
+            starts.into_iter().filter_map(|start| start.join().unwrap().then_some(())).count()
+        });
+        assert_eq!(started, 1);
+        UnixStream::connect(&path).unwrap();
+        drop(instances);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn clients_come_with_their_credentials() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    let instance = folder.create(&path, "");
+    let fake = folder.fake.clone();
+    let bus = Bus::over(fake, instance, |address| {
+        UnixStream::connect(address.strip_prefix("unix:").unwrap()).unwrap()
+    });
+    let _client = bus.client("a");
+    let info = bus.fake.client_info("a").unwrap();
+    let me = folder.folder.path().metadata().unwrap();
+    let credentials = Credentials { pid: std::process::id() as i32, uid: me.uid(), gid: me.gid() };
+    assert_eq!(info.credentials, Some(credentials));
+    assert_eq!((info.kind.as_str(), info.source, info.internal), ("local_ipc", None, false));
+    assert_eq!(info.port.as_deref(), path.to_str());
+}
+
+/// Stopping from within the very runtime that serves, which therefore cannot help.
+#[test]
+fn on_the_runtime_of_the_program() {
+    for threads in [1, 2] {
+        let folder = Folder::new();
+        let path = folder.path("bus.sock");
+        let mut builder = match threads {
+            1 => tokio::runtime::Builder::new_current_thread(),
+            _ => tokio::runtime::Builder::new_multi_thread(),
+        };
+        let runtime = builder.enable_all().build().unwrap();
+        runtime.block_on(async {
+            let instance = folder.create(&path, "");
+            instance.start().unwrap();
+            instance.serve();
+            let client_path = path.clone();
+            let (ready, registered) = tokio::sync::oneshot::channel();
+            let client = std::thread::spawn(move || {
+                let stream = UnixStream::connect(client_path).unwrap();
+                support::Stream::limit(&stream, LONG);
+                let mut peer = support::Peer(stream);
+                assert_eq!(peer.introduce(b"a"), 1);
+                ready.send(()).unwrap();
+                peer.rest()
+            });
+            registered.await.unwrap();
+            let payload = vec![1; 3_000_000];
+            folder.fake.deliver("a", elbus_plugin_api::FrameKind::Message, "me", "", &[&payload]);
+            instance.stop(Duration::from_secs(10));
+            let all = client.join().unwrap();
+            assert_eq!(all.len(), 3_000_009, "drained by the stopping thread itself");
+            drop(instance);
+        });
+        assert!(folder.fake.failures().is_empty(), "{:?}", folder.fake.failures());
+    }
+}

@@ -1,0 +1,102 @@
+//! The suite of the stream transports, over UNIX sockets.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../stream/tests/support/mod.rs"]
+mod support;
+
+use elbus_plugin_api::fake::FakeHost;
+use elbus_unix::Unix;
+use std::os::unix::net::UnixStream;
+use support::{Bus, suite};
+
+fn bus(settings: &str) -> Bus<UnixStream> {
+    let fake = FakeHost::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bus.sock");
+    let config = format!("path = '{}'\n{settings}", path.display());
+    let instance = fake.create::<Unix>("local", &config).unwrap();
+    Bus::over(fake, instance, move |address| {
+        let _folder = &folder; // lives as long as the bus
+        UnixStream::connect(address.strip_prefix("unix:").unwrap()).unwrap()
+    })
+}
+
+#[test]
+fn handshake_byte_by_byte() {
+    suite::handshake_byte_by_byte(bus);
+}
+
+#[test]
+fn everything_sent_ahead() {
+    suite::everything_sent_ahead(bus);
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    suite::every_refusal_has_its_code(bus);
+}
+
+#[test]
+fn malformed_frames_close_only_their_client() {
+    suite::malformed_frames_close_only_their_client(bus);
+}
+
+#[test]
+fn runs_are_dispatched_and_acknowledged_in_order() {
+    suite::runs_are_dispatched_and_acknowledged_in_order(bus);
+}
+
+#[test]
+fn large_payloads_arrive_whole() {
+    suite::large_payloads_arrive_whole(bus);
+}
+
+#[test]
+fn a_slow_reader_gets_everything_in_order() {
+    suite::a_slow_reader_gets_everything_in_order(bus);
+}
+
+#[test]
+fn who_takes_nothing_is_disconnected() {
+    suite::who_takes_nothing_is_disconnected(bus);
+}
+
+#[test]
+fn who_reads_slowly_is_not() {
+    suite::who_reads_slowly_is_not(bus);
+}
+
+#[test]
+fn silence_is_ended() {
+    suite::silence_is_ended(bus);
+}
+
+#[test]
+fn pings_keep_a_client_and_nops_come() {
+    suite::pings_keep_a_client_and_nops_come(bus);
+}
+
+#[test]
+fn ends_of_either_side() {
+    suite::ends_of_either_side(bus);
+}
+
+#[test]
+fn overflow_policies() {
+    suite::overflow_policies(bus);
+}
+
+#[test]
+fn who_does_not_read_acks_is_held_back() {
+    suite::who_does_not_read_acks_is_held_back(bus);
+}
+
+#[test]
+fn stop_drains_and_closes() {
+    suite::stop_drains_and_closes(bus);
+}
+
+#[test]
+fn stop_does_not_wait_for_ever() {
+    suite::stop_does_not_wait_for_ever(bus);
+}
