@@ -41,7 +41,7 @@ impl BrokerBuilder {
         self
     }
 
-    /// The name shown in `info` and logs.
+    /// The name that the control method `health` shows.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self

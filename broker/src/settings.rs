@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[serde(default)]
 #[non_exhaustive]
 pub struct BrokerSettings {
-    /// Shown in `info` and logs.
+    /// Shown by the control method `health`.
     pub name: String,
     /// Folders to look for libraries in, before that of the executable.
     pub plugin_dirs: Vec<PathBuf>,

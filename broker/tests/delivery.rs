@@ -1,4 +1,5 @@
 //! Who gets what (protocol section 6), how it is acknowledged and counted, and how senders are held back.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! What strangers send: every malformed handshake and frame ends that connection only, costs no memory, and is never
 //! acted upon; the silent and the slow are let go (protocol sections 2, 3 and 5).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
@@ -192,8 +193,9 @@ fn one_byte_at_a_time_is_fine_but_not_for_ever() {
     for byte in &message {
         client.write(&[*byte]);
     }
-    assert_eq!(client.frame_within(support::PATIENCE).is_some(), true);
-    assert_eq!(client.frame_within(support::PATIENCE).is_some(), true);
+    let (first, second) = (client.frame(), client.frame());
+    assert!([&first, &second].iter().any(|frame| matches!(frame, Frame::Ack(5, 1))));
+    assert!([&first, &second].iter().any(|frame| matches!(frame, Frame::Data(..))));
     // a byte every 150 ms: no header is complete within 1.25 timeouts
     let mut writer = client.writer();
     let dripping = std::thread::spawn(move || {

@@ -1,4 +1,5 @@
 //! broker.toml and the command line: what is wrong is said with file, line, key, value and what would be right.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The control methods at `.broker`, over the wire (protocol section 7).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
@@ -33,6 +34,9 @@ fn the_methods_of_the_specification() {
             for key in ["uptime", "r_frames", "r_bytes", "w_frames", "w_bytes"] {
                 assert!(field(&stats, key).is_u64(), "{key} in {stats}");
             }
+            let health = client.control("health", &[]).unwrap();
+            assert_eq!(text(&health, "name"), "elbus");
+            assert!(field(&health, "clients").as_u64() >= Some(2), "{health}");
             let big = vec![7; 200_000];
             assert_eq!(client.call(".broker", "benchmark.test", &big).unwrap(), big);
             for (method, params, code) in [
@@ -65,7 +69,8 @@ fn the_methods_of_the_specification() {
                 assert_eq!(text(me, "kind"), "local_ipc");
                 assert!(field(me, "source").is_nil());
                 assert_eq!(text(me, "port"), "./bus.sock");
-                assert_eq!(field(me, "pid").as_u64(), Some(u64::from(std::process::id())));
+                let details = client.control("client.info", &[("name", &name)]).unwrap();
+                assert_eq!(field(&details, "pid").as_u64(), Some(u64::from(std::process::id())));
             } else {
                 assert_eq!(text(me, "kind"), "tcp");
                 assert!(text(me, "source").starts_with("127.0.0.1:"));

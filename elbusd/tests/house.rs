@@ -1,4 +1,5 @@
 //! The rules of the house: which crate may know which, where unsafe code may be, and that every file says what it is.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! Plugin libraries, good and bad: what is loaded works, what cannot be loaded is refused in a sentence or two, and
 //! one that fails later takes nobody with it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Start and end of a broker: what it creates, what it finds, what it leaves behind, what it announces.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 

@@ -16,7 +16,16 @@ const FILTER_LIMIT_BYTES: usize = 1024 * 1024;
 struct Info<'a> {
     author: &'a str,
     version: &'a str,
+}
+
+/// What `info` and `stats`, whose keys the protocol fixes, do not say.
+#[derive(Serialize)]
+struct Health<'a> {
     name: &'a str,
+    uptime_seconds: u64,
+    clients: u64,
+    /// Frames that a full queue did not take.
+    refused_frames: u64,
 }
 
 #[derive(Serialize)]
@@ -26,8 +35,6 @@ struct Stats {
     r_bytes: u64,
     w_frames: u64,
     w_bytes: u64,
-    /// Frames that a full queue did not take; ours.
-    refused_frames: u64,
 }
 
 #[derive(Serialize)]
@@ -47,9 +54,19 @@ struct Client {
     w_bytes: u64,
     queue: u64,
     instances: u64,
-    /// The process behind a UNIX socket; ours.
+}
+
+/// What `client.list`, whose keys the protocol fixes, does not say.
+#[derive(Serialize)]
+struct ClientDetails {
+    name: String,
+    kind: String,
+    /// Bytes waiting.
+    queue_bytes: u64,
+    /// The process behind a UNIX socket.
     pid: Option<i32>,
     uid: Option<u32>,
+    gid: Option<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -70,10 +87,21 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
         encode_result(&BTreeMap::from([("ok", true)]))
     });
 
-    let name = broker_name.to_owned();
-    table.add_own(&quick("info", "none", "author, version and name of the broker"), move |call| {
+    table.add_own(&quick("info", "none", "author and version of the broker"), |call| {
         no_params(call)?;
-        encode_result(&Info { author: "ELBUS", version: env!("CARGO_PKG_VERSION"), name: &name })
+        encode_result(&Info { author: "ELBUS", version: env!("CARGO_PKG_VERSION") })
+    });
+
+    let (name, started, asked) = (broker_name.to_owned(), Instant::now(), router.clone());
+    let health = Method { slow: true, ..quick("health", "none", "name, uptime, clients, frames refused") };
+    table.add_own(&health, move |call| {
+        no_params(call)?;
+        encode_result(&Health {
+            name: &name,
+            uptime_seconds: started.elapsed().as_secs(),
+            clients: asked.client_count() as u64,
+            refused_frames: asked.refused_frames(),
+        })
     });
 
     let (started, stats) = (Instant::now(), router.clone());
@@ -88,7 +116,6 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
                 r_bytes: totals.received_bytes,
                 w_frames: totals.sent_frames,
                 w_bytes: totals.sent_bytes,
-                refused_frames: stats.refused_frames(),
             })
         },
     );
@@ -101,6 +128,10 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
     let list =
         Method { slow: true, ..quick("client.list", "{filter: regex}", "the primary clients, by name") };
     table.add_own(&list, move |call| list_clients(&clients, call));
+
+    let described = router.clone();
+    let info = Method { slow: true, ..quick("client.info", "{name: str}", "queue and process of a client") };
+    table.add_own(&info, move |call| describe_client(&described, call));
 
     let kicked = router.clone();
     let kick = Method {
@@ -146,12 +177,28 @@ fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> 
                 w_bytes: totals.sent_bytes,
                 queue: member.sink.queued().frames,
                 instances: instances as u64,
-                pid: member.info.credentials.map(|c| c.pid),
-                uid: member.info.credentials.map(|c| c.uid),
             }
         })
         .collect();
     encode_result(&ClientList { clients })
+}
+
+fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+    let name = decode_params::<ClientName>(call.params)?.name;
+    let member = router.find(&name).ok_or_else(|| no_client(&name))?;
+    let credentials = member.info.credentials;
+    encode_result(&ClientDetails {
+        name,
+        kind: member.info.kind.clone(),
+        queue_bytes: member.sink.queued().bytes,
+        pid: credentials.map(|c| c.pid),
+        uid: credentials.map(|c| c.uid),
+        gid: credentials.map(|c| c.gid),
+    })
+}
+
+fn no_client(name: &str) -> CallError {
+    CallError::new(Code::NotRegistered.rpc_code(), format!("no client {name:?} is registered"))
 }
 
 fn kick_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
@@ -159,6 +206,6 @@ fn kick_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
     if router.evict(&name, &format!("kicked by {}", call.caller)) {
         encode_result(&BTreeMap::from([("ok", true)]))
     } else {
-        Err(CallError::new(Code::NotRegistered.rpc_code(), format!("no client {name:?} is registered")))
+        Err(no_client(&name))
     }
 }

@@ -245,6 +245,11 @@ impl Router {
         self.refused_frames.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
+    /// How many clients are registered, secondaries included, parts of the broker itself not.
+    pub(crate) fn client_count(&self) -> usize {
+        self.registry.read().all().filter(|member| !member.info.internal).count()
+    }
+
     pub(crate) fn refused_frames(&self) -> u64 {
         self.refused_frames.load(Ordering::Relaxed)
     }

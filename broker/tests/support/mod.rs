@@ -1,6 +1,7 @@
 //! Clients of a broker without transports: they register through the host, as a transport does, and record what
 //! their sinks are given.
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{

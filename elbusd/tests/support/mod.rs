@@ -1,5 +1,6 @@
 //! What the whole-broker tests share: an `elbusd` of their own and clients that speak the bare wire format.
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 pub(crate) mod daemon;
 pub(crate) mod wire;

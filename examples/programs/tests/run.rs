@@ -1,4 +1,5 @@
 //! Every example runs and prints what it should.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 use std::process::Command;
 

@@ -122,14 +122,18 @@ mod tests {
         let client = Client::from_object(RawClient_TO::from_value(Crowded(seen.clone()), TD_Opaque));
         let speaker = Speaker { client: Mutex::new(Some(client)), waiting: Arc::default() };
         let event = Event::now(EventKind::ClientRegistered, "a", "");
+        let counts = || {
+            let seen = seen.lock();
+            (seen.0, seen.1.len())
+        };
         (0..3).for_each(|_| speaker.tell(&event));
-        assert_eq!((seen.lock().0, seen.lock().1.len()), (3, 1));
+        assert_eq!(counts(), (3, 1));
         let wakes = std::mem::take(&mut seen.lock().1);
         wakes.iter().for_each(|wake| wake.wake());
         speaker.tell(&event);
-        assert_eq!((seen.lock().0, seen.lock().1.len()), (4, 1));
+        assert_eq!(counts(), (4, 1));
         speaker.end();
         speaker.tell(&event);
-        assert_eq!(seen.lock().0, 4);
+        assert_eq!(counts().0, 4);
     }
 }

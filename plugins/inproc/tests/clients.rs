@@ -287,6 +287,23 @@ fn wakers_that_run_their_task_at_once_neither_deadlock_nor_nest() {
 }
 
 #[test]
+fn a_task_that_is_run_within_its_own_clients_dispatch_may_send() {
+    let (_bus, _plugin, host) = Bus::with_plugin("");
+    let client = Arc::new(host.connect("a").unwrap());
+    let other = host.connect("b").unwrap();
+    let task = Arc::new(Inline { client, peer: "b", left: parking_lot::Mutex::new(1) });
+    task.poll();
+    let (done, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // wakes the task, which sends through the client that this send is in
+        run(task.client.send("a", "echo", Qos::NO)).unwrap();
+        done.send(()).unwrap();
+    });
+    end.recv_timeout(LONG).unwrap();
+    assert_eq!(text(&other), "echo");
+}
+
+#[test]
 fn many_threads_lose_nothing_and_keep_the_order() {
     const THREADS: usize = 4;
     const COUNT: usize = 3_000;

@@ -31,8 +31,10 @@ impl Settings {
         if self.panic_in == place {
             panic!("{place} panics as configured");
         }
-        while self.hang_in == place {
-            std::thread::sleep(Duration::from_secs(1));
+        if self.hang_in == place {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
         }
     }
 }

@@ -1,0 +1,208 @@
+//! What the queue of a client does, one rule at a time, with a clock that the test turns.
+
+use super::*;
+use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+const LIMIT: usize = 10_000;
+const STALL: Duration = Duration::from_secs(4);
+
+struct Bench {
+    inbox: Inbox,
+    limits: Limits,
+    now: Instant,
+    woken: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Bench {
+    fn new(overflow: Overflow) -> Self {
+        let limits = Limits { queue_bytes: LIMIT, stall: STALL, overflow };
+        Bench { inbox: Inbox::default(), limits, now: Instant::now(), woken: Arc::default() }
+    }
+
+    fn take_from(&mut self, sender: &str, qos: Qos, bytes: usize) -> Taken {
+        let payload = vec![1; bytes];
+        let payloads = [Payload::from(&*payload)];
+        let mut encoding = Encoding::new();
+        let run = Run::new(FrameKind::Message, qos, sender, "", &payloads, None, &mut encoding);
+        self.inbox.take(&run, RawReceived::keep(&run), &self.limits, || self.now)
+    }
+
+    fn take(&mut self, bytes: usize) -> Taken {
+        self.take_from("s", Qos::NO, bytes)
+    }
+
+    /// How many runs were given, and whether more may follow.
+    fn give(&mut self) -> (usize, bool) {
+        let mut into = RVec::new();
+        let (open, wakes) = self.inbox.give(&mut into, &self.limits, || self.now);
+        wakes.iter().for_each(Wake::wake);
+        (into.len(), open)
+    }
+
+    fn wake(&self, name: &'static str) -> Wake {
+        let woken = self.woken.clone();
+        Wake::new(move || woken.lock().push(name))
+    }
+
+    fn woken(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.woken.lock())
+    }
+}
+
+#[test]
+fn senders_are_held_above_the_limit_until_a_quarter_is_left() {
+    let mut bench = Bench::new(Overflow::Block);
+    bench.limits.queue_bytes = 1_000_000;
+    assert_eq!(bench.take(900_000), Taken { delivery: Delivery::TAKEN, then: Then::Nothing });
+    let wake = bench.wake("early");
+    assert!(bench.inbox.when_drained(wake).is_some());
+    for _ in 0..4 {
+        bench.take(60_000);
+    }
+    assert_eq!(bench.take(240_000), Taken { delivery: Delivery::FULL, then: Then::Nothing });
+    let wake = bench.wake("sender");
+    assert!(bench.inbox.when_drained(wake).is_none());
+    assert_eq!(bench.give(), (1, true), "so much at once: half a million is left");
+    assert_eq!(bench.woken(), [""; 0]);
+    assert_eq!(bench.give(), (2, true));
+    assert_eq!(bench.give(), (2, true), "a quarter is left");
+    assert_eq!(bench.woken(), ["sender"]);
+    assert_eq!(bench.give(), (1, true));
+    assert_eq!(bench.inbox.queued(), Queued::default());
+}
+
+#[test]
+fn real_time_and_the_broker_go_up_to_twice_and_hold_nobody() {
+    for (sender, qos) in [("s", Qos::REALTIME), (BROKER_NAME, Qos::NO)] {
+        let mut bench = Bench::new(Overflow::Block);
+        assert_eq!(bench.take(9_000).delivery, Delivery::TAKEN);
+        for _ in 0..2 {
+            let taken = bench.take_from(sender, qos, 4_000);
+            assert_eq!(taken, Taken { delivery: Delivery::TAKEN, then: Then::Nothing });
+        }
+        let taken = bench.take_from(sender, qos, 4_000);
+        assert_eq!(taken.delivery, Delivery::REFUSED);
+        assert!(matches!(taken.then, Then::Tell { refused: 1, .. }));
+        assert_eq!(bench.take_from(sender, qos, 4_000).then, Then::Nothing, "the log is spared");
+        bench.now += TELL_EVERY;
+        assert!(matches!(bench.take_from(sender, qos, 4_000).then, Then::Tell { refused: 2, .. }));
+        assert_eq!(bench.take(10).delivery, Delivery::FULL, "others wait, and lose nothing");
+    }
+}
+
+#[test]
+fn an_empty_queue_takes_anything() {
+    for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::Disconnect] {
+        let mut bench = Bench::new(overflow);
+        assert!(bench.take(100 * LIMIT).delivery.is_taken());
+        assert_eq!(bench.give(), (1, true));
+        assert!(bench.take_from("s", Qos::REALTIME, 100 * LIMIT).delivery.is_taken());
+    }
+}
+
+#[test]
+fn drop_newest_refuses_and_disconnect_closes() {
+    let mut bench = Bench::new(Overflow::DropNewest);
+    bench.take(9_000);
+    assert_eq!(bench.take(2_000).delivery, Delivery::REFUSED);
+    assert!(bench.take(100).delivery.is_taken(), "what fits is taken");
+    assert!(bench.take_from("s", Qos::REALTIME, 2_000).delivery.is_taken());
+    let mut bench = Bench::new(Overflow::Disconnect);
+    bench.take(9_000);
+    bench.give();
+    bench.take(9_000);
+    let wake = bench.wake("nobody");
+    bench.inbox.readers.push(wake);
+    let taken = bench.take(2_000);
+    assert_eq!(taken.delivery, Delivery::CLOSED);
+    let (was_open, wakes) = bench.inbox.close();
+    assert!(!was_open && wakes.len() == 1, "closed by itself, the wakes are left to whoever sees it off");
+    assert!(matches!(taken.then, Then::Disconnect { bytes } if bytes > 9_000));
+}
+
+#[test]
+fn empty_messages_count_too() {
+    let mut bench = Bench::new(Overflow::Block);
+    let taken = (0..LIMIT).take_while(|_| bench.take(0).delivery != Delivery::FULL).count();
+    assert!((20..100).contains(&taken), "{taken}");
+}
+
+#[test]
+fn stalled_is_who_takes_nothing_while_senders_wait() {
+    let mut bench = Bench::new(Overflow::Block);
+    bench.take(9_000);
+    bench.now += 10 * STALL;
+    assert_eq!(bench.take(2_000).then, Then::Watch);
+    let full = bench.now;
+    assert_eq!(bench.take(100).then, Then::Nothing, "watched already");
+    bench.now += STALL / 2;
+    assert_eq!(bench.inbox.look(&bench.limits, bench.now), Look::HeldUntil(full + STALL));
+    bench.now += STALL / 2;
+    let look = bench.inbox.look(&bench.limits, bench.now);
+    assert!(matches!(look, Look::Stalled { bytes } if bytes > 11_000));
+    bench.give();
+    assert_eq!(bench.inbox.look(&bench.limits, bench.now), Look::Well);
+    bench.take(9_000);
+    assert_eq!(bench.take(2_000).then, Then::Watch, "watched anew");
+}
+
+#[test]
+fn taking_a_part_is_a_sign_of_life() {
+    let mut bench = Bench::new(Overflow::Block);
+    (0..10).for_each(|_| _ = bench.take(100_000));
+    bench.now += STALL - Duration::from_millis(1);
+    assert_eq!(bench.give(), (1, true));
+    let alive = bench.now;
+    bench.now += STALL / 2;
+    assert_eq!(bench.inbox.look(&bench.limits, bench.now), Look::HeldUntil(alive + STALL));
+}
+
+#[test]
+fn readers_are_woken_once_by_a_batch() {
+    let mut bench = Bench::new(Overflow::Block);
+    assert_eq!(bench.take(1).delivery, Delivery::TAKEN, "nobody waits, nothing is owed");
+    bench.give();
+    let wake = bench.wake("reader");
+    assert!(bench.inbox.when_readable(wake).is_empty());
+    assert!(bench.inbox.flush().is_empty(), "nothing has come");
+    assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
+    assert_eq!(bench.take(1).delivery, Delivery::TAKEN, "one flush is owed");
+    bench.inbox.flush().iter().for_each(Wake::wake);
+    assert_eq!(bench.woken(), ["reader"]);
+    let wake = bench.wake("late");
+    assert_eq!(bench.inbox.when_readable(wake).len(), 1, "there is something already");
+}
+
+#[test]
+fn readers_that_gave_up_are_not_kept_for_ever() {
+    let mut bench = Bench::new(Overflow::Block);
+    for n in 1..=10 * MAX_READERS {
+        let wake = bench.wake("gone");
+        let woken = bench.inbox.when_readable(wake).len();
+        assert_eq!(woken, if n % MAX_READERS == 0 { MAX_READERS } else { 0 });
+    }
+}
+
+#[test]
+fn what_was_received_is_readable_after_the_close() {
+    let mut bench = Bench::new(Overflow::Block);
+    let wake = bench.wake("reader");
+    bench.inbox.when_readable(wake);
+    (0..2).for_each(|_| _ = bench.take(100_000));
+    let wake = bench.wake("sender");
+    assert!(bench.inbox.when_drained(wake).is_none());
+    let (was_open, wakes) = bench.inbox.close();
+    wakes.iter().for_each(Wake::wake);
+    assert!(was_open);
+    assert_eq!(bench.woken(), ["reader", "sender"]);
+    assert!(!bench.inbox.close().0);
+    assert_eq!(bench.take(1).delivery, Delivery::CLOSED);
+    let wake = bench.wake("x");
+    assert!(bench.inbox.when_drained(wake).is_some());
+    assert_eq!(bench.inbox.look(&bench.limits, bench.now + 2 * STALL), Look::Well);
+    assert_eq!(bench.give(), (1, true));
+    assert_eq!(bench.give(), (1, false));
+    assert_eq!(bench.give(), (0, false));
+}
