@@ -95,6 +95,10 @@ fn a_reader_that_never_reads_is_let_go_with_a_reason() {
         });
         let mut sending = Wire::connect(&daemon, &address, "sending");
         let mut others = (Wire::connect(&daemon, &address, "x"), Wire::connect(&daemon, &address, "y"));
+        // what is announced goes to the listener only
+        for client in [&mut sending, &mut others.0, &mut others.1] {
+            client.filters(Op::Exclude, &["#"]);
+        }
         let flood = std::thread::spawn(move || {
             sending.write(&burst("dead", 100_000, 100));
             // held back until the dead one was let go, then told the truth

@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use crate::{
     Dispatch, Queued, Request, Run,
     guard::{self, Instance},
-    local::RawReceived,
+    local::Received,
     plugin::Plugin,
 };
 
@@ -158,7 +158,7 @@ pub type ConnectorObject = RawConnector_TO<RArc<()>>;
 pub trait RawEndpoint: Send + Sync + 'static {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
     fn when_ready(&self, wake: WakeObject);
-    fn receive(&self, into: &mut RVec<RawReceived>) -> bool;
+    fn receive(&self, into: &mut Received) -> bool;
     fn when_readable(&self, wake: WakeObject);
     #[sabi(last_prefix_field)]
     fn close(&self);

@@ -211,7 +211,7 @@ impl Dispatch {
         self.flags & Self::GONE != 0
     }
 
-    /// Whether the sender should wait before it sends on.
+    /// Whether a receiver of this request is over its limit, so that the sender should wait before it sends on.
     #[inline]
     pub fn is_congested(&self) -> bool {
         self.flags & Self::CONGESTED != 0

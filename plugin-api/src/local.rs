@@ -39,18 +39,41 @@ pub trait LocalEndpoint: Send + Sync + 'static {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
     /// Calls `wake` once when the receivers over their limit have drained.
     fn when_ready(&self, wake: Wake);
-    /// Moves everything received into `into`; `false` once the client is closed and nothing will follow.
-    fn receive(&self, into: &mut RVec<RawReceived>) -> bool;
-    /// Calls `wake` once when there is something to receive or the client is closed.
+    /// Moves some of what was received into `into`, at least one run if there is any; `false` once the client is
+    /// closed and nothing will follow.
+    fn receive(&self, into: &mut Received) -> bool;
+    /// Calls `wake` once when there is something to receive or the client is closed; may call it earlier.
     fn when_readable(&self, wake: Wake);
     /// Leaves the bus.
     fn close(&self);
 }
 
+/// Runs on their way to an in-process client, in order.
+#[repr(transparent)]
+#[derive(StableAbi, Default)]
+pub struct Received(RVec<KeptRun>);
+
+impl Received {
+    /// Adds a run behind the others.
+    pub fn push(&mut self, run: KeptRun) {
+        self.0.push(run);
+    }
+
+    /// How many runs there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A run of messages, kept: what an in-process client receives.
 #[repr(C)]
 #[derive(StableAbi, Clone)]
-pub struct RawReceived {
+pub struct KeptRun {
     kind: u8,
     qos: u8,
     flags: u32,
@@ -60,7 +83,7 @@ pub struct RawReceived {
     ends: RVec<usize>,
 }
 
-impl RawReceived {
+impl KeptRun {
     /// Keeps a run: one copy of small payloads, none of a shared one.
     pub fn keep(run: &Run<'_>) -> Self {
         let payloads = run.payloads();
@@ -79,7 +102,7 @@ impl RawReceived {
                 SharedBytes::from(data)
             }
         };
-        RawReceived {
+        KeptRun {
             kind: run.kind() as u8,
             qos: if run.is_realtime() { Qos::REALTIME.bits() } else { 0 },
             flags: 0,
@@ -136,7 +159,8 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-/// A client inside the process. May be used from many tasks at once; dropping it leaves the bus.
+/// A client inside the process. May be used from many tasks at once; dropping it leaves the bus. Where several
+/// tasks receive, each message goes to one of them, and only one that receives alone sees them in order.
 ///
 /// A sending method routes the message before it first waits, and then waits as long as a receiver is over its
 /// limit; dropping its future takes nothing back. Payloads from [`SHARE_FROM_BYTES`] on are not copied.
@@ -265,16 +289,18 @@ impl LocalClient {
 
     /// `None`: nothing yet. `Some(None)`: closed.
     fn poll_inbox(&self) -> Option<Option<Message>> {
-        let mut inbox = self.inbox.lock();
-        if inbox.is_empty() {
-            let mut received = RVec::new();
-            let open = self.endpoint.receive(&mut received);
-            inbox.extend(received.into_iter().flat_map(RawReceived::messages));
-            if inbox.is_empty() && !open {
-                return Some(None);
-            }
+        if let Some(message) = self.inbox.lock().pop_front() {
+            return Some(Some(message));
         }
-        inbox.pop_front().map(Some)
+        // outside the lock: it wakes senders, and a waker may run its task at once
+        let mut received = Received::default();
+        let open = self.endpoint.receive(&mut received);
+        let mut inbox = self.inbox.lock();
+        inbox.extend(received.0.into_iter().flat_map(KeptRun::messages));
+        match inbox.pop_front() {
+            None if !open => Some(None),
+            message => message.map(Some),
+        }
     }
 
     async fn carry(
@@ -373,7 +399,7 @@ impl<E: LocalEndpoint> RawEndpoint for Guarded<E> {
         self.run("when_ready", |_| otherwise.wake(), |endpoint| endpoint.when_ready(Wake(wake)));
     }
 
-    fn receive(&self, into: &mut RVec<RawReceived>) -> bool {
+    fn receive(&self, into: &mut Received) -> bool {
         self.run("receive", |_| false, |endpoint| endpoint.receive(into))
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Sender {
     /// Those owed a flush. A sink is in it once: it says dirty only to the first.
     dirty: Vec<Arc<Member>>,
     congested: Vec<Arc<Member>>,
+    /// Whether a recipient of the request under way is over its limit.
+    met_full: bool,
     why: String,
 }
 
@@ -111,6 +113,7 @@ impl Sender {
             masks: None,
             dirty: Vec::new(),
             congested: Vec::new(),
+            met_full: false,
             why: String::new(),
         }
     }
@@ -213,8 +216,11 @@ impl Sender {
         } else if delivery.has(Delivery::REFUSED) {
             self.router.count_refused(run.payloads().len());
         }
-        if delivery.has(Delivery::FULL) && !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
-            self.congested.push(member.clone());
+        if delivery.has(Delivery::FULL) {
+            self.met_full = true;
+            if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
+                self.congested.push(member.clone());
+            }
         }
         if delivery.has(Delivery::DIRTY) {
             self.dirty.push(member);
@@ -228,6 +234,7 @@ impl RawClient for Sender {
         if self.is_gone() {
             return Dispatch::gone();
         }
+        self.met_full = false;
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
         let payloads = request.payloads();
         let (frames, body_bytes, (code, reached));
@@ -248,13 +255,15 @@ impl RawClient for Sender {
                 member.counts.sent(frames, frames * ACK_BYTES);
             }
         }
-        Dispatch::new(code, reached)
+        Dispatch::new(code, reached).congested(self.met_full)
     }
 
     fn end_batch(&mut self) -> bool {
         for member in self.dirty.drain(..) {
             member.sink.flush();
         }
+        // those who left meanwhile hold nobody up
+        self.congested.retain(|member| !member.is_gone());
         !self.congested.is_empty()
     }
 
@@ -277,6 +286,8 @@ impl RawClient for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        // a batch that was not ended: its sinks would wait for their flush for ever
+        self.end_batch();
         if let Some(member) = self.member.take() {
             let why = if self.why.is_empty() { "disconnected" } else { &self.why };
             self.router.leave(&member, why);

@@ -1,8 +1,10 @@
 //! The queue of one client: what it holds, when senders have to wait, and whom to wake. Has no lock and no clock of
 //! its own, and calls no wake: it hands them out.
 
-use abi_stable::std_types::RVec;
-use elbus_plugin_api::{BROKER_NAME, Delivery, Queued, Run, Wake, local::RawReceived};
+use elbus_plugin_api::{
+    BROKER_NAME, Delivery, Queued, Run, Wake,
+    local::{KeptRun, Received},
+};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -26,7 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct Inbox {
     /// The runs, with what each counts for.
-    runs: VecDeque<(RawReceived, usize)>,
+    runs: VecDeque<(KeptRun, usize)>,
     bytes: usize,
     messages: u64,
     /// Since when senders are held and nothing was taken.
@@ -90,7 +92,7 @@ impl Inbox {
     pub(crate) fn take(
         &mut self,
         run: &Run<'_>,
-        kept: RawReceived,
+        kept: KeptRun,
         limits: &Limits,
         now: impl FnOnce() -> Instant,
     ) -> Taken {
@@ -147,7 +149,7 @@ impl Inbox {
     /// go on.
     pub(crate) fn give(
         &mut self,
-        into: &mut RVec<RawReceived>,
+        into: &mut Received,
         limits: &Limits,
         now: impl FnOnce() -> Instant,
     ) -> (bool, Vec<Wake>) {

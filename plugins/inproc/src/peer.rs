@@ -4,10 +4,9 @@
 //! Lock order: `client`, then either `inbox` (of any peer) or `pace`, which are leaves. A client that sends to
 //! itself holds its `client` and takes its own `inbox`. Wakes are called under none of them, see [`owed`].
 
-use abi_stable::std_types::RVec;
 use elbus_plugin_api::{
     Client, Code, Delivery, Dispatch, Op, Queued, Request, Run, Sink, Wake,
-    local::{LocalEndpoint, RawReceived},
+    local::{KeptRun, LocalEndpoint, Received},
 };
 use parking_lot::Mutex;
 use std::{
@@ -90,7 +89,7 @@ impl Sink for Incoming {
     fn deliver(&self, run: &mut Run<'_>) -> Delivery {
         let peer = &self.0;
         // copied before the lock is taken: senders do not wait for each other's copies
-        let kept = RawReceived::keep(run);
+        let kept = KeptRun::keep(run);
         let taken = peer.inbox.lock().take(run, kept, &peer.limits, Instant::now);
         match taken.then {
             Then::Nothing => {}
@@ -146,7 +145,7 @@ impl LocalEndpoint for Outgoing {
         owed::wake(at_once);
     }
 
-    fn receive(&self, into: &mut RVec<RawReceived>) -> bool {
+    fn receive(&self, into: &mut Received) -> bool {
         let (open, wakes) = self.0.inbox.lock().give(into, &self.0.limits, Instant::now);
         owed::wake(wakes);
         open

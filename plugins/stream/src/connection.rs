@@ -92,6 +92,12 @@ impl Connection {
         self.blocked.load(Ordering::Relaxed)
     }
 
+    /// Whether more waits than may.
+    #[inline]
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.is_blocked() && self.lock().queue.waiting() > self.instance.settings.queue_bytes
+    }
+
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock()
@@ -250,16 +256,18 @@ impl Connection {
         self.finish(after);
     }
 
-    /// What waits is offered to the socket once more, the rest is dropped.
+    /// What waits is offered to the socket once more, the rest is dropped. Where the name is not free yet, the session
+    /// tells the peer once it is.
     pub(crate) fn end(&self, out: &mut Outgoing, reason: Reason) -> After {
         let Some(socket) = out.socket.take() else { return After::default() };
         if !out.queue.is_empty() && !matches!(reason, Reason::Broken(_)) {
             let _ = socket.send(&out.queue);
         }
-        if reason.lingers() {
-            socket.shutdown_write();
-        } else {
+        if reason.is_of_the_broker() {
+            // its name is free already, or goes with the transport
             socket.shutdown();
+        } else if !reason.lingers() {
+            socket.shutdown_read();
         }
         out.queue.clear();
         out.full_since = None;

@@ -94,6 +94,8 @@ impl Incoming {
         if std::mem::take(&mut self.own.dirty) {
             self.connection.flush();
         }
+        // what others, or the replies to its own calls, have piled up counts like its acknowledgements
+        self.own.full |= self.connection.is_over_limit();
         held || self.own.full
     }
 

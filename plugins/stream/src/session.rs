@@ -1,5 +1,5 @@
-//! The task of one connection, from accepting to its end. Owns the order of ending: the socket first, then the log
-//! and the broker, then the census.
+//! The task of one connection, from accepting to its end. Owns the order of ending: the queue first, then the log and
+//! the broker, then the socket, so that a client that sees the end finds its name free, then the census.
 
 use elbus_plugin_api::{Event, EventKind};
 use std::{
@@ -83,12 +83,17 @@ impl Session {
         let Some(key) = self.key.take() else { return false };
         self.connection.close(reason);
         let reason = self.connection.take_reason().unwrap_or(Reason::Gone);
-        if reason.is_of_the_broker() {
-            self.socket.discard();
-        }
         self.tell(&reason);
         if let Some(mut client) = self.incoming.take_client() {
             client.leaving(&reason.to_string());
+        }
+        if reason.is_of_the_broker() {
+            self.socket.discard();
+        }
+        if reason.lingers() {
+            self.socket.shutdown_write();
+        } else {
+            self.socket.shutdown();
         }
         self.connection.instance.leave(key);
         reason.lingers()

@@ -129,6 +129,11 @@ impl Socket {
         pipe::Sender::from_owned_fd_unchecked(twin).map(WritableTwin)
     }
 
+    /// Reads no more; whoever waits for the socket wakes up, and the peer does not notice yet.
+    pub(crate) fn shutdown_read(&self) {
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Read);
+    }
+
     /// Says that nothing more will be sent; the peer may still send.
     pub(crate) fn shutdown_write(&self) {
         // fails where the peer is gone, which serves as well

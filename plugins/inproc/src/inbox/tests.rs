@@ -26,7 +26,7 @@ impl Bench {
         let payloads = [Payload::from(&*payload)];
         let mut encoding = Encoding::new();
         let run = Run::new(FrameKind::Message, qos, sender, "", &payloads, None, &mut encoding);
-        self.inbox.take(&run, RawReceived::keep(&run), &self.limits, || self.now)
+        self.inbox.take(&run, KeptRun::keep(&run), &self.limits, || self.now)
     }
 
     fn take(&mut self, bytes: usize) -> Taken {
@@ -35,7 +35,7 @@ impl Bench {
 
     /// How many runs were given, and whether more may follow.
     fn give(&mut self) -> (usize, bool) {
-        let mut into = RVec::new();
+        let mut into = Received::default();
         let (open, wakes) = self.inbox.give(&mut into, &self.limits, || self.now);
         wakes.iter().for_each(Wake::wake);
         (into.len(), open)
