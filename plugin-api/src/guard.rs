@@ -116,7 +116,7 @@ impl Instance {
     }
 
     #[inline]
-    fn run_even_failed<R>(
+    pub(crate) fn run_even_failed<R>(
         &self,
         callback: &str,
         refused: impl FnOnce(&str) -> R,

@@ -8,7 +8,8 @@ use elbus_protocol::Code;
 use std::sync::Arc;
 
 use crate::{
-    Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, PluginError, Sink,
+    Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, PluginError,
+    PluginThread, Sink,
     abi::{
         HostObject, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO, RawSink_TO,
     },
@@ -96,6 +97,14 @@ impl Host {
     /// Tells an event to whoever listens. Does not block.
     pub fn report(&self, event: &Event<'_>) {
         self.object().report(&event.to_raw());
+    }
+
+    /// Runs `work` in a thread named after the instance. A panic in it fails the instance, as one in a callback does.
+    ///
+    /// # Errors
+    /// Where the system has no thread to give.
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<PluginThread, PluginError> {
+        PluginThread::spawn(self.0.clone(), work)
     }
 
     /// Offers in-process clients to the embedding program and to other plugins.

@@ -38,6 +38,7 @@ mod host;
 mod log;
 mod plugin;
 mod sink;
+mod thread;
 mod wake;
 
 #[doc(hidden)]
@@ -55,4 +56,5 @@ pub use event::{Event, EventKind, EventListener};
 pub use host::Host;
 pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
 pub use sink::{Delivery, Encoding, Queued, Run, Sink};
+pub use thread::PluginThread;
 pub use wake::{Wake, Woken};

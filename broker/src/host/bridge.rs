@@ -11,42 +11,13 @@ use elbus_plugin_api::{
         RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, SinkObject,
     },
 };
-use parking_lot::RwLock;
 use std::sync::{Arc, Weak};
 
-use super::{instance::Instance, log};
-use crate::{
-    control::{ControlTable, Handler},
-    routing::Router,
-};
+use super::{core::Core, instance::Instance, log};
+use crate::control::Handler;
 
 /// The owner of what the embedding program registers.
 pub(crate) const EMBEDDER: u32 = 1;
-
-/// What of the broker its plugins share.
-pub(crate) struct Core {
-    pub(crate) name: String,
-    pub(crate) router: Arc<Router>,
-    pub(crate) control: Arc<ControlTable>,
-    connector: RwLock<Option<(u32, ConnectorObject)>>,
-}
-
-impl Core {
-    pub(crate) fn new(name: String, router: Arc<Router>, control: Arc<ControlTable>) -> Arc<Self> {
-        Arc::new(Core { name, router, control, connector: RwLock::default() })
-    }
-
-    /// Takes back everything an instance has added.
-    pub(super) fn remove_owner(&self, owner: u32, why: &str) {
-        self.router.evict_owner(owner, why);
-        self.control.remove_owner(owner);
-        self.router.events.remove_owner(owner);
-        let mut connector = self.connector.write();
-        let gone = connector.take_if(|(offered_by, _)| *offered_by == owner);
-        drop(connector);
-        drop(gone); // runs code of the plugin: outside the lock
-    }
-}
 
 /// The host of one instance.
 #[derive(Clone)]
@@ -120,16 +91,11 @@ impl RawHost for Bridge {
     }
 
     fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString> {
-        let mut offered = self.core.connector.write();
-        if offered.is_some() {
-            return RResult::RErr("another plugin offers in-process clients already".into());
-        }
-        *offered = Some((self.owner, connector));
-        RResult::ROk(())
+        self.core.offer_connector(self.owner, connector).map_err(RString::from).into()
     }
 
     fn connector(&self) -> ROption<ConnectorObject> {
-        self.core.connector.read().as_ref().map(|(_, connector)| connector.clone()).into()
+        self.core.connector().into()
     }
 
     fn broker_name(&self) -> RString {

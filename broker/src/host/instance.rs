@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    bridge::{Bridge, Core},
+    bridge::Bridge,
+    core::Core,
     inspect::PluginRecord,
     library::{Libraries, LibraryError},
 };

@@ -2,6 +2,7 @@
 //! states. It knows no plugin by name.
 
 mod bridge;
+mod core;
 mod explain;
 mod inspect;
 mod instance;
@@ -9,7 +10,8 @@ mod library;
 mod log;
 mod plugins;
 
-pub(crate) use bridge::{Bridge, Core, EMBEDDER};
+pub(crate) use bridge::{Bridge, EMBEDDER};
+pub(crate) use core::Core;
 pub use inspect::PluginRecord;
 pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    bridge::{Core, EMBEDDER},
+    bridge::EMBEDDER,
+    core::Core,
     instance::{Instance, Origin, PluginReport, PluginState},
     library::Libraries,
 };

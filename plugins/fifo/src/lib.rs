@@ -13,12 +13,11 @@ mod server;
 mod settings;
 mod signal;
 
-use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status};
+use elbus_plugin_api::{Config, Host, Plugin, PluginError, PluginThread, Status};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
 use pipe::Pipe;
-use server::Server;
 use settings::{Checked, Settings};
 use signal::Signal;
 
@@ -32,7 +31,7 @@ pub struct Fifo {
 #[derive(Default)]
 struct State {
     open: Option<(Arc<Pipe>, Arc<Signal>)>,
-    server: Option<Server>,
+    server: Option<PluginThread>,
 }
 
 impl Plugin for Fifo {
@@ -56,7 +55,7 @@ impl Plugin for Fifo {
         let mut state = self.state.lock();
         let Some((pipe, signal)) = state.open.clone() else { return };
         let speaker = self.host.speaker();
-        match Server::spawn(self.host.instance(), pipe, signal, speaker, self.settings.max_line_bytes) {
+        match server::spawn(&self.host, pipe, signal, speaker, self.settings.max_line_bytes) {
             Ok(server) => state.server = Some(server),
             Err(error) => tracing::error!(path = %self.settings.path.display(), %error, "fifo not served"),
         }

@@ -1,16 +1,13 @@
 //! The thread that reads a FIFO and sends what its lines ask for. Never opens or removes the FIFO, never holds
 //! more than one read and one line of it: where receivers do not keep up, writers wait in the kernel.
 
-use elbus_plugin_api::{Client, Code, Payload, Qos, Request};
+use elbus_plugin_api::{Client, Code, Host, Payload, PluginError, PluginThread, Qos, Request};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
 };
 use std::{
-    convert::Infallible,
-    io,
-    sync::{Arc, mpsc},
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,44 +24,21 @@ const READ_BYTES: usize = 64 * 1024;
 /// A receiver that takes nothing is disconnected by its transport much sooner; this is for one that is not.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The running thread.
-#[derive(Debug)]
-pub(crate) struct Server {
-    thread: thread::ThreadId,
-    /// Nothing is ever sent: it disconnects when the thread ends, however it ends.
-    ended: mpsc::Receiver<Infallible>,
-}
-
-impl Server {
-    /// Starts it under the name of the instance.
-    pub(crate) fn spawn(
-        name: &str,
-        pipe: Arc<Pipe>,
-        signal: Arc<Signal>,
-        speaker: Client,
-        max_line_bytes: usize,
-    ) -> io::Result<Self> {
-        let (alive, ended) = mpsc::channel();
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let _alive = alive;
-            let now = Instant::now();
-            let mut reader = Reader {
-                pipe,
-                signal,
-                outgoing: Outgoing { speaker, complaints: Complaints::new(now), max_line_bytes },
-            };
-            if let Err(error) = reader.run() {
-                tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
-            }
-        })?;
-        Ok(Server { thread: handle.thread().id(), ended })
-    }
-
-    /// Whether the thread ends within `limit`. Does not wait for itself.
-    pub(crate) fn ended_within(self, limit: Duration) -> bool {
-        thread::current().id() == self.thread
-            || self.ended.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout)
-    }
+/// Starts the thread.
+pub(crate) fn spawn(
+    host: &Host,
+    pipe: Arc<Pipe>,
+    signal: Arc<Signal>,
+    speaker: Client,
+    max_line_bytes: usize,
+) -> Result<PluginThread, PluginError> {
+    host.spawn(move || {
+        let outgoing = Outgoing { speaker, complaints: Complaints::new(Instant::now()), max_line_bytes };
+        let mut reader = Reader { pipe, signal, outgoing };
+        if let Err(error) = reader.run() {
+            tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
+        }
+    })
 }
 
 struct Reader {
@@ -164,6 +138,7 @@ mod tests {
     use elbus_plugin_api::{
         Dispatch,
         abi::{RawClient, RawClient_TO, WakeObject},
+        fake::FakeHost,
     };
     use parking_lot::{Condvar, Mutex};
     use std::io::Write;
@@ -218,7 +193,7 @@ mod tests {
         let signal = Arc::new(Signal::new().unwrap());
         let course = Arc::new(Course::default());
         let crowded = Client::from_object(RawClient_TO::from_value(Crowded(course.clone()), TD_Opaque));
-        let server = Server::spawn("test", pipe, signal.clone(), crowded, 100).unwrap();
+        let server = spawn(&FakeHost::new().host("test"), pipe, signal.clone(), crowded, 100).unwrap();
         let mut fifo = std::fs::File::options().write(true).open(&path).unwrap();
         fifo.write_all(b"first x\n").unwrap();
         let wake = course.wait_for("waits").unwrap();

@@ -13,19 +13,18 @@ mod peer;
 mod settings;
 mod watch;
 
-use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status};
+use elbus_plugin_api::{Config, Host, Plugin, PluginError, PluginThread, Status};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
 use office::{Connector, Office};
 use settings::Settings;
-use watch::Running;
 
 /// The offer of in-process clients, and the thread that ends those that take nothing.
 pub struct Inproc {
     host: Host,
     office: Arc<Office>,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<PluginThread>>,
 }
 
 impl Plugin for Inproc {
@@ -39,9 +38,7 @@ impl Plugin for Inproc {
 
     fn start(&self) -> Result<(), PluginError> {
         let office = self.office.clone();
-        let running = Running::spawn(self.host.instance(), move || office.watch())
-            .map_err(|error| PluginError::new(format!("no thread to watch clients: {error}")))?;
-        *self.running.lock() = Some(running);
+        *self.running.lock() = Some(self.host.spawn(move || office.watch())?);
         self.host.offer_connector(Connector::new(self.office.clone()))
     }
 

@@ -3,11 +3,8 @@
 
 use elbus_plugin_api::{Event, EventKind};
 use std::{
-    convert::Infallible,
-    io,
-    sync::{Arc, Weak, mpsc},
-    thread,
-    time::{Duration, Instant},
+    sync::{Arc, Weak},
+    time::Instant,
 };
 
 use crate::{
@@ -80,30 +77,5 @@ impl Office {
             }
         };
         peer.leave(&why);
-    }
-}
-
-/// A thread that runs.
-#[derive(Debug)]
-pub(crate) struct Running {
-    thread: thread::ThreadId,
-    /// Nothing is ever sent: it disconnects when the thread ends, however it ends.
-    ended: mpsc::Receiver<Infallible>,
-}
-
-impl Running {
-    pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        let (alive, ended) = mpsc::channel();
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let _alive = alive;
-            work();
-        })?;
-        Ok(Running { thread: handle.thread().id(), ended })
-    }
-
-    /// Whether it ends within `limit`. Does not wait for itself: seeing a client off enters the broker.
-    pub(crate) fn ended_within(self, limit: Duration) -> bool {
-        thread::current().id() == self.thread
-            || self.ended.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout)
     }
 }

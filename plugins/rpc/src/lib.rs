@@ -11,19 +11,18 @@ mod outgoing;
 mod replies;
 mod worker;
 
-use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Plugin, PluginError};
+use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Plugin, PluginError, PluginThread};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
 use address::Address;
 use desk::Desk;
-use worker::Running;
 
 /// The client `.broker`, and the thread for methods that may block.
 pub struct Rpc {
     host: Host,
     desk: Arc<Desk>,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<PluginThread>>,
 }
 
 impl Plugin for Rpc {
@@ -36,9 +35,7 @@ impl Plugin for Rpc {
 
     fn start(&self) -> Result<(), PluginError> {
         let desk = self.desk.clone();
-        let running = Running::spawn(self.host.instance(), move || desk.work())
-            .map_err(|error| PluginError::new(format!("no thread for slow methods: {error}")))?;
-        *self.running.lock() = Some(running);
+        *self.running.lock() = Some(self.host.spawn(move || desk.work())?);
         let info = ClientInfo { kind: "internal".into(), internal: true, ..Default::default() };
         let client = self
             .host

@@ -3,7 +3,7 @@
 
 use elbus_plugin_api::{CallError, Code, Qos, Queued};
 use parking_lot::{Condvar, Mutex};
-use std::{collections::VecDeque, convert::Infallible, io, sync::mpsc, thread, time::Duration};
+use std::collections::VecDeque;
 
 /// So many calls may wait, and so many bytes of parameters.
 pub(crate) const MAX_JOBS: usize = 256;
@@ -96,31 +96,6 @@ impl Jobs {
     }
 }
 
-/// A thread that runs.
-#[derive(Debug)]
-pub(crate) struct Running {
-    thread: thread::ThreadId,
-    /// Nothing is ever sent: it disconnects when the thread ends, however it ends.
-    ended: mpsc::Receiver<Infallible>,
-}
-
-impl Running {
-    pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        let (alive, ended) = mpsc::channel();
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let _alive = alive;
-            work();
-        })?;
-        Ok(Running { thread: handle.thread().id(), ended })
-    }
-
-    /// Whether it ends within `limit`. Does not wait for itself.
-    pub(crate) fn ended_within(self, limit: Duration) -> bool {
-        thread::current().id() == self.thread
-            || self.ended.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,18 +124,5 @@ mod tests {
         assert!(jobs.next().is_none());
         assert!(!jobs.end());
         assert_eq!(jobs.add(job(3, 0)).unwrap_err().code, -32118);
-    }
-
-    #[test]
-    fn a_thread_does_not_wait_for_itself() {
-        let (give, take) = mpsc::channel::<Running>();
-        let (tell, told) = mpsc::channel();
-        let running = Running::spawn("self", move || {
-            tell.send(take.recv().unwrap().ended_within(Duration::from_secs(60))).unwrap();
-        });
-        give.send(running.unwrap()).unwrap();
-        assert!(told.recv_timeout(Duration::from_secs(30)).unwrap());
-        let panicked = Running::spawn("panics", || std::panic::resume_unwind(Box::new(())));
-        assert!(panicked.unwrap().ended_within(Duration::from_secs(30)));
     }
 }

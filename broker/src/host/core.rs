@@ -1,0 +1,49 @@
+//! What of the broker its plugins share, and what each of them has added to it.
+
+use elbus_plugin_api::abi::ConnectorObject;
+use parking_lot::RwLock;
+use std::sync::Arc;
+
+use crate::{control::ControlTable, routing::Router};
+
+/// What of the broker its plugins share.
+pub(crate) struct Core {
+    pub(crate) name: String,
+    pub(crate) router: Arc<Router>,
+    pub(crate) control: Arc<ControlTable>,
+    connector: RwLock<Option<(u32, ConnectorObject)>>,
+}
+
+impl Core {
+    pub(crate) fn new(name: String, router: Arc<Router>, control: Arc<ControlTable>) -> Arc<Self> {
+        Arc::new(Core { name, router, control, connector: RwLock::default() })
+    }
+
+    /// Takes an offer of in-process clients.
+    ///
+    /// # Errors
+    /// A sentence, where there is one already.
+    pub(super) fn offer_connector(&self, owner: u32, connector: ConnectorObject) -> Result<(), &'static str> {
+        let mut offered = self.connector.write();
+        if offered.is_some() {
+            return Err("another plugin offers in-process clients already");
+        }
+        *offered = Some((owner, connector));
+        Ok(())
+    }
+
+    pub(super) fn connector(&self) -> Option<ConnectorObject> {
+        self.connector.read().as_ref().map(|(_, connector)| connector.clone())
+    }
+
+    /// Takes back everything an instance has added.
+    pub(super) fn remove_owner(&self, owner: u32, why: &str) {
+        self.router.evict_owner(owner, why);
+        self.control.remove_owner(owner);
+        self.router.events.remove_owner(owner);
+        let mut connector = self.connector.write();
+        let gone = connector.take_if(|(offered_by, _)| *offered_by == owner);
+        drop(connector);
+        drop(gone); // runs code of the plugin: outside the lock
+    }
+}
