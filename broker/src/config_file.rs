@@ -14,6 +14,7 @@ use crate::{
     broker::{Broker, BrokerBuilder},
     declaration::PluginDeclaration,
     error::BrokerError,
+    host::LibraryError,
     settings::BrokerSettings,
 };
 
@@ -52,6 +53,8 @@ pub struct ConfigFile {
     text: String,
     settings: BrokerSettings,
     plugins: Vec<PluginDeclaration>,
+    /// What `builtin = "..."` may name.
+    linked: Vec<String>,
 }
 
 /// An entry of `[[plugin]]`.
@@ -126,7 +129,8 @@ impl ConfigFile {
             }
             plugins.push(declaration(entry, folder, linked).map_err(|e| place.error(&steps, &who, &e))?);
         }
-        Ok(ConfigFile { path: path.to_owned(), text, settings, plugins })
+        let linked = linked.iter().map(|(name, _)| (*name).to_owned()).collect();
+        Ok(ConfigFile { path: path.to_owned(), text, settings, plugins, linked })
     }
 
     /// The settings of the broker.
@@ -154,7 +158,13 @@ impl ConfigFile {
             BrokerError::Configure { error, .. } => place.error(&steps, &who, error),
             BrokerError::Start { error, .. } => place.error(&steps, &format!("{who} could not start"), error),
             BrokerError::Library { error, .. } => {
-                place.error(&steps[..2], &who, &PluginError::of_key("library", error.to_string()))
+                let mut message = error.to_string();
+                if let LibraryError::NotFound { library, .. } = error
+                    && let Some(name) = self.linked.iter().find(|name| library.ends_with(name.as_str()))
+                {
+                    message.push_str(&format!("; this program has it linked in: builtin = {name:?}"));
+                }
+                place.error(&steps[..2], &who, &PluginError::of_key("library", message))
             }
             other => place.error(&steps[..2], "", &PluginError::new(other.to_string())),
         }

@@ -55,6 +55,21 @@ fn what_is_no_plugin_is_refused() {
     let unknown = refused_config("[[plugin]]\nname = \"it\"\nlibrary = \"elbus_nothing\"\n");
     assert!(unknown.contains("libelbus_nothing.so not found in "), "{unknown}");
     assert!(unknown.contains("plugin_dirs"), "{unknown}");
+    // as `cargo install` leaves it: a program without the libraries
+    let folder = support::daemon::folder();
+    let alone = folder.path().join("elbusd");
+    std::fs::copy(env!("CARGO_BIN_EXE_elbusd"), &alone).unwrap();
+    let text = "[[plugin]]\nname = \"it\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"a.sock\" }\n";
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let output = std::process::Command::new(&alone)
+        .args(["--config", "broker.toml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("this program has it linked in: builtin = \"unix\""), "{message}");
+    let output = std::process::Command::new(&alone).arg("--check").output().unwrap();
+    assert!(output.status.success(), "and the default falls back to that");
 }
 
 #[test]

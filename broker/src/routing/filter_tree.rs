@@ -10,7 +10,7 @@
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
-use super::{Hashing, id_set::IdSet};
+use super::{Hashing, free_list::FreeList, id_set::IdSet};
 
 /// Where a filter stands in the tree. Valid as long as somebody has the filter.
 pub(super) type NodeId = u32;
@@ -37,14 +37,14 @@ enum Kind {
     Plain,
     Plus,
     Hash,
-    /// In the list of free places; `parent` is the next of them.
+    /// A free place.
     Free,
 }
 
 /// Filters and who has them.
 pub(super) struct FilterTree {
     nodes: Vec<Node>,
-    free: NodeId,
+    free: FreeList,
     /// Plain children by parent and first segment of their label.
     edges: HashTable<NodeId>,
     hashing: Hashing,
@@ -53,7 +53,12 @@ pub(super) struct FilterTree {
 impl Default for FilterTree {
     fn default() -> Self {
         let root = Node::new(NONE, Kind::Root, "");
-        FilterTree { nodes: vec![root], free: NONE, edges: HashTable::new(), hashing: Hashing::default() }
+        FilterTree {
+            nodes: vec![root],
+            free: FreeList::default(),
+            edges: HashTable::new(),
+            hashing: Hashing::default(),
+        }
     }
 }
 
@@ -229,25 +234,21 @@ impl FilterTree {
     }
 
     fn add(&mut self, node: Node) -> NodeId {
-        if self.free == NONE {
-            self.nodes.push(node);
-            return (self.nodes.len() - 1) as NodeId;
+        match self.free.take() {
+            Some(id) => {
+                self.nodes[id as usize] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as NodeId
+            }
         }
-        let id = self.free;
-        self.free = self.nodes[id as usize].parent;
-        self.nodes[id as usize] = node;
-        id
     }
 
     fn release(&mut self, id: NodeId) {
-        self.nodes[id as usize] = Node::new(self.free, Kind::Free, "");
-        self.free = id;
-        if self.is_empty() {
-            // all are free: start anew, so that a burst of filters is not kept for ever
-            self.nodes.truncate(1);
-            self.nodes.shrink_to_fit();
-            self.free = NONE;
-        }
+        self.nodes[id as usize] = Node::new(NONE, Kind::Free, "");
+        self.free.release(id, &mut self.nodes);
     }
 
     fn wildcard_child(&mut self, at: NodeId, kind: Kind) -> NodeId {

@@ -4,6 +4,7 @@
 //! [`registry`]) and hands the run to their sinks.
 
 mod filter_tree;
+mod free_list;
 mod id_set;
 mod mask;
 mod member;

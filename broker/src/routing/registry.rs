@@ -12,6 +12,7 @@ use std::{
 use super::{
     Hashing,
     filter_tree::{FilterTree, NodeId},
+    free_list::FreeList,
     id_set::IdSet,
     mask::{literal_prefix, mask_matches},
     member::Member,
@@ -60,7 +61,7 @@ pub(super) enum FilterSet {
 #[derive(Default)]
 pub(super) struct Registry {
     seats: Vec<Option<Seat>>,
-    free_seats: Vec<u32>,
+    free_seats: FreeList,
     by_name: HashMap<Arc<str>, u32, Hashing>,
     in_order: BTreeSet<ByName>,
     subscriptions: FilterTree,
@@ -90,7 +91,7 @@ impl Registry {
         }
         let seat =
             Seat { member: member.clone(), subscriptions: IdSet::default(), exclusions: IdSet::default() };
-        let id = match self.free_seats.pop() {
+        let id = match self.free_seats.take() {
             Some(id) => {
                 self.seats[id as usize] = Some(seat);
                 id
@@ -120,20 +121,12 @@ impl Registry {
             seat.exclusions.extend_into(&mut nodes);
             nodes.drain(..).for_each(|node| _ = self.exclusions.remove_at(node, id));
         }
-        self.free_seats.push(id);
-        self.shrink();
-        true
-    }
-
-    /// Gives memory back after a crowd has left.
-    fn shrink(&mut self) {
+        self.free_seats.release(id, &mut self.seats);
+        // memory is given back after a crowd has left
         if self.by_name.len() < self.by_name.capacity() / 4 {
             self.by_name.shrink_to(self.by_name.len() * 2);
         }
-        if self.by_name.is_empty() {
-            self.seats = Vec::new();
-            self.free_seats = Vec::new();
-        }
+        true
     }
 
     /// The secondaries of a primary, in order of their names.
