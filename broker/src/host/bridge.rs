@@ -41,7 +41,7 @@ impl RawHost for Bridge {
         info: &RawClientInfo<'_>,
         sink: SinkObject,
     ) -> RResult<ClientObject, u8> {
-        if self.instance.upgrade().is_some_and(|instance| !instance.may_register()) {
+        if self.instance.upgrade().is_some_and(|instance| !instance.may_register(self.owner)) {
             return RResult::RErr(Code::Other as u8);
         }
         let registered =
@@ -116,7 +116,7 @@ impl RawHost for Bridge {
 
     fn failed(&self, why: RStr<'_>) {
         if let Some(instance) = self.instance.upgrade() {
-            instance.fail(why.as_str());
+            instance.fail(self.owner, why.as_str());
         }
     }
 }

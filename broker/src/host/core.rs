@@ -2,8 +2,12 @@
 
 use elbus_plugin_api::abi::ConnectorObject;
 use parking_lot::RwLock;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
+use super::bridge::EMBEDDER;
 use crate::{control::ControlTable, routing::Router};
 
 /// What of the broker its plugins share.
@@ -12,11 +16,23 @@ pub(crate) struct Core {
     pub(crate) router: Arc<Router>,
     pub(crate) control: Arc<ControlTable>,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
+    owners: AtomicU32,
 }
 
 impl Core {
     pub(crate) fn new(name: String, router: Arc<Router>, control: Arc<ControlTable>) -> Arc<Self> {
-        Arc::new(Core { name, router, control, connector: RwLock::default() })
+        Arc::new(Core {
+            name,
+            router,
+            control,
+            connector: RwLock::default(),
+            owners: AtomicU32::new(EMBEDDER + 1),
+        })
+    }
+
+    /// A number for an instance that is created: whatever it adds is known by it, and by it taken back.
+    pub(super) fn next_owner(&self) -> u32 {
+        self.owners.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes an offer of in-process clients.

@@ -80,7 +80,6 @@ pub(crate) enum Origin {
 
 /// One instance.
 pub(crate) struct Instance {
-    pub(super) owner: u32,
     pub(super) name: String,
     pub(super) origin: Origin,
     config: String,
@@ -90,21 +89,17 @@ pub(crate) struct Instance {
 }
 
 struct Inner {
+    /// Of the instance as it was created last; a panic of an earlier one, late to come, does not concern it.
+    owner: u32,
     state: PluginState,
     module: Option<(PluginRef, PluginRecord)>,
     object: Option<Arc<InstanceObject>>,
 }
 
 impl Instance {
-    pub(super) fn new(
-        owner: u32,
-        name: String,
-        origin: Origin,
-        config: String,
-        core: Arc<Core>,
-    ) -> Arc<Self> {
-        let inner = Mutex::new(Inner { state: PluginState::Declared, module: None, object: None });
-        Arc::new(Instance { owner, name, origin, config, core, inner })
+    pub(super) fn new(name: String, origin: Origin, config: String, core: Arc<Core>) -> Arc<Self> {
+        let inner = Mutex::new(Inner { owner: 0, state: PluginState::Declared, module: None, object: None });
+        Arc::new(Instance { name, origin, config, core, inner })
     }
 
     /// Loads the library, or takes what is linked in.
@@ -133,7 +128,9 @@ impl Instance {
     pub(super) fn configure(self: &Arc<Self>) -> Result<(), PluginError> {
         let module = self.inner.lock().module.as_ref().map(|(module, _)| *module);
         let module = module.ok_or_else(|| PluginError::new("its library is not loaded"))?;
-        let bridge = Bridge::new(self.core.clone(), self.owner, Arc::downgrade(self));
+        let owner = self.core.next_owner();
+        self.inner.lock().owner = owner;
+        let bridge = Bridge::new(self.core.clone(), owner, Arc::downgrade(self));
         let host = RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque);
         let flags = if matches!(self.origin, Origin::Linked(_)) { CONTEXT_LINKED } else { 0 };
         let context =
@@ -170,13 +167,16 @@ impl Instance {
 
     /// Stops it in a thread of its own and takes back what it has added. Returns what to wait for.
     pub(super) fn stop(self: &Arc<Self>, deadline: Duration, why: &str) -> Stop {
-        let object = self.inner.lock().object.take();
+        let (object, owner) = {
+            let mut inner = self.inner.lock();
+            (inner.object.take(), inner.owner)
+        };
         let (done, waiting) = mpsc::channel();
-        let (this, why) = (self.clone(), why.to_owned());
+        let (core, reason) = (self.core.clone(), why.to_owned());
         let body = move || {
             if let Some(object) = object {
                 object.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
-                this.core.remove_owner(this.owner, &why);
+                core.remove_owner(owner, &reason);
                 drop(object);
             }
             _ = done.send(());
@@ -185,18 +185,24 @@ impl Instance {
         if let Err(error) = spawned {
             tracing::error!(plugin = self.name, %error, "no thread to stop it in");
         }
-        Stop { instance: self.clone(), waiting, limit: deadline + GRACE }
+        Stop { instance: self.clone(), owner, why: why.to_owned(), waiting, limit: deadline + GRACE }
     }
 
     /// Marks it failed after a panic, and ends what it serves from a thread of its own: this is called from inside
     /// a callback, under whatever its caller holds.
-    pub(super) fn fail(self: &Arc<Self>, why: &str) {
+    pub(super) fn fail(self: &Arc<Self>, owner: u32, why: &str) {
         tracing::error!(plugin = self.name, "failed: {why}");
+        let object = {
+            let mut inner = self.inner.lock();
+            if inner.owner != owner {
+                return; // of an earlier one, which is gone already
+            }
+            inner.object.take()
+        };
         self.set(PluginState::Failed(why.to_owned()));
-        let object = self.inner.lock().object.take();
-        let (this, why) = (self.clone(), format!("plugin {} failed", self.name));
+        let (core, why) = (self.core.clone(), format!("plugin {} failed", self.name));
         let body = move || {
-            this.core.remove_owner(this.owner, &why);
+            core.remove_owner(owner, &why);
             if let Some(object) = object {
                 object.stop(FAILED_DEADLINE.as_millis() as u64);
                 std::mem::forget(object); // its Drop could wait for ever
@@ -208,8 +214,9 @@ impl Instance {
     }
 
     /// Whether it may register clients: not once it has failed.
-    pub(super) fn may_register(&self) -> bool {
-        !matches!(self.inner.lock().state, PluginState::Failed(_))
+    pub(super) fn may_register(&self, owner: u32) -> bool {
+        let inner = self.inner.lock();
+        inner.owner == owner && !matches!(inner.state, PluginState::Failed(_))
     }
 
     pub(crate) fn state(&self) -> PluginState {
@@ -255,6 +262,8 @@ impl Instance {
 /// A stop under way.
 pub(super) struct Stop {
     instance: Arc<Instance>,
+    owner: u32,
+    why: String,
     waiting: mpsc::Receiver<()>,
     limit: Duration,
 }
@@ -266,6 +275,7 @@ impl Stop {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let why = format!("did not stop within {} ms", self.limit.as_millis());
                 tracing::error!(plugin = self.instance.name, "{why}; given up");
+                self.instance.core.remove_owner(self.owner, &self.why);
                 self.instance.set(PluginState::Failed(why));
             }
             _ if matches!(self.instance.state(), PluginState::Failed(_)) => {}

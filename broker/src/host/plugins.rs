@@ -11,7 +11,6 @@ use std::{
 };
 
 use super::{
-    bridge::EMBEDDER,
     core::Core,
     instance::{Instance, Origin, PluginReport, PluginState},
     library::Libraries,
@@ -45,7 +44,7 @@ impl Plugins {
         declarations: Vec<PluginDeclaration>,
     ) -> Result<Arc<Self>, BrokerError> {
         let mut instances: Vec<Arc<Instance>> = Vec::new();
-        for (owner, declaration) in (EMBEDDER + 1..).zip(declarations) {
+        for declaration in declarations {
             let PluginDeclaration { name, source, config } = declaration;
             if name.is_empty() {
                 return Err(BrokerError::NamelessPlugin);
@@ -57,7 +56,7 @@ impl Plugins {
                 PluginSource::Library(library) => Origin::Library(library),
                 PluginSource::Linked(plugin) => Origin::Linked(plugin),
             };
-            instances.push(Instance::new(owner, name, origin, config.to_string(), core.clone()));
+            instances.push(Instance::new(name, origin, config.to_string(), core.clone()));
         }
         Ok(Arc::new(Plugins { libraries, instances, core, changing: Mutex::new(()) }))
     }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, daemon::Daemon};
+use super::{PATIENCE, daemon::Daemon, wait_until};
 
 enum Stream {
     Unix(UnixStream),
@@ -62,11 +62,18 @@ impl Wire {
         wire
     }
 
-    /// Registered.
+    /// Registered. Where the name is still that of a client that was dropped just now, waits for it.
     pub(crate) fn connect(daemon: &Daemon, address: &str, name: &str) -> Self {
-        let mut wire = Self::raw(daemon, address);
-        assert_eq!(wire.greet(name.as_bytes()), 0x01, "{name}");
-        wire
+        let mut registered = None;
+        wait_until(&format!("{name} is free"), || {
+            let mut wire = Self::raw(daemon, address);
+            match wire.greet(name.as_bytes()) {
+                0x01 => registered = Some(wire),
+                code => assert_eq!(code, 0x76, "{name}"),
+            }
+            registered.is_some()
+        });
+        registered.unwrap()
     }
 
     /// The handshake; returns the last code.
