@@ -77,7 +77,12 @@ impl Connection {
         {
             used += bytes;
             match delivery {
-                Delivery::Message { payload, .. } | Delivery::Publish { payload, .. } => take(payload)?,
+                // not what the broker announces
+                Delivery::Message { sender, payload, .. } | Delivery::Publish { sender, payload, .. }
+                    if sender.starts_with("load.") =>
+                {
+                    take(payload)?
+                }
                 _ => {}
             }
         }

@@ -110,9 +110,9 @@ fn read(
     ready: &Barrier,
     progress: &[AtomicU64],
 ) -> Result<u64, Failure> {
-    let mut connection = Connection::open(&arguments.address, &format!("load.r{pair}.{reader}"))?;
+    let mut connection = Connection::open(&arguments.address, &own(&format!("r{pair}.{reader}")))?;
     if arguments.scenario == Scenario::Topic {
-        connection.subscribe(&format!("load/{pair}"))?;
+        connection.subscribe(&own(&format!("t{pair}")))?;
     }
     ready.wait();
     let mut expected = 0u64;
@@ -136,10 +136,10 @@ fn write(
     ready: &Barrier,
     progress: &[AtomicU64],
 ) -> Result<u64, Failure> {
-    let mut connection = Connection::open(&arguments.address, &format!("load.w{pair}"))?;
+    let mut connection = Connection::open(&arguments.address, &own(&format!("w{pair}")))?;
     let (op, target) = match arguments.scenario {
-        Scenario::Topic => (Op::Publish, format!("load/{pair}")),
-        _ => (Op::Message, format!("load.r{pair}.0")),
+        Scenario::Topic => (Op::Publish, own(&format!("t{pair}"))),
+        _ => (Op::Message, own(&format!("r{pair}.0"))),
     };
     let mut payload = vec![0; arguments.bytes];
     let mut batch = Vec::new();
@@ -165,14 +165,14 @@ fn write(
 /// One message there and one back; prints the distribution of round trips.
 fn echo(arguments: &Arguments) -> Result<(), Failure> {
     let rounds = arguments.messages.min(200_000);
-    let mut client = Connection::open(&arguments.address, "load.asks")?;
-    let mut server = Connection::open(&arguments.address, "load.answers")?;
+    let mut client = Connection::open(&arguments.address, &own("asks"))?;
+    let mut server = Connection::open(&arguments.address, &own("answers"))?;
     let bytes = arguments.bytes;
     let message = move |target: &str| {
         let mut out = Vec::new();
         encode_request(&mut out, 0, Op::Message, Qos::NO, target, "", &vec![0; bytes]).map(|()| out)
     };
-    let (there, back) = (message("load.answers")?, message("load.asks")?);
+    let (there, back) = (message(&own("answers"))?, message(&own("asks"))?);
     let answering = std::thread::spawn(move || -> Result<(), Failure> {
         let mut answered = 0;
         while answered < rounds {
@@ -206,6 +206,11 @@ fn echo(arguments: &Arguments) -> Result<(), Failure> {
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
     println!("round trip p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us", at(0.5), at(0.99), at(0.999));
     Ok(())
+}
+
+/// A name or topic of this process, so that several can load one broker.
+fn own(name: &str) -> String {
+    format!("load.{}.{name}", std::process::id())
 }
 
 /// User and system time of a process so far.

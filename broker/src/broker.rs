@@ -106,7 +106,7 @@ impl BrokerBuilder {
         plugins.configure()?;
         let bridge = Bridge::new(core.clone(), EMBEDDER, Weak::new());
         let host = Host::from_object(RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque), "");
-        Ok(Broker { core, plugins, host, stopped: Arc::default() })
+        Ok(Broker { core, plugins, host, announced: AtomicBool::new(false), stopped: AtomicBool::new(false) })
     }
 }
 
@@ -115,7 +115,8 @@ pub struct Broker {
     core: Arc<Core>,
     plugins: Arc<Plugins>,
     host: Host,
-    stopped: Arc<AtomicBool>,
+    announced: AtomicBool,
+    stopped: AtomicBool,
 }
 
 impl Broker {
@@ -143,7 +144,20 @@ impl Broker {
         self.plugins.reports()
     }
 
-    /// Announces the shutdown and stops all plugins: they accept nobody any more, give what is queued until
+    /// Announces the shutdown to whoever listens, once, and goes on serving: clients get a moment to prepare.
+    pub fn announce_shutdown(&self) {
+        if !self.announced.swap(true, Ordering::AcqRel) {
+            self.core.router.events.note(EventKind::Shutdown, "", "");
+            self.core.router.events.tell();
+        }
+    }
+
+    /// How many clients are registered, secondaries included.
+    pub fn client_count(&self) -> usize {
+        self.core.router.client_count()
+    }
+
+    /// Announces the shutdown, if that is still to be done, and stops all plugins: they accept nobody any more, give what is queued until
     /// `deadline` to drain, close the rest and remove what they created. Await it, or [`wait`](Stopping::wait) in a
     /// thread that runs no tasks.
     pub fn stop(&self, deadline: Duration) -> Stopping {
@@ -152,10 +166,9 @@ impl Broker {
             wake.wake();
             return Stopping { woken, thread: None };
         }
-        let (core, plugins) = (self.core.clone(), self.plugins.clone());
+        self.announce_shutdown();
+        let plugins = self.plugins.clone();
         let body = move || {
-            core.router.events.note(EventKind::Shutdown, "", "");
-            core.router.events.tell();
             plugins.stop("the broker is shutting down", deadline);
             wake.wake();
         };

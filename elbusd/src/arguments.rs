@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 
     /// Listen here as well: a UNIX socket (a path that begins with / or ends in .sock, .socket or .ipc),
     /// host:port, or fifo:PATH; may be repeated
-    #[arg(short = 'B', long, value_name = "ADDR")]
+    #[arg(short = 'B', long, value_name = "ADDR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) bind: Vec<String>,
 
     /// Look for plugin libraries in this folder as well; may be repeated

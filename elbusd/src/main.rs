@@ -15,7 +15,7 @@ use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +23,10 @@ use tracing_subscriber::EnvFilter;
 use arguments::Arguments;
 use pid_file::PidFile;
 
+/// How long clients that were told of the end may go on.
+const NOTICE: Duration = Duration::from_secs(1);
+/// How often it is looked whether any are left.
+const NOTICE_STEP: Duration = Duration::from_millis(10);
 /// What queues get to drain at the end.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -44,6 +48,14 @@ fn start_log(arguments: &Arguments) -> Result<(), String> {
         Some(filter) => filter.clone(),
         None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
     };
+    // a lone word is the name of a crate to tracing, which silences everything else
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    if !filter.contains(['=', ',', ':', '[']) && !levels.contains(&filter.to_lowercase().as_str()) {
+        return Err(format!(
+            "--log {filter}: no such level; wanted one of {}, or a filter",
+            levels.join(", ")
+        ));
+    }
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -88,6 +100,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let pid_file =
         arguments.pid_file.as_deref().map(|path| PidFile::write(path).map_err(|e| pid_error(path, e)));
     let _pid_file = pid_file.transpose()?;
+    if broker.plugins().is_empty() {
+        tracing::warn!("no plugins are declared: nobody can reach this broker");
+    }
     if !arguments.quiet {
         welcome(&broker);
     }
@@ -104,6 +119,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         impatient.store(true, std::sync::atomic::Ordering::Relaxed);
         flag::register_conditional_shutdown(signal, 1, impatient.clone())
             .map_err(|error| format!("signals: {error}"))?;
+    }
+    broker.announce_shutdown();
+    let noticed = Instant::now();
+    while broker.client_count() > 0 && noticed.elapsed() < NOTICE {
+        std::thread::sleep(NOTICE_STEP);
     }
     broker.stop(DRAIN).wait();
     drop(broker);

@@ -173,6 +173,22 @@ fn the_silent_and_the_slow_are_let_go() {
 }
 
 #[test]
+fn out_of_descriptors_it_says_so_and_recovers() {
+    let daemon = Daemon::start("library", &[]);
+    let pid = rustix::process::Pid::from_raw(daemon.pid() as i32);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
+    let limit = rustix::process::Rlimit { current: Some(open + 10), maximum: Some(open + 10) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    for address in daemon.addresses() {
+        let crowd: Vec<_> = (0..40).map(|_| Wire::raw(&daemon, &address)).collect();
+        daemon.wait_for_log("cannot accept connections for now");
+        drop(crowd);
+        let mut client = Wire::connect(&daemon, &address, "late");
+        assert_eq!(client.send("late", b"x"), 0x01);
+    }
+}
+
+#[test]
 fn those_who_ping_stay() {
     let daemon = Daemon::start("library", &["--timeout", "0.4"]);
     let mut client = daemon.client("pinging");

@@ -86,6 +86,8 @@ fn a_missing_file_and_wrong_arguments() {
         (&["--config", "x", "--queue-bytes", "100000"], "--queue-bytes"),
         (&["--unknown"], "--unknown"),
         (&["--log", "a=b=c"], "--log"),
+        (&["--log", "wibble"], "--log wibble: no such level"),
+        (&["--bind", ""], "--bind"),
         (&["--bind", "nonsense"], "nonsense"),
     ] {
         let refused = run_to_end(folder.path(), arguments);

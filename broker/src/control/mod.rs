@@ -5,4 +5,4 @@ mod standard;
 mod table;
 
 pub(crate) use standard::add_standard_methods;
-pub(crate) use table::{ControlTable, Handler, decode_params, encode_result, no_params};
+pub(crate) use table::{ControlTable, Handler, decode_params, encode_result, name_param, no_params};

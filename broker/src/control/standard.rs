@@ -6,7 +6,7 @@ use regex::RegexBuilder;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use super::{ControlTable, decode_params, encode_result, no_params};
+use super::{ControlTable, decode_params, encode_result, name_param, no_params};
 use crate::routing::Router;
 
 /// Compiled size of a filter expression that a client may send.
@@ -72,11 +72,6 @@ struct ClientDetails {
 #[derive(Deserialize, Default)]
 struct ClientFilter {
     filter: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct ClientName {
-    name: String,
 }
 
 /// Adds the methods of the core to the table.
@@ -184,7 +179,7 @@ fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> 
 }
 
 fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
-    let name = decode_params::<ClientName>(call.params)?.name;
+    let name = name_param(call)?;
     let member = router.find(&name).ok_or_else(|| no_client(&name))?;
     let credentials = member.info.credentials;
     encode_result(&ClientDetails {
@@ -202,7 +197,11 @@ fn no_client(name: &str) -> CallError {
 }
 
 fn kick_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
-    let name = decode_params::<ClientName>(call.params)?.name;
+    let name = name_param(call)?;
+    if router.find(&name).is_some_and(|member| member.info.internal) {
+        let text = format!("{name:?} is a part of the broker, see plugin.stop");
+        return Err(CallError::new(Code::AccessDenied.rpc_code(), text));
+    }
     if router.evict(&name, &format!("kicked by {}", call.caller)) {
         encode_result(&BTreeMap::from([("ok", true)]))
     } else {

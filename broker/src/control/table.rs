@@ -3,7 +3,7 @@
 use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, Method, abi};
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
 use parking_lot::RwLock;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::routing::Router;
@@ -156,6 +156,18 @@ pub(crate) fn decode_params<T: DeserializeOwned + Default>(params: &[u8]) -> Res
         return Ok(T::default());
     }
     rmp_serde::from_slice(params).map_err(|error| CallError::new(PARSE_ERROR, error.to_string()))
+}
+
+/// The `name` of methods that take `{name: str}`.
+pub(crate) fn name_param(call: &Call<'_>) -> Result<String, CallError> {
+    #[derive(Deserialize, Default)]
+    struct Named {
+        name: String,
+    }
+    match decode_params::<Named>(call.params)?.name {
+        name if name.is_empty() => Err(CallError::new(INVALID_PARAMS, "wanted {name: text}")),
+        name => Ok(name),
+    }
 }
 
 /// For methods that take no parameters.

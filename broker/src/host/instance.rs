@@ -252,8 +252,16 @@ impl Instance {
             PluginState::Failed(why) => format!("failed: {why}"),
             other => other.word().to_owned(),
         };
-        tracing::debug!(plugin = self.name, state = word);
-        self.inner.lock().state = state;
+        let before = std::mem::replace(&mut self.inner.lock().state, state.clone());
+        if before == state {
+            return;
+        }
+        match (before, state) {
+            (_, PluginState::Started) | (PluginState::Started, PluginState::Stopped) => {
+                tracing::info!(plugin = self.name, "{word}");
+            }
+            _ => tracing::debug!(plugin = self.name, "{word}"),
+        }
         self.core.router.events.note(EventKind::PluginState, &self.name, &word);
         self.core.router.events.tell();
     }

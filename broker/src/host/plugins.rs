@@ -1,9 +1,9 @@
 //! All instances: brought up together, stopped together, and one by one on request.
 
-use elbus_plugin_api::{Call, CallError, Code, Method};
+use elbus_plugin_api::{CallError, Code, Method};
 use elbus_protocol::rpc::INTERNAL_ERROR;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
@@ -16,7 +16,7 @@ use super::{
     library::Libraries,
 };
 use crate::{
-    control::{decode_params, encode_result, no_params},
+    control::{encode_result, name_param, no_params},
     declaration::{PluginDeclaration, PluginSource},
     error::BrokerError,
 };
@@ -131,6 +131,7 @@ impl Plugins {
     fn stop_one(&self, name: &str, caller: &str) -> Result<(), CallError> {
         let _changing = self.changing.lock();
         let instance = self.find(name)?;
+        tracing::info!(plugin = name, caller, "stopping on request");
         instance.stop(STOP_DEADLINE, &format!("plugin {name} was stopped by {caller}")).wait();
         Ok(())
     }
@@ -157,11 +158,6 @@ struct ListedPlugin {
     detail: String,
 }
 
-#[derive(Deserialize, Default)]
-struct PluginName {
-    name: String,
-}
-
 /// Adds the control methods about plugins.
 pub(crate) fn add_plugin_methods(plugins: &Arc<Plugins>) {
     let table = &plugins.core.control;
@@ -174,25 +170,21 @@ pub(crate) fn add_plugin_methods(plugins: &Arc<Plugins>) {
     });
     let this = Arc::downgrade(plugins);
     table.add_own(&method("plugin.start", "{name: str}", "starts a stopped plugin", true), move |call| {
-        alive(&this)?.start_one(&name_in(call)?).and_then(|()| done())
+        alive(&this)?.start_one(&name_param(call)?).and_then(|()| done())
     });
     let this = Arc::downgrade(plugins);
     table.add_own(&method("plugin.stop", "{name: str}", "stops a plugin", true), move |call| {
-        alive(&this)?.stop_one(&name_in(call)?, call.caller).and_then(|()| done())
+        alive(&this)?.stop_one(&name_param(call)?, call.caller).and_then(|()| done())
     });
     let this = Arc::downgrade(plugins);
     let about = "stops a plugin, loads its library anew and starts it";
     table.add_own(&method("plugin.reload", "{name: str}", about, true), move |call| {
-        alive(&this)?.reload_one(&name_in(call)?, call.caller).and_then(|()| done())
+        alive(&this)?.reload_one(&name_param(call)?, call.caller).and_then(|()| done())
     });
 }
 
 fn alive(plugins: &Weak<Plugins>) -> Result<Arc<Plugins>, CallError> {
     plugins.upgrade().ok_or_else(|| CallError::new(Code::Other.rpc_code(), "the broker is ending"))
-}
-
-fn name_in(call: &Call<'_>) -> Result<String, CallError> {
-    Ok(decode_params::<PluginName>(call.params)?.name)
 }
 
 fn done() -> Result<Vec<u8>, CallError> {

@@ -19,6 +19,11 @@ impl Complaints {
         Complaints { since: now, told: 0, untold: 0 }
     }
 
+    /// How many complaints have not been told.
+    pub(crate) fn untold(&self) -> u64 {
+        self.untold
+    }
+
     /// Whether a complaint of this moment should be logged, and how many before it were not.
     pub(crate) fn may_tell(&mut self, now: Instant) -> Option<u64> {
         if now.saturating_duration_since(self.since) >= WINDOW {

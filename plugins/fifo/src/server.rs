@@ -38,6 +38,10 @@ pub(crate) fn spawn(
         if let Err(error) = reader.run() {
             tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
         }
+        let untold = reader.outgoing.complaints.untold();
+        if untold > 0 {
+            tracing::warn!(path = %reader.pipe.path().display(), untold, "more lines were wrong than were logged");
+        }
     })
 }
 

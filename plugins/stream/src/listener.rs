@@ -2,12 +2,7 @@
 //! happens when accepting fails.
 
 use elbus_plugin_api::Credentials;
-use std::{
-    io,
-    os::fd::{BorrowedFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{instance::Instance, session::Session, socket::Socket};
 
@@ -20,11 +15,11 @@ pub trait Transport: Send + Sync + 'static {
     fn kind(&self) -> &'static str;
 
     /// Prepares a socket that was accepted, and says where it comes from. Called within the runtime; must not
-    /// block.
+    /// block, nor need another descriptor, as there may be none.
     ///
     /// # Errors
     /// Where the socket is not usable; it is closed then.
-    fn prepare(&self, socket: BorrowedFd<'_>) -> io::Result<Origin>;
+    fn prepare(&self, socket: OwnedFd) -> io::Result<(OwnedFd, Origin)>;
 }
 
 /// Where a connection comes from.
@@ -82,8 +77,8 @@ pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
 fn begin(instance: &Arc<Instance>, socket: OwnedFd, port: Arc<str>) {
     let session = instance
         .transport
-        .prepare(std::os::fd::AsFd::as_fd(&socket))
-        .and_then(|origin| Session::begin(instance.clone(), socket, origin, port));
+        .prepare(socket)
+        .and_then(|(socket, origin)| Session::begin(instance.clone(), socket, origin, port));
     match session {
         Ok(Some(session)) => drop(instance.runtime.spawn(session.run())),
         Ok(None) => {}

@@ -47,10 +47,10 @@ impl Reason {
     pub(crate) fn loudness(&self) -> Loudness {
         match self {
             Reason::Frame(_) | Reason::Stalled { .. } | Reason::Overflow { .. } => Loudness::Warn,
-            Reason::Handshake(_) | Reason::Refused { .. } | Reason::Late { .. } | Reason::Closed(_) => {
-                Loudness::Info
-            }
+            Reason::Late { .. } | Reason::Closed(_) => Loudness::Info,
+            // refusals are told as events; a client that tries again and again must not fill the log
             Reason::Left | Reason::Broken(_) | Reason::Gone | Reason::Stopping => Loudness::Debug,
+            Reason::Handshake(_) | Reason::Refused { .. } => Loudness::Debug,
         }
     }
 

@@ -4,7 +4,7 @@ use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run, SharedBytes, fake
 use parking_lot::{Condvar, Mutex};
 use std::{
     io,
-    os::{fd::BorrowedFd, unix::net::UnixStream},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{Arc, atomic::AtomicBool},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -22,8 +22,8 @@ impl Transport for Plain {
     fn kind(&self) -> &'static str {
         "plain"
     }
-    fn prepare(&self, _: BorrowedFd<'_>) -> io::Result<Origin> {
-        Ok(Origin::default())
+    fn prepare(&self, socket: OwnedFd) -> io::Result<(OwnedFd, Origin)> {
+        Ok((socket, Origin::default()))
     }
 }
 

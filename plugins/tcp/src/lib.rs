@@ -22,7 +22,7 @@ use elbus_stream::{Origin, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use socket2::{SockRef, TcpKeepalive};
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 /// The kernel takes no more than this, in seconds.
 const MAX_KEEP_ALIVE_SECONDS: u64 = 32_767;
@@ -110,14 +110,14 @@ impl Transport for Options {
         "tcp"
     }
 
-    fn prepare(&self, socket: BorrowedFd<'_>) -> io::Result<Origin> {
-        let socket = SockRef::from(&socket);
+    fn prepare(&self, accepted: OwnedFd) -> io::Result<(OwnedFd, Origin)> {
+        let socket = SockRef::from(&accepted);
         socket.set_tcp_nodelay(self.no_delay)?;
         if let Some(time) = self.keep_alive {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time))?;
         }
         let source = socket.peer_addr()?.as_socket().map(|address| address.to_string());
-        Ok(Origin { source, credentials: None })
+        Ok((accepted, Origin { source, credentials: None }))
     }
 }
 

@@ -26,7 +26,7 @@ use elbus_plugin_api::{Config, Credentials, Host, Plugin, PluginError, Status};
 use elbus_stream::{Origin, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use place::Place;
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 use tokio::net::UnixStream;
 
 /// The transport.
@@ -87,12 +87,12 @@ impl Transport for Local {
         "local_ipc"
     }
 
-    fn prepare(&self, socket: BorrowedFd<'_>) -> io::Result<Origin> {
+    fn prepare(&self, socket: OwnedFd) -> io::Result<(OwnedFd, Origin)> {
         // not rustix: its process ids are never 0, which the kernel says for a client of another pid namespace
-        let stream = UnixStream::from_std(socket.try_clone_to_owned()?.into())?;
+        let stream = UnixStream::from_std(socket.into())?;
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
-        Ok(Origin { source: None, credentials: Some(credentials) })
+        Ok((stream.into_std()?.into(), Origin { source: None, credentials: Some(credentials) }))
     }
 }
 
