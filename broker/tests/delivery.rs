@@ -229,3 +229,12 @@ fn counters_and_control_methods() {
     assert_eq!(a.closed(), ["kicked by .broker"]);
     assert_eq!(call("client.kick", &name).unwrap_err().code, Code::NotRegistered.rpc_code());
 }
+
+#[test]
+fn nothing_comes_up_again_once_the_broker_has_stopped() {
+    let broker = broker();
+    broker.stop(std::time::Duration::ZERO).wait();
+    let name = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("name", "any")])).unwrap();
+    let call = Call { caller: BROKER_NAME, method: "plugin.start", params: &name };
+    assert_eq!(broker.host().call(&call).unwrap_err().text, "the broker is ending");
+}

@@ -90,7 +90,6 @@ fn check(arguments: &Arguments) -> Result<(), String> {
 fn run(arguments: &Arguments) -> Result<(), String> {
     // before anything is bound: a signal from now on ends in order
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals: {error}"))?;
-    let impatient = Arc::new(AtomicBool::new(false));
     let pid_error = |path: &std::path::Path, error| format!("pid file {}: {error}", path.display());
     if let Some(path) = &arguments.pid_file {
         PidFile::check(path).map_err(|error| pid_error(path, error))?;
@@ -116,8 +115,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     }
     // a second signal ends at once
     for signal in [SIGTERM, SIGINT] {
-        impatient.store(true, std::sync::atomic::Ordering::Relaxed);
-        flag::register_conditional_shutdown(signal, 1, impatient.clone())
+        flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))
             .map_err(|error| format!("signals: {error}"))?;
     }
     broker.announce_shutdown();

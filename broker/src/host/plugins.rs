@@ -29,8 +29,8 @@ pub(crate) struct Plugins {
     libraries: Libraries,
     instances: Vec<Arc<Instance>>,
     core: Arc<Core>,
-    /// Held while instances change state, so that two requests do not mix.
-    changing: Mutex<()>,
+    /// Held while instances change state, so that two requests do not mix. `true` once all are stopped for good.
+    changing: Mutex<bool>,
 }
 
 impl Plugins {
@@ -58,7 +58,7 @@ impl Plugins {
             };
             instances.push(Instance::new(name, origin, config.to_string(), core.clone()));
         }
-        Ok(Arc::new(Plugins { libraries, instances, core, changing: Mutex::new(()) }))
+        Ok(Arc::new(Plugins { libraries, instances, core, changing: Mutex::new(false) }))
     }
 
     /// Loads and configures all. Nothing outside is touched.
@@ -90,7 +90,8 @@ impl Plugins {
 
     /// Stops all at once, within the deadline.
     pub(crate) fn stop(&self, why: &str, deadline: Duration) {
-        let _changing = self.changing.lock();
+        let mut ended = self.changing.lock();
+        *ended = true;
         self.stop_instances(why, deadline);
     }
 
@@ -113,7 +114,11 @@ impl Plugins {
     }
 
     fn start_one(&self, name: &str) -> Result<(), CallError> {
-        let _changing = self.changing.lock();
+        // a request that waited while the broker was stopped must not bring anything up again
+        let ended = self.changing.lock();
+        if *ended {
+            return Err(is_ending());
+        }
         let instance = self.find(name)?;
         if instance.state() == PluginState::Started {
             return Err(CallError::new(Code::Busy.rpc_code(), format!("plugin {name:?} is started already")));
@@ -184,7 +189,11 @@ pub(crate) fn add_plugin_methods(plugins: &Arc<Plugins>) {
 }
 
 fn alive(plugins: &Weak<Plugins>) -> Result<Arc<Plugins>, CallError> {
-    plugins.upgrade().ok_or_else(|| CallError::new(Code::Other.rpc_code(), "the broker is ending"))
+    plugins.upgrade().ok_or_else(is_ending)
+}
+
+fn is_ending() -> CallError {
+    CallError::new(Code::Other.rpc_code(), "the broker is ending")
 }
 
 fn done() -> Result<Vec<u8>, CallError> {
