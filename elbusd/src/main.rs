@@ -168,10 +168,8 @@ fn welcome(broker: &Broker) {
     let place = addresses.iter().find_map(|a| a.strip_prefix("unix:").or_else(|| a.strip_prefix("tcp:")));
     if let Some(place) = place {
         text.push_str(&format!(
-            "try it with any ELBUS or BUS/RT client, for example (pip install busrt), which says \"hello\" back:\n  \
-             python3 -c \"import busrt; bus = busrt.client.Client('{place}', 'me'); bus.connect(); \
-             print(busrt.rpc.Rpc(bus).call('.broker', busrt.rpc.Request('benchmark.test', b'hello'))\
-             .wait_completed().get_payload())\"\n"
+            "try it with the command line, or any ELBUS or BUS/RT client:\n  \
+             elbus --addr '{place}' listen -t '#'\n  elbus --addr '{place}' publish hello/world 42\n"
         ));
     }
     // whoever started the broker may have closed its output

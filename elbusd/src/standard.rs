@@ -2,7 +2,8 @@
 
 use elbus_broker::{Broker, BrokerBuilder, ConfigFile, PluginDeclaration};
 use elbus_plugin_api::LinkedPlugin;
-use std::path::PathBuf;
+use elbus_protocol::address::{self, Address};
+use std::path::{Path, PathBuf};
 
 use crate::arguments::{Arguments, Plugins};
 
@@ -29,34 +30,10 @@ pub(crate) fn linked_plugins() -> Vec<(&'static str, LinkedPlugin)> {
     STANDARD.iter().map(|standard| (standard.name, (standard.linked)())).collect()
 }
 
-/// Where `--bind` says to listen.
-#[derive(Debug, PartialEq, Eq)]
-enum Address<'a> {
-    Unix(&'a str),
-    Tcp(&'a str),
-    Fifo(&'a str),
-}
-
-impl<'a> Address<'a> {
-    /// By the conventions of protocol section 9.
-    fn parse(text: &'a str) -> Self {
-        if let Some(path) = text.strip_prefix("fifo:") {
-            Address::Fifo(path)
-        } else if let Some(path) = text.strip_prefix("unix:") {
-            Address::Unix(path)
-        } else if text.starts_with('/') || [".sock", ".socket", ".ipc"].iter().any(|end| text.ends_with(end))
-        {
-            Address::Unix(text)
-        } else {
-            Address::Tcp(text.strip_prefix("tcp:").unwrap_or(text))
-        }
-    }
-}
-
 /// Where the broker listens if nobody says otherwise.
 fn default_socket() -> PathBuf {
-    let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_dir());
-    folder.unwrap_or_else(|| "/tmp".into()).join("elbus.sock")
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
+    address::default_socket(folder.as_deref())
 }
 
 /// The broker that the command line describes; `file` is what `--config` names.
@@ -130,25 +107,4 @@ fn with_transport_settings(arguments: &Arguments, mut declaration: PluginDeclara
         declaration = declaration.set("queue_bytes", i64::try_from(bytes).unwrap_or(i64::MAX));
     }
     declaration
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        for (text, address) in [
-            ("/run/x", Address::Unix("/run/x")),
-            ("x.sock", Address::Unix("x.sock")),
-            ("x.ipc", Address::Unix("x.ipc")),
-            ("a/b.socket", Address::Unix("a/b.socket")),
-            ("unix:x", Address::Unix("x")),
-            ("fifo:/run/f", Address::Fifo("/run/f")),
-            ("127.0.0.1:7777", Address::Tcp("127.0.0.1:7777")),
-            ("tcp:[::1]:7777", Address::Tcp("[::1]:7777")),
-        ] {
-            assert_eq!(Address::parse(text), address);
-        }
-    }
 }

@@ -18,18 +18,26 @@ fn ours(folder: &Path) -> Vec<String> {
     dependencies.keys().filter(|name| name.starts_with("elbus")).cloned().collect()
 }
 
+/// Whether a crate can be built without one of its dependencies.
+fn is_optional(folder: &Path, name: &str) -> bool {
+    let optional = manifest(folder)["dependencies"][name].get("optional").cloned();
+    optional == Some(toml::Value::Boolean(true))
+}
+
 #[test]
 fn layers_point_one_way() {
     let root = root();
     assert_eq!(ours(&root.join("protocol")), Vec::<String>::new());
     assert_eq!(ours(&root.join("plugin-api")), ["elbus-protocol"]);
     assert_eq!(ours(&root.join("broker")), ["elbus-plugin-api", "elbus-protocol"]);
+    assert_eq!(ours(&root.join("socket")), Vec::<String>::new());
     let mut plugins = 0;
     for entry in std::fs::read_dir(root.join("plugins")).unwrap() {
         let folder = entry.unwrap().path();
         plugins += 1;
         for name in ours(&folder) {
-            let allowed = ["elbus-plugin-api", "elbus-protocol", "elbus-stream"].contains(&name.as_str());
+            let allowed = ["elbus-plugin-api", "elbus-protocol", "elbus-stream"].contains(&name.as_str())
+                || (name == "elbus-socket" && folder.ends_with("stream"));
             assert!(allowed, "{} depends on {name}", folder.display());
         }
     }
@@ -40,6 +48,24 @@ fn layers_point_one_way() {
             !dependencies["dependencies"].as_table().unwrap().contains_key("tokio"),
             "{folder} knows tokio"
         );
+    }
+}
+
+#[test]
+fn clients_know_no_broker() {
+    let client = root().join("client");
+    if client.exists() {
+        for name in ours(&client) {
+            let allowed = ["elbus-protocol", "elbus-socket"].contains(&name.as_str())
+                || (name == "elbus-plugin-api" && is_optional(&client, &name));
+            assert!(allowed, "client depends on {name}");
+        }
+    }
+    let cli = root().join("cli");
+    if cli.exists() {
+        for name in ours(&cli) {
+            assert!(["elbus-client", "elbus-protocol"].contains(&name.as_str()), "cli depends on {name}");
+        }
     }
 }
 
@@ -58,8 +84,22 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The crates of the workspace, not what stands beside it.
 fn workspace_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["protocol", "plugin-api", "broker", "elbusd", "plugins", "examples", "benches"] {
-        sources(&root().join(folder), &mut found);
+    for folder in [
+        "protocol",
+        "socket",
+        "plugin-api",
+        "broker",
+        "elbusd",
+        "plugins",
+        "client",
+        "cli",
+        "examples",
+        "benches",
+    ] {
+        let folder = root().join(folder);
+        if folder.exists() {
+            sources(&folder, &mut found);
+        }
     }
     assert!(found.len() > 50);
     found

@@ -1,10 +1,11 @@
 //! The wire format of ELBUS / BUS/RT, version 1, sans I/O.
 //!
-//! Owns the bytes: handshake, frames in both directions, RPC payloads, names and result codes. It never opens
-//! a socket, reads a clock or allocates what a peer merely claims; `docs/protocol.md` is the specification and
+//! Owns the bytes: handshake, frames in both directions, RPC payloads, names and result codes; and how topics are
+//! matched and addresses written. It never opens a socket, reads a clock or allocates what a peer merely claims; `docs/protocol.md` is the specification and
 //! its sections are cited where they are implemented.
 #![forbid(unsafe_code)]
 
+pub mod address;
 mod code;
 pub mod delivery;
 mod error;
@@ -13,6 +14,7 @@ pub mod name;
 mod op;
 pub mod request;
 pub mod rpc;
+pub mod topic;
 
 pub use code::Code;
 pub use error::{EncodeError, Field, FrameError};

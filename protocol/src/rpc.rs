@@ -13,6 +13,11 @@ pub const REPLY: u8 = 0x11;
 /// First byte of an error reply.
 pub const ERROR: u8 = 0x12;
 
+/// Bytes of a reply before its result: kind and call id.
+pub const REPLY_HEAD_BYTES: usize = 5;
+/// Bytes of an error reply before its data: kind, call id and error code.
+pub const ERROR_HEAD_BYTES: usize = 7;
+
 /// The call id of a request that wants no reply at all.
 pub const NO_REPLY: u32 = 0;
 
@@ -130,20 +135,61 @@ pub fn encode_notification(payload: &[u8]) -> Vec<u8> {
 
 /// The payload of a request; refused where the method holds a NUL.
 pub fn encode_request(call_id: u32, method: &str, params: &[u8]) -> Result<Vec<u8>, EncodeError> {
-    if method.as_bytes().contains(&0) {
-        return Err(EncodeError::HasNul { field: Field::Method });
-    }
-    Ok([&[REQUEST], &call_id.to_le_bytes()[..], method.as_bytes(), &[0], params].concat())
+    let mut out = Vec::with_capacity(request_head_len(method) + params.len());
+    encode_request_head(&mut out, call_id, method)?;
+    out.extend_from_slice(params);
+    Ok(out)
 }
 
 /// The payload of a reply.
 pub fn encode_reply(call_id: u32, result: &[u8]) -> Vec<u8> {
-    [&[REPLY], &call_id.to_le_bytes()[..], result].concat()
+    let mut out = Vec::with_capacity(REPLY_HEAD_BYTES + result.len());
+    encode_reply_head(&mut out, call_id);
+    out.extend_from_slice(result);
+    out
 }
 
 /// The payload of an error reply.
 pub fn encode_error(call_id: u32, code: i16, data: &[u8]) -> Vec<u8> {
-    [&[ERROR], &call_id.to_le_bytes()[..], &code.to_le_bytes(), data].concat()
+    let mut out = Vec::with_capacity(ERROR_HEAD_BYTES + data.len());
+    encode_error_head(&mut out, call_id, code);
+    out.extend_from_slice(data);
+    out
+}
+
+/// Bytes that [`encode_request_head`] appends.
+#[inline]
+pub fn request_head_len(method: &str) -> usize {
+    REPLY_HEAD_BYTES + method.len() + 1
+}
+
+/// Appends everything of a request but its parameters, which the caller sends behind it; refused where the method holds
+/// a NUL. After an error `out` is as before.
+pub fn encode_request_head(out: &mut Vec<u8>, call_id: u32, method: &str) -> Result<(), EncodeError> {
+    if method.as_bytes().contains(&0) {
+        return Err(EncodeError::HasNul { field: Field::Method });
+    }
+    append_head(out, REQUEST, call_id);
+    out.extend_from_slice(method.as_bytes());
+    out.push(0);
+    Ok(())
+}
+
+/// Appends everything of a reply but its result, which the caller sends behind it: [`REPLY_HEAD_BYTES`].
+pub fn encode_reply_head(out: &mut Vec<u8>, call_id: u32) {
+    append_head(out, REPLY, call_id);
+}
+
+/// Appends everything of an error reply but its data, which the caller sends behind it: [`ERROR_HEAD_BYTES`].
+pub fn encode_error_head(out: &mut Vec<u8>, call_id: u32, code: i16) {
+    append_head(out, ERROR, call_id);
+    out.extend_from_slice(&code.to_le_bytes());
+}
+
+#[inline]
+fn append_head(out: &mut Vec<u8>, kind: u8, call_id: u32) {
+    let [i0, i1, i2, i3] = call_id.to_le_bytes();
+    out.extend_from_slice(&[kind, i0, i1, i2, i3]);
 }
 
 #[cfg(test)]
@@ -165,6 +211,25 @@ mod tests {
     #[test]
     fn a_method_with_nul_is_refused() {
         assert_eq!(encode_request(1, "a\0b", b""), Err(EncodeError::HasNul { field: Field::Method }));
+        let mut out = vec![7];
+        assert!(encode_request_head(&mut out, 1, "a\0b").is_err());
+        assert_eq!(out, [7], "as before");
+    }
+
+    #[test]
+    fn heads_are_appended_and_as_long_as_they_say() {
+        let mut out = vec![7];
+        encode_request_head(&mut out, 0x0403_0201, "ab").unwrap();
+        assert_eq!(out, b"\x07\x01\x01\x02\x03\x04ab\0");
+        assert_eq!(request_head_len("ab"), out.len() - 1);
+        let mut out = vec![7];
+        encode_reply_head(&mut out, 0x0403_0201);
+        assert_eq!(out, b"\x07\x11\x01\x02\x03\x04");
+        assert_eq!(REPLY_HEAD_BYTES, out.len() - 1);
+        let mut out = vec![7];
+        encode_error_head(&mut out, 0x0403_0201, -2);
+        assert_eq!(out, b"\x07\x12\x01\x02\x03\x04\xFE\xFF");
+        assert_eq!(ERROR_HEAD_BYTES, out.len() - 1);
     }
 
     #[test]

@@ -1,15 +1,31 @@
 //! Every example runs and prints what it should.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
-use std::process::Command;
+use elbus_broker::{Broker, PluginDeclaration};
+use std::{path::Path, process::Command};
 
+/// A program with a broker inside.
 fn run(program: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("example.sock");
-    let output = Command::new(program).arg(&socket).output().unwrap();
+    let out = run_at(program, &socket);
+    assert!(!socket.exists(), "the socket is removed at the end");
+    out
+}
+
+/// A program that needs a broker.
+fn run_client(program: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("example.sock");
+    let unix = PluginDeclaration::linked("unix", elbus_unix::plugin()).set("path", socket.to_str().unwrap());
+    let _broker = Broker::builder().plugin(unix).start().unwrap();
+    run_at(program, &socket)
+}
+
+fn run_at(program: &str, socket: &Path) -> String {
+    let output = Command::new(program).arg(socket).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    assert!(!socket.exists(), "the socket is removed at the end");
     out.into_owned()
 }
 
@@ -27,4 +43,14 @@ fn load() {
         out.contains(&format!("clients: elbus-inproc {version} from elbus_inproc is started\n")),
         "{out}"
     );
+}
+
+#[test]
+fn clients() {
+    for program in [env!("CARGO_BIN_EXE_client"), env!("CARGO_BIN_EXE_client_blocking")] {
+        let expected = "plant.oven: temperature/oven = 21.5\n\
+            180 degrees in 9 minutes\n\
+            1000 degrees: rpc error -32602 (invalid parameters): 300 degrees are the most\n";
+        assert_eq!(run_client(program), expected);
+    }
 }

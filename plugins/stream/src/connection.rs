@@ -2,8 +2,11 @@
 //! waits, and calls nobody while it holds the lock.
 
 use elbus_plugin_api::{Delivery, Wake};
+use elbus_protocol::delivery::{ACK_BYTES, encode_ack};
+use elbus_socket::{Queue, Socket};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
+    convert::Infallible,
     future::poll_fn,
     sync::{
         Arc, OnceLock,
@@ -13,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{instance::Instance, liveness::Liveness, queue::Queue, reason::Reason, socket::Socket, writer};
+use crate::{instance::Instance, liveness::Liveness, reason::Reason, writer};
 
 /// One connection, as its reader, the broker, the keeper and `stop` see it.
 pub(crate) struct Connection {
@@ -110,7 +113,13 @@ impl Connection {
         if out.has_ended() {
             return Delivery::CLOSED;
         }
-        out.queue.push_acks(op_ids, code);
+        let Ok(()) = out.queue.push_with(op_ids.len(), |buffer| {
+            buffer.reserve(op_ids.len() * ACK_BYTES);
+            for id in op_ids {
+                buffer.extend_from_slice(&encode_ack(*id, code));
+            }
+            Ok::<_, Infallible>(())
+        });
         let full = out.queue.waiting() > self.instance.settings.queue_bytes;
         out.owed() | if full { Delivery::FULL } else { Delivery::TAKEN }
     }

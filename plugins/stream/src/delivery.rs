@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use elbus_plugin_api::{Delivery, Queued, Run, SHARE_FROM_BYTES, Sink, Wake};
-use elbus_protocol::delivery::{DeliveryHead, RUN_SLACK, encode_run};
+use elbus_protocol::delivery::{DeliveryHead, RUN_SLACK, encode_head, encode_run};
+use elbus_socket::Backlog;
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
@@ -37,7 +38,8 @@ impl Sink for ConnectionSink {
     }
 
     fn queued(&self) -> Queued {
-        self.0.lock().queue.queued()
+        let Backlog { frames, bytes } = self.0.lock().queue.queued();
+        Queued { frames, bytes }
     }
 }
 
@@ -62,8 +64,10 @@ impl Connection {
         if let Some(shared) = run.shared().filter(|shared| shared.len() >= SHARE_FROM_BYTES) {
             // cloned before the lock: it counts in the sender's library
             let payload = Bytes::from(shared.clone());
-            let bytes = head.prefix_len() + payload.len();
-            return self.append(head.realtime, bytes, |out| out.queue.push_large(&head, payload).is_ok());
+            let len = payload.len();
+            return self.append(head.realtime, head.prefix_len() + len, |out| {
+                out.queue.push_large(payload, |buffer| encode_head(buffer, &head, len)).is_ok()
+            });
         }
         let room = || head.encoded_len(payloads.iter().map(|p| p.len()).sum(), payloads.len()) + RUN_SLACK;
         // made once for all recipients, and outside the lock
@@ -188,6 +192,7 @@ mod tests {
         let mut bytes = [0; 28];
         pair.peer.read_exact(&mut bytes).unwrap();
         assert_eq!(bytes[..11], *b"\x12\x05\0\0\0\0s\0\x01\x01\x01");
+        assert_eq!(bytes[22..], [0xFE, 1, 0, 0, 0, 1]);
         assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::DIRTY);
     }
 

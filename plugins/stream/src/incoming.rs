@@ -8,6 +8,7 @@ use elbus_protocol::{
     handshake::{Progress, ServerHandshake},
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
 };
+use elbus_socket::{Received, Socket};
 use std::{io, sync::Arc};
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     liveness::Phase,
     reason::Reason,
     scratch::{READ_BYTES, Scratch},
-    socket::{Received, Socket},
 };
 
 /// Frames from this size on, header included, are read into memory of their own, which becomes the payload.

@@ -7,7 +7,7 @@ use std::{
 };
 use tokio::time::MissedTickBehavior;
 
-use crate::{connection::Connection, instance::Instance, liveness::Phase, reason::Reason, spares};
+use crate::{connection::Connection, instance::Instance, liveness::Phase, reason::Reason};
 
 /// Looks at all connections are so far apart, as a part of the timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 16;
@@ -34,7 +34,7 @@ pub(crate) async fn keep(instance: Arc<Instance>) {
         sweep(&instance, now, period);
         if now.duration_since(released) >= SPARES_KEPT {
             released = now;
-            spares::release_unused();
+            elbus_socket::spares::release_unused();
         }
     }
 }

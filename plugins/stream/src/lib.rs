@@ -1,11 +1,11 @@
 //! What the transports of ELBUS that carry byte streams share.
 //!
 //! A transport binds and describes its sockets; everything behind that is here: accepting, the handshake, reading
-//! requests, writing deliveries and acknowledgements, back-pressure, time limits, ending. It never routes, never
-//! judges a name, and knows the broker through the plugin API only.
+//! requests, writing deliveries and acknowledgements, back-pressure, time limits, ending. Socket and queue themselves
+//! are `elbus-socket`'s. It never routes, never judges a name, and knows the broker through the plugin API only.
 //!
 //! The way of a message: `incoming` reads a chunk and dispatches its runs, the broker calls `delivery` of each
-//! recipient, which appends to its `queue`, and what became dirty is flushed by `connection` at the end of the chunk.
+//! recipient, which appends to its queue, and what became dirty is flushed by `connection` at the end of the chunk.
 //! `writer` goes on where a socket is full, `keeper` watches the time, `session` ends it all.
 #![forbid(unsafe_code)]
 
@@ -16,15 +16,12 @@ mod instance;
 mod keeper;
 mod listener;
 mod liveness;
-mod queue;
 mod reason;
 mod runtime;
 mod scratch;
 mod server;
 mod session;
 mod settings;
-mod socket;
-mod spares;
 #[cfg(test)]
 mod testing;
 mod writer;

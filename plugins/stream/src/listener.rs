@@ -2,9 +2,10 @@
 //! happens when accepting fails.
 
 use elbus_plugin_api::Credentials;
+use elbus_socket::Socket;
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use crate::{instance::Instance, session::Session, socket::Socket};
+use crate::{instance::Instance, session::Session};
 
 /// After a failure, which usually is a want of descriptors, so long nobody is accepted.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -2,6 +2,7 @@
 //! done without a runtime, since any thread may call.
 
 use elbus_plugin_api::{Host, PluginError, Status};
+use elbus_socket::Socket;
 use parking_lot::{Condvar, Mutex};
 use std::{
     sync::{
@@ -19,7 +20,6 @@ use crate::{
     listener::{Entrance, accept},
     reason::Reason,
     runtime::Runtime,
-    socket::Socket,
 };
 
 /// While queues drain, they are looked at this often.

@@ -2,6 +2,7 @@
 //! the broker, then the socket, so that a client that sees the end finds its name free, then the census.
 
 use elbus_plugin_api::{Event, EventKind};
+use elbus_socket::{Received, Socket};
 use std::{
     io,
     os::fd::OwnedFd,
@@ -15,7 +16,6 @@ use crate::{
     instance::Instance,
     listener::Origin,
     reason::{Loudness, Reason},
-    socket::{Received, Socket},
 };
 
 /// How long a refused client's bytes are still read, at most.

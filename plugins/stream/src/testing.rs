@@ -1,6 +1,7 @@
 //! A connection without a reader, for the unit tests: its other end is a plain socket.
 
 use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run, SharedBytes, fake::FakeHost};
+use elbus_socket::Socket;
 use parking_lot::{Condvar, Mutex};
 use std::{
     io,
@@ -13,7 +14,6 @@ use crate::{
     Origin, StreamSettings, Transport,
     connection::Connection,
     instance::{Census, Counts, Instance},
-    socket::Socket,
 };
 
 struct Plain;

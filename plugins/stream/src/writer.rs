@@ -1,6 +1,7 @@
 //! The task that goes on writing when a socket is full. It exists only that long, and waits on a second descriptor,
 //! so that the connection itself stays registered for reading only.
 
+use elbus_socket::Socket;
 use std::sync::Arc;
 
 use crate::connection::Connection;
@@ -9,7 +10,7 @@ use crate::connection::Connection;
 pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
     let twin = {
         let mut out = connection.lock();
-        let twin = out.socket().map(crate::socket::Socket::writable_twin);
+        let twin = out.socket().map(Socket::writable_twin);
         match twin {
             Some(Ok(twin)) => twin,
             Some(Err(error)) => {

@@ -3,7 +3,7 @@
 //! Parts of the program talk to each other without a socket; other programs join them through one.
 
 use elbus_broker::{Broker, PluginDeclaration};
-use elbus_plugin_api::Qos;
+use elbus_client::{Client, Qos};
 use std::time::Duration;
 
 #[tokio::main]
@@ -14,11 +14,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .plugin(PluginDeclaration::linked("clients", elbus_inproc::plugin()))
         .start()?;
 
-    let (sensor, display) = (broker.connect("plant.sensor")?, broker.connect("plant.display")?);
-    display.subscribe("temperature/+")?;
+    let (sensor, _) = Client::builder("plant.sensor").connect_in_process(broker.host()).await?;
+    let (display, mut frames) = Client::builder("plant.display").connect_in_process(broker.host()).await?;
+    display.subscribe("temperature/+").await?;
     sensor.publish("temperature/boiler", "71.5", Qos::NO).await?;
-    if let Some(message) = display.receive().await {
-        println!("{}: {} = {}", message.sender, message.topic, String::from_utf8_lossy(&message.payload));
+    if let Some(frame) = frames.next().await {
+        println!("{}: {} = {}", frame.sender(), frame.topic(), String::from_utf8_lossy(frame.payload()));
     }
 
     broker.stop(Duration::from_secs(1)).await;

@@ -1,5 +1,5 @@
-//! Buffers for whoever has something to send: an idle connection keeps none. Owns a pool for each thread and gives
-//! back what a burst left behind.
+//! Buffers for whoever has something to send: an idle queue keeps none. Owns a pool for each thread and gives back
+//! what a burst left behind.
 
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
@@ -55,8 +55,9 @@ pub(crate) fn give_back(mut buffer: Vec<u8>) {
     });
 }
 
-/// Frees the buffers that no thread has needed since the last call.
-pub(crate) fn release_unused() {
+/// Frees the buffers that no thread has needed since the last call. Whoever has queues calls it every few seconds, from
+/// any thread; it waits for no more than another thread's taking of a buffer.
+pub fn release_unused() {
     let mut unused = vec![];
     POOLS.lock().retain(|pool| {
         let Some(pool) = pool.upgrade() else { return false };

@@ -1,6 +1,6 @@
 //! A connected or listening socket, registered for reading only. Owns every system call on it; never blocks.
 //!
-//! With write readiness in its interest every read by the peer would wake the broker through EPOLLOUT for nothing,
+//! With write readiness in its interest every read by the peer would wake this end through EPOLLOUT for nothing,
 //! which is the largest part of a round trip. tokio's own sockets always register for both, and `AsyncFd` cannot
 //! be made for one without `unsafe`; its pipe ends can: they take any descriptor as it is, own it, and register it
 //! for their one direction. No read or write of theirs is used.
@@ -18,7 +18,7 @@ const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// What a read came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Received {
+pub enum Received {
     /// Nothing is there now.
     Nothing,
     /// So many bytes.
@@ -27,29 +27,41 @@ pub(crate) enum Received {
     End,
 }
 
-/// A socket that is registered for reading. Closed when it is dropped.
-pub(crate) struct Socket(pipe::Receiver);
+/// A connected or listening socket that is registered for reading. Closed when it is dropped.
+///
+/// All calls but [`new`](Self::new) may come from any thread, within a runtime or not, several at a time; none of
+/// them blocks.
+#[derive(Debug)]
+pub struct Socket(pipe::Receiver);
 
 impl Socket {
-    /// Takes a non-blocking socket over. Must be called within a runtime that has its I/O driver enabled.
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    /// Takes a non-blocking socket over; closes it if that fails, which happens where the runtime has no room for one
+    /// more registration.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime that has its I/O driver enabled.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
         pipe::Receiver::from_owned_fd_unchecked(socket).map(Socket)
     }
 
-    /// Waits until there may be something to read, or to accept.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
+    /// Waits until there may be something to read, or to accept; a read may still find nothing. One task at a time
+    /// should wait. Fails only when the runtime ends. Nothing is lost when the future is dropped.
+    pub async fn readable(&self) -> io::Result<()> {
         self.0.readable().await
     }
 
-    /// Reads once into a buffer that is not empty.
+    /// Reads once into a buffer that is not empty. The error is that of the connection, which cannot go on.
     #[inline]
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let room = buffer.len();
         self.read(room, |socket| recv(socket, buffer, RecvFlags::DONTWAIT).map(|(_, count)| count))
     }
 
-    /// Reads once behind the bytes of a buffer, which has spare capacity, and adds no memory to it.
-    pub(crate) fn receive_more(&self, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    /// Reads once behind the bytes of a buffer, which has spare capacity, and adds no memory to it. The error is that
+    /// of the connection, which cannot go on.
+    #[inline]
+    pub fn receive_more(&self, buffer: &mut Vec<u8>) -> io::Result<Received> {
         let room = buffer.capacity() - buffer.len();
         self.read(room, |socket| {
             let spare = rustix::buffer::spare_capacity(buffer);
@@ -85,7 +97,7 @@ impl Socket {
 
     /// Reads and forgets what has arrived, up to a few megabytes: a TCP socket that is closed with something unread
     /// resets the connection, and the last bytes to the peer are lost.
-    pub(crate) fn discard(&self) {
+    pub fn discard(&self) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..256 {
             if !recv(&self.0, &mut buffer, RecvFlags::DONTWAIT).is_ok_and(|(_, count)| count > 0) {
@@ -94,8 +106,9 @@ impl Socket {
         }
     }
 
-    /// Accepts a connection; `None`: there is none now.
-    pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
+    /// Accepts a connection, non-blocking and closed on exec; `None`: there is none now. The error may be that of the
+    /// one connection, or a lack of descriptors, so a listener goes on after it.
+    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let result = self.0.try_io(|| Ok(rustix::net::accept_with(self.0.as_fd(), flags)?));
         match result {
@@ -105,9 +118,11 @@ impl Socket {
         }
     }
 
-    /// Sends what the socket takes of a queue at once; 0 where it is full.
+    /// Sends what the socket takes of a queue at once, which the caller then takes [off](Queue::advance) it; 0 where it
+    /// is full. The error is that of the connection, which cannot go on. One caller at a time, or the bytes interleave:
+    /// the owner's lock of the queue sees to that.
     #[inline]
-    pub(crate) fn send(&self, queue: &Queue) -> io::Result<usize> {
+    pub fn send(&self, queue: &Queue) -> io::Result<usize> {
         let sent = match queue.single() {
             Some(bytes) => send(&self.0, bytes, SEND),
             None => {
@@ -123,40 +138,49 @@ impl Socket {
         }
     }
 
-    /// A second descriptor that tells when there is room to write.
-    pub(crate) fn writable_twin(&self) -> io::Result<WritableTwin> {
+    /// A second descriptor of the same socket, registered for writing, that tells when there is room. Fails where the
+    /// process is out of descriptors.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime that has its I/O driver enabled.
+    pub fn writable_twin(&self) -> io::Result<WritableTwin> {
         let twin = rustix::io::fcntl_dupfd_cloexec(&self.0, 3)?;
         pipe::Sender::from_owned_fd_unchecked(twin).map(WritableTwin)
     }
 
     /// Reads no more; whoever waits for the socket wakes up, and the peer does not notice yet.
-    pub(crate) fn shutdown_read(&self) {
+    pub fn shutdown_read(&self) {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Read);
     }
 
     /// Says that nothing more will be sent; the peer may still send.
-    pub(crate) fn shutdown_write(&self) {
+    pub fn shutdown_write(&self) {
         // fails where the peer is gone, which serves as well
         let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
     }
 
     /// Ends both directions; whoever waits for the socket wakes up. A listening socket accepts no more.
-    pub(crate) fn shutdown(&self) {
+    pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
     }
 }
 
-/// See [`Socket::writable_twin`].
-pub(crate) struct WritableTwin(pipe::Sender);
+/// What waits for room in a full socket, of [`Socket::writable_twin`]. To be dropped when nothing waits any more: while
+/// it exists, what the peer reads wakes this end. The connection is closed only once it is dropped, too.
+#[derive(Debug)]
+pub struct WritableTwin(pipe::Sender);
 
 impl WritableTwin {
-    /// Waits until there may be room.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
+    /// Waits until there may be room, or the connection is broken. Fails only when the runtime ends. Nothing is lost
+    /// when the future is dropped.
+    pub async fn writable(&self) -> io::Result<()> {
         self.0.writable().await
     }
 
-    /// Runs `write`; if it says `false`, the socket is full, and [`writable`](Self::writable) waits again.
-    pub(crate) fn while_writable(&self, write: impl FnOnce() -> bool) {
+    /// Runs `write`, unless the socket is known to be full; if it says `false`, it is full now, and
+    /// [`writable`](Self::writable) waits again.
+    pub fn while_writable(&self, write: impl FnOnce() -> bool) {
         let full = || io::Error::from(ErrorKind::WouldBlock);
         let _ = self.0.try_io(|| if write() { Ok(()) } else { Err(full()) });
     }

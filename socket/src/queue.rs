@@ -1,10 +1,7 @@
-//! What waits for one client, in order: small frames in one contiguous buffer, large payloads by reference count in
-//! between. Owns bytes and their count; never a socket or a lock.
+//! What waits for one peer, in order: small frames in one contiguous buffer, large payloads by reference count in
+//! between. Owns bytes and their count; never a socket or a lock, and never what a frame is.
 
 use bytes::Bytes;
-use elbus_plugin_api::Queued;
-use elbus_protocol::EncodeError;
-use elbus_protocol::delivery::{DeliveryHead, encode_ack, encode_head};
 use std::{collections::VecDeque, io::IoSlice};
 
 use crate::spares;
@@ -14,9 +11,19 @@ const COMPACT_BYTES: usize = 256 * 1024;
 /// The most pieces that are sent at once.
 pub(crate) const PIECES: usize = 16;
 
-/// The bytes that wait.
+/// What waits in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Whole frames; an estimate while some have been sent.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The bytes that wait to be sent, without a limit: that is the owner's. No call blocks; an empty queue holds no
+/// memory but what [`spares`] keeps for the thread that emptied it.
 #[derive(Default)]
-pub(crate) struct Queue {
+pub struct Queue {
     /// Frames, and the heads of large ones. Unallocated while nothing waits.
     buffer: Vec<u8>,
     /// How much of the buffer has been sent.
@@ -38,62 +45,93 @@ struct Large {
 }
 
 impl Queue {
+    /// Whether nothing waits.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
     /// Bytes that wait.
     #[inline]
-    pub(crate) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Bytes exactly; frames as the share of those appended since the queue was last empty, rounded up.
-    pub(crate) fn queued(&self) -> Queued {
+    pub fn queued(&self) -> Backlog {
         let bytes = self.waiting as u64;
         let all = u128::from(self.bytes.max(1));
         let frames = (u128::from(self.frames) * u128::from(bytes)).div_ceil(all);
-        Queued { frames: u64::try_from(frames).unwrap_or(u64::MAX), bytes }
+        Backlog { frames: u64::try_from(frames).unwrap_or(u64::MAX), bytes }
     }
 
-    /// Appends whole frames.
+    /// Appends bytes that make `frames` whole frames.
     #[inline]
-    pub(crate) fn push(&mut self, bytes: &[u8], frames: usize) {
+    pub fn push(&mut self, bytes: &[u8], frames: usize) {
         self.room().extend_from_slice(bytes);
         self.count(bytes.len(), frames);
     }
 
-    /// Appends acknowledgements.
+    /// Appends what `write` appends to the buffer, `frames` whole frames. `write` must leave alone what is in it.
+    /// After its error the queue is as before.
     #[inline]
-    pub(crate) fn push_acks(&mut self, op_ids: &[u32], code: u8) {
-        let buffer = self.room();
-        let before = buffer.len();
-        buffer.reserve(op_ids.len() * elbus_protocol::delivery::ACK_BYTES);
-        for id in op_ids {
-            buffer.extend_from_slice(&encode_ack(*id, code));
-        }
-        let bytes = buffer.len() - before;
-        self.count(bytes, op_ids.len());
+    pub fn push_with<E>(
+        &mut self,
+        frames: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let bytes = self.append(write)?;
+        self.count(bytes, frames);
+        Ok(())
     }
 
-    /// Appends a frame whose payload is kept, not copied.
-    pub(crate) fn push_large(&mut self, head: &DeliveryHead<'_>, payload: Bytes) -> Result<(), EncodeError> {
-        let buffer = self.room();
-        let before = buffer.len();
-        encode_head(buffer, head, payload.len())?;
-        let at = buffer.len();
-        let bytes = at - before + payload.len();
-        self.large.push_back(Large { at, sent: 0, payload });
+    /// Appends one frame whose payload is kept, not copied: `write_head` appends to the buffer what goes before the
+    /// payload, and must leave alone what is in it. After its error the queue is as before.
+    #[inline]
+    pub fn push_large<E>(
+        &mut self,
+        payload: Bytes,
+        write_head: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let head = self.append(write_head)?;
+        let bytes = head + payload.len();
+        if !payload.is_empty() {
+            self.large.push_back(Large { at: self.buffer.len(), sent: 0, payload });
+        }
         self.count(bytes, 1);
         Ok(())
     }
 
-    /// Takes the last byte back: a one-byte answer that turned out to be another one.
-    pub(crate) fn pop_byte(&mut self) {
-        if self.buffer.len() > self.sent && self.buffer.pop().is_some() {
+    /// How many bytes `write` has appended; after its error the buffer is as before.
+    #[inline]
+    fn append<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<usize, E> {
+        let buffer = self.room();
+        let before = buffer.len();
+        match write(buffer) {
+            Ok(()) => {
+                debug_assert!(buffer.len() >= before, "something that waits was cut off");
+                Ok(buffer.len().saturating_sub(before))
+            }
+            Err(error) => {
+                buffer.truncate(before);
+                if self.waiting == 0 {
+                    self.clear();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the last byte back: a one-byte answer that turned out to be another one. Nothing happens where the last
+    /// byte has been sent, or belongs to a large payload.
+    pub fn pop_byte(&mut self) {
+        let behind = self.large.back().map_or(self.sent, |large| large.at);
+        if self.buffer.len() > behind && self.buffer.pop().is_some() {
             self.waiting -= 1;
             self.bytes = self.bytes.saturating_sub(1);
+            if self.waiting == 0 {
+                self.clear();
+            }
         }
     }
 
@@ -144,11 +182,17 @@ impl Queue {
     }
 
     /// Forgets the first `count` bytes: they have been sent.
-    pub(crate) fn advance(&mut self, count: usize) {
+    #[inline]
+    pub fn advance(&mut self, count: usize) {
         self.waiting = self.waiting.saturating_sub(count);
         if self.waiting == 0 {
-            return self.clear();
+            self.clear();
+        } else {
+            self.advance_within(count);
         }
+    }
+
+    fn advance_within(&mut self, count: usize) {
         let mut left = count;
         while left > 0 {
             let end = self.large.front().map_or(self.buffer.len(), |large| large.at);
@@ -165,9 +209,9 @@ impl Queue {
         }
     }
 
-    /// Drops everything; the buffer goes to whoever needs one next.
+    /// Drops everything; the buffer goes to whoever on this thread needs one next.
     #[inline]
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         spares::give_back(std::mem::take(&mut self.buffer));
         if self.large.capacity() > 0 {
             self.large = VecDeque::new();
@@ -182,7 +226,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elbus_protocol::FrameKind;
+    use std::convert::Infallible;
 
     /// Sends everything in steps of `step` bytes, as a socket would take it.
     fn drain(queue: &mut Queue, step: usize) -> Vec<u8> {
@@ -201,9 +245,16 @@ mod tests {
         all
     }
 
+    /// Appends a large frame: three bytes of head, and the payload.
+    fn push_large(queue: &mut Queue, payload: Vec<u8>) {
+        let Ok(()) = queue.push_large(payload.into(), |buffer| {
+            buffer.extend([0xF0; 3]);
+            Ok::<_, Infallible>(())
+        });
+    }
+
     #[test]
     fn small_and_large_stay_in_order_however_they_are_sent() {
-        let head = DeliveryHead { kind: FrameKind::Message, realtime: false, sender: "me", topic: "" };
         for step in [1, 2, 3, 7, 64, 1000, 100_000] {
             let (mut queue, mut expected) = (Queue::default(), vec![]);
             for i in 0..20u8 {
@@ -211,32 +262,35 @@ mod tests {
                 expected.extend([i; 5]);
                 if i % 3 == 0 {
                     let payload = vec![100 + i; 50];
-                    encode_head(&mut expected, &head, 50).unwrap();
+                    expected.extend([0xF0; 3]);
                     expected.extend(&payload);
-                    queue.push_large(&head, payload.into()).unwrap();
+                    push_large(&mut queue, payload);
                 }
             }
-            queue.push_acks(&[1, 2], 1);
-            expected.extend([0xFE, 1, 0, 0, 0, 1, 0xFE, 2, 0, 0, 0, 1]);
-            assert_eq!(queue.queued(), Queued { frames: 29, bytes: expected.len() as u64 });
+            let written = queue.push_with(2, |buffer| {
+                buffer.extend([0xFE, 1, 0xFE, 2]);
+                Ok::<_, ()>(())
+            });
+            assert_eq!(written, Ok(()));
+            expected.extend([0xFE, 1, 0xFE, 2]);
+            assert_eq!(queue.queued(), Backlog { frames: 29, bytes: expected.len() as u64 });
             assert_eq!(drain(&mut queue, step), expected);
-            assert_eq!((queue.queued(), queue.buffer.capacity()), (Queued::default(), 0));
+            assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
             assert_eq!(queue.large.capacity(), 0);
         }
     }
 
     #[test]
     fn a_sent_part_is_cut_off() {
-        let head = DeliveryHead { kind: FrameKind::Message, realtime: false, sender: "me", topic: "" };
         let mut queue = Queue::default();
         queue.push(&vec![1; 400_000], 1);
-        queue.push_large(&head, vec![2; 70_000].into()).unwrap();
+        push_large(&mut queue, vec![2; 70_000]);
         queue.advance(300_000);
         queue.push(&[3; 10], 1);
         assert!(queue.buffer.len() < 110_000 && queue.sent == 0);
         let rest = drain(&mut queue, 9_999);
-        assert_eq!(rest.len(), 100_000 + 9 + 70_000 + 10);
-        assert!(rest.ends_with(&[3; 10]) && rest[100_009..].starts_with(&[2; 70_000]));
+        assert_eq!(rest.len(), 100_000 + 3 + 70_000 + 10);
+        assert!(rest.ends_with(&[3; 10]) && rest[100_003..].starts_with(&[2; 70_000]));
     }
 
     #[test]
@@ -244,8 +298,41 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(&[0; 1000], 10);
         queue.advance(650);
-        assert_eq!(queue.queued(), Queued { frames: 4, bytes: 350 });
+        assert_eq!(queue.queued(), Backlog { frames: 4, bytes: 350 });
         queue.pop_byte();
         assert_eq!(queue.waiting(), 349);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let fail = |buffer: &mut Vec<u8>| {
+            buffer.extend([9; 100]);
+            Err("too long")
+        };
+        let mut queue = Queue::default();
+        assert_eq!(queue.push_with(1, fail), Err("too long"));
+        assert_eq!(queue.push_large(vec![2; 10].into(), fail), Err("too long"));
+        assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
+        queue.push(&[1; 3], 1);
+        assert_eq!(queue.push_with(1, fail), Err("too long"));
+        assert_eq!(queue.push_large(vec![2; 10].into(), fail), Err("too long"));
+        assert_eq!(queue.queued(), Backlog { frames: 1, bytes: 3 });
+        assert_eq!(drain(&mut queue, 2), [1; 3]);
+    }
+
+    #[test]
+    fn only_a_small_byte_that_waits_is_taken_back() {
+        let mut queue = Queue::default();
+        queue.push(&[9], 0);
+        queue.pop_byte();
+        queue.pop_byte();
+        assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
+        queue.push(&[1, 2], 1);
+        push_large(&mut queue, vec![3; 4]);
+        queue.pop_byte();
+        assert_eq!(queue.waiting(), 9);
+        queue.push(&[4], 0);
+        queue.pop_byte();
+        assert_eq!(drain(&mut queue, 5), [1, 2, 0xF0, 0xF0, 0xF0, 3, 3, 3, 3]);
     }
 }

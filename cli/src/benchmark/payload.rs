@@ -1,0 +1,105 @@
+//! The payloads of a run: each holds its number where its size allows, so that what arrives can be checked one by one.
+
+use bytes::{Bytes, BytesMut};
+use std::mem::size_of;
+
+/// Fills a payload. As the first byte it says that this is no RPC: clients that serve calls leave such a message alone.
+const FILL: u8 = 0xEE;
+/// The number stands behind the first byte.
+const NUMBER: std::ops::Range<usize> = 1..1 + size_of::<u64>();
+/// Payloads are cut from blocks of about this size: one allocation for many of them.
+const BLOCK: usize = 64 * 1024;
+
+/// Makes and checks the payloads of one worker.
+pub(super) struct Payloads {
+    size: usize,
+    expected: Vec<u8>,
+    block: BytesMut,
+}
+
+impl Payloads {
+    pub(super) fn new(size: usize) -> Self {
+        Payloads { size, expected: vec![FILL; size], block: BytesMut::new() }
+    }
+
+    /// The payload with this number.
+    pub(super) fn make(&mut self, number: u64) -> Bytes {
+        if self.block.capacity() < self.size {
+            self.block.reserve(self.size.max(BLOCK));
+        }
+        self.number(number);
+        self.block.extend_from_slice(&self.expected);
+        self.block.split().freeze()
+    }
+
+    /// Whether this is the payload with that number; if not, what is wrong with it.
+    pub(super) fn check(&mut self, payload: &[u8], number: u64) -> Result<(), String> {
+        self.number(number);
+        if payload == self.expected {
+            return Ok(());
+        }
+        if payload.len() != self.size {
+            return Err(format!(
+                "a payload of {} bytes arrived where {} were sent",
+                payload.len(),
+                self.size
+            ));
+        }
+        match payload.get(NUMBER).and_then(|bytes| bytes.first_chunk()) {
+            Some(bytes) if u64::from_le_bytes(*bytes) != number => {
+                Err(format!("number {} arrived where {number} was due", u64::from_le_bytes(*bytes)))
+            }
+            _ => Err(format!("the payload of number {number} arrived changed")),
+        }
+    }
+
+    fn number(&mut self, number: u64) {
+        if let Some(place) = self.expected.get_mut(NUMBER) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_known_by_its_number() {
+        let (mut sender, mut receiver) = (Payloads::new(100), Payloads::new(100));
+        for number in [0, 1, 77, u64::MAX] {
+            let payload = sender.make(number);
+            assert_eq!(payload.len(), 100);
+            assert_eq!(receiver.check(&payload, number), Ok(()));
+        }
+        let said = receiver.check(&sender.make(5), 4);
+        assert_eq!(said, Err("number 5 arrived where 4 was due".to_owned()));
+    }
+
+    #[test]
+    fn a_changed_or_cut_payload_is_noticed() {
+        let mut payloads = Payloads::new(20);
+        let mut changed = payloads.make(3).to_vec();
+        changed[19] = 0;
+        assert_eq!(payloads.check(&changed, 3), Err("the payload of number 3 arrived changed".to_owned()));
+        let cut = payloads.check(&changed[..19], 3);
+        assert_eq!(cut, Err("a payload of 19 bytes arrived where 20 were sent".to_owned()));
+    }
+
+    #[test]
+    fn payloads_too_short_for_a_number_have_their_size() {
+        for size in [0, 1, 8] {
+            let mut payloads = Payloads::new(size);
+            let payload = payloads.make(9);
+            assert_eq!(payload.len(), size);
+            assert_eq!(payloads.check(&payload, 10), Ok(()), "no number fits into {size} bytes");
+        }
+        assert!(Payloads::new(9).check(&Payloads::new(9).make(9), 10).is_err());
+    }
+
+    #[test]
+    fn no_payload_is_taken_for_rpc() {
+        assert_eq!(Payloads::new(1).make(0).first(), Some(&FILL));
+        assert!(![0x00, 0x01, 0x11, 0x12].contains(&FILL));
+    }
+}

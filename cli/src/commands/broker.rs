@@ -1,0 +1,54 @@
+//! `elbus broker`: what the broker says about itself and its clients.
+
+use serde_json::{Value, json};
+
+use super::control::{As, Field, ask, show_list, show_map};
+use crate::{arguments::BrokerCommand, failure::Failure, link::Link, output::Results};
+
+const INFO: [Field; 2] = [("author", "author", As::Text), ("version", "version", As::Text)];
+
+const STATS: [Field; 5] = [
+    ("uptime", "uptime", As::Seconds),
+    ("r_frames", "frames in", As::Count),
+    ("r_bytes", "bytes in", As::Bytes),
+    ("w_frames", "frames out", As::Count),
+    ("w_bytes", "bytes out", As::Bytes),
+];
+
+const CLIENTS: [Field; 10] = [
+    ("name", "NAME", As::Text),
+    ("kind", "KIND", As::Text),
+    ("source", "SOURCE", As::Text),
+    ("port", "PORT", As::Text),
+    ("r_frames", "IN", As::Count),
+    ("r_bytes", "IN BYTES", As::Bytes),
+    ("w_frames", "OUT", As::Count),
+    ("w_bytes", "OUT BYTES", As::Bytes),
+    ("queue", "QUEUE", As::Count),
+    ("instances", "INSTANCES", As::Count),
+];
+
+pub(crate) async fn run(link: &Link, command: BrokerCommand) -> Result<(), Failure> {
+    match command {
+        BrokerCommand::Info => show_map(link, ask(link, "info", Value::Null).await?, &INFO),
+        BrokerCommand::Stats => show_map(link, ask(link, "stats", Value::Null).await?, &STATS),
+        BrokerCommand::Clients { filter } => {
+            let params = filter.map_or(Value::Null, |filter| json!({ "filter": filter }));
+            show_list(link, ask(link, "client.list", params).await?, "clients", &CLIENTS)
+        }
+        BrokerCommand::Test => test(link).await,
+    }
+}
+
+async fn test(link: &Link) -> Result<(), Failure> {
+    let result = ask(link, "test", Value::Null).await?;
+    let healthy = result.get("ok").and_then(Value::as_bool) == Some(true);
+    let mut results = Results::new(link);
+    if link.json() {
+        results.json(&Value::Object(result))?;
+    } else if healthy {
+        results.line("ok")?;
+    }
+    results.flush()?;
+    if healthy { Ok(()) } else { Err(Failure::bus("the broker answers, but not with ok: see its log")) }
+}

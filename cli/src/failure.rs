@@ -1,0 +1,155 @@
+//! Why a command failed: the line on stderr and the exit code. Never prints anything itself.
+
+use elbus_client::{Error, RpcError};
+use elbus_protocol::rpc::METHOD_NOT_FOUND;
+use std::{fmt, io};
+
+/// The most that is shown of what a callee says, in bytes.
+const MAX_TEXT: usize = 1000;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// An error from the bus, in one line that says what failed and what to try. Exit code 1.
+    Bus(String),
+    /// The callee of an RPC answered with an error. Exit code 1.
+    Rpc {
+        /// Its code, see section 7 of the protocol.
+        code: i16,
+        /// What it means.
+        text: String,
+    },
+    /// Wrong usage: a value, a file that cannot be read. Exit code 2.
+    Usage(String),
+    /// Nobody reads the output any more, which is how `elbus listen | head -1` ends. Silent, exit code 0.
+    OutputClosed,
+}
+
+impl Failure {
+    /// An error from the bus.
+    pub(crate) fn bus(message: impl Into<String>) -> Self {
+        Failure::Bus(message.into())
+    }
+
+    /// Wrong usage.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Failure::Usage(message.into())
+    }
+
+    /// Writing the output failed.
+    pub(crate) fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Bus(format!("cannot write the output: {error}")),
+        }
+    }
+
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Bus(_) | Failure::Rpc { .. } => 1,
+            Failure::Usage(_) => 2,
+            Failure::OutputClosed => 0,
+        }
+    }
+}
+
+/// As the line on stderr shows it, `error` in front.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Bus(message) | Failure::Usage(message) => write!(f, "error: {message}"),
+            Failure::Rpc { code, text } => write!(f, "error {code}: {text}"),
+            Failure::OutputClosed => Ok(()),
+        }
+    }
+}
+
+/// The words of the library where they fit; where a person at the command line has another way out, that.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Rpc(error) => Failure::from(error),
+            Error::NoBroker { address, source } => Failure::Bus(format!(
+                "no broker at {address} ({source}): start elbusd, or say where it is with --addr or ELBUS_ADDR"
+            )),
+            Error::NotABroker { address, what } => Failure::Bus(format!(
+                "no broker of this protocol at {address}: it {what}: check --addr or ELBUS_ADDR"
+            )),
+            Error::NameTaken { name } => Failure::Bus(format!(
+                "name taken: another client is registered as {name:?}: choose another with --name, or leave it out"
+            )),
+            Error::NameRefused { name, code } => Failure::Bus(format!(
+                "the broker refuses the name {name:?} ({code}): choose another with --name"
+            )),
+            Error::AccessDenied { what } => Failure::Bus(format!(
+                "access denied: {what}: try another --name, or the address of another transport with --addr"
+            )),
+            Error::Disconnected { reason } => {
+                Failure::Bus(format!("the connection was lost: {reason}: is the broker still running?"))
+            }
+            Error::Timeout { what, after } => Failure::Bus(format!(
+                "timed out: {what}: no answer within {} s: is it busy? wait longer with --timeout",
+                after.as_secs_f64()
+            )),
+            Error::NotRegistered { target } => Failure::Bus(format!(
+                "no client is registered as {target:?}: see who is with elbus broker clients"
+            )),
+            error => Failure::Bus(error.to_string()),
+        }
+    }
+}
+
+impl From<RpcError> for Failure {
+    fn from(error: RpcError) -> Self {
+        let said = error.text().map(one_line).unwrap_or_default();
+        let text = match (said.is_empty(), error.code) {
+            (false, _) => said,
+            (true, METHOD_NOT_FOUND) => "method not found".to_owned(),
+            (true, _) if error.text().is_none() => format!("{} bytes of data", error.data.len()),
+            (true, _) => error.meaning().unwrap_or("the callee does not say why").to_owned(),
+        };
+        Failure::Rpc { code: error.code, text }
+    }
+}
+
+/// What a callee says, in one line of bounded length.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if line.len() + word.len() > MAX_TEXT {
+            line.push_str(" ...");
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_calls_say_what_the_callee_said() {
+        let text = |error: RpcError| Failure::from(Error::Rpc(error)).to_string();
+        assert_eq!(text(RpcError::method_not_found()), "error -32601: method not found");
+        assert_eq!(text(RpcError::new(7, "it is\nhot")), "error 7: it is hot");
+        assert_eq!(text(RpcError::new(7, "")), "error 7: the callee does not say why");
+        assert_eq!(text(RpcError { code: 7, data: vec![0xff].into() }), "error 7: 1 bytes of data");
+        assert_eq!(text(RpcError::new(-32113, "")), "error -32113: not registered");
+        assert!(text(RpcError::new(7, "long ".repeat(1000))).len() < MAX_TEXT + 20);
+    }
+
+    #[test]
+    fn exit_codes() {
+        let closed = Failure::output(io::ErrorKind::BrokenPipe.into());
+        assert_eq!(closed.exit_code(), 0);
+        assert_eq!(Failure::output(io::ErrorKind::StorageFull.into()).exit_code(), 1);
+        assert_eq!(Failure::from(Error::Closed).exit_code(), 1);
+        assert_eq!(Failure::usage("x").exit_code(), 2);
+    }
+}

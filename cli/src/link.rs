@@ -1,0 +1,159 @@
+//! What the options common to all commands say: where the broker is, under which name to register, how long to
+//! wait, how to show things. Makes connections; never decides what to do with them.
+
+use elbus_client::{Address, Client, ClientBuilder, Frames};
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
+
+use crate::{arguments::GlobalArguments, failure::Failure, output::escape};
+
+/// The environment variable that says where the broker is.
+const ADDRESS_VARIABLE: &str = "ELBUS_ADDR";
+
+/// The options common to all commands.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// Where the broker is.
+    pub(crate) address: Address,
+    /// The name to register under.
+    pub(crate) name: String,
+    /// What connecting, an acknowledgement and a call may take.
+    pub(crate) timeout: Duration,
+    /// How results and notices are shown.
+    pub(crate) output: Output,
+}
+
+/// How results and notices are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Results as one JSON object a line, never coloured.
+    pub(crate) json: bool,
+    /// No notices on stderr, no confirmations; errors only.
+    pub(crate) quiet: bool,
+    /// More notices on stderr.
+    pub(crate) verbose: bool,
+    /// Colours in the results: stdout is a terminal, no --json, no NO_COLOR.
+    pub(crate) colour: bool,
+}
+
+impl Link {
+    /// From the command line and the environment.
+    ///
+    /// # Errors
+    /// `ELBUS_ADDR` is no address.
+    pub(crate) fn new(arguments: &GlobalArguments) -> Result<Self, Failure> {
+        let json = arguments.json;
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let output = Output {
+            json,
+            quiet: arguments.quiet,
+            verbose: arguments.verbose,
+            colour: !json && !no_colour && std::io::stdout().is_terminal(),
+        };
+        let address = match &arguments.addr {
+            Some(address) => address.clone(),
+            None => address_of_environment()?,
+        };
+        let name = arguments.name.clone().unwrap_or_else(default_name);
+        Ok(Link { address, name, timeout: arguments.timeout, output })
+    }
+
+    /// Where the broker is.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The name to register under.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What connecting, an acknowledgement and a call may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Whether results are to be one JSON object a line.
+    pub(crate) fn json(&self) -> bool {
+        self.output.json
+    }
+
+    /// Whether nothing but results and errors is to be shown.
+    pub(crate) fn quiet(&self) -> bool {
+        self.output.quiet
+    }
+
+    /// Whether more is to be said on stderr.
+    pub(crate) fn verbose(&self) -> bool {
+        self.output.verbose
+    }
+
+    /// Whether results are to be coloured.
+    pub(crate) fn colour(&self) -> bool {
+        self.output.colour
+    }
+
+    /// Says something that is no result on stderr, unless --quiet.
+    pub(crate) fn notice(&self, text: &str) {
+        if !self.quiet() {
+            // stderr may be closed, which is no reason to fail
+            _ = writeln!(std::io::stderr(), "{}", escape(text));
+        }
+    }
+
+    /// The same, with --verbose only.
+    pub(crate) fn detail(&self, text: &str) {
+        if self.verbose() {
+            self.notice(text);
+        }
+    }
+
+    /// A builder with these options, for connections that want more than the defaults.
+    pub(crate) fn builder(&self, name: &str) -> ClientBuilder {
+        Client::builder(name).timeout(self.timeout)
+    }
+
+    /// A connection under the name of the command line.
+    pub(crate) async fn connect(&self) -> Result<(Client, Frames), Failure> {
+        self.connect_as(&self.name).await
+    }
+
+    /// A connection under another name.
+    pub(crate) async fn connect_as(&self, name: &str) -> Result<(Client, Frames), Failure> {
+        let connection = self.builder(name).connect(self.address.clone()).await?;
+        self.detail(&format!("connected to {} as {name}", self.address));
+        Ok(connection)
+    }
+}
+
+fn address_of_environment() -> Result<Address, Failure> {
+    match std::env::var(ADDRESS_VARIABLE) {
+        Ok(text) if !text.is_empty() => {
+            text.parse().map_err(|error| Failure::usage(format!("{ADDRESS_VARIABLE}={text}: {error}")))
+        }
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Address::default()),
+        Err(error) => Err(Failure::usage(format!("{ADDRESS_VARIABLE}: {error}"))),
+    }
+}
+
+/// `cli.HOST.PID`, the host without its domain: each segment stays one of a mask.
+fn default_name() -> String {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    let host = host.split('.').next().filter(|host| !host.is_empty()).unwrap_or("localhost");
+    format!("cli.{host}.{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_name_has_three_segments() {
+        let name = default_name();
+        assert_eq!(name.split('.').count(), 3, "{name}");
+        assert!(name.starts_with("cli.") && name.ends_with(&format!(".{}", std::process::id())));
+    }
+}

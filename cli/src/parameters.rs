@@ -1,0 +1,93 @@
+//! `key=value` of the command line as the parameters of a call. Owns what a value is taken for.
+
+use serde_json::{Map, Value};
+
+/// A map in the order of the command line.
+///
+/// # Errors
+/// What is wrong, and with which one.
+pub(crate) fn parse(params: &[String]) -> Result<Map<String, Value>, String> {
+    let mut map = Map::new();
+    for param in params {
+        let (key, text) = param
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| format!("parameter {param:?}: wanted KEY=VALUE"))?;
+        let value = value(text).map_err(|why| format!("parameter {key}: {why}"))?;
+        if map.insert(key.to_owned(), value).is_some() {
+            return Err(format!("parameter {key}: given twice"));
+        }
+    }
+    Ok(map)
+}
+
+/// JSON where it is, else text.
+fn value(text: &str) -> Result<Value, String> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Number(number)) if number.is_f64() && is_integer(text) => {
+            Err(format!("{text} has more than 64 bits; for text write '\"{text}\"'"))
+        }
+        Ok(value) => Ok(value),
+        // whoever begins like this means it
+        Err(error) if text.starts_with(['[', '{', '"']) => {
+            Err(format!("{text} is not JSON ({error}); for text write it as a JSON string, in quotes"))
+        }
+        Err(_) => Ok(Value::String(text.to_owned())),
+    }
+}
+
+fn is_integer(text: &str) -> bool {
+    text.trim().trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn one(text: &str) -> Result<Value, String> {
+        parse(&[format!("k={text}")]).map(|map| map["k"].clone())
+    }
+
+    #[test]
+    fn values_are_what_they_look_like() {
+        for (text, value) in [
+            ("1", json!(1)),
+            ("-1", json!(-1)),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("1.5", json!(1.5)),
+            ("1e3", json!(1000.0)),
+            ("true", json!(true)),
+            ("null", Value::Null),
+            ("[1,\"a\"]", json!([1, "a"])),
+            ("{\"a\":{\"b\":1}}", json!({"a": {"b": 1}})),
+            ("\"12\"", json!("12")),
+            ("", json!("")),
+            ("a=b", json!("a=b")),
+            ("007", json!("007")),
+            ("True", json!("True")),
+            ("nan", json!("nan")),
+            ("two words", json!("two words")),
+        ] {
+            assert_eq!(one(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(one("[1,2").unwrap_err().starts_with("parameter k: [1,2 is not JSON"));
+        assert!(one("{a}").is_err() && one("\"a").is_err());
+        assert!(one("18446744073709551616").unwrap_err().contains("more than 64 bits"));
+        let refused =
+            |params: &[&str]| parse(&params.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>()).unwrap_err();
+        assert_eq!(refused(&["k"]), "parameter \"k\": wanted KEY=VALUE");
+        assert_eq!(refused(&["=v"]), "parameter \"=v\": wanted KEY=VALUE");
+        assert_eq!(refused(&["k=1", "k=2"]), "parameter k: given twice");
+    }
+
+    #[test]
+    fn keys_keep_their_order() {
+        let map = parse(&["z=1".to_owned(), "a=2".to_owned()]).unwrap();
+        assert_eq!(Value::Object(map).to_string(), r#"{"z":1,"a":2}"#);
+    }
+}

@@ -1,0 +1,111 @@
+//! `elbus broker`, `elbus client` and `elbus plugin`: what they print, in text and in JSON.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use serde_json::json;
+use support::Bus;
+
+#[test]
+fn info_and_test_and_stats() {
+    let bus = Bus::start();
+    assert_eq!(bus.output(&["broker", "test"]), "ok\n");
+    assert_eq!(bus.json(&["broker", "test"]), [json!({"ok": true})]);
+
+    let info = bus.output(&["broker", "info"]);
+    assert!(info.starts_with("author   ELBUS\nversion  "), "{info}");
+    assert_eq!(bus.json(&["broker", "info"])[0]["author"], "ELBUS");
+
+    let stats = bus.output(&["broker", "stats"]);
+    let titles: Vec<_> = stats.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(titles, ["uptime", "frames in", "bytes in", "frames out", "bytes out"]);
+    assert!(stats.lines().nth(2).unwrap().ends_with(" B"), "{stats}");
+    assert!(bus.json(&["broker", "stats"])[0]["r_frames"].as_u64().unwrap() >= 4);
+}
+
+#[test]
+fn clients_are_an_aligned_table_by_name() {
+    let bus = Bus::start();
+    let _connected = (bus.client("plant.b"), bus.client("plant.a"), bus.client("office"));
+    let table = bus.output(&["-n", "me", "broker", "clients"]);
+    let lines: Vec<_> = table.lines().collect();
+    let names: Vec<_> = lines.iter().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(names, ["NAME", ".broker", "me", "office", "plant.a", "plant.b"]);
+    let kind = lines[0].find("KIND").unwrap();
+    for line in &lines[1..] {
+        let kind = line[kind..].split_whitespace().next().unwrap();
+        assert_eq!(kind, if line.starts_with(".broker") { "internal" } else { "local_ipc" }, "{table}");
+        assert!(!line.contains("\x1b"), "no colours in a pipe");
+    }
+
+    for command in ["clients", "client.list"] {
+        let plant = bus.json(&["broker", command, "--filter", r"^plant\."]);
+        assert_eq!(plant.len(), 2);
+        assert_eq!((&plant[0]["name"], &plant[1]["name"]), (&json!("plant.a"), &json!("plant.b")));
+        assert_eq!((&plant[0]["source"], &plant[0]["instances"]), (&json!(null), &json!(1)));
+    }
+    assert_eq!(bus.output(&["broker", "clients", "--filter", "nobody"]).lines().count(), 1);
+    let failure = bus.failure(1, &["broker", "clients", "--filter", "["]);
+    assert!(failure.starts_with("error -32700: regex parse error"), "{failure}");
+}
+
+#[test]
+fn one_client_is_described_and_disconnected() {
+    let bus = Bus::start();
+    let (victim, mut frames) = bus.client("victim");
+    let info = bus.output(&["client", "info", "victim"]);
+    assert!(info.starts_with("name   victim\nkind   local_ipc\nqueue  0 B\n"), "{info}");
+    assert!(info.contains(&format!("pid    {}\n", std::process::id())), "{info}");
+    assert_eq!(bus.json(&["client", "info", "victim"])[0]["pid"], std::process::id());
+
+    assert_eq!(bus.output(&["client", "kick", "victim"]), "victim is disconnected\n");
+    assert!(bus.runtime.block_on(frames.next()).is_none());
+    drop(victim);
+    let failure = bus.failure(1, &["client", "kick", "victim"]);
+    assert_eq!(failure, "error -32113: no client \"victim\" is registered");
+
+    let _again = bus.client("victim");
+    assert_eq!(bus.output(&["-q", "client", "kick", "victim"]), "");
+    let _again = bus.client("victim");
+    assert_eq!(bus.json(&["client", "kick", "victim"]), [json!({"ok": true})]);
+}
+
+#[test]
+fn plugins_are_listed_stopped_and_started() {
+    let bus = Bus::start();
+    let table = bus.output(&["plugin", "list"]);
+    let names: Vec<_> = table.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(names, ["NAME", "announce", "local", "rpc", "tcp"]);
+    assert!(table.contains(&bus.address()), "{table}");
+
+    let state = |name: &str| {
+        let plugins = bus.json(&["plugin", "list"]);
+        plugins.iter().find(|plugin| plugin["name"] == name).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    let serving = state("announce");
+    assert_eq!(bus.output(&["plugin", "stop", "announce"]), "announce is stopped\n");
+    assert_eq!(state("announce"), "stopped");
+    assert_eq!(bus.output(&["plugin", "start", "announce"]), "announce is started\n");
+    assert_eq!(state("announce"), serving);
+    assert_eq!(bus.output(&["plugin", "reload", "announce"]), "announce is reloaded\n");
+    let failure = bus.failure(1, &["plugin", "stop", "nothing"]);
+    assert!(failure.starts_with("error -32113: no plugin \"nothing\"; there are "), "{failure}");
+}
+
+#[test]
+fn what_changes_the_broker_is_refused_from_elsewhere() {
+    let bus = Bus::start();
+    let tcp = bus.tcp_address();
+    assert_eq!(bus.output(&["--addr", &tcp, "broker", "test"]), "ok\n");
+    let failure = bus.failure(1, &["--addr", &tcp, "plugin", "stop", "announce"]);
+    assert!(failure.starts_with("error -32121: access denied: "), "{failure}");
+    assert!(failure.ends_with("try it on the broker's own machine, through its UNIX socket"), "{failure}");
+}
+
+#[test]
+fn a_broker_without_calls_is_named_so() {
+    let mut bus = Bus::without_broker();
+    bus.start_with(|builder| builder);
+    let failure = bus.failure(1, &["broker", "info"]);
+    assert!(failure.starts_with("error: this broker answers no calls"), "{failure}");
+}

@@ -1,0 +1,247 @@
+//! What needs no healthy broker: help, completions, man pages, wrong usage, and brokers that are not there or not brokers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixListener,
+    process::Command,
+};
+use support::Bus;
+
+const COMMANDS: [&str; 28] = [
+    "",
+    "broker",
+    "broker info",
+    "broker stats",
+    "broker test",
+    "broker clients",
+    "client",
+    "client info",
+    "client kick",
+    "plugin",
+    "plugin list",
+    "plugin start",
+    "plugin stop",
+    "plugin reload",
+    "listen",
+    "send",
+    "publish",
+    "rpc",
+    "rpc call",
+    "rpc call0",
+    "rpc notify",
+    "rpc listen",
+    "top",
+    "benchmark",
+    "completions",
+    "man",
+    "help",
+    "help rpc call",
+];
+
+#[test]
+fn every_command_has_help() {
+    let bus = Bus::without_broker();
+    for command in COMMANDS {
+        let mut arguments: Vec<_> = command.split_whitespace().collect();
+        if arguments.first() != Some(&"help") {
+            arguments.push("--help");
+        }
+        let help = bus.output(&arguments);
+        assert!(help.contains("Usage: elbus"), "{command}: {help}");
+        assert!(help.contains("--addr"), "{command}: {help}");
+        assert!(!help.contains('\x1b'), "no colours in a pipe");
+    }
+    assert!(bus.output(&["--version"]).starts_with("elbus 0."));
+}
+
+#[test]
+fn completions_for_each_shell() {
+    let bus = Bus::without_broker();
+    for (shell, sign) in
+        [("bash", "complete -F _elbus"), ("zsh", "#compdef elbus"), ("fish", "complete -c elbus")]
+    {
+        let script = bus.output(&["completions", shell]);
+        for word in [sign, "client", "rpc", "no-reconnect", "json-params"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    // the one shell that is everywhere takes it
+    std::fs::write(bus.path("script"), bus.output(&["completions", "bash"])).unwrap();
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", "source ./script && COMP_WORDS=(elbus br) COMP_CWORD=1 && _elbus elbus br elbus && echo ${COMPREPLY[@]}"]);
+    let output = bash.current_dir(bus.folder.path()).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "broker\n");
+}
+
+#[test]
+fn man_pages_for_every_command() {
+    let bus = Bus::without_broker();
+    let page = bus.output(&["man"]);
+    assert!(page.contains(".TH elbus 1") && page.contains("\\-\\-timeout"), "{page}");
+    let ended = bus.run(&["man", "made/of/it"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, "man pages are in made/of/it\n"));
+    let folder = bus.path("made/of/it");
+    for command in COMMANDS.iter().filter(|command| !command.starts_with("help")) {
+        let mut name = vec!["elbus"];
+        name.extend(command.split_whitespace());
+        let path = folder.join(format!("{}.1", name.join("-")));
+        let page =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(page.contains(".SH SYNOPSIS"), "{command}");
+    }
+    std::fs::write(bus.path("file"), "").unwrap();
+    assert!(
+        bus.failure(2, &["man", "file/folder"])
+            .starts_with("error: cannot write man pages to \"file/folder\"")
+    );
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_code_2() {
+    let bus = Bus::without_broker();
+    for (arguments, text) in [
+        (&["listen", "--nothing"][..], "error: unexpected argument '--nothing' found; see --help"),
+        (&["lisen"], "error: unrecognized subcommand 'lisen'; tip: "),
+        (&["send"], "error: the following required arguments were not provided: <TARGET>"),
+        (&["send", "a", "@missing"], "error: cannot read \"missing\": No such file or directory"),
+        (&["send", "a", "text", "--msgpack"], "error: the payload: not JSON"),
+        (&["--addr", "nonsense", "broker", "test"], "error: invalid value 'nonsense' for '--addr <ADDR>'"),
+        (
+            &["-n", ".me", "broker", "test"],
+            "error: invalid value '.me' for '--name <NAME>': name begins with a dot",
+        ),
+        (
+            &["--timeout", "0", "broker", "test"],
+            "error: invalid value '0' for '--timeout <SECONDS>': must be",
+        ),
+        (&["completions", "tcsh"], "error: invalid value 'tcsh' for '<SHELL>'"),
+        (&["listen", "--raw", "--json"], "error: the argument '--raw' cannot be used with '--json'"),
+    ] {
+        let failure = bus.failure(2, arguments);
+        assert!(failure.starts_with(text), "{failure}");
+    }
+    let ended = bus.run(&[]);
+    assert_eq!(ended.code, 2);
+    assert!(
+        ended.stderr.contains("Usage: elbus") && ended.stdout.is_empty(),
+        "without a command the help is shown"
+    );
+    let mut command = bus.command(&["broker", "test"]);
+    let output = command.env("ELBUS_ADDR", "nonsense").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("error: ELBUS_ADDR=nonsense: \"nonsense\" is no address"), "{stderr}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn no_broker_says_where_and_what_to_try() {
+    let bus = Bus::without_broker();
+    let all = [
+        &["broker", "info"][..],
+        &["client", "kick", "x"],
+        &["plugin", "list"],
+        &["listen"],
+        &["send", "a", "x"],
+        &["publish", "a", "x"],
+        &["rpc", "call", "a", "m"],
+        &["rpc", "call0", "a", "m"],
+        &["rpc", "notify", "a", "x"],
+        &["rpc", "listen"],
+    ];
+    for arguments in all {
+        assert_eq!(
+            bus.failure(1, arguments),
+            format!(
+                "error: no broker at {} (No such file or directory (os error 2)): start elbusd, or say where it is with \
+                 --addr or ELBUS_ADDR",
+                bus.address()
+            )
+        );
+    }
+    let failure = bus.failure(1, &["--addr", "127.0.0.1:1", "broker", "test"]);
+    assert!(failure.starts_with("error: no broker at 127.0.0.1:1 (Connection refused"), "{failure}");
+}
+
+#[test]
+fn the_address_is_that_of_the_daemon_where_nothing_is_said() {
+    let bus = Bus::without_broker();
+    for (variable, value) in [("ELBUS_ADDR", None), ("ELBUS_ADDR", Some(""))] {
+        let mut command = bus.command(&["broker", "test"]);
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+        let output = command.env("XDG_RUNTIME_DIR", bus.folder.path()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("error: no broker at {} (", bus.path("elbus.sock").display());
+        assert!(stderr.starts_with(&expected), "{stderr}");
+    }
+}
+
+#[test]
+fn what_is_no_broker_is_named_so() {
+    let bus = Bus::without_broker();
+    let listener = UnixListener::bind(bus.address()).unwrap();
+    let stranger = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 mail ready\r\n").unwrap();
+        _ = stream.read_to_end(&mut Vec::new());
+        listener
+    });
+    let failure = bus.failure(1, &["broker", "test"]);
+    assert!(failure.starts_with("error: no broker of this protocol at "), "{failure}");
+    assert!(failure.ends_with("check --addr or ELBUS_ADDR"), "{failure}");
+
+    // and one that says nothing at all
+    let _listener = stranger.join().unwrap();
+    let failure = bus.failure(1, &["--timeout", "0.2", "broker", "test"]);
+    assert!(failure.starts_with("error: timed out: connecting to "), "{failure}");
+    assert!(failure.ends_with("wait longer with --timeout"), "{failure}");
+}
+
+#[test]
+fn a_name_that_is_taken_is_an_error() {
+    let bus = Bus::start();
+    let _owner = bus.client("taken");
+    for arguments in [&["listen", "-n", "taken"][..], &["-n", "taken", "broker", "test"]] {
+        assert_eq!(
+            bus.failure(1, arguments),
+            "error: name taken: another client is registered as \"taken\": choose another with --name, or leave it out"
+        );
+    }
+    let failure = bus.failure(1, &["-n", "nobody%%1", "broker", "test"]);
+    assert!(failure.contains("its primary is not registered"), "{failure}");
+}
+
+/// What it writes to a terminal.
+fn in_terminal(bus: &Bus, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let pair = native_pty_system().openpty(PtySize::default()).unwrap();
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_elbus"));
+    command.args(arguments);
+    command.env_remove("NO_COLOR");
+    command.env("ELBUS_ADDR", bus.address());
+    variables.iter().for_each(|(name, value)| command.env(name, value));
+    let mut reader = pair.master.try_clone_reader().unwrap();
+    let mut child = pair.slave.spawn_command(command).unwrap();
+    drop(pair.slave);
+    let mut written = Vec::new();
+    // ends with an error when the last one to write has gone
+    _ = reader.read_to_end(&mut written);
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(written).unwrap()
+}
+
+#[test]
+fn colours_are_for_terminals_and_can_be_switched_off() {
+    let bus = Bus::start();
+    let clients = ["broker", "clients"];
+    assert!(in_terminal(&bus, &clients, &[]).contains("\x1b[1mNAME"));
+    assert!(!in_terminal(&bus, &clients, &[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!in_terminal(&bus, &["--json", "broker", "clients"], &[]).contains('\x1b'));
+    let pretty = in_terminal(&bus, &["rpc", "call", ".broker", "test"], &[]);
+    assert_eq!(pretty, "{\r\n  \"ok\": true\r\n}\r\n");
+}

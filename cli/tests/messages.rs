@@ -1,0 +1,104 @@
+//! `elbus send` and `elbus publish`: where the payload comes from and who gets it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_client::{FrameKind, Frames};
+use support::Bus;
+
+/// Kind, sender, topic and payload of the next frame.
+fn next(bus: &Bus, frames: &mut Frames) -> (FrameKind, String, String, Vec<u8>) {
+    let frame = bus.next(frames);
+    (frame.kind(), frame.sender().to_owned(), frame.topic().to_owned(), frame.payload().to_vec())
+}
+
+#[test]
+fn payloads_come_from_everywhere() {
+    let bus = Bus::start();
+    let (_display, mut frames) = bus.client("display");
+    std::fs::write(bus.path("file"), b"\0of a file\xff").unwrap();
+    let table: [(&[&str], &[u8], &[u8]); 9] = [
+        (&["hello"], b"unused", b"hello"),
+        (&["-5"], b"", b"-5"),
+        (&[""], b"unused", b""),
+        (&["-"], b"\0from stdin\n", b"\0from stdin\n"),
+        (&[], b"from stdin", b"from stdin"),
+        (&["@file"], b"", b"\0of a file\xff"),
+        (&["--text", "@file"], b"", b"@file"),
+        (&["--text", "-"], b"", b"-"),
+        (&["--msgpack", "{\"k\":[1,\"a\"]}"], b"", b"\x81\xa1k\x92\x01\xa1a"),
+    ];
+    for (arguments, input, payload) in table {
+        let ended = bus.run_with_input(&[&["-n", "me", "send", "display"], arguments].concat(), input);
+        assert_eq!(ended.succeeded(), "", "nothing to say");
+        let expected = (FrameKind::Message, "me".to_owned(), String::new(), payload.to_vec());
+        assert_eq!(next(&bus, &mut frames), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_large_payload_arrives_whole_with_every_quality_of_service() {
+    let bus = Bus::start();
+    let (_display, mut frames) = bus.client("display");
+    let large: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    for qos in ["no", "processed", "realtime", "realtime-processed"] {
+        bus.run_with_input(&["send", "display", "--qos", qos], &large).succeeded();
+        let frame = bus.next(&mut frames);
+        assert!(frame.payload() == large, "{qos}: {} bytes", frame.payload().len());
+        assert_eq!(frame.is_realtime(), qos.starts_with("realtime"));
+    }
+}
+
+#[test]
+fn a_wildcard_makes_it_a_broadcast() {
+    let bus = Bus::start();
+    let (_a, mut a) = bus.client("plant.a");
+    let (_b, mut b) = bus.client("plant.b");
+    let (_star, mut star) = bus.client("plant*");
+    bus.run(&["send", "plant.?", "all"]).succeeded();
+    for frames in [&mut a, &mut b] {
+        let (kind, _, _, payload) = next(&bus, frames);
+        assert_eq!((kind, payload), (FrameKind::Broadcast, b"all".to_vec()));
+    }
+    bus.run(&["send", "plant*", "one"]).succeeded();
+    let (kind, _, _, payload) = next(&bus, &mut star);
+    assert_eq!((kind, payload), (FrameKind::Message, b"one".to_vec()), "within a segment it means nothing");
+    bus.run(&["send", "nobody.*", "x"]).succeeded();
+}
+
+#[test]
+fn an_unknown_target_is_an_error_where_the_broker_is_asked() {
+    let bus = Bus::start();
+    let failure = bus.failure(1, &["send", "nobody", "x"]);
+    assert_eq!(failure, "error: no client is registered as \"nobody\": see who is with elbus broker clients");
+    bus.run(&["send", "nobody", "x", "--qos", "no"]).succeeded();
+}
+
+#[test]
+fn publications_reach_subscribers_and_one_of_them_alone() {
+    let bus = Bus::start();
+    let (a, mut frames_a) = bus.client("a");
+    let (b, mut frames_b) = bus.client("b");
+    bus.runtime.block_on(async {
+        a.subscribe("temperature/+").await.unwrap();
+        b.subscribe("#").await.unwrap();
+        b.exclude(".broker/#").await.unwrap();
+    });
+    bus.run(&["publish", "temperature/boiler", "71.5", "--for", "b"]).succeeded();
+    bus.run(&["publish", "temperature/boiler", "72"]).succeeded();
+    let topic = || "temperature/boiler".to_owned();
+    let (_, _, shown, payload) = next(&bus, &mut frames_b);
+    assert_eq!((shown, payload), (topic(), b"71.5".to_vec()));
+    for frames in [&mut frames_a, &mut frames_b] {
+        let (kind, _, shown, payload) = next(&bus, frames);
+        assert_eq!((kind, shown, payload), (FrameKind::Publish, topic(), b"72".to_vec()));
+    }
+}
+
+#[test]
+fn verbose_says_what_was_done() {
+    let bus = Bus::start();
+    let ended = bus.run(&["-v", "-n", "me", "publish", "a/b", "12345"]);
+    assert_eq!(ended.code, 0);
+    assert_eq!(ended.stderr, format!("connected to {} as me\npublished 5 bytes to a/b\n", bus.address()));
+}

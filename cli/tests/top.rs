@@ -1,0 +1,333 @@
+//! `elbus top` as a person meets it: the real program in a terminal, beside a broker in this process.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod pty;
+
+use elbus_broker::{Broker, PluginDeclaration};
+use elbus_client::{Client, Qos};
+use pty::Pty;
+use rustix::process::Signal;
+use serde::Deserialize;
+use std::{path::PathBuf, process::Command, time::Duration};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+/// A broker with a UNIX socket in a folder of its own.
+struct Bus {
+    runtime: Runtime,
+    folder: TempDir,
+    broker: Option<Broker>,
+}
+
+#[derive(Deserialize)]
+struct ClientList {
+    clients: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    r_frames: u64,
+}
+
+impl Bus {
+    fn start() -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let folder = tempfile::Builder::new().prefix("elbus").tempdir().unwrap();
+        let mut bus = Bus { runtime, folder, broker: None };
+        bus.start_broker();
+        bus
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("bus.sock")
+    }
+
+    fn address(&self) -> String {
+        self.socket().to_str().unwrap().to_owned()
+    }
+
+    fn start_broker(&mut self) {
+        let _context = self.runtime.enter();
+        let local = PluginDeclaration::linked("local", elbus_unix::plugin()).set("path", self.address());
+        let rpc = PluginDeclaration::linked("rpc", elbus_rpc::plugin());
+        self.broker = Some(Broker::builder().plugin(local).plugin(rpc).start().unwrap());
+    }
+
+    fn stop_broker(&mut self) {
+        let broker = self.broker.take().unwrap();
+        self.runtime.block_on(broker.stop(Duration::from_secs(1)));
+    }
+
+    fn client(&self, name: &str) -> Client {
+        self.runtime.block_on(async { Client::connect(self.address().as_str(), name).await.unwrap().0 })
+    }
+
+    /// Polls every 0.1 s under the name `viewer`.
+    fn top(&self, columns: u16, lines: u16, more: &[&str]) -> Pty {
+        let address = self.address();
+        let arguments = ["--addr", &address, "-n", "viewer", "top", "--interval", "0.1"];
+        Pty::elbus(columns, lines, &[&arguments, more].concat())
+    }
+
+    /// Returns when the client named `viewer` has been answered two polls more, as this client sees.
+    fn wait_for_polls(&self, client: &Client) {
+        let frames = || {
+            let list = self.runtime.block_on(client.call_as::<ClientList>(".broker", "client.list", &()));
+            let clients = list.unwrap().clients;
+            clients.into_iter().find(|listed| listed.name == "viewer").unwrap().r_frames
+        };
+        // a poll is two to four calls
+        let enough = frames() + 12;
+        while frames() < enough {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The first column of the table's lines.
+fn names(lines: &[String]) -> Vec<&str> {
+    lines[4..lines.len() - 1].iter().filter_map(|line| line.split_whitespace().next()).collect()
+}
+
+#[test]
+fn eighty_by_twenty_four_shows_broker_and_clients() {
+    let bus = Bus::start();
+    let _clients = [bus.client("plant.sensor"), bus.client("plant.display")];
+    let mut top = bus.top(80, 24, &["--sort", "name"]);
+    let lines = top.wait("all clients", |lines| lines[1].contains("clients 4"));
+    assert!(lines[0].starts_with("elbus top  ") && lines[0].contains("up 00:00:"), "{}", lines[0]);
+    assert!(lines[2].ends_with("sort NAME ▲"), "{}", lines[2]);
+    for title in ["NAME", "KIND", "SOURCE", "PORT", "RX/S", "TX/S", "BYTES/S", "QUEUE", "INST"] {
+        assert!(lines[3].contains(title), "{}", lines[3]);
+    }
+    assert_eq!(names(&lines), [".broker", "plant.display", "plant.sensor", "viewer"]);
+    assert!(lines[5].contains("local_ipc") && lines[5].contains(".sock"), "{}", lines[5]);
+    assert!(lines[23].starts_with("q quit") && lines[23].ends_with("1-4 of 4"), "{}", lines[23]);
+    top.press("q");
+    assert_eq!(top.finish(), (0, String::new()));
+}
+
+#[test]
+fn rates_are_those_of_who_sends() {
+    let bus = Bus::start();
+    let (sensor, _display) = (bus.client("sensor"), bus.client("display"));
+    bus.runtime.spawn(async move {
+        while sensor.send("display", vec![0_u8; 1000], Qos::PROCESSED).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let mut top = bus.top(80, 24, &["--sort", "rx"]);
+    let is_rate = |cell: &str| cell != "0" && cell != "-";
+    let is_busy = |line: &str| {
+        // from the right: instances, queue, bytes, what it gets, what it sends
+        let cells: Vec<&str> = line.split_whitespace().rev().collect();
+        cells.len() > 5 && is_rate(cells[4]) && is_rate(cells[2])
+    };
+    top.wait("the sender above all others", |lines| lines[4].starts_with("sensor") && is_busy(&lines[4]));
+    top.wait("sums", |lines| lines[1].split_once(" in ").is_some_and(|(_, rates)| is_rate(&rates[..1])));
+    top.press("q");
+    assert_eq!(top.finish().0, 0);
+}
+
+#[test]
+fn the_order_changes_with_the_keys() {
+    let bus = Bus::start();
+    let (_a, _b) = (bus.client("aaa"), bus.client("bbb"));
+    let mut top = bus.top(80, 24, &["--sort", "name", "--filter", "LOCAL_ipc"]);
+    top.wait("by name", |lines| names(lines) == ["aaa", "bbb", "viewer"]);
+    top.press("r");
+    top.wait("reversed", |lines| {
+        names(lines) == ["viewer", "bbb", "aaa"] && lines[2].ends_with("sort NAME ▼")
+    });
+    top.press("s");
+    top.wait_text("sort KIND ▲");
+    top.press("<<");
+    top.wait("the last column", |lines| lines[2].ends_with("sort INST ▼"));
+    top.press(">");
+    top.wait("and round", |lines| {
+        names(lines) == ["aaa", "bbb", "viewer"] && lines[2].ends_with("sort NAME ▲")
+    });
+    // Ctrl-C
+    top.press("\x03");
+    assert_eq!(top.finish(), (0, String::new()));
+}
+
+#[test]
+fn a_filter_works_while_it_is_typed_and_stays_or_goes() {
+    let bus = Bus::start();
+    let _clients = [bus.client("plant.sensor"), bus.client("plant.display")];
+    let mut top = bus.top(80, 24, &[]);
+    top.wait_text("clients 4");
+    top.press("/Plant.D");
+    let wanted = |lines: &[String]| lines[2].starts_with("filter: Plant.D_  (1 of 4)");
+    assert_eq!(names(&top.wait("the filter", wanted)), ["plant.display"]);
+    top.press("\r");
+    top.wait("the filter kept", |lines| lines[2].starts_with("filter: Plant.D  (1 of 4)"));
+    top.press("/");
+    top.wait_text("Esc clear");
+    top.press("\x7f\x7f");
+    top.wait("a shorter one", |lines| names(lines).len() == 2 && lines[2].starts_with("filter: Plant_"));
+    top.press("\x1b");
+    top.wait("no filter", |lines| names(lines).len() == 4 && !lines[2].contains("filter"));
+    // there is nothing left for Esc to clear
+    top.press("\x1b");
+    assert_eq!(top.finish(), (0, String::new()));
+}
+
+#[test]
+fn a_paused_screen_stands_still_and_then_catches_up() {
+    let bus = Bus::start();
+    let mut top = bus.top(80, 24, &["--sort", "name"]);
+    top.wait_text("clients 2");
+    top.press("p");
+    top.wait_text("PAUSED");
+    let late = bus.client("late");
+    bus.wait_for_polls(&late);
+    let lines = top.lines();
+    assert!(lines[1].contains("clients 2") && lines[2].contains("PAUSED"), "{lines:?}");
+    // who is gone when it goes on is not to be seen, and who has come is
+    top.press("r");
+    top.wait("the order of what stands still", |lines| names(lines) == ["viewer", ".broker"]);
+    top.press(" ");
+    top.wait("the newest", |lines| {
+        names(lines) == ["viewer", "late", ".broker"] && !lines[2].contains("PAUSED")
+    });
+    top.press("q");
+    assert_eq!(top.finish().0, 0);
+}
+
+#[test]
+fn long_lists_scroll() {
+    let bus = Bus::start();
+    let _clients: Vec<Client> = (0..30).map(|n| bus.client(&format!("c{n:02}"))).collect();
+    let mut top = bus.top(80, 15, &["--sort", "name"]);
+    let at = |first: &'static str, range: &'static str| {
+        move |lines: &[String]| names(lines).first() == Some(&first) && lines[14].ends_with(range)
+    };
+    top.wait("the first page", at(".broker", "1-10 of 32"));
+    for (keys, first, range) in [
+        ("\x1b[B", "c00", "2-11 of 32"),
+        ("\x1b[6~", "c10", "12-21 of 32"),
+        ("\x1b[F", "c21", "23-32 of 32"),
+        ("\x1b[A", "c20", "22-31 of 32"),
+        ("\x1b[5~", "c10", "12-21 of 32"),
+        ("\x1b[H", ".broker", "1-10 of 32"),
+    ] {
+        top.press(keys);
+        top.wait(range, at(first, range));
+    }
+    top.press("q");
+    assert_eq!(top.finish().0, 0);
+}
+
+#[test]
+fn the_screen_follows_the_size_of_the_terminal() {
+    let bus = Bus::start();
+    let mut top = bus.top(80, 24, &[]);
+    top.wait_text("clients 2");
+    top.resize(120, 40);
+    let pid = std::process::id().to_string();
+    let _client = bus.client("mine");
+    let lines = top.wait("more columns", |lines| {
+        lines.len() == 40
+            && lines[39].starts_with("q quit")
+            && lines.iter().any(|line| line.starts_with("mine ") && line.contains(&pid))
+    });
+    assert!(lines[3].contains("PID") && lines[3].contains("TX B/S"), "{}", lines[3]);
+    top.resize(40, 10);
+    let lines = top.wait("fewer columns", |lines| lines[9].ends_with("1-3 of 3"));
+    assert!(lines[3].ends_with("QUEUE") && !lines[3].contains("KIND"), "{}", lines[3]);
+    // not narrower than what stands on the other screen, which the emulator would cut
+    for (columns, rows) in [(12, 1), (15, 30), (200, 2)] {
+        top.resize(columns, rows);
+    }
+    top.resize(80, 24);
+    top.wait("as at first", |lines| lines[3].ends_with("INST") && lines[23].ends_with("1-3 of 3"));
+    top.press("q");
+    assert_eq!(top.finish().0, 0);
+}
+
+#[test]
+fn help_opens_and_closes() {
+    let bus = Bus::start();
+    let mut top = bus.top(80, 24, &[]);
+    top.wait_text("clients 2");
+    top.press("?");
+    top.wait_text("reverse the order");
+    top.press("x");
+    top.wait("it closed", |lines| lines.iter().all(|line| !line.contains("reverse the order")));
+    top.press("q");
+    assert_eq!(top.finish().0, 0);
+}
+
+#[test]
+fn signals_leave_the_terminal_as_it_was() {
+    let bus = Bus::start();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let top = bus.top(80, 24, &[]);
+        top.wait_text("clients 2");
+        top.signal(signal);
+        assert_eq!(top.finish(), (0, String::new()), "{signal:?}");
+    }
+}
+
+#[test]
+fn it_goes_on_when_the_broker_comes_back() {
+    let mut bus = Bus::start();
+    let first = bus.client("first");
+    let mut top = bus.top(80, 24, &["--sort", "name"]);
+    top.wait_text("clients 3");
+    drop(first);
+    bus.stop_broker();
+    let lines = top.wait("the loss", |lines| lines[2].starts_with("reconnecting in "));
+    assert!(lines.iter().any(|line| line.starts_with("viewer")), "what was is still to be read: {lines:?}");
+    bus.start_broker();
+    let _second = bus.client("second");
+    top.wait("its clients", |lines| {
+        names(lines) == [".broker", "second", "viewer"] && !lines[2].contains("reco")
+    });
+    bus.stop_broker();
+    top.wait("the loss", |lines| lines[2].starts_with("reconnecting in "));
+    top.press("q");
+    assert_eq!(top.finish(), (0, String::new()));
+}
+
+#[test]
+fn names_do_nothing_to_the_terminal() {
+    let bus = Bus::start();
+    let _evil = bus.client("evil\x1b[2J\x07\u{9b}1m");
+    let _wide = bus.client("日本語の名前がとても長い場合はどうなりますか");
+    let mut top = bus.top(80, 24, &["--sort", "name"]);
+    let lines = top.wait_text("clients 4");
+    assert_eq!(names(&lines)[..2], [".broker", r"evil\x1b[2J\x07\u{9b}1m"], "{lines:?}");
+    let wide = lines.iter().find(|line| line.starts_with("日本語")).unwrap();
+    assert!(wide.contains('…') && wide.contains(" local_ipc "), "{wide}");
+    top.press("q");
+    let bytes = String::from_utf8_lossy(&top.bytes()).into_owned();
+    assert!(!bytes.contains('\x07') && !bytes.contains('\u{9b}'));
+    assert_eq!(top.finish().0, 0);
+}
+
+#[test]
+fn without_a_broker_the_terminal_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("none.sock");
+    let top = Pty::elbus(200, 24, &["--addr", nowhere.to_str().unwrap(), "top"]);
+    top.wait_text("no broker at");
+    let bytes = top.bytes();
+    assert!(!bytes.windows(7).any(|window| window == b"\x1b[?1049"), "no alternate screen");
+    let (code, left) = top.finish();
+    assert_eq!((code, left.trim_end().lines().count()), (1, 1), "{left}");
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_do() {
+    let bus = Bus::start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elbus"));
+    let output = command.args(["--addr", &bus.address(), "top"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(stderr.contains("terminal") && stderr.contains("broker clients"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}

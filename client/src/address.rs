@@ -1,0 +1,128 @@
+//! Where a broker is. Owns the text form of addresses; never connects.
+
+use elbus_protocol::address::{Address as Parsed, default_socket};
+use std::{
+    convert::Infallible,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use crate::Error;
+
+/// Where a broker listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// The path of a UNIX socket.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+impl Default for Address {
+    /// Where `elbusd` listens without arguments: `$XDG_RUNTIME_DIR/elbus.sock`, else `/tmp/elbus.sock`.
+    fn default() -> Self {
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
+        Address::Unix(default_socket(runtime_dir.as_deref()))
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    /// A path that begins with `/` or ends in `.sock`, `.socket` or `.ipc` is a UNIX socket, as is whatever follows
+    /// `unix:`; anything else is `host:port`, with or without `tcp:` (protocol section 9).
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || Error::BadAddress { text: text.to_owned() };
+        match Parsed::parse(text) {
+            Parsed::Unix(path) if !path.is_empty() => Ok(Address::Unix(path.into())),
+            Parsed::Tcp(address) => match address.rsplit_once(':') {
+                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                    Ok(Address::Tcp(address.to_owned()))
+                }
+                _ => Err(bad()),
+            },
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "{}", path.display()),
+            Address::Tcp(address) => f.write_str(address),
+        }
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Address {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<PathBuf> for Address {
+    fn from(path: PathBuf) -> Self {
+        Address::Unix(path)
+    }
+}
+
+impl From<&Path> for Address {
+    fn from(path: &Path) -> Self {
+        Address::Unix(path.to_owned())
+    }
+}
+
+impl From<std::net::SocketAddr> for Address {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Address::Tcp(address.to_string())
+    }
+}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        for (text, address) in [
+            ("/run/x", Address::Unix("/run/x".into())),
+            ("x.sock", Address::Unix("x.sock".into())),
+            ("unix:x", Address::Unix("x".into())),
+            ("localhost:7777", Address::Tcp("localhost:7777".into())),
+            ("tcp:[::1]:7777", Address::Tcp("[::1]:7777".into())),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap(), address);
+            assert_eq!(address.to_string(), text.trim_start_matches("unix:").trim_start_matches("tcp:"));
+        }
+        for text in ["", "localhost", ":7777", "host:port", "host:70000", "fifo:/run/f", "unix:"] {
+            assert!(matches!(text.parse::<Address>(), Err(Error::BadAddress { .. })), "{text}");
+        }
+    }
+}

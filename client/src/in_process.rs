@@ -1,0 +1,126 @@
+//! The connection of a client to a broker in the same program. Owns the conversion between the two interfaces; never
+//! queues anything.
+
+use bytes::Bytes;
+use elbus_plugin_api::{
+    Host,
+    local::{LocalClient, Message},
+};
+use elbus_protocol::{Code, Op};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+use crate::{Error, Frame, outgoing::Request, wishes::Wishes};
+
+/// The most frames that are taken at once.
+const TAKE_FRAMES: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Local {
+    /// A leaf: cloned out before it is used.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    client: Option<Arc<LocalClient>>,
+    gone: Option<Error>,
+}
+
+impl Local {
+    pub(crate) fn connect(&self, host: &Host, name: &str) -> Result<(), Error> {
+        let client = host.connect(name).map_err(|code| match code {
+            Code::Busy => Error::NameTaken { name: name.to_owned() },
+            Code::BadData => Error::NameRefused { name: name.to_owned(), code },
+            Code::NotRegistered => Error::NoPrimary { name: name.to_owned() },
+            code => {
+                Error::Refused { what: "an in-process client (plugin inproc)".to_owned(), code: code as u8 }
+            }
+        })?;
+        self.state.lock().client = Some(Arc::new(client));
+        Ok(())
+    }
+
+    /// Subscribes and excludes as before.
+    pub(crate) fn begin(&self, wishes: &Wishes) {
+        let changes = [
+            (Op::Exclude, wishes.excluded().collect::<Vec<_>>()),
+            (Op::Subscribe, wishes.subscribed().collect()),
+            (Op::Unsubscribe, wishes.declined().into_iter().collect()),
+        ];
+        for (op, filters) in changes {
+            if let Err(error) = self.change(op, &filters) {
+                tracing::warn!(%error, "after a lost connection");
+            }
+        }
+    }
+
+    pub(crate) fn detach(&self, reason: &Error) {
+        let mut state = self.state.lock();
+        state.gone = Some(reason.clone());
+        let client = state.client.take();
+        drop(state);
+        drop(client);
+    }
+
+    fn client(&self) -> Result<Arc<LocalClient>, Error> {
+        let state = self.state.lock();
+        state.client.clone().ok_or_else(|| state.gone.clone().unwrap_or(Error::Closed))
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.client().map(drop)
+    }
+
+    pub(crate) async fn carry(&self, request: &Request<'_>) -> Result<(), Error> {
+        let Request { op, qos, target, receiver, head, payload } = request;
+        let payload = if head.is_empty() { payload.clone() } else { Bytes::from([*head, payload].concat()) };
+        let client = self.client()?;
+        let sent = match op {
+            Op::Message => client.send(target, payload, *qos).await,
+            Op::Broadcast => client.broadcast(target, payload, *qos).await,
+            Op::Publish => client.publish(target, payload, *qos).await,
+            _ => client.publish_for(target, receiver, payload, *qos).await,
+        };
+        // whether a frame without acknowledgement has arrived is told by no transport
+        match sent {
+            Err(Code::NotRegistered | Code::NotDelivered) if !qos.wants_ack() => Ok(()),
+            sent => {
+                sent.map_err(|code| Error::from_code(code as u8, crate::operations::name_of(*op), target))
+            }
+        }
+    }
+
+    pub(crate) fn change(&self, op: Op, filters: &[&str]) -> Result<(), Error> {
+        let client = self.client()?;
+        for filter in filters {
+            let changed = match op {
+                Op::Subscribe => client.subscribe(filter),
+                Op::Unsubscribe => client.unsubscribe(filter),
+                Op::Exclude => client.exclude(filter),
+                _ => client.unexclude(filter),
+            };
+            changed.map_err(|code| Error::from_code(code as u8, crate::operations::name_of(op), filter))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for frames and takes some; `false` once the client is closed.
+    pub(crate) async fn receive(&self, frames: &mut Vec<Frame>) -> bool {
+        let Ok(client) = self.client() else { return false };
+        let Some(message) = client.receive().await else { return false };
+        frames.push(frame(message));
+        while frames.len() < TAKE_FRAMES
+            && let Some(message) = client.try_receive()
+        {
+            frames.push(frame(message));
+        }
+        true
+    }
+}
+
+fn frame(message: Message) -> Frame {
+    let Message { kind, realtime, sender, topic, payload } = message;
+    Frame::from_parts(kind, realtime, sender, topic, payload)
+}

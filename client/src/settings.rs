@@ -1,0 +1,140 @@
+//! What a user chooses about a client, and the builder that collects it. Owns defaults and limits; never connects.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{Address, Client, Error, Frames, Overflow, connection};
+
+/// What a client does when its connection is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Reconnect {
+    /// It ends.
+    #[default]
+    Off,
+    /// It tries again, and registers, subscribes and excludes as before. What was in flight fails with
+    /// [`Error::Disconnected`], and so does what is asked for meanwhile, but for topic operations: they are remembered.
+    Backoff {
+        /// The pause before the first attempt; each further one is twice as long.
+        first: Duration,
+        /// The longest pause.
+        max: Duration,
+        /// How much of a pause is left to chance, from 0 to 1: many clients of a broker that comes back should not all
+        /// come at once.
+        jitter: f64,
+        /// After so many attempts in a row it ends.
+        attempts: Option<u32>,
+    },
+}
+
+impl Reconnect {
+    /// Pauses from 0.1 s to 10 s, half of it chance, forever.
+    pub fn backoff() -> Self {
+        Reconnect::Backoff {
+            first: Duration::from_millis(100),
+            max: Duration::from_secs(10),
+            jitter: 0.5,
+            attempts: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) timeout: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) queue_bytes: usize,
+    pub(crate) max_frame_bytes: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) reconnect: Reconnect,
+}
+
+/// How a client is to be; from [`Client::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing before connect"]
+pub struct ClientBuilder {
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(name: &str) -> Self {
+        ClientBuilder {
+            name: name.to_owned(),
+            settings: Settings {
+                timeout: Duration::from_secs(5),
+                ping_interval: Duration::from_secs(1),
+                queue_bytes: 8 << 20,
+                max_frame_bytes: elbus_protocol::request::DEFAULT_MAX_FRAME_BYTES,
+                overflow: Overflow::Block,
+                reconnect: Reconnect::Off,
+            },
+        }
+    }
+
+    /// For how long to wait for a connection, an acknowledgement, room in the queue, and, unless it says otherwise, the
+    /// reply to a call. Default: 5 s.
+    ///
+    /// A broker that has said nothing for so long is asked for a sign of life, and after twice as long it counts as lost.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = timeout.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How often to ping while nothing else is sent. The broker drops a client that is silent for 1.25 times its own
+    /// timeout, 6.25 s by default (protocol section 5). Default: 1 s.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.settings.ping_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many bytes may wait to be sent before senders wait, and how many received ones for each consumer before
+    /// [`overflow`](Self::overflow) applies. Default: 8 MiB.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.settings.queue_bytes = bytes;
+        self
+    }
+
+    /// The longest frame that is sent or received, in bytes. Default: 256 MiB.
+    pub fn max_frame_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_frame_bytes = bytes;
+        self
+    }
+
+    /// What happens to received frames when too many of them wait. Default: [`Overflow::Block`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.settings.overflow = overflow;
+        self
+    }
+
+    /// What happens when the connection is lost. Default: [`Reconnect::Off`]. The first connection is never tried again.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.settings.reconnect = reconnect;
+        self
+    }
+
+    /// Connects and registers. To be called within a tokio runtime, which then runs the client's tasks.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`], [`Error::NoBroker`], [`Error::NotABroker`], [`Error::NameTaken`], [`Error::NameRefused`],
+    /// [`Error::NoPrimary`], [`Error::AccessDenied`], [`Error::Disconnected`], [`Error::Timeout`].
+    pub async fn connect<A>(self, address: A) -> Result<(Client, Frames), Error>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        let address = address.try_into()?;
+        connection::open(self, connection::Place::Socket(address), Arc::default()).await
+    }
+
+    /// Connects to a broker in the same program: `host` is [`Broker::host`] of the broker crate, and one of the broker's
+    /// plugins must be `inproc`. Large payloads are shared with the receivers instead of copied.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); [`Error::Refused`] where no plugin offers in-process clients.
+    ///
+    /// [`Broker::host`]: elbus_plugin_api::Host
+    #[cfg(feature = "in-process")]
+    pub async fn connect_in_process(self, host: &elbus_plugin_api::Host) -> Result<(Client, Frames), Error> {
+        connection::open(self, connection::Place::InProcess(host.clone()), Arc::default()).await
+    }
+}

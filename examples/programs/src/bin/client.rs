@@ -1,0 +1,51 @@
+//! Clients of a broker that is running: `cargo run -p elbus-examples --bin client [ADDRESS]`.
+//!
+//! An oven says how hot it is and can be heated; a display listens and heats it. They might as well be two programs, on
+//! two machines.
+
+use elbus_client::{Address, Client, Error, Qos, Router, RpcError};
+use serde::{Deserialize, Serialize};
+
+const MAX_CELSIUS: f64 = 300.0;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Heat {
+    celsius: f64,
+}
+
+/// How many minutes it takes.
+async fn heat(wish: Heat) -> Result<u32, RpcError> {
+    if wish.celsius > MAX_CELSIUS {
+        return Err(RpcError::invalid_params(format!("{MAX_CELSIUS} degrees are the most")));
+    }
+    Ok((wish.celsius / 20.0) as u32)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let address = std::env::args().nth(1).map_or_else(|| Ok(Address::default()), |text| text.parse())?;
+
+    // it only answers and publishes, and does not want its frames
+    let (oven, _) = Client::connect(address.clone(), "plant.oven").await?;
+    oven.serve(Router::new().method("heat", heat))?;
+
+    let (display, mut frames) = Client::connect(address, "plant.display").await?;
+    display.subscribe("temperature/+").await?;
+
+    oven.publish("temperature/oven", "21.5", Qos::PROCESSED).await?;
+    if let Some(frame) = frames.next().await {
+        println!("{}: {} = {}", frame.sender(), frame.topic(), String::from_utf8_lossy(frame.payload()));
+    }
+
+    for celsius in [180.0, 1000.0] {
+        match display.call_as::<u32>("plant.oven", "heat", &Heat { celsius }).await {
+            Ok(minutes) => println!("{celsius} degrees in {minutes} minutes"),
+            Err(error) => println!("{celsius} degrees: {error}"),
+        }
+    }
+
+    // what is still queued is sent first
+    display.close().await;
+    oven.close().await;
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! The program `client` without async: `cargo run -p elbus-examples --bin client_blocking [ADDRESS]`.
+
+use elbus_client::{
+    Address, Error, Qos, RpcError,
+    blocking::{Client, Router},
+};
+use serde::{Deserialize, Serialize};
+
+const MAX_CELSIUS: f64 = 300.0;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Heat {
+    celsius: f64,
+}
+
+/// How many minutes it takes.
+fn heat(wish: Heat) -> Result<u32, RpcError> {
+    if wish.celsius > MAX_CELSIUS {
+        return Err(RpcError::invalid_params(format!("{MAX_CELSIUS} degrees are the most")));
+    }
+    Ok((wish.celsius / 20.0) as u32)
+}
+
+fn main() -> Result<(), Error> {
+    let address = std::env::args().nth(1).map_or_else(|| Ok(Address::default()), |text| text.parse())?;
+
+    // it only answers and publishes, and does not want its frames
+    let (oven, _) = Client::connect(address.clone(), "plant.oven")?;
+    oven.serve(Router::new().method("heat", heat))?;
+
+    let (display, mut frames) = Client::connect(address, "plant.display")?;
+    display.subscribe("temperature/+")?;
+
+    oven.publish("temperature/oven", "21.5", Qos::PROCESSED)?;
+    if let Some(frame) = frames.next() {
+        println!("{}: {} = {}", frame.sender(), frame.topic(), String::from_utf8_lossy(frame.payload()));
+    }
+
+    for celsius in [180.0, 1000.0] {
+        match display.call_as::<u32>("plant.oven", "heat", &Heat { celsius }) {
+            Ok(minutes) => println!("{celsius} degrees in {minutes} minutes"),
+            Err(error) => println!("{celsius} degrees: {error}"),
+        }
+    }
+
+    // what is still queued is sent first
+    display.close()?;
+    oven.close()
+}
