@@ -1,12 +1,22 @@
-//! The core without transports: dispatch to one client, topics against many filters, subscribing.
-#![allow(missing_docs, reason = "criterion's macros make public functions")]
+//! The core without transports: topics among filters and masks among names, as many as there may be, beside the crate `submap`
+//! 0.3, which BUS/RT routes by; subscribing and unsubscribing. Ours includes the delivery, theirs is the look-up alone.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "criterion's macros; a benchmark that cannot go on should not"
+)]
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use elbus_broker::Broker;
-use elbus_plugin_api::{
-    Client, ClientInfo, Code, Delivery, Op, Payload, Qos, Queued, Request, Run, Sink, Wake,
-};
+use elbus_plugin_api::{Client, ClientInfo, Delivery, Op, Payload, Qos, Queued, Request, Run, Sink, Wake};
 use std::hint::black_box;
+use submap::{BroadcastMap, SubMap};
+
+const SIZES: [usize; 3] = [10, 10_000, 1_000_000];
+/// So many topics, or masks, in turn: more than any cache of recipients remembers.
+const ASKED: usize = 100_000;
+/// Differs from all others, and is subscribed and unsubscribed beside them.
+const NEW: &str = "plant/line5/new/+";
 
 struct Nowhere;
 
@@ -25,55 +35,114 @@ impl Sink for Nowhere {
     }
 }
 
-fn client(broker: &Broker, name: &str) -> Result<Client, Code> {
-    broker.host().register(name, &ClientInfo { kind: "bench".into(), ..Default::default() }, Nowhere)
+fn client(broker: &Broker, name: &str) -> Client {
+    let info = ClientInfo { kind: "bench".into(), ..Default::default() };
+    broker.host().register(name, &info, Nowhere).unwrap()
 }
 
-fn dispatch(criterion: &mut Criterion) {
-    let Ok(broker) = Broker::builder().start() else { return };
-    let (Ok(mut sender), Ok(_receiver)) = (client(&broker, "a"), client(&broker, "b")) else { return };
-    let payload = [0u8; 100];
-    let mut group = criterion.benchmark_group("dispatch");
-    for run in [1, 128] {
-        let payloads = vec![Payload::from(&payload[..]); run];
-        group.throughput(Throughput::Elements(run as u64));
-        group.bench_function(format!("a run of {run} to one client"), |bencher| {
-            bencher.iter(|| sender.dispatch(&Request::new(Op::Message, Qos::NO, "b", &payloads)).reached());
-        });
+/// Most filters are plain, some have a wildcard in the middle or at the end.
+fn filter(n: usize) -> String {
+    match n % 10 {
+        0 => format!("plant/line{}/sensor{n}/#", n % 100),
+        1 => format!("plant/+/sensor{n}/value"),
+        _ => format!("plant/line{}/sensor{n}/value", n % 100),
     }
+}
+
+fn asked<T>(size: usize, make: impl Fn(usize) -> T) -> Vec<T> {
+    (0..ASKED).map(|n| make(n.wrapping_mul(7919) % size)).collect()
 }
 
 fn topics(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("publish to a topic not seen before");
-    for filters in [10, 10_000, 1_000_000] {
-        let Ok(broker) = Broker::builder().start() else { return };
-        let (Ok(mut subscriber), Ok(mut sender)) = (client(&broker, "s"), client(&broker, "p")) else {
-            return;
-        };
-        for n in 0..filters {
-            let filter = format!("plant/line{}/sensor{n}/value", n % 100);
-            subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, &filter, &[]));
-        }
-        let topics: Vec<_> = (0..100_000usize)
-            .map(|n| n.wrapping_mul(7919) % filters)
-            .map(|n| format!("plant/line{}/sensor{n}/value", n % 100))
-            .collect();
-        let payloads = [Payload::from(&b"x"[..])];
+    for size in SIZES {
+        let topics = asked(size, |n| format!("plant/line{}/sensor{n}/value", n % 100));
         let mut next = 0;
-        group.bench_function(format!("{filters} filters"), |bencher| {
-            bencher.iter(|| {
-                next = (next + 1) % topics.len();
-                sender.dispatch(&Request::new(Op::Publish, Qos::NO, &topics[next], &payloads)).reached()
+        let mut topic = || {
+            next = (next + 1) % topics.len();
+            topics[next].as_str()
+        };
+        {
+            let broker = Broker::builder().start().unwrap();
+            let (mut subscriber, mut sender) = (client(&broker, "s"), client(&broker, "p"));
+            for n in 0..size {
+                subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, &filter(n), &[]));
+            }
+            let payloads = [Payload::from(&b"x"[..])];
+            let mut group = criterion.benchmark_group(format!("topic among {size} filters"));
+            group.bench_function("elbus", |bencher| {
+                bencher.iter(|| {
+                    let request = Request::new(Op::Publish, Qos::NO, topic(), &payloads);
+                    let reached = sender.dispatch(&request).reached();
+                    assert_eq!(reached, 1);
+                });
             });
+            group.finish();
+            let mut group =
+                criterion.benchmark_group(format!("subscribe and unsubscribe beside {size} filters"));
+            group.bench_function("elbus", |bencher| {
+                bencher.iter(|| {
+                    subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, NEW, &[]));
+                    subscriber.dispatch(&Request::new(Op::Unsubscribe, Qos::NO, NEW, &[])).code()
+                });
+            });
+            group.finish();
+        }
+        let mut map = SubMap::<u32>::new().separator('/').match_any("+").wildcard("#");
+        map.register_client(&1);
+        for n in 0..size {
+            map.subscribe(&filter(n), &1);
+        }
+        let mut group = criterion.benchmark_group(format!("topic among {size} filters"));
+        group.bench_function("submap", |bencher| {
+            bencher.iter(|| assert_eq!(map.get_subscribers(topic()).len(), 1))
         });
-        group.bench_function(format!("subscribe and unsubscribe beside {filters}"), |bencher| {
-            bencher.iter(|| {
-                subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, "plant/line5/new/+", &[]));
-                subscriber.dispatch(&Request::new(Op::Unsubscribe, Qos::NO, "plant/line5/new/+", &[])).code()
-            });
+        group.finish();
+        let mut group = criterion.benchmark_group(format!("subscribe and unsubscribe beside {size} filters"));
+        group.bench_function("submap", |bencher| {
+            bencher.iter(|| (map.subscribe(NEW, &1), map.unsubscribe(NEW, &1)));
         });
     }
 }
 
-criterion_group!(routing, dispatch, topics);
+/// Masks that each match one name: with the wildcard behind all that tells names apart, and in front of it.
+fn masks(criterion: &mut Criterion) {
+    for size in SIZES {
+        let name = |n: usize| format!("plant.line{}.sensor{n}.out", n % 100);
+        let broker = Broker::builder().start().unwrap();
+        let mut sender = client(&broker, "sender");
+        let _clients: Vec<_> = (0..size).map(|n| client(&broker, &name(n))).collect();
+        let mut map = BroadcastMap::<u32>::new().separator('.').match_any("?").wildcard("*");
+        for n in 0..size {
+            map.register_client(&name(n), &(n as u32));
+        }
+        let behind = asked(size, |n| format!("plant.line{}.sensor{n}.?", n % 100));
+        let in_front = asked(size, |n| format!("?.line{}.sensor{n}.out", n % 100));
+        for (place, masks) in [("behind", behind), ("in front", in_front)] {
+            let mut group = criterion.benchmark_group(format!("mask among {size} names, wildcard {place}"));
+            group.sample_size(10);
+            ours(&mut group, &mut sender, &masks);
+            let mut next = 0;
+            group.bench_function("submap", |bencher| {
+                bencher.iter(|| {
+                    next = (next + 1) % masks.len();
+                    assert_eq!(map.get_clients_by_mask(&masks[next]).len(), 1);
+                });
+            });
+        }
+    }
+}
+
+fn ours(group: &mut BenchmarkGroup<'_, WallTime>, sender: &mut Client, masks: &[String]) {
+    let payloads = [Payload::from(&b"x"[..])];
+    let mut next = 0;
+    group.bench_function("elbus", |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % masks.len();
+            let request = Request::new(Op::Broadcast, Qos::NO, &masks[next], &payloads);
+            assert_eq!(sender.dispatch(&request).reached(), 1);
+        });
+    });
+}
+
+criterion_group!(routing, topics, masks);
 criterion_main!(routing);

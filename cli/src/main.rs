@@ -19,8 +19,9 @@ use arguments::Arguments;
 use failure::Failure;
 use link::Link;
 
-/// Threads beside the one that runs the command.
-const WORKERS: usize = 2;
+/// Threads beside the one that runs the command, which an output that nobody reads may block. With more than one, what
+/// waits for a round trip moves between them.
+const WORKERS: usize = 1;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {

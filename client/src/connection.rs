@@ -323,10 +323,19 @@ impl Shared {
         }
     }
 
-    /// Waits until none of these inboxes is over its limit.
+    /// Whether nothing more can come of the connection than what has arrived.
+    fn is_gone(&self) -> bool {
+        match self.place {
+            Place::Socket(_) => self.outgoing.is_gone(),
+            #[cfg(feature = "in-process")]
+            Place::InProcess(_) => false,
+        }
+    }
+
+    /// Waits until none of these inboxes is over its limit, or the connection is gone.
     async fn wait_for_consumers(&self, inboxes: &[Arc<Inbox>]) {
         for inbox in inboxes {
-            while inbox.is_over(self.gate.patience()) {
+            while inbox.is_over(self.gate.patience()) && !self.is_gone() {
                 self.held_back.store(true, Ordering::Relaxed);
                 self.gate.opened().await;
             }

@@ -24,7 +24,9 @@ const KEPT_PLACES: usize = 4096;
 pub enum Overflow {
     /// Nothing more is read from the connection until the consumer has caught up; the broker then holds the senders
     /// back. Nothing is lost. While an operation waits for its outcome, which arrives behind the frames, up to four times
-    /// as much is read.
+    /// as much is read. A consumer that awaits an operation for every frame of a flood without end is slower than that
+    /// still: its operations end with [`Error::Timeout`](crate::Error::Timeout). Await them in another task, or send without
+    /// acknowledgement.
     #[default]
     Block,
     /// What arrives is dropped; the next frame that is kept says how many ([`Frame::missed`]).

@@ -252,8 +252,8 @@ impl Outgoing {
             Ok(sent) => state.queue.advance(sent),
             Err(error) => {
                 tracing::debug!(%error, "writing failed");
-                socket.shutdown(); // the reader wakes, reads what has arrived, and tells
-                return Vec::new();
+                socket.shutdown(); // the reader wakes, reads what has arrived, and ends the connection
+                return self.forget(state, &Error::disconnected(&format!("writing failed: {error}")));
             }
         }
         let was_full = std::mem::replace(&mut state.full, !state.queue.is_empty());
@@ -361,17 +361,20 @@ impl Outgoing {
 
     /// Forgets the connection: what waits is dropped, what waits for an acknowledgement fails.
     pub(crate) fn detach(&self, reason: &Error) {
-        let mut state = self.state.lock();
+        let wakers = self.forget(&mut self.state.lock(), reason);
+        wake_all(wakers);
+    }
+
+    fn forget(&self, state: &mut State, reason: &Error) -> Vec<Waker> {
         state.socket = None;
         state.gone = reason.clone();
         state.queue.clear();
         let mut wakers: Vec<_> = state.waiters.drain(..).map(|(_, waker)| waker).collect();
-        let mut ended = 0;
         state.acks.retain(|_, ack| {
             if matches!(ack, Ack::Known(_)) {
                 return true;
             }
-            ended += 1;
+            self.gate.finish();
             match std::mem::replace(ack, Ack::Known(Err(reason.clone()))) {
                 Ack::Awaited(waker) => {
                     wakers.extend(waker);
@@ -380,12 +383,14 @@ impl Outgoing {
                 _ => false,
             }
         });
-        drop(state);
-        for _ in 0..ended {
-            self.gate.finish();
-        }
         self.flusher.notify_one();
-        wake_all(wakers);
+        self.gate.open(); // the reader, where consumers hold it back
+        wakers
+    }
+
+    /// Whether there is no connection that takes anything.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.lock().socket.is_none()
     }
 
     /// Frames and bytes that were queued so far, and bytes that wait now.

@@ -57,7 +57,7 @@ async fn who_takes_nothing_holds_the_senders_back_and_loses_nothing() {
         let (sender, _) = broker.join(way, sender("sender")).await.unwrap();
         let flood = flood(&sender, FRAMES);
         // more than either side may read ahead: the reader stands
-        wait_until("the reader is over its bound", || receiver.stats().bytes_received as usize > BOUND).await;
+        wait_until("the reader has begun", || receiver.stats().bytes_received as usize > BOUND / 2).await;
         wait_until("the sender waits", || sender.stats().queued_bytes > 64 << 10).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!flood.is_finished());
@@ -79,7 +79,7 @@ async fn operations_end_although_nobody_takes_the_frames_before_them() {
     let (receiver, mut frames) = broker.join(Way::Unix, receiver).await.unwrap();
     let (sender, _) = broker.join(Way::Unix, sender("sender")).await.unwrap();
     let flood = flood(&sender, FRAMES);
-    wait_until("the reader is over its bound", || receiver.stats().bytes_received > 1 << 20).await;
+    wait_until("the reader has begun", || receiver.stats().bytes_received > 1 << 19).await;
     soon("an acknowledgement", receiver.publish("t", "", Qos::PROCESSED)).await.unwrap();
     assert!(receiver.stats().bytes_received < 6 << 20, "{:?}", receiver.stats());
     take(&mut frames, 0..FRAMES).await;

@@ -1,6 +1,6 @@
 //! The client for programs without tokio: every function waits instead of returning a future.
 //!
-//! The names and meanings are those of the [crate](crate) itself, whose documentation holds here as well; only waiting
+//! The names and meanings are those of the [crate] itself, whose documentation holds here as well; only waiting
 //! differs. The connections of all blocking clients are served by one thread of the library's own, which starts with the
 //! first of them and stays.
 //!

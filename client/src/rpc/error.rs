@@ -2,8 +2,10 @@
 //! caller's own.
 
 use bytes::Bytes;
-use elbus_protocol::rpc;
+use elbus_protocol::{Code, rpc};
 use std::fmt;
+
+use crate::Error;
 
 /// What a callee answers instead of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl RpcError {
             rpc::NOT_FOUND => "not found",
             code => {
                 let bus = u8::try_from(-32000 - i32::from(code)).ok()?;
-                elbus_protocol::Code::from_wire(bus)?.text()
+                Code::from_wire(bus)?.text()
             }
         })
     }
@@ -83,9 +85,33 @@ impl fmt::Display for RpcError {
 
 impl std::error::Error for RpcError {}
 
+impl From<Error> for RpcError {
+    /// For methods that call or send themselves: the error of a callee as it is, that of the bus with its code.
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Rpc(error) => return error.clone(),
+            Error::NotRegistered { .. } => Code::NotRegistered.rpc_code(),
+            Error::NotDelivered { .. } | Error::QueueFull { .. } => Code::NotDelivered.rpc_code(),
+            Error::AccessDenied { .. } => Code::AccessDenied.rpc_code(),
+            Error::Timeout { .. } => Code::Timeout.rpc_code(),
+            Error::Disconnected { .. } | Error::Closed => Code::Io.rpc_code(),
+            _ => rpc::INTERNAL_ERROR,
+        };
+        RpcError::new(code, error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_the_bus_keep_their_code() {
+        let unknown = Error::NotRegistered { target: "x".to_owned() };
+        assert_eq!(RpcError::from(unknown).code, -32113);
+        let callee = RpcError::new(5, "five");
+        assert_eq!(RpcError::from(Error::Rpc(callee.clone())), callee);
+    }
 
     #[test]
     fn texts() {

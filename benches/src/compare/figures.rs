@@ -1,0 +1,191 @@
+//! What was measured, and what it comes to: medians, spreads, and ratios of figures of one round.
+
+use serde_json::{Value, json};
+use std::fmt;
+
+use crate::load::Outcome;
+
+/// One run.
+pub(super) struct Sample {
+    pub(super) round: usize,
+    pub(super) load: &'static str,
+    pub(super) broker: &'static str,
+    /// The figures, or why there are none.
+    pub(super) result: Result<Outcome, String>,
+}
+
+/// A figure of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Metric {
+    Messages,
+    Bytes,
+    P50,
+    P99,
+    P999,
+    BrokerCpu,
+    Memory,
+}
+
+impl Metric {
+    pub(super) fn of(self, outcome: &Outcome) -> Option<f64> {
+        Some(match self {
+            Metric::Messages => outcome.messages_per_second(),
+            Metric::Bytes => outcome.bytes_per_second(),
+            Metric::P50 => outcome.latency.p50 as f64,
+            Metric::P99 => outcome.latency.p99 as f64,
+            Metric::P999 => outcome.latency.p999 as f64,
+            Metric::BrokerCpu => outcome.broker_nanos()?,
+            Metric::Memory => outcome.broker_peak_memory? as f64,
+        })
+    }
+
+    pub(super) fn more_is_better(self) -> bool {
+        matches!(self, Metric::Messages | Metric::Bytes)
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Metric::Messages => "messages/s",
+            Metric::Bytes => "bytes/s",
+            Metric::P50 => "latency p50",
+            Metric::P99 => "latency p99",
+            Metric::P999 => "latency p99.9",
+            Metric::BrokerCpu => "broker CPU a message",
+            Metric::Memory => "peak memory",
+        }
+    }
+
+    /// With a unit that fits.
+    pub(super) fn format(self, value: f64) -> String {
+        let (factor, unit) = self.unit(value);
+        format!("{} {unit}", digits(value / factor)).trim_end().to_owned()
+    }
+
+    /// The same of a whole spread, the unit said once.
+    pub(super) fn format_spread(self, spread: Spread) -> String {
+        let (factor, _) = self.unit(spread.median);
+        let [min, max] = [spread.min, spread.max].map(|value| digits(value / factor));
+        format!("{} ({min} to {max})", self.format(spread.median))
+    }
+
+    fn unit(self, value: f64) -> (f64, &'static str) {
+        let units: &[_] = match self {
+            Metric::Messages => &[(1e6, "M"), (1e3, "k"), (1.0, "")],
+            Metric::Bytes => &[(1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")],
+            Metric::Memory => &[(1_048_576.0, "MiB")],
+            _ => &[(1e6, "ms"), (1e3, "us"), (1.0, "ns")],
+        };
+        units.iter().find(|(factor, _)| value >= *factor).or(units.last()).copied().unwrap_or((1.0, ""))
+    }
+}
+
+/// Three digits that count.
+fn digits(value: f64) -> String {
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}")
+}
+
+/// A figure over all rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    /// `None` where nothing was measured.
+    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let upper = *values.get(middle)?;
+        let median = if values.len() % 2 == 1 { upper } else { (upper + values.get(middle - 1)?) / 2.0 };
+        Some(Spread { median, min, max })
+    }
+}
+
+/// A figure of one broker under one load.
+pub(super) fn spread(samples: &[Sample], load: &str, broker: &str, metric: Metric) -> Option<Spread> {
+    let of_round = |sample: &Sample| value(sample, load, broker, metric);
+    Spread::of(samples.iter().filter_map(of_round).collect())
+}
+
+/// How often one broker has as much of a figure as another, round by round.
+pub(super) fn ratio(samples: &[Sample], load: &str, of: &str, to: &str, metric: Metric) -> Option<Spread> {
+    let mut ratios = Vec::new();
+    for sample in samples {
+        let Some(one) = value(sample, load, of, metric) else { continue };
+        let other = samples
+            .iter()
+            .filter(|other| other.round == sample.round)
+            .find_map(|other| value(other, load, to, metric));
+        ratios.extend(other.filter(|other| *other > 0.0).map(|other| one / other));
+    }
+    Spread::of(ratios)
+}
+
+fn value(sample: &Sample, load: &str, broker: &str, metric: Metric) -> Option<f64> {
+    if sample.load != load || sample.broker != broker {
+        return None;
+    }
+    sample.result.as_ref().ok().and_then(|outcome| metric.of(outcome))
+}
+
+impl Sample {
+    pub(super) fn to_json(&self) -> Value {
+        let mut line = json!({ "round": self.round, "load": self.load, "broker": self.broker });
+        match &self.result {
+            Ok(outcome) => line["figures"] = outcome.to_json(),
+            Err(error) => line["error"] = error.as_str().into(),
+        }
+        line
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "round {} {:17} {:13} ", self.round + 1, self.load, self.broker)?;
+        let outcome = match &self.result {
+            Ok(outcome) => outcome,
+            Err(error) => return write!(f, "FAILED: {error}"),
+        };
+        for metric in [Metric::Messages, Metric::P50, Metric::P99, Metric::BrokerCpu] {
+            if let Some(value) = metric.of(outcome) {
+                write!(f, " {} {};", metric.title(), metric.format(value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        let of = |values: &[f64]| Spread::of(values.to_vec());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
+    }
+
+    #[test]
+    fn units_fit_the_value() {
+        assert_eq!(Metric::Messages.format(14_210_000.0), "14.2 M");
+        assert_eq!(Metric::Messages.format(900.0), "900");
+        assert_eq!(Metric::Bytes.format(2.5e9), "2.50 GB/s");
+        assert_eq!(Metric::P50.format(56_400.0), "56.4 us");
+        assert_eq!(Metric::BrokerCpu.format(54.0), "54.0 ns");
+        let spread = Spread { median: 1.2e6, min: 9e5, max: 12e6 };
+        assert_eq!(Metric::Messages.format_spread(spread), "1.20 M (0.90 to 12.0)");
+        assert_eq!(Metric::Memory.format(5.5 * 1048576.0), "5.50 MiB");
+    }
+}

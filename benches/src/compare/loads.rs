@@ -1,0 +1,152 @@
+//! The loads that brokers are compared by. Owns their names and what each measures.
+
+use super::figures::Metric;
+use crate::{
+    Failure,
+    load::{Over, Plan, Scenario},
+};
+
+/// A load with a name.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) scenario: Scenario,
+    pairs: usize,
+    subscribers: usize,
+    bytes: usize,
+    pub(super) tcp: bool,
+    /// Part of a quick comparison.
+    main: bool,
+    /// What it is about.
+    pub(super) metric: Metric,
+}
+
+const PLAIN: Load = Load {
+    name: "1-1",
+    title: "one client to another",
+    scenario: Scenario::Pairs,
+    pairs: 1,
+    subscribers: 8,
+    bytes: 100,
+    tcp: false,
+    main: true,
+    metric: Metric::Messages,
+};
+
+const LOADS: [Load; 14] = [
+    PLAIN,
+    Load { name: "8-8", title: "eight clients to eight others", pairs: 8, ..PLAIN },
+    Load { name: "topic-8", title: "a topic with 8 subscribers", scenario: Scenario::Topic, ..PLAIN },
+    Load {
+        name: "request-reply",
+        title: "request and reply between two clients",
+        scenario: Scenario::Echo,
+        metric: Metric::P50,
+        ..PLAIN
+    },
+    Load {
+        name: "topic-100",
+        title: "a topic with 100 subscribers",
+        scenario: Scenario::Topic,
+        subscribers: 100,
+        main: false,
+        ..PLAIN
+    },
+    Load { name: "fan-in-4", title: "four clients to one", scenario: Scenario::FanIn, main: false, ..PLAIN },
+    Load {
+        name: "broadcast-8",
+        title: "a broadcast to 8 clients",
+        scenario: Scenario::Broadcast,
+        main: false,
+        ..PLAIN
+    },
+    Load {
+        name: "call",
+        title: "a call to the broker itself",
+        scenario: Scenario::Call,
+        main: false,
+        metric: Metric::P50,
+        ..PLAIN
+    },
+    Load { name: "1-1-1k", title: "one to another, 1 KiB each", bytes: 1 << 10, main: false, ..PLAIN },
+    Load {
+        name: "1-1-64k",
+        title: "one to another, 64 KiB each",
+        bytes: 64 << 10,
+        main: false,
+        metric: Metric::Bytes,
+        ..PLAIN
+    },
+    Load {
+        name: "1-1-1m",
+        title: "one to another, 1 MiB each",
+        bytes: 1 << 20,
+        main: false,
+        metric: Metric::Bytes,
+        ..PLAIN
+    },
+    Load { name: "tcp-1-1", title: "one to another, over TCP", tcp: true, main: false, ..PLAIN },
+    Load {
+        name: "tcp-topic-8",
+        title: "a topic with 8 subscribers, over TCP",
+        scenario: Scenario::Topic,
+        tcp: true,
+        main: false,
+        ..PLAIN
+    },
+    Load {
+        name: "tcp-request-reply",
+        title: "request and reply, over TCP",
+        scenario: Scenario::Echo,
+        tcp: true,
+        main: false,
+        metric: Metric::P50,
+        ..PLAIN
+    },
+];
+
+impl Load {
+    pub(super) fn plan(&self, over: Over, address: &str) -> Plan {
+        let mut plan = Plan::new(over, address, self.scenario, self.bytes);
+        plan.pairs = self.pairs;
+        plan.subscribers = self.subscribers;
+        plan
+    }
+}
+
+/// The loads of these names.
+pub(super) fn choose(names: &[String], quick: bool) -> Result<Vec<Load>, Failure> {
+    for name in names {
+        if !LOADS.iter().any(|load| load.name == name) {
+            let known: Vec<_> = LOADS.iter().map(|load| load.name).collect();
+            return Err(format!("there is no load {name}; there are {}", known.join(", ")).into());
+        }
+    }
+    let wanted = |load: &Load| match names {
+        [] => load.main || !quick,
+        names => names.iter().any(|name| name == load.name),
+    };
+    Ok(LOADS.into_iter().filter(wanted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_loads() {
+        let names = |wanted: &[&str], quick| {
+            let wanted: Vec<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
+            choose(&wanted, quick).map(|loads| loads.iter().map(|load| load.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["call", "1-1"], true).ok(), Some(vec!["1-1", "call"]));
+        assert_eq!(names(&[], true).ok().map(|loads| loads.len()), Some(4));
+        assert_eq!(names(&[], false).ok().map(|loads| loads.len()), Some(LOADS.len()));
+        assert!(names(&["nonsense"], false).is_err());
+        for load in LOADS {
+            assert_eq!(LOADS.iter().filter(|other| other.name == load.name).count(), 1);
+            assert!(load.plan(Over::Elbus, "x").check().is_ok());
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The generator against a relay and against brokers of this process: every scenario, and every message counted.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+use elbus_benches::{
+    load::{self, Bound, Outcome, Over, Plan, Scenario},
+    relay,
+};
+use elbus_broker::{Broker, PluginDeclaration};
+use std::{path::Path, time::Duration};
+
+fn plan(over: Over, address: &Path, scenario: Scenario, bytes: usize, messages: u64) -> Plan {
+    let mut plan = Plan::new(over, address.display().to_string(), scenario, bytes);
+    plan.bound = Bound::Messages(messages);
+    plan
+}
+
+fn deliveries(outcome: Outcome) -> u64 {
+    assert!(outcome.latency.samples > 0 && outcome.latency.p50 <= outcome.latency.max);
+    outcome.messages
+}
+
+#[test]
+fn every_scenario_arrives_at_a_broker_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bus.sock");
+    let broker = Broker::builder()
+        .plugin(
+            PluginDeclaration::linked("local", elbus_unix::plugin()).set("path", path.display().to_string()),
+        )
+        .plugin(PluginDeclaration::linked("rpc", elbus_rpc::plugin()))
+        .start()
+        .unwrap();
+    let run = |scenario, bytes, messages| plan(Over::Elbus, &path, scenario, bytes, messages);
+    let count = |plan: Plan| deliveries(load::run(&plan).unwrap());
+    assert_eq!(count(run(Scenario::Pairs, 100, 10_000)), 10_000);
+    assert_eq!(count(Plan { pairs: 3, qos: 1, ..run(Scenario::Pairs, 16, 5_000) }), 15_000);
+    assert_eq!(count(Plan { qos: 3, ..run(Scenario::Pairs, 100, 5_000) }), 5_000);
+    assert_eq!(count(run(Scenario::Pairs, 300_000, 20)), 20);
+    assert_eq!(count(run(Scenario::FanIn, 100, 3_000)), 12_000);
+    assert_eq!(count(Plan { subscribers: 5, ..run(Scenario::Topic, 100, 3_000) }), 15_000);
+    assert_eq!(count(Plan { subscribers: 5, ..run(Scenario::Broadcast, 100, 3_000) }), 15_000);
+    assert_eq!(count(Plan { pairs: 2, ..run(Scenario::Echo, 100, 50) }), 100);
+    assert_eq!(count(run(Scenario::Call, 100, 50)), 50);
+    broker.stop(Duration::from_secs(1)).wait();
+}
+
+#[test]
+fn every_scenario_arrives_inside_the_process_whole() {
+    let run = |scenario| plan(Over::InProcess, Path::new(""), scenario, 100, 500);
+    for (scenario, arrive) in [
+        (Scenario::Pairs, 500),
+        (Scenario::FanIn, 2_000),
+        (Scenario::Topic, 4_000),
+        (Scenario::Broadcast, 4_000),
+        (Scenario::Echo, 500),
+        (Scenario::Call, 500),
+    ] {
+        assert_eq!(deliveries(load::run(&run(scenario)).unwrap()), arrive, "{scenario:?}");
+    }
+}
+
+#[test]
+fn a_relay_passes_everything_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.sock");
+    let address = path.display().to_string();
+    std::thread::spawn(move || relay::serve(&address, 2)); // ends with the process
+    while std::os::unix::net::UnixStream::connect(&path).is_err() {
+        std::thread::yield_now();
+    }
+    let run = |scenario, bytes, messages| plan(Over::Relay, &path, scenario, bytes, messages);
+    let count = |plan: Plan| deliveries(load::run(&plan).unwrap());
+    assert_eq!(count(Plan { pairs: 4, ..run(Scenario::Pairs, 100, 20_000) }), 80_000);
+    assert_eq!(count(run(Scenario::Topic, 1000, 5_000)), 40_000);
+    assert_eq!(count(run(Scenario::Pairs, 2 << 20, 10)), 10);
+    assert_eq!(count(run(Scenario::Echo, 100, 100)), 100);
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_said() {
+    let plan = plan(Over::Elbus, Path::new("/nonexistent/bus.sock"), Scenario::Pairs, 100, 1);
+    let error = load::run(&plan).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/bus.sock"), "{error}");
+}

@@ -1,0 +1,244 @@
+//! Losing the broker and finding it again: what the user has chosen happens, in order, and nothing hangs.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_client::{Client, ClientBuilder, ConnectionEvent, ConnectionEvents, Error, Frames, Qos, Reconnect};
+use std::time::Duration;
+use support::{PATIENCE, TestBroker, Way, kinds, next, soon};
+
+/// Soon again.
+fn quick(name: &str) -> ClientBuilder {
+    Client::builder(name).timeout(PATIENCE).reconnect(Reconnect::Backoff {
+        first: Duration::from_millis(5),
+        max: Duration::from_millis(50),
+        jitter: 0.5,
+        attempts: None,
+    })
+}
+
+async fn event(events: &mut ConnectionEvents) -> ConnectionEvent {
+    soon("an event", events.next()).await.unwrap()
+}
+
+/// Until the client has told that it is connected; all before that must be attempts, numbered.
+async fn until_connected(events: &mut ConnectionEvents) {
+    let mut expected = 1;
+    loop {
+        match event(events).await {
+            ConnectionEvent::Connected => break,
+            ConnectionEvent::Retrying { attempt, after, .. } => {
+                assert_eq!(attempt, expected);
+                assert!(after <= Duration::from_millis(50));
+                expected += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(expected > 1);
+}
+
+/// The payloads until one of these.
+async fn until(frames: &mut Frames, end: &str) -> Vec<String> {
+    let mut payloads = vec![];
+    loop {
+        let payload = String::from_utf8_lossy(next(frames).await.payload()).into_owned();
+        if payload == end {
+            return payloads;
+        }
+        payloads.push(payload);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_reconnection_the_loss_is_the_end() {
+    for kind in kinds() {
+        for way in kind.ways() {
+            let mut broker = TestBroker::start(kind);
+            let (client, mut frames) = broker.connect(*way, "a").await;
+            let mut events = client.events();
+            client.send("a", "last", Qos::PROCESSED).await.unwrap();
+            support::wait_until("it arrives", || client.stats().frames_received == 1).await;
+            broker.kill();
+            let lost = event(&mut events).await;
+            assert!(matches!(lost, ConnectionEvent::Disconnected { .. }), "{kind:?} {way:?} {lost:?}");
+            assert_eq!(event(&mut events).await, ConnectionEvent::Closed);
+            assert_eq!(events.next().await, None);
+            // what had arrived is there; what .broker announced may be, too
+            assert_eq!(next(&mut frames).await.payload(), b"last");
+            while soon("the end", frames.next()).await.is_some() {}
+            assert!(!client.is_connected());
+            for qos in [Qos::NO, Qos::PROCESSED] {
+                let sent = client.send("a", "", qos).await;
+                assert!(matches!(sent, Err(Error::Disconnected { .. })), "{kind:?} {way:?} {sent:?}");
+            }
+            assert!(matches!(client.subscribe("t").await, Err(Error::Disconnected { .. })));
+            assert!(matches!(client.connected().await, Err(Error::Disconnected { .. })));
+            assert!(matches!(client.call("a", "m", "").await, Err(Error::Disconnected { .. })));
+            soon("close", client.close()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_as_before_when_the_broker_is_back() {
+    for kind in kinds() {
+        let mut broker = TestBroker::start(kind);
+        let (client, mut frames) = broker.join(Way::Unix, quick("a")).await.unwrap();
+        let mut events = client.events();
+        client.subscribe(["t/#", "gone"]).await.unwrap();
+        client.unsubscribe("gone").await.unwrap();
+        client.unsubscribe(".broker/warn").await.unwrap();
+        client.exclude(["t/secret", "t/open"]).await.unwrap();
+        client.unexclude("t/open").await.unwrap();
+        let mut subscription = client.subscription("own").await.unwrap();
+        for round in 1..=2 {
+            broker.kill();
+            let lost = event(&mut events).await;
+            assert!(matches!(lost, ConnectionEvent::Disconnected { .. }), "{lost:?}");
+            // remembered for when it is back
+            let later = format!("later/{round}");
+            client.subscribe(&later).await.unwrap();
+            let send = client.send("a", "", Qos::NO).await;
+            assert!(matches!(send, Err(Error::Disconnected { .. })), "{send:?}");
+            broker.restart();
+            until_connected(&mut events).await;
+            client.round_trip().await.unwrap();
+            support::wait_until("counted", || client.stats().reconnects == round).await;
+            let (other, _) = broker.connect(Way::Unix, "b").await;
+            for topic in ["gone", "t/1", "t/secret", "t/open", ".broker/warn", &later] {
+                other.publish(topic, topic.to_owned(), Qos::NO).await.unwrap();
+            }
+            other.publish("own", "own", Qos::NO).await.unwrap();
+            other.send("a", "end", Qos::PROCESSED).await.unwrap();
+            assert_eq!(until(&mut frames, "end").await, ["t/1", "t/open", &later], "{kind:?} {round}");
+            assert_eq!(soon("a publication", subscription.next()).await.unwrap().payload(), b"own");
+            soon("close", other.close()).await;
+        }
+    }
+}
+
+/// The counterpart of what the test before declines.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn warnings_of_the_broker_come_after_a_reconnection_unless_declined() {
+    for kind in kinds() {
+        let mut broker = TestBroker::start(kind);
+        let (client, mut frames) = broker.join(Way::Unix, quick("a")).await.unwrap();
+        let mut events = client.events();
+        broker.kill();
+        assert!(matches!(event(&mut events).await, ConnectionEvent::Disconnected { .. }));
+        broker.restart();
+        until_connected(&mut events).await;
+        let (other, _) = broker.connect(Way::Unix, "b").await;
+        other.publish(".broker/warn", "warning", Qos::PROCESSED).await.unwrap();
+        other.send("a", "end", Qos::PROCESSED).await.unwrap();
+        let payloads = until(&mut frames, "end").await;
+        assert_eq!(payloads.last().map(String::as_str), Some("warning"), "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_of_many_tasks_end_typed_when_the_broker_is_killed_and_go_on_afterwards() {
+    const TASKS: usize = 8;
+    for kind in kinds() {
+        let mut broker = TestBroker::start(kind);
+        let (client, mut frames) = broker.join(Way::Unix, quick("a")).await.unwrap();
+        let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..TASKS {
+            let (client, done) = (client.clone(), done.clone());
+            tasks.spawn(async move {
+                let mut again = 0;
+                while again < 20 {
+                    let payload = vec![1; 1000];
+                    let sent = match task % 4 {
+                        0 => client.send("a", payload, Qos::PROCESSED).await,
+                        1 => client.publish("t", payload, Qos::NO).await,
+                        2 => client.round_trip().await.map(drop),
+                        _ => client.call(".broker", "test", "").await.map(drop),
+                    };
+                    match sent {
+                        Ok(()) if client.stats().reconnects > 0 => again += 1,
+                        Ok(()) => _ = done.send(()),
+                        Err(Error::Disconnected { .. }) => client.connected().await.unwrap(),
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            });
+        }
+        let taking = tokio::spawn(async move { while frames.next().await.is_some() {} });
+        for _ in 0..TASKS * 20 {
+            soon("an operation", ended.recv()).await.unwrap();
+        }
+        broker.kill();
+        broker.restart();
+        soon("the tasks", async {
+            while let Some(task) = tasks.join_next().await {
+                task.unwrap();
+            }
+        })
+        .await;
+        soon("close", client.close()).await;
+        soon("the end", taking).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_so_many_attempts_it_ends() {
+    for kind in kinds() {
+        let mut broker = TestBroker::start(kind);
+        let limited = Client::builder("a").reconnect(Reconnect::Backoff {
+            first: Duration::from_millis(2),
+            max: Duration::from_millis(5),
+            jitter: 0.0,
+            attempts: Some(3),
+        });
+        let (client, mut frames) = broker.join(Way::Unix, limited).await.unwrap();
+        let mut events = client.events();
+        broker.kill();
+        assert!(matches!(event(&mut events).await, ConnectionEvent::Disconnected { .. }));
+        for (expected, pause) in [(1, 2), (2, 4), (3, 5)] {
+            let retrying = event(&mut events).await;
+            let pause = Duration::from_millis(pause);
+            assert!(
+                matches!(&retrying, ConnectionEvent::Retrying { attempt, after, .. } if *attempt == expected && *after == pause),
+                "{retrying:?}"
+            );
+        }
+        assert_eq!(event(&mut events).await, ConnectionEvent::Closed);
+        while soon("the end", frames.next()).await.is_some() {}
+        // the reason of the last attempt
+        assert!(matches!(client.connected().await, Err(Error::NoBroker { .. })));
+        assert!(matches!(client.send("a", "", Qos::NO).await, Err(Error::NoBroker { .. })));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn close_does_not_wait_for_the_next_attempt() {
+    for kind in kinds() {
+        let mut broker = TestBroker::start(kind);
+        let patient = Client::builder("a").reconnect(Reconnect::Backoff {
+            first: Duration::from_secs(3600),
+            max: Duration::from_secs(3600),
+            jitter: 0.0,
+            attempts: None,
+        });
+        for dropped in [false, true] {
+            let (client, frames) = broker.join(Way::Unix, patient.clone()).await.unwrap();
+            let mut events = client.events();
+            broker.kill();
+            while !matches!(event(&mut events).await, ConnectionEvent::Retrying { .. }) {}
+            if dropped {
+                drop((client, frames));
+            } else {
+                let clone = client.clone();
+                let waiting = tokio::spawn(async move { clone.connected().await });
+                soon("close", client.close()).await;
+                assert!(matches!(soon("the end", waiting).await.unwrap(), Err(Error::Closed)));
+                assert!(matches!(client.subscribe("t").await, Err(Error::Closed)));
+            }
+            assert_eq!(event(&mut events).await, ConnectionEvent::Closed);
+            broker.restart();
+        }
+    }
+}

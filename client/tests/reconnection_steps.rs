@@ -1,0 +1,240 @@
+//! Reconnection step by step, with a broker that does only what the test says: what is on the wire, and what fails.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_client::{Client, ClientBuilder, ConnectionEvent, Error, Qos, Reconnect};
+use std::time::Duration;
+use support::{
+    PATIENCE,
+    fake::{Fake, OK, Peer},
+    soon, wait_until,
+};
+use tokio::io::AsyncWriteExt;
+
+const SUBSCRIBE: u8 = 0x02;
+const UNSUBSCRIBE: u8 = 0x03;
+const EXCLUDE: u8 = 0x04;
+const BUSY: u8 = 0x76;
+
+fn quick(name: &str) -> ClientBuilder {
+    Client::builder(name).timeout(PATIENCE).ping_interval(PATIENCE).reconnect(Reconnect::Backoff {
+        first: Duration::from_millis(2),
+        max: Duration::from_millis(10),
+        jitter: 0.5,
+        attempts: None,
+    })
+}
+
+async fn connect(fake: &Fake, builder: ClientBuilder) -> (Client, elbus_client::Frames, Peer) {
+    let (connected, peer) = tokio::join!(builder.connect(fake.path()), fake.register());
+    let (client, frames) = connected.unwrap();
+    (client, frames, peer)
+}
+
+/// Takes the next operation and acknowledges it: operation and filters.
+async fn answer(peer: &mut Peer) -> (u8, Vec<String>) {
+    let sent = peer.next_operation().await;
+    peer.acknowledge(&sent, OK).await;
+    (sent.op(), sent.filters())
+}
+
+#[tokio::test]
+async fn the_same_topics_are_asked_for_again_with_few_frames() {
+    let fake = Fake::listen();
+    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let many: Vec<_> = (0..2500).map(|n| format!("t/{n}")).collect();
+    let ask = async {
+        client.subscribe(&many).await.unwrap();
+        client.exclude(["x", "y"]).await.unwrap();
+        client.unsubscribe(".broker/warn").await.unwrap();
+        client.unexclude("y").await.unwrap();
+    };
+    let answers = async {
+        for _ in 0..4 {
+            answer(&mut peer).await;
+        }
+    };
+    tokio::join!(ask, answers);
+    drop(peer);
+    let mut peer = fake.register().await;
+    assert_eq!(answer(&mut peer).await, (EXCLUDE, vec!["x".to_owned()]));
+    let mut again = vec![];
+    for _ in 0..3 {
+        let (op, filters) = answer(&mut peer).await;
+        assert_eq!(op, SUBSCRIBE);
+        assert!(filters.len() <= 1000);
+        again.extend(filters);
+    }
+    let mut expected = many;
+    again.sort();
+    expected.sort();
+    assert_eq!(again, expected);
+    assert_eq!(answer(&mut peer).await, (UNSUBSCRIBE, vec![".broker/warn".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_is_in_flight_fails_and_its_late_outcome_is_nobody_elses() {
+    let fake = Fake::listen();
+    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let in_flight = async {
+        tokio::join!(
+            client.send("b", "", Qos::PROCESSED),
+            client.publish("t", "", Qos::REALTIME_PROCESSED),
+            client.call("b", "method", ""),
+            async { client.round_trip().await.map(drop) },
+        )
+    };
+    let lose = async {
+        for _ in 0..4 {
+            peer.next_operation().await;
+        }
+        drop(peer);
+    };
+    let ((send, publish, call, round_trip), ()) =
+        soon("the errors", async { tokio::join!(in_flight, lose) }).await;
+    for failed in [send, publish, call.map(drop), round_trip] {
+        assert!(matches!(failed, Err(Error::Disconnected { .. })), "{failed:?}");
+    }
+    // acknowledgements of operations that this connection never saw
+    let mut peer = fake.register().await;
+    soon("the connection", client.connected()).await.unwrap();
+    for op_id in 0..8u32 {
+        peer.stream.write_all(&elbus_protocol::delivery::encode_ack(op_id, 0x71)).await.unwrap();
+    }
+    let before = client.stats().bytes_received;
+    wait_until("they are read", || client.stats().bytes_received >= 8 * 6 || before >= 8 * 6).await;
+    let answer = async {
+        let sent = peer.next_operation().await;
+        peer.acknowledge(&sent, OK).await;
+    };
+    let (sent, ()) =
+        soon("an answer", async { tokio::join!(client.send("b", "", Qos::PROCESSED), answer) }).await;
+    sent.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_operation_in_flight_is_done_again() {
+    let fake = Fake::listen();
+    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let lose = async {
+        let sent = peer.next_operation().await;
+        assert_eq!((sent.op(), sent.filters()), (SUBSCRIBE, vec!["t".to_owned()]));
+        drop(peer);
+        let mut peer = fake.register().await;
+        assert_eq!(answer(&mut peer).await, (SUBSCRIBE, vec!["t".to_owned()]));
+        peer
+    };
+    let (subscribed, _peer) =
+        soon("the subscription", async { tokio::join!(client.subscribe("t"), lose) }).await;
+    subscribed.unwrap();
+}
+
+#[tokio::test]
+async fn refusals_meanwhile_are_reasons_to_try_again() {
+    let fake = Fake::listen();
+    let (client, _frames, peer) = connect(&fake, quick("a")).await;
+    let mut events = client.events();
+    drop(peer);
+    // somebody else has the name for a while
+    let (_, name) = fake.answer(BUSY).await;
+    assert_eq!(name, "a");
+    // closes at once, then says what no broker says
+    drop(fake.accept().await);
+    let mut stranger = fake.accept().await;
+    stranger.stream.write_all(b"HTTP/1.1").await.unwrap();
+    let _peer = fake.register().await;
+    soon("the connection", client.connected()).await.unwrap();
+    let mut reasons = vec![];
+    loop {
+        match soon("an event", events.next()).await.unwrap() {
+            ConnectionEvent::Retrying { reason, attempt, .. } => {
+                assert_eq!(attempt as usize, reasons.len() + 1);
+                reasons.push(reason);
+            }
+            ConnectionEvent::Connected => break,
+            ConnectionEvent::Disconnected { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(reasons.len(), 4, "{reasons:?}");
+    assert!(reasons[1].contains("another client is registered as \"a\""), "{reasons:?}");
+}
+
+/// Bytes that were queued for the old connection do not get into the new one.
+#[tokio::test]
+async fn a_new_connection_begins_with_whole_frames() {
+    let fake = Fake::listen();
+    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    // more than the socket holds: the last one is written in part
+    for _ in 0..7 {
+        client.send("b", vec![7; 1 << 20], Qos::NO).await.unwrap();
+    }
+    assert!(client.stats().queued_bytes > 0);
+    assert_eq!(peer.next_operation().await.body.len(), (1 << 20) + 2);
+    drop(peer);
+    let mut peer = fake.register().await;
+    soon("the connection", client.connected()).await.unwrap();
+    assert_eq!(client.stats().queued_bytes, 0);
+    client.send("c", "first", Qos::NO).await.unwrap();
+    let sent = peer.next().await.unwrap();
+    assert_eq!(sent.body, b"c\0first");
+}
+
+/// Senders that wait for room when the connection is lost.
+#[tokio::test]
+async fn senders_that_wait_for_room_are_told_of_the_loss() {
+    let fake = Fake::listen();
+    let (client, _frames, peer) = connect(&fake, quick("a").queue_bytes(1 << 20)).await;
+    let sender = client.clone();
+    let flood = tokio::spawn(async move {
+        loop {
+            if let Err(error) = sender.send("b", vec![7; 100_000], Qos::NO).await {
+                break error;
+            }
+        }
+    });
+    // whoever waits does so until half of it is written
+    wait_until("the socket is full", || client.stats().queued_bytes > 1 << 19).await;
+    // real-time frames do not wait, and so must be refused in the end
+    let refused = loop {
+        if let Err(error) = client.send("b", vec![7; 100_000], Qos::REALTIME).await {
+            break error;
+        }
+    };
+    assert!(
+        matches!(refused, Error::QueueFull { waiting, limit } if waiting > limit && limit == 2 << 20),
+        "{refused:?}"
+    );
+    drop(peer);
+    let error = soon("the error", flood).await.unwrap();
+    assert!(matches!(error, Error::Disconnected { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_sender_waits_for_room_no_longer_than_the_timeout() {
+    const SHORT: Duration = Duration::from_millis(200);
+    let fake = Fake::listen();
+    let builder = Client::builder("a").timeout(SHORT).queue_bytes(1 << 20);
+    let (client, _frames, mut peer) = connect(&fake, builder).await;
+    // the broker says something all the time, but reads nothing
+    let speaking = async {
+        loop {
+            peer.stream.write_all(&[0; 6]).await.unwrap();
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    let flood = async {
+        loop {
+            if let Err(error) = client.send("b", vec![7; 100_000], Qos::NO).await {
+                break error;
+            }
+        }
+    };
+    let error = tokio::select! {
+        error = soon("the timeout", flood) => error,
+        () = speaking => unreachable!(),
+    };
+    assert!(matches!(error, Error::Timeout { after: SHORT, .. }), "{error:?}");
+    assert!(client.is_connected());
+}

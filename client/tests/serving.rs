@@ -1,0 +1,178 @@
+//! Serving: beginning and end, what a method may do, and long results in parts.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_client::{Bytes, Call, CallOptions, Error, Notification, Qos, Router, RpcError, RpcHandler};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use support::{TestBroker, kinds, next, soon};
+use tokio::sync::Notify;
+
+const SHORT: Duration = Duration::from_millis(200);
+
+fn echo() -> Router {
+    Router::new().raw("echo", |call: Call| async move { Ok(call.params().clone()) })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_at_a_time_serves_and_after_it_stops_calls_are_frames_again() {
+    for kind in kinds() {
+        for way in kind.ways() {
+            let broker = TestBroker::start(kind);
+            let (server, mut frames) = broker.connect(*way, "server").await;
+            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let serving = server.serve(echo()).unwrap();
+            assert!(matches!(server.serve(echo()), Err(Error::AlreadyServing)));
+            assert_eq!(client.call("server", "echo", "x").await.unwrap(), "x");
+            // what is no call comes as ever
+            client.send("server", "raw", Qos::NO).await.unwrap();
+            client.broadcast("server", "\u{1}broadcast", Qos::NO).await.unwrap();
+            assert_eq!(next(&mut frames).await.payload(), b"raw");
+            assert_eq!(next(&mut frames).await.payload(), b"\x01broadcast");
+            serving.stop();
+            let unanswered = client.call_with("server", "echo", "x", CallOptions::new().timeout(SHORT)).await;
+            assert!(matches!(unanswered, Err(Error::Timeout { .. })), "{kind:?} {way:?} {unanswered:?}");
+            assert_eq!(next(&mut frames).await.payload()[0], 1);
+            client.notify("server", "n", Qos::NO).await.unwrap();
+            assert_eq!(next(&mut frames).await.payload(), b"\0n");
+            server.serve(echo()).unwrap();
+            assert_eq!(client.call("server", "echo", "again").await.unwrap(), "again");
+        }
+    }
+}
+
+/// What a method was doing ends with the serving.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_ends_methods_that_wait() {
+    struct Ended(Arc<Notify>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    for kind in kinds() {
+        let broker = TestBroker::start(kind);
+        let (server, _frames) = broker.connect(kind.ways()[0], "server").await;
+        let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (begin, end) = (begun.clone(), ended.clone());
+        let router = Router::new().raw("wait", move |_| {
+            let (begin, ended) = (begin.clone(), Ended(end.clone()));
+            async move {
+                begin.notify_one();
+                std::future::pending::<()>().await;
+                drop(ended);
+                Ok(Bytes::new())
+            }
+        });
+        let serving = server.serve(router).unwrap();
+        server.call0("server", "wait", "", Qos::NO).await.unwrap();
+        soon("the method", begun.notified()).await;
+        serving.stop();
+        soon("the end of the method", ended.notified()).await;
+    }
+}
+
+/// Panics wherever it can, also before there is a future.
+struct Panics;
+
+impl RpcHandler for Panics {
+    fn call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+        assert!(call.method() != "at once", "on purpose");
+        async move {
+            tokio::task::yield_now().await;
+            assert!(call.method() != "later", "on purpose");
+            Ok("fine".into())
+        }
+    }
+
+    async fn notification(&self, _: Notification) {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_panics_the_others_are_served() {
+    for kind in kinds() {
+        for way in kind.ways() {
+            let broker = TestBroker::start(kind);
+            let (server, _frames) = broker.connect(*way, "server").await;
+            let (client, _client_frames) = broker.connect(*way, "client").await;
+            server.serve(Panics).unwrap();
+            for method in ["later", "at once"] {
+                let failed = client.call("server", method, "").await;
+                assert!(matches!(&failed, Err(Error::Rpc(e)) if e.code == -32603), "{method}: {failed:?}");
+            }
+            for _ in 0..3 {
+                client.notify("server", "", Qos::PROCESSED).await.unwrap();
+                assert_eq!(client.call("server", "good", "").await.unwrap(), "fine", "{kind:?} {way:?}");
+            }
+        }
+    }
+}
+
+/// Numbers that come over time.
+struct Countdown(u32);
+
+impl futures_core::Stream for Countdown {
+    type Item = u32;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<u32>> {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 % 2 == 1 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready((self.0 > 0).then_some(self.0))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cursors_give_their_items_one_by_one_and_in_blocks() {
+    for kind in kinds() {
+        for way in kind.ways() {
+            let broker = TestBroker::start(kind);
+            let (server, _frames) = broker.connect(*way, "server").await;
+            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let router =
+                Router::new()
+                    .cursor("squares", "squares.next", |to: u64| async move {
+                        if to > 1000 {
+                            Err(RpcError::invalid_params("at most 1000"))
+                        } else {
+                            Ok((0..to).map(|n| n * n))
+                        }
+                    })
+                    .cursor_stream("down", "down.next", |from: u32| async move {
+                        Ok::<_, RpcError>(Countdown(from))
+                    });
+            server.serve(router).unwrap();
+            let mut squares = client.cursor::<u64>("server", "squares", &5u64, "squares.next").await.unwrap();
+            let mut got = vec![];
+            while let Some(square) = squares.next().await.unwrap() {
+                got.push(square);
+            }
+            assert_eq!(got, [0, 1, 4, 9, 16]);
+            assert_eq!(squares.next().await.unwrap(), None);
+            let mut squares = client.cursor::<u64>("server", "squares", &5u64, "squares.next").await.unwrap();
+            assert_eq!(squares.next().await.unwrap(), Some(0));
+            assert_eq!(squares.block(3).await.unwrap(), [1, 4, 9]);
+            assert_eq!(squares.block(3).await.unwrap(), [16]);
+            assert_eq!(squares.block(3).await.unwrap(), []);
+            let mut down = client.cursor::<u32>("server", "down", &9u32, "down.next").await.unwrap();
+            assert_eq!(down.next().await.unwrap(), Some(8));
+            assert_eq!(down.block(100).await.unwrap(), [6, 4, 2], "{kind:?} {way:?}");
+            let refused = client.cursor::<u64>("server", "squares", &2000u64, "squares.next").await;
+            assert!(matches!(&refused, Err(Error::Rpc(e)) if e.code == -32602), "{refused:?}");
+            // what one opens nobody else reads, even who knows its name
+            let opened = client.call("server", "squares", vec![5]).await.unwrap();
+            let stolen = server.call("server", "squares.next", opened.clone()).await;
+            assert!(matches!(&stolen, Err(Error::Rpc(e)) if e.code == -32001), "{stolen:?}");
+            assert_eq!(client.call("server", "squares.next", opened).await.unwrap(), &[0][..]);
+        }
+    }
+}
