@@ -1,6 +1,7 @@
 //! The ELBUS broker: reads command line and broker.toml, starts what they describe, ends on a signal.
 
 mod arguments;
+mod memory;
 mod pid_file;
 mod standard;
 
@@ -105,6 +106,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     if !arguments.quiet {
         welcome(&broker);
     }
+    let broker = Arc::new(broker);
+    memory::watch(&broker);
     for signal in signals.forever() {
         if signal == SIGHUP {
             tracing::warn!("SIGHUP ignored: reloading broker.toml is not supported yet");

@@ -8,6 +8,7 @@ mod inspect;
 mod instance;
 mod library;
 mod log;
+mod memory;
 mod plugins;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
@@ -16,4 +17,5 @@ pub use inspect::PluginRecord;
 pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;
 pub use library::LibraryError;
+pub use memory::release_unused_memory;
 pub(crate) use plugins::{Plugins, add_plugin_methods};

@@ -8,7 +8,7 @@ mod run;
 mod stage;
 mod work;
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use crate::{failure::Failure, link::Link};
 use report::Outcome;
@@ -51,6 +51,9 @@ pub(crate) struct BenchmarkArguments {
     #[arg(long, value_name = "STAGE", value_delimiter = ',', value_parser = Stage::parse, hide_default_value = true,
         default_values_t = Stage::ALL)]
     stages: Vec<Stage>,
+    /// Seconds of round trips before the first stage: a processor that was idle is slow at first
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=60))]
+    warm_up: u8,
     /// Subscribers of the publish stage
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     subscribers: u16,
@@ -79,6 +82,7 @@ async fn all(
     outcomes: &mut Vec<Outcome>,
 ) -> Result<(), Failure> {
     let mut stages = Stages::connect(link, arguments).await?;
+    stages.warm_up(Duration::from_secs(arguments.warm_up.into())).await?;
     for &stage in &arguments.stages {
         let outcome = stages.run(stage).await?;
         if link.json() {

@@ -1,6 +1,7 @@
 //! Runs one stage after the other: connects the clients, hands out the work, watches over it, draws the progress bar.
 //! What the work is stands in `work`.
 
+use elbus_client::Error;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use std::{
     sync::Arc,
@@ -38,6 +39,25 @@ impl<'a> Stages<'a> {
     pub(super) async fn connect(link: &'a Link, arguments: &'a BenchmarkArguments) -> Result<Self, Failure> {
         let workers = connect(link, "", arguments.workers).await?;
         Ok(Stages { link, arguments, workers, serving: false })
+    }
+
+    /// Keeps everybody busy for a while, unmeasured.
+    pub(super) async fn warm_up(&self, time: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + time;
+        let mut tasks = JoinSet::new();
+        for worker in &self.workers {
+            let client = worker.client.clone();
+            tasks.spawn(async move {
+                while Instant::now() < until {
+                    client.round_trip().await?;
+                }
+                Ok::<_, Error>(())
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|error| Failure::bus(format!("warming up: {error}")))??;
+        }
+        Ok(())
     }
 
     /// Runs one stage to its end.
