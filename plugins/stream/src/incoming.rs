@@ -23,6 +23,9 @@ use crate::{
 /// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
 const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
 
+/// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
+const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
+
 /// What the reader of a connection keeps between two batches.
 pub(crate) struct Incoming {
     connection: Arc<Connection>,
@@ -37,6 +40,8 @@ pub(crate) struct Incoming {
     rest: Vec<u8>,
     /// How long the frame in `rest` is, as far as is known.
     needed: usize,
+    /// How long the last large frame was.
+    last_large: usize,
     /// What the acknowledgements of this batch ask for: a flush, a pause.
     own: Own,
 }
@@ -64,6 +69,7 @@ impl Incoming {
             phase: Phase::Greeting,
             rest: Vec::new(),
             needed: REQUEST_HEADER_BYTES,
+            last_large: 0,
             own: Own::default(),
         }
     }
@@ -162,9 +168,10 @@ impl Incoming {
         self.rest.extend_from_slice(rest);
     }
 
-    /// Memory for a large frame of which `arrived` bytes are there: grows with these, and ends where it ends.
+    /// Memory for a large frame of which `arrived` bytes are there: grows with these, or is as much as the last one
+    /// turned out to need, and ends where the frame ends.
     fn large_capacity(&self, arrived: usize) -> usize {
-        arrived.saturating_mul(2).max(READ_BYTES).min(self.needed)
+        arrived.saturating_mul(2).max(READ_BYTES).max(self.last_large.min(TRUSTED_BYTES)).min(self.needed)
     }
 
     /// One read into the memory of a large frame.
@@ -183,6 +190,7 @@ impl Incoming {
         if self.rest.len() < self.needed {
             return Ok(());
         }
+        self.last_large = self.needed;
         let mut frame = std::mem::take(&mut self.rest);
         // empty, unless the allocator gave more than it was asked for
         let behind = frame.split_off(self.needed);
