@@ -120,7 +120,7 @@ fn masks(criterion: &mut Criterion) {
         for (place, masks) in [("behind", behind), ("in front", in_front)] {
             let mut group = criterion.benchmark_group(format!("mask among {size} names, wildcard {place}"));
             group.sample_size(10);
-            ours(&mut group, &mut sender, &masks);
+            ours(&mut group, &mut sender, &masks, 1);
             let mut next = 0;
             group.bench_function("submap", |bencher| {
                 bencher.iter(|| {
@@ -132,17 +132,39 @@ fn masks(criterion: &mut Criterion) {
     }
 }
 
-fn ours(group: &mut BenchmarkGroup<'_, WallTime>, sender: &mut Client, masks: &[String]) {
+/// Masks that match nobody, and names that give a search little to skip: none has a dot, or each has a first segment of
+/// its own, or few share one.
+fn masks_of_nobody(criterion: &mut Criterion) {
+    let size = SIZES[2];
+    let flat = |n: usize| format!("sensor{n}");
+    let apart = |n: usize| format!("sensor{n}.out");
+    let few = |n: usize| format!("line{}.sensor{n}.out", n / 20);
+    let names: [(&str, &dyn Fn(usize) -> String, &str); 3] =
+        [("flat", &flat, "?.?.?"), ("apart", &apart, "?.in"), ("in twenties", &few, "?.in")];
+    for (kind, name, mask) in names {
+        let broker = Broker::builder().start().unwrap();
+        let mut sender = client(&broker, "sender");
+        let _clients: Vec<_> =
+            (0..size).map(|n| client(&broker, &name(n.wrapping_mul(7919) % size))).collect();
+        let masks: Vec<_> = (0..1000).map(|n| format!("{mask}.{n}")).collect();
+        let mut group = criterion.benchmark_group(format!("mask of nobody among {size} names, {kind}"));
+        group.sample_size(10);
+        ours(&mut group, &mut sender, &masks, 0);
+        group.finish();
+    }
+}
+
+fn ours(group: &mut BenchmarkGroup<'_, WallTime>, sender: &mut Client, masks: &[String], reached: u32) {
     let payloads = [Payload::from(&b"x"[..])];
     let mut next = 0;
     group.bench_function("elbus", |bencher| {
         bencher.iter(|| {
             next = (next + 1) % masks.len();
             let request = Request::new(Op::Broadcast, Qos::NO, &masks[next], &payloads);
-            assert_eq!(sender.dispatch(&request).reached(), 1);
+            assert_eq!(sender.dispatch(&request).reached(), reached);
         });
     });
 }
 
-criterion_group!(routing, topics, masks);
+criterion_group!(routing, topics, masks, masks_of_nobody);
 criterion_main!(routing);

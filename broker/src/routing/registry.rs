@@ -3,8 +3,7 @@
 use elbus_plugin_api::Code;
 use elbus_protocol::name::{is_secondary, primary_of};
 use std::{
-    borrow::Borrow,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -14,34 +13,9 @@ use super::{
     filter_tree::{FilterTree, NodeId},
     free_list::FreeList,
     id_set::IdSet,
-    mask::{literal_prefix, mask_matches},
+    mask::each_match,
     member::Member,
 };
-
-/// A client in the order of names.
-struct ByName(Arc<Member>);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        &self.0.name
-    }
-}
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-impl Eq for ByName {}
-impl PartialOrd for ByName {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for ByName {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.name.cmp(&other.0.name)
-    }
-}
 
 /// A client with what it wants.
 struct Seat {
@@ -63,7 +37,8 @@ pub(super) struct Registry {
     seats: Vec<Option<Seat>>,
     free_seats: FreeList,
     by_name: HashMap<Arc<str>, u32, Hashing>,
-    in_order: BTreeSet<ByName>,
+    /// Has the names themselves as keys: a walk over many names does not touch their clients.
+    in_order: BTreeMap<Arc<str>, Arc<Member>>,
     subscriptions: FilterTree,
     exclusions: FilterTree,
 }
@@ -102,7 +77,7 @@ impl Registry {
             }
         };
         self.by_name.insert(member.name.clone(), id);
-        self.in_order.insert(ByName(member));
+        self.in_order.insert(member.name.clone(), member);
         Ok(())
     }
 
@@ -132,33 +107,26 @@ impl Registry {
     /// The secondaries of a primary, in order of their names.
     pub(super) fn secondaries(&self, primary: &str) -> impl Iterator<Item = &Arc<Member>> {
         let prefix = format!("{primary}%%");
-        self.starting_with(prefix)
-    }
-
-    fn starting_with(&self, prefix: String) -> impl Iterator<Item = &Arc<Member>> {
         self.in_order
             .range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded))
-            .map(|by_name| &by_name.0)
-            .take_while(move |member| member.name.starts_with(&*prefix))
+            .take_while(move |(name, _)| name.starts_with(&*prefix))
+            .map(|(_, member)| member)
     }
 
     /// Everybody in order of names.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Member>> {
-        self.in_order.iter().map(|by_name| &by_name.0)
+        self.in_order.values()
     }
 
     /// Those whose name matches the mask, parts of the broker itself left out.
     pub(super) fn matching(&self, mask: &str) -> Vec<Arc<Member>> {
-        let clients = |member: &&Arc<Member>| !member.info.internal;
-        match literal_prefix(mask) {
-            None => self.find(mask).filter(clients).cloned().into_iter().collect(),
-            Some(prefix) => self
-                .starting_with(prefix.to_owned())
-                .filter(clients)
-                .filter(|member| mask_matches(mask, &member.name))
-                .cloned()
-                .collect(),
-        }
+        let mut matching = vec![];
+        each_match(mask, &self.in_order, |_, member| {
+            if !member.info.internal {
+                matching.push(member.clone());
+            }
+        });
+        matching
     }
 
     /// Those who are subscribed to the topic and do not exclude it.
