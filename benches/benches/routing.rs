@@ -139,8 +139,8 @@ fn masks_of_nobody(criterion: &mut Criterion) {
     let flat = |n: usize| format!("sensor{n}");
     let apart = |n: usize| format!("sensor{n}.out");
     let few = |n: usize| format!("line{}.sensor{n}.out", n / 20);
-    let names: [(&str, &dyn Fn(usize) -> String, &str); 3] =
-        [("flat", &flat, "?.?.?"), ("apart", &apart, "?.in"), ("in twenties", &few, "?.in")];
+    let names: [(&str, fn(usize) -> String, &str); 3] =
+        [("flat", flat, "?.?.?"), ("apart", apart, "?.in"), ("in twenties", few, "?.in")];
     for (kind, name, mask) in names {
         let broker = Broker::builder().start().unwrap();
         let mut sender = client(&broker, "sender");
