@@ -132,6 +132,9 @@ fn masks(criterion: &mut Criterion) {
     }
 }
 
+/// What a set of names is called, the name of a number, and a mask that matches none of them.
+type Kind = (&'static str, fn(usize) -> String, &'static str);
+
 /// Masks that match nobody, and names that give a search little to skip: none has a dot, or each has a first segment of
 /// its own, or few share one.
 fn masks_of_nobody(criterion: &mut Criterion) {
@@ -139,9 +142,8 @@ fn masks_of_nobody(criterion: &mut Criterion) {
     let flat = |n: usize| format!("sensor{n}");
     let apart = |n: usize| format!("sensor{n}.out");
     let few = |n: usize| format!("line{}.sensor{n}.out", n / 20);
-    let names: [(&str, fn(usize) -> String, &str); 3] =
-        [("flat", flat, "?.?.?"), ("apart", apart, "?.in"), ("in twenties", few, "?.in")];
-    for (kind, name, mask) in names {
+    let kinds: [Kind; 3] = [("flat", flat, "?.?.?"), ("apart", apart, "?.in"), ("in twenties", few, "?.in")];
+    for (kind, name, mask) in kinds {
         let broker = Broker::builder().start().unwrap();
         let mut sender = client(&broker, "sender");
         let _clients: Vec<_> =

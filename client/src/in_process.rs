@@ -60,7 +60,10 @@ impl Local {
         state.gone = Some(reason.clone());
         let client = state.client.take();
         drop(state);
-        drop(client);
+        // an operation under way may hold it for a while yet, and the name is free from now on
+        if let Some(client) = client {
+            client.close();
+        }
     }
 
     fn client(&self) -> Result<Arc<LocalClient>, Error> {
@@ -121,6 +124,12 @@ impl Local {
 }
 
 fn frame(message: Message) -> Frame {
-    let Message { kind, realtime, sender, topic, payload } = message;
-    Frame::from_parts(kind, realtime, sender, topic, payload)
+    let (kind, realtime) = (message.kind(), message.is_realtime());
+    match message.into_body() {
+        Ok((body, sender_len, payload_at)) => Frame::from_wire(kind, realtime, body, sender_len, payload_at),
+        Err(message) => {
+            let (sender, topic) = (message.sender().into(), message.topic().into());
+            Frame::from_parts(kind, realtime, sender, topic, message.into_payload())
+        }
+    }
 }

@@ -158,8 +158,8 @@ pub type ConnectorObject = RawConnector_TO<RArc<()>>;
 pub trait RawEndpoint: Send + Sync + 'static {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
     fn when_ready(&self, wake: WakeObject);
-    fn receive(&self, into: &mut Received) -> bool;
-    fn when_readable(&self, wake: WakeObject);
+    fn receive(&self, into: &mut Received, waits: bool) -> bool;
+    fn set_bell(&self, bell: WakeObject);
     #[sabi(last_prefix_field)]
     fn close(&self);
 }

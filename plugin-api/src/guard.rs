@@ -54,21 +54,25 @@ pub(crate) fn install_hook(linked: bool) {
 }
 
 /// Runs `f`; a panic becomes `message, at file:line:column`.
+#[inline]
 pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     DEPTH.with(|depth| depth.set(depth.get() + 1));
     let result = catch_unwind(AssertUnwindSafe(f));
     DEPTH.with(|depth| depth.set(depth.get() - 1));
-    result.map_err(|panic| {
-        let text = match panic.downcast_ref::<&str>() {
-            Some(text) => (*text).to_owned(),
-            None => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "(no text)".to_owned()),
-        };
-        std::mem::forget(panic); // its drop could panic in turn
-        match PLACE.take() {
-            place if place.is_empty() => text,
-            place => format!("{text}, at {place}"),
-        }
-    })
+    result.map_err(text_of)
+}
+
+#[cold]
+fn text_of(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = match panic.downcast_ref::<&str>() {
+        Some(text) => (*text).to_owned(),
+        None => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "(no text)".to_owned()),
+    };
+    std::mem::forget(panic); // its drop could panic in turn
+    match PLACE.take() {
+        place if place.is_empty() => text,
+        place => format!("{text}, at {place}"),
+    }
 }
 
 /// One instance of a plugin: whether it has failed, and whom to tell.
@@ -95,6 +99,7 @@ impl Instance {
         &self.name
     }
 
+    #[inline]
     fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }

@@ -1,25 +1,29 @@
 //! Clients inside the process: what the plugin that offers them implements, and what programs and other plugins
 //! hold in their hands. Needs no runtime; futures end through [`Wake`].
 
+mod kept;
+mod reading;
+
 use abi_stable::{
-    StableAbi,
     sabi_trait::TD_Opaque,
-    std_types::{RResult, RStr, RString, RVec},
+    std_types::{RResult, RStr},
 };
 use bytes::Bytes;
-use elbus_protocol::{Code, FrameKind, Op, Qos};
-use parking_lot::Mutex;
+use elbus_protocol::{Code, Op, Qos};
 use std::{
-    collections::VecDeque,
     sync::Arc,
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
 use crate::{
-    Dispatch, Payload, Request, Run, SHARE_FROM_BYTES, SharedBytes, Wake, Woken,
+    Dispatch, Payload, Request, SHARE_FROM_BYTES, SharedBytes, Wake, Woken,
     abi::{ConnectorObject, EndpointObject, RawConnector, RawEndpoint, RawEndpoint_TO, WakeObject},
     guard::{self, Guarded},
 };
+use reading::Reading;
+
+pub use kept::{KeptRun, Message, Received};
 
 /// Offers in-process clients. Called from any thread; does not block.
 pub trait LocalConnector: Send + Sync + 'static {
@@ -40,123 +44,13 @@ pub trait LocalEndpoint: Send + Sync + 'static {
     /// Calls `wake` once when the receivers over their limit have drained.
     fn when_ready(&self, wake: Wake);
     /// Moves some of what was received into `into`, at least one run if there is any; `false` once the client is
-    /// closed and nothing will follow.
-    fn receive(&self, into: &mut Received) -> bool;
-    /// Calls `wake` once when there is something to receive or the client is closed; may call it earlier.
-    fn when_readable(&self, wake: Wake);
+    /// closed and nothing will follow. Where there is nothing yet and the reader `waits`, the
+    /// [bell](LocalEndpoint::set_bell) is called once when there is something or the client is closed.
+    fn receive(&self, into: &mut Received, waits: bool) -> bool;
+    /// The wake for readers that wait, for as long as the client lives; set before anything is received.
+    fn set_bell(&self, bell: Wake);
     /// Leaves the bus.
     fn close(&self);
-}
-
-/// Runs on their way to an in-process client, in order.
-#[repr(transparent)]
-#[derive(StableAbi, Default)]
-pub struct Received(RVec<KeptRun>);
-
-impl Received {
-    /// Adds a run behind the others.
-    pub fn push(&mut self, run: KeptRun) {
-        self.0.push(run);
-    }
-
-    /// How many runs there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// A run of messages, kept: what an in-process client receives.
-#[repr(C)]
-#[derive(StableAbi, Clone)]
-pub struct KeptRun {
-    kind: u8,
-    qos: u8,
-    flags: u32,
-    sender: RString,
-    topic: RString,
-    data: SharedBytes,
-    ends: RVec<usize>,
-}
-
-impl KeptRun {
-    /// Keeps a run: one copy of small payloads, none of a shared one.
-    pub fn keep(run: &Run<'_>) -> Self {
-        let payloads = run.payloads();
-        let mut ends = RVec::with_capacity(payloads.len());
-        let data = match run.shared() {
-            Some(shared) => {
-                ends.push(shared.len());
-                shared.clone()
-            }
-            None => {
-                let mut data = Vec::with_capacity(payloads.iter().map(|p| p.len()).sum());
-                for payload in payloads {
-                    data.extend_from_slice(payload);
-                    ends.push(data.len());
-                }
-                SharedBytes::from(data)
-            }
-        };
-        KeptRun {
-            kind: run.kind() as u8,
-            qos: if run.is_realtime() { Qos::REALTIME.bits() } else { 0 },
-            flags: 0,
-            sender: run.sender().into(),
-            topic: run.topic().into(),
-            data,
-            ends,
-        }
-    }
-
-    /// How many messages it is.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether it is none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// The bytes of all payloads.
-    pub fn bytes(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
-    fn messages(self) -> impl Iterator<Item = Message> {
-        let kind = FrameKind::from_wire(self.kind).unwrap_or(FrameKind::Message);
-        let realtime = Qos::from_bits(self.qos).is_realtime();
-        let sender: Arc<str> = self.sender.as_str().into();
-        let topic: Arc<str> = self.topic.as_str().into();
-        let data = Bytes::from(self.data);
-        let mut start = 0;
-        self.ends.into_iter().map(move |end| {
-            let end = end.min(data.len());
-            let payload = data.slice(start.min(end)..end);
-            start = end;
-            Message { kind, realtime, sender: sender.clone(), topic: topic.clone(), payload }
-        })
-    }
-}
-
-/// A message that an in-process client received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// One-to-one message, broadcast or publication.
-    pub kind: FrameKind,
-    /// Whether it was sent as real-time.
-    pub realtime: bool,
-    /// The full name of the sender.
-    pub sender: Arc<str>,
-    /// The topic of a publication, else empty.
-    pub topic: Arc<str>,
-    /// The payload; shares its memory with the sender's where it was large.
-    pub payload: Bytes,
 }
 
 /// A client inside the process. May be used from many tasks at once; dropping it leaves the bus. Where several
@@ -167,7 +61,7 @@ pub struct Message {
 pub struct LocalClient {
     name: String,
     endpoint: EndpointObject,
-    inbox: Mutex<VecDeque<Message>>,
+    reading: Arc<Reading>,
 }
 
 impl LocalClient {
@@ -176,7 +70,10 @@ impl LocalClient {
             .connect(RStr::from_str(name))
             .into_result()
             .map_err(|code| Code::from_wire(code).unwrap_or(Code::Other))?;
-        Ok(LocalClient { name: name.to_owned(), endpoint, inbox: Mutex::default() })
+        let reading = Arc::new(Reading::default());
+        let rung = reading.clone();
+        endpoint.set_bell(Wake::new(move || rung.ring()).0);
+        Ok(LocalClient { name: name.to_owned(), endpoint, reading })
     }
 
     /// The name it is registered under.
@@ -256,51 +153,40 @@ impl LocalClient {
 
     /// The next message; `None` once the client is closed. Dropping the future loses nothing.
     pub async fn receive(&self) -> Option<Message> {
-        loop {
-            if let Some(done) = self.poll_inbox() {
-                return done;
-            }
-            let (wake, woken) = Woken::pair();
-            self.endpoint.when_readable(wake.0);
-            woken.await;
-        }
+        std::future::poll_fn(|context| self.poll(Some(context.waker()))).await
     }
 
     /// The next message if there is one.
     pub fn try_receive(&self) -> Option<Message> {
-        self.poll_inbox().flatten()
+        match self.poll(None) {
+            Poll::Ready(message) => message,
+            Poll::Pending => None,
+        }
     }
 
     /// Blocks the thread for the next message, `limit` at most; `None` also once the client is closed.
     pub fn receive_timeout(&self, limit: Duration) -> Option<Message> {
-        let until = Instant::now() + limit;
+        if let Poll::Ready(done) = self.poll(None) {
+            return done;
+        }
+        let (waker, start) = (reading::waker_of_thread(), Instant::now());
         loop {
-            if let Some(done) = self.poll_inbox() {
+            if let Poll::Ready(done) = self.poll(Some(&waker)) {
                 return done;
             }
-            let thread = std::thread::current();
-            self.endpoint.when_readable(Wake::new(move || thread.unpark()).0);
-            if let Some(done) = self.poll_inbox() {
-                return done;
-            }
-            std::thread::park_timeout(until.checked_duration_since(Instant::now())?);
+            std::thread::park_timeout(limit.checked_sub(start.elapsed())?);
         }
     }
 
-    /// `None`: nothing yet. `Some(None)`: closed.
-    fn poll_inbox(&self) -> Option<Option<Message>> {
-        if let Some(message) = self.inbox.lock().pop_front() {
-            return Some(Some(message));
-        }
-        // outside the lock: it wakes senders, and a waker may run its task at once
-        let mut received = Received::default();
-        let open = self.endpoint.receive(&mut received);
-        let mut inbox = self.inbox.lock();
-        inbox.extend(received.0.into_iter().flat_map(KeptRun::messages));
-        match inbox.pop_front() {
-            None if !open => Some(None),
-            message => message.map(Some),
-        }
+    /// Leaves the bus, whoever else still holds the client. What was received stays readable. Not to be called by a
+    /// waker.
+    pub fn close(&self) {
+        self.endpoint.close();
+    }
+
+    #[inline]
+    fn poll(&self, waker: Option<&Waker>) -> Poll<Option<Message>> {
+        self.reading.poll(waker, |into, waits| self.endpoint.receive(into, waits))
     }
 
     async fn carry(
@@ -320,6 +206,7 @@ impl LocalClient {
         outcome(result)
     }
 
+    #[inline]
     fn dispatch(&self, op: Op, target: &str, receiver: &str, payload: Bytes, qos: Qos) -> Dispatch {
         // a name that holds NUL would break the framing of whoever receives it
         if target.contains('\0') || receiver.contains('\0') {
@@ -351,6 +238,7 @@ impl Drop for LocalClient {
     }
 }
 
+#[inline]
 fn outcome(result: Dispatch) -> Result<(), Code> {
     match result.code() {
         Code::Ok => Ok(()),
@@ -399,13 +287,12 @@ impl<E: LocalEndpoint> RawEndpoint for Guarded<E> {
         self.run("when_ready", |_| otherwise.wake(), |endpoint| endpoint.when_ready(Wake(wake)));
     }
 
-    fn receive(&self, into: &mut Received) -> bool {
-        self.run("receive", |_| false, |endpoint| endpoint.receive(into))
+    fn receive(&self, into: &mut Received, waits: bool) -> bool {
+        self.run("receive", |_| false, |endpoint| endpoint.receive(into, waits))
     }
 
-    fn when_readable(&self, wake: WakeObject) {
-        let otherwise = wake.clone();
-        self.run("when_readable", |_| otherwise.wake(), |endpoint| endpoint.when_readable(Wake(wake)));
+    fn set_bell(&self, bell: WakeObject) {
+        self.run("set_bell", |_| (), |endpoint| endpoint.set_bell(Wake(bell)));
     }
 
     fn close(&self) {

@@ -1,5 +1,6 @@
-//! In-process clients: sending and receiving, and calling another client, ours and those of BUS/RT 0.5.6 in one run. Both run
-//! on one thread, in the same runtime, one message at a time and in bursts of 64.
+//! In-process clients: sending and receiving, and calling, ours and those of BUS/RT 0.5.6 in one run, and bare tokio
+//! channels as what can at best be had. What is measured is one task from beginning to end, so that entering a runtime is
+//! no part of it, in runtimes of two shapes: one thread, and two workers.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -16,14 +17,44 @@ use criterion::{
 };
 use elbus_broker::{Broker, PluginDeclaration};
 use elbus_plugin_api::{Qos, local::LocalClient};
-use std::{hint::black_box, sync::Arc};
-use tokio::runtime::{Builder, Runtime};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{Mutex, mpsc},
+};
+
+type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 const PAYLOAD: &[u8] = &[b'x'; 100];
 const BURSTS: [usize; 2] = [1, 64];
+/// A request frame with call id 1, as the RPC layer makes it.
+const REQUEST: &[u8] = b"\x01\x01\0\0\0echo\0parameters";
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
+/// The shapes of the runtime: its name in the results, and how many workers, 0 for the thread that asks.
+const SHAPES: [(&str, usize); 2] = [("one thread", 0), ("two workers", 2)];
+
+fn runtime(workers: usize) -> Runtime {
+    let mut builder = if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().build().unwrap()
+}
+
+/// Measures a task: `turns` makes one that takes as many turns as it is told and says how long it took.
+fn measure<F: Future<Output = Duration> + Send + 'static>(
+    group: &mut Group<'_>,
+    who: &str,
+    runtime: &Runtime,
+    turns: impl Fn(u64) -> F,
+) {
+    group.bench_function(who, |bencher| {
+        bencher.iter_custom(|count| runtime.block_on(runtime.spawn(turns(count))).unwrap());
+    });
 }
 
 fn broker() -> Broker {
@@ -35,129 +66,185 @@ fn broker() -> Broker {
 }
 
 fn send_and_receive(criterion: &mut Criterion) {
-    for burst in BURSTS {
-        let mut group = criterion.benchmark_group(format!("send and receive {burst}"));
-        group.throughput(Throughput::Elements(burst as u64));
-        ours(&mut group, burst);
-        theirs(&mut group, burst);
+    for (shape, workers) in SHAPES {
+        for burst in BURSTS {
+            let mut group = criterion.benchmark_group(format!("send and receive {burst}, {shape}"));
+            group.throughput(Throughput::Elements(burst as u64));
+            send_and_receive_ours(&mut group, workers, burst);
+            send_and_receive_theirs(&mut group, workers, burst);
+        }
     }
 }
 
-fn ours(group: &mut BenchmarkGroup<'_, WallTime>, burst: usize) {
-    let broker = broker();
-    let (sender, receiver) = (broker.connect("a").unwrap(), broker.connect("b").unwrap());
-    let runtime = runtime();
-    group.bench_function("elbus", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
+fn send_and_receive_ours(group: &mut Group<'_>, workers: usize, burst: usize) {
+    let (broker, runtime) = (broker(), runtime(workers));
+    let clients = Arc::new((broker.connect("a").unwrap(), broker.connect("b").unwrap()));
+    measure(group, "elbus", &runtime, |turns| {
+        let clients = clients.clone();
+        async move {
+            let ((sender, receiver), start) = (&*clients, Instant::now());
+            for _ in 0..turns {
                 for _ in 0..burst {
                     sender.send("b", PAYLOAD, Qos::NO).await.unwrap();
                 }
                 for _ in 0..burst {
                     black_box(receiver.receive().await.unwrap());
                 }
-            });
-        });
+            }
+            start.elapsed()
+        }
     });
 }
 
-fn theirs(group: &mut BenchmarkGroup<'_, WallTime>, burst: usize) {
-    let runtime = runtime();
-    let (_broker, mut sender, mut receiver) = runtime.block_on(async {
+fn send_and_receive_theirs(group: &mut Group<'_>, workers: usize, burst: usize) {
+    let runtime = runtime(workers);
+    let (_broker, sender, mut receiver) = runtime.block_on(async {
         let broker = busrt::broker::Broker::new();
         let (sender, receiver) = (broker.register_client("a").await, broker.register_client("b").await);
-        (broker, sender.unwrap(), receiver.unwrap())
+        (broker, Arc::new(Mutex::new(sender.unwrap())), receiver.unwrap())
     });
     let events = receiver.take_event_channel().unwrap();
-    group.bench_function("busrt", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
+    measure(group, "busrt", &runtime, |turns| {
+        let (sender, events) = (sender.clone(), events.clone());
+        async move {
+            let (mut sender, start) = (sender.lock().await, Instant::now());
+            for _ in 0..turns {
                 for _ in 0..burst {
                     sender.send("b", PAYLOAD.into(), QoS::No).await.unwrap();
                 }
                 for _ in 0..burst {
                     black_box(events.recv().await.unwrap());
                 }
-            });
-        });
+            }
+            start.elapsed()
+        }
     });
 }
 
-/// A request frame with call id 1, and the reply to it.
-const REQUEST: &[u8] = b"\x01\x01\0\0\0echo\0parameters";
-
 /// One call of another client, in the frames of the RPC layer, as far as the in-process client itself has it.
 fn call(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("call another client");
-    let broker = broker();
-    let (caller, callee) = (broker.connect("a").unwrap(), broker.connect("b").unwrap());
-    let local = runtime();
-    let answer = |callee: &Arc<LocalClient>| {
-        let callee = callee.clone();
-        async move {
-            while let Some(request) = callee.receive().await {
-                let params = &request.payload[10..];
-                let reply = [&[0x11], &request.payload[1..5], params].concat();
-                if callee.send(&request.sender, reply, Qos::NO).await.is_err() {
-                    return;
-                }
-            }
+    for (shape, workers) in SHAPES {
+        let mut group = criterion.benchmark_group(format!("call another client, {shape}"));
+        call_ours(&mut group, workers);
+        call_theirs(&mut group, workers);
+        call_channels(&mut group, workers);
+    }
+}
+
+async fn answer(client: LocalClient) {
+    while let Some(request) = client.receive().await {
+        let reply = [&[0x11], &request.payload()[1..5], &request.payload()[10..]].concat();
+        if client.send(request.sender(), reply, Qos::NO).await.is_err() {
+            return;
         }
-    };
-    local.spawn(answer(&Arc::new(callee)));
-    group.bench_function("elbus", |bencher| {
-        bencher.iter(|| {
-            local.block_on(async {
+    }
+}
+
+fn call_ours(group: &mut Group<'_>, workers: usize) {
+    let (broker, runtime) = (broker(), runtime(workers));
+    let caller = Arc::new(broker.connect("a").unwrap());
+    runtime.spawn(answer(broker.connect("b").unwrap()));
+    measure(group, "elbus", &runtime, |turns| {
+        let caller = caller.clone();
+        async move {
+            let start = Instant::now();
+            for _ in 0..turns {
                 caller.send("b", REQUEST, Qos::NO).await.unwrap();
                 let reply = caller.receive().await.unwrap();
-                assert_eq!(reply.payload.get(5..), Some(&b"parameters"[..]));
-            });
-        });
+                assert_eq!(reply.payload().get(5..), Some(&b"parameters"[..]));
+            }
+            start.elapsed()
+        }
     });
+}
 
-    let runtime = runtime();
+fn call_theirs(group: &mut Group<'_>, workers: usize) {
+    let runtime = runtime(workers);
     let (_broker, caller, _callee) = runtime.block_on(async {
         let broker = busrt::broker::Broker::new();
         let caller = RpcClient::new0(broker.register_client("a").await.unwrap());
         let callee = RpcClient::new(broker.register_client("b").await.unwrap(), Echo);
-        (broker, caller, callee)
+        (broker, Arc::new(caller), callee)
     });
-    group.bench_function("busrt", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
+    measure(group, "busrt", &runtime, |turns| {
+        let caller = caller.clone();
+        async move {
+            let start = Instant::now();
+            for _ in 0..turns {
                 let reply = caller.call("b", "echo", b"parameters".as_slice().into(), QoS::No).await.unwrap();
                 assert_eq!(reply.payload(), b"parameters");
-            });
-        });
+            }
+            start.elapsed()
+        }
+    });
+}
+
+/// Request and reply through two channels of tokio: what the runtime alone takes for two tasks that wait in turn.
+fn call_channels(group: &mut Group<'_>, workers: usize) {
+    let runtime = runtime(workers);
+    let (ask, mut asked) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (reply, replied) = mpsc::unbounded_channel::<Vec<u8>>();
+    runtime.spawn(async move {
+        while let Some(request) = asked.recv().await {
+            reply.send(request).unwrap();
+        }
+    });
+    let replied = Arc::new(Mutex::new(replied));
+    measure(group, "tokio channels", &runtime, |turns| {
+        let (ask, replied) = (ask.clone(), replied.clone());
+        async move {
+            let (mut replied, start) = (replied.lock().await, Instant::now());
+            for _ in 0..turns {
+                ask.send(REQUEST.to_vec()).unwrap();
+                black_box(replied.recv().await.unwrap());
+            }
+            start.elapsed()
+        }
     });
 }
 
 /// A call of the broker itself, method `test`.
 fn call_broker(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("call the broker");
-    let broker = broker();
-    let (caller, local) = (broker.connect("a").unwrap(), runtime());
-    group.bench_function("elbus", |bencher| {
-        bencher.iter(|| {
-            local.block_on(async {
+    for (shape, workers) in SHAPES {
+        let mut group = criterion.benchmark_group(format!("call the broker, {shape}"));
+        call_broker_ours(&mut group, workers);
+        call_broker_theirs(&mut group, workers);
+    }
+}
+
+fn call_broker_ours(group: &mut Group<'_>, workers: usize) {
+    let (broker, runtime) = (broker(), runtime(workers));
+    let caller = Arc::new(broker.connect("a").unwrap());
+    measure(group, "elbus", &runtime, |turns| {
+        let caller = caller.clone();
+        async move {
+            let start = Instant::now();
+            for _ in 0..turns {
                 caller.send(".broker", b"\x01\x01\0\0\0test\0".as_slice(), Qos::NO).await.unwrap();
                 black_box(caller.receive().await.unwrap());
-            });
-        });
+            }
+            start.elapsed()
+        }
     });
-    let runtime = runtime();
+}
+
+fn call_broker_theirs(group: &mut Group<'_>, workers: usize) {
+    let runtime = runtime(workers);
     let (_broker, caller) = runtime.block_on(async {
         let broker = busrt::broker::Broker::new();
         broker.init_default_core_rpc().await.unwrap();
         let caller = RpcClient::new0(broker.register_client("a").await.unwrap());
-        (broker, caller)
+        (broker, Arc::new(caller))
     });
-    group.bench_function("busrt", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
+    measure(group, "busrt", &runtime, |turns| {
+        let caller = caller.clone();
+        async move {
+            let start = Instant::now();
+            for _ in 0..turns {
                 black_box(caller.call(".broker", "test", busrt::empty_payload!(), QoS::No).await.unwrap());
-            });
-        });
+            }
+            start.elapsed()
+        }
     });
 }
 

@@ -133,8 +133,8 @@ fn read(
             client.receive_timeout(wire::PATIENCE).ok_or("a message is lost, or the client closed")?;
         let mut next = Some(first);
         while let Some(message) = next {
-            if !message.sender.starts_with('.') {
-                check.take(&message.payload)?;
+            if !message.sender().starts_with('.') {
+                check.take(message.payload())?;
             }
             // the rest of what was received together
             next = if check.is_complete() { None } else { client.try_receive() };
@@ -223,12 +223,11 @@ fn turns(plan: &Plan, broker: &Broker) -> Result<Outcome, Failure> {
 fn answer(plan: &Plan, client: &LocalClient) {
     let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
     while let Some(message) = client.receive_timeout(wire::PATIENCE) {
-        if message.sender.starts_with('.') {
+        if message.sender().starts_with('.') {
             continue;
         }
-        if message.payload.is_empty()
-            || block_on(&waker, client.send(&message.sender, message.payload, qos)).is_err()
-        {
+        let reply = message.to_payload();
+        if reply.is_empty() || block_on(&waker, client.send(message.sender(), reply, qos)).is_err() {
             return;
         }
     }
@@ -248,7 +247,7 @@ fn ask(plan: &Plan, client: &LocalClient, answerer: &str) -> Result<Histogram, F
         payload[head.len()..head.len() + 8].copy_from_slice(&number.to_le_bytes());
         block_on(&waker, client.send(to, payload, qos)).map_err(|code| format!("refused: {code:?}"))?;
         let reply = client.receive_timeout(wire::PATIENCE).ok_or("a reply is lost")?;
-        if reply.payload.get(reply_head..reply_head + 8) != Some(&number.to_le_bytes()[..]) {
+        if reply.payload().get(reply_head..reply_head + 8) != Some(&number.to_le_bytes()[..]) {
             return Err(format!("a reply came that is not the one to request {number}").into());
         }
         times.record(before.elapsed().as_nanos() as u64);

@@ -17,9 +17,6 @@ const RUN_BYTES: usize = 192;
 const MESSAGE_BYTES: usize = 8;
 /// A reader is given so much at once, at least a run: what it has not taken is under the limit and the watch.
 const AT_ONCE_BYTES: usize = 64 * 1024;
-/// So many wakes of readers are kept. Those of readers that have given up cannot be told from the others, so
-/// beyond this all are called: a reader that still waits looks and comes again.
-const MAX_READERS: usize = 256;
 /// Room for so many runs is kept when the queue is empty.
 const KEEP_RUNS: usize = 64;
 /// How often the log hears of refused messages.
@@ -36,9 +33,12 @@ pub(crate) struct Inbox {
     /// The watch has the client on its list.
     watched: bool,
     closed: bool,
+    /// Calls the readers.
+    bell: Option<Wake>,
+    /// A reader found nothing and waits for the bell.
+    awaited: bool,
     /// A flush is owed, by whoever was told so first.
     dirty: bool,
-    readers: Vec<Wake>,
     senders: Vec<Wake>,
     refused: u64,
     refused_told: Option<Instant>,
@@ -121,7 +121,7 @@ impl Inbox {
         self.bytes = after;
         self.messages += count as u64;
         let mut delivery = Delivery::TAKEN;
-        if !self.readers.is_empty() && !std::mem::replace(&mut self.dirty, true) {
+        if self.awaited && !std::mem::replace(&mut self.dirty, true) {
             delivery = Delivery::DIRTY;
         }
         let mut then = Then::Nothing;
@@ -145,11 +145,17 @@ impl Inbox {
         Then::Tell { refused: std::mem::take(&mut self.refused), bytes: self.bytes }
     }
 
-    /// Gives a reader some of what waits; `false` once nothing will follow. The wakes are those of senders that may
-    /// go on.
+    /// Sets what calls the readers.
+    pub(crate) fn set_bell(&mut self, bell: Wake) {
+        self.bell = Some(bell);
+    }
+
+    /// Gives a reader some of what is there; `false` once nothing will follow. One that `waits` where there is
+    /// nothing hears the bell. The wakes are those of senders that may go on.
     pub(crate) fn give(
         &mut self,
         into: &mut Received,
+        waits: bool,
         limits: &Limits,
         now: impl FnOnce() -> Instant,
     ) -> (bool, Vec<Wake>) {
@@ -163,7 +169,10 @@ impl Inbox {
             into.push(run);
         }
         if self.runs.is_empty() {
-            self.runs.shrink_to(KEEP_RUNS);
+            if self.runs.capacity() > KEEP_RUNS {
+                self.runs.shrink_to(KEEP_RUNS);
+            }
+            self.awaited |= waits && given == 0 && !self.closed;
         }
         let mut wakes = Vec::new();
         if self.held_since.is_some() {
@@ -176,19 +185,14 @@ impl Inbox {
         (!(self.closed && self.runs.is_empty()), wakes)
     }
 
-    /// Whom a flush wakes: all readers, if there is anything for them.
-    pub(crate) fn flush(&mut self) -> Vec<Wake> {
+    /// The bell that a flush rings, if a reader waits and there is anything for it.
+    pub(crate) fn flush(&mut self) -> Option<Wake> {
         self.dirty = false;
-        if self.runs.is_empty() && !self.closed { Vec::new() } else { std::mem::take(&mut self.readers) }
+        if self.runs.is_empty() && !self.closed { None } else { self.bell_if_awaited() }
     }
 
-    /// Lets a reader wait; the wakes are to be called at once.
-    pub(crate) fn when_readable(&mut self, wake: Wake) -> Vec<Wake> {
-        if self.closed || !self.runs.is_empty() {
-            return vec![wake];
-        }
-        self.readers.push(wake);
-        if self.readers.len() < MAX_READERS { Vec::new() } else { std::mem::take(&mut self.readers) }
+    fn bell_if_awaited(&mut self) -> Option<Wake> {
+        if std::mem::take(&mut self.awaited) { self.bell.clone() } else { None }
     }
 
     /// Lets a sender wait; `Some`: it need not.
@@ -204,8 +208,8 @@ impl Inbox {
     pub(crate) fn close(&mut self) -> (bool, Vec<Wake>) {
         let was_open = !std::mem::replace(&mut self.closed, true);
         self.held_since = None;
-        let mut wakes = std::mem::take(&mut self.readers);
-        wakes.append(&mut self.senders);
+        let mut wakes = std::mem::take(&mut self.senders);
+        wakes.extend(self.bell_if_awaited());
         (was_open, wakes)
     }
 

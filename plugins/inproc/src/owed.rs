@@ -5,21 +5,27 @@
 //! two tasks answer each other. So wakes wait until the thread has let go, then they are called in turn.
 
 use elbus_plugin_api::Wake;
-use std::{cell::RefCell, collections::VecDeque};
-
-#[derive(Default)]
-struct Owed {
-    /// How many times [`holding`] has been entered, counting the one that calls wakes.
-    depth: u32,
-    wakes: VecDeque<Wake>,
-}
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+};
 
 thread_local! {
-    static OWED: RefCell<Owed> = RefCell::default();
+    /// How many times [`holding`] has been entered, counting the one that calls wakes; and how many wakes are due.
+    static HELD: Cell<Held> = const { Cell::new(Held { depth: 0, due: 0 }) };
+    static DUE: RefCell<VecDeque<Wake>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Apart from the wakes, so that looking at it costs nothing where there are none.
+#[derive(Clone, Copy)]
+struct Held {
+    depth: u32,
+    due: u32,
 }
 
 /// Runs `f`, which may take the client of a peer and has released it when it returns. Wakes that fall due inside
 /// are called afterwards.
+#[inline]
 pub(crate) fn holding<R>(f: impl FnOnce() -> R) -> R {
     let _holding = Holding::enter();
     f()
@@ -27,49 +33,53 @@ pub(crate) fn holding<R>(f: impl FnOnce() -> R) -> R {
 
 /// Calls the wakes, now or as soon as this thread holds nothing. To be called without any lock of this plugin but
 /// that of a client.
+#[inline]
 pub(crate) fn wake(wakes: impl IntoIterator<Item = Wake>) {
-    let mut wakes = wakes.into_iter().peekable();
-    if wakes.peek().is_none() {
-        return;
-    }
-    let _holding = Holding::enter();
     for wake in wakes {
-        let mut wake = Some(wake);
-        let _ = OWED.try_with(|owed| owed.borrow_mut().wakes.extend(wake.take()));
+        let _holding = Holding::enter();
+        owe(wake);
+    }
+}
+
+fn owe(wake: Wake) {
+    let mut wake = Some(wake);
+    let _ = DUE.try_with(|due| due.borrow_mut().extend(wake.take()));
+    match wake {
+        None => HELD.set(Held { due: HELD.get().due + 1, ..HELD.get() }),
         // a thread that is ending has no list any more
-        if let Some(wake) = wake {
-            wake.wake();
-        }
+        Some(wake) => wake.wake(),
     }
 }
 
 struct Holding;
 
 impl Holding {
+    #[inline]
     fn enter() -> Self {
-        let _ = OWED.try_with(|owed| owed.borrow_mut().depth += 1);
+        let held = HELD.get();
+        HELD.set(Held { depth: held.depth + 1, ..held });
         Holding
     }
 
-    /// The next wake if this is the outermost, which else is left.
-    fn leave() -> Option<Wake> {
-        let next = OWED.try_with(|owed| {
-            let mut owed = owed.borrow_mut();
-            let next = if owed.depth == 1 { owed.wakes.pop_front() } else { None };
-            if next.is_none() {
-                owed.depth = owed.depth.saturating_sub(1);
-            }
-            next
-        });
-        next.ok().flatten()
+    /// The outermost calls what is due; what is called meanwhile and falls due is called in turn.
+    #[cold]
+    fn call_due() {
+        while let Some(wake) = DUE.try_with(|due| due.borrow_mut().pop_front()).ok().flatten() {
+            let held = HELD.get();
+            HELD.set(Held { due: held.due.saturating_sub(1), ..held });
+            wake.wake();
+        }
     }
 }
 
 impl Drop for Holding {
+    #[inline]
     fn drop(&mut self) {
-        while let Some(wake) = Holding::leave() {
-            wake.wake();
+        let held = HELD.get();
+        if held.depth == 1 && held.due > 0 {
+            Holding::call_due();
         }
+        HELD.set(Held { depth: held.depth - 1, due: HELD.get().due });
     }
 }
 
@@ -133,6 +143,6 @@ mod tests {
         }));
         assert!(result.is_err());
         assert_eq!(*woken.lock(), 1);
-        assert_eq!(OWED.with(|owed| owed.borrow().depth), 0);
+        assert_eq!(HELD.get().depth, 0);
     }
 }

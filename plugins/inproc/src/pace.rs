@@ -1,50 +1,66 @@
-//! How fast one client may send: whether a receiver of it is over its limit, and who waits for that to end. Has no
-//! lock of its own, and calls no wake: it hands them out.
+//! How fast one client may send: whether a receiver of it is over its limit, and who waits for that to end. Calls no
+//! wake: it hands them out.
 
 use elbus_plugin_api::Wake;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 #[derive(Default)]
 pub(crate) struct Pace {
+    /// What was sent to receivers over their limit since the broker was asked. Tasks of one client do not know of
+    /// each other, hence some of it is in order. Read without the lock: whoever reads an old value sends one more.
+    overdraft: AtomicUsize,
+    /// A leaf.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     /// The broker has been asked to say when the receivers have drained.
     congested: bool,
-    /// What was sent since to receivers over their limit. Tasks of one client do not know of each other, hence
-    /// some of it is in order.
-    overdraft: usize,
     waiting: Vec<Wake>,
     closed: bool,
 }
 
 impl Pace {
     /// Whether the client may send: not one that goes on and on without waiting.
+    #[inline]
     pub(crate) fn may_send(&self, allowance: usize) -> bool {
-        self.overdraft <= allowance
+        self.overdraft.load(Relaxed) <= allowance
     }
 
     /// So much went to a receiver over its limit. `true`: the broker should be asked to say when it has drained.
-    pub(crate) fn slow_down(&mut self, bytes: usize) -> bool {
-        self.overdraft = self.overdraft.saturating_add(bytes);
-        !std::mem::replace(&mut self.congested, true)
+    pub(crate) fn slow_down(&self, bytes: usize) -> bool {
+        let mut state = self.state.lock();
+        self.overdraft.store(self.overdraft.load(Relaxed).saturating_add(bytes), Relaxed);
+        !std::mem::replace(&mut state.congested, true)
     }
 
     /// The receivers have drained: everybody goes on.
-    pub(crate) fn go_on(&mut self) -> Vec<Wake> {
-        self.congested = false;
-        self.overdraft = 0;
-        std::mem::take(&mut self.waiting)
+    pub(crate) fn go_on(&self) -> Vec<Wake> {
+        self.end(false)
     }
 
     /// The client is closed: nobody waits any more.
-    pub(crate) fn close(&mut self) -> Vec<Wake> {
-        self.closed = true;
-        self.go_on()
+    pub(crate) fn close(&self) -> Vec<Wake> {
+        self.end(true)
+    }
+
+    fn end(&self, closed: bool) -> Vec<Wake> {
+        let mut state = self.state.lock();
+        state.closed |= closed;
+        state.congested = false;
+        self.overdraft.store(0, Relaxed);
+        std::mem::take(&mut state.waiting)
     }
 
     /// Lets a sender wait; `Some`: it need not.
-    pub(crate) fn wait(&mut self, wake: Wake) -> Option<Wake> {
-        if self.closed || !self.congested {
+    pub(crate) fn wait(&self, wake: Wake) -> Option<Wake> {
+        let mut state = self.state.lock();
+        if state.closed || !state.congested {
             return Some(wake);
         }
-        self.waiting.push(wake);
+        state.waiting.push(wake);
         None
     }
 }
@@ -55,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_broker_is_asked_once_and_an_overdraft_ends() {
-        let mut pace = Pace::default();
+        let pace = Pace::default();
         assert!(pace.wait(Wake::new(|| ())).is_some(), "nothing to wait for");
         assert!(pace.slow_down(60));
         assert!(!pace.slow_down(40));

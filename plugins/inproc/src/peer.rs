@@ -1,7 +1,7 @@
 //! One in-process client: its sink towards the broker, its endpoint towards its user. Never decides how long it may
 //! live; the office does.
 //!
-//! Lock order: `client`, then either `inbox` (of any peer) or `pace`, which are leaves. A client that sends to
+//! Lock order: `client`, then either `inbox` (of any peer) or the one in `pace`, which are leaves. A client that sends to
 //! itself holds its `client` and takes its own `inbox`. Wakes are called under none of them, see [`owed`].
 
 use elbus_plugin_api::{
@@ -30,7 +30,7 @@ pub(crate) struct Peer {
     /// long as there is one.
     client: Mutex<Option<Client>>,
     inbox: Mutex<Inbox>,
-    pace: Mutex<Pace>,
+    pace: Pace,
 }
 
 impl Peer {
@@ -41,7 +41,7 @@ impl Peer {
             office,
             client: Mutex::default(),
             inbox: Mutex::default(),
-            pace: Mutex::default(),
+            pace: Pace::default(),
         })
     }
 
@@ -61,7 +61,7 @@ impl Peer {
     /// it was closed before. May be called from within a dispatch of this very client.
     fn shut(&self) -> bool {
         let (was_open, wakes) = self.inbox.lock().close();
-        let senders = self.pace.lock().close();
+        let senders = self.pace.close();
         owed::wake(wakes.into_iter().chain(senders));
         was_open
     }
@@ -141,19 +141,18 @@ impl LocalEndpoint for Outgoing {
     }
 
     fn when_ready(&self, wake: Wake) {
-        let at_once = self.0.pace.lock().wait(wake);
+        let at_once = self.0.pace.wait(wake);
         owed::wake(at_once);
     }
 
-    fn receive(&self, into: &mut Received) -> bool {
-        let (open, wakes) = self.0.inbox.lock().give(into, &self.0.limits, Instant::now);
+    fn receive(&self, into: &mut Received, waits: bool) -> bool {
+        let (open, wakes) = self.0.inbox.lock().give(into, waits, &self.0.limits, Instant::now);
         owed::wake(wakes);
         open
     }
 
-    fn when_readable(&self, wake: Wake) {
-        let at_once = self.0.inbox.lock().when_readable(wake);
-        owed::wake(at_once);
+    fn set_bell(&self, bell: Wake) {
+        self.0.inbox.lock().set_bell(bell);
     }
 
     fn close(&self) {
@@ -173,7 +172,7 @@ impl Peer {
         let mut client = self.client.lock();
         let Some(client) = client.as_mut() else { return Dispatch::gone() };
         let for_others = !request.op().is_some_and(Op::is_topic_op);
-        if for_others && !self.pace.lock().may_send(self.limits.queue_bytes) {
+        if for_others && !self.pace.may_send(self.limits.queue_bytes) {
             return Dispatch::new(Code::NotDelivered, 0).congested(true);
         }
         let result = client.dispatch(request);
@@ -181,7 +180,7 @@ impl Peer {
         if congested {
             let payloads = request.payloads();
             let cost = inbox::cost(payloads.len(), payloads.iter().map(|p| p.len()).sum());
-            if self.pace.lock().slow_down(cost) {
+            if self.pace.slow_down(cost) {
                 let peer = Arc::downgrade(self);
                 client.when_ready(Wake::new(move || go_on(&peer)));
             }
@@ -193,7 +192,6 @@ impl Peer {
 /// The receivers of a peer have drained.
 fn go_on(peer: &Weak<Peer>) {
     if let Some(peer) = peer.upgrade() {
-        let wakes = peer.pace.lock().go_on();
-        owed::wake(wakes);
+        owed::wake(peer.pace.go_on());
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 fn text(client: &LocalClient) -> String {
     let message = client.receive_timeout(LONG).unwrap();
-    String::from_utf8(message.payload.to_vec()).unwrap()
+    String::from_utf8(message.payload().to_vec()).unwrap()
 }
 
 #[test]
@@ -34,12 +34,12 @@ fn messages_broadcasts_and_publications_arrive() {
         let mut found = Vec::new();
         for _ in 0..4 {
             let m = b.receive().await.unwrap();
-            assert_eq!(&*m.sender, "a");
+            assert_eq!(m.sender(), "a");
             found.push((
-                m.kind,
-                m.realtime,
-                m.topic.to_string(),
-                String::from_utf8(m.payload.into()).unwrap(),
+                m.kind(),
+                m.is_realtime(),
+                m.topic().to_owned(),
+                String::from_utf8(m.into_payload().into()).unwrap(),
             ));
         }
         let expected = [
@@ -51,7 +51,7 @@ fn messages_broadcasts_and_publications_arrive() {
         let expected = expected.map(|(k, r, t, p)| (k, r, t.to_owned(), p.to_owned()));
         assert_eq!(found, expected);
         assert!(b.try_receive().is_none());
-        assert_eq!(&*a.receive().await.unwrap().payload, b"all", "the sender is one of all");
+        assert_eq!(a.receive().await.unwrap().payload(), b"all", "the sender is one of all");
     });
 }
 
@@ -62,7 +62,7 @@ fn large_payloads_are_not_copied() {
     let payload = bytes(100_000);
     let address = payload.as_ptr().addr();
     run(a.send("b", payload, Qos::NO)).unwrap();
-    let received = b.receive_timeout(LONG).unwrap().payload;
+    let received = b.receive_timeout(LONG).unwrap().into_payload();
     assert_eq!(received.as_ptr().addr(), address);
 }
 
@@ -151,7 +151,7 @@ fn whoever_takes_nothing_is_closed_and_its_senders_go_on() {
         let events = bus.events();
         assert!(matches!(&events[..], [(elbus_plugin_api::EventKind::SlowConsumer, name, _)] if name == "b"));
         for _ in 0..4 {
-            assert_eq!(b.receive().await.unwrap().payload.len(), 3_000);
+            assert_eq!(b.receive().await.unwrap().payload().len(), 3_000);
         }
         assert!(b.receive().await.is_none());
     });
@@ -173,7 +173,7 @@ fn disconnect_and_drop_newest() {
     while run(a.send("b", bytes(3_000), Qos::NO)).is_ok() {}
     let why = bus.wait_until_left("b");
     assert!(why.ends_with("bytes waited, the next exceed 10000 (queue_bytes)"), "{why}");
-    assert_eq!(run(receive.as_mut()).unwrap().payload.len(), 3_000);
+    assert_eq!(run(receive.as_mut()).unwrap().payload().len(), 3_000);
 
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\noverflow = 'drop_newest'");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
@@ -243,7 +243,7 @@ impl Inline {
                 }
                 *left -= 1;
             }
-            let mut send = std::pin::pin!(self.client.send(self.peer, message.payload, Qos::NO));
+            let mut send = std::pin::pin!(self.client.send(self.peer, message.into_payload(), Qos::NO));
             assert!(poll_once(send.as_mut()).is_ready());
         }
         let this = self.clone();
@@ -324,8 +324,8 @@ fn many_threads_lose_nothing_and_keep_the_order() {
                 let mut last = [None; THREADS];
                 for _ in 0..COUNT {
                     let message = client.receive_timeout(LONG).unwrap();
-                    let sender: usize = message.sender.parse().unwrap();
-                    let count: usize = std::str::from_utf8(&message.payload).unwrap().parse().unwrap();
+                    let sender: usize = message.sender().parse().unwrap();
+                    let count: usize = std::str::from_utf8(message.payload()).unwrap().parse().unwrap();
                     assert!(last[sender].replace(count).is_none_or(|before| before < count));
                 }
             });

@@ -20,7 +20,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     display.subscribe("temperature/+")?;
     // whatever comes within a tenth of a second, from other programs too
     while let Some(message) = display.receive_timeout(Duration::from_millis(100)) {
-        println!("{}: {} = {}", message.sender, message.topic, String::from_utf8_lossy(&message.payload));
+        println!(
+            "{}: {} = {}",
+            message.sender(),
+            message.topic(),
+            String::from_utf8_lossy(message.payload())
+        );
     }
 
     broker.stop(Duration::from_secs(1)).wait();

@@ -18,7 +18,10 @@ struct Bench {
 impl Bench {
     fn new(overflow: Overflow) -> Self {
         let limits = Limits { queue_bytes: LIMIT, stall: STALL, overflow };
-        Bench { inbox: Inbox::default(), limits, now: Instant::now(), woken: Arc::default() }
+        let mut bench = Bench { inbox: Inbox::default(), limits, now: Instant::now(), woken: Arc::default() };
+        let bell = bench.wake("reader");
+        bench.inbox.set_bell(bell);
+        bench
     }
 
     fn take_from(&mut self, sender: &str, qos: Qos, bytes: usize) -> Taken {
@@ -35,8 +38,12 @@ impl Bench {
 
     /// How many runs were given, and whether more may follow.
     fn give(&mut self) -> (usize, bool) {
+        self.give_to(false)
+    }
+
+    fn give_to(&mut self, waits: bool) -> (usize, bool) {
         let mut into = Received::default();
-        let (open, wakes) = self.inbox.give(&mut into, &self.limits, || self.now);
+        let (open, wakes) = self.inbox.give(&mut into, waits, &self.limits, || self.now);
         wakes.iter().for_each(Wake::wake);
         (into.len(), open)
     }
@@ -113,8 +120,7 @@ fn drop_newest_refuses_and_disconnect_closes() {
     bench.take(9_000);
     bench.give();
     bench.take(9_000);
-    let wake = bench.wake("nobody");
-    bench.inbox.readers.push(wake);
+    bench.inbox.awaited = true;
     let taken = bench.take(2_000);
     assert_eq!(taken.delivery, Delivery::CLOSED);
     let (was_open, wakes) = bench.inbox.close();
@@ -163,40 +169,44 @@ fn taking_a_part_is_a_sign_of_life() {
 fn readers_are_woken_once_by_a_batch() {
     let mut bench = Bench::new(Overflow::Block);
     assert_eq!(bench.take(1).delivery, Delivery::TAKEN, "nobody waits, nothing is owed");
+    assert_eq!(bench.give_to(true), (1, true), "it need not wait");
+    assert_eq!(bench.take(1).delivery, Delivery::TAKEN);
+    assert_eq!(bench.give(), (1, true));
+    assert_eq!(bench.give_to(false), (0, true), "it does not wait");
+    assert_eq!(bench.take(1).delivery, Delivery::TAKEN);
     bench.give();
-    let wake = bench.wake("reader");
-    assert!(bench.inbox.when_readable(wake).is_empty());
-    assert!(bench.inbox.flush().is_empty(), "nothing has come");
+    assert_eq!(bench.give_to(true), (0, true));
+    assert!(bench.inbox.flush().is_none(), "nothing has come");
     assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
     assert_eq!(bench.take(1).delivery, Delivery::TAKEN, "one flush is owed");
     bench.inbox.flush().iter().for_each(Wake::wake);
     assert_eq!(bench.woken(), ["reader"]);
-    let wake = bench.wake("late");
-    assert_eq!(bench.inbox.when_readable(wake).len(), 1, "there is something already");
+    assert!(bench.inbox.flush().is_none(), "the reader is called already");
+    assert_eq!(bench.take(1).delivery, Delivery::TAKEN);
 }
 
 #[test]
-fn readers_that_gave_up_are_not_kept_for_ever() {
+fn a_reader_whose_message_another_took_still_hears_of_the_next() {
     let mut bench = Bench::new(Overflow::Block);
-    for n in 1..=10 * MAX_READERS {
-        let wake = bench.wake("gone");
-        let woken = bench.inbox.when_readable(wake).len();
-        assert_eq!(woken, if n % MAX_READERS == 0 { MAX_READERS } else { 0 });
-    }
+    bench.give_to(true);
+    assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
+    assert_eq!(bench.give(), (1, true), "by another reader, before the flush");
+    assert!(bench.inbox.flush().is_none());
+    assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
+    assert!(bench.inbox.flush().is_some());
 }
 
 #[test]
 fn what_was_received_is_readable_after_the_close() {
     let mut bench = Bench::new(Overflow::Block);
-    let wake = bench.wake("reader");
-    bench.inbox.when_readable(wake);
+    bench.give_to(true);
     (0..2).for_each(|_| _ = bench.take(100_000));
     let wake = bench.wake("sender");
     assert!(bench.inbox.when_drained(wake).is_none());
     let (was_open, wakes) = bench.inbox.close();
     wakes.iter().for_each(Wake::wake);
     assert!(was_open);
-    assert_eq!(bench.woken(), ["reader", "sender"]);
+    assert_eq!(bench.woken(), ["sender", "reader"]);
     assert!(!bench.inbox.close().0);
     assert_eq!(bench.take(1).delivery, Delivery::CLOSED);
     let wake = bench.wake("x");
@@ -204,5 +214,5 @@ fn what_was_received_is_readable_after_the_close() {
     assert_eq!(bench.inbox.look(&bench.limits, bench.now + 2 * STALL), Look::Well);
     assert_eq!(bench.give(), (1, true));
     assert_eq!(bench.give(), (1, false));
-    assert_eq!(bench.give(), (0, false));
+    assert_eq!(bench.give_to(true), (0, false));
 }
