@@ -166,7 +166,8 @@ async fn announcements(watcher: &Peer, bus: &Bus, count: usize) -> Vec<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         assert!(now.abs_diff(Duration::from_nanos(t)) < Duration::from_secs(60));
         let subject = d.unwrap_or_default();
-        if subject.starts_with(&bus.prefix) {
+        // its own registration may be announced after it has subscribed
+        if subject.starts_with(&bus.prefix) && subject != watcher.name {
             seen.push(format!("{s} {subject}"));
         }
     }
