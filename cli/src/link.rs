@@ -117,14 +117,14 @@ impl Link {
 
     /// A connection under the name of the command line.
     pub(crate) async fn connect(&self) -> Result<(Client, Frames), Failure> {
-        self.connect_as(&self.name).await
+        self.connect_with(self.builder(&self.name)).await
     }
 
-    /// A connection under another name.
-    pub(crate) async fn connect_as(&self, name: &str) -> Result<(Client, Frames), Failure> {
-        let connection = self.builder(name).connect(self.address.clone()).await?;
-        self.detail(&format!("connected to {} as {name}", self.address));
-        Ok(connection)
+    /// A connection of a builder with more than these options.
+    pub(crate) async fn connect_with(&self, builder: ClientBuilder) -> Result<(Client, Frames), Failure> {
+        let (client, frames) = builder.connect(self.address.clone()).await?;
+        self.detail(&format!("connected to {} as {}", self.address, client.name()));
+        Ok((client, frames))
     }
 }
 

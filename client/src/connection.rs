@@ -317,7 +317,7 @@ impl Shared {
                 }
                 None => {}
             }
-            end = incoming.read(&mut batch).await.err();
+            end = incoming.read(&mut batch, self.settings().busy_poll).await.err();
             self.heard.fetch_add(1, Ordering::Relaxed);
             self.bytes_received.store(incoming.bytes, Ordering::Relaxed);
         }

@@ -10,7 +10,7 @@ use elbus_protocol::{
     delivery::{DELIVERY_HEADER_BYTES, Delivery, decode_delivery},
 };
 use elbus_socket::{Received, Socket};
-use std::{cell::Cell, io, sync::Arc};
+use std::{cell::Cell, io, sync::Arc, time::Duration};
 
 use crate::Frame;
 
@@ -74,11 +74,16 @@ impl Incoming {
         self.parse_owned(ahead, batch)
     }
 
-    /// Waits for bytes and takes them in, as often as that needs to bring something.
-    pub(crate) async fn read(&mut self, batch: &mut Batch) -> Result<(), End> {
+    /// Waits for bytes and takes them in, as often as that needs to bring something. For the time `busy` the thread
+    /// does not sleep.
+    pub(crate) async fn read(&mut self, batch: &mut Batch, busy: Duration) -> Result<(), End> {
         batch.shrink();
         loop {
-            self.socket.readable().await.map_err(End::Io)?;
+            let readable = match busy {
+                Duration::ZERO => self.socket.readable().await,
+                busy => self.socket.readable_busy(busy).await,
+            };
+            readable.map_err(End::Io)?;
             let received =
                 if self.partial.is_empty() { self.read_small(batch) } else { self.read_on(batch) }?;
             match received {
@@ -232,9 +237,10 @@ mod tests {
             }
         });
         let (mut batch, mut acks, mut frames) = (Batch::default(), vec![], vec![]);
+        let busy = Duration::from_micros(50);
         let mut open = true;
         while open {
-            open = incoming.read(&mut batch).await.is_ok();
+            open = incoming.read(&mut batch, busy).await.is_ok();
             acks.append(&mut batch.acks);
             frames.append(&mut batch.frames);
         }

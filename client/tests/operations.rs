@@ -192,6 +192,27 @@ async fn whatever_its_qos_a_frame_keeps_its_place() {
     }
 }
 
+#[tokio::test]
+async fn a_client_that_polls_busily_does_the_same_and_ends() {
+    for kind in kinds() {
+        let broker = TestBroker::start(kind);
+        for way in kind.ways() {
+            for (number, time) in
+                [Duration::from_micros(20), Duration::from_secs(3600)].into_iter().enumerate()
+            {
+                let builder = Client::builder(&format!("{way:?}.{number}")).busy_poll(time);
+                let (client, mut frames) = broker.join(*way, builder).await.unwrap();
+                for payload in 0..50u8 {
+                    client.send(client.name(), vec![payload], Qos::PROCESSED).await.unwrap();
+                    assert_eq!(next(&mut frames).await.payload(), [payload], "{kind:?} {way:?}");
+                }
+                client.close().await;
+                assert!(frames.next().await.is_none());
+            }
+        }
+    }
+}
+
 /// Nothing else is sent: no ping, no request for a sign of life.
 #[tokio::test]
 async fn a_lone_send_leaves_at_once() {

@@ -7,8 +7,12 @@
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
 use std::{
+    future::poll_fn,
     io::{self, ErrorKind, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
 };
 use tokio::net::unix::pipe;
 
@@ -49,6 +53,22 @@ impl Socket {
     /// should wait. Fails only when the runtime ends. Nothing is lost when the future is dropped.
     pub async fn readable(&self) -> io::Result<()> {
         self.0.readable().await
+    }
+
+    /// Waits as [`readable`](Self::readable) does, but for the time `busy` at first asks the system again and again, in
+    /// turns with the other tasks of the runtime, so that its thread does not fall asleep. That takes the whole
+    /// processor, and saves the time of waking it.
+    pub async fn readable_busy(&self, busy: Duration) -> io::Result<()> {
+        let begun = Instant::now();
+        let mut readable = pin!(self.readable());
+        while begun.elapsed() < busy {
+            let polled = poll_fn(|context| Poll::Ready(readable.as_mut().poll(context))).await;
+            if let Poll::Ready(result) = polled {
+                return result;
+            }
+            tokio::task::yield_now().await;
+        }
+        readable.await
     }
 
     /// Reads once into a buffer that is not empty. The error is that of the connection, which cannot go on.
@@ -183,5 +203,52 @@ impl WritableTwin {
     pub fn while_writable(&self, write: impl FnOnce() -> bool) {
         let full = || io::Error::from(ErrorKind::WouldBlock);
         let _ = self.0.try_io(|| if write() { Ok(()) } else { Err(full()) });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
+mod tests {
+    use super::*;
+    use std::{io::Write, os::unix::net::UnixStream, thread};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn pair() -> (Socket, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Socket::new(ours.into()).unwrap(), theirs)
+    }
+
+    /// All bytes until the end, each time waited for with `busy`.
+    async fn read_to_end(socket: &Socket, busy: Duration) -> Vec<u8> {
+        let (mut all, mut buffer) = (vec![], [0; 64]);
+        loop {
+            socket.readable_busy(busy).await.unwrap();
+            match socket.receive(&mut buffer).unwrap() {
+                Received::Bytes(count) => all.extend_from_slice(&buffer[..count]),
+                Received::Nothing => {}
+                Received::End => return all,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_busily_hears_of_everything_while_awake_and_asleep() {
+        for busy in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(50), LONG] {
+            let (socket, mut peer) = pair();
+            let writer = thread::spawn(move || (0..200).for_each(|i: u8| peer.write_all(&[i]).unwrap()));
+            assert_eq!(read_to_end(&socket, busy).await, (0..200).collect::<Vec<u8>>(), "{busy:?}");
+            writer.join().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn other_tasks_go_on_beside_one_that_waits_busily() {
+        let (socket, mut peer) = pair();
+        // on the same thread, and it only gets its turn if the one that waits gives it away
+        let other = tokio::spawn(async move { peer.write_all(b"x").unwrap() });
+        assert_eq!(read_to_end(&socket, LONG).await, b"x");
+        other.await.unwrap();
     }
 }

@@ -54,6 +54,9 @@ pub(crate) struct BenchmarkArguments {
     /// Seconds of round trips before the first stage: a processor that was idle is slow at first
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=60))]
     warm_up: u8,
+    /// Microseconds the clients stay awake after something has arrived: a client that sleeps measures its own waking
+    #[arg(long, value_name = "US", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    busy_poll: u32,
     /// Subscribers of the publish stage
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     subscribers: u16,

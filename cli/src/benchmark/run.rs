@@ -37,7 +37,7 @@ pub(super) struct Stages<'a> {
 impl<'a> Stages<'a> {
     /// Connects the workers.
     pub(super) async fn connect(link: &'a Link, arguments: &'a BenchmarkArguments) -> Result<Self, Failure> {
-        let workers = connect(link, "", arguments.workers).await?;
+        let workers = connect(link, arguments, "", arguments.workers).await?;
         Ok(Stages { link, arguments, workers, serving: false })
     }
 
@@ -120,7 +120,7 @@ impl<'a> Stages<'a> {
     /// One worker publishes to clients that are there for this stage only.
     async fn publish(&mut self) -> Result<Outcome, Failure> {
         let count = self.arguments.subscribers;
-        let subscribers = connect(self.link, "sub-", count).await?;
+        let subscribers = connect(self.link, self.arguments, "sub-", count).await?;
         let topic = work::topic(self.link.name());
         for subscriber in &subscribers {
             subscriber.client.subscribe(topic.as_str()).await?;
@@ -189,10 +189,17 @@ impl<'a> Stages<'a> {
 }
 
 /// Connects clients that are called after the command line.
-async fn connect(link: &Link, infix: &str, count: u16) -> Result<Vec<Connection>, Failure> {
+async fn connect(
+    link: &Link,
+    arguments: &BenchmarkArguments,
+    infix: &str,
+    count: u16,
+) -> Result<Vec<Connection>, Failure> {
+    let busy_poll = Duration::from_micros(arguments.busy_poll.into());
     let mut connections = Vec::new();
     for number in 1..=count {
-        let (client, frames) = link.connect_as(&format!("{}-{infix}{number}", link.name())).await?;
+        let builder = link.builder(&format!("{}-{infix}{number}", link.name())).busy_poll(busy_poll);
+        let (client, frames) = link.connect_with(builder).await?;
         connections.push(Connection { client, frames });
     }
     Ok(connections)
