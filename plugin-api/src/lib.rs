@@ -55,6 +55,6 @@ pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos};
 pub use event::{Event, EventKind, EventListener};
 pub use host::Host;
 pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
-pub use sink::{Delivery, Encoding, Queued, Run, Sink};
+pub use sink::{Delivery, Encoded, Encoding, Queued, Run, Sink};
 pub use thread::PluginThread;
 pub use wake::{Wake, Woken};

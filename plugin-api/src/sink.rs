@@ -2,7 +2,10 @@
 
 use abi_stable::{
     StableAbi,
-    std_types::{RSlice, RStr, RVec},
+    std_types::{
+        ROption::{self, RNone, RSome},
+        RSlice, RStr, RVec,
+    },
 };
 use elbus_protocol::{FrameKind, Qos};
 use std::ops::BitOr;
@@ -119,25 +122,47 @@ pub struct Encoding {
     protocol: u32,
     used: usize,
     bytes: RVec<u8>,
+    /// The wire form instead, where it is long enough.
+    shared: ROption<SharedBytes>,
+}
+
+/// A wire form: to be copied, or where it is long, to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded<'a> {
+    bytes: &'a [u8],
+    shared: Option<&'a SharedBytes>,
+}
+
+impl<'a> Encoded<'a> {
+    /// All bytes, for the time of the call.
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The same bytes where they are so many that keeping them is cheaper than copying.
+    #[inline]
+    pub fn shared(&self) -> Option<&'a SharedBytes> {
+        self.shared
+    }
 }
 
 impl Encoding {
-    /// Buffers that grew beyond this are given back by [`reset`](Encoding::reset).
-    const KEEP_BYTES: usize = 1024 * 1024;
+    /// From this length on several recipients share a wire form instead of copying it: an allocation and some atomic
+    /// counting cost less then.
+    pub const SHARE_FROM_BYTES: usize = 4096;
 
     /// Nothing encoded yet.
     pub const fn new() -> Self {
-        Encoding { protocol: 0, used: 0, bytes: RVec::new() }
+        Encoding { protocol: 0, used: 0, bytes: RVec::new(), shared: RNone }
     }
 
-    /// Forgets what was encoded, keeping a buffer of reasonable size for the next run.
+    /// Forgets what was encoded, keeping a small buffer for the next run.
     #[inline]
     pub fn reset(&mut self) {
         self.protocol = 0;
         self.used = 0;
-        if self.bytes.len() > Self::KEEP_BYTES {
-            self.bytes = RVec::new();
-        }
+        self.shared = RNone;
     }
 
     /// The wire form in `protocol` (a number other than 0 that the transport chooses for its frame format).
@@ -149,17 +174,32 @@ impl Encoding {
         protocol: u32,
         room: impl FnOnce() -> usize,
         encode: impl FnOnce(&mut [u8]) -> usize,
-    ) -> &[u8] {
+    ) -> Encoded<'_> {
         if self.protocol != protocol {
-            // the buffer stays at its greatest length, so that it is zeroed once and not for every run
-            let room = room();
-            if self.bytes.len() < room {
-                self.bytes.resize(room, 0);
-            }
-            self.used = encode(self.bytes.as_mut_slice()).min(self.bytes.len());
+            self.make(room(), encode);
             self.protocol = protocol;
         }
-        &self.bytes.as_slice()[..self.used]
+        match &self.shared {
+            RSome(shared) => Encoded { bytes: shared, shared: Some(shared) },
+            RNone => Encoded { bytes: &self.bytes.as_slice()[..self.used], shared: None },
+        }
+    }
+
+    #[inline]
+    fn make(&mut self, room: usize, encode: impl FnOnce(&mut [u8]) -> usize) {
+        if room >= Self::SHARE_FROM_BYTES {
+            let mut bytes = vec![0; room];
+            let used = encode(&mut bytes).min(room);
+            bytes.truncate(used);
+            self.shared = RSome(bytes.into());
+            return;
+        }
+        self.shared = RNone;
+        // the buffer stays at its greatest length, so that it is zeroed once and not for every run
+        if self.bytes.len() < room {
+            self.bytes.resize(room, 0);
+        }
+        self.used = encode(self.bytes.as_mut_slice()).min(self.bytes.len());
     }
 }
 
@@ -235,19 +275,35 @@ mod tests {
             out[..3].copy_from_slice(b"abc");
             3
         };
-        assert_eq!(encoding.get_or_make(1, || 40, made), b"abc");
-        assert_eq!(encoding.get_or_make(1, || unreachable!(), |_| unreachable!()), b"abc");
-        assert_eq!(encoding.get_or_make(2, || 5, |_| 0), b"");
+        assert_eq!(encoding.get_or_make(1, || 40, made).bytes(), b"abc");
+        let again = encoding.get_or_make(1, || unreachable!(), |_| unreachable!());
+        assert_eq!((again.bytes(), again.shared().is_some()), (&b"abc"[..], false));
+        assert_eq!(encoding.get_or_make(2, || 5, |_| 0).bytes(), b"");
+    }
+
+    #[test]
+    fn a_long_encoding_can_be_kept() {
+        let mut encoding = Encoding::new();
+        let room = Encoding::SHARE_FROM_BYTES;
+        let fill = |out: &mut [u8]| {
+            out[..room - 1].fill(7);
+            room - 1
+        };
+        let kept = encoding.get_or_make(1, || room, fill).shared().unwrap().clone();
+        let again = encoding.get_or_make(1, || unreachable!(), |_| unreachable!());
+        assert_eq!(again.bytes().as_ptr(), kept.as_ptr(), "nothing was copied");
         encoding.reset();
-        assert_eq!(encoding.get_or_make(1, || 2 << 20, |out| out.len()).len(), 2 << 20);
-        encoding.reset();
-        assert_eq!(encoding.bytes.capacity(), 0, "a large buffer is given back");
+        assert_eq!(encoding.get_or_make(1, || 10, |_| 4).bytes().len(), 4);
+        assert_eq!(*kept, vec![7; room - 1], "nor overwritten");
     }
 
     #[test]
     fn a_longer_claim_than_the_buffer_is_cut() {
         let mut encoding = Encoding::new();
-        assert_eq!(encoding.get_or_make(1, || 4, |_| 100).len(), 4);
+        for room in [4, Encoding::SHARE_FROM_BYTES] {
+            assert_eq!(encoding.get_or_make(1, || room, |_| room + 1).bytes().len(), room);
+            encoding.reset();
+        }
     }
 
     #[test]

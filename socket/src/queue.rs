@@ -1,5 +1,5 @@
-//! What waits for one peer, in order: small frames in one contiguous buffer, large payloads by reference count in
-//! between. Owns bytes and their count; never a socket or a lock, and never what a frame is.
+//! What waits for one peer, in order: small frames in one contiguous buffer, what is large or meant for many by reference
+//! count in between. Owns bytes and their count; never a socket or a lock, and never what a frame is.
 
 use bytes::Bytes;
 use std::{collections::VecDeque, io::IoSlice};
@@ -24,12 +24,12 @@ pub struct Backlog {
 /// memory but what [`spares`] keeps for the thread that emptied it.
 #[derive(Default)]
 pub struct Queue {
-    /// Frames, and the heads of large ones. Unallocated while nothing waits.
+    /// Frames, and the heads of those whose payload is kept. Unallocated while nothing waits.
     buffer: Vec<u8>,
     /// How much of the buffer has been sent.
     sent: usize,
-    /// Payloads that go between the bytes of the buffer.
-    large: VecDeque<Large>,
+    /// What goes between the bytes of the buffer.
+    kept: VecDeque<Kept>,
     /// All bytes that wait.
     waiting: usize,
     /// Bytes and frames since the queue was last empty, for the estimate of [`queued`](Queue::queued).
@@ -37,11 +37,11 @@ pub struct Queue {
     frames: u64,
 }
 
-struct Large {
+struct Kept {
     /// Where in the buffer it goes: before the byte there.
     at: usize,
     sent: usize,
-    payload: Bytes,
+    bytes: Bytes,
 }
 
 impl Queue {
@@ -85,6 +85,25 @@ impl Queue {
         Ok(())
     }
 
+    /// Appends `frames` whole frames that `write` writes into a buffer of `room` bytes, of which it tells how many it has
+    /// used.
+    #[inline]
+    pub fn push_within(&mut self, room: usize, frames: usize, write: impl FnOnce(&mut [u8]) -> usize) {
+        let buffer = self.room();
+        let before = buffer.len();
+        buffer.resize(before + room, 0);
+        let used = buffer.get_mut(before..).map_or(0, write).min(room);
+        buffer.truncate(before + used);
+        self.count(used, frames);
+    }
+
+    /// Appends bytes that make `frames` whole frames and are kept, not copied.
+    #[inline]
+    pub fn push_shared(&mut self, bytes: Bytes, frames: usize) {
+        self.count(bytes.len(), frames);
+        self.keep(bytes);
+    }
+
     /// Appends one frame whose payload is kept, not copied: `write_head` appends to the buffer what goes before the
     /// payload, and must leave alone what is in it. After its error the queue is as before.
     #[inline]
@@ -94,12 +113,16 @@ impl Queue {
         write_head: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let head = self.append(write_head)?;
-        let bytes = head + payload.len();
-        if !payload.is_empty() {
-            self.large.push_back(Large { at: self.buffer.len(), sent: 0, payload });
-        }
-        self.count(bytes, 1);
+        self.count(head + payload.len(), 1);
+        self.keep(payload);
         Ok(())
+    }
+
+    #[inline]
+    fn keep(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.kept.push_back(Kept { at: self.buffer.len(), sent: 0, bytes });
+        }
     }
 
     /// How many bytes `write` has appended; after its error the buffer is as before.
@@ -123,9 +146,9 @@ impl Queue {
     }
 
     /// Takes the last byte back: a one-byte answer that turned out to be another one. Nothing happens where the last
-    /// byte has been sent, or belongs to a large payload.
+    /// byte has been sent, or is kept by reference count.
     pub fn pop_byte(&mut self) {
-        let behind = self.large.back().map_or(self.sent, |large| large.at);
+        let behind = self.kept.back().map_or(self.sent, |kept| kept.at);
         if self.buffer.len() > behind && self.buffer.pop().is_some() {
             self.waiting -= 1;
             self.bytes = self.bytes.saturating_sub(1);
@@ -148,8 +171,8 @@ impl Queue {
             self.buffer = spares::take();
         } else if self.sent > COMPACT_BYTES && self.sent > self.buffer.len() / 2 {
             self.buffer.drain(..self.sent);
-            for large in &mut self.large {
-                large.at -= self.sent; // what lies before the sent part is gone from the list
+            for kept in &mut self.kept {
+                kept.at -= self.sent; // what lies before the sent part is gone from the list
             }
             self.sent = 0;
         }
@@ -159,20 +182,31 @@ impl Queue {
     /// What waits, where it is one piece: the usual case.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
-        if self.large.is_empty() { self.buffer.get(self.sent..) } else { None }
+        let piece = self.first_piece();
+        (piece.len() == self.waiting).then_some(piece)
+    }
+
+    /// The first bytes of what waits, as many as lie together; empty where nothing waits.
+    #[inline]
+    pub fn first_piece(&self) -> &[u8] {
+        let piece = match self.kept.front() {
+            Some(kept) if kept.at == self.sent => kept.bytes.get(kept.sent..),
+            kept => self.buffer.get(self.sent..kept.map_or(self.buffer.len(), |kept| kept.at)),
+        };
+        piece.unwrap_or_default()
     }
 
     /// The first pieces of what waits; tells how many places it has filled.
     pub(crate) fn pieces<'a>(&'a self, places: &mut [IoSlice<'a>; PIECES]) -> usize {
         let between = |from: usize, to: usize| self.buffer.get(from..to).unwrap_or_default();
         let mut from = self.sent;
-        let large = self.large.iter().flat_map(|large| {
-            let before = between(from, large.at);
-            from = large.at;
-            [before, large.payload.get(large.sent..).unwrap_or_default()]
+        let kept = self.kept.iter().flat_map(|kept| {
+            let before = between(from, kept.at);
+            from = kept.at;
+            [before, kept.bytes.get(kept.sent..).unwrap_or_default()]
         });
-        let last = self.large.back().map_or(self.sent, |large| large.at);
-        let all = large.chain([between(last, self.buffer.len())]).filter(|piece| !piece.is_empty());
+        let last = self.kept.back().map_or(self.sent, |kept| kept.at);
+        let all = kept.chain([between(last, self.buffer.len())]).filter(|piece| !piece.is_empty());
         let mut used = 0;
         for (place, piece) in places.iter_mut().zip(all) {
             *place = IoSlice::new(piece);
@@ -195,16 +229,16 @@ impl Queue {
     fn advance_within(&mut self, count: usize) {
         let mut left = count;
         while left > 0 {
-            let end = self.large.front().map_or(self.buffer.len(), |large| large.at);
+            let end = self.kept.front().map_or(self.buffer.len(), |kept| kept.at);
             let step = left.min(end - self.sent);
             self.sent += step;
             left -= step;
-            let Some(large) = self.large.front_mut().filter(|large| large.at == self.sent) else { break };
-            let step = left.min(large.payload.len() - large.sent);
-            large.sent += step;
+            let Some(kept) = self.kept.front_mut().filter(|kept| kept.at == self.sent) else { break };
+            let step = left.min(kept.bytes.len() - kept.sent);
+            kept.sent += step;
             left -= step;
-            if large.sent == large.payload.len() {
-                self.large.pop_front();
+            if kept.sent == kept.bytes.len() {
+                self.kept.pop_front();
             }
         }
     }
@@ -213,8 +247,8 @@ impl Queue {
     #[inline]
     pub fn clear(&mut self) {
         spares::give_back(std::mem::take(&mut self.buffer));
-        if self.large.capacity() > 0 {
-            self.large = VecDeque::new();
+        if self.kept.capacity() > 0 {
+            self.kept = VecDeque::new();
         }
         self.sent = 0;
         self.waiting = 0;
@@ -276,8 +310,39 @@ mod tests {
             assert_eq!(queue.queued(), Backlog { frames: 29, bytes: expected.len() as u64 });
             assert_eq!(drain(&mut queue, step), expected);
             assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
-            assert_eq!(queue.large.capacity(), 0);
+            assert_eq!(queue.kept.capacity(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_for_many_goes_between_what_is_for_one() {
+        let encoded = Bytes::from((0..60).collect::<Vec<u8>>());
+        for step in [1, 7, 59, 60, 61, 1000] {
+            let (mut queue, mut expected) = (Queue::default(), vec![]);
+            for i in 0..10u8 {
+                queue.push_shared(encoded.clone(), 3);
+                expected.extend(&encoded);
+                if i == 0 {
+                    assert_eq!(queue.single(), Some(&encoded[..]));
+                }
+                queue.push_within(20, 2, |room| {
+                    room[..4].fill(i);
+                    if i % 2 == 0 { 4 } else { 0 }
+                });
+                expected.extend(vec![i; if i % 2 == 0 { 4 } else { 0 }]);
+            }
+            queue.push_shared(Bytes::new(), 0);
+            assert_eq!(queue.queued(), Backlog { frames: 50, bytes: expected.len() as u64 });
+            assert_eq!(drain(&mut queue, step), expected);
+            assert_eq!((queue.buffer.capacity(), queue.kept.capacity()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn more_than_the_room_is_not_counted() {
+        let mut queue = Queue::default();
+        queue.push_within(3, 1, |room| room.len() + 5);
+        assert_eq!(drain(&mut queue, 2), [0; 3]);
     }
 
     #[test]

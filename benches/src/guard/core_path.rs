@@ -5,9 +5,11 @@ use elbus_broker::Broker;
 use elbus_plugin_api::{Client, ClientInfo, Delivery, Payload, Queued, Request, Run, Sink, Wake};
 use elbus_protocol::{
     Limits, Op, Qos,
-    delivery::{DeliveryHead, RUN_SLACK, encode_ack, encode_run},
+    delivery::encode_ack,
     request::{RunBuffer, Step, encode_filters, encode_request, next_run},
 };
+use elbus_socket::Queue;
+use elbus_stream::Wire;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Failure;
@@ -89,7 +91,7 @@ fn topic_of(number: usize) -> String {
 /// What waits for a client, as a transport keeps it; forgotten when it is flushed.
 #[derive(Default)]
 struct Outgoing {
-    bytes: Vec<u8>,
+    queue: Queue,
     messages: usize,
     dirty: bool,
 }
@@ -98,26 +100,17 @@ struct MemorySink(Arc<Mutex<Outgoing>>);
 
 impl Sink for MemorySink {
     fn deliver(&self, run: &mut Run<'_>) -> Delivery {
-        let head = DeliveryHead {
-            kind: run.kind(),
-            realtime: run.is_realtime(),
-            sender: run.sender(),
-            topic: run.topic(),
-        };
-        let payloads = run.payloads();
-        let room = || head.encoded_len(payloads.iter().map(|p| p.len()).sum(), payloads.len()) + RUN_SLACK;
-        let bytes = run.encoding().get_or_make(1, room, |out| {
-            encode_run(out, &head, payloads.iter().map(|payload| payload.bytes()))
-        });
+        let messages = run.payloads().len();
+        let wire = Wire::of(run);
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        out.bytes.extend_from_slice(bytes);
-        out.messages += payloads.len();
+        wire.push(&mut out.queue);
+        out.messages += messages;
         if std::mem::replace(&mut out.dirty, true) { Delivery::TAKEN } else { Delivery::DIRTY }
     }
 
     fn flush(&self) {
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        out.bytes.clear();
+        out.queue.clear();
         out.dirty = false;
     }
 

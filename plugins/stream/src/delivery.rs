@@ -1,8 +1,6 @@
 //! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
 
-use bytes::Bytes;
-use elbus_plugin_api::{Delivery, Queued, Run, SHARE_FROM_BYTES, Sink, Wake};
-use elbus_protocol::delivery::{DeliveryHead, RUN_SLACK, encode_head, encode_run};
+use elbus_plugin_api::{Delivery, Queued, Run, Sink, Wake};
 use elbus_socket::Backlog;
 use std::sync::{Arc, atomic::Ordering};
 
@@ -10,10 +8,8 @@ use crate::{
     Overflow,
     connection::{After, Connection, Outgoing},
     reason::Reason,
+    wire::Wire,
 };
-
-/// The number of this wire format, for [`Encoding`](elbus_plugin_api::Encoding).
-const PROTOCOL: u32 = 0xEB01;
 
 /// A connection as the broker sees it.
 pub(crate) struct ConnectionSink(pub(crate) Arc<Connection>);
@@ -54,30 +50,10 @@ impl Connection {
     /// Takes a run over: one lock, one copy.
     #[inline]
     pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> Delivery {
-        let head = DeliveryHead {
-            kind: run.kind(),
-            realtime: run.is_realtime(),
-            sender: run.sender(),
-            topic: run.topic(),
-        };
-        let payloads = run.payloads();
-        if let Some(shared) = run.shared().filter(|shared| shared.len() >= SHARE_FROM_BYTES) {
-            // cloned before the lock: it counts in the sender's library
-            let payload = Bytes::from(shared.clone());
-            let len = payload.len();
-            return self.append(head.realtime, head.prefix_len() + len, |out| {
-                out.queue.push_large(payload, |buffer| encode_head(buffer, &head, len)).is_ok()
-            });
-        }
-        let room = || head.encoded_len(payloads.iter().map(|p| p.len()).sum(), payloads.len()) + RUN_SLACK;
-        // made once for all recipients, and outside the lock
-        let bytes = run.encoding().get_or_make(PROTOCOL, room, |out| {
-            encode_run(out, &head, payloads.iter().map(|payload| payload.bytes()))
-        });
-        self.append(head.realtime, bytes.len(), |out| {
-            out.queue.push(bytes, payloads.len());
-            true
-        })
+        let realtime = run.is_realtime();
+        // its payload is cloned before the lock: it counts in the sender's library
+        let wire = Wire::of(run);
+        self.append(realtime, wire.bytes(), |out| wire.push(&mut out.queue))
     }
 
     #[inline]
@@ -153,7 +129,7 @@ mod tests {
         StreamSettings,
         testing::{Pair, with_run},
     };
-    use elbus_plugin_api::{Qos, SharedBytes};
+    use elbus_plugin_api::{Qos, SHARE_FROM_BYTES, SharedBytes};
     use std::{
         io::Read,
         sync::atomic::AtomicUsize,
@@ -202,8 +178,6 @@ mod tests {
         let shared = SharedBytes::from(vec![5; SHARE_FROM_BYTES]);
         with_run(Qos::NO, &shared, Some(&shared), |run| {
             assert_eq!(pair.connection.deliver(run), Delivery::DIRTY);
-            // nobody has encoded it
-            assert!(run.encoding().get_or_make(PROTOCOL, || 0, |_| 0).is_empty());
         });
         deliver(&pair, Qos::NO, 1);
         pair.connection.flush();

@@ -24,8 +24,10 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod wire;
 mod writer;
 
 pub use listener::{Listener, Origin, Transport};
 pub use server::Server;
 pub use settings::{Overflow, StreamSettings};
+pub use wire::Wire;
