@@ -143,19 +143,20 @@ impl Socket {
     /// the owner's lock of the queue sees to that.
     #[inline]
     pub fn send(&self, queue: &Queue) -> io::Result<usize> {
-        let sent = match queue.single() {
-            Some(bytes) => send(&self.0, bytes, SEND),
+        match queue.single() {
+            Some(bytes) => taken(send(&self.0, bytes, SEND)),
             None => {
                 let mut places = [IoSlice::new(&[]); PIECES];
                 let used = queue.pieces(&mut places);
-                let pieces = places.get(..used).unwrap_or_default();
-                sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), SEND)
+                self.send_pieces(places.get(..used).unwrap_or_default())
             }
-        };
-        match sent.map_err(io::Error::from) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-            sent => sent,
         }
+    }
+
+    /// Sends what the socket takes of these pieces at once, as [`send`](Self::send) does of a queue, which must be empty.
+    #[inline]
+    pub fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        taken(sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), SEND))
     }
 
     /// A second descriptor of the same socket, registered for writing, that tells when there is room. Fails where the
@@ -183,6 +184,15 @@ impl Socket {
     /// Ends both directions; whoever waits for the socket wakes up. A listening socket accepts no more.
     pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+/// How much the socket has taken: nothing where it is full.
+#[inline]
+fn taken(sent: rustix::io::Result<usize>) -> io::Result<usize> {
+    match sent.map_err(io::Error::from) {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        sent => sent,
     }
 }
 

@@ -103,7 +103,7 @@ impl Sink for MemorySink {
         let messages = run.payloads().len();
         let wire = Wire::of(run);
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wire.push(&mut out.queue);
+        wire.push(&mut out.queue, 0);
         out.messages += messages;
         if std::mem::replace(&mut out.dirty, true) { Delivery::TAKEN } else { Delivery::DIRTY }
     }

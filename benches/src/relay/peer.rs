@@ -16,7 +16,7 @@ use super::group::Members;
 use crate::Failure;
 
 /// Bytes of one read, as in the broker.
-const READ_BYTES: usize = 128 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 /// While more waits for a client, those who send to it are not read. The broker's default.
 const LIMIT_BYTES: usize = 8 << 20;
 

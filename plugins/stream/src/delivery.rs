@@ -53,7 +53,13 @@ impl Connection {
         let realtime = run.is_realtime();
         // its payload is cloned before the lock: it counts in the sender's library
         let wire = Wire::of(run);
-        self.append(realtime, wire.bytes(), |out| wire.push(&mut out.queue))
+        self.append(realtime, wire.bytes(), |out| {
+            let sent = match out.socket() {
+                Some(socket) if out.queue.is_empty() && !out.is_blocked() => wire.send_ahead(socket),
+                _ => 0,
+            };
+            sent == wire.bytes() || wire.push(&mut out.queue, sent)
+        })
     }
 
     #[inline]
@@ -94,6 +100,9 @@ impl Connection {
         }
         if !push(&mut out) {
             return Delivery::REFUSED;
+        }
+        if out.queue.is_empty() {
+            return flags; // sent already
         }
         out.owed() | flags
     }

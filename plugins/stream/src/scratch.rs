@@ -6,7 +6,7 @@ use elbus_protocol::request::RunBuffer;
 use std::cell::Cell;
 
 /// Bytes of the read buffer of a thread.
-pub(crate) const READ_BYTES: usize = 128 * 1024;
+pub(crate) const READ_BYTES: usize = 256 * 1024;
 
 thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
