@@ -196,6 +196,28 @@ mod tests {
     }
 
     #[test]
+    fn a_long_message_needs_no_flush_while_nothing_waits() {
+        let mut pair = Pair::new(StreamSettings::default());
+        let mut bytes = vec![0; FRAME + 50_000];
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), Delivery::TAKEN);
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes.starts_with(b"\x12\x52\xC3\0\0\0s\0\x01") && bytes.ends_with(&[1]));
+
+        assert_eq!(deliver(&pair, Qos::NO, 1), Delivery::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), Delivery::TAKEN, "behind what waits");
+        pair.connection.flush();
+        pair.peer.read_exact(&mut bytes[..FRAME + 1]).unwrap();
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes.starts_with(b"\x12\x52\xC3"));
+
+        let sent = fill(&pair);
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), Delivery::TAKEN, "the writer task owes the flush");
+        let mut bytes = vec![0; sent + FRAME + 50_000];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes[sent..].starts_with(b"\x12\x52\xC3"));
+    }
+
+    #[test]
     fn block_takes_everything_and_says_when_it_is_full() {
         let pair = Pair::new(settings(Overflow::Block, 1_000_000));
         assert_eq!(
