@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     Failure,
-    load::{self, Bound, Outcome},
+    load::{self, Outcome},
 };
 use contestant::Contestant;
 use figures::Sample;
@@ -87,8 +87,7 @@ pub fn run(options: &Options) -> Result<PathBuf, Failure> {
 /// One run with a broker of its own.
 fn measure(contestant: &Contestant, load: &Load, time: Duration) -> Result<Outcome, Failure> {
     let broker = contestant.start(load.tcp)?;
-    let mut plan = load.plan(contestant.over(), broker.address());
-    plan.bound = Bound::Time(time);
+    let mut plan = load.plan(contestant.over(), broker.address(), time);
     plan.broker = Some(broker.pid());
     load::run(&plan)
 }

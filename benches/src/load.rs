@@ -4,17 +4,25 @@
 //! What costs is done once: a batch of frames is encoded at the beginning, and each time only the sequence numbers are put
 //! in; readers walk over frame headers and allocate nothing.
 
+mod afterwards;
 mod check;
+mod crowd;
+mod idle;
 mod in_process;
 mod keeper;
 mod outcome;
 mod plan;
 mod stream;
+mod traffic;
 mod turns;
 mod window;
 
-pub use outcome::{Latency, Outcome};
+pub use crowd::Crowd;
+pub use outcome::Outcome;
 pub use plan::{Bound, Over, Plan, Scenario};
+pub use traffic::{Latency, Traffic};
+
+use afterwards::Before;
 
 use crate::{
     Failure,
@@ -33,13 +41,17 @@ pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
         Over::Nats => over::<Nats>(plan),
         Over::Redis => over::<Redis>(plan),
         Over::Mqtt => over::<Mqtt>(plan),
-        Over::InProcess => in_process::run(plan),
+        Over::InProcess => in_process::run(plan).map(Outcome::Traffic),
     }
 }
 
 fn over<D: crate::wire::Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure> {
-    match plan.scenario {
-        Scenario::Echo | Scenario::Call => turns::run::<D>(plan),
-        _ => stream::run::<D>(plan),
-    }
+    let before = plan.broker.filter(|_| plan.afterwards).and_then(Before::of);
+    let mut traffic = match plan.scenario {
+        Scenario::Idle => return idle::run::<D>(plan).map(Outcome::Crowd),
+        Scenario::Echo | Scenario::Call => turns::run::<D>(plan)?,
+        _ => stream::run::<D>(plan)?,
+    };
+    traffic.broker_memory_after = before.and_then(|before| before.above_later());
+    Ok(Outcome::Traffic(traffic))
 }

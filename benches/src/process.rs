@@ -1,10 +1,14 @@
-//! What a process has used, as the kernel counts it. Reads files below /proc and changes nothing.
+//! What a process has used, as the kernel counts it, and how many descriptors this one may have. Reads files below /proc;
+//! changes no other process.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     collections::HashMap,
     fs,
     time::{Duration, Instant},
 };
+
+use crate::Failure;
 
 /// CPU time of all threads of a process, for a difference later.
 pub(crate) struct CpuTime {
@@ -55,8 +59,35 @@ fn whole(pid: u32) -> Option<Duration> {
 /// The most memory a process has had resident, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kib_of(&status, "VmHWM:")
+}
+
+/// The memory a process has resident, in bytes.
+pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
+    // exact, while the counts of `status` may be some pages off for each processor
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    kib_of(&rollup, "Rss:")
+}
+
+fn kib_of(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Raises the limit of open descriptors of this process as far as it may.
+pub(crate) fn allow_descriptors(wanted: u64) -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    if let Some(most) = limit.maximum.filter(|most| *most < wanted) {
+        return Err(format!(
+            "{wanted} descriptors are needed, and the hard limit is {most}: raise it (ulimit -Hn {wanted}), \
+             or ask for fewer clients"
+        )
+        .into());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
 /// CPU time of the broker and of the generator over a stretch of time.
@@ -94,6 +125,7 @@ impl Stopwatch {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails ends the test")]
 mod tests {
     use super::*;
 
@@ -109,5 +141,17 @@ mod tests {
         assert!(used.broker_cpu.is_some_and(|cpu| cpu > Duration::ZERO));
         assert!(used.broker_peak_memory.is_some_and(|bytes| bytes > 100_000));
         assert!(CpuTime::of(u32::MAX).is_none());
+        let (resident, peak) = (resident_memory(std::process::id()), peak_memory(std::process::id()));
+        assert!(resident.is_some_and(|bytes| bytes > 100_000) && resident <= peak);
+        assert!(resident_memory(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn more_descriptors_than_the_hard_limit_are_refused_with_both_numbers() {
+        assert!(allow_descriptors(1).is_ok());
+        if let Some(most) = getrlimit(Resource::Nofile).maximum {
+            let error = allow_descriptors(most + 1).unwrap_err().to_string();
+            assert!(error.contains(&most.to_string()) && error.contains(&(most + 1).to_string()), "{error}");
+        }
     }
 }

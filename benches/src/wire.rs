@@ -53,11 +53,20 @@ pub(crate) enum Step {
     Partial { needed: usize },
 }
 
+/// What a client says at once when it connects, and how the answers end once it is known to the broker.
+pub(crate) struct Hello {
+    pub(crate) said: Vec<u8>,
+    pub(crate) answered: Vec<u8>,
+}
+
 /// How a broker speaks.
 pub(crate) trait Dialect: Sized + Send {
     /// Connects, and returns once what is sent to this client will arrive. The lines are the one to send and the one to
     /// receive by.
     fn join(joining: &Joining<'_>) -> Result<(Self, Line, Line), Failure>;
+
+    /// What makes a client of one connection, without waiting in between.
+    fn hello(name: &str) -> Result<Hello, Failure>;
 
     /// Appends a frame; tells where in it the payload is.
     fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure>;

@@ -32,6 +32,12 @@ struct Arguments {
     /// Clients that receive of topic and broadcast
     #[arg(long, default_value_t = 8)]
     subscribers: usize,
+    /// Clients of idle
+    #[arg(long, default_value_t = 10_000)]
+    clients: usize,
+    /// Seconds between two pings of a client of idle
+    #[arg(long, default_value_t = 2.5)]
+    ping: f64,
     /// Bytes of a payload, at least 16
     #[arg(long, default_value_t = 100)]
     bytes: usize,
@@ -57,6 +63,9 @@ struct Arguments {
     /// The process id of the broker, to tell its CPU time and memory
     #[arg(long)]
     pid: Option<u32>,
+    /// Tell, too, how much more memory the broker holds 2 s after the end than before; of idle that is always told
+    #[arg(long, requires = "pid")]
+    afterwards: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -80,12 +89,15 @@ fn run() -> Result<ExitCode, Failure> {
         pairs: arguments.pairs,
         writers: arguments.writers,
         subscribers: arguments.subscribers,
+        clients: arguments.clients,
+        ping: Duration::try_from_secs_f64(arguments.ping)?,
         batch,
         window: arguments.window.unwrap_or(defaults.window.max(batch)),
         qos: arguments.qos,
         bound,
         rate: arguments.rate,
         broker: arguments.pid,
+        afterwards: arguments.afterwards,
         ..defaults
     })?;
     if arguments.json {

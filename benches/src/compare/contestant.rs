@@ -186,6 +186,8 @@ impl Contestant {
                     "no",
                     "--client-output-buffer-limit",
                     "pubsub 0 0 0",
+                    "--maxclients",
+                    "20000",
                 ]);
                 match port {
                     Some(port) => command.args(["--bind", "127.0.0.1", "--port", port]),

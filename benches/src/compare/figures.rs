@@ -24,23 +24,34 @@ pub(super) enum Metric {
     P999,
     BrokerCpu,
     Memory,
+    /// Above the start, some time after the end.
+    MemoryAfter,
+    Connects,
+    ConnectCpu,
+    IdleCpu,
+    ClientMemory,
 }
 
 impl Metric {
     pub(super) fn of(self, outcome: &Outcome) -> Option<f64> {
         Some(match self {
-            Metric::Messages => outcome.messages_per_second(),
-            Metric::Bytes => outcome.bytes_per_second(),
-            Metric::P50 => outcome.latency.p50 as f64,
-            Metric::P99 => outcome.latency.p99 as f64,
-            Metric::P999 => outcome.latency.p999 as f64,
-            Metric::BrokerCpu => outcome.broker_nanos()?,
-            Metric::Memory => outcome.broker_peak_memory? as f64,
+            Metric::Messages => outcome.traffic()?.messages_per_second(),
+            Metric::Bytes => outcome.traffic()?.bytes_per_second(),
+            Metric::P50 => outcome.traffic()?.latency.p50 as f64,
+            Metric::P99 => outcome.traffic()?.latency.p99 as f64,
+            Metric::P999 => outcome.traffic()?.latency.p999 as f64,
+            Metric::BrokerCpu => outcome.traffic()?.broker_nanos()?,
+            Metric::Memory => outcome.broker_peak_memory()? as f64,
+            Metric::MemoryAfter => outcome.broker_memory_after()? as f64,
+            Metric::Connects => outcome.crowd()?.connects_per_second(),
+            Metric::ConnectCpu => outcome.crowd()?.connect_nanos()?,
+            Metric::IdleCpu => outcome.crowd()?.idle_percent()?,
+            Metric::ClientMemory => outcome.crowd()?.bytes_per_client()?,
         })
     }
 
     pub(super) fn more_is_better(self) -> bool {
-        matches!(self, Metric::Messages | Metric::Bytes)
+        matches!(self, Metric::Messages | Metric::Bytes | Metric::Connects)
     }
 
     pub(super) fn title(self) -> &'static str {
@@ -52,6 +63,11 @@ impl Metric {
             Metric::P999 => "latency p99.9",
             Metric::BrokerCpu => "broker CPU a message",
             Metric::Memory => "peak memory",
+            Metric::MemoryAfter => "memory 2 s after, above the start",
+            Metric::Connects => "connects/s",
+            Metric::ConnectCpu => "broker CPU a connect",
+            Metric::IdleCpu => "broker CPU while idle",
+            Metric::ClientMemory => "memory a client",
         }
     }
 
@@ -70,9 +86,11 @@ impl Metric {
 
     fn unit(self, value: f64) -> (f64, &'static str) {
         let units: &[_] = match self {
-            Metric::Messages => &[(1e6, "M"), (1e3, "k"), (1.0, "")],
+            Metric::Messages | Metric::Connects => &[(1e6, "M"), (1e3, "k"), (1.0, "")],
             Metric::Bytes => &[(1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")],
-            Metric::Memory => &[(1_048_576.0, "MiB")],
+            Metric::Memory | Metric::MemoryAfter => &[(1_048_576.0, "MiB")],
+            Metric::ClientMemory => &[(1.0, "B")],
+            Metric::IdleCpu => &[(1.0, "%")],
             _ => &[(1e6, "ms"), (1e3, "us"), (1.0, "ns")],
         };
         units.iter().find(|(factor, _)| value >= *factor).or(units.last()).copied().unwrap_or((1.0, ""))
@@ -156,7 +174,8 @@ impl fmt::Display for Sample {
             Ok(outcome) => outcome,
             Err(error) => return write!(f, "FAILED: {error}"),
         };
-        for metric in [Metric::Messages, Metric::P50, Metric::P99, Metric::BrokerCpu] {
+        use Metric::{BrokerCpu, ClientMemory, Connects, IdleCpu, MemoryAfter, Messages, P50, P99};
+        for metric in [Messages, P50, P99, BrokerCpu, Connects, IdleCpu, ClientMemory, MemoryAfter] {
             if let Some(value) = metric.of(outcome) {
                 write!(f, " {} {};", metric.title(), metric.format(value))?;
             }

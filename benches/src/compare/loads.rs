@@ -1,10 +1,15 @@
 //! The loads that brokers are compared by. Owns their names and what each measures.
 
+use std::time::Duration;
+
 use super::figures::Metric;
 use crate::{
     Failure,
-    load::{Over, Plan, Scenario},
+    load::{Bound, Over, Plan, Scenario},
 };
+
+/// Idle clients are looked at for at least so long: some rounds of whatever is done every few seconds.
+const IDLE_TIME: Duration = Duration::from_secs(10);
 
 /// A load with a name.
 #[derive(Debug)]
@@ -16,6 +21,8 @@ pub(super) struct Load {
     subscribers: usize,
     bytes: usize,
     pub(super) tcp: bool,
+    /// It is looked at what is left of the burst.
+    pub(super) afterwards: bool,
     /// Part of a quick comparison.
     main: bool,
     /// What it is about.
@@ -30,14 +37,21 @@ const PLAIN: Load = Load {
     subscribers: 8,
     bytes: 100,
     tcp: false,
+    afterwards: false,
     main: true,
     metric: Metric::Messages,
 };
 
-const LOADS: [Load; 14] = [
+const LOADS: [Load; 15] = [
     PLAIN,
     Load { name: "8-8", title: "eight clients to eight others", pairs: 8, ..PLAIN },
-    Load { name: "topic-8", title: "a topic with 8 subscribers", scenario: Scenario::Topic, ..PLAIN },
+    Load {
+        name: "topic-8",
+        title: "a topic with 8 subscribers",
+        scenario: Scenario::Topic,
+        afterwards: true,
+        ..PLAIN
+    },
     Load {
         name: "request-reply",
         title: "request and reply between two clients",
@@ -96,6 +110,14 @@ const LOADS: [Load; 14] = [
         ..PLAIN
     },
     Load {
+        name: "idle-10000",
+        title: "10,000 clients that only ping",
+        scenario: Scenario::Idle,
+        main: false,
+        metric: Metric::ClientMemory,
+        ..PLAIN
+    },
+    Load {
         name: "tcp-request-reply",
         title: "request and reply, over TCP",
         scenario: Scenario::Echo,
@@ -107,10 +129,15 @@ const LOADS: [Load; 14] = [
 ];
 
 impl Load {
-    pub(super) fn plan(&self, over: Over, address: &str) -> Plan {
+    pub(super) fn plan(&self, over: Over, address: &str, time: Duration) -> Plan {
         let mut plan = Plan::new(over, address, self.scenario, self.bytes);
         plan.pairs = self.pairs;
         plan.subscribers = self.subscribers;
+        plan.afterwards = self.afterwards;
+        plan.bound = Bound::Time(match self.scenario {
+            Scenario::Idle => time.max(IDLE_TIME),
+            _ => time,
+        });
         plan
     }
 }
@@ -146,7 +173,7 @@ mod tests {
         assert!(names(&["nonsense"], false).is_err());
         for load in LOADS {
             assert_eq!(LOADS.iter().filter(|other| other.name == load.name).count(), 1);
-            assert!(load.plan(Over::Elbus, "x").check().is_ok());
+            assert!(load.plan(Over::Elbus, "x", Duration::ZERO).check().is_ok());
         }
     }
 }

@@ -48,10 +48,15 @@ pub(super) fn write(
 }
 
 fn columns(load: &Load) -> [Metric; 6] {
-    use Metric::{BrokerCpu, Bytes, Memory, Messages, P50, P99, P999};
+    use Metric::{
+        BrokerCpu, Bytes, ClientMemory, ConnectCpu, Connects, IdleCpu, Memory, MemoryAfter, Messages, P50,
+        P99, P999,
+    };
     match load.metric {
         P50 => [P50, P99, P999, Messages, BrokerCpu, Memory],
         Bytes => [Bytes, Messages, BrokerCpu, P50, P99, Memory],
+        ClientMemory => [ClientMemory, IdleCpu, Connects, ConnectCpu, Memory, MemoryAfter],
+        _ if load.afterwards => [Messages, BrokerCpu, P50, P99, Memory, MemoryAfter],
         _ => [Messages, BrokerCpu, P50, P99, P999, Memory],
     }
 }

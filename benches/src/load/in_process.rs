@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Outcome, Plan, Scenario, check, check::Check, window::Window};
+use super::{Bound, Plan, Scenario, Traffic, check, check::Check, window::Window};
 use crate::{
     Failure,
     histogram::Histogram,
@@ -44,7 +44,7 @@ fn waker_of_thread() -> Waker {
     Waker::from(Arc::new(Unpark(std::thread::current())))
 }
 
-pub(super) fn run(plan: &Plan) -> Result<Outcome, Failure> {
+pub(super) fn run(plan: &Plan) -> Result<Traffic, Failure> {
     let broker = Broker::builder()
         .plugin(PluginDeclaration::linked("clients", elbus_inproc::plugin()))
         .plugin(PluginDeclaration::linked("rpc", elbus_rpc::plugin()))
@@ -62,7 +62,7 @@ fn connect(broker: &Broker, group: usize, side: Side, index: usize) -> Result<Lo
     broker.connect(&name).map_err(|code| format!("{name} could not connect: {code:?}").into())
 }
 
-fn stream(plan: &Plan, broker: &Broker) -> Result<Outcome, Failure> {
+fn stream(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
     let threads = plan.pairs * (plan.readers() + plan.writers()) + 1;
     let (start, begin) = (Barrier::new(threads), Instant::now());
     let mut groups = Vec::new();
@@ -114,7 +114,7 @@ fn stream(plan: &Plan, broker: &Broker) -> Result<Outcome, Failure> {
             sent += thread.join().map_err(|_| "a writing thread panicked")??;
         }
         match sent * plan.readers() as u64 {
-            due if due == came => Ok(Outcome::new(plan, came, &used, &latency)),
+            due if due == came => Ok(Traffic::new(plan, came, &used, &latency)),
             due => Err(format!("{came} messages came where {due} were due").into()),
         }
     })
@@ -197,7 +197,7 @@ fn write(
 }
 
 /// One asker after the other would not be the same load as with sockets, so there is a thread for each side here, too.
-fn turns(plan: &Plan, broker: &Broker) -> Result<Outcome, Failure> {
+fn turns(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
     let mut clients = Vec::new();
     for group in 0..plan.pairs {
         clients.push((connect(broker, group, Side::Writer, 0)?, connect(broker, group, Side::Reader, 0)?));
@@ -215,7 +215,7 @@ fn turns(plan: &Plan, broker: &Broker) -> Result<Outcome, Failure> {
         for thread in asking {
             latency.merge(&thread.join().map_err(|_| "an asking thread panicked")??);
         }
-        Ok(Outcome::new(plan, latency.samples(), &watch.stop(), &latency))
+        Ok(Traffic::new(plan, latency.samples(), &watch.stop(), &latency))
     })
 }
 

@@ -20,6 +20,8 @@ pub enum Scenario {
     Echo,
     /// A call to `.broker`, method benchmark.test, one at a time
     Call,
+    /// `--clients` that connect as fast as they can, and then only ping
+    Idle,
 }
 
 /// Whom to speak to, and how.
@@ -63,6 +65,10 @@ pub struct Plan {
     pub writers: usize,
     /// Readers of [`Scenario::Topic`] and [`Scenario::Broadcast`].
     pub subscribers: usize,
+    /// Clients of [`Scenario::Idle`].
+    pub clients: usize,
+    /// The time between two pings of a client of [`Scenario::Idle`], where the broker wants pings.
+    pub ping: Duration,
     /// Bytes of each payload.
     pub bytes: usize,
     /// Messages of one write.
@@ -77,8 +83,14 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// The process id of the broker, to tell what it uses.
     pub broker: Option<u32>,
+    /// Whether to wait for the broker's memory of some time after the end; of [`Scenario::Idle`] that is told anyhow.
+    pub afterwards: bool,
 }
 
+/// Clients that ping more often are not idle.
+const MOST_OFTEN: Duration = Duration::from_millis(100);
+const CLIENTS: usize = 10_000;
+const PING: Duration = Duration::from_millis(2500);
 const BATCH: usize = 128;
 const BATCH_BYTES: usize = 64 * 1024;
 const WINDOW: usize = 4096;
@@ -95,6 +107,8 @@ impl Plan {
             pairs: 1,
             writers: 4,
             subscribers: 8,
+            clients: CLIENTS,
+            ping: PING,
             bytes,
             batch: (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH),
             window: (WINDOW_BYTES / bytes.max(1)).clamp(4, WINDOW),
@@ -102,6 +116,7 @@ impl Plan {
             bound: Bound::Time(Duration::from_secs(3)),
             rate: None,
             broker: None,
+            afterwards: false,
         }
     }
 
@@ -148,9 +163,19 @@ impl Plan {
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             return wrong("a rate must be above 0".into());
         }
+        if self.scenario == Scenario::Idle && (self.clients == 0 || self.ping < MOST_OFTEN) {
+            return wrong(format!(
+                "{} idle clients that ping each {:?}: at least 1 client, and {MOST_OFTEN:?} between two pings",
+                self.clients, self.ping
+            ));
+        }
+        if self.scenario == Scenario::Idle && !matches!(self.bound, Bound::Time(_)) {
+            return wrong("idle clients send no messages: give a time".into());
+        }
         let possible = match self.scenario {
             Scenario::Broadcast | Scenario::Call => matches!(self.over, Over::Elbus | Over::InProcess),
             Scenario::FanIn => self.over != Over::Relay,
+            Scenario::Idle => self.over != Over::InProcess,
             _ => true,
         };
         if !possible {
@@ -193,6 +218,10 @@ mod tests {
             Plan { rate: Some(0.0), ..good.clone() },
             Plan { over: Over::Relay, ..good.clone() },
             Plan { over: Over::Nats, scenario: Scenario::Call, ..good.clone() },
+            Plan { over: Over::InProcess, scenario: Scenario::Idle, ..good.clone() },
+            Plan { clients: 0, scenario: Scenario::Idle, ..good.clone() },
+            Plan { ping: Duration::ZERO, scenario: Scenario::Idle, ..good.clone() },
+            Plan { bound: Bound::Messages(1), scenario: Scenario::Idle, ..good.clone() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Outcome, Plan, Scenario, check, check::Check, keeper::Keeper, window::Window};
+use super::{Bound, Plan, Scenario, Traffic, check, check::Check, keeper::Keeper, window::Window};
 use crate::{
     Failure,
     histogram::Histogram,
@@ -44,7 +44,7 @@ impl Start {
 
 type Running<T> = JoinHandle<Result<T, Failure>>;
 
-pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure> {
+pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Traffic, Failure> {
     let threads = plan.pairs * (plan.readers() + plan.writers()) + 1;
     let start =
         Arc::new(Start { joined: Barrier::new(threads), begin: OnceLock::new(), go: Barrier::new(threads) });
@@ -91,7 +91,7 @@ pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure>
     if came != due {
         return Err(format!("{came} messages came where {due} were due").into());
     }
-    Ok(Outcome::new(plan, came, &used, &latency))
+    Ok(Traffic::new(plan, came, &used, &latency))
 }
 
 fn spawn<T: Send + 'static>(

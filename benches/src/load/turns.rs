@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Bound, Outcome, Plan, Scenario};
+use super::{Bound, Plan, Scenario, Traffic};
 use crate::{
     Failure,
     histogram::Histogram,
@@ -23,7 +23,7 @@ const WARM_UP: u64 = 200;
 const END: u64 = u64::MAX;
 const METHOD: &[u8] = b"benchmark.test";
 
-pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure> {
+pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Traffic, Failure> {
     let start = Arc::new(Barrier::new(plan.pairs + 1));
     let mut asking = Vec::new();
     let mut answering = Vec::new();
@@ -47,7 +47,7 @@ pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure>
     for thread in answering {
         thread.join().map_err(|_| "an answering thread panicked")??;
     }
-    Ok(Outcome::new(plan, latency.samples(), &used, &latency))
+    Ok(Traffic::new(plan, latency.samples(), &used, &latency))
 }
 
 /// A client with the one frame that it sends.

@@ -7,7 +7,7 @@ use elbus_protocol::{
     request::{PING, encode_filters, encode_request},
 };
 
-use super::{Dialect, Joining, Kind, Letter, Line, Step};
+use super::{Dialect, Hello, Joining, Kind, Letter, Line, Step};
 use crate::Failure;
 
 const OK: u8 = 1;
@@ -26,6 +26,12 @@ pub(super) fn shake_hands(address: &str, name: &str) -> Result<Line, Failure> {
     line.send(&encode_client_name(name)?)?;
     line.expect(&[OK])?;
     Ok(line)
+}
+
+/// The handshake without waiting in between.
+pub(super) fn hello(name: &str) -> Result<Hello, Failure> {
+    let said = [&encode_client_greeting()[..], &encode_client_name(name)?].concat();
+    Ok(Hello { said, answered: [&GREETING[..], &[OK, OK]].concat() })
 }
 
 /// The version that a broker tells at `.broker`, method `info`.
@@ -92,6 +98,10 @@ impl Dialect for Elbus {
         }
         let twin = line.twin()?;
         Ok((Elbus { payload_bytes: joining.payload_bytes }, line, twin))
+    }
+
+    fn hello(name: &str) -> Result<Hello, Failure> {
+        hello(name)
     }
 
     fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {

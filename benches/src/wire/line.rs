@@ -7,7 +7,10 @@ use rustix::{
 };
 use std::{
     net::TcpStream,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::Duration,
 };
 
@@ -34,6 +37,11 @@ impl Line {
             sockopt::set_socket_timeout(&socket, direction, Some(PATIENCE))?;
         }
         Ok(Line(socket))
+    }
+
+    /// To wait for many at once.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// The same socket again.

@@ -1,11 +1,13 @@
 //! MQTT 3.1.1 at QoS 0. A name and a topic are both topics.
 
-use super::{Dialect, Joining, Letter, Line, Step};
+use super::{Dialect, Hello, Joining, Letter, Line, Step};
 use crate::Failure;
 
 const CONNECT: u8 = 0x10;
 const PUBLISH: u8 = 0x30;
 const SUBSCRIBE: u8 = 0x82;
+const CONNECTED: [u8; 4] = [0x20, 2, 0, 0];
+const SUBSCRIBED: [u8; 5] = [0x90, 3, 0, 1, 0];
 
 pub(crate) struct Mqtt {
     /// The head of every message.
@@ -16,20 +18,19 @@ pub(crate) struct Mqtt {
 impl Dialect for Mqtt {
     fn join(joining: &Joining<'_>) -> Result<(Self, Line, Line), Failure> {
         let line = Line::connect(joining.address)?;
-        // protocol level 4, a clean session, no keep-alive
-        let mut hello = b"\0\x04MQTT\x04\x02\0\0".to_vec();
-        push_text(&mut hello, joining.name)?;
-        line.send(&packet(CONNECT, &hello, 0)?)?;
-        line.expect(&[0x20, 2, 0, 0])?;
+        line.send(&connect(joining.name)?)?;
+        line.expect(&CONNECTED)?;
         let topic = joining.topic.unwrap_or(joining.name);
-        let mut subscription = vec![0, 1];
-        push_text(&mut subscription, topic)?;
-        subscription.push(0);
-        line.send(&packet(SUBSCRIBE, &subscription, 0)?)?;
-        line.expect(&[0x90, 3, 0, 1, 0])?;
+        line.send(&subscribe(topic)?)?;
+        line.expect(&SUBSCRIBED)?;
         let twin = line.twin()?;
         let head = head(topic, joining.payload_bytes)?;
         Ok((Mqtt { head, payload_bytes: joining.payload_bytes }, line, twin))
+    }
+
+    fn hello(name: &str) -> Result<Hello, Failure> {
+        let said = [connect(name)?, subscribe(name)?].concat();
+        Ok(Hello { said, answered: [&CONNECTED[..], &SUBSCRIBED].concat() })
     }
 
     fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {
@@ -51,6 +52,20 @@ impl Dialect for Mqtt {
             _ => Step::Partial { needed: frame },
         })
     }
+}
+
+/// Protocol level 4, a clean session, no keep-alive.
+fn connect(name: &str) -> Result<Vec<u8>, Failure> {
+    let mut body = b"\0\x04MQTT\x04\x02\0\0".to_vec();
+    push_text(&mut body, name)?;
+    packet(CONNECT, &body, 0)
+}
+
+fn subscribe(topic: &str) -> Result<Vec<u8>, Failure> {
+    let mut body = vec![0, 1];
+    push_text(&mut body, topic)?;
+    body.push(0);
+    packet(SUBSCRIBE, &body, 0)
 }
 
 fn head(topic: &str, payload_bytes: usize) -> Result<Vec<u8>, Failure> {

@@ -1,7 +1,10 @@
 //! The text protocol of NATS. A name and a topic are both subjects.
 
-use super::{Dialect, Joining, Letter, Line, Step, number};
+use super::{Dialect, Hello, Joining, Letter, Line, Step, number};
 use crate::Failure;
+
+const CONNECT: &[u8] =
+    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"raw\",\"version\":\"1\"}\r\n";
 
 pub(crate) struct Nats {
     /// The head of every message that was sent as expected.
@@ -17,12 +20,17 @@ impl Dialect for Nats {
             return Err(format!("the broker said {info} instead of INFO").into());
         }
         let subject = joining.topic.unwrap_or(joining.name);
-        line.send(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"raw\",\"version\":\"1\"}\r\n")?;
+        line.send(CONNECT)?;
         line.send(format!("SUB {subject} 1\r\nPING\r\n").as_bytes())?;
         line.expect(b"PONG\r\n")?;
         let head = format!("MSG {subject} 1 {}\r\n", joining.payload_bytes).into_bytes();
         let twin = line.twin()?;
         Ok((Nats { head, payload_bytes: joining.payload_bytes }, line, twin))
+    }
+
+    fn hello(name: &str) -> Result<Hello, Failure> {
+        let said = [CONNECT, format!("SUB {name} 1\r\nPING\r\n").as_bytes()].concat();
+        Ok(Hello { said, answered: b"PONG\r\n".to_vec() })
     }
 
     fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {

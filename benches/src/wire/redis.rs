@@ -1,7 +1,7 @@
 //! The protocol of Redis, version 2. A name and a topic are both channels. A connection that has subscribed cannot publish,
 //! so a client has two.
 
-use super::{Dialect, Joining, Letter, Line, Step, number};
+use super::{Dialect, Hello, Joining, Letter, Line, Step, number};
 use crate::Failure;
 
 pub(crate) struct Redis {
@@ -17,12 +17,21 @@ impl Dialect for Redis {
         let channel = joining.topic.unwrap_or(joining.name);
         let (sending, receiving) = (Line::connect(joining.address)?, Line::connect(joining.address)?);
         let size = channel.len();
-        receiving.send(format!("*2\r\n$9\r\nSUBSCRIBE\r\n${size}\r\n{channel}\r\n").as_bytes())?;
-        receiving.expect(format!("*3\r\n$9\r\nsubscribe\r\n${size}\r\n{channel}\r\n:1\r\n").as_bytes())?;
+        let Hello { said, answered } = Self::hello(channel)?;
+        receiving.send(&said)?;
+        receiving.expect(&answered)?;
         let payload_bytes = joining.payload_bytes;
         let head =
             format!("*3\r\n$7\r\nmessage\r\n${size}\r\n{channel}\r\n${payload_bytes}\r\n").into_bytes();
         Ok((Redis { head, payload_bytes }, sending, receiving))
+    }
+
+    fn hello(channel: &str) -> Result<Hello, Failure> {
+        let size = channel.len();
+        Ok(Hello {
+            said: format!("*2\r\n$9\r\nSUBSCRIBE\r\n${size}\r\n{channel}\r\n").into_bytes(),
+            answered: format!("*3\r\n$9\r\nsubscribe\r\n${size}\r\n{channel}\r\n:1\r\n").into_bytes(),
+        })
     }
 
     fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {

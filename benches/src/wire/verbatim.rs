@@ -6,7 +6,7 @@ use elbus_protocol::{
     delivery::{DeliveryHead, encode_head},
 };
 
-use super::{Dialect, Joining, Kind, Letter, Line, Step, elbus};
+use super::{Dialect, Hello, Joining, Kind, Letter, Line, Step, elbus};
 use crate::Failure;
 
 pub(crate) struct Verbatim {
@@ -20,6 +20,10 @@ impl Dialect for Verbatim {
         let twin = line.twin()?;
         let verbatim = Verbatim { name: joining.name.to_owned(), payload_bytes: joining.payload_bytes };
         Ok((verbatim, line, twin))
+    }
+
+    fn hello(name: &str) -> Result<Hello, Failure> {
+        elbus::hello(name)
     }
 
     fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {
