@@ -39,6 +39,8 @@ pub(super) struct Registry {
     by_name: HashMap<Arc<str>, u32, Hashing>,
     /// Has the names themselves as keys: a walk over many names does not touch their clients.
     in_order: BTreeMap<Arc<str>, Arc<Member>>,
+    /// How many of them are parts of the broker itself.
+    internal: usize,
     subscriptions: FilterTree,
     exclusions: FilterTree,
 }
@@ -77,6 +79,7 @@ impl Registry {
             }
         };
         self.by_name.insert(member.name.clone(), id);
+        self.internal += usize::from(member.info.internal);
         self.in_order.insert(member.name.clone(), member);
         Ok(())
     }
@@ -89,6 +92,7 @@ impl Registry {
         member.mark_gone();
         let Some(id) = self.by_name.remove(&*member.name) else { return false };
         self.in_order.remove(&*member.name);
+        self.internal -= usize::from(member.info.internal);
         if let Some(seat) = self.seats[id as usize].take() {
             let mut nodes = vec![];
             seat.subscriptions.extend_into(&mut nodes);
@@ -102,6 +106,11 @@ impl Registry {
             self.by_name.shrink_to(self.by_name.len() * 2);
         }
         true
+    }
+
+    /// How many there are, parts of the broker itself left out.
+    pub(super) fn client_count(&self) -> usize {
+        self.in_order.len() - self.internal
     }
 
     /// The secondaries of a primary, in order of their names.

@@ -247,7 +247,7 @@ impl Router {
 
     /// How many clients are registered, secondaries included, parts of the broker itself not.
     pub(crate) fn client_count(&self) -> usize {
-        self.registry.read().all().filter(|member| !member.info.internal).count()
+        self.registry.read().client_count()
     }
 
     pub(crate) fn refused_frames(&self) -> u64 {

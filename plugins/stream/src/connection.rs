@@ -215,6 +215,7 @@ impl Connection {
             if sent > 0 || out.full_since.is_none() {
                 out.full_since = Some(Instant::now());
                 self.blocked.store(true, Ordering::Relaxed);
+                self.instance.any_blocked.store(true, Ordering::Release);
             }
             after.write = !std::mem::replace(&mut out.writer, true);
         }

@@ -125,7 +125,7 @@ impl Incoming {
 
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.connection.liveness.step(phase);
+        self.connection.liveness.step(phase, self.connection.instance.now());
     }
 
     /// One read into the buffer of the thread, behind what was left of the last one.

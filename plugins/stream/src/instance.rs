@@ -3,16 +3,13 @@
 use elbus_plugin_api::Host;
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::runtime::Handle;
 
-use crate::{StreamSettings, Transport, connection::Connection, liveness::Watch};
+use crate::{StreamSettings, Transport, connection::Connection, liveness::Phase};
 
 /// What the connections of an instance share.
 pub(crate) struct Instance {
@@ -22,6 +19,10 @@ pub(crate) struct Instance {
     pub(crate) runtime: Handle,
     /// Set once, by `stop`: nobody is accepted or read from any more.
     pub(crate) stopping: AtomicBool,
+    /// How often the keeper has looked: the clock of those who need none that is exact.
+    pub(crate) sweeps: AtomicU64,
+    /// A socket has become full since the keeper has last seen none that was.
+    pub(crate) any_blocked: AtomicBool,
     /// Who is there. Lock order: this, then [`Connection`]'s own.
     pub(crate) census: Mutex<Census>,
     /// Somebody has left the census.
@@ -36,12 +37,13 @@ pub(crate) struct Census {
     pub(crate) listeners: usize,
 }
 
-/// A connection, and what the keeper has seen of it.
+/// A connection, and when the keeper has to do with it, in sweeps. Until then the keeper only walks over this entry.
 pub(crate) struct Entry {
     pub(crate) connection: Arc<Connection>,
-    pub(crate) watch: Watch,
-    /// When the next keep-alive is due; set when the keeper first sees the client registered.
-    pub(crate) next_nop: Option<Instant>,
+    /// When it is to be looked at.
+    pub(crate) next_look: u64,
+    /// When the next keep-alive is due; zero until the keeper has seen the client registered.
+    pub(crate) next_nop: u64,
 }
 
 /// Counts since the start.
@@ -66,8 +68,15 @@ impl Instance {
         if self.is_stopping() {
             return None;
         }
-        let watch = Watch::new(Instant::now());
-        Some(census.connections.insert(Entry { connection: connection.clone(), watch, next_nop: None }))
+        connection.liveness.step(Phase::Greeting, self.now());
+        let entry = Entry { connection: connection.clone(), next_look: 0, next_nop: 0 };
+        Some(census.connections.insert(entry))
+    }
+
+    /// How often the keeper has looked.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.sweeps.load(Ordering::Relaxed)
     }
 
     /// Takes a connection out.

@@ -2,18 +2,48 @@
 //! of [`liveness`](crate::liveness) and the settings.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::time::MissedTickBehavior;
 
-use crate::{connection::Connection, instance::Instance, liveness::Phase, reason::Reason};
+use crate::{
+    connection::Connection,
+    instance::{Entry, Instance},
+    liveness::Phase,
+    reason::Reason,
+};
 
 /// Looks at all connections are so far apart, as a part of the timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 16;
 const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
-/// Spare buffers that nobody has needed so long are freed.
-const SPARES_KEPT: Duration = Duration::from_secs(1);
+const LONGEST_SWEEP: Duration = Duration::from_millis(250);
+/// Spare buffers that nobody has needed for this time are freed, and at the latest after twice as long.
+const SPARES_KEPT: Duration = Duration::from_millis(400);
+
+/// The rhythm of the sweeps, and what lasts how many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rhythm {
+    /// Sweeps are at least so far apart.
+    period: Duration,
+    timeout: Duration,
+    /// Sweeps between two keep-alives, half the timeout.
+    nop: u64,
+}
+
+impl Rhythm {
+    fn new(timeout: Duration) -> Self {
+        let period = (timeout / SWEEPS_PER_TIMEOUT).clamp(SHORTEST_SWEEP, LONGEST_SWEEP);
+        let nop = (timeout / 2).as_nanos() / period.as_nanos();
+        Rhythm { period, timeout, nop: (nop as u64).max(1) }
+    }
+
+    /// When a phase has lasted too long that began during the sweep `since`: never early, and late by a sweep at most,
+    /// since it may have begun just before the next one.
+    fn end(&self, phase: Phase, since: u64) -> Option<u64> {
+        let limit = phase.limit(self.timeout)?;
+        Some(since + limit.as_nanos().div_ceil(self.period.as_nanos()) as u64 + 1)
+    }
+}
 
 enum Due {
     TooLate(Phase),
@@ -23,47 +53,155 @@ enum Due {
 
 /// Runs until it is aborted.
 pub(crate) async fn keep(instance: Arc<Instance>) {
-    let timeout = instance.settings.timeout();
-    let period = (timeout / SWEEPS_PER_TIMEOUT).max(SHORTEST_SWEEP);
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let rhythm = Rhythm::new(instance.settings.timeout());
     let mut released = Instant::now();
     loop {
-        interval.tick().await;
-        let now = Instant::now();
-        sweep(&instance, now, period);
-        if now.duration_since(released) >= SPARES_KEPT {
-            released = now;
+        // an interval would make up for a late sweep by an early one
+        tokio::time::sleep(rhythm.period).await;
+        sweep(&instance, &rhythm);
+        if released.elapsed() >= SPARES_KEPT {
+            released = Instant::now();
             elbus_socket::spares::release_unused();
         }
     }
 }
 
 /// Finds out under the census' lock what is due, and does it after that.
-fn sweep(instance: &Instance, now: Instant, period: Duration) {
-    let timeout = instance.settings.timeout();
-    // half a period early or late, half the timeout on average
-    let until_nop = (timeout / 2).saturating_sub(period / 2);
+fn sweep(instance: &Instance, rhythm: &Rhythm) {
+    let now = instance.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
     let mut due: Vec<(Arc<Connection>, Due)> = vec![];
+    // most sweeps touch no connection: ten thousand of them are not in the processor's cache
+    let look_at_all = instance.any_blocked.swap(false, Ordering::AcqRel);
+    let mut any_blocked = false;
     for (_, entry) in &mut instance.census.lock().connections {
-        let connection = &entry.connection;
-        if let Some(phase) = entry.watch.late(&connection.liveness, now, timeout) {
-            due.push((connection.clone(), Due::TooLate(phase)));
-        } else if connection.is_blocked() {
-            due.push((connection.clone(), Due::PushOn));
-        } else if connection.liveness.phase().is_registered() {
-            let next = *entry.next_nop.get_or_insert(now + until_nop);
-            if now >= next {
-                entry.next_nop = Some(now + until_nop);
-                due.push((connection.clone(), Due::Nop));
+        if now < entry.next_look && !look_at_all {
+            continue;
+        }
+        if let Some(what) = look(entry, now, rhythm) {
+            any_blocked |= matches!(what, Due::PushOn);
+            due.push((entry.connection.clone(), what));
+        }
+    }
+    if any_blocked {
+        instance.any_blocked.store(true, Ordering::Release);
+    }
+    let time = Instant::now();
+    for (connection, due) in due {
+        match due {
+            Due::TooLate(phase) => connection.close(Reason::Late { phase, timeout: rhythm.timeout }),
+            Due::PushOn => connection.push_on(time, instance.settings.stall()),
+            Due::Nop => connection.send_nop(),
+        }
+    }
+}
+
+/// What is due for a connection, and when it is to be looked at again.
+fn look(entry: &mut Entry, now: u64, rhythm: &Rhythm) -> Option<Due> {
+    let connection = &entry.connection;
+    let (phase, since) = connection.liveness.last();
+    let end = rhythm.end(phase, since).unwrap_or(u64::MAX);
+    if now >= end {
+        return Some(Due::TooLate(phase));
+    }
+    if connection.is_blocked() {
+        return Some(Due::PushOn);
+    }
+    if !phase.is_registered() {
+        return None;
+    }
+    let is_due = now >= entry.next_nop;
+    let first = entry.next_nop == 0;
+    if is_due {
+        entry.next_nop = now + rhythm.nop;
+    }
+    entry.next_look = entry.next_nop.min(end);
+    (is_due && !first).then_some(Due::Nop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{StreamSettings, testing::Pair};
+    use std::io::{ErrorKind, Read};
+
+    const NOP: [u8; 6] = elbus_protocol::delivery::NOP;
+
+    fn registered() -> (Pair, Rhythm) {
+        let pair = Pair::new(StreamSettings::default());
+        pair.peer.set_nonblocking(true).unwrap();
+        let rhythm = Rhythm::new(Duration::from_secs(5));
+        assert_eq!((rhythm.period, rhythm.nop), (Duration::from_millis(250), 10));
+        pair.connection.instance.enter(&pair.connection).unwrap();
+        pair.connection.liveness.step(Phase::Header, 0);
+        (pair, rhythm)
+    }
+
+    /// What has come, an end as nothing.
+    fn read(pair: &mut Pair) -> Vec<u8> {
+        let mut buffer = [0; 64];
+        match pair.peer.read(&mut buffer) {
+            Ok(count) => buffer[..count].to_vec(),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                vec![]
             }
         }
     }
-    for (connection, due) in due {
-        match due {
-            Due::TooLate(phase) => connection.close(Reason::Late { phase, timeout }),
-            Due::PushOn => connection.push_on(now, instance.settings.stall()),
-            Due::Nop => connection.send_nop(),
+
+    #[test]
+    fn a_client_that_pings_gets_a_nop_each_half_timeout_and_one_that_stops_is_closed() {
+        let (mut pair, rhythm) = registered();
+        let mut nops = vec![];
+        for now in 1..100 {
+            sweep(&pair.connection.instance, &rhythm);
+            assert!(!pair.connection.has_ended(), "{now}");
+            match &*read(&mut pair) {
+                [] => {}
+                bytes => {
+                    assert_eq!(bytes, NOP);
+                    nops.push(now);
+                }
+            }
+            // the last one during sweep 60
+            if now % 20 == 0 && now <= 60 {
+                pair.connection.liveness.step(Phase::Header, pair.connection.instance.now());
+            }
+            if now == 85 {
+                break;
+            }
         }
+        assert_eq!(nops, [11, 21, 31, 41, 51, 61, 71, 81]);
+        // 25 sweeps are 1.25 of the timeout, and it may have pinged just before sweep 61
+        sweep(&pair.connection.instance, &rhythm);
+        assert!(pair.connection.has_ended());
+    }
+
+    #[test]
+    fn whoever_does_not_register_is_closed_after_the_timeout() {
+        let (pair, rhythm) = registered();
+        pair.connection.liveness.step(Phase::Name, 0);
+        (1..=20).for_each(|_| sweep(&pair.connection.instance, &rhythm));
+        assert!(!pair.connection.has_ended());
+        sweep(&pair.connection.instance, &rhythm);
+        assert!(pair.connection.has_ended());
+    }
+
+    #[test]
+    fn a_full_socket_is_looked_at_in_every_sweep_until_it_is_empty() {
+        let (mut pair, rhythm) = registered();
+        let instance = pair.connection.instance.clone();
+        sweep(&instance, &rhythm);
+        assert!(!instance.any_blocked.load(Ordering::Acquire));
+        pair.connection.send(&vec![1; 1 << 20]);
+        for _ in 0..3 {
+            sweep(&instance, &rhythm);
+            assert!(instance.any_blocked.load(Ordering::Acquire));
+        }
+        pair.peer.set_nonblocking(false).unwrap();
+        let mut all = vec![0; 1 << 20];
+        pair.peer.read_exact(&mut all).unwrap();
+        // two: that of a socket that has just been emptied by the sweep is seen by the next one
+        (0..2).for_each(|_| sweep(&instance, &rhythm));
+        assert!(!instance.any_blocked.load(Ordering::Acquire));
     }
 }

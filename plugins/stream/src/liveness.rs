@@ -1,9 +1,9 @@
-//! Whether a client is alive, without a clock in its reader: the reader counts what it completes, the keeper sees
-//! whether the count moves. Owns the phases of a connection and how long each may last (sections 2, 3 and 5).
+//! Whether a client is alive, without a clock in its reader: the reader notes during which sweep of the keeper it has
+//! completed something. Owns the phases of a connection and how long each may last (sections 2, 3 and 5).
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// What the broker waits for.
@@ -29,7 +29,7 @@ impl Phase {
         [Phase::Greeting, Phase::NameLength, Phase::Name, Phase::Header, Phase::Body, Phase::Held];
 
     /// How long it may last, the timeout being `T`.
-    fn limit(self, timeout: Duration) -> Option<Duration> {
+    pub(crate) fn limit(self, timeout: Duration) -> Option<Duration> {
         match self {
             Phase::Greeting | Phase::NameLength | Phase::Name | Phase::Body => Some(timeout),
             Phase::Header => Some(timeout.saturating_mul(5) / 4),
@@ -56,49 +56,24 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// Written by the reader of a connection, read by the keeper: the phase in the low byte, above it a count of steps.
+/// Written by the reader of a connection, read by the keeper: the phase in the low byte, above it the sweep of the keeper
+/// during which it began.
 #[derive(Default)]
 pub(crate) struct Liveness(AtomicU64);
 
 impl Liveness {
-    /// The client has completed something, and the broker now waits for `phase`. One writer only.
+    /// The client has completed something, and the broker now waits for `phase`; `now` is the number of the last sweep.
     #[inline]
-    pub(crate) fn step(&self, phase: Phase) {
-        let steps = self.0.load(Ordering::Relaxed) >> 8;
-        self.0.store(steps.wrapping_add(1) << 8 | phase as u64, Ordering::Relaxed);
+    pub(crate) fn step(&self, phase: Phase, now: u64) {
+        self.0.store(now << 8 | phase as u64, Ordering::Relaxed);
     }
 
-    /// What the broker waits for.
+    /// What the broker waits for, and during which sweep that began.
     #[inline]
-    pub(crate) fn phase(&self) -> Phase {
-        phase_of(self.0.load(Ordering::Relaxed))
-    }
-}
-
-fn phase_of(word: u64) -> Phase {
-    Phase::ALL.into_iter().find(|phase| *phase as u64 == word & 0xFF).unwrap_or(Phase::Greeting)
-}
-
-/// What the keeper has seen of a connection.
-pub(crate) struct Watch {
-    seen: u64,
-    since: Instant,
-}
-
-impl Watch {
-    pub(crate) fn new(now: Instant) -> Self {
-        Watch { seen: 0, since: now }
-    }
-
-    /// The phase that has lasted too long, if it has. Never early; late by at most the time between two calls.
-    pub(crate) fn late(&mut self, liveness: &Liveness, now: Instant, timeout: Duration) -> Option<Phase> {
-        let word = liveness.0.load(Ordering::Relaxed);
-        if word != self.seen {
-            *self = Watch { seen: word, since: now };
-            return None;
-        }
-        let phase = phase_of(word);
-        phase.limit(timeout).filter(|limit| now.duration_since(self.since) >= *limit).map(|_| phase)
+    pub(crate) fn last(&self) -> (Phase, u64) {
+        let word = self.0.load(Ordering::Relaxed);
+        let phase = Phase::ALL.into_iter().find(|phase| *phase as u64 == word & 0xFF);
+        (phase.unwrap_or(Phase::Greeting), word >> 8)
     }
 }
 
@@ -107,29 +82,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_seen_and_steps_reset_it() {
-        let second = Duration::from_secs(1);
-        let start = Instant::now();
-        let (liveness, mut watch) = (Liveness::default(), Watch::new(start));
-        let timeout = 4 * second;
-        assert_eq!(watch.late(&liveness, start + 3 * second, timeout), None);
-        assert_eq!(watch.late(&liveness, start + 4 * second, timeout), Some(Phase::Greeting));
-        liveness.step(Phase::Header);
-        assert_eq!(watch.late(&liveness, start + 10 * second, timeout), None);
-        assert_eq!(watch.late(&liveness, start + 14 * second, timeout), None);
-        liveness.step(Phase::Header);
-        assert_eq!(watch.late(&liveness, start + 15 * second, timeout), None, "a step in the same phase");
-        assert_eq!(watch.late(&liveness, start + 20 * second, timeout), Some(Phase::Header));
-        liveness.step(Phase::Held);
-        assert_eq!(watch.late(&liveness, start + 21 * second, timeout), None);
-        assert_eq!(
-            watch.late(&liveness, start + 1000 * second, timeout),
-            None,
-            "held back as long as it takes"
-        );
+    fn phase_and_time_are_told_together() {
+        let liveness = Liveness::default();
+        assert_eq!(liveness.last(), (Phase::Greeting, 0));
+        for (phase, now) in Phase::ALL.into_iter().zip([0, 1, 255, 256, 1 << 20, 1 << 40]) {
+            liveness.step(phase, now);
+            assert_eq!(liveness.last(), (phase, now));
+        }
+    }
+
+    #[test]
+    fn only_who_is_held_back_by_others_may_take_any_time() {
+        let timeout = Duration::from_secs(4);
         for phase in Phase::ALL {
-            liveness.step(phase);
-            assert_eq!(liveness.phase(), phase);
+            let limit = match phase {
+                Phase::Header => Some(Duration::from_secs(5)),
+                Phase::Held => None,
+                _ => Some(timeout),
+            };
+            assert_eq!(phase.limit(timeout), limit, "{phase}");
         }
     }
 }

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -64,6 +64,8 @@ impl Server {
             transport: Box::new(transport),
             runtime: runtime.handle().clone(),
             stopping: AtomicBool::new(false),
+            sweeps: AtomicU64::new(0),
+            any_blocked: AtomicBool::new(false),
             census: Mutex::new(Census::default()),
             left: Condvar::new(),
             counts: Counts::default(),

@@ -6,7 +6,10 @@ use parking_lot::{Condvar, Mutex};
 use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -42,6 +45,8 @@ impl Pair {
             transport: Box::new(Plain),
             runtime: runtime.handle().clone(),
             stopping: AtomicBool::new(false),
+            sweeps: AtomicU64::new(0),
+            any_blocked: AtomicBool::new(false),
             census: Mutex::new(Census::default()),
             left: Condvar::new(),
             counts: Counts::default(),
