@@ -244,20 +244,22 @@ impl Incoming {
         Ok(pos)
     }
 
-    /// The steps of the handshake that `input` is enough for.
+    /// The steps of the handshake that `input` is enough for. Who has said everything ahead gets the answers together.
     fn greet(&mut self, input: &[u8]) -> Result<usize, Reason> {
         let mut pos = 0;
         loop {
             let left = input.get(pos..).unwrap_or_default();
             match self.handshake.advance(left) {
-                Ok(Progress::NeedMore) if self.phase == Phase::NameLength && left.len() >= 2 => {
-                    self.enter(Phase::Name);
+                Ok(Progress::NeedMore) => {
+                    if self.phase == Phase::NameLength && left.len() >= 2 {
+                        self.enter(Phase::Name);
+                    }
+                    self.connection.flush();
                     return Ok(pos);
                 }
-                Ok(Progress::NeedMore) => return Ok(pos),
                 Ok(Progress::Greeted { consumed }) => {
                     pos += consumed;
-                    self.connection.send(&[Code::Ok as u8]);
+                    self.connection.answer_ahead(Code::Ok as u8);
                     self.enter(Phase::NameLength);
                 }
                 Ok(Progress::Name { consumed, name }) => {

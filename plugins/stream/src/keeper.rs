@@ -18,7 +18,7 @@ const SWEEPS_PER_TIMEOUT: u32 = 16;
 const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
 const LONGEST_SWEEP: Duration = Duration::from_millis(250);
 /// Spare buffers that nobody has needed for this time are freed, and at the latest after twice as long.
-const SPARES_KEPT: Duration = Duration::from_millis(400);
+const SPARES_KEPT: Duration = Duration::from_millis(200);
 
 /// The rhythm of the sweeps, and what lasts how many of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
