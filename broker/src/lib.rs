@@ -28,5 +28,5 @@ pub use broker::{Broker, BrokerBuilder, Stopping};
 pub use config_file::{ConfigError, ConfigFile};
 pub use declaration::PluginDeclaration;
 pub use error::BrokerError;
-pub use host::{LibraryError, PluginRecord, PluginReport, PluginState, release_unused_memory};
+pub use host::{LibraryError, PluginRecord, PluginReport, PluginState, release_unused_memory, use_one_arena};
 pub use settings::BrokerSettings;

@@ -32,6 +32,8 @@ const NOTICE_STEP: Duration = Duration::from_millis(10);
 const DRAIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    // before any thread is started
+    elbus_broker::use_one_arena();
     let arguments = Arguments::parse();
     let run = start_log(&arguments)
         .and_then(|()| if arguments.check { check(&arguments) } else { run(&arguments) });

@@ -17,5 +17,5 @@ pub use inspect::PluginRecord;
 pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;
 pub use library::LibraryError;
-pub use memory::release_unused_memory;
+pub use memory::{release_unused_memory, use_one_arena};
 pub(crate) use plugins::{Plugins, add_plugin_methods};
