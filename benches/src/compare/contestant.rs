@@ -113,6 +113,8 @@ impl Contestant {
         match load.scenario {
             Scenario::Broadcast | Scenario::Call => self.over() == Over::Elbus,
             Scenario::FanIn => self.kind != Kind::Relay,
+            // the relay needs two descriptors for each, and busrtd loses what is said ahead in the handshake
+            Scenario::Idle => !matches!(self.kind, Kind::Relay | Kind::Busrt),
             _ => true,
         }
     }
