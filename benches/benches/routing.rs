@@ -1,5 +1,6 @@
 //! The core without transports: topics among filters and masks among names, as many as there may be, beside the crate `submap`
-//! 0.3, which BUS/RT routes by; subscribing and unsubscribing. Ours includes the delivery, theirs is the look-up alone.
+//! 0.3, which BUS/RT routes by; subscribing and unsubscribing. A topic is published, which includes the delivery, and looked
+//! up, which is what `submap` does.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -13,6 +14,8 @@ use std::hint::black_box;
 use submap::{BroadcastMap, SubMap};
 
 const SIZES: [usize; 3] = [10, 10_000, 1_000_000];
+/// The same for filters: subscribing beside a million is compared with subscribing beside a thousand.
+const SIZES_OF_FILTERS: [usize; 4] = [10, 1000, 10_000, 1_000_000];
 /// So many topics, or masks, in turn: more than any cache of recipients remembers.
 const ASKED: usize = 100_000;
 /// Differs from all others, and is subscribed and unsubscribed beside them.
@@ -54,7 +57,7 @@ fn asked<T>(size: usize, make: impl Fn(usize) -> T) -> Vec<T> {
 }
 
 fn topics(criterion: &mut Criterion) {
-    for size in SIZES {
+    for size in SIZES_OF_FILTERS {
         let topics = asked(size, |n| format!("plant/line{}/sensor{n}/value", n % 100));
         let mut next = 0;
         let mut topic = || {
@@ -77,6 +80,11 @@ fn topics(criterion: &mut Criterion) {
                 });
             });
             group.finish();
+            let mut group = criterion.benchmark_group(format!("look-up of a topic among {size} filters"));
+            group.bench_function("elbus", |bencher| {
+                bencher.iter(|| assert_eq!(broker.subscriber_count(topic()), 1));
+            });
+            group.finish();
             let mut group =
                 criterion.benchmark_group(format!("subscribe and unsubscribe beside {size} filters"));
             group.bench_function("elbus", |bencher| {
@@ -92,7 +100,7 @@ fn topics(criterion: &mut Criterion) {
         for n in 0..size {
             map.subscribe(&filter(n), &1);
         }
-        let mut group = criterion.benchmark_group(format!("topic among {size} filters"));
+        let mut group = criterion.benchmark_group(format!("look-up of a topic among {size} filters"));
         group.bench_function("submap", |bencher| {
             bencher.iter(|| assert_eq!(map.get_subscribers(topic()).len(), 1))
         });

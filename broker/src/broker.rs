@@ -157,6 +157,12 @@ impl Broker {
         self.core.router.client_count()
     }
 
+    /// How many clients a publication to this topic would be given to now. Looked up anew each time, as for the
+    /// first publication of a client to the topic.
+    pub fn subscriber_count(&self, topic: &str) -> usize {
+        self.core.router.subscriber_count(topic)
+    }
+
     /// Announces the shutdown, if that is still to be done, and stops all plugins: they accept nobody any more, give what is queued until
     /// `deadline` to drain, close the rest and remove what they created. Await it, or [`wait`](Stopping::wait) in a
     /// thread that runs no tasks.

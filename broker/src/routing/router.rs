@@ -250,6 +250,11 @@ impl Router {
         self.registry.read().client_count()
     }
 
+    /// How many clients a publication to the topic would be given to.
+    pub(crate) fn subscriber_count(&self, topic: &str) -> usize {
+        self.resolve_topic(topic).recipients.iter().count()
+    }
+
     pub(crate) fn refused_frames(&self) -> u64 {
         self.refused_frames.load(Ordering::Relaxed)
     }
