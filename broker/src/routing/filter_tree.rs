@@ -1,179 +1,226 @@
 //! Topic filters of many members, and which members a topic matches (protocol section 6).
 //!
-//! A tree over the segments of filters. Plain segments that nothing branches at share one node, whose label then
-//! holds several of them; `+` and `#` are nodes of their own. Children are found through one hash table for the
-//! whole tree, so a node is small and a look-up does not depend on how many siblings there are. Matching visits
-//! each node at most once, and only nodes that agree with the topic so far.
+//! Filters without wildcards are found by their whole text at once. The others are in a tree over their segments: a node
+//! holds as many segments as nothing branches at, wildcards among them, and its children are told apart by their first segment.
+//! Matching goes only where there are filters with wildcards, visits each node at most once, and only nodes that agree
+//! with the topic so far.
+//!
+//! One index by hash finds filters without wildcards and plain children, so a node is small, one cache line where the
+//! label is short, and a look-up does not depend on how many siblings there are.
 //!
 //! A filter ends at its `#`: `a/#/b` is the filter `a/#`.
 
-use hashbrown::HashTable;
-use std::hash::BuildHasher;
+use smallvec::{SmallVec, smallvec};
+use std::hash::{BuildHasher, Hasher};
 
-use super::{Hashing, free_list::FreeList, id_set::IdSet};
+use super::{
+    Hashing,
+    hash_index::{HashIndex, Search},
+    id_set::{IdSet, Ids},
+    label::Label,
+    places::Places,
+};
 
-/// Where a filter stands in the tree. Valid as long as somebody has the filter.
+/// Where a filter stands. Valid as long as somebody has the filter.
 pub(super) type NodeId = u32;
 
+/// The root of the tree. Nobody's child.
 const ROOT: NodeId = 0;
-/// No node: the root is nobody's child.
 const NONE: NodeId = 0;
+/// In place of a parent: a filter without wildcards, which is not in the tree.
+const WHOLE: NodeId = NodeId::MAX;
 
+#[derive(Default)]
+#[repr(align(64))]
 struct Node {
-    parent: NodeId,
-    /// One or more segments, joined by `/`; `+` and `#` stand alone. Unused in the root.
-    label: Box<str>,
-    kind: Kind,
-    plus: NodeId,
-    hash: NodeId,
-    /// How many plain children there are.
-    children: u32,
+    /// One or more segments, joined by `/`. `#` is only the last one. Unused in the root.
+    label: Label,
     members: IdSet,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Root,
-    Plain,
-    Plus,
-    Hash,
-    /// A free place.
-    Free,
+    parent: NodeId,
+    /// The child whose label begins with `+`.
+    plus: NodeId,
+    /// The child whose label is `#`.
+    hash: NodeId,
+    /// How many other children there are.
+    children: u32,
 }
 
 /// Filters and who has them.
 pub(super) struct FilterTree {
-    nodes: Vec<Node>,
-    free: FreeList,
-    /// Plain children by parent and first segment of their label.
-    edges: HashTable<NodeId>,
+    nodes: Places<Node>,
+    /// Filters without wildcards by their text.
+    whole: HashIndex,
+    /// Children by parent and the first segment of their label. Apart from the others: a topic asks for many that are
+    /// not there, and does so in less memory.
+    children: HashIndex,
     hashing: Hashing,
 }
 
 impl Default for FilterTree {
     fn default() -> Self {
-        let root = Node::new(NONE, Kind::Root, "");
+        let mut nodes = Places::default();
+        nodes.add(Node::default());
         FilterTree {
-            nodes: vec![root],
-            free: FreeList::default(),
-            edges: HashTable::new(),
+            nodes,
+            whole: HashIndex::default(),
+            children: HashIndex::default(),
             hashing: Hashing::default(),
         }
     }
 }
 
-impl Node {
-    fn new(parent: NodeId, kind: Kind, label: &str) -> Self {
-        Node {
-            parent,
-            label: label.into(),
-            kind,
-            plus: NONE,
-            hash: NONE,
-            children: 0,
-            members: IdSet::default(),
-        }
-    }
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
 }
 
 /// The first segment of a path and, unless it was the last one, the rest.
-fn split_first(path: &str) -> (&str, Option<&str>) {
-    match path.split_once('/') {
-        Some((first, rest)) => (first, Some(rest)),
+#[inline]
+fn split_first(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match path.iter().position(|byte| *byte == b'/') {
+        Some(end) => (&path[..end], Some(&path[end + 1..])),
         None => (path, None),
     }
 }
 
-/// What of `filter` a node with plain segments can hold: everything before the next wildcard segment.
-fn split_plain(filter: &str) -> (&str, Option<&str>) {
-    let mut start = 0;
-    for segment in filter.split('/') {
-        if segment == "+" || segment == "#" {
-            return (&filter[..start.max(1) - 1], Some(&filter[start..]));
+/// The filter up to its `#`, and whether it has wildcards.
+fn normal(filter: &str) -> (&[u8], bool) {
+    let filter = filter.as_bytes();
+    let (mut wild, mut start) = (false, 0);
+    for segment in segments(filter) {
+        if segment == b"#" {
+            return (&filter[..=start], true);
         }
+        wild |= segment == b"+";
         start += segment.len() + 1;
     }
-    (filter, None)
+    (filter, wild)
 }
 
-/// How many bytes of whole segments `label` and `path` have in common at their beginning.
-fn common_segments(label: &str, path: &str) -> usize {
-    let mut common = 0;
-    for (a, b) in label.split('/').zip(path.split('/')) {
-        if a != b {
-            break;
-        }
-        common += a.len() + 1;
-    }
-    common.max(1) - 1
+/// How many bytes of whole segments `label` and `path` have in common at their beginning. The first segment is.
+fn common_segments(label: &[u8], path: &[u8]) -> usize {
+    let common = segments(label).zip(segments(path)).take_while(|(a, b)| a == b);
+    common.map(|(segment, _)| segment.len() + 1).sum::<usize>().max(1) - 1
 }
 
 /// `path` without its first `bytes` and the `/` after them; `None` where nothing is left.
-fn after(path: &str, bytes: usize) -> Option<&str> {
+fn after(path: &[u8], bytes: usize) -> Option<&[u8]> {
     path.get(bytes + 1..)
+}
+
+/// How a label and the topic from there on go together.
+enum Fit<'t> {
+    Differs,
+    /// The topic ends where the label ends, or the label with `#`.
+    Ends,
+    /// This is behind the label.
+    Goes(&'t [u8]),
+}
+
+fn fit<'t>(label: &[u8], topic: &'t [u8]) -> Fit<'t> {
+    // most labels have no wildcards, or are one
+    if let Some(rest) = topic.strip_prefix(label)
+        && !matches!(label.last(), Some(b'+' | b'#'))
+    {
+        return match rest {
+            [] => Fit::Ends,
+            [b'/', rest @ ..] => Fit::Goes(rest),
+            _ => Fit::Differs,
+        };
+    }
+    let (mut label, mut topic) = (label, topic);
+    loop {
+        let (segment, label_left) = split_first(label);
+        if segment == b"#" {
+            return Fit::Ends;
+        }
+        let (first, topic_left) = split_first(topic);
+        if segment != first && segment != b"+" {
+            return Fit::Differs;
+        }
+        match (label_left, topic_left) {
+            (Some(label_left), Some(topic_left)) => (label, topic) = (label_left, topic_left),
+            (None, Some(topic_left)) => return Fit::Goes(topic_left),
+            (None, None) => return Fit::Ends,
+            (Some(_), None) => return Fit::Differs,
+        }
+    }
 }
 
 impl FilterTree {
     /// Gives `member` the filter. Returns where it stands, or `None` where the member had it already.
     pub(super) fn insert(&mut self, filter: &str, member: u32) -> Option<NodeId> {
-        let mut at = ROOT;
-        let mut rest = Some(filter);
-        while let Some(path) = rest {
-            (at, rest) = match split_first(path) {
-                ("#", _) => (self.wildcard_child(at, Kind::Hash), None),
-                ("+", rest) => (self.wildcard_child(at, Kind::Plus), rest),
-                _ => self.plain_child(at, path),
-            };
-        }
-        self.nodes[at as usize].members.insert(member).then_some(at)
+        let at = match normal(filter) {
+            (filter, false) => self.place_whole(filter),
+            (filter, true) => self.place_wild(filter),
+        };
+        self.nodes[at].members.insert(member).then_some(at)
     }
 
     /// Takes the filter from `member`. Returns where it stood, or `None` where the member did not have it.
     pub(super) fn remove(&mut self, filter: &str, member: u32) -> Option<NodeId> {
-        let at = self.find(filter)?;
+        let at = match normal(filter) {
+            (filter, false) => self.find_whole(filter)?,
+            (filter, true) => self.find_wild(filter)?,
+        };
         self.remove_at(at, member).then_some(at)
     }
 
     /// Takes the filter that stands at `at` from `member`.
     pub(super) fn remove_at(&mut self, at: NodeId, member: u32) -> bool {
-        let was = self.nodes[at as usize].members.remove(member);
+        let was = self.nodes[at].members.remove(member);
         self.prune(at);
         was
     }
 
     /// Adds the members with a filter that matches `topic` to `out`, each of them once.
-    pub(super) fn matches(&self, topic: &str, out: &mut Vec<u32>) {
+    pub(super) fn matches(&self, topic: &str, out: &mut Ids) {
+        let topic = topic.as_bytes();
         let before = out.len();
         let mut hits = 0;
-        let mut open: smallvec::SmallVec<[(NodeId, Option<&str>); 16]> =
-            smallvec::smallvec![(ROOT, Some(topic))];
-        while let Some((at, rest)) = open.pop() {
-            let node = &self.nodes[at as usize];
-            let Some(rest) = rest else {
-                hits += usize::from(!node.members.is_empty());
-                node.members.extend_into(out);
-                continue;
-            };
-            if node.hash != NONE {
-                hits += 1;
-                self.nodes[node.hash as usize].members.extend_into(out);
-            }
-            let (first, left) = split_first(rest);
-            if node.plus != NONE {
-                open.push((node.plus, left));
-            }
-            if node.children > 0
-                && let Some(child) = self.edge(at, first)
-            {
-                let label = &*self.nodes[child as usize].label;
-                if rest.starts_with(label) {
-                    match rest.as_bytes().get(label.len()) {
-                        None => open.push((child, None)),
-                        Some(b'/') => open.push((child, Some(&rest[label.len() + 1..]))),
-                        Some(_) => {}
+        let mut hit = |node: &Node| {
+            hits += usize::from(!node.members.is_empty());
+            node.members.extend_into(out);
+        };
+        // In a large tree most of the time is waiting for memory: what can be searched at once is.
+        let whole = (!self.whole.is_empty()).then(|| self.whole.begin(self.hash_of(WHOLE, topic)));
+        let mut level: SmallVec<[(NodeId, &[u8]); 16]> = smallvec![(ROOT, topic)];
+        let mut next: SmallVec<[(NodeId, &[u8]); 16]> = SmallVec::new();
+        let mut searches: SmallVec<[(Search, NodeId, &[u8]); 8]> = SmallVec::new();
+        while !level.is_empty() {
+            for (at, rest) in level.drain(..) {
+                let node = &self.nodes[at];
+                if node.hash != NONE {
+                    hit(&self.nodes[node.hash]);
+                }
+                if node.children > 0 {
+                    let first = split_first(rest).0;
+                    searches.push((self.children.begin(self.hash_of(at, first)), at, rest));
+                }
+                if node.plus != NONE {
+                    let child = &self.nodes[node.plus];
+                    match fit(&child.label, rest) {
+                        Fit::Differs => {}
+                        Fit::Ends => hit(child),
+                        Fit::Goes(rest) => next.push((node.plus, rest)),
                     }
                 }
             }
+            for (search, at, rest) in searches.drain(..) {
+                let first = split_first(rest).0;
+                let Some(id) = self.children.end(search, |id| self.is_child(id, at, first)) else { continue };
+                let child = &self.nodes[id];
+                match fit(&child.label, rest) {
+                    Fit::Differs => {}
+                    Fit::Ends => hit(child),
+                    Fit::Goes(rest) => next.push((id, rest)),
+                }
+            }
+            std::mem::swap(&mut level, &mut next);
+        }
+        if let Some(search) = whole
+            && let Some(at) = self.whole.end(search, |id| self.is_whole(id, topic))
+        {
+            hit(&self.nodes[at]);
         }
         if hits > 1 {
             out[before..].sort_unstable();
@@ -190,159 +237,144 @@ impl FilterTree {
 
     /// Whether nobody has any filter.
     pub(super) fn is_empty(&self) -> bool {
-        let root = &self.nodes[ROOT as usize];
-        root.children == 0 && root.plus == NONE && root.hash == NONE
+        let root = &self.nodes[ROOT];
+        self.whole.is_empty() && root.children == 0 && root.plus == NONE && root.hash == NONE
     }
 
-    fn hash_of(&self, parent: NodeId, segment: &str) -> u64 {
-        self.hashing.hash_one((parent, segment))
+    #[inline]
+    fn hash_of(&self, parent: NodeId, text: &[u8]) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        hasher.write_u32(parent);
+        hasher.write(text);
+        hasher.finish()
     }
 
-    fn edge(&self, parent: NodeId, segment: &str) -> Option<NodeId> {
-        let same = |id: &NodeId| {
-            let node = &self.nodes[*id as usize];
-            node.parent == parent && split_first(&node.label).0 == segment
+    #[inline]
+    fn is_whole(&self, id: NodeId, filter: &[u8]) -> bool {
+        let node = &self.nodes[id];
+        node.parent == WHOLE && *node.label == *filter
+    }
+
+    #[inline]
+    fn is_child(&self, id: NodeId, parent: NodeId, segment: &[u8]) -> bool {
+        let node = &self.nodes[id];
+        let rest = node.label.strip_prefix(segment);
+        node.parent == parent && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+    }
+
+    /// The filter without wildcards.
+    fn find_whole(&self, filter: &[u8]) -> Option<NodeId> {
+        self.whole.find(self.hash_of(WHOLE, filter), |id| self.is_whole(id, filter))
+    }
+
+    fn child(&self, at: NodeId, segment: &[u8]) -> Option<NodeId> {
+        let child = match segment {
+            b"+" => self.nodes[at].plus,
+            b"#" => self.nodes[at].hash,
+            _ => return self.children.find(self.hash_of(at, segment), |id| self.is_child(id, at, segment)),
         };
-        self.edges.find(self.hash_of(parent, segment), same).copied()
+        (child != NONE).then_some(child)
     }
 
-    fn link(&mut self, child: NodeId) {
-        let node = &self.nodes[child as usize];
-        let hash = self.hash_of(node.parent, split_first(&node.label).0);
-        let (nodes, hashing) = (&self.nodes, &self.hashing);
-        let rehash = |id: &NodeId| {
-            let node = &nodes[*id as usize];
-            hashing.hash_one((node.parent, split_first(&node.label).0))
-        };
-        self.edges.insert_unique(hash, child, rehash);
-    }
-
-    fn unlink(&mut self, child: NodeId) {
-        let node = &self.nodes[child as usize];
-        let hash = self.hash_of(node.parent, split_first(&node.label).0);
-        if let Ok(entry) = self.edges.find_entry(hash, |id| *id == child) {
-            entry.remove();
-        }
-        if self.edges.len() < self.edges.capacity() / 4 {
-            let (nodes, hashing) = (&self.nodes, &self.hashing);
-            let target = self.edges.len() * 2;
-            self.edges.shrink_to(target, |id| {
-                let node = &nodes[*id as usize];
-                hashing.hash_one((node.parent, split_first(&node.label).0))
-            });
-        }
-    }
-
-    fn add(&mut self, node: Node) -> NodeId {
-        match self.free.take() {
-            Some(id) => {
-                self.nodes[id as usize] = node;
-                id
-            }
-            None => {
-                self.nodes.push(node);
-                (self.nodes.len() - 1) as NodeId
+    fn attach(&mut self, child: NodeId) {
+        let parent = self.nodes[child].parent;
+        match split_first(&self.nodes[child].label).0 {
+            b"+" => self.nodes[parent].plus = child,
+            b"#" => self.nodes[parent].hash = child,
+            segment => {
+                self.children.insert(self.hash_of(parent, segment), child);
+                self.nodes[parent].children += 1;
             }
         }
     }
 
-    fn release(&mut self, id: NodeId) {
-        self.nodes[id as usize] = Node::new(NONE, Kind::Free, "");
-        self.free.release(id, &mut self.nodes);
-    }
-
-    fn wildcard_child(&mut self, at: NodeId, kind: Kind) -> NodeId {
-        let node = &self.nodes[at as usize];
-        let existing = if kind == Kind::Plus { node.plus } else { node.hash };
-        if existing != NONE {
-            return existing;
+    fn detach(&mut self, child: NodeId) {
+        let parent = self.nodes[child].parent;
+        match split_first(&self.nodes[child].label).0 {
+            b"+" => self.nodes[parent].plus = NONE,
+            b"#" => self.nodes[parent].hash = NONE,
+            segment => {
+                self.children.remove(self.hash_of(parent, segment), child);
+                self.nodes[parent].children -= 1;
+            }
         }
-        let id = self.add(Node::new(at, kind, ""));
-        let node = &mut self.nodes[at as usize];
-        *(if kind == Kind::Plus { &mut node.plus } else { &mut node.hash }) = id;
-        id
     }
 
-    /// The child of `at` that begins `path`, made or split off as needed, and what of the path is left.
-    fn plain_child<'a>(&mut self, at: NodeId, path: &'a str) -> (NodeId, Option<&'a str>) {
-        let (plain, wild) = split_plain(path);
-        let Some(child) = self.edge(at, split_first(path).0) else {
-            let id = self.add(Node::new(at, Kind::Plain, plain));
-            self.nodes[at as usize].children += 1;
-            self.link(id);
-            return (id, wild);
-        };
-        let label = &self.nodes[child as usize].label;
-        let common = common_segments(label, plain);
-        let top = if common == label.len() { child } else { self.split(child, common) };
-        let rest = if common == plain.len() { wild } else { after(path, common) };
-        (top, rest)
+    fn add(&mut self, parent: NodeId, label: &[u8]) -> NodeId {
+        self.nodes.add(Node { parent, label: label.into(), ..Default::default() })
+    }
+
+    fn place_whole(&mut self, filter: &[u8]) -> NodeId {
+        self.find_whole(filter).unwrap_or_else(|| {
+            let id = self.add(WHOLE, filter);
+            self.whole.insert(self.hash_of(WHOLE, filter), id);
+            id
+        })
+    }
+
+    /// Where a filter with wildcards stands in the tree, made or split off as needed.
+    fn place_wild(&mut self, filter: &[u8]) -> NodeId {
+        let mut at = ROOT;
+        let mut rest = Some(filter);
+        while let Some(path) = rest {
+            let Some(child) = self.child(at, split_first(path).0) else {
+                let id = self.add(at, path);
+                self.attach(id);
+                return id;
+            };
+            let label = &self.nodes[child].label;
+            let common = common_segments(label, path);
+            at = if common == label.len() { child } else { self.split(child, common) };
+            rest = after(path, common);
+        }
+        at
     }
 
     /// Splits the label of `child` after `common` bytes; returns the new upper node.
     fn split(&mut self, child: NodeId, common: usize) -> NodeId {
-        self.unlink(child);
-        let parent = self.nodes[child as usize].parent;
-        let label = std::mem::take(&mut self.nodes[child as usize].label);
-        let upper = self.add(Node::new(parent, Kind::Plain, &label[..common]));
-        self.nodes[upper as usize].children = 1;
-        let lower = &mut self.nodes[child as usize];
+        self.detach(child);
+        let label = std::mem::take(&mut self.nodes[child].label);
+        let upper = self.add(self.nodes[child].parent, &label[..common]);
+        self.attach(upper);
+        let lower = &mut self.nodes[child];
         lower.label = label[common + 1..].into();
         lower.parent = upper;
-        self.link(upper);
-        self.link(child);
+        self.attach(child);
         upper
     }
 
-    fn find(&self, filter: &str) -> Option<NodeId> {
+    fn find_wild(&self, filter: &[u8]) -> Option<NodeId> {
         let mut at = ROOT;
         let mut rest = Some(filter);
         while let Some(path) = rest {
-            let node = &self.nodes[at as usize];
-            (at, rest) = match split_first(path) {
-                ("#", _) => (node.hash, None),
-                ("+", rest) => (node.plus, rest),
-                (first, _) => {
-                    let child = self.edge(at, first)?;
-                    let label = &*self.nodes[child as usize].label;
-                    let left = path.strip_prefix(label)?;
-                    match left.strip_prefix('/') {
-                        Some(left) => (child, Some(left)),
-                        None if left.is_empty() => (child, None),
-                        None => return None,
-                    }
-                }
+            at = self.child(at, split_first(path).0)?;
+            let left = path.strip_prefix(&*self.nodes[at].label)?;
+            rest = match left {
+                [] => None,
+                [b'/', left @ ..] => Some(left),
+                _ => return None,
             };
-            if at == NONE {
-                return None;
-            }
         }
         Some(at)
     }
 
     /// Takes nodes without purpose away, from `at` upwards.
     fn prune(&mut self, mut at: NodeId) {
-        loop {
-            let node = &self.nodes[at as usize];
-            if node.kind == Kind::Root || !node.members.is_empty() || node.plus != NONE || node.hash != NONE {
+        while at != ROOT {
+            let node = &self.nodes[at];
+            // A node that only leads to one other is left as it is. Its only child keeps it, so there are never
+            // more of them than segments of filters that somebody has.
+            if !node.members.is_empty() || node.children > 0 || node.plus != NONE || node.hash != NONE {
                 return;
             }
-            let (parent, kind) = (node.parent, node.kind);
-            match (node.children, kind) {
-                (0, Kind::Plain) => {
-                    self.unlink(at);
-                    self.nodes[parent as usize].children -= 1;
-                }
-                (0, Kind::Plus) => self.nodes[parent as usize].plus = NONE,
-                (0, Kind::Hash) => self.nodes[parent as usize].hash = NONE,
-                // A node that only leads to one other is left as it is. Its only child keeps it, so there are
-                // never more of them than segments of filters that somebody has.
-                _ => return,
-            }
-            self.release(at);
-            if parent == ROOT {
+            let parent = node.parent;
+            if parent == WHOLE {
+                self.whole.remove(self.hash_of(WHOLE, &node.label), at);
+                self.nodes.release(at);
                 return;
             }
+            self.detach(at);
+            self.nodes.release(at);
             at = parent;
         }
     }
@@ -368,13 +400,13 @@ mod tests {
     }
 
     fn matched(tree: &FilterTree, topic: &str) -> Vec<u32> {
-        let mut out = vec![];
+        let mut out = Ids::new();
         tree.matches(topic, &mut out);
         let len = out.len();
         out.sort_unstable();
         out.dedup();
         assert_eq!(out.len(), len, "a member came twice");
-        out
+        out.to_vec()
     }
 
     #[test]
@@ -404,7 +436,12 @@ mod tests {
             assert_eq!(!matched(&tree, topic).is_empty(), matches, "{filter} {topic}");
             assert_eq!(naive(filter, topic), matches, "{filter} {topic}");
             assert!(tree.remove(filter, 1).is_some());
-            assert!(tree.is_empty() && tree.nodes.len() == 1 && tree.edges.is_empty());
+            assert!(
+                tree.is_empty()
+                    && tree.nodes.taken() == 1
+                    && tree.whole.is_empty()
+                    && tree.children.is_empty()
+            );
         }
     }
 
@@ -413,9 +450,9 @@ mod tests {
         let mut tree = FilterTree::default();
         let deep = vec!["x"; 1000].join("/");
         tree.insert(&deep, 1).unwrap();
-        assert_eq!(tree.nodes.len(), 2, "one node for a thousand plain levels");
         tree.insert(&vec!["+"; 1000].join("/"), 2).unwrap();
         tree.insert(&format!("{}/#", vec!["x"; 500].join("/")), 3).unwrap();
+        assert_eq!(tree.nodes.taken(), 4, "one node for a thousand levels");
         assert_eq!(matched(&tree, &deep), [1, 2, 3]);
         assert_eq!(matched(&tree, &deep[2..]), [3]);
     }
@@ -472,7 +509,7 @@ mod tests {
                 prop_assert!(tree.remove(&filter, member).is_some());
             }
             prop_assert!(tree.is_empty());
-            prop_assert!(tree.edges.is_empty());
+            prop_assert!(tree.whole.is_empty() && tree.children.is_empty() && tree.nodes.taken() == 1);
         }
     }
 }

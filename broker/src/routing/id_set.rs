@@ -1,60 +1,105 @@
-//! A set of small numbers that is mostly tiny: four in place, a short list, or a hash set once it is large.
+//! A set of numbers of places: three in place, beyond that bits in an ordered map. Places are given out from the lowest on, so
+//! what one client takes lies together and costs little more than a bit each. No addition takes long, however large the
+//! set is.
 
 use smallvec::SmallVec;
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
-use super::Hashing;
+const FEW: usize = 3;
 
-const LIST_MAX: usize = 32;
+/// Numbers gathered from sets.
+pub(super) type Ids = SmallVec<[u32; 32]>;
 
-/// A set of numbers; iteration has no order.
+/// A set of numbers.
 pub(super) enum IdSet {
-    Few(SmallVec<[u32; 4]>),
-    #[expect(clippy::box_collection, reason = "in place it would double the size of every node and client")]
-    Many(Box<HashSet<u32, Hashing>>),
+    Few { len: u8, ids: [u32; FEW] },
+    Many(Box<Bits>),
+}
+
+/// Which numbers are in it, by the number divided by 64.
+#[derive(Default)]
+pub(super) struct Bits {
+    len: usize,
+    words: BTreeMap<u32, u64>,
+}
+
+impl Bits {
+    fn insert(&mut self, id: u32) -> bool {
+        let word = self.words.entry(id / 64).or_default();
+        let new = *word & (1 << (id % 64)) == 0;
+        *word |= 1 << (id % 64);
+        self.len += usize::from(new);
+        new
+    }
+
+    fn remove(&mut self, id: u32) -> bool {
+        let Some(word) = self.words.get_mut(&(id / 64)) else { return false };
+        let was = *word & (1 << (id % 64)) != 0;
+        *word &= !(1 << (id % 64));
+        self.len -= usize::from(was);
+        if *word == 0 {
+            self.words.remove(&(id / 64));
+        }
+        was
+    }
+
+    fn each(&self, mut found: impl FnMut(u32)) {
+        for (high, word) in &self.words {
+            let mut left = *word;
+            while left != 0 {
+                found(high * 64 + left.trailing_zeros());
+                left &= left - 1;
+            }
+        }
+    }
 }
 
 impl Default for IdSet {
     fn default() -> Self {
-        IdSet::Few(SmallVec::new())
+        IdSet::Few { len: 0, ids: [0; FEW] }
     }
+}
+
+fn few(len: u8, ids: &[u32; FEW]) -> &[u32] {
+    &ids[..usize::from(len).min(FEW)]
 }
 
 impl IdSet {
     /// Adds; `false` where it was there already.
     pub(super) fn insert(&mut self, id: u32) -> bool {
         match self {
-            IdSet::Few(list) if list.contains(&id) => false,
-            IdSet::Few(list) if list.len() < LIST_MAX => {
-                list.push(id);
+            IdSet::Few { len, ids } if few(*len, ids).contains(&id) => false,
+            IdSet::Few { len, ids } => {
+                if let Some(free) = ids.get_mut(usize::from(*len)) {
+                    *free = id;
+                    *len += 1;
+                } else {
+                    let mut bits = Bits::default();
+                    ids.iter().chain([&id]).for_each(|id| _ = bits.insert(*id));
+                    *self = IdSet::Many(Box::new(bits));
+                }
                 true
             }
-            IdSet::Few(list) => {
-                let mut set: HashSet<u32, Hashing> = list.iter().copied().collect();
-                set.insert(id);
-                *self = IdSet::Many(Box::new(set));
-                true
-            }
-            IdSet::Many(set) => set.insert(id),
+            IdSet::Many(bits) => bits.insert(id),
         }
     }
 
     /// Removes; `false` where it was not there. A set that has become small gives its memory back.
     pub(super) fn remove(&mut self, id: u32) -> bool {
         match self {
-            IdSet::Few(list) => match list.iter().position(|x| *x == id) {
-                Some(at) => {
-                    list.swap_remove(at);
-                    true
-                }
-                None => false,
-            },
-            IdSet::Many(set) => {
-                let was = set.remove(&id);
-                if set.len() <= LIST_MAX / 2 {
-                    *self = IdSet::Few(set.iter().copied().collect());
-                } else if set.len() < set.capacity() / 4 {
-                    set.shrink_to(set.len() * 2);
+            IdSet::Few { len, ids } => {
+                let Some(at) = few(*len, ids).iter().position(|other| *other == id) else { return false };
+                *len -= 1;
+                ids[at] = ids[usize::from(*len)];
+                true
+            }
+            IdSet::Many(bits) => {
+                let was = bits.remove(id);
+                // one fewer than fit, so that one that comes and goes at the limit allocates nothing
+                if bits.len < FEW {
+                    let mut few = IdSet::default();
+                    bits.each(|id| _ = few.insert(id));
+                    *self = few;
                 }
                 was
             }
@@ -63,19 +108,24 @@ impl IdSet {
 
     pub(super) fn len(&self) -> usize {
         match self {
-            IdSet::Few(list) => list.len(),
-            IdSet::Many(set) => set.len(),
+            IdSet::Few { len, .. } => usize::from(*len),
+            IdSet::Many(bits) => bits.len,
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        // `Many` is never empty
+        matches!(self, IdSet::Few { len: 0, .. })
     }
 
-    pub(super) fn extend_into(&self, out: &mut Vec<u32>) {
+    pub(super) fn extend_into(&self, out: &mut Ids) {
         match self {
-            IdSet::Few(list) => out.extend_from_slice(list),
-            IdSet::Many(set) => out.extend(set.iter()),
+            IdSet::Few { len, ids } => out.extend_from_slice(few(*len, ids)),
+            IdSet::Many(bits) => {
+                out.reserve(bits.len);
+                bits.each(|id| out.push(id));
+            }
         }
     }
 }
@@ -83,6 +133,7 @@ impl IdSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn grows_and_shrinks() {
@@ -92,7 +143,7 @@ mod tests {
             assert!(!set.insert(id));
         }
         assert!(matches!(set, IdSet::Many(_)));
-        let mut all = vec![];
+        let mut all = Ids::new();
         set.extend_into(&mut all);
         all.sort_unstable();
         assert!(all.into_iter().eq(0..1000));
@@ -100,8 +151,29 @@ mod tests {
             assert!(set.remove(id));
             assert!(!set.remove(id));
         }
-        assert!(matches!(set, IdSet::Few(_)));
+        assert!(matches!(set, IdSet::Few { .. }));
         assert_eq!(set.len(), 1);
         assert!(!set.is_empty());
+        assert_eq!(size_of::<IdSet>(), 16);
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_set(steps in prop::collection::vec((any::<bool>(), prop::sample::select(vec![0, 1, 62, 63, 64, 130, u32::MAX])), 1..100)) {
+            let mut set = IdSet::default();
+            let mut model = std::collections::BTreeSet::new();
+            for (add, id) in steps {
+                if add {
+                    prop_assert_eq!(set.insert(id), model.insert(id));
+                } else {
+                    prop_assert_eq!(set.remove(id), model.remove(&id));
+                }
+                let mut all = Ids::new();
+                set.extend_into(&mut all);
+                all.sort_unstable();
+                prop_assert!(all.iter().eq(&model));
+                prop_assert_eq!((set.len(), set.is_empty()), (model.len(), model.is_empty()));
+            }
+        }
     }
 }

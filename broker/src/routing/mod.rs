@@ -4,10 +4,12 @@
 //! [`registry`]) and hands the run to their sinks.
 
 mod filter_tree;
-mod free_list;
+mod hash_index;
 mod id_set;
+mod label;
 mod mask;
 mod member;
+mod places;
 mod recipients;
 mod registry;
 mod router;

@@ -1,17 +1,20 @@
 //! Who gets a publication or a broadcast: resolved once, kept by the senders until something changes.
 
+use smallvec::SmallVec;
 use std::sync::{Arc, Weak};
 
 use super::member::Member;
 
 /// Recipients, held weakly: a sender that falls silent keeps no departed client, and no socket of one, alive.
 pub(super) struct Recipients {
-    members: Box<[Weak<Member>]>,
+    members: SmallVec<[Weak<Member>; 2]>,
 }
 
 impl Recipients {
-    pub(super) fn new(members: impl Iterator<Item = Arc<Member>>) -> Self {
-        Recipients { members: members.map(|member| Arc::downgrade(&member)).collect() }
+    pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<Member>>) -> Self {
+        let mut members: SmallVec<[Weak<Member>; 2]> = members.map(Arc::downgrade).collect();
+        members.shrink_to_fit();
+        Recipients { members }
     }
 
     /// Those who are still there.

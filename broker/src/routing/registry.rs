@@ -11,10 +11,11 @@ use std::{
 use super::{
     Hashing,
     filter_tree::{FilterTree, NodeId},
-    free_list::FreeList,
-    id_set::IdSet,
+    id_set::{IdSet, Ids},
     mask::each_match,
     member::Member,
+    places::Places,
+    recipients::Recipients,
 };
 
 /// A client with what it wants.
@@ -34,8 +35,7 @@ pub(super) enum FilterSet {
 /// Everything that is registered.
 #[derive(Default)]
 pub(super) struct Registry {
-    seats: Vec<Option<Seat>>,
-    free_seats: FreeList,
+    seats: Places<Option<Seat>>,
     by_name: HashMap<Arc<str>, u32, Hashing>,
     /// Has the names themselves as keys: a walk over many names does not touch their clients.
     in_order: BTreeMap<Arc<str>, Arc<Member>>,
@@ -52,7 +52,7 @@ impl Registry {
 
     fn seat_of(&self, name: &str) -> Option<&Seat> {
         let seat = *self.by_name.get(name)?;
-        self.seats[seat as usize].as_ref()
+        self.seats[seat].as_ref()
     }
 
     /// Adds a client.
@@ -68,16 +68,7 @@ impl Registry {
         }
         let seat =
             Seat { member: member.clone(), subscriptions: IdSet::default(), exclusions: IdSet::default() };
-        let id = match self.free_seats.take() {
-            Some(id) => {
-                self.seats[id as usize] = Some(seat);
-                id
-            }
-            None => {
-                self.seats.push(Some(seat));
-                (self.seats.len() - 1) as u32
-            }
-        };
+        let id = self.seats.add(Some(seat));
         self.by_name.insert(member.name.clone(), id);
         self.internal += usize::from(member.info.internal);
         self.in_order.insert(member.name.clone(), member);
@@ -93,14 +84,13 @@ impl Registry {
         let Some(id) = self.by_name.remove(&*member.name) else { return false };
         self.in_order.remove(&*member.name);
         self.internal -= usize::from(member.info.internal);
-        if let Some(seat) = self.seats[id as usize].take() {
-            let mut nodes = vec![];
+        if let Some(seat) = self.seats.release(id) {
+            let mut nodes = Ids::new();
             seat.subscriptions.extend_into(&mut nodes);
             nodes.drain(..).for_each(|node| _ = self.subscriptions.remove_at(node, id));
             seat.exclusions.extend_into(&mut nodes);
             nodes.drain(..).for_each(|node| _ = self.exclusions.remove_at(node, id));
         }
-        self.free_seats.release(id, &mut self.seats);
         // memory is given back after a crowd has left
         if self.by_name.len() < self.by_name.capacity() / 4 {
             self.by_name.shrink_to(self.by_name.len() * 2);
@@ -128,27 +118,27 @@ impl Registry {
     }
 
     /// Those whose name matches the mask, parts of the broker itself left out.
-    pub(super) fn matching(&self, mask: &str) -> Vec<Arc<Member>> {
+    pub(super) fn matching(&self, mask: &str) -> Vec<&Arc<Member>> {
         let mut matching = vec![];
         each_match(mask, &self.in_order, |_, member| {
             if !member.info.internal {
-                matching.push(member.clone());
+                matching.push(member);
             }
         });
         matching
     }
 
     /// Those who are subscribed to the topic and do not exclude it.
-    pub(super) fn subscribed(&self, topic: &str) -> Vec<Arc<Member>> {
-        let mut ids = vec![];
+    pub(super) fn subscribed(&self, topic: &str) -> Recipients {
+        let mut ids = Ids::new();
         self.subscriptions.matches(topic, &mut ids);
         if !ids.is_empty() && !self.exclusions.is_empty() {
-            let mut excluding = vec![];
+            let mut excluding = Ids::new();
             self.exclusions.matches(topic, &mut excluding);
             excluding.sort_unstable();
             ids.retain(|id| excluding.binary_search(id).is_err());
         }
-        ids.iter().filter_map(|id| Some(self.seats[*id as usize].as_ref()?.member.clone())).collect()
+        Recipients::new(ids.iter().filter_map(|id| self.seats[*id].as_ref().map(|seat| &seat.member)))
     }
 
     /// Adds or removes a filter of a client. `Ok(false)`: nothing changed.
@@ -164,8 +154,7 @@ impl Registry {
         max_filters: usize,
     ) -> Result<bool, Code> {
         let id = *self.by_name.get(&*member.name).ok_or(Code::NotRegistered)?;
-        let Some(seat) = self.seats[id as usize].as_mut().filter(|seat| Arc::ptr_eq(&seat.member, member))
-        else {
+        let Some(seat) = self.seats[id].as_mut().filter(|seat| Arc::ptr_eq(&seat.member, member)) else {
             return Err(Code::NotRegistered);
         };
         let (tree, own) = match set {

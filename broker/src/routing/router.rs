@@ -197,7 +197,7 @@ impl Router {
     pub(super) fn resolve_topic(&self, topic: &str) -> Resolved {
         let registry = self.registry.read();
         let epoch = self.topics_epoch();
-        Resolved { epoch, recipients: Arc::new(Recipients::new(registry.subscribed(topic).into_iter())) }
+        Resolved { epoch, recipients: Arc::new(registry.subscribed(topic)) }
     }
 
     /// Subscribes, unsubscribes, excludes or takes exclusions back: all filters of a body.

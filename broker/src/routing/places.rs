@@ -1,0 +1,185 @@
+//! A growing list with stable numbers, in pages: it grows by a page and never moves what it holds, so no addition takes long.
+//! The lowest free place is used first and pages that nobody uses are given back, so that a crowd that came and went
+//! leaves nothing behind.
+
+use std::{
+    collections::BTreeSet,
+    ops::{Index, IndexMut},
+};
+
+const PAGE: usize = 256;
+const WORDS: usize = PAGE / 64;
+
+/// Values by number. A free place holds the default.
+pub(super) struct Places<T> {
+    /// A page that was given back is empty, unless it was at the end.
+    pages: Vec<Box<[T]>>,
+    /// Which places of each page are taken, a bit each.
+    taken: Vec<[u64; WORDS]>,
+    /// Pages with free places, also those that were given back.
+    open: BTreeSet<u32>,
+    /// A page that is there though nobody uses it: a value that comes and goes does not take a page along each time.
+    spare: Option<usize>,
+}
+
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Places { pages: vec![], taken: vec![], open: BTreeSet::new(), spare: None }
+    }
+}
+
+fn page_of(place: u32) -> usize {
+    place as usize / PAGE
+}
+
+impl<T: Default> Places<T> {
+    /// Takes the lowest free place and puts the value there.
+    pub(super) fn add(&mut self, value: T) -> u32 {
+        let page = match self.open.first() {
+            Some(page) => *page as usize,
+            None => {
+                self.pages.push(Box::default());
+                self.taken.push([0; WORDS]);
+                let page = self.pages.len() - 1;
+                self.open.insert(page as u32);
+                page
+            }
+        };
+        if self.pages[page].is_empty() {
+            self.pages[page] = (0..PAGE).map(|_| T::default()).collect();
+        }
+        self.spare = self.spare.filter(|spare| *spare != page);
+        let taken = &mut self.taken[page];
+        let word = taken.iter().position(|word| *word != u64::MAX).unwrap_or_default();
+        let bit = taken[word].trailing_ones() as usize;
+        taken[word] |= 1 << bit;
+        if taken.iter().all(|word| *word == u64::MAX) {
+            self.open.remove(&(page as u32));
+        }
+        let at = word * 64 + bit;
+        self.pages[page][at] = value;
+        (page * PAGE + at) as u32
+    }
+
+    /// Gives a place back that was taken.
+    pub(super) fn release(&mut self, place: u32) -> T {
+        let page = page_of(place);
+        let at = place as usize % PAGE;
+        let value = std::mem::take(&mut self.pages[page][at]);
+        self.taken[page][at / 64] &= !(1 << (at % 64));
+        self.open.insert(page as u32);
+        if self.taken[page] == [0; WORDS] {
+            let spare = self.spare.unwrap_or(page);
+            self.spare = Some(spare.min(page));
+            if spare != page {
+                self.pages[spare.max(page)] = Box::default();
+                self.cut();
+            }
+        }
+        value
+    }
+
+    /// Forgets pages at the end that were given back.
+    fn cut(&mut self) {
+        while self.pages.last().is_some_and(|page| page.is_empty()) {
+            self.pages.pop();
+            self.taken.pop();
+            self.open.remove(&(self.pages.len() as u32));
+        }
+        if self.pages.len() < self.pages.capacity() / 4 {
+            self.pages.shrink_to(self.pages.len() * 2);
+            self.taken.shrink_to(self.taken.len() * 2);
+        }
+    }
+}
+
+impl<T> Index<u32> for Places<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, place: u32) -> &T {
+        &self.pages[page_of(place)][place as usize % PAGE]
+    }
+}
+
+impl<T> IndexMut<u32> for Places<T> {
+    #[inline]
+    fn index_mut(&mut self, place: u32) -> &mut T {
+        &mut self.pages[page_of(place)][place as usize % PAGE]
+    }
+}
+
+#[cfg(test)]
+impl<T> Places<T> {
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.iter().flatten().map(|word| word.count_ones() as usize).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn low_places_first_and_the_end_is_cut_off() {
+        let mut list: Places<u32> = Places::default();
+        for n in 0..1000 {
+            assert_eq!(list.add(n), n);
+        }
+        for place in [998, 5, 3] {
+            assert_eq!(list.release(place), place);
+        }
+        assert_eq!([list.add(1), list.add(2), list.add(3), list.add(4)], [3, 5, 998, 1000]);
+        assert_eq!((list[3], list[999], list[1000]), (1, 999, 4));
+        for place in (1..=1000).rev() {
+            list.release(place);
+        }
+        assert_eq!((list.pages.len(), list.taken()), (2, 1), "one free page is kept");
+        assert!(list.pages.capacity() <= 8);
+    }
+
+    #[test]
+    fn a_page_between_others_is_given_back_and_used_again() {
+        let mut list: Places<u32> = Places::default();
+        (0..10 * PAGE as u32).for_each(|n| _ = list.add(n));
+        for place in PAGE as u32..9 * PAGE as u32 {
+            list.release(place);
+        }
+        assert_eq!(list.pages.iter().filter(|page| !page.is_empty()).count(), 3, "one free page is kept");
+        assert_eq!(list[9 * PAGE as u32], 9 * PAGE as u32);
+        for n in PAGE as u32..9 * PAGE as u32 {
+            assert_eq!(list.add(n), n);
+        }
+        assert_eq!(list.add(0), 10 * PAGE as u32);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+        #[test]
+        fn equals_a_map(steps in prop::collection::vec((0..3u8, 0..700u32), 1..2000)) {
+            let mut list: Places<u32> = Places::default();
+            let mut model = std::collections::BTreeMap::new();
+            for (kind, n) in steps {
+                // whole stretches go, so that pages become free
+                let gone = if kind == 0 { n..n + 300 } else { n..n };
+                for place in gone {
+                    if let Some(value) = model.remove(&place) {
+                        prop_assert_eq!(list.release(place), value);
+                    }
+                }
+                let place = list.add(n);
+                prop_assert_eq!(model.insert(place, n), None);
+                prop_assert!((place as usize) < model.len(), "not the lowest");
+                for (place, value) in &model {
+                    prop_assert_eq!(list[*place], *value);
+                }
+            }
+            prop_assert_eq!(list.taken(), model.len());
+            let there = list.pages.iter().filter(|page| !page.is_empty()).count();
+            let used: BTreeSet<_> = model.keys().map(|place| page_of(*place)).collect();
+            prop_assert_eq!(there, used.len() + usize::from(list.spare.is_some()));
+        }
+    }
+}
