@@ -10,12 +10,12 @@
 //!
 //! A filter ends at its `#`: `a/#/b` is the filter `a/#`.
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher};
 
 use super::{
     Hashing,
-    hash_index::{HashIndex, Search},
+    hash_index::HashIndex,
     id_set::{IdSet, Ids},
     label::Label,
     places::Places,
@@ -116,7 +116,11 @@ enum Fit<'t> {
     Goes(&'t [u8]),
 }
 
+#[inline]
 fn fit<'t>(label: &[u8], topic: &'t [u8]) -> Fit<'t> {
+    if label == b"+" {
+        return split_first(topic).1.map_or(Fit::Ends, Fit::Goes);
+    }
     // most labels have no wildcards, or are one
     if let Some(rest) = topic.strip_prefix(label)
         && !matches!(label.last(), Some(b'+' | b'#'))
@@ -181,41 +185,41 @@ impl FilterTree {
             hits += usize::from(!node.members.is_empty());
             node.members.extend_into(out);
         };
-        // In a large tree most of the time is waiting for memory: what can be searched at once is.
+        // In a large tree most of the time is waiting for memory: this is waited for together with what the tree needs.
         let whole = (!self.whole.is_empty()).then(|| self.whole.begin(self.hash_of(WHOLE, topic)));
-        let mut level: SmallVec<[(NodeId, &[u8]); 16]> = smallvec![(ROOT, topic)];
-        let mut next: SmallVec<[(NodeId, &[u8]); 16]> = SmallVec::new();
-        let mut searches: SmallVec<[(Search, NodeId, &[u8]); 8]> = SmallVec::new();
-        while !level.is_empty() {
-            for (at, rest) in level.drain(..) {
-                let node = &self.nodes[at];
-                if node.hash != NONE {
-                    hit(&self.nodes[node.hash]);
-                }
-                if node.children > 0 {
-                    let first = split_first(rest).0;
-                    searches.push((self.children.begin(self.hash_of(at, first)), at, rest));
-                }
-                if node.plus != NONE {
-                    let child = &self.nodes[node.plus];
-                    match fit(&child.label, rest) {
-                        Fit::Differs => {}
-                        Fit::Ends => hit(child),
-                        Fit::Goes(rest) => next.push((node.plus, rest)),
-                    }
-                }
+        let mut open: SmallVec<[(NodeId, &[u8]); 16]> = SmallVec::new();
+        let mut next = (ROOT, topic);
+        loop {
+            let (at, rest) = next;
+            let node = &self.nodes[at];
+            if node.hash != NONE {
+                hit(&self.nodes[node.hash]);
             }
-            for (search, at, rest) in searches.drain(..) {
-                let first = split_first(rest).0;
-                let Some(id) = self.children.end(search, |id| self.is_child(id, at, first)) else { continue };
-                let child = &self.nodes[id];
+            if node.plus != NONE {
+                let child = &self.nodes[node.plus];
                 match fit(&child.label, rest) {
                     Fit::Differs => {}
                     Fit::Ends => hit(child),
-                    Fit::Goes(rest) => next.push((id, rest)),
+                    Fit::Goes(rest) => open.push((node.plus, rest)),
                 }
             }
-            std::mem::swap(&mut level, &mut next);
+            if node.children > 0 {
+                let first = split_first(rest).0;
+                let same = |id| self.is_child(id, at, first);
+                if let Some(id) = self.children.find(self.hash_of(at, first), same) {
+                    let child = &self.nodes[id];
+                    match fit(&child.label, rest) {
+                        Fit::Differs => {}
+                        Fit::Ends => hit(child),
+                        Fit::Goes(rest) => {
+                            next = (id, rest);
+                            continue;
+                        }
+                    }
+                }
+            }
+            let Some(other) = open.pop() else { break };
+            next = other;
         }
         if let Some(search) = whole
             && let Some(at) = self.whole.end(search, |id| self.is_whole(id, topic))
@@ -258,8 +262,10 @@ impl FilterTree {
     #[inline]
     fn is_child(&self, id: NodeId, parent: NodeId, segment: &[u8]) -> bool {
         let node = &self.nodes[id];
-        let rest = node.label.strip_prefix(segment);
-        node.parent == parent && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        let label = &*node.label;
+        node.parent == parent
+            && matches!(label.get(segment.len()), None | Some(b'/'))
+            && label.starts_with(segment)
     }
 
     /// The filter without wildcards.
