@@ -8,7 +8,7 @@
 )]
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
-use elbus_broker::Broker;
+use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{Client, ClientInfo, Delivery, Op, Payload, Qos, Queued, Request, Run, Sink, Wake};
 use std::hint::black_box;
 use submap::{BroadcastMap, SubMap};
@@ -65,7 +65,9 @@ fn topics(criterion: &mut Criterion) {
             topics[next].as_str()
         };
         {
-            let broker = Broker::builder().start().unwrap();
+            let mut settings = BrokerSettings::default();
+            settings.max_filters = usize::MAX;
+            let broker = Broker::builder().settings(settings).start().unwrap();
             let (mut subscriber, mut sender) = (client(&broker, "s"), client(&broker, "p"));
             for n in 0..size {
                 subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, &filter(n), &[]));
