@@ -5,8 +5,8 @@
 //! Matching goes only where there are filters with wildcards, visits each node at most once, and only nodes that agree
 //! with the topic so far.
 //!
-//! One index by hash finds filters without wildcards and plain children, so a node is small, one cache line where the
-//! label is short, and a look-up does not depend on how many siblings there are.
+//! Filters without wildcards and children are found by hash, so a node is small, one cache line where the label is short,
+//! and a look-up does not depend on how many siblings there are.
 //!
 //! A filter ends at its `#`: `a/#/b` is the filter `a/#`.
 
