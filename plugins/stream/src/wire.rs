@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use elbus_plugin_api::{Payload, Run, SHARE_FROM_BYTES};
 use elbus_protocol::{
-    FrameKind,
+    EncodeError, FrameKind,
     delivery::{DeliveryHead, RUN_SLACK, encode_head, encode_run},
 };
 use elbus_socket::{Queue, Socket};
@@ -115,6 +115,14 @@ impl<'r> Wire<'r> {
             Form::Large { head, payload } => {
                 let len = payload.len();
                 return queue.push_large(payload, |buffer| encode_head(buffer, &head, len)).is_ok();
+            }
+            Form::One { head, payloads: [payload] } => {
+                let written = queue.push_with(1, |buffer| {
+                    encode_head(buffer, &head, payload.len())?;
+                    buffer.extend_from_slice(payload);
+                    Ok::<_, EncodeError>(())
+                });
+                return written.is_ok();
             }
             Form::One { head, payloads } => queue.push_within(self.len + RUN_SLACK, self.frames, |out| {
                 encode_run(out, &head, payloads.iter().map(|payload| payload.bytes()))
