@@ -10,16 +10,11 @@
 //!
 //! A filter ends at its `#`: `a/#/b` is the filter `a/#`.
 
-use smallvec::SmallVec;
+mod matching;
+
 use std::hash::{BuildHasher, Hasher};
 
-use super::{
-    Hashing,
-    hash_index::HashIndex,
-    id_set::{IdSet, Ids},
-    label::Label,
-    places::Places,
-};
+use super::{Hashing, hash_index::HashIndex, id_set::IdSet, label::Label, places::Places};
 
 /// Where a filter stands. Valid as long as somebody has the filter.
 pub(super) type NodeId = u32;
@@ -107,49 +102,6 @@ fn after(path: &[u8], bytes: usize) -> Option<&[u8]> {
     path.get(bytes + 1..)
 }
 
-/// How a label and the topic from there on go together.
-enum Fit<'t> {
-    Differs,
-    /// The topic ends where the label ends, or the label with `#`.
-    Ends,
-    /// This is behind the label.
-    Goes(&'t [u8]),
-}
-
-#[inline]
-fn fit<'t>(label: &[u8], topic: &'t [u8]) -> Fit<'t> {
-    if label == b"+" {
-        return split_first(topic).1.map_or(Fit::Ends, Fit::Goes);
-    }
-    // most labels have no wildcards, or are one
-    if let Some(rest) = topic.strip_prefix(label)
-        && !matches!(label.last(), Some(b'+' | b'#'))
-    {
-        return match rest {
-            [] => Fit::Ends,
-            [b'/', rest @ ..] => Fit::Goes(rest),
-            _ => Fit::Differs,
-        };
-    }
-    let (mut label, mut topic) = (label, topic);
-    loop {
-        let (segment, label_left) = split_first(label);
-        if segment == b"#" {
-            return Fit::Ends;
-        }
-        let (first, topic_left) = split_first(topic);
-        if segment != first && segment != b"+" {
-            return Fit::Differs;
-        }
-        match (label_left, topic_left) {
-            (Some(label_left), Some(topic_left)) => (label, topic) = (label_left, topic_left),
-            (None, Some(topic_left)) => return Fit::Goes(topic_left),
-            (None, None) => return Fit::Ends,
-            (Some(_), None) => return Fit::Differs,
-        }
-    }
-}
-
 impl FilterTree {
     /// Gives `member` the filter. Returns where it stands, or `None` where the member had it already.
     pub(super) fn insert(&mut self, filter: &str, member: u32) -> Option<NodeId> {
@@ -174,69 +126,6 @@ impl FilterTree {
         let was = self.nodes[at].members.remove(member);
         self.prune(at);
         was
-    }
-
-    /// Adds the members with a filter that matches `topic` to `out`, each of them once.
-    pub(super) fn matches(&self, topic: &str, out: &mut Ids) {
-        let topic = topic.as_bytes();
-        let before = out.len();
-        let mut hits = 0;
-        let mut hit = |node: &Node| {
-            hits += usize::from(!node.members.is_empty());
-            node.members.extend_into(out);
-        };
-        // In a large tree most of the time is waiting for memory: this is waited for together with what the tree needs.
-        let whole = (!self.whole.is_empty()).then(|| self.whole.begin(self.hash_of(WHOLE, topic)));
-        let mut open: SmallVec<[(NodeId, &[u8]); 16]> = SmallVec::new();
-        let mut next = (ROOT, topic);
-        loop {
-            let (at, rest) = next;
-            let node = &self.nodes[at];
-            if node.hash != NONE {
-                hit(&self.nodes[node.hash]);
-            }
-            if node.plus != NONE {
-                let child = &self.nodes[node.plus];
-                match fit(&child.label, rest) {
-                    Fit::Differs => {}
-                    Fit::Ends => hit(child),
-                    Fit::Goes(rest) => open.push((node.plus, rest)),
-                }
-            }
-            if node.children > 0 {
-                let first = split_first(rest).0;
-                let same = |id| self.is_child(id, at, first);
-                if let Some(id) = self.children.find(self.hash_of(at, first), same) {
-                    let child = &self.nodes[id];
-                    match fit(&child.label, rest) {
-                        Fit::Differs => {}
-                        Fit::Ends => hit(child),
-                        Fit::Goes(rest) => {
-                            next = (id, rest);
-                            continue;
-                        }
-                    }
-                }
-            }
-            let Some(other) = open.pop() else { break };
-            next = other;
-        }
-        if let Some(search) = whole
-            && let Some(at) = self.whole.end(search, |id| self.is_whole(id, topic))
-        {
-            hit(&self.nodes[at]);
-        }
-        if hits > 1 {
-            out[before..].sort_unstable();
-            let mut kept = before;
-            for i in before..out.len() {
-                if kept == before || out[kept - 1] != out[i] {
-                    out[kept] = out[i];
-                    kept += 1;
-                }
-            }
-            out.truncate(kept);
-        }
     }
 
     /// Whether nobody has any filter.
@@ -388,7 +277,7 @@ impl FilterTree {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::id_set::Ids, *};
     use proptest::prelude::*;
 
     /// The specification, word for word.
