@@ -86,6 +86,9 @@ pub struct Request<'a> {
     shared: Option<&'a SharedBytes>,
 }
 
+/// [`Request::flags`]: nothing follows for now.
+const ENDS_BATCH: u32 = 1;
+
 impl<'a> Request<'a> {
     /// `target` is a name, a mask or a topic; for the topic operations it is the list of filters, separated by
     /// NUL, and there are no payloads.
@@ -114,6 +117,20 @@ impl<'a> Request<'a> {
     pub fn with_shared(mut self, shared: &'a SharedBytes) -> Self {
         self.shared = Some(shared);
         self
+    }
+
+    /// Nothing follows for now: what was made dirty is flushed at once, as by [`Client::end_batch`], and the answer
+    /// says whether any receiver is over its limit.
+    #[inline]
+    pub fn ending_batch(mut self) -> Self {
+        self.flags |= ENDS_BATCH;
+        self
+    }
+
+    /// Whether nothing follows for now.
+    #[inline]
+    pub fn ends_batch(&self) -> bool {
+        self.flags & ENDS_BATCH != 0
     }
 
     /// The operation, or `None` where a plugin was built for operations this broker does not know.
@@ -211,7 +228,8 @@ impl Dispatch {
         self.flags & Self::GONE != 0
     }
 
-    /// Whether a receiver of this request is over its limit, so that the sender should wait before it sends on.
+    /// Whether a receiver of this request, or of one before in the same batch where it
+    /// [ends](Request::ending_batch), is over its limit, so that the sender should wait before it sends on.
     #[inline]
     pub fn is_congested(&self) -> bool {
         self.flags & Self::CONGESTED != 0
@@ -226,7 +244,7 @@ pub struct Client(pub(crate) ClientObject);
 
 impl Client {
     /// Routes a request. What it made dirty is flushed by [`end_batch`](Client::end_batch), which must follow
-    /// before the thread waits for anything.
+    /// before the thread waits for anything, unless the request itself [ends the batch](Request::ending_batch).
     #[inline]
     pub fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
         self.0.dispatch(request)

@@ -62,10 +62,13 @@ pub(crate) struct Totals {
 }
 
 impl Counts {
+    /// Counts what came from the client. To be called by its one [`Sender`](super::sender::Sender) only: who writes
+    /// alone need not add atomically.
     #[inline]
-    pub(crate) fn received(&self, frames: usize, bytes: usize) {
-        self.received_frames.fetch_add(frames as u64, Relaxed);
-        self.received_bytes.fetch_add(bytes as u64, Relaxed);
+    pub(super) fn received(&self, frames: usize, bytes: usize) {
+        let add = |to: &AtomicU64, more: usize| to.store(to.load(Relaxed).wrapping_add(more as u64), Relaxed);
+        add(&self.received_frames, frames);
+        add(&self.received_bytes, bytes);
     }
 
     #[inline]
@@ -85,7 +88,8 @@ impl Counts {
 
     /// Adds what another one counted: the totals of those who left.
     pub(crate) fn add(&self, totals: Totals) {
-        self.received(totals.received_frames as usize, totals.received_bytes as usize);
+        self.received_frames.fetch_add(totals.received_frames, Relaxed);
+        self.received_bytes.fetch_add(totals.received_bytes, Relaxed);
         self.sent(totals.sent_frames as usize, totals.sent_bytes as usize);
     }
 }

@@ -9,6 +9,7 @@ mod id_set;
 mod label;
 mod mask;
 mod member;
+mod peers;
 mod places;
 mod recipients;
 mod registry;

@@ -1,7 +1,8 @@
 //! The sending side of a client: resolves each run, hands it to the recipients, flushes at the end of the batch.
 //!
-//! Owned by one reader at a time, so its memo needs no lock. Steady traffic takes no lock of the broker: a peer is
-//! remembered as long as it is registered, the recipients of a topic or mask as long as their epoch lasts.
+//! Owned by one reader at a time, so its memo needs no lock. Steady traffic takes no lock of the broker: the peers
+//! that were sent to last are remembered as long as they are registered, the recipients of a topic or mask as long as
+//! their epoch lasts.
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -17,7 +18,7 @@ use std::{
     cell::Cell,
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -25,6 +26,7 @@ use std::{
 use super::{
     Hashing,
     member::Member,
+    peers::Peers,
     recipients::Recipients,
     router::{Resolved, Router},
 };
@@ -36,7 +38,8 @@ const REMEMBERED_ROUTES: usize = 4096;
 
 thread_local! {
     /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch itself.
-    static ENCODING: Cell<Encoding> = const { Cell::new(Encoding::new()) };
+    /// Boxed, as it is moved for every run.
+    static ENCODING: Cell<Option<Box<Encoding>>> = const { Cell::new(None) };
 }
 
 /// See [`Client`](elbus_plugin_api::Client). Dropping it unregisters.
@@ -45,7 +48,14 @@ pub(crate) struct Sender {
     /// `None` for a speaker.
     member: Option<Arc<Member>>,
     name: Arc<str>,
-    peer: Weak<Member>,
+    reach: Reach,
+    why: String,
+}
+
+/// Whom a sender reaches: what it remembers of the way there, and what it owes on arrival.
+#[derive(Default)]
+struct Reach {
+    peers: Peers,
     topics: Option<Box<Routes>>,
     masks: Option<Box<Routes>>,
     /// Those owed a flush. A sink is in it once: it says dirty only to the first.
@@ -53,7 +63,6 @@ pub(crate) struct Sender {
     congested: Vec<Arc<Member>>,
     /// Whether a recipient of the request under way is over its limit.
     met_full: bool,
-    why: String,
 }
 
 /// Recipients by topic or mask, all of one epoch.
@@ -104,18 +113,7 @@ impl Routes {
 impl Sender {
     pub(super) fn new(router: Arc<Router>, member: Option<Arc<Member>>) -> Self {
         let name = member.as_ref().map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
-        Sender {
-            router,
-            member,
-            name,
-            peer: Weak::new(),
-            topics: None,
-            masks: None,
-            dirty: Vec::new(),
-            congested: Vec::new(),
-            met_full: false,
-            why: String::new(),
-        }
+        Sender { router, member, name, reach: Reach::default(), why: String::new() }
     }
 
     fn is_gone(&self) -> bool {
@@ -128,113 +126,39 @@ impl Sender {
             Op::Broadcast => FrameKind::Broadcast,
             _ => FrameKind::Publish,
         };
-        let (name, target, receiver) = (self.name.clone(), request.target(), request.receiver());
+        let Sender { router, name, reach, .. } = self;
+        let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
-        let mut encoding = ENCODING.take();
+        let mut encoding = ENCODING.take().unwrap_or_default();
         encoding.reset();
         let mut run =
-            Run::new(kind, request.qos(), &name, topic, request.payloads(), request.shared(), &mut encoding);
+            Run::new(kind, request.qos(), name, topic, request.payloads(), request.shared(), &mut encoding);
         let result = match op {
-            Op::Message => self.send_to(target, &mut run, body_bytes),
+            Op::Message => reach.send_to(router, target, &mut run, body_bytes),
             Op::Broadcast => {
-                let recipients = self.matching(target);
-                self.fan_out(recipients.iter(), &mut run, body_bytes)
+                let recipients = reach.matching(router, target);
+                reach.fan_out(router, recipients.iter(), &mut run, body_bytes)
             }
             Op::PublishFor => {
-                let recipients = self.subscribed(target);
+                let recipients = reach.subscribed(router, target);
                 let for_receiver = recipients.iter().filter(|member| primary_of(&member.name) == receiver);
-                self.fan_out(for_receiver, &mut run, body_bytes)
+                reach.fan_out(router, for_receiver, &mut run, body_bytes)
             }
             _ => {
-                let recipients = self.subscribed(target);
-                self.fan_out(recipients.iter(), &mut run, body_bytes)
+                let recipients = reach.subscribed(router, target);
+                reach.fan_out(router, recipients.iter(), &mut run, body_bytes)
             }
         };
-        ENCODING.set(encoding);
+        ENCODING.set(Some(encoding));
         result
     }
 
-    fn matching(&mut self, mask: &str) -> Arc<Recipients> {
-        let router = &self.router;
-        let routes = self.masks.get_or_insert_default();
-        routes.get(router.names_epoch(), mask, || router.resolve_mask(mask))
-    }
-
-    fn subscribed(&mut self, topic: &str) -> Arc<Recipients> {
-        let router = &self.router;
-        if topic.starts_with(BROKER_NAME) {
-            // everybody is subscribed to one of these from the start, which changes no epoch
-            return router.resolve_topic(topic).recipients;
-        }
-        let routes = self.topics.get_or_insert_default();
-        routes.get(router.topics_epoch(), topic, || router.resolve_topic(topic))
-    }
-
     #[inline]
-    fn send_to(&mut self, target: &str, run: &mut Run<'_>, body_bytes: usize) -> (Code, u32) {
-        let remembered = self.peer.upgrade().filter(|peer| *peer.name == *target && !peer.is_gone());
-        let peer = match remembered {
-            Some(peer) => peer,
-            None => {
-                let Some(found) = self.router.find(target) else { return (Code::NotRegistered, 0) };
-                self.peer = Arc::downgrade(&found);
-                found
-            }
-        };
-        let delivery = self.hand(peer, run, body_bytes);
-        if delivery.is_taken() {
-            (Code::Ok, 1)
-        } else if delivery.has(Delivery::REFUSED) {
-            (Code::NotDelivered, 0)
-        } else {
-            (Code::NotRegistered, 0)
-        }
-    }
-
-    #[inline]
-    fn fan_out(
-        &mut self,
-        members: impl Iterator<Item = Arc<Member>>,
-        run: &mut Run<'_>,
-        body_bytes: usize,
-    ) -> (Code, u32) {
-        let (mut reached, mut refused) = (0, false);
-        for member in members {
-            let delivery = self.hand(member, run, body_bytes);
-            reached += u32::from(delivery.is_taken());
-            refused |= delivery.has(Delivery::REFUSED);
-        }
-        // reaching nobody is fine, but not if those who are there were all too full
-        (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
-    }
-
-    #[inline]
-    fn hand(&mut self, member: Arc<Member>, run: &mut Run<'_>, body_bytes: usize) -> Delivery {
-        let delivery = Delivery::from_bits(member.sink.deliver(run));
-        if delivery.is_taken() {
-            member.counts.sent(run.payloads().len(), body_bytes);
-        } else if delivery.has(Delivery::REFUSED) {
-            self.router.count_refused(run.payloads().len());
-        }
-        if delivery.has(Delivery::FULL) {
-            self.met_full = true;
-            if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
-                self.congested.push(member.clone());
-            }
-        }
-        if delivery.has(Delivery::DIRTY) {
-            self.dirty.push(member);
-        }
-        delivery
-    }
-}
-
-impl RawClient for Sender {
-    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+    fn route(&mut self, request: &Request<'_>) -> Dispatch {
         if self.is_gone() {
             return Dispatch::gone();
         }
-        self.met_full = false;
+        self.reach.met_full = false;
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
         let payloads = request.payloads();
         let (frames, body_bytes, (code, reached));
@@ -255,20 +179,114 @@ impl RawClient for Sender {
                 member.counts.sent(frames, frames * ACK_BYTES);
             }
         }
-        Dispatch::new(code, reached).congested(self.met_full)
+        Dispatch::new(code, reached).congested(self.reach.met_full)
+    }
+}
+
+impl Reach {
+    fn matching(&mut self, router: &Router, mask: &str) -> Arc<Recipients> {
+        let routes = self.masks.get_or_insert_default();
+        routes.get(router.names_epoch(), mask, || router.resolve_mask(mask))
+    }
+
+    fn subscribed(&mut self, router: &Router, topic: &str) -> Arc<Recipients> {
+        if topic.starts_with(BROKER_NAME) {
+            // everybody is subscribed to one of these from the start, which changes no epoch
+            return router.resolve_topic(topic).recipients;
+        }
+        let routes = self.topics.get_or_insert_default();
+        routes.get(router.topics_epoch(), topic, || router.resolve_topic(topic))
+    }
+
+    #[inline]
+    fn send_to(
+        &mut self,
+        router: &Router,
+        target: &str,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> (Code, u32) {
+        let Some(peer) = self.peers.get(target, |name| router.find(name)) else {
+            return (Code::NotRegistered, 0);
+        };
+        let delivery = self.hand(router, peer, run, body_bytes);
+        if delivery.is_taken() {
+            (Code::Ok, 1)
+        } else if delivery.has(Delivery::REFUSED) {
+            (Code::NotDelivered, 0)
+        } else {
+            (Code::NotRegistered, 0)
+        }
+    }
+
+    #[inline]
+    fn fan_out(
+        &mut self,
+        router: &Router,
+        members: impl Iterator<Item = Arc<Member>>,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> (Code, u32) {
+        let (mut reached, mut refused) = (0, false);
+        for member in members {
+            let delivery = self.hand(router, member, run, body_bytes);
+            reached += u32::from(delivery.is_taken());
+            refused |= delivery.has(Delivery::REFUSED);
+        }
+        // reaching nobody is fine, but not if those who are there were all too full
+        (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
+    }
+
+    #[inline]
+    fn hand(
+        &mut self,
+        router: &Router,
+        member: Arc<Member>,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> Delivery {
+        let delivery = Delivery::from_bits(member.sink.deliver(run));
+        if delivery.is_taken() {
+            member.counts.sent(run.payloads().len(), body_bytes);
+        } else if delivery.has(Delivery::REFUSED) {
+            router.count_refused(run.payloads().len());
+        }
+        if delivery.has(Delivery::FULL) {
+            self.met_full = true;
+            if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
+                self.congested.push(member.clone());
+            }
+        }
+        if delivery.has(Delivery::DIRTY) {
+            self.dirty.push(member);
+        }
+        delivery
+    }
+}
+
+impl RawClient for Sender {
+    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        let result = self.route(request);
+        if request.ends_batch() { result.congested(self.end_batch()) } else { result }
     }
 
     fn end_batch(&mut self) -> bool {
-        for member in self.dirty.drain(..) {
-            member.sink.flush();
+        let Reach { dirty, congested, .. } = &mut self.reach;
+        if !dirty.is_empty() {
+            for member in dirty.drain(..) {
+                member.sink.flush();
+            }
+        }
+        if congested.is_empty() {
+            return false;
         }
         // those who left meanwhile hold nobody up
-        self.congested.retain(|member| !member.is_gone());
-        !self.congested.is_empty()
+        congested.retain(|member| !member.is_gone());
+        !congested.is_empty()
     }
 
     fn when_ready(&mut self, wake: WakeObject) {
-        let congested = std::mem::take(&mut self.congested);
+        let congested = std::mem::take(&mut self.reach.congested);
         if congested.is_empty() {
             return wake.wake();
         }

@@ -1,0 +1,85 @@
+//! The clients that a sender has last sent messages to, so that sending to a few in turn takes no lock of the broker.
+//! Never keeps one alive, nor decides whether one is still registered but by what the client itself says.
+
+use std::sync::{Arc, Weak};
+
+use super::member::Member;
+
+/// So many are remembered: more would be looked through for longer than the registry takes.
+const REMEMBERED: usize = 8;
+
+#[derive(Default)]
+pub(super) struct Peers {
+    known: Vec<Known>,
+    /// The one found last. Looking begins here, hence those in turn are found at the second look.
+    last: usize,
+}
+
+/// A client, and its name apart, so that looking at the others touches no count of theirs.
+struct Known {
+    name: Arc<str>,
+    member: Weak<Member>,
+}
+
+impl Peers {
+    /// The client of a name, remembered or found by `find`.
+    #[inline]
+    pub(super) fn get(
+        &mut self,
+        name: &str,
+        find: impl FnOnce(&str) -> Option<Arc<Member>>,
+    ) -> Option<Arc<Member>> {
+        let count = self.known.len();
+        let mut at = self.last;
+        for _ in 0..count {
+            match self.known.get(at) {
+                Some(known) if *known.name == *name => {
+                    self.last = at;
+                    match known.member.upgrade() {
+                        Some(member) if !member.is_gone() => return Some(member),
+                        _ => return self.find_anew(name, find),
+                    }
+                }
+                Some(_) => at += 1,
+                None => at = 0,
+            }
+            if at == count {
+                at = 0;
+            }
+        }
+        self.remember(name, find)
+    }
+
+    /// The one of the name has left. Who comes after it is another client.
+    #[cold]
+    fn find_anew(
+        &mut self,
+        name: &str,
+        find: impl FnOnce(&str) -> Option<Arc<Member>>,
+    ) -> Option<Arc<Member>> {
+        self.known.swap_remove(self.last);
+        self.last = 0;
+        self.remember(name, find)
+    }
+
+    fn remember(
+        &mut self,
+        name: &str,
+        find: impl FnOnce(&str) -> Option<Arc<Member>>,
+    ) -> Option<Arc<Member>> {
+        let member = find(name)?;
+        let known = Known { name: member.name.clone(), member: Arc::downgrade(&member) };
+        if self.known.len() < REMEMBERED {
+            self.last = self.known.len();
+            self.known.push(known);
+        } else {
+            // in turn, so that the oldest goes
+            self.last = (self.last + 1) % REMEMBERED;
+            self.known[self.last] = known;
+        }
+        Some(member)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Who is remembered, who is looked for again, and what is let go of.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use super::*;
+use abi_stable::sabi_trait::TD_Opaque;
+use elbus_plugin_api::{
+    ClientInfo, Queued, Run,
+    abi::{RawSink, RawSink_TO, WakeObject},
+};
+
+struct Nowhere;
+
+impl RawSink for Nowhere {
+    fn deliver(&self, _: &mut Run<'_>) -> u8 {
+        0
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, _: WakeObject) {}
+    fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+}
+
+fn member(name: &str) -> Arc<Member> {
+    Arc::new(Member::new(name, ClientInfo::default(), 0, RawSink_TO::from_value(Nowhere, TD_Opaque)))
+}
+
+fn unasked(name: &str) -> Option<Arc<Member>> {
+    panic!("{name} was looked for")
+}
+
+#[test]
+fn as_many_as_are_remembered_are_looked_for_once() {
+    let members: Vec<_> = (0..REMEMBERED).map(|number| member(&format!("m{number}"))).collect();
+    let mut peers = Peers::default();
+    for member in &members {
+        assert!(peers.get(&member.name, |_| Some(member.clone())).is_some());
+    }
+    for member in members.iter().chain(members.iter().rev()).chain(members.iter().step_by(3)) {
+        assert!(Arc::ptr_eq(&peers.get(&member.name, unasked).unwrap(), member));
+    }
+}
+
+#[test]
+fn more_than_are_remembered_are_all_found() {
+    let members: Vec<_> = (0..3 * REMEMBERED).map(|number| member(&format!("m{number}"))).collect();
+    let mut peers = Peers::default();
+    for member in members.iter().chain(&members) {
+        assert!(Arc::ptr_eq(&peers.get(&member.name, |_| Some(member.clone())).unwrap(), member));
+    }
+    assert_eq!(peers.known.len(), REMEMBERED);
+}
+
+#[test]
+fn who_has_left_is_looked_for_again_and_not_kept() {
+    let (old, other, new) = (member("a"), member("b"), member("a"));
+    let mut peers = Peers::default();
+    peers.get("a", |_| Some(old.clone()));
+    peers.get("b", |_| Some(other.clone()));
+    old.mark_gone();
+    assert!(Arc::ptr_eq(&peers.get("a", |_| Some(new.clone())).unwrap(), &new));
+    assert_eq!((Arc::weak_count(&old), Arc::strong_count(&old)), (0, 1));
+    drop(new);
+    assert!(peers.get("a", |_| None).is_none());
+    assert!(Arc::ptr_eq(&peers.get("b", unasked).unwrap(), &other));
+    assert_eq!(Arc::strong_count(&other), 1);
+}
