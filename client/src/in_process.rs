@@ -114,11 +114,9 @@ impl Local {
         let Ok(client) = self.client() else { return false };
         let Some(message) = client.receive().await else { return false };
         frames.push(frame(message));
-        while frames.len() < TAKE_FRAMES
-            && let Some(message) = client.try_receive()
-        {
-            frames.push(frame(message));
-        }
+        let mut more = Vec::new();
+        client.try_receive_many(&mut more, TAKE_FRAMES.saturating_sub(frames.len()));
+        frames.extend(more.into_iter().map(frame));
         true
     }
 }

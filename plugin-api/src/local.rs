@@ -25,6 +25,9 @@ use reading::Reading;
 
 pub use kept::{KeptRun, Message, Received};
 
+/// The most messages that are sent as one run.
+const RUN_MESSAGES: usize = 256;
+
 /// Offers in-process clients. Called from any thread; does not block.
 pub trait LocalConnector: Send + Sync + 'static {
     /// What a client is.
@@ -87,6 +90,23 @@ impl LocalClient {
     /// [`Code::NotRegistered`] for an unknown target, [`Code::NotDelivered`] where its queue is full.
     pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Code> {
         self.carry(Op::Message, target, "", payload.into(), qos).await
+    }
+
+    /// Sends several messages to one client, in order, with one pass through the broker for as many as fit in a run:
+    /// many small ones cost a fraction of what they do one by one.
+    ///
+    /// # Errors
+    /// As [`send`](LocalClient::send): then messages before the failing run have been taken, those behind it not.
+    pub async fn send_all(&self, target: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
+        self.carry_all(Op::Message, target, payloads, qos).await
+    }
+
+    /// Publishes several payloads to a topic, in order, as [`send_all`](LocalClient::send_all) does.
+    ///
+    /// # Errors
+    /// As [`send_all`](LocalClient::send_all), but for reaching nobody.
+    pub async fn publish_all(&self, topic: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
+        self.carry_all(Op::Publish, topic, payloads, qos).await
     }
 
     /// Sends to every client whose name matches a mask.
@@ -164,6 +184,18 @@ impl LocalClient {
         }
     }
 
+    /// Takes messages that are there, in order, `most` of them: cheaper than one by one. Says how many.
+    pub fn try_receive_many(&self, into: &mut Vec<Message>, most: usize) -> usize {
+        let mut count = self.reading.take_unread(into, most);
+        while count < most
+            && let Some(message) = self.try_receive()
+        {
+            into.push(message);
+            count += 1 + self.reading.take_unread(into, most - count - 1);
+        }
+        count
+    }
+
     /// Blocks the thread for the next message, `limit` at most; `None` also once the client is closed.
     pub fn receive_timeout(&self, limit: Duration) -> Option<Message> {
         if let Poll::Ready(done) = self.poll(None) {
@@ -199,11 +231,40 @@ impl LocalClient {
     ) -> Result<(), Code> {
         let result = self.dispatch(op, target, receiver, payload, qos);
         if result.is_congested() {
-            let (wake, woken) = Woken::pair();
-            self.endpoint.when_ready(wake.0);
-            woken.await;
+            self.until_ready().await;
         }
         outcome(result)
+    }
+
+    async fn carry_all(&self, op: Op, target: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
+        let mut rest = payloads;
+        while let Some(first) = rest.first() {
+            let (run, behind) = rest.split_at(run_of(rest));
+            rest = behind;
+            let result = match run {
+                [_] => self.dispatch(op, target, "", first.clone(), qos),
+                run => self.dispatch_run(op, target, run, qos),
+            };
+            if result.is_congested() {
+                self.until_ready().await;
+            }
+            outcome(result)?;
+        }
+        Ok(())
+    }
+
+    async fn until_ready(&self) {
+        let (wake, woken) = Woken::pair();
+        self.endpoint.when_ready(wake.0);
+        woken.await;
+    }
+
+    fn dispatch_run(&self, op: Op, target: &str, run: &[Bytes], qos: Qos) -> Dispatch {
+        if target.contains('\0') {
+            return Dispatch::new(Code::BadData, 0);
+        }
+        let payloads: Vec<_> = run.iter().map(|payload| Payload::from(&**payload)).collect();
+        self.endpoint.dispatch(&Request::new(op, qos, target, &payloads))
     }
 
     #[inline]
@@ -236,6 +297,16 @@ impl Drop for LocalClient {
     fn drop(&mut self) {
         self.endpoint.close();
     }
+}
+
+/// How many payloads are sent as the next run: up to a number and a size, and those that are worth sharing alone.
+fn run_of(payloads: &[Bytes]) -> usize {
+    let mut bytes = 0usize;
+    let fits = |payload: &&Bytes| {
+        bytes = bytes.saturating_add(payload.len());
+        bytes < SHARE_FROM_BYTES
+    };
+    payloads.iter().take(RUN_MESSAGES).take_while(fits).count().max(1)
 }
 
 #[inline]

@@ -226,6 +226,13 @@ impl Delivery {
         self.0 & other.0 == other.0
     }
 
+    /// The other flags.
+    #[inline]
+    #[must_use]
+    pub fn without(self, other: Delivery) -> Delivery {
+        Delivery(self.0 & !other.0)
+    }
+
     /// Whether the run was taken.
     #[inline]
     pub fn is_taken(self) -> bool {
@@ -310,6 +317,7 @@ mod tests {
     fn delivery_flags() {
         let both = Delivery::DIRTY | Delivery::FULL;
         assert!(both.has(Delivery::DIRTY) && both.has(Delivery::FULL) && both.is_taken());
+        assert_eq!(both.without(Delivery::DIRTY), Delivery::FULL);
         assert!(!Delivery::CLOSED.is_taken() && !Delivery::REFUSED.is_taken());
     }
 }

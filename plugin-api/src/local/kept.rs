@@ -15,38 +15,62 @@ use crate::{Run, SharedBytes};
 const END_BYTES: usize = size_of::<u64>();
 
 /// Runs on their way to an in-process client, in order.
-#[repr(transparent)]
+#[repr(C)]
 #[derive(StableAbi, Default)]
-pub struct Received(RVec<KeptRun>);
+pub struct Received {
+    /// Apart, so that a lone run needs no memory.
+    first: ROption<KeptRun>,
+    more: RVec<KeptRun>,
+}
 
 impl Received {
     /// Adds a run behind the others.
     #[inline]
     pub fn push(&mut self, run: KeptRun) {
-        self.0.push(run);
+        match self.first {
+            ROption::RNone => self.first = ROption::RSome(run),
+            ROption::RSome(_) => self.more.push(run),
+        }
     }
 
     /// How many runs there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        usize::from(self.first.is_some()) + self.more.len()
     }
 
     /// Whether there is none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.first.is_none()
+    }
+
+    /// Takes the only message, where there is just one.
+    #[inline]
+    pub(super) fn take_lone(&mut self) -> Option<Message> {
+        match &self.first {
+            ROption::RSome(run) if run.count == 1 && self.more.is_empty() => {}
+            _ => return None,
+        }
+        let run = self.first.take().into_option()?;
+        Some(run.into_whole())
     }
 
     /// Takes all runs apart, and keeps its memory, but for what is room for more than `keep` of them.
     pub(super) fn take_apart(&mut self, keep: usize, mut each: impl FnMut(Message)) {
-        let mut runs = std::mem::take(&mut self.0).into_vec();
+        if let ROption::RSome(run) = self.first.take() {
+            run.take_apart(&mut each);
+        }
+        if self.more.is_empty() {
+            return;
+        }
+        let mut runs = std::mem::take(&mut self.more).into_vec();
         for run in runs.drain(..) {
             run.take_apart(&mut each);
         }
         if runs.capacity() > keep {
             runs.shrink_to(keep);
         }
-        self.0 = runs.into();
+        self.more = runs.into();
     }
 }
 
@@ -132,29 +156,39 @@ impl KeptRun {
         self.payload_bytes
     }
 
+    /// Where the texts begin, behind the table of ends.
     #[inline]
-    fn take_apart(self, each: &mut impl FnMut(Message)) {
+    fn texts(&self) -> usize {
+        if self.count > 1 { self.count * END_BYTES } else { 0 }
+    }
+
+    /// All payloads as those of one message, which of a run of one it is.
+    #[inline]
+    fn into_whole(self) -> Message {
         let kind = FrameKind::from_wire(self.kind).unwrap_or(FrameKind::Message);
-        let table = if self.count > 1 { self.count * END_BYTES } else { 0 };
         let topic_room = if kind == FrameKind::Publish { self.topic_len + 1 } else { 0 };
-        let payloads = table + self.sender_len + 1 + topic_room;
-        let whole = Message {
+        let texts = self.texts();
+        let payloads = texts + self.sender_len + 1 + topic_room;
+        Message {
             kind,
             realtime: Qos::from_bits(self.qos).is_realtime(),
-            texts: table,
+            texts,
             sender_len: self.sender_len,
             topic_len: self.topic_len,
             payload: payloads..payloads + self.payload_bytes,
             block: self.block.into_vec().into(),
-            shared: None,
-        };
-        if let ROption::RSome(shared) = self.shared {
-            return each(Message { shared: Some(Box::new(shared.into())), ..whole });
+            shared: self.shared.into_option().map(|shared| Box::new(shared.into())),
         }
+    }
+
+    #[inline]
+    fn take_apart(self, each: &mut impl FnMut(Message)) {
+        let table = self.texts();
+        let whole = self.into_whole();
         if table == 0 {
             return each(whole);
         }
-        let block = whole.block.clone();
+        let (block, payloads) = (whole.block.clone(), whole.payload.start);
         let mut start = payloads;
         for end in block.get(..table).unwrap_or_default().chunks_exact(END_BYTES) {
             let end = payloads + end.try_into().map_or(0, u64::from_le_bytes) as usize;

@@ -4,7 +4,13 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
     task::{Poll, Waker},
     thread::Thread,
 };
@@ -21,6 +27,11 @@ const MAX_READERS: usize = 256;
 pub(super) struct Reading {
     /// A leaf.
     state: Mutex<State>,
+    /// Whether there are messages in the state: right for whoever reads alone, a hint for several.
+    unread: AtomicBool,
+    /// How often the bell has rung: whoever found nothing before waits only if it has not rung since. Changed under
+    /// the lock.
+    rung: AtomicU64,
 }
 
 #[derive(Default)]
@@ -28,8 +39,6 @@ struct State {
     messages: VecDeque<Message>,
     /// Emptied, for what is received next.
     spare: Received,
-    /// How often the bell has rung: whoever found nothing before waits only if it has not rung since.
-    rung: u64,
     waiting: Waiting,
 }
 
@@ -60,7 +69,7 @@ impl Reading {
     /// There is something to receive: all who wait look.
     pub(super) fn ring(&self) {
         let mut state = self.state.lock();
-        state.rung = state.rung.wrapping_add(1);
+        self.rung.fetch_add(1, Release);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         waiting.wake();
@@ -75,24 +84,44 @@ impl Reading {
         waker: Option<&Waker>,
         receive: impl Fn(&mut Received, bool) -> bool,
     ) -> Poll<Option<Message>> {
+        if self.unread.load(Relaxed) {
+            return self.poll_unread(None, waker, receive);
+        }
+        let (mut received, rung) = (Received::default(), self.rung.load(Acquire));
+        let open = receive(&mut received, waker.is_some());
+        match received.take_lone() {
+            Some(message) => Poll::Ready(Some(message)),
+            None => self.poll_unread(Some(Look { received, open, rung }), waker, receive),
+        }
+    }
+
+    /// The same with what has been taken over and not been read before; `look` is what was found just now.
+    fn poll_unread(
+        &self,
+        mut look: Option<Look>,
+        waker: Option<&Waker>,
+        receive: impl Fn(&mut Received, bool) -> bool,
+    ) -> Poll<Option<Message>> {
         let mut state = self.state.lock();
         loop {
+            if let Some(look) = &mut look
+                && !look.received.is_empty()
+            {
+                look.received.take_apart(KEEP, |message| state.messages.push_back(message));
+            }
             if let Some(message) = state.messages.pop_front() {
-                return Poll::Ready(Some(Self::leave(state, message)));
+                return Poll::Ready(Some(self.leave(state, message)));
             }
-            let (mut received, rung) = (std::mem::take(&mut state.spare), state.rung);
-            // outside the lock: it wakes senders, and a waker may run its task at once
-            drop(state);
-            let open = receive(&mut received, waker.is_some());
-            state = self.state.lock();
-            if !received.is_empty() {
-                let messages = &mut state.messages;
-                received.take_apart(KEEP, |message| messages.push_back(message));
-            }
-            state.spare = received;
-            if !state.messages.is_empty() {
+            let Some(Look { received, open, rung }) = look.take() else {
+                let (mut received, rung) = (std::mem::take(&mut state.spare), self.rung.load(Acquire));
+                // outside the lock: it wakes senders, and a waker may run its task at once
+                drop(state);
+                let open = receive(&mut received, waker.is_some());
+                look = Some(Look { received, open, rung });
+                state = self.state.lock();
                 continue;
-            }
+            };
+            state.spare = received;
             if state.messages.capacity() > KEEP {
                 state.messages.shrink_to(KEEP);
             }
@@ -100,7 +129,7 @@ impl Reading {
                 return Poll::Ready(None);
             }
             let Some(waker) = waker else { return Poll::Pending };
-            if state.rung == rung {
+            if self.rung.load(Relaxed) == rung {
                 state.waiting.add(waker);
                 let crowd =
                     (state.waiting.others.len() >= MAX_READERS).then(|| std::mem::take(&mut state.waiting));
@@ -113,16 +142,39 @@ impl Reading {
         }
     }
 
+    /// Moves messages that were taken over and not read, `most` of them.
+    pub(super) fn take_unread(&self, into: &mut Vec<Message>, most: usize) -> usize {
+        if !self.unread.load(Relaxed) {
+            return 0;
+        }
+        let mut state = self.state.lock();
+        let count = state.messages.len().min(most);
+        into.extend(state.messages.drain(..count));
+        self.unread.store(!state.messages.is_empty(), Relaxed);
+        count
+    }
+
     /// Whoever leaves others waiting beside messages, which they did not see when they looked, wakes them.
     #[inline]
-    fn leave(mut state: MutexGuard<'_, State>, message: Message) -> Message {
-        if state.waiting.first.is_some() && !state.messages.is_empty() {
+    fn leave(&self, mut state: MutexGuard<'_, State>, message: Message) -> Message {
+        let unread = !state.messages.is_empty();
+        self.unread.store(unread, Relaxed);
+        if unread && state.waiting.first.is_some() {
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
             waiting.wake();
         }
         message
     }
+}
+
+/// What came of asking for more.
+struct Look {
+    received: Received,
+    /// Something may follow.
+    open: bool,
+    /// How often the bell had rung before.
+    rung: u64,
 }
 
 struct Unpark(Thread);

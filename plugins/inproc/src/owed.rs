@@ -31,6 +31,12 @@ pub(crate) fn holding<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Whether wakes that fall due now wait until this thread has let go.
+#[inline]
+pub(crate) fn is_holding() -> bool {
+    HELD.get().depth > 0
+}
+
 /// Calls the wakes, now or as soon as this thread holds nothing. To be called without any lock of this plugin but
 /// that of a client.
 #[inline]

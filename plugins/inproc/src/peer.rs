@@ -90,7 +90,17 @@ impl Sink for Incoming {
         let peer = &self.0;
         // copied before the lock is taken: senders do not wait for each other's copies
         let kept = KeptRun::keep(run);
-        let taken = peer.inbox.lock().take(run, kept, &peer.limits, Instant::now);
+        let mut inbox = peer.inbox.lock();
+        let mut taken = inbox.take(run, kept, &peer.limits, Instant::now);
+        // where the wake has to wait for this thread anyhow, it is no later than a flush would call it
+        let bell = if taken.delivery.has(Delivery::DIRTY) && owed::is_holding() {
+            taken.delivery = taken.delivery.without(Delivery::DIRTY);
+            inbox.flush()
+        } else {
+            None
+        };
+        drop(inbox);
+        owed::wake(bell);
         match taken.then {
             Then::Nothing => {}
             Then::Watch => peer.office.look_after(peer),
@@ -147,7 +157,9 @@ impl LocalEndpoint for Outgoing {
 
     fn receive(&self, into: &mut Received, waits: bool) -> bool {
         let (open, wakes) = self.0.inbox.lock().give(into, waits, &self.0.limits, Instant::now);
-        owed::wake(wakes);
+        if !wakes.is_empty() {
+            owed::wake(wakes);
+        }
         open
     }
 
@@ -175,9 +187,8 @@ impl Peer {
         if for_others && !self.pace.may_send(self.limits.queue_bytes) {
             return Dispatch::new(Code::NotDelivered, 0).congested(true);
         }
-        let result = client.dispatch(request);
-        let congested = client.end_batch();
-        if congested {
+        let result = client.dispatch(&request.ending_batch());
+        if result.is_congested() {
             let payloads = request.payloads();
             let cost = inbox::cost(payloads.len(), payloads.iter().map(|p| p.len()).sum());
             if self.pace.slow_down(cost) {
@@ -185,7 +196,7 @@ impl Peer {
                 client.when_ready(Wake::new(move || go_on(&peer)));
             }
         }
-        result.congested(congested)
+        result
     }
 }
 

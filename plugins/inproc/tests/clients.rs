@@ -4,10 +4,16 @@
 mod bus;
 
 use bus::{Bus, LONG, run};
-use elbus_plugin_api::{Code, FrameKind, Plugin, Qos, local::LocalClient};
+use elbus_plugin_api::{
+    ClientInfo, Code, Delivery, FrameKind, Op, Payload, Plugin, Qos, Queued, Request, Run, Sink, Wake,
+    local::LocalClient,
+};
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -211,18 +217,88 @@ fn who_does_not_wait_when_told_to_is_refused() {
     run(a.send("b", "x", Qos::NO)).unwrap();
 }
 
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl std::task::Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
 #[test]
-fn a_batch_wakes_once_and_nobody_waiting_needs_no_flush() {
+fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
     let (bus, _plugin, host) = Bus::with_plugin("");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     run(a.send("b", "1", Qos::NO)).unwrap();
-    assert_eq!(bus.flushes(), 0);
     assert_eq!(text(&b), "1");
-    let mut receive = std::pin::pin!(b.receive());
-    assert!(poll_once(receive.as_mut()).is_pending());
+    let counter = Arc::new(Counter::default());
+    let waker = counter.clone().into();
+    let wait = || {
+        let mut receive = std::pin::pin!(b.receive());
+        assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    };
+    wait();
     run(a.send("b", "2", Qos::NO)).unwrap();
     run(a.send("b", "3", Qos::NO)).unwrap();
-    assert_eq!(bus.flushes(), 1);
+    assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (0, 1));
+    assert_eq!((text(&b), text(&b)), ("2".into(), "3".into()));
+    wait();
+    let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+    let mut other = host.register("other", &info, Nowhere).unwrap();
+    for payload in ["4", "5"] {
+        let payloads = [Payload::from(payload.as_bytes())];
+        assert_eq!(other.dispatch(&Request::new(Op::Message, Qos::NO, "b", &payloads)).reached(), 1);
+    }
+    assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (0, 1), "the batch goes on");
+    other.end_batch();
+    assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (1, 2));
+    assert_eq!((text(&b), text(&b)), ("4".into(), "5".into()));
+}
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
+        Delivery::TAKEN
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, wake: Wake) {
+        wake.wake();
+    }
+    fn close(&self, _: &str) {}
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+}
+
+#[test]
+fn many_are_sent_and_received_in_order() {
+    let (_bus, _plugin, host) = Bus::with_plugin("");
+    let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
+    b.subscribe("t").unwrap();
+    let large = || vec![b'x'; 70_000];
+    let sent: Vec<bytes::Bytes> =
+        (0..1000).map(|n| if n % 300 == 7 { large().into() } else { n.to_string().into() }).collect();
+    run(a.send_all("b", &sent, Qos::NO)).unwrap();
+    run(a.publish_all("t", &sent, Qos::NO)).unwrap();
+    let mut received = Vec::new();
+    assert_eq!(b.try_receive_many(&mut received, 1), 1);
+    assert_eq!(b.try_receive_many(&mut received, 0), 0);
+    assert_eq!(b.try_receive_many(&mut received, 700), 700);
+    received.extend(b.try_receive()); // both ways take turns
+    while b.try_receive_many(&mut received, 64) > 0 {}
+    let payloads = received.iter().map(elbus_plugin_api::local::Message::payload);
+    assert!(payloads.eq(sent.iter().chain(&sent).map(|payload| &payload[..])));
+    assert!(
+        received
+            .iter()
+            .map(elbus_plugin_api::local::Message::topic)
+            .eq([""; 1000].into_iter().chain(["t"; 1000]))
+    );
+    assert_eq!(received[7].payload().as_ptr(), sent[7].as_ptr(), "large ones are not copied");
+    assert_eq!(run(a.send_all("c", &sent, Qos::NO)), Err(Code::NotRegistered));
+    assert_eq!(run(a.send_all("b", &[], Qos::NO)), Ok(()));
 }
 
 /// A waker that runs its task at once, on whatever thread: not what a waker should do, but easily written.

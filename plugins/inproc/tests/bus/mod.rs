@@ -113,8 +113,8 @@ struct Sender {
     why: String,
 }
 
-impl RawClient for Sender {
-    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+impl Sender {
+    fn route(&mut self, request: &Request<'_>) -> Dispatch {
         let op = request.op().unwrap();
         let member = self.member.as_ref().unwrap();
         match op {
@@ -152,6 +152,13 @@ impl RawClient for Sender {
             }
         }
         Dispatch::new(code, reached)
+    }
+}
+
+impl RawClient for Sender {
+    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        let result = self.route(request);
+        if request.ends_batch() { result.congested(self.end_batch()) } else { result }
     }
 
     fn end_batch(&mut self) -> bool {
