@@ -30,7 +30,7 @@ use tokio::{
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 const PAYLOAD: &[u8] = &[b'x'; 100];
-const BURSTS: [usize; 2] = [1, 64];
+const BURSTS: [usize; 2] = [1, 128];
 /// A request frame with call id 1, as the RPC layer makes it.
 const REQUEST: &[u8] = b"\x01\x01\0\0\0echo\0parameters";
 
@@ -72,6 +72,9 @@ fn send_and_receive(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(burst as u64));
             send_and_receive_ours(&mut group, workers, burst);
             send_and_receive_theirs(&mut group, workers, burst);
+            if burst > 1 {
+                send_and_receive_many(&mut group, workers, burst);
+            }
         }
     }
 }
@@ -90,6 +93,26 @@ fn send_and_receive_ours(group: &mut Group<'_>, workers: usize, burst: usize) {
                 for _ in 0..burst {
                     black_box(receiver.receive().await.unwrap());
                 }
+            }
+            start.elapsed()
+        }
+    });
+}
+
+/// The same messages by the calls for several at once, which BUS/RT has no match for.
+fn send_and_receive_many(group: &mut Group<'_>, workers: usize, burst: usize) {
+    let (broker, runtime) = (broker(), runtime(workers));
+    let clients = Arc::new((broker.connect("a").unwrap(), broker.connect("b").unwrap()));
+    measure(group, "elbus, send_all", &runtime, |turns| {
+        let clients = clients.clone();
+        async move {
+            let ((sender, receiver), start) = (&*clients, Instant::now());
+            let payloads = vec![PAYLOAD.into(); burst];
+            let mut received = Vec::new();
+            for _ in 0..turns {
+                sender.send_all("b", &payloads, Qos::NO).await.unwrap();
+                assert_eq!(receiver.try_receive_many(&mut received, burst), burst);
+                received.drain(..).for_each(|message| drop(black_box(message)));
             }
             start.elapsed()
         }
