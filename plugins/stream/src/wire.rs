@@ -107,7 +107,7 @@ impl<'r> Wire<'r> {
         }
     }
 
-    /// Appends it to a queue, but for the first `sent` bytes that [`send_ahead`](Self::send_ahead) has sent; `false` where it
+    /// Appends it to a queue, but for its first `sent` bytes, which have been sent already; `false` where it
     /// is too long for a frame, which limits rule out.
     #[inline]
     pub fn push(self, queue: &mut Queue, sent: usize) -> bool {
