@@ -8,6 +8,7 @@ use elbus_protocol::{Op, Qos, request::encode_request};
 use std::time::{Duration, Instant};
 use support::{
     daemon::{BOTH, Daemon},
+    wait_until,
     wire::Wire,
 };
 
@@ -57,6 +58,43 @@ fn a_burst_to_itself_and_to_a_slow_reader_arrives() {
 }
 
 #[test]
+fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_delivered() {
+    for plugins in BOTH {
+        let more = ["--queue-bytes", "1000000", "--log", "info,elbus_stream=debug"];
+        let daemon = Daemon::start(plugins, &more);
+        let (mut slow, mut watch) = (daemon.client("slow"), daemon.client("watch"));
+        let mut first = daemon.client("again");
+        let end = first.writer();
+        // until the broker reads it no more, and further
+        let flood = std::thread::spawn(move || while first.try_write(&burst("slow", 1, 50_000)) {});
+        wait_until("the flood is held back", || {
+            let list = watch.control("client.list", &[]).unwrap();
+            let clients = list["clients"].as_array().unwrap();
+            clients
+                .iter()
+                .any(|client| client["name"] == "slow".into() && client["queue"].as_u64() > Some(15))
+        });
+        end.shutdown(std::net::Shutdown::Both);
+        flood.join().unwrap();
+        drop(end);
+
+        let mut again = Wire::raw(&daemon, &daemon.address());
+        let registered = std::thread::spawn(move || (again.greet(b"again"), again));
+        daemon.wait_for_log("waits for its name");
+        // what it has sent before is delivered, and then its name is free
+        wait_until("everything is delivered", || {
+            while let Some(frame) = slow.frame_within(Duration::from_millis(50)) {
+                assert_eq!(frame.payload().len(), 50_000);
+            }
+            registered.is_finished()
+        });
+        let (code, mut again) = registered.join().unwrap();
+        assert_eq!(code, 1, "{plugins}");
+        assert_eq!(again.send("again", b"x"), 1);
+    }
+}
+
+#[test]
 fn a_reader_that_pauses_loses_nothing() {
     let daemon = Daemon::start("library", &["--queue-bytes", "1000000"]);
     for address in daemon.addresses() {
@@ -102,7 +140,7 @@ fn a_reader_that_never_reads_is_let_go_with_a_reason() {
         let flood = std::thread::spawn(move || {
             sending.write(&burst("dead", 100_000, 100));
             // held back until the dead one was let go, then told the truth
-            support::wait_until("the dead one is gone", || sending.send("dead", b"?") == 0x71);
+            wait_until("the dead one is gone", || sending.send("dead", b"?") == 0x71);
         });
         while !daemon.log().contains("stall_seconds") {
             assert_eq!(others.0.send("y", b"meanwhile"), 0x01);

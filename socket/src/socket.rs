@@ -5,7 +5,10 @@
 //! be made for one without `unsafe`; its pipe ends can: they take any descriptor as it is, own it, and register it
 //! for their one direction. No read or write of theirs is used.
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg},
+};
 use std::{
     future::poll_fn,
     io::{self, ErrorKind, IoSlice},
@@ -138,6 +141,14 @@ impl Socket {
         }
     }
 
+    /// Whether the peer has closed the connection, or its sending side; there may be bytes of it that are not read yet.
+    pub fn peer_has_closed(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let asked = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let closed = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        asked.is_ok_and(|_| polled.iter().any(|socket| socket.revents().intersects(closed)))
+    }
+
     /// Sends what the socket takes of a queue at once, which the caller then takes [off](Queue::advance) it; 0 where it
     /// is full. The error is that of the connection, which cannot go on. One caller at a time, or the bytes interleave:
     /// the owner's lock of the queue sees to that.
@@ -251,6 +262,17 @@ mod tests {
             assert_eq!(read_to_end(&socket, busy).await, (0..200).collect::<Vec<u8>>(), "{busy:?}");
             writer.join().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_closed_is_seen_before_its_last_bytes_are_read() {
+        let (socket, mut peer) = pair();
+        assert!(!socket.peer_has_closed());
+        peer.write_all(b"last").unwrap();
+        assert!(!socket.peer_has_closed());
+        drop(peer);
+        assert!(socket.peer_has_closed());
+        assert_eq!(read_to_end(&socket, Duration::ZERO).await, b"last");
     }
 
     #[tokio::test]

@@ -89,6 +89,11 @@ impl Connection {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether the client has closed its end.
+    pub(crate) fn peer_has_closed(&self) -> bool {
+        self.lock().socket().is_none_or(Socket::peer_has_closed)
+    }
+
     /// Whether the socket was full when it was last written to.
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
@@ -145,8 +150,13 @@ impl Connection {
 
     /// Replaces the byte of [`answer_ahead`](Self::answer_ahead), which nothing can have followed, and sends.
     pub(crate) fn answer_instead(self: &Arc<Self>, answer: u8) {
-        self.lock().queue.pop_byte();
+        self.take_answer_back();
         self.send(&[answer]);
+    }
+
+    /// Takes the byte of [`answer_ahead`](Self::answer_ahead) back, which nothing can have followed.
+    pub(crate) fn take_answer_back(&self) {
+        self.lock().queue.pop_byte();
     }
 
     /// Sends a keep-alive, unless something else is on its way anyhow.

@@ -9,7 +9,11 @@ use elbus_protocol::{
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
 };
 use elbus_socket::{Received, Socket};
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     connection::Connection,
@@ -25,6 +29,9 @@ const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
 
 /// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
 const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
+
+/// While a client waits for its name, it is looked for this often.
+const NAME_STEP: Duration = Duration::from_millis(1);
 
 /// What the reader of a connection keeps between two batches.
 pub(crate) struct Incoming {
@@ -44,6 +51,8 @@ pub(crate) struct Incoming {
     last_large: usize,
     /// What the acknowledgements of this batch ask for: a flush, a pause.
     own: Own,
+    /// The client waits for its name, whose former holder is leaving.
+    name_is_due: bool,
 }
 
 #[derive(Default)]
@@ -71,6 +80,7 @@ impl Incoming {
             needed: REQUEST_HEADER_BYTES,
             last_large: 0,
             own: Own::default(),
+            name_is_due: false,
         }
     }
 
@@ -90,7 +100,7 @@ impl Incoming {
         let outcome = if self.needed < LARGE_FRAME { self.read_chunk() } else { self.read_large() };
         // also after an error: what came before it is valid
         let held = self.end_batch();
-        outcome.map(|()| held)
+        outcome.map(|()| held || self.name_is_due)
     }
 
     /// Flushes the receivers first: they are what somebody waits for.
@@ -105,8 +115,12 @@ impl Incoming {
         held || self.own.full
     }
 
-    /// Waits until all receivers, and the client itself, have drained; or the connection has ended.
-    pub(crate) async fn held_back(&mut self) {
+    /// Waits until reading may go on: until the name is free, or all receivers, and the client itself, have drained; or
+    /// until the connection has ended.
+    pub(crate) async fn held_back(&mut self) -> Result<(), Reason> {
+        if self.name_is_due {
+            return self.take_name().await;
+        }
         let after = self.phase;
         self.enter(Phase::Held);
         let (wake, receivers) = Woken::pair();
@@ -121,6 +135,27 @@ impl Incoming {
             self.connection.until_ended_or(own).await;
         }
         self.enter(after);
+        Ok(())
+    }
+
+    /// Registers once the former holder of the name has left, and takes what the client has sent behind its name.
+    async fn take_name(&mut self) -> Result<(), Reason> {
+        let connection = self.connection.clone();
+        let instance = &connection.instance;
+        let name = connection.name();
+        let begun = Instant::now();
+        while instance.is_leaving(name) && begun.elapsed() < instance.settings.timeout() / 2 {
+            if connection.has_ended() {
+                return Err(Reason::Gone);
+            }
+            tokio::time::sleep(NAME_STEP).await;
+        }
+        self.register(name)?;
+        let behind = std::mem::take(&mut self.rest);
+        let used = self.feed(&behind, &mut RunBuffer::new())?;
+        self.keep(behind.get(used..).unwrap_or_default());
+        self.end_batch(); // whoever is full now is met again with the next read
+        Ok(())
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -292,7 +327,15 @@ impl Incoming {
                 connection.flush();
                 tracing::debug!(client = name, source = self.origin.source, "registered");
                 self.client = Some(client);
+                self.name_is_due = false;
                 self.enter(Phase::Header);
+                Ok(())
+            }
+            // A client that was closed and comes again at once: what it has sent before is delivered first.
+            Err(Code::Busy) if !self.name_is_due && instance.is_leaving(name) => {
+                connection.take_answer_back();
+                tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
+                self.name_is_due = true;
                 Ok(())
             }
             Err(code) => {

@@ -86,6 +86,13 @@ impl Instance {
         drop(gone);
     }
 
+    /// Whether the client of a name has closed its connection, but is still here: its last messages are being read.
+    pub(crate) fn is_leaving(&self, name: &str) -> bool {
+        let census = self.census.lock();
+        let mut of_this_name = census.connections.iter().filter(|(_, entry)| entry.connection.name() == name);
+        of_this_name.any(|(_, entry)| entry.connection.peer_has_closed())
+    }
+
     /// The connections of this moment.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         self.census.lock().connections.iter().map(|(_, entry)| entry.connection.clone()).collect()

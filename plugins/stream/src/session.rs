@@ -72,7 +72,11 @@ impl Session {
             }
             match self.incoming.step() {
                 Ok(false) => {}
-                Ok(true) => Box::pin(self.incoming.held_back()).await,
+                Ok(true) => {
+                    if let Err(reason) = Box::pin(self.incoming.held_back()).await {
+                        return reason;
+                    }
+                }
                 Err(reason) => return reason,
             }
         }
