@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark that cannot go on should not")]
 
 use elbus_broker::{Broker, BrokerSettings, release_unused_memory};
-use elbus_plugin_api::{Client, ClientInfo, Code, Delivery, Op, Qos, Queued, Request, Run, Sink, Wake};
+use elbus_plugin_api::{Client, ClientInfo, Code, Op, Qos, Request, fake::Nowhere};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     process::{Command, ExitCode},
@@ -55,22 +55,6 @@ fn wild(n: usize) -> String {
         1 => format!("plant/+/s{n:06}/temp"),
         2 => format!("+/line{:02}/s{n:06}/temp", n % 100),
         _ => format!("plant/line{:02}/s{n:06}/+", n % 100),
-    }
-}
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
-        Delivery::TAKEN
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
-    }
-    fn close(&self, _: &str) {}
-    fn queued(&self) -> Queued {
-        Queued::default()
     }
 }
 

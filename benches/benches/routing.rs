@@ -9,8 +9,7 @@
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Client, ClientInfo, Delivery, Op, Payload, Qos, Queued, Request, Run, Sink, Wake};
-use std::hint::black_box;
+use elbus_plugin_api::{Client, ClientInfo, Op, Payload, Qos, Request, fake::Nowhere};
 use submap::{BroadcastMap, SubMap};
 
 const SIZES: [usize; 3] = [10, 10_000, 1_000_000];
@@ -20,23 +19,6 @@ const SIZES_OF_FILTERS: [usize; 4] = [10, 1000, 10_000, 1_000_000];
 const ASKED: usize = 100_000;
 /// Differs from all others, and is subscribed and unsubscribed beside them.
 const NEW: &str = "plant/line5/new/+";
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
-        black_box(run.payloads().len());
-        Delivery::TAKEN
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
-    }
-    fn close(&self, _: &str) {}
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
-}
 
 fn client(broker: &Broker, name: &str) -> Client {
     let info = ClientInfo { kind: "bench".into(), ..Default::default() };

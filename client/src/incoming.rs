@@ -79,11 +79,7 @@ impl Incoming {
     pub(crate) async fn read(&mut self, batch: &mut Batch, busy: Duration) -> Result<(), End> {
         batch.shrink();
         loop {
-            let readable = match busy {
-                Duration::ZERO => self.socket.readable().await,
-                busy => self.socket.readable_busy(busy).await,
-            };
-            readable.map_err(End::Io)?;
+            self.socket.readable_busy(busy).await.map_err(End::Io)?;
             let received =
                 if self.partial.is_empty() { self.read_small(batch) } else { self.read_on(batch) }?;
             match received {

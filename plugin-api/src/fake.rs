@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     CallError, ClientInfo, Code, Delivery, Dispatch, Encoding, Event, FrameKind, Host, Op, Payload, Plugin,
-    PluginError, Qos, Request, Run,
+    PluginError, Qos, Queued, Request, Run, Sink, Wake,
     abi::*,
     guard::{self, Instance},
     plugin::Status,
@@ -50,6 +50,28 @@ struct State {
     connector: Option<ConnectorObject>,
     refuse_names_with: Option<Code>,
     answer: Option<Code>,
+}
+
+/// A sink that takes everything and keeps nothing: of a client that only sends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
+        Delivery::TAKEN
+    }
+
+    fn flush(&self) {}
+
+    fn when_drained(&self, wake: Wake) {
+        wake.wake();
+    }
+
+    fn close(&self, _: &str) {}
+
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
 }
 
 /// The fake broker. Cheap to clone; all clones are the same one.

@@ -62,8 +62,11 @@ impl Socket {
     /// turns with the other tasks of the runtime, so that its thread does not fall asleep. That takes the whole
     /// processor, and saves the time of waking it.
     pub async fn readable_busy(&self, busy: Duration) -> io::Result<()> {
-        let begun = Instant::now();
         let mut readable = pin!(self.readable());
+        if busy.is_zero() {
+            return readable.await;
+        }
+        let begun = Instant::now();
         while begun.elapsed() < busy {
             let polled = poll_fn(|context| Poll::Ready(readable.as_mut().poll(context))).await;
             if let Poll::Ready(result) = polled {

@@ -5,8 +5,7 @@ mod bus;
 
 use bus::{Bus, LONG, run};
 use elbus_plugin_api::{
-    ClientInfo, Code, Delivery, FrameKind, Op, Payload, Plugin, Qos, Queued, Request, Run, Sink, Wake,
-    local::LocalClient,
+    ClientInfo, Code, FrameKind, Op, Payload, Plugin, Qos, Request, fake::Nowhere, local::LocalClient,
 };
 use std::{
     pin::Pin,
@@ -254,22 +253,6 @@ fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
     other.end_batch();
     assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (1, 2));
     assert_eq!((text(&b), text(&b)), ("4".into(), "5".into()));
-}
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
-        Delivery::TAKEN
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
-    }
-    fn close(&self, _: &str) {}
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
 }
 
 #[test]

@@ -89,6 +89,11 @@ impl Connection {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether it is that of a registered client.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.liveness.last().0.is_registered()
+    }
+
     /// Whether the client has closed its end.
     pub(crate) fn peer_has_closed(&self) -> bool {
         self.lock().socket().is_none_or(Socket::peer_has_closed)

@@ -9,15 +9,13 @@ use elbus_protocol::{
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
 };
 use elbus_socket::{Received, Socket};
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, pin::pin, sync::Arc};
+use tokio::time::timeout;
 
 use crate::{
     connection::Connection,
     delivery::ConnectionSink,
+    instance::Leaving,
     listener::Origin,
     liveness::Phase,
     reason::Reason,
@@ -29,9 +27,6 @@ const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
 
 /// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
 const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
-
-/// While a client waits for its name, it is looked for this often.
-const NAME_STEP: Duration = Duration::from_millis(1);
 
 /// What the reader of a connection keeps between two batches.
 pub(crate) struct Incoming {
@@ -51,8 +46,8 @@ pub(crate) struct Incoming {
     last_large: usize,
     /// What the acknowledgements of this batch ask for: a flush, a pause.
     own: Own,
-    /// The client waits for its name, whose former holder is leaving.
-    name_is_due: bool,
+    /// Whose name the client waits for.
+    former: Option<Leaving>,
 }
 
 #[derive(Default)]
@@ -80,7 +75,7 @@ impl Incoming {
             needed: REQUEST_HEADER_BYTES,
             last_large: 0,
             own: Own::default(),
-            name_is_due: false,
+            former: None,
         }
     }
 
@@ -100,7 +95,7 @@ impl Incoming {
         let outcome = if self.needed < LARGE_FRAME { self.read_chunk() } else { self.read_large() };
         // also after an error: what came before it is valid
         let held = self.end_batch();
-        outcome.map(|()| held || self.name_is_due)
+        outcome.map(|()| held || self.former.is_some())
     }
 
     /// Flushes the receivers first: they are what somebody waits for.
@@ -118,8 +113,8 @@ impl Incoming {
     /// Waits until reading may go on: until the name is free, or all receivers, and the client itself, have drained; or
     /// until the connection has ended.
     pub(crate) async fn held_back(&mut self) -> Result<(), Reason> {
-        if self.name_is_due {
-            return self.take_name().await;
+        if let Some(former) = self.former.take() {
+            return self.take_name_of(&former).await;
         }
         let after = self.phase;
         self.enter(Phase::Held);
@@ -138,19 +133,17 @@ impl Incoming {
         Ok(())
     }
 
-    /// Registers once the former holder of the name has left, and takes what the client has sent behind its name.
-    async fn take_name(&mut self) -> Result<(), Reason> {
+    /// Registers once the former holder of the name has left, and takes what the client has sent behind its name. Who
+    /// has not left after half the timeout has the name still.
+    async fn take_name_of(&mut self, former: &Leaving) -> Result<(), Reason> {
         let connection = self.connection.clone();
         let instance = &connection.instance;
-        let name = connection.name();
-        let begun = Instant::now();
-        while instance.is_leaving(name) && begun.elapsed() < instance.settings.timeout() / 2 {
-            if connection.has_ended() {
-                return Err(Reason::Gone);
-            }
-            tokio::time::sleep(NAME_STEP).await;
+        let left = timeout(instance.settings.timeout() / 2, instance.until_left(former));
+        connection.until_ended_or(pin!(async { drop(left.await) })).await;
+        if connection.has_ended() {
+            return Err(Reason::Gone);
         }
-        self.register(name)?;
+        self.register(connection.name(), false)?;
         let behind = std::mem::take(&mut self.rest);
         let used = self.feed(&behind, &mut RunBuffer::new())?;
         self.keep(behind.get(used..).unwrap_or_default());
@@ -298,7 +291,7 @@ impl Incoming {
                     self.enter(Phase::NameLength);
                 }
                 Ok(Progress::Name { consumed, name }) => {
-                    self.register(name)?;
+                    self.register(name, true)?;
                     return Ok(pos + consumed);
                 }
                 Err(error) => {
@@ -309,7 +302,8 @@ impl Incoming {
         }
     }
 
-    fn register(&mut self, name: &str) -> Result<(), Reason> {
+    /// Registers, or notes whom to wait for first where that `may_wait`.
+    fn register(&mut self, name: &str, may_wait: bool) -> Result<(), Reason> {
         let connection = &self.connection;
         let instance = &connection.instance;
         let info = ClientInfo {
@@ -327,18 +321,18 @@ impl Incoming {
                 connection.flush();
                 tracing::debug!(client = name, source = self.origin.source, "registered");
                 self.client = Some(client);
-                self.name_is_due = false;
                 self.enter(Phase::Header);
                 Ok(())
             }
-            // A client that was closed and comes again at once: what it has sent before is delivered first.
-            Err(Code::Busy) if !self.name_is_due && instance.is_leaving(name) => {
-                connection.take_answer_back();
-                tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
-                self.name_is_due = true;
-                Ok(())
-            }
             Err(code) => {
+                // a client that was closed and comes again at once: what it has sent before is delivered first
+                let former = if may_wait && code == Code::Busy { instance.leaving(name) } else { None };
+                if former.is_some() {
+                    connection.take_answer_back();
+                    tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
+                    self.former = former;
+                    return Ok(());
+                }
                 connection.answer_instead(code as u8);
                 Err(Reason::Refused { name: name.into(), code })
             }

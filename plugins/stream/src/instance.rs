@@ -3,11 +3,14 @@
 use elbus_plugin_api::Host;
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{StreamSettings, Transport, connection::Connection, liveness::Phase};
 
@@ -25,8 +28,9 @@ pub(crate) struct Instance {
     pub(crate) any_blocked: AtomicBool,
     /// Who is there. Lock order: this, then [`Connection`]'s own.
     pub(crate) census: Mutex<Census>,
-    /// Somebody has left the census.
+    /// Somebody has left the census: for threads, and for tasks.
     pub(crate) left: Condvar,
+    pub(crate) departures: Notify,
     pub(crate) counts: Counts,
 }
 
@@ -44,6 +48,12 @@ pub(crate) struct Entry {
     pub(crate) next_look: u64,
     /// When the next keep-alive is due; zero until the keeper has seen the client registered.
     pub(crate) next_nop: u64,
+}
+
+/// Somebody in the census who is on the way out. Held as long as it is waited for, so the key means nobody else.
+pub(crate) struct Leaving {
+    key: usize,
+    connection: Arc<Connection>,
 }
 
 /// Counts since the start.
@@ -83,14 +93,36 @@ impl Instance {
     pub(crate) fn leave(&self, key: usize) {
         let gone = self.census.lock().connections.try_remove(key);
         self.left.notify_all();
+        self.departures.notify_waiters();
         drop(gone);
     }
 
-    /// Whether the client of a name has closed its connection, but is still here: its last messages are being read.
-    pub(crate) fn is_leaving(&self, name: &str) -> bool {
+    /// The client of a name that has closed its connection, but is still here: its last messages are being read.
+    pub(crate) fn leaving(&self, name: &str) -> Option<Leaving> {
         let census = self.census.lock();
-        let mut of_this_name = census.connections.iter().filter(|(_, entry)| entry.connection.name() == name);
-        of_this_name.any(|(_, entry)| entry.connection.peer_has_closed())
+        let (key, entry) = census.connections.iter().find(|(_, entry)| {
+            let connection = &entry.connection;
+            connection.name() == name && connection.is_registered() && connection.peer_has_closed()
+        })?;
+        Some(Leaving { key, connection: entry.connection.clone() })
+    }
+
+    /// Waits until somebody has left.
+    pub(crate) async fn until_left(&self, somebody: &Leaving) {
+        loop {
+            let mut next = pin!(self.departures.notified());
+            next.as_mut().enable(); // before the look, so that none is missed
+            if !self.is_here(somebody) {
+                return;
+            }
+            next.await;
+        }
+    }
+
+    fn is_here(&self, somebody: &Leaving) -> bool {
+        let census = self.census.lock();
+        let entry = census.connections.get(somebody.key);
+        entry.is_some_and(|entry| Arc::ptr_eq(&entry.connection, &somebody.connection))
     }
 
     /// The connections of this moment.

@@ -11,7 +11,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
     Listener, StreamSettings, Transport,
@@ -68,6 +68,7 @@ impl Server {
             any_blocked: AtomicBool::new(false),
             census: Mutex::new(Census::default()),
             left: Condvar::new(),
+            departures: Notify::new(),
             counts: Counts::default(),
         });
         Ok(Server {

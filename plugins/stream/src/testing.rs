@@ -11,7 +11,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64},
     },
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::Notify,
+};
 
 use crate::{
     Origin, StreamSettings, Transport,
@@ -49,6 +52,7 @@ impl Pair {
             any_blocked: AtomicBool::new(false),
             census: Mutex::new(Census::default()),
             left: Condvar::new(),
+            departures: Notify::new(),
             counts: Counts::default(),
         });
         let (ours, peer) = UnixStream::pair().unwrap();
