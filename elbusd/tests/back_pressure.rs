@@ -4,7 +4,11 @@
 
 mod support;
 
-use elbus_protocol::{Op, Qos, request::encode_request};
+use elbus_protocol::{
+    Op, Qos,
+    handshake::{encode_client_greeting, encode_client_name},
+    request::encode_request,
+};
 use std::time::{Duration, Instant};
 use support::{
     daemon::{BOTH, Daemon},
@@ -76,7 +80,16 @@ fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_de
         drop(end);
 
         let mut again = Wire::raw(&daemon, &daemon.address());
-        let registered = std::thread::spawn(move || (again.greet(b"again"), again));
+        // everything ahead, and a message behind it
+        let mut ahead = encode_client_greeting().to_vec();
+        ahead.extend(encode_client_name("again").unwrap());
+        encode_request(&mut ahead, 7, Op::Message, Qos::PROCESSED, "again", "", b"x").unwrap();
+        let registered = std::thread::spawn(move || {
+            assert_eq!(again.read_exactly::<3>(), [0xEB, 1, 0]);
+            again.write(&ahead);
+            assert_eq!(again.read_exactly::<2>(), [1, 1]);
+            (again.expect_ack(7), again)
+        });
         daemon.wait_for_log("waits for its name");
         // what it has sent before is delivered, and then its name is free
         wait_until("everything is delivered", || {
@@ -87,7 +100,7 @@ fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_de
         });
         let (code, mut again) = registered.join().unwrap();
         assert_eq!(code, 1, "{plugins}");
-        assert_eq!(again.send("again", b"x"), 1);
+        assert_eq!(again.frame().payload(), b"x");
     }
 }
 
