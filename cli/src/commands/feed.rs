@@ -82,8 +82,7 @@ fn arrival(frame: &Frame) -> Arrival<'_> {
 /// Connects as the arguments say; nothing is subscribed to yet.
 pub(crate) async fn connect(link: &Link, arguments: &FeedArguments) -> Result<(Client, Frames), Failure> {
     let reconnect = if arguments.no_reconnect { Reconnect::Off } else { Reconnect::backoff() };
-    let connection = link.builder(link.name()).reconnect(reconnect).connect(link.address().clone()).await?;
-    Ok(connection)
+    link.connect_with(link.builder(link.name()).reconnect(reconnect)).await
 }
 
 /// Excludes and subscribes, then says that it listens.

@@ -73,7 +73,7 @@ pub(crate) async fn run(link: &Link, arguments: TopArguments) -> Result<(), Fail
     }
     // whatever can fail before the terminal is taken does so there
     let builder = link.builder(link.name()).reconnect(Reconnect::backoff());
-    let (client, frames) = builder.connect(link.address().clone()).await?;
+    let (client, frames) = link.connect_with(builder).await?;
     // replies to calls do not come this way, and nothing else is wanted
     drop(frames);
     let signal = watch_signals()?;
