@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    control::{ControlTable, add_standard_methods},
+    control::{ControlTable, add_explain_method, add_standard_methods},
     declaration::{PluginDeclaration, PluginSource},
     error::BrokerError,
     host::{Bridge, Core, EMBEDDER, Libraries, PluginReport, Plugins, add_plugin_methods},
@@ -100,6 +100,7 @@ impl BrokerBuilder {
         let router = Router::new(RouterSettings { force_register, max_filters, max_filter_bytes });
         let control = ControlTable::new(router.clone(), remote_admin);
         add_standard_methods(&control, &router, &name);
+        add_explain_method(&control, &router, |_, _| None);
         let core = Core::new(name, router, control);
         let plugins = Plugins::new(core.clone(), Libraries::new(plugin_dirs), self.declarations)?;
         add_plugin_methods(&plugins);

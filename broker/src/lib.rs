@@ -14,6 +14,7 @@
 //! # Ok::<(), elbus_broker::BrokerError>(())
 //! ```
 
+mod access;
 mod broker;
 mod config_file;
 mod control;

@@ -16,12 +16,13 @@ struct Standard {
     linked: fn() -> LinkedPlugin,
 }
 
-const STANDARD: [Standard; 6] = [
+const STANDARD: [Standard; 7] = [
     Standard { name: "unix", library: "elbus_unix", linked: elbus_unix::plugin },
     Standard { name: "tcp", library: "elbus_tcp", linked: elbus_tcp::plugin },
     Standard { name: "fifo", library: "elbus_fifo", linked: elbus_fifo::plugin },
     Standard { name: "rpc", library: "elbus_rpc", linked: elbus_rpc::plugin },
     Standard { name: "announce", library: "elbus_announce", linked: elbus_announce::plugin },
+    Standard { name: "acl", library: "elbus_acl", linked: elbus_acl::plugin },
     Standard { name: "inproc", library: "elbus_inproc", linked: elbus_inproc::plugin },
 ];
 

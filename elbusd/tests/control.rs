@@ -71,6 +71,7 @@ fn the_methods_of_the_specification() {
                 assert_eq!(text(me, "port"), "./bus.sock");
                 let details = client.control("client.info", &[("name", &name)]).unwrap();
                 assert_eq!(field(&details, "pid").as_u64(), Some(u64::from(std::process::id())));
+                assert_eq!(field(&details, "certificate_names").as_array(), Some(&vec![]));
             } else {
                 assert_eq!(text(me, "kind"), "tcp");
                 assert!(text(me, "source").starts_with("127.0.0.1:"));

@@ -18,7 +18,7 @@ use abi_stable::{
 use std::marker::PhantomData;
 
 use crate::{
-    Dispatch, Queued, Request, Run,
+    Dispatch, Queued, Request, Run, SinkLimits,
     guard::{self, Instance},
     local::Received,
     plugin::Plugin,
@@ -46,8 +46,9 @@ pub trait RawSink: Send + Sync + 'static {
     fn flush(&self);
     fn when_drained(&self, wake: WakeObject);
     fn close(&self, reason: RStr<'_>);
-    #[sabi(last_prefix_field)]
     fn queued(&self) -> Queued;
+    #[sabi(last_prefix_field)]
+    fn limit(&self, limits: &SinkLimits);
 }
 pub type SinkObject = RawSink_TO<RBox<()>>;
 
@@ -71,6 +72,7 @@ pub struct RawClientInfo<'a> {
     pub source: ROption<RStr<'a>>,
     pub port: ROption<RStr<'a>>,
     pub credentials: ROption<RawCredentials>,
+    pub certificate_names: RSlice<'a, RStr<'a>>,
 }
 
 /// The process at the other end of a UNIX socket.
@@ -182,6 +184,8 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn report(&self, event: &RawEvent<'_>);
     fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString>;
     fn connector(&self) -> ROption<ConnectorObject>;
+    /// Rules as TOML text.
+    fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString>;
     fn broker_name(&self) -> RString;
     fn max_log_level(&self) -> u8;
     fn log_enabled(&self, level: u8, target: RStr<'_>) -> bool;

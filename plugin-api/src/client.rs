@@ -22,6 +22,9 @@ pub struct ClientInfo {
     pub port: Option<String>,
     /// The process at the other end, where the transport knows it.
     pub credentials: Option<Credentials>,
+    /// The names of the client certificate that was verified for the connection: subject common name, then the DNS names,
+    /// URIs and email addresses it is also valid for. Empty where none was asked for or given.
+    pub certificate_names: Vec<String>,
     /// A part of the broker rather than a client of the bus: may have a name with a leading dot, is subscribed to
     /// nothing, is not announced.
     pub internal: bool,
@@ -32,6 +35,7 @@ impl ClientInfo {
         fn text(text: &Option<String>) -> ROption<RStr<'_>> {
             text.as_deref().map(RStr::from_str).into()
         }
+        let names: Vec<_> = self.certificate_names.iter().map(|name| RStr::from_str(name)).collect();
         f(&RawClientInfo {
             flags: if self.internal { CLIENT_INTERNAL } else { 0 },
             kind: RStr::from_str(&self.kind),
@@ -41,6 +45,7 @@ impl ClientInfo {
                 .credentials
                 .map(|c| RawCredentials { pid: c.pid, uid: c.uid, gid: c.gid })
                 .into(),
+            certificate_names: RSlice::from_slice(&names),
         })
     }
 
@@ -57,6 +62,7 @@ impl ClientInfo {
                 uid: c.uid,
                 gid: c.gid,
             }),
+            certificate_names: raw.certificate_names.iter().map(|name| name.as_str().to_owned()).collect(),
             internal: raw.flags & CLIENT_INTERNAL != 0,
         }
     }
@@ -271,5 +277,25 @@ impl Client {
     #[doc(hidden)]
     pub fn from_object(object: ClientObject) -> Self {
         Client(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_client_crosses_the_boundary_whole() {
+        let full = ClientInfo {
+            kind: "tcp".into(),
+            source: Some("127.0.0.1:5".into()),
+            port: Some("localhost:7777".into()),
+            credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),
+            certificate_names: vec!["plc-1".into(), String::new(), "spiffe://plant/plc/1".into()],
+            internal: true,
+        };
+        for info in [full, ClientInfo::default()] {
+            assert_eq!(info.with_raw(ClientInfo::from_raw), info);
+        }
     }
 }

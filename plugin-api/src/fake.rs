@@ -18,6 +18,7 @@ use crate::{
     CallError, ClientInfo, Code, Delivery, Dispatch, Encoding, Event, FrameKind, Host, Op, Payload, Plugin,
     PluginError, Qos, Queued, Request, Run, Sink, Wake,
     abi::*,
+    access::AccessRules,
     guard::{self, Instance},
     plugin::Status,
 };
@@ -48,6 +49,7 @@ struct State {
     methods: BTreeMap<String, (u32, Arc<HandlerObject>)>,
     listeners: Vec<Arc<ListenerObject>>,
     connector: Option<ConnectorObject>,
+    access_rules: Option<AccessRules>,
     refuse_names_with: Option<Code>,
     answer: Option<Code>,
 }
@@ -128,6 +130,11 @@ impl FakeHost {
     /// What was logged through the host: `level target message fields`.
     pub fn logged(&self) -> Vec<String> {
         self.0.state.lock().logged.clone()
+    }
+
+    /// The access rules that were set last.
+    pub fn access_rules(&self) -> Option<AccessRules> {
+        self.0.state.lock().access_rules.clone()
     }
 
     /// The panics that were caught.
@@ -343,6 +350,14 @@ impl RawHost for FakeHost {
 
     fn connector(&self) -> ROption<ConnectorObject> {
         self.0.state.lock().connector.clone().into()
+    }
+
+    fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString> {
+        match toml::from_str(rules.as_str()) {
+            Ok(rules) => self.0.state.lock().access_rules = Some(rules),
+            Err(error) => return RResult::RErr(error.to_string().into()),
+        }
+        RResult::ROk(())
     }
 
     fn broker_name(&self) -> RString {

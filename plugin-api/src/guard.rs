@@ -20,7 +20,8 @@ use std::{
 };
 
 use crate::{
-    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Plugin, Queued, Run, Sink, Wake,
+    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Plugin, Queued, Run, Sink,
+    SinkLimits, Wake,
     abi::{
         HostObject, InstanceObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance, RawInstance_TO,
         RawListener, RawPluginError, RawSink, RawStatus, WakeObject,
@@ -232,6 +233,10 @@ impl<S: Sink> RawSink for Guarded<S> {
 
     fn queued(&self) -> Queued {
         self.run("queued", |_| Queued::default(), S::queued)
+    }
+
+    fn limit(&self, limits: &SinkLimits) {
+        self.run("limit", |_| (), |sink| sink.limit(limits));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     abi::{
         HostObject, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO, RawSink_TO,
     },
+    access::AccessRules,
     guard::{Guarded, Instance},
     local::{GuardedConnector, LocalClient, LocalConnector},
 };
@@ -97,6 +98,18 @@ impl Host {
     /// Tells an event to whoever listens. Does not block.
     pub fn report(&self, event: &Event<'_>) {
         self.object().report(&event.to_raw());
+    }
+
+    /// Judges clients by these rules from now on, those who are connected as well: a subscription that is no longer
+    /// allowed ends, a client that is no longer allowed is disconnected. They stay until another set replaces them or the
+    /// instance is taken out of the configuration, also where the instance stops or fails. Does not block for long.
+    ///
+    /// # Errors
+    /// Where another instance has set rules.
+    pub fn set_access_rules(&self, rules: &AccessRules) -> Result<(), PluginError> {
+        let text = toml::to_string(rules).map_err(|error| PluginError::new(error.to_string()))?;
+        let set = self.object().set_access_rules(RStr::from_str(&text));
+        set.into_result().map_err(|text| PluginError::new(text.into_string()))
     }
 
     /// Runs `work` in a thread named after the instance. A panic in it fails the instance, as one in a callback does.

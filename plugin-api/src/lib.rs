@@ -28,6 +28,7 @@
 //! It owns the boundary: what crosses it, its versions, the panic barrier, the forwarding of logs. It knows no
 //! broker, no socket and no runtime, and no type of `abi_stable` or tokio is in what authors use.
 
+mod account;
 mod buffer;
 mod client;
 mod config;
@@ -43,10 +44,12 @@ mod wake;
 
 #[doc(hidden)]
 pub mod abi;
+pub mod access;
 pub mod fake;
 pub mod local;
 pub mod record;
 
+pub use account::{Account, GroupMembers, user_names};
 pub use buffer::{Payload, SHARE_FROM_BYTES, SharedBytes};
 pub use client::{Client, ClientInfo, Credentials, Dispatch, Request};
 pub use config::Config;
@@ -55,6 +58,6 @@ pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos};
 pub use event::{Event, EventKind, EventListener};
 pub use host::Host;
 pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
-pub use sink::{Delivery, Encoded, Encoding, Queued, Run, Sink};
+pub use sink::{Delivery, Encoded, Encoding, Queued, Run, Sink, SinkLimits};
 pub use thread::PluginThread;
 pub use wake::{Wake, Woken};

@@ -30,6 +30,44 @@ pub trait Sink: Send + Sync + 'static {
     fn close(&self, reason: &str);
     /// What is waiting.
     fn queued(&self) -> Queued;
+    /// The limits of this client from now on, beside those of its transport: the stricter ones hold. A transport that
+    /// reads for its client applies them; others may ignore them.
+    fn limit(&self, limits: &SinkLimits) {
+        let _ = limits;
+    }
+}
+
+/// Limits of one client, [`SinkLimits::NONE`] where there is none.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkLimits {
+    flags: u32,
+    /// Bytes that may wait for it.
+    pub queue_bytes: u64,
+    /// Bytes of one frame it sends.
+    pub frame_bytes: u64,
+    /// Frames it sends in a second.
+    pub messages_per_second: u64,
+    /// Bytes it sends in a second.
+    pub bytes_per_second: u64,
+}
+
+impl SinkLimits {
+    /// No limit.
+    pub const NONE: u64 = u64::MAX;
+}
+
+impl Default for SinkLimits {
+    fn default() -> Self {
+        let none = Self::NONE;
+        SinkLimits {
+            flags: 0,
+            queue_bytes: none,
+            frame_bytes: none,
+            messages_per_second: none,
+            bytes_per_second: none,
+        }
+    }
 }
 
 /// Consecutive messages of one sender with one kind, topic and quality of service: resolved, locked and encoded

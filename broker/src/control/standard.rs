@@ -26,6 +26,8 @@ struct Health<'a> {
     clients: u64,
     /// Frames that a full queue did not take.
     refused_frames: u64,
+    /// Operations and registrations that access rules did not allow.
+    denied: u64,
 }
 
 #[derive(Serialize)]
@@ -67,6 +69,10 @@ struct ClientDetails {
     pid: Option<i32>,
     uid: Option<u32>,
     gid: Option<u32>,
+    /// The names of a verified client certificate.
+    certificate_names: Vec<String>,
+    /// Operations that access rules did not allow, by kind; without those of which there were none.
+    denied: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -88,7 +94,10 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
     });
 
     let (name, started, asked) = (broker_name.to_owned(), Instant::now(), router.clone());
-    let health = Method { slow: true, ..quick("health", "none", "name, uptime, clients, frames refused") };
+    let health = Method {
+        slow: true,
+        ..quick("health", "none", "name, uptime, clients, frames refused, operations denied")
+    };
     table.add_own(&health, move |call| {
         no_params(call)?;
         encode_result(&Health {
@@ -96,6 +105,7 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
             uptime_seconds: started.elapsed().as_secs(),
             clients: asked.client_count() as u64,
             refused_frames: asked.refused_frames(),
+            denied: asked.access.denied(),
         })
     });
 
@@ -125,7 +135,10 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
     table.add_own(&list, move |call| list_clients(&clients, call));
 
     let described = router.clone();
-    let info = Method { slow: true, ..quick("client.info", "{name: str}", "queue and process of a client") };
+    let info = Method {
+        slow: true,
+        ..quick("client.info", "{name: str}", "queue, process and certificate of a client")
+    };
     table.add_own(&info, move |call| describe_client(&described, call));
 
     let kicked = router.clone();
@@ -182,6 +195,8 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
     let name = name_param(call)?;
     let member = router.find(&name).ok_or_else(|| no_client(&name))?;
     let credentials = member.info.credentials;
+    let admission = member.admission();
+    let denied = admission.iter().flat_map(|admission| admission.denied());
     encode_result(&ClientDetails {
         name,
         kind: member.info.kind.clone(),
@@ -189,6 +204,8 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         pid: credentials.map(|c| c.pid),
         uid: credentials.map(|c| c.uid),
         gid: credentials.map(|c| c.gid),
+        certificate_names: member.info.certificate_names.clone(),
+        denied: denied.filter(|(_, count)| *count > 0).map(|(action, count)| (action.key(), count)).collect(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The table of control methods: adding, finding, calling, and who may call.
 
-use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, Method, abi};
+use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, Method, abi, access::Action};
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -105,6 +105,7 @@ impl ControlTable {
     /// No such method, access denied, or what the method says.
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         let found = self.methods.read().get(call.method).map(|entry| (entry.handler.clone(), entry.admin));
+        self.check_rules(call)?;
         let (handler, admin) = found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
         if admin {
             self.check_admin(call)?;
@@ -116,6 +117,20 @@ impl ControlTable {
                 handler.call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
             }
         }
+    }
+
+    /// What the access rules say of the method for this caller, also of one that does not exist.
+    fn check_rules(&self, call: &Call<'_>) -> Result<(), CallError> {
+        if self.router.access.current().is_none() || call.caller == BROKER_NAME {
+            return Ok(());
+        }
+        let admission = self.router.find(call.caller).and_then(|member| member.admission());
+        let Some(admission) = admission.filter(|is| !is.allows(Action::Call, call.method)) else {
+            return Ok(());
+        };
+        admission.deny(Action::Call, call.method, 1);
+        let text = format!("access rules do not let {} call {}", call.caller, call.method);
+        Err(CallError::new(Code::AccessDenied.rpc_code(), text))
     }
 
     /// What changes the broker is for this machine only, unless the operator says otherwise.

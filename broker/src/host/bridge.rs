@@ -98,6 +98,16 @@ impl RawHost for Bridge {
         self.core.connector().into()
     }
 
+    fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString> {
+        let set = || {
+            let rules = toml::from_str(rules.as_str()).map_err(|error: toml::de::Error| error.to_string())?;
+            let instance = self.instance.upgrade();
+            let name = instance.as_ref().map_or("", |instance| &*instance.name);
+            self.core.router.set_access_rules(name, rules)
+        };
+        set().map_err(RString::from).into()
+    }
+
     fn broker_name(&self) -> RString {
         self.core.name.as_str().into()
     }

@@ -128,6 +128,18 @@ impl FilterTree {
         was
     }
 
+    /// The filter that stands at `at`, up to its `#`.
+    pub(super) fn text_at(&self, at: NodeId) -> String {
+        let (mut labels, mut at) = (vec![], at);
+        while at != ROOT {
+            let node = &self.nodes[at];
+            labels.push(&*node.label);
+            at = if node.parent == WHOLE { ROOT } else { node.parent };
+        }
+        labels.reverse();
+        String::from_utf8_lossy(&labels.join(&b'/')).into_owned()
+    }
+
     /// Whether nobody has any filter.
     pub(super) fn is_empty(&self) -> bool {
         let root = &self.nodes[ROOT];

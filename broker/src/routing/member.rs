@@ -1,10 +1,13 @@
 //! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
 
 use elbus_plugin_api::{ClientInfo, abi::SinkObject};
+use parking_lot::Mutex;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
+
+use crate::access::Admission;
 
 /// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
 /// [`is_gone`](Member::is_gone) says so.
@@ -16,17 +19,39 @@ pub(crate) struct Member {
     pub(crate) sink: SinkObject,
     pub(crate) counts: Counts,
     gone: AtomicBool,
+    /// By which rules it was let in; `None` where there are none for it. Taken last, for a moment.
+    admission: Mutex<Option<Arc<Admission>>>,
 }
 
 impl Member {
-    pub(crate) fn new(name: &str, info: ClientInfo, owner: u32, sink: SinkObject) -> Self {
+    pub(crate) fn new(
+        name: Arc<str>,
+        info: ClientInfo,
+        owner: u32,
+        sink: SinkObject,
+        admission: Option<Arc<Admission>>,
+    ) -> Self {
         Member {
-            name: name.into(),
+            name,
             info,
             owner,
             sink,
             counts: Counts::default(),
             gone: AtomicBool::new(false),
+            admission: Mutex::new(admission),
+        }
+    }
+
+    /// By which rules it was let in.
+    pub(crate) fn admission(&self) -> Option<Arc<Admission>> {
+        self.admission.lock().clone()
+    }
+
+    /// It was judged anew.
+    pub(super) fn set_admission(&self, admission: Option<Arc<Admission>>) {
+        let former = std::mem::replace(&mut *self.admission.lock(), admission);
+        if let Some(former) = former {
+            former.leave();
         }
     }
 
@@ -39,6 +64,9 @@ impl Member {
     /// Marks it unregistered. Only the registry does, under its lock.
     pub(super) fn mark_gone(&self) {
         self.gone.store(true, Relaxed);
+        if let Some(admission) = &*self.admission.lock() {
+            admission.leave();
+        }
     }
 }
 

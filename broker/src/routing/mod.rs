@@ -16,6 +16,7 @@ mod registry;
 mod router;
 mod sender;
 
+pub(crate) use member::Member;
 pub(crate) use router::{Router, RouterSettings};
 
 /// Fast hashing of keys that may come from strangers: seeded at random for each map.

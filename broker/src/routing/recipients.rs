@@ -8,13 +8,25 @@ use super::member::Member;
 /// Recipients, held weakly: a sender that falls silent keeps no departed client, and no socket of one, alive.
 pub(super) struct Recipients {
     members: SmallVec<[Weak<Member>; 2]>,
+    is_denied: bool,
 }
 
 impl Recipients {
+    /// Nobody, since the sender may not send there.
+    pub(super) fn denied() -> Self {
+        Recipients { members: SmallVec::new(), is_denied: true }
+    }
+
+    /// Whether the sender may not send there.
+    #[inline]
+    pub(super) fn is_denied(&self) -> bool {
+        self.is_denied
+    }
+
     pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<Member>>) -> Self {
         let mut members: SmallVec<[Weak<Member>; 2]> = members.map(Arc::downgrade).collect();
         members.shrink_to_fit();
-        Recipients { members }
+        Recipients { members, is_denied: false }
     }
 
     /// Those who are still there.

@@ -141,6 +141,22 @@ impl Registry {
         Recipients::new(ids.iter().filter_map(|id| self.seats[*id].as_ref().map(|seat| &seat.member)))
     }
 
+    /// Takes the subscriptions of a client away that are not to be kept. Whether there were any.
+    pub(super) fn retain_subscriptions(&mut self, member: &Arc<Member>, keep: impl Fn(&str) -> bool) -> bool {
+        let Some(id) = self.by_name.get(&*member.name).copied() else { return false };
+        let Some(seat) = self.seats[id].as_mut().filter(|seat| Arc::ptr_eq(&seat.member, member)) else {
+            return false;
+        };
+        let mut nodes = Ids::new();
+        seat.subscriptions.extend_into(&mut nodes);
+        nodes.retain(|node| !keep(&self.subscriptions.text_at(*node)));
+        for node in &nodes {
+            seat.subscriptions.remove(*node);
+            self.subscriptions.remove_at(*node, id);
+        }
+        !nodes.is_empty()
+    }
+
     /// Adds or removes a filter of a client. `Ok(false)`: nothing changed.
     ///
     /// # Errors

@@ -1,8 +1,12 @@
 //! The router: the registry behind its lock, and everything that changes it or asks it.
 //!
-//! Lock order: registry, then the event queue. No sink, wake or listener is called while either is held.
+//! Lock order: a change of access rules, registry, then the event queue or a member's admission. No sink, wake or listener is called while either is held.
 
-use elbus_plugin_api::{ClientInfo, Code, EventKind, Op, abi::SinkObject};
+use elbus_plugin_api::{
+    ClientInfo, Code, EventKind, Op,
+    abi::SinkObject,
+    access::{AccessRules, Action},
+};
 use elbus_protocol::{
     name::{check_name, is_secondary},
     request,
@@ -19,7 +23,10 @@ use super::{
     registry::{FilterSet, Registry},
     sender::Sender,
 };
-use crate::events::Events;
+use crate::{
+    access::{Access, Admission},
+    events::Events,
+};
 
 /// The topic every client is subscribed to when it registers (protocol section 6).
 const WARNINGS: &str = ".broker/warn";
@@ -38,6 +45,7 @@ pub(crate) struct RouterSettings {
 /// Who is registered and who gets what.
 pub(crate) struct Router {
     settings: RouterSettings,
+    pub(crate) access: Access,
     registry: RwLock<Registry>,
     /// Changed, under the registry's lock, whenever somebody new may match a mask.
     names_epoch: AtomicU64,
@@ -49,15 +57,28 @@ pub(crate) struct Router {
 }
 
 /// Recipients, and the epoch they were right in.
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     pub(super) epoch: u64,
     pub(super) recipients: Arc<Recipients>,
+}
+
+impl Resolved {
+    /// Those who are still there.
+    pub(crate) fn recipients(&self) -> Vec<Arc<Member>> {
+        self.recipients.iter().collect()
+    }
+
+    /// Nobody, as the sender may not send there. Right in any epoch: when rules change, senders forget what they remember.
+    pub(super) fn denied(epoch: u64) -> Self {
+        Resolved { epoch, recipients: Arc::new(Recipients::denied()) }
+    }
 }
 
 impl Router {
     pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
         Arc::new(Router {
             settings,
+            access: Access::default(),
             registry: RwLock::default(),
             names_epoch: AtomicU64::new(1),
             topics_epoch: AtomicU64::new(1),
@@ -80,7 +101,13 @@ impl Router {
         {
             return Err(error.code());
         }
-        let member = Arc::new(Member::new(name, info, owner, sink));
+        let name: Arc<str> = name.into();
+        let admission = self.access.admit(&name, &info).map_err(|refusal| refusal.code)?;
+        if let Some(admission) = &admission {
+            sink.limit(&admission.sink_limits());
+        }
+        let member = Arc::new(Member::new(name.clone(), info, owner, sink, admission));
+        let name = &*name;
         let mut evicted = vec![];
         let mut registry = self.registry.write();
         if self.settings.force_register
@@ -99,6 +126,10 @@ impl Router {
         }
         self.names_epoch.fetch_add(1, Ordering::Release);
         drop(registry);
+        if !self.is_judged_by_current_rules(&member) {
+            // they were replaced meanwhile, perhaps before it could be seen by who did
+            self.judge_anew(&member);
+        }
         close_all(&evicted);
         tracing::debug!(client = name, kind = member.info.kind, source = member.info.source, "registered");
         self.events.tell();
@@ -120,6 +151,68 @@ impl Router {
         evicted.retain(|(other, _)| !Arc::ptr_eq(other, member));
         close_all(&evicted);
         self.events.tell();
+    }
+
+    /// Judges everybody by these rules from now on. Rules that are there must be the same instance's.
+    ///
+    /// # Errors
+    /// A sentence, where they are another's.
+    pub(crate) fn set_access_rules(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
+        let _changing = self.access.change();
+        self.access.replace(instance, rules)?;
+        self.judge_all_anew();
+        Ok(())
+    }
+
+    /// To be called within a change of rules. The registry is locked for one client at a time.
+    fn judge_all_anew(&self) {
+        let members: Vec<_> = self.registry.read().all().cloned().collect();
+        members.iter().for_each(|member| self.judge_anew(member));
+        // behind the judgements: whoever asks anew gets new answers
+        self.access.advance();
+    }
+
+    fn is_judged_by_current_rules(&self, member: &Member) -> bool {
+        match (self.access.current(), member.admission()) {
+            (None, None) => true,
+            (Some(current), Some(admission)) => admission.is_by(&current),
+            (Some(_), None) => !Access::concerns(&member.info),
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// Subscriptions that are no longer allowed end; a client that is no longer allowed is disconnected.
+    fn judge_anew(&self, member: &Arc<Member>) {
+        if member.is_gone() {
+            return;
+        }
+        let admission = match self.access.readmit(&member.name, &member.info) {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);
+                let mut evicted = vec![];
+                self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
+                close_all(&evicted);
+                return self.events.tell();
+            }
+        };
+        let before = member.admission();
+        let mut registry = self.registry.write();
+        if let Some(admission) = &admission {
+            let keep = |filter: &str| filter == WARNINGS || admission.allows(Action::Subscribe, filter);
+            if registry.retain_subscriptions(member, keep) {
+                self.topics_epoch.fetch_add(1, Ordering::Release);
+                tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");
+            }
+        }
+        member.set_admission(admission.clone());
+        drop(registry);
+        let limits =
+            |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
+        let (before, after) = (limits(before), limits(admission));
+        if before != after {
+            member.sink.limit(&after);
+        }
     }
 
     /// Unregisters the client of this name and ends its connection; `false` where there is none, or it is a part
@@ -188,13 +281,13 @@ impl Router {
         self.topics_epoch.load(Ordering::Acquire)
     }
 
-    pub(super) fn resolve_mask(&self, mask: &str) -> Resolved {
+    pub(crate) fn resolve_mask(&self, mask: &str) -> Resolved {
         let registry = self.registry.read();
         let epoch = self.names_epoch();
         Resolved { epoch, recipients: Arc::new(Recipients::new(registry.matching(mask).into_iter())) }
     }
 
-    pub(super) fn resolve_topic(&self, topic: &str) -> Resolved {
+    pub(crate) fn resolve_topic(&self, topic: &str) -> Resolved {
         let registry = self.registry.read();
         let epoch = self.topics_epoch();
         Resolved { epoch, recipients: Arc::new(registry.subscribed(topic)) }
@@ -221,12 +314,20 @@ impl Router {
         let mut code = Code::Ok;
         let mut changed = false;
         let mut registry = self.registry.write();
+        // within the lock, under which rules are replaced
+        let admission = member.admission().filter(|_| add);
+        let mut limit = self.settings.max_filters;
+        if let Some(admission) = &admission {
+            if let Err(code) = admission.judge_filters(op, body) {
+                return code;
+            }
+            limit = limit.min(admission.max_filters());
+        }
         for filter in request::filters(body) {
-            match registry.change(member, set, add, filter, self.settings.max_filters) {
+            match registry.change(member, set, add, filter, limit) {
                 Ok(did) => changed |= did,
                 Err(error) => {
                     if error == Code::Other {
-                        let limit = self.settings.max_filters;
                         tracing::warn!(client = &*member.name, limit, "filters refused (max_filters)");
                     }
                     code = error;

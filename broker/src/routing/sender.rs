@@ -11,6 +11,7 @@ use abi_stable::{
 use elbus_plugin_api::{
     BROKER_NAME, Code, Delivery, Dispatch, Encoding, FrameKind, Op, Request, Run,
     abi::{RawClient, RawWake, RawWake_TO, WakeObject},
+    access::Action,
 };
 use elbus_protocol::name::primary_of;
 use parking_lot::Mutex;
@@ -30,6 +31,7 @@ use super::{
     recipients::Recipients,
     router::{Resolved, Router},
 };
+use crate::access::Admission;
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
@@ -49,6 +51,9 @@ pub(crate) struct Sender {
     member: Option<Arc<Member>>,
     name: Arc<str>,
     reach: Reach,
+    /// What the client may do, as of an epoch of access.
+    admission: Option<Arc<Admission>>,
+    access_epoch: u64,
     why: String,
 }
 
@@ -113,7 +118,10 @@ impl Routes {
 impl Sender {
     pub(super) fn new(router: Arc<Router>, member: Option<Arc<Member>>) -> Self {
         let name = member.as_ref().map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
-        Sender { router, member, name, reach: Reach::default(), why: String::new() }
+        // first, so that what is older is asked again
+        let access_epoch = router.access.epoch();
+        let admission = member.as_ref().and_then(|member| member.admission());
+        Sender { router, member, name, reach: Reach::default(), admission, access_epoch, why: String::new() }
     }
 
     fn is_gone(&self) -> bool {
@@ -126,7 +134,8 @@ impl Sender {
             Op::Broadcast => FrameKind::Broadcast,
             _ => FrameKind::Publish,
         };
-        let Sender { router, name, reach, .. } = self;
+        let Sender { router, name, reach, admission, .. } = self;
+        let access = admission.as_deref();
         let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
         let mut encoding = ENCODING.take().unwrap_or_default();
@@ -134,29 +143,56 @@ impl Sender {
         let mut run =
             Run::new(kind, request.qos(), name, topic, request.payloads(), request.shared(), &mut encoding);
         let result = match op {
-            Op::Message => reach.send_to(router, target, &mut run, body_bytes),
+            Op::Message => reach.send_to(router, access, target, &mut run, body_bytes),
             Op::Broadcast => {
-                let recipients = reach.matching(router, target);
-                reach.fan_out(router, recipients.iter(), &mut run, body_bytes)
+                let recipients = reach.matching(router, access, target);
+                reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes)
             }
             Op::PublishFor => {
-                let recipients = reach.subscribed(router, target);
-                let for_receiver = recipients.iter().filter(|member| primary_of(&member.name) == receiver);
-                reach.fan_out(router, for_receiver, &mut run, body_bytes)
+                let recipients = reach.subscribed(router, access, target);
+                let is_for = |member: &Member| primary_of(&member.name) == receiver;
+                reach.fan_out(router, &recipients, is_for, &mut run, body_bytes)
             }
             _ => {
-                let recipients = reach.subscribed(router, target);
-                reach.fan_out(router, recipients.iter(), &mut run, body_bytes)
+                let recipients = reach.subscribed(router, access, target);
+                reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes)
             }
         };
         ENCODING.set(Some(encoding));
+        if result.0 == Code::AccessDenied {
+            self.denied(op, target, request.payloads().len());
+        }
         result
+    }
+
+    #[cold]
+    fn denied(&self, op: Op, target: &str, frames: usize) {
+        let action = match op {
+            Op::Message => Action::Send,
+            Op::Broadcast => Action::Broadcast,
+            _ => Action::Publish,
+        };
+        if let Some(admission) = &self.admission {
+            admission.deny(action, target, frames);
+        }
+    }
+
+    /// Access rules were replaced: what was remembered may be allowed no longer, or is now.
+    #[cold]
+    fn ask_anew(&mut self, epoch: u64) {
+        self.access_epoch = epoch;
+        self.admission = self.member.as_ref().and_then(|member| member.admission());
+        self.reach.forget();
     }
 
     #[inline]
     fn route(&mut self, request: &Request<'_>) -> Dispatch {
         if self.is_gone() {
             return Dispatch::gone();
+        }
+        let epoch = self.router.access.epoch();
+        if epoch != self.access_epoch {
+            self.ask_anew(epoch);
         }
         self.reach.met_full = false;
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
@@ -184,30 +220,49 @@ impl Sender {
 }
 
 impl Reach {
-    fn matching(&mut self, router: &Router, mask: &str) -> Arc<Recipients> {
-        let routes = self.masks.get_or_insert_default();
-        routes.get(router.names_epoch(), mask, || router.resolve_mask(mask))
+    /// Forgets whom it reaches, not what it owes.
+    fn forget(&mut self) {
+        self.peers = Peers::default();
+        self.topics = None;
+        self.masks = None;
     }
 
-    fn subscribed(&mut self, router: &Router, topic: &str) -> Arc<Recipients> {
+    fn matching(&mut self, router: &Router, access: Option<&Admission>, mask: &str) -> Arc<Recipients> {
+        let routes = self.masks.get_or_insert_default();
+        let epoch = router.names_epoch();
+        routes.get(epoch, mask, || match access {
+            Some(access) if !access.allows(Action::Broadcast, mask) => Resolved::denied(epoch),
+            _ => router.resolve_mask(mask),
+        })
+    }
+
+    fn subscribed(&mut self, router: &Router, access: Option<&Admission>, topic: &str) -> Arc<Recipients> {
+        let epoch = router.topics_epoch();
+        let resolve = || match access {
+            Some(access) if !access.allows(Action::Publish, topic) => Resolved::denied(epoch),
+            _ => router.resolve_topic(topic),
+        };
         if topic.starts_with(BROKER_NAME) {
             // everybody is subscribed to one of these from the start, which changes no epoch
-            return router.resolve_topic(topic).recipients;
+            return resolve().recipients;
         }
         let routes = self.topics.get_or_insert_default();
-        routes.get(router.topics_epoch(), topic, || router.resolve_topic(topic))
+        routes.get(epoch, topic, resolve)
     }
 
     #[inline]
     fn send_to(
         &mut self,
         router: &Router,
+        access: Option<&Admission>,
         target: &str,
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
-        let Some(peer) = self.peers.get(target, |name| router.find(name)) else {
-            return (Code::NotRegistered, 0);
+        let may_send = || access.is_none_or(|access| allows_message(access, target));
+        let Some(peer) = self.peers.get(target, |name| router.find(name).filter(|_| may_send())) else {
+            // also of who is not there: whether somebody is, is not for everybody to know
+            return (if may_send() { Code::NotRegistered } else { Code::AccessDenied }, 0);
         };
         let delivery = self.hand(router, peer, run, body_bytes);
         if delivery.is_taken() {
@@ -223,12 +278,16 @@ impl Reach {
     fn fan_out(
         &mut self,
         router: &Router,
-        members: impl Iterator<Item = Arc<Member>>,
+        recipients: &Recipients,
+        is_meant: impl Fn(&Member) -> bool,
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
+        if recipients.is_denied() {
+            return (Code::AccessDenied, 0);
+        }
         let (mut reached, mut refused) = (0, false);
-        for member in members {
+        for member in recipients.iter().filter(|member| is_meant(member)) {
             let delivery = self.hand(router, member, run, body_bytes);
             reached += u32::from(delivery.is_taken());
             refused |= delivery.has(Delivery::REFUSED);
@@ -262,6 +321,11 @@ impl Reach {
         }
         delivery
     }
+}
+
+/// Whatever is sent to the broker itself: its methods have rules of their own.
+fn allows_message(access: &Admission, target: &str) -> bool {
+    target == BROKER_NAME || access.allows(Action::Send, target)
 }
 
 impl RawClient for Sender {

@@ -6,7 +6,7 @@
 use elbus_broker::Broker;
 use elbus_plugin_api::{
     Client, ClientInfo, Code, Delivery, Dispatch, FrameKind, Op, Payload, Qos, Queued, Request, Run, Sink,
-    Wake,
+    SinkLimits, Wake,
 };
 use std::sync::{
     Arc, Mutex,
@@ -22,6 +22,7 @@ pub(crate) struct Record {
     pub(crate) flushes: Mutex<usize>,
     pub(crate) closed: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<Wake>>,
+    pub(crate) limits: Mutex<Vec<SinkLimits>>,
     /// What `deliver` answers beside being dirty.
     pub(crate) answer: AtomicU8,
 }
@@ -52,6 +53,9 @@ impl Sink for RecordingSink {
     fn queued(&self) -> Queued {
         Queued::default()
     }
+    fn limit(&self, limits: &SinkLimits) {
+        self.0.limits.lock().unwrap().push(*limits);
+    }
 }
 
 /// A client with its record.
@@ -67,9 +71,12 @@ impl Peer {
     }
 
     pub(crate) fn try_new(broker: &Broker, name: &str) -> Result<Self, Code> {
+        let source = Some("127.0.0.1:5".into());
+        Self::of(broker, name, ClientInfo { kind: "tcp".into(), source, ..Default::default() })
+    }
+
+    pub(crate) fn of(broker: &Broker, name: &str, info: ClientInfo) -> Result<Self, Code> {
         let record = Arc::new(Record::default());
-        let info =
-            ClientInfo { kind: "tcp".into(), source: Some("127.0.0.1:5".into()), ..Default::default() };
         let client = broker.host().register(name, &info, RecordingSink(record.clone()))?;
         Ok(Peer { name: name.to_owned(), client, record })
     }

@@ -5,13 +5,14 @@ use serde_json::json;
 use super::control::{As, Field, ask, change, show_map};
 use crate::{arguments::ClientCommand, failure::Failure, link::Link};
 
-const INFO: [Field; 6] = [
+const INFO: [Field; 7] = [
     ("name", "name", As::Text),
     ("kind", "kind", As::Text),
     ("queue_bytes", "queue", As::Bytes),
     ("pid", "pid", As::Count),
     ("uid", "uid", As::Count),
     ("gid", "gid", As::Count),
+    ("certificate_names", "certificate", As::Text),
 ];
 
 pub(crate) async fn run(link: &Link, command: ClientCommand) -> Result<(), Failure> {

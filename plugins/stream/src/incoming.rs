@@ -311,6 +311,12 @@ impl Incoming {
             source: self.origin.source.clone(),
             port: Some(self.port.to_string()),
             credentials: self.origin.credentials,
+            certificate_names: self
+                .origin
+                .certificate
+                .as_ref()
+                .map(|it| it.names.clone())
+                .unwrap_or_default(),
             internal: false,
         };
         let _ = connection.name.set(name.into()); // once only, since a handshake has one name

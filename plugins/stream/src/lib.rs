@@ -27,7 +27,7 @@ mod testing;
 mod wire;
 mod writer;
 
-pub use listener::{Listener, Origin, Transport};
+pub use listener::{Certificate, Listener, Origin, Transport};
 pub use server::Server;
 pub use settings::{Overflow, StreamSettings};
 pub use wire::Wire;

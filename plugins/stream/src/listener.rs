@@ -30,6 +30,15 @@ pub struct Origin {
     pub source: Option<String>,
     /// The process at the other end, where it is known.
     pub credentials: Option<Credentials>,
+    /// What a verified certificate says of the client, where it has shown one.
+    pub certificate: Option<Box<Certificate>>,
+}
+
+/// A client certificate that was verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// As [`ClientInfo`](elbus_plugin_api::ClientInfo) lists them.
+    pub names: Vec<String>,
 }
 
 /// A socket that is bound and listens.

@@ -117,7 +117,7 @@ impl Transport for Options {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time))?;
         }
         let source = socket.peer_addr()?.as_socket().map(|address| address.to_string());
-        Ok((accepted, Origin { source, credentials: None }))
+        Ok((accepted, Origin { source, ..Origin::default() }))
     }
 }
 

@@ -68,11 +68,8 @@ fn stream_socket() -> io::Result<OwnedFd> {
 }
 
 fn give_to_owners(place: &Place) -> Result<(), PluginError> {
-    let number = |account: &Option<crate::accounts::Account>, key, file| {
-        account.as_ref().map(|account| account.number(key, file)).transpose()
-    };
-    let owner = number(&place.owner, "owner", "/etc/passwd")?;
-    let group = number(&place.group, "group", "/etc/group")?;
+    let owner = place.owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
+    let group = place.group.as_ref().map(|account| account.group_id("group")).transpose()?;
     if owner.is_none() && group.is_none() {
         return Ok(());
     }

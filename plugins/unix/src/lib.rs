@@ -16,7 +16,6 @@
 //! ```
 #![deny(unsafe_code)]
 
-mod accounts;
 mod bind;
 mod folder;
 mod place;
@@ -92,7 +91,7 @@ impl Transport for Local {
         let stream = UnixStream::from_std(socket.into())?;
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
-        Ok((stream.into_std()?.into(), Origin { source: None, credentials: Some(credentials) }))
+        Ok((stream.into_std()?.into(), Origin { credentials: Some(credentials), ..Origin::default() }))
     }
 }
 

@@ -1,10 +1,8 @@
 //! Where the socket is and who may use it, as the table says. Owns the judgement of these keys; touches nothing.
 
-use elbus_plugin_api::{Config, PluginError};
+use elbus_plugin_api::{Account, Config, PluginError};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-
-use crate::accounts::Account;
 
 /// Bytes of a path that an address of the kernel has room for, its NUL not counted.
 pub(crate) const MAX_PATH_BYTES: usize = 107;

@@ -4,7 +4,7 @@
 use super::*;
 use abi_stable::sabi_trait::TD_Opaque;
 use elbus_plugin_api::{
-    ClientInfo, Queued, Run,
+    ClientInfo, Queued, Run, SinkLimits,
     abi::{RawSink, RawSink_TO, WakeObject},
 };
 
@@ -20,10 +20,12 @@ impl RawSink for Nowhere {
     fn queued(&self) -> Queued {
         Queued::default()
     }
+    fn limit(&self, _: &SinkLimits) {}
 }
 
 fn member(name: &str) -> Arc<Member> {
-    Arc::new(Member::new(name, ClientInfo::default(), 0, RawSink_TO::from_value(Nowhere, TD_Opaque)))
+    let sink = RawSink_TO::from_value(Nowhere, TD_Opaque);
+    Arc::new(Member::new(name.into(), ClientInfo::default(), 0, sink, None))
 }
 
 fn unasked(name: &str) -> Option<Arc<Member>> {

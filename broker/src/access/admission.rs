@@ -1,0 +1,231 @@
+//! A client that was let in: which rules are for it, what it was denied, and its place among those of the same table.
+
+use elbus_plugin_api::{
+    ClientInfo, Code, Op, SinkLimits,
+    access::{Action, ClientLimits},
+};
+use elbus_protocol::request;
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{InForce, Judgement, Refusal, Whom};
+
+/// The clients of one table of rules.
+pub(super) struct Crowd {
+    limits: ClientLimits,
+    present: AtomicU64,
+    /// How many more may register now, and when that was so.
+    arrivals: Mutex<(f64, Instant)>,
+}
+
+impl Crowd {
+    pub(super) fn new(limits: &ClientLimits) -> Self {
+        let burst = limits.connects_per_second.unwrap_or(0) as f64;
+        Crowd { limits: *limits, present: AtomicU64::new(0), arrivals: Mutex::new((burst, Instant::now())) }
+    }
+
+    /// One more; those who are there already are never too many.
+    fn enter(&self, is_new: bool) -> Result<(), String> {
+        if !is_new {
+            self.present.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        if !self.has_time_for_one(Instant::now()) {
+            let rate = self.limits.connects_per_second.unwrap_or(0);
+            return Err(format!("more than {rate} have registered within a second (connects_per_second)"));
+        }
+        let limit = self.limits.clients.unwrap_or(u64::MAX);
+        let one_more = |present: u64| (present < limit).then_some(present + 1);
+        let entered = self.present.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        entered.map(drop).map_err(|present| format!("{present} are there (clients = {limit})"))
+    }
+
+    /// Takes one from what a second allows.
+    fn has_time_for_one(&self, now: Instant) -> bool {
+        let Some(rate) = self.limits.connects_per_second.map(|rate| rate as f64) else { return true };
+        let mut arrivals = self.arrivals.lock();
+        let (left, since) = *arrivals;
+        let left = rate.min(left + rate * now.saturating_duration_since(since).as_secs_f64());
+        let enough = left >= 1.0;
+        *arrivals = (if enough { left - 1.0 } else { left }, now);
+        enough
+    }
+}
+
+/// What the rules have let in.
+pub(crate) struct Admission {
+    in_force: Arc<InForce>,
+    /// The table for its name, where there is one.
+    table: Option<usize>,
+    name: Arc<str>,
+    uid: Option<u32>,
+    /// By action: what was denied, in operations.
+    denied: [AtomicU64; Action::ALL.len()],
+    has_left: AtomicBool,
+}
+
+impl Admission {
+    pub(super) fn new(
+        in_force: Arc<InForce>,
+        name: Arc<str>,
+        info: &ClientInfo,
+        is_new: bool,
+    ) -> Result<Self, Refusal> {
+        let table = in_force.rules.table_of(&name);
+        if let Some(crowd) = table.and_then(|table| in_force.crowds.get(table)) {
+            crowd.enter(is_new).map_err(|why| Refusal { code: Code::Busy, why })?;
+        }
+        let uid = info.credentials.map(|credentials| credentials.uid);
+        let (denied, has_left) = (Default::default(), AtomicBool::new(false));
+        Ok(Admission { in_force, table, name, uid, denied, has_left })
+    }
+
+    /// Whether it was let in by these rules.
+    pub(crate) fn is_by(&self, current: &Arc<InForce>) -> bool {
+        Arc::ptr_eq(&self.in_force, current)
+    }
+
+    /// What the rules say of an action, without counting.
+    pub(crate) fn judge(&self, action: Action, target: &str) -> Judgement {
+        let whom = Whom { name: &self.name, uid: self.uid };
+        self.in_force.rules.judge(self.table, &whom, action, target)
+    }
+
+    /// Whether the client may do it.
+    pub(crate) fn allows(&self, action: Action, target: &str) -> bool {
+        self.judge(action, target).allowed
+    }
+
+    /// Whether it may have all the filters of a body: as deep as may be, and subscribed to, if it is about that.
+    ///
+    /// # Errors
+    /// The code of the first that it may not have.
+    pub(crate) fn judge_filters(&self, op: Op, body: &str) -> Result<(), Code> {
+        let limit = self.limits().filter_depth.unwrap_or(u64::MAX);
+        for filter in request::filters(body) {
+            let depth = filter_depth(filter);
+            if depth > limit {
+                tracing::warn!(client = &*self.name, depth, limit, "filter refused (filter_depth)");
+                return Err(Code::BadData);
+            }
+            if op == Op::Subscribe && !self.allows(Action::Subscribe, filter) {
+                self.deny(Action::Subscribe, filter, 1);
+                return Err(Code::AccessDenied);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many subscriptions it may have.
+    pub(crate) fn max_filters(&self) -> usize {
+        self.limits().subscriptions.and_then(|limit| limit.try_into().ok()).unwrap_or(usize::MAX)
+    }
+
+    /// Counts operations that were denied, and logs the first of each kind.
+    #[cold]
+    pub(crate) fn deny(&self, action: Action, target: &str, count: usize) {
+        self.in_force.denied.fetch_add(count as u64, Ordering::Relaxed);
+        let Some(denied) = self.denied.get(action as usize) else { return };
+        if denied.fetch_add(count as u64, Ordering::Relaxed) == 0 {
+            let judgement = self.judge(action, target);
+            let place = judgement.because.key();
+            tracing::warn!(
+                client = &*self.name,
+                target,
+                place,
+                "{} {}; more of the kind are only counted",
+                action.key(),
+                self.in_force.rules.explain(&judgement)
+            );
+        }
+    }
+
+    /// What was denied, by action.
+    pub(crate) fn denied(&self) -> impl Iterator<Item = (Action, u64)> {
+        Action::ALL.into_iter().zip(self.denied.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Its limits.
+    pub(crate) fn limits(&self) -> ClientLimits {
+        let table = self.table.and_then(|table| self.in_force.rules.tables.get(table));
+        table.map(|table| table.limits).unwrap_or_default()
+    }
+
+    /// Those of its limits that its transport applies.
+    pub(crate) fn sink_limits(&self) -> SinkLimits {
+        let limits = self.limits();
+        let or_none = |limit: Option<u64>| limit.unwrap_or(SinkLimits::NONE);
+        let mut of_sink = SinkLimits::default();
+        of_sink.queue_bytes = or_none(limits.queue_bytes);
+        of_sink.frame_bytes = or_none(limits.frame_bytes);
+        of_sink.messages_per_second = or_none(limits.messages_per_second);
+        of_sink.bytes_per_second = or_none(limits.bytes_per_second);
+        of_sink
+    }
+
+    /// It has left, or was let in anew: its place is free.
+    pub(crate) fn leave(&self) {
+        if !self.has_left.swap(true, Ordering::Relaxed)
+            && let Some(crowd) = self.table.and_then(|table| self.in_force.crowds.get(table))
+        {
+            crowd.present.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Segments, up to a `#`.
+fn filter_depth(filter: &str) -> u64 {
+    let mut depth = 0;
+    for segment in filter.split('/') {
+        depth += 1;
+        if segment == "#" {
+            break;
+        }
+    }
+    depth
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_second_allows_so_many_and_then_one_by_one() {
+        let limits = ClientLimits { connects_per_second: Some(4), ..ClientLimits::default() };
+        let crowd = Crowd::new(&limits);
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        assert_eq!((0..10).filter(|_| crowd.has_time_for_one(start)).count(), 4);
+        assert!(!crowd.has_time_for_one(after(200)));
+        assert!(crowd.has_time_for_one(after(260)));
+        assert!(!crowd.has_time_for_one(after(260)));
+        assert_eq!(
+            (0..10).filter(|_| crowd.has_time_for_one(after(60_000))).count(),
+            4,
+            "no more than a second's"
+        );
+    }
+
+    #[test]
+    fn a_full_crowd_has_room_again_when_one_leaves() {
+        let crowd = Crowd::new(&ClientLimits { clients: Some(2), ..ClientLimits::default() });
+        assert_eq!((crowd.enter(true), crowd.enter(false)), (Ok(()), Ok(())));
+        assert_eq!(crowd.enter(true).unwrap_err(), "2 are there (clients = 2)");
+        assert_eq!(crowd.enter(false), Ok(()), "who is there may stay");
+        crowd.present.fetch_sub(2, Ordering::Relaxed);
+        assert_eq!(crowd.enter(true), Ok(()));
+    }
+}

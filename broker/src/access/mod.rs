@@ -1,0 +1,164 @@
+//! Access: the rules in force, who was let in by them, and what was denied. A plugin hands the rules over; without any,
+//! everybody may do everything, which costs a comparison for each run.
+//!
+//! The router asks when a client registers and when it asks for something new; senders remember the answers until
+//! [`Access::epoch`] changes. Clients within this process (`internal`) are not subject to rules.
+
+mod admission;
+mod pattern;
+mod process;
+mod rules;
+
+use elbus_plugin_api::{ClientInfo, Code, access::AccessRules};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+pub(crate) use admission::Admission;
+use admission::Crowd;
+pub(crate) use rules::{Judgement, Rules, Whom};
+
+/// Names whose refusal was logged are remembered up to so many, so that each is logged once.
+const REMEMBERED_REFUSALS: usize = 1024;
+
+/// The kind of clients that are within this process.
+const WITHIN: &str = "internal";
+
+/// Rules with what is counted by them.
+pub(crate) struct InForce {
+    pub(crate) rules: Rules,
+    /// The instance that has set them.
+    pub(crate) instance: String,
+    /// One for each table of the rules.
+    crowds: Vec<Crowd>,
+    denied: Arc<AtomicU64>,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) why: String,
+}
+
+/// Who may do what.
+#[derive(Default)]
+pub(crate) struct Access {
+    /// Held while rules are replaced and everybody is judged anew. Lock order: this, then the registry, then the rest.
+    changing: Mutex<()>,
+    current: RwLock<Option<Arc<InForce>>>,
+    epoch: AtomicU64,
+    denied: Arc<AtomicU64>,
+    refused: Mutex<HashSet<String>>,
+}
+
+impl Access {
+    /// Changes after rules have: what was remembered of them is to be asked again.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Everybody has been judged by the rules that are in force now.
+    pub(crate) fn advance(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be held from before rules are replaced until everybody has been judged by the new ones.
+    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
+    /// The rules in force.
+    pub(crate) fn current(&self) -> Option<Arc<InForce>> {
+        self.current.read().clone()
+    }
+
+    /// Operations denied so far.
+    pub(crate) fn denied(&self) -> u64 {
+        self.denied.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the rules.
+    ///
+    /// # Errors
+    /// Those in force are another instance's.
+    pub(crate) fn replace(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
+        let mut current = self.current.write();
+        if let Some(other) = current.as_ref().filter(|current| current.instance != instance) {
+            return Err(format!("plugin {} has set access rules already", other.instance));
+        }
+        let crowds = rules.clients.iter().map(|table| Crowd::new(&table.limits)).collect();
+        let (rules, instance) = (Rules::new(rules), instance.to_owned());
+        *current = Some(Arc::new(InForce { rules, instance, crowds, denied: self.denied.clone() }));
+        self.refused.lock().clear();
+        Ok(())
+    }
+
+    /// Lets a client in that registers, or not. Logs each name that is refused once.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn admit(
+        &self,
+        name: &Arc<str>,
+        info: &ClientInfo,
+    ) -> Result<Option<Arc<Admission>>, Refusal> {
+        let admitted = self.judge(name, info, true);
+        if let Err(refusal) = &admitted {
+            self.denied.fetch_add(1, Ordering::Relaxed);
+            let mut refused = self.refused.lock();
+            if refused.len() >= REMEMBERED_REFUSALS {
+                refused.clear();
+            }
+            if refused.insert(name.to_string()) {
+                let source = info.source.as_deref();
+                let uid = info.credentials.map(|credentials| credentials.uid);
+                tracing::warn!(client = &**name, source, uid, "refused: {}", refusal.why);
+            }
+        }
+        admitted
+    }
+
+    /// As [`admit`](Self::admit), for a client that is there already: it counts, but is not too many.
+    ///
+    /// # Errors
+    /// Why it may be there no longer.
+    pub(crate) fn readmit(
+        &self,
+        name: &Arc<str>,
+        info: &ClientInfo,
+    ) -> Result<Option<Arc<Admission>>, Refusal> {
+        self.judge(name, info, false)
+    }
+
+    /// Whether rules concern a client: not one within this process.
+    pub(crate) fn concerns(info: &ClientInfo) -> bool {
+        info.kind != WITHIN && !info.internal
+    }
+
+    fn judge(
+        &self,
+        name: &Arc<str>,
+        info: &ClientInfo,
+        is_new: bool,
+    ) -> Result<Option<Arc<Admission>>, Refusal> {
+        let Some(current) = self.current().filter(|_| Self::concerns(info)) else {
+            return Ok(None);
+        };
+        let judgement = current.rules.judge_client(name, info);
+        if !judgement.allowed {
+            let mut why = current.rules.explain(&judgement);
+            if let Some(key) = judgement.because.key() {
+                why.push_str(&format!(" ({key} of plugin {})", current.instance));
+            }
+            return Err(Refusal { code: Code::AccessDenied, why });
+        }
+        Admission::new(current, name.clone(), info, is_new).map(|admission| Some(Arc::new(admission)))
+    }
+}

@@ -1,0 +1,210 @@
+//! The rules as they were handed over, and what they say: of a client's name and identity, and of each thing it asks for.
+//! Pure judgement; who is connected and what was counted is elsewhere.
+
+use elbus_plugin_api::{
+    ClientInfo,
+    access::{AccessRules, Action, ClientRules, Identity, Rule, Verdict},
+};
+use elbus_protocol::name::primary_of;
+use std::{collections::HashMap, fmt, net::SocketAddr};
+
+use super::{
+    pattern::{Pattern, Subject, Syntax, certificate_matches},
+    process::unit_of,
+};
+
+/// Rules in force.
+pub(crate) struct Rules {
+    default: Verdict,
+    user_names: HashMap<u32, String>,
+    pub(super) tables: Vec<ClientRules>,
+    needs_units: bool,
+}
+
+/// Why something is allowed or not: what stands where in the table of the plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Because {
+    /// This rule of a list, the first one that matches.
+    Rule { table: usize, action: Action, index: usize },
+    /// No rule of the list matches; the default decides.
+    NoRule { table: usize, action: Action },
+    /// No table is for the name; the default decides.
+    NoTable,
+    /// The table for the name says who the client must be, and it is that or not.
+    Who { table: usize },
+    /// The table for the name says nothing of who.
+    Anybody { table: usize },
+}
+
+impl Because {
+    /// The key it stands at in the table of the plugin.
+    pub(crate) fn key(&self) -> Option<String> {
+        match self {
+            Because::NoTable => None,
+            Because::Rule { table, action, index } => {
+                Some(format!("client[{table}].{}[{index}]", action.key()))
+            }
+            Because::NoRule { table, .. } | Because::Anybody { table } => Some(format!("client[{table}]")),
+            Because::Who { table } => Some(format!("client[{table}].who")),
+        }
+    }
+}
+
+/// A judgement with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    pub(crate) allowed: bool,
+    pub(crate) because: Because,
+}
+
+/// Whom rules are about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whom<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) uid: Option<u32>,
+}
+
+impl Rules {
+    pub(crate) fn new(rules: AccessRules) -> Self {
+        warn_of_unreached(&rules.clients);
+        let needs_units = rules.clients.iter().flat_map(|table| &table.who).any(|who| who.unit.is_some());
+        Rules {
+            default: rules.default,
+            user_names: rules.user_names.into_iter().collect(),
+            tables: rules.clients,
+            needs_units,
+        }
+    }
+
+    /// The table for a name: the first whose mask it matches.
+    pub(crate) fn table_of(&self, name: &str) -> Option<usize> {
+        let name = Pattern::literal(Syntax::Name, primary_of(name));
+        self.tables.iter().position(|table| Pattern::plain(Syntax::Name, &table.name).covers(&name))
+    }
+
+    /// Whether a client of this name and identity may be one. May read a small file of the kernel.
+    pub(super) fn judge_client(&self, name: &str, info: &ClientInfo) -> Judgement {
+        let Some(table) = self.table_of(name) else {
+            return Judgement { allowed: self.default == Verdict::Allow, because: Because::NoTable };
+        };
+        let who = &self.tables[table].who;
+        if who.is_empty() {
+            return Judgement { allowed: true, because: Because::Anybody { table } };
+        }
+        let uid = info.credentials.map(|credentials| credentials.uid);
+        let subject = self.subject(&Whom { name, uid });
+        let pid = info.credentials.map(|credentials| credentials.pid).filter(|_| self.needs_units);
+        let unit = pid.and_then(unit_of);
+        let allowed = who.iter().any(|identity| is(identity, info, unit.as_deref(), subject));
+        Judgement { allowed, because: Because::Who { table } }
+    }
+
+    /// Whether a client may do something to a target. `table` is the one for its name.
+    pub(crate) fn judge(
+        &self,
+        table: Option<usize>,
+        whom: &Whom<'_>,
+        action: Action,
+        target: &str,
+    ) -> Judgement {
+        let default = self.default == Verdict::Allow;
+        let Some(table) = table else { return Judgement { allowed: default, because: Because::NoTable } };
+        let rules = self.tables.get(table).map_or(&[][..], |table| table.rules(action));
+        let subject = self.subject(whom);
+        let (syntax, asked) = match action {
+            Action::Send => (Syntax::Name, Pattern::literal(Syntax::Name, primary_of(target))),
+            Action::Call => (Syntax::Name, Pattern::literal(Syntax::Name, target)),
+            Action::Broadcast => (Syntax::Name, Pattern::plain(Syntax::Name, target)),
+            Action::Publish => (Syntax::Topic, Pattern::literal(Syntax::Topic, target)),
+            Action::Subscribe => (Syntax::Topic, Pattern::plain(Syntax::Topic, target)),
+        };
+        let decides = |rule: &Rule| {
+            // what is only allowed in part is not allowed; what is forbidden in part is forbidden
+            Pattern::of_rule(syntax, &rule.pattern, subject).is_some_and(|pattern| match rule.verdict {
+                Verdict::Allow => pattern.covers(&asked),
+                Verdict::Deny => pattern.overlaps(&asked),
+            })
+        };
+        match rules.iter().position(decides) {
+            Some(index) => Judgement {
+                allowed: rules[index].verdict == Verdict::Allow,
+                because: Because::Rule { table, action, index },
+            },
+            None => Judgement { allowed: default, because: Because::NoRule { table, action } },
+        }
+    }
+
+    /// The rule a judgement is because of, as it is written.
+    pub(crate) fn text_of(&self, because: &Because) -> Option<String> {
+        let Because::Rule { table, action, index } = because else { return None };
+        Some(self.tables.get(*table)?.rules(*action).get(*index)?.to_string())
+    }
+
+    /// A judgement in words.
+    pub(crate) fn explain(&self, judgement: &Judgement) -> String {
+        let verdict = if judgement.allowed { "allowed" } else { "denied" };
+        let name = |table: &usize| self.tables.get(*table).map_or("?", |table| &*table.name);
+        let default = if self.default == Verdict::Allow { "allow" } else { "deny" };
+        match &judgement.because {
+            Because::Rule { table, .. } => {
+                let rule = self.text_of(&judgement.because).unwrap_or_default();
+                format!("{verdict} by {rule:?}, of the clients {:?}", name(table))
+            }
+            Because::NoRule { table, action } => format!(
+                "{verdict}: no rule of `{}` matches, of the clients {:?}, and the default is {default}",
+                action.key(),
+                name(table)
+            ),
+            Because::NoTable => {
+                format!("{verdict}: no [[client]] is for the name, and the default is {default}")
+            }
+            Because::Who { table } if judgement.allowed => {
+                format!("allowed: it is one of `who`, of the clients {:?}", name(table))
+            }
+            Because::Who { table } => {
+                format!("denied: it is none of `who`, of the clients {:?}", name(table))
+            }
+            Because::Anybody { table } => format!("allowed: anybody may be of the clients {:?}", name(table)),
+        }
+    }
+
+    fn subject<'a>(&'a self, whom: &Whom<'a>) -> Subject<'a> {
+        let user = whom.uid.and_then(|uid| self.user_names.get(&uid)).map(String::as_str);
+        Subject { name: whom.name, user }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rules for {} masks", self.tables.len())
+    }
+}
+
+/// Tables whose names are all another's already, which looks like a mistake.
+fn warn_of_unreached(tables: &[ClientRules]) {
+    let masks: Vec<_> = tables.iter().map(|table| Pattern::plain(Syntax::Name, &table.name)).collect();
+    for (index, mask) in masks.iter().enumerate() {
+        if let Some(first) = masks.iter().take(index).position(|earlier| earlier.covers(mask)) {
+            let (name, earlier) = (&tables[index].name, &tables[first].name);
+            tracing::warn!(
+                "client[{index}] {name:?} is for nobody: client[{first}] {earlier:?} is for all its names"
+            );
+        }
+    }
+}
+
+/// Whether a client is all that an identity asks for.
+fn is(identity: &Identity, info: &ClientInfo, unit: Option<&str>, subject: Subject<'_>) -> bool {
+    let Identity { uid, group, unit: wanted_unit, address, certificate } = identity;
+    let credentials = info.credentials;
+    let source = || info.source.as_ref()?.parse::<SocketAddr>().ok().map(|source| source.ip().to_canonical());
+    uid.is_none_or(|uid| credentials.is_some_and(|is| is.uid == uid))
+        && group.as_ref().is_none_or(|(gid, members)| {
+            credentials.is_some_and(|is| is.gid == *gid || members.contains(&is.uid))
+        })
+        && wanted_unit.as_deref().is_none_or(|wanted| unit == Some(wanted))
+        && address.is_none_or(|network| source().is_some_and(|source| network.contains(&source)))
+        && certificate.as_ref().is_none_or(|pattern| {
+            info.certificate_names.iter().any(|name| certificate_matches(pattern, name, subject))
+        })
+}

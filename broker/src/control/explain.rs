@@ -1,0 +1,129 @@
+//! The control method `explain`: who would get what a client sends, or which access rule denies it and where it stands.
+
+use elbus_plugin_api::{BROKER_NAME, Call, CallError, Method, access::Action};
+use elbus_protocol::rpc::INVALID_PARAMS;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::{ControlTable, decode_params, encode_result};
+use crate::{
+    access::Whom,
+    routing::{Member, Router},
+};
+
+/// Recipients that are named; the others are only counted.
+const NAMED_RECIPIENTS: usize = 1000;
+
+#[derive(Deserialize, Default)]
+struct Question {
+    action: String,
+    name: String,
+    target: String,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    allowed: bool,
+    why: String,
+    /// The rule as it is written, where one decides.
+    rule: Option<String>,
+    /// Where it stands.
+    place: Option<String>,
+    /// Whether a client of this name is registered. Of others it is not known which user they would run as.
+    registered: bool,
+    /// Who would get it: of a message, a broadcast, a publication.
+    recipients: Vec<String>,
+    recipient_count: u64,
+}
+
+/// Adds the method. `place_of` tells where a key of an instance's table stands in the configuration.
+pub(crate) fn add_explain_method(
+    table: &ControlTable,
+    router: &Arc<Router>,
+    place_of: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static,
+) {
+    let method = Method {
+        name: "explain",
+        params: "{action: send|broadcast|publish|subscribe|call, name: str, target: str}",
+        about: "who would get it, or which access rule denies it",
+        slow: true,
+        admin: false,
+    };
+    let router = router.clone();
+    table.add_own(&method, move |call| answer(&router, &place_of, call));
+}
+
+fn answer(
+    router: &Router,
+    place_of: &impl Fn(&str, &str) -> Option<String>,
+    call: &Call<'_>,
+) -> Result<Vec<u8>, CallError> {
+    let Question { action, name, target } = decode_params(call.params)?;
+    let Some(action) = Action::ALL.into_iter().find(|known| known.key() == action) else {
+        let known = Action::ALL.map(Action::key).join(", ");
+        return Err(CallError::new(INVALID_PARAMS, format!("action {action:?} is none of {known}")));
+    };
+    let member = router.find(&name);
+    let registered = member.is_some();
+    let mut answer = match judged(router, member.as_deref(), &name, action, &target) {
+        Some((judgement, why, rule, instance)) => {
+            let key = judgement.because.key();
+            let place = key.map(|key| {
+                place_of(&instance, &key).unwrap_or_else(|| format!("{key} of plugin {instance}"))
+            });
+            let allowed = judgement.allowed;
+            Answer { allowed, why, rule, place, registered, recipients: vec![], recipient_count: 0 }
+        }
+        None => Answer {
+            allowed: true,
+            why: "allowed: no access rules concern it".to_owned(),
+            rule: None,
+            place: None,
+            registered,
+            recipients: vec![],
+            recipient_count: 0,
+        },
+    };
+    if answer.allowed {
+        let recipients = recipients(router, action, &target);
+        answer.recipient_count = recipients.len() as u64;
+        answer.recipients =
+            recipients.iter().take(NAMED_RECIPIENTS).map(|member| member.name.to_string()).collect();
+        answer.recipients.sort_unstable();
+    }
+    encode_result(&answer)
+}
+
+type Judged = (crate::access::Judgement, String, Option<String>, String);
+
+/// `None` where no rules concern it.
+fn judged(
+    router: &Router,
+    member: Option<&Member>,
+    name: &str,
+    action: Action,
+    target: &str,
+) -> Option<Judged> {
+    if action == Action::Send && target == BROKER_NAME {
+        return None;
+    }
+    let current = router.access.current()?;
+    let judgement = match member {
+        Some(member) => member.admission()?.judge(action, target),
+        None => {
+            let whom = Whom { name, uid: None };
+            current.rules.judge(current.rules.table_of(name), &whom, action, target)
+        }
+    };
+    let (why, rule) = (current.rules.explain(&judgement), current.rules.text_of(&judgement.because));
+    Some((judgement, why, rule, current.instance.clone()))
+}
+
+fn recipients(router: &Router, action: Action, target: &str) -> Vec<Arc<Member>> {
+    match action {
+        Action::Send => router.find(target).into_iter().collect(),
+        Action::Broadcast => router.resolve_mask(target).recipients(),
+        Action::Publish => router.resolve_topic(target).recipients(),
+        Action::Subscribe | Action::Call => vec![],
+    }
+}

@@ -1,0 +1,288 @@
+//! Access rules in a broker: who is let in, what is denied, and what a new set of rules does to those who are there.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{
+    Call, ClientInfo, Code, Credentials, Op, SinkLimits,
+    access::{AccessRules, ClientRules, Identity, Rule, Verdict},
+};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use support::{Peer, broker};
+
+fn rules(texts: &[&str]) -> Vec<Rule> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn clients(name: &str) -> ClientRules {
+    ClientRules { name: name.to_owned(), ..ClientRules::default() }
+}
+
+fn set(broker: &Broker, default: Verdict, clients: Vec<ClientRules>) {
+    let rules = AccessRules { default, clients, user_names: vec![(7, "plc".to_owned())] };
+    broker.host().set_access_rules(&rules).unwrap();
+}
+
+fn of_user(uid: u32) -> ClientInfo {
+    let credentials = Some(Credentials { pid: 0, uid, gid: 100 + uid });
+    ClientInfo { kind: "local_ipc".into(), credentials, ..ClientInfo::default() }
+}
+
+fn peer(broker: &Broker, name: &str, uid: u32) -> Peer {
+    Peer::of(broker, name, of_user(uid)).unwrap_or_else(|code| panic!("{name} refused: {code}"))
+}
+
+fn refusal(broker: &Broker, name: &str, info: ClientInfo) -> Option<Code> {
+    Peer::of(broker, name, info).err()
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    allowed: bool,
+    why: String,
+    rule: Option<String>,
+    place: Option<String>,
+    recipients: Vec<String>,
+}
+
+fn explain(broker: &Broker, action: &str, name: &str, target: &str) -> Answer {
+    let params = BTreeMap::from([("action", action), ("name", name), ("target", target)]);
+    let params = rmp_serde::to_vec_named(&params).unwrap();
+    let call = Call { caller: ".broker", method: "explain", params: &params };
+    rmp_serde::from_slice(&broker.host().call(&call).unwrap()).unwrap()
+}
+
+#[test]
+fn only_those_who_are_what_the_name_asks_for_are_let_in() {
+    let broker = broker();
+    let who = vec![
+        Identity { uid: Some(7), ..Identity::default() },
+        Identity { group: Some((200, vec![9])), ..Identity::default() },
+        Identity { address: Some("10.0.0.0/8".parse().unwrap()), ..Identity::default() },
+        Identity { certificate: Some("{name}".to_owned()), ..Identity::default() },
+    ];
+    set(&broker, Verdict::Allow, vec![ClientRules { who, ..clients("plc.*") }]);
+    let from = |source: &str| ClientInfo { source: Some(source.to_owned()), ..ClientInfo::default() };
+    let certified =
+        |name: &str| ClientInfo { certificate_names: vec![name.to_owned()], ..ClientInfo::default() };
+    for (name, info, expected) in [
+        ("plc.1", of_user(7), None),
+        ("plc.1", of_user(8), Some(Code::AccessDenied)),
+        ("plc.1", of_user(9), None),
+        ("plc.1", of_user(100), None),
+        ("plc.1", from("10.9.8.7:1"), None),
+        ("plc.1", from("[::ffff:10.9.8.7]:1"), None),
+        ("plc.1", from("11.0.0.1:1"), Some(Code::AccessDenied)),
+        ("plc.1", certified("plc.1"), None),
+        ("plc.1", certified("plc.2"), Some(Code::AccessDenied)),
+        ("plc.1", ClientInfo::default(), Some(Code::AccessDenied)),
+        ("plc", ClientInfo::default(), None),
+        ("other", of_user(8), None),
+        ("plc.1", ClientInfo { kind: "internal".to_owned(), ..ClientInfo::default() }, None),
+    ] {
+        assert_eq!(refusal(&broker, name, info.clone()), expected, "{name} {info:?}");
+    }
+    let primary = peer(&broker, "plc.1", 7);
+    assert_eq!(refusal(&broker, "plc.1%%1", of_user(8)), Some(Code::AccessDenied), "nor its secondaries");
+    assert_eq!(refusal(&broker, "plc.1%%1", of_user(7)), None);
+    drop(primary);
+}
+
+#[test]
+fn each_action_has_its_rules_and_the_first_that_matches_decides() {
+    let broker = broker();
+    let mut other = peer(&broker, "other", 1);
+    other.subscribe(&["#"]);
+    set(
+        &broker,
+        Verdict::Deny,
+        vec![
+            ClientRules {
+                send: rules(&["deny other.secret", "allow other", "allow other.*", "allow {name}.twin"]),
+                broadcast: rules(&["allow other.*"]),
+                publish: rules(&["deny plc/x/#", "allow plc/{user}/#", "allow plc/+"]),
+                subscribe: rules(&["deny secret/#", "allow #"]),
+                ..clients("a.*")
+            },
+            ClientRules { subscribe: rules(&["allow #"]), ..clients("other.*") },
+            ClientRules { subscribe: rules(&["allow #"]), ..clients("other") },
+        ],
+    );
+    let (mut a, _secret) = (peer(&broker, "a.b", 7), peer(&broker, "other.secret", 1));
+    for (target, code) in [
+        ("other", Code::Ok),
+        ("other.secret", Code::AccessDenied),
+        ("other.none", Code::NotRegistered),
+        ("a.b.twin", Code::NotRegistered),
+        ("a.b", Code::AccessDenied),
+        ("nobody", Code::AccessDenied),
+        (".broker", Code::NotRegistered),
+    ] {
+        assert_eq!(a.send(target, b"1"), code, "{target}");
+        assert_eq!(a.send(target, b"1"), code, "{target}, remembered");
+    }
+    assert_eq!(other.payloads(), ["1", "1"]);
+    let mut code = |op, target: &str| {
+        let code = a.dispatch(op, elbus_plugin_api::Qos::PROCESSED, target, "", &[b"2"]).code();
+        assert_eq!(a.dispatch(op, elbus_plugin_api::Qos::PROCESSED, target, "", &[b"2"]).code(), code);
+        code
+    };
+    for (mask, expected) in [
+        ("other.*", Code::Ok),
+        ("other.?", Code::Ok),
+        ("*", Code::AccessDenied),
+        ("other", Code::AccessDenied),
+    ] {
+        assert_eq!(code(Op::Broadcast, mask), expected, "{mask}");
+    }
+    for (topic, expected) in [
+        ("plc/plc/x", Code::Ok),
+        ("plc/x", Code::Ok),
+        ("plc/x/y", Code::AccessDenied),
+        ("plc/other/x", Code::AccessDenied),
+        ("else", Code::AccessDenied),
+        (".broker/info", Code::AccessDenied),
+    ] {
+        assert_eq!(code(Op::Publish, topic), expected, "{topic}");
+        assert_eq!(code(Op::PublishFor, topic), expected, "{topic}");
+    }
+    for (filters, expected) in [
+        (&["a/+"][..], Code::Ok),
+        (&["secret/x"], Code::AccessDenied),
+        (&["#"], Code::AccessDenied),
+        (&["+/x"], Code::AccessDenied),
+        (&["fine", "secret/x"], Code::AccessDenied),
+    ] {
+        assert_eq!(a.filters(Op::Subscribe, filters), expected, "{filters:?}");
+    }
+    assert_eq!(a.filters(Op::Exclude, &["#"]), Code::Ok, "whoever does not want it need not have it");
+    assert_eq!(other.publish("fine", b""), 0, "one denied, none taken, and the publisher has no rule for it");
+    other.take();
+}
+
+#[test]
+fn an_address_of_nobody_and_one_that_is_denied_are_told_apart_by_nothing() {
+    let broker = broker();
+    set(&broker, Verdict::Deny, vec![clients("a"), clients("b")]);
+    let (mut a, b) = (peer(&broker, "a", 1), peer(&broker, "b", 1));
+    assert_eq!(a.send("b", b""), Code::AccessDenied);
+    drop(b);
+    assert_eq!(a.send("b", b""), Code::AccessDenied);
+}
+
+#[test]
+fn new_rules_concern_those_who_are_there_at_once() {
+    let broker = broker();
+    let (mut a, b, mut c) = (peer(&broker, "a", 1), peer(&broker, "b", 2), peer(&broker, "c", 1));
+    a.subscribe(&["x/#", "y/1", "y/+/+"]);
+    assert_eq!((c.send("b", b"1"), c.publish("x/1", b""), c.publish("y/1", b"")), (Code::Ok, 1, 1));
+
+    let only_two = vec![Identity { uid: Some(2), ..Identity::default() }];
+    let tables = |send: &[&str]| {
+        vec![
+            ClientRules { subscribe: rules(&["allow y/#"]), ..clients("a") },
+            ClientRules { who: only_two.clone(), ..clients("b") },
+            ClientRules { send: rules(send), publish: rules(&["allow #"]), ..clients("c") },
+        ]
+    };
+    set(&broker, Verdict::Deny, tables(&["deny *"]));
+    assert_eq!(c.send("b", b"2"), Code::AccessDenied);
+    assert_eq!((c.publish("x/1", b""), c.publish("y/1", b""), c.publish("y/1/2", b"")), (0, 1, 1));
+    assert_eq!(a.publish("y/1", b""), 0, "a may subscribe, not publish");
+
+    set(&broker, Verdict::Deny, tables(&["allow *"]));
+    assert_eq!(c.send("b", b"3"), Code::Ok);
+    assert_eq!(b.payloads(), ["1", "3"]);
+    assert_eq!(c.publish("x/1", b""), 0, "what has ended does not come back");
+
+    set(&broker, Verdict::Deny, vec![ClientRules { send: rules(&["allow *"]), ..clients("c") }]);
+    let reason = "denied: no [[client]] is for the name, and the default is deny";
+    assert_eq!((a.closed(), b.closed()), (vec![reason.to_owned()], vec![reason.to_owned()]));
+    assert_eq!((c.send("b", b"4"), c.closed().len()), (Code::NotRegistered, 0));
+    assert_eq!(refusal(&broker, "b", of_user(2)), Some(Code::AccessDenied));
+    assert!(a.dispatch(Op::Publish, elbus_plugin_api::Qos::NO, "y/1", "", &[b""]).is_gone());
+}
+
+#[test]
+fn what_is_denied_is_counted_for_each_client_and_kind() {
+    #[derive(Deserialize)]
+    struct Details {
+        denied: BTreeMap<String, u64>,
+    }
+    let broker = broker();
+    set(&broker, Verdict::Deny, vec![clients("a")]);
+    let mut a = peer(&broker, "a", 1);
+    for _ in 0..3 {
+        a.send("b", b"");
+    }
+    a.dispatch(Op::Publish, elbus_plugin_api::Qos::NO, "t", "", &[b"1", b"2"]);
+    let params = rmp_serde::to_vec_named(&BTreeMap::from([("name", "a")])).unwrap();
+    let ask = |caller, method| broker.host().call(&Call { caller, method, params: &params });
+    assert_eq!(ask("a", "client.info").unwrap_err().code, Code::AccessDenied.rpc_code());
+    assert_eq!(ask("a", "no.such").unwrap_err().code, Code::AccessDenied.rpc_code());
+    let details: Details = rmp_serde::from_slice(&ask(".broker", "client.info").unwrap()).unwrap();
+    let counts = [("send", 3), ("publish", 2), ("call", 2)];
+    assert_eq!(details.denied, counts.map(|(kind, count)| (kind.to_owned(), count)).into());
+}
+
+#[test]
+fn the_limits_of_a_mask_are_those_of_its_clients() {
+    let broker = broker();
+    let with = |change: fn(&mut ClientRules)| {
+        let mut table = ClientRules { subscribe: rules(&["allow #"]), ..clients("a.*") };
+        change(&mut table);
+        set(&broker, Verdict::Deny, vec![table]);
+    };
+    with(|table| {
+        table.limits.clients = Some(2);
+        table.limits.subscriptions = Some(3);
+        table.limits.filter_depth = Some(2);
+        table.limits.frame_bytes = Some(1000);
+    });
+    let (mut first, second) = (peer(&broker, "a.1", 1), peer(&broker, "a.2", 1));
+    assert_eq!(refusal(&broker, "a.3", of_user(1)), Some(Code::Busy));
+    drop(second);
+    let _third = peer(&broker, "a.3", 1);
+    assert_eq!(first.filters(Op::Subscribe, &["x/y", "x/#"]), Code::Ok, ".broker/warn is the third");
+    assert_eq!(first.filters(Op::Subscribe, &["z"]), Code::Other);
+    assert_eq!(first.filters(Op::Exclude, &["a/b/c"]), Code::BadData);
+    let mut limits = SinkLimits::default();
+    limits.frame_bytes = 1000;
+    assert_eq!(*first.record.limits.lock().unwrap(), [limits]);
+    with(|table| table.limits.frame_bytes = Some(2000));
+    limits.frame_bytes = 2000;
+    assert_eq!(first.record.limits.lock().unwrap().last(), Some(&limits));
+    assert_eq!(first.filters(Op::Subscribe, &["a/b/c"]), Code::Ok);
+    assert_eq!(refusal(&broker, "a.4", of_user(1)), None);
+}
+
+#[test]
+fn explain_names_who_would_get_it_or_the_rule_that_denies_it() {
+    let broker = broker();
+    assert_eq!(explain(&broker, "send", "a", "b").why, "allowed: no access rules concern it");
+    let mut b = peer(&broker, "b", 1);
+    b.subscribe(&["t/#"]);
+    let a =
+        ClientRules { send: rules(&["deny b.*", "allow b"]), publish: rules(&["allow t/+"]), ..clients("a") };
+    set(&broker, Verdict::Deny, vec![ClientRules { subscribe: rules(&["allow #"]), ..clients("b") }, a]);
+    let _a = peer(&broker, "a", 1);
+    let told = explain(&broker, "send", "a", "b");
+    assert_eq!(
+        (told.allowed, told.recipients, told.rule.as_deref()),
+        (true, vec!["b".to_owned()], Some("allow b"))
+    );
+    let told = explain(&broker, "send", "a", "b.c");
+    assert!(!told.allowed && told.recipients.is_empty());
+    assert_eq!(told.why, "denied by \"deny b.*\", of the clients \"a\"");
+    assert_eq!(told.place.as_deref(), Some("client[1].send[0] of plugin "));
+    assert_eq!(explain(&broker, "publish", "a", "t/1").recipients, ["b"]);
+    let told = explain(&broker, "publish", "a", "t/1/2");
+    assert_eq!(
+        told.why,
+        "denied: no rule of `publish` matches, of the clients \"a\", and the default is deny"
+    );
+    let told = explain(&broker, "subscribe", "stranger", "t");
+    assert_eq!(told.why, "denied: no [[client]] is for the name, and the default is deny");
+}

@@ -1,0 +1,120 @@
+//! The table of the plugin, and the rules it comes to. Owns its judgement; looks up users and groups, nothing else.
+
+use elbus_plugin_api::{
+    Account, PluginError,
+    access::{AccessRules, Action, ClientLimits, ClientRules, Identity, Rule, Verdict},
+    user_names,
+};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::net::IpAddr;
+
+/// `[plugin.config]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessTable {
+    /// For names that no mask matches, and for what no rule does.
+    #[serde(default)]
+    default: Verdict,
+    #[serde(default)]
+    client: Vec<ClientTable>,
+}
+
+/// `[[plugin.config.client]]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ClientTable {
+    name: String,
+    who: Option<Vec<Who>>,
+    send: Vec<Rule>,
+    broadcast: Vec<Rule>,
+    publish: Vec<Rule>,
+    subscribe: Vec<Rule>,
+    call: Vec<Rule>,
+    limits: ClientLimits,
+}
+
+/// One of `who`: all that it says must hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Who {
+    user: Option<Account>,
+    group: Option<Account>,
+    unit: Option<String>,
+    address: Option<String>,
+    certificate: Option<String>,
+}
+
+impl AccessTable {
+    /// What it comes to, users and groups being those of now.
+    pub(crate) fn rules(&self) -> Result<AccessRules, PluginError> {
+        let clients = self.client.iter().enumerate().map(|(index, table)| table.rules(index));
+        let clients = clients.collect::<Result<Vec<_>, _>>()?;
+        let names_users = |table: &ClientRules| {
+            let names_user = |rule: &Rule| rule.pattern.contains("{user}");
+            Action::ALL.into_iter().any(|action| table.rules(action).iter().any(names_user))
+        };
+        let user_names = if clients.iter().any(names_users) { user_names("client")? } else { vec![] };
+        Ok(AccessRules { default: self.default, user_names, clients })
+    }
+}
+
+impl ClientTable {
+    fn rules(&self, index: usize) -> Result<ClientRules, PluginError> {
+        if self.name.is_empty() {
+            let message = "missing key `name`, a mask of client names such as \"plant.*\" or \"*\"";
+            return Err(PluginError::of_key(format!("client[{index}]"), message));
+        }
+        for (key, limit) in self.limits.each() {
+            if limit == Some(0) {
+                let key = format!("client[{index}].limits.{key}");
+                return Err(PluginError::of_key(
+                    key,
+                    "0 is not at least 1; without the key there is no limit",
+                ));
+            }
+        }
+        if self.who.as_ref().is_some_and(Vec::is_empty) {
+            let message = "nobody could be such a client; without the key anybody may";
+            return Err(PluginError::of_key(format!("client[{index}].who"), message));
+        }
+        let who = self.who.iter().flatten().enumerate();
+        let who = who.map(|(at, who)| who.identity(&format!("client[{index}].who[{at}]")));
+        Ok(ClientRules {
+            name: self.name.clone(),
+            who: who.collect::<Result<_, _>>()?,
+            send: self.send.clone(),
+            broadcast: self.broadcast.clone(),
+            publish: self.publish.clone(),
+            subscribe: self.subscribe.clone(),
+            call: self.call.clone(),
+            limits: self.limits,
+        })
+    }
+}
+
+impl Who {
+    fn identity(&self, key: &str) -> Result<Identity, PluginError> {
+        let Who { user, group, unit, address, certificate } = self;
+        if (user, group, unit, address, certificate) == (&None, &None, &None, &None, &None) {
+            let message = "says nothing; wanted one or more of user, group, unit, address, certificate";
+            return Err(PluginError::of_key(key, message));
+        }
+        let group = group.as_ref().map(|group| group.group_members(&format!("{key}.group"))).transpose()?;
+        Ok(Identity {
+            uid: user.as_ref().map(|user| user.user_id(&format!("{key}.user"))).transpose()?,
+            group: group.map(|group| (group.gid, group.uids)),
+            unit: unit.clone(),
+            address: address.as_ref().map(|text| network(text, &format!("{key}.address"))).transpose()?,
+            certificate: certificate.clone(),
+        })
+    }
+}
+
+fn network(text: &str, key: &str) -> Result<IpNet, PluginError> {
+    let alone = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(|_| alone()).map_err(|_| {
+        let message = format!("{text:?} is no address or network, such as \"10.0.0.5\" or \"10.0.0.0/8\"");
+        PluginError::of_key(key, message)
+    })
+}

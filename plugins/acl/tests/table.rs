@@ -1,0 +1,79 @@
+//! The table of the plugin: what it hands over, and what it finds wrong.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+use elbus_acl::Acl;
+use elbus_plugin_api::{
+    access::{AccessRules, Verdict},
+    fake::FakeHost,
+};
+
+fn rules(table: &str) -> AccessRules {
+    let host = FakeHost::new();
+    let instance = host.create::<Acl>("access", table).unwrap();
+    assert_eq!(host.access_rules(), None, "not before it starts");
+    instance.start().unwrap();
+    host.access_rules().unwrap()
+}
+
+#[test]
+fn the_rules_are_handed_over_with_users_and_groups_as_numbers() {
+    let rules = rules(
+        r#"
+        default = "allow"
+        [[client]]
+        name = "plc.*"
+        who = [{ user = "root", group = 0 }, { address = "10.1.2.3" }, { address = "fd00::/8", certificate = "{name}" }]
+        send = ["allow core.*", "deny *"]
+        publish = ["allow plc/{user}/#"]
+        limits = { clients = 3 }
+        [[client]]
+        name = "*"
+        "#,
+    );
+    assert_eq!(rules.default, Verdict::Allow);
+    assert!(rules.user_names.contains(&(0, "root".to_owned())));
+    let plc = &rules.clients[0];
+    assert_eq!((plc.who[0].uid, plc.who[0].group.as_ref().map(|(gid, _)| *gid)), (Some(0), Some(0)));
+    assert_eq!(plc.who[1].address.unwrap().to_string(), "10.1.2.3/32");
+    assert_eq!(plc.who[2].certificate.as_deref(), Some("{name}"));
+    let send: Vec<_> = plc.send.iter().map(ToString::to_string).collect();
+    assert_eq!(send, ["allow core.*", "deny *"]);
+    assert_eq!(plc.limits.clients, Some(3));
+    assert_eq!(rules.clients[1].name, "*");
+}
+
+#[test]
+fn nothing_is_allowed_unless_it_is_said() {
+    let rules = rules("");
+    assert_eq!((rules.default, rules.clients.len()), (Verdict::Deny, 0));
+}
+
+#[test]
+fn what_is_wrong_is_found_before_it_starts() {
+    for (table, error) in [
+        ("defaut = 'deny'", "defaut: unknown key; known are client, default"),
+        ("default = 'maybe'", "default: unknown variant `maybe`, expected `allow` or `deny`"),
+        ("[[client]]\nsend = []", "client[0]: missing key `name`, a mask of client names"),
+        ("[[client]]\nname = 'a'\nsent = []", "client[0].sent: unknown field `sent`, expected one of"),
+        (
+            "[[client]]\nname = 'a'\nsend = ['b']",
+            "client[0].send[0]: \"b\" is no rule: wanted \"allow PATTERN\"",
+        ),
+        ("[[client]]\nname = 'a'\npublish = ['allow x/{nme}']", "client[0].publish[0]: \"{nme}\" in "),
+        ("[[client]]\nname = 'a'\nwho = []", "client[0].who: nobody could be such a client"),
+        ("[[client]]\nname = 'a'\nwho = [{}]", "client[0].who[0]: says nothing; wanted one or more of user"),
+        ("[[client]]\nname = 'a'\nwho = [{ user = 'no such' }]", "client[0].who[0].user: no \"no such\" in"),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ address = '10.0/8' }]",
+            "client[0].who[0].address: \"10.0/8\" is no",
+        ),
+        ("[[client]]\nname = 'a'\nlimits = { clients = 0 }", "client[0].limits.clients: 0 is not at least 1"),
+        (
+            "[[client]]\nname = 'a'\nlimits = { client = 1 }",
+            "client[0].limits.client: unknown field `client`",
+        ),
+    ] {
+        let found = FakeHost::new().create::<Acl>("access", table).err().unwrap().to_string();
+        assert!(found.starts_with(error), "{table}: {found}");
+    }
+}
