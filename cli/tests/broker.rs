@@ -54,8 +54,8 @@ fn one_client_is_described_and_disconnected() {
     let bus = Bus::start();
     let (victim, mut frames) = bus.client("victim");
     let info = bus.output(&["client", "info", "victim"]);
-    assert!(info.starts_with("name   victim\nkind   local_ipc\nqueue  0 B\n"), "{info}");
-    assert!(info.contains(&format!("pid    {}\n", std::process::id())), "{info}");
+    assert!(info.starts_with("name         victim\nkind         local_ipc\nqueue        0 B\n"), "{info}");
+    assert!(info.contains(&format!("pid          {}\n", std::process::id())), "{info}");
     assert_eq!(bus.json(&["client", "info", "victim"])[0]["pid"], std::process::id());
 
     assert_eq!(bus.output(&["client", "kick", "victim"]), "victim is disconnected\n");
@@ -108,4 +108,20 @@ fn a_broker_without_calls_is_named_so() {
     bus.start_with(|builder| builder);
     let failure = bus.failure(1, &["broker", "info"]);
     assert!(failure.starts_with("error: this broker answers no calls"), "{failure}");
+}
+
+#[test]
+fn explain_says_who_would_get_it() {
+    let bus = Bus::start();
+    let _connected = (bus.client("plant.a"), bus.client("plant.b"));
+    let told = bus.output(&["broker", "explain", "broadcast", "me", "plant.*"]);
+    assert_eq!(
+        told,
+        "verdict       allowed: no access rules concern it\nrule          -\nplace         -\n\
+         would get it  2\nwho           plant.a, plant.b\n"
+    );
+    assert_eq!(
+        bus.json(&["broker", "explain", "send", "me", "plant.a"])[0]["recipients"],
+        json!(["plant.a"])
+    );
 }

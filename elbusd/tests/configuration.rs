@@ -137,6 +137,7 @@ fn the_samples_are_right_and_complete() {
         ("tcp", "bind = \"127.0.0.1:1\""),
         ("fifo", "path = \"f\""),
         ("inproc", ""),
+        ("acl", ""),
     ] {
         let text = format!(
             "[[plugin]]\nname = \"x\"\nbuiltin = \"{plugin}\"\n[plugin.config]\n{required}\nunknown = 1"

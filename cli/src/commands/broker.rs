@@ -28,6 +28,14 @@ const CLIENTS: [Field; 10] = [
     ("instances", "INSTANCES", As::Count),
 ];
 
+const EXPLAIN: [Field; 5] = [
+    ("why", "verdict", As::Text),
+    ("rule", "rule", As::Text),
+    ("place", "place", As::Text),
+    ("recipient_count", "would get it", As::Count),
+    ("recipients", "who", As::Text),
+];
+
 pub(crate) async fn run(link: &Link, command: BrokerCommand) -> Result<(), Failure> {
     match command {
         BrokerCommand::Info => show_map(link, ask(link, "info", Value::Null).await?, &INFO),
@@ -35,6 +43,10 @@ pub(crate) async fn run(link: &Link, command: BrokerCommand) -> Result<(), Failu
         BrokerCommand::Clients { filter } => {
             let params = filter.map_or(Value::Null, |filter| json!({ "filter": filter }));
             show_list(link, ask(link, "client.list", params).await?, "clients", &CLIENTS)
+        }
+        BrokerCommand::Explain { action, client, target } => {
+            let params = json!({ "action": action.word(), "name": client, "target": target });
+            show_map(link, ask(link, "explain", params).await?, &EXPLAIN)
         }
         BrokerCommand::Test => test(link).await,
     }

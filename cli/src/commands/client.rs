@@ -5,7 +5,7 @@ use serde_json::json;
 use super::control::{As, Field, ask, change, show_map};
 use crate::{arguments::ClientCommand, failure::Failure, link::Link};
 
-const INFO: [Field; 7] = [
+const INFO: [Field; 8] = [
     ("name", "name", As::Text),
     ("kind", "kind", As::Text),
     ("queue_bytes", "queue", As::Bytes),
@@ -13,6 +13,7 @@ const INFO: [Field; 7] = [
     ("uid", "uid", As::Count),
     ("gid", "gid", As::Count),
     ("certificate_names", "certificate", As::Text),
+    ("denied", "denied", As::Count),
 ];
 
 pub(crate) async fn run(link: &Link, command: ClientCommand) -> Result<(), Failure> {

@@ -139,6 +139,12 @@ fn cell(value: Option<&Value>, form: As) -> String {
             let items: Vec<_> = items.iter().map(|item| cell(Some(item), form)).collect();
             items.join(", ")
         }
+        (Some(Value::Object(map)), _) if map.is_empty() => "-".to_owned(),
+        (Some(Value::Object(map)), _) => {
+            let items: Vec<_> =
+                map.iter().map(|(key, value)| format!("{key} {}", cell(Some(value), form))).collect();
+            items.join(", ")
+        }
         (Some(value), As::Bytes) => value.as_u64().map_or_else(|| value.to_string(), human_bytes),
         (Some(value), As::Seconds) => value.as_u64().map_or_else(|| value.to_string(), human_seconds),
         (Some(value), _) => value.to_string(),
@@ -159,6 +165,8 @@ mod tests {
         assert_eq!(cell(Some(&json!(-1.5)), As::Bytes), "-1.5", "of some other broker");
         assert_eq!(cell(Some(&json!(61)), As::Seconds), "1 min 1 s");
         assert_eq!(cell(Some(&json!([])), As::Text), "-");
+        assert_eq!(cell(Some(&json!({})), As::Text), "-");
+        assert_eq!(cell(Some(&json!({"call": 1, "send": 2})), As::Count), "call 1, send 2");
         assert_eq!(cell(Some(&json!(["unix:a", "tcp:b"])), As::Text), "unix:a, tcp:b");
     }
 

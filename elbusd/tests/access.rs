@@ -1,0 +1,94 @@
+//! Access rules over real sockets: what a client that is not allowed gets, and what the log says of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_protocol::Op;
+use support::{
+    daemon::{BOTH, Daemon},
+    wire::Wire,
+};
+
+const DENIED: u8 = 0x79;
+const TAKEN: u8 = 0x01;
+
+fn config(code: &str, rules: &str) -> String {
+    let plugin = |name: &str| match code {
+        "library" => format!("library = \"elbus_{name}\""),
+        _ => format!("builtin = \"{name}\""),
+    };
+    format!(
+        "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+         [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\" }}\n\
+         [[plugin]]\nname = \"rpc\"\n{}\n[[plugin]]\nname = \"access\"\n{}\n{rules}",
+        plugin("unix"),
+        plugin("tcp"),
+        plugin("rpc"),
+        plugin("acl"),
+    )
+}
+
+#[test]
+fn the_kernel_says_who_may_bear_a_name() {
+    let me = rustix::process::getuid().as_raw();
+    for code in BOTH {
+        let rules = format!(
+            "[plugin.config]\ndefault = \"deny\"\n\
+             [[plugin.config.client]]\nname = \"plc.*\"\nwho = [{{ user = {me} }}]\n\
+             [[plugin.config.client]]\nname = \"hmi.*\"\nwho = [{{ user = {} }}]\n",
+            me + 1
+        );
+        let daemon = Daemon::start_config(&config(code, &rules));
+        let addresses = daemon.addresses();
+        let answer = |address: &str, name: &str| Wire::raw(&daemon, address).greet(name.as_bytes());
+        assert_eq!(answer(&addresses[0], "plc.1"), TAKEN);
+        assert_eq!(answer(&addresses[1], "plc.2"), DENIED, "nobody knows who that is");
+        assert_eq!(answer(&addresses[0], "hmi.1"), DENIED);
+        assert_eq!(answer(&addresses[0], "hmi.1"), DENIED);
+        assert_eq!(answer(&addresses[0], "stranger"), DENIED);
+        daemon.wait_for_log("no [[client]] is for the name, and the default is deny");
+        let log = daemon.log();
+        assert!(
+            log.contains("it is none of `who`, of the clients \"hmi.*\" (client[1].who of plugin access)"),
+            "{log}"
+        );
+        assert_eq!(log.matches("client=\"hmi.1\"").count(), 1, "once, not each time: {log}");
+    }
+}
+
+#[test]
+fn one_denied_frame_is_one_acknowledgement_and_one_line_for_all_of_a_kind() {
+    let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"*\"\n\
+                 send = [\"allow b\"]\npublish = [\"deny x/secret\", \"allow x/#\"]\nsubscribe = [\"allow x/+\"]\n\
+                 call = [\"allow test\", \"allow explain\", \"allow client.*\"]\n";
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, rules));
+        for (index, address) in daemon.addresses().into_iter().enumerate() {
+            let mut a = Wire::connect(&daemon, &address, &format!("a{index}"));
+            let mut b = Wire::connect(&daemon, &address, "b");
+            assert_eq!(b.filters(Op::Subscribe, &["x/secret"]), TAKEN);
+            assert_eq!(b.filters(Op::Subscribe, &["x/#"]), DENIED);
+            for _ in 0..3 {
+                assert_eq!(a.send("c", b"denied"), DENIED);
+                assert_eq!(a.acked(Op::Publish, "x/secret", b"denied"), DENIED);
+                assert_eq!(a.acked(Op::Broadcast, "*", b"denied"), DENIED);
+                assert_eq!(a.send("b", b"1"), TAKEN);
+                assert_eq!(b.frame().payload(), b"1", "and nothing of what was denied");
+            }
+            assert!(a.call(".broker", "test", b"").is_ok());
+            assert_eq!(a.call(".broker", "info", b"").unwrap_err().0, -32121);
+            let told = a
+                .control("explain", &[("action", "publish"), ("name", "b"), ("target", "x/secret")])
+                .unwrap();
+            let keys = told.as_map().unwrap();
+            let value = |key: &str| keys.iter().find(|(k, _)| k.as_str() == Some(key)).unwrap().1.clone();
+            assert_eq!(
+                (value("allowed").as_bool(), value("rule").as_str()),
+                (Some(false), Some("deny x/secret"))
+            );
+            let mine =
+                daemon.log().lines().filter(|line| line.contains(&format!("client=\"a{index}\""))).count();
+            assert_eq!(mine, 4, "send, publish, broadcast, call: {}", daemon.log());
+        }
+    }
+}
