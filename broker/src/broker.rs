@@ -2,8 +2,10 @@
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{Code, EventKind, Host, Woken, abi::RawHost_TO, local::LocalClient};
+use parking_lot::{Mutex, RwLock};
 use std::{
     future::Future,
+    os::fd::OwnedFd,
     path::PathBuf,
     pin::Pin,
     sync::{
@@ -19,7 +21,9 @@ use crate::{
     control::{ControlTable, add_explain_method, add_standard_methods},
     declaration::{PluginDeclaration, PluginSource},
     error::BrokerError,
-    host::{Bridge, Core, EMBEDDER, Libraries, PluginReport, Plugins, add_plugin_methods},
+    host::{
+        Bridge, Core, EMBEDDER, Libraries, Listeners, PluginReport, Plugins, Reloaded, add_plugin_methods,
+    },
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
 };
@@ -32,6 +36,7 @@ const DROP_DEADLINE: Duration = Duration::from_secs(1);
 pub struct BrokerBuilder {
     settings: BrokerSettings,
     declarations: Vec<PluginDeclaration>,
+    listeners: Vec<Arc<OwnedFd>>,
 }
 
 impl BrokerBuilder {
@@ -65,6 +70,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// A socket that listens already, for the plugin that is configured for its address: from a service manager, see
+    /// [`take_service`](crate::take_service).
+    pub fn listener(mut self, socket: OwnedFd) -> Self {
+        self.listeners.push(Arc::new(socket));
+        self
+    }
+
     /// Whether a library of this name is found.
     pub fn finds_library(&self, library: &str) -> bool {
         Libraries::new(self.settings.plugin_dirs.clone()).find(library).is_ok()
@@ -91,23 +103,35 @@ impl BrokerBuilder {
     pub fn start(self) -> Result<Broker, BrokerError> {
         let broker = self.build()?;
         broker.plugins.start()?;
+        broker.core.listeners.warn_of_unclaimed();
         Ok(broker)
     }
 
     fn build(self) -> Result<Broker, BrokerError> {
-        let BrokerSettings { name, plugin_dirs, force_register, remote_admin, max_filters, max_filter_bytes } =
-            self.settings;
-        let router = Router::new(RouterSettings { force_register, max_filters, max_filter_bytes });
-        let control = ControlTable::new(router.clone(), remote_admin);
+        let BrokerBuilder { settings, declarations, listeners } = self;
+        let name = Arc::new(RwLock::new(settings.name.clone()));
+        let router = Router::new(RouterSettings::of(&settings));
+        let control = ControlTable::new(router.clone(), settings.remote_admin);
         add_standard_methods(&control, &router, &name);
-        add_explain_method(&control, &router, |_, _| None);
-        let core = Core::new(name, router, control);
-        let plugins = Plugins::new(core.clone(), Libraries::new(plugin_dirs), self.declarations)?;
-        add_plugin_methods(&plugins);
+        let core = Core::new(name, router, control.clone(), Listeners::new(listeners));
+        let plugins = Plugins::new(core.clone(), Libraries::new(settings.plugin_dirs.clone()), declarations)?;
+        add_plugin_methods(&control, &plugins);
+        let placed = Arc::downgrade(&plugins);
+        add_explain_method(&control, &core.router, move |instance, key| {
+            placed.upgrade()?.place_of(instance, key)
+        });
         plugins.configure()?;
         let bridge = Bridge::new(core.clone(), EMBEDDER, Weak::new());
         let host = Host::from_object(RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque), "");
-        Ok(Broker { core, plugins, host, announced: AtomicBool::new(false), stopped: AtomicBool::new(false) })
+        let settings = Mutex::new(settings);
+        Ok(Broker {
+            core,
+            plugins,
+            host,
+            settings,
+            announced: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        })
     }
 }
 
@@ -116,6 +140,7 @@ pub struct Broker {
     core: Arc<Core>,
     plugins: Arc<Plugins>,
     host: Host,
+    settings: Mutex<BrokerSettings>,
     announced: AtomicBool,
     stopped: AtomicBool,
 }
@@ -143,6 +168,30 @@ impl Broker {
     /// The plugins and their states.
     pub fn plugins(&self) -> Vec<PluginReport> {
         self.plugins.reports()
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> BrokerSettings {
+        self.settings.lock().clone()
+    }
+
+    /// Changes over to other settings and plugins. What is new or declared otherwise is loaded and configured before
+    /// anything is stopped; then plugins that are gone stop, those that are declared otherwise stop and start, new ones
+    /// start, and all others and their clients notice nothing. Blocks for as long as that takes. Passed listeners stay
+    /// those of the start.
+    ///
+    /// # Errors
+    /// The first plugin that cannot be loaded or whose table is wrong: then nothing has changed.
+    pub fn reload(&self, builder: BrokerBuilder) -> Result<Reloaded, BrokerError> {
+        let reloaded = self.plugins.reload(&builder.settings, builder.declarations)?;
+        *self.settings.lock() = builder.settings;
+        Ok(reloaded)
+    }
+
+    /// Where a key of the table of an instance stands, `broker.toml:42`; `None` where there is no such instance, or
+    /// where it was declared in no file.
+    pub fn place_of(&self, instance: &str, key: &str) -> Option<String> {
+        self.plugins.place_of(instance, key)
     }
 
     /// Announces the shutdown to whoever listens, once, and goes on serving: clients get a moment to prepare.

@@ -4,7 +4,10 @@
 
 use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use toml::{
     Spanned, Table, Value,
     de::{DeTable, DeValue},
@@ -12,7 +15,7 @@ use toml::{
 
 use crate::{
     broker::{Broker, BrokerBuilder},
-    declaration::PluginDeclaration,
+    declaration::{PluginDeclaration, Restart},
     error::BrokerError,
     host::LibraryError,
     settings::BrokerSettings,
@@ -49,22 +52,56 @@ impl std::error::Error for ConfigError {}
 /// A `broker.toml` that was read and found right as far as the broker itself is concerned.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
-    path: PathBuf,
-    text: String,
+    text: Arc<FileText>,
     settings: BrokerSettings,
     plugins: Vec<PluginDeclaration>,
     /// What `builtin = "..."` may name.
     linked: Vec<String>,
 }
 
-/// An entry of `[[plugin]]`.
+/// A file as it was read.
+#[derive(Debug)]
+struct FileText {
+    path: PathBuf,
+    text: String,
+}
+
+impl FileText {
+    fn place(&self) -> Place<'_> {
+        Place { path: &self.path, text: &self.text }
+    }
+}
+
+/// Where a declaration stands: the file, and which of its `[[plugin]]` it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    file: Arc<FileText>,
+    index: usize,
+}
+
+impl Entry {
+    /// The file and the line of a key of its table.
+    pub(crate) fn place(&self, key: &str) -> Option<String> {
+        let (line, _) = self.file.place().find(&table_steps(self.index), &path_steps(key));
+        line.map(|line| format!("{}:{line}", self.file.path.display()))
+    }
+}
+
+/// The way to the table of a plugin.
+fn table_steps<'a>(index: usize) -> [Step<'a>; 3] {
+    [Step::Key("plugin"), Step::Index(index), Step::Key("config")]
+}
+
+/// The keys of a `[[plugin]]`.
 #[derive(Deserialize)]
-struct Entry {
+struct PluginKeys {
     name: String,
     #[serde(default)]
     library: Option<String>,
     #[serde(default)]
     builtin: Option<String>,
+    #[serde(default)]
+    restart: Restart,
     #[serde(default)]
     config: Table,
 }
@@ -121,16 +158,20 @@ impl ConfigFile {
             let steps = [Step::Key("plugin"), Step::Index(index)];
             let name = value.get("name").and_then(Value::as_str).unwrap_or("?");
             let who = format!("plugin {name:?}");
-            let entry: Entry = read_table(value).map_err(|e| place.error(&steps, &who, &e))?;
-            if plugins.iter().any(|other| other.name == entry.name) {
+            let keys: PluginKeys = read_table(value).map_err(|e| place.error(&steps, &who, &e))?;
+            if plugins.iter().any(|other| other.name == keys.name) {
                 let error =
                     PluginError::of_key("name", "another plugin has this name already; names are unique");
                 return Err(place.error(&steps, &who, &error));
             }
-            plugins.push(declaration(entry, folder, linked).map_err(|e| place.error(&steps, &who, &e))?);
+            plugins.push(declaration(keys, folder, linked).map_err(|e| place.error(&steps, &who, &e))?);
         }
         let linked = linked.iter().map(|(name, _)| (*name).to_owned()).collect();
-        Ok(ConfigFile { path: path.to_owned(), text, settings, plugins, linked })
+        let text = Arc::new(FileText { path: path.to_owned(), text });
+        for (index, plugin) in plugins.iter_mut().enumerate() {
+            plugin.entry = Some(Entry { file: text.clone(), index });
+        }
+        Ok(ConfigFile { text, settings, plugins, linked })
     }
 
     /// The settings of the broker.
@@ -146,17 +187,20 @@ impl ConfigFile {
 
     /// Says where in the file the reason of an error stands.
     pub fn locate(&self, error: &BrokerError) -> ConfigError {
-        let place = Place { path: &self.path, text: &self.text };
+        let place = self.text.place();
         let index =
             error.plugin().and_then(|name| self.plugins.iter().position(|plugin| plugin.name == name));
         let Some(index) = index else {
-            return ConfigError { path: self.path.clone(), line: None, message: error.to_string() };
+            return ConfigError { path: self.text.path.clone(), line: None, message: error.to_string() };
         };
-        let steps = [Step::Key("plugin"), Step::Index(index), Step::Key("config")];
+        let steps = table_steps(index);
         let who = format!("plugin {:?}", self.plugins[index].name);
         match error {
             BrokerError::Configure { error, .. } => place.error(&steps, &who, error),
             BrokerError::Start { error, .. } => place.error(&steps, &format!("{who} could not start"), error),
+            BrokerError::Refresh { error, .. } => {
+                place.error(&steps, &format!("{who} could not read its files anew"), error)
+            }
             BrokerError::Library { error, .. } => {
                 let mut message = error.to_string();
                 if let LibraryError::NotFound { library, .. } = error
@@ -181,11 +225,11 @@ fn read_table<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, Plugin
 }
 
 fn declaration(
-    entry: Entry,
+    keys: PluginKeys,
     folder: &Path,
     linked: &[(&str, LinkedPlugin)],
 ) -> Result<PluginDeclaration, PluginError> {
-    let Entry { name, library, builtin, config } = entry;
+    let PluginKeys { name, library, builtin, restart, config } = keys;
     if name.is_empty() {
         return Err(PluginError::of_key("name", "must not be empty"));
     }
@@ -214,7 +258,7 @@ fn declaration(
             return Err(PluginError::new(message));
         }
     };
-    Ok(declaration.config(config))
+    Ok(declaration.config(config).restart(restart))
 }
 
 /// The way to a value in the file.
@@ -326,7 +370,7 @@ mod tests {
             ),
             (
                 "[[plugin]]\nname = 'x'\nlibary = 'y'",
-                "dir/broker.toml:3: plugin \"x\": libary = 'y': unknown key; known are builtin, config, library, name",
+                "dir/broker.toml:3: plugin \"x\": libary = 'y': unknown key; known are builtin, config, library, name, restart",
             ),
         ] {
             let error = error(text);
@@ -348,7 +392,31 @@ mod tests {
         assert_eq!(of("tls.key"), "dir/b.toml:13: plugin \"b\": tls.key = 3: wrong");
         assert_eq!(of("mode"), "dir/b.toml:8: plugin \"b\": mode: wrong");
         assert_eq!(of(""), "dir/b.toml:8: plugin \"b\": wrong");
+        let restart = ConfigFile::parse(
+            Path::new("b.toml"),
+            "[[plugin]]\nname = 'a'\nlibrary = 'x'\nrestart = 'maybe'".to_owned(),
+            &[],
+        );
+        assert_eq!(
+            restart.err().unwrap().to_string(),
+            "b.toml:4: plugin \"a\": restart = 'maybe': unknown variant `maybe`, expected `on_failure` or `never`"
+        );
         let library = file.builder();
         assert!(format!("{library:?}").contains("dir/lib/y.so"), "relative to the file");
+    }
+
+    #[test]
+    fn declarations_know_where_their_keys_stand() {
+        let text = "[[plugin]]\nname = 'a'\nlibrary = 'x'\n\n[[plugin]]\nname = 'b'\nlibrary = 'y'\n\
+                    [[plugin.config.client]]\nname = 'x'\n[[plugin.config.client]]\nname = 'y'\n\
+                    publish = ['a/#',\n 'b/#']\n";
+        let file = ConfigFile::parse(Path::new("dir/b.toml"), text.to_owned(), &[]).unwrap();
+        let of = |key: &str| file.plugins[1].place(key).unwrap();
+        assert_eq!(of("client[0].name"), "dir/b.toml:9");
+        assert_eq!(of("client[1].publish[0]"), "dir/b.toml:12");
+        assert_eq!(of("client[1].publish[1]"), "dir/b.toml:13");
+        assert_eq!(of("client[1].nothing"), "dir/b.toml:10", "the last part that is there");
+        assert_eq!(file.plugins[0].place("any").unwrap(), "dir/b.toml:1");
+        assert_eq!(PluginDeclaration::library("a", "x").place("any"), None);
     }
 }

@@ -1,6 +1,10 @@
-//! The declaration of an instance of a plugin: its name, where its code comes from, its table.
+//! The declaration of an instance of a plugin: its name, where its code comes from, its table, what happens when it
+//! fails, and where all that stands.
 
 use elbus_plugin_api::LinkedPlugin;
+use serde::Deserialize;
+
+use crate::config_file::Entry;
 
 /// An instance of a plugin that a broker shall have.
 #[derive(Debug, Clone)]
@@ -8,12 +12,39 @@ pub struct PluginDeclaration {
     pub(crate) name: String,
     pub(crate) source: PluginSource,
     pub(crate) config: toml::Table,
+    pub(crate) restart: Restart,
+    /// Where it comes from a file.
+    pub(crate) entry: Option<Entry>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) enum PluginSource {
     Library(String),
     Linked(LinkedPlugin),
+}
+
+impl PluginSource {
+    fn is(&self, other: &PluginSource) -> bool {
+        match (self, other) {
+            (PluginSource::Library(a), PluginSource::Library(b)) => a == b,
+            (PluginSource::Linked(a), PluginSource::Linked(b)) => {
+                (a.name(), a.version()) == (b.name(), b.version())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What happens to an instance that has failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Restart {
+    /// It is started again after a while, a longer one each time.
+    #[default]
+    OnFailure,
+    /// It stays failed until somebody starts it.
+    Never,
 }
 
 impl PluginDeclaration {
@@ -29,7 +60,8 @@ impl PluginDeclaration {
     }
 
     fn new(name: impl Into<String>, source: PluginSource) -> Self {
-        PluginDeclaration { name: name.into(), source, config: toml::Table::new() }
+        let (name, restart) = (name.into(), Restart::default());
+        PluginDeclaration { name, source, config: toml::Table::new(), restart, entry: None }
     }
 
     /// Sets a key of its table.
@@ -44,8 +76,28 @@ impl PluginDeclaration {
         self
     }
 
+    /// What happens when it fails; starting it again unless this says otherwise.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
     /// The name of the instance.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where a key of its table stands, `broker.toml:42`: the line of the last part of the dotted path
+    /// (`client[2].publish[0]`) that is in the file. `None` where the declaration comes from no file.
+    pub fn place(&self, key: &str) -> Option<String> {
+        self.entry.as_ref()?.place(key)
+    }
+
+    /// Whether an instance of the one is an instance of the other: where they stand makes no difference.
+    pub(crate) fn is_same(&self, other: &PluginDeclaration) -> bool {
+        self.name == other.name
+            && self.source.is(&other.source)
+            && self.config == other.config
+            && self.restart == other.restart
     }
 }

@@ -8,6 +8,8 @@ use crate::host::LibraryError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BrokerError {
+    /// The broker has been stopped.
+    Ending,
     /// A plugin was declared without a name.
     NamelessPlugin,
     /// Two plugins were declared with one name.
@@ -36,26 +38,34 @@ pub enum BrokerError {
         /// Why, and which key is behind it.
         error: PluginError,
     },
+    /// A plugin could not read anew the files that its table names.
+    Refresh {
+        /// The instance.
+        plugin: String,
+        /// Why, and which key is behind it.
+        error: PluginError,
+    },
 }
 
 impl BrokerError {
     /// The instance it is about.
     pub fn plugin(&self) -> Option<&str> {
         match self {
-            BrokerError::NamelessPlugin => None,
+            BrokerError::Ending | BrokerError::NamelessPlugin => None,
             BrokerError::DuplicatePlugin { name } => Some(name),
             BrokerError::Library { plugin, .. }
             | BrokerError::Configure { plugin, .. }
-            | BrokerError::Start { plugin, .. } => Some(plugin),
+            | BrokerError::Start { plugin, .. }
+            | BrokerError::Refresh { plugin, .. } => Some(plugin),
         }
     }
 
     /// The key of the instance's table that it is about, dotted.
     pub fn key(&self) -> Option<&str> {
         match self {
-            BrokerError::Configure { error, .. } | BrokerError::Start { error, .. } => {
-                Some(error.key.as_str()).filter(|key| !key.is_empty())
-            }
+            BrokerError::Configure { error, .. }
+            | BrokerError::Start { error, .. }
+            | BrokerError::Refresh { error, .. } => Some(error.key.as_str()).filter(|key| !key.is_empty()),
             _ => None,
         }
     }
@@ -64,6 +74,7 @@ impl BrokerError {
 impl std::fmt::Display for BrokerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            BrokerError::Ending => f.write_str("the broker is ending"),
             BrokerError::NamelessPlugin => f.write_str("a plugin needs a name"),
             BrokerError::DuplicatePlugin { name } => {
                 write!(f, "two plugins are named {name:?}; names are unique")
@@ -71,6 +82,9 @@ impl std::fmt::Display for BrokerError {
             BrokerError::Library { plugin, error } => write!(f, "plugin {plugin:?}: {error}"),
             BrokerError::Configure { plugin, error } => write!(f, "plugin {plugin:?}: {error}"),
             BrokerError::Start { plugin, error } => write!(f, "plugin {plugin:?} could not start: {error}"),
+            BrokerError::Refresh { plugin, error } => {
+                write!(f, "plugin {plugin:?} could not read its files anew: {error}")
+            }
         }
     }
 }

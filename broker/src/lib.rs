@@ -27,7 +27,10 @@ mod settings;
 
 pub use broker::{Broker, BrokerBuilder, Stopping};
 pub use config_file::{ConfigError, ConfigFile};
-pub use declaration::PluginDeclaration;
+pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
-pub use host::{LibraryError, PluginRecord, PluginReport, PluginState, release_unused_memory, use_one_arena};
+pub use host::{
+    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, release_unused_memory,
+    take_service, use_one_arena,
+};
 pub use settings::BrokerSettings;

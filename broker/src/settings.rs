@@ -2,10 +2,10 @@
 
 use elbus_plugin_api::PluginError;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// The settings of the broker itself; everything else is a plugin's.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct BrokerSettings {
@@ -21,7 +21,11 @@ pub struct BrokerSettings {
     pub max_filters: usize,
     /// Length of one topic filter in bytes.
     pub max_filter_bytes: usize,
+    /// What the end of the broker may take: clients are told, then what is queued for them drains.
+    pub shutdown_seconds: f64,
 }
+
+const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
 
 impl Default for BrokerSettings {
     fn default() -> Self {
@@ -32,6 +36,7 @@ impl Default for BrokerSettings {
             remote_admin: false,
             max_filters: 1_000_000,
             max_filter_bytes: elbus_protocol::MAX_FILTER_BYTES,
+            shutdown_seconds: 2.0,
         }
     }
 }
@@ -48,6 +53,16 @@ impl BrokerSettings {
         if self.max_filter_bytes == 0 {
             return Err(PluginError::of_key("max_filter_bytes", "must be at least 1"));
         }
+        if !SHUTDOWN_SECONDS.contains(&self.shutdown_seconds) {
+            let (least, most) = (SHUTDOWN_SECONDS.start(), SHUTDOWN_SECONDS.end());
+            let message = format!("{} is not between {least} and {most}", self.shutdown_seconds);
+            return Err(PluginError::of_key("shutdown_seconds", message));
+        }
         Ok(())
+    }
+
+    /// What the end of the broker may take.
+    pub fn shutdown(&self) -> Duration {
+        Duration::try_from_secs_f64(self.shutdown_seconds).unwrap_or_default()
     }
 }

@@ -172,6 +172,38 @@ fn senders_wait_for_all_who_are_full() {
 }
 
 #[test]
+fn who_does_not_wait_is_refused_before_memory_runs_out() {
+    let broker = broker();
+    let mut a = Peer::new(&broker, "a");
+    let (slow, healthy) = (Peer::new(&broker, "slow"), Peer::new(&broker, "healthy"));
+    let mebibyte = vec![0; 1 << 20];
+    let hold = |bytes: u64| slow.record.queued.store(bytes, Ordering::SeqCst);
+    slow.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    // a plugin that never asks when it may go on
+    let mut flood = || (0..200).take_while(|_| a.send("slow", &mebibyte) == Code::Ok).count() as u64;
+    hold(u64::MAX);
+    let taken = flood();
+    assert!((64..=66).contains(&taken), "{taken} MiB");
+    let taken = flood();
+    assert_eq!(taken, 0, "until it has drained");
+    hold(1 << 20);
+    let taken = flood();
+    assert_eq!(taken, 200, "what drains is not held against it, whether it asks or not");
+    hold(u64::MAX);
+    let taken = flood();
+    assert!(taken < 66, "{taken} MiB");
+    assert_eq!(a.send("healthy", b"x"), Code::Ok, "others are not concerned");
+    assert_eq!(healthy.payloads(), ["x"]);
+    assert_eq!(a.broadcast("*", b"x"), 2, "its own and the healthy one's");
+    let health = broker.host().call(&Call { caller: BROKER_NAME, method: "health", params: b"" }).unwrap();
+    let health = rmpv::decode::read_value(&mut &health[..]).unwrap().to_string();
+    assert!(health.contains("\"refused_frames\": 4"), "counted: {health}");
+    // and one that asks begins anew
+    a.client.when_ready(Wake::new(|| ()));
+    assert_eq!(a.send("slow", &mebibyte), Code::Ok);
+}
+
+#[test]
 fn filters_have_limits() {
     let mut settings = elbus_broker::BrokerSettings::default();
     settings.max_filters = 3;

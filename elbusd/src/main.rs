@@ -1,12 +1,15 @@
 //! The ELBUS broker: reads command line and broker.toml, starts what they describe, ends on a signal.
 
 mod arguments;
+mod log;
 mod memory;
+mod notify;
 mod pid_file;
+mod reload;
 mod standard;
 
 use clap::Parser;
-use elbus_broker::{Broker, BrokerBuilder, ConfigFile};
+use elbus_broker::{Broker, BrokerBuilder, ConfigFile, Service};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
@@ -22,31 +25,39 @@ use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
+use log::Log;
+use notify::Notify;
 use pid_file::PidFile;
+use reload::Reloader;
 
-/// How long clients that were told of the end may go on.
+/// How long clients that were told of the end may go on, and no more than half of `shutdown_seconds`; what is left of
+/// these is for the queues to drain.
 const NOTICE: Duration = Duration::from_secs(1);
 /// How often it is looked whether any are left.
 const NOTICE_STEP: Duration = Duration::from_millis(10);
-/// What queues get to drain at the end.
-const DRAIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // before any thread is started
     elbus_broker::use_one_arena();
+    let service = elbus_broker::take_service();
     let arguments = Arguments::parse();
-    let run = start_log(&arguments)
-        .and_then(|()| if arguments.check { check(&arguments) } else { run(&arguments) });
-    match run {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("elbusd: {message}");
-            ExitCode::FAILURE
+    let log = match Log::start(std::io::stderr()) {
+        Ok(log) => log,
+        Err(error) => {
+            _ = writeln!(std::io::stderr(), "elbusd: no thread for the log: {error}");
+            return ExitCode::FAILURE;
         }
+    };
+    let run = start_log(&arguments, &log)
+        .and_then(|()| if arguments.check { check(&arguments) } else { run(arguments, service) });
+    if let Err(message) = &run {
+        log.line(format!("elbusd: {message}\n").as_bytes());
     }
+    log.finish();
+    if run.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn start_log(arguments: &Arguments) -> Result<(), String> {
+fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
     let filter = match &arguments.log {
         Some(filter) => filter.clone(),
         None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
@@ -62,9 +73,11 @@ fn start_log(arguments: &Arguments) -> Result<(), String> {
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // the one of std writes to standard error in the thread that panics
+    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
     Ok(())
 }
 
@@ -90,14 +103,17 @@ fn check(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-fn run(arguments: &Arguments) -> Result<(), String> {
+fn run(arguments: Arguments, service: Service) -> Result<(), String> {
     // before anything is bound: a signal from now on ends in order
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals: {error}"))?;
     let pid_error = |path: &std::path::Path, error| format!("pid file {}: {error}", path.display());
     if let Some(path) = &arguments.pid_file {
         PidFile::check(path).map_err(|error| pid_error(path, error))?;
     }
-    let (broker, runtime) = with_builder(arguments, |builder| start(arguments, builder))?;
+    let notify = Notify::to(service.notify_socket);
+    let (broker, runtime) = with_builder(&arguments, |builder| {
+        start(&arguments, service.listeners.into_iter().fold(builder, BrokerBuilder::listener))
+    })?;
     // removed only after the broker has stopped
     let pid_file =
         arguments.pid_file.as_deref().map(|path| PidFile::write(path).map_err(|e| pid_error(path, e)));
@@ -105,30 +121,38 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     if broker.plugins().is_empty() {
         tracing::warn!("no plugins are declared: nobody can reach this broker");
     }
-    if !arguments.quiet {
+    let (broker, quiet) = (Arc::new(broker), arguments.quiet);
+    memory::watch(&broker);
+    let runtime_handle = runtime.as_ref().map(|runtime| runtime.handle().clone());
+    let reloader = Reloader::new(arguments, &broker, runtime_handle, notify.clone());
+    reloader.add_method(&broker);
+    if !quiet {
         welcome(&broker);
     }
-    let broker = Arc::new(broker);
-    memory::watch(&broker);
+    notify.ready(&reload::status(&broker));
+    if let Some(limit) = service.watchdog {
+        notify.keep_alive(&broker, limit);
+    }
     for signal in signals.forever() {
         if signal == SIGHUP {
-            tracing::warn!("SIGHUP ignored: reloading broker.toml is not supported yet");
+            reloader.reload_on_signal();
             continue;
         }
         tracing::info!(signal = signal_hook::low_level::signal_name(signal), "shutting down");
         break;
     }
+    notify.stopping();
     // a second signal ends at once
     for signal in [SIGTERM, SIGINT] {
         flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))
             .map_err(|error| format!("signals: {error}"))?;
     }
+    let (begun, limit) = (Instant::now(), broker.settings().shutdown());
     broker.announce_shutdown();
-    let noticed = Instant::now();
-    while broker.client_count() > 0 && noticed.elapsed() < NOTICE {
+    while broker.client_count() > 0 && begun.elapsed() < NOTICE.min(limit / 2) {
         std::thread::sleep(NOTICE_STEP);
     }
-    broker.stop(DRAIN).wait();
+    broker.stop(limit.saturating_sub(begun.elapsed())).wait();
     drop(broker);
     if let Some(runtime) = runtime {
         runtime.shutdown_background();

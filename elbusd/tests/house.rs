@@ -133,3 +133,20 @@ fn unsafe_code_is_where_the_boundary_is() {
         assert!(allowed || found.count() == 0, "{inside} has unsafe code");
     }
 }
+
+/// Whatever waits or measures takes the clock that never jumps; the time of day is for stamps that people read.
+#[test]
+fn the_time_of_day_is_only_for_stamps() {
+    let allowed = ["plugin-api/src/event.rs", "elbusd/tests/house.rs"];
+    for path in workspace_sources() {
+        let inside = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        let is_of_a_client = ["client/", "cli/", "benches/"].iter().any(|folder| inside.starts_with(folder));
+        if is_of_a_client || allowed.contains(&inside.as_str()) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for clock in ["SystemTime", "UNIX_EPOCH", "ClockId::Realtime", "jiff", "chrono"] {
+            assert!(!text.contains(clock), "{inside} reads the time of day ({clock})");
+        }
+    }
+}

@@ -151,8 +151,11 @@ const SOCKET: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[p
                       [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
                       [[plugin]]\nname = \"announce\"\nlibrary = \"elbus_announce\"\n";
 
+/// It stays failed, so that it can be looked at; `recovery.rs` has those that are started again.
 fn faulty(name: &str, config: &str) -> String {
-    format!("[[plugin]]\nname = \"{name}\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\n{config}\n")
+    format!(
+        "[[plugin]]\nname = \"{name}\"\nlibrary = \"elbus_faulty\"\nrestart = \"never\"\n[plugin.config]\n{config}\n"
+    )
 }
 
 fn state(client: &mut Wire, plugin: &str) -> String {
@@ -234,7 +237,7 @@ fn a_plugin_of_ones_own_is_dropped_into_a_folder() {
     std::fs::create_dir(&plugins).unwrap();
     std::fs::copy(built("last_value"), plugins.join("liblast_value.so")).unwrap();
     let own = "[broker]\nplugin_dirs = [\"plugins\"]\n[[plugin]]\nname = \"last\"\nlibrary = \"last_value\"\n\
-               [plugin.config]\nfilters = [\"sensors/#\"]\n";
+               restart = \"never\"\n[plugin.config]\nfilters = [\"sensors/#\"]\n";
     std::fs::write(folder.path().join("broker.toml"), [own, SOCKET].concat()).unwrap();
     let daemon = Daemon::start_in(folder.clone(), &["--config", "broker.toml"]);
     let mut client = daemon.client("a");

@@ -1,8 +1,7 @@
 //! What crosses the boundary, as the loader and the broker see it. Plugin authors never need this module.
 //!
 //! Every trait is an `abi_stable` trait object that may grow at its end within a major version of the API: a
-//! method added later stands after the one marked `last_prefix_field` and, where plugins implement the trait,
-//! has a default body. Structs carry `flags` for what is added later. No std `Box`, `Vec` or `Arc` crosses.
+//! method added later stands after the one marked `last_prefix_field` and has a default body. Structs carry `flags` for what is added later. No std `Box`, `Vec` or `Arc` crosses.
 #![allow(missing_docs, non_local_definitions, clippy::undocumented_unsafe_blocks, unused_qualifications)]
 
 use abi_stable::{
@@ -193,6 +192,11 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     /// A panic was caught in a callback of the instance: it must not be called again.
     #[sabi(last_prefix_field)]
     fn failed(&self, why: RStr<'_>);
+    /// A descriptor that the caller owns from then on, or a negative number.
+    fn inherited_listener(&self, address: RStr<'_>) -> i32 {
+        let _ = address;
+        -1
+    }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;
 
@@ -222,6 +226,9 @@ pub trait RawInstance: Send + Sync + 'static {
     fn stop(&self, deadline_millis: u64);
     #[sabi(last_prefix_field)]
     fn status(&self) -> RawStatus;
+    fn refresh(&self) -> RResult<(), RawPluginError> {
+        RResult::ROk(())
+    }
 }
 pub type InstanceObject = RawInstance_TO<RBox<()>>;
 

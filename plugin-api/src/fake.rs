@@ -228,6 +228,14 @@ impl FakeInstance {
         self.0.serve();
     }
 
+    /// Tells it that the file was reloaded.
+    ///
+    /// # Errors
+    /// What the plugin says.
+    pub fn refresh(&self) -> Result<(), PluginError> {
+        self.0.refresh().into_result().map_err(PluginError::from_raw)
+    }
+
     /// Stops it.
     pub fn stop(&self, deadline: Duration) {
         self.0.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));

@@ -209,6 +209,11 @@ impl<P: Plugin> RawInstance for Guarded<P> {
     fn status(&self) -> RawStatus {
         self.run("status", |_| RawStatus::default(), |plugin| plugin.status().into_raw())
     }
+
+    fn refresh(&self) -> RResult<(), RawPluginError> {
+        let refused = |panic: &str| Err(RawPluginError::new("", &format!("panic in refresh: {panic}")));
+        self.run("refresh", refused, |plugin| plugin.refresh().map_err(crate::PluginError::into_raw)).into()
+    }
 }
 
 impl<S: Sink> RawSink for Guarded<S> {

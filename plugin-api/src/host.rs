@@ -5,7 +5,10 @@ use abi_stable::{
     std_types::{RArc, RStr},
 };
 use elbus_protocol::Code;
-use std::sync::Arc;
+use std::{
+    os::fd::{FromRawFd, OwnedFd},
+    sync::Arc,
+};
 
 use crate::{
     Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, PluginError,
@@ -118,6 +121,16 @@ impl Host {
     /// Where the system has no thread to give.
     pub fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<PluginThread, PluginError> {
         PluginThread::spawn(self.0.clone(), work)
+    }
+
+    /// A socket that listens at `address` (`unix:/run/elbus.sock`, `tcp:127.0.0.1:7777`) and was handed to the broker
+    /// by whoever started it, a service manager for instance. Each call gives another duplicate of it. The socket
+    /// stays that of its giver: it must not be shut down, nor its file be removed or changed.
+    pub fn inherited_listener(&self, address: &str) -> Option<OwnedFd> {
+        let number = self.object().inherited_listener(RStr::from_str(address));
+        // SAFETY: a number that is not negative is that of a duplicate which the broker has made for this call and
+        // forgotten; nobody else closes it.
+        (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
     }
 
     /// Offers in-process clients to the embedding program and to other plugins.

@@ -40,6 +40,15 @@ pub trait Plugin: Send + Sync + Sized + 'static {
         let _ = deadline;
     }
 
+    /// broker.toml was reloaded, and the table of this instance is the same: reads anew the files that the table names.
+    /// Those who are connected notice nothing. Where it fails, what was read before stays in force.
+    ///
+    /// # Errors
+    /// What could not be read, with the key that names it.
+    fn refresh(&self) -> Result<(), PluginError> {
+        Ok(())
+    }
+
     /// How it is. Must not block.
     fn status(&self) -> Status {
         Status::default()

@@ -15,7 +15,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct Access {
     /// Held while rules are replaced and everybody is judged anew. Lock order: this, then the registry, then the rest.
     changing: Mutex<()>,
     current: RwLock<Option<Arc<InForce>>>,
+    /// Whether the instance that has set them is taken out of the configuration, and any other may replace them.
+    released: AtomicBool,
     epoch: AtomicU64,
     denied: Arc<AtomicU64>,
     refused: Mutex<HashSet<String>>,
@@ -90,14 +92,30 @@ impl Access {
     /// Those in force are another instance's.
     pub(crate) fn replace(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
         let mut current = self.current.write();
-        if let Some(other) = current.as_ref().filter(|current| current.instance != instance) {
+        let released = self.released.load(Ordering::Relaxed);
+        if let Some(other) = current.as_ref().filter(|current| current.instance != instance && !released) {
             return Err(format!("plugin {} has set access rules already", other.instance));
         }
+        self.released.store(false, Ordering::Relaxed);
         let crowds = rules.clients.iter().map(|table| Crowd::new(&table.limits)).collect();
         let (rules, instance) = (Rules::new(rules), instance.to_owned());
         *current = Some(Arc::new(InForce { rules, instance, crowds, denied: self.denied.clone() }));
         self.refused.lock().clear();
         Ok(())
+    }
+
+    /// An instance is taken out of the configuration: its rules stay until another one's replace them, or they are
+    /// [dropped](Self::drop_released).
+    pub(crate) fn release(&self, instance: &str) {
+        if self.current.read().as_ref().is_some_and(|current| current.instance == instance) {
+            self.released.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes rules away that were released and not replaced; whether there were any.
+    pub(crate) fn drop_released(&self) -> bool {
+        let mut current = self.current.write();
+        self.released.swap(false, Ordering::Relaxed) && current.take().is_some()
     }
 
     /// Lets a client in that registers, or not. Logs each name that is refused once.

@@ -2,6 +2,7 @@
 
 use elbus_plugin_api::{Call, CallError, Code, Method};
 use elbus_protocol::rpc::PARSE_ERROR;
+use parking_lot::RwLock;
 use regex::RegexBuilder;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -81,7 +82,11 @@ struct ClientFilter {
 }
 
 /// Adds the methods of the core to the table.
-pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Router>, broker_name: &str) {
+pub(crate) fn add_standard_methods(
+    table: &Arc<ControlTable>,
+    router: &Arc<Router>,
+    broker_name: &Arc<RwLock<String>>,
+) {
     let quick = |name, params, about| Method { name, params, about, slow: false, admin: false };
     table.add_own(&quick("test", "none", "answers {ok: true}"), |call| {
         no_params(call)?;
@@ -93,7 +98,7 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
         encode_result(&Info { author: "ELBUS", version: env!("CARGO_PKG_VERSION") })
     });
 
-    let (name, started, asked) = (broker_name.to_owned(), Instant::now(), router.clone());
+    let (name, started, asked) = (broker_name.clone(), Instant::now(), router.clone());
     let health = Method {
         slow: true,
         ..quick("health", "none", "name, uptime, clients, frames refused, operations denied")
@@ -101,7 +106,7 @@ pub(crate) fn add_standard_methods(table: &Arc<ControlTable>, router: &Arc<Route
     table.add_own(&health, move |call| {
         no_params(call)?;
         encode_result(&Health {
-            name: &name,
+            name: &name.read().clone(),
             uptime_seconds: started.elapsed().as_secs(),
             clients: asked.client_count() as u64,
             refused_frames: asked.refused_frames(),

@@ -4,7 +4,13 @@ use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, Method, abi, access::
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use crate::routing::Router;
 
@@ -34,7 +40,7 @@ struct Entry {
 /// All control methods.
 pub(crate) struct ControlTable {
     router: Arc<Router>,
-    remote_admin: bool,
+    remote_admin: AtomicBool,
     /// Never held while a handler runs.
     methods: RwLock<BTreeMap<String, Entry>>,
 }
@@ -52,7 +58,13 @@ struct Described<'a> {
 
 impl ControlTable {
     pub(crate) fn new(router: Arc<Router>, remote_admin: bool) -> Arc<Self> {
+        let remote_admin = AtomicBool::new(remote_admin);
         Arc::new(ControlTable { router, remote_admin, methods: RwLock::default() })
+    }
+
+    /// Lets clients of other machines change the broker, or no longer.
+    pub(crate) fn set_remote_admin(&self, remote_admin: bool) {
+        self.remote_admin.store(remote_admin, Ordering::Relaxed);
     }
 
     /// Adds a method.
@@ -135,7 +147,7 @@ impl ControlTable {
 
     /// What changes the broker is for this machine only, unless the operator says otherwise.
     fn check_admin(&self, call: &Call<'_>) -> Result<(), CallError> {
-        if self.remote_admin || call.caller == BROKER_NAME {
+        if self.remote_admin.load(Ordering::Relaxed) || call.caller == BROKER_NAME {
             return Ok(());
         }
         let caller = self.router.find(call.caller);

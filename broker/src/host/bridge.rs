@@ -11,7 +11,10 @@ use elbus_plugin_api::{
         RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, SinkObject,
     },
 };
-use std::sync::{Arc, Weak};
+use std::{
+    os::fd::IntoRawFd,
+    sync::{Arc, Weak},
+};
 
 use super::{core::Core, instance::Instance, log};
 use crate::control::Handler;
@@ -109,7 +112,7 @@ impl RawHost for Bridge {
     }
 
     fn broker_name(&self) -> RString {
-        self.core.name.as_str().into()
+        self.core.name.read().as_str().into()
     }
 
     fn max_log_level(&self) -> u8 {
@@ -122,6 +125,10 @@ impl RawHost for Bridge {
 
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>) {
         log::write(level, target.as_str(), message.as_str(), fields.as_str());
+    }
+
+    fn inherited_listener(&self, address: RStr<'_>) -> i32 {
+        self.core.listeners.duplicate(address.as_str()).map_or(-1, IntoRawFd::into_raw_fd)
     }
 
     fn failed(&self, why: RStr<'_>) {

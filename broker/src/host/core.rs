@@ -7,27 +7,48 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::bridge::EMBEDDER;
-use crate::{control::ControlTable, routing::Router};
+use super::{bell::Bell, bridge::EMBEDDER, listeners::Listeners};
+use crate::{
+    control::ControlTable,
+    routing::{Router, RouterSettings},
+    settings::BrokerSettings,
+};
 
 /// What of the broker its plugins share.
 pub(crate) struct Core {
-    pub(crate) name: String,
+    pub(crate) name: Arc<RwLock<String>>,
     pub(crate) router: Arc<Router>,
     pub(crate) control: Arc<ControlTable>,
+    pub(crate) listeners: Listeners,
+    /// Rung when an instance has failed, or all are stopped.
+    pub(super) failures: Bell,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
     owners: AtomicU32,
 }
 
 impl Core {
-    pub(crate) fn new(name: String, router: Arc<Router>, control: Arc<ControlTable>) -> Arc<Self> {
+    pub(crate) fn new(
+        name: Arc<RwLock<String>>,
+        router: Arc<Router>,
+        control: Arc<ControlTable>,
+        listeners: Listeners,
+    ) -> Arc<Self> {
         Arc::new(Core {
             name,
             router,
             control,
+            listeners,
+            failures: Bell::default(),
             connector: RwLock::default(),
             owners: AtomicU32::new(EMBEDDER + 1),
         })
+    }
+
+    /// Puts other settings into force, but for the folders of plugins.
+    pub(super) fn apply(&self, settings: &BrokerSettings) {
+        self.name.write().clone_from(&settings.name);
+        self.router.set_settings(RouterSettings::of(settings));
+        self.control.set_remote_admin(settings.remote_admin);
     }
 
     /// A number for an instance that is created: whatever it adds is known by it, and by it taken back.

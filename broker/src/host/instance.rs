@@ -2,13 +2,13 @@
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
-    EventKind, LinkedPlugin, PluginError, Status,
+    EventKind, PluginError, Status,
     abi::{CONTEXT_LINKED, InstanceObject, PluginRef, RawContext, RawHost_TO},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -16,7 +16,9 @@ use super::{
     core::Core,
     inspect::PluginRecord,
     library::{Libraries, LibraryError},
+    revival::Revival,
 };
+use crate::declaration::{PluginDeclaration, PluginSource, Restart};
 
 /// How long an instance may take beyond its deadline to stop before it is given up.
 const GRACE: Duration = Duration::from_secs(1);
@@ -69,20 +71,17 @@ pub struct PluginReport {
     pub state: PluginState,
     /// What it says of itself.
     pub status: Status,
-}
-
-/// Where the code of an instance comes from.
-#[derive(Debug, Clone)]
-pub(crate) enum Origin {
-    Library(String),
-    Linked(LinkedPlugin),
+    /// How often it was started again after it had failed.
+    pub restarts: u64,
+    /// In how much time that is tried next, where it is.
+    pub next_attempt: Option<Duration>,
 }
 
 /// One instance.
 pub(crate) struct Instance {
     pub(super) name: String,
-    pub(super) origin: Origin,
-    config: String,
+    /// Replaced by one that is the same, but stands elsewhere in the file.
+    declaration: RwLock<PluginDeclaration>,
     core: Arc<Core>,
     /// Never held while the plugin is called.
     inner: Mutex<Inner>,
@@ -94,18 +93,65 @@ struct Inner {
     state: PluginState,
     module: Option<(PluginRef, PluginRecord)>,
     object: Option<Arc<InstanceObject>>,
+    /// Whether it only is to find out if its declaration is right: nobody is told of its states.
+    candidate: bool,
+    revival: Revival,
 }
 
 impl Instance {
-    pub(super) fn new(name: String, origin: Origin, config: String, core: Arc<Core>) -> Arc<Self> {
-        let inner = Mutex::new(Inner { owner: 0, state: PluginState::Declared, module: None, object: None });
-        Arc::new(Instance { name, origin, config, core, inner })
+    pub(super) fn new(declaration: PluginDeclaration, core: Arc<Core>) -> Arc<Self> {
+        let inner = Mutex::new(Inner {
+            owner: 0,
+            state: PluginState::Declared,
+            module: None,
+            object: None,
+            candidate: false,
+            revival: Revival::default(),
+        });
+        let name = declaration.name.clone();
+        Arc::new(Instance { name, declaration: RwLock::new(declaration), core, inner })
+    }
+
+    /// One that takes no part in anything before it is [adopted](Instance::adopt).
+    pub(super) fn candidate(declaration: PluginDeclaration, core: Arc<Core>) -> Arc<Self> {
+        let instance = Self::new(declaration, core);
+        instance.inner.lock().candidate = true;
+        instance
+    }
+
+    pub(super) fn adopt(&self) {
+        self.inner.lock().candidate = false;
+    }
+
+    /// Forgets a candidate that is not wanted after all.
+    pub(super) fn discard(&self) {
+        let (object, owner) = {
+            let mut inner = self.inner.lock();
+            (inner.object.take(), inner.owner)
+        };
+        drop(object);
+        self.core.remove_owner(owner, "its declaration is not wanted");
+    }
+
+    pub(super) fn declaration(&self) -> PluginDeclaration {
+        self.declaration.read().clone()
+    }
+
+    /// Takes over where the same declaration stands now.
+    pub(super) fn moved_to(&self, declaration: PluginDeclaration) {
+        *self.declaration.write() = declaration;
+    }
+
+    /// Where a key of its table stands in the file.
+    pub(super) fn place(&self, key: &str) -> Option<String> {
+        self.declaration.read().place(key)
     }
 
     /// Loads the library, or takes what is linked in.
     pub(super) fn load(&self, libraries: &Libraries) -> Result<(), LibraryError> {
-        let module = match &self.origin {
-            Origin::Linked(plugin) => {
+        let source = self.declaration.read().source.clone();
+        let module = match &source {
+            PluginSource::Linked(plugin) => {
                 let (name, version, about) = (plugin.name(), plugin.version(), plugin.about());
                 let record = PluginRecord {
                     name: name.to_owned(),
@@ -115,7 +161,7 @@ impl Instance {
                 };
                 (plugin.module(), record)
             }
-            Origin::Library(library) => libraries.load(library).inspect_err(|error| {
+            PluginSource::Library(library) => libraries.load(library).inspect_err(|error| {
                 self.set(PluginState::Failed(error.to_string()));
             })?,
         };
@@ -132,9 +178,11 @@ impl Instance {
         self.inner.lock().owner = owner;
         let bridge = Bridge::new(self.core.clone(), owner, Arc::downgrade(self));
         let host = RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque);
-        let flags = if matches!(self.origin, Origin::Linked(_)) { CONTEXT_LINKED } else { 0 };
+        let declaration = self.declaration();
+        let flags = if matches!(declaration.source, PluginSource::Linked(_)) { CONTEXT_LINKED } else { 0 };
+        let config = declaration.config.to_string();
         let context =
-            RawContext { flags, instance: self.name.as_str().into(), config: self.config.as_str().into() };
+            RawContext { flags, instance: self.name.as_str().into(), config: config.as_str().into() };
         match module.create()(host, &context).into_result() {
             Ok(object) => {
                 self.inner.lock().object = Some(Arc::new(object));
@@ -154,14 +202,55 @@ impl Instance {
         }
     }
 
-    /// Lets it serve, after all have started.
+    /// Lets it serve, after all have started. From now on it is started again where it fails.
     pub(super) fn serve(&self) {
+        self.inner.lock().revival.serves(Instant::now());
         if let Some(object) = self.object() {
             object.serve();
             // unless it failed meanwhile
             if self.state() == PluginState::Configured {
                 self.set(PluginState::Started);
             }
+        }
+    }
+
+    /// Lets it read anew the files that its table names.
+    pub(super) fn refresh(&self) -> Result<(), PluginError> {
+        match self.object().filter(|_| self.state() == PluginState::Started) {
+            Some(object) => object.refresh().into_result().map_err(PluginError::from_raw),
+            None => Ok(()),
+        }
+    }
+
+    /// It is to be stopped, so a failure from now on is left alone.
+    pub(super) fn retire(&self) {
+        self.inner.lock().revival.end();
+    }
+
+    /// It could not be started again: that is tried once more later.
+    pub(super) fn try_later(&self) {
+        self.plan_revival(true);
+    }
+
+    /// When it is to be started again.
+    pub(super) fn revival_due(&self) -> Option<Instant> {
+        self.inner.lock().revival.due()
+    }
+
+    /// Whether it is to be started again now; counts it as done.
+    pub(super) fn take_revival(&self) -> bool {
+        self.inner.lock().revival.take(Instant::now())
+    }
+
+    /// `anyway`: also where it does not serve yet.
+    fn plan_revival(&self, anyway: bool) {
+        if self.declaration.read().restart == Restart::Never {
+            return;
+        }
+        let pause = self.inner.lock().revival.failed(Instant::now(), anyway);
+        if let Some(pause) = pause {
+            tracing::info!(plugin = self.name, seconds = pause.as_secs(), "to be started again");
+            self.core.failures.ring();
         }
     }
 
@@ -185,7 +274,14 @@ impl Instance {
         if let Err(error) = spawned {
             tracing::error!(plugin = self.name, %error, "no thread to stop it in");
         }
-        Stop { instance: self.clone(), owner, why: why.to_owned(), waiting, limit: deadline + GRACE }
+        Stop {
+            instance: self.clone(),
+            owner,
+            why: why.to_owned(),
+            waiting,
+            limit: deadline + GRACE,
+            until: Instant::now() + deadline + GRACE,
+        }
     }
 
     /// Marks it failed after a panic, and ends what it serves from a thread of its own: this is called from inside
@@ -200,6 +296,7 @@ impl Instance {
             inner.object.take()
         };
         self.set(PluginState::Failed(why.to_owned()));
+        self.plan_revival(false);
         let (core, why) = (self.core.clone(), format!("plugin {} failed", self.name));
         let body = move || {
             core.remove_owner(owner, &why);
@@ -224,18 +321,20 @@ impl Instance {
     }
 
     pub(crate) fn report(&self) -> PluginReport {
-        let (state, plugin) = {
+        let (state, plugin, restarts, due) = {
             let inner = self.inner.lock();
             let plugin =
                 inner.module.as_ref().map(|(_, record)| format!("{} {}", record.name, record.version));
-            (inner.state.clone(), plugin.unwrap_or_default())
+            let (restarts, due) = (inner.revival.restarts(), inner.revival.due());
+            (inner.state.clone(), plugin.unwrap_or_default(), restarts, due)
         };
-        let origin = match &self.origin {
-            Origin::Library(library) => library.clone(),
-            Origin::Linked(_) => "linked in".to_owned(),
+        let next_attempt = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let origin = match &self.declaration.read().source {
+            PluginSource::Library(library) => library.clone(),
+            PluginSource::Linked(_) => "linked in".to_owned(),
         };
         let status = self.object().map(|object| Status::from_raw(object.status())).unwrap_or_default();
-        PluginReport { name: self.name.clone(), origin, plugin, state, status }
+        PluginReport { name: self.name.clone(), origin, plugin, state, status, restarts, next_attempt }
     }
 
     fn object(&self) -> Option<Arc<InstanceObject>> {
@@ -252,8 +351,11 @@ impl Instance {
             PluginState::Failed(why) => format!("failed: {why}"),
             other => other.word().to_owned(),
         };
-        let before = std::mem::replace(&mut self.inner.lock().state, state.clone());
-        if before == state {
+        let (before, candidate) = {
+            let mut inner = self.inner.lock();
+            (std::mem::replace(&mut inner.state, state.clone()), inner.candidate)
+        };
+        if before == state || candidate {
             return;
         }
         match (before, state) {
@@ -274,12 +376,14 @@ pub(super) struct Stop {
     why: String,
     waiting: mpsc::Receiver<()>,
     limit: Duration,
+    until: Instant,
 }
 
 impl Stop {
     /// Waits until the instance has stopped, or gives it up.
     pub(super) fn wait(self) {
-        match self.waiting.recv_timeout(self.limit) {
+        // several that hang are given up at the same time
+        match self.waiting.recv_timeout(self.until.saturating_duration_since(Instant::now())) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let why = format!("did not stop within {} ms", self.limit.as_millis());
                 tracing::error!(plugin = self.instance.name, "{why}; given up");

@@ -11,7 +11,7 @@ use abi_stable::{
 };
 use elbus_plugin_api::abi::PluginRef;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::{
     fs::File,
@@ -67,7 +67,7 @@ impl std::error::Error for LibraryError {}
 
 /// The libraries loaded so far, and where others are looked for.
 pub(crate) struct Libraries {
-    folders: Vec<PathBuf>,
+    folders: RwLock<Vec<PathBuf>>,
     loaded: Mutex<Vec<Loaded>>,
 }
 
@@ -94,14 +94,13 @@ impl Fingerprint {
 impl Libraries {
     /// Libraries are looked for in `folders`, then beside the executable. Cargo refreshes `deps/` on every build,
     /// the copies beside the executable only when they are asked for, so `deps/` comes first.
-    pub(crate) fn new(mut folders: Vec<PathBuf>) -> Self {
-        if let Ok(executable) = std::env::current_exe()
-            && let Some(folder) = executable.parent()
-        {
-            // a test's executable is itself in deps/
-            folders.extend([folder.join("deps"), folder.to_owned()]);
-        }
-        Libraries { folders, loaded: Mutex::default() }
+    pub(crate) fn new(folders: Vec<PathBuf>) -> Self {
+        Libraries { folders: RwLock::new(with_own_folders(folders)), loaded: Mutex::default() }
+    }
+
+    /// Looks in other folders from now on, and says in which it has looked before.
+    pub(super) fn set_folders(&self, folders: Vec<PathBuf>) -> Vec<PathBuf> {
+        std::mem::replace(&mut *self.folders.write(), folders)
     }
 
     /// The file of a library: a path is taken as it is, a name is looked for.
@@ -110,11 +109,9 @@ impl Libraries {
             return Ok(library.into());
         }
         let file = file_name(library);
-        let candidates = self.folders.iter().map(|folder| folder.join(&file));
-        candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| LibraryError::NotFound {
-            library: library.to_owned(),
-            searched: self.folders.clone(),
-        })
+        let searched = self.folders.read().clone();
+        let found = searched.iter().map(|folder| folder.join(&file)).find(|path| path.is_file());
+        found.ok_or_else(|| LibraryError::NotFound { library: library.to_owned(), searched })
     }
 
     /// Loads a library, once for the same bytes.
@@ -133,6 +130,17 @@ impl Libraries {
         loaded.push(Loaded { fingerprint, module, record: record.clone() });
         Ok((module, record))
     }
+}
+
+/// These folders, and those of the executable.
+pub(super) fn with_own_folders(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
+    if let Ok(executable) = std::env::current_exe()
+        && let Some(folder) = executable.parent()
+    {
+        // a test's executable is itself in deps/
+        folders.extend([folder.join("deps"), folder.to_owned()]);
+    }
+    folders
 }
 
 /// `elbus_unix`, `libelbus_unix` and `libelbus_unix.so` all name the same file.

@@ -1,15 +1,22 @@
 //! The plugin host: finds, inspects, checks and loads libraries, and leads instances of plugins through their
 //! states. It knows no plugin by name.
 
+mod bell;
 mod bridge;
 mod core;
 mod explain;
 mod inspect;
 mod instance;
 mod library;
+mod listeners;
 mod log;
 mod memory;
+mod methods;
 mod plugins;
+mod reload;
+mod revival;
+mod service;
+mod supervisor;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
 pub(crate) use core::Core;
@@ -17,5 +24,9 @@ pub use inspect::PluginRecord;
 pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;
 pub use library::LibraryError;
+pub(crate) use listeners::Listeners;
 pub use memory::{release_unused_memory, use_one_arena};
-pub(crate) use plugins::{Plugins, add_plugin_methods};
+pub(crate) use methods::add_plugin_methods;
+pub(crate) use plugins::Plugins;
+pub use reload::Reloaded;
+pub use service::{Service, take_service};

@@ -1,36 +1,51 @@
-//! All instances: brought up together, stopped together, and one by one on request.
+//! All instances: brought up together, stopped together, one by one on request, and again after a failure.
 
-use elbus_plugin_api::{CallError, Code, Method};
-use elbus_protocol::rpc::INTERNAL_ERROR;
-use parking_lot::Mutex;
-use serde::Serialize;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
     core::Core,
-    instance::{Instance, Origin, PluginReport, PluginState},
+    instance::{Instance, PluginReport, PluginState},
     library::Libraries,
+    supervisor::supervise,
 };
-use crate::{
-    control::{encode_result, name_param, no_params},
-    declaration::{PluginDeclaration, PluginSource},
-    error::BrokerError,
-};
+use crate::{declaration::PluginDeclaration, error::BrokerError};
 
-/// What one instance gets to stop when it is asked to by name.
-const STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// What an instance gets to stop while the broker goes on.
+pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// All instances of plugins, in the order of their declaration.
 pub(crate) struct Plugins {
-    libraries: Libraries,
-    instances: Vec<Arc<Instance>>,
-    core: Arc<Core>,
+    pub(super) libraries: Libraries,
+    /// Never held while a plugin is called. Changed only while `changing` is held.
+    pub(super) instances: RwLock<Vec<Arc<Instance>>>,
+    pub(super) core: Arc<Core>,
     /// Held while instances change state, so that two requests do not mix. `true` once all are stopped for good.
     changing: Mutex<bool>,
+}
+
+/// Why a request about a plugin was refused.
+pub(super) enum Refusal {
+    Ending,
+    Unknown { name: String, known: Vec<String> },
+    Started { name: String },
+    Failed(BrokerError),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Ending => write!(f, "{}", BrokerError::Ending),
+            Refusal::Unknown { name, known } => {
+                write!(f, "no plugin {name:?}; there are {}", known.join(", "))
+            }
+            Refusal::Started { name } => write!(f, "plugin {name:?} is started already"),
+            Refusal::Failed(error) => write!(f, "{error}"),
+        }
+    }
 }
 
 impl Plugins {
@@ -43,48 +58,43 @@ impl Plugins {
         libraries: Libraries,
         declarations: Vec<PluginDeclaration>,
     ) -> Result<Arc<Self>, BrokerError> {
-        let mut instances: Vec<Arc<Instance>> = Vec::new();
-        for declaration in declarations {
-            let PluginDeclaration { name, source, config } = declaration;
-            if name.is_empty() {
-                return Err(BrokerError::NamelessPlugin);
-            }
-            if instances.iter().any(|other| other.name == name) {
-                return Err(BrokerError::DuplicatePlugin { name });
-            }
-            let origin = match source {
-                PluginSource::Library(library) => Origin::Library(library),
-                PluginSource::Linked(plugin) => Origin::Linked(plugin),
-            };
-            instances.push(Instance::new(name, origin, config.to_string(), core.clone()));
-        }
+        check_names(&declarations)?;
+        let instances = declarations.into_iter().map(|declaration| Instance::new(declaration, core.clone()));
+        let instances = RwLock::new(instances.collect());
         Ok(Arc::new(Plugins { libraries, instances, core, changing: Mutex::new(false) }))
     }
 
     /// Loads and configures all. Nothing outside is touched.
     pub(crate) fn configure(&self) -> Result<(), BrokerError> {
-        for instance in &self.instances {
-            self.configure_one(instance)?;
-        }
-        Ok(())
+        self.all().iter().try_for_each(|instance| self.configure_one(instance))
     }
 
-    fn configure_one(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
+    pub(super) fn configure_one(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
         let name = || instance.name.clone();
         instance.load(&self.libraries).map_err(|error| BrokerError::Library { plugin: name(), error })?;
         instance.configure().map_err(|error| BrokerError::Configure { plugin: name(), error })
     }
 
+    /// Lets a configured instance take what it needs; where it cannot, nothing of it is left.
+    pub(super) fn bring_up(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
+        instance.start().map_err(|error| {
+            instance.stop(Duration::ZERO, "it could not start").wait();
+            BrokerError::Start { plugin: instance.name.clone(), error }
+        })
+    }
+
     /// Starts all, then lets all serve. Where one fails, those before it are stopped again.
-    pub(crate) fn start(&self) -> Result<(), BrokerError> {
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), BrokerError> {
         let _changing = self.changing.lock();
-        for instance in &self.instances {
+        let instances = self.all();
+        for instance in &instances {
             if let Err(error) = instance.start() {
-                self.stop_instances("the broker could not start", Duration::ZERO);
+                stop_all(&instances, "the broker could not start", Duration::ZERO);
                 return Err(BrokerError::Start { plugin: instance.name.clone(), error });
             }
         }
-        self.instances.iter().for_each(|instance| instance.serve());
+        supervise(self, self.core.clone());
+        instances.iter().for_each(|instance| instance.serve());
         Ok(())
     }
 
@@ -92,130 +102,120 @@ impl Plugins {
     pub(crate) fn stop(&self, why: &str, deadline: Duration) {
         let mut ended = self.changing.lock();
         *ended = true;
-        self.stop_instances(why, deadline);
-    }
-
-    fn stop_instances(&self, why: &str, deadline: Duration) {
-        let stops: Vec<_> = self.instances.iter().map(|instance| instance.stop(deadline, why)).collect();
-        stops.into_iter().for_each(|stop| stop.wait());
+        stop_all(&self.all(), why, deadline);
+        // the supervisor ends, now that it sees that
+        drop(ended);
+        self.core.failures.ring();
     }
 
     pub(crate) fn reports(&self) -> Vec<PluginReport> {
-        self.instances.iter().map(|instance| instance.report()).collect()
+        self.all().iter().map(|instance| instance.report()).collect()
     }
 
-    fn find(&self, name: &str) -> Result<&Arc<Instance>, CallError> {
-        let found = self.instances.iter().find(|instance| instance.name == name);
+    /// Where a key of an instance's table stands in the file.
+    pub(crate) fn place_of(&self, instance: &str, key: &str) -> Option<String> {
+        self.all().iter().find(|other| other.name == instance)?.place(key)
+    }
+
+    /// For a change of the instances, of which there is one at a time.
+    ///
+    /// # Errors
+    /// Where all are stopped for good.
+    pub(super) fn change(&self) -> Result<MutexGuard<'_, bool>, BrokerError> {
+        // a request that waited while the broker was stopped must not bring anything up again
+        let ended = self.changing.lock();
+        if *ended { Err(BrokerError::Ending) } else { Ok(ended) }
+    }
+
+    /// Whether all are stopped for good; `false` while that is changing.
+    pub(super) fn has_ended(&self) -> bool {
+        self.changing.try_lock().is_some_and(|ended| *ended)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Instance>> {
+        self.instances.read().clone()
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Instance>, Refusal> {
+        let all = self.all();
+        let found = all.iter().find(|instance| instance.name == name).cloned();
         found.ok_or_else(|| {
-            let known: Vec<_> = self.instances.iter().map(|instance| instance.name.as_str()).collect();
-            let text = format!("no plugin {name:?}; there are {}", known.join(", "));
-            CallError::new(Code::NotRegistered.rpc_code(), text)
+            let known = all.iter().map(|instance| instance.name.clone()).collect();
+            Refusal::Unknown { name: name.to_owned(), known }
         })
     }
 
-    fn start_one(&self, name: &str) -> Result<(), CallError> {
-        // a request that waited while the broker was stopped must not bring anything up again
-        let ended = self.changing.lock();
-        if *ended {
-            return Err(is_ending());
-        }
+    pub(super) fn start_one(&self, name: &str) -> Result<(), Refusal> {
+        let _changing = self.change().map_err(|_| Refusal::Ending)?;
         let instance = self.find(name)?;
         if instance.state() == PluginState::Started {
-            return Err(CallError::new(Code::Busy.rpc_code(), format!("plugin {name:?} is started already")));
+            return Err(Refusal::Started { name: name.to_owned() });
         }
-        let failed = |error: BrokerError| CallError::new(INTERNAL_ERROR, error.to_string());
-        self.configure_one(instance).map_err(failed)?;
-        if let Err(error) = instance.start() {
-            instance.stop(Duration::ZERO, "it could not start").wait();
-            return Err(failed(BrokerError::Start { plugin: name.to_owned(), error }));
-        }
-        instance.serve();
-        Ok(())
+        instance.retire();
+        self.start_again(&instance).map_err(Refusal::Failed)
     }
 
-    fn stop_one(&self, name: &str, caller: &str) -> Result<(), CallError> {
+    pub(super) fn stop_one(&self, name: &str, caller: &str) -> Result<(), Refusal> {
         let _changing = self.changing.lock();
         let instance = self.find(name)?;
         tracing::info!(plugin = name, caller, "stopping on request");
+        instance.retire();
         instance.stop(STOP_DEADLINE, &format!("plugin {name} was stopped by {caller}")).wait();
         Ok(())
     }
 
-    fn reload_one(&self, name: &str, caller: &str) -> Result<(), CallError> {
+    pub(super) fn reload_one(&self, name: &str, caller: &str) -> Result<(), Refusal> {
         self.stop_one(name, caller)?;
         self.start_one(name)
     }
+
+    /// Configures and starts an instance. Where that fails it is tried again later, as its policy says.
+    fn start_again(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
+        let started = self.configure_one(instance).and_then(|()| self.bring_up(instance));
+        match &started {
+            Ok(()) => instance.serve(),
+            Err(_) => instance.try_later(),
+        }
+        started
+    }
+
+    /// When the next failed instance is to be started again.
+    pub(super) fn next_revival(&self) -> Option<Instant> {
+        self.all().iter().filter_map(|instance| instance.revival_due()).min()
+    }
+
+    /// Starts those failed instances again whose time has come.
+    pub(super) fn revive(&self) {
+        for instance in self.all() {
+            let Ok(_changing) = self.change() else { return };
+            // a reload may have replaced it, or a request have started it
+            let is_there = self.all().iter().any(|other| Arc::ptr_eq(other, &instance));
+            if !is_there || !instance.take_revival() {
+                continue;
+            }
+            tracing::info!(plugin = instance.name, "starting again after its failure");
+            if let Err(error) = self.start_again(&instance) {
+                tracing::error!("not started again: {error}");
+            }
+        }
+    }
 }
 
-#[derive(Serialize)]
-struct Listed {
-    plugins: Vec<ListedPlugin>,
+pub(super) fn check_names(declarations: &[PluginDeclaration]) -> Result<(), BrokerError> {
+    for (index, declaration) in declarations.iter().enumerate() {
+        if declaration.name.is_empty() {
+            return Err(BrokerError::NamelessPlugin);
+        }
+        if declarations[..index].iter().any(|other| other.name == declaration.name) {
+            return Err(BrokerError::DuplicatePlugin { name: declaration.name.clone() });
+        }
+    }
+    Ok(())
 }
 
-#[derive(Serialize)]
-struct ListedPlugin {
-    name: String,
-    origin: String,
-    plugin: String,
-    state: &'static str,
-    why: Option<String>,
-    addresses: Vec<String>,
-    detail: String,
-}
-
-/// Adds the control methods about plugins.
-pub(crate) fn add_plugin_methods(plugins: &Arc<Plugins>) {
-    let table = &plugins.core.control;
-    let method = |name, params, about, admin| Method { name, params, about, slow: true, admin };
-    // weak: the table is part of what the plugins hold
-    let this = Arc::downgrade(plugins);
-    table.add_own(&method("plugin.list", "none", "the plugins and their states", false), move |call| {
-        no_params(call)?;
-        list(&*alive(&this)?)
-    });
-    let this = Arc::downgrade(plugins);
-    table.add_own(&method("plugin.start", "{name: str}", "starts a stopped plugin", true), move |call| {
-        alive(&this)?.start_one(&name_param(call)?).and_then(|()| done())
-    });
-    let this = Arc::downgrade(plugins);
-    table.add_own(&method("plugin.stop", "{name: str}", "stops a plugin", true), move |call| {
-        alive(&this)?.stop_one(&name_param(call)?, call.caller).and_then(|()| done())
-    });
-    let this = Arc::downgrade(plugins);
-    let about = "stops a plugin, loads its library anew and starts it";
-    table.add_own(&method("plugin.reload", "{name: str}", about, true), move |call| {
-        alive(&this)?.reload_one(&name_param(call)?, call.caller).and_then(|()| done())
-    });
-}
-
-fn alive(plugins: &Weak<Plugins>) -> Result<Arc<Plugins>, CallError> {
-    plugins.upgrade().ok_or_else(is_ending)
-}
-
-fn is_ending() -> CallError {
-    CallError::new(Code::Other.rpc_code(), "the broker is ending")
-}
-
-fn done() -> Result<Vec<u8>, CallError> {
-    encode_result(&BTreeMap::from([("ok", true)]))
-}
-
-fn list(plugins: &Plugins) -> Result<Vec<u8>, CallError> {
-    let plugins = plugins
-        .reports()
-        .into_iter()
-        .map(|report| ListedPlugin {
-            state: report.state.word(),
-            why: match report.state {
-                PluginState::Failed(why) => Some(why),
-                _ => None,
-            },
-            name: report.name,
-            origin: report.origin,
-            plugin: report.plugin,
-            addresses: report.status.addresses,
-            detail: report.status.detail,
-        })
-        .collect();
-    encode_result(&Listed { plugins })
+/// Stops these at once; those that hang are given up at the same time.
+pub(super) fn stop_all(instances: &[Arc<Instance>], why: &str, deadline: Duration) {
+    instances.iter().for_each(|instance| instance.retire());
+    let stops: Vec<_> = instances.iter().map(|instance| instance.stop(deadline, why)).collect();
+    stops.into_iter().for_each(|stop| stop.wait());
 }

@@ -26,13 +26,14 @@ use super::{
 use crate::{
     access::{Access, Admission},
     events::Events,
+    settings::BrokerSettings,
 };
 
 /// The topic every client is subscribed to when it registers (protocol section 6).
 const WARNINGS: &str = ".broker/warn";
 
 /// What of the router can be set.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct RouterSettings {
     /// A second client of a primary name evicts the first.
     pub(crate) force_register: bool,
@@ -42,10 +43,22 @@ pub(crate) struct RouterSettings {
     pub(crate) max_filter_bytes: usize,
 }
 
+impl RouterSettings {
+    /// Those of the `[broker]` table.
+    pub(crate) fn of(settings: &BrokerSettings) -> Self {
+        RouterSettings {
+            force_register: settings.force_register,
+            max_filters: settings.max_filters,
+            max_filter_bytes: settings.max_filter_bytes,
+        }
+    }
+}
+
 /// Who is registered and who gets what.
 pub(crate) struct Router {
-    settings: RouterSettings,
     pub(crate) access: Access,
+    /// Held to copy them only.
+    settings: RwLock<RouterSettings>,
     registry: RwLock<Registry>,
     /// Changed, under the registry's lock, whenever somebody new may match a mask.
     names_epoch: AtomicU64,
@@ -77,8 +90,8 @@ impl Resolved {
 impl Router {
     pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
         Arc::new(Router {
-            settings,
             access: Access::default(),
+            settings: RwLock::new(settings),
             registry: RwLock::default(),
             names_epoch: AtomicU64::new(1),
             topics_epoch: AtomicU64::new(1),
@@ -86,6 +99,15 @@ impl Router {
             refused_frames: AtomicU64::new(0),
             events: Events::default(),
         })
+    }
+
+    fn settings(&self) -> RouterSettings {
+        *self.settings.read()
+    }
+
+    /// Sets other limits for what comes from now on.
+    pub(crate) fn set_settings(&self, settings: RouterSettings) {
+        *self.settings.write() = settings;
     }
 
     /// Registers a client (protocol section 2).
@@ -110,7 +132,7 @@ impl Router {
         let name = &*name;
         let mut evicted = vec![];
         let mut registry = self.registry.write();
-        if self.settings.force_register
+        if self.settings().force_register
             && !is_secondary(name)
             && let Some(old) = registry.find(name).filter(|old| !old.info.internal).cloned()
         {
@@ -162,6 +184,15 @@ impl Router {
         self.access.replace(instance, rules)?;
         self.judge_all_anew();
         Ok(())
+    }
+
+    /// Takes rules away whose instance was [released](Access::release), unless another one has replaced them.
+    pub(crate) fn drop_released_rules(&self) {
+        let _changing = self.access.change();
+        if self.access.drop_released() {
+            tracing::warn!("access rules removed: everybody may do everything");
+            self.judge_all_anew();
+        }
     }
 
     /// To be called within a change of rules. The registry is locked for one client at a time.
@@ -301,7 +332,7 @@ impl Router {
             Op::Exclude => (FilterSet::Exclusions, true),
             _ => (FilterSet::Exclusions, false),
         };
-        let limit = self.settings.max_filter_bytes;
+        let RouterSettings { max_filters, max_filter_bytes: limit, .. } = self.settings();
         if let Some(long) = request::filters(body).find(|filter| filter.len() > limit) {
             tracing::warn!(
                 client = &*member.name,
@@ -316,7 +347,7 @@ impl Router {
         let mut registry = self.registry.write();
         // within the lock, under which rules are replaced
         let admission = member.admission().filter(|_| add);
-        let mut limit = self.settings.max_filters;
+        let mut limit = max_filters;
         if let Some(admission) = &admission {
             if let Err(code) = admission.judge_filters(op, body) {
                 return code;

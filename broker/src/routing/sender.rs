@@ -35,6 +35,9 @@ use crate::access::Admission;
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
+/// Bytes that a sender may have waiting at its recipients beyond their limits although it was told to wait: it ignores
+/// that. Those who read no more until they are called never come near it.
+const UNHEEDED_BYTES: usize = 64 << 20;
 /// Topics or masks whose recipients a sender remembers.
 const REMEMBERED_ROUTES: usize = 4096;
 
@@ -68,6 +71,22 @@ struct Reach {
     congested: Vec<Arc<Member>>,
     /// Whether a recipient of the request under way is over its limit.
     met_full: bool,
+    /// Whether the sender was told to wait, and has not asked since when it may go on.
+    waits: bool,
+    /// Bytes it has sent to recipients over their limit nevertheless.
+    unheeded: usize,
+    /// Whether the request under way has looked already how much of that has drained.
+    recounted: bool,
+    flood: Flood,
+}
+
+/// Whether a sender was refused something since it did not wait. Said once.
+#[derive(Default, PartialEq, Eq)]
+enum Flood {
+    #[default]
+    Never,
+    Begins,
+    Said,
 }
 
 /// Recipients by topic or mask, all of one epoch.
@@ -194,7 +213,7 @@ impl Sender {
         if epoch != self.access_epoch {
             self.ask_anew(epoch);
         }
-        self.reach.met_full = false;
+        (self.reach.met_full, self.reach.recounted) = (false, false);
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
         let payloads = request.payloads();
         let (frames, body_bytes, (code, reached));
@@ -208,6 +227,11 @@ impl Sender {
             frames = payloads.len();
             body_bytes = frames * head + payloads.iter().map(|payload| payload.len()).sum::<usize>();
             (code, reached) = self.carry(op, request, body_bytes);
+            if self.reach.flood == Flood::Begins {
+                self.reach.flood = Flood::Said;
+                let (client, limit) = (&*self.name, UNHEEDED_BYTES);
+                tracing::warn!(client, limit, "goes on sending to full queues though it is to wait: refused");
+            }
         }
         if let Some(member) = &self.member {
             member.counts.received(frames, body_bytes);
@@ -304,7 +328,11 @@ impl Reach {
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> Delivery {
-        let delivery = Delivery::from_bits(member.sink.deliver(run));
+        let delivery = if self.waits && self.floods(&member) {
+            Delivery::REFUSED
+        } else {
+            Delivery::from_bits(member.sink.deliver(run))
+        };
         if delivery.is_taken() {
             member.counts.sent(run.payloads().len(), body_bytes);
         } else if delivery.has(Delivery::REFUSED) {
@@ -312,6 +340,7 @@ impl Reach {
         }
         if delivery.has(Delivery::FULL) {
             self.met_full = true;
+            self.unheeded += if self.waits { body_bytes } else { 0 };
             if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
                 self.congested.push(member.clone());
             }
@@ -326,6 +355,28 @@ impl Reach {
 /// Whatever is sent to the broker itself: its methods have rules of their own.
 fn allows_message(access: &Admission, target: &str) -> bool {
     target == BROKER_NAME || access.allows(Action::Send, target)
+}
+
+impl Reach {
+    /// Whether so much that was sent against being told to wait is waiting still that a recipient over its limit gets
+    /// no more.
+    #[cold]
+    fn floods(&mut self, member: &Arc<Member>) -> bool {
+        if self.unheeded <= UNHEEDED_BYTES || !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.recounted, true) {
+            // what has drained since is not held against it, though it has not asked
+            let waiting = self.congested.iter().filter(|member| !member.is_gone());
+            let waiting = waiting.map(|member| member.sink.queued().bytes).fold(0, u64::saturating_add);
+            self.unheeded = self.unheeded.min(usize::try_from(waiting).unwrap_or(usize::MAX));
+        }
+        let floods = self.unheeded > UNHEEDED_BYTES;
+        if floods && self.flood == Flood::Never {
+            self.flood = Flood::Begins;
+        }
+        floods
+    }
 }
 
 impl RawClient for Sender {
@@ -346,11 +397,14 @@ impl RawClient for Sender {
         }
         // those who left meanwhile hold nobody up
         congested.retain(|member| !member.is_gone());
-        !congested.is_empty()
+        let waits = !congested.is_empty();
+        self.reach.waits = waits;
+        waits
     }
 
     fn when_ready(&mut self, wake: WakeObject) {
         let congested = std::mem::take(&mut self.reach.congested);
+        (self.reach.waits, self.reach.unheeded) = (false, 0);
         if congested.is_empty() {
             return wake.wake();
         }

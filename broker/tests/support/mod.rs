@@ -10,7 +10,7 @@ use elbus_plugin_api::{
 };
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 /// One message that a sink was given: kind, sender, topic, payload.
@@ -25,6 +25,8 @@ pub(crate) struct Record {
     pub(crate) limits: Mutex<Vec<SinkLimits>>,
     /// What `deliver` answers beside being dirty.
     pub(crate) answer: AtomicU8,
+    /// What `queued` answers, in bytes.
+    pub(crate) queued: AtomicU64,
 }
 
 struct RecordingSink(Arc<Record>);
@@ -51,7 +53,7 @@ impl Sink for RecordingSink {
         self.0.closed.lock().unwrap().push(reason.to_owned());
     }
     fn queued(&self) -> Queued {
-        Queued::default()
+        Queued { frames: 0, bytes: self.0.queued.load(Ordering::SeqCst) }
     }
     fn limit(&self, limits: &SinkLimits) {
         self.0.limits.lock().unwrap().push(*limits);

@@ -50,12 +50,15 @@ pub struct Listener {
     pub port: String,
     /// How clients reach it, as they would be told: `tcp:127.0.0.1:7777`.
     pub address: String,
+    /// Whether somebody else has it as well, who wants to go on with it: it is not shut down at the end.
+    pub inherited: bool,
 }
 
 /// A listener registered with the runtime.
 pub(crate) struct Entrance {
     pub(crate) socket: Socket,
     pub(crate) port: Arc<str>,
+    pub(crate) inherited: bool,
 }
 
 /// Accepts until the instance stops. The census counts it from before it is spawned.

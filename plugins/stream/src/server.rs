@@ -33,6 +33,8 @@ pub struct Server {
     addresses: Vec<String>,
     /// The keeper, and the accepting tasks. Lock order: this, then the entrances, then the census.
     tasks: Mutex<Vec<AbortHandle>>,
+    /// The accepting tasks of sockets that are not shut down.
+    acceptors: Mutex<Vec<AbortHandle>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -52,9 +54,9 @@ impl Server {
             .map_err(|error| failed("start a runtime (workers)", error))?;
         let within = runtime.handle().enter();
         let (mut entrances, mut addresses) = (vec![], vec![]);
-        for Listener { socket, port, address } in listeners {
+        for Listener { socket, port, address, inherited } in listeners {
             let socket = Socket::new(socket).map_err(|error| failed("wait for connections", error))?;
-            entrances.push(Arc::new(Entrance { socket, port: port.into() }));
+            entrances.push(Arc::new(Entrance { socket, port: port.into(), inherited }));
             addresses.push(address);
         }
         drop(within);
@@ -76,6 +78,7 @@ impl Server {
             entrances: Mutex::new(entrances),
             addresses,
             tasks: Mutex::default(),
+            acceptors: Mutex::default(),
             runtime: Mutex::new(Some(runtime)),
         })
     }
@@ -91,6 +94,9 @@ impl Server {
         for entrance in &*self.entrances.lock() {
             instance.census.lock().listeners += 1;
             let task = instance.runtime.spawn(accept(instance.clone(), entrance.clone()));
+            if entrance.inherited {
+                self.acceptors.lock().push(task.abort_handle());
+            }
             tasks.push(task.abort_handle());
         }
     }
@@ -115,8 +121,12 @@ impl Server {
             return;
         }
         for entrance in std::mem::take(&mut *self.entrances.lock()) {
-            entrance.socket.shutdown();
+            if !entrance.inherited {
+                entrance.socket.shutdown();
+            }
         }
+        // they would wait on: what comes now is for whoever accepts next
+        self.acceptors.lock().drain(..).for_each(|acceptor| acceptor.abort());
         // the last part of the time is for the ends of the connections
         self.drain_until(start + deadline * 4 / 5);
         for connection in self.instance.connections() {

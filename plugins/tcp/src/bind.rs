@@ -1,6 +1,6 @@
 //! The addresses of the table, and the sockets bound to them: all or none.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{Host, PluginError};
 use elbus_stream::Listener;
 use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -52,7 +52,8 @@ impl Addresses {
     }
 
     /// Binds all of them and listens. A name is bound at each of its addresses that this machine has.
-    pub(crate) fn bind(&self) -> Result<Vec<Listener>, PluginError> {
+    /// What the broker was handed for one of them is taken instead.
+    pub(crate) fn bind(&self, host: &Host) -> Result<Vec<Listener>, PluginError> {
         let mut listeners = vec![];
         for address in self.each() {
             let refuse = |error: io::Error| {
@@ -60,11 +61,22 @@ impl Addresses {
             };
             let (bound, mut absent) = (listeners.len(), None);
             for resolved in address.to_socket_addrs().map_err(refuse)? {
+                let real = format!("tcp:{resolved}");
+                if let Some(socket) = host.inherited_listener(&real) {
+                    listeners.push(Listener {
+                        socket,
+                        port: address.clone(),
+                        address: real,
+                        inherited: true,
+                    });
+                    continue;
+                }
                 match listen(resolved).map_err(|error| (error.kind(), error)) {
                     Ok((socket, real)) => listeners.push(Listener {
                         socket: socket.into(),
                         port: address.clone(),
                         address: format!("tcp:{real}"),
+                        inherited: false,
                     }),
                     Err((io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported, error)) => {
                         absent = Some(error);

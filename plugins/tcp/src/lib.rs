@@ -74,7 +74,7 @@ impl Plugin for Tcp {
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let listeners = self.addresses.bind()?;
+        let listeners = self.addresses.bind(&self.host)?;
         let server = Server::start(self.host.clone(), self.settings.clone(), self.options, listeners)?;
         *self.running.lock() = Some(server);
         Ok(())

@@ -1,7 +1,7 @@
 //! Binding: the old socket file, if there is one, and the new one. Owns the file from bind to removal; never touches
 //! a socket that somebody serves, nor a file that is no socket.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{Host, PluginError};
 use elbus_stream::Listener;
 use rustix::{
     fs::{Mode, Stat, fchmod},
@@ -24,6 +24,14 @@ use crate::{
 
 /// Connections that may wait for being accepted.
 const BACKLOG: i32 = 4096;
+
+/// The socket at the place that the broker was handed: its file is not ours.
+pub(crate) fn inherited(host: &Host, place: &Place) -> Option<Listener> {
+    let port = place.path.display().to_string();
+    let address = format!("unix:{port}");
+    let socket = host.inherited_listener(&address)?;
+    Some(Listener { socket, port, address, inherited: true })
+}
 
 /// Binds a socket at the place, with its mode and owners, and listens.
 pub(crate) fn bind(place: &Place) -> Result<(Listener, SocketFile), PluginError> {
@@ -59,7 +67,7 @@ pub(crate) fn bind(place: &Place) -> Result<(Listener, SocketFile), PluginError>
 
     let port = path.display().to_string();
     let address = format!("unix:{port}");
-    Ok((Listener { socket, port, address }, file))
+    Ok((Listener { socket, port, address, inherited: false }, file))
 }
 
 fn stream_socket() -> io::Result<OwnedFd> {

@@ -38,7 +38,8 @@ pub struct Unix {
 }
 
 struct Running {
-    file: SocketFile,
+    /// `None` where the socket was handed over.
+    file: Option<SocketFile>,
     server: Server,
 }
 
@@ -53,7 +54,10 @@ impl Plugin for Unix {
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let (listener, file) = bind::bind(&self.place)?;
+        let (listener, file) = match bind::inherited(&self.host, &self.place) {
+            Some(listener) => (listener, None),
+            None => bind::bind(&self.place).map(|(listener, file)| (listener, Some(file)))?,
+        };
         let server = Server::start(self.host.clone(), self.settings.clone(), Local, vec![listener])?;
         *self.running.lock() = Some(Running { file, server });
         Ok(())

@@ -1,0 +1,186 @@
+//! Changing over to other declarations while the broker runs: what is new is loaded and configured before anything that
+//! runs is touched, and what is the same goes on undisturbed.
+
+use std::sync::Arc;
+
+use super::{
+    instance::{Instance, PluginState},
+    library::with_own_folders,
+    plugins::{Plugins, STOP_DEADLINE, check_names, stop_all},
+};
+use crate::{declaration::PluginDeclaration, error::BrokerError, settings::BrokerSettings};
+
+/// What a reload has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// Instances that were not there before.
+    pub added: Vec<String>,
+    /// Instances that are there no longer.
+    pub removed: Vec<String>,
+    /// Instances whose declaration has changed.
+    pub restarted: Vec<String>,
+    /// Instances that went on.
+    pub unchanged: Vec<String>,
+    /// Those of them that run, and have read anew the files that their tables name.
+    pub refreshed: Vec<String>,
+    /// What went wrong: who could not start, or not read its files. The others are not concerned.
+    pub errors: Vec<BrokerError>,
+}
+
+/// What becomes of one declaration.
+enum Step {
+    Stays(Arc<Instance>, PluginDeclaration),
+    Comes { fresh: Arc<Instance>, instead_of: Option<Arc<Instance>> },
+}
+
+impl Plugins {
+    /// Changes over to these settings and declarations.
+    ///
+    /// # Errors
+    /// What is wrong with them. Then nothing has changed.
+    pub(crate) fn reload(
+        &self,
+        settings: &BrokerSettings,
+        declarations: Vec<PluginDeclaration>,
+    ) -> Result<Reloaded, BrokerError> {
+        let _changing = self.change()?;
+        check_names(&declarations)?;
+        let before = self.all();
+        let folders = self.libraries.set_folders(with_own_folders(settings.plugin_dirs.clone()));
+        let steps = self.prepare(&before, declarations).inspect_err(|_| {
+            self.libraries.set_folders(folders);
+        })?;
+        self.core.apply(settings);
+        Ok(self.carry_out(&before, steps))
+    }
+
+    /// Loads and configures what is new or has changed, or nothing of it.
+    fn prepare(
+        &self,
+        before: &[Arc<Instance>],
+        declarations: Vec<PluginDeclaration>,
+    ) -> Result<Vec<Step>, BrokerError> {
+        let mut steps = Vec::new();
+        for declaration in declarations {
+            let old = before.iter().find(|instance| instance.name == declaration.name);
+            if let Some(same) = old.filter(|old| old.declaration().is_same(&declaration)) {
+                steps.push(Step::Stays(same.clone(), declaration));
+                continue;
+            }
+            let fresh = Instance::candidate(declaration, self.core.clone());
+            let configured = self.configure_one(&fresh);
+            steps.push(Step::Comes { fresh, instead_of: old.cloned() });
+            if let Err(error) = configured {
+                steps.iter().for_each(Step::discard);
+                return Err(error);
+            }
+        }
+        Ok(steps)
+    }
+
+    fn carry_out(&self, before: &[Arc<Instance>], steps: Vec<Step>) -> Reloaded {
+        let mut reloaded = Reloaded::default();
+        let after: Vec<_> = steps.iter().map(|step| step.instance().clone()).collect();
+        let is_among = |instance: &Arc<Instance>, all: &[Arc<Instance>]| {
+            all.iter().any(|other| Arc::ptr_eq(other, instance))
+        };
+        let leaving: Vec<_> = before.iter().filter(|old| !is_among(old, &after)).cloned().collect();
+        let had_run: Vec<_> = leaving.iter().map(|old| old.state() == PluginState::Started).collect();
+        let is_declared = |name: &str| after.iter().any(|instance| instance.name == name);
+        reloaded.removed =
+            leaving.iter().map(|old| old.name.clone()).filter(|name| !is_declared(name)).collect();
+        stop_all(&leaving, "broker.toml has changed", STOP_DEADLINE);
+        *self.instances.write() = after;
+        reloaded.removed.iter().for_each(|name| self.core.router.access.release(name));
+        let mut to_serve = Vec::new();
+        for step in steps {
+            match step {
+                Step::Stays(instance, declaration) => {
+                    instance.moved_to(declaration);
+                    reloaded.unchanged.push(instance.name.clone());
+                }
+                Step::Comes { fresh, instead_of } => {
+                    fresh.adopt();
+                    let names =
+                        if instead_of.is_some() { &mut reloaded.restarted } else { &mut reloaded.added };
+                    names.push(fresh.name.clone());
+                    let Err(error) = self.bring_up(&fresh) else {
+                        to_serve.push(fresh);
+                        continue;
+                    };
+                    tracing::error!("{error}");
+                    reloaded.errors.push(error);
+                    let had_run = |old: &Arc<Instance>| {
+                        leaving.iter().zip(&had_run).any(|(left, ran)| *ran && Arc::ptr_eq(left, old))
+                    };
+                    match instead_of.filter(had_run) {
+                        Some(old) => to_serve.extend(self.take_back(&fresh, &old, &mut reloaded.errors)),
+                        None => fresh.try_later(),
+                    }
+                }
+            }
+        }
+        // not before: there must be no moment without rules between those of two instances
+        self.core.router.drop_released_rules();
+        to_serve.iter().for_each(|instance| instance.serve());
+        self.refresh(&mut reloaded);
+        reloaded
+    }
+
+    /// Brings an instance up again as it was before; to be started later where that fails.
+    fn take_back(
+        &self,
+        fresh: &Arc<Instance>,
+        old: &Arc<Instance>,
+        errors: &mut Vec<BrokerError>,
+    ) -> Option<Arc<Instance>> {
+        let again = Instance::new(old.declaration(), self.core.clone());
+        if let Some(place) = self.instances.write().iter_mut().find(|other| Arc::ptr_eq(other, fresh)) {
+            *place = again.clone();
+        }
+        match self.configure_one(&again).and_then(|()| self.bring_up(&again)) {
+            Ok(()) => {
+                tracing::warn!(plugin = again.name, "goes on as it was declared before");
+                Some(again)
+            }
+            Err(error) => {
+                tracing::error!("not even as it was before: {error}");
+                errors.push(error);
+                again.try_later();
+                None
+            }
+        }
+    }
+
+    fn refresh(&self, reloaded: &mut Reloaded) {
+        for instance in self.all().iter().filter(|instance| reloaded.unchanged.contains(&instance.name)) {
+            if instance.state() != PluginState::Started {
+                continue;
+            }
+            match instance.refresh() {
+                Ok(()) => reloaded.refreshed.push(instance.name.clone()),
+                Err(error) => {
+                    let error = BrokerError::Refresh { plugin: instance.name.clone(), error };
+                    tracing::error!("{error}");
+                    reloaded.errors.push(error);
+                }
+            }
+        }
+    }
+}
+
+impl Step {
+    fn instance(&self) -> &Arc<Instance> {
+        match self {
+            Step::Stays(instance, _) => instance,
+            Step::Comes { fresh, .. } => fresh,
+        }
+    }
+
+    fn discard(&self) {
+        if let Step::Comes { fresh, .. } = self {
+            fresh.discard();
+        }
+    }
+}

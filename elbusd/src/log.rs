@@ -1,0 +1,208 @@
+//! The log on standard error, written by a thread of its own: a pipe that nobody reads, a full disk or a closed
+//! descriptor hold up nobody who logs. What there is no room for is lost, and how much that was is said.
+
+use parking_lot::{Condvar, Mutex};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes that may wait to be written.
+const ROOM: usize = 1 << 20;
+/// What the last lines get to be written in at the end.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Where lines wait. Cheap to clone; all clones are the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    text: Vec<u8>,
+    /// Lines that were not written since the last time it was said.
+    lost: u64,
+    /// Whether the thread is writing.
+    busy: bool,
+    /// Whether the last write failed: the next one is made with the next line.
+    failing: bool,
+}
+
+impl Waiting {
+    fn is_written(&self) -> bool {
+        !self.busy && self.text.is_empty() && (self.lost == 0 || self.failing)
+    }
+}
+
+impl Log {
+    /// Starts the thread that writes to `output`.
+    ///
+    /// # Errors
+    /// Where the system has none to give.
+    pub(crate) fn start(mut output: impl Write + Send + 'static) -> io::Result<Self> {
+        let log = Log::default();
+        let shared = log.0.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.write(&mut output))?;
+        Ok(log)
+    }
+
+    /// Takes a whole line, or counts it as lost. Never blocks for longer than another line takes to be copied.
+    pub(crate) fn line(&self, line: &[u8]) {
+        let mut waiting = self.0.waiting.lock();
+        if waiting.text.len() + line.len() > ROOM {
+            waiting.lost += 1;
+            return;
+        }
+        waiting.text.extend_from_slice(line);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until everything is written, for a moment at most.
+    pub(crate) fn finish(&self) {
+        let end = Instant::now() + LAST;
+        let mut waiting = self.0.waiting.lock();
+        while !waiting.is_written() {
+            if self.0.changed.wait_until(&mut waiting, end).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn write(&self, output: &mut impl Write) {
+        loop {
+            let (text, lost) = self.next();
+            let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count() as u64;
+            // a full disk may have room again later; until then it is said how much is missing
+            let mut failed = if output.write_all(&text).is_err() { lines(&text) } else { 0 };
+            if lost > 0 && failed == 0 {
+                let said =
+                    format!("elbusd: {lost} lines of the log were lost here: they could not be written\n");
+                failed = if output.write_all(said.as_bytes()).is_err() { lost } else { 0 };
+            } else {
+                failed += lost;
+            }
+            let mut waiting = self.waiting.lock();
+            (waiting.busy, waiting.failing) = (false, failed > 0);
+            waiting.lost += failed;
+        }
+    }
+
+    /// What waits; blocks until something does.
+    fn next(&self) -> (Vec<u8>, u64) {
+        let mut waiting = self.waiting.lock();
+        self.changed.notify_all();
+        while waiting.text.is_empty() && (waiting.lost == 0 || waiting.failing) {
+            self.changed.wait(&mut waiting);
+        }
+        waiting.busy = true;
+        (std::mem::take(&mut waiting.text), std::mem::take(&mut waiting.lost))
+    }
+}
+
+/// One event on its way to a [`Log`].
+pub(crate) struct Line<'a>(&'a Log, Vec<u8>);
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.0.line(&self.1);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self, Vec::with_capacity(128))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Takes what it is given when it is let, or fails.
+    struct Output {
+        go: mpsc::Receiver<bool>,
+        got: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.go.recv().unwrap_or(true) {
+                _ = self.got.send(bytes.to_vec());
+                Ok(bytes.len())
+            } else {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_stuck_output_and_what_is_lost_is_said() {
+        let ((go, wait), (got, given)) = (mpsc::channel(), mpsc::channel());
+        let log = Log::start(Output { go: wait, got }).unwrap();
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        // far more than there is room for, while nothing is written
+        (0..4096).for_each(|_| log.line(&line));
+        drop(go);
+        log.finish();
+        let written: Vec<_> = given.try_iter().flatten().collect();
+        let text = String::from_utf8(written).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with('x')).count();
+        assert!((1024..=2048).contains(&lines), "{lines}");
+        let lost: usize = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("elbusd: ")?.split(' ').next()?.parse::<usize>().ok())
+            .sum();
+        assert_eq!(lines + lost, 4096, "every line is accounted for");
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_with_the_next_line() {
+        let ((go, wait), (got, given)) = (mpsc::channel(), mpsc::channel());
+        let log = Log::start(Output { go: wait, got }).unwrap();
+        go.send(false).unwrap();
+        log.line(b"one\n");
+        support_wait(|| log.0.waiting.lock().lost == 1);
+        go.send(true).unwrap();
+        go.send(true).unwrap();
+        log.line(b"two\n");
+        log.finish();
+        let written: Vec<_> = given.try_iter().flatten().collect();
+        let text = String::from_utf8(written).unwrap();
+        assert!(text.starts_with("two\nelbusd: 1 lines of the log were lost"), "{text}");
+    }
+
+    fn support_wait(mut ready: impl FnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !ready() {
+            assert!(Instant::now() < end);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

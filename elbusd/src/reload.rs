@@ -1,0 +1,115 @@
+//! Reloading broker.toml: by SIGHUP and by the control method `config.reload`, one at a time. Owns the reading and the
+//! reporting; what changes is the broker library's.
+
+use elbus_broker::{Broker, ConfigFile, Reloaded};
+use elbus_plugin_api::{Call, CallError, Code, Method};
+use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
+
+use crate::{arguments::Arguments, notify::Notify, standard};
+
+/// Reloads the file of the command line.
+pub(crate) struct Reloader {
+    arguments: Arguments,
+    broker: Weak<Broker>,
+    /// That of the program, where plugins are linked in.
+    runtime: Option<Handle>,
+    notify: Notify,
+    /// Held while one reload is under way: another one reads the file after that.
+    one: Mutex<()>,
+}
+
+/// The answer of `config.reload`.
+#[derive(Serialize)]
+struct Answer {
+    added: Vec<String>,
+    removed: Vec<String>,
+    restarted: Vec<String>,
+    unchanged: Vec<String>,
+    refreshed: Vec<String>,
+    /// Who could not start, or not read its files anew; with file and line.
+    errors: Vec<String>,
+}
+
+impl Reloader {
+    pub(crate) fn new(
+        arguments: Arguments,
+        broker: &Arc<Broker>,
+        runtime: Option<Handle>,
+        notify: Notify,
+    ) -> Arc<Self> {
+        let broker = Arc::downgrade(broker);
+        Arc::new(Reloader { arguments, broker, runtime, notify, one: Mutex::new(()) })
+    }
+
+    /// Offers it as a control method.
+    pub(crate) fn add_method(self: &Arc<Self>, broker: &Broker) {
+        let method = Method {
+            name: "config.reload",
+            params: "none",
+            about: "reads broker.toml anew: plugins come, go and restart as it says",
+            slow: true,
+            admin: true,
+        };
+        let this = self.clone();
+        let added = broker.host().add_method(&method, move |call: &Call<'_>| this.answer(call));
+        if let Err(error) = added {
+            tracing::error!(%error, "config.reload is not offered");
+        }
+    }
+
+    fn answer(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+        if !call.params.is_empty() {
+            return Err(CallError::new(INVALID_PARAMS, "config.reload takes no parameters"));
+        }
+        let answer = self.reload().map_err(|error| CallError::new(Code::Other.rpc_code(), error))?;
+        rmp_serde::to_vec_named(&answer).map_err(|error| CallError::new(INTERNAL_ERROR, error.to_string()))
+    }
+
+    /// Reloads because of a signal: there is only the log to say how it went.
+    pub(crate) fn reload_on_signal(&self) {
+        // it has said so already
+        _ = self.reload();
+    }
+
+    fn reload(&self) -> Result<Answer, String> {
+        let _one = self.one.lock();
+        let broker = self.broker.upgrade().ok_or("the broker is ending")?;
+        self.notify.reloading();
+        let reloaded = self.change(&broker).inspect_err(|error| tracing::error!("not reloaded: {error}"));
+        self.notify.ready(&status(&broker));
+        reloaded
+    }
+
+    fn change(&self, broker: &Broker) -> Result<Answer, String> {
+        let Some(path) = &self.arguments.config else {
+            return Err("there is no file to reload: the broker was started without --config".to_owned());
+        };
+        tracing::info!(file = %path.display(), "reloading");
+        let file = ConfigFile::read(path, &standard::linked_plugins()).map_err(|error| error.to_string())?;
+        let builder = standard::describe(&self.arguments, Some(&file));
+        // plugins that are linked in share the runtime of those that were there from the start
+        let _entered = self.runtime.as_ref().map(Handle::enter);
+        let reloaded = broker.reload(builder).map_err(|error| file.locate(&error).to_string())?;
+        let Reloaded { added, removed, restarted, unchanged, refreshed, errors, .. } = reloaded;
+        let errors: Vec<_> = errors.iter().map(|error| file.locate(error).to_string()).collect();
+        errors.iter().for_each(|error| tracing::error!("{error}"));
+        tracing::info!(?added, ?removed, ?restarted, unchanged = unchanged.len(), "reloaded");
+        Ok(Answer { added, removed, restarted, unchanged, refreshed, errors })
+    }
+}
+
+/// How the broker is, in a line.
+pub(crate) fn status(broker: &Broker) -> String {
+    let reports = broker.plugins();
+    let failed: Vec<_> =
+        reports.iter().filter(|report| report.state.word() == "failed").map(|r| r.name.as_str()).collect();
+    if failed.is_empty() {
+        format!("serving, {} plugins", reports.len())
+    } else {
+        format!("serving, {} plugins, failed: {}", reports.len(), failed.join(", "))
+    }
+}
