@@ -92,3 +92,63 @@ fn one_denied_frame_is_one_acknowledgement_and_one_line_for_all_of_a_kind() {
         }
     }
 }
+
+#[test]
+fn a_reload_is_in_force_for_everybody_when_it_has_answered() {
+    let table = |code: &str, rules: &str| config(code, &format!("[plugin.config]\n{rules}"));
+    let open = "default = \"allow\"\n";
+    let some = "[[plugin.config.client]]\nname = \"a\"\nsend = [\"deny b\", \"allow *\"]\ncall = [\"allow *\"]\n\
+                [[plugin.config.client]]\nname = \"b\"\nsubscribe = [\"allow y/#\"]\n";
+    for code in BOTH {
+        let daemon = Daemon::start_config(&table(code, open));
+        let (mut a, mut b, mut c) = (daemon.client("a"), daemon.client("b"), daemon.client("c"));
+        b.subscribe(&["x/#", "y/#"]);
+        assert_eq!((a.send("b", b"1"), c.send("b", b"2")), (TAKEN, TAKEN));
+        assert_eq!((b.frame().payload(), b.frame().payload()), (&b"1"[..], &b"2"[..]));
+        let mut reload = |text: &str| {
+            std::fs::write(daemon.path("broker.toml"), text).unwrap();
+            a.control("config.reload", &[]).map(|told| told.to_string())
+        };
+
+        let told = reload(&table(code, "[[plugin.config.client]]\n")).unwrap_err().1;
+        assert!(told.contains("missing key `name`"), "{told}");
+        assert_eq!(c.send("b", b"3"), TAKEN, "nothing has changed");
+
+        let told = reload(&table(code, some)).unwrap();
+        assert!(told.contains("\"restarted\": [\"access\"]"), "{told}");
+        c.wait_closed();
+        assert_eq!(a.send("b", b"4"), DENIED);
+        let told =
+            a.control("explain", &[("action", "send"), ("name", "a"), ("target", "b")]).unwrap().to_string();
+        let text = std::fs::read_to_string(daemon.path("broker.toml")).unwrap();
+        let line = 1 + text.lines().position(|line| line.starts_with("send = ")).unwrap();
+        assert!(told.contains(&format!("broker.toml:{line}")), "{told}");
+
+        // without the plugin everybody may do everything again
+        std::fs::write(
+            daemon.path("broker.toml"),
+            table(code, "").split("[[plugin]]\nname = \"access\"").next().unwrap(),
+        )
+        .unwrap();
+        a.control("config.reload", &[]).unwrap();
+        assert_eq!((a.send("b", b"5"), a.acked(Op::Publish, "x/1", b"6")), (TAKEN, TAKEN));
+        assert_eq!(a.acked(Op::Publish, "y/1", b"7"), TAKEN);
+        let got: Vec<_> = (0..3).map(|_| b.frame().payload().to_vec()).collect();
+        assert_eq!(got, [b"3", b"5", b"7"], "the subscription to x/# has ended");
+        daemon.wait_for_log("access rules removed");
+    }
+}
+
+#[test]
+fn rules_stay_when_their_plugin_is_stopped() {
+    let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"a\"\ncall = [\"allow *\"]\n";
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, rules));
+        let mut a = daemon.client("a");
+        a.control("plugin.stop", &[("name", "access")]).unwrap();
+        assert_eq!(a.send("a", b""), DENIED);
+        assert_eq!(Wire::raw(&daemon, &daemon.address()).greet(b"b"), DENIED);
+        a.control("plugin.start", &[("name", "access")]).unwrap();
+        assert_eq!(a.send("a", b""), DENIED);
+    }
+}

@@ -21,12 +21,15 @@
 mod table;
 
 use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status, access::AccessRules};
+use parking_lot::Mutex;
 use table::AccessTable;
 
 /// The rules of one table.
 pub struct Acl {
     host: Host,
-    rules: AccessRules,
+    table: AccessTable,
+    /// What the table comes to; users and groups may change. Held while rules are handed over, so that the newest are last.
+    rules: Mutex<AccessRules>,
 }
 
 impl Plugin for Acl {
@@ -34,16 +37,27 @@ impl Plugin for Acl {
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let table: AccessTable = config.read()?;
-        Ok(Acl { host, rules: table.rules()? })
+        let rules = Mutex::new(table.rules()?);
+        Ok(Acl { host, table, rules })
     }
 
     fn start(&self) -> Result<(), PluginError> {
         // before any transport serves: nobody comes in ahead of the rules
-        self.host.set_access_rules(&self.rules)
+        self.host.set_access_rules(&self.rules.lock())
+    }
+
+    fn refresh(&self) -> Result<(), PluginError> {
+        let fresh = self.table.rules()?;
+        let mut rules = self.rules.lock();
+        if *rules != fresh {
+            self.host.set_access_rules(&fresh)?;
+            *rules = fresh;
+        }
+        Ok(())
     }
 
     fn status(&self) -> Status {
-        let clients = self.rules.clients.len();
+        let clients = self.rules.lock().clients.len();
         Status { addresses: vec![], detail: format!("rules for {clients} masks of names") }
     }
 }
