@@ -1,0 +1,67 @@
+//! The side that connects: whom it trusts, what it shows, and the handshake. Owns no time limit.
+
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use std::{io, path::PathBuf, sync::Arc};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{FileError, Part, files, provider};
+
+/// The files of a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct ClientFiles {
+    /// What the certificate of the server must go back to; the roots of the system where it is not given.
+    pub roots: Option<PathBuf>,
+    /// The certificate that the client shows, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A client that can shake hands. Cheap to clone.
+#[derive(Clone)]
+pub struct Dialer(TlsConnector);
+
+impl ClientFiles {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The first file that is of no use, or a system without roots.
+    pub fn load(&self) -> Result<Dialer, FileError> {
+        let roots = match &self.roots {
+            Some(path) => files::roots(path)?,
+            None => roots_of_the_system()?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| FileError::new(Part::Roots, error.to_string()))?
+            .with_root_certificates(roots);
+        let config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(files::certificates(Part::Certificate, certificate)?, files::key(key)?)
+                .map_err(|error| files::misfit(certificate, key, &error))?,
+        };
+        Ok(Dialer(TlsConnector::from(Arc::new(config))))
+    }
+}
+
+fn roots_of_the_system() -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let text = "the system has no root certificates: give a file with that of the broker's authority";
+        return Err(FileError::new(Part::Roots, text.into()));
+    }
+    Ok(roots)
+}
+
+/// Shakes hands with the server of `name`, a host name or an IP address, which its certificate must be for.
+///
+/// # Errors
+/// What was wrong, or what the connection failed of.
+pub async fn dial(dialer: &Dialer, name: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let server = ServerName::try_from(name.to_owned()).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name of a server"))
+    })?;
+    dialer.0.connect(server, stream).await
+}

@@ -1,0 +1,69 @@
+//! The names in a certificate. Owns which of its fields count as names; never judges whether it is valid.
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::{extensions::GeneralName, parse_x509_certificate};
+
+/// The common name of the subject, then the DNS names, URIs and email addresses it is also valid for, each once. What
+/// holds control characters is left out: no rule could mean it.
+pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let mut names = vec![];
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else { return names };
+    let mut add = |name: &str| {
+        if !name.is_empty() && !name.chars().any(char::is_control) && !names.iter().any(|known| known == name)
+        {
+            names.push(name.to_owned());
+        }
+    };
+    for common_name in parsed.subject().iter_common_name() {
+        if let Ok(name) = common_name.as_str() {
+            add(name);
+        }
+    }
+    if let Ok(Some(alternatives)) = parsed.subject_alternative_name() {
+        for name in &alternatives.value.general_names {
+            match name {
+                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                    add(name)
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    fn names(common_name: &str, alternatives: Vec<SanType>) -> Vec<String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names = alternatives;
+        certificate_names(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der())
+    }
+
+    #[test]
+    fn subject_and_alternatives_are_names_and_addresses_are_not() {
+        let alternatives = vec![
+            SanType::DnsName("plc-1.plant".try_into().unwrap()),
+            SanType::IpAddress([127, 0, 0, 1].into()),
+            SanType::URI("spiffe://plant/plc/1".try_into().unwrap()),
+            SanType::Rfc822Name("plc@plant".try_into().unwrap()),
+            SanType::DnsName("plc-1".try_into().unwrap()),
+        ];
+        assert_eq!(
+            names("plc-1", alternatives),
+            ["plc-1", "plc-1.plant", "spiffe://plant/plc/1", "plc@plant"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_none() {
+        assert_eq!(names("plc\n1", vec![]), Vec::<String>::new());
+        assert_eq!(certificate_names(&CertificateDer::from(vec![1, 2, 3])), Vec::<String>::new());
+    }
+}

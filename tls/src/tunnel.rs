@@ -1,0 +1,197 @@
+//! Carries a connection under TLS on as plain bytes: a task copies between it and a socket pair, whose other end is used
+//! like any socket. Owns the copying and its end; bytes are kept in two buffers of a fixed length, so that whoever reads
+//! too slowly holds the other one back.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{io, os::fd::OwnedFd, pin::pin, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    net::UnixStream,
+    time::timeout,
+};
+
+/// What is read at once, in bytes; a TLS record holds at most as much.
+const CHUNK: usize = 16 * 1024;
+/// How often a peer that takes or says nothing is weighed against an end that has been closed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The plain end of a tunnel, and the work that must be done meanwhile.
+pub struct Tunnel<F> {
+    /// The plain end: a non-blocking stream socket, closed on exec.
+    pub end: OwnedFd,
+    /// To be run until it ends, which it does when the connection has ended, or within two seconds of the closing of the
+    /// plain end where the peer takes nothing of what is left. What was sent before a closing arrives before it.
+    pub work: F,
+}
+
+/// Makes a tunnel to a connection that has shaken hands. Both directions end on their own, each with what was sent
+/// before; the end of ours is a `close_notify`.
+///
+/// # Errors
+/// Where there is no descriptor for the socket pair.
+pub fn tunnel<S>(secured: S) -> io::Result<Tunnel<impl Future<Output = ()> + Send>>
+where
+    S: AsyncRead + AsyncWrite + Send,
+{
+    let (end, other) = std::os::unix::net::UnixStream::pair()?;
+    end.set_nonblocking(true)?;
+    other.set_nonblocking(true)?;
+    let other = UnixStream::from_std(other)?;
+    Ok(Tunnel { end: end.into(), work: carry(secured, other) })
+}
+
+async fn carry<S: AsyncRead + AsyncWrite>(secured: S, plain: UnixStream) {
+    let (from_peer, to_peer) = split(secured);
+    let mut inward = pin!(inward(from_peer, &plain));
+    let mut outward = pin!(outward(&plain, to_peer));
+    tokio::select! {
+        () = inward.as_mut() => outward.await,
+        () = outward.as_mut() => {
+            // the peer may go on sending for as long as somebody reads it
+            while timeout(LOOK, inward.as_mut()).await.is_err() && !has_closed(&plain) {}
+        }
+    }
+}
+
+/// What the peer sends, until its end.
+async fn inward(mut from_peer: impl AsyncRead + Unpin, plain: &UnixStream) {
+    let mut buffer = vec![0; CHUNK];
+    let mut taken = true;
+    // an end without `close_notify` is an error; whatever came before it has been passed on by then
+    while let Ok(count @ 1..) = from_peer.read(&mut buffer).await {
+        // what nobody takes any more is read all the same: a reset could overtake the last bytes to the peer
+        taken = taken && write_all(plain, buffer.get(..count).unwrap_or_default()).await.is_ok();
+    }
+    // fails where the plain end is closed already
+    let _ = rustix::net::shutdown(plain, rustix::net::Shutdown::Write);
+}
+
+/// What the plain end sends, until its end.
+async fn outward(plain: &UnixStream, mut to_peer: impl AsyncWrite + Unpin) {
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(count @ 1..) = read(plain, &mut buffer).await {
+        let bytes = buffer.get(..count).unwrap_or_default();
+        let sent = async {
+            to_peer.write_all(bytes).await?;
+            to_peer.flush().await
+        };
+        if patiently(sent, plain).await.is_err() {
+            break;
+        }
+    }
+    // fails where the connection is broken, which is an end as well
+    let _ = patiently(to_peer.shutdown(), plain).await;
+}
+
+/// Waits for something that needs the peer, in vain only where the plain end is closed and the peer does not move.
+async fn patiently(work: impl Future<Output = io::Result<()>>, plain: &UnixStream) -> io::Result<()> {
+    let mut work = pin!(work);
+    let mut last_look = false;
+    loop {
+        match timeout(LOOK, work.as_mut()).await {
+            Ok(result) => return result,
+            Err(_) if last_look => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => last_look = has_closed(plain),
+        }
+    }
+}
+
+async fn read(plain: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        plain.readable().await?;
+        match plain.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+async fn write_all(plain: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        plain.writable().await?;
+        match plain.try_write(bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the plain end is closed in both directions.
+fn has_closed(plain: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(plain, PollFlags::empty())];
+    let asked = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    let closed = PollFlags::HUP | PollFlags::ERR;
+    asked.is_ok_and(|_| polled.iter().any(|socket| socket.revents().intersects(closed)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    /// A tunnel to a peer that need not speak TLS, and its plain end.
+    fn open(room: usize) -> (DuplexStream, UnixStream, tokio::task::JoinHandle<()>) {
+        let (peer, secured) = duplex(room);
+        let Tunnel { end, work } = tunnel(secured).unwrap();
+        let end = UnixStream::from_std(end.into()).unwrap();
+        (peer, end, tokio::spawn(work))
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|index| (index * 31 / 7) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn both_directions_end_on_their_own_and_lose_nothing() {
+        let (mut peer, mut end, work) = open(1000);
+        let (up, down) = (pattern(1_000_003), pattern(700_001));
+        peer.write_all(&up[..5]).await.unwrap();
+        let (mut first, mut all) = ([0; 5], vec![]);
+        end.read_exact(&mut first).await.unwrap();
+        end.write_all(b"x").await.unwrap();
+        end.shutdown().await.unwrap();
+        // ours has ended, and the peer still sends
+        let sending = async {
+            let mut last = vec![];
+            peer.read_to_end(&mut last).await.unwrap();
+            assert_eq!(last, b"x");
+            peer.write_all(&up[5..]).await.unwrap();
+            peer.shutdown().await.unwrap();
+        };
+        tokio::join!(sending, async { end.read_to_end(&mut all).await.unwrap() });
+        assert!(first == up[..5] && all == up[5..]);
+        work.await.unwrap();
+
+        let (mut peer, mut end, work) = open(1000);
+        peer.shutdown().await.unwrap();
+        assert_eq!(end.read(&mut [0; 9]).await.unwrap(), 0);
+        let mut all = vec![];
+        let sending = async {
+            end.write_all(&down).await.unwrap();
+            drop(end);
+        };
+        tokio::join!(sending, async { peer.read_to_end(&mut all).await.unwrap() });
+        assert!(all == down);
+        work.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_given_up_once_the_plain_end_is_closed() {
+        let (peer, mut end, work) = open(10);
+        end.write_all(&pattern(100_000)).await.unwrap();
+        drop(end);
+        work.await.unwrap();
+        drop(peer);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_is_given_up_once_the_plain_end_is_closed() {
+        let (mut peer, end, work) = open(10);
+        drop(end);
+        assert_eq!(peer.read(&mut [0; 9]).await.unwrap(), 0);
+        work.await.unwrap();
+    }
+}
