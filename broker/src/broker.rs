@@ -1,7 +1,7 @@
 //! A broker: built, started, stopped.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
-use elbus_plugin_api::{Code, EventKind, Host, Woken, abi::RawHost_TO, local::LocalClient};
+use elbus_plugin_api::{Code, EventKind, Host, QueueBudget, Woken, abi::RawHost_TO, local::LocalClient};
 use parking_lot::{Mutex, RwLock};
 use std::{
     future::Future,
@@ -110,10 +110,11 @@ impl BrokerBuilder {
     fn build(self) -> Result<Broker, BrokerError> {
         let BrokerBuilder { settings, declarations, listeners } = self;
         let name = Arc::new(RwLock::new(settings.name.clone()));
+        let budget = QueueBudget::new(settings.max_queued_bytes);
         let router = Router::new(RouterSettings::of(&settings));
         let control = ControlTable::new(router.clone(), settings.remote_admin);
-        add_standard_methods(&control, &router, &name);
-        let core = Core::new(name, router, control.clone(), Listeners::new(listeners));
+        add_standard_methods(&control, &router, &name, &budget);
+        let core = Core::new(name, router, control.clone(), budget, Listeners::new(listeners));
         let plugins = Plugins::new(core.clone(), Libraries::new(settings.plugin_dirs.clone()), declarations)?;
         add_plugin_methods(&control, &plugins);
         let placed = Arc::downgrade(&plugins);

@@ -4,6 +4,9 @@ use elbus_plugin_api::PluginError;
 use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 
+/// Less would hold up a single client.
+const LEAST_QUEUED_BYTES: usize = 1 << 20;
+
 /// The settings of the broker itself; everything else is a plugin's.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(default)]
@@ -23,6 +26,8 @@ pub struct BrokerSettings {
     pub max_filter_bytes: usize,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,
+    /// Bytes that may wait in the queues of all transports together.
+    pub max_queued_bytes: usize,
 }
 
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
@@ -37,6 +42,7 @@ impl Default for BrokerSettings {
             max_filters: 1_000_000,
             max_filter_bytes: elbus_protocol::MAX_FILTER_BYTES,
             shutdown_seconds: 2.0,
+            max_queued_bytes: 1 << 30,
         }
     }
 }
@@ -57,6 +63,10 @@ impl BrokerSettings {
             let (least, most) = (SHUTDOWN_SECONDS.start(), SHUTDOWN_SECONDS.end());
             let message = format!("{} is not between {least} and {most}", self.shutdown_seconds);
             return Err(PluginError::of_key("shutdown_seconds", message));
+        }
+        if self.max_queued_bytes < LEAST_QUEUED_BYTES {
+            let message = format!("{} is below {LEAST_QUEUED_BYTES}", self.max_queued_bytes);
+            return Err(PluginError::of_key("max_queued_bytes", message));
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use abi_stable::{
 };
 use std::marker::PhantomData;
 
+pub use crate::budget::RawQueueBudget;
 use crate::{
     Dispatch, Queued, Request, Run, SinkLimits,
     guard::{self, Instance},
@@ -186,6 +187,7 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     /// Rules as TOML text.
     fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString>;
     fn broker_name(&self) -> RString;
+    fn queue_budget(&self) -> RArc<RawQueueBudget>;
     fn max_log_level(&self) -> u8;
     fn log_enabled(&self, level: u8, target: RStr<'_>) -> bool;
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>);

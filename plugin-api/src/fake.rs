@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     CallError, ClientInfo, Code, Delivery, Dispatch, Encoding, Event, FrameKind, Host, Op, Payload, Plugin,
-    PluginError, Qos, Queued, Request, Run, Sink, Wake,
+    PluginError, Qos, QueueBudget, Queued, Request, Run, Sink, Wake,
     abi::*,
     access::AccessRules,
     guard::{self, Instance},
@@ -80,16 +80,32 @@ impl Sink for Nowhere {
 #[derive(Clone, Default)]
 pub struct FakeHost(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    budget: QueueBudget,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared { state: Mutex::default(), changed: Condvar::new(), budget: QueueBudget::new(1 << 30) }
+    }
 }
 
 impl FakeHost {
     /// A broker without clients.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A broker without clients, in whose queues so many bytes may wait.
+    pub fn with_queue_budget(bytes: usize) -> Self {
+        FakeHost(Arc::new(Shared { budget: QueueBudget::new(bytes), ..Shared::default() }))
+    }
+
+    /// What may wait in all queues.
+    pub fn queue_budget(&self) -> &QueueBudget {
+        &self.0.budget
     }
 
     /// A host for the named instance.
@@ -370,6 +386,10 @@ impl RawHost for FakeHost {
 
     fn broker_name(&self) -> RString {
         "fake".into()
+    }
+
+    fn queue_budget(&self) -> RArc<RawQueueBudget> {
+        self.0.budget.to_raw()
     }
 
     fn max_log_level(&self) -> u8 {

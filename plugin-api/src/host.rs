@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, PluginError,
-    PluginThread, Sink,
+    PluginThread, QueueBudget, Sink,
     abi::{
         HostObject, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO, RawSink_TO,
     },
@@ -49,6 +49,11 @@ impl Host {
     /// The name of the broker.
     pub fn broker_name(&self) -> String {
         self.object().broker_name().into_string()
+    }
+
+    /// What may wait in the queues of all transports together; to be asked for once.
+    pub fn queue_budget(&self) -> QueueBudget {
+        QueueBudget::from_raw(self.object().queue_budget())
     }
 
     /// Registers a client under a name. Does not block.

@@ -29,6 +29,7 @@
 //! broker, no socket and no runtime, and no type of `abi_stable` or tokio is in what authors use.
 
 mod account;
+mod budget;
 mod buffer;
 mod client;
 mod config;
@@ -50,6 +51,7 @@ pub mod local;
 pub mod record;
 
 pub use account::{Account, GroupMembers, user_names};
+pub use budget::QueueBudget;
 pub use buffer::{Payload, SHARE_FROM_BYTES, SharedBytes};
 pub use client::{Client, ClientInfo, Credentials, Dispatch, Request};
 pub use config::Config;

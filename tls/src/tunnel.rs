@@ -3,7 +3,13 @@
 //! too slowly holds the other one back.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::{io, os::fd::OwnedFd, pin::pin, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     net::UnixStream,
@@ -22,6 +28,8 @@ pub struct Tunnel<F> {
     /// To be run until it ends, which it does when the connection has ended, or within two seconds of the closing of the
     /// plain end where the peer takes nothing of what is left. What was sent before a closing arrives before it.
     pub work: F,
+    /// Why nothing more can be received, where that is no orderly end; known before the plain end sees its end.
+    pub fault: Arc<OnceLock<io::Error>>,
 }
 
 /// Makes a tunnel to a connection that has shaken hands. Both directions end on their own, each with what was sent
@@ -37,12 +45,13 @@ where
     end.set_nonblocking(true)?;
     other.set_nonblocking(true)?;
     let other = UnixStream::from_std(other)?;
-    Ok(Tunnel { end: end.into(), work: carry(secured, other) })
+    let fault = Arc::new(OnceLock::new());
+    Ok(Tunnel { end: end.into(), work: carry(secured, other, fault.clone()), fault })
 }
 
-async fn carry<S: AsyncRead + AsyncWrite>(secured: S, plain: UnixStream) {
+async fn carry<S: AsyncRead + AsyncWrite>(secured: S, plain: UnixStream, fault: Arc<OnceLock<io::Error>>) {
     let (from_peer, to_peer) = split(secured);
-    let mut inward = pin!(inward(from_peer, &plain));
+    let mut inward = pin!(inward(from_peer, &plain, &fault));
     let mut outward = pin!(outward(&plain, to_peer));
     tokio::select! {
         () = inward.as_mut() => outward.await,
@@ -54,11 +63,19 @@ async fn carry<S: AsyncRead + AsyncWrite>(secured: S, plain: UnixStream) {
 }
 
 /// What the peer sends, until its end.
-async fn inward(mut from_peer: impl AsyncRead + Unpin, plain: &UnixStream) {
+async fn inward(mut from_peer: impl AsyncRead + Unpin, plain: &UnixStream, fault: &OnceLock<io::Error>) {
     let mut buffer = vec![0; CHUNK];
     let mut taken = true;
     // an end without `close_notify` is an error; whatever came before it has been passed on by then
-    while let Ok(count @ 1..) = from_peer.read(&mut buffer).await {
+    loop {
+        let count = match from_peer.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) => {
+                let _ = fault.set(error); // there is only one end
+                break;
+            }
+        };
         // what nobody takes any more is read all the same: a reset could overtake the last bytes to the peer
         taken = taken && write_all(plain, buffer.get(..count).unwrap_or_default()).await.is_ok();
     }
@@ -135,7 +152,7 @@ mod tests {
     /// A tunnel to a peer that need not speak TLS, and its plain end.
     fn open(room: usize) -> (DuplexStream, UnixStream, tokio::task::JoinHandle<()>) {
         let (peer, secured) = duplex(room);
-        let Tunnel { end, work } = tunnel(secured).unwrap();
+        let Tunnel { end, work, .. } = tunnel(secured).unwrap();
         let end = UnixStream::from_std(end.into()).unwrap();
         (peer, end, tokio::spawn(work))
     }

@@ -1,6 +1,6 @@
 //! The control methods of the broker's core (protocol section 7): test, info, stats, clients.
 
-use elbus_plugin_api::{Call, CallError, Code, Method};
+use elbus_plugin_api::{Call, CallError, Code, Method, QueueBudget};
 use elbus_protocol::rpc::PARSE_ERROR;
 use parking_lot::RwLock;
 use regex::RegexBuilder;
@@ -29,6 +29,9 @@ struct Health<'a> {
     refused_frames: u64,
     /// Operations and registrations that access rules did not allow.
     denied: u64,
+    /// Bytes that wait in queues, and how many may.
+    queued_bytes: u64,
+    max_queued_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -86,6 +89,7 @@ pub(crate) fn add_standard_methods(
     table: &Arc<ControlTable>,
     router: &Arc<Router>,
     broker_name: &Arc<RwLock<String>>,
+    budget: &QueueBudget,
 ) {
     let quick = |name, params, about| Method { name, params, about, slow: false, admin: false };
     table.add_own(&quick("test", "none", "answers {ok: true}"), |call| {
@@ -101,8 +105,9 @@ pub(crate) fn add_standard_methods(
     let (name, started, asked) = (broker_name.clone(), Instant::now(), router.clone());
     let health = Method {
         slow: true,
-        ..quick("health", "none", "name, uptime, clients, frames refused, operations denied")
+        ..quick("health", "none", "name, uptime, clients, frames refused, operations denied, bytes queued")
     };
+    let budget = budget.clone();
     table.add_own(&health, move |call| {
         no_params(call)?;
         encode_result(&Health {
@@ -111,6 +116,8 @@ pub(crate) fn add_standard_methods(
             clients: asked.client_count() as u64,
             refused_frames: asked.refused_frames(),
             denied: asked.access.denied(),
+            queued_bytes: budget.queued() as u64,
+            max_queued_bytes: budget.ceiling() as u64,
         })
     });
 

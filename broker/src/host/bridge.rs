@@ -2,13 +2,13 @@
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
-    std_types::{ROption, RResult, RStr, RString, RVec},
+    std_types::{RArc, ROption, RResult, RStr, RString, RVec},
 };
 use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
         ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_KNOWN, METHOD_SLOW, RawCall,
-        RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, SinkObject,
+        RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SinkObject,
     },
 };
 use std::{
@@ -113,6 +113,10 @@ impl RawHost for Bridge {
 
     fn broker_name(&self) -> RString {
         self.core.name.read().as_str().into()
+    }
+
+    fn queue_budget(&self) -> RArc<RawQueueBudget> {
+        self.core.budget.to_raw()
     }
 
     fn max_log_level(&self) -> u8 {

@@ -1,6 +1,6 @@
 //! What of the broker its plugins share, and what each of them has added to it.
 
-use elbus_plugin_api::abi::ConnectorObject;
+use elbus_plugin_api::{QueueBudget, abi::ConnectorObject};
 use parking_lot::RwLock;
 use std::sync::{
     Arc,
@@ -19,6 +19,7 @@ pub(crate) struct Core {
     pub(crate) name: Arc<RwLock<String>>,
     pub(crate) router: Arc<Router>,
     pub(crate) control: Arc<ControlTable>,
+    pub(crate) budget: QueueBudget,
     pub(crate) listeners: Listeners,
     /// Rung when an instance has failed, or all are stopped.
     pub(super) failures: Bell,
@@ -31,12 +32,14 @@ impl Core {
         name: Arc<RwLock<String>>,
         router: Arc<Router>,
         control: Arc<ControlTable>,
+        budget: QueueBudget,
         listeners: Listeners,
     ) -> Arc<Self> {
         Arc::new(Core {
             name,
             router,
             control,
+            budget,
             listeners,
             failures: Bell::default(),
             connector: RwLock::default(),
@@ -49,6 +52,7 @@ impl Core {
         self.name.write().clone_from(&settings.name);
         self.router.set_settings(RouterSettings::of(settings));
         self.control.set_remote_admin(settings.remote_admin);
+        self.budget.set_ceiling(settings.max_queued_bytes);
     }
 
     /// A number for an instance that is created: whatever it adds is known by it, and by it taken back.

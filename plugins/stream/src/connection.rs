@@ -16,12 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{instance::Instance, liveness::Liveness, reason::Reason, writer};
+use crate::{allowance::Allowance, instance::Instance, liveness::Liveness, reason::Reason, writer};
 
 /// One connection, as its reader, the broker, the keeper and `stop` see it.
 pub(crate) struct Connection {
     pub(crate) instance: Arc<Instance>,
     pub(crate) liveness: Liveness,
+    pub(crate) allowance: Allowance,
     /// Set when the client registers.
     pub(crate) name: OnceLock<Box<str>>,
     /// Whether it has ended: a hint for those who do not hold the lock.
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
 /// What is behind the lock.
 pub(crate) struct Outgoing {
     pub(crate) queue: Queue,
+    /// How much of it the budget of the broker knows: what stays in it since the socket is full.
+    accounted: usize,
     /// `None` once the connection has ended: a recipient that others still remember keeps no descriptor.
     socket: Option<Arc<Socket>>,
     /// Somebody has promised a flush.
@@ -49,6 +52,14 @@ pub(crate) struct Outgoing {
     reason: Option<Reason>,
 }
 
+/// How much may wait in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) bytes: usize,
+    /// It is a share of the budget of the broker.
+    pub(crate) shared: bool,
+}
+
 /// What is to be done once the lock is released.
 #[must_use]
 #[derive(Default)]
@@ -61,13 +72,15 @@ pub(crate) struct After {
 impl Connection {
     pub(crate) fn new(instance: Arc<Instance>, socket: Arc<Socket>) -> Arc<Self> {
         Arc::new(Connection {
-            instance,
             liveness: Liveness::default(),
+            allowance: Allowance::new(&instance.settings),
+            instance,
             name: OnceLock::new(),
             ended: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             outgoing: Mutex::new(Outgoing {
                 queue: Queue::default(),
+                accounted: 0,
                 socket: Some(socket),
                 dirty: false,
                 full_since: None,
@@ -108,7 +121,34 @@ impl Connection {
     /// Whether more waits than may.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {
-        self.is_blocked() && self.lock().queue.waiting() > self.instance.settings.queue_bytes
+        self.is_blocked() && {
+            let out = self.lock();
+            out.queue.waiting() > self.limit(&out).bytes
+        }
+    }
+
+    /// How much may wait in the queue now: what the client may have, and where too much waits for all clients and this
+    /// one is among those for whom it does, no more than its share.
+    #[inline]
+    pub(crate) fn limit(&self, out: &Outgoing) -> Limit {
+        let own = Limit { bytes: self.allowance.queue_bytes(), shared: false };
+        if out.is_blocked() { self.shared_limit(own) } else { own }
+    }
+
+    fn shared_limit(&self, own: Limit) -> Limit {
+        match self.instance.budget.share() {
+            Some(share) if share < own.bytes => Limit { bytes: share, shared: true },
+            _ => own,
+        }
+    }
+
+    /// Tells the budget of the broker what stays in the queue.
+    #[inline]
+    pub(crate) fn account(&self, out: &mut Outgoing) {
+        if out.is_blocked() || out.accounted > 0 {
+            let waiting = if out.is_blocked() { out.queue.waiting() } else { 0 };
+            self.instance.budget.account(&mut out.accounted, waiting);
+        }
     }
 
     #[inline]
@@ -130,7 +170,8 @@ impl Connection {
             }
             Ok::<_, Infallible>(())
         });
-        let full = out.queue.waiting() > self.instance.settings.queue_bytes;
+        self.account(&mut out);
+        let full = out.queue.waiting() > self.limit(&out).bytes;
         out.owed() | if full { Delivery::FULL } else { Delivery::TAKEN }
     }
 
@@ -234,7 +275,8 @@ impl Connection {
             }
             after.write = !std::mem::replace(&mut out.writer, true);
         }
-        if !out.waiters.is_empty() && out.queue.waiting() <= self.resume_bytes() {
+        self.account(out);
+        if !out.waiters.is_empty() && out.queue.waiting() <= self.resume_bytes(out) {
             after.wakes = std::mem::take(&mut out.waiters);
         }
         after
@@ -259,13 +301,13 @@ impl Connection {
 
     /// Senders that wait go on from here.
     #[inline]
-    fn resume_bytes(&self) -> usize {
-        self.instance.settings.queue_bytes / 4
+    fn resume_bytes(&self, out: &Outgoing) -> usize {
+        self.limit(out).bytes / 4
     }
 
     pub(crate) fn when_drained(&self, wake: Wake) {
         let mut out = self.lock();
-        if out.has_ended() || out.queue.waiting() <= self.resume_bytes() {
+        if out.has_ended() || out.queue.waiting() <= self.resume_bytes(&out) {
             drop(out);
             wake.wake();
         } else {
@@ -296,6 +338,7 @@ impl Connection {
         }
         out.queue.clear();
         out.full_since = None;
+        self.account(out);
         out.reason = Some(reason);
         self.blocked.store(false, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
@@ -340,6 +383,14 @@ impl Connection {
         }
         out.reader = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // what was never ended, as a runtime has ended first
+        let out = self.outgoing.get_mut();
+        self.instance.budget.account(&mut out.accounted, 0);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     Overflow,
-    connection::{After, Connection, Outgoing},
+    connection::{After, Connection, Limit, Outgoing},
     reason::Reason,
     wire::Wire,
 };
@@ -74,7 +74,7 @@ impl Connection {
             return Delivery::CLOSED;
         }
         let mut flags = Delivery::TAKEN;
-        if out.queue.waiting().saturating_add(bytes) > self.instance.settings.queue_bytes {
+        if out.queue.waiting().saturating_add(bytes) > self.limit(&out).bytes {
             let (verdict, after) = self.judge(&mut out, realtime, bytes);
             let (refusal, after) = match verdict {
                 Verdict::Take(full) => {
@@ -101,6 +101,7 @@ impl Connection {
         if !push(&mut out) {
             return Delivery::REFUSED;
         }
+        self.account(&mut out);
         if out.queue.is_empty() {
             return flags; // sent already
         }
@@ -111,16 +112,19 @@ impl Connection {
     #[cold]
     fn judge(self: &Arc<Self>, out: &mut Outgoing, realtime: bool, bytes: usize) -> (Verdict, After) {
         let after = if out.is_blocked() { After::default() } else { self.write(out) };
-        let limit = self.instance.settings.queue_bytes;
+        let Limit { bytes: limit, shared } = self.limit(out);
         let waiting = out.queue.waiting();
         let total = waiting.saturating_add(bytes);
-        // real-time frames never wait, so they may pass the limit up to twice
-        let ceiling = if realtime { limit.saturating_mul(2) } else { limit };
+        // real-time frames never wait, so they may pass the limit up to twice, unless the memory is not theirs
+        let ceiling = if realtime && !shared { limit.saturating_mul(2) } else { limit };
         // a run that alone is over the limit is taken by an empty queue: it could never be delivered otherwise
         let over = waiting > 0 && total > ceiling;
         let verdict = match self.instance.settings.overflow {
             Overflow::Block if !realtime && total > limit => Verdict::Take(Delivery::FULL),
             Overflow::Block | Overflow::DropNewest if over => Verdict::Refuse,
+            Overflow::Disconnect if over && shared => {
+                Verdict::End(Reason::Crowded { bytes: total, share: limit })
+            }
             Overflow::Disconnect if over => Verdict::End(Reason::Overflow { bytes: total, limit }),
             _ => Verdict::Take(Delivery::TAKEN),
         };

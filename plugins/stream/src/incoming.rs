@@ -9,15 +9,17 @@ use elbus_protocol::{
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
 };
 use elbus_socket::{Received, Socket};
-use std::{io, pin::pin, sync::Arc};
-use tokio::time::timeout;
+use std::{io, pin::pin, sync::Arc, time::Instant};
+use tokio::time::{sleep_until, timeout};
 
 use crate::{
+    allowance::Rates,
     connection::Connection,
     delivery::ConnectionSink,
     instance::Leaving,
     listener::Origin,
     liveness::Phase,
+    pace::Pace,
     reason::Reason,
     scratch::{READ_BYTES, Scratch},
 };
@@ -48,12 +50,17 @@ pub(crate) struct Incoming {
     own: Own,
     /// Whose name the client waits for.
     former: Option<Leaving>,
+    /// Where the client may send only so much.
+    pace: Option<Box<Pace>>,
 }
 
 #[derive(Default)]
 struct Own {
     dirty: bool,
     full: bool,
+    /// Frames and bytes read since its pace was last looked at.
+    frames: u32,
+    bytes: u32,
 }
 
 impl Incoming {
@@ -76,6 +83,7 @@ impl Incoming {
             last_large: 0,
             own: Own::default(),
             former: None,
+            pace: None,
         }
     }
 
@@ -98,6 +106,24 @@ impl Incoming {
         outcome.map(|()| held || self.former.is_some())
     }
 
+    /// Whether the client has sent more than it may, so that it is not to be read from for a while.
+    #[inline]
+    fn is_too_early(&mut self) -> bool {
+        let rates = self.connection.allowance.rates();
+        rates != Rates::default() && self.keep_pace(rates)
+    }
+
+    #[cold]
+    fn keep_pace(&mut self, rates: Rates) -> bool {
+        let now = Instant::now();
+        let pace = match &mut self.pace {
+            Some(pace) if pace.rates == rates => pace,
+            pace => pace.insert(Box::new(Pace::new(rates, now))),
+        };
+        let (frames, bytes) = (std::mem::take(&mut self.own.frames), std::mem::take(&mut self.own.bytes));
+        pace.take(frames.into(), bytes.into(), now)
+    }
+
     /// Flushes the receivers first: they are what somebody waits for.
     #[inline]
     fn end_batch(&mut self) -> bool {
@@ -107,7 +133,7 @@ impl Incoming {
         }
         // what others, or the replies to its own calls, have piled up counts like its acknowledgements
         self.own.full |= self.connection.is_over_limit();
-        held || self.own.full
+        held | self.own.full | self.is_too_early()
     }
 
     /// Waits until reading may go on: until the name is free, or all receivers, and the client itself, have drained; or
@@ -128,6 +154,9 @@ impl Incoming {
             let (wake, own) = Woken::pair();
             self.connection.when_drained(wake);
             self.connection.until_ended_or(own).await;
+        }
+        if let Some(until) = self.pace.as_mut().and_then(|pace| pace.take_pause()) {
+            self.connection.until_ended_or(pin!(sleep_until(until.into()))).await;
         }
         self.enter(after);
         Ok(())
@@ -176,6 +205,7 @@ impl Incoming {
             Received::End => return Err(Reason::Left),
             Received::Bytes(count) => count,
         };
+        self.own.bytes = self.own.bytes.saturating_add(received as u32);
         let input = scratch.buffer.get(..kept + received).unwrap_or_default();
         let mut run = scratch.places.run();
         let used = self.feed(input, &mut run);
@@ -213,7 +243,9 @@ impl Incoming {
         match self.socket.receive_more(&mut self.rest).map_err(Reason::Broken)? {
             Received::Nothing => return Ok(()),
             Received::End => return Err(Reason::Left),
-            Received::Bytes(_) => {}
+            Received::Bytes(count) => {
+                self.own.bytes = self.own.bytes.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            }
         }
         if self.rest.len() < self.needed {
             return Ok(());
@@ -244,7 +276,7 @@ impl Incoming {
     }
 
     fn limits(&self) -> Limits {
-        self.connection.instance.settings.limits()
+        Limits { max_frame_bytes: self.connection.allowance.max_frame_bytes() }
     }
 
     /// Takes everything whole from `input`; tells how much that was.
@@ -294,6 +326,7 @@ impl Incoming {
                     self.register(name, true)?;
                     return Ok(pos + consumed);
                 }
+                Err(_) if is_tls(left) => return Err(Reason::Tls),
                 Err(error) => {
                     self.connection.send(&[error.reply() as u8]);
                     return Err(Reason::Handshake(error));
@@ -346,6 +379,11 @@ impl Incoming {
     }
 }
 
+/// Whether this is what a TLS client says first: a handshake record of any version.
+fn is_tls(start: &[u8]) -> bool {
+    matches!(start, [0x16, 0x03, ..])
+}
+
 /// Dispatches a run, and acknowledges it where that is wanted.
 #[inline]
 fn dispatch(
@@ -363,6 +401,7 @@ fn dispatch(
     if let Some(shared) = shared {
         request = request.with_shared(shared);
     }
+    own.frames = own.frames.saturating_add(head.len as u32);
     let result = client.dispatch(&request);
     if result.is_gone() {
         return Err(Reason::Gone);

@@ -1,6 +1,6 @@
 //! What all connections of an instance share. Owns who is connected, and the counts that status shows.
 
-use elbus_plugin_api::Host;
+use elbus_plugin_api::{Event, EventKind, Host, QueueBudget};
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 use std::{
@@ -9,10 +9,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 use tokio::{runtime::Handle, sync::Notify};
 
-use crate::{StreamSettings, Transport, connection::Connection, liveness::Phase};
+use crate::{
+    Notice, StreamSettings, Transport, connection::Connection, liveness::Phase, notices::Notices,
+    pace::Bucket,
+};
 
 /// What the connections of an instance share.
 pub(crate) struct Instance {
@@ -32,6 +36,11 @@ pub(crate) struct Instance {
     pub(crate) left: Condvar,
     pub(crate) departures: Notify,
     pub(crate) counts: Counts,
+    pub(crate) notices: Notices,
+    /// Paces accepting.
+    pub(crate) connects: Option<Mutex<Bucket>>,
+    /// What may wait in all queues of the broker.
+    pub(crate) budget: QueueBudget,
 }
 
 /// Connections, and accepting tasks.
@@ -39,6 +48,18 @@ pub(crate) struct Instance {
 pub(crate) struct Census {
     pub(crate) connections: Slab<Entry>,
     pub(crate) listeners: usize,
+    /// Tasks that work beside the session of a connection.
+    pub(crate) attendants: usize,
+}
+
+/// Whether a connection is in the census.
+pub(crate) enum Entered {
+    /// By this key.
+    As(usize),
+    /// Not, since the instance is stopping.
+    Stopping,
+    /// Not, since there are so many already.
+    Full(usize),
 }
 
 /// A connection, and when the keeper has to do with it, in sweeps. Until then the keeper only walks over this entry.
@@ -63,24 +84,91 @@ pub(crate) struct Counts {
     pub(crate) slow: AtomicU64,
     /// Runs of messages that were refused since a queue was full.
     pub(crate) refused: AtomicU64,
+    /// Connections that were refused before they could say anything.
+    pub(crate) turned_away: AtomicU64,
 }
 
 impl Instance {
+    pub(crate) fn new(
+        host: Host,
+        settings: StreamSettings,
+        transport: impl Transport,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let connects = settings.connects_per_second.map(|rate| Mutex::new(Bucket::new(rate, Instant::now())));
+        Arc::new(Instance {
+            budget: host.queue_budget(),
+            host,
+            settings,
+            transport: Box::new(transport),
+            runtime,
+            stopping: AtomicBool::new(false),
+            sweeps: AtomicU64::new(0),
+            any_blocked: AtomicBool::new(false),
+            census: Mutex::new(Census::default()),
+            left: Condvar::new(),
+            departures: Notify::new(),
+            counts: Counts::default(),
+            notices: Notices::default(),
+            connects,
+        })
+    }
+
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Adds a connection, unless the instance is stopping.
-    pub(crate) fn enter(&self, connection: &Arc<Connection>) -> Option<usize> {
+    /// Adds a connection, unless the instance is stopping or full.
+    pub(crate) fn enter(&self, connection: &Arc<Connection>) -> Entered {
         let mut census = self.census.lock();
         // within the lock: whoever enters is seen by `stop`, which sets the flag first
         if self.is_stopping() {
-            return None;
+            return Entered::Stopping;
+        }
+        if let Some(limit) = self.limit_reached(&census) {
+            return Entered::Full(limit);
         }
         connection.liveness.step(Phase::Greeting, self.now());
         let entry = Entry { connection: connection.clone(), next_look: 0, next_nop: 0 };
-        Some(census.connections.insert(entry))
+        Entered::As(census.connections.insert(entry))
+    }
+
+    /// The greatest number of connections, where there are so many.
+    pub(crate) fn is_full(&self) -> Option<usize> {
+        self.limit_reached(&self.census.lock())
+    }
+
+    fn limit_reached(&self, census: &Census) -> Option<usize> {
+        self.settings.max_clients.filter(|limit| census.connections.len() >= *limit)
+    }
+
+    /// Tells of a connection that was refused since there are `limit` already.
+    pub(crate) fn turn_away(&self, source: Option<&str>, limit: usize) {
+        self.refuse(source, Notice::Refused, &format!("there are {limit} connections already (max_clients)"));
+    }
+
+    /// Tells of a connection that was refused before it could say anything.
+    pub(crate) fn refuse(&self, source: Option<&str>, notice: Notice, why: &str) {
+        self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
+        if self.notices.admit(notice, Instant::now()) {
+            tracing::warn!(source, "connection refused: {why}");
+        } else {
+            tracing::debug!(source, "connection refused: {why}");
+        }
+        let from = source.unwrap_or(self.transport.kind());
+        self.host.report(&Event::now(EventKind::ConnectionRefused, from, why));
+    }
+
+    /// Says how many lines were not shown.
+    pub(crate) fn tell_hidden(&self, now: Instant) {
+        for (notice, count) in self.notices.take_hidden(now) {
+            tracing::warn!(
+                count,
+                "more {} in the last minute, not shown (shown with --log debug)",
+                notice.plural()
+            );
+        }
     }
 
     /// How often the keeper has looked.

@@ -61,6 +61,7 @@ pub(crate) async fn keep(instance: Arc<Instance>) {
         sweep(&instance, &rhythm);
         if released.elapsed() >= SPARES_KEPT {
             released = Instant::now();
+            instance.tell_hidden(released);
             elbus_socket::spares::release_unused();
         }
     }
@@ -121,7 +122,7 @@ fn look(entry: &mut Entry, now: u64, rhythm: &Rhythm) -> Option<Due> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{StreamSettings, testing::Pair};
+    use crate::{StreamSettings, instance::Entered, testing::Pair};
     use std::io::{ErrorKind, Read};
 
     const NOP: [u8; 6] = elbus_protocol::delivery::NOP;
@@ -131,7 +132,7 @@ mod tests {
         pair.peer.set_nonblocking(true).unwrap();
         let rhythm = Rhythm::new(Duration::from_secs(5));
         assert_eq!((rhythm.period, rhythm.nop), (Duration::from_millis(250), 10));
-        pair.connection.instance.enter(&pair.connection).unwrap();
+        assert!(matches!(pair.connection.instance.enter(&pair.connection), Entered::As(_)));
         pair.connection.liveness.step(Phase::Header, 0);
         (pair, rhythm)
     }

@@ -6,9 +6,11 @@
 //!
 //! The way of a message: `incoming` reads a chunk and dispatches its runs, the broker calls `delivery` of each
 //! recipient, which appends to its queue, and what became dirty is flushed by `connection` at the end of the chunk.
-//! `writer` goes on where a socket is full, `keeper` watches the time, `session` ends it all.
+//! `writer` goes on where a socket is full, `keeper` watches the time, `session` ends it all. What a transport has to
+//! do with a socket before, and beside, its session is a task between `listener` and `session`.
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod connection;
 mod delivery;
 mod incoming;
@@ -16,6 +18,8 @@ mod instance;
 mod keeper;
 mod listener;
 mod liveness;
+mod notices;
+mod pace;
 mod reason;
 mod runtime;
 mod scratch;
@@ -27,7 +31,8 @@ mod testing;
 mod wire;
 mod writer;
 
-pub use listener::{Certificate, Listener, Origin, Transport};
+pub use listener::{Admission, Attendance, Certificate, Listener, Origin, Preparation, Prepared, Transport};
+pub use notices::Notice;
 pub use server::Server;
 pub use settings::{Overflow, StreamSettings};
 pub use wire::Wire;

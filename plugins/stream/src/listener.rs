@@ -3,9 +3,15 @@
 
 use elbus_plugin_api::Credentials;
 use elbus_socket::Socket;
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::{instance::Instance, session::Session};
+use crate::{Notice, instance::Instance, session::Session};
 
 /// After a failure, which usually is a want of descriptors, so long nobody is accepted.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -20,7 +26,61 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the socket is not usable; it is closed then.
-    fn prepare(&self, socket: OwnedFd) -> io::Result<(OwnedFd, Origin)>;
+    fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared>;
+}
+
+/// A socket that was accepted.
+pub enum Prepared {
+    /// Its session begins at once.
+    Ready(OwnedFd, Origin),
+    /// A task works on it first. It has come from `source`, which is told where it is refused.
+    Later {
+        /// As in [`Origin`].
+        source: Option<String>,
+        /// What is to be done; where the instance is full, it is not.
+        task: Preparation,
+    },
+}
+
+/// Makes the task that admits a connection, or refuses it.
+pub type Preparation = Box<dyn FnOnce(Admission) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// The right to begin one session.
+pub struct Admission {
+    instance: Arc<Instance>,
+    port: Arc<str>,
+}
+
+impl Admission {
+    /// Begins the session, of a socket that is non-blocking. The task may go on working for it; a transport that stops
+    /// waits for it as long as it does for connections. `None`: the instance is stopping or full, or the connection is
+    /// gone.
+    pub fn begin(self, socket: OwnedFd, origin: Origin) -> Option<Attendance> {
+        // before the session, so that whoever waits for the end of both finds one of them
+        self.instance.census.lock().attendants += 1;
+        let attendance = Attendance(self.instance.clone());
+        let began = run(&self.instance, Session::begin(self.instance.clone(), socket, origin, self.port));
+        began.then_some(attendance)
+    }
+
+    /// Tells why there will be no session, unless the instance is stopping.
+    pub fn refuse(self, source: Option<&str>, notice: Notice, why: &str) {
+        if !self.instance.is_stopping() {
+            self.instance.refuse(source, notice, why);
+        }
+    }
+}
+
+/// A task that works beside a session. To be dropped at its end.
+pub struct Attendance(Arc<Instance>);
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        let mut census = self.0.census.lock();
+        census.attendants = census.attendants.saturating_sub(1);
+        drop(census);
+        self.0.left.notify_all();
+    }
 }
 
 /// Where a connection comes from.
@@ -73,6 +133,7 @@ pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
             Ok(Some(socket)) => {
                 failing = false;
                 begin(&instance, socket, entrance.port.clone());
+                pause(&instance).await;
             }
             Ok(None) => {}
             Err(_) if instance.is_stopping() => return,
@@ -87,15 +148,42 @@ pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
     }
 }
 
+/// Waits so long that no more are accepted in a second than may be.
+async fn pause(instance: &Instance) {
+    let Some(connects) = &instance.connects else { return };
+    let mut wait = connects.lock().take(1, Instant::now());
+    while !wait.is_zero() && !instance.is_stopping() {
+        let step = wait.min(PAUSE);
+        tokio::time::sleep(step).await;
+        wait -= step;
+    }
+}
+
 fn begin(instance: &Arc<Instance>, socket: OwnedFd, port: Arc<str>) {
-    let session = instance
-        .transport
-        .prepare(socket)
-        .and_then(|(socket, origin)| Session::begin(instance.clone(), socket, origin, port));
-    match session {
-        Ok(Some(session)) => drop(instance.runtime.spawn(session.run())),
-        Ok(None) => {}
+    match instance.transport.prepare(socket) {
+        Ok(Prepared::Ready(socket, origin)) => {
+            run(instance, Session::begin(instance.clone(), socket, origin, port));
+        }
+        Ok(Prepared::Later { source, task }) => match instance.is_full() {
+            None => drop(instance.runtime.spawn(task(Admission { instance: instance.clone(), port }))),
+            Some(limit) => instance.turn_away(source.as_deref(), limit),
+        },
         Err(error) => tracing::debug!(%error, "connection gone before it began"),
+    }
+}
+
+/// Whether it runs.
+fn run(instance: &Instance, session: io::Result<Option<Session>>) -> bool {
+    match session {
+        Ok(Some(session)) => {
+            drop(instance.runtime.spawn(session.run()));
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!(%error, "connection gone before it began");
+            false
+        }
     }
 }
 

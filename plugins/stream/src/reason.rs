@@ -3,7 +3,7 @@
 use elbus_protocol::{Code, FrameError, handshake::HandshakeError};
 use std::{fmt, io, time::Duration};
 
-use crate::liveness::Phase;
+use crate::{Notice, liveness::Phase};
 
 /// Why a connection ended. The first reason stands.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(crate) enum Reason {
     Left,
     /// The socket failed, or the client reset it.
     Broken(io::Error),
+    /// The client speaks TLS, and this port does not.
+    Tls,
     /// The handshake was wrong.
     Handshake(HandshakeError),
     /// The broker refused the name.
@@ -24,6 +26,8 @@ pub(crate) enum Reason {
     Stalled { bytes: usize, stalled: Duration },
     /// The queue was over its limit, and the operator wants such clients disconnected.
     Overflow { bytes: usize, limit: usize },
+    /// The queue was over its share of what may wait for all clients, likewise.
+    Crowded { bytes: usize, share: usize },
     /// The broker closed it.
     Closed(Box<str>),
     /// The broker does not know the client any more.
@@ -46,7 +50,8 @@ pub(crate) enum Loudness {
 impl Reason {
     pub(crate) fn loudness(&self) -> Loudness {
         match self {
-            Reason::Frame(_) | Reason::Stalled { .. } | Reason::Overflow { .. } => Loudness::Warn,
+            Reason::Frame(_) | Reason::Tls => Loudness::Warn,
+            Reason::Stalled { .. } | Reason::Overflow { .. } | Reason::Crowded { .. } => Loudness::Warn,
             Reason::Late { .. } | Reason::Closed(_) => Loudness::Info,
             // refusals are told as events; a client that tries again and again must not fill the log
             Reason::Left | Reason::Broken(_) | Reason::Gone | Reason::Stopping => Loudness::Debug,
@@ -54,14 +59,24 @@ impl Reason {
         }
     }
 
+    /// What a stranger can cause as often as he likes: too many such lines are not shown.
+    pub(crate) fn notice(&self) -> Option<Notice> {
+        match self {
+            Reason::Frame(_) => Some(Notice::Protocol),
+            Reason::Late { .. } => Some(Notice::Late),
+            Reason::Tls => Some(Notice::Tls),
+            _ => None,
+        }
+    }
+
     /// The client took nothing, or too little.
     pub(crate) fn is_slow_consumer(&self) -> bool {
-        matches!(self, Reason::Stalled { .. } | Reason::Overflow { .. })
+        matches!(self, Reason::Stalled { .. } | Reason::Overflow { .. } | Reason::Crowded { .. })
     }
 
     /// The connection was refused before it was registered.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Reason::Handshake(_) | Reason::Refused { .. })
+        matches!(self, Reason::Handshake(_) | Reason::Tls | Reason::Refused { .. })
     }
 
     /// The broker ends it, in the middle of whatever the client is doing.
@@ -72,7 +87,7 @@ impl Reason {
     /// What the client still has on its way must be read before closing: otherwise TCP answers it with a reset,
     /// which can overtake the last bytes to the client.
     pub(crate) fn lingers(&self) -> bool {
-        matches!(self, Reason::Handshake(_) | Reason::Refused { .. } | Reason::Frame(_))
+        self.is_refusal() || matches!(self, Reason::Frame(_))
     }
 }
 
@@ -81,6 +96,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::Left => f.write_str("closed by the client"),
             Reason::Broken(error) => write!(f, "connection failed: {error}"),
+            Reason::Tls => f.write_str("sent a TLS handshake to a port that has no TLS (tls)"),
             Reason::Handshake(error) => error.fmt(f),
             Reason::Refused { name, code } => write!(f, "name {name:?} refused: {code}"),
             Reason::Frame(error) => write!(f, "protocol error: {error}"),
@@ -95,6 +111,10 @@ impl fmt::Display for Reason {
             Reason::Overflow { bytes, limit } => {
                 write!(f, "{bytes} waiting bytes exceed {limit} (queue_bytes, overflow = \"disconnect\")")
             }
+            Reason::Crowded { bytes, share } => write!(
+                f,
+                "{bytes} waiting bytes exceed {share}, a fair share of max_queued_bytes (overflow = \"disconnect\")"
+            ),
             Reason::Closed(why) => f.write_str(why),
             Reason::Gone => f.write_str("no longer registered"),
             Reason::Stopping => f.write_str("transport stopped"),

@@ -3,19 +3,16 @@
 
 use elbus_plugin_api::{Host, PluginError, Status};
 use elbus_socket::Socket;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use crate::{
     Listener, StreamSettings, Transport,
-    instance::{Census, Counts, Instance},
+    instance::Instance,
     keeper,
     listener::{Entrance, accept},
     reason::Reason,
@@ -60,19 +57,7 @@ impl Server {
             addresses.push(address);
         }
         drop(within);
-        let instance = Arc::new(Instance {
-            host,
-            settings,
-            transport: Box::new(transport),
-            runtime: runtime.handle().clone(),
-            stopping: AtomicBool::new(false),
-            sweeps: AtomicU64::new(0),
-            any_blocked: AtomicBool::new(false),
-            census: Mutex::new(Census::default()),
-            left: Condvar::new(),
-            departures: Notify::new(),
-            counts: Counts::default(),
-        });
+        let instance = Instance::new(host, settings, transport, runtime.handle().clone());
         Ok(Server {
             instance,
             entrances: Mutex::new(entrances),
@@ -105,10 +90,12 @@ impl Server {
     pub fn status(&self) -> Status {
         let counts = &self.instance.counts;
         let detail = format!(
-            "{} connections, {} slow consumers disconnected, {} runs of messages refused by full queues",
+            "{} connections, {} slow consumers disconnected, {} runs of messages refused by full queues, \
+             {} connections refused",
             self.instance.census.lock().connections.len(),
             counts.slow.load(Ordering::Relaxed),
             counts.refused.load(Ordering::Relaxed),
+            counts.turned_away.load(Ordering::Relaxed),
         );
         Status { addresses: self.addresses.clone(), detail }
     }
@@ -157,7 +144,7 @@ impl Server {
 
     fn wait_for_ends(&self, end: Instant) {
         let mut census = self.instance.census.lock();
-        while !census.connections.is_empty() || census.listeners > 0 {
+        while !census.connections.is_empty() || census.listeners > 0 || census.attendants > 0 {
             if self.instance.left.wait_until(&mut census, end).timed_out() {
                 let left = census.connections.len();
                 drop(census);

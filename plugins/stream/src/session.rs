@@ -7,13 +7,13 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     connection::Connection,
     incoming::Incoming,
-    instance::Instance,
+    instance::{Entered, Instance},
     listener::Origin,
     reason::{Loudness, Reason},
 };
@@ -31,7 +31,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Greets; `None` where the instance is stopping. Must be called within the runtime.
+    /// Greets; `None` where the instance is stopping, or has as many connections as it may. Must be called within the
+    /// runtime.
     pub(crate) fn begin(
         instance: Arc<Instance>,
         socket: OwnedFd,
@@ -40,7 +41,14 @@ impl Session {
     ) -> io::Result<Option<Self>> {
         let socket = Arc::new(Socket::new(socket)?);
         let connection = Connection::new(instance, socket.clone());
-        let Some(key) = connection.instance.enter(&connection) else { return Ok(None) };
+        let key = match connection.instance.enter(&connection) {
+            Entered::As(key) => key,
+            Entered::Stopping => return Ok(None),
+            Entered::Full(limit) => {
+                connection.instance.turn_away(origin.source.as_deref(), limit);
+                return Ok(None);
+            }
+        };
         connection.send(&elbus_protocol::handshake::GREETING);
         let incoming = Incoming::new(connection.clone(), socket.clone(), origin, port);
         Ok(Some(Session { connection, socket, incoming, key: Some(key) }))
@@ -106,7 +114,9 @@ impl Session {
     fn tell(&self, reason: &Reason) {
         let (client, source) = (self.connection.name(), self.incoming.origin().source.as_deref());
         let instance = &self.connection.instance;
+        let shown = reason.notice().is_none_or(|notice| instance.notices.admit(notice, Instant::now()));
         match reason.loudness() {
+            _ if !shown => tracing::debug!(client, source, "connection ended: {reason}"),
             Loudness::Debug => tracing::debug!(client, source, "connection ended: {reason}"),
             Loudness::Info => tracing::info!(client, source, "connection ended: {reason}"),
             Loudness::Warn => tracing::warn!(client, source, "connection ended: {reason}"),
@@ -153,6 +163,6 @@ mod tests {
     fn an_idle_connection_is_small() {
         let task = size_of_output(Session::run);
         let all = task + size_of::<Connection>() + size_of::<Socket>() + size_of::<Entry>();
-        assert!(task <= 400 && all <= 720, "task {task}, all {all} bytes");
+        assert!(task <= 416 && all <= 760, "task {task}, all {all} bytes");
     }
 }

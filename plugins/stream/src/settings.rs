@@ -1,12 +1,13 @@
 //! What the table of a stream transport says beside its addresses. Owns defaults and limits; reads nothing itself.
 
 use elbus_plugin_api::PluginError;
-use elbus_protocol::{Limits, request::DEFAULT_MAX_FRAME_BYTES};
+use elbus_protocol::request::DEFAULT_MAX_FRAME_BYTES;
 use serde::Deserialize;
 use std::{ops::RangeInclusive, time::Duration};
 
 const SECONDS: RangeInclusive<f64> = 0.05..=86_400.0;
 const WORKERS: RangeInclusive<usize> = 1..=1024;
+const RATES: RangeInclusive<u64> = 1..=1_000_000_000_000;
 const DEFAULT_STALL_SECONDS: f64 = 4.0;
 /// The default stall limit where the timeout is too short for [`DEFAULT_STALL_SECONDS`], as a part of it.
 const STALL_PER_TIMEOUT: f64 = 0.8;
@@ -42,6 +43,14 @@ pub struct StreamSettings {
     pub overflow: Overflow,
     /// The longest body of a frame that is read, in bytes.
     pub max_frame_bytes: usize,
+    /// Connections at once; further ones are closed.
+    pub max_clients: Option<usize>,
+    /// Connections accepted in a second, on average and at once; further ones wait to be accepted.
+    pub connects_per_second: Option<u64>,
+    /// Frames read from one client in a second, on average and at once; then it is not read from for a while.
+    pub messages_per_second: Option<u64>,
+    /// Bytes read from one client in a second, likewise.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Default for StreamSettings {
@@ -53,6 +62,10 @@ impl Default for StreamSettings {
             stall_seconds: None,
             overflow: Overflow::Block,
             max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
+            max_clients: None,
+            connects_per_second: None,
+            messages_per_second: None,
+            bytes_per_second: None,
         }
     }
 }
@@ -67,6 +80,14 @@ impl StreamSettings {
         within("timeout_seconds", self.timeout_seconds, SECONDS)?;
         within("queue_bytes", self.queue_bytes, 1..=usize::MAX / 4)?;
         within("max_frame_bytes", self.max_frame_bytes, 1..=u32::MAX as usize)?;
+        within("max_clients", self.max_clients.unwrap_or(1), 1..=usize::MAX)?;
+        for (key, rate) in [
+            ("connects_per_second", self.connects_per_second),
+            ("messages_per_second", self.messages_per_second),
+            ("bytes_per_second", self.bytes_per_second),
+        ] {
+            within(key, rate.unwrap_or(1), RATES)?;
+        }
         match self.stall_seconds {
             None => Ok(()),
             Some(stall) if stall > 0.0 && stall < self.timeout_seconds => Ok(()),
@@ -86,11 +107,6 @@ impl StreamSettings {
     pub fn stall(&self) -> Duration {
         let default = DEFAULT_STALL_SECONDS.min(STALL_PER_TIMEOUT * self.timeout_seconds);
         seconds(self.stall_seconds.unwrap_or(default))
-    }
-
-    /// What a client may send at most.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { max_frame_bytes: self.max_frame_bytes }
     }
 }
 
@@ -140,6 +156,10 @@ mod tests {
             (
                 StreamSettings { max_frame_bytes: 0, ..good() },
                 "max_frame_bytes: 0 is not between 1 and 4294967295",
+            ),
+            (
+                StreamSettings { bytes_per_second: Some(0), ..good() },
+                "bytes_per_second: 0 is not between 1 and 1000000000000",
             ),
         ];
         for (settings, message) in table {

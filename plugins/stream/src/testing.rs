@@ -2,25 +2,14 @@
 
 use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run, SharedBytes, fake::FakeHost};
 use elbus_socket::Socket;
-use parking_lot::{Condvar, Mutex};
 use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::Arc,
 };
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::Notify,
-};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::{
-    Origin, StreamSettings, Transport,
-    connection::Connection,
-    instance::{Census, Counts, Instance},
-};
+use crate::{Origin, Prepared, StreamSettings, Transport, connection::Connection, instance::Instance};
 
 struct Plain;
 
@@ -28,8 +17,8 @@ impl Transport for Plain {
     fn kind(&self) -> &'static str {
         "plain"
     }
-    fn prepare(&self, socket: OwnedFd) -> io::Result<(OwnedFd, Origin)> {
-        Ok((socket, Origin::default()))
+    fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {
+        Ok(Prepared::Ready(socket, Origin::default()))
     }
 }
 
@@ -42,19 +31,8 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new(settings: StreamSettings) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let instance = Arc::new(Instance {
-            host: FakeHost::new().host("plain"),
-            settings,
-            transport: Box::new(Plain),
-            runtime: runtime.handle().clone(),
-            stopping: AtomicBool::new(false),
-            sweeps: AtomicU64::new(0),
-            any_blocked: AtomicBool::new(false),
-            census: Mutex::new(Census::default()),
-            left: Condvar::new(),
-            departures: Notify::new(),
-            counts: Counts::default(),
-        });
+        let instance =
+            Instance::new(FakeHost::new().host("plain"), settings, Plain, runtime.handle().clone());
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let within = runtime.enter();

@@ -52,8 +52,8 @@ impl Addresses {
     }
 
     /// Binds all of them and listens. A name is bound at each of its addresses that this machine has.
-    /// What the broker was handed for one of them is taken instead.
-    pub(crate) fn bind(&self, host: &Host) -> Result<Vec<Listener>, PluginError> {
+    /// What the broker was handed for one of them is taken instead. Their addresses are told with the kind in front.
+    pub(crate) fn bind(&self, host: &Host, kind: &str) -> Result<Vec<Listener>, PluginError> {
         let mut listeners = vec![];
         for address in self.each() {
             let refuse = |error: io::Error| {
@@ -61,12 +61,11 @@ impl Addresses {
             };
             let (bound, mut absent) = (listeners.len(), None);
             for resolved in address.to_socket_addrs().map_err(refuse)? {
-                let real = format!("tcp:{resolved}");
-                if let Some(socket) = host.inherited_listener(&real) {
+                if let Some(socket) = host.inherited_listener(&format!("tcp:{resolved}")) {
                     listeners.push(Listener {
                         socket,
                         port: address.clone(),
-                        address: real,
+                        address: format!("{kind}:{resolved}"),
                         inherited: true,
                     });
                     continue;
@@ -75,7 +74,7 @@ impl Addresses {
                     Ok((socket, real)) => listeners.push(Listener {
                         socket: socket.into(),
                         port: address.clone(),
-                        address: format!("tcp:{real}"),
+                        address: format!("{kind}:{real}"),
                         inherited: false,
                     }),
                     Err((io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported, error)) => {

@@ -10,19 +10,27 @@
 //! bind = ["127.0.0.1:7777", "[::1]:7777"]   # or one address; names are resolved
 //! no_delay = true                           # the default
 //! keep_alive_seconds = 60                   # the default; 0: off
-//! # and the keys of every stream transport, see `StreamSettings`
+//! [plugin.config.tls]                       # none: plain TCP
+//! certificate = "/etc/elbus/broker.pem"     # the certificate of the broker, then those between it and the root
+//! key = "/etc/elbus/broker.key"
+//! client_ca = "/etc/elbus/clients.pem"      # what certificates of clients must go back to
+//! client_certificates = "required"          # "none", "optional"; the default is "required" with client_ca, else "none"
+//! max_handshakes = 256                      # at once; further connections are refused
+//! # and, in plugin.config, the keys of every stream transport, see `StreamSettings`
 //! ```
 #![deny(unsafe_code)]
 
 mod bind;
+mod tls;
 
 use bind::Addresses;
 use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status};
-use elbus_stream::{Origin, Server, StreamSettings, Transport};
+use elbus_stream::{Origin, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use socket2::{SockRef, TcpKeepalive};
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, pin::Pin, sync::Arc, time::Duration};
+use tls::{Tls, TlsKeys};
 
 /// The kernel takes no more than this, in seconds.
 const MAX_KEEP_ALIVE_SECONDS: u64 = 32_767;
@@ -34,6 +42,7 @@ struct Keys {
     no_delay: bool,
     #[serde(default = "a_minute")]
     keep_alive_seconds: u64,
+    tls: Option<TlsKeys>,
 }
 
 fn yes() -> bool {
@@ -54,6 +63,16 @@ pub struct Tcp {
     running: Mutex<Option<Server>>,
 }
 
+impl Tcp {
+    /// Reads the certificates and keys of the table `tls` anew, for connections from now on; those there are go on.
+    ///
+    /// # Errors
+    /// The first file that is of no use; the certificates that were in use before stay so.
+    pub fn refresh_certificates(&self) -> Result<(), PluginError> {
+        self.options.tls.as_ref().map_or(Ok(()), |tls| tls.refresh())
+    }
+}
+
 impl Plugin for Tcp {
     const ABOUT: &'static str = "clients of the network, over TCP";
 
@@ -64,18 +83,21 @@ impl Plugin for Tcp {
             let message = format!("{} exceeds {MAX_KEEP_ALIVE_SECONDS}", keys.keep_alive_seconds);
             return Err(PluginError::of_key("keep_alive_seconds", message));
         }
+        let settings: StreamSettings = config.read()?;
+        settings.check()?;
+        let tls = keys.tls.map(|keys| Tls::new(keys, settings.timeout())).transpose()?;
         let options = Options {
             no_delay: keys.no_delay,
             keep_alive: (keys.keep_alive_seconds > 0).then(|| Duration::from_secs(keys.keep_alive_seconds)),
+            tls: tls.map(Arc::new),
         };
-        let settings: StreamSettings = config.read()?;
-        settings.check()?;
         Ok(Tcp { host, addresses: keys.bind, options, settings, running: Mutex::new(None) })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let listeners = self.addresses.bind(&self.host)?;
-        let server = Server::start(self.host.clone(), self.settings.clone(), self.options, listeners)?;
+        let listeners = self.addresses.bind(&self.host, self.options.kind())?;
+        let server =
+            Server::start(self.host.clone(), self.settings.clone(), self.options.clone(), listeners)?;
         *self.running.lock() = Some(server);
         Ok(())
     }
@@ -99,25 +121,31 @@ impl Plugin for Tcp {
 }
 
 /// What is set on every connection.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Options {
     no_delay: bool,
     keep_alive: Option<Duration>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Transport for Options {
     fn kind(&self) -> &'static str {
-        "tcp"
+        if self.tls.is_some() { "tls" } else { "tcp" }
     }
 
-    fn prepare(&self, accepted: OwnedFd) -> io::Result<(OwnedFd, Origin)> {
+    fn prepare(&self, accepted: OwnedFd) -> io::Result<Prepared> {
         let socket = SockRef::from(&accepted);
         socket.set_tcp_nodelay(self.no_delay)?;
         if let Some(time) = self.keep_alive {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time))?;
         }
         let source = socket.peer_addr()?.as_socket().map(|address| address.to_string());
-        Ok((accepted, Origin { source, ..Origin::default() }))
+        let Some(tls) = self.tls.clone() else {
+            return Ok(Prepared::Ready(accepted, Origin { source, ..Origin::default() }));
+        };
+        let told = source.clone();
+        let task = Box::new(move |admission| Box::pin(tls.serve(accepted, told, admission)) as Pin<Box<_>>);
+        Ok(Prepared::Later { source, task })
     }
 }
 

@@ -22,7 +22,7 @@ mod place;
 
 use bind::SocketFile;
 use elbus_plugin_api::{Config, Credentials, Host, Plugin, PluginError, Status};
-use elbus_stream::{Origin, Server, StreamSettings, Transport};
+use elbus_stream::{Origin, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use place::Place;
 use std::{io, os::fd::OwnedFd, time::Duration};
@@ -90,12 +90,13 @@ impl Transport for Local {
         "local_ipc"
     }
 
-    fn prepare(&self, socket: OwnedFd) -> io::Result<(OwnedFd, Origin)> {
+    fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {
         // not rustix: its process ids are never 0, which the kernel says for a client of another pid namespace
         let stream = UnixStream::from_std(socket.into())?;
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
-        Ok((stream.into_std()?.into(), Origin { credentials: Some(credentials), ..Origin::default() }))
+        let origin = Origin { credentials: Some(credentials), ..Origin::default() };
+        Ok(Prepared::Ready(stream.into_std()?.into(), origin))
     }
 }
 

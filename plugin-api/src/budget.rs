@@ -1,0 +1,131 @@
+//! What may wait in all queues of a broker together. Owns the sum and each queue's fair share of it; queues tell it only
+//! what stays in them, so whoever keeps up costs nothing.
+
+use abi_stable::{StableAbi, std_types::RArc};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A share is never smaller, in bytes: one read of a sender must fit.
+const LEAST_SHARE: usize = 64 * 1024;
+
+/// How many bytes wait in the queues of all transports, and how many may. Cheap to clone; all clones are the same one.
+#[derive(Clone)]
+pub struct QueueBudget(RArc<RawQueueBudget>);
+
+/// The counters, which all libraries change without calling each other.
+#[doc(hidden)]
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct RawQueueBudget {
+    ceiling: AtomicUsize,
+    queued: AtomicUsize,
+    /// Queues that hold anything.
+    blocked: AtomicUsize,
+}
+
+impl QueueBudget {
+    /// A budget of so many bytes.
+    pub fn new(ceiling: usize) -> Self {
+        Self::from_raw(RArc::new(RawQueueBudget {
+            ceiling: ceiling.into(),
+            queued: AtomicUsize::new(0),
+            blocked: AtomicUsize::new(0),
+        }))
+    }
+
+    /// From what crossed the boundary.
+    #[doc(hidden)]
+    pub fn from_raw(raw: RArc<RawQueueBudget>) -> Self {
+        QueueBudget(raw)
+    }
+
+    /// What crosses the boundary.
+    #[doc(hidden)]
+    pub fn to_raw(&self) -> RArc<RawQueueBudget> {
+        self.0.clone()
+    }
+
+    /// How much may wait.
+    pub fn ceiling(&self) -> usize {
+        self.0.ceiling.load(Relaxed)
+    }
+
+    /// Another ceiling, from now on.
+    pub fn set_ceiling(&self, bytes: usize) {
+        self.0.ceiling.store(bytes, Relaxed);
+    }
+
+    /// How much waits now.
+    pub fn queued(&self) -> usize {
+        self.0.queued.load(Relaxed)
+    }
+
+    /// How many queues hold something that waits.
+    pub fn blocked(&self) -> usize {
+        self.0.blocked.load(Relaxed)
+    }
+
+    /// What a queue may hold while half of the budget is used: as much as every other one. `None` while there is less.
+    pub fn share(&self) -> Option<usize> {
+        let ceiling = self.ceiling();
+        if self.queued() < ceiling / 2 {
+            return None;
+        }
+        Some((ceiling / self.blocked().max(1)).max(LEAST_SHARE))
+    }
+
+    /// A queue holds `now` bytes that wait; `held` is what it has told before, zero at first. It must tell zero before it
+    /// goes.
+    pub fn account(&self, held: &mut usize, now: usize) {
+        let before = std::mem::replace(held, now);
+        if now > before {
+            self.0.queued.fetch_add(now - before, Relaxed);
+        } else if now < before {
+            self.0.queued.fetch_sub(before - now, Relaxed);
+        }
+        match (before, now) {
+            (0, 1..) => drop(self.0.blocked.fetch_add(1, Relaxed)),
+            (1.., 0) => drop(self.0.blocked.fetch_sub(1, Relaxed)),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn shares_are_equal_and_only_under_pressure() {
+        let budget = QueueBudget::new(100 * MIB);
+        let mut held = [0; 10];
+        budget.account(&mut held[0], 49 * MIB);
+        assert_eq!(budget.share(), None);
+        budget.account(&mut held[0], 50 * MIB);
+        assert_eq!(budget.share(), Some(100 * MIB), "nobody else wants any");
+        held.iter_mut().skip(1).for_each(|held| budget.account(held, 1));
+        assert_eq!((budget.share(), budget.blocked()), (Some(10 * MIB), 10));
+        held.iter_mut().for_each(|held| budget.account(held, 0));
+        assert_eq!((budget.queued(), budget.blocked(), budget.share()), (0, 0, None));
+        assert_eq!(QueueBudget::new(1).share(), Some(LEAST_SHARE), "never too little to work with");
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_is_that_of_all_queues_and_returns_to_zero(
+            steps in prop::collection::vec((0..8usize, 0..10_000usize), 0..200)
+        ) {
+            let budget = QueueBudget::new(MIB);
+            let mut held = [0; 8];
+            for (queue, now) in steps {
+                budget.account(&mut held[queue], now);
+                prop_assert_eq!(budget.queued(), held.iter().sum::<usize>());
+                prop_assert_eq!(budget.blocked(), held.iter().filter(|held| **held > 0).count());
+            }
+            held.iter_mut().for_each(|held| budget.account(held, 0));
+            prop_assert_eq!((budget.queued(), budget.blocked()), (0, 0));
+        }
+    }
+}

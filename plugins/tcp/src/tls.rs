@@ -1,0 +1,173 @@
+//! TLS: the table `tls`, and what is done with a connection before it is one like any other. Owns the certificates in use
+//! and how many handshakes are under way; the cryptography is `elbus-tls`'s, the session `elbus-stream`'s.
+
+use elbus_plugin_api::PluginError;
+use elbus_stream::{Admission, Certificate, Notice, Origin};
+use elbus_tls::{Acceptor, Demand, FileError, Part, ServerFiles, Tunnel, tunnel};
+use parking_lot::RwLock;
+use serde::Deserialize;
+use std::{io, net::TcpStream as StdStream, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpStream,
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+/// The first byte of a TLS connection: a handshake record.
+const HANDSHAKE: u8 = 0x16;
+
+/// Handshakes at once, unless the table says otherwise.
+const DEFAULT_MAX_HANDSHAKES: usize = 256;
+
+/// The table `tls`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsKeys {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    client_certificates: Option<Wanted>,
+    max_handshakes: Option<usize>,
+}
+
+/// `client_certificates`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wanted {
+    None,
+    Optional,
+    Required,
+}
+
+/// What the connections of an instance share.
+pub(crate) struct Tls {
+    files: ServerFiles,
+    /// What the next handshake is made with.
+    acceptor: RwLock<Acceptor>,
+    handshakes: Semaphore,
+    max_handshakes: usize,
+    /// For a whole handshake.
+    patience: Duration,
+}
+
+/// Why a connection was refused.
+struct Refusal {
+    notice: Notice,
+    why: String,
+}
+
+impl Tls {
+    /// Reads the files of the table.
+    pub(crate) fn new(keys: TlsKeys, patience: Duration) -> Result<Self, PluginError> {
+        let TlsKeys { certificate, key, client_ca, client_certificates, max_handshakes } = keys;
+        let demand = match client_certificates {
+            Some(Wanted::None) => Demand::None,
+            Some(Wanted::Optional) => Demand::Optional,
+            Some(Wanted::Required) => Demand::Required,
+            // who names an authority means it
+            None if client_ca.is_some() => Demand::Required,
+            None => Demand::None,
+        };
+        if demand != Demand::None && client_ca.is_none() {
+            let message =
+                "missing key: the certificates of clients (client_certificates) are verified with it";
+            return Err(PluginError::of_key("tls.client_ca", message));
+        }
+        let max_handshakes = max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
+        if !(1..=Semaphore::MAX_PERMITS).contains(&max_handshakes) {
+            return Err(PluginError::of_key("tls.max_handshakes", "must be at least 1"));
+        }
+        let files = ServerFiles { certificate, key, client_ca, demand };
+        let acceptor = RwLock::new(files.load().map_err(|error| of_key(&error))?);
+        Ok(Tls { files, acceptor, handshakes: Semaphore::new(max_handshakes), max_handshakes, patience })
+    }
+
+    /// Reads the files anew, for handshakes from now on. Where one of them is of no use, all stays as it was.
+    pub(crate) fn refresh(&self) -> Result<(), PluginError> {
+        let acceptor = self.files.load().map_err(|error| of_key(&error))?;
+        *self.acceptor.write() = acceptor;
+        Ok(())
+    }
+
+    /// Shakes hands, then carries the connection for as long as its session lasts.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        socket: OwnedFd,
+        source: Option<String>,
+        admission: Admission,
+    ) {
+        let Ok(permit) = self.handshakes.try_acquire() else {
+            let why =
+                format!("{} TLS handshakes are under way already (tls.max_handshakes)", self.max_handshakes);
+            return admission.refuse(source.as_deref(), Notice::Refused, &why);
+        };
+        // boxed, since it would be part of every connection
+        let shaken = Box::pin(self.shake_hands(socket)).await;
+        drop(permit);
+        let (secured, certificate) = match shaken {
+            Ok(Some(shaken)) => shaken,
+            Ok(None) => return,
+            Err(Refusal { notice, why }) => return admission.refuse(source.as_deref(), notice, &why),
+        };
+        let Ok(Tunnel { end, work, .. }) = tunnel(secured) else {
+            let why = "no descriptors for a TLS connection";
+            return admission.refuse(source.as_deref(), Notice::Refused, why);
+        };
+        let origin = Origin { source, certificate, ..Origin::default() };
+        if let Some(attendance) = admission.begin(end, origin) {
+            work.await;
+            drop(attendance);
+        }
+    }
+
+    /// `None`: the client is gone without a word.
+    async fn shake_hands(
+        &self,
+        socket: OwnedFd,
+    ) -> Result<
+        Option<(impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + use<>, Option<Box<Certificate>>)>,
+        Refusal,
+    > {
+        let end = Instant::now() + self.patience;
+        let refuse = |why: String| Refusal { notice: Notice::Tls, why };
+        let seconds = self.patience.as_secs_f64();
+        let Ok(stream) = TcpStream::from_std(StdStream::from(socket)) else { return Ok(None) };
+        match timeout_at(end, first_byte(&stream)).await {
+            Ok(Ok(Some(HANDSHAKE))) => {}
+            Ok(Ok(Some(_))) => return Err(refuse("sent no TLS, a plain client on a TLS port?".into())),
+            Ok(Ok(None) | Err(_)) => return Ok(None),
+            Err(_) => {
+                let why =
+                    "sent nothing, perhaps a plain client that waits for a greeting (this port has TLS)";
+                return Err(refuse(format!("{why}; timeout_seconds is {seconds}")));
+            }
+        }
+        let acceptor = self.acceptor.read().clone();
+        let (secured, verified) = match timeout_at(end, acceptor.accept(stream)).await {
+            Ok(Ok(shaken)) => shaken,
+            Ok(Err(error)) => return Err(refuse(format!("TLS handshake failed: {error}"))),
+            Err(_) => {
+                return Err(refuse(format!(
+                    "no complete TLS handshake in time (timeout_seconds is {seconds})"
+                )));
+            }
+        };
+        let certificate = verified.names.map(|names| Box::new(Certificate { names }));
+        Ok(Some((secured, certificate)))
+    }
+}
+
+/// The first byte, which stays to be read.
+async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
+    let mut first = [0];
+    Ok((stream.peek(&mut first).await? > 0).then_some(first[0]))
+}
+
+fn of_key(error: &FileError) -> PluginError {
+    let key = match error.part {
+        Part::Certificate => "tls.certificate",
+        Part::Key => "tls.key",
+        Part::Roots => "tls.client_ca",
+    };
+    PluginError::of_key(key, error.to_string())
+}
