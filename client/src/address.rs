@@ -18,6 +18,8 @@ pub enum Address {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, under TLS; needs the cargo feature `tls`.
+    Tls(String),
 }
 
 impl Default for Address {
@@ -32,17 +34,21 @@ impl FromStr for Address {
     type Err = Error;
 
     /// A path that begins with `/` or ends in `.sock`, `.socket` or `.ipc` is a UNIX socket, as is whatever follows
-    /// `unix:`; anything else is `host:port`, with or without `tcp:` (protocol section 9).
+    /// `unix:`; anything else is `host:port`, with or without `tcp:` (protocol section 9), or with `tls://` or `tls:` where it is
+    /// to be reached under TLS.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::BadAddress { text: text.to_owned() };
+        let is_host_and_port = |address: &str| {
+            let parts = address.rsplit_once(':');
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if let Some(address) = text.strip_prefix("tls:") {
+            let address = address.strip_prefix("//").unwrap_or(address);
+            return if is_host_and_port(address) { Ok(Address::Tls(address.to_owned())) } else { Err(bad()) };
+        }
         match Parsed::parse(text) {
             Parsed::Unix(path) if !path.is_empty() => Ok(Address::Unix(path.into())),
-            Parsed::Tcp(address) => match address.rsplit_once(':') {
-                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                    Ok(Address::Tcp(address.to_owned()))
-                }
-                _ => Err(bad()),
-            },
+            Parsed::Tcp(address) if is_host_and_port(address) => Ok(Address::Tcp(address.to_owned())),
             _ => Err(bad()),
         }
     }
@@ -53,6 +59,7 @@ impl fmt::Display for Address {
         match self {
             Address::Unix(path) => write!(f, "{}", path.display()),
             Address::Tcp(address) => f.write_str(address),
+            Address::Tls(address) => write!(f, "tls://{address}"),
         }
     }
 }
@@ -117,11 +124,22 @@ mod tests {
             ("unix:x", Address::Unix("x".into())),
             ("localhost:7777", Address::Tcp("localhost:7777".into())),
             ("tcp:[::1]:7777", Address::Tcp("[::1]:7777".into())),
+            ("tls://[::1]:7777", Address::Tls("[::1]:7777".into())),
         ] {
             assert_eq!(text.parse::<Address>().unwrap(), address);
             assert_eq!(address.to_string(), text.trim_start_matches("unix:").trim_start_matches("tcp:"));
         }
-        for text in ["", "localhost", ":7777", "host:port", "host:70000", "fifo:/run/f", "unix:"] {
+        for text in [
+            "",
+            "localhost",
+            ":7777",
+            "host:port",
+            "host:70000",
+            "fifo:/run/f",
+            "unix:",
+            "tls://host",
+            "tls:",
+        ] {
             assert!(matches!(text.parse::<Address>(), Err(Error::BadAddress { .. })), "{text}");
         }
     }

@@ -6,10 +6,16 @@ use elbus_protocol::{
     handshake::{encode_client_greeting, encode_client_name, parse_server_greeting},
 };
 use elbus_socket::{Queue, Received, Socket};
-use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::{Address, Error};
+use crate::{Address, Error, settings::Settings};
 
 /// How soon an address whose queue of connections is full is tried again.
 const RETRY: Duration = Duration::from_millis(5);
@@ -21,35 +27,94 @@ pub(crate) struct Registered {
     pub(crate) ahead: Vec<u8>,
 }
 
-/// Connects and registers, within `timeout` in all.
-pub(crate) async fn register(address: &Address, name: &str, timeout: Duration) -> Result<Registered, Error> {
+/// Why a connection that was secured has ended, once it has.
+type Fault = Arc<OnceLock<io::Error>>;
+
+/// Connects and registers, within the timeout in all.
+pub(crate) async fn register(
+    address: &Address,
+    name: &str,
+    settings: &Settings,
+) -> Result<Registered, Error> {
+    let timeout = settings.timeout;
     let attempt = async {
-        let socket = dial(address, timeout)
-            .await
-            .map_err(|error| Error::NoBroker { address: address.to_string(), source: Arc::new(error) })?;
-        shake_hands(socket, &address.to_string(), name).await
+        let (socket, fault) = dial(address, settings).await?;
+        let registered = shake_hands(socket, &address.to_string(), name).await;
+        // the broker judges the client's certificate when the client is done already
+        match (registered, fault.as_ref().and_then(|fault| fault.get())) {
+            (Err(Error::NotABroker { .. } | Error::Disconnected { .. }), Some(fault)) => {
+                Err(Error::Tls { address: address.to_string(), what: fault.to_string() })
+            }
+            (registered, _) => registered,
+        }
     };
     tokio::time::timeout(timeout, attempt)
         .await
         .unwrap_or_else(|_| Err(Error::Timeout { what: format!("connecting to {address}"), after: timeout }))
 }
 
-async fn dial(address: &Address, timeout: Duration) -> io::Result<Arc<Socket>> {
-    let socket = match address {
-        Address::Unix(path) => OwnedFd::from(dial_unix(path).await?.into_std()?),
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            // a peer that vanished is noticed although nothing is being sent but pings
-            #[cfg(target_os = "linux")]
-            rustix::net::sockopt::set_tcp_user_timeout(
-                &stream,
-                u32::try_from(timeout.saturating_mul(2).as_millis()).unwrap_or(u32::MAX),
-            )?;
-            OwnedFd::from(stream.into_std()?)
+async fn dial(address: &Address, settings: &Settings) -> Result<(Arc<Socket>, Option<Fault>), Error> {
+    let nobody = |error| Error::NoBroker { address: address.to_string(), source: Arc::new(error) };
+    let (socket, fault) = match address {
+        Address::Unix(path) => {
+            let stream = dial_unix(path).await.and_then(UnixStream::into_std).map_err(nobody)?;
+            (OwnedFd::from(stream), None)
+        }
+        Address::Tcp(place) | Address::Tls(place) => {
+            let stream = dial_tcp(place, settings.timeout).await.map_err(nobody)?;
+            secure(stream, address, place, settings).await?
         }
     };
-    Socket::new(socket).map(Arc::new)
+    let socket = Socket::new(socket).map_err(nobody)?;
+    Ok((Arc::new(socket), fault))
+}
+
+#[cfg(feature = "tls")]
+async fn secure(
+    stream: TcpStream,
+    address: &Address,
+    place: &str,
+    settings: &Settings,
+) -> Result<(OwnedFd, Option<Fault>), Error> {
+    if settings.tls.is_none() && matches!(address, Address::Tcp(_)) {
+        return plain(stream, address);
+    }
+    let tls = settings.tls.clone().unwrap_or_default();
+    let (socket, fault) = tls.secure(stream, place).await?;
+    Ok((socket, Some(fault)))
+}
+
+#[cfg(not(feature = "tls"))]
+async fn secure(
+    stream: TcpStream,
+    address: &Address,
+    place: &str,
+    _: &Settings,
+) -> Result<(OwnedFd, Option<Fault>), Error> {
+    if let Address::Tls(_) = address {
+        let what = "this program was built without it (cargo feature tls of elbus-client)".to_owned();
+        return Err(Error::Tls { address: place.to_owned(), what });
+    }
+    plain(stream, address)
+}
+
+fn plain(stream: TcpStream, address: &Address) -> Result<(OwnedFd, Option<Fault>), Error> {
+    match stream.into_std() {
+        Ok(stream) => Ok((stream.into(), None)),
+        Err(error) => Err(Error::NoBroker { address: address.to_string(), source: Arc::new(error) }),
+    }
+}
+
+async fn dial_tcp(place: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(place).await?;
+    stream.set_nodelay(true)?;
+    // a peer that vanished is noticed although nothing is being sent but pings
+    #[cfg(target_os = "linux")]
+    rustix::net::sockopt::set_tcp_user_timeout(
+        &stream,
+        u32::try_from(timeout.saturating_mul(2).as_millis()).unwrap_or(u32::MAX),
+    )?;
+    Ok(stream)
 }
 
 async fn dial_unix(path: &Path) -> io::Result<UnixStream> {

@@ -180,7 +180,7 @@ impl Shared {
     async fn connect(&self) -> Result<Live, Error> {
         match &self.place {
             Place::Socket(address) => {
-                register(address, &self.builder.name, self.settings().timeout).await.map(Live::Stream)
+                register(address, &self.builder.name, self.settings()).await.map(Live::Stream)
             }
             #[cfg(feature = "in-process")]
             Place::InProcess(host) => self.local.connect(host, &self.builder.name).map(|()| Live::Local),
@@ -345,7 +345,7 @@ impl Shared {
 
     /// Pings, and ends when the broker gives no sign of life although it was asked for one.
     async fn keep_alive(&self) -> Error {
-        let Settings { timeout: patience, ping_interval, .. } = *self.settings();
+        let &Settings { timeout: patience, ping_interval, .. } = self.settings();
         let (mut heard, mut since, mut asked) = (0, Instant::now(), false);
         loop {
             sleep(ping_interval.min(patience)).await;

@@ -23,6 +23,13 @@ pub enum Error {
         /// What it did instead.
         what: String,
     },
+    /// The connection could not be secured.
+    Tls {
+        /// Where.
+        address: String,
+        /// What was wrong.
+        what: String,
+    },
     /// Another client has the name.
     NameTaken {
         /// The name.
@@ -143,6 +150,7 @@ impl fmt::Display for Error {
             Error::NotABroker { address, what } => {
                 write!(f, "no broker of this protocol at {address}: it {what}")
             }
+            Error::Tls { address, what } => write!(f, "no TLS connection to {address}: {what}"),
             Error::NameTaken { name } => {
                 write!(
                     f,

@@ -1,7 +1,7 @@
 //! The client of the ELBUS message broker, and of any broker that speaks its protocol.
 //!
-//! [`Client`] registers under a name and sends, broadcasts, publishes, subscribes and calls, over a UNIX socket, TCP, or within
-//! the broker's own program; [`blocking`] has the same for programs without tokio. [`Frames`] is what it receives.
+//! [`Client`] registers under a name and sends, broadcasts, publishes, subscribes and calls, over a UNIX socket, TCP, with the cargo
+//! feature `tls` under TLS, or within the broker's own program; [`blocking`] has the same for programs without tokio. [`Frames`] is what it receives.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), elbus_client::Error> {
@@ -46,6 +46,8 @@ mod rpc;
 mod settings;
 mod subscription;
 mod switchboard;
+#[cfg(feature = "tls")]
+mod tls;
 mod wishes;
 
 pub use address::Address;
@@ -61,3 +63,5 @@ pub use inbox::Overflow;
 pub use rpc::{Call, CallOptions, Cursor, CursorItem, Notification, Router, RpcError, RpcHandler, Serving};
 pub use settings::{ClientBuilder, Reconnect};
 pub use subscription::{Handler, Subscription};
+#[cfg(feature = "tls")]
+pub use tls::TlsConfig;

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) overflow: Overflow,
     pub(crate) reconnect: Reconnect,
     pub(crate) busy_poll: Duration,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::TlsConfig>,
 }
 
 /// How a client is to be; from [`Client::builder`].
@@ -69,6 +71,8 @@ impl ClientBuilder {
                 overflow: Overflow::Block,
                 reconnect: Reconnect::Off,
                 busy_poll: Duration::ZERO,
+                #[cfg(feature = "tls")]
+                tls: None,
             },
         }
     }
@@ -123,10 +127,18 @@ impl ClientBuilder {
         self
     }
 
+    /// Connects to addresses of the network under TLS, with these certificates. Default: those that begin with `tls://`, as
+    /// [`TlsConfig::new`](crate::TlsConfig::new) says.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsConfig) -> Self {
+        self.settings.tls = Some(tls);
+        self
+    }
+
     /// Connects and registers. To be called within a tokio runtime, which then runs the client's tasks.
     ///
     /// # Errors
-    /// [`Error::BadAddress`], [`Error::NoBroker`], [`Error::NotABroker`], [`Error::NameTaken`], [`Error::NameRefused`],
+    /// [`Error::BadAddress`], [`Error::NoBroker`], [`Error::NotABroker`], [`Error::Tls`], [`Error::NameTaken`], [`Error::NameRefused`],
     /// [`Error::NoPrimary`], [`Error::AccessDenied`], [`Error::Disconnected`], [`Error::Timeout`].
     pub async fn connect<A>(self, address: A) -> Result<(Client, Frames), Error>
     where

@@ -260,6 +260,12 @@ impl ClientBuilder {
         ClientBuilder { inner: self.inner.reconnect(reconnect) }
     }
 
+    /// [`crate::ClientBuilder::tls`].
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: crate::TlsConfig) -> Self {
+        ClientBuilder { inner: self.inner.tls(tls) }
+    }
+
     /// Connects and registers.
     ///
     /// ```no_run
