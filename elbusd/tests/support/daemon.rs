@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -34,16 +34,18 @@ pub(crate) fn folder() -> Arc<TempDir> {
     Arc::new(tempfile::Builder::new().prefix("elbus").tempdir().unwrap())
 }
 
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_elbusd"));
-    command.args(arguments).current_dir(folder).env_remove("RUST_LOG").env("XDG_RUNTIME_DIR", folder);
+/// `elbusd`, or a program that becomes it when it is given its path and arguments.
+fn command(through: &[&str], folder: &Path, arguments: &[&str]) -> Command {
+    let words = [through, &[env!("CARGO_BIN_EXE_elbusd")], arguments].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(folder).env_remove("RUST_LOG").env("XDG_RUNTIME_DIR", folder);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Runs `elbusd` to its end, which must come by itself.
 pub(crate) fn run_to_end(folder: &Path, arguments: &[&str]) -> Refused {
-    let mut child = command(folder, arguments).spawn().unwrap();
+    let mut child = command(&[], folder, arguments).spawn().unwrap();
     let status = wait(&mut child);
     let (mut stdout, mut stderr) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
@@ -68,7 +70,7 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     None
@@ -90,7 +92,18 @@ impl Daemon {
 
     /// In a folder that stays, with any arguments.
     pub(crate) fn start_in(folder: Arc<TempDir>, arguments: &[&str]) -> Self {
-        let mut child = command(folder.path(), arguments).spawn().unwrap();
+        Self::start_through(&[], folder, arguments)
+    }
+
+    /// With at most so many descriptors.
+    pub(crate) fn start_with_descriptors(count: u32, arguments: &[&str]) -> Self {
+        let limit = format!("ulimit -n {count} && exec \"$0\" \"$@\"");
+        Self::start_through(&["sh", "-c", &limit], folder(), arguments)
+    }
+
+    /// By way of a program that becomes it.
+    pub(crate) fn start_through(through: &[&str], folder: Arc<TempDir>, arguments: &[&str]) -> Self {
+        let mut child = command(through, folder.path(), arguments).spawn().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();
         let (stderr, writing) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || {
@@ -115,6 +128,11 @@ impl Daemon {
         }
         std::thread::spawn(move || stdout.for_each(drop));
         Daemon { folder, child, log, addresses }
+    }
+
+    /// At this address alone from now on, as it is called from where the clients are.
+    pub(crate) fn reached_at(&mut self, address: &str) {
+        self.addresses = vec![address.to_owned()];
     }
 
     /// Where it listens: those addresses that begin with `unix:` or `tcp:`.
@@ -166,6 +184,24 @@ impl Daemon {
     pub(crate) fn wait_end(mut self) -> (ExitStatus, String) {
         let status = wait(&mut self.child).unwrap_or_else(|| panic!("it did not end: {}", self.log()));
         (status, self.log())
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// User and system time so far, exact to 10 ms.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let after_name = stat.rsplit(')').next().unwrap();
+        let ticks = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
     /// Resident memory in KiB.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 pub(crate) mod daemon;
+pub(crate) mod level;
+pub(crate) mod load;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};

@@ -12,6 +12,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     os::unix::net::UnixStream,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -45,28 +46,41 @@ pub(crate) struct Wire {
     /// Frames that came while an acknowledgement was waited for: the order between the two is nobody's promise.
     earlier: VecDeque<Frame>,
     next_id: u32,
+    /// Bytes of one read, at most.
+    piece: usize,
 }
 
 impl Wire {
     /// Connected, not greeted.
     pub(crate) fn raw(daemon: &Daemon, address: &str) -> Self {
+        Self::raw_from(daemon.folder.path(), address)
+    }
+
+    /// As [`raw`](Self::raw), where only the folder that the broker runs in is known.
+    pub(crate) fn raw_from(folder: &Path, address: &str) -> Self {
         let stream = if let Some(path) = address.strip_prefix("unix:") {
-            Stream::Unix(UnixStream::connect(daemon.folder.path().join(path)).unwrap())
+            Stream::Unix(UnixStream::connect(folder.join(path)).unwrap())
         } else {
             let stream = TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap();
             stream.set_nodelay(true).unwrap();
             Stream::Tcp(stream)
         };
-        let wire = Wire { stream, input: Vec::new(), earlier: VecDeque::new(), next_id: 1 };
+        let wire =
+            Wire { stream, input: Vec::new(), earlier: VecDeque::new(), next_id: 1, piece: 256 * 1024 };
         wire.set_limit(PATIENCE);
         wire
     }
 
     /// Registered. Where the name is still that of a client that was dropped just now, waits for it.
     pub(crate) fn connect(daemon: &Daemon, address: &str, name: &str) -> Self {
+        Self::connect_from(daemon.folder.path(), address, name)
+    }
+
+    /// As [`connect`](Self::connect), where only the folder that the broker runs in is known.
+    pub(crate) fn connect_from(folder: &Path, address: &str, name: &str) -> Self {
         let mut registered = None;
         wait_until(&format!("{name} is free"), || {
-            let mut wire = Self::raw(daemon, address);
+            let mut wire = Self::raw_from(folder, address);
             match wire.greet(name.as_bytes()) {
                 0x01 => registered = Some(wire),
                 code => assert_eq!(code, 0x76, "{name}"),
@@ -85,6 +99,18 @@ impl Wire {
         let bytes = text.unwrap_or_else(|| [&(name.len() as u16).to_le_bytes()[..], name].concat());
         self.write(&bytes);
         self.read_exactly::<1>()[0]
+    }
+
+    /// Reads no more than so many bytes at once from now on.
+    pub(crate) fn read_in_pieces(&mut self, bytes: usize) {
+        self.piece = bytes;
+    }
+
+    /// Closes the connection as a host does that has forgotten it: with RST, where it is TCP.
+    pub(crate) fn reset(self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+        }
     }
 
     fn set_limit(&self, limit: Duration) {
@@ -119,7 +145,7 @@ impl Wire {
             Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().unwrap()),
         };
-        Wire { stream, input: Vec::new(), earlier: VecDeque::new(), next_id: 1_000_000 }
+        Wire { stream, next_id: 1_000_000, input: Vec::new(), earlier: VecDeque::new(), piece: self.piece }
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) {
@@ -178,7 +204,7 @@ impl Wire {
             }
             let left = until.checked_duration_since(Instant::now())?;
             self.set_limit(left.max(Duration::from_millis(1)));
-            let mut buffer = vec![0; 256 * 1024];
+            let mut buffer = vec![0; self.piece];
             match self.read_some(&mut buffer) {
                 Ok(0) => return None,
                 Ok(n) => self.input.extend_from_slice(&buffer[..n]),

@@ -1,0 +1,91 @@
+//! Clients of the client library that come again by themselves, and the account of what they sent: each acknowledged
+//! message has arrived, or its loss was reported to both sides as the loss of their connection.
+
+use elbus_client::{Client, ClientBuilder, Error, Frames, Qos, Reconnect};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+const END: u32 = u32::MAX;
+
+pub(crate) fn reconnecting(name: &str, timeout: Duration) -> ClientBuilder {
+    Client::builder(name).timeout(timeout).reconnect(Reconnect::Backoff {
+        first: Duration::from_millis(5),
+        max: Duration::from_millis(100),
+        jitter: 0.5,
+        attempts: None,
+    })
+}
+
+/// What all senders of a test have in common.
+#[derive(Default)]
+pub(crate) struct Senders {
+    /// Acknowledged messages of all of them.
+    pub(crate) acknowledged: AtomicU32,
+    pub(crate) stopping: AtomicBool,
+}
+
+/// What was acknowledged to a sender, over each of its connections.
+pub(crate) type Sent = Vec<Vec<u32>>;
+
+/// Sends numbers until it is told to stop, then the end.
+pub(crate) async fn send(client: Client, senders: Arc<Senders>) -> Sent {
+    let (mut sent, mut number, mut reconnects) = (vec![vec![]], 0u32, 0);
+    loop {
+        let last = senders.stopping.load(Ordering::Relaxed);
+        let payload = if last { END } else { number }.to_le_bytes().to_vec();
+        match client.send("receiver", payload, Qos::PROCESSED).await {
+            Ok(()) if last => return sent,
+            Ok(()) => {
+                // the answer came over the present connection: a lost one answers nothing
+                let now = client.stats().reconnects;
+                if std::mem::replace(&mut reconnects, now) != now {
+                    sent.push(vec![]);
+                }
+                sent.last_mut().unwrap().push(number);
+                senders.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(Error::Disconnected { .. }) => client.connected().await.unwrap(),
+            // the receiver is not yet back, or nobody knows whether it got this
+            Err(Error::NotRegistered { .. } | Error::Timeout { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error:?}"),
+        }
+        number += 1;
+    }
+}
+
+/// The numbers of each of so many senders, in the order they arrive.
+pub(crate) async fn receive(mut frames: Frames, senders: usize) -> HashMap<String, Vec<u32>> {
+    let (mut arrived, mut ends) = (HashMap::<String, Vec<u32>>::new(), HashSet::new());
+    while ends.len() < senders {
+        let frame = frames.next().await.expect("reconnects for ever");
+        // announcements of the broker are no messages
+        let Ok(number) = frame.payload().try_into().map(u32::from_le_bytes) else { continue };
+        match number {
+            END => _ = ends.insert(frame.sender().to_owned()),
+            number => arrived.entry(frame.sender().to_owned()).or_default().push(number),
+        }
+    }
+    arrived
+}
+
+/// What arrived of a sender is in order and once, and all that was acknowledged; but for the end of what went over a
+/// connection that was lost, which the broker held or the network had: that is the loss both sides were told of.
+pub(crate) fn check(name: &str, sent: &Sent, arrived: &[u32]) {
+    assert!(arrived.is_sorted_by(|a, b| a < b), "{name}: in order and once");
+    let known: HashSet<_> = arrived.iter().collect();
+    for (connection, acknowledged) in sent.iter().enumerate() {
+        let present = acknowledged.iter().take_while(|number| known.contains(number)).count();
+        let (_, missing) = acknowledged.split_at(present);
+        assert!(
+            missing.iter().all(|number| !known.contains(number)),
+            "{name}: a gap in {connection}: {missing:?}"
+        );
+        assert!(missing.is_empty() || connection + 1 < sent.len(), "{name}: nobody was told of {missing:?}");
+    }
+}

@@ -1,0 +1,77 @@
+//! A broker that is killed under load, again and again, and clients that come again by themselves.
+
+use elbus_client::ConnectionEvent;
+use rustix::process::Signal;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use crate::{
+    account::{Senders, check, receive, reconnecting, send},
+    support::{PATIENCE, daemon::Daemon, daemon::folder},
+};
+
+const SENDERS: usize = 4;
+const KILLS: u64 = 5;
+/// Acknowledged messages between two kills.
+const MESSAGES: u32 = 800;
+
+async fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let ready = async {
+        while !ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_has_arrived_or_the_loss_is_reported() {
+    let folder = folder();
+    let arguments = ["--plugins", "builtin", "--bind", "./bus.sock", "--log", "warn"];
+    let mut daemon = Daemon::start_in(folder.clone(), &arguments);
+    let path = folder.path().join("bus.sock");
+    let (receiver, frames) = reconnecting("receiver", PATIENCE).connect(path.clone()).await.unwrap();
+    let mut events = receiver.events();
+    let receiving = tokio::spawn(receive(frames, SENDERS));
+    let senders = Arc::<Senders>::default();
+    let (mut clients, mut sending) = (vec![], vec![]);
+    for number in 0..SENDERS {
+        let name = format!("sender.{number}");
+        let (client, _) = reconnecting(&name, PATIENCE).connect(path.clone()).await.unwrap();
+        clients.push(client.clone());
+        sending.push((name, tokio::spawn(send(client, senders.clone()))));
+    }
+    for kill in 1..=KILLS {
+        let enough = senders.acknowledged.load(Ordering::Relaxed) + MESSAGES;
+        wait_for("messages", || senders.acknowledged.load(Ordering::Relaxed) >= enough).await;
+        daemon.signal(Signal::KILL);
+        assert!(!daemon.wait_end().0.success());
+        daemon = Daemon::start_in(folder.clone(), &arguments);
+        wait_for("all are back", || {
+            clients.iter().chain([&receiver]).all(|client| client.stats().reconnects == kill)
+        })
+        .await;
+    }
+    let enough = senders.acknowledged.load(Ordering::Relaxed) + MESSAGES;
+    wait_for("messages", || senders.acknowledged.load(Ordering::Relaxed) >= enough).await;
+    senders.stopping.store(true, Ordering::Relaxed);
+
+    let mut arrived = tokio::time::timeout(PATIENCE, receiving).await.expect("all ends").unwrap();
+    for (name, sender) in sending {
+        let sent = sender.await.unwrap();
+        assert_eq!(sent.len() as u64, KILLS + 1, "{name} was acknowledged something over each connection");
+        check(&name, &sent, &arrived.remove(&name).unwrap_or_default());
+    }
+    let mut losses = 0;
+    while losses < KILLS {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        losses += match event {
+            ConnectionEvent::Disconnected { .. } => 1,
+            // nobody has asked meanwhile, and attempts are many
+            ConnectionEvent::Missed(_) => KILLS,
+            _ => 0,
+        };
+    }
+}
