@@ -3,7 +3,8 @@
 
 mod support;
 
-use elbus_protocol::Op;
+use elbus_protocol::{Op, Qos};
+use std::time::{Duration, Instant};
 use support::{
     daemon::{BOTH, Daemon},
     wire::Wire,
@@ -151,4 +152,36 @@ fn rules_stay_when_their_plugin_is_stopped() {
         a.control("plugin.start", &[("name", "access")]).unwrap();
         assert_eq!(a.send("a", b""), DENIED);
     }
+}
+
+#[test]
+fn the_limits_of_a_mask_are_kept_by_the_transport() {
+    let limited = |limits: &str| {
+        config(
+            "builtin",
+            &format!(
+                "[plugin.config]\ndefault = \"allow\"\n[[plugin.config.client]]\nname = \"a\"\n{limits}\n"
+            ),
+        )
+    };
+    let daemon = Daemon::start_config(&limited("limits = { frame_bytes = 1000 }"));
+    let (mut a, mut b) = (daemon.client("a"), daemon.client("b"));
+    assert_eq!(a.send("b", &[7; 900]), TAKEN);
+    assert_eq!(b.send("b", &[7; 2000]), TAKEN, "it has no such limit");
+    a.request(Op::Message, Qos::NO, "b", "", &[7; 2000]);
+    a.wait_closed();
+    daemon.wait_for_log("exceeds 1000");
+
+    // a rate is an interval, however long it takes: of 60 messages 30 may come at once, so the rest needs a second
+    std::fs::write(daemon.path("broker.toml"), limited("limits = { messages_per_second = 30 }")).unwrap();
+    b.control("config.reload", &[]).unwrap();
+    let mut a = daemon.client("a");
+    let start = Instant::now();
+    let ids: Vec<_> = (0..60).map(|_| a.request(Op::Message, Qos::PROCESSED, "b", "", b"1")).collect();
+    for id in ids {
+        assert_eq!(a.expect_ack(id), TAKEN, "slowed down, not refused");
+    }
+    let last = a.request(Op::Message, Qos::PROCESSED, "b", "", b"2");
+    assert_eq!(a.expect_ack(last), TAKEN);
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -1,6 +1,7 @@
 //! What one client may: taken from the settings of the instance when it connects, and kept for each connection, so that it
 //! can be changed for one of them. Owns the numbers; enforces none.
 
+use elbus_plugin_api::SinkLimits;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::StreamSettings;
@@ -36,6 +37,24 @@ impl Allowance {
         }
     }
 
+    /// Limits of this client beside those of the instance: the stricter ones hold.
+    pub(crate) fn restrict(&self, settings: &StreamSettings, limits: &SinkLimits) {
+        let Allowance { queue_bytes, max_frame_bytes, messages_per_second, bytes_per_second } =
+            Self::new(settings);
+        let lesser_rate = |own: u64, limit: u64| match (own, limit) {
+            (0, SinkLimits::NONE) => 0,
+            (0, limit) => limit,
+            (own, limit) => own.min(limit),
+        };
+        let queue = usize::try_from(limits.queue_bytes).unwrap_or(usize::MAX);
+        self.queue_bytes.store(queue_bytes.into_inner().min(queue), Relaxed);
+        self.max_frame_bytes.store(max_frame_bytes.into_inner().min(short(limits.frame_bytes)), Relaxed);
+        let messages = lesser_rate(messages_per_second.into_inner().into(), limits.messages_per_second);
+        self.messages_per_second.store(short(messages), Relaxed);
+        let bytes = lesser_rate(bytes_per_second.into_inner(), limits.bytes_per_second);
+        self.bytes_per_second.store(bytes, Relaxed);
+    }
+
     /// How much may wait for the client.
     #[inline]
     pub(crate) fn queue_bytes(&self) -> usize {
@@ -52,5 +71,29 @@ impl Allowance {
     #[inline]
     pub(crate) fn rates(&self) -> Rates {
         Rates { messages: self.messages_per_second.load(Relaxed), bytes: self.bytes_per_second.load(Relaxed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stricter_limit_holds_and_none_is_none() {
+        let settings = StreamSettings { bytes_per_second: Some(100), ..StreamSettings::default() };
+        let allowance = Allowance::new(&settings);
+        let mut limits = SinkLimits::default();
+        let before = (allowance.queue_bytes(), allowance.max_frame_bytes(), allowance.rates());
+        allowance.restrict(&settings, &limits);
+        assert_eq!((allowance.queue_bytes(), allowance.max_frame_bytes(), allowance.rates()), before);
+        limits.queue_bytes = 10;
+        limits.frame_bytes = 20;
+        limits.messages_per_second = 30;
+        limits.bytes_per_second = 200;
+        allowance.restrict(&settings, &limits);
+        assert_eq!((allowance.queue_bytes(), allowance.max_frame_bytes()), (10, 20));
+        assert_eq!(allowance.rates(), Rates { messages: 30, bytes: 100 });
+        allowance.restrict(&settings, &SinkLimits::default());
+        assert_eq!((allowance.queue_bytes(), allowance.max_frame_bytes(), allowance.rates()), before);
     }
 }

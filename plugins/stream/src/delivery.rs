@@ -1,6 +1,6 @@
 //! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
 
-use elbus_plugin_api::{Delivery, Queued, Run, Sink, Wake};
+use elbus_plugin_api::{Delivery, Queued, Run, Sink, SinkLimits, Wake};
 use elbus_socket::Backlog;
 use std::sync::{Arc, atomic::Ordering};
 
@@ -36,6 +36,10 @@ impl Sink for ConnectionSink {
     fn queued(&self) -> Queued {
         let Backlog { frames, bytes } = self.0.lock().queue.queued();
         Queued { frames, bytes }
+    }
+
+    fn limit(&self, limits: &SinkLimits) {
+        self.0.allowance.restrict(&self.0.instance.settings, limits);
     }
 }
 

@@ -63,16 +63,6 @@ pub struct Tcp {
     running: Mutex<Option<Server>>,
 }
 
-impl Tcp {
-    /// Reads the certificates and keys of the table `tls` anew, for connections from now on; those there are go on.
-    ///
-    /// # Errors
-    /// The first file that is of no use; the certificates that were in use before stay so.
-    pub fn refresh_certificates(&self) -> Result<(), PluginError> {
-        self.options.tls.as_ref().map_or(Ok(()), |tls| tls.refresh())
-    }
-}
-
 impl Plugin for Tcp {
     const ABOUT: &'static str = "clients of the network, over TCP";
 
@@ -106,6 +96,12 @@ impl Plugin for Tcp {
         if let Some(server) = &*self.running.lock() {
             server.serve();
         }
+    }
+
+    /// Reads the certificates and keys of the table `tls` anew, for connections from now on; those there are go on. Where a
+    /// file is of no use, what was in use before stays so.
+    fn refresh(&self) -> Result<(), PluginError> {
+        self.options.tls.as_ref().map_or(Ok(()), |tls| tls.refresh())
     }
 
     fn stop(&self, deadline: Duration) {
