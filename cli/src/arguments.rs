@@ -110,6 +110,8 @@ pub(crate) enum BrokerCommand {
     Stats,
     /// Whether the broker answers
     Test,
+    /// Have the broker read its configuration file anew: plugins come, go and restart as it says
+    Reload,
     /// The registered clients, by name; secondaries count as instances of their primary
     #[command(alias = "client.list")]
     Clients {

@@ -93,6 +93,26 @@ fn plugins_are_listed_stopped_and_started() {
 }
 
 #[test]
+fn a_reload_says_what_it_has_done() {
+    let bus = Bus::start();
+    let failure = bus.failure(1, &["broker", "reload"]);
+    assert!(failure.contains("this broker offers no config.reload"), "one within a program: {failure}");
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(json!({})));
+    let answers = answer.clone();
+    let method = elbus_plugin_api::Method { name: "config.reload", ..Default::default() };
+    let handler =
+        move |_: &elbus_plugin_api::Call<'_>| Ok(rmp_serde::to_vec(&*answers.lock().unwrap()).unwrap());
+    bus.broker().host().add_method(&method, handler).unwrap();
+    assert_eq!(bus.output(&["broker", "reload"]), "reloaded: no plugin has changed\n");
+    *answer.lock().unwrap() = json!({"added": ["a", "b"], "removed": [], "restarted": ["c"], "errors": []});
+    assert_eq!(bus.output(&["broker", "reload"]), "reloaded: added a, b; restarted c\n");
+    assert_eq!(bus.json(&["broker", "reload"])[0]["added"], json!(["a", "b"]));
+    assert_eq!(bus.output(&["-q", "broker", "reload"]), "");
+    *answer.lock().unwrap() = json!({"errors": ["broker.toml:3: wrong"]});
+    assert_eq!(bus.failure(1, &["-q", "broker", "reload"]), "error: broker.toml:3: wrong");
+}
+
+#[test]
 fn what_changes_the_broker_is_refused_from_elsewhere() {
     let bus = Bus::start();
     let tcp = bus.tcp_address();

@@ -11,13 +11,14 @@ use std::{
 };
 use support::Bus;
 
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "",
     "broker",
     "broker info",
     "broker stats",
     "broker test",
     "broker clients",
+    "broker reload",
     "client",
     "client info",
     "client kick",

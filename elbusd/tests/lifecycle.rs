@@ -181,3 +181,42 @@ fn lines_of_the_fifo_are_commands() {
         daemon.wait_for_log("bad");
     }
 }
+
+/// With a client that has four megabytes waiting, which is far more than its socket holds.
+fn with_a_slow_reader(shutdown: &str) -> (Daemon, Wire) {
+    let text = format!(
+        "[broker]\nshutdown_seconds = {shutdown}\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+         [plugin.config]\npath = \"bus.sock\"\n"
+    );
+    let daemon = Daemon::start_config(&text);
+    let slow = daemon.client("slow");
+    let mut sender = daemon.client("sender");
+    for number in 0..256u32 {
+        let payload = [&number.to_le_bytes()[..], &[0; 16 * 1024]].concat();
+        assert_eq!(sender.send("slow", &payload), 0x01);
+    }
+    (daemon, slow)
+}
+
+#[test]
+fn a_slow_reader_gets_what_was_queued_before_the_end() {
+    let (daemon, mut slow) = with_a_slow_reader("30");
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_log("shutting down");
+    // slower than the default would wait
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    for number in 0..256u32 {
+        assert_eq!(slow.frame().payload()[..4], number.to_le_bytes());
+    }
+    slow.wait_closed();
+    let (status, log) = daemon.wait_end();
+    assert!(status.success() && log.contains("ended"), "{log}");
+}
+
+#[test]
+fn the_end_comes_whether_anybody_reads_or_not() {
+    let (daemon, slow) = with_a_slow_reader("0.5");
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.contains("ended"), "{log}");
+    drop(slow);
+}

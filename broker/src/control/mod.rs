@@ -7,4 +7,6 @@ mod table;
 
 pub(crate) use explain::add_explain_method;
 pub(crate) use standard::add_standard_methods;
-pub(crate) use table::{ControlTable, Handler, decode_params, encode_result, name_param, no_params};
+pub(crate) use table::{
+    BROKER_ITSELF, ControlTable, Handler, decode_params, encode_result, name_param, no_params,
+};

@@ -18,7 +18,10 @@ use super::{
     library::{Libraries, LibraryError},
     revival::Revival,
 };
-use crate::declaration::{PluginDeclaration, PluginSource, Restart};
+use crate::{
+    control::BROKER_ITSELF,
+    declaration::{PluginDeclaration, PluginSource, Restart},
+};
 
 /// How long an instance may take beyond its deadline to stop before it is given up.
 const GRACE: Duration = Duration::from_secs(1);
@@ -130,7 +133,10 @@ impl Instance {
             (inner.object.take(), inner.owner)
         };
         drop(object);
-        self.core.remove_owner(owner, "its declaration is not wanted");
+        // one that was never configured has no number of its own
+        if owner != BROKER_ITSELF {
+            self.core.remove_owner(owner, "its declaration is not wanted");
+        }
     }
 
     pub(super) fn declaration(&self) -> PluginDeclaration {

@@ -3,7 +3,12 @@
 use serde_json::{Value, json};
 
 use super::control::{As, Field, ask, show_list, show_map};
-use crate::{arguments::BrokerCommand, failure::Failure, link::Link, output::Results};
+use crate::{
+    arguments::BrokerCommand,
+    failure::Failure,
+    link::Link,
+    output::{Results, escape},
+};
 
 const INFO: [Field; 2] = [("author", "author", As::Text), ("version", "version", As::Text)];
 
@@ -49,7 +54,34 @@ pub(crate) async fn run(link: &Link, command: BrokerCommand) -> Result<(), Failu
             show_map(link, ask(link, "explain", params).await?, &EXPLAIN)
         }
         BrokerCommand::Test => test(link).await,
+        BrokerCommand::Reload => reload(link).await,
     }
+}
+
+/// Says what has changed, and fails where a plugin could not do as the file says.
+async fn reload(link: &Link) -> Result<(), Failure> {
+    let result = ask(link, "config.reload", Value::Null).await?;
+    let names = |key: &str| {
+        let names = result.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let errors = names("errors");
+    let mut results = Results::new(link);
+    if link.json() {
+        results.json(&Value::Object(result.clone()))?;
+    } else if !link.quiet() {
+        let changed: Vec<_> = ["added", "removed", "restarted"]
+            .iter()
+            .map(|key| (key, names(key)))
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(key, names)| format!("{key} {}", names.join(", ")))
+            .collect();
+        let changed =
+            if changed.is_empty() { "no plugin has changed".to_owned() } else { changed.join("; ") };
+        results.line(&escape(&format!("reloaded: {changed}")))?;
+    }
+    results.flush()?;
+    if errors.is_empty() { Ok(()) } else { Err(Failure::bus(errors.join("; "))) }
 }
 
 async fn test(link: &Link) -> Result<(), Failure> {

@@ -5,12 +5,14 @@ use serde_json::Value;
 use super::control::{As, Field, ask, change, show_list};
 use crate::{arguments::PluginCommand, failure::Failure, link::Link};
 
-const PLUGINS: [Field; 6] = [
+const PLUGINS: [Field; 8] = [
     ("name", "NAME", As::Text),
     ("state", "STATE", As::Text),
     ("plugin", "PLUGIN", As::Text),
     ("origin", "ORIGIN", As::Text),
     ("addresses", "ADDRESSES", As::Text),
+    ("restarts", "RESTARTS", As::Count),
+    ("next_attempt", "NEXT IN", As::Seconds),
     ("why", "WHY", As::Text),
 ];
 

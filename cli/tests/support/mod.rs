@@ -62,6 +62,10 @@ impl Bus {
         self.broker = Some(add(Broker::builder().plugin(local)).start().unwrap());
     }
 
+    pub(crate) fn broker(&self) -> &Broker {
+        self.broker.as_ref().unwrap()
+    }
+
     /// As if it were killed: connections end, nothing is announced to whoever waits for it.
     pub(crate) fn stop_broker(&mut self) {
         self.broker.take().unwrap().stop(Duration::ZERO).wait();

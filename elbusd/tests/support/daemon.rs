@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -20,6 +20,8 @@ pub(crate) struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
     addresses: Vec<String>,
+    /// Its log, where nobody reads it.
+    unread: Option<ChildStderr>,
 }
 
 /// How a broker that was not to start ended.
@@ -41,6 +43,15 @@ fn command(through: &[&str], folder: &Path, arguments: &[&str]) -> Command {
     command.args(&words[1..]).current_dir(folder).env_remove("RUST_LOG").env("XDG_RUNTIME_DIR", folder);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// As [`Daemon::start_in`] has it, through a shell: `script` ends with `exec "$@"`, and may redirect before.
+pub(crate) fn through_shell(folder: &Path, script: &str, arguments: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_elbusd")]).args(arguments);
+    shell.current_dir(folder).env_remove("RUST_LOG").env("XDG_RUNTIME_DIR", folder);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
 }
 
 /// Runs `elbusd` to its end, which must come by itself.
@@ -97,16 +108,27 @@ impl Daemon {
 
     /// With at most so many descriptors.
     pub(crate) fn start_with_descriptors(count: u32, arguments: &[&str]) -> Self {
-        let limit = format!("ulimit -n {count} && exec \"$0\" \"$@\"");
-        Self::start_through(&["sh", "-c", &limit], folder(), arguments)
+        let folder = folder();
+        let shell = through_shell(folder.path(), &format!("ulimit -n {count} && exec \"$@\""), arguments);
+        Self::start_command(folder, shell, true)
     }
 
     /// By way of a program that becomes it.
     pub(crate) fn start_through(through: &[&str], folder: Arc<TempDir>, arguments: &[&str]) -> Self {
-        let mut child = command(through, folder.path(), arguments).spawn().unwrap();
+        let command = command(through, folder.path(), arguments);
+        Self::start_command(folder, command, true)
+    }
+
+    /// By any command. Unless `reads_log`, nobody reads its log.
+    pub(crate) fn start_command(folder: Arc<TempDir>, mut command: Command, reads_log: bool) -> Self {
+        let mut child = command.spawn().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();
-        let (stderr, writing) = (child.stderr.take().unwrap(), log.clone());
+        let writing = log.clone();
+        let (read, unread) = child.stderr.take().map_or((None, None), |stderr| {
+            if reads_log { (Some(stderr), None) } else { (None, Some(stderr)) }
+        });
         std::thread::spawn(move || {
+            let Some(stderr) = read else { return };
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = writing.lock().unwrap();
                 log.push_str(&line);
@@ -127,7 +149,7 @@ impl Daemon {
             }
         }
         std::thread::spawn(move || stdout.for_each(drop));
-        Daemon { folder, child, log, addresses }
+        Daemon { folder, child, log, addresses, unread }
     }
 
     /// At this address alone from now on, as it is called from where the clients are.
@@ -202,6 +224,17 @@ impl Daemon {
         let after_name = stat.rsplit(')').next().unwrap();
         let ticks = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
         Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// What stands in the log that nobody has read; to be called once the broker has ended.
+    pub(crate) fn unread_log(stderr: Option<ChildStderr>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        stderr.unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    pub(crate) fn take_unread(&mut self) -> Option<ChildStderr> {
+        self.unread.take()
     }
 
     /// Resident memory in KiB.

@@ -13,6 +13,19 @@ use std::time::{Duration, Instant};
 /// well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A key of a msgpack map.
+pub(crate) fn field<'a>(map: &'a rmpv::Value, key: &str) -> &'a rmpv::Value {
+    let found = map.as_map().unwrap().iter().find(|(k, _)| k.as_str() == Some(key));
+    &found.unwrap_or_else(|| panic!("no {key} in {map}")).1
+}
+
+/// What `plugin.list` says of an instance; `None` where it is not there.
+pub(crate) fn plugin(client: &mut wire::Wire, name: &str) -> Option<rmpv::Value> {
+    let list = client.control("plugin.list", &[]).unwrap();
+    let plugins = field(&list, "plugins").as_array().unwrap().clone();
+    plugins.into_iter().find(|plugin| field(plugin, "name").as_str() == Some(name))
+}
+
 /// Waits until `ready` says so.
 pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;

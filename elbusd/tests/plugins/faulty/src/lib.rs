@@ -12,7 +12,7 @@ use std::{sync::Mutex, time::Duration};
 struct Settings {
     /// The client it registers.
     client: Option<String>,
-    /// Where it returns an error: create or start.
+    /// Where it returns an error: create, start or refresh.
     fail_in: String,
     /// Where it panics: create, start, deliver, flush, event, method, stop or drop.
     panic_in: String,
@@ -72,6 +72,15 @@ impl Plugin for Faulty {
             Ok(vec![0xC0])
         })?;
         tracing::info!(instance = self.host.instance(), "faulty started");
+        Ok(())
+    }
+
+    fn refresh(&self) -> Result<(), PluginError> {
+        self.settings.reach("refresh");
+        if self.settings.fail_in == "refresh" {
+            return Err(PluginError::of_key("fail_in", "refresh fails as configured"));
+        }
+        tracing::info!(instance = self.host.instance(), "faulty refreshed");
         Ok(())
     }
 

@@ -1,0 +1,45 @@
+//! The log of a broker whose standard error is full, closed, or read by nobody: it holds nobody up.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use support::daemon::{Daemon, folder, through_shell};
+
+const BIND: [&str; 4] = ["--bind", "./bus.sock", "--log", "trace"];
+
+#[test]
+fn a_full_disk_or_a_closed_descriptor_for_the_log_harms_nobody() {
+    for script in ["exec \"$@\" 2>/dev/full", "exec \"$@\" 2>&-"] {
+        let folder = folder();
+        let daemon = Daemon::start_command(folder.clone(), through_shell(folder.path(), script, &BIND), true);
+        for number in 0..50 {
+            let mut client = daemon.client(&format!("a{number}"));
+            assert_eq!(client.send(&format!("a{number}"), b"x"), 0x01);
+        }
+        assert!(daemon.stop().0.success(), "{script}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let folder = folder();
+    let command = through_shell(folder.path(), "exec \"$@\"", &BIND);
+    let mut daemon = Daemon::start_command(folder, command, false);
+    // each comes and goes with some lines of the log: many times what a pipe holds
+    for number in 0..1000 {
+        let mut client = daemon.client(&format!("a{number}"));
+        assert_eq!(client.send(&format!("a{number}"), b"x"), 0x01);
+    }
+    let unread = daemon.take_unread();
+    assert!(daemon.stop().0.success());
+    let left = Daemon::unread_log(unread).len();
+    // its pages are not all filled to the last byte
+    assert!(left >= 60 * 1024, "the pipe was full: {left}");
+}
+
+#[test]
+fn the_last_lines_are_written() {
+    let daemon = Daemon::start("library", &[]);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.trim_end().ends_with("elbusd: ended"), "{log}");
+}

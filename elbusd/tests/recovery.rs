@@ -1,0 +1,103 @@
+//! Plugins that have failed: started again after a while, unless they are not to be.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use support::{daemon::Daemon, field, plugin, wire::Wire};
+
+const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+                     [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
+
+fn bad(more: &str) -> String {
+    let head = "[[plugin]]\nname = \"bad\"\nlibrary = \"elbus_faulty\"\n";
+    format!("{LOCAL}{head}{more}\n[plugin.config]\nclient = \"bad.client\"\npanic_in = \"method\"\n")
+}
+
+fn text(plugin: &rmpv::Value, key: &str) -> String {
+    field(plugin, key).as_str().unwrap_or("").to_owned()
+}
+
+fn restarts(client: &mut Wire, name: &str) -> u64 {
+    field(&plugin(client, name).unwrap(), "restarts").as_u64().unwrap()
+}
+
+fn is_started(client: &mut Wire, name: &str) -> bool {
+    text(&plugin(client, name).unwrap(), "state") == "started"
+}
+
+#[test]
+fn a_plugin_that_panics_comes_again() {
+    let daemon = Daemon::start_config(&bad(""));
+    let mut client = daemon.client("a");
+    for round in 1..=2 {
+        let (_, why) = client.call(".broker", "bad.try", b"").unwrap_err();
+        assert!(why.contains("method panics as configured"), "{why}");
+        let listed = plugin(&mut client, "bad").unwrap();
+        // it may be back already, on a machine that was busy with something else
+        if text(&listed, "state") == "failed" {
+            assert!(text(&listed, "why").contains("method panics as configured"), "{listed}");
+            let left = field(&listed, "next_attempt").as_u64().unwrap();
+            assert!(left <= round, "{listed}");
+        }
+        support::wait_until("it is back", || {
+            is_started(&mut client, "bad") && restarts(&mut client, "bad") == round
+        });
+        assert_eq!(client.send("bad.client", b"x"), 0x01, "and serves");
+    }
+    daemon.wait_for_log("starting again after its failure");
+}
+
+#[test]
+fn one_that_never_restarts_stays_failed() {
+    let daemon = Daemon::start_config(&bad("restart = \"never\""));
+    let mut client = daemon.client("a");
+    client.call(".broker", "bad.try", b"").unwrap_err();
+    let listed = plugin(&mut client, "bad").unwrap();
+    assert_eq!(text(&listed, "state"), "failed");
+    assert!(field(&listed, "next_attempt").is_nil(), "{listed}");
+    client.control("plugin.start", &[("name", "bad")]).unwrap();
+    assert!(is_started(&mut client, "bad"));
+}
+
+#[test]
+fn a_stop_on_request_ends_the_attempts_until_a_start() {
+    let text_of = |config: &str| {
+        let head = "[[plugin]]\nname = \"late\"\nlibrary = \"elbus_unix\"\n";
+        format!("{LOCAL}{head}[plugin.config]\n{config}\n")
+    };
+    let folder = support::daemon::folder();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    std::fs::write(folder.path().join("broker.toml"), text_of("path = \"sub/late.sock\"")).unwrap();
+    let daemon = Daemon::start_in(folder, &["--config", "broker.toml"]);
+    let mut client = daemon.client("a");
+    // there is nothing to bind in
+    client.control("plugin.stop", &[("name", "late")]).unwrap();
+    std::fs::remove_dir(daemon.path("sub")).unwrap();
+    let (_, why) = client.control("plugin.start", &[("name", "late")]).unwrap_err();
+    assert!(why.contains("folder sub does not exist"), "{why}");
+    let listed = plugin(&mut client, "late").unwrap();
+    assert!(field(&listed, "next_attempt").is_u64() || restarts(&mut client, "late") > 0, "{listed}");
+    support::wait_until("it was tried again, in vain", || restarts(&mut client, "late") > 0);
+    client.control("plugin.stop", &[("name", "late")]).unwrap();
+    let listed = plugin(&mut client, "late").unwrap();
+    assert!(field(&listed, "next_attempt").is_nil(), "{listed}");
+    std::fs::create_dir(daemon.path("sub")).unwrap();
+    client.control("plugin.start", &[("name", "late")]).unwrap();
+    drop(Wire::connect(&daemon, "unix:sub/late.sock", "b"));
+}
+
+#[test]
+fn a_start_that_failed_is_tried_until_it_goes() {
+    let folder = support::daemon::folder();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    let late = "[[plugin]]\nname = \"late\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"sub/late.sock\"\n";
+    std::fs::write(folder.path().join("broker.toml"), [LOCAL, late].concat()).unwrap();
+    let daemon = Daemon::start_in(folder, &["--config", "broker.toml"]);
+    let mut client = daemon.client("a");
+    client.control("plugin.stop", &[("name", "late")]).unwrap();
+    std::fs::remove_dir(daemon.path("sub")).unwrap();
+    client.control("plugin.start", &[("name", "late")]).unwrap_err();
+    std::fs::create_dir(daemon.path("sub")).unwrap();
+    support::wait_until("it is started", || is_started(&mut client, "late"));
+    drop(Wire::connect(&daemon, "unix:sub/late.sock", "b"));
+}

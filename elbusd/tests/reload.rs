@@ -1,0 +1,280 @@
+//! Reloading broker.toml: what comes, goes, restarts and stays, by signal and by `config.reload`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use rustix::process::Signal;
+use std::path::Path;
+use support::{
+    daemon::{Daemon, folder},
+    field, plugin,
+    wire::Wire,
+};
+
+const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+                     [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
+
+fn faulty(name: &str, config: &str) -> String {
+    format!("[[plugin]]\nname = \"{name}\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\n{config}\n")
+}
+
+fn unix(name: &str, source: &str, path: &str) -> String {
+    format!("[[plugin]]\nname = \"{name}\"\n{source}\n[plugin.config]\npath = \"{path}\"\n")
+}
+
+fn write(daemon: &Daemon, text: &str) {
+    std::fs::write(daemon.path("broker.toml"), text).unwrap();
+}
+
+fn reload(daemon: &Daemon, client: &mut Wire, text: &str) -> Result<rmpv::Value, (i16, String)> {
+    write(daemon, text);
+    client.control("config.reload", &[])
+}
+
+fn names(answer: &rmpv::Value, key: &str) -> Vec<String> {
+    let names = field(answer, key).as_array().unwrap();
+    names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+fn started(client: &mut Wire, name: &str) -> bool {
+    plugin(client, name).is_some_and(|plugin| field(&plugin, "state").as_str() == Some("started"))
+}
+
+#[test]
+fn plugins_come_go_restart_and_stay() {
+    let text = [LOCAL, &faulty("gone", "client = \"gone.client\""), &faulty("changed", "client = \"old\"")];
+    let daemon = Daemon::start_config(&text.concat());
+    let mut client = daemon.client("a");
+    client.subscribe(&["news"]);
+    let text = [
+        "# a line more\n",
+        LOCAL,
+        &unix("added", "library = \"elbus_unix\"", "second.sock"),
+        &unix("linked", "builtin = \"unix\"", "third.sock"),
+        &faulty("changed", "client = \"new\""),
+    ];
+    let answer = reload(&daemon, &mut client, &text.concat()).unwrap();
+    assert_eq!(names(&answer, "added"), ["added", "linked"]);
+    assert_eq!(names(&answer, "removed"), ["gone"]);
+    assert_eq!(names(&answer, "restarted"), ["changed"]);
+    assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
+    assert_eq!(names(&answer, "refreshed"), ["local", "rpc"]);
+    assert_eq!(names(&answer, "errors"), Vec::<String>::new());
+    // who was connected is connected, with all subscriptions
+    for path in ["unix:second.sock", "unix:third.sock"] {
+        let mut other = Wire::connect(&daemon, path, "b");
+        assert_eq!(other.acked(elbus_protocol::Op::Publish, "news", b"x"), 0x01);
+        assert_eq!(client.frame().payload(), b"x");
+    }
+    assert_eq!(client.send("gone.client", b"x"), 0x71);
+    assert_eq!(client.send("old", b"x"), 0x71);
+    assert_eq!(client.send("new", b"x"), 0x01);
+    assert!(plugin(&mut client, "gone").is_none());
+    let answer = reload(&daemon, &mut client, &text.concat()).unwrap();
+    assert_eq!(names(&answer, "unchanged"), ["local", "rpc", "added", "linked", "changed"]);
+    let answer = reload(&daemon, &mut client, LOCAL).unwrap();
+    assert_eq!(names(&answer, "removed"), ["added", "linked", "changed"]);
+    assert!(!daemon.path("second.sock").exists() && !daemon.path("third.sock").exists());
+}
+
+#[test]
+fn a_broken_file_changes_nothing() {
+    let daemon = Daemon::start_config(&[LOCAL, &faulty("f", "client = \"f\"")].concat());
+    let mut client = daemon.client("a");
+    // each changes `f`, too, which comes first and is right
+    let before = [LOCAL, &faulty("f", "client = \"other\"")].concat();
+    for (wrong, why) in [
+        ("[broker\n", "broker.toml:14: "),
+        ("[[plugin]]\nname = \"x\"\n", "broker.toml:14: plugin \"x\": missing key `library`"),
+        (
+            "[[plugin]]\nname = \"f\"\nlibrary = \"elbus_rpc\"\n",
+            "broker.toml:15: plugin \"f\": name = \"f\": another",
+        ),
+        (
+            "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_nothing\"\n",
+            "broker.toml:16: plugin \"x\": library = \"elbus_nothing\": libelbus_nothing.so not found",
+        ),
+        (
+            "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npaht = \"x\"\n",
+            "broker.toml:17: plugin \"x\": missing key `path`",
+        ),
+        (
+            "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nfail_in = \"create\"\n",
+            "broker.toml:18: plugin \"x\": fail_in = \"create\": create fails as configured",
+        ),
+    ] {
+        let (_, error) = reload(&daemon, &mut client, &[&before, wrong].concat()).unwrap_err();
+        assert!(error.starts_with(why), "{wrong}: {error}");
+        assert_eq!(client.send("f", b"x"), 0x01, "as it was");
+        assert_eq!(client.send("other", b"x"), 0x71);
+        assert!(plugin(&mut client, "x").is_none());
+        assert!(started(&mut client, "f"));
+    }
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_log("not reloaded: broker.toml:18: plugin \"x\"");
+    std::fs::remove_file(daemon.path("broker.toml")).unwrap();
+    let (_, error) = client.control("config.reload", &[]).unwrap_err();
+    assert!(error.contains("broker.toml: cannot be read"), "{error}");
+    assert_eq!(client.send("f", b"x"), 0x01);
+}
+
+#[test]
+fn what_cannot_start_as_it_is_declared_now_goes_on_as_before() {
+    for source in ["library = \"elbus_unix\"", "builtin = \"unix\""] {
+        let daemon = Daemon::start_config(&[LOCAL, &unix("other", source, "other.sock")].concat());
+        let mut client = daemon.client("a");
+        let wrong = [LOCAL, &unix("other", source, "nowhere/other.sock")].concat();
+        let answer = reload(&daemon, &mut client, &wrong).unwrap();
+        let errors = names(&answer, "errors");
+        let expected = "broker.toml:13: plugin \"other\" could not start: path = \"nowhere/other.sock\": ";
+        assert!(errors.len() == 1 && errors[0].starts_with(expected), "{errors:?}");
+        let mut other = Wire::connect(&daemon, "unix:other.sock", "b");
+        assert_eq!(other.send("a", b"x"), 0x01);
+        assert!(started(&mut client, "other"));
+        // the file is right now, and differs from what runs
+        std::fs::create_dir(daemon.path("nowhere")).unwrap();
+        let answer = reload(&daemon, &mut client, &wrong).unwrap();
+        assert_eq!(
+            (names(&answer, "restarted"), names(&answer, "errors").len()),
+            (vec!["other".to_owned()], 0)
+        );
+        other.wait_closed();
+        drop(Wire::connect(&daemon, "unix:nowhere/other.sock", "b"));
+    }
+}
+
+#[test]
+fn an_added_plugin_that_cannot_start_is_tried_again() {
+    let daemon = Daemon::start_config(LOCAL);
+    let mut client = daemon.client("a");
+    let text = [LOCAL, &unix("late", "library = \"elbus_unix\"", "later/late.sock")].concat();
+    let answer = reload(&daemon, &mut client, &text).unwrap();
+    assert!(names(&answer, "errors")[0].contains("plugin \"late\" could not start"), "{answer}");
+    std::fs::create_dir(daemon.path("later")).unwrap();
+    support::wait_until("it is started", || started(&mut client, "late"));
+    drop(Wire::connect(&daemon, "unix:later/late.sock", "b"));
+}
+
+#[test]
+fn unchanged_plugins_read_their_files_anew() {
+    let text = [LOCAL, &faulty("good", ""), &faulty("bad", "fail_in = \"refresh\"")].concat();
+    let daemon = Daemon::start_config(&text);
+    let mut client = daemon.client("a");
+    let answer = reload(&daemon, &mut client, &text).unwrap();
+    assert_eq!(names(&answer, "unchanged"), ["local", "rpc", "good", "bad"]);
+    assert_eq!(names(&answer, "refreshed"), ["local", "rpc", "good"]);
+    let errors = names(&answer, "errors");
+    let expected =
+        "plugin \"bad\" could not read its files anew: fail_in = \"refresh\": refresh fails as configured";
+    assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
+    daemon.wait_for_log("faulty refreshed instance=\"good\"");
+    assert!(started(&mut client, "bad"), "it goes on with what it has read before");
+}
+
+#[test]
+fn a_signal_reloads_and_says_so() {
+    let daemon = Daemon::start_config(LOCAL);
+    let mut client = daemon.client("a");
+    write(&daemon, &[LOCAL, &faulty("new", "client = \"new\"")].concat());
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_log("reloaded added=[\"new\"]");
+    assert_eq!(client.send("new", b"x"), 0x01);
+    let alone = Daemon::start("library", &[]);
+    alone.signal(Signal::HUP);
+    alone.wait_for_log("there is no file to reload: the broker was started without --config");
+    let (_, error) = alone.client("a").control("config.reload", &[]).unwrap_err();
+    assert!(error.starts_with("there is no file to reload"), "{error}");
+}
+
+#[test]
+fn the_keys_of_the_broker_change_at_once() {
+    let daemon = Daemon::start_config(LOCAL);
+    let mut client = daemon.client("a");
+    let text = ["[broker]\nname = \"renamed\"\nmax_filters = 2\nforce_register = true\n", LOCAL].concat();
+    let answer = reload(&daemon, &mut client, &text).unwrap();
+    assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
+    let health = client.control("health", &[]).unwrap();
+    assert_eq!(field(&health, "name").as_str(), Some("renamed"));
+    // one is .broker/warn
+    assert_eq!(client.filters(elbus_protocol::Op::Subscribe, &["1"]), 0x01);
+    assert_ne!(client.filters(elbus_protocol::Op::Subscribe, &["2"]), 0x01);
+    let mut newer = daemon.client("a");
+    client.wait_closed();
+    assert_eq!(newer.send("a", b"x"), 0x01);
+    // folders with libraries as well: this one is found only there
+    let plugins = daemon.path("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    let executable = std::env::current_exe().unwrap();
+    let library = Path::new(&executable).parent().unwrap().join("liblast_value.so");
+    std::fs::copy(library, plugins.join("libelsewhere.so")).unwrap();
+    let last = "[[plugin]]\nname = \"last\"\nlibrary = \"elsewhere\"\n[plugin.config]\nfilters = [\"#\"]\n";
+    assert!(reload(&daemon, &mut newer, &[LOCAL, last].concat()).is_err());
+    let text = ["[broker]\nplugin_dirs = [\"plugins\"]\n", LOCAL, last].concat();
+    assert_eq!(names(&reload(&daemon, &mut newer, &text).unwrap(), "added"), ["last"]);
+}
+
+#[test]
+fn what_the_command_line_added_stays() {
+    let folder = folder();
+    std::fs::write(folder.path().join("broker.toml"), LOCAL).unwrap();
+    let daemon = Daemon::start_in(folder, &["--config", "broker.toml", "--bind", "./more.sock"]);
+    let mut client = Wire::connect(&daemon, "unix:./more.sock", "a");
+    let answer = reload(&daemon, &mut client, &[LOCAL, &faulty("f", "")].concat()).unwrap();
+    assert_eq!(names(&answer, "unchanged"), ["local", "rpc", "bind-unix"]);
+    assert_eq!(client.send("a", b"x"), 0x01);
+}
+
+#[test]
+fn plugins_that_hang_at_their_end_hold_nobody_up() {
+    let hanging = |name: &str| faulty(name, &format!("hang_in = \"stop\"\nclient = \"{name}.client\""));
+    let names_of_all: Vec<_> = (0..8).map(|n| format!("hangs{n}")).collect();
+    let text = names_of_all.iter().map(|name| hanging(name)).collect::<String>();
+    let daemon = Daemon::start_config(&[LOCAL, &text].concat());
+    let mut client = daemon.client("a");
+    let answer = reload(&daemon, &mut client, LOCAL).unwrap();
+    assert_eq!(names(&answer, "removed"), names_of_all);
+    assert_eq!(client.send("hangs0.client", b"x"), 0x71, "what it had is gone");
+    daemon.wait_for_log("given up");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+}
+
+#[test]
+fn reloads_under_load_lose_nothing() {
+    // nobody here pings
+    let local = LOCAL.replace("path = \"bus.sock\"", "path = \"bus.sock\"\ntimeout_seconds = 600.0");
+    let daemon = Daemon::start_config(&local);
+    let (mut receiver, mut operator) = (daemon.client("receiver"), daemon.client("operator"));
+    let texts = ["client = \"x\"", ""].map(|config| [&*local, &faulty("f", config)].concat());
+    let mut sender = daemon.client("sender");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let sending = std::thread::spawn(move || {
+        let mut sent = 0u32;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            assert_eq!(sender.send("receiver", &sent.to_le_bytes()), 0x01);
+            sent += 1;
+        }
+        sent
+    });
+    let reading = std::thread::spawn(move || {
+        let mut next = 0u32;
+        loop {
+            let frame = receiver.frame();
+            if frame.payload() == b"end" {
+                return next;
+            }
+            assert_eq!(frame.payload(), next.to_le_bytes());
+            next += 1;
+        }
+    });
+    for round in 0..40 {
+        let answer = reload(&daemon, &mut operator, &texts[round % 2]).unwrap();
+        assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
+        assert_eq!(names(&answer, "errors").len(), 0, "{answer}");
+    }
+    drop(stop);
+    let sent = sending.join().unwrap();
+    assert_eq!(operator.send("receiver", b"end"), 0x01);
+    assert_eq!(reading.join().unwrap(), sent);
+    assert!(sent > 0);
+}

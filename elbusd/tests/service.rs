@@ -1,0 +1,159 @@
+//! Under a service manager: what it is told, and the sockets it passes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_protocol::{Op, Qos, rpc};
+use rustix::process::Signal;
+use std::{
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
+    process::Stdio,
+    sync::Arc,
+};
+use support::{
+    PATIENCE,
+    daemon::{BOTH, Daemon, folder, through_shell},
+    wire::Wire,
+};
+use tempfile::TempDir;
+
+struct Manager(UnixDatagram);
+
+impl Manager {
+    /// Each message but signs of life, which may come at any time.
+    fn next(&self) -> String {
+        loop {
+            let text = self.any();
+            if text != "WATCHDOG=1" {
+                return text;
+            }
+        }
+    }
+
+    fn any(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).expect("a message");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_how_it_is() {
+    let folder = folder();
+    let manager = Manager(UnixDatagram::bind(folder.path().join("notify")).unwrap());
+    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let text =
+        "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n";
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let mut command = through_shell(folder.path(), "exec \"$@\"", &["--config", "broker.toml"]);
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "100000");
+    let daemon = Daemon::start_command(folder, command, true);
+    assert_eq!(manager.next(), "READY=1\nSTATUS=serving, 1 plugins");
+    (0..3).for_each(|_| assert_eq!(manager.any(), "WATCHDOG=1"));
+    let environment = std::fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap();
+    assert!(!environment.is_empty());
+    let before = std::fs::read_to_string("/proc/uptime").unwrap();
+    daemon.signal(Signal::HUP);
+    let reloading = manager.next();
+    let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{reloading}"));
+    let microseconds: u64 = at.lines().next().unwrap().parse().unwrap();
+    let uptime: f64 = before.split_whitespace().next().unwrap().parse().unwrap();
+    // of the clock that runs with the machine, not of the day
+    assert!(microseconds as f64 / 1e6 < uptime + 3600.0, "{microseconds}");
+    assert_eq!(manager.next(), "READY=1\nSTATUS=serving, 1 plugins");
+    daemon.signal(Signal::TERM);
+    assert_eq!(manager.next(), "STOPPING=1\nSTATUS=shutting down");
+    assert!(daemon.wait_end().0.success());
+}
+
+/// Starts it with a socket as descriptor 3, as a service manager does.
+fn with_socket(folder: &Arc<TempDir>, socket: OwnedFd, arguments: &[&str]) -> Daemon {
+    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+    let mut command = through_shell(folder.path(), script, arguments);
+    command.stdin(Stdio::from(socket));
+    Daemon::start_command(folder.clone(), command, true)
+}
+
+#[test]
+fn a_passed_unix_socket_is_served_and_left() {
+    for plugins in BOTH {
+        let folder = folder();
+        let path = folder.path().join("bus.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        // somebody who connects before the broker is there waits for it
+        let early = UnixStream::connect(&path).unwrap();
+        let arguments = ["--plugins", plugins, "--bind", "./bus.sock"];
+        let daemon = with_socket(&folder, listener.try_clone().unwrap().into(), &arguments);
+        assert_eq!(daemon.addresses(), ["unix:./bus.sock"]);
+        let mut greeting = [0; 3];
+        std::io::Read::read_exact(&mut &early, &mut greeting).unwrap();
+        let mut client = daemon.client("a");
+        assert_eq!(client.send("a", b"x"), 0x01);
+        // an instance that comes again gets it again
+        let mut name = Vec::new();
+        let map = rmpv::Value::Map(vec![("name".into(), "unix".into())]);
+        rmpv::encode::write_value(&mut name, &map).unwrap();
+        let call = rpc::encode_request(0, "plugin.reload", &name).unwrap();
+        client.request(Op::Message, Qos::NO, ".broker", "", &call);
+        client.wait_closed();
+        let mut client = daemon.client("b");
+        assert_eq!(client.send("b", b"x"), 0x01);
+        let (status, log) = daemon.stop();
+        assert!(status.success() && !log.contains("WARN"), "{log}");
+        assert!(path.exists(), "the file is its maker's");
+        let _later = UnixStream::connect(&path).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        listener.accept().unwrap();
+    }
+}
+
+#[test]
+fn a_passed_tcp_socket_is_served() {
+    for plugins in BOTH {
+        for bound in ["127.0.0.1:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(bound) else { continue }; // without IPv6
+            let real = listener.local_addr().unwrap();
+            let configured =
+                if real.is_ipv6() { format!("0.0.0.0:{}", real.port()) } else { real.to_string() };
+            let folder = folder();
+            let arguments = ["--plugins", plugins, "--bind", &configured];
+            let daemon = with_socket(&folder, listener.try_clone().unwrap().into(), &arguments);
+            let address = format!("tcp:127.0.0.1:{}", real.port());
+            let mut client = Wire::connect(&daemon, &address, "a");
+            assert_eq!(client.send("a", b"x"), 0x01);
+            assert!(daemon.stop().0.success());
+            // it listens still
+            drop(TcpStream::connect(("127.0.0.1", real.port())).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_nobody_wants_is_warned_of() {
+    let folder = folder();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let real = listener.local_addr().unwrap();
+    let daemon = with_socket(&folder, listener.into(), &["--bind", "./bus.sock"]);
+    daemon.wait_for_log("a listening socket was handed over that no plugin is configured for");
+    daemon.wait_for_log(&format!("address=tcp:{real}"));
+    let mut client = daemon.client("a");
+    assert_eq!(client.send("a", b"x"), 0x01);
+}
+
+#[test]
+fn sockets_for_another_process_are_not_touched() {
+    let folder = folder();
+    let listener = UnixListener::bind(folder.path().join("other.sock")).unwrap();
+    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=1 exec \"$@\"";
+    let mut command = through_shell(folder.path(), script, &["--bind", "./bus.sock"]);
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    let daemon = Daemon::start_command(folder, command, true);
+    let mut client = daemon.client("a");
+    assert_eq!(client.send("a", b"x"), 0x01);
+    let (_, log) = daemon.stop();
+    assert!(!log.contains("handed over"), "{log}");
+}
