@@ -130,7 +130,7 @@ fn a_reader_that_pauses_loses_nothing() {
 #[test]
 fn a_reader_that_never_reads_is_let_go_with_a_reason() {
     for transport in 0..2 {
-        let daemon = Daemon::start("library", &["--queue-bytes", "100000", "--timeout", "1"]);
+        let daemon = Daemon::start("library", &["--queue-bytes", "100000", "--timeout", "3"]);
         let address = daemon.addresses()[transport].clone();
         let mut listener = Wire::connect(&daemon, &address, "listener");
         listener.subscribe(&[".broker/warn"]);
