@@ -163,6 +163,11 @@ impl Daemon {
         self.addresses.iter().filter(stream).cloned().collect()
     }
 
+    /// `host:port` of the first address of this kind, such as `tcp:`.
+    pub(crate) fn address_of(&self, kind: &str) -> String {
+        self.addresses.iter().find_map(|address| address.strip_prefix(kind)).unwrap().to_owned()
+    }
+
     /// The first UNIX address, else the first TCP one.
     pub(crate) fn address(&self) -> String {
         self.addresses().into_iter().next().unwrap()

@@ -1,0 +1,140 @@
+//! The table `tls`: what is wrong with it, and certificates that are read anew while connections go on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod authority;
+
+use authority::Authority;
+use elbus_plugin_api::{Config, Plugin, fake::FakeHost};
+use elbus_tcp::Tcp;
+use elbus_tls::{ClientFiles, dial};
+use std::{fs, path::Path, time::Duration};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    runtime::Runtime,
+};
+
+fn folder() -> (TempDir, Authority) {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    authority.write(&folder.path().join("ca.pem"));
+    authority.issue(folder.path(), "broker", "broker", vec![]);
+    (folder, authority)
+}
+
+fn table(folder: &Path, more: &str) -> String {
+    let at = |file: &str| folder.join(file).display().to_string();
+    format!(
+        "bind = '127.0.0.1:0'\n[tls]\ncertificate = '{}'\nkey = '{}'\n{more}",
+        at("broker.pem"),
+        at("broker.key")
+    )
+}
+
+fn error(text: &str) -> String {
+    FakeHost::new().create::<Tcp>("network", text).err().unwrap().to_string()
+}
+
+#[test]
+fn errors_name_key_and_file() {
+    let (folder, authority) = folder();
+    let path = folder.path();
+    let good = table(path, "");
+    assert!(FakeHost::new().create::<Tcp>("network", &good).is_ok());
+
+    let missing = error(&good.replace("broker.pem", "nowhere.pem"));
+    assert!(missing.starts_with("tls.certificate: cannot read \"/"), "{missing}");
+    assert!(missing.contains("nowhere.pem\": No such file"), "{missing}");
+    let none = error(&good.replace("broker.pem", "broker.key"));
+    assert!(
+        none.starts_with("tls.certificate: ") && none.ends_with("holds no certificate in PEM form"),
+        "{none}"
+    );
+    let no_key = error(&good.replace("broker.key", "broker.pem"));
+    assert!(
+        no_key.starts_with("tls.key: ") && no_key.ends_with("holds no private key in PEM form"),
+        "{no_key}"
+    );
+    authority.issue(path, "other", "other", vec![]);
+    let foreign = error(&good.replace("broker.key", "other.key"));
+    assert!(
+        foreign.starts_with("tls.key: ") && foreign.contains("other.key\" is not the key of"),
+        "{foreign}"
+    );
+    fs::write(path.join("broken.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    let broken = error(&good.replace("broker.pem", "broken.pem"));
+    assert!(broken.starts_with("tls.certificate: ") && broken.contains("broken.pem"), "{broken}");
+
+    let no_ca = error(&table(path, "client_certificates = 'optional'"));
+    assert!(no_ca.starts_with("tls.client_ca: missing key"), "{no_ca}");
+    let empty = error(&table(path, &format!("client_ca = '{}'", path.join("broker.key").display())));
+    assert!(empty.starts_with("tls.client_ca: ") && empty.contains("no certificate"), "{empty}");
+    assert!(error(&table(path, "client_certificates = 'maybe'")).starts_with("tls.client_certificates: "));
+    assert!(error(&table(path, "max_handshakes = 0")).starts_with("tls.max_handshakes: "));
+    assert!(error(&table(path, "cipher = 'x'")).contains("unknown field `cipher`"));
+}
+
+trait Both: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Both for S {}
+
+/// A registered client that trusts this authority, or why not.
+async fn connect(address: &str, ca: &Path, name: &str) -> Result<impl Both + use<>, String> {
+    let dialer = ClientFiles { roots: Some(ca.to_owned()), identity: None }.load().unwrap();
+    let stream = TcpStream::connect(address.strip_prefix("tls:").unwrap()).await.unwrap();
+    let mut stream = dial(&dialer, "127.0.0.1", stream).await.map_err(|error| error.to_string())?;
+    let hello = [&[0xEB, 1, 0, name.len() as u8, 0][..], name.as_bytes()].concat();
+    stream.write_all(&hello).await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0xEB, 1, 0, 1, 1]);
+    Ok(stream)
+}
+
+/// A message to nobody in particular, acknowledged.
+async fn exchange(stream: &mut impl Both) {
+    stream.write_all(&[7, 0, 0, 0, 0x52, 2, 0, 0, 0, b'x', 0]).await.unwrap();
+    let mut ack = [0; 6];
+    loop {
+        stream.read_exact(&mut ack).await.unwrap();
+        if ack[0] != 0 {
+            assert_eq!(ack, [0xFE, 7, 0, 0, 0, 1]);
+            return;
+        }
+    }
+}
+
+#[test]
+fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
+    let (folder, _authority) = folder();
+    let path = folder.path();
+    let fake = FakeHost::new();
+    let config = Config::parse(&table(path, "")).unwrap();
+    let plugin = Tcp::create(fake.host("network"), &config).unwrap();
+    plugin.start().unwrap();
+    plugin.serve();
+    let address = plugin.status().addresses[0].clone();
+    let first_ca = path.join("ca.pem");
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut first = connect(&address, &first_ca, "first").await.unwrap();
+        exchange(&mut first).await;
+
+        fs::rename(path.join("broker.key"), path.join("away.key")).unwrap();
+        let error = plugin.refresh_certificates().unwrap_err();
+        assert_eq!(error.key, "tls.key");
+        exchange(&mut connect(&address, &first_ca, "second").await.unwrap()).await;
+
+        let (second_ca, authority) = (path.join("ca2.pem"), Authority::new());
+        authority.write(&second_ca);
+        authority.issue(path, "broker", "broker", vec![]);
+        exchange(&mut connect(&address, &first_ca, "third").await.unwrap()).await;
+        plugin.refresh_certificates().unwrap();
+        let error = connect(&address, &first_ca, "fourth").await.err().unwrap();
+        assert!(error.contains("invalid peer certificate"), "{error}");
+        exchange(&mut connect(&address, &second_ca, "fifth").await.unwrap()).await;
+        exchange(&mut first).await;
+    });
+    plugin.stop(Duration::from_secs(5));
+    assert!(fake.failures().is_empty());
+}
