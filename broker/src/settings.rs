@@ -26,7 +26,7 @@ pub struct BrokerSettings {
     pub max_filter_bytes: usize,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,
-    /// Bytes that may wait in the queues of all transports together.
+    /// Bytes that may wait in the queues of all transports that carry streams together.
     pub max_queued_bytes: usize,
 }
 

@@ -55,6 +55,23 @@ fn malformed_frames_end_their_own_connection_only() {
 }
 
 #[test]
+fn a_flood_of_garbage_does_not_fill_the_log() {
+    let daemon = Daemon::start("library", &[]);
+    let address = daemon.addresses().into_iter().find(|address| address.starts_with("tcp:")).unwrap();
+    for number in 0..60 {
+        let mut stranger = Wire::connect(&daemon, &address, &format!("stranger{number}"));
+        stranger.write(&frame(0x55 & 0x3f, b"x\0y"));
+        stranger.wait_closed();
+    }
+    // of another kind, so not hidden by those
+    let mut other = Wire::raw(&daemon, &address);
+    other.write(&[0x16, 3, 1, 2, 0, 1]);
+    other.wait_closed();
+    daemon.wait_for_log("sent a TLS handshake to a port that has no TLS");
+    assert_eq!(daemon.log().matches("protocol error").count(), 10, "{}", daemon.log());
+}
+
+#[test]
 fn handshakes_are_refused_with_their_code() {
     let daemon = Daemon::start("library", &[]);
     let many_dots = vec!["x"; 61].join(".");

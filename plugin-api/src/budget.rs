@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// A share is never smaller, in bytes: one read of a sender must fit.
 const LEAST_SHARE: usize = 64 * 1024;
 
-/// How many bytes wait in the queues of all transports, and how many may. Cheap to clone; all clones are the same one.
+/// How many bytes wait in the queues of all transports that account for them, and how many may. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
 pub struct QueueBudget(RArc<RawQueueBudget>);
 

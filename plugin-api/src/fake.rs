@@ -177,10 +177,27 @@ impl FakeHost {
         topic: &str,
         payloads: &[&[u8]],
     ) -> Option<Delivery> {
+        self.deliver_as(Qos::NO, to, kind, sender, topic, payloads)
+    }
+
+    /// Delivers a real-time message from a sender, as [`deliver`](Self::deliver) does others.
+    pub fn deliver_realtime(&self, to: &str, sender: &str, payload: &[u8]) -> Option<Delivery> {
+        self.deliver_as(Qos::REALTIME, to, FrameKind::Message, sender, "", &[payload])
+    }
+
+    fn deliver_as(
+        &self,
+        qos: Qos,
+        to: &str,
+        kind: FrameKind,
+        sender: &str,
+        topic: &str,
+        payloads: &[&[u8]],
+    ) -> Option<Delivery> {
         let sink = self.0.state.lock().clients.get(to).map(|(_, sink)| sink.clone())?;
         let payloads: Vec<_> = payloads.iter().map(|p| Payload::from(*p)).collect();
         let mut encoding = Encoding::new();
-        let mut run = Run::new(kind, Qos::NO, sender, topic, &payloads, None, &mut encoding);
+        let mut run = Run::new(kind, qos, sender, topic, &payloads, None, &mut encoding);
         let delivery = Delivery::from_bits(sink.deliver(&mut run));
         if delivery.has(Delivery::DIRTY) {
             sink.flush();

@@ -138,3 +138,31 @@ fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
     plugin.stop(Duration::from_secs(5));
     assert!(fake.failures().is_empty());
 }
+
+#[test]
+fn no_more_handshakes_at_once_than_may() {
+    let (folder, _authority) = folder();
+    let fake = FakeHost::new();
+    let text = table(folder.path(), "max_handshakes = 1");
+    let instance = fake.create::<Tcp>("network", &format!("timeout_seconds = 60\n{text}")).unwrap();
+    instance.start().unwrap();
+    instance.serve();
+    let address = instance.status().addresses[0].clone();
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        // neither says anything; which of them is refused is chance
+        let plain = || TcpStream::connect(address.strip_prefix("tls:").unwrap());
+        let (mut one, mut two) = (plain().await.unwrap(), plain().await.unwrap());
+        let (mut first, mut second) = ([0], [0]);
+        tokio::select! {
+            end = one.read(&mut first) => assert_eq!(end.unwrap_or(0), 0),
+            end = two.read(&mut second) => assert_eq!(end.unwrap_or(0), 0),
+        }
+        assert!(instance.status().detail.ends_with(" 1 connections refused"), "{}", instance.status().detail);
+        drop((one, two));
+        // there is room again once the broker has noticed
+        while connect(&address, &folder.path().join("ca.pem"), "a").await.is_err() {}
+    });
+    instance.stop(Duration::from_secs(5));
+    assert_eq!(fake.failures(), Vec::<String>::new());
+}

@@ -8,7 +8,7 @@ use abi_stable::{
 use elbus_inproc::Inproc;
 use elbus_plugin_api::{
     CallError, Code, Config, Delivery, Dispatch, Encoding, Event, EventKind, FrameKind, Host, Op, Plugin,
-    Request, Run, Wake, abi::*,
+    QueueBudget, Request, Run, Wake, abi::*,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -259,6 +259,9 @@ impl RawHost for Bus {
     fn listen(&self, _: ListenerObject) {}
     fn broker_name(&self) -> RString {
         "bus".into()
+    }
+    fn queue_budget(&self) -> RArc<RawQueueBudget> {
+        QueueBudget::new(usize::MAX).to_raw()
     }
     fn max_log_level(&self) -> u8 {
         0

@@ -1,0 +1,202 @@
+//! Limits of a stream transport, over UNIX sockets: who is let in, how fast, and what may wait for all together.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[allow(dead_code, reason = "each test file uses some of it")]
+#[path = "../../stream/tests/support/mod.rs"]
+mod support;
+
+use elbus_plugin_api::{Delivery, EventKind, FrameKind, QueueBudget, fake::FakeHost};
+use elbus_unix::Unix;
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+use support::{Bus, ack, pattern, request};
+
+const ACKED_MESSAGE: u8 = 0x52;
+const MIB: usize = 1 << 20;
+
+fn bus_of(fake: FakeHost, settings: &str) -> Bus<UnixStream> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("path = '{}'\n{settings}", folder.path().join("s").display());
+    let instance = fake.create::<Unix>("local", &config).unwrap();
+    Bus::over(fake, instance, move |address| {
+        // the folder stays as long as the function that connects
+        assert!(folder.path().exists());
+        UnixStream::connect(address.strip_prefix("unix:").unwrap()).unwrap()
+    })
+}
+
+fn bus(settings: &str) -> Bus<UnixStream> {
+    bus_of(FakeHost::new(), settings)
+}
+
+#[test]
+fn no_more_clients_than_may() {
+    let bus = bus("max_clients = 2");
+    let (_first, second) = (bus.client("first"), bus.client("second"));
+    for _ in 0..3 {
+        assert_eq!(bus.raw().rest(), [], "closed without a greeting");
+    }
+    assert!(
+        bus.instance.status().detail.ends_with("3 connections refused"),
+        "{}",
+        bus.instance.status().detail
+    );
+    let refused = |(kind, _, detail): &(EventKind, String, String)| {
+        *kind == EventKind::ConnectionRefused && detail.contains("2 connections already (max_clients)")
+    };
+    assert_eq!(bus.told.lock().unwrap().iter().filter(|told| refused(told)).count(), 3);
+    drop(second);
+    bus.wait_gone("second");
+    // its place is free at the latest when the broker has closed its side
+    let until = Instant::now() + support::LONG;
+    let mut greeting = [0; 3];
+    while (bus.connect)().read_exact(&mut greeting).is_err() {
+        assert!(Instant::now() < until);
+    }
+}
+
+#[test]
+fn who_comes_too_fast_waits_and_nobody_is_lost() {
+    let bus = bus("connects_per_second = 20");
+    let start = Instant::now();
+    let crowd: Vec<_> = (0..30).map(|number| bus.client(&format!("c{number}"))).collect();
+    // twenty at once, the others one after the other
+    assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+    assert_eq!(bus.fake.clients().len(), crowd.len());
+}
+
+#[test]
+fn who_sends_too_many_messages_is_read_more_slowly() {
+    let bus = bus("messages_per_second = 1000");
+    let mut peer = bus.client("a");
+    let start = Instant::now();
+    let all: Vec<_> = (0..1500).flat_map(|number| request(number, ACKED_MESSAGE, b"x\0")).collect();
+    peer.send(&all);
+    for number in 0..1500 {
+        assert_eq!(peer.frame(), ack(number, 1));
+    }
+    peer.send(&request(7, ACKED_MESSAGE, b"x\0"));
+    assert_eq!(peer.frame(), ack(7, 1));
+    assert!(start.elapsed() >= Duration::from_millis(450), "{:?}", start.elapsed());
+}
+
+#[test]
+fn who_sends_too_many_bytes_is_read_more_slowly_also_within_a_frame() {
+    // the timeout is for the rest of a frame, but not for what the broker does not read
+    let bus = bus("bytes_per_second = 1000000\ntimeout_seconds = 0.3");
+    let mut peer = bus.client("a");
+    let payload = pattern(2_000_000, 5);
+    let start = Instant::now();
+    let mut twin = support::Stream::twin(&peer.0);
+    let frame = request(1, ACKED_MESSAGE, &[b"x\0", &payload[..]].concat());
+    let sending = std::thread::spawn(move || {
+        use std::io::Write;
+        twin.write_all(&frame).unwrap();
+    });
+    assert_eq!(peer.frame(), ack(1, 1));
+    sending.join().unwrap();
+    assert!(bus.fake.requests()[0].payloads[0] == payload);
+    peer.send(&request(2, ACKED_MESSAGE, b"x\0"));
+    assert_eq!(peer.frame(), ack(2, 1));
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+}
+
+fn wait(what: &str, ready: impl Fn() -> bool) {
+    let until = Instant::now() + support::LONG;
+    while !ready() {
+        assert!(Instant::now() < until, "never came: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Delivers to a client that reads nothing until it is over its limit; how much that was.
+fn fill(bus: &Bus<UnixStream>, name: &str) -> usize {
+    let payload = vec![7; 100_000];
+    for count in 1..1000 {
+        let delivery = bus.fake.deliver(name, FrameKind::Message, "me", "", &[&payload]).unwrap();
+        assert!(delivery.is_taken());
+        if delivery.has(Delivery::FULL) {
+            return count * (payload.len() + 9);
+        }
+    }
+    panic!("{name} is never full");
+}
+
+#[test]
+fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
+    let bus = bus_of(FakeHost::with_queue_budget(4 * MIB), "timeout_seconds = 60\nqueue_bytes = 100000000");
+    let budget: QueueBudget = bus.fake.queue_budget().clone();
+    let mut greedy = bus.client("greedy");
+    let first = fill(&bus, "greedy");
+    assert!(budget.queued() > 4 * MIB && budget.queued() < 4 * MIB + 200_000, "alone: {}", budget.queued());
+    let second = bus.client("second");
+    let share = fill(&bus, "second");
+    // half of the budget, and what the socket took before it was full
+    assert!(share > 2 * MIB && share < 3 * MIB, "{share}");
+    assert_eq!(budget.blocked(), 2);
+    let realtime = |name| {
+        let payload = vec![0; 100_000];
+        bus.fake.deliver_realtime(name, "me", &payload).unwrap()
+    };
+    assert_eq!(realtime("greedy"), Delivery::REFUSED, "it does not wait, so it is not taken");
+    assert_eq!(realtime("second"), Delivery::REFUSED);
+    // whoever keeps up notices nothing
+    let mut quick = bus.client("quick");
+    for _ in 0..100 {
+        assert!(
+            !bus.fake
+                .deliver("quick", FrameKind::Message, "me", "", &[&[1; 50_000]])
+                .unwrap()
+                .has(Delivery::FULL)
+        );
+        assert_eq!(quick.frame().len(), 50_009);
+    }
+    // one reads everything, the other one goes
+    let mut read = 0;
+    while read < first {
+        read += greedy.frame().len();
+    }
+    wait("the bytes of who has read", || budget.blocked() == 1);
+    drop(second);
+    bus.wait_gone("second");
+    wait("all bytes", || budget.blocked() == 0 && budget.queued() == 0);
+    assert!(bus.fake.deliver("greedy", FrameKind::Message, "me", "", &[b"x"]).unwrap().is_taken());
+}
+
+#[test]
+fn the_budget_is_whole_again_after_any_mixture_of_ends() {
+    let bus = bus_of(FakeHost::with_queue_budget(8 * MIB), "timeout_seconds = 60\nqueue_bytes = 1000000");
+    let budget = bus.fake.queue_budget().clone();
+    let mut state = 1u32;
+    for round in 0..20 {
+        let names = (0..5).map(|number| format!("c{round}.{number}"));
+        let mut peers: Vec<_> = names.map(|name| (name.clone(), bus.client(&name), 0)).collect();
+        for _ in 0..60 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (name, peer, sent) = &mut peers[(state >> 16) as usize % 5];
+            if state >> 30 == 0 && *sent > 0 {
+                peer.frame();
+                *sent -= 1;
+            } else {
+                let payload = vec![1; (state >> 12) as usize % 100_000];
+                if bus.fake.deliver(name, FrameKind::Message, "me", "", &[&payload]).unwrap().is_taken() {
+                    *sent += 1;
+                }
+            }
+        }
+        for (number, (_, mut peer, sent)) in peers.into_iter().enumerate() {
+            if number % 2 == 0 {
+                (0..sent).for_each(|_| drop(peer.frame()));
+            }
+        }
+        wait("the budget", || bus.fake.clients().is_empty() && budget.queued() == 0);
+        assert_eq!(budget.blocked(), 0);
+    }
+    let _stays = bus.client("stays");
+    fill(&bus, "stays");
+    bus.instance.stop(Duration::from_millis(50));
+    wait("the budget", || budget.queued() == 0 && budget.blocked() == 0);
+}
