@@ -10,6 +10,8 @@ use crate::{benchmark::BenchmarkArguments, top::TopArguments};
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 an error from the bus or of an RPC, 2 wrong usage.";
 
+const TLS: &str = "TLS";
+
 const PARAMS_HELP: &str = "Parameters, sent as a msgpack map: numbers, true, false, null, JSON lists and maps (k=[1,2]) and JSON \
                            strings (k='\"12\"') are what they look like, anything else is text";
 
@@ -29,9 +31,25 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Common options")]
 pub(crate) struct GlobalArguments {
     /// Where the broker is: a UNIX socket (a path that begins with / or ends in .sock, .socket or .ipc, or unix:PATH)
-    /// or host:port [default: $ELBUS_ADDR, else $XDG_RUNTIME_DIR/elbus.sock, else /tmp/elbus.sock]
+    /// or host:port, under TLS tls://host:port [default: $ELBUS_ADDR, else $XDG_RUNTIME_DIR/elbus.sock, else /tmp/elbus.sock]
     #[arg(long, global = true, value_name = "ADDR", value_parser = address)]
     pub(crate) addr: Option<Address>,
+
+    /// Connect under TLS, and trust the certificates in this PEM file [default: those of the system]
+    #[arg(long, global = true, value_name = "FILE", help_heading = TLS)]
+    pub(crate) tls_ca: Option<PathBuf>,
+
+    /// Show the broker the certificate in this PEM file; --tls-key is its key
+    #[arg(long, global = true, value_name = "FILE", help_heading = TLS)]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The key of the certificate, a PEM file
+    #[arg(long, global = true, value_name = "FILE", help_heading = TLS)]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The name that the broker's certificate must be for [default: the host of the address]
+    #[arg(long, global = true, value_name = "HOST", help_heading = TLS)]
+    pub(crate) tls_name: Option<String>,
 
     /// Register under this name [default: cli.HOST.PID]
     #[arg(short, long, global = true, value_name = "NAME", value_parser = client_name)]

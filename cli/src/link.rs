@@ -1,7 +1,7 @@
 //! What the options common to all commands say: where the broker is, under which name to register, how long to
 //! wait, how to show things. Makes connections; never decides what to do with them.
 
-use elbus_client::{Address, Client, ClientBuilder, Frames};
+use elbus_client::{Address, Client, ClientBuilder, Frames, TlsConfig};
 use std::{
     io::{IsTerminal, Write},
     time::Duration,
@@ -17,6 +17,8 @@ const ADDRESS_VARIABLE: &str = "ELBUS_ADDR";
 pub(crate) struct Link {
     /// Where the broker is.
     pub(crate) address: Address,
+    /// Where it is reached under TLS, how.
+    pub(crate) tls: Option<TlsConfig>,
     /// The name to register under.
     pub(crate) name: String,
     /// What connecting, an acknowledgement and a call may take.
@@ -42,7 +44,7 @@ impl Link {
     /// From the command line and the environment.
     ///
     /// # Errors
-    /// `ELBUS_ADDR` is no address.
+    /// `ELBUS_ADDR` is no address; a certificate without a key, or the reverse.
     pub(crate) fn new(arguments: &GlobalArguments) -> Result<Self, Failure> {
         let json = arguments.json;
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -57,7 +59,7 @@ impl Link {
             None => address_of_environment()?,
         };
         let name = arguments.name.clone().unwrap_or_else(default_name);
-        Ok(Link { address, name, timeout: arguments.timeout, output })
+        Ok(Link { address, tls: tls(arguments)?, name, timeout: arguments.timeout, output })
     }
 
     /// Where the broker is.
@@ -112,7 +114,11 @@ impl Link {
 
     /// A builder with these options, for connections that want more than the defaults.
     pub(crate) fn builder(&self, name: &str) -> ClientBuilder {
-        Client::builder(name).timeout(self.timeout)
+        let builder = Client::builder(name).timeout(self.timeout);
+        match &self.tls {
+            Some(tls) => builder.tls(tls.clone()),
+            None => builder,
+        }
     }
 
     /// A connection under the name of the command line.
@@ -126,6 +132,23 @@ impl Link {
         self.detail(&format!("connected to {} as {}", self.address, client.name()));
         Ok((client, frames))
     }
+}
+
+fn tls(arguments: &GlobalArguments) -> Result<Option<TlsConfig>, Failure> {
+    let GlobalArguments { tls_ca, tls_cert, tls_key, tls_name, .. } = arguments;
+    let mut tls = TlsConfig::new();
+    if let Some(file) = tls_ca {
+        tls = tls.roots(file);
+    }
+    match (tls_cert, tls_key) {
+        (Some(certificate), Some(key)) => tls = tls.identity(certificate, key),
+        (None, None) => {}
+        _ => return Err(Failure::usage("--tls-cert and --tls-key need each other".to_owned())),
+    }
+    if let Some(name) = tls_name {
+        tls = tls.server_name(name);
+    }
+    Ok((tls != TlsConfig::new()).then_some(tls))
 }
 
 fn address_of_environment() -> Result<Address, Failure> {

@@ -77,9 +77,14 @@ impl Bus {
 
     /// `host:port`.
     pub(crate) fn tcp_address(&self) -> String {
+        self.address_of("tcp:")
+    }
+
+    /// `host:port` of an address of this kind.
+    pub(crate) fn address_of(&self, kind: &str) -> String {
         let reports = self.broker.as_ref().unwrap().plugins();
         let mut addresses = reports.iter().flat_map(|report| report.status.addresses.clone());
-        addresses.find_map(|address| Some(address.strip_prefix("tcp:")?.to_owned())).unwrap()
+        addresses.find_map(|address| Some(address.strip_prefix(kind)?.to_owned())).unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
