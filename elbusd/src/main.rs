@@ -126,6 +126,7 @@ fn run(arguments: Arguments, service: Service) -> Result<(), String> {
     let runtime_handle = runtime.as_ref().map(|runtime| runtime.handle().clone());
     let reloader = Reloader::new(arguments, &broker, runtime_handle, notify.clone());
     reloader.add_method(&broker);
+    let reload = reloader.on_signal().map_err(|error| format!("a thread to reload in: {error}"))?;
     if !quiet {
         welcome(&broker);
     }
@@ -135,7 +136,7 @@ fn run(arguments: Arguments, service: Service) -> Result<(), String> {
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
-            reloader.reload_on_signal();
+            reload();
             continue;
         }
         tracing::info!(signal = signal_hook::low_level::signal_name(signal), "shutting down");

@@ -1,4 +1,4 @@
-//! Telling the service manager how the broker is, as sd_notify(3) has it: ready, reloading, stopping, alive. Never
+//! Telling the service manager how the broker is, as sd_notify(3) has it: ready, reloading, stopping, alive. Hardly
 //! waits for it, and goes on where it does not listen.
 
 use elbus_broker::Broker;
@@ -16,6 +16,9 @@ use std::{
     time::Duration,
 };
 
+/// What a service manager that is busy gets to take a message.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Who is told. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Notify(Option<Arc<(UnixDatagram, SocketAddr)>>);
@@ -30,7 +33,7 @@ impl Notify {
                 None => SocketAddr::from_pathname(&address)?,
             };
             let socket = UnixDatagram::unbound()?;
-            socket.set_nonblocking(true)?;
+            socket.set_write_timeout(Some(PATIENCE))?;
             Ok::<_, std::io::Error>(Arc::new((socket, address)))
         };
         let opened =

@@ -6,7 +6,7 @@ use elbus_plugin_api::{Call, CallError, Code, Method};
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS};
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use tokio::runtime::Handle;
 
 use crate::{arguments::Arguments, notify::Notify, standard};
@@ -69,10 +69,22 @@ impl Reloader {
         rmp_serde::to_vec_named(&answer).map_err(|error| CallError::new(INTERNAL_ERROR, error.to_string()))
     }
 
-    /// Reloads because of a signal: there is only the log to say how it went.
-    pub(crate) fn reload_on_signal(&self) {
-        // it has said so already
-        _ = self.reload();
+    /// Starts the thread that reloads because of a signal, so that other signals are not kept waiting. What it returns
+    /// asks for one; asked while one is under way it does another after it, however often.
+    ///
+    /// # Errors
+    /// Where the system has no thread to give.
+    pub(crate) fn on_signal(self: &Arc<Self>) -> std::io::Result<impl Fn() + use<>> {
+        let (ask, asked) = mpsc::sync_channel(1);
+        let this = self.clone();
+        let body = move || {
+            while asked.recv().is_ok() {
+                // the log has said how it went
+                _ = this.reload();
+            }
+        };
+        std::thread::Builder::new().name("reload".to_owned()).spawn(body)?;
+        Ok(move || _ = ask.try_send(()))
     }
 
     fn reload(&self) -> Result<Answer, String> {
@@ -110,6 +122,8 @@ pub(crate) fn status(broker: &Broker) -> String {
     if failed.is_empty() {
         format!("serving, {} plugins", reports.len())
     } else {
-        format!("serving, {} plugins, failed: {}", reports.len(), failed.join(", "))
+        // a name may be any text, the message is lines
+        let failed = failed.join(", ").replace(char::is_control, " ");
+        format!("serving, {} plugins, failed: {failed}", reports.len())
     }
 }

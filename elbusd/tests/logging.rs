@@ -32,9 +32,9 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     }
     let unread = daemon.take_unread();
     assert!(daemon.stop().0.success());
-    let left = Daemon::unread_log(unread).len();
-    // its pages are not all filled to the last byte
-    assert!(left >= 60 * 1024, "the pipe was full: {left}");
+    let log = String::from_utf8_lossy(&Daemon::unread_log(unread)).into_owned();
+    let has = |number: u32| log.contains(&format!("client=\"a{number}\""));
+    assert!(has(0) && !has(999), "the pipe was full long before the end: {} bytes", log.len());
 }
 
 #[test]

@@ -227,7 +227,7 @@ fn what_the_command_line_added_stays() {
 #[test]
 fn plugins_that_hang_at_their_end_hold_nobody_up() {
     let hanging = |name: &str| faulty(name, &format!("hang_in = \"stop\"\nclient = \"{name}.client\""));
-    let names_of_all: Vec<_> = (0..8).map(|n| format!("hangs{n}")).collect();
+    let names_of_all: Vec<_> = (0..12).map(|n| format!("hangs{n}")).collect();
     let text = names_of_all.iter().map(|name| hanging(name)).collect::<String>();
     let daemon = Daemon::start_config(&[LOCAL, &text].concat());
     let mut client = daemon.client("a");
@@ -267,7 +267,7 @@ fn reloads_under_load_lose_nothing() {
             next += 1;
         }
     });
-    for round in 0..40 {
+    for round in 0..20 {
         let answer = reload(&daemon, &mut operator, &texts[round % 2]).unwrap();
         assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
         assert_eq!(names(&answer, "errors").len(), 0, "{answer}");
@@ -277,4 +277,16 @@ fn reloads_under_load_lose_nothing() {
     assert_eq!(operator.send("receiver", b"end"), 0x01);
     assert_eq!(reading.join().unwrap(), sent);
     assert!(sent > 0);
+}
+
+#[test]
+fn a_plugin_that_hangs_in_its_start_does_not_keep_the_broker_from_ending() {
+    let daemon = Daemon::start_config(LOCAL);
+    let mut client = daemon.client("a");
+    write(&daemon, &[LOCAL, &faulty("hangs", "hang_in = \"start\"")].concat());
+    daemon.signal(Signal::HUP);
+    support::wait_until("it is being started", || plugin(&mut client, "hangs").is_some());
+    assert_eq!(client.send("a", b"x"), 0x01, "others are served");
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.contains("not waited for"), "{log}");
 }

@@ -26,7 +26,7 @@ pub trait Plugin: Send + Sync + Sized + 'static {
     /// Takes what it needs: binds, registers, opens. Serves nobody yet.
     ///
     /// # Errors
-    /// What could not be had; the broker then ends the start.
+    /// What could not be had; a broker that starts ends then, one that runs tries it again later.
     fn start(&self) -> Result<(), PluginError> {
         Ok(())
     }

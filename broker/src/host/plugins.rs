@@ -2,7 +2,10 @@
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,14 +20,19 @@ use crate::{declaration::PluginDeclaration, error::BrokerError};
 /// What an instance gets to stop while the broker goes on.
 pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
+/// What a change that is under way gets to end when all are to be stopped, at least.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// All instances of plugins, in the order of their declaration.
 pub(crate) struct Plugins {
     pub(super) libraries: Libraries,
     /// Never held while a plugin is called. Changed only while `changing` is held.
     pub(super) instances: RwLock<Vec<Arc<Instance>>>,
     pub(super) core: Arc<Core>,
-    /// Held while instances change state, so that two requests do not mix. `true` once all are stopped for good.
-    changing: Mutex<bool>,
+    /// Held while instances change state, so that two requests do not mix.
+    changing: Mutex<()>,
+    /// All are stopped for good, or about to be.
+    ended: AtomicBool,
 }
 
 /// Why a request about a plugin was refused.
@@ -61,7 +69,8 @@ impl Plugins {
         check_names(&declarations)?;
         let instances = declarations.into_iter().map(|declaration| Instance::new(declaration, core.clone()));
         let instances = RwLock::new(instances.collect());
-        Ok(Arc::new(Plugins { libraries, instances, core, changing: Mutex::new(false) }))
+        let (changing, ended) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Arc::new(Plugins { libraries, instances, core, changing, ended }))
     }
 
     /// Loads and configures all. Nothing outside is touched.
@@ -77,10 +86,16 @@ impl Plugins {
 
     /// Lets a configured instance take what it needs; where it cannot, nothing of it is left.
     pub(super) fn bring_up(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
-        instance.start().map_err(|error| {
+        let started = instance.start().map_err(|error| {
             instance.stop(Duration::ZERO, "it could not start").wait();
             BrokerError::Start { plugin: instance.name.clone(), error }
-        })
+        });
+        if started.is_ok() && self.has_ended() {
+            // it took so long that all others have been stopped meanwhile
+            instance.stop(Duration::ZERO, "the broker is ending").wait();
+            return Err(BrokerError::Ending);
+        }
+        started
     }
 
     /// Starts all, then lets all serve. Where one fails, those before it are stopped again.
@@ -98,14 +113,17 @@ impl Plugins {
         Ok(())
     }
 
-    /// Stops all at once, within the deadline.
+    /// Stops all at once, within the deadline. A change that is under way may take that long to end, and no longer:
+    /// where a plugin hangs in its start, the others are stopped all the same.
     pub(crate) fn stop(&self, why: &str, deadline: Duration) {
-        let mut ended = self.changing.lock();
-        *ended = true;
-        stop_all(&self.all(), why, deadline);
-        // the supervisor ends, now that it sees that
-        drop(ended);
+        self.ended.store(true, Ordering::SeqCst);
         self.core.failures.ring();
+        let begun = Instant::now();
+        let changing = self.changing.try_lock_for(deadline.max(CHANGE_PATIENCE));
+        if changing.is_none() {
+            tracing::error!("a plugin that was being started or stopped hangs; not waited for");
+        }
+        stop_all(&self.all(), why, deadline.saturating_sub(begun.elapsed()));
     }
 
     pub(crate) fn reports(&self) -> Vec<PluginReport> {
@@ -121,15 +139,14 @@ impl Plugins {
     ///
     /// # Errors
     /// Where all are stopped for good.
-    pub(super) fn change(&self) -> Result<MutexGuard<'_, bool>, BrokerError> {
+    pub(super) fn change(&self) -> Result<MutexGuard<'_, ()>, BrokerError> {
         // a request that waited while the broker was stopped must not bring anything up again
-        let ended = self.changing.lock();
-        if *ended { Err(BrokerError::Ending) } else { Ok(ended) }
+        let changing = self.changing.lock();
+        if self.has_ended() { Err(BrokerError::Ending) } else { Ok(changing) }
     }
 
-    /// Whether all are stopped for good; `false` while that is changing.
     pub(super) fn has_ended(&self) -> bool {
-        self.changing.try_lock().is_some_and(|ended| *ended)
+        self.ended.load(Ordering::SeqCst)
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Instance>> {

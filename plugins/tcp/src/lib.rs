@@ -18,6 +18,8 @@
 //! max_handshakes = 256                      # at once; further connections are refused
 //! # and, in plugin.config, the keys of every stream transport, see `StreamSettings`
 //! ```
+//!
+//! Where the broker was handed a socket that listens at one of these addresses, it serves that one.
 #![deny(unsafe_code)]
 
 mod bind;

@@ -14,6 +14,8 @@
 //! group = "bus"
 //! # and the keys of every stream transport, see `StreamSettings`
 //! ```
+//!
+//! Where the broker was handed a socket that listens at this path, it serves that one and leaves the file as it is.
 #![deny(unsafe_code)]
 
 mod bind;

@@ -16,7 +16,7 @@ struct Settings {
     fail_in: String,
     /// Where it panics: create, start, deliver, flush, event, method, stop or drop.
     panic_in: String,
-    /// Where it never returns: stop.
+    /// Where it never returns: start or stop.
     hang_in: String,
 }
 
