@@ -290,3 +290,19 @@ fn a_plugin_that_hangs_in_its_start_does_not_keep_the_broker_from_ending() {
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains("not waited for"), "{log}");
 }
+
+#[test]
+fn a_reload_may_restart_who_carries_its_answer() {
+    let daemon = Daemon::start_config(LOCAL);
+    let mut client = daemon.client("a");
+    for restart in ["never", "on_failure"] {
+        let rpc = format!("library = \"elbus_rpc\"\nrestart = \"{restart}\"\n");
+        let text = LOCAL.replace("library = \"elbus_rpc\"\n", &rpc);
+        let answer = reload(&daemon, &mut client, &text).unwrap();
+        assert_eq!(
+            (names(&answer, "restarted"), names(&answer, "errors").len()),
+            (vec!["rpc".to_owned()], 0)
+        );
+        client.control("test", &[]).unwrap();
+    }
+}
