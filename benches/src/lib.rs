@@ -9,6 +9,7 @@ pub mod load;
 mod names;
 mod process;
 pub mod relay;
+pub mod soak;
 mod wire;
 
 /// What went wrong, as a sentence.
