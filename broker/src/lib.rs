@@ -30,7 +30,7 @@ pub use config_file::{ConfigError, ConfigFile};
 pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
-    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, release_unused_memory,
+    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, inspect, release_unused_memory,
     take_service, use_one_arena,
 };
 pub use settings::BrokerSettings;

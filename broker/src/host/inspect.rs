@@ -44,8 +44,20 @@ const MACHINE: Option<u16> = Some(243);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 const MACHINE: Option<u16> = None;
 
+/// The record of the plugin library with these bytes. Nothing of it is loaded or runs, and the bytes may be any: what a
+/// broker does with each library first.
+///
+/// # Errors
+/// A sentence, where this broker would not load it: no library of this machine, damaged, without a record or with
+/// several, of another API version, built so that its panics would end the broker.
+pub fn inspect(data: &[u8]) -> Result<PluginRecord, String> {
+    let record = read(data)?;
+    check(&record)?;
+    Ok(record)
+}
+
 /// The record of the library with these bytes.
-pub(super) fn inspect(data: &[u8]) -> Result<PluginRecord, Refusal> {
+fn read(data: &[u8]) -> Result<PluginRecord, Refusal> {
     if !data.starts_with(b"\x7fELF") {
         return Err(match data.len() {
             0 => "the file is empty".to_owned(),
@@ -147,7 +159,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// Whether this broker can load the library at all, as far as its record tells.
-pub(super) fn check(record: &PluginRecord) -> Result<(), Refusal> {
+fn check(record: &PluginRecord) -> Result<(), Refusal> {
     let PluginRecord { name, version: plugin_version, api, target, panic, .. } = record;
     let who = format!("{name} {plugin_version}");
     if target != TARGET {

@@ -20,7 +20,7 @@ mod supervisor;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
 pub(crate) use core::Core;
-pub use inspect::PluginRecord;
+pub use inspect::{PluginRecord, inspect};
 pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;
 pub use library::LibraryError;

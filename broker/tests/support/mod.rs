@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
+pub(crate) mod model;
+
 use elbus_broker::Broker;
 use elbus_plugin_api::{
     Client, ClientInfo, Code, Delivery, Dispatch, FrameKind, Op, Payload, Qos, Queued, Request, Run, Sink,

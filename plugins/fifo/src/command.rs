@@ -7,17 +7,20 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 /// What a line asks the broker to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Command<'a> {
+pub struct Command<'a> {
     /// [`Op::Message`], [`Op::Broadcast`] or [`Op::Publish`].
-    pub(crate) op: Op,
+    pub op: Op,
     /// Name, mask or topic.
-    pub(crate) target: &'a str,
-    pub(crate) payload: Cow<'a, [u8]>,
+    pub target: &'a str,
+    /// What is sent, of RPC forms the frame of the call.
+    pub payload: Cow<'a, [u8]>,
 }
 
-/// Why a line asks for nothing.
+/// Why a line asks for nothing; as a sentence, which is all that is done with it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
+#[expect(missing_docs, reason = "the sentences beside them say what they mean")]
+#[non_exhaustive]
+pub enum Wrong {
     NotUtf8,
     NoTarget,
     EmptyTopic,
@@ -51,7 +54,10 @@ impl fmt::Display for Wrong {
 ///
 /// The text is everything after the first space, so it may hold spaces and may be empty. The RPC forms go to the
 /// one client of that name, since broadcasts stay raw (section 7).
-pub(crate) fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Wrong> {
+///
+/// # Errors
+/// Why it asks for nothing.
+pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Wrong> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let line = std::str::from_utf8(line).map_err(|_| Wrong::NotUtf8)?;
     if line.is_empty() {

@@ -17,6 +17,8 @@ use elbus_plugin_api::{Config, Host, Plugin, PluginError, PluginThread, Status};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
+pub use command::{Command, Wrong, parse};
+
 use pipe::Pipe;
 use settings::{Checked, Settings};
 use signal::Signal;

@@ -1,0 +1,146 @@
+//! A naive model of the specification: who gets what, by looking at everybody each time. Steps are carried out by a
+//! broker and by the model, and must come to the same.
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{Code, Op};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Peer, broker};
+
+/// What clients do, each by the number of its name.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Connect(usize),
+    Leave(usize),
+    Filters(usize, Op, Vec<String>),
+    Publish(usize, String),
+    PublishFor(usize, String, String),
+    Broadcast(usize, String),
+    Send(usize, String),
+}
+
+pub(crate) const NAMES: [&str; 7] = ["a", "a.b", "a.b.c", "b", "a%%0", "a.b%%x", "b%%0"];
+
+/// The rules of section 6 for masks and filters alike, word for word.
+fn fits(pattern: &str, text: &str, separator: char, one: &str, rest: &str) -> bool {
+    let mut patterns = pattern.split(separator);
+    let mut texts = text.split(separator);
+    loop {
+        match (patterns.next(), texts.next()) {
+            (Some(p), Some(_)) if p == rest => return true,
+            (None, None) => return true,
+            (Some(p), Some(t)) if p == one || p == t => {}
+            _ => return false,
+        }
+    }
+}
+
+/// A filter ends at its `#`.
+fn normal(filter: &str) -> String {
+    let segments: Vec<_> = filter.split('/').collect();
+    let end = segments.iter().position(|s| *s == "#").map_or(segments.len(), |at| at + 1);
+    segments[..end].join("/")
+}
+
+#[derive(Default)]
+struct Wants {
+    subscriptions: BTreeSet<String>,
+    exclusions: BTreeSet<String>,
+}
+
+fn primary(name: &str) -> &str {
+    name.split_once("%%").map_or(name, |(primary, _)| primary)
+}
+
+/// A broker, its clients, and the model of what they want.
+pub(crate) struct Compared {
+    broker: Broker,
+    peers: BTreeMap<&'static str, Peer>,
+    model: BTreeMap<&'static str, Wants>,
+}
+
+impl Compared {
+    pub(crate) fn new() -> Self {
+        Compared { broker: broker(), peers: BTreeMap::new(), model: BTreeMap::new() }
+    }
+
+    /// Carries out a step; panics where broker and model differ.
+    pub(crate) fn step(&mut self, step: &Step) {
+        match step {
+            Step::Connect(who) => self.connect(NAMES[*who]),
+            Step::Leave(who) => self.leave(NAMES[*who]),
+            Step::Filters(who, op, filters) => self.filters(NAMES[*who], *op, filters),
+            Step::Publish(who, _)
+            | Step::PublishFor(who, _, _)
+            | Step::Broadcast(who, _)
+            | Step::Send(who, _) => self.carry(NAMES[*who], step),
+        }
+    }
+
+    fn connect(&mut self, name: &'static str) {
+        let allowed = !self.model.contains_key(name)
+            && (primary(name) == name || self.model.contains_key(primary(name)));
+        let peer = Peer::try_new(&self.broker, name);
+        assert_eq!(peer.is_ok(), allowed, "{name}");
+        if let Ok(peer) = peer {
+            self.peers.insert(name, peer);
+            let subscriptions = BTreeSet::from([".broker/warn".to_owned()]);
+            self.model.insert(name, Wants { subscriptions, ..Default::default() });
+        }
+    }
+
+    fn leave(&mut self, gone: &'static str) {
+        self.peers.remove(gone);
+        if self.model.remove(gone).is_some() && primary(gone) == gone {
+            self.model.retain(|name, _| primary(name) != gone);
+            self.peers.retain(|name, _| primary(name) != gone);
+        }
+    }
+
+    fn filters(&mut self, name: &'static str, op: Op, filters: &[String]) {
+        let (Some(peer), Some(wants)) = (self.peers.get_mut(name), self.model.get_mut(name)) else { return };
+        let texts: Vec<_> = filters.iter().map(String::as_str).collect();
+        assert_eq!(peer.filters(op, &texts), Code::Ok);
+        for filter in filters.iter().map(|f| normal(f)) {
+            match op {
+                Op::Subscribe => _ = wants.subscriptions.insert(filter),
+                Op::Unsubscribe => _ = wants.subscriptions.remove(&filter),
+                Op::Exclude => _ = wants.exclusions.insert(filter),
+                _ => _ = wants.exclusions.remove(&filter),
+            }
+        }
+    }
+
+    /// Who is to get the message of a step.
+    fn expected(&self, step: &Step) -> Vec<(&'static str, usize)> {
+        let any = |set: &BTreeSet<String>, topic: &str| set.iter().any(|f| fits(f, topic, '/', "+", "#"));
+        let wanted = |name: &str, wants: &Wants| match step {
+            Step::Publish(_, topic) => any(&wants.subscriptions, topic) && !any(&wants.exclusions, topic),
+            Step::PublishFor(_, topic, receiver) => {
+                primary(name) == receiver
+                    && any(&wants.subscriptions, topic)
+                    && !any(&wants.exclusions, topic)
+            }
+            Step::Broadcast(_, mask) => fits(mask, name, '.', "?", "*"),
+            Step::Send(_, target) => name == target,
+            _ => false,
+        };
+        let getting = self.model.iter().filter(|(name, wants)| wanted(name, wants));
+        getting.map(|(name, _)| (*name, 1)).collect()
+    }
+
+    fn carry(&mut self, who: &'static str, step: &Step) {
+        let expected = self.expected(step);
+        let Some(sender) = self.peers.get_mut(who) else { return };
+        match step {
+            Step::Publish(_, topic) => _ = sender.publish(topic, b"x"),
+            Step::PublishFor(_, topic, receiver) => _ = sender.publish_for(topic, receiver, b"x"),
+            Step::Broadcast(_, mask) => _ = sender.broadcast(mask, b"x"),
+            Step::Send(_, target) => _ = sender.send(target, b"x"),
+            _ => {}
+        }
+        let taken = self.peers.iter().map(|(name, peer)| (*name, peer.take().len()));
+        let got: Vec<_> = taken.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(got, expected, "{step:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Whatever clients do, in whatever order, a broker delivers what the naive model of the specification delivers.
+#![no_main]
+
+#[path = "../../broker/tests/support/mod.rs"]
+mod support;
+
+use elbus_plugin_api::Op;
+use libfuzzer_sys::fuzz_target;
+use support::model::{Compared, NAMES, Step};
+
+/// Longer sequences only make each run slower.
+const STEPS: usize = 200;
+
+/// Numbers from the input, and 0 where there is no more of it.
+struct Numbers<'a>(&'a [u8]);
+
+impl Numbers<'_> {
+    fn below(&mut self, end: usize) -> usize {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(*first) % end
+    }
+
+    /// Up to four segments, of few kinds, so that they often meet.
+    fn path(&mut self, separator: &str, wildcards: [&'static str; 2]) -> String {
+        let segments = ["a", "b", "c", "", wildcards[0], wildcards[1]];
+        let count = 1 + self.below(4);
+        (0..count).map(|_| segments[self.below(segments.len())]).collect::<Vec<_>>().join(separator)
+    }
+
+    fn step(&mut self) -> Step {
+        let who = self.below(NAMES.len());
+        match self.below(8) {
+            0 => Step::Connect(who),
+            1 => Step::Leave(who),
+            2 | 3 => {
+                let op = [Op::Subscribe, Op::Unsubscribe, Op::Exclude, Op::Unexclude][self.below(4)];
+                let count = 1 + self.below(3);
+                // an empty list of filters and a list of an empty filter are the same bytes
+                let filters = (0..count).map(|_| self.path("/", ["+", "#"]));
+                Step::Filters(who, op, filters.filter(|filter| !filter.is_empty()).collect())
+            }
+            4 => Step::Publish(who, self.path("/", ["+", "#"])),
+            5 => Step::PublishFor(who, self.path("/", ["+", "#"]), NAMES[self.below(NAMES.len())].to_owned()),
+            6 => Step::Broadcast(who, self.path(".", ["?", "*"])),
+            _ => Step::Send(who, NAMES[self.below(NAMES.len())].to_owned()),
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let (mut numbers, mut compared) = (Numbers(data), Compared::new());
+    for _ in 0..STEPS {
+        if numbers.0.is_empty() {
+            break;
+        }
+        compared.step(&numbers.step());
+    }
+});

@@ -1,0 +1,70 @@
+//! Any parameters at all for any control method: an answer in msgpack or an error, soon, and the broker goes on.
+#![no_main]
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{BROKER_NAME, Call, Client, ClientInfo, Delivery, Queued, Run, Sink, Wake};
+use libfuzzer_sys::fuzz_target;
+use rmpv::Value;
+use std::{cell::RefCell, sync::OnceLock};
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
+        Delivery::TAKEN
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, wake: Wake) {
+        wake.wake();
+    }
+    fn close(&self, _: &str) {}
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+}
+
+/// A broker and the names of its methods, in order.
+fn broker() -> &'static (Broker, Vec<String>) {
+    static BROKER: OnceLock<(Broker, Vec<String>)> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        let broker = Broker::builder().start().unwrap();
+        let call = Call { caller: BROKER_NAME, method: "method.list", params: b"" };
+        let answer = broker.host().call(&call).unwrap();
+        let Value::Map(answer) = rmpv::decode::read_value(&mut &answer[..]).unwrap() else { panic!("no map") };
+        let methods = answer[0].1.as_array().unwrap().iter();
+        let name = |method: &Value| {
+            let entries = method.as_map().unwrap().iter();
+            entries.filter(|(key, _)| key.as_str() == Some("name")).map(|(_, name)| name.to_string()).collect()
+        };
+        let names: Vec<String> = methods.map(name).collect();
+        assert!(names.len() > 10, "{names:?}");
+        (broker, names.iter().map(|name| name.trim_matches('"').to_owned()).collect())
+    })
+}
+
+thread_local! {
+    /// Clients to be found, and kicked.
+    static CLIENTS: RefCell<Vec<Client>> = const { RefCell::new(Vec::new()) };
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((method, params)) = data.split_first() else { return };
+    let (broker, methods) = broker();
+    CLIENTS.with_borrow_mut(|clients| {
+        if broker.client_count() < 3 {
+            clients.clear();
+            let register = |name: &&str| broker.host().register(name, &ClientInfo::default(), Nowhere).ok();
+            clients.extend(["a", "a%%1", "b.c"].iter().filter_map(register));
+        }
+    });
+    let method = &methods[usize::from(*method) % methods.len()];
+    match broker.host().call(&Call { caller: BROKER_NAME, method, params }) {
+        // this one answers whatever it was asked
+        Ok(answer) if method == "benchmark.test" => assert_eq!(answer, params),
+        Ok(answer) => {
+            let mut rest = &answer[..];
+            assert!(rmpv::decode::read_value(&mut rest).is_ok() && rest.is_empty(), "{method}: {answer:x?}");
+        }
+        Err(error) => assert!(error.code != 0, "{method}"),
+    }
+});
