@@ -121,7 +121,7 @@ fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
         exchange(&mut first).await;
 
         fs::rename(path.join("broker.key"), path.join("away.key")).unwrap();
-        let error = plugin.refresh_certificates().unwrap_err();
+        let error = plugin.refresh().unwrap_err();
         assert_eq!(error.key, "tls.key");
         exchange(&mut connect(&address, &first_ca, "second").await.unwrap()).await;
 
@@ -129,7 +129,7 @@ fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
         authority.write(&second_ca);
         authority.issue(path, "broker", "broker", vec![]);
         exchange(&mut connect(&address, &first_ca, "third").await.unwrap()).await;
-        plugin.refresh_certificates().unwrap();
+        plugin.refresh().unwrap();
         let error = connect(&address, &first_ca, "fourth").await.err().unwrap();
         assert!(error.contains("invalid peer certificate"), "{error}");
         exchange(&mut connect(&address, &second_ca, "fifth").await.unwrap()).await;
