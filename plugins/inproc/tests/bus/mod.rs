@@ -257,6 +257,10 @@ impl RawHost for Bus {
         RResult::ROk(())
     }
     fn listen(&self, _: ListenerObject) {}
+    fn set_access_rules(&self, _: RStr<'_>) -> RResult<(), RString> {
+        RResult::ROk(())
+    }
+
     fn broker_name(&self) -> RString {
         "bus".into()
     }
