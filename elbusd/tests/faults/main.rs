@@ -12,6 +12,7 @@ mod dropped;
 mod exhausted;
 mod killed;
 mod readers;
+mod reloaded;
 mod restarted;
 mod silent;
 mod stolen;
