@@ -140,41 +140,14 @@ pub(crate) enum BrokerCommand {
     /// Who would get what a client sends, or which access rule denies it and where it stands
     Explain {
         /// What the client would do
-        action: Action,
+        #[arg(value_parser = ["send", "broadcast", "publish", "subscribe", "call"])]
+        action: String,
         /// The name of the client, registered or not
         #[arg(value_name = "NAME")]
         client: String,
         /// A name, a mask, a topic, a filter or a control method
         target: String,
     },
-}
-
-/// What access rules are about.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Action {
-    /// Send a message to a client
-    Send,
-    /// Broadcast to a mask
-    Broadcast,
-    /// Publish to a topic
-    Publish,
-    /// Subscribe to a filter
-    Subscribe,
-    /// Call a control method
-    Call,
-}
-
-impl Action {
-    /// As the broker calls it.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Action::Send => "send",
-            Action::Broadcast => "broadcast",
-            Action::Publish => "publish",
-            Action::Subscribe => "subscribe",
-            Action::Call => "call",
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,26 +2,10 @@
 #![no_main]
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{BROKER_NAME, Call, Client, ClientInfo, Delivery, Queued, Run, Sink, Wake};
+use elbus_plugin_api::{BROKER_NAME, Call, Client, ClientInfo, fake::Nowhere};
 use libfuzzer_sys::fuzz_target;
 use rmpv::Value;
 use std::{cell::RefCell, sync::OnceLock};
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
-        Delivery::TAKEN
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
-    }
-    fn close(&self, _: &str) {}
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
-}
 
 /// A broker and the names of its methods, in order.
 fn broker() -> &'static (Broker, Vec<String>) {

@@ -50,7 +50,7 @@ pub(crate) async fn run(link: &Link, command: BrokerCommand) -> Result<(), Failu
             show_list(link, ask(link, "client.list", params).await?, "clients", &CLIENTS)
         }
         BrokerCommand::Explain { action, client, target } => {
-            let params = json!({ "action": action.word(), "name": client, "target": target });
+            let params = json!({ "action": action, "name": client, "target": target });
             show_map(link, ask(link, "explain", params).await?, &EXPLAIN)
         }
         BrokerCommand::Test => test(link).await,
