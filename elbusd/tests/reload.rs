@@ -11,7 +11,9 @@ use support::{
     wire::Wire,
 };
 
-const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+/// Nobody here pings.
+const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+                     config = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
                      [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
 
 fn faulty(name: &str, config: &str) -> String {
@@ -84,23 +86,23 @@ fn a_broken_file_changes_nothing() {
     // each changes `f`, too, which comes first and is right
     let before = [LOCAL, &faulty("f", "client = \"other\"")].concat();
     for (wrong, why) in [
-        ("[broker\n", "broker.toml:14: "),
-        ("[[plugin]]\nname = \"x\"\n", "broker.toml:14: plugin \"x\": missing key `library`"),
+        ("[broker\n", "broker.toml:13: "),
+        ("[[plugin]]\nname = \"x\"\n", "broker.toml:13: plugin \"x\": missing key `library`"),
         (
             "[[plugin]]\nname = \"f\"\nlibrary = \"elbus_rpc\"\n",
-            "broker.toml:15: plugin \"f\": name = \"f\": another",
+            "broker.toml:14: plugin \"f\": name = \"f\": another",
         ),
         (
             "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_nothing\"\n",
-            "broker.toml:16: plugin \"x\": library = \"elbus_nothing\": libelbus_nothing.so not found",
+            "broker.toml:15: plugin \"x\": library = \"elbus_nothing\": libelbus_nothing.so not found",
         ),
         (
             "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npaht = \"x\"\n",
-            "broker.toml:17: plugin \"x\": missing key `path`",
+            "broker.toml:16: plugin \"x\": missing key `path`",
         ),
         (
             "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nfail_in = \"create\"\n",
-            "broker.toml:18: plugin \"x\": fail_in = \"create\": create fails as configured",
+            "broker.toml:17: plugin \"x\": fail_in = \"create\": create fails as configured",
         ),
     ] {
         let (_, error) = reload(&daemon, &mut client, &[&before, wrong].concat()).unwrap_err();
@@ -111,7 +113,7 @@ fn a_broken_file_changes_nothing() {
         assert!(started(&mut client, "f"));
     }
     daemon.signal(Signal::HUP);
-    daemon.wait_for_log("not reloaded: broker.toml:18: plugin \"x\"");
+    daemon.wait_for_log("not reloaded: broker.toml:17: plugin \"x\"");
     std::fs::remove_file(daemon.path("broker.toml")).unwrap();
     let (_, error) = client.control("config.reload", &[]).unwrap_err();
     assert!(error.contains("broker.toml: cannot be read"), "{error}");
@@ -126,7 +128,7 @@ fn what_cannot_start_as_it_is_declared_now_goes_on_as_before() {
         let wrong = [LOCAL, &unix("other", source, "nowhere/other.sock")].concat();
         let answer = reload(&daemon, &mut client, &wrong).unwrap();
         let errors = names(&answer, "errors");
-        let expected = "broker.toml:13: plugin \"other\" could not start: path = \"nowhere/other.sock\": ";
+        let expected = "broker.toml:12: plugin \"other\" could not start: path = \"nowhere/other.sock\": ";
         assert!(errors.len() == 1 && errors[0].starts_with(expected), "{errors:?}");
         let mut other = Wire::connect(&daemon, "unix:other.sock", "b");
         assert_eq!(other.send("a", b"x"), 0x01);
@@ -241,11 +243,9 @@ fn plugins_that_hang_at_their_end_hold_nobody_up() {
 
 #[test]
 fn reloads_under_load_lose_nothing() {
-    // nobody here pings
-    let local = LOCAL.replace("path = \"bus.sock\"", "path = \"bus.sock\"\ntimeout_seconds = 600.0");
-    let daemon = Daemon::start_config(&local);
+    let daemon = Daemon::start_config(LOCAL);
     let (mut receiver, mut operator) = (daemon.client("receiver"), daemon.client("operator"));
-    let texts = ["client = \"x\"", ""].map(|config| [&*local, &faulty("f", config)].concat());
+    let texts = ["client = \"x\"", ""].map(|config| [LOCAL, &faulty("f", config)].concat());
     let mut sender = daemon.client("sender");
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let sending = std::thread::spawn(move || {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -19,6 +20,8 @@ pub(crate) struct Daemon {
     pub(crate) folder: Arc<TempDir>,
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Reads the log to its end.
+    reader: Option<JoinHandle<()>>,
     addresses: Vec<String>,
     /// Its log, where nobody reads it.
     unread: Option<ChildStderr>,
@@ -127,7 +130,7 @@ impl Daemon {
         let (read, unread) = child.stderr.take().map_or((None, None), |stderr| {
             if reads_log { (Some(stderr), None) } else { (None, Some(stderr)) }
         });
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let Some(stderr) = read else { return };
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = writing.lock().unwrap();
@@ -149,7 +152,7 @@ impl Daemon {
             }
         }
         std::thread::spawn(move || stdout.for_each(drop));
-        Daemon { folder, child, log, addresses, unread }
+        Daemon { folder, child, log, reader: Some(reader), addresses, unread }
     }
 
     /// At this address alone from now on, as it is called from where the clients are.
@@ -210,6 +213,8 @@ impl Daemon {
     /// Waits for the end, which somebody has asked for.
     pub(crate) fn wait_end(mut self) -> (ExitStatus, String) {
         let status = wait(&mut self.child).unwrap_or_else(|| panic!("it did not end: {}", self.log()));
+        // the last lines may still be on their way
+        self.reader.take().unwrap().join().unwrap();
         (status, self.log())
     }
 
