@@ -37,6 +37,8 @@ fn the_methods_of_the_specification() {
             let health = client.control("health", &[]).unwrap();
             assert_eq!(text(&health, "name"), "elbus");
             assert!(field(&health, "clients").as_u64() >= Some(2), "{health}");
+            assert_eq!(field(&health, "queued_bytes").as_u64(), Some(0), "nothing waits");
+            assert_eq!(field(&health, "max_queued_bytes").as_u64(), Some(1 << 30));
             let big = vec![7; 200_000];
             assert_eq!(client.call(".broker", "benchmark.test", &big).unwrap(), big);
             for (method, params, code) in [

@@ -221,7 +221,7 @@ fn a_plain_client_on_a_tls_port_and_the_reverse_are_told_apart_in_the_log() {
 
 #[test]
 fn who_is_silent_is_let_go_and_who_pings_stays() {
-    let plant = Plant::new("timeout_seconds = 0.4", "");
+    let plant = Plant::new("timeout_seconds = 1", "");
     let (pinging, _frames) =
         plant.builder("pinging").ping_interval(Duration::from_millis(50)).connect(plant.address()).unwrap();
     let (silent, _other) = plant.builder("silent").ping_interval(PATIENCE).connect(plant.address()).unwrap();
@@ -300,9 +300,24 @@ fn a_client_comes_back_when_the_broker_does() {
     drop(plant);
     let daemon = start(folder, &port, "", "");
     while !matches!(events.next_timeout(PATIENCE).unwrap(), ConnectionEvent::Connected) {}
+    // behind the subscriptions, which it has asked for again
+    client.round_trip().unwrap();
     let mut witness = Wire::connect(&daemon, &daemon.address(), "witness");
     witness.request(elbus_protocol::Op::Publish, Qos::NO, "t/1", "", b"again");
     assert_eq!(frames.next_timeout(PATIENCE).unwrap().payload(), b"again");
+}
+
+#[test]
+fn a_client_that_comes_again_at_once_gets_its_name() {
+    let plant = Plant::new("", "");
+    let (witness, mut frames) = plant.client("witness");
+    for number in 0..50u32 {
+        let (client, _frames) = plant.client("again");
+        client.send("witness", number.to_le_bytes().to_vec(), Qos::NO).unwrap();
+        client.close().unwrap();
+        assert_eq!(frames.next_timeout(PATIENCE).unwrap().payload(), number.to_le_bytes());
+    }
+    witness.close().unwrap();
 }
 
 #[test]
