@@ -185,3 +185,28 @@ fn the_limits_of_a_mask_are_kept_by_the_transport() {
     assert_eq!(a.expect_ack(last), TAKEN);
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_transport_limits_the_filters_of_its_clients() {
+    let limited = |rules: &str| {
+        config("library", &format!("[plugin.config]\ndefault = \"allow\"\n{rules}"))
+            .replace("\"bus.sock\"", "\"bus.sock\", max_filters = 4, max_filter_depth = 3")
+    };
+    let daemon = Daemon::start_config(&limited(""));
+    let mut a = daemon.client("a");
+    assert_eq!(a.filters(Op::Subscribe, &["a/b/c", "a/b/#", "x"]), TAKEN, ".broker/warn is the fourth");
+    assert_eq!(a.filters(Op::Subscribe, &["y"]), 0x74);
+    assert_eq!(a.filters(Op::Unsubscribe, &["x"]), TAKEN);
+    assert_eq!(a.filters(Op::Subscribe, &["a/b/c/d"]), 0x72);
+    assert_eq!(a.filters(Op::Exclude, &["a/b/c/#"]), 0x72);
+    daemon.wait_for_log("3 segments (max_filter_depth, filter_depth)");
+
+    // the stricter of transport and mask holds, and what is too deep by now may be taken away
+    let rules =
+        "[[plugin.config.client]]\nname = \"a\"\nlimits = { filter_depth = 2, subscriptions = 100 }\n";
+    std::fs::write(daemon.path("broker.toml"), limited(rules)).unwrap();
+    a.control("config.reload", &[]).unwrap();
+    assert_eq!(a.filters(Op::Subscribe, &["x/y/z"]), 0x72);
+    assert_eq!(a.filters(Op::Unsubscribe, &["a/b/c"]), TAKEN);
+    assert_eq!(a.filters(Op::Subscribe, &["1", "2", "3"]), 0x74);
+}

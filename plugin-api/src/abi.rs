@@ -73,6 +73,8 @@ pub struct RawClientInfo<'a> {
     pub port: ROption<RStr<'a>>,
     pub credentials: ROption<RawCredentials>,
     pub certificate_names: RSlice<'a, RStr<'a>>,
+    pub max_filters: ROption<u32>,
+    pub max_filter_depth: ROption<u32>,
 }
 
 /// The process at the other end of a UNIX socket.

@@ -25,6 +25,10 @@ pub struct ClientInfo {
     /// The names of the client certificate that was verified for the connection: subject common name, then the DNS names,
     /// URIs and email addresses it is also valid for. Empty where none was asked for or given.
     pub certificate_names: Vec<String>,
+    /// Subscriptions it may have, and exclusions as many, beside the limit of the broker.
+    pub max_filters: Option<u32>,
+    /// Segments that one of its filters may have.
+    pub max_filter_depth: Option<u32>,
     /// A part of the broker rather than a client of the bus: may have a name with a leading dot, is subscribed to
     /// nothing, is not announced.
     pub internal: bool,
@@ -46,6 +50,8 @@ impl ClientInfo {
                 .map(|c| RawCredentials { pid: c.pid, uid: c.uid, gid: c.gid })
                 .into(),
             certificate_names: RSlice::from_slice(&names),
+            max_filters: self.max_filters.into(),
+            max_filter_depth: self.max_filter_depth.into(),
         })
     }
 
@@ -63,6 +69,8 @@ impl ClientInfo {
                 gid: c.gid,
             }),
             certificate_names: raw.certificate_names.iter().map(|name| name.as_str().to_owned()).collect(),
+            max_filters: raw.max_filters.into_option(),
+            max_filter_depth: raw.max_filter_depth.into_option(),
             internal: raw.flags & CLIENT_INTERNAL != 0,
         }
     }
@@ -292,6 +300,8 @@ mod tests {
             port: Some("localhost:7777".into()),
             credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),
             certificate_names: vec!["plc-1".into(), String::new(), "spiffe://plant/plc/1".into()],
+            max_filters: Some(7),
+            max_filter_depth: Some(8),
             internal: true,
         };
         for info in [full, ClientInfo::default()] {

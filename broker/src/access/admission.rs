@@ -1,7 +1,7 @@
 //! A client that was let in: which rules are for it, what it was denied, and its place among those of the same table.
 
 use elbus_plugin_api::{
-    ClientInfo, Code, Op, SinkLimits,
+    ClientInfo, Code, SinkLimits,
     access::{Action, ClientLimits},
 };
 use elbus_protocol::request;
@@ -102,29 +102,13 @@ impl Admission {
         self.judge(action, target).allowed
     }
 
-    /// Whether it may have all the filters of a body: as deep as may be, and subscribed to, if it is about that.
-    ///
-    /// # Errors
-    /// The code of the first that it may not have.
-    pub(crate) fn judge_filters(&self, op: Op, body: &str) -> Result<(), Code> {
-        let limit = self.limits().filter_depth.unwrap_or(u64::MAX);
-        for filter in request::filters(body) {
-            let depth = filter_depth(filter);
-            if depth > limit {
-                tracing::warn!(client = &*self.name, depth, limit, "filter refused (filter_depth)");
-                return Err(Code::BadData);
-            }
-            if op == Op::Subscribe && !self.allows(Action::Subscribe, filter) {
-                self.deny(Action::Subscribe, filter, 1);
-                return Err(Code::AccessDenied);
-            }
+    /// Whether it may subscribe to all the filters of a body.
+    pub(crate) fn allows_filters(&self, body: &str) -> bool {
+        let denied = request::filters(body).find(|filter| !self.allows(Action::Subscribe, filter));
+        if let Some(filter) = denied {
+            self.deny(Action::Subscribe, filter, 1);
         }
-        Ok(())
-    }
-
-    /// How many subscriptions it may have.
-    pub(crate) fn max_filters(&self) -> usize {
-        self.limits().subscriptions.and_then(|limit| limit.try_into().ok()).unwrap_or(usize::MAX)
+        denied.is_none()
     }
 
     /// Counts operations that were denied, and logs the first of each kind.
@@ -183,18 +167,6 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Segments, up to a `#`.
-fn filter_depth(filter: &str) -> u64 {
-    let mut depth = 0;
-    for segment in filter.split('/') {
-        depth += 1;
-        if segment == "#" {
-            break;
-        }
-    }
-    depth
 }
 
 #[cfg(test)]

@@ -332,28 +332,27 @@ impl Router {
             Op::Exclude => (FilterSet::Exclusions, true),
             _ => (FilterSet::Exclusions, false),
         };
-        let RouterSettings { max_filters, max_filter_bytes: limit, .. } = self.settings();
-        if let Some(long) = request::filters(body).find(|filter| filter.len() > limit) {
-            tracing::warn!(
-                client = &*member.name,
-                bytes = long.len(),
-                limit,
-                "filter refused (max_filter_bytes)"
-            );
-            return Code::BadData;
-        }
+        // judged without the lock, as there may be many, and again where rules were replaced meanwhile
+        let (mut registry, limit) = loop {
+            let admission = member.admission().filter(|_| add);
+            let limits = FilterLimits::new(self.settings(), member, admission.as_deref());
+            if let Some(filter) = request::filters(body).find(|filter| !limits.allow(filter, add)) {
+                limits.tell(member, filter);
+                return Code::BadData;
+            }
+            let judging = admission.as_ref().filter(|_| op == Op::Subscribe);
+            if judging.is_some_and(|admission| !admission.allows_filters(body)) {
+                return Code::AccessDenied;
+            }
+            let registry = self.registry.write();
+            // within the lock, under which a client is judged anew
+            let now = member.admission().filter(|_| add);
+            if now.as_ref().map(Arc::as_ptr) == admission.as_ref().map(Arc::as_ptr) {
+                break (registry, limits.count);
+            }
+        };
         let mut code = Code::Ok;
         let mut changed = false;
-        let mut registry = self.registry.write();
-        // within the lock, under which rules are replaced
-        let admission = member.admission().filter(|_| add);
-        let mut limit = max_filters;
-        if let Some(admission) = &admission {
-            if let Err(code) = admission.judge_filters(op, body) {
-                return code;
-            }
-            limit = limit.min(admission.max_filters());
-        }
         for filter in request::filters(body) {
             match registry.change(member, set, add, filter, limit) {
                 Ok(did) => changed |= did,
@@ -408,6 +407,52 @@ impl Router {
             .map(|member| (member.clone(), 1 + registry.secondaries(&member.name).count()))
             .collect()
     }
+}
+
+/// What filters a client may have, by the broker, its transport and the rules for its name.
+struct FilterLimits {
+    count: usize,
+    bytes: usize,
+    depth: usize,
+}
+
+impl FilterLimits {
+    fn new(settings: RouterSettings, member: &Member, admission: Option<&Admission>) -> Self {
+        let least = |limits: [Option<u64>; 2], own: usize| {
+            limits.into_iter().flatten().filter_map(|limit| limit.try_into().ok()).fold(own, usize::min)
+        };
+        let of_name = admission.map(Admission::limits).unwrap_or_default();
+        FilterLimits {
+            count: least(
+                [member.info.max_filters.map(u64::from), of_name.subscriptions],
+                settings.max_filters,
+            ),
+            bytes: settings.max_filter_bytes,
+            depth: least([member.info.max_filter_depth.map(u64::from), of_name.filter_depth], usize::MAX),
+        }
+    }
+
+    /// What is taken away may be as deep as it was allowed to be once.
+    fn allow(&self, filter: &str, add: bool) -> bool {
+        filter.len() <= self.bytes && (!add || self.depth == usize::MAX || depth(filter) <= self.depth)
+    }
+
+    fn tell(&self, member: &Member, filter: &str) {
+        let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = self;
+        tracing::warn!(
+            client = &*member.name,
+            bytes = filter.len(),
+            depth = depth(filter),
+            "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
+             (max_filter_depth, filter_depth)"
+        );
+    }
+}
+
+/// Segments, up to a `#`.
+fn depth(filter: &str) -> usize {
+    let before_rest = filter.split('/').take_while(|segment| *segment != "#").count();
+    (before_rest + 1).min(filter.split('/').count())
 }
 
 fn close_all(evicted: &[(Arc<Member>, String)]) {

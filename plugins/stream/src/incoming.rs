@@ -350,6 +350,8 @@ impl Incoming {
                 .as_ref()
                 .map(|it| it.names.clone())
                 .unwrap_or_default(),
+            max_filters: instance.settings.max_filters,
+            max_filter_depth: instance.settings.max_filter_depth,
             internal: false,
         };
         let _ = connection.name.set(name.into()); // once only, since a handshake has one name

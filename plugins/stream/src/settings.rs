@@ -51,6 +51,10 @@ pub struct StreamSettings {
     pub messages_per_second: Option<u64>,
     /// Bytes read from one client in a second, likewise.
     pub bytes_per_second: Option<u64>,
+    /// Subscriptions of one client, and as many exclusions, beside the limit of the broker.
+    pub max_filters: Option<u32>,
+    /// Segments of one topic filter.
+    pub max_filter_depth: Option<u32>,
 }
 
 impl Default for StreamSettings {
@@ -66,6 +70,8 @@ impl Default for StreamSettings {
             connects_per_second: None,
             messages_per_second: None,
             bytes_per_second: None,
+            max_filters: None,
+            max_filter_depth: None,
         }
     }
 }
@@ -88,6 +94,8 @@ impl StreamSettings {
         ] {
             within(key, rate.unwrap_or(1), RATES)?;
         }
+        within("max_filters", self.max_filters.unwrap_or(1), 1..=u32::MAX)?;
+        within("max_filter_depth", self.max_filter_depth.unwrap_or(1), 1..=u32::MAX)?;
         match self.stall_seconds {
             None => Ok(()),
             Some(stall) if stall > 0.0 && stall < self.timeout_seconds => Ok(()),
