@@ -5,8 +5,9 @@
 //! that one takes the new events along. Listeners run without any lock of the broker held.
 
 use elbus_plugin_api::{Event, EventKind, abi::ListenerObject};
-use parking_lot::{Mutex, RwLock};
 use std::{collections::VecDeque, sync::Arc};
+
+use crate::sync::{Mutex, RwLock};
 
 /// Events and who hears them.
 #[derive(Default)]

@@ -24,6 +24,7 @@ mod events;
 mod host;
 mod routing;
 mod settings;
+mod sync;
 
 pub use broker::{Broker, BrokerBuilder, Stopping};
 pub use config_file::{ConfigError, ConfigFile};

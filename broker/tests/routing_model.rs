@@ -5,7 +5,10 @@ mod support;
 
 use elbus_plugin_api::Op;
 use proptest::prelude::*;
-use support::model::{Compared, NAMES, Step};
+use support::{
+    broker,
+    model::{Compared, NAMES, Step},
+};
 
 fn path(separator: &'static str, wildcards: [&'static str; 2]) -> impl Strategy<Value = String> {
     let segment = prop::sample::select(vec!["a", "b", "c", wildcards[0], wildcards[1]]);
@@ -33,7 +36,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn equals_the_model(steps in prop::collection::vec(step(), 1..80)) {
-        let mut compared = Compared::new();
+        let broker = broker();
+        let mut compared = Compared::new(&broker);
         steps.iter().for_each(|step| compared.step(step));
     }
 }

@@ -4,9 +4,14 @@
 #[path = "../../broker/tests/support/mod.rs"]
 mod support;
 
+use elbus_broker::Broker;
 use elbus_plugin_api::Op;
 use libfuzzer_sys::fuzz_target;
-use support::model::{Compared, NAMES, Step};
+use std::sync::OnceLock;
+use support::{
+    broker,
+    model::{Compared, NAMES, Step},
+};
 
 /// Longer sequences only make each run slower.
 const STEPS: usize = 200;
@@ -49,7 +54,8 @@ impl Numbers<'_> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let (mut numbers, mut compared) = (Numbers(data), Compared::new());
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    let (mut numbers, mut compared) = (Numbers(data), Compared::new(BROKER.get_or_init(broker)));
     for _ in 0..STEPS {
         if numbers.0.is_empty() {
             break;

@@ -5,16 +5,13 @@ use elbus_plugin_api::{
     access::{Action, ClientLimits},
 };
 use elbus_protocol::request;
-use parking_lot::Mutex;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use super::{InForce, Judgement, Refusal, Whom};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 /// The clients of one table of rules.
 pub(super) struct Crowd {

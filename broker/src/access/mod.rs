@@ -10,18 +10,16 @@ mod process;
 mod rules;
 
 use elbus_plugin_api::{ClientInfo, Code, access::AccessRules};
-use parking_lot::{Mutex, MutexGuard, RwLock};
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashSet, sync::Arc};
 
 pub(crate) use admission::Admission;
 use admission::Crowd;
 pub(crate) use rules::{Judgement, Rules, Whom};
+
+use crate::sync::{
+    Mutex, RwLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 /// Names whose refusal was logged are remembered up to so many, so that each is logged once.
 const REMEMBERED_REFUSALS: usize = 1024;
@@ -72,7 +70,7 @@ impl Access {
     }
 
     /// To be held from before rules are replaced until everybody has been judged by the new ones.
-    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn change(&self) -> impl Sized {
         self.changing.lock()
     }
 

@@ -1,13 +1,15 @@
 //! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
 
 use elbus_plugin_api::{ClientInfo, abi::SinkObject};
-use parking_lot::Mutex;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::access::Admission;
+use crate::{
+    access::Admission,
+    sync::{Mutex, atomic::AtomicBool},
+};
 
 /// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
 /// [`is_gone`](Member::is_gone) says so.

@@ -9,6 +9,9 @@ mod id_set;
 mod label;
 mod mask;
 mod member;
+#[cfg(all(test, elbus_model))]
+#[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
+mod models;
 mod peers;
 mod places;
 mod recipients;

@@ -11,11 +11,7 @@ use elbus_protocol::{
     name::{check_name, is_secondary},
     request,
 };
-use parking_lot::RwLock;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use super::{
     member::{Counts, Member, Totals},
@@ -27,6 +23,10 @@ use crate::{
     access::{Access, Admission},
     events::Events,
     settings::BrokerSettings,
+    sync::{
+        RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The topic every client is subscribed to when it registers (protocol section 6).

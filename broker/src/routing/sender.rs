@@ -14,15 +14,7 @@ use elbus_plugin_api::{
     access::Action,
 };
 use elbus_protocol::name::primary_of;
-use parking_lot::Mutex;
-use std::{
-    cell::Cell,
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use super::{
     Hashing,
@@ -31,7 +23,13 @@ use super::{
     recipients::Recipients,
     router::{Resolved, Router},
 };
-use crate::access::Admission;
+use crate::{
+    access::Admission,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;

@@ -5,7 +5,7 @@ use elbus_broker::Broker;
 use elbus_plugin_api::{Code, Op};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Peer, broker};
+use super::Peer;
 
 /// What clients do, each by the number of its name.
 #[derive(Debug, Clone)]
@@ -52,16 +52,16 @@ fn primary(name: &str) -> &str {
     name.split_once("%%").map_or(name, |(primary, _)| primary)
 }
 
-/// A broker, its clients, and the model of what they want.
-pub(crate) struct Compared {
-    broker: Broker,
+/// A broker, which has no other clients, these, and the model of what they want.
+pub(crate) struct Compared<'a> {
+    broker: &'a Broker,
     peers: BTreeMap<&'static str, Peer>,
     model: BTreeMap<&'static str, Wants>,
 }
 
-impl Compared {
-    pub(crate) fn new() -> Self {
-        Compared { broker: broker(), peers: BTreeMap::new(), model: BTreeMap::new() }
+impl<'a> Compared<'a> {
+    pub(crate) fn new(broker: &'a Broker) -> Self {
+        Compared { broker, peers: BTreeMap::new(), model: BTreeMap::new() }
     }
 
     /// Carries out a step; panics where broker and model differ.
@@ -80,7 +80,7 @@ impl Compared {
     fn connect(&mut self, name: &'static str) {
         let allowed = !self.model.contains_key(name)
             && (primary(name) == name || self.model.contains_key(primary(name)));
-        let peer = Peer::try_new(&self.broker, name);
+        let peer = Peer::try_new(self.broker, name);
         assert_eq!(peer.is_ok(), allowed, "{name}");
         if let Ok(peer) = peer {
             self.peers.insert(name, peer);

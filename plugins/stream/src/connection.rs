@@ -4,19 +4,22 @@
 use elbus_plugin_api::{Delivery, Wake};
 use elbus_protocol::delivery::{ACK_BYTES, encode_ack};
 use elbus_socket::{Queue, Socket};
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     convert::Infallible,
     future::poll_fn,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use crate::{allowance::Allowance, instance::Instance, liveness::Liveness, reason::Reason, writer};
+use crate::{
+    allowance::Allowance,
+    instance::Instance,
+    liveness::Liveness,
+    reason::Reason,
+    sync::{self, AtomicBool, Mutex, MutexGuard},
+    writer,
+};
 
 /// One connection, as its reader, the broker, the keeper and `stop` see it.
 pub(crate) struct Connection {
@@ -360,7 +363,7 @@ impl Connection {
             reader.wake();
         }
         if after.write {
-            self.instance.runtime.spawn(writer::write_until_empty(self.clone()));
+            sync::spawn(&self.instance.runtime, writer::write_until_empty(self.clone()));
         }
     }
 
@@ -422,6 +425,7 @@ impl Outgoing {
     }
 
     /// The writer task cannot go on; the keeper does its work.
+    #[cfg_attr(elbus_model, expect(dead_code, reason = "a schedule needs no descriptor"))]
     pub(crate) fn without_writer(&mut self) {
         self.writer = false;
     }

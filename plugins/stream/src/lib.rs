@@ -18,6 +18,9 @@ mod instance;
 mod keeper;
 mod listener;
 mod liveness;
+#[cfg(all(test, elbus_model))]
+#[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
+mod models;
 mod notices;
 mod pace;
 mod reason;
@@ -26,6 +29,7 @@ mod scratch;
 mod server;
 mod session;
 mod settings;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod wire;

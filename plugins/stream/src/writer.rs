@@ -1,12 +1,22 @@
 //! The task that goes on writing when a socket is full. It exists only that long, and waits on a second descriptor,
 //! so that the connection itself stays registered for reading only.
 
+#[cfg(not(elbus_model))]
 use elbus_socket::Socket;
 use std::sync::Arc;
 
 use crate::connection::Connection;
 
+/// As the other, where it is not the system that says when there is room, but a schedule that tries it.
+#[cfg(elbus_model)]
+pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
+    while connection.write_on().is_some() {
+        shuttle::future::yield_now().await;
+    }
+}
+
 /// Writes until nothing waits any more or the connection has ended.
+#[cfg(not(elbus_model))]
 pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
     let twin = {
         let mut out = connection.lock();

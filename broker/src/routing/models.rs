@@ -1,0 +1,279 @@
+//! Models of what threads do to the router at the same time: shuttle runs each in many orders, and what must hold is looked
+//! at in all of them. Built with `--cfg elbus_model` only, see `.ci/models`.
+
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RArc, RStr},
+};
+use elbus_plugin_api::{
+    ClientInfo, Code, Delivery, Dispatch, EventKind, Op, Payload, Qos, Queued, Request, Run, SinkLimits,
+    abi::{
+        RawClient, RawEvent, RawListener, RawListener_TO, RawSink, RawSink_TO, RawWake, RawWake_TO,
+        WakeObject,
+    },
+    access::{AccessRules, ClientRules, Verdict},
+};
+use shuttle::{Config, Runner, scheduler::RandomScheduler, thread};
+use std::sync::{
+    Arc, Mutex as Plain,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+use super::{Router, RouterSettings, sender::Sender};
+
+/// Orders that each model is run in, unless `ELBUS_MODEL_ORDERS` says otherwise.
+const ORDERS: usize = 2000;
+
+/// Runs `model` in many orders; panics in the first that does not hold, and says how to have it again.
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let orders = std::env::var("ELBUS_MODEL_ORDERS").ok().and_then(|text| text.parse().ok());
+    let mut config = Config::new();
+    config.stack_size = 512 * 1024;
+    Runner::new(RandomScheduler::new(orders.unwrap_or(ORDERS)), config).run(model);
+}
+
+/// What came to a sink. Plain locks: no thread is switched while one is held.
+#[derive(Default)]
+struct Record {
+    got: Plain<Vec<Vec<u8>>>,
+    closed: AtomicUsize,
+    full: AtomicBool,
+    waiting: Plain<Vec<WakeObject>>,
+}
+
+impl Record {
+    /// Takes what it is sent from now on without complaint, and tells those who wait for that.
+    fn drain(&self) {
+        self.full.store(false, SeqCst);
+        thread::yield_now();
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap());
+        waiting.into_iter().for_each(|wake| wake.wake());
+    }
+
+    fn count(&self) -> usize {
+        self.got.lock().unwrap().len()
+    }
+}
+
+struct Recording(Arc<Record>);
+
+impl RawSink for Recording {
+    fn deliver(&self, run: &mut Run<'_>) -> u8 {
+        thread::yield_now();
+        if self.0.closed.load(SeqCst) > 0 {
+            return Delivery::CLOSED.bits();
+        }
+        self.0.got.lock().unwrap().extend(run.payloads().iter().map(|payload| payload.to_vec()));
+        let full = self.0.full.load(SeqCst);
+        (if full { Delivery::TAKEN | Delivery::FULL } else { Delivery::TAKEN }).bits()
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, wake: WakeObject) {
+        thread::yield_now();
+        let mut waiting = self.0.waiting.lock().unwrap();
+        if self.0.full.load(SeqCst) {
+            return waiting.push(wake);
+        }
+        drop(waiting);
+        wake.wake();
+    }
+    fn close(&self, _: RStr<'_>) {
+        self.0.closed.fetch_add(1, SeqCst);
+    }
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+    fn limit(&self, _: &SinkLimits) {}
+}
+
+/// The kinds and subjects of events, as they are told.
+#[derive(Clone, Default)]
+struct Told(Arc<Plain<Vec<(bool, String)>>>);
+
+impl RawListener for Told {
+    fn on_event(&self, event: &RawEvent<'_>) {
+        thread::yield_now();
+        let came = event.kind == EventKind::ClientRegistered as u32;
+        self.0.lock().unwrap().push((came, event.subject.as_str().to_owned()));
+    }
+}
+
+fn router(force_register: bool) -> (Arc<Router>, Told) {
+    let router = Router::new(RouterSettings { force_register, max_filters: 100, max_filter_bytes: 100 });
+    let told = Told::default();
+    router.events.listen(1, RawListener_TO::from_value(told.clone(), TD_Opaque));
+    (router, told)
+}
+
+fn register(router: &Arc<Router>, name: &str) -> Result<(Sender, Arc<Record>), Code> {
+    let record = Arc::<Record>::default();
+    let sink = RawSink_TO::from_value(Recording(record.clone()), TD_Opaque);
+    router.register(name, ClientInfo::default(), 1, sink).map(|sender| (sender, record))
+}
+
+fn dispatch(sender: &mut Sender, op: Op, target: &str, payloads: &[u8]) -> Dispatch {
+    let payloads: Vec<_> = payloads.iter().map(|byte| vec![*byte]).collect();
+    let payloads: Vec<_> = payloads.iter().map(|bytes| Payload::from(&bytes[..])).collect();
+    sender.dispatch(&Request::new(op, Qos::PROCESSED, target, &payloads))
+}
+
+#[test]
+fn every_event_is_told_once_and_in_the_order_of_the_changes() {
+    explore(|| {
+        let (router, told) = router(false);
+        let come_and_go = |router: Arc<Router>, name: &'static str| {
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    drop(register(&router, name).unwrap());
+                }
+            })
+        };
+        let threads = [come_and_go(router.clone(), "a"), come_and_go(router.clone(), "b")];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let told = told.0.lock().unwrap();
+        for name in ["a", "b"] {
+            let of_name: Vec<_> =
+                told.iter().filter(|(_, subject)| subject == name).map(|(came, _)| *came).collect();
+            assert_eq!(of_name, [true, false, true, false], "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_name_that_several_want_has_one_holder_and_all_others_are_closed() {
+    explore(|| {
+        let (router, told) = router(true);
+        let (mut witness, _) = register(&router, "witness").unwrap();
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let router = router.clone();
+                thread::spawn(move || register(&router, "n").unwrap())
+            })
+            .collect();
+        let mut acknowledged = 0;
+        for number in 0..3 {
+            acknowledged +=
+                usize::from(dispatch(&mut witness, Op::Message, "n", &[number]).code() == Code::Ok);
+        }
+        let holders: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(router.client_count(), 2);
+        let closed: usize = holders.iter().map(|(_, record)| record.closed.load(SeqCst)).sum();
+        assert_eq!(closed, 1, "the first of them, once");
+        let got: usize = holders.iter().map(|(_, record)| record.count()).sum();
+        assert_eq!(got, acknowledged, "what was acknowledged has come to one of them");
+        // who has left is gone when the next one comes, also to those who only hear of it
+        let of_name = told
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, subject)| subject == "n")
+            .map(|t| t.0)
+            .collect::<Vec<_>>();
+        assert_eq!(of_name, [true, false, true]);
+    });
+}
+
+#[test]
+fn a_sender_forgets_its_routes_when_somebody_subscribes_or_comes() {
+    explore(|| {
+        let (router, _) = router(false);
+        let (mut sender, _) = register(&router, "sender").unwrap();
+        let changing = {
+            let router = router.clone();
+            thread::spawn(move || {
+                let (mut client, record) = register(&router, "late").unwrap();
+                assert_eq!(dispatch(&mut client, Op::Subscribe, "t", &[]).code(), Code::Ok);
+                (client, record)
+            })
+        };
+        for _ in 0..2 {
+            dispatch(&mut sender, Op::Publish, "t", &[1]);
+            dispatch(&mut sender, Op::Broadcast, "late", &[1]);
+        }
+        let (_client, record) = changing.join().unwrap();
+        let before = record.count();
+        dispatch(&mut sender, Op::Publish, "t", &[2]);
+        dispatch(&mut sender, Op::Broadcast, "late", &[2]);
+        assert_eq!(record.count(), before + 2, "both routes know it");
+    });
+}
+
+#[derive(Clone)]
+struct CountingWake(Arc<AtomicUsize>);
+
+impl RawWake for CountingWake {
+    fn wake(&self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn a_sender_that_is_held_back_is_woken_once_when_all_have_drained() {
+    explore(|| {
+        let (router, _) = router(false);
+        let (mut sender, _) = register(&router, "sender").unwrap();
+        let slow: Vec<_> = ["a.1", "a.2", "a.3"].map(|name| register(&router, name).unwrap()).into();
+        slow.iter().for_each(|(_, record)| record.full.store(true, SeqCst));
+        assert!(dispatch(&mut sender, Op::Broadcast, "a.*", &[1]).is_congested());
+        assert!(sender.end_batch());
+        let draining: Vec<_> = slow
+            .iter()
+            .map(|(_, record)| {
+                let record = record.clone();
+                thread::spawn(move || record.drain())
+            })
+            .collect();
+        let woken = Arc::<AtomicUsize>::default();
+        sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
+        draining.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(woken.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn when_rules_have_changed_nobody_has_what_they_deny() {
+    explore(|| {
+        let (router, _) = router(false);
+        let (mut publisher, _) = register(&router, "publisher").unwrap();
+        let (mut early, early_record) = register(&router, "early").unwrap();
+        let rule = |text: &str| vec![text.parse().unwrap()];
+        let rules = AccessRules {
+            default: Verdict::Deny,
+            clients: vec![
+                ClientRules { name: "publisher".into(), publish: rule("allow t"), ..ClientRules::default() },
+                ClientRules { name: "early".into(), subscribe: rule("allow u"), ..ClientRules::default() },
+            ],
+            ..AccessRules::default()
+        };
+        let changing = {
+            let router = router.clone();
+            thread::spawn(move || router.set_access_rules("access", rules).unwrap())
+        };
+        let coming = {
+            let router = router.clone();
+            thread::spawn(move || register(&router, "late").ok())
+        };
+        let subscribing = thread::spawn(move || {
+            for filter in ["t", "u"] {
+                dispatch(&mut early, Op::Subscribe, filter, &[]);
+            }
+            early
+        });
+        for topic in ["t", "forbidden"] {
+            dispatch(&mut publisher, Op::Publish, topic, &[1]);
+        }
+        changing.join().unwrap();
+        let late = coming.join().unwrap();
+        let _early = subscribing.join().unwrap();
+        let before = early_record.count();
+        assert_eq!(dispatch(&mut publisher, Op::Publish, "forbidden", &[2]).code(), Code::AccessDenied);
+        assert_eq!(dispatch(&mut publisher, Op::Publish, "t", &[2]).code(), Code::Ok);
+        assert_eq!(early_record.count(), before, "its subscription to t has ended, or was denied");
+        if let Some((mut late, record)) = late {
+            assert!(dispatch(&mut late, Op::Message, "early", &[3]).is_gone());
+            assert_eq!(record.closed.load(SeqCst), 1);
+        }
+        assert_eq!(router.client_count(), 2);
+    });
+}

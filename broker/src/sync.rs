@@ -1,0 +1,48 @@
+//! The locks and atomics of routing and events: those of parking_lot and std, and in a build for the models
+//! (`--cfg elbus_model`) those of shuttle, which tries the orders in which threads may run. Owns no logic.
+
+#[cfg(not(elbus_model))]
+pub(crate) use parking_lot::{Mutex, RwLock};
+#[cfg(not(elbus_model))]
+pub(crate) use std::sync::atomic;
+
+#[cfg(elbus_model)]
+pub(crate) use model::{Mutex, RwLock};
+#[cfg(elbus_model)]
+pub(crate) use shuttle::sync::atomic;
+
+#[cfg(elbus_model)]
+mod model {
+    use shuttle::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    use std::sync::PoisonError;
+
+    #[derive(Default)]
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Mutex(sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+
+    #[derive(Default)]
+    pub(crate) struct RwLock<T>(sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
