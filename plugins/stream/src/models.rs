@@ -81,7 +81,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
         let delivering = |first: u8| {
             let connection = connection.clone();
             thread::spawn(move || {
-                for (byte, len) in [(first, LONG), (first + 1, 10), (first + 2, 2 * LONG)] {
+                for (byte, len) in [(first, 2 * LONG), (first + 1, 10), (first + 2, 3 * LONG)] {
                     if deliver(&connection, byte, len).has(Delivery::DIRTY) {
                         thread::yield_now();
                         connection.flush();
@@ -98,7 +98,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
             })
         };
         // a keep-alive may be among them, or not
-        let wanted = 2 * (3 * LONG + 10 + 3 * AROUND);
+        let wanted = 2 * (5 * LONG + 10 + 3 * AROUND);
         let all = read(&mut pair.peer, wanted);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         keeper.join().unwrap();
@@ -106,7 +106,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
         let found: Vec<_> = frames_without_nops(&all);
         for first in [10, 20] {
             let of: Vec<_> = found.iter().filter(|(byte, _)| (first..first + 3).contains(byte)).collect();
-            assert_eq!(of, [&(first, LONG), &(first + 1, 10), &(first + 2, 2 * LONG)]);
+            assert_eq!(of, [&(first, 2 * LONG), &(first + 1, 10), &(first + 2, 3 * LONG)]);
         }
     });
 }
@@ -175,6 +175,20 @@ fn whoever_waits_for_room_is_woken_once_when_there_never_will_be() {
 }
 
 #[test]
+fn the_reader_hears_of_the_end() {
+    explore(|| {
+        let pair = pair(LONG);
+        let (closed, read) = (pair.connection.clone(), pair.connection.clone());
+        let closing = thread::spawn(move || closed.close(Reason::Gone));
+        // few threads, so that the end often falls between any two steps of the reader
+        let reading = future::spawn(async move { read.until_ended_or(std::future::pending()).await });
+        closing.join().unwrap();
+        future::block_on(reading).unwrap();
+        assert!(pair.connection.has_ended());
+    });
+}
+
+#[test]
 fn the_reader_hears_of_the_end_and_the_first_reason_stands() {
     explore(|| {
         let pair = pair(LONG);
@@ -197,7 +211,10 @@ fn the_reader_hears_of_the_end_and_the_first_reason_stands() {
                 }
             })
         };
-        future::block_on(connection.until_ended_or(std::future::pending()));
+        // a future of its own, so that it begins at any moment
+        let reader = connection.clone();
+        let reading = future::spawn(async move { reader.until_ended_or(std::future::pending()).await });
+        future::block_on(reading).unwrap();
         assert!(connection.has_ended());
         closing.into_iter().for_each(|thread| thread.join().unwrap());
         delivering.join().unwrap();
