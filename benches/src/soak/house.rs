@@ -62,11 +62,9 @@ impl House {
         }
     }
 
-    /// A broker.toml of what runs, with another plugin or without it: what a reload is to find.
+    /// A broker.toml of what runs, with other plugins or without them: what a reload is to find.
     pub(super) fn config_with(&self, another: bool) -> String {
-        let text = config(self.builtin, another);
-        // the port it has chosen stays
-        text.replace("127.0.0.1:0", &self.tcp)
+        config(self.builtin, another)
     }
 
     /// Whether it has ended by itself.
@@ -99,6 +97,8 @@ fn config(builtin: bool, another: bool) -> String {
     text += &plugin("announce", "announce", "");
     if another {
         text += &plugin("another", "unix", "path = \"another.sock\"");
+        let rules = "default = \"allow\"\n[[plugin.config.client]]\nname = \"soak.*\"\nsubscribe = [\"deny forbidden/#\"]";
+        text += &plugin("access", "acl", rules);
     }
     text
 }
