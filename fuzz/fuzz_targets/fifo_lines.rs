@@ -21,7 +21,9 @@ fuzz_target!(|data: &[u8]| {
     encode_request(&mut frame, 1, command.op, Qos::NO, command.target, "", &command.payload).unwrap();
     let text = line.iter().position(|byte| *byte == b' ').map(|at| &line[at + 1..]).unwrap_or_default();
     if command.op == Op::Message && text.first() == Some(&b':') {
-        let Ok(RpcFrame::Request { params, .. }) = decode_rpc(&command.payload) else { panic!("{command:?}") };
+        let Ok(RpcFrame::Request { params, .. }) = decode_rpc(&command.payload) else {
+            panic!("{command:?}")
+        };
         assert!(rmpv::decode::read_value(&mut &*params).unwrap().is_map());
     }
 });

@@ -41,9 +41,13 @@ impl Numbers<'_> {
             2 | 3 => {
                 let op = [Op::Subscribe, Op::Unsubscribe, Op::Exclude, Op::Unexclude][self.below(4)];
                 let count = 1 + self.below(3);
-                // an empty list of filters and a list of an empty filter are the same bytes
-                let filters = (0..count).map(|_| self.path("/", ["+", "#"]));
-                Step::Filters(who, op, filters.filter(|filter| !filter.is_empty()).collect())
+                let mut filters: Vec<_> = (0..count).map(|_| self.path("/", ["+", "#"])).collect();
+                // no filter at all and one empty filter are the same bytes: the latter is meant
+                filters.retain(|filter| !filter.is_empty());
+                if filters.is_empty() {
+                    filters.push(String::new());
+                }
+                Step::Filters(who, op, filters)
             }
             4 => Step::Publish(who, self.path("/", ["+", "#"])),
             5 => Step::PublishFor(who, self.path("/", ["+", "#"]), NAMES[self.below(NAMES.len())].to_owned()),

@@ -14,11 +14,16 @@ fn broker() -> &'static (Broker, Vec<String>) {
         let broker = Broker::builder().start().unwrap();
         let call = Call { caller: BROKER_NAME, method: "method.list", params: b"" };
         let answer = broker.host().call(&call).unwrap();
-        let Value::Map(answer) = rmpv::decode::read_value(&mut &answer[..]).unwrap() else { panic!("no map") };
+        let Value::Map(answer) = rmpv::decode::read_value(&mut &answer[..]).unwrap() else {
+            panic!("no map")
+        };
         let methods = answer[0].1.as_array().unwrap().iter();
         let name = |method: &Value| {
             let entries = method.as_map().unwrap().iter();
-            entries.filter(|(key, _)| key.as_str() == Some("name")).map(|(_, name)| name.to_string()).collect()
+            entries
+                .filter(|(key, _)| key.as_str() == Some("name"))
+                .map(|(_, name)| name.to_string())
+                .collect()
         };
         let names: Vec<String> = methods.map(name).collect();
         assert!(names.len() > 10, "{names:?}");
