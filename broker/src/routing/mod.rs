@@ -1,11 +1,13 @@
 //! Routing: who is registered, who gets what. Synchronous, without I/O, without a runtime.
 //!
-//! The walk of a message: [`sender`] resolves the recipients (from its memo, or through [`router`], which asks the
+//! The walk of a message: [`sender`] takes it in, [`reach`] resolves the recipients (from its memo, or through [`router`], which asks the
 //! [`registry`]) and hands the run to their sinks.
 
+mod filter_limits;
 mod filter_tree;
 mod hash_index;
 mod id_set;
+mod judging;
 mod label;
 mod mask;
 mod member;
@@ -14,6 +16,7 @@ mod member;
 mod models;
 mod peers;
 mod places;
+mod reach;
 mod recipients;
 mod registry;
 mod router;

@@ -2,11 +2,7 @@
 //!
 //! Lock order: a change of access rules, registry, then the event queue or a member's admission. No sink, wake or listener is called while either is held.
 
-use elbus_plugin_api::{
-    ClientInfo, Code, EventKind, Op,
-    abi::SinkObject,
-    access::{AccessRules, Action},
-};
+use elbus_plugin_api::{ClientInfo, Code, EventKind, Op, abi::SinkObject};
 use elbus_protocol::{
     name::{check_name, is_secondary},
     request,
@@ -14,13 +10,14 @@ use elbus_protocol::{
 use std::sync::Arc;
 
 use super::{
+    filter_limits::FilterLimits,
     member::{Counts, Member, Totals},
     recipients::Recipients,
     registry::{FilterSet, Registry},
     sender::Sender,
 };
 use crate::{
-    access::{Access, Admission},
+    access::Access,
     events::Events,
     settings::BrokerSettings,
     sync::{
@@ -30,7 +27,7 @@ use crate::{
 };
 
 /// The topic every client is subscribed to when it registers (protocol section 6).
-const WARNINGS: &str = ".broker/warn";
+pub(super) const WARNINGS: &str = ".broker/warn";
 
 /// What of the router can be set.
 #[derive(Debug, Clone, Copy)]
@@ -59,11 +56,11 @@ pub(crate) struct Router {
     pub(crate) access: Access,
     /// Held to copy them only.
     settings: RwLock<RouterSettings>,
-    registry: RwLock<Registry>,
+    pub(super) registry: RwLock<Registry>,
     /// Changed, under the registry's lock, whenever somebody new may match a mask.
     names_epoch: AtomicU64,
     /// Changed, under the registry's lock, whenever a subscription or exclusion changes.
-    topics_epoch: AtomicU64,
+    pub(super) topics_epoch: AtomicU64,
     departed: Counts,
     refused_frames: AtomicU64,
     pub(crate) events: Events,
@@ -175,77 +172,6 @@ impl Router {
         self.events.tell();
     }
 
-    /// Judges everybody by these rules from now on. Rules that are there must be the same instance's.
-    ///
-    /// # Errors
-    /// A sentence, where they are another's.
-    pub(crate) fn set_access_rules(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
-        let _changing = self.access.change();
-        self.access.replace(instance, rules)?;
-        self.judge_all_anew();
-        Ok(())
-    }
-
-    /// Takes rules away whose instance was [released](Access::release), unless another one has replaced them.
-    pub(crate) fn drop_released_rules(&self) {
-        let _changing = self.access.change();
-        if self.access.drop_released() {
-            tracing::warn!("access rules removed: everybody may do everything");
-            self.judge_all_anew();
-        }
-    }
-
-    /// To be called within a change of rules. The registry is locked for one client at a time.
-    fn judge_all_anew(&self) {
-        let members: Vec<_> = self.registry.read().all().cloned().collect();
-        members.iter().for_each(|member| self.judge_anew(member));
-        // behind the judgements: whoever asks anew gets new answers
-        self.access.advance();
-    }
-
-    fn is_judged_by_current_rules(&self, member: &Member) -> bool {
-        match (self.access.current(), member.admission()) {
-            (None, None) => true,
-            (Some(current), Some(admission)) => admission.is_by(&current),
-            (Some(_), None) => !Access::concerns(&member.info),
-            (None, Some(_)) => false,
-        }
-    }
-
-    /// Subscriptions that are no longer allowed end; a client that is no longer allowed is disconnected.
-    fn judge_anew(&self, member: &Arc<Member>) {
-        if member.is_gone() {
-            return;
-        }
-        let admission = match self.access.readmit(&member.name, &member.info) {
-            Ok(admission) => admission,
-            Err(refusal) => {
-                tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);
-                let mut evicted = vec![];
-                self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
-                close_all(&evicted);
-                return self.events.tell();
-            }
-        };
-        let before = member.admission();
-        let mut registry = self.registry.write();
-        if let Some(admission) = &admission {
-            let keep = |filter: &str| filter == WARNINGS || admission.allows(Action::Subscribe, filter);
-            if registry.retain_subscriptions(member, keep) {
-                self.topics_epoch.fetch_add(1, Ordering::Release);
-                tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");
-            }
-        }
-        member.set_admission(admission.clone());
-        drop(registry);
-        let limits =
-            |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
-        let (before, after) = (limits(before), limits(admission));
-        if before != after {
-            member.sink.limit(&after);
-        }
-    }
-
     /// Unregisters the client of this name and ends its connection; `false` where there is none, or it is a part
     /// of the broker.
     pub(crate) fn evict(&self, name: &str, why: &str) -> bool {
@@ -276,7 +202,7 @@ impl Router {
 
     /// Removes a client, and its secondaries where it is a primary. Those to be closed once the lock is released
     /// are added to `evicted`.
-    fn remove(
+    pub(super) fn remove(
         &self,
         registry: &mut Registry,
         member: &Arc<Member>,
@@ -409,52 +335,6 @@ impl Router {
     }
 }
 
-/// What filters a client may have, by the broker, its transport and the rules for its name.
-struct FilterLimits {
-    count: usize,
-    bytes: usize,
-    depth: usize,
-}
-
-impl FilterLimits {
-    fn new(settings: RouterSettings, member: &Member, admission: Option<&Admission>) -> Self {
-        let least = |limits: [Option<u64>; 2], own: usize| {
-            limits.into_iter().flatten().filter_map(|limit| limit.try_into().ok()).fold(own, usize::min)
-        };
-        let of_name = admission.map(Admission::limits).unwrap_or_default();
-        FilterLimits {
-            count: least(
-                [member.info.max_filters.map(u64::from), of_name.subscriptions],
-                settings.max_filters,
-            ),
-            bytes: settings.max_filter_bytes,
-            depth: least([member.info.max_filter_depth.map(u64::from), of_name.filter_depth], usize::MAX),
-        }
-    }
-
-    /// What is taken away may be as deep as it was allowed to be once.
-    fn allow(&self, filter: &str, add: bool) -> bool {
-        filter.len() <= self.bytes && (!add || self.depth == usize::MAX || depth(filter) <= self.depth)
-    }
-
-    fn tell(&self, member: &Member, filter: &str) {
-        let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = self;
-        tracing::warn!(
-            client = &*member.name,
-            bytes = filter.len(),
-            depth = depth(filter),
-            "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
-             (max_filter_depth, filter_depth)"
-        );
-    }
-}
-
-/// Segments, up to a `#`.
-fn depth(filter: &str) -> usize {
-    let before_rest = filter.split('/').take_while(|segment| *segment != "#").count();
-    (before_rest + 1).min(filter.split('/').count())
-}
-
-fn close_all(evicted: &[(Arc<Member>, String)]) {
+pub(super) fn close_all(evicted: &[(Arc<Member>, String)]) {
     evicted.iter().for_each(|(member, why)| member.sink.close(why.as_str().into()));
 }

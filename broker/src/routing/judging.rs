@@ -1,0 +1,87 @@
+//! Access rules in force: replacing them, and judging those who are there by the new ones. The rules themselves are
+//! [`access`](crate::access)'s.
+
+use elbus_plugin_api::access::{AccessRules, Action};
+use std::sync::Arc;
+
+use super::{
+    member::Member,
+    router::{Router, WARNINGS, close_all},
+};
+use crate::{
+    access::{Access, Admission},
+    sync::atomic::Ordering,
+};
+
+impl Router {
+    /// Judges everybody by these rules from now on. Rules that are there must be the same instance's.
+    ///
+    /// # Errors
+    /// A sentence, where they are another's.
+    pub(crate) fn set_access_rules(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
+        let _changing = self.access.change();
+        self.access.replace(instance, rules)?;
+        self.judge_all_anew();
+        Ok(())
+    }
+
+    /// Takes rules away whose instance was [released](Access::release), unless another one has replaced them.
+    pub(crate) fn drop_released_rules(&self) {
+        let _changing = self.access.change();
+        if self.access.drop_released() {
+            tracing::warn!("access rules removed: everybody may do everything");
+            self.judge_all_anew();
+        }
+    }
+
+    /// To be called within a change of rules. The registry is locked for one client at a time.
+    fn judge_all_anew(&self) {
+        let members: Vec<_> = self.registry.read().all().cloned().collect();
+        members.iter().for_each(|member| self.judge_anew(member));
+        // behind the judgements: whoever asks anew gets new answers
+        self.access.advance();
+    }
+
+    pub(super) fn is_judged_by_current_rules(&self, member: &Member) -> bool {
+        match (self.access.current(), member.admission()) {
+            (None, None) => true,
+            (Some(current), Some(admission)) => admission.is_by(&current),
+            (Some(_), None) => !Access::concerns(&member.info),
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// Subscriptions that are no longer allowed end; a client that is no longer allowed is disconnected.
+    pub(super) fn judge_anew(&self, member: &Arc<Member>) {
+        if member.is_gone() {
+            return;
+        }
+        let admission = match self.access.readmit(&member.name, &member.info) {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);
+                let mut evicted = vec![];
+                self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
+                close_all(&evicted);
+                return self.events.tell();
+            }
+        };
+        let before = member.admission();
+        let mut registry = self.registry.write();
+        if let Some(admission) = &admission {
+            let keep = |filter: &str| filter == WARNINGS || admission.allows(Action::Subscribe, filter);
+            if registry.retain_subscriptions(member, keep) {
+                self.topics_epoch.fetch_add(1, Ordering::Release);
+                tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");
+            }
+        }
+        member.set_admission(admission.clone());
+        drop(registry);
+        let limits =
+            |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
+        let (before, after) = (limits(before), limits(admission));
+        if before != after {
+            member.sink.limit(&after);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Whom a sender reaches: the way there, handing runs over, and what is owed on arrival.
+//!
+//! Steady traffic takes no lock of the broker: the peers that were sent to last are remembered as long as they are
+//! registered, the recipients of a topic or mask as long as their epoch lasts.
+
+use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
+use elbus_plugin_api::{
+    BROKER_NAME, Code, Delivery, Run,
+    abi::{RawWake, RawWake_TO, WakeObject},
+    access::Action,
+};
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Hashing,
+    member::Member,
+    peers::Peers,
+    recipients::Recipients,
+    router::{Resolved, Router},
+};
+use crate::{
+    access::Admission,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Bytes that a sender may have waiting at its recipients beyond their limits although it was told to wait: it ignores
+/// that. Those who read no more until they are called never come near it.
+pub(super) const UNHEEDED_BYTES: usize = 64 << 20;
+/// Topics or masks whose recipients a sender remembers.
+const REMEMBERED_ROUTES: usize = 4096;
+
+/// Whom a sender reaches: what it remembers of the way there, and what it owes on arrival.
+#[derive(Default)]
+pub(super) struct Reach {
+    peers: Peers,
+    topics: Option<Box<Routes>>,
+    masks: Option<Box<Routes>>,
+    /// Those owed a flush. A sink is in it once: it says dirty only to the first.
+    dirty: Vec<Arc<Member>>,
+    congested: Vec<Arc<Member>>,
+    /// Whether a recipient of the request under way is over its limit.
+    met_full: bool,
+    /// Whether the sender was told to wait, and has not asked since when it may go on.
+    waits: bool,
+    /// Bytes it has sent to recipients over their limit nevertheless.
+    unheeded: usize,
+    /// Whether the request under way has looked already how much of that has drained.
+    recounted: bool,
+    flood: Flood,
+}
+
+/// Whether a sender was refused something since it did not wait. Said once.
+#[derive(Default, PartialEq, Eq)]
+enum Flood {
+    #[default]
+    Never,
+    Begins,
+    Said,
+}
+
+/// Recipients by topic or mask, all of one epoch.
+#[derive(Default)]
+struct Routes {
+    epoch: u64,
+    last_target: String,
+    last: Option<Arc<Recipients>>,
+    by_target: HashMap<Box<str>, Arc<Recipients>, Hashing>,
+}
+
+impl Routes {
+    #[inline]
+    fn get(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
+        if let Some(last) = &self.last
+            && self.epoch == epoch
+            && self.last_target == target
+        {
+            return last.clone();
+        }
+        self.look_up(epoch, target, resolve)
+    }
+
+    #[cold]
+    fn look_up(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
+        if self.epoch != epoch || self.by_target.len() >= REMEMBERED_ROUTES {
+            self.by_target.clear();
+        }
+        let recipients = match self.by_target.get(target).filter(|_| self.epoch == epoch) {
+            Some(recipients) => recipients.clone(),
+            None => {
+                let resolved = resolve();
+                if resolved.epoch != self.epoch {
+                    self.by_target.clear();
+                    self.epoch = resolved.epoch;
+                }
+                self.by_target.insert(target.into(), resolved.recipients.clone());
+                resolved.recipients
+            }
+        };
+        self.last_target.clear();
+        self.last_target.push_str(target);
+        self.last = Some(recipients.clone());
+        recipients
+    }
+}
+
+impl Reach {
+    /// A request begins.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        (self.met_full, self.recounted) = (false, false);
+    }
+
+    /// Forgets whom it reaches, not what it owes.
+    pub(super) fn forget(&mut self) {
+        self.peers = Peers::default();
+        self.topics = None;
+        self.masks = None;
+    }
+
+    pub(super) fn matching(
+        &mut self,
+        router: &Router,
+        access: Option<&Admission>,
+        mask: &str,
+    ) -> Arc<Recipients> {
+        let routes = self.masks.get_or_insert_default();
+        let epoch = router.names_epoch();
+        routes.get(epoch, mask, || match access {
+            Some(access) if !access.allows(Action::Broadcast, mask) => Resolved::denied(epoch),
+            _ => router.resolve_mask(mask),
+        })
+    }
+
+    pub(super) fn subscribed(
+        &mut self,
+        router: &Router,
+        access: Option<&Admission>,
+        topic: &str,
+    ) -> Arc<Recipients> {
+        let epoch = router.topics_epoch();
+        let resolve = || match access {
+            Some(access) if !access.allows(Action::Publish, topic) => Resolved::denied(epoch),
+            _ => router.resolve_topic(topic),
+        };
+        if topic.starts_with(BROKER_NAME) {
+            // everybody is subscribed to one of these from the start, which changes no epoch
+            return resolve().recipients;
+        }
+        let routes = self.topics.get_or_insert_default();
+        routes.get(epoch, topic, resolve)
+    }
+
+    #[inline]
+    pub(super) fn send_to(
+        &mut self,
+        router: &Router,
+        access: Option<&Admission>,
+        target: &str,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> (Code, u32) {
+        let may_send = || access.is_none_or(|access| allows_message(access, target));
+        let Some(peer) = self.peers.get(target, |name| router.find(name).filter(|_| may_send())) else {
+            // also of who is not there: whether somebody is, is not for everybody to know
+            return (if may_send() { Code::NotRegistered } else { Code::AccessDenied }, 0);
+        };
+        let delivery = self.hand(router, peer, run, body_bytes);
+        if delivery.is_taken() {
+            (Code::Ok, 1)
+        } else if delivery.has(Delivery::REFUSED) {
+            (Code::NotDelivered, 0)
+        } else {
+            (Code::NotRegistered, 0)
+        }
+    }
+
+    #[inline]
+    pub(super) fn fan_out(
+        &mut self,
+        router: &Router,
+        recipients: &Recipients,
+        is_meant: impl Fn(&Member) -> bool,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> (Code, u32) {
+        if recipients.is_denied() {
+            return (Code::AccessDenied, 0);
+        }
+        let (mut reached, mut refused) = (0, false);
+        for member in recipients.iter().filter(|member| is_meant(member)) {
+            let delivery = self.hand(router, member, run, body_bytes);
+            reached += u32::from(delivery.is_taken());
+            refused |= delivery.has(Delivery::REFUSED);
+        }
+        // reaching nobody is fine, but not if those who are there were all too full
+        (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
+    }
+
+    #[inline]
+    fn hand(
+        &mut self,
+        router: &Router,
+        member: Arc<Member>,
+        run: &mut Run<'_>,
+        body_bytes: usize,
+    ) -> Delivery {
+        let delivery = if self.waits && self.floods(&member) {
+            Delivery::REFUSED
+        } else {
+            Delivery::from_bits(member.sink.deliver(run))
+        };
+        if delivery.is_taken() {
+            member.counts.sent(run.payloads().len(), body_bytes);
+        } else if delivery.has(Delivery::REFUSED) {
+            router.count_refused(run.payloads().len());
+        }
+        if delivery.has(Delivery::FULL) {
+            self.met_full = true;
+            self.unheeded += if self.waits { body_bytes } else { 0 };
+            if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
+                self.congested.push(member.clone());
+            }
+        }
+        if delivery.has(Delivery::DIRTY) {
+            self.dirty.push(member);
+        }
+        delivery
+    }
+
+    /// Whether so much that was sent against being told to wait is waiting still that a recipient over its limit gets
+    /// no more.
+    #[cold]
+    fn floods(&mut self, member: &Arc<Member>) -> bool {
+        if self.unheeded <= UNHEEDED_BYTES || !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.recounted, true) {
+            // what has drained since is not held against it, though it has not asked
+            let waiting = self.congested.iter().filter(|member| !member.is_gone());
+            let waiting = waiting.map(|member| member.sink.queued().bytes).fold(0, u64::saturating_add);
+            self.unheeded = self.unheeded.min(usize::try_from(waiting).unwrap_or(usize::MAX));
+        }
+        let floods = self.unheeded > UNHEEDED_BYTES;
+        if floods && self.flood == Flood::Never {
+            self.flood = Flood::Begins;
+        }
+        floods
+    }
+
+    /// Whether a recipient of the request under way, or of the last one, is over its limit.
+    #[inline]
+    pub(super) fn has_met_full(&self) -> bool {
+        self.met_full
+    }
+
+    /// Whether something was refused since the sender does not wait. Said once.
+    #[inline]
+    pub(super) fn flood_begins(&mut self) -> bool {
+        let begins = self.flood == Flood::Begins;
+        if begins {
+            self.flood = Flood::Said;
+        }
+        begins
+    }
+
+    /// Flushes what is owed; whether the sender is to wait.
+    pub(super) fn end_batch(&mut self) -> bool {
+        if !self.dirty.is_empty() {
+            for member in self.dirty.drain(..) {
+                member.sink.flush();
+            }
+        }
+        if self.congested.is_empty() {
+            return false;
+        }
+        // those who left meanwhile hold nobody up
+        self.congested.retain(|member| !member.is_gone());
+        self.waits = !self.congested.is_empty();
+        self.waits
+    }
+
+    /// Wakes once all recipients that were over their limit have drained.
+    pub(super) fn when_ready(&mut self, wake: WakeObject) {
+        let congested = std::mem::take(&mut self.congested);
+        (self.waits, self.unheeded) = (false, 0);
+        if congested.is_empty() {
+            return wake.wake();
+        }
+        let countdown =
+            RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
+        for member in congested {
+            member.sink.when_drained(RawWake_TO::from_ptr(countdown.clone(), TD_Opaque));
+        }
+    }
+}
+
+/// Whatever is sent to the broker itself: its methods have rules of their own.
+fn allows_message(access: &Admission, target: &str) -> bool {
+    target == BROKER_NAME || access.allows(Action::Send, target)
+}
+
+/// Wakes once it was itself woken as often as there were recipients to wait for.
+#[derive(Clone)]
+struct Countdown(Arc<(AtomicUsize, Mutex<Option<WakeObject>>)>);
+
+impl RawWake for Countdown {
+    fn wake(&self) {
+        let (left, wake) = &*self.0;
+        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let wake = wake.lock().take();
+            if let Some(wake) = wake {
+                wake.wake();
+            }
+        }
+    }
+}
