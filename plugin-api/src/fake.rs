@@ -3,9 +3,11 @@
 //! It routes nothing. A test makes an instance with [`FakeHost::create`], looks at what was registered and
 //! dispatched, delivers runs into the plugin's sinks, tells events, and waits for what it expects.
 
+mod part;
+
 use abi_stable::{
     sabi_trait::TD_Opaque,
-    std_types::{RArc, ROption, RResult, RStr, RString, RVec},
+    std_types::{RArc, RStr},
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -15,8 +17,8 @@ use std::{
 };
 
 use crate::{
-    CallError, ClientInfo, Code, Delivery, Dispatch, Encoding, Event, FrameKind, Host, Op, Payload, Plugin,
-    PluginError, Qos, QueueBudget, Queued, Request, Run, Sink, Wake,
+    ClientInfo, Code, Delivery, Encoding, Event, FrameKind, Host, Op, Payload, Plugin, PluginError, Qos,
+    QueueBudget, Queued, Run, Sink, Wake,
     abi::*,
     access::AccessRules,
     guard::{self, Instance},
@@ -277,152 +279,6 @@ impl FakeInstance {
     /// How it is.
     pub fn status(&self) -> Status {
         Status::from_raw(self.0.status())
-    }
-}
-
-struct FakeClient {
-    host: FakeHost,
-    name: String,
-    registered: bool,
-}
-
-impl RawClient for FakeClient {
-    fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
-        let recorded = Recorded {
-            sender: self.name.clone(),
-            op: request.op().unwrap_or(Op::Message),
-            qos: request.qos(),
-            target: request.target().to_owned(),
-            receiver: request.receiver().to_owned(),
-            payloads: request.payloads().iter().map(|p| p.to_vec()).collect(),
-        };
-        self.host.change(|state| {
-            state.requests.push(recorded);
-            Dispatch::new(state.answer.unwrap_or(Code::Ok), 1)
-        })
-    }
-
-    fn end_batch(&mut self) -> bool {
-        false
-    }
-
-    fn when_ready(&mut self, wake: WakeObject) {
-        wake.wake();
-    }
-
-    fn leaving(&mut self, _: RStr<'_>) {}
-}
-
-impl Drop for FakeClient {
-    fn drop(&mut self) {
-        if self.registered {
-            let gone = self.host.change(|state| state.clients.remove(&self.name));
-            drop(gone); // outside the lock: it runs code of the plugin
-        }
-    }
-}
-
-impl RawHost for FakeHost {
-    fn register(
-        &self,
-        name: RStr<'_>,
-        info: &RawClientInfo<'_>,
-        sink: SinkObject,
-    ) -> RResult<ClientObject, u8> {
-        let name = name.as_str().to_owned();
-        let info = ClientInfo::from_raw(info);
-        let refused = self.change(|state| {
-            if let Some(code) = state.refuse_names_with {
-                return Some(code);
-            }
-            if state.clients.contains_key(&name) {
-                return Some(Code::Busy);
-            }
-            state.clients.insert(name.clone(), (info, Arc::new(sink)));
-            None
-        });
-        match refused {
-            Some(code) => RResult::RErr(code as u8),
-            None => {
-                let client = FakeClient { host: self.clone(), name, registered: true };
-                RResult::ROk(RawClient_TO::from_value(client, TD_Opaque))
-            }
-        }
-    }
-
-    fn speaker(&self) -> ClientObject {
-        let name = elbus_protocol::BROKER_NAME.to_owned();
-        RawClient_TO::from_value(FakeClient { host: self.clone(), name, registered: false }, TD_Opaque)
-    }
-
-    fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
-        let handler =
-            self.0.state.lock().methods.get(call.method.as_str()).map(|(_, handler)| handler.clone());
-        match handler {
-            Some(handler) => handler.call(call),
-            None => RResult::RErr(CallError::new(-32601, "").into_raw()),
-        }
-    }
-
-    fn method_flags(&self, method: RStr<'_>) -> u32 {
-        self.0.state.lock().methods.get(method.as_str()).map_or(0, |(flags, _)| flags | METHOD_KNOWN)
-    }
-
-    fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString> {
-        let name = method.name.as_str().to_owned();
-        self.change(|state| state.methods.insert(name, (method.flags, Arc::new(handler))));
-        RResult::ROk(())
-    }
-
-    fn listen(&self, listener: ListenerObject) {
-        self.change(|state| state.listeners.push(Arc::new(listener)));
-    }
-
-    fn report(&self, event: &RawEvent<'_>) {
-        if let Some(event) = Event::from_raw(event) {
-            self.tell(&event);
-        }
-    }
-
-    fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString> {
-        self.change(|state| state.connector = Some(connector));
-        RResult::ROk(())
-    }
-
-    fn connector(&self) -> ROption<ConnectorObject> {
-        self.0.state.lock().connector.clone().into()
-    }
-
-    fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString> {
-        match toml::from_str(rules.as_str()) {
-            Ok(rules) => self.0.state.lock().access_rules = Some(rules),
-            Err(error) => return RResult::RErr(error.to_string().into()),
-        }
-        RResult::ROk(())
-    }
-
-    fn broker_name(&self) -> RString {
-        "fake".into()
-    }
-
-    fn queue_budget(&self) -> RArc<RawQueueBudget> {
-        self.0.budget.to_raw()
-    }
-
-    fn max_log_level(&self) -> u8 {
-        5
-    }
-
-    fn log_enabled(&self, _: u8, _: RStr<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>) {
-        self.change(|state| state.logged.push(format!("{level} {target} {message} {fields}")));
-    }
-
-    fn failed(&self, why: RStr<'_>) {
-        self.change(|state| state.failures.push(why.as_str().to_owned()));
     }
 }
 
