@@ -83,7 +83,7 @@ impl From<Error> for Failure {
                 "the broker refuses the name {name:?} ({code}): choose another with --name"
             )),
             Error::AccessDenied { what } => Failure::Bus(format!(
-                "access denied: {what}: try another --name, or the address of another transport with --addr"
+                "access denied: {what}: rules of the broker forbid it to this --name; its log says which, and elbus broker explain"
             )),
             Error::Disconnected { reason } => {
                 Failure::Bus(format!("the connection was lost: {reason}: is the broker still running?"))

@@ -56,12 +56,13 @@ fn explain(error: Error, method: &str) -> Failure {
             code: METHOD_NOT_FOUND,
             text: format!("method not found: this broker offers no {method}, elbusd of this version does"),
         },
-        Failure::Rpc { code, text } if code == Code::AccessDenied.rpc_code() => Failure::Rpc {
-            code,
-            text: format!(
-                "access denied: {text}: try it on the broker's own machine, through its UNIX socket"
-            ),
-        },
+        Failure::Rpc { code, text } if code == Code::AccessDenied.rpc_code() => {
+            let hint = match text.contains("remote_admin") {
+                true => "try it on the broker's own machine, through its UNIX socket",
+                false => "try another --name, if there is one for that",
+            };
+            Failure::Rpc { code, text: format!("access denied: {text}: {hint}") }
+        }
         failure => failure,
     }
 }
@@ -172,11 +173,17 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_try() {
-        let text =
-            |code| explain(Error::Rpc(elbus_client::RpcError::new(code, "")), "plugin.list").to_string();
+        let text = |code, said: &str| {
+            explain(Error::Rpc(elbus_client::RpcError::new(code, said)), "plugin.list").to_string()
+        };
+        let missing = text(-32601, "");
+        assert!(missing.starts_with("error -32601: method not found: this broker offers no plugin.list"));
+        let of_this_machine = text(-32121, "for clients of this machine only (remote_admin)");
+        assert!(of_this_machine.ends_with("through its UNIX socket"), "{of_this_machine}");
+        let by_rules = text(-32121, "access rules do not let a call b");
         assert!(
-            text(-32601).starts_with("error -32601: method not found: this broker offers no plugin.list")
+            by_rules.ends_with("do not let a call b: try another --name, if there is one for that"),
+            "{by_rules}"
         );
-        assert!(text(-32121).contains("through its UNIX socket"));
     }
 }
