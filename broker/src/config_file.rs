@@ -133,8 +133,10 @@ impl ConfigFile {
             message: e.message().to_owned(),
         })?;
         if let Some(key) = table.keys().find(|key| !["broker", "plugin"].contains(&key.as_str())) {
-            let message = "unknown key; known are [broker] and [[plugin]]";
-            return Err(place.error(&[], "", &PluginError::of_key(key, message)));
+            let error = PluginError::new("unknown key; known are [broker] and [[plugin]]");
+            // not as a path, since it may hold anything
+            let shown = if key.is_empty() { "\"\"" } else { key };
+            return Err(place.error(&[Step::Key(key)], shown, &error));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut settings: BrokerSettings = match table.get("broker") {
@@ -290,7 +292,7 @@ impl Place<'_> {
             (key, None) => format!("{who}{key}: {}", error.message),
             (key, Some(value)) => format!("{who}{key} = {value}: {}", error.message),
         };
-        ConfigError { path: self.path.to_owned(), line, message }
+        ConfigError { path: self.path.to_owned(), line, message: printable(&message) }
     }
 
     /// The line of the last of the keys that is in the file, and the value of the very last one as it is written.
@@ -319,6 +321,12 @@ impl Place<'_> {
         let text = value.filter(|_| is_leaf).and_then(|span| self.text.get(span));
         (line, text.map(shorten))
     }
+}
+
+/// One line, whatever keys and values hold.
+fn printable(text: &str) -> String {
+    let each = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(each).collect()
 }
 
 fn shorten(text: &str) -> String {
@@ -357,6 +365,9 @@ mod tests {
             ("[broker]\n\nnames = 'x'", "dir/broker.toml:3: [broker]: names = 'x': unknown key; known are "),
             ("[broker]\nname = ''", "dir/broker.toml:2: [broker]: name = '': must not be empty"),
             ("\n[brocker]", "dir/broker.toml:2: brocker: unknown key; known are [broker] and [[plugin]]"),
+            ("\n\"\" = 1", "dir/broker.toml:2: \"\": unknown key; known are [broker] and [[plugin]]"),
+            ("\n\"a.b[\" = 1", "dir/broker.toml:2: a.b[: unknown key; known are [broker] and [[plugin]]"),
+            ("\"a\\nb\" = 1", "dir/broker.toml:1: a\\nb: unknown key; known are [broker] and [[plugin]]"),
             ("plugin = 5", "dir/broker.toml:1: plugin = 5: must be a list of tables"),
             ("[[plugin]]\nlibrary = 'x'", "dir/broker.toml:1: plugin \"?\": missing key `name`"),
             ("[[plugin]]\nname = 'x'", "dir/broker.toml:1: plugin \"x\": missing key `library`"),

@@ -116,11 +116,15 @@ impl Incoming {
     #[cold]
     fn keep_pace(&mut self, rates: Rates) -> bool {
         let now = Instant::now();
+        let (frames, bytes) = (std::mem::take(&mut self.own.frames), std::mem::take(&mut self.own.bytes));
         let pace = match &mut self.pace {
             Some(pace) if pace.rates == rates => pace,
-            pace => pace.insert(Box::new(Pace::new(rates, now))),
+            // what it has sent before there was this limit is not held against it
+            pace => {
+                pace.replace(Box::new(Pace::new(rates, now)));
+                return false;
+            }
         };
-        let (frames, bytes) = (std::mem::take(&mut self.own.frames), std::mem::take(&mut self.own.bytes));
         pace.take(frames.into(), bytes.into(), now)
     }
 
