@@ -2,7 +2,10 @@
 //! the receivers' sinks and acknowledged, as a transport does it. Owns the cases and the one function that is counted.
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{Client, ClientInfo, Delivery, Payload, Queued, Request, Run, Sink, Wake};
+use elbus_plugin_api::{
+    Client, ClientInfo, Delivery, Payload, Queued, Request, Run, Sink, Wake,
+    access::{AccessRules, ClientRules},
+};
 use elbus_protocol::{
     Limits, Op, Qos,
     delivery::encode_ack,
@@ -37,8 +40,12 @@ pub enum Case {
     Acknowledged,
     /// Messages to two clients in turn: each is a run of its own.
     TwoTargets,
+    /// The same, under access rules.
+    RuledTargets,
     /// A topic with 8 subscribers, which the sender remembers.
     Topic,
+    /// The same, under access rules.
+    RuledTopic,
     /// A different topic each time, among 20,000 filters.
     NewTopics,
     /// A broadcast to 8 clients.
@@ -47,8 +54,16 @@ pub enum Case {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 6] =
-        [Case::Message, Case::Acknowledged, Case::TwoTargets, Case::Topic, Case::NewTopics, Case::Broadcast];
+    pub const ALL: [Case; 8] = [
+        Case::Message,
+        Case::Acknowledged,
+        Case::TwoTargets,
+        Case::RuledTargets,
+        Case::Topic,
+        Case::RuledTopic,
+        Case::NewTopics,
+        Case::Broadcast,
+    ];
 
     /// As the file of figures and the command line have it.
     pub fn name(self) -> &'static str {
@@ -56,7 +71,9 @@ impl Case {
             Case::Message => "message",
             Case::Acknowledged => "acknowledged",
             Case::TwoTargets => "two-targets",
+            Case::RuledTargets => "two-targets-ruled",
             Case::Topic => "topic-8",
+            Case::RuledTopic => "topic-8-ruled",
             Case::NewTopics => "new-topics",
             Case::Broadcast => "broadcast-8",
         }
@@ -64,7 +81,30 @@ impl Case {
 
     /// How many copies of each message arrive.
     fn copies(self) -> usize {
-        if matches!(self, Case::Topic | Case::Broadcast) { SUBSCRIBERS } else { 1 }
+        if matches!(self, Case::Topic | Case::RuledTopic | Case::Broadcast) { SUBSCRIBERS } else { 1 }
+    }
+
+    /// Rules that allow what is sent, where there are any.
+    fn rules(self) -> Result<Option<AccessRules>, Failure> {
+        if !matches!(self, Case::RuledTargets | Case::RuledTopic) {
+            return Ok(None);
+        }
+        let of = |name: &str, send: &str, publish: &str, subscribe: &str| {
+            let name = name.to_owned();
+            let (send, publish) = (vec![send.parse()?], vec![publish.parse()?]);
+            Ok::<_, String>(ClientRules {
+                name,
+                send,
+                publish,
+                subscribe: vec![subscribe.parse()?],
+                ..Default::default()
+            })
+        };
+        let clients = vec![
+            of("writer", "allow reader.*", "allow plant/#", "deny #")?,
+            of("reader.*", "deny *", "deny #", "allow plant/#")?,
+        ];
+        Ok(Some(AccessRules { clients, ..Default::default() }))
     }
 
     fn frame(self, out: &mut Vec<u8>, number: usize) -> Result<(), Failure> {
@@ -72,8 +112,10 @@ impl Case {
         let (op, qos, target) = match self {
             Case::Message => (Op::Message, Qos::NO, "reader.0"),
             Case::Acknowledged => (Op::Message, Qos::PROCESSED, "reader.0"),
-            Case::TwoTargets => (Op::Message, Qos::NO, ["reader.0", "reader.1"][number % 2]),
-            Case::Topic => (Op::Publish, Qos::NO, "plant/line1/speed"),
+            Case::TwoTargets | Case::RuledTargets => {
+                (Op::Message, Qos::NO, ["reader.0", "reader.1"][number % 2])
+            }
+            Case::Topic | Case::RuledTopic => (Op::Publish, Qos::NO, "plant/line1/speed"),
             Case::NewTopics => {
                 topic = topic_of(number);
                 (Op::Publish, Qos::NO, topic.as_str())
@@ -127,7 +169,7 @@ impl Sink for MemorySink {
 
 fn join(broker: &Broker, name: &str) -> Result<(Client, Arc<Mutex<Outgoing>>), Failure> {
     let out = Arc::new(Mutex::default());
-    let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+    let info = ClientInfo { kind: "local_ipc".into(), ..Default::default() };
     let client = broker.host().register(name, &info, MemorySink(out.clone()));
     Ok((client.map_err(|code| format!("{name}: {code}"))?, out))
 }
@@ -135,6 +177,9 @@ fn join(broker: &Broker, name: &str) -> Result<(Client, Arc<Mutex<Outgoing>>), F
 /// Does the work of a case, and checks that all of it was done.
 pub(super) fn run(case: Case) -> Result<(), Failure> {
     let broker = Broker::builder().start()?;
+    if let Some(rules) = case.rules()? {
+        broker.host().set_access_rules(&rules)?;
+    }
     let (mut sender, _) = join(&broker, "writer")?;
     let mut readers = Vec::new();
     for index in 0..SUBSCRIBERS {
