@@ -22,6 +22,7 @@ mod declaration;
 mod error;
 mod events;
 mod host;
+mod origin;
 mod routing;
 mod settings;
 mod sync;

@@ -1,16 +1,19 @@
 //! A client that was let in: which rules are for it, what it was denied, and its place among those of the same table.
 
 use elbus_plugin_api::{
-    ClientInfo, Code, SinkLimits,
+    Code, SinkLimits,
     access::{Action, ClientLimits},
 };
 use elbus_protocol::request;
 use std::{sync::Arc, time::Instant};
 
 use super::{InForce, Judgement, Refusal, Whom};
-use crate::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use crate::{
+    origin::Origin,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// The clients of one table of rules.
@@ -71,14 +74,14 @@ impl Admission {
     pub(super) fn new(
         in_force: Arc<InForce>,
         name: Arc<str>,
-        info: &ClientInfo,
+        origin: &Origin,
         is_new: bool,
     ) -> Result<Self, Refusal> {
         let table = in_force.rules.table_of(&name);
         if let Some(crowd) = table.and_then(|table| in_force.crowds.get(table)) {
             crowd.enter(is_new).map_err(|why| Refusal { code: Code::Busy, why })?;
         }
-        let uid = info.credentials.map(|credentials| credentials.uid);
+        let uid = origin.credentials.map(|credentials| credentials.uid);
         let (denied, has_left) = (Default::default(), AtomicBool::new(false));
         Ok(Admission { in_force, table, name, uid, denied, has_left })
     }

@@ -9,16 +9,19 @@ mod pattern;
 mod process;
 mod rules;
 
-use elbus_plugin_api::{ClientInfo, Code, access::AccessRules};
+use elbus_plugin_api::{Code, access::AccessRules};
 use std::{collections::HashSet, sync::Arc};
 
 pub(crate) use admission::Admission;
 use admission::Crowd;
 pub(crate) use rules::{Judgement, Rules, Whom};
 
-use crate::sync::{
-    Mutex, RwLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use crate::{
+    origin::Origin,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// Names whose refusal was logged are remembered up to so many, so that each is logged once.
@@ -120,12 +123,8 @@ impl Access {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn admit(
-        &self,
-        name: &Arc<str>,
-        info: &ClientInfo,
-    ) -> Result<Option<Arc<Admission>>, Refusal> {
-        let admitted = self.judge(name, info, true);
+    pub(crate) fn admit(&self, name: &Arc<str>, origin: &Origin) -> Result<Option<Arc<Admission>>, Refusal> {
+        let admitted = self.judge(name, origin, true);
         if let Err(refusal) = &admitted {
             self.denied.fetch_add(1, Ordering::Relaxed);
             let mut refused = self.refused.lock();
@@ -133,8 +132,8 @@ impl Access {
                 refused.clear();
             }
             if refused.insert(name.to_string()) {
-                let source = info.source.as_deref();
-                let uid = info.credentials.map(|credentials| credentials.uid);
+                let source = origin.source.as_deref();
+                let uid = origin.credentials.map(|credentials| credentials.uid);
                 tracing::warn!(client = &**name, source, uid, "refused: {}", refusal.why);
             }
         }
@@ -148,26 +147,26 @@ impl Access {
     pub(crate) fn readmit(
         &self,
         name: &Arc<str>,
-        info: &ClientInfo,
+        origin: &Origin,
     ) -> Result<Option<Arc<Admission>>, Refusal> {
-        self.judge(name, info, false)
+        self.judge(name, origin, false)
     }
 
     /// Whether rules concern a client: not one within this process.
-    pub(crate) fn concerns(info: &ClientInfo) -> bool {
-        info.kind != WITHIN && !info.internal
+    pub(crate) fn concerns(origin: &Origin) -> bool {
+        *origin.kind != *WITHIN && !origin.internal
     }
 
     fn judge(
         &self,
         name: &Arc<str>,
-        info: &ClientInfo,
+        origin: &Origin,
         is_new: bool,
     ) -> Result<Option<Arc<Admission>>, Refusal> {
-        let Some(current) = self.current().filter(|_| Self::concerns(info)) else {
+        let Some(current) = self.current().filter(|_| Self::concerns(origin)) else {
             return Ok(None);
         };
-        let judgement = current.rules.judge_client(name, info);
+        let judgement = current.rules.judge_client(name, origin);
         if !judgement.allowed {
             let mut why = current.rules.explain(&judgement);
             if let Some(key) = judgement.because.key() {
@@ -175,6 +174,6 @@ impl Access {
             }
             return Err(Refusal { code: Code::AccessDenied, why });
         }
-        Admission::new(current, name.clone(), info, is_new).map(|admission| Some(Arc::new(admission)))
+        Admission::new(current, name.clone(), origin, is_new).map(|admission| Some(Arc::new(admission)))
     }
 }

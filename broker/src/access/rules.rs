@@ -1,10 +1,7 @@
 //! The rules as they were handed over, and what they say: of a client's name and identity, and of each thing it asks for.
 //! Pure judgement; who is connected and what was counted is elsewhere.
 
-use elbus_plugin_api::{
-    ClientInfo,
-    access::{AccessRules, Action, ClientRules, Identity, Rule, Verdict},
-};
+use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Rule, Verdict};
 use elbus_protocol::name::primary_of;
 use std::{collections::HashMap, fmt, net::SocketAddr};
 
@@ -12,6 +9,7 @@ use super::{
     pattern::{Pattern, Subject, Syntax, certificate_matches},
     process::unit_of,
 };
+use crate::origin::Origin;
 
 /// Rules in force.
 pub(crate) struct Rules {
@@ -83,7 +81,7 @@ impl Rules {
     }
 
     /// Whether a client of this name and identity may be one. May read a small file of the kernel.
-    pub(super) fn judge_client(&self, name: &str, info: &ClientInfo) -> Judgement {
+    pub(super) fn judge_client(&self, name: &str, origin: &Origin) -> Judgement {
         let Some(table) = self.table_of(name) else {
             return Judgement { allowed: self.default == Verdict::Allow, because: Because::NoTable };
         };
@@ -91,11 +89,11 @@ impl Rules {
         if who.is_empty() {
             return Judgement { allowed: true, because: Because::Anybody { table } };
         }
-        let uid = info.credentials.map(|credentials| credentials.uid);
+        let uid = origin.credentials.map(|credentials| credentials.uid);
         let subject = self.subject(&Whom { name, uid });
-        let pid = info.credentials.map(|credentials| credentials.pid).filter(|_| self.needs_units);
+        let pid = origin.credentials.map(|credentials| credentials.pid).filter(|_| self.needs_units);
         let unit = pid.and_then(unit_of);
-        let allowed = who.iter().any(|identity| is(identity, info, unit.as_deref(), subject));
+        let allowed = who.iter().any(|identity| is(identity, origin, unit.as_deref(), subject));
         Judgement { allowed, because: Because::Who { table } }
     }
 
@@ -194,10 +192,11 @@ fn warn_of_unreached(tables: &[ClientRules]) {
 }
 
 /// Whether a client is all that an identity asks for.
-fn is(identity: &Identity, info: &ClientInfo, unit: Option<&str>, subject: Subject<'_>) -> bool {
+fn is(identity: &Identity, origin: &Origin, unit: Option<&str>, subject: Subject<'_>) -> bool {
     let Identity { uid, group, unit: wanted_unit, address, certificate } = identity;
-    let credentials = info.credentials;
-    let source = || info.source.as_ref()?.parse::<SocketAddr>().ok().map(|source| source.ip().to_canonical());
+    let credentials = origin.credentials;
+    let source =
+        || origin.source.as_ref()?.parse::<SocketAddr>().ok().map(|source| source.ip().to_canonical());
     uid.is_none_or(|uid| credentials.is_some_and(|is| is.uid == uid))
         && group.as_ref().is_none_or(|(gid, members)| {
             credentials.is_some_and(|is| is.gid == *gid || members.contains(&is.uid))
@@ -205,6 +204,6 @@ fn is(identity: &Identity, info: &ClientInfo, unit: Option<&str>, subject: Subje
         && wanted_unit.as_deref().is_none_or(|wanted| unit == Some(wanted))
         && address.is_none_or(|network| source().is_some_and(|source| network.contains(&source)))
         && certificate.as_ref().is_none_or(|pattern| {
-            info.certificate_names.iter().any(|name| certificate_matches(pattern, name, subject))
+            origin.certificate_names().iter().any(|name| certificate_matches(pattern, name, subject))
         })
 }

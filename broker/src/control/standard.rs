@@ -188,9 +188,9 @@ fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> 
             let totals = member.counts.totals();
             Client {
                 name: member.name.to_string(),
-                kind: member.info.kind.clone(),
-                source: member.info.source.clone(),
-                port: member.info.port.clone(),
+                kind: member.origin.kind.to_string(),
+                source: member.origin.source.as_deref().map(str::to_owned),
+                port: member.origin.port.as_deref().map(str::to_owned),
                 r_frames: totals.received_frames,
                 r_bytes: totals.received_bytes,
                 w_frames: totals.sent_frames,
@@ -206,17 +206,17 @@ fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> 
 fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
     let name = name_param(call)?;
     let member = router.find(&name).ok_or_else(|| no_client(&name))?;
-    let credentials = member.info.credentials;
+    let credentials = member.origin.credentials;
     let admission = member.admission();
     let denied = admission.iter().flat_map(|admission| admission.denied());
     encode_result(&ClientDetails {
         name,
-        kind: member.info.kind.clone(),
+        kind: member.origin.kind.to_string(),
         queue_bytes: member.sink.queued().bytes,
         pid: credentials.map(|c| c.pid),
         uid: credentials.map(|c| c.uid),
         gid: credentials.map(|c| c.gid),
-        certificate_names: member.info.certificate_names.clone(),
+        certificate_names: member.origin.certificate_names().to_vec(),
         denied: denied.filter(|(_, count)| *count > 0).map(|(action, count)| (action.key(), count)).collect(),
     })
 }
@@ -227,7 +227,7 @@ fn no_client(name: &str) -> CallError {
 
 fn kick_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
     let name = name_param(call)?;
-    if router.find(&name).is_some_and(|member| member.info.internal) {
+    if router.find(&name).is_some_and(|member| member.origin.internal) {
         let text = format!("{name:?} is a part of the broker, see plugin.stop");
         return Err(CallError::new(Code::AccessDenied.rpc_code(), text));
     }

@@ -151,7 +151,7 @@ impl ControlTable {
             return Ok(());
         }
         let caller = self.router.find(call.caller);
-        if caller.is_some_and(|member| LOCAL_KINDS.contains(&&*member.info.kind)) {
+        if caller.is_some_and(|member| LOCAL_KINDS.contains(&&*member.origin.kind)) {
             return Ok(());
         }
         tracing::warn!(caller = call.caller, method = call.method, "refused: not a client of this machine");

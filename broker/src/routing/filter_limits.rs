@@ -18,11 +18,11 @@ impl FilterLimits {
         let of_name = admission.map(Admission::limits).unwrap_or_default();
         FilterLimits {
             count: least(
-                [member.info.max_filters.map(u64::from), of_name.subscriptions],
+                [Some(member.origin.max_filters.into()), of_name.subscriptions],
                 settings.max_filters,
             ),
             bytes: settings.max_filter_bytes,
-            depth: least([member.info.max_filter_depth.map(u64::from), of_name.filter_depth], usize::MAX),
+            depth: least([Some(member.origin.max_filter_depth.into()), of_name.filter_depth], usize::MAX),
         }
     }
 

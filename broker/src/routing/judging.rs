@@ -46,7 +46,7 @@ impl Router {
         match (self.access.current(), member.admission()) {
             (None, None) => true,
             (Some(current), Some(admission)) => admission.is_by(&current),
-            (Some(_), None) => !Access::concerns(&member.info),
+            (Some(_), None) => !Access::concerns(&member.origin),
             (None, Some(_)) => false,
         }
     }
@@ -56,7 +56,7 @@ impl Router {
         if member.is_gone() {
             return;
         }
-        let admission = match self.access.readmit(&member.name, &member.info) {
+        let admission = match self.access.readmit(&member.name, &member.origin) {
             Ok(admission) => admission,
             Err(refusal) => {
                 tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);

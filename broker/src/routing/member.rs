@@ -1,6 +1,6 @@
 //! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
 
-use elbus_plugin_api::{ClientInfo, abi::SinkObject};
+use elbus_plugin_api::abi::SinkObject;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,6 +8,7 @@ use std::sync::{
 
 use crate::{
     access::Admission,
+    origin::Origin,
     sync::{Mutex, atomic::AtomicBool},
 };
 
@@ -15,7 +16,7 @@ use crate::{
 /// [`is_gone`](Member::is_gone) says so.
 pub(crate) struct Member {
     pub(crate) name: Arc<str>,
-    pub(crate) info: ClientInfo,
+    pub(crate) origin: Origin,
     /// Which instance of a plugin registered it.
     pub(crate) owner: u32,
     pub(crate) sink: SinkObject,
@@ -28,14 +29,14 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         name: Arc<str>,
-        info: ClientInfo,
+        origin: Origin,
         owner: u32,
         sink: SinkObject,
         admission: Option<Arc<Admission>>,
     ) -> Self {
         Member {
             name,
-            info,
+            origin,
             owner,
             sink,
             counts: Counts::default(),

@@ -28,7 +28,7 @@ use crate::{
 
 /// Bytes that a sender may have waiting at its recipients beyond their limits although it was told to wait: it ignores
 /// that. Those who read no more until they are called never come near it.
-pub(super) const UNHEEDED_BYTES: usize = 64 << 20;
+pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
 /// Topics or masks whose recipients a sender remembers.
 const REMEMBERED_ROUTES: usize = 4096;
 
@@ -46,7 +46,7 @@ pub(super) struct Reach {
     /// Whether the sender was told to wait, and has not asked since when it may go on.
     waits: bool,
     /// Bytes it has sent to recipients over their limit nevertheless.
-    unheeded: usize,
+    unheeded: u32,
     /// Whether the request under way has looked already how much of that has drained.
     recounted: bool,
     flood: Flood,
@@ -219,7 +219,9 @@ impl Reach {
         }
         if delivery.has(Delivery::FULL) {
             self.met_full = true;
-            self.unheeded += if self.waits { body_bytes } else { 0 };
+            if self.waits {
+                self.unheeded = self.unheeded.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
+            }
             if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
                 self.congested.push(member.clone());
             }
@@ -241,7 +243,7 @@ impl Reach {
             // what has drained since is not held against it, though it has not asked
             let waiting = self.congested.iter().filter(|member| !member.is_gone());
             let waiting = waiting.map(|member| member.sink.queued().bytes).fold(0, u64::saturating_add);
-            self.unheeded = self.unheeded.min(usize::try_from(waiting).unwrap_or(usize::MAX));
+            self.unheeded = self.unheeded.min(u32::try_from(waiting).unwrap_or(u32::MAX));
         }
         let floods = self.unheeded > UNHEEDED_BYTES;
         if floods && self.flood == Flood::Never {

@@ -70,7 +70,7 @@ impl Registry {
             Seat { member: member.clone(), subscriptions: IdSet::default(), exclusions: IdSet::default() };
         let id = self.seats.add(Some(seat));
         self.by_name.insert(member.name.clone(), id);
-        self.internal += usize::from(member.info.internal);
+        self.internal += usize::from(member.origin.internal);
         self.in_order.insert(member.name.clone(), member);
         Ok(())
     }
@@ -83,7 +83,7 @@ impl Registry {
         member.mark_gone();
         let Some(id) = self.by_name.remove(&*member.name) else { return false };
         self.in_order.remove(&*member.name);
-        self.internal -= usize::from(member.info.internal);
+        self.internal -= usize::from(member.origin.internal);
         if let Some(seat) = self.seats.release(id) {
             let mut nodes = Ids::new();
             seat.subscriptions.extend_into(&mut nodes);
@@ -121,7 +121,7 @@ impl Registry {
     pub(super) fn matching(&self, mask: &str) -> Vec<&Arc<Member>> {
         let mut matching = vec![];
         each_match(mask, &self.in_order, |_, member| {
-            if !member.info.internal {
+            if !member.origin.internal {
                 matching.push(member);
             }
         });

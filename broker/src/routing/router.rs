@@ -19,6 +19,7 @@ use super::{
 use crate::{
     access::Access,
     events::Events,
+    origin::{Origin, Words},
     settings::BrokerSettings,
     sync::{
         RwLock,
@@ -54,6 +55,7 @@ impl RouterSettings {
 /// Who is registered and who gets what.
 pub(crate) struct Router {
     pub(crate) access: Access,
+    words: Words,
     /// Held to copy them only.
     settings: RwLock<RouterSettings>,
     pub(super) registry: RwLock<Registry>,
@@ -88,6 +90,7 @@ impl Router {
     pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
         Arc::new(Router {
             access: Access::default(),
+            words: Words::default(),
             settings: RwLock::new(settings),
             registry: RwLock::default(),
             names_epoch: AtomicU64::new(1),
@@ -121,26 +124,27 @@ impl Router {
             return Err(error.code());
         }
         let name: Arc<str> = name.into();
-        let admission = self.access.admit(&name, &info).map_err(|refusal| refusal.code)?;
+        let origin = Origin::new(info, &self.words);
+        let admission = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
         if let Some(admission) = &admission {
             sink.limit(&admission.sink_limits());
         }
-        let member = Arc::new(Member::new(name.clone(), info, owner, sink, admission));
+        let member = Arc::new(Member::new(name.clone(), origin, owner, sink, admission));
         let name = &*name;
         let mut evicted = vec![];
         let mut registry = self.registry.write();
         if self.settings().force_register
             && !is_secondary(name)
-            && let Some(old) = registry.find(name).filter(|old| !old.info.internal).cloned()
+            && let Some(old) = registry.find(name).filter(|old| !old.origin.internal).cloned()
         {
             self.remove(&mut registry, &old, "replaced by a newer client of the same name", &mut evicted);
         }
         registry.add(member.clone())?;
-        if !member.info.internal {
+        if !member.origin.internal {
             // No cached route is wrong for it: topics of the broker itself are never cached.
             _ = registry.change(&member, FilterSet::Subscriptions, true, WARNINGS, usize::MAX);
             if !is_secondary(name) {
-                self.events.note(EventKind::ClientRegistered, name, &member.info.kind);
+                self.events.note(EventKind::ClientRegistered, name, &member.origin.kind);
             }
         }
         self.names_epoch.fetch_add(1, Ordering::Release);
@@ -150,7 +154,12 @@ impl Router {
             self.judge_anew(&member);
         }
         close_all(&evicted);
-        tracing::debug!(client = name, kind = member.info.kind, source = member.info.source, "registered");
+        tracing::debug!(
+            client = name,
+            kind = &*member.origin.kind,
+            source = member.origin.source,
+            "registered"
+        );
         self.events.tell();
         Ok(Sender::new(self.clone(), Some(member)))
     }
@@ -177,7 +186,7 @@ impl Router {
     pub(crate) fn evict(&self, name: &str, why: &str) -> bool {
         let mut evicted = vec![];
         let mut registry = self.registry.write();
-        let found = registry.find(name).filter(|member| !member.info.internal).cloned();
+        let found = registry.find(name).filter(|member| !member.origin.internal).cloned();
         if let Some(member) = &found {
             self.remove(&mut registry, member, why, &mut evicted);
         }
@@ -215,7 +224,7 @@ impl Router {
         self.departed.add(member.counts.totals());
         tracing::debug!(client = &*member.name, why, "left");
         evicted.push((member.clone(), why.to_owned()));
-        if is_secondary(&member.name) || member.info.internal {
+        if is_secondary(&member.name) || member.origin.internal {
             return;
         }
         self.events.note(EventKind::ClientLeft, &member.name, why);

@@ -31,21 +31,20 @@ pub(crate) struct Sender {
     router: Arc<Router>,
     /// `None` for a speaker.
     member: Option<Arc<Member>>,
-    name: Arc<str>,
     reach: Reach,
     /// What the client may do, as of an epoch of access.
     admission: Option<Arc<Admission>>,
     access_epoch: u64,
-    why: String,
+    /// Why it leaves, where that was said.
+    why: Option<Box<str>>,
 }
 
 impl Sender {
     pub(super) fn new(router: Arc<Router>, member: Option<Arc<Member>>) -> Self {
-        let name = member.as_ref().map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         // first, so that what is older is asked again
         let access_epoch = router.access.epoch();
         let admission = member.as_ref().and_then(|member| member.admission());
-        Sender { router, member, name, reach: Reach::default(), admission, access_epoch, why: String::new() }
+        Sender { router, member, reach: Reach::default(), admission, access_epoch, why: None }
     }
 
     fn is_gone(&self) -> bool {
@@ -58,7 +57,8 @@ impl Sender {
             Op::Broadcast => FrameKind::Broadcast,
             _ => FrameKind::Publish,
         };
-        let Sender { router, name, reach, admission, .. } = self;
+        let Sender { router, member, reach, admission, .. } = self;
+        let name = member.as_deref().map_or(BROKER_NAME, |member| &member.name);
         let access = admission.as_deref();
         let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
@@ -133,7 +133,8 @@ impl Sender {
             body_bytes = frames * head + payloads.iter().map(|payload| payload.len()).sum::<usize>();
             (code, reached) = self.carry(op, request, body_bytes);
             if self.reach.flood_begins() {
-                let (client, limit) = (&*self.name, UNHEEDED_BYTES);
+                let client = self.member.as_deref().map_or(BROKER_NAME, |member| &member.name);
+                let limit = UNHEEDED_BYTES;
                 tracing::warn!(client, limit, "goes on sending to full queues though it is to wait: refused");
             }
         }
@@ -162,7 +163,7 @@ impl RawClient for Sender {
     }
 
     fn leaving(&mut self, why: RStr<'_>) {
-        self.why = why.as_str().to_owned();
+        self.why = Some(why.as_str().into());
     }
 }
 
@@ -171,8 +172,7 @@ impl Drop for Sender {
         // a batch that was not ended: its sinks would wait for their flush for ever
         self.end_batch();
         if let Some(member) = self.member.take() {
-            let why = if self.why.is_empty() { "disconnected" } else { &self.why };
-            self.router.leave(&member, why);
+            self.router.leave(&member, self.why.as_deref().unwrap_or("disconnected"));
         }
     }
 }

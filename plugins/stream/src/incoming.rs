@@ -45,11 +45,11 @@ pub(crate) struct Incoming {
     /// How long the frame in `rest` is, as far as is known.
     needed: usize,
     /// How long the last large frame was.
-    last_large: usize,
+    last_large: u32,
     /// What the acknowledgements of this batch ask for: a flush, a pause.
     own: Own,
     /// Whose name the client waits for.
-    former: Option<Leaving>,
+    former: Option<Box<Leaving>>,
     /// Where the client may send only so much.
     pace: Option<Box<Pace>>,
 }
@@ -233,7 +233,11 @@ impl Incoming {
     /// Memory for a large frame of which `arrived` bytes are there: grows with these, or is as much as the last one
     /// turned out to need, and ends where the frame ends.
     fn large_capacity(&self, arrived: usize) -> usize {
-        arrived.saturating_mul(2).max(READ_BYTES).max(self.last_large.min(TRUSTED_BYTES)).min(self.needed)
+        arrived
+            .saturating_mul(2)
+            .max(READ_BYTES)
+            .max(TRUSTED_BYTES.min(self.last_large as usize))
+            .min(self.needed)
     }
 
     /// One read into the memory of a large frame.
@@ -254,7 +258,7 @@ impl Incoming {
         if self.rest.len() < self.needed {
             return Ok(());
         }
-        self.last_large = self.needed;
+        self.last_large = u32::try_from(self.needed).unwrap_or(u32::MAX);
         let mut frame = std::mem::take(&mut self.rest);
         // empty, unless the allocator gave more than it was asked for
         let behind = frame.split_off(self.needed);
@@ -375,7 +379,7 @@ impl Incoming {
                 if former.is_some() {
                     connection.take_answer_back();
                     tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
-                    self.former = former;
+                    self.former = former.map(Box::new);
                     return Ok(());
                 }
                 connection.answer_instead(code as u8);

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use super::*;
+use crate::origin::Origin;
 use abi_stable::sabi_trait::TD_Opaque;
 use elbus_plugin_api::{
-    ClientInfo, Queued, Run, SinkLimits,
+    Queued, Run, SinkLimits,
     abi::{RawSink, RawSink_TO, WakeObject},
 };
 
@@ -25,7 +26,7 @@ impl RawSink for Nowhere {
 
 fn member(name: &str) -> Arc<Member> {
     let sink = RawSink_TO::from_value(Nowhere, TD_Opaque);
-    Arc::new(Member::new(name.into(), ClientInfo::default(), 0, sink, None))
+    Arc::new(Member::new(name.into(), Origin::default(), 0, sink, None))
 }
 
 fn unasked(name: &str) -> Option<Arc<Member>> {
