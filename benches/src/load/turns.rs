@@ -85,6 +85,14 @@ impl<D: Dialect> Turn<D> {
         }
         Ok(())
     }
+
+    /// Waits as whoever has several sockets does. A client that sleeps in `recv` on a UNIX socket is also woken when the
+    /// broker takes in what it has sent: each request would be a wake-up more that no broker can help.
+    #[inline]
+    fn receive(&mut self, take: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+        self.client.receiving.line.wait_readable()?;
+        self.client.receive(take)
+    }
 }
 
 fn number_behind(payload: &[u8], head: usize) -> Option<u64> {
@@ -141,7 +149,7 @@ impl<D: Dialect> Asker<D> {
         self.turn.send(number)?;
         let mut came = false;
         while !came {
-            self.turn.client.receive(|payload| match number_behind(payload, self.reply_head) {
+            self.turn.receive(|payload| match number_behind(payload, self.reply_head) {
                 Some(reply) if reply == number && !came => {
                     came = true;
                     Ok(())
@@ -167,7 +175,7 @@ impl<D: Dialect> Answerer<D> {
     fn run(&mut self) -> Result<(), Failure> {
         loop {
             let mut asked = None;
-            self.turn.client.receive(|payload| match (number_behind(payload, 0), asked) {
+            self.turn.receive(|payload| match (number_behind(payload, 0), asked) {
                 (Some(number), None) => {
                     asked = Some(number);
                     Ok(())
