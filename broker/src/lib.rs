@@ -33,6 +33,6 @@ pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
     LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, inspect, release_unused_memory,
-    take_service, use_one_arena,
+    take_service, keep_freed_memory,
 };
 pub use settings::BrokerSettings;

@@ -38,7 +38,7 @@ const NOTICE_STEP: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
     // before any thread is started
-    elbus_broker::use_one_arena();
+    elbus_broker::keep_freed_memory();
     let service = elbus_broker::take_service();
     let arguments = Arguments::parse();
     let log = match Log::start(std::io::stderr()) {

@@ -1,10 +1,12 @@
 //! Memory that was freed and that the allocator keeps. Owns the calls that give it back to the system.
 
-/// Has all threads allocate from one arena. Otherwise each has one of its own, and of these glibc keeps the free end, up
-/// to some megabytes, even when [`release_unused_memory`] asks for it. To be called before the first thread is started;
-/// for programs, not for libraries, since it concerns all of the process. Leaves it alone where `MALLOC_ARENA_MAX` is
-/// set, and where the C library is not glibc.
-pub fn use_one_arena() {
+/// Sets the allocator of glibc to keep what is freed until [`release_unused_memory`] is called, and to have one arena. By
+/// itself it gives large pieces and the free end of the heap back at once, so that buffers which come and go with each
+/// burst are mapped, zeroed and unmapped each time, a quarter of the broker's time; and each thread has an arena of its
+/// own, of which some megabytes stay even when asked for. To be called before the first thread is started, by programs that
+/// call [`release_unused_memory`] when it is quiet; not by libraries, since it concerns all of the process. A setting whose
+/// environment variable of mallopt(3) is set is left alone; nothing is done where the C library is not glibc.
+pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: the signature is that of malloc.h; the function takes its own locks, knows which parameters there are,
@@ -12,11 +14,16 @@ pub fn use_one_arena() {
         unsafe extern "C" {
             safe fn mallopt(parameter: core::ffi::c_int, value: core::ffi::c_int) -> core::ffi::c_int;
         }
-        /// Of malloc.h.
-        const M_ARENA_MAX: core::ffi::c_int = -8;
-        if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
-            // where it is refused there are several, which costs memory only
-            let _ = mallopt(M_ARENA_MAX, 1);
+        // the numbers of malloc.h; 32 MiB is the largest threshold it takes
+        for (variable, parameter, value) in [
+            ("MALLOC_ARENA_MAX", -8, 1),
+            ("MALLOC_MMAP_THRESHOLD_", -3, 32 << 20),
+            ("MALLOC_TRIM_THRESHOLD_", -1, core::ffi::c_int::MAX),
+        ] {
+            if std::env::var_os(variable).is_none() {
+                // where it is refused, that costs memory or time only
+                let _ = mallopt(parameter, value);
+            }
         }
     }
 }

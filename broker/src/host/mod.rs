@@ -25,7 +25,7 @@ pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;
 pub use library::LibraryError;
 pub(crate) use listeners::Listeners;
-pub use memory::{release_unused_memory, use_one_arena};
+pub use memory::{release_unused_memory, keep_freed_memory};
 pub(crate) use methods::add_plugin_methods;
 pub(crate) use plugins::Plugins;
 pub use reload::Reloaded;
