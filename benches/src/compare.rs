@@ -1,6 +1,7 @@
 //! Brokers side by side: the same loads, a fresh process for each run, all brokers in turn in every round, so that a change of
 //! the machine's mood hits all of them. Writes what came out and how it was measured.
 
+mod awake;
 mod contestant;
 mod figures;
 mod loads;
@@ -20,6 +21,7 @@ use crate::{
     Failure,
     load::{self, Outcome},
 };
+use awake::Awake;
 use contestant::Contestant;
 use figures::Sample;
 use loads::Load;
@@ -86,6 +88,7 @@ pub fn run(options: &Options) -> Result<PathBuf, Failure> {
 
 /// One run with a broker of its own.
 fn measure(contestant: &Contestant, load: &Load, time: Duration) -> Result<Outcome, Failure> {
+    let _awake = load.awake.then(Awake::keep).transpose()?;
     let broker = contestant.start(load.tcp)?;
     let mut plan = load.plan(contestant.over(), broker.address(), time);
     plan.broker = Some(broker.pid());

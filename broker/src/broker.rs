@@ -101,8 +101,10 @@ impl BrokerBuilder {
     /// # Errors
     /// The first plugin that fails; those before it are stopped again and nothing is left behind.
     pub fn start(self) -> Result<Broker, BrokerError> {
+        let cpu_latency = self.settings.cpu_latency_us;
         let broker = self.build()?;
         broker.plugins.start()?;
+        broker.core.set_cpu_latency(cpu_latency);
         broker.core.listeners.warn_of_unclaimed();
         Ok(broker)
     }
@@ -224,9 +226,10 @@ impl Broker {
             return Stopping { woken, thread: None };
         }
         self.announce_shutdown();
-        let plugins = self.plugins.clone();
+        let (core, plugins) = (self.core.clone(), self.plugins.clone());
         let body = move || {
             plugins.stop("the broker is shutting down", deadline);
+            core.set_cpu_latency(None);
             wake.wake();
         };
         match std::thread::Builder::new().name("broker stop".to_owned()).spawn(body) {

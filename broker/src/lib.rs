@@ -32,7 +32,7 @@ pub use config_file::{ConfigError, ConfigFile};
 pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
-    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, inspect, release_unused_memory,
-    take_service, keep_freed_memory,
+    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, inspect, keep_freed_memory,
+    release_unused_memory, take_service,
 };
 pub use settings::BrokerSettings;

@@ -28,8 +28,13 @@ pub struct BrokerSettings {
     pub shutdown_seconds: f64,
     /// Bytes that may wait in the queues of all transports that carry streams together.
     pub max_queued_bytes: usize,
+    /// The kernel is asked that processors wake up in so many microseconds, 0 for not to sleep at all, while the broker
+    /// runs: for all of the machine, at the price of its power. Nothing is asked where it is `None`.
+    pub cpu_latency_us: Option<u32>,
 }
 
+/// No processor sleeps so deeply.
+const MOST_CPU_LATENCY_US: u32 = 1_000_000;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
 
 impl Default for BrokerSettings {
@@ -43,6 +48,7 @@ impl Default for BrokerSettings {
             max_filter_bytes: elbus_protocol::MAX_FILTER_BYTES,
             shutdown_seconds: 2.0,
             max_queued_bytes: 1 << 30,
+            cpu_latency_us: None,
         }
     }
 }
@@ -67,6 +73,12 @@ impl BrokerSettings {
         if self.max_queued_bytes < LEAST_QUEUED_BYTES {
             let message = format!("{} is below {LEAST_QUEUED_BYTES}", self.max_queued_bytes);
             return Err(PluginError::of_key("max_queued_bytes", message));
+        }
+        if let Some(microseconds) =
+            self.cpu_latency_us.filter(|microseconds| *microseconds > MOST_CPU_LATENCY_US)
+        {
+            let message = format!("{microseconds} is above {MOST_CPU_LATENCY_US}");
+            return Err(PluginError::of_key("cpu_latency_us", message));
         }
         Ok(())
     }

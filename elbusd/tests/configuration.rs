@@ -11,6 +11,10 @@ fn what_is_wrong_with_the_file() {
         ("[broker\nname = 1", "broker.toml:1: "),
         ("[broker]\nnmae = \"x\"", "broker.toml:2: [broker]: nmae = \"x\": unknown key; known are "),
         (
+            "[broker]\ncpu_latency_us = 2000000",
+            "broker.toml:2: [broker]: cpu_latency_us = 2000000: 2000000 is above 1000000",
+        ),
+        (
             "[broker]\nname = 5",
             "broker.toml:2: [broker]: name = 5: invalid type: integer `5`, expected a string",
         ),

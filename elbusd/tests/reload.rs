@@ -215,6 +215,31 @@ fn the_keys_of_the_broker_change_at_once() {
     assert_eq!(names(&reload(&daemon, &mut newer, &text).unwrap(), "added"), ["last"]);
 }
 
+/// What all of the machine have asked of the kernel together, in microseconds; `None` where one may not know.
+fn cpu_latency_us() -> Option<i32> {
+    let mut number = [0; 4];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/cpu_dma_latency").ok()?, &mut number).ok()?;
+    Some(i32::from_ne_bytes(number))
+}
+
+#[test]
+fn the_kernel_is_asked_for_processors_that_wake_up_in_time() {
+    let asking = |microseconds: u32| format!("[broker]\ncpu_latency_us = {microseconds}\n{LOCAL}");
+    let Some(before) = cpu_latency_us().filter(|others| *others > 70) else {
+        eprintln!("not tested: /dev/cpu_dma_latency cannot be used here, or others do");
+        let daemon = Daemon::start_config(&asking(70));
+        daemon.client("a"); // it serves nevertheless
+        return;
+    };
+    let daemon = Daemon::start_config(&asking(70));
+    let mut client = daemon.client("a");
+    assert_eq!(cpu_latency_us(), Some(70));
+    reload(&daemon, &mut client, &asking(60)).unwrap();
+    assert_eq!(cpu_latency_us(), Some(60));
+    reload(&daemon, &mut client, LOCAL).unwrap();
+    assert_eq!(cpu_latency_us(), Some(before));
+}
+
 #[test]
 fn what_the_command_line_added_stays() {
     let folder = folder();

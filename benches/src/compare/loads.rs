@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::figures::Metric;
+use super::{awake::Awake, figures::Metric};
 use crate::{
     Failure,
     load::{Bound, Over, Plan, Scenario},
@@ -21,6 +21,8 @@ pub(super) struct Load {
     subscribers: usize,
     bytes: usize,
     pub(super) tcp: bool,
+    /// Processors are kept awake meanwhile, where that is possible.
+    pub(super) awake: bool,
     /// It is looked at what is left of the burst.
     pub(super) afterwards: bool,
     /// Part of a quick comparison.
@@ -37,12 +39,13 @@ const PLAIN: Load = Load {
     subscribers: 8,
     bytes: 100,
     tcp: false,
+    awake: false,
     afterwards: false,
     main: true,
     metric: Metric::Messages,
 };
 
-const LOADS: [Load; 15] = [
+const LOADS: [Load; 16] = [
     PLAIN,
     Load { name: "8-8", title: "eight clients to eight others", pairs: 8, ..PLAIN },
     Load {
@@ -56,6 +59,15 @@ const LOADS: [Load; 15] = [
         name: "request-reply",
         title: "request and reply between two clients",
         scenario: Scenario::Echo,
+        metric: Metric::P50,
+        ..PLAIN
+    },
+    Load {
+        name: "awake-request-reply",
+        title: "request and reply, processors kept awake",
+        scenario: Scenario::Echo,
+        awake: true,
+        main: false,
         metric: Metric::P50,
         ..PLAIN
     },
@@ -154,7 +166,14 @@ pub(super) fn choose(names: &[String], quick: bool) -> Result<Vec<Load>, Failure
         [] => load.main || !quick,
         names => names.iter().any(|name| name == load.name),
     };
-    Ok(LOADS.into_iter().filter(wanted).collect())
+    let mut loads: Vec<_> = LOADS.into_iter().filter(wanted).collect();
+    if loads.iter().any(|load| load.awake)
+        && let Err(error) = Awake::keep()
+    {
+        eprintln!("processors cannot be kept awake, so what needs that is left out: {error}");
+        loads.retain(|load| !load.awake);
+    }
+    Ok(loads)
 }
 
 #[cfg(test)]
@@ -169,7 +188,10 @@ mod tests {
         };
         assert_eq!(names(&["call", "1-1"], true).ok(), Some(vec!["1-1", "call"]));
         assert_eq!(names(&[], true).ok().map(|loads| loads.len()), Some(4));
-        assert_eq!(names(&[], false).ok().map(|loads| loads.len()), Some(LOADS.len()));
+        assert_eq!(
+            names(&[], false).ok().map(|loads| loads.len()),
+            Some(LOADS.iter().filter(|load| !load.awake || Awake::keep().is_ok()).count())
+        );
         assert!(names(&["nonsense"], false).is_err());
         for load in LOADS {
             assert_eq!(LOADS.iter().filter(|other| other.name == load.name).count(), 1);

@@ -19,7 +19,7 @@ const fn target(load: &'static str, metric: Metric, against: &'static str, bound
     Target { load, metric, against, bound }
 }
 
-const TARGETS: [Target; 19] = [
+const TARGETS: [Target; 21] = [
     target("1-1", Metric::Messages, "busrt", 11.0),
     target("1-1", Metric::Messages, "nats", 5.0),
     target("1-1", Metric::Messages, "relay", 0.85),
@@ -34,6 +34,8 @@ const TARGETS: [Target; 19] = [
     target("request-reply", Metric::P50, "redis", 1.0),
     target("request-reply", Metric::P50, "busrt", 1.0 / 3.0),
     target("request-reply", Metric::P99, "relay", 0.85),
+    target("awake-request-reply", Metric::P50, "redis", 1.0),
+    target("awake-request-reply", Metric::P50, "busrt", 1.0 / 3.0),
     target("1-1", Metric::Messages, "elbus-builtin", 0.97),
     target("8-8", Metric::Messages, "elbus-builtin", 0.97),
     target("topic-8", Metric::Messages, "elbus-builtin", 0.97),

@@ -7,7 +7,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::{bell::Bell, bridge::EMBEDDER, listeners::Listeners};
+use super::{bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, listeners::Listeners};
 use crate::{
     control::ControlTable,
     routing::{Router, RouterSettings},
@@ -21,6 +21,7 @@ pub(crate) struct Core {
     pub(crate) control: Arc<ControlTable>,
     pub(crate) budget: QueueBudget,
     pub(crate) listeners: Listeners,
+    cpu_latency: CpuLatency,
     /// Rung when an instance has failed, or all are stopped.
     pub(super) failures: Bell,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
@@ -41,6 +42,7 @@ impl Core {
             control,
             budget,
             listeners,
+            cpu_latency: CpuLatency::default(),
             failures: Bell::default(),
             connector: RwLock::default(),
             owners: AtomicU32::new(EMBEDDER + 1),
@@ -53,6 +55,12 @@ impl Core {
         self.router.set_settings(RouterSettings::of(settings));
         self.control.set_remote_admin(settings.remote_admin);
         self.budget.set_ceiling(settings.max_queued_bytes);
+        self.set_cpu_latency(settings.cpu_latency_us);
+    }
+
+    /// Asks the kernel that processors wake up in so many microseconds, or no longer for that.
+    pub(crate) fn set_cpu_latency(&self, microseconds: Option<u32>) {
+        self.cpu_latency.set(microseconds);
     }
 
     /// A number for an instance that is created: whatever it adds is known by it, and by it taken back.

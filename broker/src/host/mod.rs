@@ -4,6 +4,7 @@
 mod bell;
 mod bridge;
 mod core;
+mod cpu_latency;
 mod explain;
 mod inspect;
 mod instance;
@@ -25,7 +26,7 @@ pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;
 pub use library::LibraryError;
 pub(crate) use listeners::Listeners;
-pub use memory::{release_unused_memory, keep_freed_memory};
+pub use memory::{keep_freed_memory, release_unused_memory};
 pub(crate) use methods::add_plugin_methods;
 pub(crate) use plugins::Plugins;
 pub use reload::Reloaded;
