@@ -72,6 +72,7 @@ fn send_and_receive(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(burst as u64));
             send_and_receive_ours(&mut group, workers, burst);
             send_and_receive_theirs(&mut group, workers, burst);
+            send_and_receive_channel(&mut group, workers, burst);
             if burst > 1 {
                 send_and_receive_many(&mut group, workers, burst);
             }
@@ -137,6 +138,28 @@ fn send_and_receive_theirs(group: &mut Group<'_>, workers: usize, burst: usize) 
                 }
                 for _ in 0..burst {
                     black_box(events.recv().await.unwrap());
+                }
+            }
+            start.elapsed()
+        }
+    });
+}
+
+/// The same messages through one channel of tokio, which knows no names: what is left to save.
+fn send_and_receive_channel(group: &mut Group<'_>, workers: usize, burst: usize) {
+    let runtime = runtime(workers);
+    let (send, receive) = mpsc::unbounded_channel::<Vec<u8>>();
+    let receive = Arc::new(Mutex::new(receive));
+    measure(group, "tokio channel", &runtime, |turns| {
+        let (send, receive) = (send.clone(), receive.clone());
+        async move {
+            let (mut receive, start) = (receive.lock().await, Instant::now());
+            for _ in 0..turns {
+                for _ in 0..burst {
+                    send.send(PAYLOAD.to_vec()).unwrap();
+                }
+                for _ in 0..burst {
+                    black_box(receive.recv().await.unwrap());
                 }
             }
             start.elapsed()
