@@ -13,6 +13,7 @@ use std::{
     },
     process::Stdio,
     sync::Arc,
+    time::Duration,
 };
 use support::{
     PATIENCE,
@@ -68,6 +69,31 @@ fn a_service_manager_is_told_how_it_is() {
     daemon.signal(Signal::TERM);
     assert_eq!(manager.next(), "STOPPING=1\nSTATUS=shutting down");
     assert!(daemon.wait_end().0.success());
+}
+
+#[test]
+fn a_broker_that_hangs_gives_no_sign_of_life() {
+    let folder = folder();
+    let manager = Manager(UnixDatagram::bind(folder.path().join("notify")).unwrap());
+    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let text = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+        [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+        [[plugin]]\nname = \"f\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nhang_in = \"status\"\n";
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let mut command = through_shell(folder.path(), "exec \"$@\"", &["--config", "broker.toml"]);
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "100000");
+    let daemon = Daemon::start_command(folder, command, true);
+    manager.next();
+    (0..3).for_each(|_| assert_eq!(manager.any(), "WATCHDOG=1"));
+    let mut client = daemon.client("a");
+    client.call(".broker", "f.try", b"").unwrap();
+    // many times what there is between two signs; what was said before is still to be read
+    manager.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut buffer = [0; 64];
+    let signs = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
+    assert!(signs < 60, "it still says that it is alive");
+    assert_eq!(client.send("a", b"x"), 0x01, "clients are served by others");
+    daemon.signal(Signal::KILL);
 }
 
 /// Starts it with a socket as descriptor 3, as a service manager does.

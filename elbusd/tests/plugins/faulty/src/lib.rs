@@ -2,10 +2,16 @@
 
 use elbus_plugin_api::{
     Call, Client, ClientInfo, Config, Delivery, Event, Host, Method, Plugin, PluginError, Queued, Run, Sink,
-    Wake,
+    Status, Wake,
 };
 use serde::Deserialize;
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 #[derive(Deserialize, Clone, Default)]
 #[serde(default)]
@@ -16,7 +22,7 @@ struct Settings {
     fail_in: String,
     /// Where it panics: create, start, deliver, flush, event, method, stop or drop.
     panic_in: String,
-    /// Where it never returns: start or stop.
+    /// Where it never returns: start or stop; or status, from the first call of its method on.
     hang_in: String,
 }
 
@@ -24,6 +30,7 @@ struct Faulty {
     host: Host,
     settings: Settings,
     client: Mutex<Option<Client>>,
+    called: Arc<AtomicBool>,
 }
 
 impl Settings {
@@ -48,7 +55,7 @@ impl Plugin for Faulty {
         if settings.fail_in == "create" {
             return Err(PluginError::of_key("fail_in", "create fails as configured"));
         }
-        Ok(Faulty { host, settings, client: Mutex::default() })
+        Ok(Faulty { host, settings, client: Mutex::default(), called: Arc::default() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
@@ -64,11 +71,12 @@ impl Plugin for Faulty {
         }
         let settings = self.settings.clone();
         self.host.listen(move |_: &Event<'_>| settings.reach("event"));
-        let settings = self.settings.clone();
+        let (settings, called) = (self.settings.clone(), self.called.clone());
         let name = format!("{}.try", self.host.instance());
         let method = Method { name: &name, about: "reaches the method callback", ..Default::default() };
         self.host.add_method(&method, move |_: &Call<'_>| {
             settings.reach("method");
+            called.store(true, Ordering::Release);
             Ok(vec![0xC0])
         })?;
         tracing::info!(instance = self.host.instance(), "faulty started");
@@ -82,6 +90,13 @@ impl Plugin for Faulty {
         }
         tracing::info!(instance = self.host.instance(), "faulty refreshed");
         Ok(())
+    }
+
+    fn status(&self) -> Status {
+        if self.called.load(Ordering::Acquire) {
+            self.settings.reach("status");
+        }
+        Status::default()
     }
 
     fn stop(&self, _: Duration) {
