@@ -24,9 +24,12 @@ pub struct Backlog {
 /// memory but what [`spares`] keeps for the thread that emptied it.
 #[derive(Default)]
 pub struct Queue {
-    /// Frames, and the heads of those whose payload is kept. Unallocated while nothing waits.
+    /// Frames, and the heads of those whose payload is kept, then leftovers: what was zeroed once is not zeroed for each
+    /// run. Unallocated while nothing waits.
     buffer: Vec<u8>,
-    /// How much of the buffer has been sent.
+    /// How much of the buffer is not leftovers.
+    end: usize,
+    /// How much of that has been sent.
     sent: usize,
     /// What goes between the bytes of the buffer.
     kept: VecDeque<Kept>,
@@ -68,7 +71,16 @@ impl Queue {
     /// Appends bytes that make `frames` whole frames.
     #[inline]
     pub fn push(&mut self, bytes: &[u8], frames: usize) {
-        self.room().extend_from_slice(bytes);
+        let (buffer, end) = self.room();
+        let behind = *end + bytes.len();
+        match buffer.get_mut(*end..behind) {
+            Some(place) => place.copy_from_slice(bytes),
+            None => {
+                buffer.truncate(*end);
+                buffer.extend_from_slice(bytes);
+            }
+        }
+        *end = behind;
         self.count(bytes.len(), frames);
     }
 
@@ -86,14 +98,16 @@ impl Queue {
     }
 
     /// Appends `frames` whole frames that `write` writes into a buffer of `room` bytes, of which it tells how many it has
-    /// used.
+    /// written from the beginning. What it has not written are leftovers, perhaps of another peer.
     #[inline]
     pub fn push_within(&mut self, room: usize, frames: usize, write: impl FnOnce(&mut [u8]) -> usize) {
-        let buffer = self.room();
-        let before = buffer.len();
-        buffer.resize(before + room, 0);
-        let used = buffer.get_mut(before..).map_or(0, write).min(room);
-        buffer.truncate(before + used);
+        let (buffer, end) = self.room();
+        let behind = *end + room;
+        if buffer.len() < behind {
+            buffer.resize(behind, 0);
+        }
+        let used = buffer.get_mut(*end..behind).map_or(0, write).min(room);
+        *end += used;
         self.count(used, frames);
     }
 
@@ -121,22 +135,23 @@ impl Queue {
     #[inline]
     fn keep(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.kept.push_back(Kept { at: self.buffer.len(), sent: 0, bytes });
+            self.kept.push_back(Kept { at: self.end, sent: 0, bytes });
         }
     }
 
     /// How many bytes `write` has appended; after its error the buffer is as before.
     #[inline]
     fn append<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<usize, E> {
-        let buffer = self.room();
-        let before = buffer.len();
+        let (buffer, end) = self.room();
+        let before = *end;
+        buffer.truncate(before);
         match write(buffer) {
             Ok(()) => {
                 debug_assert!(buffer.len() >= before, "something that waits was cut off");
+                *end = buffer.len();
                 Ok(buffer.len().saturating_sub(before))
             }
             Err(error) => {
-                buffer.truncate(before);
                 if self.waiting == 0 {
                     self.clear();
                 }
@@ -149,7 +164,8 @@ impl Queue {
     /// byte has been sent, or is kept by reference count.
     pub fn pop_byte(&mut self) {
         let behind = self.kept.back().map_or(self.sent, |kept| kept.at);
-        if self.buffer.len() > behind && self.buffer.pop().is_some() {
+        if self.end > behind {
+            self.end -= 1;
             self.waiting -= 1;
             self.bytes = self.bytes.saturating_sub(1);
             if self.waiting == 0 {
@@ -165,18 +181,20 @@ impl Queue {
         self.frames += frames as u64;
     }
 
+    /// The buffer, and where in it the next bytes go.
     #[inline]
-    fn room(&mut self) -> &mut Vec<u8> {
+    fn room(&mut self) -> (&mut Vec<u8>, &mut usize) {
         if self.buffer.capacity() == 0 {
             self.buffer = spares::take();
-        } else if self.sent > COMPACT_BYTES && self.sent > self.buffer.len() / 2 {
+        } else if self.sent > COMPACT_BYTES && self.sent > self.end / 2 {
             self.buffer.drain(..self.sent);
+            self.end -= self.sent;
             for kept in &mut self.kept {
                 kept.at -= self.sent; // what lies before the sent part is gone from the list
             }
             self.sent = 0;
         }
-        &mut self.buffer
+        (&mut self.buffer, &mut self.end)
     }
 
     /// What waits, where it is one piece: the usual case.
@@ -191,7 +209,7 @@ impl Queue {
     pub fn first_piece(&self) -> &[u8] {
         let piece = match self.kept.front() {
             Some(kept) if kept.at == self.sent => kept.bytes.get(kept.sent..),
-            kept => self.buffer.get(self.sent..kept.map_or(self.buffer.len(), |kept| kept.at)),
+            kept => self.buffer.get(self.sent..kept.map_or(self.end, |kept| kept.at)),
         };
         piece.unwrap_or_default()
     }
@@ -206,7 +224,7 @@ impl Queue {
             [before, kept.bytes.get(kept.sent..).unwrap_or_default()]
         });
         let last = self.kept.back().map_or(self.sent, |kept| kept.at);
-        let all = kept.chain([between(last, self.buffer.len())]).filter(|piece| !piece.is_empty());
+        let all = kept.chain([between(last, self.end)]).filter(|piece| !piece.is_empty());
         let mut used = 0;
         for (place, piece) in places.iter_mut().zip(all) {
             *place = IoSlice::new(piece);
@@ -229,7 +247,7 @@ impl Queue {
     fn advance_within(&mut self, count: usize) {
         let mut left = count;
         while left > 0 {
-            let end = self.kept.front().map_or(self.buffer.len(), |kept| kept.at);
+            let end = self.kept.front().map_or(self.end, |kept| kept.at);
             let step = left.min(end - self.sent);
             self.sent += step;
             left -= step;
@@ -250,6 +268,7 @@ impl Queue {
         if self.kept.capacity() > 0 {
             self.kept = VecDeque::new();
         }
+        self.end = 0;
         self.sent = 0;
         self.waiting = 0;
         self.bytes = 0;
@@ -340,9 +359,46 @@ mod tests {
 
     #[test]
     fn more_than_the_room_is_not_counted() {
-        let mut queue = Queue::default();
-        queue.push_within(3, 1, |room| room.len() + 5);
-        assert_eq!(drain(&mut queue, 2), [0; 3]);
+        std::thread::spawn(|| {
+            // a thread of its own, hence a buffer without leftovers
+            let mut queue = Queue::default();
+            queue.push_within(3, 1, |room| room.len() + 5);
+            assert_eq!(drain(&mut queue, 2), [0; 3]);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn leftovers_of_a_buffer_are_never_sent() {
+        for way in 0..4 {
+            let mut queue = Queue::default();
+            queue.push_within(100, 1, |room| {
+                room.fill(0xEE);
+                50
+            });
+            assert_eq!(drain(&mut queue, 7), [0xEE; 50]);
+            queue.push(&[1; 3], 1);
+            match way {
+                0 => queue.push(&[2; 300], 1),
+                1 => queue.push_within(20, 1, |room| {
+                    room[..4].fill(2);
+                    4
+                }),
+                2 => push_large(&mut queue, vec![2; 10]),
+                _ => assert!(queue.push_with(1, |_| Err::<(), _>(())).is_err()),
+            }
+            queue.push(&[3], 1);
+            queue.pop_byte();
+            queue.push(&[4], 1);
+            let expected = match way {
+                0 => [&[1; 3][..], &[2; 300], &[4]].concat(),
+                1 => [&[1; 3][..], &[2; 4], &[4]].concat(),
+                2 => [&[1; 3][..], &[0xF0; 3], &[2; 10], &[4]].concat(),
+                _ => vec![1, 1, 1, 4],
+            };
+            assert_eq!((queue.waiting(), drain(&mut queue, 3)), (expected.len(), expected), "{way}");
+        }
     }
 
     #[test]
@@ -352,7 +408,7 @@ mod tests {
         push_large(&mut queue, vec![2; 70_000]);
         queue.advance(300_000);
         queue.push(&[3; 10], 1);
-        assert!(queue.buffer.len() < 110_000 && queue.sent == 0);
+        assert!(queue.end < 110_000 && queue.sent == 0);
         let rest = drain(&mut queue, 9_999);
         assert_eq!(rest.len(), 100_000 + 3 + 70_000 + 10);
         assert!(rest.ends_with(&[3; 10]) && rest[100_003..].starts_with(&[2; 70_000]));

@@ -58,9 +58,7 @@ impl Check {
     #[inline]
     pub(crate) fn take(&mut self, payload: &[u8]) -> Result<(), Failure> {
         let (Some(mark), Some(time)) = (number_at(payload, 0), number_at(payload, 8)) else {
-            return Err(
-                format!("a payload of {} bytes, shorter than any that was sent", payload.len()).into()
-            );
+            return Err(too_short(payload.len()));
         };
         let Some(due) = self.due.get_mut((mark >> WRITER_SHIFT) as usize) else {
             return Err(wrong(mark, None));
@@ -69,16 +67,22 @@ impl Check {
             if mark != *due | LAST {
                 return Err(wrong(mark, Some(*due)));
             }
-            self.unfinished = self.unfinished.checked_sub(1).ok_or("a message came twice")?;
+            self.unfinished = self.unfinished.saturating_sub(1); // each writer has but one last number
         }
         *due = mark + 1;
         if time != 0 {
-            if self.now == 0 {
-                self.now = nanos_since(self.begin);
-            }
-            self.latency.record(self.now.saturating_sub(time));
+            self.time(time);
         }
         Ok(())
+    }
+
+    /// The first message of a batch, which says when it was sent.
+    #[cold]
+    fn time(&mut self, sent: u64) {
+        if self.now == 0 {
+            self.now = nanos_since(self.begin);
+        }
+        self.latency.record(self.now.saturating_sub(sent));
     }
 
     /// Whether the last message of every writer has come.
@@ -105,6 +109,11 @@ impl Check {
 #[inline]
 fn number_at(payload: &[u8], place: usize) -> Option<u64> {
     payload.get(place..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cold]
+fn too_short(bytes: usize) -> Failure {
+    format!("a payload of {bytes} bytes, shorter than any that was sent").into()
 }
 
 #[cold]

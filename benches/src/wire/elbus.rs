@@ -72,12 +72,24 @@ pub(super) fn step(received: &[u8], payload_bytes: usize) -> Result<Step, Failur
                 Some(payload) if payload > head.len() && received.get(payload - 1) == Some(&0) => {
                     Ok(Step::Message { payload, frame })
                 }
-                _ => Err(format!("a message of {frame} bytes is not one that was sent").into()),
+                _ => Err(strange_message(frame)),
             }
         }
         NOP | ACK => Ok(Step::Other { frame: ACK_BYTES }),
-        _ => Err(format!("a frame of kind 0x{kind:02x}, which there is not").into()),
+        _ => Err(strange_kind(kind)),
     }
+}
+
+// apart, so that looking at a message stays short enough to be part of the reader's loop
+
+#[cold]
+fn strange_message(frame: usize) -> Failure {
+    format!("a message of {frame} bytes is not one that was sent").into()
+}
+
+#[cold]
+fn strange_kind(kind: u8) -> Failure {
+    format!("a frame of kind 0x{kind:02x}, which there is not").into()
 }
 
 pub(crate) struct Elbus {
