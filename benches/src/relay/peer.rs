@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use super::group::Members;
 use crate::Failure;
 
-/// Bytes of one read, as in the broker.
-const READ_BYTES: usize = 256 * 1024;
+/// Bytes of one read, as in the broker, and for its reason.
+const READ_BYTES: usize = 192 * 1024;
 /// While more waits for a client, those who send to it are not read. The broker's default.
 const LIMIT_BYTES: usize = 8 << 20;
 
