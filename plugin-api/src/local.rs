@@ -41,7 +41,7 @@ pub trait LocalConnector: Send + Sync + 'static {
 
 /// The plugin's side of an in-process client. Any thread, several at once, never blocks. Dropping it leaves the bus.
 pub trait LocalEndpoint: Send + Sync + 'static {
-    /// Routes a request and flushes; [`Dispatch::is_congested`] says to wait for
+    /// Routes a request, which [ends its batch](Request::ends_batch); [`Dispatch::is_congested`] says to wait for
     /// [`when_ready`](LocalEndpoint::when_ready).
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
     /// Calls `wake` once when the receivers over their limit have drained.
@@ -89,7 +89,7 @@ impl LocalClient {
     /// # Errors
     /// [`Code::NotRegistered`] for an unknown target, [`Code::NotDelivered`] where its queue is full.
     pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Code> {
-        self.carry(Op::Message, target, "", payload.into(), qos).await
+        self.settle(self.dispatch(Op::Message, target, "", &payload.into(), qos)).await
     }
 
     /// Sends several messages to one client, in order, with one pass through the broker for as many as fit in a run:
@@ -114,7 +114,7 @@ impl LocalClient {
     /// # Errors
     /// As [`send`](LocalClient::send), but for reaching nobody.
     pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Code> {
-        self.carry(Op::Broadcast, mask, "", payload.into(), qos).await
+        self.settle(self.dispatch(Op::Broadcast, mask, "", &payload.into(), qos)).await
     }
 
     /// Publishes to a topic.
@@ -122,7 +122,7 @@ impl LocalClient {
     /// # Errors
     /// As [`send`](LocalClient::send), but for reaching nobody.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Code> {
-        self.carry(Op::Publish, topic, "", payload.into(), qos).await
+        self.settle(self.dispatch(Op::Publish, topic, "", &payload.into(), qos)).await
     }
 
     /// Publishes to those subscribers of a topic whose primary name is `receiver`.
@@ -136,7 +136,7 @@ impl LocalClient {
         payload: impl Into<Bytes>,
         qos: Qos,
     ) -> Result<(), Code> {
-        self.carry(Op::PublishFor, topic, receiver, payload.into(), qos).await
+        self.settle(self.dispatch(Op::PublishFor, topic, receiver, &payload.into(), qos)).await
     }
 
     /// Subscribes to a topic filter.
@@ -221,17 +221,13 @@ impl LocalClient {
         self.reading.poll(waker, |into, waits| self.endpoint.receive(into, waits))
     }
 
-    async fn carry(
-        &self,
-        op: Op,
-        target: &str,
-        receiver: &str,
-        payload: Bytes,
-        qos: Qos,
-    ) -> Result<(), Code> {
-        let result = self.dispatch(op, target, receiver, payload, qos);
+    /// Waits where a receiver is over its limit.
+    #[inline]
+    async fn settle(&self, result: Dispatch) -> Result<(), Code> {
         if result.is_congested() {
-            self.until_ready().await;
+            let (wake, woken) = Woken::pair();
+            self.endpoint.when_ready(wake.0);
+            woken.await;
         }
         outcome(result)
     }
@@ -242,21 +238,12 @@ impl LocalClient {
             let (run, behind) = rest.split_at(run_of(rest));
             rest = behind;
             let result = match run {
-                [_] => self.dispatch(op, target, "", first.clone(), qos),
+                [_] => self.dispatch(op, target, "", first, qos),
                 run => self.dispatch_run(op, target, run, qos),
             };
-            if result.is_congested() {
-                self.until_ready().await;
-            }
-            outcome(result)?;
+            self.settle(result).await?;
         }
         Ok(())
-    }
-
-    async fn until_ready(&self) {
-        let (wake, woken) = Woken::pair();
-        self.endpoint.when_ready(wake.0);
-        woken.await;
     }
 
     fn dispatch_run(&self, op: Op, target: &str, run: &[Bytes], qos: Qos) -> Dispatch {
@@ -264,24 +251,24 @@ impl LocalClient {
             return Dispatch::new(Code::BadData, 0);
         }
         let payloads: Vec<_> = run.iter().map(|payload| Payload::from(&**payload)).collect();
-        self.endpoint.dispatch(&Request::new(op, qos, target, &payloads))
+        self.endpoint.dispatch(&Request::new(op, qos, target, &payloads).ending_batch())
     }
 
     #[inline]
-    fn dispatch(&self, op: Op, target: &str, receiver: &str, payload: Bytes, qos: Qos) -> Dispatch {
+    fn dispatch(&self, op: Op, target: &str, receiver: &str, payload: &Bytes, qos: Qos) -> Dispatch {
         // a name that holds NUL would break the framing of whoever receives it
         if target.contains('\0') || receiver.contains('\0') {
             return Dispatch::new(Code::BadData, 0);
         }
         if payload.len() >= SHARE_FROM_BYTES {
-            let shared = SharedBytes::from(payload);
+            let shared = SharedBytes::from(payload.clone());
             let payloads = [Payload::from(&*shared)];
-            let request =
-                Request::new(op, qos, target, &payloads).with_receiver(receiver).with_shared(&shared);
-            self.endpoint.dispatch(&request)
+            let request = Request::new(op, qos, target, &payloads).with_receiver(receiver);
+            self.endpoint.dispatch(&request.with_shared(&shared).ending_batch())
         } else {
-            let payloads = [Payload::from(&*payload)];
-            self.endpoint.dispatch(&Request::new(op, qos, target, &payloads).with_receiver(receiver))
+            let payloads = [Payload::from(&**payload)];
+            let request = Request::new(op, qos, target, &payloads).with_receiver(receiver);
+            self.endpoint.dispatch(&request.ending_batch())
         }
     }
 
@@ -289,7 +276,7 @@ impl LocalClient {
         if filter.contains('\0') {
             return Err(Code::BadData);
         }
-        outcome(self.endpoint.dispatch(&Request::new(op, Qos::NO, filter, &[])))
+        outcome(self.endpoint.dispatch(&Request::new(op, Qos::NO, filter, &[]).ending_batch()))
     }
 }
 

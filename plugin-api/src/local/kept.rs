@@ -47,24 +47,25 @@ impl Received {
     /// Takes the only message, where there is just one.
     #[inline]
     pub(super) fn take_lone(&mut self) -> Option<Message> {
-        match &self.first {
-            ROption::RSome(run) if run.count == 1 && self.more.is_empty() => {}
+        let message = match &mut self.first {
+            ROption::RSome(run) if run.count == 1 && self.more.is_empty() => run.take_whole(),
             _ => return None,
-        }
-        let run = self.first.take().into_option()?;
-        Some(run.into_whole())
+        };
+        // nothing is left in it, which is not worth asking the library that made it
+        std::mem::forget(std::mem::replace(&mut self.first, ROption::RNone));
+        Some(message)
     }
 
     /// Takes all runs apart, and keeps its memory, but for what is room for more than `keep` of them.
     pub(super) fn take_apart(&mut self, keep: usize, mut each: impl FnMut(Message)) {
-        if let ROption::RSome(run) = self.first.take() {
+        if let ROption::RSome(mut run) = self.first.take() {
             run.take_apart(&mut each);
         }
         if self.more.is_empty() {
             return;
         }
         let mut runs = std::mem::take(&mut self.more).into_vec();
-        for run in runs.drain(..) {
+        for mut run in runs.drain(..) {
             run.take_apart(&mut each);
         }
         if runs.capacity() > keep {
@@ -83,8 +84,6 @@ pub struct KeptRun {
     flags: u32,
     /// How many messages.
     count: usize,
-    /// The bytes of all payloads.
-    payload_bytes: usize,
     sender_len: usize,
     topic_len: usize,
     /// Of several messages, where each payload ends, 8 bytes each; sender, NUL, and of a publication the topic, NUL;
@@ -130,7 +129,6 @@ impl KeptRun {
             qos: if run.is_realtime() { Qos::REALTIME.bits() } else { 0 },
             flags: 0,
             count: payloads.len(),
-            payload_bytes,
             sender_len: sender.len(),
             topic_len: topic_room.saturating_sub(1),
             block: block.into(),
@@ -150,10 +148,11 @@ impl KeptRun {
         self.count == 0
     }
 
-    /// The bytes of all payloads.
+    /// The bytes of all payloads, of the sender and the topic.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.payload_bytes
+        let shared = self.shared.as_ref().map_or(0, |shared| shared.len());
+        self.block.len().saturating_sub(self.texts()) + shared
     }
 
     /// Where the texts begin, behind the table of ends.
@@ -162,29 +161,29 @@ impl KeptRun {
         if self.count > 1 { self.count * END_BYTES } else { 0 }
     }
 
-    /// All payloads as those of one message, which of a run of one it is.
+    /// All payloads as those of one message, which of a run of one it is. No memory is left.
     #[inline]
-    fn into_whole(self) -> Message {
+    fn take_whole(&mut self) -> Message {
         let kind = FrameKind::from_wire(self.kind).unwrap_or(FrameKind::Message);
         let topic_room = if kind == FrameKind::Publish { self.topic_len + 1 } else { 0 };
         let texts = self.texts();
-        let payloads = texts + self.sender_len + 1 + topic_room;
+        let block = std::mem::take(&mut self.block).into_vec();
         Message {
             kind,
             realtime: Qos::from_bits(self.qos).is_realtime(),
             texts,
             sender_len: self.sender_len,
             topic_len: self.topic_len,
-            payload: payloads..payloads + self.payload_bytes,
-            block: self.block.into_vec().into(),
-            shared: self.shared.into_option().map(|shared| Box::new(shared.into())),
+            payload: texts + self.sender_len + 1 + topic_room..block.len(),
+            block: block.into(),
+            shared: self.shared.take().into_option().map(|shared| Box::new(shared.into())),
         }
     }
 
     #[inline]
-    fn take_apart(self, each: &mut impl FnMut(Message)) {
+    fn take_apart(&mut self, each: &mut impl FnMut(Message)) {
         let table = self.texts();
-        let whole = self.into_whole();
+        let whole = self.take_whole();
         if table == 0 {
             return each(whole);
         }

@@ -24,8 +24,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(crate) struct Inbox {
-    /// The runs, with what each counts for.
-    runs: VecDeque<(KeptRun, usize)>,
+    runs: VecDeque<KeptRun>,
+    /// What they count for.
     bytes: usize,
     messages: u64,
     /// Since when senders are held and nothing was taken.
@@ -80,59 +80,80 @@ pub(crate) enum Look {
 }
 
 /// What a run counts for.
-pub(crate) fn cost(messages: usize, bytes: usize) -> usize {
+#[inline]
+fn cost(run: &KeptRun) -> usize {
+    cost_of(run.len(), run.bytes())
+}
+
+/// What so many messages in one run count for, with so many bytes in all.
+#[inline]
+pub(crate) fn cost_of(messages: usize, bytes: usize) -> usize {
     bytes.saturating_add(RUN_BYTES).saturating_add(messages.saturating_mul(MESSAGE_BYTES))
 }
 
 impl Inbox {
     /// Takes a run, or refuses it; an empty queue takes one of any size. `kept` is the run.
-    ///
-    /// Real-time messages make nobody wait, nor does what the broker itself says, which waits for nobody: so these
-    /// may go up to twice the limit.
+    #[inline]
     pub(crate) fn take(
         &mut self,
         run: &Run<'_>,
         kept: KeptRun,
         limits: &Limits,
-        now: impl FnOnce() -> Instant,
+        now: impl Fn() -> Instant,
     ) -> Taken {
-        let taken = |delivery, then| Taken { delivery, then };
-        if self.closed {
-            return taken(Delivery::CLOSED, Then::Nothing);
-        }
-        let count = kept.len();
-        let cost = cost(count, kept.bytes() + run.sender().len() + run.topic().len());
-        let after = self.bytes.saturating_add(cost);
+        let (count, cost) = (kept.len(), cost(&kept));
         let never_waits = run.is_realtime() || run.sender() == BROKER_NAME;
-        let refuse = match (never_waits, limits.overflow) {
+        if let Some(refusal) = self.refusal(count, cost, never_waits, limits, &now) {
+            return refusal;
+        }
+        self.runs.push_back(kept);
+        self.bytes += cost;
+        self.messages += count as u64;
+        let mut taken = Taken { delivery: Delivery::TAKEN, then: Then::Nothing };
+        if self.awaited && !std::mem::replace(&mut self.dirty, true) {
+            taken.delivery = Delivery::DIRTY;
+        }
+        if !never_waits && limits.overflow == Overflow::Block && self.bytes > limits.queue_bytes {
+            taken.delivery = taken.delivery | Delivery::FULL;
+            self.held_since.get_or_insert_with(now);
+            if !std::mem::replace(&mut self.watched, true) {
+                taken.then = Then::Watch;
+            }
+        }
+        taken
+    }
+
+    /// Why a run is not taken, if it is not.
+    ///
+    /// Real-time messages make nobody wait, nor does what the broker itself says, which waits for nobody: so these
+    /// may go up to twice the limit.
+    #[inline]
+    fn refusal(
+        &mut self,
+        count: usize,
+        cost: usize,
+        never_waits: bool,
+        limits: &Limits,
+        now: &impl Fn() -> Instant,
+    ) -> Option<Taken> {
+        if self.closed {
+            return Some(Taken { delivery: Delivery::CLOSED, then: Then::Nothing });
+        }
+        let after = self.bytes.saturating_add(cost);
+        let over = match (never_waits, limits.overflow) {
             (true, _) => after > limits.queue_bytes.saturating_mul(2),
             (false, Overflow::Block) => false,
             (false, _) => after > limits.queue_bytes,
         };
-        if refuse && !self.runs.is_empty() {
-            if limits.overflow == Overflow::Disconnect {
-                self.closed = true;
-                self.held_since = None;
-                return taken(Delivery::CLOSED, Then::Disconnect { bytes: self.bytes });
-            }
-            return taken(Delivery::REFUSED, self.refuse(count, now()));
+        if !over || self.runs.is_empty() {
+            return None;
         }
-        self.runs.push_back((kept, cost));
-        self.bytes = after;
-        self.messages += count as u64;
-        let mut delivery = Delivery::TAKEN;
-        if self.awaited && !std::mem::replace(&mut self.dirty, true) {
-            delivery = Delivery::DIRTY;
+        if limits.overflow == Overflow::Disconnect {
+            self.closed = true;
+            self.held_since = None;
+            return Some(Taken { delivery: Delivery::CLOSED, then: Then::Disconnect { bytes: self.bytes } });
         }
-        let mut then = Then::Nothing;
-        if !never_waits && limits.overflow == Overflow::Block && self.bytes > limits.queue_bytes {
-            delivery = delivery | Delivery::FULL;
-            self.held_since.get_or_insert_with(now);
-            if !std::mem::replace(&mut self.watched, true) {
-                then = Then::Watch;
-            }
-        }
-        taken(delivery, then)
+        Some(Taken { delivery: Delivery::REFUSED, then: self.refuse(count, now()) })
     }
 
     fn refuse(&mut self, count: usize, now: Instant) -> Then {
@@ -161,8 +182,9 @@ impl Inbox {
     ) -> (bool, Vec<Wake>) {
         let mut given = 0;
         while given < AT_ONCE_BYTES
-            && let Some((run, cost)) = self.runs.pop_front()
+            && let Some(run) = self.runs.pop_front()
         {
+            let cost = cost(&run);
             given += cost;
             self.messages -= run.len() as u64;
             self.bytes -= cost;

@@ -187,10 +187,10 @@ impl Peer {
         if for_others && !self.pace.may_send(self.limits.queue_bytes) {
             return Dispatch::new(Code::NotDelivered, 0).congested(true);
         }
-        let result = client.dispatch(&request.ending_batch());
+        let result = client.dispatch(request);
         if result.is_congested() {
             let payloads = request.payloads();
-            let cost = inbox::cost(payloads.len(), payloads.iter().map(|p| p.len()).sum());
+            let cost = inbox::cost_of(payloads.len(), payloads.iter().map(|p| p.len()).sum());
             if self.pace.slow_down(cost) {
                 let peer = Arc::downgrade(self);
                 client.when_ready(Wake::new(move || go_on(&peer)));
