@@ -11,8 +11,9 @@ use abi_stable::{
 use bytes::Bytes;
 use elbus_protocol::{Code, Op, Qos};
 use std::{
+    pin::Pin,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -221,15 +222,15 @@ impl LocalClient {
         self.reading.poll(waker, |into, waits| self.endpoint.receive(into, waits))
     }
 
-    /// Waits where a receiver is over its limit.
+    /// What became of a request, once its receivers are not over their limit.
     #[inline]
-    async fn settle(&self, result: Dispatch) -> Result<(), Code> {
-        if result.is_congested() {
+    fn settle(&self, result: Dispatch) -> Settling {
+        let ready = result.is_congested().then(|| {
             let (wake, woken) = Woken::pair();
             self.endpoint.when_ready(wake.0);
-            woken.await;
-        }
-        outcome(result)
+            woken
+        });
+        Settling { result, ready }
     }
 
     async fn carry_all(&self, op: Op, target: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
@@ -283,6 +284,25 @@ impl LocalClient {
 impl Drop for LocalClient {
     fn drop(&mut self) {
         self.endpoint.close();
+    }
+}
+
+/// Ends with the outcome of a request as soon as the sender may go on.
+struct Settling {
+    result: Dispatch,
+    /// Where a receiver is over its limit.
+    ready: Option<Woken>,
+}
+
+impl Future for Settling {
+    type Output = Result<(), Code>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(ready) = &mut self.ready {
+            std::task::ready!(Pin::new(ready).poll(context));
+        }
+        Poll::Ready(outcome(self.result))
     }
 }
 
