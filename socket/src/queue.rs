@@ -35,8 +35,7 @@ pub struct Queue {
     kept: VecDeque<Kept>,
     /// All bytes that wait.
     waiting: usize,
-    /// Bytes and frames since the queue was last empty, for the estimate of [`queued`](Queue::queued).
-    bytes: u64,
+    /// Frames that wait, of which those that were sent in part are an estimate.
     frames: u64,
 }
 
@@ -60,12 +59,9 @@ impl Queue {
         self.waiting
     }
 
-    /// Bytes exactly; frames as the share of those appended since the queue was last empty, rounded up.
+    /// Bytes exactly; frames, once a part has been sent, as if all were of the same length.
     pub fn queued(&self) -> Backlog {
-        let bytes = self.waiting as u64;
-        let all = u128::from(self.bytes.max(1));
-        let frames = (u128::from(self.frames) * u128::from(bytes)).div_ceil(all);
-        Backlog { frames: u64::try_from(frames).unwrap_or(u64::MAX), bytes }
+        Backlog { frames: self.frames, bytes: self.waiting as u64 }
     }
 
     /// Appends bytes that make `frames` whole frames.
@@ -167,7 +163,6 @@ impl Queue {
         if self.end > behind {
             self.end -= 1;
             self.waiting -= 1;
-            self.bytes = self.bytes.saturating_sub(1);
             if self.waiting == 0 {
                 self.clear();
             }
@@ -177,7 +172,6 @@ impl Queue {
     #[inline]
     fn count(&mut self, bytes: usize, frames: usize) {
         self.waiting += bytes;
-        self.bytes += bytes as u64;
         self.frames += frames as u64;
     }
 
@@ -236,10 +230,12 @@ impl Queue {
     /// Forgets the first `count` bytes: they have been sent.
     #[inline]
     pub fn advance(&mut self, count: usize) {
-        self.waiting = self.waiting.saturating_sub(count);
+        let before = self.waiting;
+        self.waiting = before.saturating_sub(count);
         if self.waiting == 0 {
             self.clear();
         } else {
+            self.frames = share(self.frames, self.waiting, before);
             self.advance_within(count);
         }
     }
@@ -271,9 +267,15 @@ impl Queue {
         self.end = 0;
         self.sent = 0;
         self.waiting = 0;
-        self.bytes = 0;
         self.frames = 0;
     }
+}
+
+/// Of so many frames those that `left` bytes of `all` are, to the nearest; one at least, if there is any.
+fn share(frames: u64, left: usize, all: usize) -> u64 {
+    let (left, all) = (left as u128, all.max(1) as u128);
+    let nearest = (u128::from(frames) * left + all / 2) / all;
+    u64::try_from(nearest).unwrap_or(frames).max(frames.min(1))
 }
 
 #[cfg(test)]
@@ -420,6 +422,10 @@ mod tests {
         queue.push(&[0; 1000], 10);
         queue.advance(650);
         assert_eq!(queue.queued(), Backlog { frames: 4, bytes: 350 });
+        queue.push(&[0; 650], 6);
+        (0..9).for_each(|_| queue.advance(100));
+        assert_eq!(queue.queued(), Backlog { frames: 1, bytes: 100 });
+        queue.push(&[0; 250], 2);
         queue.pop_byte();
         assert_eq!(queue.waiting(), 349);
     }
