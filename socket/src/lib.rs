@@ -14,4 +14,4 @@ mod socket;
 pub mod spares;
 
 pub use queue::{Backlog, Queue};
-pub use socket::{Received, Socket, WritableTwin};
+pub use socket::{READ_BYTES, Received, Socket, WritableTwin};

@@ -181,7 +181,7 @@ impl Queue {
         if self.buffer.capacity() == 0 {
             self.buffer = spares::take();
         } else if self.sent > COMPACT_BYTES && self.sent > self.end / 2 {
-            self.buffer.drain(..self.sent);
+            self.buffer.copy_within(self.sent..self.end, 0); // leftovers stay where they are
             self.end -= self.sent;
             for kept in &mut self.kept {
                 kept.at -= self.sent; // what lies before the sent part is gone from the list

@@ -21,6 +21,10 @@ use tokio::net::unix::pipe;
 
 use crate::queue::{PIECES, Queue};
 
+/// How many bytes are best read at once by whoever passes them on: a little less than a socket holds by default (208 KiB), so
+/// that what one read brings fits whole into the sockets of those it is for. Of more, each read would leave a part waiting.
+pub const READ_BYTES: usize = 192 * 1024;
+
 const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// What a read came to.

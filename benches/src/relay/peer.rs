@@ -1,6 +1,6 @@
 //! One client of the relay: reading what it sends, and writing to it at once, or as soon as its socket has room.
 
-use elbus_socket::{Queue, Received, Socket};
+use elbus_socket::{Queue, READ_BYTES, Received, Socket};
 use rustix::{
     io::Errno,
     net::{SendFlags, send},
@@ -15,8 +15,6 @@ use tokio::sync::Notify;
 use super::group::Members;
 use crate::Failure;
 
-/// Bytes of one read, as in the broker, and for its reason.
-const READ_BYTES: usize = 192 * 1024;
 /// While more waits for a client, those who send to it are not read. The broker's default.
 const LIMIT_BYTES: usize = 8 << 20;
 

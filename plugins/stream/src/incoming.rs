@@ -8,20 +8,13 @@ use elbus_protocol::{
     handshake::{Progress, ServerHandshake},
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
 };
-use elbus_socket::{Received, Socket};
+use elbus_socket::{READ_BYTES, Received, Socket};
 use std::{io, pin::pin, sync::Arc, time::Instant};
 use tokio::time::{sleep_until, timeout};
 
 use crate::{
-    allowance::Rates,
-    connection::Connection,
-    delivery::ConnectionSink,
-    instance::Leaving,
-    listener::Origin,
-    liveness::Phase,
-    pace::Pace,
-    reason::Reason,
-    scratch::{READ_BYTES, Scratch},
+    allowance::Rates, connection::Connection, delivery::ConnectionSink, instance::Leaving, listener::Origin,
+    liveness::Phase, pace::Pace, reason::Reason, scratch::Scratch,
 };
 
 /// Frames from this size on, header included, are read into memory of their own, which becomes the payload.

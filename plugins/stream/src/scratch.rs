@@ -3,11 +3,8 @@
 
 use elbus_plugin_api::Payload;
 use elbus_protocol::request::RunBuffer;
+use elbus_socket::READ_BYTES;
 use std::cell::Cell;
-
-/// Bytes of the read buffer of a thread: a little less than a socket holds by default (208 KiB), so that what one read brings
-/// fits whole into the sockets of those it is for. Of more, each read would leave a part to a writer task.
-pub(crate) const READ_BYTES: usize = 192 * 1024;
 
 thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
