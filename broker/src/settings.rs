@@ -24,6 +24,10 @@ pub struct BrokerSettings {
     pub max_filters: usize,
     /// Length of one topic filter in bytes.
     pub max_filter_bytes: usize,
+    /// Length of a client's name in bytes: it precedes every message that the client sends.
+    pub max_name_bytes: usize,
+    /// Length of a target, mask, topic or receiver in bytes.
+    pub max_topic_bytes: usize,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,
     /// Bytes that may wait in the queues of all transports that carry streams together.
@@ -35,6 +39,8 @@ pub struct BrokerSettings {
 
 /// No processor sleeps so deeply.
 const MOST_CPU_LATENCY_US: u32 = 1_000_000;
+/// The protocol's length field holds two bytes.
+const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=elbus_protocol::name::MAX_NAME_BYTES;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
 
 impl Default for BrokerSettings {
@@ -46,6 +52,8 @@ impl Default for BrokerSettings {
             remote_admin: false,
             max_filters: 1_000_000,
             max_filter_bytes: elbus_protocol::MAX_FILTER_BYTES,
+            max_name_bytes: 1024,
+            max_topic_bytes: 65_535,
             shutdown_seconds: 2.0,
             max_queued_bytes: 1 << 30,
             cpu_latency_us: None,
@@ -64,6 +72,14 @@ impl BrokerSettings {
         }
         if self.max_filter_bytes == 0 {
             return Err(PluginError::of_key("max_filter_bytes", "must be at least 1"));
+        }
+        if !NAME_BYTES.contains(&self.max_name_bytes) {
+            let (least, most) = (NAME_BYTES.start(), NAME_BYTES.end());
+            let message = format!("{} is not between {least} and {most}", self.max_name_bytes);
+            return Err(PluginError::of_key("max_name_bytes", message));
+        }
+        if self.max_topic_bytes == 0 {
+            return Err(PluginError::of_key("max_topic_bytes", "must be at least 1"));
         }
         if !SHUTDOWN_SECONDS.contains(&self.shutdown_seconds) {
             let (least, most) = (SHUTDOWN_SECONDS.start(), SHUTDOWN_SECONDS.end());

@@ -16,11 +16,11 @@ fn refused(broker: &Broker, name: &str) -> Code {
 fn names() {
     let broker = broker();
     let many_dots = vec!["x"; 61].join(".");
-    for name in ["a", "a.b.c", "with space", "ünï", "?", "*", "a.+.#", &many_dots, &"n".repeat(65_535)] {
+    for name in ["a", "a.b.c", "with space", "ünï", "?", "*", "a.+.#", &many_dots, &"n".repeat(1024)] {
         assert_eq!(refused(&broker, name), Code::Ok, "{name}");
         assert_eq!(refused(&broker, name), Code::Ok, "free again: {name}");
     }
-    for name in ["", ".broker", ".x", "a\0b"] {
+    for name in ["", ".broker", ".x", "a\0b", &"n".repeat(1025), &"n".repeat(65_535)] {
         assert_eq!(refused(&broker, name), Code::BadData, "{name:?}");
     }
     let _owner = Peer::new(&broker, "taken");

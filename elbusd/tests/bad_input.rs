@@ -55,6 +55,20 @@ fn malformed_frames_end_their_own_connection_only() {
 }
 
 #[test]
+fn a_frame_with_too_long_a_target_is_refused_and_the_connection_stays() {
+    let daemon = Daemon::start("library", &[]);
+    let longer = "t".repeat(65_536);
+    for address in daemon.addresses() {
+        let mut client = Wire::connect(&daemon, &address, "client");
+        for op in [Op::Publish, Op::Broadcast, Op::Message] {
+            assert_eq!(client.acked(op, &longer, b"x"), 0x72, "{op:?}");
+        }
+        assert_eq!(client.send("client", b"x"), 0x01);
+        assert_eq!(client.frame().payload(), b"x");
+    }
+}
+
+#[test]
 fn a_flood_of_garbage_does_not_fill_the_log() {
     let daemon = Daemon::start("library", &[]);
     let address = daemon.addresses().into_iter().find(|address| address.starts_with("tcp:")).unwrap();
@@ -90,12 +104,14 @@ fn handshakes_are_refused_with_their_code() {
             (b"\xff\xfe", 0x72),
             (b"taken", 0x76),
             (b"nobody%%0", 0x71),
+            (&[b'n'; 1025], 0x72),
+            (&[b'n'; 65_535], 0x72),
         ] {
             let mut stranger = Wire::raw(&daemon, &address);
             assert_eq!(stranger.greet(name), code, "{name:?}");
             stranger.wait_closed();
         }
-        for name in [&many_dots, &"n".repeat(65_535), "a b", "ü.*", "?"] {
+        for name in [&many_dots, &"n".repeat(1024), "a b", "ü.*", "?"] {
             let mut odd = Wire::connect(&daemon, &address, name);
             assert_eq!(odd.send(name, b"self"), 0x01);
             assert_eq!(odd.frame().payload(), b"self");

@@ -99,7 +99,13 @@ impl RawListener for Told {
 }
 
 fn router(force_register: bool) -> (Arc<Router>, Told) {
-    let router = Router::new(RouterSettings { force_register, max_filters: 100, max_filter_bytes: 100 });
+    let router = Router::new(RouterSettings {
+        force_register,
+        max_filters: 100,
+        max_filter_bytes: 100,
+        max_name_bytes: 100,
+        max_topic_bytes: 100,
+    });
     let told = Told::default();
     router.events.listen(1, RawListener_TO::from_value(told.clone(), TD_Opaque));
     (router, told)

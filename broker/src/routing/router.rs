@@ -23,7 +23,7 @@ use crate::{
     settings::BrokerSettings,
     sync::{
         RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,10 @@ pub(crate) struct RouterSettings {
     pub(crate) max_filters: usize,
     /// Length of one filter.
     pub(crate) max_filter_bytes: usize,
+    /// Length of a client's name.
+    pub(crate) max_name_bytes: usize,
+    /// Length of a target, mask, topic or receiver.
+    pub(crate) max_topic_bytes: usize,
 }
 
 impl RouterSettings {
@@ -48,6 +52,8 @@ impl RouterSettings {
             force_register: settings.force_register,
             max_filters: settings.max_filters,
             max_filter_bytes: settings.max_filter_bytes,
+            max_name_bytes: settings.max_name_bytes,
+            max_topic_bytes: settings.max_topic_bytes,
         }
     }
 }
@@ -58,6 +64,8 @@ pub(crate) struct Router {
     words: Words,
     /// Held to copy them only.
     settings: RwLock<RouterSettings>,
+    /// [`RouterSettings::max_topic_bytes`], read for every run.
+    max_topic_bytes: AtomicUsize,
     pub(super) registry: RwLock<Registry>,
     /// Changed, under the registry's lock, whenever somebody new may match a mask.
     names_epoch: AtomicU64,
@@ -92,6 +100,7 @@ impl Router {
             access: Access::default(),
             words: Words::default(),
             settings: RwLock::new(settings),
+            max_topic_bytes: AtomicUsize::new(settings.max_topic_bytes),
             registry: RwLock::default(),
             names_epoch: AtomicU64::new(1),
             topics_epoch: AtomicU64::new(1),
@@ -108,6 +117,13 @@ impl Router {
     /// Sets other limits for what comes from now on.
     pub(crate) fn set_settings(&self, settings: RouterSettings) {
         *self.settings.write() = settings;
+        self.max_topic_bytes.store(settings.max_topic_bytes, Ordering::Relaxed);
+    }
+
+    /// The longest target, mask, topic or receiver that is routed, in bytes.
+    #[inline]
+    pub(super) fn max_topic_bytes(&self) -> usize {
+        self.max_topic_bytes.load(Ordering::Relaxed)
     }
 
     /// Registers a client (protocol section 2).
@@ -122,6 +138,11 @@ impl Router {
             && !(info.internal && name.starts_with('.'))
         {
             return Err(error.code());
+        }
+        let limit = self.settings().max_name_bytes;
+        if name.len() > limit {
+            tracing::debug!(bytes = name.len(), limit, "name refused: longer than max_name_bytes");
+            return Err(Code::BadData);
         }
         let name: Arc<str> = name.into();
         let origin = Origin::new(info, &self.words);

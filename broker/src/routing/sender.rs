@@ -101,6 +101,14 @@ impl Sender {
         }
     }
 
+    #[cold]
+    fn too_long(&self, bytes: usize) -> (Code, u32) {
+        let client = self.member.as_deref().map_or(BROKER_NAME, |member| &member.name);
+        let limit = self.router.max_topic_bytes();
+        tracing::debug!(client, bytes, limit, "frame refused: its target is longer than max_topic_bytes");
+        (Code::BadData, 0)
+    }
+
     /// Access rules were replaced: what was remembered may be allowed no longer, or is now.
     #[cold]
     fn ask_anew(&mut self, epoch: u64) {
@@ -131,7 +139,12 @@ impl Sender {
             let head = request.target().len() + 1 + receiver;
             frames = payloads.len();
             body_bytes = frames * head + payloads.iter().map(|payload| payload.len()).sum::<usize>();
-            (code, reached) = self.carry(op, request, body_bytes);
+            let longest = request.target().len().max(request.receiver().len());
+            (code, reached) = if longest > self.router.max_topic_bytes() {
+                self.too_long(longest)
+            } else {
+                self.carry(op, request, body_bytes)
+            };
             if self.reach.flood_begins() {
                 let client = self.member.as_deref().map_or(BROKER_NAME, |member| &member.name);
                 let limit = UNHEEDED_BYTES;
