@@ -28,6 +28,8 @@ use crate::{
     settings::BrokerSettings,
 };
 
+/// How long listeners may take for the events that are queued when the broker stops.
+const EVENTS_DEADLINE: Duration = Duration::from_millis(250);
 /// What a broker that is dropped gives its queues to drain.
 const DROP_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -115,6 +117,9 @@ impl BrokerBuilder {
         let budget = QueueBudget::new(settings.max_queued_bytes);
         let router = Router::new(RouterSettings::of(&settings));
         let control = ControlTable::new(router.clone(), settings.remote_admin);
+        if let Err(error) = router.events.start() {
+            tracing::error!(%error, "cannot start the thread that dispatches events");
+        }
         add_standard_methods(&control, &router, &name, &budget);
         let core = Core::new(name, router, control.clone(), budget, Listeners::new(listeners));
         let plugins = Plugins::new(core.clone(), Libraries::new(settings.plugin_dirs.clone()), declarations)?;
@@ -228,7 +233,9 @@ impl Broker {
         self.announce_shutdown();
         let (core, plugins) = (self.core.clone(), self.plugins.clone());
         let body = move || {
+            core.router.events.flush(deadline.min(EVENTS_DEADLINE));
             plugins.stop("the broker is shutting down", deadline);
+            core.router.events.end();
             core.set_cpu_latency(None);
             wake.wake();
         };

@@ -1,41 +1,80 @@
-//! Events: what happened, told to all listeners one at a time and in order.
+//! Events: what happened in the broker, dispatched to all listeners one at a time and in order, by a thread of their own.
 //!
-//! Whoever changes something notes the event while holding the lock of what it changes, so the order of events is
-//! that of the changes; after releasing the lock it calls [`Events::tell`]. If another thread is telling already,
-//! that one takes the new events along. Listeners run without any lock of the broker held.
+//! A change enqueues its event while it holds the lock of what it changes, so the order of events is that of the
+//! changes; after it has released the lock it calls [`Events::tell`], which wakes the thread. A change never waits for
+//! a listener. Listeners run without any lock of the broker held. The queue is bounded, see [`queue`].
+
+mod queue;
 
 use elbus_plugin_api::{Event, EventKind, abi::ListenerObject};
-use std::{collections::VecDeque, sync::Arc};
+use parking_lot::{Condvar, Mutex as PlainMutex};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
 
-use crate::sync::{Mutex, RwLock};
+use self::queue::{EventQueue, Pending};
+use crate::sync::{
+    Mutex, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
-/// Events and who hears them.
+/// The events of a broker and their listeners.
 #[derive(Default)]
-pub(crate) struct Events {
-    /// Lock order: after the registry's lock, before nothing.
-    noted: Mutex<VecDeque<Noted>>,
-    /// Held by the thread that tells; only ever tried, so a listener may cause events itself.
-    telling: Mutex<()>,
-    listeners: RwLock<Vec<(u32, Arc<ListenerObject>)>>,
-}
+pub(crate) struct Events(Arc<Shared>);
 
-struct Noted {
-    kind: EventKind,
-    subject: String,
-    detail: String,
-    unix_nanos: u64,
+#[derive(Default)]
+struct Shared {
+    /// Lock order: after the registry's lock, before nothing.
+    queue: Mutex<EventQueue>,
+    /// Held while listeners are called; only ever tried.
+    dispatching: Mutex<()>,
+    listeners: RwLock<Vec<(u32, Arc<ListenerObject>)>>,
+    /// The thread that dispatches. Without one, whoever calls [`Events::tell`] does.
+    thread: OnceLock<Thread>,
+    ended: AtomicBool,
+    /// Signalled whenever the queue has become empty. A leaf.
+    idle: (PlainMutex<()>, Condvar),
 }
 
 impl Events {
+    /// Starts the thread that dispatches; it ends with [`end`](Self::end), or when this is dropped.
+    ///
+    /// # Errors
+    /// The system has no thread to give: then the threads that cause events dispatch them.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let shared = self.0.clone();
+        let body = move || {
+            while !shared.ended.load(Ordering::Acquire) {
+                shared.dispatch();
+                thread::park();
+            }
+            shared.dispatch();
+        };
+        let handle = thread::Builder::new().name("elbus events".to_owned()).spawn(body)?;
+        _ = self.0.thread.set(handle.thread().clone());
+        Ok(())
+    }
+
+    /// Lets the thread end once it has dispatched what is queued.
+    pub(crate) fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+        if let Some(thread) = self.0.thread.get() {
+            thread.unpark();
+        }
+    }
+
     /// Adds a listener of an instance.
     pub(crate) fn listen(&self, owner: u32, listener: ListenerObject) {
-        self.listeners.write().push((owner, Arc::new(listener)));
+        self.0.listeners.write().push((owner, Arc::new(listener)));
     }
 
     /// Removes the listeners of an instance.
     pub(crate) fn remove_owner(&self, owner: u32) {
         let mut gone = vec![];
-        self.listeners.write().retain(|(o, listener)| {
+        self.0.listeners.write().retain(|(o, listener)| {
             let stays = *o != owner;
             if !stays {
                 gone.push(listener.clone());
@@ -45,31 +84,67 @@ impl Events {
         drop(gone); // runs code of the plugin: outside the lock
     }
 
-    /// Notes an event of this moment, to be told by [`tell`](Events::tell).
+    /// Enqueues an event of this moment. Follow it by [`tell`](Events::tell).
     pub(crate) fn note(&self, kind: EventKind, subject: &str, detail: &str) {
         let event = Event::now(kind, subject, detail);
-        let (subject, detail) = (subject.to_owned(), detail.to_owned());
-        self.noted.lock().push_back(Noted { kind, subject, detail, unix_nanos: event.unix_nanos });
+        self.0.queue.lock().push(Pending::new(kind, subject, detail, event.unix_nanos));
     }
 
-    /// Tells what was noted. Call it without any lock held.
+    /// Has the queued events dispatched. Call it without any lock held.
     pub(crate) fn tell(&self) {
-        // The queue is looked at again after the lock was released: an event that was noted while another thread
-        // held it, and whose own thread therefore left, is not forgotten.
-        while !self.noted.lock().is_empty() {
-            let Some(_telling) = self.telling.try_lock() else { return };
-            loop {
-                let next = self.noted.lock().pop_front();
-                let Some(event) = next else { break };
-                let event = Event {
-                    kind: event.kind,
-                    subject: &event.subject,
-                    detail: &event.detail,
-                    unix_nanos: event.unix_nanos,
-                };
-                let listeners: Vec<_> = self.listeners.read().iter().map(|(_, l)| l.clone()).collect();
-                listeners.iter().for_each(|listener| listener.on_event(&event.to_raw()));
+        match self.0.thread.get() {
+            Some(thread) => thread.unpark(),
+            None => self.0.dispatch(),
+        }
+    }
+
+    /// Blocks until the queued events are dispatched, for `limit` at most.
+    pub(crate) fn flush(&self, limit: Duration) {
+        self.tell();
+        let end = Instant::now() + limit;
+        let (lock, changed) = &self.0.idle;
+        let mut idle = lock.lock();
+        while !self.0.queue.lock().is_idle() {
+            if changed.wait_until(&mut idle, end).timed_out() {
+                return;
             }
         }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn dispatch(&self) {
+        // The queue is looked at again after the lock was released: an event that was enqueued while another thread
+        // held it, and whose own thread therefore left, is not forgotten.
+        while !self.queue.lock().is_empty() {
+            let Some(dispatching) = self.dispatching.try_lock() else { return };
+            loop {
+                let now = Event::now(EventKind::EventsMissed, "", "").unix_nanos;
+                let next = self.queue.lock().pop(now);
+                let Some(event) = next else { break };
+                self.call_listeners(&event);
+            }
+            let count = self.queue.lock().take_dropped_alerts();
+            if count > 0 {
+                tracing::warn!(count, "events dropped: listeners are too slow");
+            }
+            drop(dispatching);
+        }
+        let (lock, changed) = &self.idle;
+        let _idle = lock.lock();
+        changed.notify_all();
+    }
+
+    fn call_listeners(&self, event: &Pending) {
+        let Pending { kind, subject, detail, unix_nanos } = event;
+        let event = Event { kind: *kind, subject, detail, unix_nanos: *unix_nanos };
+        let listeners: Vec<_> = self.listeners.read().iter().map(|(_, l)| l.clone()).collect();
+        listeners.iter().for_each(|listener| listener.on_event(&event.to_raw()));
     }
 }

@@ -94,5 +94,25 @@ fn events_tell_who_comes_and_goes_in_order() {
         assert_eq!(of(name), [EventKind::ClientRegistered, EventKind::ClientLeft], "{name}");
     }
     assert!(of("a%%0").is_empty(), "secondaries are not announced");
-    assert_eq!(told.last().map(|(kind, _)| *kind), Some(EventKind::Shutdown));
+    assert_eq!(told.iter().filter(|(kind, _)| *kind == EventKind::Shutdown).count(), 1);
+}
+
+#[test]
+fn a_listener_that_blocks_delays_no_registration_and_is_told_what_it_missed() {
+    let broker = broker();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (wait, tell) = (Mutex::new(wait), Mutex::new(tell));
+    broker.host().listen(move |event: &Event<'_>| {
+        _ = wait.lock().unwrap().recv(); // until the sender is dropped
+        _ = tell.lock().unwrap().send((event.kind, event.subject.to_owned()));
+    });
+    let clients: Vec<_> = (0..20_000).map(|number| Peer::new(&broker, &format!("c{number}"))).collect();
+    assert_eq!(broker.client_count(), clients.len());
+    drop(go);
+    let events: Vec<_> = std::iter::from_fn(|| told.recv_timeout(std::time::Duration::from_secs(30)).ok())
+        .take_while(|(_, name)| name != "c19999")
+        .collect();
+    assert!(events.len() < 10_000, "the queue is bounded: {}", events.len());
+    assert!(events.iter().any(|(kind, _)| *kind == EventKind::EventsMissed));
 }

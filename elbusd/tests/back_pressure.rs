@@ -133,7 +133,7 @@ fn a_reader_that_never_reads_is_let_go_with_a_reason() {
         let daemon = Daemon::start("library", &["--queue-bytes", "100000", "--timeout", "3"]);
         let address = daemon.addresses()[transport].clone();
         let mut listener = Wire::connect(&daemon, &address, "listener");
-        listener.subscribe(&[".broker/warn"]);
+        listener.subscribe(&[".broker/alert"]);
         let mut dead = Wire::connect(&daemon, &address, "dead");
         let mut pinging = dead.writer();
         let keeping_alive = std::thread::spawn(move || {

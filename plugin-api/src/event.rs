@@ -22,16 +22,19 @@ pub enum EventKind {
     ConnectionRefused = 5,
     /// The broker is ending.
     Shutdown = 6,
+    /// Events about clients were dropped, since listeners were too slow: read the list of clients again.
+    EventsMissed = 7,
 }
 
 impl EventKind {
-    const ALL: [EventKind; 6] = [
+    const ALL: [EventKind; 7] = [
         EventKind::ClientRegistered,
         EventKind::ClientLeft,
         EventKind::PluginState,
         EventKind::SlowConsumer,
         EventKind::ConnectionRefused,
         EventKind::Shutdown,
+        EventKind::EventsMissed,
     ];
 }
 
@@ -81,8 +84,9 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Hears events. Called one event at a time, in the order they happened, from any thread; must not block, may
-/// dispatch.
+/// Receives events, one at a time, from a thread of the broker; may dispatch. Events about clients come in the order
+/// they happened, others may overtake them. A listener that blocks delays all later events; beyond 8,192 of them about
+/// clients they are coalesced per client, and at last replaced by [`EventKind::EventsMissed`].
 pub trait EventListener: Send + Sync + 'static {
     /// Takes note of an event.
     fn on_event(&self, event: &Event<'_>);

@@ -4,7 +4,9 @@ use elbus_plugin_api::{Event, EventKind};
 use serde::Serialize;
 
 const INFO: &str = ".broker/info";
+/// Every client is subscribed to it from registration: only for what concerns each of them.
 const WARN: &str = ".broker/warn";
+const ALERT: &str = ".broker/alert";
 /// How [`EventKind::PluginState`] tells of a plugin that has failed.
 const FAILED: &str = "failed";
 
@@ -28,10 +30,11 @@ impl<'a> Announcement<'a> {
         let (topic, s, d) = match event.kind {
             EventKind::ClientRegistered => (INFO, "reg", Some(event.subject)),
             EventKind::ClientLeft => (INFO, "unreg", Some(event.subject)),
+            EventKind::EventsMissed => (INFO, "resync", None),
             EventKind::Shutdown => (WARN, "shutdown", None),
-            EventKind::SlowConsumer => (WARN, "slow", Some(event.subject)),
+            EventKind::SlowConsumer => (ALERT, "slow", Some(event.subject)),
             EventKind::PluginState if event.detail.starts_with(FAILED) => {
-                (WARN, "plugin", Some(event.subject))
+                (ALERT, "plugin", Some(event.subject))
             }
             _ => return None,
         };

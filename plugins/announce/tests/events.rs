@@ -36,13 +36,17 @@ fn every_announced_event_has_its_topic_and_keys() {
             event(EventKind::ClientLeft, "ü b", "eof"),
             Some((".broker/info", r#"{"s": "unreg", "d": "ü b", T}"#)),
         ),
-        (event(EventKind::SlowConsumer, "s", "4 s"), Some((".broker/warn", r#"{"s": "slow", "d": "s", T}"#))),
+        (
+            event(EventKind::SlowConsumer, "s", "4 s"),
+            Some((".broker/alert", r#"{"s": "slow", "d": "s", T}"#)),
+        ),
         (
             event(EventKind::PluginState, "tcp", "failed"),
-            Some((".broker/warn", r#"{"s": "plugin", "d": "tcp", T}"#)),
+            Some((".broker/alert", r#"{"s": "plugin", "d": "tcp", T}"#)),
         ),
         (event(EventKind::PluginState, "tcp", "serving"), None),
         (event(EventKind::ConnectionRefused, "10.0.0.1:5", "no"), None),
+        (event(EventKind::EventsMissed, "", "9"), Some((".broker/info", r#"{"s": "resync", T}"#))),
         (event(EventKind::Shutdown, "", ""), Some((".broker/warn", r#"{"s": "shutdown", T}"#))),
     ];
     let mut expected = Vec::new();
