@@ -132,6 +132,7 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
+        crate::late::note_formatting();
         Line(self, Vec::with_capacity(128))
     }
 }

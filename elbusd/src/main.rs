@@ -1,6 +1,7 @@
 //! The ELBUS broker: reads command line and broker.toml, starts what they describe, ends on a signal.
 
 mod arguments;
+mod late;
 mod log;
 mod memory;
 mod notify;
@@ -22,9 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use arguments::Arguments;
+use late::Late;
 use log::Log;
 use notify::Notify;
 use pid_file::PidFile;
@@ -75,6 +77,8 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(log.clone())
         .with_ansi(std::io::stderr().is_terminal())
+        .finish()
+        .with(Late(log.clone()))
         .init();
     // the one of std writes to standard error in the thread that panics
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));

@@ -43,3 +43,25 @@ fn the_last_lines_are_written() {
     let (status, log) = daemon.stop();
     assert!(status.success() && log.trim_end().ends_with("elbusd: ended"), "{log}");
 }
+
+#[test]
+fn a_thread_local_may_log_send_and_panic_when_its_thread_ends() {
+    let config = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+        [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+        [[plugin]]\nname = \"f\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nlate = true\n";
+    let daemon = Daemon::start_config(config);
+    for number in 0..3 {
+        // two, since a caller leaves aside what comes before its reply
+        let mut listener = daemon.client(&format!("listener{number}"));
+        listener.subscribe(&["late"]);
+        let mut caller = daemon.client(&format!("caller{number}"));
+        caller.call(".broker", "f.try", b"").unwrap();
+        assert_eq!(listener.frame().payload(), b"early");
+        assert_eq!(listener.frame().payload(), b"late");
+    }
+    for line in ["thread-local dropped", "thread-local panics as configured", "thread-local is gone"] {
+        daemon.wait_for_log(line);
+    }
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+}

@@ -70,7 +70,8 @@ fn text_of(panic: Box<dyn std::any::Any + Send>) -> String {
         None => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "(no text)".to_owned()),
     };
     std::mem::forget(panic); // its drop could panic in turn
-    match PLACE.take() {
+    // a thread that is ending has no place any more
+    match PLACE.try_with(RefCell::take).unwrap_or_default() {
         place if place.is_empty() => text,
         place => format!("{text}, at {place}"),
     }

@@ -30,17 +30,22 @@ pub(super) fn max_level() -> u8 {
 
 pub(super) fn enabled(number: u8, target: &str) -> bool {
     let metadata = log::Metadata::builder().level(level(number)).target(target).build();
-    tracing::dispatcher::get_default(|dispatch| dispatch.enabled(&metadata.as_trace()))
+    let asked = || tracing::dispatcher::get_default(|dispatch| dispatch.enabled(&metadata.as_trace()));
+    std::panic::catch_unwind(asked).unwrap_or(false)
 }
 
 pub(super) fn write(number: u8, target: &str, message: &str, fields: &str) {
-    if !enabled(number, target) {
-        return;
-    }
-    let space = if fields.is_empty() { "" } else { " " };
-    let text = format_args!("{message}{space}{fields}");
-    // fails only where nobody listens
-    _ = tracing_log::format_trace(
-        &log::Record::builder().level(level(number)).target(target).args(text).build(),
-    );
+    // the subscriber is the program's, and may depend on thread-locals that a thread which is ending has no longer:
+    // a panic must not reach the plugin, whose own panic hook may have called
+    _ = std::panic::catch_unwind(|| {
+        if !enabled(number, target) {
+            return;
+        }
+        let space = if fields.is_empty() { "" } else { " " };
+        let text = format_args!("{message}{space}{fields}");
+        // fails only where nobody listens
+        _ = tracing_log::format_trace(
+            &log::Record::builder().level(level(number)).target(target).args(text).build(),
+        );
+    });
 }

@@ -62,7 +62,8 @@ impl Sender {
         let access = admission.as_deref();
         let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
-        let mut encoding = ENCODING.take().unwrap_or_default();
+        // a thread that is ending has none any more
+        let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
         encoding.reset();
         let mut run =
             Run::new(kind, request.qos(), name, topic, request.payloads(), request.shared(), &mut encoding);
@@ -82,7 +83,7 @@ impl Sender {
                 reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes)
             }
         };
-        ENCODING.set(Some(encoding));
+        _ = ENCODING.try_with(|place| place.set(Some(encoding)));
         if result.0 == Code::AccessDenied {
             self.denied(op, target, request.payloads().len());
         }

@@ -21,13 +21,14 @@ pub(crate) struct Replies {
 
 impl Replies {
     pub(crate) fn take_spare() -> Self {
-        SPARE.take()
+        // a thread that is ending has none any more
+        SPARE.try_with(Cell::take).unwrap_or_default()
     }
 
     pub(crate) fn keep_spare(mut self) {
         self.clear();
         if self.bytes.capacity() <= KEEP_BYTES {
-            SPARE.set(self);
+            _ = SPARE.try_with(|spare| spare.set(self));
         }
     }
 

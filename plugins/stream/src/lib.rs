@@ -13,6 +13,7 @@
 mod allowance;
 mod connection;
 mod delivery;
+mod driver;
 mod incoming;
 mod instance;
 mod keeper;

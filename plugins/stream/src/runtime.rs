@@ -1,14 +1,18 @@
 //! Where the tasks of an instance run: on the runtime of the embedding program, or on its own. Owns that choice and
 //! the end of an own runtime, which never blocks and never panics.
 
-use std::io;
+use std::{io, sync::Arc};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
+
+use crate::driver::DriverWatch;
 
 /// The runtime of an instance.
 pub(crate) struct Runtime {
     /// `None` where the program's is used, and after the end.
     own: Option<tokio::runtime::Runtime>,
     handle: Handle,
+    /// Keeps other workers polling while a callback blocks one; `None` if there is a single worker.
+    _watch: Option<Arc<DriverWatch>>,
 }
 
 impl Runtime {
@@ -17,7 +21,8 @@ impl Runtime {
     /// The program's runtime must have its I/O and time drivers enabled.
     pub(crate) fn obtain(instance: &str, workers: usize) -> io::Result<Self> {
         if let Ok(handle) = Handle::try_current() {
-            return Ok(Runtime { own: None, handle });
+            let _watch = DriverWatch::over(&handle)?;
+            return Ok(Runtime { own: None, handle, _watch });
         }
         let own = Builder::new_multi_thread()
             .worker_threads(workers)
@@ -25,7 +30,9 @@ impl Runtime {
             .enable_io()
             .enable_time()
             .build()?;
-        Ok(Runtime { handle: own.handle().clone(), own: Some(own) })
+        let handle = own.handle().clone();
+        let _watch = DriverWatch::over(&handle)?;
+        Ok(Runtime { own: Some(own), handle, _watch })
     }
 
     pub(crate) fn handle(&self) -> &Handle {

@@ -1,11 +1,12 @@
 //! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
 
 use elbus_plugin_api::{
-    Call, Client, ClientInfo, Config, Delivery, Event, Host, Method, Plugin, PluginError, Queued, Run, Sink,
-    Status, Wake,
+    Call, Client, ClientInfo, Config, Delivery, Event, Host, Method, Op, Payload, Plugin, PluginError, Qos,
+    Queued, Request, Run, Sink, Status, Wake,
 };
 use serde::Deserialize;
 use std::{
+    cell::RefCell,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -22,8 +23,44 @@ struct Settings {
     fail_in: String,
     /// Where it panics: create, start, deliver, flush, event, method, stop or drop.
     panic_in: String,
-    /// Where it never returns: start or stop; or status, from the first call of its method on.
+    /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the first call of its method on.
     hang_in: String,
+    /// Each call of its method starts a thread with a thread-local whose `Drop` logs and sends.
+    late: bool,
+}
+
+thread_local! {
+    static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
+}
+
+/// Outlives all thread-locals of the broker and of tracing.
+struct Late(Client);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        tracing::warn!(reason = "as configured", "thread-local dropped");
+        let payloads = [Payload::from(&b"late"[..])];
+        let sent = self.0.dispatch(&Request::new(Op::Publish, Qos::NO, "late", &payloads));
+        self.0.end_batch();
+        tracing::warn!(code = ?sent.code(), "thread-local has sent");
+        // caught here, after the hook has logged it
+        let caught = std::panic::catch_unwind(|| panic!("thread-local panics as configured"));
+        tracing::warn!(caught = caught.is_err(), "thread-local is gone");
+    }
+}
+
+fn start_late_thread(speaker: Client) {
+    std::thread::spawn(move || {
+        LATE.with_borrow_mut(|late| *late = Some(Late(speaker)));
+        // now those that a line and a message need, which are destroyed first
+        tracing::warn!("thread-local made");
+        LATE.with_borrow_mut(|late| {
+            let payloads = [Payload::from(&b"early"[..])];
+            let Some(Late(client)) = late else { return };
+            client.dispatch(&Request::new(Op::Publish, Qos::NO, "late", &payloads));
+            client.end_batch();
+        });
+    });
 }
 
 struct Faulty {
@@ -71,11 +108,14 @@ impl Plugin for Faulty {
         }
         let settings = self.settings.clone();
         self.host.listen(move |_: &Event<'_>| settings.reach("event"));
-        let (settings, called) = (self.settings.clone(), self.called.clone());
+        let (settings, called, host) = (self.settings.clone(), self.called.clone(), self.host.clone());
         let name = format!("{}.try", self.host.instance());
         let method = Method { name: &name, about: "reaches the method callback", ..Default::default() };
         self.host.add_method(&method, move |_: &Call<'_>| {
             settings.reach("method");
+            if settings.late {
+                start_late_thread(host.speaker());
+            }
             called.store(true, Ordering::Release);
             Ok(vec![0xC0])
         })?;
