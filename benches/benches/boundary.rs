@@ -18,7 +18,7 @@ fn through(plugin: PluginDeclaration) -> (Broker, impl Fn(u64, u64) -> Duration)
     let host = broker.host().clone();
     let run = move |dispatches: u64, messages: u64| {
         let params = [dispatches.to_le_bytes(), messages.to_le_bytes()].concat();
-        let nanos = host.call(&Call { caller: "bench", method: METHOD, params: &params }).unwrap();
+        let nanos = host.call(&Call::by_broker(METHOD, &params)).unwrap();
         Duration::from_nanos(u64::from_le_bytes(nanos.try_into().unwrap()))
     };
     (broker, run)

@@ -1,7 +1,7 @@
 //! Where a client comes from, as the broker keeps it for each of them: small, with the words that many have in common held
 //! once.
 
-use elbus_plugin_api::{ClientInfo, Credentials};
+use elbus_plugin_api::{ClientInfo, Credentials, Locality};
 use std::sync::Arc;
 
 use crate::sync::Mutex;
@@ -22,12 +22,13 @@ pub(crate) struct Origin {
     pub(crate) max_filters: u32,
     /// `u32::MAX`: no limit.
     pub(crate) max_filter_depth: u32,
+    pub(crate) locality: Locality,
     pub(crate) internal: bool,
 }
 
 impl Origin {
     pub(crate) fn new(info: ClientInfo, words: &Words) -> Self {
-        let ClientInfo { kind, source, port, credentials, certificate_names, internal, .. } = info;
+        let ClientInfo { kind, locality, source, port, credentials, certificate_names, internal, .. } = info;
         Origin {
             kind: words.share(&kind),
             source: source.map(String::into_boxed_str),
@@ -36,6 +37,7 @@ impl Origin {
             certificate_names: (!certificate_names.is_empty()).then(|| Box::new(certificate_names)),
             max_filters: info.max_filters.unwrap_or(u32::MAX),
             max_filter_depth: info.max_filter_depth.unwrap_or(u32::MAX),
+            locality,
             internal,
         }
     }

@@ -5,7 +5,7 @@ mod support;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Call, ClientInfo, Code, Credentials, Op, SinkLimits,
+    Call, ClientInfo, Code, Credentials, Locality, Op, SinkLimits,
     access::{AccessRules, ClientRules, Identity, Rule, Verdict},
 };
 use serde::Deserialize;
@@ -27,7 +27,8 @@ fn set(broker: &Broker, default: Verdict, clients: Vec<ClientRules>) {
 
 fn of_user(uid: u32) -> ClientInfo {
     let credentials = Some(Credentials { pid: 0, uid, gid: 100 + uid });
-    ClientInfo { kind: "local_ipc".into(), credentials, ..ClientInfo::default() }
+    let (kind, locality) = ("local_ipc".into(), Locality::SameHost);
+    ClientInfo { kind, locality, credentials, ..ClientInfo::default() }
 }
 
 fn peer(broker: &Broker, name: &str, uid: u32) -> Peer {
@@ -50,7 +51,7 @@ struct Answer {
 fn explain(broker: &Broker, action: &str, name: &str, target: &str) -> Answer {
     let params = BTreeMap::from([("action", action), ("name", name), ("target", target)]);
     let params = rmp_serde::to_vec_named(&params).unwrap();
-    let call = Call { caller: ".broker", method: "explain", params: &params };
+    let call = Call::by_broker("explain", &params);
     rmp_serde::from_slice(&broker.host().call(&call).unwrap()).unwrap()
 }
 
@@ -80,7 +81,13 @@ fn only_those_who_are_what_the_name_asks_for_are_let_in() {
         ("plc.1", ClientInfo::default(), Some(Code::AccessDenied)),
         ("plc", ClientInfo::default(), None),
         ("other", of_user(8), None),
-        ("plc.1", ClientInfo { kind: "internal".to_owned(), ..ClientInfo::default() }, None),
+        ("plc.1", ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() }, None),
+        // the kind is for display only
+        (
+            "plc.1",
+            ClientInfo { kind: "internal".to_owned(), ..ClientInfo::default() },
+            Some(Code::AccessDenied),
+        ),
     ] {
         assert_eq!(refusal(&broker, name, info.clone()), expected, "{name} {info:?}");
     }
@@ -219,10 +226,12 @@ fn what_is_denied_is_counted_for_each_client_and_kind() {
     }
     a.dispatch(Op::Publish, elbus_plugin_api::Qos::NO, "t", "", &[b"1", b"2"]);
     let params = rmp_serde::to_vec_named(&BTreeMap::from([("name", "a")])).unwrap();
-    let ask = |caller, method| broker.host().call(&Call { caller, method, params: &params });
-    assert_eq!(ask("a", "client.info").unwrap_err().code, Code::AccessDenied.rpc_code());
-    assert_eq!(ask("a", "no.such").unwrap_err().code, Code::AccessDenied.rpc_code());
-    let details: Details = rmp_serde::from_slice(&ask(".broker", "client.info").unwrap()).unwrap();
+    let id = a.client.id();
+    let ask =
+        |caller, caller_id, method| broker.host().call(&Call { caller, caller_id, method, params: &params });
+    assert_eq!(ask("a", id, "client.info").unwrap_err().code, Code::AccessDenied.rpc_code());
+    assert_eq!(ask("a", id, "no.such").unwrap_err().code, Code::AccessDenied.rpc_code());
+    let details: Details = rmp_serde::from_slice(&ask(".broker", 0, "client.info").unwrap()).unwrap();
     let counts = [("send", 3), ("publish", 2), ("call", 2)];
     assert_eq!(details.denied, counts.map(|(kind, count)| (kind.to_owned(), count)).into());
 }

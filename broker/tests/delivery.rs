@@ -195,7 +195,7 @@ fn who_does_not_wait_is_refused_before_memory_runs_out() {
     assert_eq!(a.send("healthy", b"x"), Code::Ok, "others are not concerned");
     assert_eq!(healthy.payloads(), ["x"]);
     assert_eq!(a.broadcast("*", b"x"), 2, "its own and the healthy one's");
-    let health = broker.host().call(&Call { caller: BROKER_NAME, method: "health", params: b"" }).unwrap();
+    let health = broker.host().call(&Call::by_broker("health", b"")).unwrap();
     let health = rmpv::decode::read_value(&mut &health[..]).unwrap().to_string();
     assert!(health.contains("\"refused_frames\": 4"), "counted: {health}");
     // and one that asks begins anew
@@ -228,8 +228,7 @@ fn counters_and_control_methods() {
     let _secondary = Peer::new(&broker, "a%%0");
     a.send("b", b"12345");
     drop(b);
-    let call =
-        |method: &str, params: &[u8]| broker.host().call(&Call { caller: BROKER_NAME, method, params });
+    let call = |method: &str, params: &[u8]| broker.host().call(&Call::by_broker(method, params));
     assert_eq!(call("test", b"").unwrap(), [0x81, 0xA2, 0x6F, 0x6B, 0xC3]);
     assert_eq!(call("test", b"x").unwrap_err().code, -32602);
     assert_eq!(call("nothing", b"").unwrap_err().code, -32601);
@@ -251,7 +250,12 @@ fn counters_and_control_methods() {
     assert_eq!(call("client.list", &bad).unwrap_err().code, -32700);
     assert_eq!(call("client.list", &[0xC1]).unwrap_err().code, -32700);
     let name = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("name", "a")])).unwrap();
-    let remote = broker.host().call(&Call { caller: "a", method: "client.kick", params: &name });
+    let remote = broker.host().call(&Call {
+        caller: "a",
+        caller_id: a.client.id(),
+        method: "client.kick",
+        params: &name,
+    });
     assert_eq!(
         remote.unwrap_err().code,
         Code::AccessDenied.rpc_code(),
@@ -267,6 +271,6 @@ fn nothing_comes_up_again_once_the_broker_has_stopped() {
     let broker = broker();
     broker.stop(std::time::Duration::ZERO).wait();
     let name = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("name", "any")])).unwrap();
-    let call = Call { caller: BROKER_NAME, method: "plugin.start", params: &name };
+    let call = Call::by_broker("plugin.start", &name);
     assert_eq!(broker.host().call(&call).unwrap_err().text, "the broker is ending");
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{BROKER_NAME, Call, Client, ClientInfo, fake::Nowhere};
+use elbus_plugin_api::{Call, Client, ClientInfo, fake::Nowhere};
 use libfuzzer_sys::fuzz_target;
 use rmpv::Value;
 use std::{cell::RefCell, sync::OnceLock};
@@ -12,7 +12,7 @@ fn broker() -> &'static (Broker, Vec<String>) {
     static BROKER: OnceLock<(Broker, Vec<String>)> = OnceLock::new();
     BROKER.get_or_init(|| {
         let broker = Broker::builder().start().unwrap();
-        let call = Call { caller: BROKER_NAME, method: "method.list", params: b"" };
+        let call = Call::by_broker("method.list", b"");
         let answer = broker.host().call(&call).unwrap();
         let Value::Map(answer) = rmpv::decode::read_value(&mut &answer[..]).unwrap() else {
             panic!("no map")
@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
         }
     });
     let method = &methods[usize::from(*method) % methods.len()];
-    match broker.host().call(&Call { caller: BROKER_NAME, method, params }) {
+    match broker.host().call(&Call::by_broker(method, params)) {
         // this one answers whatever it was asked
         Ok(answer) if method == "benchmark.test" => assert_eq!(answer, params),
         Ok(answer) => {

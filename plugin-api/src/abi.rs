@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 
 pub use crate::budget::RawQueueBudget;
 use crate::{
-    Dispatch, Queued, Request, Run, SinkLimits,
+    CallError, Code, Dispatch, Locality, Queued, Request, Run, SinkLimits,
     guard::{self, Instance},
     local::Received,
     plugin::Plugin,
@@ -60,6 +60,9 @@ pub trait RawClient: Send + 'static {
     fn when_ready(&mut self, wake: WakeObject);
     #[sabi(last_prefix_field)]
     fn leaving(&mut self, why: RStr<'_>);
+    fn id(&self) -> u64 {
+        0
+    }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;
 
@@ -69,6 +72,7 @@ pub type ClientObject = RawClient_TO<RBox<()>>;
 pub struct RawClientInfo<'a> {
     pub flags: u32,
     pub kind: RStr<'a>,
+    pub locality: Locality,
     pub source: ROption<RStr<'a>>,
     pub port: ROption<RStr<'a>>,
     pub credentials: ROption<RawCredentials>,
@@ -113,6 +117,7 @@ pub type ListenerObject = RawListener_TO<RBox<()>>;
 pub struct RawCall<'a> {
     pub flags: u32,
     pub caller: RStr<'a>,
+    pub caller_id: u64,
     pub method: RStr<'a>,
     pub params: RSlice<'a, u8>,
 }
@@ -133,6 +138,9 @@ pub struct RawMethod<'a> {
     pub params: RStr<'a>,
     pub about: RStr<'a>,
 }
+
+/// [`RawHost::system_sender`]: may call administrative methods without an access rule that says so.
+pub const SENDER_ADMIN: u32 = 1;
 
 /// [`RawMethod::flags`]: it exists.
 pub const METHOD_KNOWN: u32 = 1;
@@ -200,6 +208,16 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn inherited_listener(&self, address: RStr<'_>) -> i32 {
         let _ = address;
         -1
+    }
+    /// Whether a call would be carried out now. Denied unless a host says otherwise.
+    fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {
+        let _ = call;
+        let text = "the host cannot authorise calls";
+        RResult::RErr(CallError::new(Code::AccessDenied.rpc_code(), text).into_raw())
+    }
+    fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
+        let _ = (kind, flags);
+        RResult::RErr(Code::NotSupported as u8)
     }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;

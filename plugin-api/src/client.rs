@@ -7,15 +7,17 @@ use abi_stable::{
 use elbus_protocol::{Code, Op, Qos};
 
 use crate::{
-    Payload, SharedBytes, Wake,
+    Locality, Payload, SharedBytes, Wake,
     abi::{CLIENT_INTERNAL, ClientObject, RawClientInfo, RawCredentials},
 };
 
 /// What the broker should know of a connection when it registers a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// The kind of connection, as `client.list` shows it: `internal`, `local_ipc`, `tcp`, ...
+    /// The kind of connection, as `client.list` shows it: `internal`, `local_ipc`, `tcp`, ... For display only.
     pub kind: String,
+    /// Where the peer runs. Access rules and administration depend on it.
+    pub locality: Locality,
     /// Where it comes from (`ip:port` for TCP), where that means anything.
     pub source: Option<String>,
     /// The socket path or bound address it came in by.
@@ -43,6 +45,7 @@ impl ClientInfo {
         f(&RawClientInfo {
             flags: if self.internal { CLIENT_INTERNAL } else { 0 },
             kind: RStr::from_str(&self.kind),
+            locality: self.locality,
             source: text(&self.source),
             port: text(&self.port),
             credentials: self
@@ -61,6 +64,7 @@ impl ClientInfo {
         let text = |text: ROption<RStr<'_>>| text.into_option().map(|t| t.as_str().to_owned());
         ClientInfo {
             kind: raw.kind.as_str().to_owned(),
+            locality: raw.locality,
             source: text(raw.source),
             port: text(raw.port),
             credentials: raw.credentials.into_option().map(|c| Credentials {
@@ -96,6 +100,7 @@ pub struct Request<'a> {
     flags: u32,
     target: RStr<'a>,
     receiver: RStr<'a>,
+    receiver_id: u64,
     payloads: RSlice<'a, Payload<'a>>,
     shared: Option<&'a SharedBytes>,
 }
@@ -114,6 +119,7 @@ impl<'a> Request<'a> {
             flags: 0,
             target: RStr::from_str(target),
             receiver: RStr::from_str(""),
+            receiver_id: 0,
             payloads: RSlice::from_slice(payloads),
             shared: None,
         }
@@ -123,6 +129,14 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn with_receiver(mut self, receiver: &'a str) -> Self {
         self.receiver = RStr::from_str(receiver);
+        self
+    }
+
+    /// The registration a message is limited to, as [`Run::sender_id`](crate::Run::sender_id) gave it: if another client
+    /// has the target's name by now, nothing is delivered. 0 is any.
+    #[inline]
+    pub fn with_receiver_id(mut self, id: u64) -> Self {
+        self.receiver_id = id;
         self
     }
 
@@ -169,6 +183,12 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn receiver(&self) -> &'a str {
         self.receiver.as_str()
+    }
+
+    /// The registration a message is limited to; 0 is any.
+    #[inline]
+    pub fn receiver_id(&self) -> u64 {
+        self.receiver_id
     }
 
     /// The payloads in order.
@@ -281,6 +301,11 @@ impl Client {
         self.0.leaving(RStr::from_str(why));
     }
 
+    /// The id of the registration: unique, never reused, 0 only for a speaker.
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
     /// From what crossed the boundary.
     #[doc(hidden)]
     pub fn from_object(object: ClientObject) -> Self {
@@ -296,6 +321,7 @@ mod tests {
     fn what_is_known_of_a_client_crosses_the_boundary_whole() {
         let full = ClientInfo {
             kind: "tcp".into(),
+            locality: Locality::SameHost,
             source: Some("127.0.0.1:5".into()),
             port: Some("localhost:7777".into()),
             credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),

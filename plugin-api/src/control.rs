@@ -2,6 +2,7 @@
 
 use crate::abi::{METHOD_ADMIN, METHOD_SLOW, RawCall, RawCallError, RawMethod};
 use abi_stable::std_types::{RSlice, RStr};
+use elbus_protocol::BROKER_NAME;
 
 /// What a control method is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,11 +43,23 @@ impl<'a> Method<'a> {
     }
 }
 
+/// What of a control method decides where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MethodTraits {
+    /// It may block, so it is not called on a transport's thread.
+    pub slow: bool,
+    /// It changes the broker.
+    pub admin: bool,
+}
+
 /// A call of a control method.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// Who asks: the name of a client, or `.broker` for the broker's own parts.
     pub caller: &'a str,
+    /// The registration of the caller, as [`Run::sender_id`](crate::Run::sender_id) gave it; 0 for the broker itself.
+    /// A call is authorised by this registration: once it has ended, or without one, the call is denied.
+    pub caller_id: u64,
     /// Which method.
     pub method: &'a str,
     /// Its parameters in msgpack; none is zero bytes.
@@ -54,12 +67,18 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
+    /// A call by the broker itself, which no rules limit.
+    pub fn by_broker(method: &'a str, params: &'a [u8]) -> Self {
+        Call { caller: BROKER_NAME, caller_id: 0, method, params }
+    }
+
     /// As it crosses the boundary.
     #[doc(hidden)]
     pub fn to_raw(self) -> RawCall<'a> {
         RawCall {
             flags: 0,
             caller: RStr::from_str(self.caller),
+            caller_id: self.caller_id,
             method: RStr::from_str(self.method),
             params: RSlice::from_slice(self.params),
         }
@@ -68,7 +87,12 @@ impl<'a> Call<'a> {
     /// From what crossed the boundary.
     #[doc(hidden)]
     pub fn from_raw(raw: &RawCall<'a>) -> Self {
-        Call { caller: raw.caller.as_str(), method: raw.method.as_str(), params: raw.params.as_slice() }
+        Call {
+            caller: raw.caller.as_str(),
+            caller_id: raw.caller_id,
+            method: raw.method.as_str(),
+            params: raw.params.as_slice(),
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Recorded {
     pub target: String,
     /// The receiver of a limited publication.
     pub receiver: String,
+    /// The registration a message is limited to; 0 is any.
+    pub receiver_id: u64,
     /// The payloads.
     pub payloads: Vec<Vec<u8>>,
 }
@@ -53,7 +55,32 @@ struct State {
     connector: Option<ConnectorObject>,
     access_rules: Option<AccessRules>,
     refuse_names_with: Option<Code>,
+    /// By sender: the id of its registration.
+    ids: BTreeMap<String, u64>,
+    last_id: u64,
+    deny_calls_with: Option<Code>,
+    system_senders: Vec<(String, bool)>,
     answer: Option<Code>,
+}
+
+impl State {
+    fn id_of(&mut self, sender: &str) -> u64 {
+        if sender == elbus_protocol::BROKER_NAME {
+            return 0;
+        }
+        if let Some(id) = self.ids.get(sender) {
+            return *id;
+        }
+        self.last_id += 1;
+        self.ids.insert(sender.to_owned(), self.last_id);
+        self.last_id
+    }
+
+    /// Whether a call is denied: as the test has said, or since the caller's registration has ended.
+    fn denies(&self, call: &RawCall<'_>) -> Option<Code> {
+        let ended = self.ids.get(call.caller.as_str()).is_some_and(|id| *id != call.caller_id);
+        self.deny_calls_with.or(ended.then_some(Code::AccessDenied))
+    }
 }
 
 /// A sink that takes everything and keeps nothing: of a client that only sends.
@@ -170,6 +197,28 @@ impl FakeHost {
         self.0.state.lock().answer = code;
     }
 
+    /// The system senders that were asked for: `.KIND`, and whether they may administer.
+    pub fn system_senders(&self) -> Vec<(String, bool)> {
+        self.0.state.lock().system_senders.clone()
+    }
+
+    /// Denies calls with a code when they are authorised, or allows them again.
+    pub fn deny_calls(&self, code: Option<Code>) {
+        self.0.state.lock().deny_calls_with = code;
+    }
+
+    /// The id of the registration that a sender has: given at its first registration or delivery.
+    pub fn id_of(&self, sender: &str) -> u64 {
+        self.0.state.lock().id_of(sender)
+    }
+
+    /// Another client has the name of a sender from now on.
+    pub fn replace_sender(&self, sender: &str) {
+        let mut state = self.0.state.lock();
+        state.ids.remove(sender);
+        state.id_of(sender);
+    }
+
     /// Delivers messages into the sink of a registered client and flushes it.
     pub fn deliver(
         &self,
@@ -196,10 +245,13 @@ impl FakeHost {
         topic: &str,
         payloads: &[&[u8]],
     ) -> Option<Delivery> {
-        let sink = self.0.state.lock().clients.get(to).map(|(_, sink)| sink.clone())?;
+        let (sink, id) = {
+            let mut state = self.0.state.lock();
+            (state.clients.get(to).map(|(_, sink)| sink.clone())?, state.id_of(sender))
+        };
         let payloads: Vec<_> = payloads.iter().map(|p| Payload::from(*p)).collect();
         let mut encoding = Encoding::new();
-        let mut run = Run::new(kind, qos, sender, topic, &payloads, None, &mut encoding);
+        let mut run = Run::new(kind, qos, sender, topic, &payloads, None, &mut encoding).with_sender_id(id);
         let delivery = Delivery::from_bits(sink.deliver(&mut run));
         if delivery.has(Delivery::DIRTY) {
             sink.flush();

@@ -11,10 +11,11 @@ use std::{
 };
 
 use crate::{
-    Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, PluginError,
-    PluginThread, QueueBudget, Sink,
+    Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, MethodTraits,
+    PluginError, PluginThread, QueueBudget, Sink,
     abi::{
-        HostObject, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO, RawSink_TO,
+        HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO,
+        RawSink_TO, SENDER_ADMIN,
     },
     access::AccessRules,
     guard::{Guarded, Instance},
@@ -74,18 +75,49 @@ impl Host {
         Client(self.object().speaker())
     }
 
-    /// Calls a control method. Blocks only if the method is slow, see [`is_slow`](Host::is_slow).
+    /// A sender for commands that reach the broker from outside the bus. It sends as `.broker` and receives nothing;
+    /// access rules apply to it as to a client named `.KIND.INSTANCE`, a name that nobody can register. Without rules
+    /// that allow a method explicitly, administrative methods are denied to it unless `admin` is set.
     ///
     /// # Errors
-    /// No such method, wrong parameters, or what the method says.
+    /// [`Code::BadData`] if `kind` is not a single segment of a name.
+    pub fn system_sender(&self, kind: &str, admin: bool) -> Result<Client, Code> {
+        let flags = if admin { SENDER_ADMIN } else { 0 };
+        self.object()
+            .system_sender(RStr::from_str(kind), flags)
+            .into_result()
+            .map(Client)
+            .map_err(|code| Code::from_wire(code).unwrap_or(Code::Other))
+    }
+
+    /// Checks whether a call would be carried out: by a registered client that the access rules, and for an
+    /// administrative method `remote_admin`, allow it now. [`call`](Host::call) checks the same again; this is for
+    /// calls that wait before they are made.
+    ///
+    /// # Errors
+    /// Why it would be denied.
+    pub fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
+        self.object().authorize(&call.to_raw()).into_result().map_err(CallError::from_raw)
+    }
+
+    /// Calls a control method. The caller is authorised first. Blocks only if the method is slow, see [`is_slow`](Host::is_slow).
+    ///
+    /// # Errors
+    /// No such method, access denied, wrong parameters, or what the method says.
     pub fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         self.object().call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
     }
 
     /// Whether a control method may block; `None` where there is no such method.
     pub fn is_slow(&self, method: &str) -> Option<bool> {
+        self.method_traits(method).map(|traits| traits.slow)
+    }
+
+    /// Whether a control method may block and whether it is administrative; `None` if there is no such method.
+    pub fn method_traits(&self, method: &str) -> Option<MethodTraits> {
         let flags = self.object().method_flags(RStr::from_str(method));
-        (flags & METHOD_KNOWN != 0).then_some(flags & METHOD_SLOW != 0)
+        let traits = MethodTraits { slow: flags & METHOD_SLOW != 0, admin: flags & METHOD_ADMIN != 0 };
+        (flags & METHOD_KNOWN != 0).then_some(traits)
     }
 
     /// Adds a control method.

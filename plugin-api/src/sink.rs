@@ -79,6 +79,7 @@ pub struct Run<'a> {
     qos: u8,
     flags: u32,
     sender: RStr<'a>,
+    sender_id: u64,
     topic: RStr<'a>,
     payloads: RSlice<'a, Payload<'a>>,
     shared: Option<&'a SharedBytes>,
@@ -103,11 +104,19 @@ impl<'a> Run<'a> {
             qos: qos.bits(),
             flags: 0,
             sender: RStr::from_str(sender),
+            sender_id: 0,
             topic: RStr::from_str(topic),
             payloads: RSlice::from_slice(payloads),
             shared: shared.filter(|_| payloads.len() == 1),
             encoding,
         }
+    }
+
+    /// The registration of the sender.
+    #[inline]
+    pub fn with_sender_id(mut self, id: u64) -> Self {
+        self.sender_id = id;
+        self
     }
 
     /// What kind of frame it becomes: message, broadcast or publication.
@@ -126,6 +135,12 @@ impl<'a> Run<'a> {
     #[inline]
     pub fn sender(&self) -> &'a str {
         self.sender.as_str()
+    }
+
+    /// The id of the sender's registration: unique, never reused, unlike the name. 0 is the broker itself.
+    #[inline]
+    pub fn sender_id(&self) -> u64 {
+        self.sender_id
     }
 
     /// The topic of a publication, else empty.

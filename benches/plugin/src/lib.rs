@@ -2,7 +2,7 @@
 //! both sides of the boundary, without any transport. The same code runs loaded, linked in, and called directly.
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Method, Op, Payload, Plugin,
+    Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Locality, Method, Op, Payload, Plugin,
     PluginError, Qos, Queued, Request, Run, Sink, Wake,
 };
 use std::{
@@ -57,7 +57,8 @@ impl Dispatching {
     /// As [`Host::register`].
     pub fn new(host: &Host, prefix: &str) -> Result<Self, Code> {
         let arrived = Arc::new(Counter::default());
-        let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+        let (kind, locality) = ("internal".into(), Locality::InProcess);
+        let info = ClientInfo { kind, locality, ..Default::default() };
         let register =
             |side: &str| host.register(&format!("{prefix}.{side}"), &info, CountingSink(arrived.clone()));
         let (sender, receiver) = (register("sender")?, register("receiver")?);

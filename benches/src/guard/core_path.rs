@@ -3,7 +3,7 @@
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Client, ClientInfo, Delivery, Payload, Queued, Request, Run, Sink, Wake,
+    Client, ClientInfo, Delivery, Locality, Payload, Queued, Request, Run, Sink, Wake,
     access::{AccessRules, ClientRules},
 };
 use elbus_protocol::{
@@ -169,7 +169,7 @@ impl Sink for MemorySink {
 
 fn join(broker: &Broker, name: &str) -> Result<(Client, Arc<Mutex<Outgoing>>), Failure> {
     let out = Arc::new(Mutex::default());
-    let info = ClientInfo { kind: "local_ipc".into(), ..Default::default() };
+    let info = ClientInfo { kind: "local_ipc".into(), locality: Locality::SameHost, ..Default::default() };
     let client = broker.host().register(name, &info, MemorySink(out.clone()));
     Ok((client.map_err(|code| format!("{name}: {code}"))?, out))
 }

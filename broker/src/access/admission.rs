@@ -7,7 +7,7 @@ use elbus_plugin_api::{
 use elbus_protocol::request;
 use std::{sync::Arc, time::Instant};
 
-use super::{InForce, Judgement, Refusal, Whom};
+use super::{Because, InForce, Judgement, Refusal, Whom};
 use crate::{
     origin::Origin,
     sync::{
@@ -67,6 +67,8 @@ pub(crate) struct Admission {
     uid: Option<u32>,
     /// By action: what was denied, in operations.
     denied: [AtomicU64; Action::ALL.len()],
+    /// Nothing is allowed: a system sender whose name the rules do not admit.
+    barred: bool,
     has_left: AtomicBool,
 }
 
@@ -83,7 +85,14 @@ impl Admission {
         }
         let uid = origin.credentials.map(|credentials| credentials.uid);
         let (denied, has_left) = (Default::default(), AtomicBool::new(false));
-        Ok(Admission { in_force, table, name, uid, denied, has_left })
+        Ok(Admission { in_force, table, name, uid, denied, barred: false, has_left })
+    }
+
+    /// Of a system sender, which counts in no crowd.
+    pub(super) fn of_system(in_force: Arc<InForce>, name: Arc<str>, barred: bool) -> Self {
+        let table = in_force.rules.table_of(&name);
+        let (denied, has_left) = (Default::default(), AtomicBool::new(true));
+        Admission { in_force, table, name, uid: None, denied, barred, has_left }
     }
 
     /// Whether it was let in by these rules.
@@ -93,6 +102,10 @@ impl Admission {
 
     /// What the rules say of an action, without counting.
     pub(crate) fn judge(&self, action: Action, target: &str) -> Judgement {
+        if self.barred {
+            let because = self.table.map_or(Because::NoTable, |table| Because::Who { table });
+            return Judgement { allowed: false, because };
+        }
         let whom = Whom { name: &self.name, uid: self.uid };
         self.in_force.rules.judge(self.table, &whom, action, target)
     }

@@ -2,7 +2,7 @@
 //! everybody may do everything, which costs a comparison for each run.
 //!
 //! The router asks when a client registers and when it asks for something new; senders remember the answers until
-//! [`Access::epoch`] changes. Clients within this process (`internal`) are not subject to rules.
+//! [`Access::epoch`] changes. Clients in the broker's process are not subject to rules.
 
 mod admission;
 mod pattern;
@@ -14,7 +14,7 @@ use std::{collections::HashSet, sync::Arc};
 
 pub(crate) use admission::Admission;
 use admission::Crowd;
-pub(crate) use rules::{Judgement, Rules, Whom};
+pub(crate) use rules::{Because, Judgement, Rules, Whom};
 
 use crate::{
     origin::Origin,
@@ -26,9 +26,6 @@ use crate::{
 
 /// Names whose refusal was logged are remembered up to so many, so that each is logged once.
 const REMEMBERED_REFUSALS: usize = 1024;
-
-/// The kind of clients that are within this process.
-const WITHIN: &str = "internal";
 
 /// Rules with what is counted by them.
 pub(crate) struct InForce {
@@ -152,9 +149,21 @@ impl Access {
         self.judge(name, origin, false)
     }
 
+    /// By which rules a [system sender](crate::routing::Router::system_sender) acts; `None` if there are none. It is never
+    /// refused: where the rules do not admit its name, all it sends and calls is denied.
+    pub(crate) fn admit_system(&self, name: &Arc<str>, origin: &Origin) -> Option<Arc<Admission>> {
+        let current = self.current()?;
+        let judgement = current.rules.judge_client(name, origin);
+        if !judgement.allowed {
+            let why = current.rules.explain(&judgement);
+            tracing::warn!(client = &**name, why, "access rules deny everything to a system sender");
+        }
+        Some(Arc::new(Admission::of_system(current, name.clone(), !judgement.allowed)))
+    }
+
     /// Whether rules concern a client: not one within this process.
     pub(crate) fn concerns(origin: &Origin) -> bool {
-        *origin.kind != *WITHIN && !origin.internal
+        origin.locality.is_subject_to_rules() && !origin.internal
     }
 
     fn judge(

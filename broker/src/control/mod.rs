@@ -1,6 +1,7 @@
 //! The control plane: one table of methods, whoever asks. The RPC plugin offers it on the bus, the FIFO and the
 //! embedding program call the same.
 
+mod authority;
 mod explain;
 mod standard;
 mod table;

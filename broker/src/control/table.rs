@@ -1,21 +1,13 @@
-//! The table of control methods: adding, finding, calling, and who may call.
+//! The table of control methods: adding, finding, calling. Who may call is decided by [`authority`](super::authority).
 
-use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, Method, abi, access::Action};
+use elbus_plugin_api::{Call, CallError, Method, MethodTraits, abi};
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use super::authority::Authority;
 use crate::routing::Router;
-
-/// Kinds of clients that are on this machine, and may therefore call what changes the broker.
-const LOCAL_KINDS: [&str; 2] = ["local_ipc", "internal"];
 
 type OwnHandler = dyn Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync;
 
@@ -39,8 +31,7 @@ struct Entry {
 
 /// All control methods.
 pub(crate) struct ControlTable {
-    router: Arc<Router>,
-    remote_admin: AtomicBool,
+    authority: Authority,
     /// Never held while a handler runs.
     methods: RwLock<BTreeMap<String, Entry>>,
 }
@@ -58,13 +49,13 @@ struct Described<'a> {
 
 impl ControlTable {
     pub(crate) fn new(router: Arc<Router>, remote_admin: bool) -> Arc<Self> {
-        let remote_admin = AtomicBool::new(remote_admin);
-        Arc::new(ControlTable { router, remote_admin, methods: RwLock::default() })
+        let authority = Authority::new(router, remote_admin);
+        Arc::new(ControlTable { authority, methods: RwLock::default() })
     }
 
     /// Lets clients of other machines change the broker, or no longer.
     pub(crate) fn set_remote_admin(&self, remote_admin: bool) {
-        self.remote_admin.store(remote_admin, Ordering::Relaxed);
+        self.authority.set_remote_admin(remote_admin);
     }
 
     /// Adds a method.
@@ -106,57 +97,39 @@ impl ControlTable {
         drop::<BTreeMap<_, _>>(gone); // runs code of the plugin: outside the lock
     }
 
-    /// Whether a method may block; `None` where there is none of that name.
-    pub(crate) fn is_slow(&self, name: &str) -> Option<bool> {
-        self.methods.read().get(name).map(|entry| entry.slow)
+    /// What decides where a method runs; `None` if there is none of that name.
+    pub(crate) fn traits(&self, name: &str) -> Option<MethodTraits> {
+        self.methods.read().get(name).map(|entry| MethodTraits { slow: entry.slow, admin: entry.admin })
     }
 
-    /// Calls a method.
+    /// Whether a call would be carried out now.
+    ///
+    /// # Errors
+    /// No such method, or access denied.
+    pub(crate) fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
+        let admin = self.methods.read().get(call.method).map(|entry| entry.admin);
+        self.authority.authorize(call, admin).map(drop)
+    }
+
+    /// Calls a method, if the caller is allowed to at this moment.
     ///
     /// # Errors
     /// No such method, access denied, or what the method says.
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         let found = self.methods.read().get(call.method).map(|entry| (entry.handler.clone(), entry.admin));
-        self.check_rules(call)?;
+        let admin = found.as_ref().map(|(_, admin)| *admin);
+        let caller = self.authority.authorize(call, admin)?;
         let (handler, admin) = found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
+        let call = Call { caller: caller.name(), ..*call };
         if admin {
-            self.check_admin(call)?;
             tracing::info!(caller = call.caller, method = call.method, "control method called");
         }
         match handler {
-            Handler::Own(handler) => handler(call),
+            Handler::Own(handler) => handler(&call),
             Handler::Plugin(handler) => {
                 handler.call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
             }
         }
-    }
-
-    /// What the access rules say of the method for this caller, also of one that does not exist.
-    fn check_rules(&self, call: &Call<'_>) -> Result<(), CallError> {
-        if self.router.access.current().is_none() || call.caller == BROKER_NAME {
-            return Ok(());
-        }
-        let admission = self.router.find(call.caller).and_then(|member| member.admission());
-        let Some(admission) = admission.filter(|is| !is.allows(Action::Call, call.method)) else {
-            return Ok(());
-        };
-        admission.deny(Action::Call, call.method, 1);
-        let text = format!("access rules do not let {} call {}", call.caller, call.method);
-        Err(CallError::new(Code::AccessDenied.rpc_code(), text))
-    }
-
-    /// What changes the broker is for this machine only, unless the operator says otherwise.
-    fn check_admin(&self, call: &Call<'_>) -> Result<(), CallError> {
-        if self.remote_admin.load(Ordering::Relaxed) || call.caller == BROKER_NAME {
-            return Ok(());
-        }
-        let caller = self.router.find(call.caller);
-        if caller.is_some_and(|member| LOCAL_KINDS.contains(&&*member.origin.kind)) {
-            return Ok(());
-        }
-        tracing::warn!(caller = call.caller, method = call.method, "refused: not a client of this machine");
-        let text = format!("{} is for clients of this machine only (remote_admin)", call.method);
-        Err(CallError::new(Code::AccessDenied.rpc_code(), text))
     }
 
     /// The table itself, in msgpack.

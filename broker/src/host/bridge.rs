@@ -7,8 +7,9 @@ use abi_stable::{
 use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
-        ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_KNOWN, METHOD_SLOW, RawCall,
-        RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SinkObject,
+        ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_ADMIN, METHOD_KNOWN,
+        METHOD_SLOW, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod,
+        RawQueueBudget, SENDER_ADMIN, SinkObject,
     },
 };
 use std::{
@@ -67,12 +68,26 @@ impl RawHost for Bridge {
         result.map(RVec::from).map_err(|error| error.into_raw()).into()
     }
 
-    fn method_flags(&self, method: RStr<'_>) -> u32 {
-        match self.core.control.is_slow(method.as_str()) {
-            None => 0,
-            Some(false) => METHOD_KNOWN,
-            Some(true) => METHOD_KNOWN | METHOD_SLOW,
+    fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {
+        self.core.control.authorize(&Call::from_raw(call)).map_err(|error| error.into_raw()).into()
+    }
+
+    fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
+        let instance = self.instance.upgrade();
+        if instance.as_ref().is_some_and(|instance| !instance.may_register(self.owner)) {
+            return RResult::RErr(Code::Other as u8);
         }
+        let name = instance.as_ref().map_or("", |instance| &*instance.name);
+        let admin = flags & SENDER_ADMIN != 0;
+        let sender = self.core.router.system_sender(kind.as_str(), name, self.owner, admin);
+        sender.map(|sender| RawClient_TO::from_value(sender, TD_Opaque)).map_err(|code| code as u8).into()
+    }
+
+    fn method_flags(&self, method: RStr<'_>) -> u32 {
+        let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+        self.core.control.traits(method.as_str()).map_or(0, |traits| {
+            METHOD_KNOWN | flag(traits.slow, METHOD_SLOW) | flag(traits.admin, METHOD_ADMIN)
+        })
     }
 
     fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString> {

@@ -38,6 +38,9 @@ impl Router {
     fn judge_all_anew(&self) {
         let members: Vec<_> = self.registry.read().all().cloned().collect();
         members.iter().for_each(|member| self.judge_anew(member));
+        for member in self.system.all() {
+            member.set_admission(self.access.admit_system(&member.name, &member.origin));
+        }
         // behind the judgements: whoever asks anew gets new answers
         self.access.advance();
     }

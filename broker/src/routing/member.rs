@@ -16,15 +16,28 @@ use crate::{
 /// [`is_gone`](Member::is_gone) says so.
 pub(crate) struct Member {
     pub(crate) name: Arc<str>,
+    /// Of this registration: unique in the process, never 0, never reused.
+    pub(crate) id: u64,
     pub(crate) origin: Origin,
     /// Which instance of a plugin registered it.
     pub(crate) owner: u32,
     pub(crate) sink: SinkObject,
     pub(crate) counts: Counts,
+    /// `None` for a client.
+    pub(crate) system: Option<SystemRights>,
     gone: AtomicBool,
     /// By which rules it was let in; `None` where there are none for it. Taken last, for a moment.
     admission: Mutex<Option<Arc<Admission>>>,
 }
+
+/// What a system sender may do besides what rules allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SystemRights {
+    pub(crate) admin: bool,
+}
+
+/// The id of the last registration. Not one of `sync`: its order is nobody's business.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Member {
     pub(crate) fn new(
@@ -36,13 +49,21 @@ impl Member {
     ) -> Self {
         Member {
             name,
+            id: LAST_ID.fetch_add(1, Relaxed) + 1,
             origin,
             owner,
             sink,
             counts: Counts::default(),
+            system: None,
             gone: AtomicBool::new(false),
             admission: Mutex::new(admission),
         }
+    }
+
+    /// As a system sender with these rights.
+    pub(super) fn with_system_rights(mut self, rights: SystemRights) -> Self {
+        self.system = Some(rights);
+        self
     }
 
     /// By which rules it was let in.

@@ -21,6 +21,7 @@ mod recipients;
 mod registry;
 mod router;
 mod sender;
+mod system;
 
 pub(crate) use member::Member;
 pub(crate) use router::{Router, RouterSettings};

@@ -153,12 +153,13 @@ impl Reach {
         routes.get(epoch, topic, resolve)
     }
 
+    /// Hands a run to the client named `target`, if its registration is `id`; 0 is any.
     #[inline]
     pub(super) fn send_to(
         &mut self,
         router: &Router,
         access: Option<&Admission>,
-        target: &str,
+        (target, id): (&str, u64),
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
@@ -167,6 +168,9 @@ impl Reach {
             // also of who is not there: whether somebody is, is not for everybody to know
             return (if may_send() { Code::NotRegistered } else { Code::AccessDenied }, 0);
         };
+        if id != 0 && peer.id != id {
+            return (Code::NotRegistered, 0);
+        }
         let delivery = self.hand(router, peer, run, body_bytes);
         if delivery.is_taken() {
             (Code::Ok, 1)

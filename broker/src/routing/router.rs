@@ -15,6 +15,7 @@ use super::{
     recipients::Recipients,
     registry::{FilterSet, Registry},
     sender::Sender,
+    system::SystemSenders,
 };
 use crate::{
     access::Access,
@@ -61,12 +62,13 @@ impl RouterSettings {
 /// Who is registered and who gets what.
 pub(crate) struct Router {
     pub(crate) access: Access,
-    words: Words,
+    pub(super) words: Words,
     /// Held to copy them only.
     settings: RwLock<RouterSettings>,
     /// [`RouterSettings::max_topic_bytes`], read for every run.
     max_topic_bytes: AtomicUsize,
     pub(super) registry: RwLock<Registry>,
+    pub(super) system: SystemSenders,
     /// Changed, under the registry's lock, whenever somebody new may match a mask.
     names_epoch: AtomicU64,
     /// Changed, under the registry's lock, whenever a subscription or exclusion changes.
@@ -102,6 +104,7 @@ impl Router {
             settings: RwLock::new(settings),
             max_topic_bytes: AtomicUsize::new(settings.max_topic_bytes),
             registry: RwLock::default(),
+            system: SystemSenders::default(),
             names_epoch: AtomicU64::new(1),
             topics_epoch: AtomicU64::new(1),
             departed: Counts::default(),
@@ -135,7 +138,7 @@ impl Router {
         sink: SinkObject,
     ) -> Result<Sender, Code> {
         if let Err(error) = check_name(name)
-            && !(info.internal && name.starts_with('.'))
+            && !(info.internal && is_part(name))
         {
             return Err(error.code());
         }
@@ -192,6 +195,9 @@ impl Router {
 
     /// Unregisters a client, if it still is.
     pub(super) fn leave(&self, member: &Arc<Member>, why: &str) {
+        if member.system.is_some() {
+            return self.system.end(|other| other.id == member.id);
+        }
         let mut evicted = vec![];
         if !member.is_gone() {
             self.remove(&mut self.registry.write(), member, why, &mut evicted);
@@ -219,6 +225,7 @@ impl Router {
 
     /// Unregisters everybody an instance has registered and ends their connections.
     pub(crate) fn evict_owner(&self, owner: u32, why: &str) {
+        self.system.end(|member| member.owner == owner);
         let mut evicted = vec![];
         let mut registry = self.registry.write();
         let members: Vec<_> = registry.all().filter(|member| member.owner == owner).cloned().collect();
@@ -363,6 +370,12 @@ impl Router {
             .map(|member| (member.clone(), 1 + registry.secondaries(&member.name).count()))
             .collect()
     }
+}
+
+/// Whether a part of the broker may have this name: `.WORD`. Names with a second dot are those by which access rules know
+/// system senders.
+fn is_part(name: &str) -> bool {
+    name.strip_prefix('.').is_some_and(|rest| !rest.contains('.'))
 }
 
 pub(super) fn close_all(evicted: &[(Arc<Member>, String)]) {

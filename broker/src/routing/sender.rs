@@ -31,6 +31,10 @@ pub(crate) struct Sender {
     router: Arc<Router>,
     /// `None` for a speaker.
     member: Option<Arc<Member>>,
+    /// What its frames carry: the name of the client, or `.broker`.
+    name: Arc<str>,
+    /// The id of its registration, 0 for a speaker.
+    id: u64,
     reach: Reach,
     /// What the client may do, as of an epoch of access.
     admission: Option<Arc<Admission>>,
@@ -44,7 +48,10 @@ impl Sender {
         // first, so that what is older is asked again
         let access_epoch = router.access.epoch();
         let admission = member.as_ref().and_then(|member| member.admission());
-        Sender { router, member, reach: Reach::default(), admission, access_epoch, why: None }
+        let client = member.as_ref().filter(|member| member.system.is_none());
+        let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
+        let id = member.as_ref().map_or(0, |member| member.id);
+        Sender { router, member, name, id, reach: Reach::default(), admission, access_epoch, why: None }
     }
 
     fn is_gone(&self) -> bool {
@@ -57,8 +64,7 @@ impl Sender {
             Op::Broadcast => FrameKind::Broadcast,
             _ => FrameKind::Publish,
         };
-        let Sender { router, member, reach, admission, .. } = self;
-        let name = member.as_deref().map_or(BROKER_NAME, |member| &member.name);
+        let Sender { router, name, id, reach, admission, .. } = self;
         let access = admission.as_deref();
         let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
@@ -66,9 +72,12 @@ impl Sender {
         let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
         encoding.reset();
         let mut run =
-            Run::new(kind, request.qos(), name, topic, request.payloads(), request.shared(), &mut encoding);
+            Run::new(kind, request.qos(), name, topic, request.payloads(), request.shared(), &mut encoding)
+                .with_sender_id(*id);
         let result = match op {
-            Op::Message => reach.send_to(router, access, target, &mut run, body_bytes),
+            Op::Message => {
+                reach.send_to(router, access, (target, request.receiver_id()), &mut run, body_bytes)
+            }
             Op::Broadcast => {
                 let recipients = reach.matching(router, access, target);
                 reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes)
@@ -134,7 +143,8 @@ impl Sender {
         if op.is_topic_op() {
             (frames, body_bytes) = (1, request.target().len());
             let code_of = |member| self.router.change_filters(member, op, request.target());
-            (code, reached) = (self.member.as_ref().map_or(Code::NotSupported, code_of), 0);
+            let client = self.member.as_ref().filter(|member| member.system.is_none());
+            (code, reached) = (client.map_or(Code::NotSupported, code_of), 0);
         } else {
             let receiver = if op == Op::PublishFor { request.receiver().len() + 1 } else { 0 };
             let head = request.target().len() + 1 + receiver;
@@ -147,8 +157,7 @@ impl Sender {
                 self.carry(op, request, body_bytes)
             };
             if self.reach.flood_begins() {
-                let client = self.member.as_deref().map_or(BROKER_NAME, |member| &member.name);
-                let limit = UNHEEDED_BYTES;
+                let (client, limit) = (&*self.name, UNHEEDED_BYTES);
                 tracing::warn!(client, limit, "goes on sending to full queues though it is to wait: refused");
             }
         }
@@ -178,6 +187,10 @@ impl RawClient for Sender {
 
     fn leaving(&mut self, why: RStr<'_>) {
         self.why = Some(why.as_str().into());
+    }
+
+    fn id(&self) -> u64 {
+        self.id
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) type Got = (FrameKind, String, String, Vec<u8>);
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) got: Mutex<Vec<Got>>,
+    /// For each of `got`: the registration of its sender.
+    pub(crate) ids: Mutex<Vec<u64>>,
     pub(crate) flushes: Mutex<usize>,
     pub(crate) closed: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<Wake>>,
@@ -40,6 +42,7 @@ impl Sink for RecordingSink {
             let (kind, sender, topic) = (run.kind(), run.sender().to_owned(), run.topic().to_owned());
             let mut got = self.0.got.lock().unwrap();
             got.extend(run.payloads().iter().map(|p| (kind, sender.clone(), topic.clone(), p.to_vec())));
+            self.0.ids.lock().unwrap().extend(run.payloads().iter().map(|_| run.sender_id()));
             answer | Delivery::DIRTY
         } else {
             answer
@@ -127,6 +130,11 @@ impl Peer {
     /// What came since the last look.
     pub(crate) fn take(&self) -> Vec<Got> {
         std::mem::take(&mut *self.record.got.lock().unwrap())
+    }
+
+    /// The registrations of the senders of what came since the last look.
+    pub(crate) fn take_ids(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.record.ids.lock().unwrap())
     }
 
     /// The payloads of what came, as text.

@@ -14,8 +14,8 @@
 //! Any client then calls `last.get` at `.broker` with the topic as parameter, and gets the last payload.
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Method, Op, Plugin, PluginError, Qos,
-    Queued, Request, Run, Sink, Status, Wake,
+    Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Locality, Method, Op, Plugin,
+    PluginError, Qos, Queued, Request, Run, Sink, Status, Wake,
 };
 use serde::Deserialize;
 use std::{
@@ -72,7 +72,8 @@ impl Plugin for LastValue {
     /// Registers as a client of the bus, subscribes, and adds a control method.
     fn start(&self) -> Result<(), PluginError> {
         let name = format!("plugin.{}", self.host.instance());
-        let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+        let (kind, locality) = ("internal".into(), Locality::InProcess);
+        let info = ClientInfo { kind, locality, ..Default::default() };
         let registered = self.host.register(&name, &info, ValueSink(self.values.clone()));
         let mut client = registered.map_err(|code| PluginError::new(format!("client {name}: {code}")))?;
         let filters = self.filters.join("\0");
@@ -153,8 +154,7 @@ mod tests {
         assert_eq!(fake.clients(), ["plugin.last"]);
         assert_eq!(fake.requests()[0].target, "a/#\0b");
         let host = fake.host("test");
-        let get =
-            |topic: &str| host.call(&Call { caller: "me", method: "last.get", params: topic.as_bytes() });
+        let get = |topic: &str| host.call(&Call::by_broker("last.get", topic.as_bytes()));
         assert_eq!(get("a/x").unwrap_err().code, -32001);
         fake.deliver("plugin.last", FrameKind::Publish, "sensor", "a/x", &[b"1", b"2"]);
         assert_eq!(get("a/x").unwrap(), b"2");

@@ -12,6 +12,7 @@ use crate::{CallError, ClientInfo, Code, Dispatch, Event, Op, Request, abi::*};
 struct FakeClient {
     host: FakeHost,
     name: String,
+    id: u64,
     registered: bool,
 }
 
@@ -23,6 +24,7 @@ impl RawClient for FakeClient {
             qos: request.qos(),
             target: request.target().to_owned(),
             receiver: request.receiver().to_owned(),
+            receiver_id: request.receiver_id(),
             payloads: request.payloads().iter().map(|p| p.to_vec()).collect(),
         };
         self.host.change(|state| {
@@ -40,6 +42,10 @@ impl RawClient for FakeClient {
     }
 
     fn leaving(&mut self, _: RStr<'_>) {}
+
+    fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 impl Drop for FakeClient {
@@ -60,20 +66,20 @@ impl RawHost for FakeHost {
     ) -> RResult<ClientObject, u8> {
         let name = name.as_str().to_owned();
         let info = ClientInfo::from_raw(info);
-        let refused = self.change(|state| {
+        let registered = self.change(|state| {
             if let Some(code) = state.refuse_names_with {
-                return Some(code);
+                return Err(code);
             }
             if state.clients.contains_key(&name) {
-                return Some(Code::Busy);
+                return Err(Code::Busy);
             }
             state.clients.insert(name.clone(), (info, Arc::new(sink)));
-            None
+            Ok(state.id_of(&name))
         });
-        match refused {
-            Some(code) => RResult::RErr(code as u8),
-            None => {
-                let client = FakeClient { host: self.clone(), name, registered: true };
+        match registered {
+            Err(code) => RResult::RErr(code as u8),
+            Ok(id) => {
+                let client = FakeClient { host: self.clone(), name, id, registered: true };
                 RResult::ROk(RawClient_TO::from_value(client, TD_Opaque))
             }
         }
@@ -81,10 +87,30 @@ impl RawHost for FakeHost {
 
     fn speaker(&self) -> ClientObject {
         let name = elbus_protocol::BROKER_NAME.to_owned();
-        RawClient_TO::from_value(FakeClient { host: self.clone(), name, registered: false }, TD_Opaque)
+        RawClient_TO::from_value(FakeClient { host: self.clone(), name, id: 0, registered: false }, TD_Opaque)
+    }
+
+    fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
+        let (name, policy_name) = (elbus_protocol::BROKER_NAME.to_owned(), format!(".{kind}"));
+        let id = self.change(|state| {
+            state.system_senders.push((policy_name.clone(), flags & SENDER_ADMIN != 0));
+            state.id_of(&policy_name)
+        });
+        let client = FakeClient { host: self.clone(), name, id, registered: false };
+        RResult::ROk(RawClient_TO::from_value(client, TD_Opaque))
+    }
+
+    fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {
+        match self.0.state.lock().denies(call) {
+            Some(code) => RResult::RErr(CallError::new(code.rpc_code(), "denied").into_raw()),
+            None => RResult::ROk(()),
+        }
     }
 
     fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
+        if let RResult::RErr(error) = self.authorize(call) {
+            return RResult::RErr(error);
+        }
         let handler =
             self.0.state.lock().methods.get(call.method.as_str()).map(|(_, handler)| handler.clone());
         match handler {

@@ -1,7 +1,7 @@
 //! All clients of an instance: who comes, who goes, and whom the watch has to see to. Knows nothing of what they
 //! send and receive.
 
-use elbus_plugin_api::{ClientInfo, Code, Host, local::LocalConnector};
+use elbus_plugin_api::{ClientInfo, Code, Host, Locality, local::LocalConnector};
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::HashMap,
@@ -66,7 +66,8 @@ impl Office {
             }
             desk.clients.insert(key, Arc::downgrade(&peer));
         }
-        let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+        let (kind, locality) = ("internal".into(), Locality::InProcess);
+        let info = ClientInfo { kind, locality, ..Default::default() };
         let endpoint = Outgoing(peer.clone()); // dropped where this fails, it is forgotten
         let client = self.host.register(name, &info, Incoming(peer.clone()))?;
         peer.arrive(client);

@@ -5,7 +5,8 @@ mod bus;
 
 use bus::{Bus, LONG, run};
 use elbus_plugin_api::{
-    ClientInfo, Code, FrameKind, Op, Payload, Plugin, Qos, Request, fake::Nowhere, local::LocalClient,
+    ClientInfo, Code, FrameKind, Locality, Op, Payload, Plugin, Qos, Request, fake::Nowhere,
+    local::LocalClient,
 };
 use std::{
     pin::Pin,
@@ -243,7 +244,8 @@ fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
     assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (0, 1));
     assert_eq!((text(&b), text(&b)), ("2".into(), "3".into()));
     wait();
-    let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+    let (kind, locality) = ("internal".into(), Locality::InProcess);
+    let info = ClientInfo { kind, locality, ..Default::default() };
     let mut other = host.register("other", &info, Nowhere).unwrap();
     for payload in ["4", "5"] {
         let payloads = [Payload::from(payload.as_bytes())];

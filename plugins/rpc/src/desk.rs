@@ -1,9 +1,7 @@
 //! Where calls are answered: which method, on which thread, with which reply. Never decides what a method does,
 //! never blocks the thread that delivers.
 
-use elbus_plugin_api::{
-    Call, CallError, Client, Code, Host, Qos, Queued, Run, SHARE_FROM_BYTES, SharedBytes,
-};
+use elbus_plugin_api::{CallError, Client, Code, Host, Qos, Queued, Run, SHARE_FROM_BYTES, SharedBytes};
 use elbus_protocol::rpc::{self, RpcFrame};
 
 use crate::{
@@ -43,7 +41,7 @@ impl Desk {
     /// Answers the calls in a run of messages, in order. Says whether the caller owes a flush.
     pub(crate) fn serve(&self, run: &Run<'_>) -> bool {
         let qos = if run.is_realtime() { Qos::REALTIME } else { Qos::NO };
-        let caller = Caller { name: run.sender(), qos };
+        let caller = Caller { name: run.sender(), id: run.sender_id(), qos };
         let mut replies = Replies::take_spare();
         let mut dirty = false;
         for payload in run.payloads() {
@@ -81,9 +79,9 @@ impl Desk {
     /// The worker: slow methods one at a time, until [`end_work`](Desk::end_work).
     pub(crate) fn work(&self) {
         while let Some(job) = self.jobs.next() {
-            let call = Call { caller: &job.caller, method: &job.method, params: &job.params };
-            let result = self.host.call(&call);
-            let caller = Caller { name: &job.caller, qos: job.qos };
+            let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
+            // authorised once more: the caller may have left meanwhile, or the rules may have changed
+            let result = self.host.call(&caller.call(&job.method, &job.params));
             if job.call_id == rpc::NO_REPLY || !caller.can_be_answered() {
                 continue;
             }
@@ -125,13 +123,14 @@ impl Desk {
     fn call(&self, caller: &Caller<'_>, asked: &Asked<'_>) -> Result<Option<Vec<u8>>, CallError> {
         let method = std::str::from_utf8(asked.method)
             .map_err(|_| CallError::new(Code::BadData.rpc_code(), "method not UTF-8"))?;
-        let unknown = || CallError::new(rpc::METHOD_NOT_FOUND, "");
         if method.is_empty() {
-            return Err(unknown());
+            return Err(CallError::new(rpc::METHOD_NOT_FOUND, ""));
         }
-        if self.host.is_slow(method).ok_or_else(unknown)? {
+        if self.host.method_traits(method).is_some_and(|traits| traits.slow) {
+            self.host.authorize(&caller.call(method, asked.params))?;
             self.jobs.add(Job {
                 caller: caller.name.to_owned(),
+                caller_id: caller.id,
                 qos: caller.qos,
                 call_id: asked.call_id,
                 method: method.to_owned(),
@@ -139,6 +138,6 @@ impl Desk {
             })?;
             return Ok(None);
         }
-        self.host.call(&Call { caller: caller.name, method, params: asked.params }).map(Some)
+        self.host.call(&caller.call(method, asked.params)).map(Some)
     }
 }

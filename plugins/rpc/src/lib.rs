@@ -11,7 +11,7 @@ mod outgoing;
 mod replies;
 mod worker;
 
-use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Plugin, PluginError, PluginThread};
+use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Locality, Plugin, PluginError, PluginThread};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,8 @@ impl Plugin for Rpc {
     fn start(&self) -> Result<(), PluginError> {
         let desk = self.desk.clone();
         *self.running.lock() = Some(self.host.spawn(move || desk.work())?);
-        let info = ClientInfo { kind: "internal".into(), internal: true, ..Default::default() };
+        let (kind, locality) = ("internal".into(), Locality::InProcess);
+        let info = ClientInfo { kind, locality, internal: true, ..Default::default() };
         let client = self
             .host
             .register(BROKER_NAME, &info, Address::new(self.desk.clone()))

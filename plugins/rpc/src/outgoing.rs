@@ -4,7 +4,9 @@
 //! client while its own queue is over the limit. But a call of a few bytes may have a reply of a million, and a
 //! thousand of them fit into one read; so a caller that is over its limit is refused until it has drained.
 
-use elbus_plugin_api::{BROKER_NAME, Client, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes, Wake};
+use elbus_plugin_api::{
+    BROKER_NAME, Call, Client, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes, Wake,
+};
 use parking_lot::Mutex;
 use std::{
     collections::HashSet,
@@ -19,10 +21,21 @@ use crate::replies::Replies;
 /// Whom a reply goes to, and how.
 pub(crate) struct Caller<'a> {
     pub(crate) name: &'a str,
+    /// Its registration: whoever has the name later gets no reply.
+    pub(crate) id: u64,
     pub(crate) qos: Qos,
 }
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
+    /// A call of this caller.
+    pub(crate) fn call(&self, method: &'a str, params: &'a [u8]) -> Call<'a> {
+        Call { caller: self.name, caller_id: self.id, method, params }
+    }
+
+    fn request(&self, payloads: &'a [Payload<'a>]) -> Request<'a> {
+        Request::new(Op::Message, self.qos, self.name, payloads).with_receiver_id(self.id)
+    }
+
     /// A reply to the broker's own speakers would be delivered to our own address while its client is in use.
     pub(crate) fn can_be_answered(&self) -> bool {
         self.name != BROKER_NAME
@@ -60,9 +73,7 @@ impl Outgoing {
     /// Dispatches the replies, and forgets them. `true`: the caller owes a [`flush`](Outgoing::flush), which nobody
     /// else does yet.
     pub(crate) fn send(&self, to: &Caller<'_>, replies: &mut Replies) -> bool {
-        let owed = replies.with_payloads(|payloads| {
-            self.dispatch(to, &Request::new(Op::Message, to.qos, to.name, payloads))
-        });
+        let owed = replies.with_payloads(|payloads| self.dispatch(to, &to.request(payloads)));
         replies.clear();
         owed.unwrap_or(false)
     }
@@ -70,7 +81,7 @@ impl Outgoing {
     /// The same for one reply, which recipients may keep without copying it where it is large.
     pub(crate) fn send_shared(&self, to: &Caller<'_>, reply: &SharedBytes) -> bool {
         let payloads = [Payload::from(&**reply)];
-        let request = Request::new(Op::Message, to.qos, to.name, &payloads);
+        let request = to.request(&payloads);
         if reply.len() < SHARE_FROM_BYTES {
             return self.dispatch(to, &request);
         }
@@ -82,7 +93,7 @@ impl Outgoing {
         let Some(line) = line.as_mut() else { return false };
         let result = line.client.dispatch(request);
         if result.is_congested() {
-            self.crowd.add(to.name);
+            self.crowd.add(to.id);
         }
         !std::mem::replace(&mut line.dirty, true)
     }
@@ -101,7 +112,7 @@ impl Outgoing {
 
     /// Whether the caller was over its limit and has not drained since.
     pub(crate) fn is_crowded(&self, caller: &Caller<'_>) -> bool {
-        self.crowd.any.load(Ordering::Relaxed) && self.crowd.names.lock().contains(caller.name)
+        self.crowd.any.load(Ordering::Relaxed) && self.crowd.ids.lock().contains(&caller.id)
     }
 }
 
@@ -112,16 +123,15 @@ struct Crowd {
     waiting: AtomicBool,
     /// A hint that spares the lock: changed under it.
     any: AtomicBool,
-    names: Mutex<HashSet<String>>,
+    /// Their registrations.
+    ids: Mutex<HashSet<u64>>,
 }
 
 impl Crowd {
-    fn add(&self, name: &str) {
-        let mut names = self.names.lock();
+    fn add(&self, id: u64) {
+        let mut ids = self.ids.lock();
         self.any.store(true, Ordering::Relaxed);
-        if !names.contains(name) {
-            names.insert(name.to_owned());
-        }
+        ids.insert(id);
     }
 
     /// Whether the broker has yet to be asked.
@@ -131,9 +141,9 @@ impl Crowd {
 
     /// They have drained. Who has not is noticed with its next reply.
     fn clear(&self) {
-        let mut names = self.names.lock();
+        let mut ids = self.ids.lock();
         self.any.store(false, Ordering::Relaxed);
-        *names = HashSet::new();
+        *ids = HashSet::new();
         self.waiting.store(false, Ordering::Release);
     }
 }
@@ -168,7 +178,7 @@ mod tests {
         let wakes = Arc::new(Mutex::new(Vec::new()));
         let outgoing = Outgoing::default();
         outgoing.open(Client::from_object(RawClient_TO::from_value(Crowded(wakes.clone()), TD_Opaque)));
-        let caller = Caller { name: "a", qos: Qos::NO };
+        let caller = Caller { name: "a", id: 1, qos: Qos::NO };
         assert!(!outgoing.is_crowded(&caller));
         for owed in [true, false, false] {
             assert_eq!(outgoing.send_shared(&caller, &vec![0; 10].into()), owed, "to the first only");
@@ -177,7 +187,7 @@ mod tests {
         assert!(outgoing.send_shared(&caller, &vec![0; 10].into()));
         outgoing.flush();
         assert!(outgoing.is_crowded(&caller));
-        assert!(!outgoing.is_crowded(&Caller { name: "b", qos: Qos::NO }));
+        assert!(!outgoing.is_crowded(&Caller { name: "b", id: 2, qos: Qos::NO }));
         let left = std::mem::take(&mut *wakes.lock());
         assert_eq!(left.len(), 1, "one at a time, however many replies");
         left[0].wake();
@@ -187,7 +197,7 @@ mod tests {
     #[test]
     fn without_a_client_nothing_is_sent() {
         let outgoing = Outgoing::default();
-        assert!(!outgoing.send_shared(&Caller { name: "a", qos: Qos::NO }, &vec![0; 100_000].into()));
+        assert!(!outgoing.send_shared(&Caller { name: "a", id: 1, qos: Qos::NO }, &vec![0; 100_000].into()));
         outgoing.flush();
         outgoing.close();
     }

@@ -13,6 +13,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) caller: String,
+    pub(crate) caller_id: u64,
     pub(crate) qos: Qos,
     pub(crate) call_id: u32,
     pub(crate) method: String,
@@ -101,7 +102,14 @@ mod tests {
     use super::*;
 
     fn job(call_id: u32, bytes: usize) -> Job {
-        Job { caller: String::new(), qos: Qos::NO, call_id, method: String::new(), params: vec![0; bytes] }
+        Job {
+            caller: String::new(),
+            caller_id: 1,
+            qos: Qos::NO,
+            call_id,
+            method: String::new(),
+            params: vec![0; bytes],
+        }
     }
 
     #[test]

@@ -290,3 +290,50 @@ fn many_threads_call_at_once() {
     ids.dedup();
     assert_eq!(ids.len(), 4000);
 }
+
+#[test]
+fn a_denied_slow_call_is_not_queued() {
+    let bench = Bench::new();
+    let (tell, told) = mpsc::channel();
+    bench.method("slow", true, move |call| {
+        tell.send(call.caller_id).unwrap();
+        Ok(Vec::new())
+    });
+    bench.fake.deny_calls(Some(Code::AccessDenied));
+    bench.call(1, "slow", b"");
+    let error = RpcFrame::Error { call_id: 1, code: Code::AccessDenied.rpc_code(), data: b"denied" };
+    assert_eq!(rpc::decode_rpc(&bench.replies()[0]), Ok(error));
+    bench.fake.deny_calls(None);
+    bench.call(2, "slow", b"");
+    assert_eq!(
+        told.recv_timeout(LONG).unwrap(),
+        bench.fake.id_of("a.b"),
+        "the call carries the registration"
+    );
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn a_call_whose_client_has_left_is_dropped_and_its_reply_names_the_registration() {
+    let bench = Bench::new();
+    let (started, entered) = mpsc::channel();
+    let gate = Arc::new(parking_lot::Mutex::new(()));
+    let behind = gate.clone();
+    bench.method("slow", true, move |call| {
+        started.send(call.params.to_vec()).unwrap();
+        drop(behind.lock());
+        Ok(Vec::new())
+    });
+    let closed = gate.lock();
+    bench.call(1, "slow", b"under way");
+    assert_eq!(entered.recv_timeout(LONG).unwrap(), b"under way");
+    bench.call(2, "slow", b"of one that leaves");
+    let former = bench.fake.id_of("a.b");
+    bench.fake.replace_sender("a.b");
+    bench.call(3, "slow", b"of the next");
+    drop(closed);
+    assert_eq!(entered.recv_timeout(LONG).unwrap(), b"of the next");
+    assert!(bench.fake.wait_until(LONG, |fake| fake.requests().len() == 3));
+    let receivers: Vec<u64> = bench.fake.requests().iter().map(|request| request.receiver_id).collect();
+    assert_eq!(receivers, [former, former, bench.fake.id_of("a.b")]);
+}

@@ -342,6 +342,7 @@ impl Incoming {
         let instance = &connection.instance;
         let info = ClientInfo {
             kind: instance.transport.kind().to_owned(),
+            locality: instance.transport.locality(),
             source: self.origin.source.clone(),
             port: Some(self.port.to_string()),
             credentials: self.origin.credentials,

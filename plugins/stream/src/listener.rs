@@ -1,7 +1,7 @@
 //! What a transport contributes: bound sockets and a word on each connection; and the task that accepts. Owns what
 //! happens when accepting fails.
 
-use elbus_plugin_api::Credentials;
+use elbus_plugin_api::{Credentials, Locality};
 use elbus_socket::Socket;
 use std::{
     io,
@@ -20,6 +20,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub trait Transport: Send + Sync + 'static {
     /// The kind of its connections, as `client.list` shows it.
     fn kind(&self) -> &'static str;
+
+    /// Where its peers run.
+    fn locality(&self) -> Locality {
+        Locality::Remote
+    }
 
     /// Prepares a socket that was accepted, and says where it comes from. Called within the runtime; must not
     /// block, nor need another descriptor, as there may be none.

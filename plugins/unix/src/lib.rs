@@ -23,7 +23,7 @@ mod folder;
 mod place;
 
 use bind::SocketFile;
-use elbus_plugin_api::{Config, Credentials, Host, Plugin, PluginError, Status};
+use elbus_plugin_api::{Config, Credentials, Host, Locality, Plugin, PluginError, Status};
 use elbus_stream::{Origin, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use place::Place;
@@ -90,6 +90,10 @@ struct Local;
 impl Transport for Local {
     fn kind(&self) -> &'static str {
         "local_ipc"
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::SameHost
     }
 
     fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {

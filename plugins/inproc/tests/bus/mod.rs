@@ -7,8 +7,8 @@ use abi_stable::{
 };
 use elbus_inproc::Inproc;
 use elbus_plugin_api::{
-    CallError, Code, Config, Delivery, Dispatch, Encoding, Event, EventKind, FrameKind, Host, Op, Plugin,
-    QueueBudget, Request, Run, Wake, abi::*,
+    CallError, Code, Config, Delivery, Dispatch, Encoding, Event, EventKind, FrameKind, Host, Locality, Op,
+    Plugin, QueueBudget, Request, Run, Wake, abi::*,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -214,7 +214,7 @@ impl RawHost for Bus {
         info: &RawClientInfo<'_>,
         sink: SinkObject,
     ) -> RResult<ClientObject, u8> {
-        assert_eq!((info.kind.as_str(), info.flags), ("internal", 0));
+        assert_eq!((info.kind.as_str(), info.locality, info.flags), ("internal", Locality::InProcess, 0));
         let name = name.as_str().to_owned();
         let member = Arc::new(Member { sink, topics: Mutex::default() });
         let mut state = self.0.state.lock();

@@ -1,8 +1,8 @@
 //! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
 
 use elbus_plugin_api::{
-    Call, Client, ClientInfo, Config, Delivery, Event, Host, Method, Op, Payload, Plugin, PluginError, Qos,
-    Queued, Request, Run, Sink, Status, Wake,
+    Call, Client, ClientInfo, Config, Delivery, Event, Host, Locality, Method, Op, Payload, Plugin,
+    PluginError, Qos, Queued, Request, Run, Sink, Status, Wake,
 };
 use serde::Deserialize;
 use std::{
@@ -101,7 +101,8 @@ impl Plugin for Faulty {
             return Err(PluginError::new("start fails as configured"));
         }
         if let Some(name) = &self.settings.client {
-            let info = ClientInfo { kind: "internal".into(), ..Default::default() };
+            let (kind, locality) = ("internal".into(), Locality::InProcess);
+            let info = ClientInfo { kind, locality, ..Default::default() };
             let client = self.host.register(name, &info, FaultySink(self.settings.clone()));
             let client = client.map_err(|code| PluginError::of_key("client", code.text()))?;
             *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);

@@ -1,0 +1,121 @@
+//! Who may call a control method. A call is authorised by the registration that made it, never by a name: whoever has left
+//! is denied, whoever has its name by now is somebody else. Unknown callers are denied.
+
+use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, access::Action};
+use elbus_protocol::rpc::METHOD_NOT_FOUND;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    access::{Because, Judgement},
+    routing::{Member, Router},
+};
+
+/// Who makes a call.
+pub(super) enum Caller {
+    Broker,
+    Client(Arc<Member>),
+}
+
+impl Caller {
+    /// The name that methods and the log are told.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Caller::Broker => BROKER_NAME,
+            Caller::Client(member) => &member.name,
+        }
+    }
+}
+
+/// Decides who may call.
+pub(super) struct Authority {
+    router: Arc<Router>,
+    remote_admin: AtomicBool,
+}
+
+impl Authority {
+    pub(super) fn new(router: Arc<Router>, remote_admin: bool) -> Self {
+        Authority { router, remote_admin: AtomicBool::new(remote_admin) }
+    }
+
+    pub(super) fn set_remote_admin(&self, remote_admin: bool) {
+        self.remote_admin.store(remote_admin, Ordering::Relaxed);
+    }
+
+    /// The caller, if it is allowed to call the method at this moment. `admin` says whether the method is
+    /// administrative, `None` that there is no such method, which only those learn whom the rules allow it.
+    ///
+    /// # Errors
+    /// Why the call is denied.
+    pub(super) fn authorize(&self, call: &Call<'_>, admin: Option<bool>) -> Result<Caller, CallError> {
+        let caller = self.identify(call)?;
+        let judgement = match &caller {
+            Caller::Broker => None,
+            Caller::Client(member) => self.check_rules(member, call)?,
+        };
+        let admin = admin.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
+        if admin && let Caller::Client(member) = &caller {
+            self.check_admin(member, call, judgement.as_ref())?;
+        }
+        Ok(caller)
+    }
+
+    fn identify(&self, call: &Call<'_>) -> Result<Caller, CallError> {
+        if call.caller_id == 0 && call.caller == BROKER_NAME {
+            return Ok(Caller::Broker);
+        }
+        let registered = self.router.registration(call.caller, call.caller_id);
+        registered.map(Caller::Client).ok_or_else(|| {
+            tracing::debug!(method = call.method, "control method denied: caller is not registered");
+            denied("the caller is not registered".to_owned())
+        })
+    }
+
+    /// What the access rules in force say, `None` if none apply.
+    fn check_rules(&self, member: &Member, call: &Call<'_>) -> Result<Option<Judgement>, CallError> {
+        let in_force = self.router.admission_in_force(member).map_err(|refusal| denied(refusal.why))?;
+        let Some(admission) = in_force else { return Ok(None) };
+        let judgement = admission.judge(Action::Call, call.method);
+        if judgement.allowed {
+            return Ok(Some(judgement));
+        }
+        admission.deny(Action::Call, call.method, 1);
+        Err(denied(format!("access rules do not let {} call {}", member.name, call.method)))
+    }
+
+    /// What changes the broker is for this host only, unless `remote_admin` is set. A system sender needs the right of its
+    /// own or a rule that names the method.
+    fn check_admin(
+        &self,
+        member: &Member,
+        call: &Call<'_>,
+        judgement: Option<&Judgement>,
+    ) -> Result<(), CallError> {
+        let method = call.method;
+        if let Some(rights) = member.system {
+            let by_rule = judgement.is_some_and(|is| matches!(is.because, Because::Rule { .. }));
+            if rights.admin || by_rule {
+                return Ok(());
+            }
+            tracing::warn!(
+                caller = &*member.name,
+                method,
+                "control method denied: the sender is not an administrator"
+            );
+            let text =
+                format!("{method} needs `admin = true` or an access rule that allows it to {}", member.name);
+            return Err(denied(text));
+        }
+        if member.origin.locality.may_administer() || self.remote_admin.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        tracing::warn!(caller = &*member.name, method, "control method denied: caller is remote");
+        Err(denied(format!("{method} is for clients of this machine only (remote_admin)")))
+    }
+}
+
+fn denied(text: String) -> CallError {
+    CallError::new(Code::AccessDenied.rpc_code(), text)
+}

@@ -1,0 +1,117 @@
+//! System senders: commands that reach the broker from outside the bus, a FIFO for instance. They send as `.broker`,
+//! receive nothing and have no name on the bus; access rules know them as `.KIND.INSTANCE`. Never registered.
+
+use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
+use elbus_plugin_api::{
+    BROKER_NAME, ClientInfo, Code, Locality, Queued, Run, SinkLimits,
+    abi::{RawSink, RawSink_TO, WakeObject},
+};
+use std::sync::Arc;
+
+use super::{
+    member::{Member, SystemRights},
+    router::Router,
+    sender::Sender,
+};
+use crate::{access::Refusal, origin::Origin, sync::Mutex};
+
+/// The system senders there are.
+#[derive(Default)]
+pub(super) struct SystemSenders(
+    /// Taken within a change of access rules or alone, for a moment; a member's admission may be taken within it.
+    Mutex<Vec<Arc<Member>>>,
+);
+
+impl SystemSenders {
+    pub(super) fn all(&self) -> Vec<Arc<Member>> {
+        self.0.lock().clone()
+    }
+
+    fn find(&self, id: u64) -> Option<Arc<Member>> {
+        self.0.lock().iter().find(|member| member.id == id).cloned()
+    }
+
+    /// Ends those for which `ends` holds.
+    pub(super) fn end(&self, ends: impl Fn(&Member) -> bool) {
+        self.0.lock().retain(|member| {
+            let ends = ends(member);
+            if ends {
+                member.mark_gone();
+            }
+            !ends
+        });
+    }
+}
+
+impl Router {
+    /// A system sender of an instance.
+    ///
+    /// # Errors
+    /// [`Code::BadData`] if `kind` is not one segment of a name.
+    pub(crate) fn system_sender(
+        self: &Arc<Self>,
+        kind: &str,
+        instance: &str,
+        owner: u32,
+        admin: bool,
+    ) -> Result<Sender, Code> {
+        if kind.is_empty() || kind.contains(['.', '*', '?', '%', '\0']) {
+            return Err(Code::BadData);
+        }
+        let name: Arc<str> = format!(".{kind}.{instance}").into();
+        let info =
+            ClientInfo { kind: kind.to_owned(), locality: Locality::SameHost, ..ClientInfo::default() };
+        let origin = Origin::new(info, &self.words);
+        let sink = RawSink_TO::from_value(NoSink, TD_Opaque);
+        // so that no rules are replaced between its judgement and its place among the others
+        let changing = self.access.change();
+        let admission = self.access.admit_system(&name, &origin);
+        let member = Member::new(name, origin, owner, sink, admission);
+        let member = Arc::new(member.with_system_rights(SystemRights { admin }));
+        self.system.0.lock().push(member.clone());
+        drop(changing);
+        Ok(Sender::new(self.clone(), Some(member)))
+    }
+
+    /// The registration with this name and id, as a [`Run`] names its sender; `None` once it has ended.
+    pub(crate) fn registration(&self, name: &str, id: u64) -> Option<Arc<Member>> {
+        let found = self.find(name).filter(|member| member.id == id);
+        let found = found.or_else(|| self.system.find(id).filter(|_| name == BROKER_NAME));
+        found.filter(|member| !member.is_gone())
+    }
+
+    /// By which of the rules in force a client acts; `None` if none apply to it.
+    ///
+    /// # Errors
+    /// They do not admit it, and it is about to be disconnected.
+    pub(crate) fn admission_in_force(
+        &self,
+        member: &Member,
+    ) -> Result<Option<Arc<crate::access::Admission>>, Refusal> {
+        if self.is_judged_by_current_rules(member) {
+            return Ok(member.admission());
+        }
+        if member.system.is_some() {
+            return Ok(self.access.admit_system(&member.name, &member.origin));
+        }
+        self.access.readmit(&member.name, &member.origin)
+    }
+}
+
+/// Nobody sends to a system sender.
+struct NoSink;
+
+impl RawSink for NoSink {
+    fn deliver(&self, _: &mut Run<'_>) -> u8 {
+        elbus_plugin_api::Delivery::CLOSED.bits()
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, wake: WakeObject) {
+        wake.wake();
+    }
+    fn close(&self, _: RStr<'_>) {}
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+    fn limit(&self, _: &SinkLimits) {}
+}

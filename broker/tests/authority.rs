@@ -1,0 +1,192 @@
+//! Who may call control methods: the registration that calls, as the rules in force judge it; and senders that are none of
+//! the bus.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_broker::Broker;
+use elbus_plugin_api::{
+    Call, Client, ClientInfo, Code, Credentials, Locality, Op, Payload, Qos, Request,
+    access::{AccessRules, ClientRules, Rule, Verdict},
+};
+use std::collections::BTreeMap;
+use support::{Peer, broker};
+
+fn rules(texts: &[&str]) -> Vec<Rule> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn clients(name: &str) -> ClientRules {
+    ClientRules { name: name.to_owned(), ..ClientRules::default() }
+}
+
+fn set(broker: &Broker, default: Verdict, clients: Vec<ClientRules>) {
+    let rules = AccessRules { default, clients, user_names: vec![] };
+    broker.host().set_access_rules(&rules).unwrap();
+}
+
+fn peer(broker: &Broker, name: &str, uid: u32) -> Peer {
+    let credentials = Some(Credentials { pid: 0, uid, gid: uid });
+    let info = ClientInfo { locality: Locality::SameHost, credentials, ..ClientInfo::default() };
+    Peer::of(broker, name, info).unwrap_or_else(|code| panic!("{name} refused: {code}"))
+}
+
+/// Kicks a client, authorised first as a call that waits is.
+fn kick(broker: &Broker, caller: &str, caller_id: u64, victim: &str) -> Result<Vec<u8>, i16> {
+    let params = rmp_serde::to_vec_named(&BTreeMap::from([("name", victim)])).unwrap();
+    let call = Call { caller, caller_id, method: "client.kick", params: &params };
+    let checked = broker.host().authorize(&call).map_err(|error| error.code);
+    let called = broker.host().call(&call).map_err(|error| error.code);
+    assert_eq!(checked.is_ok(), called.is_ok(), "{caller} {caller_id}: authorised as it is called");
+    called
+}
+
+#[test]
+fn a_call_is_authorised_by_the_registration_and_not_by_the_name() {
+    let denied = Err(Code::AccessDenied.rpc_code());
+    let broker = broker();
+    let victim = peer(&broker, "victim", 1);
+    // without rules: a name that is not registered, one without its id, and one of a client that has left
+    assert_eq!(kick(&broker, "nobody", 0, "victim"), denied);
+    assert_eq!(kick(&broker, "nobody", 77, "victim"), denied);
+    let local = peer(&broker, "a", 1);
+    assert_eq!(kick(&broker, "a", 0, "victim"), denied);
+    let former = local.client.id();
+    drop(local);
+    assert_eq!(kick(&broker, "a", former, "victim"), denied);
+    let remote = Peer::new(&broker, "a");
+    assert_ne!(remote.client.id(), former, "ids are never reused");
+    assert_eq!(kick(&broker, "a", former, "victim"), denied, "the new holder lends no rights");
+    assert_eq!(kick(&broker, "a", remote.client.id(), "victim"), denied, "remote");
+    assert_eq!(
+        kick(&broker, ".broker", remote.client.id(), "victim"),
+        denied,
+        "the broker's name lends none either"
+    );
+    assert!(victim.closed().is_empty());
+    drop(remote);
+    let local = peer(&broker, "a", 1);
+    assert!(kick(&broker, "a", local.client.id(), "victim").is_ok());
+    assert_eq!(victim.closed(), ["kicked by a"]);
+}
+
+#[test]
+fn a_call_is_judged_by_the_rules_in_force_when_it_is_made() {
+    let broker = broker();
+    let a = peer(&broker, "a", 1);
+    let call =
+        |method| broker.host().call(&Call { caller: "a", caller_id: a.client.id(), method, params: b"" });
+    assert!(call("test").is_ok());
+    set(&broker, Verdict::Deny, vec![ClientRules { call: rules(&["allow info"]), ..clients("a") }]);
+    assert_eq!(call("test").unwrap_err().code, Code::AccessDenied.rpc_code());
+    assert!(call("info").is_ok());
+    set(&broker, Verdict::Deny, vec![ClientRules { call: rules(&["allow test"]), ..clients("a") }]);
+    assert!(call("test").is_ok() && call("info").is_err());
+}
+
+#[test]
+fn a_reply_reaches_the_registration_it_is_for_and_no_later_holder_of_the_name() {
+    let broker = broker();
+    let mut server = peer(&broker, "server", 1);
+    let asker = peer(&broker, "asker", 1);
+    let mut reply = |id| {
+        let payloads = [Payload::from(&b"secret"[..])];
+        let request = Request::new(Op::Message, Qos::PROCESSED, "asker", &payloads).with_receiver_id(id);
+        server.client.dispatch(&request.ending_batch()).code()
+    };
+    let id = asker.client.id();
+    assert_eq!(reply(id), Code::Ok);
+    assert_eq!(asker.payloads(), ["secret"]);
+    drop(asker);
+    let thief = peer(&broker, "asker", 1);
+    assert_eq!(reply(id), Code::NotRegistered);
+    assert_eq!(thief.payloads(), [""; 0]);
+    assert_eq!((reply(thief.client.id()), reply(0)), (Code::Ok, Code::Ok));
+}
+
+#[test]
+fn runs_carry_the_registration_of_their_sender() {
+    let broker = broker();
+    let (mut a, b) = (peer(&broker, "a", 1), peer(&broker, "b", 1));
+    a.send("b", b"x");
+    assert_eq!(b.take_ids(), [a.client.id()]);
+    let mut speaker = broker.host().speaker();
+    assert_eq!(speaker.id(), 0);
+    let payloads = [Payload::from(&b"x"[..])];
+    let request = Request::new(Op::Message, Qos::NO, "b", &payloads);
+    speaker.dispatch(&request.ending_batch());
+    assert_eq!(b.take_ids(), [0], "the broker itself");
+}
+
+/// What a system sender sends, and what became of it.
+fn send(sender: &mut Client, op: Op, target: &str) -> Code {
+    let payloads = [Payload::from(&b"x"[..])];
+    sender.dispatch(&Request::new(op, Qos::PROCESSED, target, &payloads).ending_batch()).code()
+}
+
+#[test]
+fn a_system_sender_sends_as_the_broker_and_cannot_administer() {
+    let broker = broker();
+    let mut b = peer(&broker, "b", 1);
+    b.subscribe(&["t"]);
+    let mut sender = broker.host().system_sender("fifo", false).unwrap();
+    assert_ne!(sender.id(), 0, "it is not the broker itself");
+    for (op, target) in [(Op::Message, "b"), (Op::Broadcast, "*"), (Op::Publish, "t")] {
+        assert_eq!(send(&mut sender, op, target), Code::Ok);
+    }
+    let senders: Vec<_> = b.take().into_iter().map(|(_, sender, ..)| sender).collect();
+    assert_eq!(senders, [".broker"; 3]);
+    assert_eq!(b.take_ids(), [sender.id(); 3]);
+    let none: [Payload<'_>; 0] = [];
+    let subscribed = sender.dispatch(&Request::new(Op::Subscribe, Qos::PROCESSED, "#", &none));
+    assert_eq!(subscribed.code(), Code::NotSupported);
+
+    let denied = Err(Code::AccessDenied.rpc_code());
+    assert_eq!(kick(&broker, ".broker", sender.id(), "b"), denied);
+    let test = Call { caller: ".broker", caller_id: sender.id(), method: "test", params: b"" };
+    assert!(broker.host().call(&test).is_ok());
+    let admin = broker.host().system_sender("fifo", true).unwrap();
+    assert!(kick(&broker, ".broker", admin.id(), "b").is_ok());
+    assert_eq!(b.closed(), ["kicked by .fifo."], "by the name that rules know");
+    drop((sender, admin));
+    assert_eq!(broker.host().call(&test).unwrap_err().code, Code::AccessDenied.rpc_code(), "it has ended");
+}
+
+#[test]
+fn rules_apply_to_a_system_sender_under_its_own_name() {
+    let broker = broker();
+    let b = peer(&broker, "b", 1);
+    let mut sender = broker.host().system_sender("fifo", false).unwrap();
+    let in_b = || clients("b");
+    set(&broker, Verdict::Deny, vec![in_b()]);
+    assert_eq!(send(&mut sender, Op::Message, "b"), Code::AccessDenied, "no table is for it");
+    let mut late = broker.host().system_sender("fifo", false).unwrap();
+    assert_eq!(send(&mut late, Op::Message, "b"), Code::AccessDenied, "nor for one that comes later");
+    let allowed = || ClientRules { send: rules(&["allow b"]), ..clients(".fifo.*") };
+    set(&broker, Verdict::Deny, vec![in_b(), allowed()]);
+    assert_eq!(send(&mut sender, Op::Message, "b"), Code::Ok);
+    assert_eq!(send(&mut sender, Op::Broadcast, "*"), Code::AccessDenied);
+    assert_eq!(kick(&broker, ".broker", sender.id(), "b"), Err(Code::AccessDenied.rpc_code()));
+    // a table that is for others: its `who` cannot be proved by a system sender
+    let who = vec![elbus_plugin_api::access::Identity { uid: Some(0), ..Default::default() }];
+    set(&broker, Verdict::Allow, vec![ClientRules { who, ..allowed() }]);
+    assert_eq!(send(&mut sender, Op::Message, "b"), Code::AccessDenied);
+    // what the default allows is not enough for what changes the broker, a rule is
+    set(&broker, Verdict::Allow, vec![]);
+    assert_eq!(send(&mut sender, Op::Message, "b"), Code::Ok);
+    assert_eq!(kick(&broker, ".broker", sender.id(), "b"), Err(Code::AccessDenied.rpc_code()));
+    set(&broker, Verdict::Allow, vec![ClientRules { call: rules(&["allow client.kick"]), ..allowed() }]);
+    assert!(kick(&broker, ".broker", sender.id(), "b").is_ok());
+    assert_eq!(b.payloads(), ["x", "x"]);
+}
+
+#[test]
+fn nobody_registers_the_name_of_a_system_sender() {
+    let broker = broker();
+    for internal in [false, true] {
+        let info = ClientInfo { internal, locality: Locality::InProcess, ..ClientInfo::default() };
+        assert_eq!(Peer::of(&broker, ".fifo.commands", info).err(), Some(Code::BadData));
+    }
+    assert_eq!(broker.host().system_sender("a.b", false).err(), Some(Code::BadData));
+    assert_eq!(broker.host().system_sender("", false).err(), Some(Code::BadData));
+}

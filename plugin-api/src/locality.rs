@@ -1,0 +1,43 @@
+//! Where the peer of a client runs, as its transport knows it. Access rules and administration depend on it; the display
+//! string `kind` decides nothing.
+
+use abi_stable::StableAbi;
+
+/// Where the peer of a client runs.
+#[repr(u8)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Locality {
+    /// In the broker's process: exempt from access rules, may administer.
+    InProcess,
+    /// On the same host, by a UNIX socket: may administer.
+    SameHost,
+    /// Anywhere else, loopback TCP and WebSocket included. The default, so that a transport that says nothing grants
+    /// nothing.
+    #[default]
+    Remote,
+}
+
+impl Locality {
+    /// Whether administrative methods are allowed without `remote_admin`.
+    pub fn may_administer(self) -> bool {
+        self != Locality::Remote
+    }
+
+    /// Whether access rules apply.
+    pub fn is_subject_to_rules(self) -> bool {
+        self != Locality::InProcess
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_omitted_locality_grants_nothing() {
+        let omitted = Locality::default();
+        assert!(!omitted.may_administer() && omitted.is_subject_to_rules());
+        assert!(Locality::SameHost.may_administer() && Locality::SameHost.is_subject_to_rules());
+        assert!(Locality::InProcess.may_administer() && !Locality::InProcess.is_subject_to_rules());
+    }
+}
