@@ -10,6 +10,7 @@ mod account;
 mod again;
 mod dropped;
 mod exhausted;
+mod kicked;
 mod killed;
 mod readers;
 mod reloaded;

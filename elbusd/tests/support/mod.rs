@@ -13,6 +13,11 @@ use std::time::{Duration, Instant};
 /// well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many rounds an adversary goes through: few for CI, many where `ELBUS_CAMPAIGN=long` is set.
+pub(crate) fn rounds(few: usize, many: usize) -> usize {
+    if std::env::var("ELBUS_CAMPAIGN").is_ok_and(|size| size == "long") { many } else { few }
+}
+
 /// A key of a msgpack map.
 pub(crate) fn field<'a>(map: &'a rmpv::Value, key: &str) -> &'a rmpv::Value {
     let found = map.as_map().unwrap().iter().find(|(k, _)| k.as_str() == Some(key));

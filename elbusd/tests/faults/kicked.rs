@@ -1,0 +1,106 @@
+//! Clients that ask for what they are denied and leave at once, or lend their name to somebody else: nothing of it is carried
+//! out, and no answer reaches the next client of the name.
+
+use elbus_protocol::{Op, Qos, request::encode_request, rpc};
+use std::time::Duration;
+
+use crate::support::{
+    daemon::{BOTH, Daemon},
+    level::Level,
+    load::Load,
+    rounds, wait_until,
+    wire::{Frame, Wire},
+};
+
+/// A client of the network may administer here, so that the rules alone keep these out.
+fn config(code: &str, broker: &str, rules: &str) -> String {
+    let plugin = |name: &str| match code {
+        "library" => format!("library = \"elbus_{name}\""),
+        _ => format!("builtin = \"{name}\""),
+    };
+    format!(
+        "[broker]\n{broker}\n[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+         [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\" }}\n\
+         [[plugin]]\nname = \"rpc\"\n{}\n{rules}",
+        plugin("unix"),
+        plugin("tcp"),
+        plugin("rpc"),
+    )
+    .replace("ACL", &plugin("acl"))
+}
+
+const RULES: &str = "[[plugin]]\nname = \"access\"\nACL\n[plugin.config]\ndefault = \"allow\"\n\
+                     [[plugin.config.client]]\nname = \"evil.*\"\ncall = [\"deny *\"]\n";
+
+/// `count` calls of a method about `victim`, each with an id of its own, as one write.
+fn calls(method: &str, victim: &str, count: u32) -> Vec<u8> {
+    let map = rmpv::Value::Map(vec![("name".into(), victim.into())]);
+    let (mut params, mut out) = (Vec::new(), Vec::new());
+    rmpv::encode::write_value(&mut params, &map).unwrap();
+    for id in 1..=count {
+        let call = rpc::encode_request(id, method, &params).unwrap();
+        encode_request(&mut out, id, Op::Message, Qos::NO, ".broker", "", &call).unwrap();
+    }
+    out
+}
+
+#[test]
+fn who_is_denied_a_kick_and_leaves_at_once_kicks_nobody() {
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, "remote_admin = true", RULES));
+        let load = Load::start(&daemon);
+        let mut victim = daemon.client("victim");
+        let level = Level::of(&daemon);
+        for round in 0..rounds(200, 5000) {
+            let addresses = daemon.addresses();
+            let address = &addresses[round % addresses.len()];
+            let mut evil = Wire::connect(&daemon, address, &format!("evil.{round}"));
+            evil.write(&calls("client.kick", "victim", 1 + round as u32 % 3));
+            if round % 2 == 0 {
+                evil.reset();
+            }
+            if round % 50 == 0 {
+                assert_eq!(victim.send("victim", b"still here"), 0x01);
+                victim.frame();
+            }
+        }
+        level.wait_for(&daemon);
+        assert_eq!(victim.send("victim", b"still here"), 0x01, "it was never kicked");
+        victim.frame();
+        let kicked = daemon.log().matches("kicked by").count();
+        assert_eq!(kicked, 0, "{}", daemon.log());
+        // the same call by one who may
+        daemon.client("admin").control("client.kick", &[("name", "victim")]).unwrap();
+        victim.wait_closed();
+        load.stop();
+    }
+}
+
+#[test]
+fn a_stolen_name_lends_no_rights_and_gets_no_answers() {
+    let daemon = Daemon::start_config(&config("library", "", ""));
+    let addresses = daemon.addresses();
+    let (local, network) = (&addresses[0], &addresses[1]);
+    let mut victim = daemon.client("victim");
+    for round in 0..rounds(100, 3000) {
+        // what it asks for waits behind slow calls, until somebody of this machine has its name
+        let mut remote = Wire::connect(&daemon, network, "shared");
+        let mut out = calls("client.info", "victim", 20);
+        out.extend(calls("client.kick", "victim", 1));
+        remote.write(&out);
+        drop(remote);
+        let mut thief = Wire::connect(&daemon, local, "shared");
+        // the answer to this one comes behind whatever came before it
+        let own = thief.control("client.info", &[("name", "shared")]).unwrap();
+        assert_eq!(crate::support::field(&own, "name").as_str(), Some("shared"));
+        thief.request(Op::Message, Qos::NO, "shared", "", b"last");
+        match thief.frame() {
+            Frame::Data(_, sender, _, payload, _) if sender == "shared" => assert_eq!(payload, b"last"),
+            other => panic!("an answer for somebody else in round {round}: {other:?}"),
+        }
+        assert_eq!(victim.send("nobody", b""), 0x71, "still registered");
+    }
+    wait_until("all calls are dropped or answered", || daemon.log().contains("control method denied"));
+    assert!(victim.frame_within(Duration::from_millis(1)).is_none());
+    assert!(!daemon.log().contains("kicked by"), "{}", daemon.log());
+}
