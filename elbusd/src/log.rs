@@ -1,8 +1,13 @@
 //! The log on standard error, written by a thread of its own: a pipe that nobody reads, a full disk or a closed
-//! descriptor hold up nobody who logs. What there is no room for is lost, and how much that was is said.
+//! descriptor hold up nobody who logs. What there is no room for is lost, and how much that was is said. What clients
+//! can cause is limited by [`throttle`] and written by [`fields`].
+
+pub(crate) mod fields;
+pub(crate) mod throttle;
 
 use parking_lot::{Condvar, Mutex};
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
@@ -11,6 +16,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that may wait to be written.
 const ROOM: usize = 1 << 20;
+/// Suppressed messages are reported so long after the first of them.
+const SUPPRESSED_EVERY: Duration = Duration::from_secs(10);
+/// Targets that suppressed messages are counted for; the others count as one.
+const MAX_SUPPRESSED_TARGETS: usize = 64;
 /// What the last lines get to be written in at the end.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -29,6 +38,9 @@ struct Waiting {
     text: Vec<u8>,
     /// Lines that were not written since the last time it was said.
     lost: u64,
+    /// Messages that were suppressed, by target, and when that is to be reported.
+    suppressed: BTreeMap<String, u64>,
+    report_at: Option<Instant>,
     /// Whether the thread is writing.
     busy: bool,
     /// Whether the last write failed: the next one is made with the next line.
@@ -37,7 +49,16 @@ struct Waiting {
 
 impl Waiting {
     fn is_written(&self) -> bool {
-        !self.busy && self.text.is_empty() && (self.lost == 0 || self.failing)
+        !self.busy && self.text.is_empty() && self.suppressed.is_empty() && (self.lost == 0 || self.failing)
+    }
+
+    /// Appends a line for each target of suppressed messages.
+    fn report_suppressed(&mut self) {
+        for (target, count) in std::mem::take(&mut self.suppressed) {
+            let line = format!("elbusd: {count} messages suppressed target={target}\n");
+            self.text.extend_from_slice(line.as_bytes());
+        }
+        self.report_at = None;
     }
 }
 
@@ -64,10 +85,25 @@ impl Log {
         self.0.changed.notify_all();
     }
 
+    /// Counts a message that was not written because there were too many like it.
+    pub(crate) fn suppress(&self, target: &str) {
+        let mut waiting = self.0.waiting.lock();
+        let known = waiting.suppressed.contains_key(target);
+        let target =
+            if known || waiting.suppressed.len() < MAX_SUPPRESSED_TARGETS { target } else { "other" };
+        *waiting.suppressed.entry(target.to_owned()).or_default() += 1;
+        if waiting.report_at.is_none() {
+            waiting.report_at = Some(Instant::now() + SUPPRESSED_EVERY);
+            self.0.changed.notify_all();
+        }
+    }
+
     /// Waits until everything is written, for a moment at most.
     pub(crate) fn finish(&self) {
         let end = Instant::now() + LAST;
         let mut waiting = self.0.waiting.lock();
+        waiting.report_suppressed();
+        self.0.changed.notify_all();
         while !waiting.is_written() {
             if self.0.changed.wait_until(&mut waiting, end).timed_out() {
                 return;
@@ -101,7 +137,16 @@ impl Shared {
         let mut waiting = self.waiting.lock();
         self.changed.notify_all();
         while waiting.text.is_empty() && (waiting.lost == 0 || waiting.failing) {
-            self.changed.wait(&mut waiting);
+            let Some(at) = waiting.report_at else {
+                self.changed.wait(&mut waiting);
+                continue;
+            };
+            if self.changed.wait_until(&mut waiting, at).timed_out() {
+                break;
+            }
+        }
+        if waiting.report_at.is_some_and(|at| at <= Instant::now()) {
+            waiting.report_suppressed();
         }
         waiting.busy = true;
         (std::mem::take(&mut waiting.text), std::mem::take(&mut waiting.lost))
@@ -181,6 +226,21 @@ mod tests {
             .filter_map(|line| line.strip_prefix("elbusd: ")?.split(' ').next()?.parse::<usize>().ok())
             .sum();
         assert_eq!(lines + lost, 4096, "every line is accounted for");
+    }
+
+    #[test]
+    fn suppressed_messages_are_counted_by_target_within_bounds() {
+        let ((go, wait), (got, given)) = (mpsc::channel(), mpsc::channel());
+        let log = Log::start(Output { go: wait, got }).unwrap();
+        for number in 0..1000 {
+            log.suppress("elbus_stream::session");
+            log.suppress(&number.to_string());
+        }
+        drop(go);
+        log.finish();
+        let text = String::from_utf8(given.try_iter().flatten().collect()).unwrap();
+        assert!(text.contains("elbusd: 1000 messages suppressed target=elbus_stream::session\n"), "{text}");
+        assert!(text.contains("elbusd: 937 messages suppressed target=other\n"), "{text}");
     }
 
     #[test]

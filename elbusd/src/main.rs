@@ -27,7 +27,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use arguments::Arguments;
 use late::Late;
-use log::Log;
+use log::{Log, throttle::Throttle};
 use notify::Notify;
 use pid_file::PidFile;
 use reload::Reloader;
@@ -73,13 +73,12 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
         ));
     }
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
+        .fmt_fields(log::fields::fields())
         .with_writer(log.clone())
-        .with_ansi(std::io::stderr().is_terminal())
-        .finish()
-        .with(Late(log.clone()))
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    let throttle = Throttle::new(log.clone());
+    tracing_subscriber::registry().with(filter).with(throttle).with(lines).with(Late(log.clone())).init();
     // the one of std writes to standard error in the thread that panics
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
     Ok(())

@@ -1,4 +1,4 @@
-//! The log of a broker whose standard error is full, closed, or read by nobody: it holds nobody up.
+//! The log: an output that is full, closed or never read delays nobody; clients can neither flood it nor forge lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -64,4 +64,34 @@ fn a_thread_local_may_log_send_and_panic_when_its_thread_ends() {
     }
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
+}
+
+#[test]
+fn a_client_cannot_flood_the_log() {
+    let daemon = Daemon::start("library", &[]);
+    let mut noisy = daemon.client("noisy");
+    let mut quiet = daemon.client("quiet");
+    for _ in 0..2000 {
+        noisy.control("client.kick", &[("name", "nobody")]).unwrap_err();
+    }
+    quiet.control("client.kick", &[("name", "nobody")]).unwrap_err();
+    daemon.wait_for_log("caller=\"quiet\"");
+    let (status, log) = daemon.stop();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert!(status.success() && lines("caller=\"noisy\"") <= 20, "{log}");
+    assert!(lines("messages suppressed") >= 1, "{log}");
+}
+
+#[test]
+fn a_name_cannot_forge_a_line() {
+    let daemon = Daemon::start("library", &["--log", "debug"]);
+    let name = "a\n2026-01-01T00:00:00Z ERROR forged\u{1b}[31m";
+    let mut client = daemon.client(name);
+    assert_eq!(client.send("nobody\nforged", b"x"), 0x71);
+    client.control("client.kick", &[("name", name)]).ok();
+    daemon.wait_for_log("forged");
+    drop(client);
+    let (_, log) = daemon.stop();
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
 }
