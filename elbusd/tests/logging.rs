@@ -88,9 +88,9 @@ fn a_name_cannot_forge_a_line() {
     let name = "a\n2026-01-01T00:00:00Z ERROR forged\u{1b}[31m";
     let mut client = daemon.client(name);
     assert_eq!(client.send("nobody\nforged", b"x"), 0x71);
-    client.control("client.kick", &[("name", name)]).ok();
+    daemon.client("other").control("client.kick", &[("name", name)]).unwrap();
+    client.wait_closed();
     daemon.wait_for_log("forged");
-    drop(client);
     let (_, log) = daemon.stop();
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
     assert!(!log.contains('\u{1b}'), "{log}");
