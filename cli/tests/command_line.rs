@@ -94,6 +94,14 @@ fn man_pages_for_every_command() {
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(page.contains(".SH SYNOPSIS"), "{command}");
     }
+    // a link that somebody has put there is replaced, what it leads to is not touched
+    let (page, victim) = (folder.join("elbus-send.1"), bus.path("victim"));
+    std::fs::write(&victim, "precious").unwrap();
+    std::fs::remove_file(&page).unwrap();
+    std::os::unix::fs::symlink(&victim, &page).unwrap();
+    assert_eq!(bus.run(&["man", "made/of/it"]).code, 0);
+    assert!(page.symlink_metadata().unwrap().is_file());
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     std::fs::write(bus.path("file"), "").unwrap();
     assert!(
         bus.failure(2, &["man", "file/folder"])

@@ -114,15 +114,16 @@ impl Log {
 
 impl Shared {
     fn write(&self, output: &mut impl Write) {
+        let mut writer = Writer { output, torn: false, why: None };
         loop {
             let (text, lost) = self.next();
-            let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count() as u64;
-            // a full disk may have room again later; until then it is said how much is missing
-            let mut failed = if output.write_all(&text).is_err() { lines(&text) } else { 0 };
+            // a full disk may have room again later; until then it is counted how much is missing
+            let mut failed = writer.write(&text);
             if lost > 0 && failed == 0 {
-                let said =
-                    format!("elbusd: {lost} lines of the log were lost here: they could not be written\n");
-                failed = if output.write_all(said.as_bytes()).is_err() { lost } else { 0 };
+                let why = writer.why.take();
+                let why = why.unwrap_or_else(|| "the log was not read or written fast enough".to_owned());
+                let said = format!("elbusd: {lost} lines of the log were lost here: {why}\n");
+                failed = if writer.write(said.as_bytes()) == 0 { 0 } else { lost };
             } else {
                 failed += lost;
             }
@@ -150,6 +151,53 @@ impl Shared {
         }
         waiting.busy = true;
         (std::mem::take(&mut waiting.text), std::mem::take(&mut waiting.lost))
+    }
+}
+
+/// Where lines go, and how the last write ended.
+struct Writer<'a, W> {
+    output: &'a mut W,
+    /// The last line is not whole: the next one must not be joined to it.
+    torn: bool,
+    /// Why the last write failed.
+    why: Option<String>,
+}
+
+impl<W: Write> Writer<'_, W> {
+    /// Writes lines, and returns how many of them are not whole in the output.
+    fn write(&mut self, text: &[u8]) -> u64 {
+        let mut left = text;
+        if !text.is_empty()
+            && let Err(error) = self.mend().and_then(|()| self.write_some(&mut left))
+        {
+            self.why = Some(error.to_string());
+        }
+        let written = text.len() - left.len();
+        if let Some(last) = written.checked_sub(1).and_then(|last| text.get(last)) {
+            self.torn = *last != b'\n';
+        }
+        left.iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+
+    fn mend(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.write_some(&mut &b"\n"[..])?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    /// Writes as much as can be written; what is left stays in `left`.
+    fn write_some(&mut self, left: &mut &[u8]) -> io::Result<()> {
+        while !left.is_empty() {
+            match self.output.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => *left = left.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -257,6 +305,40 @@ mod tests {
         let written: Vec<_> = given.try_iter().flatten().collect();
         let text = String::from_utf8(written).unwrap();
         assert!(text.starts_with("two\nelbusd: 1 lines of the log were lost"), "{text}");
+    }
+
+    /// Takes so many bytes, then fails, as a file does that has reached the limit of its size.
+    #[derive(Clone)]
+    struct Limited(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Limited {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut inside = self.0.lock();
+            let length = bytes.len().min(inside.0);
+            if length == 0 {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            inside.0 -= length;
+            inside.1.extend_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_tears_one_line_and_counts_it() {
+        let output = Limited(Arc::new(Mutex::new((10, Vec::new()))));
+        let log = Log::start(output.clone()).unwrap();
+        log.line(b"one\ntwo\nthree\nfour\n");
+        support_wait(|| log.0.waiting.lock().lost == 2);
+        output.0.lock().0 = 1000;
+        log.line(b"five\n");
+        log.finish();
+        let text = String::from_utf8(output.0.lock().1.clone()).unwrap();
+        assert_eq!(text, "one\ntwo\nth\nfive\nelbusd: 2 lines of the log were lost here: file too large\n");
     }
 
     fn support_wait(mut ready: impl FnMut() -> bool) {

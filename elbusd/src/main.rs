@@ -6,6 +6,7 @@ mod log;
 mod memory;
 mod notify;
 mod pid_file;
+mod process;
 mod reload;
 mod standard;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     // before any thread is started
     elbus_broker::keep_freed_memory();
     let service = elbus_broker::take_service();
+    process::ignore_signals();
     let arguments = Arguments::parse();
     let log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
@@ -109,18 +111,17 @@ fn check(arguments: &Arguments) -> Result<(), String> {
 fn run(arguments: Arguments, service: Service) -> Result<(), String> {
     // before anything is bound: a signal from now on ends in order
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals: {error}"))?;
-    let pid_error = |path: &std::path::Path, error| format!("pid file {}: {error}", path.display());
-    if let Some(path) = &arguments.pid_file {
-        PidFile::check(path).map_err(|error| pid_error(path, error))?;
-    }
+    process::raise_descriptor_limit();
+    let pid_error = |error| {
+        format!("pid file {}: {error}", arguments.pid_file.as_deref().unwrap_or("".as_ref()).display())
+    };
+    // removed only after the broker has stopped
+    let mut pid_file = arguments.pid_file.as_deref().map(PidFile::lock).transpose().map_err(pid_error)?;
     let notify = Notify::to(service.notify_socket);
     let (broker, runtime) = with_builder(&arguments, |builder| {
         start(&arguments, service.listeners.into_iter().fold(builder, BrokerBuilder::listener))
     })?;
-    // removed only after the broker has stopped
-    let pid_file =
-        arguments.pid_file.as_deref().map(|path| PidFile::write(path).map_err(|e| pid_error(path, e)));
-    let _pid_file = pid_file.transpose()?;
+    pid_file.as_mut().map_or(Ok(()), PidFile::write).map_err(pid_error)?;
     if broker.plugins().is_empty() {
         tracing::warn!("no plugins are declared: nobody can reach this broker");
     }

@@ -1,39 +1,171 @@
-//! The pid file: written when the broker has started, removed when it ends.
+//! The pid file: locked before anything is bound, written when the broker has started, removed when it ends.
+//!
+//! The lock is what says that a broker is running, not the number in the file: a number may belong to any process by
+//! now. It never follows a symbolic link, never waits for the other end of a FIFO, and never touches a file that is
+//! not a pid file of the broker's user.
 
-use rustix::process::{Pid, test_kill_process};
+use elbus_files::{Folder, Identity};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, fstat, ftruncate},
+    io::{Errno, pread, pwrite},
+    process::{Pid, geteuid, test_kill_process},
+};
 use std::{
+    ffi::OsString,
     io::{Error, ErrorKind},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-/// A pid file of this process; dropping it removes the file.
-pub(crate) struct PidFile(PathBuf);
+/// A longer file is not a pid file.
+const MAX_BYTES: usize = 64;
+/// So often a file that is removed while it is being locked is opened again.
+const ATTEMPTS: u32 = 100;
+
+/// The pid file of this process, locked. Dropping it removes the file.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    folder: Folder,
+    name: OsString,
+    path: PathBuf,
+    file: OwnedFd,
+    identity: Identity,
+    /// It is ours to remove: made or written by us.
+    ours: bool,
+}
 
 impl PidFile {
-    /// Refuses where the file names another process that is alive.
-    pub(crate) fn check(path: &Path) -> Result<(), Error> {
-        let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
-        let other = text.trim().parse().ok().and_then(Pid::from_raw);
-        match other.filter(|pid| pid.as_raw_nonzero().get() as u32 != std::process::id()) {
-            Some(pid) if test_kill_process(pid).is_ok() => {
-                Err(Error::new(ErrorKind::AlreadyExists, format!("it names process {pid}, which is alive")))
+    /// Opens and locks the file, or creates it, empty.
+    ///
+    /// # Errors
+    /// Another process has locked it; it is not a pid file; the folder or the file cannot be used.
+    pub(crate) fn lock(path: &Path) -> Result<Self, Error> {
+        let (folder, name) = Folder::of(path)?;
+        for _ in 0..ATTEMPTS {
+            let (file, created) = open(&folder, &name)?;
+            let identity = check(&file)?;
+            take(&file)?;
+            // whoever had it locked may have removed it meanwhile
+            if folder.holds(&name, identity) {
+                let path = path.to_owned();
+                return Ok(PidFile { folder, name, path, file, identity, ours: created });
             }
-            _ => Ok(()),
         }
+        Err(Error::new(ErrorKind::ResourceBusy, "it is being removed and created again by others"))
     }
 
-    /// Writes the file.
-    pub(crate) fn write(path: &Path) -> Result<Self, Error> {
-        Self::check(path)?;
-        std::fs::write(path, format!("{}\n", std::process::id()))?;
-        Ok(PidFile(path.to_owned()))
+    /// Writes the process id.
+    ///
+    /// # Errors
+    /// The system call fails.
+    pub(crate) fn write(&mut self) -> Result<(), Error> {
+        let text = format!("{}\n", std::process::id());
+        self.ours = true;
+        pwrite(&self.file, text.as_bytes(), 0)?;
+        Ok(ftruncate(&self.file, text.len() as u64)?)
     }
+
+    /// Whether what is in the file is ours or nothing.
+    fn holds_our_pid(&self) -> bool {
+        read(&self.file).is_ok_and(|text| {
+            let text = text.trim();
+            text.is_empty() || text.parse() == Ok(std::process::id())
+        })
+    }
+}
+
+/// The file, and whether it was created.
+fn open(folder: &Folder, name: &OsString) -> Result<(OwnedFd, bool), Error> {
+    let mode = Mode::from_raw_mode(0o644);
+    for _ in 0..ATTEMPTS {
+        match folder.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode) {
+            Ok(file) => return Ok((file, true)),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match folder.open_file(name, OFlags::RDWR, mode) {
+            Ok(file) => return Ok((file, false)),
+            Err(Errno::NOENT) => {}
+            Err(Errno::LOOP) => return Err(refused("is a symbolic link, which is not followed")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::new(ErrorKind::ResourceBusy, "it is being removed and created again by others"))
+}
+
+fn refused(what: &str) -> Error {
+    Error::other(format!("the file {what}; remove it or choose another path"))
+}
+
+/// Whether it may be a pid file of ours.
+fn check(file: &OwnedFd) -> Result<Identity, Error> {
+    let stat = fstat(file)?;
+    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(refused("is not a regular file"));
+    }
+    if stat.st_uid != geteuid().as_raw() {
+        return Err(refused(&format!("belongs to user {}", stat.st_uid)));
+    }
+    if stat.st_nlink > 1 {
+        return Err(refused("has other names as well (hard links)"));
+    }
+    if u64::try_from(stat.st_size).unwrap_or_default() > MAX_BYTES as u64 {
+        return Err(refused(&format!(
+            "has {} bytes, a pid file has no more than {MAX_BYTES}: it is something else",
+            stat.st_size
+        )));
+    }
+    Ok(Identity::of(&stat))
+}
+
+/// Locks the file, or says who has locked it.
+fn take(file: &OwnedFd) -> Result<(), Error> {
+    let named = || read(file).ok()?.trim().parse().ok().and_then(Pid::from_raw);
+    let running = |who: String| Error::new(ErrorKind::AlreadyExists, who);
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(running(match named() {
+            Some(pid) => format!("process {pid} has locked it, which is alive"),
+            None => "another process has locked it".to_owned(),
+        })),
+        // a file system without locks: the number is all there is
+        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => match named() {
+            Some(pid) if is_alive(pid) => Err(running(format!(
+                "it names process {pid}, which is alive; the file system has no locks to tell whether that is a broker"
+            ))),
+            _ => Ok(()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a process other than this one exists. One of another user cannot be signalled, but does.
+fn is_alive(pid: Pid) -> bool {
+    let other = pid.as_raw_nonzero().get().unsigned_abs() != std::process::id();
+    other && matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM))
+}
+
+fn read(file: &OwnedFd) -> Result<String, Error> {
+    let mut bytes = [0; MAX_BYTES];
+    let length = pread(file, &mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "pid file not removed");
+        let path = self.path.display();
+        if !self.ours {
+            return;
+        }
+        if !self.holds_our_pid() {
+            return tracing::warn!(%path, "pid file names another process; not removed");
+        }
+        match self.folder.remove(&self.name, self.identity) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(%path, "pid file is gone or another file has taken its place; not removed")
+            }
+            Err(error) => tracing::warn!(%path, %error, "pid file not removed"),
         }
     }
 }
@@ -41,18 +173,81 @@ impl Drop for PidFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    fn refusal(path: &Path) -> String {
+        PidFile::lock(path).unwrap_err().to_string()
+    }
 
     #[test]
     fn written_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
-        std::fs::write(&path, "no number").unwrap();
-        let file = PidFile::write(&path).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        // a number that is used again, of a process that is alive, is no reason to refuse; nor is anything else
+        for before in ["1\n", "no number", "", "4294967295\n"] {
+            fs::write(&path, before).unwrap();
+            let mut file = PidFile::lock(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), before, "not before the broker has started");
+            file.write().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            drop(file);
+            assert!(!path.exists());
+        }
+        drop(PidFile::lock(&path).unwrap());
+        assert!(!path.exists(), "made by us");
+        fs::write(&path, "17\n").unwrap();
+        drop(PidFile::lock(&path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "17\n", "not written by us");
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let mut file = PidFile::lock(&path).unwrap();
+        assert_eq!(refusal(&path), "another process has locked it");
+        file.write().unwrap();
+        assert_eq!(refusal(&path), format!("process {} has locked it, which is alive", std::process::id()));
         drop(file);
-        assert!(!path.exists());
-        std::fs::write(&path, "1\n").unwrap();
-        let error = PidFile::write(&path).err().unwrap();
-        assert!(error.to_string().contains("process 1"), "{error}");
+        drop(PidFile::lock(&path).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_pid_file_of_ours_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, victim) = (folder.path().join("pid"), folder.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, &path).unwrap();
+        assert!(refusal(&path).contains("is a symbolic link"), "{}", refusal(&path));
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(&victim, &path).unwrap();
+        assert!(refusal(&path).contains("hard links"), "{}", refusal(&path));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(refusal(&path).contains("is not a regular file"), "{}", refusal(&path));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "x".repeat(65)).unwrap();
+        assert!(refusal(&path).contains("has 65 bytes"), "{}", refusal(&path));
+        fs::remove_file(&path).unwrap();
+        // what has taken its place, or was written into it by others, stays
+        let mut file = PidFile::lock(&path).unwrap();
+        file.write().unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink(&victim, &path).unwrap();
+        drop(file);
+        assert!(path.is_symlink());
+        fs::remove_file(&path).unwrap();
+        let mut file = PidFile::lock(&path).unwrap();
+        file.write().unwrap();
+        fs::write(&path, "17\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "17\n");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn processes_of_others_are_alive() {
+        assert!(is_alive(Pid::INIT), "as root and as anybody else");
+        assert!(!is_alive(rustix::process::getpid()));
     }
 }

@@ -32,12 +32,14 @@ fn layers_point_one_way() {
     assert_eq!(ours(&root.join("broker")), ["elbus-plugin-api", "elbus-protocol"]);
     assert_eq!(ours(&root.join("socket")), Vec::<String>::new());
     assert_eq!(ours(&root.join("tls")), Vec::<String>::new());
+    assert_eq!(ours(&root.join("files")), Vec::<String>::new());
     let mut plugins = 0;
     for entry in std::fs::read_dir(root.join("plugins")).unwrap() {
         let folder = entry.unwrap().path();
         plugins += 1;
         for name in ours(&folder) {
-            let allowed = ["elbus-plugin-api", "elbus-protocol", "elbus-stream"].contains(&name.as_str())
+            let allowed = ["elbus-files", "elbus-plugin-api", "elbus-protocol", "elbus-stream"]
+                .contains(&name.as_str())
                 || (name == "elbus-socket" && folder.ends_with("stream"))
                 || (name == "elbus-tls" && folder.ends_with("tcp"));
             assert!(allowed, "{} depends on {name}", folder.display());
@@ -67,7 +69,10 @@ fn clients_know_no_broker() {
     let cli = root().join("cli");
     if cli.exists() {
         for name in ours(&cli) {
-            assert!(["elbus-client", "elbus-protocol"].contains(&name.as_str()), "cli depends on {name}");
+            assert!(
+                ["elbus-client", "elbus-files", "elbus-protocol"].contains(&name.as_str()),
+                "cli depends on {name}"
+            );
         }
     }
 }
@@ -90,6 +95,7 @@ fn workspace_sources() -> Vec<PathBuf> {
     for folder in [
         "protocol",
         "socket",
+        "files",
         "tls",
         "plugin-api",
         "broker",

@@ -10,7 +10,7 @@ use std::{
     os::unix::{fs::FileTypeExt, net::UnixListener},
 };
 use support::{
-    daemon::{BOTH, Daemon, folder, run_to_end},
+    daemon::{BOTH, Daemon, folder, run_to_end, through_shell},
     wire::{Frame, Wire},
 };
 
@@ -125,16 +125,75 @@ fn without_arguments_it_serves_the_default_socket() {
 }
 
 #[test]
-fn a_pid_file_of_somebody_alive_is_respected() {
+fn the_lock_on_the_pid_file_counts_and_not_its_number() {
     let folder = folder();
-    std::fs::write(folder.path().join("pid"), format!("{}\n", std::process::id())).unwrap();
-    let refused = run_to_end(folder.path(), &["--pid-file", "pid", "--bind", "./bus.sock"]);
-    assert!(!refused.status.success() && refused.stderr.contains("pid file pid: "), "{}", refused.stderr);
-    assert!(!folder.path().join("bus.sock").exists());
-    std::fs::write(folder.path().join("pid"), "999999999\n").unwrap();
-    let daemon = Daemon::start_in(folder.clone(), &["--pid-file", "pid", "--bind", "./bus.sock"]);
+    let path = folder.path().join("pid");
+    // numbers are used again: this one is of a process that is alive and no broker
+    std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+    let arguments = ["--pid-file", "pid", "--bind", "./bus.sock"];
+    let daemon = Daemon::start_in(folder.clone(), &arguments);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", daemon.pid()));
+    let refused = run_to_end(folder.path(), &["--pid-file", "pid", "--bind", "./other.sock"]);
+    let expected = format!("elbusd: pid file pid: process {} has locked it, which is alive\n", daemon.pid());
+    assert_eq!((refused.status.success(), refused.stderr), (false, expected));
+    assert!(!folder.path().join("other.sock").exists());
     assert!(daemon.stop().0.success());
-    assert!(!folder.path().join("pid").exists());
+    assert!(!path.exists());
+    // somebody else's file in its place is not removed
+    let daemon = Daemon::start_in(folder.clone(), &arguments);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "17\n").unwrap();
+    assert!(daemon.stop().0.success());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "17\n");
+}
+
+#[test]
+fn a_pid_file_that_is_no_file_neither_hangs_nor_is_written_through() {
+    let folder = folder();
+    let path = folder.path().join("pid");
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &path).unwrap();
+    let arguments = ["--pid-file", "pid", "--bind", "./bus.sock"];
+    let refused = run_to_end(folder.path(), &arguments);
+    assert!(refused.stderr.contains("pid file pid: the file is a symbolic link"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+    let refused = run_to_end(folder.path(), &arguments);
+    assert!(refused.stderr.contains("pid file pid: the file is not a regular file"), "{}", refused.stderr);
+    assert!(!folder.path().join("bus.sock").exists());
+}
+
+#[test]
+fn signals_without_a_meaning_do_not_end_it() {
+    let folder = folder();
+    // as many descriptors as it may have, however few it has at first
+    let command = through_shell(folder.path(), "ulimit -Sn 64 && exec \"$@\"", &["--bind", "./bus.sock"]);
+    let daemon = Daemon::start_command(folder, command, true);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<_> = files.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{files}");
+    let mut client = daemon.client("a");
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::PIPE,
+        Signal::XFSZ,
+        Signal::HUP,
+    ] {
+        daemon.signal(signal);
+        assert_eq!(client.send("a", b"x"), 0x01, "{signal:?}");
+        client.frame();
+    }
+    daemon.wait_for_log("not reloaded: there is no file to reload");
+    assert!(daemon.stop().0.success());
 }
 
 #[test]

@@ -95,3 +95,26 @@ fn a_name_cannot_forge_a_line() {
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
     assert!(!log.contains('\u{1b}'), "{log}");
 }
+
+/// The limit of a file's size does not end the broker, and is reported where it keeps it from starting.
+#[test]
+fn a_log_file_that_may_not_grow_harms_nobody() {
+    let folder = folder();
+    let arguments = ["--plugins", "builtin", "--bind", "./bus.sock", "--log", "trace"];
+    let command = through_shell(folder.path(), "ulimit -f 4 && exec \"$@\" 2>log", &arguments);
+    let daemon = Daemon::start_command(folder.clone(), command, true);
+    for number in 0..200 {
+        let name = format!("a{number}");
+        assert_eq!(daemon.client(&name).send(&name, b"x"), 0x01);
+    }
+    let length = std::fs::metadata(folder.path().join("log")).unwrap().len();
+    assert!((1000..=4096).contains(&length), "{length}");
+    assert!(daemon.stop().0.success());
+    for arguments in [&["--plugins", "library", "--bind", "./b.sock"][..], &["--check"]] {
+        let mut command = through_shell(folder.path(), "ulimit -f 4 && exec \"$@\"", arguments);
+        let refused = command.output().unwrap();
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{error}");
+        assert!(error.contains("file too large: the library has ") && error.contains("ulimit -f"), "{error}");
+    }
+}

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use std::path::Path;
 use support::{
     daemon::{Daemon, folder},
-    field, plugin,
+    field, plugin, wait_until,
     wire::Wire,
 };
 
@@ -153,7 +153,7 @@ fn an_added_plugin_that_cannot_start_is_tried_again() {
     let answer = reload(&daemon, &mut client, &text).unwrap();
     assert!(names(&answer, "errors")[0].contains("plugin \"late\" could not start"), "{answer}");
     std::fs::create_dir(daemon.path("later")).unwrap();
-    support::wait_until("it is started", || started(&mut client, "late"));
+    wait_until("it is started", || started(&mut client, "late"));
     drop(Wire::connect(&daemon, "unix:later/late.sock", "b"));
 }
 
@@ -310,7 +310,7 @@ fn a_plugin_that_hangs_in_its_start_does_not_keep_the_broker_from_ending() {
     let mut client = daemon.client("a");
     write(&daemon, &[LOCAL, &faulty("hangs", "hang_in = \"start\"")].concat());
     daemon.signal(Signal::HUP);
-    support::wait_until("it is being started", || plugin(&mut client, "hangs").is_some());
+    wait_until("it is being started", || plugin(&mut client, "hangs").is_some());
     assert_eq!(client.send("a", b"x"), 0x01, "others are served");
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains("not waited for"), "{log}");
@@ -329,5 +329,27 @@ fn a_reload_may_restart_who_carries_its_answer() {
             (vec!["rpc".to_owned()], 0)
         );
         client.control("test", &[]).unwrap();
+    }
+}
+
+/// Somebody who tidies up removes the socket file: a reload at the latest binds it again, for those who come; those who are
+/// there notice nothing.
+#[test]
+fn a_socket_that_was_removed_is_bound_again() {
+    for source in ["library = \"elbus_unix\"", "builtin = \"unix\""] {
+        let daemon = Daemon::start_config(&format!(
+            "[[plugin]]\nname = \"local\"\n{source}\n[plugin.config]\npath = \"bus.sock\"\n"
+        ));
+        let mut before = daemon.client("before");
+        std::fs::remove_file(daemon.path("bus.sock")).unwrap();
+        daemon.signal(Signal::HUP);
+        daemon.wait_for_log("socket file is gone; binding it again");
+        wait_until("the socket", || daemon.path("bus.sock").exists());
+        daemon.wait_for_log(" reloaded added=[]");
+        let mut after = daemon.client("after");
+        assert_eq!(after.send("before", b"x"), 0x01);
+        assert_eq!(before.frame().payload(), b"x");
+        assert_eq!(before.send("after", b"y"), 0x01);
+        assert!(daemon.stop().0.success());
     }
 }

@@ -183,12 +183,24 @@ fn private_copy(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     let descriptor = rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create(name, flags))?;
     let mut file = File::from(descriptor);
-    file.write_all(bytes)?;
+    file.write_all(bytes).map_err(|error| explain_size(error, bytes.len()))?;
     rustix::fs::fcntl_add_seals(
         &file,
         SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
     )?;
     Ok(file)
+}
+
+/// The limit of the size of files holds for memory as well.
+fn explain_size(error: std::io::Error, length: usize) -> std::io::Error {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    match limit {
+        Some(limit) if error.kind() == std::io::ErrorKind::FileTooLarge => std::io::Error::other(format!(
+            "file too large: the library has {length} bytes, and this process may write files of {limit} bytes \
+             at most (ulimit -f, LimitFSIZE)"
+        )),
+        _ => error,
+    }
 }
 
 fn open(path: &Path, entry: &str) -> Result<&'static LibHeader, String> {

@@ -2,7 +2,9 @@
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use std::path::Path;
+use elbus_files::Folder;
+use rustix::fs::Mode;
+use std::{io, path::Path};
 
 use crate::{arguments::Arguments, failure::Failure, link::Link, output::Results};
 
@@ -22,9 +24,26 @@ pub(crate) fn man(link: &Link, folder: Option<&Path>) -> Result<(), Failure> {
         results.bytes(&page)?;
         return results.flush();
     };
-    let failed = |error| Failure::usage(format!("cannot write man pages to {folder:?}: {error}"));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    clap_mangen::generate_to(Arguments::command(), folder).map_err(failed)?;
+    write_pages(folder)
+        .map_err(|error| Failure::usage(format!("cannot write man pages to {folder:?}: {error}")))?;
     link.notice(&format!("man pages are in {}", folder.display()));
+    Ok(())
+}
+
+/// A page for each command. Whatever stands under the name of a page is replaced, and never written through: it may be a
+/// symbolic link that somebody else has put there.
+fn write_pages(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    let folder = Folder::open(path)?;
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let mut commands = vec![command];
+    while let Some(command) = commands.pop() {
+        commands.extend(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+        let page = clap_mangen::Man::new(command);
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        folder.replace(page.get_filename().as_ref(), &text, Mode::from_raw_mode(0o644))?;
+    }
     Ok(())
 }

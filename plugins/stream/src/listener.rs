@@ -7,7 +7,10 @@ use std::{
     io,
     os::fd::OwnedFd,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -124,9 +127,27 @@ pub(crate) struct Entrance {
     pub(crate) socket: Socket,
     pub(crate) port: Arc<str>,
     pub(crate) inherited: bool,
+    /// Another socket has taken its place.
+    pub(crate) replaced: AtomicBool,
 }
 
-/// Accepts until the instance stops. The census counts it from before it is spawned.
+impl Entrance {
+    pub(crate) fn new(socket: Socket, port: String, inherited: bool) -> Self {
+        Entrance { socket, port: port.into(), inherited, replaced: AtomicBool::new(false) }
+    }
+
+    /// Ends accepting although the instance goes on.
+    pub(crate) fn replace(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.socket.shutdown();
+    }
+
+    fn is_closed(&self, instance: &Instance) -> bool {
+        instance.is_stopping() || self.replaced.load(Ordering::Acquire)
+    }
+}
+
+/// Accepts until the instance stops or another socket replaces this one. The census counts it from before it is spawned.
 pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
     let _present = Present(&instance);
     let mut failing = false;
@@ -140,8 +161,10 @@ pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
                 begin(&instance, socket, entrance.port.clone());
                 pause(&instance).await;
             }
+            // once it is replaced, those who came before are still accepted
+            Ok(None) if entrance.is_closed(&instance) => return,
             Ok(None) => {}
-            Err(_) if instance.is_stopping() => return,
+            Err(_) if entrance.is_closed(&instance) => return,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {

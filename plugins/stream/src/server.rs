@@ -53,7 +53,7 @@ impl Server {
         let (mut entrances, mut addresses) = (vec![], vec![]);
         for Listener { socket, port, address, inherited } in listeners {
             let socket = Socket::new(socket).map_err(|error| failed("wait for connections", error))?;
-            entrances.push(Arc::new(Entrance { socket, port: port.into(), inherited }));
+            entrances.push(Arc::new(Entrance::new(socket, port, inherited)));
             addresses.push(address);
         }
         drop(within);
@@ -77,13 +77,47 @@ impl Server {
         }
         tasks.push(instance.runtime.spawn(keeper::keep(instance.clone())).abort_handle());
         for entrance in &*self.entrances.lock() {
-            instance.census.lock().listeners += 1;
-            let task = instance.runtime.spawn(accept(instance.clone(), entrance.clone()));
-            if entrance.inherited {
-                self.acceptors.lock().push(task.abort_handle());
-            }
-            tasks.push(task.abort_handle());
+            tasks.push(self.accept_at(entrance));
         }
+    }
+
+    fn accept_at(&self, entrance: &Arc<Entrance>) -> AbortHandle {
+        let instance = &self.instance;
+        instance.census.lock().listeners += 1;
+        let task = instance.runtime.spawn(accept(instance.clone(), entrance.clone())).abort_handle();
+        if entrance.inherited {
+            self.acceptors.lock().push(task.clone());
+        }
+        task
+    }
+
+    /// Accepts at this socket instead of the one at the same address, which nobody can reach any more. Connections go on.
+    ///
+    /// # Errors
+    /// The socket cannot be registered with the runtime; then nothing has changed.
+    pub fn rebind(&self, listener: Listener) -> Result<(), PluginError> {
+        let failed = |error| PluginError::new(format!("cannot wait for connections: {error}"));
+        let Listener { socket, port, inherited, .. } = listener;
+        let within = self.instance.runtime.enter();
+        let socket = Socket::new(socket).map_err(failed)?;
+        drop(within);
+        let entrance = Arc::new(Entrance::new(socket, port, inherited));
+        let mut tasks = self.tasks.lock();
+        let mut entrances = self.entrances.lock();
+        if self.instance.is_stopping() {
+            return Ok(());
+        }
+        if let Some(previous) = entrances.iter_mut().find(|previous| previous.port == entrance.port) {
+            previous.replace();
+            *previous = entrance.clone();
+        } else {
+            entrances.push(entrance.clone());
+        }
+        tasks.retain(|task| !task.is_finished());
+        if !tasks.is_empty() {
+            tasks.push(self.accept_at(&entrance));
+        }
+        Ok(())
     }
 
     /// Where it is reached, and how it is.

@@ -1,10 +1,15 @@
 //! Binding: the old socket file, if there is one, and the new one. Owns the file from bind to removal; never touches
 //! a socket that somebody serves, nor a file that is no socket.
+//!
+//! Between looking at an old file and putting a new one there nobody else may do the same: that is what the lock on the
+//! folder is for. Permissions and owners are set on the file that was bound, never by its name, which others may
+//! have given to another file meanwhile.
 
+use elbus_files::{Folder, FolderLock, Identity, Node};
 use elbus_plugin_api::{Host, PluginError};
 use elbus_stream::Listener;
 use rustix::{
-    fs::{Mode, Stat, fchmod},
+    fs::{FileType, Mode, fchmod},
     io::Errno,
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, connect, listen,
@@ -12,18 +17,21 @@ use rustix::{
     },
 };
 use std::{
+    ffi::{OsStr, OsString},
+    fmt::Display,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use crate::{
-    folder::FolderLock,
-    place::{Place, folder_of},
-};
+use crate::place::Place;
 
 /// Connections that may wait for being accepted.
 const BACKLOG: i32 = 4096;
+/// Other brokers hold the lock of a folder for moments. Whoever holds it for longer is no broker, and cannot keep one
+/// from starting.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The socket at the place that the broker was handed: its file is not ours.
 pub(crate) fn inherited(host: &Host, place: &Place) -> Option<Listener> {
@@ -40,27 +48,18 @@ pub(crate) fn bind(place: &Place) -> Result<(Listener, SocketFile), PluginError>
         PluginError::of_key("path", format!("cannot {what} {}: {error}", path.display()))
     };
     let address = SocketAddrUnix::new(path).map_err(|error| failed("use", error.into()))?;
-    // Looking at an old file and replacing it is one step to all brokers: see the folder's lock.
-    let lock = FolderLock::take(place.folder());
-    clear_way(path, &address)?;
+    let (folder, name) = Folder::of(path).map_err(|error| PluginError::of_key("path", error.to_string()))?;
+    let lock = lock(&folder);
+    clear_way(path, &folder, &name)?;
 
     let socket = stream_socket().map_err(|error| failed("make a socket for", error))?;
     // The file takes the mode of the unbound socket over, so it is closed to everybody until its owners are right.
-    let _ = fchmod(&socket, Mode::empty());
-    bind_socket(&socket, &address).map_err(|error| match error {
-        Errno::NOENT => PluginError::of_key(
-            "path",
-            format!(
-                "folder {} does not exist, so {} cannot be bound",
-                place.folder().display(),
-                path.display()
-            ),
-        ),
-        error => failed("bind", error.into()),
-    })?;
-    let file = SocketFile::at(path).map_err(|error| failed("bind", error))?;
-    let opened = give_to_owners(place)
-        .and_then(|()| open_to_users(place))
+    fchmod(&socket, Mode::empty()).map_err(|error| failed("make a socket for", error.into()))?;
+    bind_socket(&socket, &address).map_err(|error| failed("bind", error.into()))?;
+    let node = bound(&folder, &name).map_err(|why| failed("bind", why))?;
+    let file = SocketFile { path: path.to_owned(), identity: node.identity() };
+    let opened = give_to_owners(place, &node)
+        .and_then(|()| open_to_users(place, &node))
         .and_then(|()| listen(&socket, BACKLOG).map_err(|error| failed("listen on", error.into())));
     drop(lock); // before the file may have to be removed, which takes it again
     opened?;
@@ -70,82 +69,105 @@ pub(crate) fn bind(place: &Place) -> Result<(Listener, SocketFile), PluginError>
     Ok((Listener { socket, port, address, inherited: false }, file))
 }
 
+fn lock(folder: &Folder) -> Option<FolderLock> {
+    let lock = folder.lock(LOCK_PATIENCE);
+    if lock.is_none() {
+        tracing::debug!(folder = %folder.path().display(), "folder cannot be locked; binding without the lock");
+    }
+    lock
+}
+
 fn stream_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-fn give_to_owners(place: &Place) -> Result<(), PluginError> {
+/// The file of the socket that was just bound under this name. Somebody who may write to the folder may have put another
+/// file there, which must not be given away: ours is a socket without any permissions, with one name and of our user.
+fn bound(folder: &Folder, name: &OsStr) -> io::Result<Node> {
+    let replaced = || io::Error::other("the socket was replaced by another file while it was bound");
+    let node = match folder.node(name) {
+        Err(Errno::NOENT) => return Err(replaced()),
+        node => node?,
+    };
+    let is_ours = node.file_type().is_socket() && node.is_own() && node.permissions() == 0;
+    if is_ours { Ok(node) } else { Err(replaced()) }
+}
+
+fn give_to_owners(place: &Place, node: &Node) -> Result<(), PluginError> {
     let owner = place.owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
     let group = place.group.as_ref().map(|account| account.group_id("group")).transpose()?;
     if owner.is_none() && group.is_none() {
         return Ok(());
     }
     let key = if owner.is_some() { "owner" } else { "group" };
-    std::os::unix::fs::chown(&place.path, owner, group).map_err(|error| {
+    node.give_to(owner, group).map_err(|error| {
         PluginError::of_key(key, format!("cannot give {} away: {error}", place.path.display()))
     })
 }
 
-fn open_to_users(place: &Place) -> Result<(), PluginError> {
-    rustix::fs::chmod(&place.path, Mode::from_raw_mode(place.mode)).map_err(|error| {
+fn open_to_users(place: &Place, node: &Node) -> Result<(), PluginError> {
+    node.set_permissions(place.mode).map_err(|error| {
         PluginError::of_key("mode", format!("cannot set it on {}: {error}", place.path.display()))
     })
 }
 
 /// Removes the socket file of a broker that is gone.
-fn clear_way(path: &Path, address: &SocketAddrUnix) -> Result<(), PluginError> {
-    let refuse = |why: String| Err(PluginError::of_key("path", format!("{}: {why}", path.display())));
-    let stat = match rustix::fs::lstat(path) {
-        Ok(stat) => stat,
+fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginError> {
+    let refuse = |why: &dyn Display| Err(PluginError::of_key("path", format!("{}: {why}", path.display())));
+    let node = match folder.node(name) {
+        Ok(node) => node,
         Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return refuse(format!("cannot look at it: {error}")),
+        Err(error) => return refuse(&format_args!("cannot look at it: {error}")),
     };
-    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket() {
-        return refuse("exists and is no socket".to_owned());
+    if node.file_type() != FileType::Socket {
+        return refuse(&"exists and is no socket");
     }
-    let socket = match stream_socket() {
-        Ok(socket) => socket,
-        Err(error) => return refuse(format!("cannot ask who serves it: {error}")),
+    // by the file itself: its name may lead elsewhere by now
+    let asked = stream_socket()
+        .and_then(|socket| Ok((socket, SocketAddrUnix::new(node.path()).map_err(io::Error::from)?)));
+    let (socket, address) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return refuse(&format_args!("cannot ask who serves it: {error}")),
     };
-    match connect(&socket, address) {
+    match connect(&socket, &address) {
         // a full backlog has somebody behind it, too
-        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
-            refuse("a broker is listening there already".to_owned())
-        }
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => refuse(&"a broker is listening there already"),
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::CONNREFUSED) => {
             tracing::info!(path = %path.display(), "removing the socket file of a broker that is gone");
-            match rustix::fs::unlink(path) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(error) => refuse(format!("nobody serves it, but it cannot be removed: {error}")),
+            match folder.remove(name, node.identity()) {
+                Ok(_) => Ok(()),
+                Err(error) => refuse(&format_args!("nobody serves it, but it cannot be removed: {error}")),
             }
         }
-        Err(error) => refuse(format!("exists, and it cannot be told who serves it: {error}")),
+        Err(error) => refuse(&format_args!("exists, and it cannot be told who serves it: {error}")),
     }
 }
 
 /// The file of a bound socket. Removed when dropped, if it still is the one that was bound.
+#[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(SocketFile { path: path.to_owned(), identity: identity(&rustix::fs::lstat(path)?) })
+    /// Whether the path still leads to this socket. While it is bound no other file has its identity.
+    pub(crate) fn is_there(&self) -> bool {
+        self.folder().is_some_and(|(folder, name)| folder.holds(&name, self.identity))
     }
-}
 
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
+    fn folder(&self) -> Option<(Folder, OsString)> {
+        Folder::of(&self.path).ok()
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _lock = FolderLock::take(folder_of(&self.path));
-        let ours = rustix::fs::lstat(&self.path).is_ok_and(|stat| identity(&stat) == self.identity);
-        if ours && let Err(error) = rustix::fs::unlink(&self.path) {
+        let Some((folder, name)) = self.folder() else { return };
+        let _lock = lock(&folder);
+        if let Err(error) = folder.remove(&name, self.identity) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket file");
         }
     }

@@ -19,7 +19,6 @@
 #![deny(unsafe_code)]
 
 mod bind;
-mod folder;
 mod place;
 
 use bind::SocketFile;
@@ -77,6 +76,20 @@ impl Plugin for Unix {
             drop(file); // first, so that nobody comes any more
             server.stop(deadline);
         }
+    }
+
+    /// A socket file that somebody has removed is bound again: clients would not find the broker any more.
+    fn refresh(&self) -> Result<(), PluginError> {
+        let mut running = self.running.lock();
+        let Some(Running { file: Some(file), server }) = &mut *running else { return Ok(()) };
+        if file.is_there() {
+            return Ok(());
+        }
+        tracing::warn!(path = %self.place.path.display(), "socket file is gone; binding it again");
+        let (listener, again) = bind::bind(&self.place)?;
+        server.rebind(listener)?;
+        *file = again;
+        Ok(())
     }
 
     fn status(&self) -> Status {

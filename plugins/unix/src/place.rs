@@ -2,7 +2,7 @@
 
 use elbus_plugin_api::{Account, Config, PluginError};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Bytes of a path that an address of the kernel has room for, its NUL not counted.
 pub(crate) const MAX_PATH_BYTES: usize = 107;
@@ -44,24 +44,12 @@ impl Place {
         })?;
         Ok(Place { path: path.into(), mode: octal, owner, group })
     }
-
-    /// The folder the socket is in.
-    pub(crate) fn folder(&self) -> &Path {
-        folder_of(&self.path)
-    }
-}
-
-/// The folder a file is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn read(text: &str) -> Result<Place, PluginError> {
         Place::read(&Config::parse(text).unwrap())
@@ -70,9 +58,9 @@ mod tests {
     #[test]
     fn defaults_and_values() {
         let place = read("path = 'x.sock'").unwrap();
-        assert_eq!((place.mode, place.folder()), (0o660, Path::new(".")));
+        assert_eq!((place.mode, place.path.as_path()), (0o660, Path::new("x.sock")));
         let place = read("path = '/run/x.sock'\nmode = '600'\nowner = 5\ngroup = 'bus'").unwrap();
-        assert_eq!((place.mode, place.folder()), (0o600, Path::new("/run")));
+        assert_eq!((place.mode, place.path.as_path()), (0o600, Path::new("/run/x.sock")));
         assert_eq!(place.owner, Some(Account::Number(5)));
         assert_eq!(place.group, Some(Account::Name("bus".into())));
     }

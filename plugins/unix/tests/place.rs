@@ -11,11 +11,13 @@ use elbus_plugin_api::{
 };
 use elbus_unix::Unix;
 use std::{
+    io::Read,
     os::unix::{
-        fs::{MetadataExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::{UnixDatagram, UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use support::{Bus, LONG};
@@ -220,5 +222,111 @@ fn on_the_runtime_of_the_program() {
             drop(instance);
         });
         assert!(folder.fake.failures().is_empty(), "{:?}", folder.fake.failures());
+    }
+}
+
+#[test]
+fn a_socket_file_that_was_removed_is_bound_again_by_a_refresh() {
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    let instance = folder.create(&path, "mode = '0600'");
+    instance.start().unwrap();
+    instance.serve();
+    let inode = path.metadata().unwrap().ino();
+    instance.refresh().unwrap();
+    assert_eq!(path.metadata().unwrap().ino(), inode, "what is there stays");
+    let mut before = UnixStream::connect(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    instance.refresh().unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    let mut greeting = [0; 3];
+    before.read_exact(&mut greeting).unwrap();
+    let mut after = UnixStream::connect(&path).unwrap();
+    after.read_exact(&mut greeting).unwrap();
+    // somebody else's file is left alone, and reported
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let error = instance.refresh().unwrap_err().to_string();
+    assert!(error.ends_with("exists and is no socket"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    instance.refresh().unwrap();
+    UnixStream::connect(&path).unwrap().read_exact(&mut greeting).unwrap();
+    instance.stop(LONG);
+    assert!(!path.exists());
+}
+
+/// Sets a flag when it is dropped.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Somebody who may write to the folder replaces the socket by a link to a file of the broker's user, again and again:
+/// neither its owner nor its permissions change, and it is never removed.
+#[test]
+fn whoever_swaps_the_socket_for_a_link_gets_nothing() {
+    let folder = Folder::new();
+    let (path, victim) = (folder.path("bus.sock"), folder.path("victim"));
+    std::fs::write(&victim, "secret").unwrap();
+    std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).unwrap();
+    let me = victim.metadata().unwrap();
+    // only root can give files away
+    let owner = if me.uid() == 0 { "\nowner = 12345\ngroup = 12345" } else { "" };
+    let stopping = AtomicBool::new(false);
+    let swaps = std::thread::scope(|scope| {
+        let attacker = scope.spawn(|| {
+            let mut swaps = 0;
+            while !stopping.load(Ordering::Relaxed) {
+                if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+                    std::fs::remove_file(&path).ok();
+                    swaps += u32::from(std::os::unix::fs::symlink(&victim, &path).is_ok());
+                    while path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+                        if stopping.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        std::thread::yield_now();
+                    }
+                }
+            }
+            swaps
+        });
+        // ends the attack whatever happens
+        let end = Ending(&stopping);
+        for _ in 0..500 {
+            let instance = folder.create(&path, &format!("mode = '0666'{owner}"));
+            // whether it could start depends on who was faster
+            if let Err(error) = instance.start() {
+                assert_eq!(error.key, "path", "{error}");
+            }
+            instance.stop(LONG);
+            std::fs::remove_file(&path).ok();
+        }
+        drop(end);
+        attacker.join().unwrap()
+    });
+    println!("{swaps} swaps");
+    let after = victim.metadata().unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode()), (me.uid(), me.gid(), me.mode()));
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "secret");
+}
+
+#[test]
+fn a_folder_that_everybody_may_write_to_must_be_sticky() {
+    let folder = Folder::new();
+    let open = folder.path("open");
+    std::fs::create_dir_all(open.join("inner")).unwrap();
+    let mode = |mode| std::fs::set_permissions(&open, PermissionsExt::from_mode(mode)).unwrap();
+    for path in [open.join("bus.sock"), open.join("inner/bus.sock")] {
+        mode(0o777);
+        let error = folder.refusal(&path, "");
+        assert!(error.starts_with("path: folder ") && error.contains("mode 0777"), "{error}");
+        assert!(!path.exists());
+        mode(0o1777);
+        let instance = folder.create(&path, "");
+        instance.start().unwrap();
+        instance.stop(LONG);
     }
 }
