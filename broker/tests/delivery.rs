@@ -4,7 +4,7 @@
 mod support;
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{BROKER_NAME, Call, Code, Delivery, FrameKind, Op, Qos, Wake};
+use elbus_plugin_api::{BROKER_NAME, Call, ClientInfo, Code, Delivery, FrameKind, Locality, Op, Qos, Wake};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -118,6 +118,16 @@ fn everybody_hears_warnings_unless_they_do_not_want_to() {
     let late = Peer::new(&broker, "late");
     assert_eq!(a.publish(".broker/warn", b"y"), 2, "newcomers at once");
     assert_eq!(late.payloads(), ["y"]);
+}
+
+#[test]
+fn clients_of_plugins_within_the_process_are_subscribed_to_nothing() {
+    let broker = broker();
+    let mut a = Peer::new(&broker, "a");
+    let info = ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() };
+    let inside = Peer::of(&broker, "plugin", info).unwrap();
+    assert_eq!(a.publish(".broker/warn", b"x"), 1, "a itself");
+    assert!(inside.payloads().is_empty());
 }
 
 #[test]

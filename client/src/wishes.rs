@@ -1,10 +1,8 @@
 //! What a client is subscribed to and excludes, as its user wants it: the broker knows that for one connection only.
 //! Owns the sets; never sends.
 
+use elbus_protocol::WARNINGS_TOPIC;
 use std::collections::{HashMap, HashSet};
-
-/// What every client is subscribed to by the broker when it registers (protocol section 6).
-const SUBSCRIBED_BY_BROKER: &str = ".broker/warn";
 
 #[derive(Default)]
 pub(crate) struct Wishes {
@@ -31,7 +29,7 @@ pub(crate) enum Whose {
 
 impl Wishes {
     pub(crate) fn subscribe(&mut self, filter: &str, whose: Whose) {
-        self.declined &= filter != SUBSCRIBED_BY_BROKER;
+        self.declined &= filter != WARNINGS_TOPIC;
         let uses = self.subscribed.entry(filter.to_owned()).or_default();
         match whose {
             Whose::Clients => uses.asked = true,
@@ -51,7 +49,7 @@ impl Wishes {
             }
             self.subscribed.remove(filter);
         }
-        self.declined |= filter == SUBSCRIBED_BY_BROKER;
+        self.declined |= filter == WARNINGS_TOPIC;
         true
     }
 
@@ -78,7 +76,7 @@ impl Wishes {
 
     /// What the broker subscribes everybody to, where the user does not want it.
     pub(crate) fn declined(&self) -> Option<&'static str> {
-        self.declined.then_some(SUBSCRIBED_BY_BROKER)
+        self.declined.then_some(WARNINGS_TOPIC)
     }
 }
 

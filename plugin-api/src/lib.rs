@@ -57,7 +57,7 @@ pub use buffer::{Payload, SHARE_FROM_BYTES, SharedBytes};
 pub use client::{Client, ClientInfo, Credentials, Dispatch, Request};
 pub use config::Config;
 pub use control::{Call, CallError, ControlHandler, Method, MethodTraits};
-pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos};
+pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos, WARNINGS_TOPIC};
 pub use event::{Event, EventKind, EventListener};
 pub use host::Host;
 pub use locality::Locality;

@@ -27,6 +27,9 @@ pub const GREETING_BYTE: u8 = 0xEB;
 pub const PROTOCOL_VERSION: u16 = 1;
 /// The name the broker itself is addressed by, and speaks as (sections 6 to 8).
 pub const BROKER_NAME: &str = ".broker";
+
+/// The topic of what concerns every client. Transports subscribe their clients to it (protocol section 6).
+pub const WARNINGS_TOPIC: &str = ".broker/warn";
 /// The longest topic filter a broker takes, in bytes; a frame with a longer one is answered with
 /// [`Code::BadData`] (section 3).
 pub const MAX_FILTER_BYTES: usize = 65_535;

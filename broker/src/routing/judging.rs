@@ -1,12 +1,15 @@
 //! Access rules in force: replacing them, and judging those who are there by the new ones. The rules themselves are
 //! [`access`](crate::access)'s.
 
-use elbus_plugin_api::access::{AccessRules, Action};
+use elbus_plugin_api::{
+    WARNINGS_TOPIC,
+    access::{AccessRules, Action},
+};
 use std::sync::Arc;
 
 use super::{
     member::Member,
-    router::{Router, WARNINGS, close_all},
+    router::{Router, close_all},
 };
 use crate::{
     access::{Access, Admission},
@@ -72,7 +75,7 @@ impl Router {
         let before = member.admission();
         let mut registry = self.registry.write();
         if let Some(admission) = &admission {
-            let keep = |filter: &str| filter == WARNINGS || admission.allows(Action::Subscribe, filter);
+            let keep = |filter: &str| filter == WARNINGS_TOPIC || admission.allows(Action::Subscribe, filter);
             if registry.retain_subscriptions(member, keep) {
                 self.topics_epoch.fetch_add(1, Ordering::Release);
                 tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");

@@ -2,7 +2,7 @@
 //!
 //! Lock order: a change of access rules, registry, then the event queue or a member's admission. No sink, wake or listener is called while either is held.
 
-use elbus_plugin_api::{ClientInfo, Code, EventKind, Op, abi::SinkObject};
+use elbus_plugin_api::{ClientInfo, Code, EventKind, Locality, Op, WARNINGS_TOPIC, abi::SinkObject};
 use elbus_protocol::{
     name::{check_name, is_secondary},
     request,
@@ -27,9 +27,6 @@ use crate::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
-
-/// The topic every client is subscribed to when it registers (protocol section 6).
-pub(super) const WARNINGS: &str = ".broker/warn";
 
 /// What of the router can be set.
 #[derive(Debug, Clone, Copy)]
@@ -165,8 +162,10 @@ impl Router {
         }
         registry.add(member.clone())?;
         if !member.origin.internal {
-            // No cached route is wrong for it: topics of the broker itself are never cached.
-            _ = registry.change(&member, FilterSet::Subscriptions, true, WARNINGS, usize::MAX);
+            if member.origin.locality != Locality::InProcess {
+                // No cached route is wrong for it: topics of the broker itself are never cached.
+                _ = registry.change(&member, FilterSet::Subscriptions, true, WARNINGS_TOPIC, usize::MAX);
+            }
             if !is_secondary(name) {
                 self.events.note(EventKind::ClientRegistered, name, &member.origin.kind);
             }

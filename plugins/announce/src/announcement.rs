@@ -1,11 +1,9 @@
 //! What an event becomes on the bus: its topic and its payload (section 8). Never sends.
 
-use elbus_plugin_api::{Event, EventKind};
+use elbus_plugin_api::{Event, EventKind, WARNINGS_TOPIC};
 use serde::Serialize;
 
 const INFO: &str = ".broker/info";
-/// Every client is subscribed to it from registration: only for what concerns each of them.
-const WARN: &str = ".broker/warn";
 const ALERT: &str = ".broker/alert";
 /// How [`EventKind::PluginState`] tells of a plugin that has failed.
 const FAILED: &str = "failed";
@@ -31,7 +29,7 @@ impl<'a> Announcement<'a> {
             EventKind::ClientRegistered => (INFO, "reg", Some(event.subject)),
             EventKind::ClientLeft => (INFO, "unreg", Some(event.subject)),
             EventKind::EventsMissed => (INFO, "resync", None),
-            EventKind::Shutdown => (WARN, "shutdown", None),
+            EventKind::Shutdown => (WARNINGS_TOPIC, "shutdown", None),
             EventKind::SlowConsumer => (ALERT, "slow", Some(event.subject)),
             EventKind::PluginState if event.detail.starts_with(FAILED) => {
                 (ALERT, "plugin", Some(event.subject))

@@ -1,7 +1,9 @@
 //! All clients of an instance: who comes, who goes, and whom the watch has to see to. Knows nothing of what they
 //! send and receive.
 
-use elbus_plugin_api::{ClientInfo, Code, Host, Locality, local::LocalConnector};
+use elbus_plugin_api::{
+    ClientInfo, Code, Host, Locality, Op, Qos, Request, WARNINGS_TOPIC, local::LocalConnector,
+};
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::HashMap,
@@ -69,7 +71,9 @@ impl Office {
         let (kind, locality) = ("internal".into(), Locality::InProcess);
         let info = ClientInfo { kind, locality, ..Default::default() };
         let endpoint = Outgoing(peer.clone()); // dropped where this fails, it is forgotten
-        let client = self.host.register(name, &info, Incoming(peer.clone()))?;
+        let mut client = self.host.register(name, &info, Incoming(peer.clone()))?;
+        // the broker subscribes clients within the process to nothing: other plugins do not expect it
+        _ = client.dispatch(&Request::new(Op::Subscribe, Qos::NO, WARNINGS_TOPIC, &[]));
         peer.arrive(client);
         Ok(endpoint)
     }
