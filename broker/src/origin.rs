@@ -2,7 +2,10 @@
 //! once.
 
 use elbus_plugin_api::{ClientInfo, Credentials, Locality};
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::sync::Mutex;
 
@@ -42,9 +45,55 @@ impl Origin {
         }
     }
 
+    /// Who is behind the connection.
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        if !self.certificate_names().is_empty() {
+            return Identity::Certificate(self.certificate_names());
+        }
+        if let Some(credentials) = self.credentials {
+            return Identity::User(credentials.uid);
+        }
+        let Some(source) = self.source.as_deref() else { return Identity::Kind(self.locality, &self.kind) };
+        let Ok(address) = source.parse::<SocketAddr>() else { return Identity::Source(source) };
+        let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+        match address.ip().to_canonical() {
+            address if address.is_loopback() => Identity::Address(Ipv4Addr::LOCALHOST.into(), 0),
+            address => Identity::Address(address, scope),
+        }
+    }
+
     /// The names of a verified certificate.
     pub(crate) fn certificate_names(&self) -> &[String] {
         self.certificate_names.as_deref().map_or(&[], |names| names.as_slice())
+    }
+}
+
+/// Who is behind a connection: the strongest that is known of it. The same client has the same, whichever way it connects
+/// a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity<'a> {
+    /// The names of its certificate.
+    Certificate(&'a [String]),
+    /// The user it runs as.
+    User(u32),
+    /// Where it connects from, and in which scope where that is needed. This machine has one address, whichever of its
+    /// loopback addresses is used.
+    Address(IpAddr, u32),
+    /// What a transport says instead of an address.
+    Source(&'a str),
+    /// Nothing is known but the kind of its connection.
+    Kind(Locality, &'a str),
+}
+
+impl Identity<'_> {
+    /// What it is, in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Identity::Certificate(_) => "certificate",
+            Identity::User(_) => "user",
+            Identity::Address(..) | Identity::Source(_) => "address",
+            Identity::Kind(..) => "kind of connection",
+        }
     }
 }
 
@@ -69,6 +118,38 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_is_the_strongest_that_is_known() {
+        let words = Words::default();
+        let from = |source: &str| ClientInfo { source: Some(source.to_owned()), ..ClientInfo::default() };
+        let of_user =
+            |info, uid| ClientInfo { credentials: Some(Credentials { pid: 1, uid, gid: 2 }), ..info };
+        let certified = |info, name: &str| ClientInfo { certificate_names: vec![name.to_owned()], ..info };
+        let kind = |kind: &str| ClientInfo { kind: kind.to_owned(), ..ClientInfo::default() };
+        for (one, other, same) in [
+            (from("10.0.0.1:1"), from("10.0.0.1:2"), true),
+            (from("10.0.0.1:1"), from("[::ffff:10.0.0.1]:2"), true),
+            (from("10.0.0.1:1"), from("10.0.0.2:1"), false),
+            (from("127.0.0.1:1"), from("[::1]:2"), true),
+            (from("[fe80::1%3]:1"), from("[fe80::1%4]:1"), false),
+            (from("somewhere"), from("somewhere"), true),
+            (from("somewhere"), from("elsewhere"), false),
+            (of_user(from("10.0.0.1:1"), 7), of_user(from("10.0.0.2:1"), 7), true),
+            (of_user(from("10.0.0.1:1"), 7), of_user(from("10.0.0.1:1"), 8), false),
+            (of_user(from("10.0.0.1:1"), 7), from("10.0.0.1:1"), false),
+            (certified(from("10.0.0.1:1"), "a"), certified(from("10.0.0.2:1"), "a"), true),
+            (certified(from("10.0.0.1:1"), "a"), certified(from("10.0.0.1:1"), "b"), false),
+            (certified(from("10.0.0.1:1"), "a"), from("10.0.0.1:1"), false),
+            (kind("internal"), kind("internal"), true),
+            (kind("internal"), kind("local_ipc"), false),
+            (kind("internal"), of_user(kind("internal"), 0), false),
+        ] {
+            let (one, other) = (Origin::new(one, &words), Origin::new(other, &words));
+            assert_eq!(one.identity() == other.identity(), same, "{one:?} {other:?}");
+            assert_eq!(one.identity(), one.identity());
+        }
+    }
 
     #[test]
     fn common_words_are_held_once_and_not_without_end() {

@@ -6,7 +6,7 @@ mod support;
 use elbus_protocol::{Op, Qos};
 use std::time::{Duration, Instant};
 use support::{
-    daemon::{BOTH, Daemon},
+    daemon::{BOTH, Daemon, refused_config},
     wait_until,
     wire::Wire,
 };
@@ -216,4 +216,59 @@ fn a_transport_limits_the_filters_of_its_clients() {
     assert_eq!(a.filters(Op::Subscribe, &["x/y/z"]), 0x72);
     assert_eq!(a.filters(Op::Unsubscribe, &["a/b/c"]), TAKEN);
     assert_eq!(a.filters(Op::Subscribe, &["1", "2", "3"]), 0x74);
+}
+
+#[test]
+fn a_stranger_gets_no_secondary_of_anybody() {
+    for code in BOTH {
+        // without rules, and with rules by which everybody may do everything
+        let with = config(code, "[plugin.config]\ndefault = \"allow\"\n");
+        let without = with.split("[[plugin]]\nname = \"access\"").next().unwrap();
+        for text in [without, &with] {
+            let daemon = Daemon::start_config(text);
+            let addresses = daemon.addresses();
+            let answer = |address: &str, name: &str| Wire::raw(&daemon, address).greet(name.as_bytes());
+            let mut victims: Vec<_> = addresses
+                .iter()
+                .map(|at| Wire::connect(&daemon, at, &format!("victim.{}", &at[..3])))
+                .collect();
+            for (mine, other) in [(0, 1), (1, 0)] {
+                let name = format!("victim.{}%%x", &addresses[mine][..3]);
+                assert_eq!(answer(&addresses[other], &name), DENIED, "{name}");
+                assert_eq!(answer(&addresses[mine], &name), TAKEN, "{name}");
+                assert_eq!(victims[mine].send(".broker", b""), TAKEN, "its primary notices nothing");
+            }
+            assert_eq!(answer(&addresses[0], "nobody%%x"), 0x71);
+            daemon.wait_for_log("a secondary must be of the same user as its primary");
+            daemon.wait_for_log("a secondary must be of the same address as its primary");
+        }
+    }
+}
+
+#[test]
+fn a_name_with_a_slash_and_the_name_of_a_secondary_pass_no_rule() {
+    let rules = "[plugin.config]\ndefault = \"allow\"\n[[plugin.config.client]]\nname = \"sly/*\"\n\
+                 [[plugin.config.client]]\nname = \"*\"\nbroadcast = [\"deny victim\", \"allow *\"]\n\
+                 publish = [\"allow {name}/#\", \"deny #\"]\n";
+    let refused = refused_config(&config("builtin", rules));
+    assert!(
+        refused.contains("name = \"sly/*\": \"*\" in \"sly/*\" is not a wildcard: write \"sly.*\""),
+        "{refused}"
+    );
+    let rules = rules.replace("[[plugin.config.client]]\nname = \"sly/*\"\n", "");
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, &rules));
+        let mut victim = daemon.client("victim");
+        let mut secondary = daemon.client("victim%%x.y");
+        victim.subscribe(&["#"]);
+        let mut sly = daemon.client("victim/x");
+        assert_eq!(sly.acked(Op::Publish, "victim/x/y", b"1"), DENIED);
+        for mask in ["victim%%x.y", "victim%%x.*", "victim%%0", "*"] {
+            assert_eq!(sly.acked(Op::Broadcast, mask, b"2"), DENIED, "{mask}");
+        }
+        assert_eq!(sly.acked(Op::Broadcast, "?.y", b"3"), TAKEN, "which names others, if there were any");
+        assert_eq!(victim.acked(Op::Publish, "victim/x/y", b"4"), TAKEN);
+        assert_eq!(sly.send("victim%%x.y", b"5"), TAKEN);
+        assert_eq!((victim.frame().payload(), secondary.frame().payload()), (&b"4"[..], &b"5"[..]));
+    }
 }

@@ -3,9 +3,16 @@
 //!
 //! They cross the boundary as text. A key that the broker does not know is refused: a rule must not be passed over.
 
+mod pattern;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+
+pub use pattern::{Piece, Syntax, check_mask, check_pattern, pieces};
+
+/// Rules that one list may have: each denied operation is compared with all of them.
+pub const MAX_RULES: usize = 1000;
 
 /// What a rule says of what it matches, and a table of what no rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,7 +27,8 @@ pub enum Verdict {
 
 /// A rule of a list: `allow PATTERN` or `deny PATTERN`. The first one that matches decides.
 ///
-/// In a pattern `{name}` stands for the primary name of the client, `{user}` for the user it runs as.
+/// In a pattern `{name}` stands for the primary name of the client, `{user}` for the user it runs as. In a filter of topics
+/// a name with a slash in it matches nothing. `{*}`, `{?}`, `{+}`, `{#}` and `{{}` are the characters themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {
@@ -41,8 +49,11 @@ impl FromStr for Rule {
             _ => return Err(format!("{text:?} is no rule: wanted \"allow PATTERN\" or \"deny PATTERN\"")),
         };
         let pattern = pattern.trim().to_owned();
-        if let Some(wrong) = unknown_placeholder(&pattern) {
-            return Err(format!("{wrong:?} in {text:?} is no placeholder: there are {{name}} and {{user}}"));
+        if let Some(wrong) = pattern::unknown_placeholder(&pattern) {
+            let escapes = pattern::escapes();
+            return Err(format!(
+                "{wrong:?} in {text:?} is no placeholder: there are {{name}} and {{user}}, and {escapes}"
+            ));
         }
         Ok(Rule { verdict, pattern })
     }
@@ -67,19 +78,6 @@ impl fmt::Display for Rule {
         let verdict = if self.verdict == Verdict::Allow { "allow" } else { "deny" };
         write!(f, "{verdict} {}", self.pattern)
     }
-}
-
-fn unknown_placeholder(pattern: &str) -> Option<&str> {
-    let mut rest = pattern;
-    while let Some(start) = rest.find('{') {
-        let end = rest[start..].find('}').map_or(rest.len(), |end| start + end + 1);
-        let placeholder = &rest[start..end];
-        if !["{name}", "{user}"].contains(&placeholder) {
-            return Some(placeholder);
-        }
-        rest = &rest[end..];
-    }
-    None
 }
 
 /// One of several things a client may be: all that is given must hold.
@@ -215,6 +213,26 @@ impl ClientRules {
             Action::Subscribe => &self.subscribe,
             Action::Call => &self.call,
         }
+    }
+
+    /// Checks the mask and the lists.
+    ///
+    /// # Errors
+    /// The key that is wrong, within this table, and what is wrong with it.
+    pub fn check(&self) -> Result<(), (String, String)> {
+        check_mask(&self.name).map_err(|why| ("name".to_owned(), why))?;
+        for action in Action::ALL {
+            let rules = self.rules(action);
+            if rules.len() > MAX_RULES {
+                let why = format!("{} rules are more than {MAX_RULES}; use wildcards", rules.len());
+                return Err((action.key().to_owned(), why));
+            }
+            for (index, rule) in rules.iter().enumerate() {
+                check_pattern(action.syntax(), &rule.pattern)
+                    .map_err(|why| (format!("{}[{index}]", action.key()), why))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use elbus_plugin_api::{
     Code, SinkLimits,
     access::{Action, ClientLimits},
 };
-use elbus_protocol::request;
+use elbus_protocol::{name::is_secondary, request};
 use std::{sync::Arc, time::Instant};
 
 use super::{Because, InForce, Judgement, Refusal, Whom};
@@ -113,6 +113,13 @@ impl Admission {
     /// Whether the client may do it.
     pub(crate) fn allows(&self, action: Action, target: &str) -> bool {
         self.judge(action, target).allowed
+    }
+
+    /// Whether a broadcast it may send may go to this client. Rules name primaries; a secondary may match a mask that its
+    /// primary does not.
+    pub(crate) fn allows_broadcast_to(&self, name: &str) -> bool {
+        let whom = Whom { name: &self.name, uid: self.uid };
+        !is_secondary(name) || self.in_force.rules.allows_broadcast_to(self.table, &whom, name)
     }
 
     /// Whether it may subscribe to all the filters of a body.

@@ -87,16 +87,17 @@ impl Access {
     /// Replaces the rules.
     ///
     /// # Errors
-    /// Those in force are another instance's.
+    /// Those in force are another instance's, or something is wrong with the new ones. Then nothing has changed.
     pub(crate) fn replace(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
         let mut current = self.current.write();
         let released = self.released.load(Ordering::Relaxed);
         if let Some(other) = current.as_ref().filter(|current| current.instance != instance && !released) {
             return Err(format!("plugin {} has set access rules already", other.instance));
         }
+        let rules = Rules::new(rules)?;
+        let crowds = rules.tables.iter().map(|table| Crowd::new(&table.limits)).collect();
+        let instance = instance.to_owned();
         self.released.store(false, Ordering::Relaxed);
-        let crowds = rules.clients.iter().map(|table| Crowd::new(&table.limits)).collect();
-        let (rules, instance) = (Rules::new(rules), instance.to_owned());
         *current = Some(Arc::new(InForce { rules, instance, crowds, denied: self.denied.clone() }));
         self.refused.lock().clear();
         Ok(())
@@ -123,18 +124,23 @@ impl Access {
     pub(crate) fn admit(&self, name: &Arc<str>, origin: &Origin) -> Result<Option<Arc<Admission>>, Refusal> {
         let admitted = self.judge(name, origin, true);
         if let Err(refusal) = &admitted {
-            self.denied.fetch_add(1, Ordering::Relaxed);
-            let mut refused = self.refused.lock();
-            if refused.len() >= REMEMBERED_REFUSALS {
-                refused.clear();
-            }
-            if refused.insert(name.to_string()) {
-                let source = origin.source.as_deref();
-                let uid = origin.credentials.map(|credentials| credentials.uid);
-                tracing::warn!(client = &**name, source, uid, "refused: {}", refusal.why);
-            }
+            self.note_refusal(name, origin, &refusal.why);
         }
         admitted
+    }
+
+    /// Counts a registration that was refused. Logs each name once.
+    pub(crate) fn note_refusal(&self, name: &str, origin: &Origin, why: &str) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        let mut refused = self.refused.lock();
+        if refused.len() >= REMEMBERED_REFUSALS {
+            refused.clear();
+        }
+        if refused.insert(name.to_owned()) {
+            let source = origin.source.as_deref();
+            let uid = origin.credentials.map(|credentials| credentials.uid);
+            tracing::warn!(client = name, source, uid, "refused: {why}");
+        }
     }
 
     /// As [`admit`](Self::admit), for a client that is there already: it counts, but is not too many.

@@ -1,38 +1,14 @@
 //! Masks and filters of access rules, compared with targets and with the masks and filters that clients ask for. Knows
-//! neither rules nor clients; meant for decisions that are remembered, hence simple rather than fast.
+//! neither rules nor clients.
+//!
+//! What a client asks for is compared where it lies: no memory is taken for it, and each comparison costs no more than the
+//! rule is long. A wildcard for the rest is always the last segment, so there is nothing to go back to.
 
+use elbus_plugin_api::access::{self, Syntax};
 use elbus_protocol::name::primary_of;
 
-/// Names, masks and methods, or topics and filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Syntax {
-    /// Segments between dots, `?` for one, `*` for the rest.
-    Name,
-    /// Segments between slashes, `+` for one, `#` for the rest.
-    Topic,
-}
-
-impl Syntax {
-    fn separator(self) -> char {
-        if self == Syntax::Name { '.' } else { '/' }
-    }
-
-    fn segment(self, text: &str) -> Segment {
-        match (self, text) {
-            (Syntax::Name, "?") | (Syntax::Topic, "+") => Segment::One,
-            (Syntax::Name, "*") | (Syntax::Topic, "#") => Segment::Rest,
-            _ => Segment::Literal(text.to_owned()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    Literal(String),
-    One,
-    /// One or more. Always the last.
-    Rest,
-}
+/// Ends of segments that are looked for once, for all rules: of those behind, rules that are as deep look again.
+const KNOWN_ENDS: usize = 32;
 
 /// Whom `{name}` and `{user}` stand for.
 #[derive(Debug, Clone, Copy)]
@@ -43,104 +19,244 @@ pub(super) struct Subject<'a> {
     pub(super) user: Option<&'a str>,
 }
 
-/// A mask or filter: of a rule, or one that a client asks for.
+/// The mask or filter of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Segment>);
+pub(super) struct Pattern {
+    syntax: Syntax,
+    /// Up to the wildcard for the rest: what follows it has no meaning.
+    segments: Box<[Segment]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    /// To be filled in for each client. What is put in for a placeholder is never a wildcard, whatever a client calls
+    /// itself; in a mask of names it may be several segments.
+    Filled(Box<[Piece]>),
+    One,
+    /// One or more. Always the last.
+    Rest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    Name,
+    User,
+}
+
+impl Piece {
+    fn text<'a>(&'a self, subject: Subject<'a>) -> &'a str {
+        match self {
+            Piece::Text(text) => text,
+            Piece::Name => primary_of(subject.name),
+            Piece::User => subject.user.unwrap_or_default(),
+        }
+    }
+}
+
+/// What is asked of a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Covers,
+    Overlaps,
+}
 
 impl Pattern {
-    /// What a client has sent: nothing in it is a placeholder.
-    pub(super) fn plain(syntax: Syntax, text: &str) -> Self {
-        Self::cut(text.split(syntax.separator()).map(|segment| syntax.segment(segment)))
-    }
-
-    /// A target without wildcards: every segment is what it says.
-    pub(super) fn literal(syntax: Syntax, text: &str) -> Self {
-        Pattern(literals(syntax, text).collect())
-    }
-
-    /// The pattern of a rule for one client. `None` where it names a user and the client has none, so it matches nothing.
-    /// What is put in for a placeholder is never a wildcard, whatever a client calls itself.
-    pub(super) fn of_rule(syntax: Syntax, text: &str, subject: Subject<'_>) -> Option<Self> {
-        if text.contains("{user}") && subject.user.is_none() {
-            return None;
-        }
+    pub(super) fn new(syntax: Syntax, text: &str) -> Self {
         let mut segments = vec![];
         for segment in text.split(syntax.separator()) {
-            if segment.contains('{') {
-                segments.extend(literals(syntax, &filled(segment, subject)));
-            } else {
-                segments.push(syntax.segment(segment));
-            }
-        }
-        Some(Self::cut(segments.into_iter()))
-    }
-
-    /// Up to the wildcard for the rest: what follows it has no meaning.
-    fn cut(segments: impl Iterator<Item = Segment>) -> Self {
-        let mut kept = vec![];
-        for segment in segments {
-            let is_rest = segment == Segment::Rest;
-            kept.push(segment);
-            if is_rest {
+            segments.push(Segment::new(syntax, segment));
+            if segments.last() == Some(&Segment::Rest) {
                 break;
             }
         }
-        Pattern(kept)
+        Pattern { syntax, segments: segments.into() }
     }
 
-    /// Whether everything that `other` matches is matched by this one.
-    pub(super) fn covers(&self, other: &Pattern) -> bool {
-        let (mut ours, mut theirs) = (self.0.iter(), other.0.iter());
-        loop {
-            match (ours.next(), theirs.next()) {
-                (None, None) => return true,
-                (Some(Segment::Rest), Some(_)) => return true,
-                (Some(Segment::One), Some(Segment::One | Segment::Literal(_))) => {}
-                (Some(Segment::Literal(ours)), Some(Segment::Literal(theirs))) if ours == theirs => {}
-                _ => return false,
+    /// Whether everything that is asked for is matched.
+    pub(super) fn covers(&self, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
+        self.is_for(subject) && self.compare(asked, subject, Question::Covers)
+    }
+
+    /// Whether anything that is asked for is matched.
+    pub(super) fn overlaps(&self, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
+        self.is_for(subject) && self.compare(asked, subject, Question::Overlaps)
+    }
+
+    /// Matches nothing where it names a user and the client has none; nor, as a filter of topics, where a placeholder would
+    /// be several segments: those may be another client's subtree.
+    fn is_for(&self, subject: Subject<'_>) -> bool {
+        let pieces = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Filled(pieces) => Some(pieces),
+            _ => None,
+        });
+        pieces.flatten().all(|piece| {
+            let is_known = *piece != Piece::User || subject.user.is_some();
+            is_known
+                && (self.syntax == Syntax::Name || !piece.text(subject).contains(self.syntax.separator()))
+        })
+    }
+
+    fn compare(&self, asked: &Asked<'_>, subject: Subject<'_>, question: Question) -> bool {
+        let mut theirs = asked.parts();
+        for segment in &self.segments {
+            let part = theirs.next();
+            let answer = match (segment, part) {
+                (_, None) => Some(false),
+                (Segment::Rest, Some(_)) => Some(true),
+                (_, Some(Part::Rest)) => Some(question == Question::Overlaps),
+                (Segment::One, Some(_)) => None,
+                (Segment::Filled(pieces), Some(first)) => {
+                    filled(pieces, self.syntax, subject, first, &mut theirs, question)
+                }
+                (Segment::Literal(_), Some(Part::One)) => (question == Question::Covers).then_some(false),
+                (Segment::Literal(ours), Some(Part::Literal(theirs))) => (**ours != *theirs).then_some(false),
+            };
+            if let Some(answer) = answer {
+                return answer;
             }
         }
+        theirs.next().is_none()
     }
+}
 
-    /// Whether anything is matched by both.
-    pub(super) fn overlaps(&self, other: &Pattern) -> bool {
-        let (mut ours, mut theirs) = (self.0.iter(), other.0.iter());
-        loop {
-            match (ours.next(), theirs.next()) {
-                (None, None) => return true,
-                (Some(Segment::Rest), Some(_)) | (Some(_), Some(Segment::Rest)) => return true,
-                (Some(Segment::One), Some(_)) | (Some(_), Some(Segment::One)) => {}
-                (Some(ours), Some(theirs)) if ours == theirs => {}
-                _ => return false,
+/// Compares the segments that a filled one comes to. `None`: what is behind it decides.
+fn filled<'a>(
+    pieces: &[Piece],
+    syntax: Syntax,
+    subject: Subject<'_>,
+    first: Part<'a>,
+    theirs: &mut impl Iterator<Item = Part<'a>>,
+    question: Question,
+) -> Option<bool> {
+    let mut ours = pieces.iter().flat_map(|piece| piece.text(subject).bytes()).peekable();
+    let mut part = first;
+    loop {
+        match part {
+            Part::Rest => return Some(question == Question::Overlaps),
+            Part::One if question == Question::Covers => return Some(false),
+            Part::One => while ours.next_if(|byte| *byte != syntax.separator() as u8).is_some() {},
+            Part::Literal(text) => {
+                if !text.bytes().all(|byte| ours.next_if_eq(&byte).is_some()) {
+                    return Some(false);
+                }
             }
+        }
+        match ours.next() {
+            None => return None,
+            // the separator: another segment of ours
+            Some(byte) if byte == syntax.separator() as u8 => match theirs.next() {
+                Some(next) => part = next,
+                None => return Some(false),
+            },
+            Some(_) => return Some(false),
         }
     }
 }
 
-fn literals(syntax: Syntax, text: &str) -> impl Iterator<Item = Segment> {
-    text.split(syntax.separator()).map(|segment| Segment::Literal(segment.to_owned()))
+impl Segment {
+    fn new(syntax: Syntax, text: &str) -> Self {
+        if text == syntax.one() {
+            return Segment::One;
+        }
+        if text == syntax.rest() {
+            return Segment::Rest;
+        }
+        if !text.contains('{') {
+            return Segment::Literal(text.into());
+        }
+        let pieces = access::pieces(text).map(|piece| match piece {
+            access::Piece::Text(text) => Piece::Text(text.into()),
+            access::Piece::Name => Piece::Name,
+            access::Piece::User => Piece::User,
+        });
+        Segment::Filled(pieces.collect())
+    }
 }
 
-/// Each placeholder is filled once, so that a client called `{user}` is only that.
-fn filled(text: &str, subject: Subject<'_>) -> String {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find('{') {
-        let (before, from) = rest.split_at(start);
-        filled.push_str(before);
-        if let Some(after) = from.strip_prefix("{name}") {
-            filled.push_str(primary_of(subject.name));
-            rest = after;
-        } else if let Some(after) = from.strip_prefix("{user}") {
-            filled.push_str(subject.user.unwrap_or_default());
-            rest = after;
-        } else {
-            filled.push('{');
-            rest = &from[1..];
-        }
+/// What a client asks for: a target, mask or filter.
+pub(super) struct Asked<'a> {
+    text: &'a str,
+    syntax: Syntax,
+    /// From this byte on all segments are what they say.
+    literal_from: usize,
+    /// Where the first segments end.
+    ends: [usize; KNOWN_ENDS],
+    known: usize,
+}
+
+/// One segment of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part<'a> {
+    Literal(&'a str),
+    One,
+    Rest,
+}
+
+impl<'a> Asked<'a> {
+    /// Every segment is what it says.
+    pub(super) fn literal(syntax: Syntax, text: &'a str) -> Self {
+        Self::new(syntax, text, 0)
     }
-    filled.push_str(rest);
-    filled
+
+    /// What may have wildcards; nothing in it is a placeholder.
+    pub(super) fn wild(syntax: Syntax, text: &'a str) -> Self {
+        Self::new(syntax, text, usize::MAX)
+    }
+
+    /// The primary names of those that a mask of names is for: a secondary is never a way around a rule.
+    pub(super) fn primaries_of(mask: &'a str) -> Self {
+        let primary = primary_of(mask);
+        if primary.len() == mask.len() {
+            return Self::wild(Syntax::Name, mask);
+        }
+        let last = primary.rfind(Syntax::Name.separator()).map_or(0, |at| at + 1);
+        Self::new(Syntax::Name, primary, last)
+    }
+
+    fn new(syntax: Syntax, text: &'a str, literal_from: usize) -> Self {
+        let (mut ends, mut known, mut start) = ([0; KNOWN_ENDS], 0, 0);
+        for end in &mut ends {
+            *end = end_of_segment(text, start, syntax);
+            known += 1;
+            start = *end + 1;
+            if start > text.len() {
+                break;
+            }
+        }
+        Asked { text, syntax, literal_from, ends, known }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part<'a>> {
+        let mut known = self.ends.iter().take(self.known);
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let segment_start = start;
+            let text = self.text.get(start..)?;
+            let end = known
+                .next()
+                .copied()
+                .unwrap_or_else(|| end_of_segment(self.text, segment_start, self.syntax));
+            start = end + 1;
+            let segment = text.get(..end - segment_start)?;
+            Some(if segment_start >= self.literal_from {
+                Part::Literal(segment)
+            } else if segment == self.syntax.one() {
+                Part::One
+            } else if segment == self.syntax.rest() {
+                Part::Rest
+            } else {
+                Part::Literal(segment)
+            })
+        })
+    }
+}
+
+/// Where the segment that begins at `start` ends.
+fn end_of_segment(text: &str, start: usize, syntax: Syntax) -> usize {
+    let rest = text.get(start..).unwrap_or_default();
+    rest.find(syntax.separator()).map_or(text.len(), |at| start + at)
 }
 
 /// Whether the name of a certificate is like a pattern: `*` stands for any characters but dots, placeholders are filled.
@@ -148,7 +264,7 @@ pub(super) fn certificate_matches(pattern: &str, name: &str, subject: Subject<'_
     if pattern.contains("{user}") && subject.user.is_none() {
         return false;
     }
-    let patterns: Vec<_> = pattern.split('*').map(|part| filled(part, subject)).collect();
+    let patterns: Vec<_> = pattern.split('*').map(|part| filled_text(part, subject)).collect();
     let Some(mut rest) = patterns.first().and_then(|first| name.strip_prefix(&**first)) else {
         return false;
     };
@@ -165,128 +281,15 @@ pub(super) fn certificate_matches(pattern: &str, name: &str, subject: Subject<'_
     rest.strip_suffix(&**last).is_some_and(|between| !between.contains('.'))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const SUBJECT: Subject<'_> = Subject { name: "a.b%%7", user: Some("plc") };
-
-    fn rule(syntax: Syntax, text: &str) -> Pattern {
-        Pattern::of_rule(syntax, text, SUBJECT).unwrap()
-    }
-
-    #[test]
-    fn placeholders_are_filled_with_what_is_no_wildcard() {
-        let name = rule(Syntax::Name, "x.{name}.*");
-        assert!(name.covers(&Pattern::literal(Syntax::Name, "x.a.b.c")), "a name has several segments");
-        assert!(!name.covers(&Pattern::literal(Syntax::Name, "x.a.b")));
-        let topic = rule(Syntax::Topic, "s/{user}-{name}/+");
-        assert!(topic.covers(&Pattern::literal(Syntax::Topic, "s/plc-a.b/t")));
-
-        let sly = Subject { name: "#", user: Some("{name}") };
-        let sly = |text| Pattern::of_rule(Syntax::Topic, text, sly).unwrap();
-        assert!(!sly("s/{name}").covers(&Pattern::literal(Syntax::Topic, "s/x")));
-        assert!(sly("s/{name}").covers(&Pattern::literal(Syntax::Topic, "s/#")));
-        assert!(sly("s/{user}").covers(&Pattern::literal(Syntax::Topic, "s/{name}")), "filled once");
-        let nobody = Subject { name: "a", user: None };
-        assert_eq!(Pattern::of_rule(Syntax::Topic, "s/{user}", nobody), None);
-    }
-
-    #[test]
-    fn to_cover_is_more_than_to_overlap() {
-        for (rule_text, asked, covers, overlaps) in [
-            ("a/#", "a/b", true, true),
-            ("a/#", "a/+/c", true, true),
-            ("a/#", "a/#", true, true),
-            ("a/#", "a", false, false),
-            ("a/#", "#", false, true),
-            ("a/+", "a/#", false, true),
-            ("a/+", "a/b/c", false, false),
-            ("+", "#", false, true),
-            ("#", "+/x", true, true),
-            ("+/b", "a/+", false, true),
-            ("+/b", "a/c", false, false),
-            ("a/b", "a/+", false, true),
-            ("", "", true, true),
-            ("a/#/b", "a/x", true, true),
-        ] {
-            let (ours, theirs) = (rule(Syntax::Topic, rule_text), Pattern::plain(Syntax::Topic, asked));
-            assert_eq!(
-                (ours.covers(&theirs), ours.overlaps(&theirs)),
-                (covers, overlaps),
-                "{rule_text} {asked}"
-            );
-        }
-    }
-
-    #[test]
-    fn names_of_certificates() {
-        let matches = |pattern, name| certificate_matches(pattern, name, SUBJECT);
-        for (pattern, name) in [
-            ("{name}", "a.b"),
-            ("*.b", "a.b"),
-            ("p-*.x.*", "p-1.x.y"),
-            ("*", "abc"),
-            ("", ""),
-            ("a*c*e", "abcde"),
-        ] {
-            assert!(matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in
-            [("*", "a.b"), ("a.*", "a.b.c"), ("a", "ab"), ("a*a", "a"), ("{name}", "a.b%%7")]
-        {
-            assert!(!matches(pattern, name), "{pattern} {name}");
-        }
-    }
-
-    fn segments() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "+", "#"]), 1..5)
-            .prop_map(|segments| segments.join("/"))
-    }
-
-    fn topics() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", ""]), 1..6).prop_map(|s| s.join("/"))
-    }
-
-    proptest! {
-        #[test]
-        fn as_for_every_single_topic(rule in segments(), asked in segments(), topic in topics()) {
-            let (ours, theirs) = (Pattern::plain(Syntax::Topic, &rule), Pattern::plain(Syntax::Topic, &asked));
-            let literal = Pattern::literal(Syntax::Topic, &topic);
-            prop_assert_eq!(ours.covers(&literal), elbus_protocol::topic::matches(&rule, &topic));
-            if ours.covers(&theirs) && theirs.covers(&literal) {
-                prop_assert!(ours.covers(&literal));
-            }
-            if ours.covers(&literal) && theirs.covers(&literal) {
-                prop_assert!(ours.overlaps(&theirs));
-            }
-        }
-
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
-
-        /// What is said to be covered or to overlap is so: where it is not, there is a topic that shows it.
-        #[test]
-        fn there_is_a_topic_that_shows_it(rule in segments(), asked in segments()) {
-            let (ours, theirs) = (Pattern::plain(Syntax::Topic, &rule), Pattern::plain(Syntax::Topic, &asked));
-            let mut all = vec![String::new()];
-            let mut level = vec![vec![]];
-            for _ in 0..5 {
-                level = level.into_iter().flat_map(|head: Vec<&str>| ["a", "b", "", "z"].map(|next| {
-                    let mut longer = head.clone();
-                    longer.push(next);
-                    longer
-                })).collect();
-                all.extend(level.iter().map(|segments| segments.join("/")));
-            }
-            let matched = |pattern: &Pattern, topic: &str| pattern.covers(&Pattern::literal(Syntax::Topic, topic));
-            let both = all.iter().any(|topic| matched(&ours, topic) && matched(&theirs, topic));
-            let outside = all.iter().any(|topic| !matched(&ours, topic) && matched(&theirs, topic));
-            prop_assert_eq!(ours.overlaps(&theirs), both);
-            prop_assert_eq!(ours.covers(&theirs), !outside);
-        }
-    }
+/// Each placeholder is filled once, so that a client called `{user}` is only that.
+fn filled_text(text: &str, subject: Subject<'_>) -> String {
+    let text_of = |piece| match piece {
+        access::Piece::Text(text) => text,
+        access::Piece::Name => primary_of(subject.name),
+        access::Piece::User => subject.user.unwrap_or_default(),
+    };
+    access::pieces(text).map(text_of).collect()
 }
+
+#[cfg(test)]
+mod tests;

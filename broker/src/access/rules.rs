@@ -1,12 +1,12 @@
 //! The rules as they were handed over, and what they say: of a client's name and identity, and of each thing it asks for.
 //! Pure judgement; who is connected and what was counted is elsewhere.
 
-use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Rule, Verdict};
+use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Syntax, Verdict};
 use elbus_protocol::name::primary_of;
 use std::{collections::HashMap, fmt, net::SocketAddr};
 
 use super::{
-    pattern::{Pattern, Subject, Syntax, certificate_matches},
+    pattern::{Asked, Pattern, Subject, certificate_matches},
     process::unit_of,
 };
 use crate::origin::Origin;
@@ -16,8 +16,28 @@ pub(crate) struct Rules {
     default: Verdict,
     user_names: HashMap<u32, String>,
     pub(super) tables: Vec<ClientRules>,
+    /// What is compared: for each table its mask, and its rules by action.
+    compiled: Vec<Compiled>,
     needs_units: bool,
 }
+
+struct Compiled {
+    mask: Pattern,
+    lists: [Vec<(Verdict, Pattern)>; Action::ALL.len()],
+}
+
+impl Compiled {
+    fn new(table: &ClientRules) -> Self {
+        let list = |action: Action| {
+            let rules = table.rules(action).iter();
+            rules.map(|rule| (rule.verdict, Pattern::new(action.syntax(), &rule.pattern))).collect()
+        };
+        Compiled { mask: Pattern::new(Syntax::Name, &table.name), lists: Action::ALL.map(list) }
+    }
+}
+
+/// Nobody: what a mask without placeholders is compared for.
+const NOBODY: Subject<'_> = Subject { name: "", user: None };
 
 /// Why something is allowed or not: what stands where in the table of the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,21 +83,28 @@ pub(crate) struct Whom<'a> {
 }
 
 impl Rules {
-    pub(crate) fn new(rules: AccessRules) -> Self {
-        warn_of_unreached(&rules.clients);
+    /// # Errors
+    /// The key that is wrong, and what is wrong with it.
+    pub(crate) fn new(rules: AccessRules) -> Result<Self, String> {
+        for (index, table) in rules.clients.iter().enumerate() {
+            table.check().map_err(|(key, why)| format!("client[{index}].{key}: {why}"))?;
+        }
+        let compiled: Vec<_> = rules.clients.iter().map(Compiled::new).collect();
+        warn_of_unreached(&rules.clients, &compiled);
         let needs_units = rules.clients.iter().flat_map(|table| &table.who).any(|who| who.unit.is_some());
-        Rules {
+        Ok(Rules {
             default: rules.default,
             user_names: rules.user_names.into_iter().collect(),
             tables: rules.clients,
+            compiled,
             needs_units,
-        }
+        })
     }
 
     /// The table for a name: the first whose mask it matches.
     pub(crate) fn table_of(&self, name: &str) -> Option<usize> {
-        let name = Pattern::literal(Syntax::Name, primary_of(name));
-        self.tables.iter().position(|table| Pattern::plain(Syntax::Name, &table.name).covers(&name))
+        let name = Asked::literal(Syntax::Name, primary_of(name));
+        self.compiled.iter().position(|table| table.mask.covers(&name, NOBODY))
     }
 
     /// Whether a client of this name and identity may be one. May read a small file of the kernel.
@@ -105,27 +132,42 @@ impl Rules {
         action: Action,
         target: &str,
     ) -> Judgement {
+        let asked = match action {
+            Action::Send => Asked::literal(Syntax::Name, primary_of(target)),
+            Action::Call => Asked::literal(Syntax::Name, target),
+            Action::Broadcast => Asked::primaries_of(target),
+            Action::Publish => Asked::literal(Syntax::Topic, target),
+            Action::Subscribe => Asked::wild(Syntax::Topic, target),
+        };
+        self.judge_asked(table, whom, action, &asked)
+    }
+
+    /// Whether a broadcast of a client may go to this one, as its primary is called.
+    pub(super) fn allows_broadcast_to(&self, table: Option<usize>, whom: &Whom<'_>, name: &str) -> bool {
+        let asked = Asked::literal(Syntax::Name, primary_of(name));
+        self.judge_asked(table, whom, Action::Broadcast, &asked).allowed
+    }
+
+    fn judge_asked(
+        &self,
+        table: Option<usize>,
+        whom: &Whom<'_>,
+        action: Action,
+        asked: &Asked<'_>,
+    ) -> Judgement {
         let default = self.default == Verdict::Allow;
         let Some(table) = table else { return Judgement { allowed: default, because: Because::NoTable } };
-        let rules = self.tables.get(table).map_or(&[][..], |table| table.rules(action));
+        let list = self.compiled.get(table).and_then(|table| table.lists.get(action as usize));
+        let rules = list.map_or(&[][..], Vec::as_slice);
         let subject = self.subject(whom);
-        let (syntax, asked) = match action {
-            Action::Send => (Syntax::Name, Pattern::literal(Syntax::Name, primary_of(target))),
-            Action::Call => (Syntax::Name, Pattern::literal(Syntax::Name, target)),
-            Action::Broadcast => (Syntax::Name, Pattern::plain(Syntax::Name, target)),
-            Action::Publish => (Syntax::Topic, Pattern::literal(Syntax::Topic, target)),
-            Action::Subscribe => (Syntax::Topic, Pattern::plain(Syntax::Topic, target)),
-        };
-        let decides = |rule: &Rule| {
-            // what is only allowed in part is not allowed; what is forbidden in part is forbidden
-            Pattern::of_rule(syntax, &rule.pattern, subject).is_some_and(|pattern| match rule.verdict {
-                Verdict::Allow => pattern.covers(&asked),
-                Verdict::Deny => pattern.overlaps(&asked),
-            })
+        // what is only allowed in part is not allowed; what is forbidden in part is forbidden
+        let decides = |(verdict, pattern): &(Verdict, Pattern)| match verdict {
+            Verdict::Allow => pattern.covers(asked, subject),
+            Verdict::Deny => pattern.overlaps(asked, subject),
         };
         match rules.iter().position(decides) {
             Some(index) => Judgement {
-                allowed: rules[index].verdict == Verdict::Allow,
+                allowed: rules[index].0 == Verdict::Allow,
                 because: Because::Rule { table, action, index },
             },
             None => Judgement { allowed: default, because: Because::NoRule { table, action } },
@@ -179,11 +221,13 @@ impl fmt::Debug for Rules {
 }
 
 /// Tables whose names are all another's already, which looks like a mistake.
-fn warn_of_unreached(tables: &[ClientRules]) {
-    let masks: Vec<_> = tables.iter().map(|table| Pattern::plain(Syntax::Name, &table.name)).collect();
-    for (index, mask) in masks.iter().enumerate() {
-        if let Some(first) = masks.iter().take(index).position(|earlier| earlier.covers(mask)) {
-            let (name, earlier) = (&tables[index].name, &tables[first].name);
+fn warn_of_unreached(tables: &[ClientRules], compiled: &[Compiled]) {
+    for (index, table) in tables.iter().enumerate() {
+        let asked = Asked::wild(Syntax::Name, &table.name);
+        if let Some(first) =
+            compiled.iter().take(index).position(|earlier| earlier.mask.covers(&asked, NOBODY))
+        {
+            let (name, earlier) = (&table.name, &tables[first].name);
             tracing::warn!(
                 "client[{index}] {name:?} is for nobody: client[{first}] {earlier:?} is for all its names"
             );

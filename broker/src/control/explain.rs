@@ -85,7 +85,7 @@ fn answer(
         },
     };
     if answer.allowed {
-        let recipients = recipients(router, action, &target);
+        let recipients = recipients(router, member.as_deref(), action, &target);
         answer.recipient_count = recipients.len() as u64;
         answer.recipients =
             recipients.iter().take(NAMED_RECIPIENTS).map(|member| member.name.to_string()).collect();
@@ -119,10 +119,11 @@ fn judged(
     Some((judgement, why, rule, current.instance.clone()))
 }
 
-fn recipients(router: &Router, action: Action, target: &str) -> Vec<Arc<Member>> {
+fn recipients(router: &Router, sender: Option<&Member>, action: Action, target: &str) -> Vec<Arc<Member>> {
+    let admission = sender.and_then(Member::admission);
     match action {
         Action::Send => router.find(target).into_iter().collect(),
-        Action::Broadcast => router.resolve_mask(target).recipients(),
+        Action::Broadcast => router.resolve_mask(admission.as_deref(), target).recipients(),
         Action::Publish => router.resolve_topic(target).recipients(),
         Action::Subscribe | Action::Call => vec![],
     }

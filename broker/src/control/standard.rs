@@ -13,6 +13,9 @@ use crate::routing::Router;
 /// Compiled size of a filter expression that a client may send.
 const FILTER_LIMIT_BYTES: usize = 1024 * 1024;
 
+/// Secondaries that `client.info` names; `client.list` says how many there are.
+const NAMED_SECONDARIES: usize = 1000;
+
 #[derive(Serialize)]
 struct Info<'a> {
     author: &'a str,
@@ -75,6 +78,8 @@ struct ClientDetails {
     gid: Option<u32>,
     /// The names of a verified client certificate.
     certificate_names: Vec<String>,
+    /// The names of its secondaries, the first 1,000 of them.
+    secondaries: Vec<String>,
     /// Operations that access rules did not allow, by kind; without those of which there were none.
     denied: BTreeMap<&'static str, u64>,
 }
@@ -210,6 +215,7 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
     let admission = member.admission();
     let denied = admission.iter().flat_map(|admission| admission.denied());
     encode_result(&ClientDetails {
+        secondaries: router.secondaries(&name, NAMED_SECONDARIES),
         name,
         kind: member.origin.kind.to_string(),
         queue_bytes: member.sink.queued().bytes,

@@ -130,7 +130,7 @@ impl Reach {
         let epoch = router.names_epoch();
         routes.get(epoch, mask, || match access {
             Some(access) if !access.allows(Action::Broadcast, mask) => Resolved::denied(epoch),
-            _ => router.resolve_mask(mask),
+            _ => router.resolve_mask(access, mask),
         })
     }
 

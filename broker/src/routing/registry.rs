@@ -75,6 +75,23 @@ impl Registry {
         Ok(())
     }
 
+    /// Why a client may not be a secondary of its primary: it must be the same kind and value of identity. `None` where it
+    /// may, or there is no such primary.
+    pub(super) fn stranger_to_primary(&self, member: &Member) -> Option<String> {
+        if !is_secondary(&member.name) || member.origin.internal {
+            return None;
+        }
+        let (primary, own) =
+            (self.find(primary_of(&member.name))?.origin.identity(), member.origin.identity());
+        let why = || {
+            let (primary, own) = (primary.word(), own.word());
+            format!(
+                "a secondary must be of the same {primary} as its primary; it is of another, by its {own}"
+            )
+        };
+        (primary != own).then(why)
+    }
+
     /// Removes this very client with all it wanted; `false` where it was removed before.
     pub(super) fn remove(&mut self, member: &Arc<Member>) -> bool {
         if !self.find(&member.name).is_some_and(|found| Arc::ptr_eq(found, member)) {

@@ -18,7 +18,7 @@ use super::{
     system::SystemSenders,
 };
 use crate::{
-    access::Access,
+    access::{Access, Admission},
     events::Events,
     origin::{Origin, Words},
     settings::BrokerSettings,
@@ -160,6 +160,11 @@ impl Router {
         {
             self.remove(&mut registry, &old, "replaced by a newer client of the same name", &mut evicted);
         }
+        if let Some(refusal) = registry.stranger_to_primary(&member) {
+            drop(registry);
+            self.access.note_refusal(name, &member.origin, &refusal);
+            return Err(Code::AccessDenied);
+        }
         registry.add(member.clone())?;
         if !member.origin.internal {
             if member.origin.locality != Locality::InProcess {
@@ -274,10 +279,20 @@ impl Router {
         self.topics_epoch.load(Ordering::Acquire)
     }
 
-    pub(crate) fn resolve_mask(&self, mask: &str) -> Resolved {
+    /// Those whose name matches the mask; under access rules without those secondaries whose primary is not allowed, though
+    /// the mask is.
+    pub(crate) fn resolve_mask(&self, access: Option<&Admission>, mask: &str) -> Resolved {
         let registry = self.registry.read();
         let epoch = self.names_epoch();
-        Resolved { epoch, recipients: Arc::new(Recipients::new(registry.matching(mask).into_iter())) }
+        let matching = registry.matching(mask);
+        // another wildcard, or none, matches a secondary only together with its primary, or names the primary
+        let Some(access) = access.filter(|_| mask.contains('?')) else {
+            return Resolved { epoch, recipients: Arc::new(Recipients::new(matching.into_iter())) };
+        };
+        let mut matching: Vec<_> = matching.into_iter().cloned().collect();
+        drop(registry); // judging may take a while
+        matching.retain(|member| access.allows_broadcast_to(&member.name));
+        Resolved { epoch, recipients: Arc::new(Recipients::new(matching.iter())) }
     }
 
     pub(crate) fn resolve_topic(&self, topic: &str) -> Resolved {
@@ -358,6 +373,12 @@ impl Router {
         let mut totals = self.departed.totals();
         registry.all().for_each(|member| totals += member.counts.totals());
         totals
+    }
+
+    /// The names of the secondaries of a client, the first `limit` of them.
+    pub(crate) fn secondaries(&self, primary: &str, limit: usize) -> Vec<String> {
+        let registry = self.registry.read();
+        registry.secondaries(primary).take(limit).map(|member| member.name.to_string()).collect()
     }
 
     /// Every primary client with the number of its instances, in order of names.

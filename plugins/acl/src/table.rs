@@ -9,6 +9,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
 
+/// What the names of units end in that have processes of their own.
+const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+
 /// `[plugin.config]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,7 +83,7 @@ impl ClientTable {
         }
         let who = self.who.iter().flatten().enumerate();
         let who = who.map(|(at, who)| who.identity(&format!("client[{index}].who[{at}]")));
-        Ok(ClientRules {
+        let rules = ClientRules {
             name: self.name.clone(),
             who: who.collect::<Result<_, _>>()?,
             send: self.send.clone(),
@@ -89,7 +92,10 @@ impl ClientTable {
             subscribe: self.subscribe.clone(),
             call: self.call.clone(),
             limits: self.limits,
-        })
+        };
+        let wrong = |(key, why)| PluginError::of_key(format!("client[{index}].{key}"), why);
+        rules.check().map_err(wrong)?;
+        Ok(rules)
     }
 }
 
@@ -104,11 +110,39 @@ impl Who {
         Ok(Identity {
             uid: user.as_ref().map(|user| user.user_id(&format!("{key}.user"))).transpose()?,
             group: group.map(|group| (group.gid, group.uids)),
-            unit: unit.clone(),
+            unit: unit.as_ref().map(|text| unit_name(text, &format!("{key}.unit"))).transpose()?,
             address: address.as_ref().map(|text| network(text, &format!("{key}.address"))).transpose()?,
-            certificate: certificate.clone(),
+            certificate: certificate
+                .as_ref()
+                .map(|text| names(text, &format!("{key}.certificate")))
+                .transpose()?,
         })
     }
+}
+
+/// The name of a unit that can have processes, as systemd writes it.
+fn unit_name(text: &str, key: &str) -> Result<String, PluginError> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let stem = UNIT_SUFFIXES.iter().find_map(|suffix| text.strip_suffix(suffix));
+    if stem.is_some_and(|stem| !stem.is_empty()) && text.chars().all(is_part) {
+        return Ok(text.to_owned());
+    }
+    let message = if !text.is_empty() && text.chars().all(is_part) && !text.ends_with(".slice") {
+        format!("{text:?} is not the full name of a unit: write \"{text}.service\"")
+    } else {
+        format!("{text:?} is not the name of a unit, such as \"plc.service\"; there are no wildcards")
+    };
+    Err(PluginError::of_key(key, message))
+}
+
+/// A pattern of names of certificates.
+fn names(text: &str, key: &str) -> Result<String, PluginError> {
+    let filled = text.replace("{name}", "").replace("{user}", "");
+    if filled.contains('{') {
+        let message = format!("{text:?} has a brace that begins neither {{name}} nor {{user}}");
+        return Err(PluginError::of_key(key, message));
+    }
+    Ok(text.to_owned())
 }
 
 fn network(text: &str, key: &str) -> Result<IpNet, PluginError> {

@@ -69,6 +69,39 @@ fn what_is_wrong_is_found_before_it_starts() {
         ),
         ("[[client]]\nname = 'a'\nlimits = { clients = 0 }", "client[0].limits.clients: 0 is not at least 1"),
         (
+            "[[client]]\nname = 'plc*'",
+            "client[0].name: \"*\" in \"plc*\" is not a wildcard: write \"plc.*\", or",
+        ),
+        ("[[client]]\nname = '{name}'", "client[0].name: {name} in \"{name}\" has no meaning"),
+        (
+            "[[client]]\nname = 'a'\nsend = ['allow a', 'deny core.#']",
+            "client[0].send[1]: \"#\" in \"core.#\" is not a wildcard: write \"core.*\", or \"core.{#}\" for",
+        ),
+        (
+            "[[client]]\nname = 'a'\nsubscribe = ['deny secret/*']",
+            "client[0].subscribe[0]: \"*\" in \"secret/*\" is not a wildcard: write \"secret/#\", or",
+        ),
+        (
+            "[[client]]\nname = 'a'\nbroadcast = ['allow a.*.b']",
+            "client[0].broadcast[0]: \"*\" in \"a.*.b\" stands for all that follows",
+        ),
+        (
+            "[[client]]\nname = 'a'\ncall = ['allow client*']",
+            "client[0].call[0]: \"*\" in \"client*\" is not",
+        ),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ unit = 'plc' }]",
+            "client[0].who[0].unit: \"plc\" is not the full name of a unit: write \"plc.service\"",
+        ),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ unit = 'plc*.service' }]",
+            "client[0].who[0].unit: \"plc*.service\" is not the name of a unit, such as \"plc.service\"; there are no",
+        ),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ certificate = '{nme}' }]",
+            "client[0].who[0].certificate: \"{nme}\" has a brace that begins neither {name} nor {user}",
+        ),
+        (
             "[[client]]\nname = 'a'\nlimits = { client = 1 }",
             "client[0].limits.client: unknown field `client`",
         ),
@@ -76,4 +109,22 @@ fn what_is_wrong_is_found_before_it_starts() {
         let found = FakeHost::new().create::<Acl>("access", table).err().unwrap().to_string();
         assert!(found.starts_with(error), "{table}: {found}");
     }
+}
+
+#[test]
+fn a_list_has_no_more_rules_than_a_denied_operation_may_cost() {
+    let table = |count| {
+        let rules: Vec<_> = (0..count).map(|n| format!("'allow x{n}'")).collect();
+        format!("[[client]]\nname = 'a'\nsend = [{}]", rules.join(", "))
+    };
+    assert_eq!(rules(&table(1000)).clients[0].send.len(), 1000);
+    let found = FakeHost::new().create::<Acl>("access", &table(1001)).err().unwrap().to_string();
+    assert_eq!(found, "client[0].send: 1001 rules are more than 1000; use wildcards");
+}
+
+#[test]
+fn a_character_in_braces_stands_for_itself() {
+    let rules = rules("[[client]]\nname = 'what{?}'\nsend = ['allow plc{*}']\npublish = ['allow c{+}{+}/#']");
+    let client = &rules.clients[0];
+    assert_eq!((&*client.send[0].pattern, &*client.publish[0].pattern), ("plc{*}", "c{+}{+}/#"));
 }

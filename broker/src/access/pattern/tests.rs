@@ -1,0 +1,300 @@
+//! Patterns against the words of the protocol, a naive model, and hostile input.
+
+use super::*;
+use proptest::prelude::*;
+use std::time::{Duration, Instant};
+
+const SUBJECT: Subject<'_> = Subject { name: "a.b%%7", user: Some("plc") };
+
+fn covers(syntax: Syntax, rule: &str, target: &str) -> bool {
+    Pattern::new(syntax, rule).covers(&Asked::literal(syntax, target), SUBJECT)
+}
+
+#[test]
+fn placeholders_are_filled_with_what_is_no_wildcard() {
+    assert!(covers(Syntax::Name, "x.{name}.*", "x.a.b.c"), "a name has several segments");
+    assert!(!covers(Syntax::Name, "x.{name}.*", "x.a.b"));
+    assert!(covers(Syntax::Topic, "s/{user}-{name}/+", "s/plc-a.b/t"));
+    assert!(!covers(Syntax::Topic, "s/{user}-{name}/+", "s/plc-a.c/t"));
+    assert!(!covers(Syntax::Topic, "s/{user}-{name}", "s/plc-a.bc"));
+    assert!(!covers(Syntax::Topic, "s/{user}-{name}", "s/plc-a"));
+
+    let sly = Subject { name: "#", user: Some("{name}") };
+    let sly =
+        |text, topic| Pattern::new(Syntax::Topic, text).covers(&Asked::literal(Syntax::Topic, topic), sly);
+    assert!(!sly("s/{name}", "s/x"));
+    assert!(sly("s/{name}", "s/#"));
+    assert!(sly("s/{user}", "s/{name}"), "filled once");
+    let nobody = Subject { name: "a", user: None };
+    for text in ["s/{user}", "{user}", "#/{user}"] {
+        let pattern = Pattern::new(Syntax::Topic, text);
+        let asked = Asked::wild(Syntax::Topic, "#");
+        assert!(!pattern.covers(&asked, nobody) || text.starts_with('#'), "{text}");
+    }
+}
+
+#[test]
+fn a_client_called_like_a_wildcard_is_not_one() {
+    let sly = Subject { name: "?.*", user: None };
+    let pattern = Pattern::new(Syntax::Name, "x.{name}");
+    for (mask, covers, overlaps) in
+        [("x.?.*", false, true), ("x.?.a", false, false), ("x.a.*", false, false), ("x.*", false, true)]
+    {
+        let asked = Asked::wild(Syntax::Name, mask);
+        assert_eq!(
+            (pattern.covers(&asked, sly), pattern.overlaps(&asked, sly)),
+            (covers, overlaps),
+            "{mask}"
+        );
+    }
+    assert!(pattern.covers(&Asked::literal(Syntax::Name, "x.?.*"), sly));
+}
+
+#[test]
+fn a_name_with_a_slash_is_no_way_into_the_topics_of_another() {
+    for (name, pattern, topic) in [
+        ("plc/secret", "plc/{name}/#", "plc/plc/secret/x"),
+        ("victim/x", "{name}/#", "victim/x/y"),
+        ("/", "a{name}b", "a/b"),
+        ("a/", "{name}", "a/"),
+    ] {
+        let subject = Subject { name, user: None };
+        let rule = Pattern::new(Syntax::Topic, pattern);
+        for asked in [Asked::literal(Syntax::Topic, topic), Asked::wild(Syntax::Topic, "#")] {
+            assert!(!rule.covers(&asked, subject) && !rule.overlaps(&asked, subject), "{name} {pattern}");
+        }
+        // in a mask of names a slash is a character as any other
+        let mask = Pattern::new(Syntax::Name, "x.{name}");
+        assert!(mask.covers(&Asked::literal(Syntax::Name, &format!("x.{name}")), subject), "{name}");
+    }
+    let secondary = Subject { name: "a%%x/y", user: None };
+    let rule = Pattern::new(Syntax::Topic, "s/{name}");
+    assert!(rule.covers(&Asked::literal(Syntax::Topic, "s/a"), secondary), "the primary name counts");
+}
+
+#[test]
+fn a_character_in_braces_is_no_wildcard() {
+    assert!(covers(Syntax::Name, "a.{*}", "a.*") && !covers(Syntax::Name, "a.{*}", "a.b"));
+    assert!(covers(Syntax::Name, "plc{*}", "plc*") && covers(Syntax::Name, "{?}", "?"));
+    assert!(covers(Syntax::Topic, "c{+}{+}/#", "c++/x") && !covers(Syntax::Topic, "{#}", "x"));
+    assert!(covers(Syntax::Topic, "{{}name}", "{name}"));
+    let asked = Asked::wild(Syntax::Name, "a.*");
+    let pattern = Pattern::new(Syntax::Name, "a.{*}");
+    assert!(!pattern.covers(&asked, SUBJECT) && pattern.overlaps(&asked, SUBJECT));
+}
+
+#[test]
+fn to_cover_is_more_than_to_overlap() {
+    for (rule, asked, covers, overlaps) in [
+        ("a/#", "a/b", true, true),
+        ("a/#", "a/+/c", true, true),
+        ("a/#", "a/#", true, true),
+        ("a/#", "a", false, false),
+        ("a/#", "#", false, true),
+        ("a/+", "a/#", false, true),
+        ("a/+", "a/b/c", false, false),
+        ("+", "#", false, true),
+        ("#", "+/x", true, true),
+        ("+/b", "a/+", false, true),
+        ("+/b", "a/c", false, false),
+        ("a/b", "a/+", false, true),
+        ("", "", true, true),
+        ("a/#/b", "a/x", true, true),
+    ] {
+        let (ours, theirs) = (Pattern::new(Syntax::Topic, rule), Asked::wild(Syntax::Topic, asked));
+        assert_eq!(
+            (ours.covers(&theirs, SUBJECT), ours.overlaps(&theirs, SUBJECT)),
+            (covers, overlaps),
+            "{rule} {asked}"
+        );
+    }
+}
+
+#[test]
+fn a_mask_that_names_a_secondary_is_one_of_its_primary() {
+    for (rule, mask, overlaps) in [
+        ("victim", "victim%%0", true),
+        ("victim", "victim%%x.*", true),
+        ("victim", "victim%%?.y", true),
+        ("a.victim", "a.victim%%", true),
+        ("a.victim", "?.victim%%0", true),
+        ("a.victim", "a.?%%0", false),
+        ("a.?", "a.?%%0", true),
+        ("victim", "victims%%0", false),
+        ("victim", "*", true),
+    ] {
+        let pattern = Pattern::new(Syntax::Name, rule);
+        assert_eq!(pattern.overlaps(&Asked::primaries_of(mask), SUBJECT), overlaps, "{rule} {mask}");
+    }
+    // a wildcard before the marks is a character of the name
+    assert!(!Pattern::new(Syntax::Name, "a.b").covers(&Asked::primaries_of("a.?%%0"), SUBJECT));
+    assert!(Pattern::new(Syntax::Name, "a.{?}").covers(&Asked::primaries_of("a.?%%0"), SUBJECT));
+}
+
+#[test]
+fn names_of_certificates() {
+    let matches = |pattern, name| certificate_matches(pattern, name, SUBJECT);
+    for (pattern, name) in [
+        ("{name}", "a.b"),
+        ("*.b", "a.b"),
+        ("p-*.x.*", "p-1.x.y"),
+        ("*", "abc"),
+        ("", ""),
+        ("a*c*e", "abcde"),
+    ] {
+        assert!(matches(pattern, name), "{pattern} {name}");
+    }
+    for (pattern, name) in [("*", "a.b"), ("a.*", "a.b.c"), ("a", "ab"), ("a*a", "a"), ("{name}", "a.b%%7")] {
+        assert!(!matches(pattern, name), "{pattern} {name}");
+    }
+}
+
+/// What a client of any kind sends costs a rule no more than the rule is long, and nothing is searched twice.
+#[test]
+fn what_a_client_sends_costs_the_rules_nothing() {
+    const BYTES: usize = 8 << 20;
+    let rules: Vec<_> = ["+/x", "+/+/+/+/x", "x/#", "{name}/+", "+/{name}{user}/x", "#", "+", "a/+/b"]
+        .into_iter()
+        .cycle()
+        .take(access::MAX_RULES)
+        .map(|text| Pattern::new(Syntax::Topic, text))
+        .collect();
+    let begun = Instant::now();
+    for text in ["/".repeat(BYTES), "a".repeat(BYTES), "+/".repeat(BYTES / 2), "a/".repeat(BYTES / 2)] {
+        for asked in [Asked::literal(Syntax::Topic, &text), Asked::wild(Syntax::Topic, &text)] {
+            let matched =
+                |pattern: &&Pattern| pattern.covers(&asked, SUBJECT) || pattern.overlaps(&asked, SUBJECT);
+            assert!(rules.iter().filter(matched).count() >= rules.len() / 8);
+        }
+    }
+    // a search for each rule would go through 64 GB
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// No combination of wildcards makes a comparison go back: the longest ones there are take a walk through both.
+#[test]
+fn crossing_wildcards_are_walked_once() {
+    let deep = |one: &str, end: &str| format!("{}{end}", format!("{one}.").repeat(30_000));
+    let begun = Instant::now();
+    for rule in [deep("?", "*"), deep("?", "x"), deep("a", "*"), deep("{name}", "x")] {
+        let rule = Pattern::new(Syntax::Name, &rule);
+        for mask in [deep("?", "*"), deep("?", "y"), deep("a", "?"), deep("*", "?"), deep("?.a", "*")] {
+            let asked = Asked::wild(Syntax::Name, &mask);
+            assert!(!rule.covers(&asked, SUBJECT) || mask.starts_with('?') || mask.starts_with('a'));
+            _ = rule.overlaps(&asked, SUBJECT);
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// The words of the protocol, segment by segment, with all segments in memory of their own.
+mod model {
+    #[derive(Clone, PartialEq)]
+    enum Segment {
+        Literal(String),
+        One,
+        Rest,
+    }
+
+    /// Of a rule whose placeholder stands for `name`, where one is given; else what a client sends.
+    fn segments(text: &str, name: Option<&str>) -> Vec<Segment> {
+        let mut segments = vec![];
+        for segment in text.split('.') {
+            match (segment, name) {
+                ("?", _) => segments.push(Segment::One),
+                ("*", _) => segments.push(Segment::Rest),
+                (_, Some(name)) => {
+                    let filled = segment.replace("{name}", name);
+                    segments.extend(filled.split('.').map(|part| Segment::Literal(part.to_owned())));
+                }
+                (_, None) => segments.push(Segment::Literal(segment.to_owned())),
+            }
+            if segments.last() == Some(&Segment::Rest) {
+                break;
+            }
+        }
+        segments
+    }
+
+    fn matches(mask: &[Segment], name: &[&str]) -> bool {
+        match (mask.first(), name.first()) {
+            (None, None) => true,
+            (Some(Segment::Rest), Some(_)) => true,
+            (Some(Segment::One), Some(_)) => matches(&mask[1..], &name[1..]),
+            (Some(Segment::Literal(text)), Some(name_segment)) => {
+                text == name_segment && matches(&mask[1..], &name[1..])
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the rule covers and whether it overlaps what is asked for, as all names of up to five segments show.
+    pub(super) fn answers(rule: &str, name: &str, asked: &str) -> (bool, bool) {
+        let (ours, theirs) = (segments(rule, Some(name)), segments(asked, None));
+        let (mut covers, mut overlaps) = (true, false);
+        let mut level: Vec<Vec<&str>> = vec![vec![]];
+        for _ in 0..5 {
+            let longer = |head: &Vec<&'static str>| {
+                ["a", "b", "", "?", "z"].map(|next| [head.as_slice(), &[next]].concat())
+            };
+            level = level.iter().flat_map(longer).collect();
+            for name in &level {
+                let (by_us, by_them) = (matches(&ours, name), matches(&theirs, name));
+                covers &= by_us || !by_them;
+                overlaps |= by_us && by_them;
+            }
+        }
+        (covers, overlaps)
+    }
+}
+
+fn masks(of: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(of), 1..4).prop_map(|segments| segments.join("."))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What is said to be covered or to overlap is so: where it is not, there is a name that shows it.
+    #[test]
+    fn there_is_a_name_that_shows_it(
+        rule in masks(&["a", "b", "", "?", "*", "{name}", "{name}b"]),
+        name in prop::sample::select(vec!["a", "?", "a.b", "*", ".", "b."]),
+        asked in masks(&["a", "b", "", "?", "*", "ab"]),
+    ) {
+        let subject = Subject { name, user: None };
+        let (ours, theirs) = (Pattern::new(Syntax::Name, &rule), Asked::wild(Syntax::Name, &asked));
+        let answers = (ours.covers(&theirs, subject), ours.overlaps(&theirs, subject));
+        let segments = |text: &str| text.matches('.').count() + 1;
+        // a model of five segments cannot tell what is deeper, nor of texts it does not know
+        prop_assume!(segments(&rule.replace("{name}", name)) <= 4 && !asked.contains("ab"));
+        prop_assume!(!rule.contains("{name}b") || answers == (false, false));
+        prop_assume!(!(rule.contains("{name}") && name == "*"));
+        prop_assert_eq!(answers, model::answers(&rule, name, &asked), "{} {} {}", rule, name, asked);
+    }
+}
+
+fn filters() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "", "+", "#"]), 1..40).prop_map(|s| s.join("/"))
+}
+
+fn topics() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", ""]), 1..40).prop_map(|s| s.join("/"))
+}
+
+proptest! {
+    #[test]
+    fn as_for_every_single_topic(rule in filters(), asked in filters(), topic in topics()) {
+        let (ours, theirs) = (Pattern::new(Syntax::Topic, &rule), Pattern::new(Syntax::Topic, &asked));
+        let (literal, asked) = (Asked::literal(Syntax::Topic, &topic), Asked::wild(Syntax::Topic, &asked));
+        let covers = |pattern: &Pattern| pattern.covers(&literal, SUBJECT);
+        prop_assert_eq!(covers(&ours), elbus_protocol::topic::matches(&rule, &topic));
+        prop_assert_eq!(covers(&ours), ours.overlaps(&literal, SUBJECT));
+        if ours.covers(&asked, SUBJECT) && covers(&theirs) {
+            prop_assert!(covers(&ours));
+        }
+        if covers(&ours) && covers(&theirs) {
+            prop_assert!(ours.overlaps(&asked, SUBJECT));
+        }
+    }
+}
