@@ -5,7 +5,9 @@ use elbus_protocol::rpc::INVALID_PARAMS;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::{ControlTable, decode_params, encode_result};
+use super::{
+    ControlTable, decode_params, encode_result, expression::check_pattern, shown, table::MAX_NAME_BYTES,
+};
 use crate::{
     access::Whom,
     routing::{Member, Router},
@@ -61,8 +63,16 @@ fn answer(
     let Question { action, name, target } = decode_params(call.params)?;
     let Some(action) = Action::ALL.into_iter().find(|known| known.key() == action) else {
         let known = Action::ALL.map(Action::key).join(", ");
-        return Err(CallError::new(INVALID_PARAMS, format!("action {action:?} is none of {known}")));
+        return Err(CallError::new(
+            INVALID_PARAMS,
+            format!("action {:?} is none of {known}", shown(&action)),
+        ));
     };
+    check_length("name", &name)?;
+    match action {
+        Action::Broadcast | Action::Subscribe => check_pattern("target", &target)?,
+        Action::Send | Action::Publish | Action::Call => check_length("target", &target)?,
+    }
     let member = router.find(&name);
     let registered = member.is_some();
     let mut answer = match judged(router, member.as_deref(), &name, action, &target) {
@@ -92,6 +102,14 @@ fn answer(
         answer.recipients.sort_unstable();
     }
     encode_result(&answer)
+}
+
+fn check_length(key: &str, text: &str) -> Result<(), CallError> {
+    if text.len() <= MAX_NAME_BYTES {
+        return Ok(());
+    }
+    let text = format!("{key} has {} bytes, the limit is {MAX_NAME_BYTES}", text.len());
+    Err(CallError::new(INVALID_PARAMS, text))
 }
 
 type Judged = (crate::access::Judgement, String, Option<String>, String);

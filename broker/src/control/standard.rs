@@ -1,17 +1,14 @@
 //! The control methods of the broker's core (protocol section 7): test, info, stats, clients.
 
 use elbus_plugin_api::{Call, CallError, Code, Method, QueueBudget};
-use elbus_protocol::rpc::PARSE_ERROR;
 use parking_lot::RwLock;
-use regex::RegexBuilder;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use super::{ControlTable, decode_params, encode_result, name_param, no_params};
+use super::{
+    ControlTable, decode_params, encode_result, expression::Expression, name_param, no_params, shown,
+};
 use crate::routing::Router;
-
-/// Compiled size of a filter expression that a client may send.
-const FILTER_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// Secondaries that `client.info` names; `client.list` says how many there are.
 const NAMED_SECONDARIES: usize = 1000;
@@ -178,17 +175,24 @@ pub(crate) fn add_standard_methods(
 
 fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
     let filter = decode_params::<ClientFilter>(call.params)?.filter;
-    let filter = match &filter {
-        Some(filter) => {
-            let compiled = RegexBuilder::new(filter).size_limit(FILTER_LIMIT_BYTES).build();
-            Some(compiled.map_err(|error| CallError::new(PARSE_ERROR, error.to_string()))?)
-        }
-        None => None,
-    };
-    let clients = router
-        .primaries()
+    let filter = filter.as_deref().map(Expression::new).transpose()?;
+    let mut primaries = router.primaries();
+    if let Some(filter) = &filter {
+        // the registry's lock is released: these are copies
+        let mut result = Ok(());
+        primaries.retain(|(member, _)| {
+            let matched = result.is_ok().then(|| filter.is_match(&member.name));
+            matched.is_some_and(|matched| {
+                matched.unwrap_or_else(|error| {
+                    result = Err(error);
+                    false
+                })
+            })
+        });
+        result?;
+    }
+    let clients = primaries
         .into_iter()
-        .filter(|(member, _)| filter.as_ref().is_none_or(|filter| filter.is_match(&member.name)))
         .map(|(member, instances)| {
             let totals = member.counts.totals();
             Client {
@@ -228,7 +232,7 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
 }
 
 fn no_client(name: &str) -> CallError {
-    CallError::new(Code::NotRegistered.rpc_code(), format!("no client {name:?} is registered"))
+    CallError::new(Code::NotRegistered.rpc_code(), format!("no client {:?} is registered", shown(name)))
 }
 
 fn kick_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {

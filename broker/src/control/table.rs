@@ -36,6 +36,9 @@ pub(crate) struct ControlTable {
     methods: RwLock<BTreeMap<String, Entry>>,
 }
 
+/// Length of the name in the parameters of a method: as long as the wire allows.
+pub(crate) const MAX_NAME_BYTES: usize = 65_535;
+
 /// The owner of the broker's own methods.
 pub(crate) const BROKER_ITSELF: u32 = 0;
 
@@ -166,7 +169,20 @@ pub(crate) fn name_param(call: &Call<'_>) -> Result<String, CallError> {
     }
     match decode_params::<Named>(call.params)?.name {
         name if name.is_empty() => Err(CallError::new(INVALID_PARAMS, "wanted {name: text}")),
+        name if name.len() > MAX_NAME_BYTES => {
+            let text = format!("name has {} bytes, the limit is {MAX_NAME_BYTES}", name.len());
+            Err(CallError::new(INVALID_PARAMS, text))
+        }
         name => Ok(name),
+    }
+}
+
+/// As much of a text from a client as an error shows of it.
+pub(crate) fn shown(text: &str) -> String {
+    const SHOWN: usize = 64;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 

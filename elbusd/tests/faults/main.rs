@@ -11,6 +11,7 @@ mod again;
 mod denied;
 mod dropped;
 mod exhausted;
+mod flooded;
 mod kicked;
 mod killed;
 mod readers;

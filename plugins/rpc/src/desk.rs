@@ -7,7 +7,7 @@ use elbus_protocol::rpc::{self, RpcFrame};
 use crate::{
     outgoing::{Caller, Outgoing},
     replies::Replies,
-    worker::{Job, Jobs},
+    worker::{Job, JobLimits, Jobs},
 };
 
 /// A request, taken apart.
@@ -20,12 +20,21 @@ struct Asked<'a> {
 pub(crate) struct Desk {
     host: Host,
     outgoing: Outgoing,
-    jobs: Jobs,
+    ordinary: Jobs,
+    admin: Jobs,
+}
+
+/// Which methods a thread is for: slow ordinary calls do not delay administrators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Ordinary,
+    Admin,
 }
 
 impl Desk {
     pub(crate) fn new(host: Host) -> Self {
-        Desk { host, outgoing: Outgoing::default(), jobs: Jobs::default() }
+        let (ordinary, admin) = (Jobs::new(JobLimits::ORDINARY), Jobs::new(JobLimits::ADMIN));
+        Desk { host, outgoing: Outgoing::default(), ordinary, admin }
     }
 
     /// From now on there are replies.
@@ -48,7 +57,8 @@ impl Desk {
             let Ok(RpcFrame::Request { call_id, method, params }) = rpc::decode_rpc(payload) else {
                 continue;
             };
-            let Some(answer) = self.answer(&caller, &Asked { call_id, method, params }) else { continue };
+            let asked = Asked { call_id, method, params };
+            let Some(answer) = self.answer(&caller, &asked, &mut dirty) else { continue };
             match answer {
                 Ok(result) if result.len() >= SHARE_FROM_BYTES => {
                     dirty |= self.outgoing.send(&caller, &mut replies);
@@ -71,14 +81,22 @@ impl Desk {
         self.outgoing.flush();
     }
 
-    /// What waits for the worker.
+    /// What waits for the threads.
     pub(crate) fn waiting(&self) -> Queued {
-        self.jobs.waiting()
+        let (ordinary, admin) = (self.ordinary.waiting(), self.admin.waiting());
+        Queued { frames: ordinary.frames + admin.frames, bytes: ordinary.bytes + admin.bytes }
     }
 
-    /// The worker: slow methods one at a time, until [`end_work`](Desk::end_work).
-    pub(crate) fn work(&self) {
-        while let Some(job) = self.jobs.next() {
+    fn jobs(&self, lane: Lane) -> &Jobs {
+        match lane {
+            Lane::Ordinary => &self.ordinary,
+            Lane::Admin => &self.admin,
+        }
+    }
+
+    /// The thread of a lane: its methods one at a time, until [`end_work`](Desk::end_work).
+    pub(crate) fn work(&self, lane: Lane) {
+        while let Some(job) = self.jobs(lane).next() {
             let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
             // authorised once more: the caller may have left meanwhile, or the rules may have changed
             let result = self.host.call(&caller.call(&job.method, &job.params));
@@ -103,32 +121,45 @@ impl Desk {
         }
     }
 
-    /// Lets the worker end, after the method it is in. Says whether it is in one.
-    pub(crate) fn end_work(&self) -> bool {
-        self.jobs.end()
+    /// Lets the thread of a lane end, after the method it is in. Says whether it is in one.
+    pub(crate) fn end_work(&self, lane: Lane) -> bool {
+        self.jobs(lane).end()
     }
 
     /// What to reply at once, if anything.
-    fn answer(&self, caller: &Caller<'_>, asked: &Asked<'_>) -> Option<Result<Vec<u8>, CallError>> {
+    fn answer(
+        &self,
+        caller: &Caller<'_>,
+        asked: &Asked<'_>,
+        dirty: &mut bool,
+    ) -> Option<Result<Vec<u8>, CallError>> {
         let wants_reply = asked.call_id != rpc::NO_REPLY && caller.can_be_answered();
         if wants_reply && self.outgoing.is_crowded(caller) {
             let text = "too many replies are waiting to be read";
             return Some(Err(CallError::new(Code::Busy.rpc_code(), text)));
         }
-        let answer = self.call(caller, asked).transpose()?;
+        let answer = self.call(caller, asked, dirty).transpose()?;
         wants_reply.then_some(answer)
     }
 
-    /// Calls a quick method, or leaves a slow one to the worker: then there is no answer yet.
-    fn call(&self, caller: &Caller<'_>, asked: &Asked<'_>) -> Result<Option<Vec<u8>>, CallError> {
+    /// Calls a quick method, or leaves a slow one to the thread of its lane: then there is no answer yet.
+    fn call(
+        &self,
+        caller: &Caller<'_>,
+        asked: &Asked<'_>,
+        dirty: &mut bool,
+    ) -> Result<Option<Vec<u8>>, CallError> {
         let method = std::str::from_utf8(asked.method)
             .map_err(|_| CallError::new(Code::BadData.rpc_code(), "method not UTF-8"))?;
         if method.is_empty() {
             return Err(CallError::new(rpc::METHOD_NOT_FOUND, ""));
         }
-        if self.host.method_traits(method).is_some_and(|traits| traits.slow) {
+        // an unknown method is refused by the call, behind the access rules
+        let traits = self.host.method_traits(method).unwrap_or_default();
+        if traits.slow {
             self.host.authorize(&caller.call(method, asked.params))?;
-            self.jobs.add(Job {
+            let lane = if traits.admin { Lane::Admin } else { Lane::Ordinary };
+            let displaced = self.jobs(lane).add(Job {
                 caller: caller.name.to_owned(),
                 caller_id: caller.id,
                 qos: caller.qos,
@@ -136,8 +167,19 @@ impl Desk {
                 method: method.to_owned(),
                 params: asked.params.to_vec(),
             })?;
+            displaced.iter().for_each(|job| *dirty |= self.turn_away(job));
             return Ok(None);
         }
         self.host.call(&caller.call(method, asked.params)).map(Some)
+    }
+    /// Tells the caller of a job that it gave way to a caller with fewer. Says whether a flush is owed.
+    fn turn_away(&self, job: &Job) -> bool {
+        let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
+        if job.call_id == rpc::NO_REPLY || !caller.can_be_answered() {
+            return false;
+        }
+        let text = b"too many calls are waiting, and this client has more of them than others";
+        let reply = rpc::encode_error(job.call_id, Code::Busy.rpc_code(), text);
+        self.outgoing.send_shared(&caller, &reply.into())
     }
 }

@@ -16,13 +16,16 @@ use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
 use address::Address;
-use desk::Desk;
+use desk::{Desk, Lane};
 
-/// The client `.broker`, and the thread for methods that may block.
+/// The threads for methods that may block.
+const LANES: [Lane; 2] = [Lane::Ordinary, Lane::Admin];
+
+/// The client `.broker`, and the threads for methods that may block.
 pub struct Rpc {
     host: Host,
     desk: Arc<Desk>,
-    running: Mutex<Option<PluginThread>>,
+    running: Mutex<Vec<(Lane, PluginThread)>>,
 }
 
 impl Plugin for Rpc {
@@ -34,8 +37,11 @@ impl Plugin for Rpc {
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let desk = self.desk.clone();
-        *self.running.lock() = Some(self.host.spawn(move || desk.work())?);
+        for lane in LANES {
+            let desk = self.desk.clone();
+            let thread = self.host.spawn(move || desk.work(lane))?;
+            self.running.lock().push((lane, thread));
+        }
         let (kind, locality) = ("internal".into(), Locality::InProcess);
         let info = ClientInfo { kind, locality, internal: true, ..Default::default() };
         let client = self
@@ -47,12 +53,14 @@ impl Plugin for Rpc {
     }
 
     fn stop(&self, deadline: Duration) {
-        let in_a_method = self.desk.end_work();
-        let running = self.running.lock().take();
+        let in_a_method = LANES.map(|lane| (lane, self.desk.end_work(lane)));
+        let running = std::mem::take(&mut *self.running.lock());
         // A method under way is not waited for: it may be the one that asks for this stop and waits for it, on
         // whatever thread the broker stops us. It ends by itself, and its caller gets its reply.
-        if !in_a_method && running.is_some_and(|running| !running.ended_within(deadline)) {
-            tracing::warn!(?deadline, "the thread for slow methods is late to end");
+        for (lane, thread) in running {
+            if !in_a_method.contains(&(lane, true)) && !thread.ended_within(deadline) {
+                tracing::warn!(?lane, ?deadline, "a thread for slow methods is late to end");
+            }
         }
         self.desk.close();
     }
