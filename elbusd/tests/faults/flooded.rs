@@ -17,8 +17,9 @@ use crate::support::{
 const FLOODERS: usize = 4;
 /// More calls than one client may have waiting.
 const AHEAD: u32 = 80;
-/// What a call may take on a busy machine. The calls of the flood together would take longer by far.
-const LATENCY: Duration = Duration::from_secs(8);
+/// What an administrative and another call may take on a busy machine, in a build without optimisation. The calls of the
+/// flood together would take ten times as long.
+const LATENCY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 /// What the broker may need for all of it, in KiB.
 const MEMORY: u64 = 64 * 1024;
 
@@ -74,7 +75,7 @@ fn a_flood_of_slow_calls_delays_neither_administrators_nor_others() {
             let begin = Instant::now();
             innocent.control("client.info", &[("name", "innocent")]).unwrap();
             slowest[1] = slowest[1].max(begin.elapsed());
-            assert!(slowest.iter().all(|took| *took < LATENCY), "round {round}: {slowest:?}");
+            assert!(slowest[0] < LATENCY[0] && slowest[1] < LATENCY[1], "round {round}: {slowest:?}");
             assert!(daemon.memory() < level.memory + MEMORY, "{} KiB", daemon.memory());
         }
         stopping.store(true, Ordering::Relaxed);
