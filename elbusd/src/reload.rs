@@ -29,6 +29,7 @@ struct Answer {
     removed: Vec<String>,
     restarted: Vec<String>,
     unchanged: Vec<String>,
+    recovered: Vec<String>,
     refreshed: Vec<String>,
     /// Who could not start, or not read its files anew; with file and line.
     errors: Vec<String>,
@@ -106,11 +107,11 @@ impl Reloader {
         // plugins that are linked in share the runtime of those that were there from the start
         let _entered = self.runtime.as_ref().map(Handle::enter);
         let reloaded = broker.reload(builder).map_err(|error| file.locate(&error).to_string())?;
-        let Reloaded { added, removed, restarted, unchanged, refreshed, errors, .. } = reloaded;
+        let Reloaded { added, removed, restarted, unchanged, recovered, refreshed, errors, .. } = reloaded;
         let errors: Vec<_> = errors.iter().map(|error| file.locate(error).to_string()).collect();
         errors.iter().for_each(|error| tracing::error!("{error}"));
-        tracing::info!(?added, ?removed, ?restarted, unchanged = unchanged.len(), "reloaded");
-        Ok(Answer { added, removed, restarted, unchanged, refreshed, errors })
+        tracing::info!(?added, ?removed, ?restarted, ?recovered, unchanged = unchanged.len(), "reloaded");
+        Ok(Answer { added, removed, restarted, unchanged, recovered, refreshed, errors })
     }
 }
 

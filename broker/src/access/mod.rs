@@ -30,11 +30,17 @@ const REMEMBERED_REFUSALS: usize = 1024;
 /// Rules with what is counted by them.
 pub(crate) struct InForce {
     pub(crate) rules: Rules,
-    /// The instance that has set them.
-    pub(crate) instance: String,
+    pub(crate) setter: RuleSetter,
     /// One for each table of the rules.
     crowds: Vec<Crowd>,
     denied: Arc<AtomicU64>,
+}
+
+/// Who has set the rules: an instance, and the plugin it is one of. Both empty for the embedding program.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RuleSetter {
+    pub(crate) instance: String,
+    pub(crate) plugin: String,
 }
 
 /// Why a client is not let in.
@@ -88,33 +94,41 @@ impl Access {
     ///
     /// # Errors
     /// Those in force are another instance's, or something is wrong with the new ones. Then nothing has changed.
-    pub(crate) fn replace(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
+    pub(crate) fn replace(&self, setter: RuleSetter, rules: AccessRules) -> Result<(), String> {
         let mut current = self.current.write();
         let released = self.released.load(Ordering::Relaxed);
-        if let Some(other) = current.as_ref().filter(|current| current.instance != instance && !released) {
-            return Err(format!("plugin {} has set access rules already", other.instance));
+        let is_another = |current: &&Arc<InForce>| current.setter.instance != setter.instance;
+        if let Some(other) = current.as_ref().filter(|_| !released).filter(is_another) {
+            return Err(format!("plugin {} has set access rules already", other.setter.instance));
         }
         let rules = Rules::new(rules)?;
         let crowds = rules.tables.iter().map(|table| Crowd::new(&table.limits)).collect();
-        let instance = instance.to_owned();
         self.released.store(false, Ordering::Relaxed);
-        *current = Some(Arc::new(InForce { rules, instance, crowds, denied: self.denied.clone() }));
+        *current = Some(Arc::new(InForce { rules, setter, crowds, denied: self.denied.clone() }));
         self.refused.lock().clear();
         Ok(())
     }
 
-    /// An instance is taken out of the configuration: its rules stay until another one's replace them, or they are
-    /// [dropped](Self::drop_released).
-    pub(crate) fn release(&self, instance: &str) {
-        if self.current.read().as_ref().is_some_and(|current| current.instance == instance) {
+    /// Unless the instance that has set the rules `stays`: they stay until another one's replace them, or they are
+    /// [dropped](Self::drop_rules).
+    pub(crate) fn release_unless(&self, stays: impl Fn(&RuleSetter) -> bool) {
+        let Some(current) = self.current() else { return };
+        // those of the embedding program belong to no declaration
+        if !current.setter.instance.is_empty() && !stays(&current.setter) {
             self.released.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Takes rules away that were released and not replaced; whether there were any.
-    pub(crate) fn drop_released(&self) -> bool {
-        let mut current = self.current.write();
-        self.released.swap(false, Ordering::Relaxed) && current.take().is_some()
+    /// Who has set the rules that are released and not replaced.
+    pub(crate) fn released(&self) -> Option<RuleSetter> {
+        let released = self.released.load(Ordering::Relaxed);
+        self.current().filter(|_| released).map(|current| current.setter.clone())
+    }
+
+    /// Takes the rules away.
+    pub(crate) fn drop_rules(&self) {
+        *self.current.write() = None;
+        self.released.store(false, Ordering::Relaxed);
     }
 
     /// Lets a client in that registers, or not. Logs each name that is refused once.
@@ -185,7 +199,7 @@ impl Access {
         if !judgement.allowed {
             let mut why = current.rules.explain(&judgement);
             if let Some(key) = judgement.because.key() {
-                why.push_str(&format!(" ({key} of plugin {})", current.instance));
+                why.push_str(&format!(" ({key} of plugin {})", current.setter.instance));
             }
             return Err(Refusal { code: Code::AccessDenied, why });
         }

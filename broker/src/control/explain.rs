@@ -134,7 +134,7 @@ fn judged(
         }
     };
     let (why, rule) = (current.rules.explain(&judgement), current.rules.text_of(&judgement.because));
-    Some((judgement, why, rule, current.instance.clone()))
+    Some((judgement, why, rule, current.setter.instance.clone()))
 }
 
 fn recipients(router: &Router, sender: Option<&Member>, action: Action, target: &str) -> Vec<Arc<Member>> {

@@ -120,8 +120,8 @@ impl RawHost for Bridge {
         let set = || {
             let rules = toml::from_str(rules.as_str()).map_err(|error: toml::de::Error| error.to_string())?;
             let instance = self.instance.upgrade();
-            let name = instance.as_ref().map_or("", |instance| &*instance.name);
-            self.core.router.set_access_rules(name, rules)
+            let setter = instance.map(|instance| instance.sets_rules()).unwrap_or_default();
+            self.core.router.set_access_rules(setter, rules)
         };
         set().map_err(RString::from).into()
     }

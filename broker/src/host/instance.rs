@@ -7,7 +7,11 @@ use elbus_plugin_api::{
 };
 use parking_lot::{Mutex, RwLock};
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -19,6 +23,7 @@ use super::{
     revival::Revival,
 };
 use crate::{
+    access::RuleSetter,
     control::BROKER_ITSELF,
     declaration::{PluginDeclaration, PluginSource, Restart},
 };
@@ -86,6 +91,8 @@ pub(crate) struct Instance {
     /// Replaced by one that is the same, but stands elsewhere in the file.
     declaration: RwLock<PluginDeclaration>,
     core: Arc<Core>,
+    /// It has handed access rules over, or tried to.
+    sets_rules: AtomicBool,
     /// Never held while the plugin is called.
     inner: Mutex<Inner>,
 }
@@ -112,7 +119,8 @@ impl Instance {
             revival: Revival::default(),
         });
         let name = declaration.name.clone();
-        Arc::new(Instance { name, declaration: RwLock::new(declaration), core, inner })
+        let sets_rules = AtomicBool::new(false);
+        Arc::new(Instance { name, declaration: RwLock::new(declaration), core, sets_rules, inner })
     }
 
     /// One that takes no part in anything before it is [adopted](Instance::adopt).
@@ -174,6 +182,27 @@ impl Instance {
         self.inner.lock().module = Some(module);
         self.set(PluginState::Loaded);
         Ok(())
+    }
+
+    /// The name of its plugin; empty before it is loaded.
+    fn plugin(&self) -> String {
+        self.inner.lock().module.as_ref().map(|(_, record)| record.name.clone()).unwrap_or_default()
+    }
+
+    /// It hands access rules over: what they are known by.
+    pub(super) fn sets_rules(&self) -> RuleSetter {
+        self.sets_rules.store(true, Ordering::Relaxed);
+        RuleSetter { instance: self.name.clone(), plugin: self.plugin() }
+    }
+
+    /// Whether it is what has set the rules, or has taken its place.
+    pub(super) fn is_setter(&self, setter: &RuleSetter) -> bool {
+        self.name == setter.instance && self.plugin() == setter.plugin
+    }
+
+    /// Whether it may set rules that replace these: it has tried, or is of the same plugin.
+    pub(super) fn may_set_rules(&self, setter: &RuleSetter) -> bool {
+        self.sets_rules.load(Ordering::Relaxed) || self.plugin() == setter.plugin
     }
 
     /// Creates the instance, which checks its table.

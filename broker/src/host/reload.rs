@@ -8,7 +8,9 @@ use super::{
     library::with_own_folders,
     plugins::{Plugins, STOP_DEADLINE, check_names, stop_all},
 };
-use crate::{declaration::PluginDeclaration, error::BrokerError, settings::BrokerSettings};
+use crate::{
+    access::RuleSetter, declaration::PluginDeclaration, error::BrokerError, settings::BrokerSettings,
+};
 
 /// What a reload has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Reloaded {
     pub restarted: Vec<String>,
     /// Instances that went on.
     pub unchanged: Vec<String>,
+    /// Those of them that had failed, and have been started again.
+    pub recovered: Vec<String>,
     /// Those of them that run, and have read anew the files that their tables name.
     pub refreshed: Vec<String>,
     /// What went wrong: who could not start, or not read its files. The others are not concerned.
@@ -91,14 +95,20 @@ impl Plugins {
         reloaded.removed =
             leaving.iter().map(|old| old.name.clone()).filter(|name| !is_declared(name)).collect();
         stop_all(&leaving, "broker.toml has changed", STOP_DEADLINE);
-        *self.instances.write() = after;
-        reloaded.removed.iter().for_each(|name| self.core.router.access.release(name));
+        self.instances.write().clone_from(&after);
+        self.core
+            .router
+            .access
+            .release_unless(|setter| after.iter().any(|instance| instance.is_setter(setter)));
         let mut to_serve = Vec::new();
         for step in steps {
             match step {
                 Step::Stays(instance, declaration) => {
                     instance.moved_to(declaration);
                     reloaded.unchanged.push(instance.name.clone());
+                    if matches!(instance.state(), PluginState::Failed(_)) {
+                        to_serve.extend(self.recover(&instance, &mut reloaded));
+                    }
                 }
                 Step::Comes { fresh, instead_of } => {
                     fresh.adopt();
@@ -121,11 +131,31 @@ impl Plugins {
                 }
             }
         }
-        // not before: there must be no moment without rules between those of two instances
-        self.core.router.drop_released_rules();
+        // not before: there must be no moment without rules between those of two instances, nor where one that could set
+        // them has failed
+        let may_set_rules = |setter: &RuleSetter| after.iter().any(|instance| instance.may_set_rules(setter));
+        self.core.router.drop_released_rules(may_set_rules);
         to_serve.iter().for_each(|instance| instance.serve());
         self.refresh(&mut reloaded);
         reloaded
+    }
+
+    /// Starts an instance at once that had failed; later, as its policy says, where that fails.
+    fn recover(&self, instance: &Arc<Instance>, reloaded: &mut Reloaded) -> Option<Arc<Instance>> {
+        instance.retire();
+        match self.configure_one(instance).and_then(|()| self.bring_up(instance)) {
+            Ok(()) => {
+                tracing::info!(plugin = instance.name, "failed plugin started again");
+                reloaded.recovered.push(instance.name.clone());
+                Some(instance.clone())
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                reloaded.errors.push(error);
+                instance.try_later();
+                None
+            }
+        }
     }
 
     /// Brings an instance up again as it was before; to be started later where that fails.

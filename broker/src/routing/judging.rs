@@ -12,7 +12,7 @@ use super::{
     router::{Router, close_all},
 };
 use crate::{
-    access::{Access, Admission},
+    access::{Access, Admission, RuleSetter},
     sync::atomic::Ordering,
 };
 
@@ -21,17 +21,26 @@ impl Router {
     ///
     /// # Errors
     /// A sentence, where they are another's.
-    pub(crate) fn set_access_rules(&self, instance: &str, rules: AccessRules) -> Result<(), String> {
+    pub(crate) fn set_access_rules(&self, setter: RuleSetter, rules: AccessRules) -> Result<(), String> {
         let _changing = self.access.change();
-        self.access.replace(instance, rules)?;
+        self.access.replace(setter, rules)?;
         self.judge_all_anew();
         Ok(())
     }
 
-    /// Takes rules away whose instance was [released](Access::release), unless another one has replaced them.
-    pub(crate) fn drop_released_rules(&self) {
+    /// Takes rules away whose instance was [released](Access::release_unless) and which no other one has replaced, unless
+    /// there is one that may.
+    pub(crate) fn drop_released_rules(&self, may_be_replaced: impl Fn(&RuleSetter) -> bool) {
         let _changing = self.access.change();
-        if self.access.drop_released() {
+        let Some(setter) = self.access.released() else { return };
+        if may_be_replaced(&setter) {
+            let plugin = setter.instance;
+            tracing::warn!(
+                plugin,
+                "access rules stay in force: another plugin is to replace them, but has failed"
+            );
+        } else {
+            self.access.drop_rules();
             tracing::warn!("access rules removed: everybody may do everything");
             self.judge_all_anew();
         }

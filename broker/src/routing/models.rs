@@ -20,6 +20,7 @@ use std::sync::{
 };
 
 use super::{Router, RouterSettings, sender::Sender};
+use crate::access::RuleSetter;
 
 /// Orders that each model is run in, unless `ELBUS_MODEL_ORDERS` says otherwise.
 const ORDERS: usize = 2000;
@@ -254,7 +255,7 @@ fn when_rules_have_changed_nobody_has_what_they_deny() {
         };
         let changing = {
             let router = router.clone();
-            thread::spawn(move || router.set_access_rules("access", rules).unwrap())
+            thread::spawn(move || router.set_access_rules(RuleSetter::default(), rules).unwrap())
         };
         let coming = {
             let router = router.clone();

@@ -1,0 +1,100 @@
+//! Access rules while the plugins that set them come and go: at no moment is anything let through that neither the rules
+//! before nor those after allow.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{
+    daemon::{BOTH, Daemon},
+    field,
+    wire::Wire,
+};
+
+const DENIED: u8 = 0x79;
+
+fn source(code: &str, plugin: &str) -> String {
+    if code == "library" {
+        format!("library = \"elbus_{plugin}\"")
+    } else {
+        format!("builtin = \"{plugin}\"")
+    }
+}
+
+fn config(code: &str, guards: &[&str]) -> String {
+    let part = |name: &str, plugin: &str, config: &str| {
+        format!("[[plugin]]\nname = \"{name}\"\n{}\n{config}\n", source(code, plugin))
+    };
+    let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"admin\"\ncall = [\"allow *\"]\n\
+                 [[plugin.config.client]]\nname = \"*\"\nsend = [\"deny victim\"]\n";
+    let mut text = part("local", "unix", "config = { path = \"bus.sock\" }") + &part("rpc", "rpc", "");
+    text.extend(guards.iter().map(|name| part(name, "acl", rules)));
+    text
+}
+
+fn names(answer: &rmpv::Value, key: &str) -> Vec<String> {
+    let names = field(answer, key).as_array().unwrap();
+    names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_second_set_of_rules_takes_over_without_a_gap() {
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, &["first"]));
+        let (mut admin, mut hostile) = (daemon.client("admin"), daemon.client("hostile"));
+        let _victim = daemon.client("victim");
+        let mut reload = |text: &str| {
+            std::fs::write(daemon.path("broker.toml"), text).unwrap();
+            admin.control("config.reload", &[]).unwrap()
+        };
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let attack = scope.spawn(|| {
+                let mut attempts = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    assert_eq!(hostile.send("victim", b"x"), DENIED, "after {attempts} attempts");
+                    // a new sender asks for everything anew
+                    if attempts % 20 == 0 {
+                        assert_eq!(
+                            Wire::connect(&daemon, &daemon.address(), "other").send("victim", b"x"),
+                            DENIED
+                        );
+                    }
+                    attempts += 1;
+                }
+                attempts
+            });
+            for _ in 0..5 {
+                let answer = reload(&config(code, &["first", "second"]));
+                let errors = names(&answer, "errors");
+                assert!(
+                    errors.len() == 1 && errors[0].contains("plugin first has set access rules"),
+                    "{errors:?}"
+                );
+                let answer = reload(&config(code, &["second"]));
+                assert_eq!(
+                    (names(&answer, "removed"), names(&answer, "recovered")),
+                    (vec!["first".to_owned()], vec!["second".to_owned()])
+                );
+                assert_eq!(names(&answer, "errors"), [""; 0]);
+                let answer = reload(&config(code, &["first"]));
+                assert_eq!(
+                    (names(&answer, "added"), names(&answer, "errors").len()),
+                    (vec!["first".to_owned()], 0)
+                );
+            }
+            ended.store(true, Ordering::Relaxed);
+            assert!(attack.join().unwrap() > 5);
+        });
+        assert!(!daemon.log().contains("access rules removed"), "{}", daemon.log());
+
+        // the name alone keeps no rules in force
+        reload(
+            &config(code, &["first"])
+                .replace(&source(code, "acl"), &source(code, "announce"))
+                .replace(config(code, &["first"]).split(&source(code, "acl")).last().unwrap(), ""),
+        );
+        daemon.wait_for_log("access rules removed");
+        assert_eq!(hostile.send("victim", b"x"), 0x01);
+    }
+}
