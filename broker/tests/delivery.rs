@@ -4,7 +4,9 @@
 mod support;
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{BROKER_NAME, Call, ClientInfo, Code, Delivery, FrameKind, Locality, Op, Qos, Wake};
+use elbus_plugin_api::{
+    BROKER_NAME, Call, ClientInfo, Code, Delivery, FrameKind, Locality, Op, Payload, Qos, Request, Wake,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -179,6 +181,60 @@ fn senders_wait_for_all_who_are_full() {
     }
     assert_eq!(woken.load(Ordering::SeqCst), 1);
     assert!(!a.client.end_batch(), "forgotten once waited for");
+}
+
+#[test]
+fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
+    let broker = broker();
+    let mut a = Peer::new(&broker, "a");
+    let (full, other) = (Peer::new(&broker, "x.full"), Peer::new(&broker, "x.other"));
+    let mut subscriber = Peer::new(&broker, "sub");
+    subscriber.subscribe(&["t"]);
+    let ask = |a: &mut Peer, op, qos, target: &str| {
+        let payloads = [Payload::from(&b"y"[..])];
+        a.client.dispatch(&Request::new(op, qos, target, &payloads).blocking())
+    };
+    full.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    let first = ask(&mut a, Op::Message, Qos::NO, "x.full");
+    assert!(first.is_congested() && !first.is_blocked(), "an empty queue takes what makes it full");
+    full.record.answer.store(Delivery::TAKEN.bits(), Ordering::SeqCst);
+    assert!(a.client.end_batch());
+    for (op, target) in [(Op::Message, "x.full"), (Op::Broadcast, "x.*")] {
+        let blocked = ask(&mut a, op, Qos::PROCESSED, target);
+        assert!(blocked.is_blocked() && blocked.is_congested(), "{op:?}");
+        assert_eq!(blocked.reached(), 0);
+    }
+    assert_eq!((full.take().len(), other.take().len()), (1, 0), "nothing is given to some of them");
+    assert!(!ask(&mut a, Op::Publish, Qos::NO, "t").is_blocked(), "others are not concerned");
+    assert!(!ask(&mut a, Op::Message, Qos::REALTIME, "x.full").is_blocked(), "real-time never waits");
+    assert!(!a.dispatch(Op::Message, Qos::NO, "x.full", "", &[b"z"]).is_blocked(), "nor who cannot");
+    assert_eq!(full.take().len(), 2);
+    // another sender finds it full as well, though it has never sent to it
+    let mut b = Peer::new(&broker, "b");
+    assert!(ask(&mut b, Op::Message, Qos::NO, "x.full").is_blocked());
+    let woken = Arc::new(AtomicUsize::new(0));
+    for sender in [&mut a, &mut b] {
+        assert!(sender.client.end_batch());
+        let counter = woken.clone();
+        sender.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+    }
+    let wakes = std::mem::take(&mut *full.record.drained.lock().unwrap());
+    assert_eq!((wakes.len(), woken.load(Ordering::SeqCst)), (1, 0), "the sink is asked once");
+    wakes[0].wake();
+    assert_eq!(woken.load(Ordering::SeqCst), 2);
+    for sender in [&mut a, &mut b] {
+        assert!(!ask(sender, Op::Broadcast, Qos::NO, "x.*").is_blocked());
+    }
+    assert_eq!((full.take().len(), other.take().len()), (2, 2));
+    // one that leaves holds nobody
+    full.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    ask(&mut a, Op::Message, Qos::NO, "x.full");
+    assert!(ask(&mut b, Op::Message, Qos::NO, "x.full").is_blocked());
+    let counter = woken.clone();
+    b.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+    drop(full);
+    assert_eq!(woken.load(Ordering::SeqCst), 3);
+    assert_eq!(ask(&mut b, Op::Message, Qos::NO, "x.full").code(), Code::NotRegistered);
 }
 
 #[test]

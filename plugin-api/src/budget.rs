@@ -73,6 +73,22 @@ impl QueueBudget {
         Some((ceiling / self.blocked().max(1)).max(LEAST_SHARE))
     }
 
+    /// Something that is no queue holds `now` bytes, a frame that is being received for example: it counts, but gets no
+    /// share. Told as in [`account`](Self::account).
+    pub fn charge(&self, held: &mut usize, now: usize) {
+        let before = std::mem::replace(held, now);
+        if now > before {
+            self.0.queued.fetch_add(now - before, Relaxed);
+        } else {
+            self.0.queued.fetch_sub(before - now, Relaxed);
+        }
+    }
+
+    /// Whether so many bytes more may be held.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.queued().saturating_add(bytes) <= self.ceiling()
+    }
+
     /// A queue holds `now` bytes that wait; `held` is what it has told before, zero at first. It must tell zero before it
     /// goes.
     pub fn account(&self, held: &mut usize, now: usize) {

@@ -107,6 +107,8 @@ pub struct Request<'a> {
 
 /// [`Request::flags`]: nothing follows for now.
 const ENDS_BATCH: u32 = 1;
+/// [`Request::flags`]: the sender can wait and send it again.
+const MAY_BLOCK: u32 = 2;
 
 impl<'a> Request<'a> {
     /// `target` is a name, a mask or a topic; for the topic operations it is the list of filters, separated by
@@ -159,6 +161,20 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn ends_batch(&self) -> bool {
         self.flags & ENDS_BATCH != 0
+    }
+
+    /// The sender can wait and dispatch the request again: while the queue of a receiver is over its limit, nobody is
+    /// given anything, and the answer [is blocked](Dispatch::is_blocked). Real-time requests never wait.
+    #[inline]
+    pub fn blocking(mut self) -> Self {
+        self.flags |= MAY_BLOCK;
+        self
+    }
+
+    /// Whether the sender can wait and dispatch the request again.
+    #[inline]
+    pub fn may_block(&self) -> bool {
+        self.flags & MAY_BLOCK != 0
     }
 
     /// The operation, or `None` where a plugin was built for operations this broker does not know.
@@ -216,6 +232,7 @@ pub struct Dispatch {
 impl Dispatch {
     const GONE: u8 = 1;
     const CONGESTED: u8 = 2;
+    const BLOCKED: u8 = 4;
 
     /// The result code, and how many clients were reached.
     #[inline]
@@ -227,6 +244,12 @@ impl Dispatch {
     #[inline]
     pub fn gone() -> Self {
         Dispatch { code: Code::NotRegistered as u8, flags: Self::GONE, reached: 0 }
+    }
+
+    /// A receiver is over its limit, so nobody was given anything: only of a request that [may block](Request::blocking).
+    #[inline]
+    pub fn blocked() -> Self {
+        Dispatch { code: Code::NotDelivered as u8, flags: Self::BLOCKED | Self::CONGESTED, reached: 0 }
     }
 
     /// Marks that the sender should wait before it sends on.
@@ -260,6 +283,13 @@ impl Dispatch {
     #[inline]
     pub fn is_gone(&self) -> bool {
         self.flags & Self::GONE != 0
+    }
+
+    /// Whether nothing was done, since a receiver is over its limit: end the batch, wait for
+    /// [`when_ready`](Client::when_ready), and dispatch the same request again before any other.
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.flags & Self::BLOCKED != 0
     }
 
     /// Whether a receiver of this request, or of one before in the same batch where it

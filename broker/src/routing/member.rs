@@ -6,11 +6,15 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use super::holding::Waiting;
 use crate::{
     access::Admission,
     origin::Origin,
-    sync::{Mutex, atomic::AtomicBool},
+    sync::{Mutex, atomic::AtomicU8},
 };
+
+/// [`Member::state`]: it has been unregistered.
+const GONE: u8 = 1;
 
 /// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
 /// [`is_gone`](Member::is_gone) says so.
@@ -25,7 +29,10 @@ pub(crate) struct Member {
     pub(crate) counts: Counts,
     /// `None` for a client.
     pub(crate) system: Option<SystemRights>,
-    gone: AtomicBool,
+    /// Of [`GONE`] and what [`holding`](super::holding) adds.
+    pub(super) state: AtomicU8,
+    /// Senders that wait for its queue to drain. Taken last, for a moment.
+    pub(super) waiting: Mutex<Waiting>,
     /// By which rules it was let in; `None` where there are none for it. Taken last, for a moment.
     admission: Mutex<Option<Arc<Admission>>>,
 }
@@ -55,7 +62,8 @@ impl Member {
             sink,
             counts: Counts::default(),
             system: None,
-            gone: AtomicBool::new(false),
+            state: AtomicU8::new(0),
+            waiting: Mutex::default(),
             admission: Mutex::new(admission),
         }
     }
@@ -82,12 +90,12 @@ impl Member {
     /// Whether it has been unregistered.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Relaxed)
+        self.state.load(Relaxed) & GONE != 0
     }
 
     /// Marks it unregistered. Only the registry does, under its lock.
     pub(super) fn mark_gone(&self) {
-        self.gone.store(true, Relaxed);
+        self.state.fetch_or(GONE, Relaxed);
         if let Some(admission) = &*self.admission.lock() {
             admission.leave();
         }

@@ -6,6 +6,7 @@
 mod filter_limits;
 mod filter_tree;
 mod hash_index;
+mod holding;
 mod id_set;
 mod judging;
 mod label;

@@ -43,6 +43,9 @@ pub(super) struct Reach {
     congested: Vec<Arc<Member>>,
     /// Whether a recipient of the request under way is over its limit.
     met_full: bool,
+    /// Whether the request under way can wait, and whether it has to.
+    may_block: bool,
+    blocked: bool,
     /// Whether the sender was told to wait, and has not asked since when it may go on.
     waits: bool,
     /// Bytes it has sent to recipients over their limit nevertheless.
@@ -109,8 +112,9 @@ impl Routes {
 impl Reach {
     /// A request begins.
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, may_block: bool) {
         (self.met_full, self.recounted) = (false, false);
+        (self.may_block, self.blocked) = (may_block, false);
     }
 
     /// Forgets whom it reaches, not what it owes.
@@ -171,6 +175,10 @@ impl Reach {
         if id != 0 && peer.id != id {
             return (Code::NotRegistered, 0);
         }
+        if self.may_block && peer.is_full() {
+            self.block(&peer);
+            return (Code::NotDelivered, 0);
+        }
         let delivery = self.hand(router, peer, run, body_bytes);
         if delivery.is_taken() {
             (Code::Ok, 1)
@@ -192,6 +200,16 @@ impl Reach {
     ) -> (Code, u32) {
         if recipients.is_denied() {
             return (Code::AccessDenied, 0);
+        }
+        if self.may_block && router.holds.any() {
+            // before anybody is given anything, so that nothing is given twice
+            recipients
+                .iter()
+                .filter(|member| is_meant(member) && member.is_full())
+                .for_each(|full| self.block(&full));
+            if self.blocked {
+                return (Code::NotDelivered, 0);
+            }
         }
         let (mut reached, mut refused) = (0, false);
         for member in recipients.iter().filter(|member| is_meant(member)) {
@@ -222,18 +240,37 @@ impl Reach {
             router.count_refused(run.payloads().len());
         }
         if delivery.has(Delivery::FULL) {
-            self.met_full = true;
+            member.fill(&router.holds);
             if self.waits {
                 self.unheeded = self.unheeded.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
             }
-            if !self.congested.iter().any(|other| Arc::ptr_eq(other, &member)) {
-                self.congested.push(member.clone());
-            }
+            self.congest(&member);
         }
         if delivery.has(Delivery::DIRTY) {
             self.dirty.push(member);
         }
         delivery
+    }
+
+    /// A recipient is over its limit.
+    fn congest(&mut self, member: &Arc<Member>) {
+        self.met_full = true;
+        if !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
+            self.congested.push(member.clone());
+        }
+    }
+
+    /// The request under way has to wait for a recipient.
+    #[cold]
+    fn block(&mut self, member: &Arc<Member>) {
+        self.blocked = true;
+        self.congest(member);
+    }
+
+    /// Whether the request under way has to wait: nobody was given anything.
+    #[inline]
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether so much that was sent against being told to wait is waiting still that a recipient over its limit gets
@@ -298,7 +335,7 @@ impl Reach {
         let countdown =
             RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
         for member in congested {
-            member.sink.when_drained(RawWake_TO::from_ptr(countdown.clone(), TD_Opaque));
+            member.hold(RawWake_TO::from_ptr(countdown.clone(), TD_Opaque));
         }
     }
 }

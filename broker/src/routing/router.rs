@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::{
     filter_limits::FilterLimits,
+    holding::Holds,
     member::{Counts, Member, Totals},
     recipients::Recipients,
     registry::{FilterSet, Registry},
@@ -72,6 +73,7 @@ pub(crate) struct Router {
     pub(super) topics_epoch: AtomicU64,
     departed: Counts,
     refused_frames: AtomicU64,
+    pub(super) holds: Arc<Holds>,
     pub(crate) events: Events,
 }
 
@@ -106,6 +108,7 @@ impl Router {
             topics_epoch: AtomicU64::new(1),
             departed: Counts::default(),
             refused_frames: AtomicU64::new(0),
+            holds: Arc::default(),
             events: Events::default(),
         })
     }
@@ -206,6 +209,7 @@ impl Router {
         if !member.is_gone() {
             self.remove(&mut self.registry.write(), member, why, &mut evicted);
         }
+        member.drained();
         // its own connection is ending already
         evicted.retain(|(other, _)| !Arc::ptr_eq(other, member));
         close_all(&evicted);
@@ -399,5 +403,8 @@ fn is_part(name: &str) -> bool {
 }
 
 pub(super) fn close_all(evicted: &[(Arc<Member>, String)]) {
-    evicted.iter().for_each(|(member, why)| member.sink.close(why.as_str().into()));
+    for (member, why) in evicted {
+        member.sink.close(why.as_str().into());
+        member.drained();
+    }
 }

@@ -136,7 +136,7 @@ impl Sender {
         if epoch != self.access_epoch {
             self.ask_anew(epoch);
         }
-        self.reach.begin();
+        self.reach.begin(request.may_block() && !request.qos().is_realtime());
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
         let payloads = request.payloads();
         let (frames, body_bytes, (code, reached));
@@ -156,6 +156,9 @@ impl Sender {
             } else {
                 self.carry(op, request, body_bytes)
             };
+            if self.reach.is_blocked() {
+                return Dispatch::blocked();
+            }
             if self.reach.flood_begins() {
                 let (client, limit) = (&*self.name, UNHEEDED_BYTES);
                 tracing::warn!(client, limit, "goes on sending to full queues though it is to wait: refused");

@@ -1,27 +1,36 @@
 //! The incoming side of one connection: handshake, then requests, dispatched in runs and acknowledged in order. Owns
 //! the bytes that have arrived and make no whole frame yet; commits no memory for what is merely announced.
+//!
+//! Dispatching stops in the middle of a read when a receiver is full: the rest of the read is kept, and dispatched before
+//! anything else is read ([`held`]).
+
+mod held;
+mod runs;
 
 use bytes::Bytes;
-use elbus_plugin_api::{Client, ClientInfo, Code, Delivery, Payload, Request, SharedBytes, Woken};
+use elbus_plugin_api::{Client, ClientInfo, Code, Payload, SharedBytes};
 use elbus_protocol::{
     Limits,
     handshake::{Progress, ServerHandshake},
-    request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, next_run},
+    request::{REQUEST_HEADER_BYTES, RunBuffer, Step, next_run},
 };
 use elbus_socket::{READ_BYTES, Received, Socket};
-use std::{io, pin::pin, sync::Arc, time::Instant};
-use tokio::time::{sleep_until, timeout};
+use std::{io, sync::Arc, time::Instant};
 
 use crate::{
     allowance::Rates, connection::Connection, delivery::ConnectionSink, instance::Leaving, listener::Origin,
     liveness::Phase, pace::Pace, reason::Reason, scratch::Scratch,
 };
+use runs::{Own, Stop};
 
 /// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
 const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
 
 /// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
 const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Kept bytes count for the budget of the broker in pieces of this length; what is less is the price of a connection.
+const COUNTED_BYTES: usize = 4096;
 
 /// What the reader of a connection keeps between two batches.
 pub(crate) struct Incoming {
@@ -37,6 +46,12 @@ pub(crate) struct Incoming {
     rest: Vec<u8>,
     /// How long the frame in `rest` is, as far as is known.
     needed: usize,
+    /// Whether `rest` begins with frames that are to be dispatched before anything is read.
+    stopped: bool,
+    /// Whether the frame in `rest` is the one that may be received although there is no memory for it.
+    finishing: bool,
+    /// How much of `rest` the budget of the broker knows, in [`COUNTED_BYTES`].
+    charged: u32,
     /// How long the last large frame was.
     last_large: u32,
     /// What the acknowledgements of this batch ask for: a flush, a pause.
@@ -45,15 +60,6 @@ pub(crate) struct Incoming {
     former: Option<Box<Leaving>>,
     /// Where the client may send only so much.
     pace: Option<Box<Pace>>,
-}
-
-#[derive(Default)]
-struct Own {
-    dirty: bool,
-    full: bool,
-    /// Frames and bytes read since its pace was last looked at.
-    frames: u32,
-    bytes: u32,
 }
 
 impl Incoming {
@@ -73,6 +79,9 @@ impl Incoming {
             phase: Phase::Greeting,
             rest: Vec::new(),
             needed: REQUEST_HEADER_BYTES,
+            stopped: false,
+            finishing: false,
+            charged: 0,
             last_large: 0,
             own: Own::default(),
             former: None,
@@ -93,10 +102,20 @@ impl Incoming {
     /// One read, everything in it dispatched, everything dirty flushed. `true`: read no more for now, see
     /// [`held_back`](Self::held_back).
     pub(crate) fn step(&mut self) -> Result<bool, Reason> {
-        let outcome = if self.needed < LARGE_FRAME { self.read_chunk() } else { self.read_large() };
+        if self.is_crowded() {
+            return Ok(true);
+        }
+        let outcome = if self.stopped {
+            self.go_on()
+        } else if self.needed < LARGE_FRAME {
+            self.read_chunk()
+        } else {
+            self.read_large()
+        };
+        self.account();
         // also after an error: what came before it is valid
         let held = self.end_batch();
-        outcome.map(|()| held || self.former.is_some())
+        outcome.map(|()| held || self.stopped || self.former.is_some())
     }
 
     /// Whether the client has sent more than it may, so that it is not to be read from for a while.
@@ -131,50 +150,6 @@ impl Incoming {
         // what others, or the replies to its own calls, have piled up counts like its acknowledgements
         self.own.full |= self.connection.is_over_limit();
         held | self.own.full | self.is_too_early()
-    }
-
-    /// Waits until reading may go on: until the name is free, or all receivers, and the client itself, have drained; or
-    /// until the connection has ended.
-    pub(crate) async fn held_back(&mut self) -> Result<(), Reason> {
-        if let Some(former) = self.former.take() {
-            return self.take_name_of(&former).await;
-        }
-        let after = self.phase;
-        self.enter(Phase::Held);
-        let (wake, receivers) = Woken::pair();
-        match &mut self.client {
-            Some(client) => client.when_ready(wake),
-            None => wake.wake(),
-        }
-        self.connection.until_ended_or(receivers).await;
-        if std::mem::take(&mut self.own.full) {
-            let (wake, own) = Woken::pair();
-            self.connection.when_drained(wake);
-            self.connection.until_ended_or(own).await;
-        }
-        if let Some(until) = self.pace.as_mut().and_then(|pace| pace.take_pause()) {
-            self.connection.until_ended_or(pin!(sleep_until(until.into()))).await;
-        }
-        self.enter(after);
-        Ok(())
-    }
-
-    /// Registers once the former holder of the name has left, and takes what the client has sent behind its name. Who
-    /// has not left after half the timeout has the name still.
-    async fn take_name_of(&mut self, former: &Leaving) -> Result<(), Reason> {
-        let connection = self.connection.clone();
-        let instance = &connection.instance;
-        let left = timeout(instance.settings.timeout() / 2, instance.until_left(former));
-        connection.until_ended_or(pin!(async { drop(left.await) })).await;
-        if connection.has_ended() {
-            return Err(Reason::Gone);
-        }
-        self.register(connection.name(), false)?;
-        let behind = std::mem::take(&mut self.rest);
-        let used = self.feed(&behind, &mut RunBuffer::new())?;
-        self.keep(behind.get(used..).unwrap_or_default());
-        self.end_batch(); // whoever is full now is met again with the next read
-        Ok(())
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -214,7 +189,8 @@ impl Incoming {
     /// Keeps the beginning of a frame.
     fn keep(&mut self, rest: &[u8]) {
         if self.needed >= LARGE_FRAME {
-            self.rest = Vec::with_capacity(self.large_capacity(rest.len()));
+            let wanted = self.large_capacity(rest.len());
+            self.rest = Vec::with_capacity(if self.has_room(wanted) { wanted } else { rest.len() });
         } else if rest.is_empty() {
             self.rest = Vec::new();
         } else {
@@ -238,6 +214,7 @@ impl Incoming {
         let have = self.rest.len();
         if self.rest.capacity() == have {
             let more = self.large_capacity(have).saturating_sub(have);
+            let more = if self.has_room(more) { more } else { more.min(READ_BYTES) };
             let out_of_memory = |_| Reason::Broken(io::ErrorKind::OutOfMemory.into());
             self.rest.try_reserve_exact(more).map_err(out_of_memory)?;
         }
@@ -251,29 +228,47 @@ impl Incoming {
         if self.rest.len() < self.needed {
             return Ok(());
         }
+        self.take_large()
+    }
+
+    /// Takes the large frame that is whole, and what is behind it.
+    fn take_large(&mut self) -> Result<(), Reason> {
         self.last_large = u32::try_from(self.needed).unwrap_or(u32::MAX);
         let mut frame = std::mem::take(&mut self.rest);
         // empty, unless the allocator gave more than it was asked for
         let behind = frame.split_off(self.needed);
-        self.dispatch_large(Bytes::from(frame))?;
+        if let Some(blocked) = self.dispatch_large(Bytes::from(frame))? {
+            self.stopped = true;
+            self.rest = blocked.into();
+            self.rest.extend_from_slice(&behind);
+            return Ok(());
+        }
         self.needed = REQUEST_HEADER_BYTES;
         let used = self.feed(&behind, &mut RunBuffer::new())?;
         self.keep(behind.get(used..).unwrap_or_default());
         Ok(())
     }
 
-    /// Dispatches a whole frame; receivers may keep its payload without copying.
-    fn dispatch_large(&mut self, frame: Bytes) -> Result<(), Reason> {
+    /// Dispatches a whole frame; receivers may keep its payload without copying. Gives it back where a receiver is full.
+    fn dispatch_large(&mut self, frame: Bytes) -> Result<Option<Bytes>, Reason> {
         let limits = self.limits();
-        let Some(client) = &mut self.client else { return Ok(()) };
+        let Some(client) = &mut self.client else { return Ok(None) };
         let mut run = RunBuffer::<Payload<'_>>::new();
         if let Step::Run(head) = next_run(&frame, &mut 0, &limits, &mut run).map_err(Reason::Frame)? {
             let payload = run.payloads.first().map_or(0, |payload| payload.len());
             let shared = SharedBytes::from(frame.slice(frame.len() - payload..));
-            dispatch(client, &self.connection, &mut self.own, &head, &run, Some(&shared))?;
+            let mut sending = runs::Sending { client, connection: &self.connection, own: &mut self.own };
+            match sending.dispatch(&head, &run, 0..head.len, Some(&shared)) {
+                Ok(()) | Err(Stop::Full) => {}
+                Err(Stop::Blocked { .. }) => return Ok(Some(frame)),
+                Err(Stop::Ended(reason)) => return Err(reason),
+            }
+        }
+        if self.finishing {
+            self.has_finished();
         }
         self.enter(Phase::Header);
-        Ok(())
+        Ok(None)
     }
 
     fn limits(&self) -> Limits {
@@ -290,9 +285,18 @@ impl Incoming {
         let limits = self.limits();
         let Some(client) = &mut self.client else { return Ok(pos) };
         let start = pos;
+        let mut sending = runs::Sending { client, connection: &self.connection, own: &mut self.own };
+        let around = sending.around();
         let needed = loop {
             match next_run(input, &mut pos, &limits, run).map_err(Reason::Frame)? {
-                Step::Run(head) => dispatch(client, &self.connection, &mut self.own, &head, run, None)?,
+                Step::Run(head) => match sending.dispatch_parts(&head, run, around) {
+                    Ok(()) => {}
+                    Err(stop) => {
+                        pos = stop.position(&head, run, pos)?;
+                        self.stopped = true;
+                        break REQUEST_HEADER_BYTES;
+                    }
+                },
                 Step::Incomplete { needed } => break needed,
             }
         };
@@ -300,6 +304,9 @@ impl Incoming {
         let phase = if needed > REQUEST_HEADER_BYTES { Phase::Body } else { Phase::Header };
         // bytes that complete nothing are no sign of life
         if pos > start || phase != self.phase {
+            if self.finishing {
+                self.has_finished();
+            }
             self.enter(phase);
         }
         Ok(pos)
@@ -386,35 +393,4 @@ impl Incoming {
 /// Whether this is what a TLS client says first: a handshake record of any version.
 fn is_tls(start: &[u8]) -> bool {
     matches!(start, [0x16, 0x03, ..])
-}
-
-/// Dispatches a run, and acknowledges it where that is wanted.
-#[inline]
-fn dispatch(
-    client: &mut Client,
-    connection: &Connection,
-    own: &mut Own,
-    head: &RunHead<'_>,
-    run: &RunBuffer<Payload<'_>>,
-    shared: Option<&SharedBytes>,
-) -> Result<(), Reason> {
-    // of a topic operation the whole body is the target
-    let payloads = if head.op.is_topic_op() { 0 } else { head.len };
-    let payloads = run.payloads.get(..payloads).unwrap_or_default();
-    let mut request = Request::new(head.op, head.qos, head.target, payloads).with_receiver(head.receiver);
-    if let Some(shared) = shared {
-        request = request.with_shared(shared);
-    }
-    own.frames = own.frames.saturating_add(head.len as u32);
-    let result = client.dispatch(&request);
-    if result.is_gone() {
-        return Err(Reason::Gone);
-    }
-    if head.qos.wants_ack() {
-        let op_ids = run.op_ids.get(..head.len).unwrap_or_default();
-        let owed = connection.acknowledge(op_ids, result.code() as u8);
-        own.dirty |= owed.has(Delivery::DIRTY);
-        own.full |= owed.has(Delivery::FULL);
-    }
-    Ok(())
 }

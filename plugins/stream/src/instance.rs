@@ -7,7 +7,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -41,6 +41,8 @@ pub(crate) struct Instance {
     pub(crate) connects: Option<Mutex<Bucket>>,
     /// What may wait in all queues of the broker.
     pub(crate) budget: QueueBudget,
+    /// The connection whose frame is received although that is used up, by its address; zero: none.
+    first: AtomicUsize,
 }
 
 /// Connections, and accepting tasks.
@@ -111,6 +113,7 @@ impl Instance {
             counts: Counts::default(),
             notices: Notices::default(),
             connects,
+            first: AtomicUsize::new(0),
         })
     }
 
@@ -211,6 +214,19 @@ impl Instance {
         let census = self.census.lock();
         let entry = census.connections.get(somebody.key);
         entry.is_some_and(|entry| Arc::ptr_eq(&entry.connection, &somebody.connection))
+    }
+
+    /// Whether the frame of a connection may be received although the budget of the broker is used up: one at a time may,
+    /// so that frames get complete and memory is freed.
+    pub(crate) fn finish_first(&self, connection: &Arc<Connection>) -> bool {
+        let address = Arc::as_ptr(connection).addr();
+        self.first.compare_exchange(0, address, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The frame of [`finish_first`](Self::finish_first) is complete, or its connection has ended.
+    pub(crate) fn has_finished(&self, connection: &Arc<Connection>) {
+        let address = Arc::as_ptr(connection).addr();
+        let _ = self.first.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The connections of this moment.

@@ -24,6 +24,8 @@ pub(crate) enum Reason {
     Late { phase: Phase, timeout: Duration },
     /// The client took nothing of what waited for it.
     Stalled { bytes: usize, stalled: Duration },
+    /// There was no memory for the rest of its frame.
+    NoRoom { bytes: usize, timeout: Duration },
     /// The queue was over its limit, and the operator wants such clients disconnected.
     Overflow { bytes: usize, limit: usize },
     /// The queue was over its share of what may wait for all clients, likewise.
@@ -52,6 +54,7 @@ impl Reason {
         match self {
             Reason::Frame(_) | Reason::Tls => Loudness::Warn,
             Reason::Stalled { .. } | Reason::Overflow { .. } | Reason::Crowded { .. } => Loudness::Warn,
+            Reason::NoRoom { .. } => Loudness::Warn,
             Reason::Late { .. } | Reason::Closed(_) => Loudness::Info,
             // refusals are told as events; a client that tries again and again must not fill the log
             Reason::Left | Reason::Broken(_) | Reason::Gone | Reason::Stopping => Loudness::Debug,
@@ -63,7 +66,7 @@ impl Reason {
     pub(crate) fn notice(&self) -> Option<Notice> {
         match self {
             Reason::Frame(_) => Some(Notice::Protocol),
-            Reason::Late { .. } => Some(Notice::Late),
+            Reason::Late { .. } | Reason::NoRoom { .. } => Some(Notice::Late),
             Reason::Tls => Some(Notice::Tls),
             _ => None,
         }
@@ -107,6 +110,11 @@ impl fmt::Display for Reason {
                 f,
                 "took none of {bytes} waiting bytes for {:.1} s (stall_seconds)",
                 stalled.as_secs_f64()
+            ),
+            Reason::NoRoom { bytes, timeout } => write!(
+                f,
+                "no memory for its frame of {bytes} bytes for {} s (max_queued_bytes is used up)",
+                timeout.as_secs_f64()
             ),
             Reason::Overflow { bytes, limit } => {
                 write!(f, "{bytes} waiting bytes exceed {limit} (queue_bytes, overflow = \"disconnect\")")

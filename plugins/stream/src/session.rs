@@ -69,13 +69,19 @@ impl Session {
 
     async fn read_until_end(&mut self) -> Reason {
         loop {
-            if let Err(error) = self.socket.readable().await {
+            if !self.incoming.is_stopped()
+                && let Err(error) = self.socket.readable().await
+            {
                 return Reason::Broken(error);
             }
             if self.connection.instance.is_stopping() {
                 self.connection.until_ended_or(std::future::pending()).await;
             }
             if self.connection.has_ended() {
+                if self.incoming.is_stopped() {
+                    // boxed, as below
+                    Box::pin(self.incoming.finish()).await;
+                }
                 return Reason::Gone;
             }
             match self.incoming.step() {

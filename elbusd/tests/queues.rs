@@ -1,0 +1,244 @@
+//! What may be queued, to the byte: a queue passes its limit by no more than a run, whatever its senders are called; what was
+//! read and could not be dispatched is delivered later, also after its sender has left; and frames that are being
+//! received count as well.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_protocol::{Op, Qos, request::encode_request};
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
+use support::{
+    daemon::{BOTH, Daemon},
+    field, wait_until,
+    wire::{Frame, Wire},
+};
+
+/// What the longest run of several frames comes to.
+const RUN_BYTES: u64 = 256 * 1024;
+
+/// `count` numbered frames for `target`.
+fn frames(op: Op, qos: Qos, target: &str, count: u32, bytes: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for number in 0..count {
+        let mut payload = vec![0; bytes.max(4)];
+        payload[..4].copy_from_slice(&number.to_le_bytes());
+        encode_request(&mut out, number, op, qos, target, "", &payload).unwrap();
+    }
+    out
+}
+
+fn number(frame: &Frame) -> u32 {
+    u32::from_le_bytes(frame.payload()[..4].try_into().unwrap())
+}
+
+fn queued(witness: &mut Wire, name: &str) -> u64 {
+    let info = witness.control("client.info", &[("name", name)]);
+    info.map_or(0, |info| field(&info, "queue_bytes").as_u64().unwrap())
+}
+
+#[test]
+fn a_queue_passes_its_limit_by_a_run_at_most_whatever_its_senders_are_called() {
+    let daemon = Daemon::start("library", &["--queue-bytes", "1000000"]);
+    let mut witness = daemon.client("witness");
+    for address in daemon.addresses() {
+        let mut receiver = Wire::connect(&daemon, &address, "r");
+        let writing: Vec<_> = (0..3)
+            .map(|at| {
+                let mut sender = Wire::connect(&daemon, &address, &format!("{at}{}", "n".repeat(1023)));
+                std::thread::spawn(move || {
+                    sender.try_write(&frames(Op::Message, Qos::NO, "r", 20_000, 0));
+                    sender
+                })
+            })
+            .collect();
+        wait_until("the receiver is full", || queued(&mut witness, "r") > 1_000_000);
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(500) {
+            // two workers, each of which may have seen room at the same moment
+            let queued = queued(&mut witness, "r");
+            assert!(queued <= 1_000_000 + 2 * RUN_BYTES, "{queued} bytes");
+        }
+        for _ in 0..3 * 20_000 {
+            assert_eq!(receiver.frame().payload().len(), 4);
+        }
+        writing.into_iter().for_each(|writing| drop(writing.join().unwrap()));
+    }
+}
+
+/// Frames of a client that leaves.
+const LEFT: u32 = 300;
+/// Frames of 50,000 bytes, more than the buffers of a TCP connection take.
+const FILL: u32 = 400;
+
+/// Fills the receiver, has another client send to it, and lets that one leave by `leave` before the receiver reads.
+fn sent_before_leaving(qos: Qos, leave: impl Fn(Wire)) {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--queue-bytes", "300000"]);
+        let mut witness = daemon.client("witness");
+        // a TCP client that closes with something unread resets the connection: what the broker has not read is lost
+        let unix = |address: &String| qos == Qos::NO || address.starts_with("unix:");
+        for address in daemon.addresses().into_iter().filter(unix) {
+            let mut receiver = Wire::connect(&daemon, &address, "receiver");
+            let mut filling = Wire::connect(&daemon, &address, "filling");
+            let mut filler = filling.writer();
+            let filling_up = std::thread::spawn(move || {
+                filler.write(&frames(Op::Message, Qos::NO, "receiver", FILL, 50_000))
+            });
+            wait_until("the receiver is full", || queued(&mut witness, "receiver") > 300_000);
+            let mut leaving = Wire::connect(&daemon, &address, "leaving");
+            // so little that it is read at once: it is all in the broker when the first of it has arrived
+            let mut bytes = frames(Op::Message, Qos::NO, "witness", 1, 0);
+            bytes.extend(frames(Op::Message, qos, "receiver", LEFT, 60));
+            leaving.write(&bytes);
+            let arrived = witness.frame();
+            assert_eq!(arrived.payload(), [0; 4]);
+            leave(leaving);
+            let mut next = [0, 0];
+            while next != [FILL, LEFT] {
+                let frame = receiver.frame();
+                let Frame::Data(_, sender, ..) = &frame else { panic!("{frame:?}") };
+                let at = usize::from(sender == "leaving");
+                assert_eq!(number(&frame), next[at], "from {sender}, in order, none missing");
+                next[at] += 1;
+            }
+            filling_up.join().unwrap();
+            assert_eq!(filling.send("receiver", b"last"), 0x01);
+            assert_eq!(receiver.frame().payload(), b"last");
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_before_the_end_is_delivered_when_its_receiver_has_room() {
+    sent_before_leaving(Qos::NO, |client| client.shutdown(Shutdown::Write));
+    sent_before_leaving(Qos::NO, drop);
+}
+
+#[test]
+fn a_client_that_closes_without_reading_its_acknowledgements_is_heard_to_its_end() {
+    sent_before_leaving(Qos::PROCESSED, drop);
+}
+
+#[test]
+fn a_full_subscriber_makes_the_publisher_wait_and_nobody_gets_anything_twice() {
+    const COUNT: u32 = 20_000;
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--queue-bytes", "100000"]);
+        let addresses = daemon.addresses();
+        let mut publisher = daemon.client("publisher");
+        let reading: Vec<_> = (0..4)
+            .map(|at| {
+                let mut reader = Wire::connect(&daemon, &addresses[at % 2], &format!("reader{at}"));
+                reader.subscribe(&["t"]);
+                std::thread::spawn(move || {
+                    for expected in 0..COUNT {
+                        if at > 1 && expected % 4000 == 0 {
+                            std::thread::sleep(Duration::from_millis(30));
+                        }
+                        assert_eq!(number(&reader.frame()), expected, "once, in order");
+                    }
+                    assert_eq!(reader.frame_within(Duration::from_millis(20)), None);
+                })
+            })
+            .collect();
+        let mut writer = publisher.writer();
+        let writing =
+            std::thread::spawn(move || writer.write(&frames(Op::Publish, Qos::PROCESSED, "t", COUNT, 100)));
+        for number in 0..COUNT {
+            assert_eq!(publisher.expect_ack(number), 0x01);
+        }
+        writing.join().unwrap();
+        reading.into_iter().for_each(|reading| reading.join().unwrap());
+    }
+}
+
+#[test]
+fn frames_that_are_being_received_count_and_wait_for_each_other() {
+    const FRAME: usize = 6 << 20;
+    let text = r#"
+        broker.max_queued_bytes = 8388608
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = { path = "bus.sock", timeout_seconds = 20.0 }
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+    "#;
+    let daemon = Daemon::start_config(text);
+    let mut witness = daemon.client("witness");
+    let mut receiver = daemon.client("receiver");
+    let before = daemon.memory();
+    // all but the last byte of each
+    let frame = frames(Op::Message, Qos::NO, "receiver", 1, FRAME);
+    let (most, last) = frame.split_at(frame.len() - 1);
+    let sending: Vec<_> = (0..16)
+        .map(|at| {
+            let (mut sender, most, last) = (daemon.client(&format!("s{at}")), most.to_vec(), last.to_vec());
+            std::thread::spawn(move || {
+                sender.write(&most);
+                sender.write(&last);
+                sender
+            })
+        })
+        .collect();
+    let mut most_queued = 0;
+    let reading = std::thread::spawn(move || {
+        for _ in 0..16 {
+            assert_eq!(receiver.frame().payload().len(), FRAME);
+        }
+    });
+    while !reading.is_finished() {
+        let health = witness.control("health", &[]).unwrap();
+        most_queued = most_queued.max(field(&health, "queued_bytes").as_u64().unwrap());
+        let grown = daemon.memory().saturating_sub(before);
+        assert!(grown < 48 * 1024, "{grown} KiB");
+    }
+    reading.join().unwrap();
+    sending.into_iter().for_each(|sending| drop(sending.join().unwrap()));
+    // the limit; what a queue below its own may take, once and again; and the frame that went on without
+    assert!(most_queued <= (8 << 20) + 3 * FRAME as u64, "{most_queued} bytes");
+    wait_until("nothing is held any more", || {
+        let health = witness.control("health", &[]).unwrap();
+        field(&health, "queued_bytes").as_u64() == Some(0)
+    });
+}
+
+#[test]
+fn frames_that_never_end_give_their_memory_back() {
+    let text = r#"
+        broker.max_queued_bytes = 1048576
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = { path = "bus.sock", timeout_seconds = 1.0, stall_seconds = 0.5 }
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+    "#;
+    let daemon = Daemon::start_config(text);
+    let frame = frames(Op::Message, Qos::NO, "nobody", 1, 900_000);
+    let mut stuck: Vec<_> = (0..6)
+        .map(|at| {
+            let mut sender = daemon.client(&format!("s{at}"));
+            let part = frame[..800_000].to_vec();
+            std::thread::spawn(move || {
+                sender.try_write(&part);
+                sender.wait_closed();
+            })
+        })
+        .collect();
+    stuck.drain(..).for_each(|stuck| stuck.join().unwrap());
+    daemon.wait_for_log("max_queued_bytes");
+    let mut witness = daemon.client("witness");
+    wait_until("nothing is held any more", || {
+        let health = witness.control("health", &[]).unwrap();
+        field(&health, "queued_bytes").as_u64() == Some(0)
+    });
+    // and a frame that does end arrives
+    witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
+    assert_eq!(witness.frame().payload().len(), 900_000);
+}
