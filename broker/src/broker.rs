@@ -23,6 +23,7 @@ use crate::{
     error::BrokerError,
     host::{
         Bridge, Core, EMBEDDER, Libraries, Listeners, PluginReport, Plugins, Reloaded, add_plugin_methods,
+        watch_holds,
     },
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
@@ -116,6 +117,8 @@ impl BrokerBuilder {
         let name = Arc::new(RwLock::new(settings.name.clone()));
         let budget = QueueBudget::new(settings.max_queued_bytes);
         let router = Router::new(RouterSettings::of(&settings));
+        router.holds.set(settings.holds());
+        watch_holds(&router.holds);
         let control = ControlTable::new(router.clone(), settings.remote_admin);
         if let Err(error) = router.events.start() {
             tracing::error!(%error, "cannot start the thread that dispatches events");

@@ -4,6 +4,8 @@ use elbus_plugin_api::PluginError;
 use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 
+use crate::routing::HoldSettings;
+
 /// Less would hold up a single client.
 const LEAST_QUEUED_BYTES: usize = 1 << 20;
 
@@ -28,6 +30,13 @@ pub struct BrokerSettings {
     pub max_name_bytes: usize,
     /// Length of a target, mask, topic or receiver in bytes.
     pub max_topic_bytes: usize,
+    /// For how long a receiver may hold senders that have other receivers as well, in any `hold_window_seconds`; zero: for
+    /// any time. Those of one user, certificate or address together two and a half times as long.
+    pub hold_budget_seconds: f64,
+    /// See `hold_budget_seconds`.
+    pub hold_window_seconds: f64,
+    /// Masks of names of receivers that may hold their senders for any time.
+    pub may_hold: Vec<String>,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,
     /// Bytes that may wait in the queues of all transports that carry streams together.
@@ -41,6 +50,8 @@ pub struct BrokerSettings {
 const MOST_CPU_LATENCY_US: u32 = 1_000_000;
 /// The protocol's length field holds two bytes.
 const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=elbus_protocol::name::MAX_NAME_BYTES;
+const HOLD_BUDGET_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=86_400.0;
+const HOLD_WINDOW_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
 
 impl Default for BrokerSettings {
@@ -54,6 +65,9 @@ impl Default for BrokerSettings {
             max_filter_bytes: elbus_protocol::MAX_FILTER_BYTES,
             max_name_bytes: 1024,
             max_topic_bytes: 65_535,
+            hold_budget_seconds: 8.0,
+            hold_window_seconds: 600.0,
+            may_hold: Vec::new(),
             shutdown_seconds: 2.0,
             max_queued_bytes: 1 << 30,
             cpu_latency_us: None,
@@ -81,6 +95,16 @@ impl BrokerSettings {
         if self.max_topic_bytes == 0 {
             return Err(PluginError::of_key("max_topic_bytes", "must be at least 1"));
         }
+        let budgets = [
+            ("hold_budget_seconds", self.hold_budget_seconds, HOLD_BUDGET_SECONDS),
+            ("hold_window_seconds", self.hold_window_seconds, HOLD_WINDOW_SECONDS),
+        ];
+        for (key, seconds, allowed) in budgets {
+            if !allowed.contains(&seconds) {
+                let (least, most) = (allowed.start(), allowed.end());
+                return Err(PluginError::of_key(key, format!("{seconds} is not between {least} and {most}")));
+            }
+        }
         if !SHUTDOWN_SECONDS.contains(&self.shutdown_seconds) {
             let (least, most) = (SHUTDOWN_SECONDS.start(), SHUTDOWN_SECONDS.end());
             let message = format!("{} is not between {least} and {most}", self.shutdown_seconds);
@@ -97,6 +121,16 @@ impl BrokerSettings {
             return Err(PluginError::of_key("cpu_latency_us", message));
         }
         Ok(())
+    }
+
+    /// How long receivers may hold their senders.
+    pub(crate) fn holds(&self) -> HoldSettings {
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        HoldSettings {
+            budget: seconds(self.hold_budget_seconds),
+            window: seconds(self.hold_window_seconds).max(Duration::from_secs(1)),
+            exempt: self.may_hold.clone(),
+        }
     }
 
     /// What the end of the broker may take.

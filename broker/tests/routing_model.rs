@@ -29,6 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (who(), topic(), name()).prop_map(|(w, t, r)| Step::PublishFor(w, t, r)),
         3 => (who(), path(".", ["?", "*"])).prop_map(|(w, m)| Step::Broadcast(w, m)),
         3 => (who(), name()).prop_map(|(w, n)| Step::Send(w, n)),
+        1 => who().prop_map(Step::Fill),
+        1 => who().prop_map(Step::Drain),
     ]
 }
 

@@ -35,7 +35,7 @@ impl Numbers<'_> {
 
     fn step(&mut self) -> Step {
         let who = self.below(NAMES.len());
-        match self.below(8) {
+        match self.below(10) {
             0 => Step::Connect(who),
             1 => Step::Leave(who),
             2 | 3 => {
@@ -52,6 +52,8 @@ impl Numbers<'_> {
             4 => Step::Publish(who, self.path("/", ["+", "#"])),
             5 => Step::PublishFor(who, self.path("/", ["+", "#"]), NAMES[self.below(NAMES.len())].to_owned()),
             6 => Step::Broadcast(who, self.path(".", ["?", "*"])),
+            7 => Step::Fill(who),
+            8 => Step::Drain(who),
             _ => Step::Send(who, NAMES[self.below(NAMES.len())].to_owned()),
         }
     }

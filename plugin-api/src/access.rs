@@ -129,6 +129,9 @@ pub struct ClientLimits {
     /// How many of them may register in a second; those beyond are refused as busy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connects_per_second: Option<u64>,
+    /// Whether it may hold those who send to it for any time, rather than for its hold budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub may_hold: Option<bool>,
 }
 
 impl ClientLimits {

@@ -228,7 +228,7 @@ fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> R
         let mut position = 0;
         while let Step::Run(head) = next_run(read, &mut position, &limits, &mut run)? {
             let payloads = run.payloads.get(..head.len).unwrap_or_default();
-            let request = Request::new(head.op, head.qos, head.target, payloads);
+            let request = Request::new(head.op, head.qos, head.target, payloads).blocking();
             let code = sender.dispatch(&request).code() as u8;
             if head.qos.wants_ack() {
                 for id in run.op_ids.get(..head.len).unwrap_or_default() {

@@ -3,7 +3,11 @@
 use elbus_plugin_api::{Call, CallError, Code, Method, QueueBudget};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{
     ControlTable, decode_params, encode_result, expression::Expression, name_param, no_params, shown,
@@ -79,6 +83,12 @@ struct ClientDetails {
     secondaries: Vec<String>,
     /// Operations that access rules did not allow, by kind; without those of which there were none.
     denied: BTreeMap<&'static str, u64>,
+    /// Whether it may hold senders that have other receivers, too.
+    may_hold: bool,
+    /// How long it has held them, as far as its budget was charged.
+    held_seconds: f64,
+    /// Frames that were dropped since it may not.
+    dropped_frames: u64,
 }
 
 #[derive(Deserialize, Default)]
@@ -228,6 +238,9 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         gid: credentials.map(|c| c.gid),
         certificate_names: member.origin.certificate_names().to_vec(),
         denied: denied.filter(|(_, count)| *count > 0).map(|(action, count)| (action.key(), count)).collect(),
+        may_hold: !member.is_spent(),
+        held_seconds: router.holds.used(&member).as_secs_f64(),
+        dropped_frames: member.dropped.load(Ordering::Relaxed),
     })
 }
 

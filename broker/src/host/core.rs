@@ -53,6 +53,7 @@ impl Core {
     pub(super) fn apply(&self, settings: &BrokerSettings) {
         self.name.write().clone_from(&settings.name);
         self.router.set_settings(RouterSettings::of(settings));
+        self.router.holds.set(settings.holds());
         self.control.set_remote_admin(settings.remote_admin);
         self.budget.set_ceiling(settings.max_queued_bytes);
         self.set_cpu_latency(settings.cpu_latency_us);

@@ -6,6 +6,7 @@ mod bridge;
 mod core;
 mod cpu_latency;
 mod explain;
+mod hold_watch;
 mod inspect;
 mod instance;
 mod library;
@@ -21,6 +22,7 @@ mod supervisor;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
 pub(crate) use core::Core;
+pub(crate) use hold_watch::watch_holds;
 pub use inspect::{PluginRecord, inspect};
 pub use instance::{PluginReport, PluginState};
 pub(crate) use library::Libraries;

@@ -33,6 +33,8 @@ pub(crate) struct Member {
     pub(super) state: AtomicU8,
     /// Senders that wait for its queue to drain. Taken last, for a moment.
     pub(super) waiting: Mutex<Waiting>,
+    /// Frames that were dropped since its hold budget was spent.
+    pub(crate) dropped: AtomicU64,
     /// By which rules it was let in; `None` where there are none for it. Taken last, for a moment.
     admission: Mutex<Option<Arc<Admission>>>,
 }
@@ -64,6 +66,7 @@ impl Member {
             system: None,
             state: AtomicU8::new(0),
             waiting: Mutex::default(),
+            dropped: AtomicU64::new(0),
             admission: Mutex::new(admission),
         }
     }

@@ -6,6 +6,7 @@
 mod filter_limits;
 mod filter_tree;
 mod hash_index;
+mod hold_budget;
 mod holding;
 mod id_set;
 mod judging;
@@ -24,6 +25,8 @@ mod router;
 mod sender;
 mod system;
 
+pub(crate) use hold_budget::HoldSettings;
+pub(crate) use holding::Holds;
 pub(crate) use member::Member;
 pub(crate) use router::{Router, RouterSettings};
 

@@ -18,8 +18,9 @@ use std::sync::{
     Arc, Mutex as Plain,
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
+use std::time::{Duration, Instant};
 
-use super::{Router, RouterSettings, sender::Sender};
+use super::{HoldSettings, Router, RouterSettings, sender::Sender};
 use crate::access::RuleSetter;
 
 /// Orders that each model is run in, unless `ELBUS_MODEL_ORDERS` says otherwise.
@@ -235,6 +236,93 @@ fn a_sender_that_is_held_back_is_woken_once_when_all_have_drained() {
         sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
         draining.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(woken.load(SeqCst), 1);
+    });
+}
+
+/// Dispatches until it is taken, and waits in between.
+fn dispatch_blocking(sender: &mut Sender, target: &str, payload: u8) {
+    loop {
+        let payload = [payload];
+        let payloads = [Payload::from(&payload[..])];
+        let request = Request::new(Op::Message, Qos::NO, target, &payloads).blocking();
+        let blocked = sender.dispatch(&request).is_blocked();
+        if sender.end_batch() || blocked {
+            let woken = Arc::<AtomicUsize>::default();
+            sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
+            while woken.load(SeqCst) == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(woken.load(SeqCst), 1);
+        }
+        if !blocked {
+            return;
+        }
+    }
+}
+
+#[test]
+fn who_is_blocked_goes_on_when_its_receiver_has_drained_and_nothing_comes_twice() {
+    explore(|| {
+        let (router, _) = router(false);
+        let (_slow, record) = register(&router, "slow").unwrap();
+        record.full.store(true, SeqCst);
+        let sending = |name: &'static str, first: u8| {
+            let router = router.clone();
+            thread::spawn(move || {
+                let (mut sender, _) = register(&router, name).unwrap();
+                (first..first + 2).for_each(|number| dispatch_blocking(&mut sender, "slow", number));
+            })
+        };
+        let threads = [sending("a", 10), sending("b", 20)];
+        let draining = {
+            let record = record.clone();
+            thread::spawn(move || record.drain())
+        };
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        draining.join().unwrap();
+        let got = record.got.lock().unwrap();
+        for first in [10, 20] {
+            let of: Vec<_> =
+                got.iter().map(|got| got[0]).filter(|got| (first..first + 2).contains(got)).collect();
+            assert_eq!(of, [first, first + 1]);
+        }
+        assert_eq!(got.len(), 4);
+        assert!(!router.holds.any(), "none is full any more");
+    });
+}
+
+#[test]
+fn who_is_held_is_woken_once_whether_its_receiver_drains_or_has_spent_its_budget() {
+    explore(|| {
+        let (router, _) = router(false);
+        let budget = Duration::from_millis(1);
+        router.holds.set(HoldSettings { budget, ..HoldSettings::default() });
+        let (mut sender, _) = register(&router, "sender").unwrap();
+        let (_other, _) = register(&router, "other").unwrap();
+        let (_slow, record) = register(&router, "slow").unwrap();
+        record.full.store(true, SeqCst);
+        dispatch(&mut sender, Op::Message, "other", &[1]);
+        assert!(dispatch(&mut sender, Op::Message, "slow", &[2]).is_congested());
+        sender.end_batch();
+        let looking = {
+            let router = router.clone();
+            let now = Instant::now();
+            thread::spawn(move || {
+                for seconds in 0..3 {
+                    router.holds.look(now + Duration::from_secs(seconds));
+                }
+            })
+        };
+        let draining = {
+            let record = record.clone();
+            thread::spawn(move || record.drain())
+        };
+        let woken = Arc::<AtomicUsize>::default();
+        sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
+        looking.join().unwrap();
+        draining.join().unwrap();
+        assert_eq!(woken.load(SeqCst), 1);
+        assert!(!router.holds.any());
     });
 }
 

@@ -50,6 +50,11 @@ impl Peers {
         self.remember(name, find)
     }
 
+    /// Those that are remembered, registered or not.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Weak<Member>> {
+        self.known.iter().map(|known| &known.member)
+    }
+
     /// The one of the name has left. Who comes after it is another client.
     #[cold]
     fn find_anew(

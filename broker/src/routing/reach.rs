@@ -9,10 +9,14 @@ use elbus_plugin_api::{
     abi::{RawWake, RawWake_TO, WakeObject},
     access::Action,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use super::{
     Hashing,
+    holding::{Others, is_other},
     member::Member,
     peers::Peers,
     recipients::Recipients,
@@ -31,6 +35,8 @@ use crate::{
 pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
 /// Topics or masks whose recipients a sender remembers.
 const REMEMBERED_ROUTES: usize = 4096;
+/// Of these, so many are looked at to find out whether a sender has other receivers.
+const RECENT_ROUTES: usize = 16;
 
 /// Whom a sender reaches: what it remembers of the way there, and what it owes on arrival.
 #[derive(Default)]
@@ -53,6 +59,8 @@ pub(super) struct Reach {
     /// Whether the request under way has looked already how much of that has drained.
     recounted: bool,
     flood: Flood,
+    /// The address of the sender's own member.
+    own: usize,
 }
 
 /// Whether a sender was refused something since it did not wait. Said once.
@@ -71,6 +79,8 @@ struct Routes {
     last_target: String,
     last: Option<Arc<Recipients>>,
     by_target: HashMap<Box<str>, Arc<Recipients>, Hashing>,
+    /// Some of the epoch before, so that a change does not hide to whom a sender sends.
+    former: Vec<Arc<Recipients>>,
 }
 
 impl Routes {
@@ -88,14 +98,14 @@ impl Routes {
     #[cold]
     fn look_up(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
         if self.epoch != epoch || self.by_target.len() >= REMEMBERED_ROUTES {
-            self.by_target.clear();
+            self.clear();
         }
         let recipients = match self.by_target.get(target).filter(|_| self.epoch == epoch) {
             Some(recipients) => recipients.clone(),
             None => {
                 let resolved = resolve();
                 if resolved.epoch != self.epoch {
-                    self.by_target.clear();
+                    self.clear();
                     self.epoch = resolved.epoch;
                 }
                 self.by_target.insert(target.into(), resolved.recipients.clone());
@@ -107,6 +117,18 @@ impl Routes {
         self.last = Some(recipients.clone());
         recipients
     }
+
+    fn clear(&mut self) {
+        if !self.by_target.is_empty() {
+            self.former =
+                self.by_target.drain().map(|(_, recipients)| recipients).take(RECENT_ROUTES).collect();
+        }
+    }
+
+    /// Some of those that were used last.
+    fn recent(&self) -> impl Iterator<Item = &Arc<Recipients>> {
+        self.last.iter().chain(self.by_target.values().take(RECENT_ROUTES)).chain(&self.former)
+    }
 }
 
 impl Reach {
@@ -115,6 +137,42 @@ impl Reach {
     pub(super) fn begin(&mut self, may_block: bool) {
         (self.met_full, self.recounted) = (false, false);
         (self.may_block, self.blocked) = (may_block, false);
+    }
+
+    /// That of a member, or of nobody.
+    pub(super) fn new(own: Option<&Arc<Member>>) -> Self {
+        Reach { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), ..Reach::default() }
+    }
+
+    /// Whether the sender has lately sent to somebody else than this recipient, too, who is there.
+    fn shares(&self, recipient: &Arc<Member>) -> bool {
+        let other = |member: &Arc<Member>| is_other(member, recipient, self.own);
+        !self.is_own(recipient)
+            && (self.peers.iter().filter_map(Weak::upgrade).any(|member| other(&member))
+                || self.routes().any(|route| route.iter().any(|member| other(&member))))
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Recipients>> {
+        self.topics.iter().chain(&self.masks).flat_map(|routes| routes.recent())
+    }
+
+    /// To whom else the sender has lately sent, if to anybody.
+    fn others_than(&self, recipient: &Arc<Member>) -> Option<Others> {
+        self.shares(recipient).then(|| Others {
+            peers: self.peers.iter().cloned().collect(),
+            routes: self.routes().cloned().collect(),
+            own: self.own,
+        })
+    }
+
+    fn is_own(&self, recipient: &Arc<Member>) -> bool {
+        Arc::as_ptr(recipient).addr() == self.own
+    }
+
+    /// Whether a full recipient holds the sender: not one whose budget is spent, unless there is nobody else to send to.
+    #[cold]
+    fn is_held_by(&self, recipient: &Arc<Member>) -> bool {
+        !(recipient.is_spent() && self.shares(recipient))
     }
 
     /// Forgets whom it reaches, not what it owes.
@@ -175,7 +233,7 @@ impl Reach {
         if id != 0 && peer.id != id {
             return (Code::NotRegistered, 0);
         }
-        if self.may_block && peer.is_full() {
+        if self.may_block && peer.is_full() && self.is_held_by(&peer) {
             self.block(&peer);
             return (Code::NotDelivered, 0);
         }
@@ -203,10 +261,11 @@ impl Reach {
         }
         if self.may_block && router.holds.any() {
             // before anybody is given anything, so that nothing is given twice
-            recipients
-                .iter()
-                .filter(|member| is_meant(member) && member.is_full())
-                .for_each(|full| self.block(&full));
+            for full in recipients.iter().filter(|member| is_meant(member) && member.is_full()) {
+                if self.is_held_by(&full) {
+                    self.block(&full);
+                }
+            }
             if self.blocked {
                 return (Code::NotDelivered, 0);
             }
@@ -229,7 +288,11 @@ impl Reach {
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> Delivery {
-        let delivery = if self.waits && self.floods(&member) {
+        let drops = member.is_full() && !run.is_realtime() && !self.is_held_by(&member);
+        let delivery = if drops {
+            member.dropped.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
+            Delivery::REFUSED
+        } else if self.waits && self.floods(&member) {
             Delivery::REFUSED
         } else {
             Delivery::from_bits(member.sink.deliver(run))
@@ -244,7 +307,9 @@ impl Reach {
             if self.waits {
                 self.unheeded = self.unheeded.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
             }
-            self.congest(&member);
+            if self.is_held_by(&member) {
+                self.congest(&member);
+            }
         }
         if delivery.has(Delivery::DIRTY) {
             self.dirty.push(member);
@@ -326,7 +391,7 @@ impl Reach {
     }
 
     /// Wakes once all recipients that were over their limit have drained.
-    pub(super) fn when_ready(&mut self, wake: WakeObject) {
+    pub(super) fn when_ready(&mut self, router: &Router, wake: WakeObject) {
         let congested = std::mem::take(&mut self.congested);
         (self.waits, self.unheeded) = (false, 0);
         if congested.is_empty() {
@@ -335,7 +400,8 @@ impl Reach {
         let countdown =
             RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
         for member in congested {
-            member.hold(RawWake_TO::from_ptr(countdown.clone(), TD_Opaque));
+            let others = self.others_than(&member);
+            member.hold(&router.holds, RawWake_TO::from_ptr(countdown.clone(), TD_Opaque), others);
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct Router {
     pub(super) topics_epoch: AtomicU64,
     departed: Counts,
     refused_frames: AtomicU64,
-    pub(super) holds: Arc<Holds>,
+    pub(crate) holds: Arc<Holds>,
     pub(crate) events: Events,
 }
 

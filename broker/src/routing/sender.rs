@@ -51,7 +51,8 @@ impl Sender {
         let client = member.as_ref().filter(|member| member.system.is_none());
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
-        Sender { router, member, name, id, reach: Reach::default(), admission, access_epoch, why: None }
+        let reach = Reach::new(member.as_ref());
+        Sender { router, member, name, id, reach, admission, access_epoch, why: None }
     }
 
     fn is_gone(&self) -> bool {
@@ -185,7 +186,7 @@ impl RawClient for Sender {
     }
 
     fn when_ready(&mut self, wake: WakeObject) {
-        self.reach.when_ready(wake);
+        self.reach.when_ready(&self.router, wake);
     }
 
     fn leaving(&mut self, why: RStr<'_>) {

@@ -102,6 +102,15 @@ impl Peer {
         result
     }
 
+    /// A request that may block.
+    pub(crate) fn blocking(&mut self, op: Op, target: &str, receiver: &str) -> Dispatch {
+        let payloads = [Payload::from(&b"x"[..])];
+        let request = Request::new(op, Qos::NO, target, &payloads).with_receiver(receiver).blocking();
+        let result = self.client.dispatch(&request);
+        self.client.end_batch();
+        result
+    }
+
     pub(crate) fn send(&mut self, target: &str, payload: &[u8]) -> Code {
         self.dispatch(Op::Message, Qos::PROCESSED, target, "", &[payload]).code()
     }

@@ -2,8 +2,11 @@
 //! broker and by the model, and must come to the same.
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{Code, Op};
-use std::collections::{BTreeMap, BTreeSet};
+use elbus_plugin_api::{Code, Delivery, Op};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
 
 use super::Peer;
 
@@ -17,6 +20,9 @@ pub(crate) enum Step {
     PublishFor(usize, String, String),
     Broadcast(usize, String),
     Send(usize, String),
+    /// Its queue is over its limit from now on.
+    Fill(usize),
+    Drain(usize),
 }
 
 pub(crate) const NAMES: [&str; 7] = ["a", "a.b", "a.b.c", "b", "a%%0", "a.b%%x", "b%%0"];
@@ -57,11 +63,12 @@ pub(crate) struct Compared<'a> {
     broker: &'a Broker,
     peers: BTreeMap<&'static str, Peer>,
     model: BTreeMap<&'static str, Wants>,
+    full: BTreeSet<&'static str>,
 }
 
 impl<'a> Compared<'a> {
     pub(crate) fn new(broker: &'a Broker) -> Self {
-        Compared { broker, peers: BTreeMap::new(), model: BTreeMap::new() }
+        Compared { broker, peers: BTreeMap::new(), model: BTreeMap::new(), full: BTreeSet::new() }
     }
 
     /// Carries out a step; panics where broker and model differ.
@@ -70,6 +77,8 @@ impl<'a> Compared<'a> {
             Step::Connect(who) => self.connect(NAMES[*who]),
             Step::Leave(who) => self.leave(NAMES[*who]),
             Step::Filters(who, op, filters) => self.filters(NAMES[*who], *op, filters),
+            Step::Fill(who) => self.fill(NAMES[*who]),
+            Step::Drain(who) => self.drain(NAMES[*who]),
             Step::Publish(who, _)
             | Step::PublishFor(who, _, _)
             | Step::Broadcast(who, _)
@@ -94,6 +103,25 @@ impl<'a> Compared<'a> {
         if self.model.remove(gone).is_some() && primary(gone) == gone {
             self.model.retain(|name, _| primary(name) != gone);
             self.peers.retain(|name, _| primary(name) != gone);
+        }
+        self.full.retain(|name| self.model.contains_key(name));
+    }
+
+    /// By a message to itself, which a queue takes that was not full.
+    fn fill(&mut self, name: &'static str) {
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        peer.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+        assert_eq!(peer.send(name, b"x"), Code::Ok);
+        peer.record.answer.store(Delivery::TAKEN.bits(), Ordering::SeqCst);
+        assert_eq!(peer.take().len(), 1);
+        self.full.insert(name);
+    }
+
+    fn drain(&mut self, name: &'static str) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            let wakes = std::mem::take(&mut *peer.record.drained.lock().unwrap());
+            assert_eq!(wakes.len(), usize::from(self.full.remove(name)), "asked once");
+            wakes.iter().for_each(|wake| wake.wake());
         }
     }
 
@@ -130,14 +158,20 @@ impl<'a> Compared<'a> {
     }
 
     fn carry(&mut self, who: &'static str, step: &Step) {
-        let expected = self.expected(step);
+        let mut expected = self.expected(step);
         let Some(sender) = self.peers.get_mut(who) else { return };
-        match step {
-            Step::Publish(_, topic) => _ = sender.publish(topic, b"x"),
-            Step::PublishFor(_, topic, receiver) => _ = sender.publish_for(topic, receiver, b"x"),
-            Step::Broadcast(_, mask) => _ = sender.broadcast(mask, b"x"),
-            Step::Send(_, target) => _ = sender.send(target, b"x"),
-            _ => {}
+        let result = match step {
+            Step::Publish(_, topic) => sender.blocking(Op::Publish, topic, ""),
+            Step::PublishFor(_, topic, receiver) => sender.blocking(Op::PublishFor, topic, receiver),
+            Step::Broadcast(_, mask) => sender.blocking(Op::Broadcast, mask, ""),
+            Step::Send(_, target) => sender.blocking(Op::Message, target, ""),
+            _ => return,
+        };
+        // all of them, or nobody while one of them is full
+        let blocked = expected.iter().any(|(name, _)| self.full.contains(name));
+        assert_eq!(result.is_blocked(), blocked, "{step:?}");
+        if blocked {
+            expected.clear();
         }
         let taken = self.peers.iter().map(|(name, peer)| (*name, peer.take().len()));
         let got: Vec<_> = taken.filter(|(_, count)| *count > 0).collect();

@@ -12,6 +12,7 @@ mod denied;
 mod dropped;
 mod exhausted;
 mod flooded;
+mod hostile_receiver;
 mod kicked;
 mod killed;
 mod readers;

@@ -1,0 +1,242 @@
+//! How long a receiver may hold senders that have other receivers: no longer than its budget, whatever it does; and a sender's
+//! only receiver, and an exempt one, lose nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_protocol::{Op, Qos, request::encode_request};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use support::{daemon::Daemon, field, wait_until, wire::Wire};
+
+const BUDGET: Duration = Duration::from_millis(600);
+/// What one identity may use: all clients of these tests have the same user.
+const OF_IDENTITY: Duration = Duration::from_millis(1500);
+/// How much longer the innocent may wait, on a machine that does other things, too. Without a budget they would wait for
+/// nearly all of the time.
+const SLACK: Duration = Duration::from_millis(1500);
+
+fn start(stall_seconds: f64, more: &str) -> Daemon {
+    Daemon::start_config(&format!(
+        r#"
+        [broker]
+        hold_budget_seconds = {}
+        hold_window_seconds = 600
+        {more}
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = {{ path = "bus.sock", queue_bytes = 100000, stall_seconds = {stall_seconds:?}, timeout_seconds = 4.0 }}
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+        "#,
+        BUDGET.as_secs_f64()
+    ))
+}
+
+/// Publishes to `t` all the time, for one that reads everything: how long it had to wait for the next, in sum.
+struct Innocents {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Duration>>,
+}
+
+/// A wait for the next publication from here on is not the scheduler's.
+const NOTICED: Duration = Duration::from_millis(100);
+
+impl Innocents {
+    fn start(daemon: &Daemon) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let mut reader = daemon.client("innocent");
+        reader.subscribe(&["t"]);
+        let mut publisher = daemon.client("publisher");
+        let stopped = stop.clone();
+        let publishing = std::thread::spawn(move || {
+            let mut out = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
+                out.clear();
+                for number in 0..20 {
+                    encode_request(&mut out, number, Op::Publish, Qos::NO, "t", "", &[7; 1000]).unwrap();
+                }
+                publisher.write(&out);
+                publisher.ping();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Duration::ZERO
+        });
+        let stopped = stop.clone();
+        let reading = std::thread::spawn(move || {
+            let (mut waited, mut pinged) = (Duration::ZERO, Instant::now());
+            while !stopped.load(Ordering::SeqCst) {
+                let began = Instant::now();
+                let frame = reader.frame_within(Duration::from_millis(500));
+                let took = began.elapsed();
+                if took > NOTICED && !stopped.load(Ordering::SeqCst) {
+                    waited += took;
+                }
+                assert!(frame.is_none_or(|frame| frame.payload().len() == 1000));
+                if pinged.elapsed() > Duration::from_millis(300) {
+                    pinged = Instant::now();
+                    reader.ping();
+                }
+            }
+            waited
+        });
+        Innocents { stop, threads: vec![publishing, reading] }
+    }
+
+    /// How long the reader had to wait.
+    fn waited(self) -> Duration {
+        self.stop.store(true, Ordering::SeqCst);
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    }
+}
+
+/// Subscribes, and reads nothing until it is disconnected; then comes again, under `name(again)`.
+fn come_again_and_again(daemon: &Daemon, until: Instant, name: impl Fn(usize) -> String) {
+    let mut again = 0;
+    while Instant::now() < until {
+        let mut hostile = daemon.client(&name(again));
+        hostile.filters(Op::Subscribe, &["t"]);
+        let mut pinging = hostile.writer();
+        while Instant::now() < until && pinging.try_write(&[0; 9]) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        again += 1;
+    }
+    assert!(again > 1, "it was disconnected each time");
+}
+
+#[test]
+fn one_that_stops_and_comes_again_costs_no_more_than_its_budget() {
+    let daemon = start(0.25, "");
+    let innocents = Innocents::start(&daemon);
+    come_again_and_again(&daemon, Instant::now() + Duration::from_secs(6), |_| "hostile".to_owned());
+    let waited = innocents.waited();
+    assert!(waited <= BUDGET + SLACK, "{waited:?}\n{}", daemon.log());
+    daemon.wait_for_log("hold budget spent");
+}
+
+#[test]
+fn other_names_do_not_renew_it() {
+    let daemon = start(0.25, "");
+    let innocents = Innocents::start(&daemon);
+    come_again_and_again(&daemon, Instant::now() + Duration::from_secs(8), |again| format!("hostile{again}"));
+    let waited = innocents.waited();
+    assert!(waited <= OF_IDENTITY + SLACK, "{waited:?}\n{}", daemon.log());
+}
+
+/// Subscribes and reads a little at a time, so that it is never disconnected.
+fn trickle(mut hostile: Wire, until: Instant) {
+    hostile.subscribe(&["t"]);
+    hostile.read_in_pieces(8000);
+    let mut pinging = hostile.writer();
+    while Instant::now() < until {
+        (0..8).for_each(|_| _ = hostile.frame_within(Duration::from_millis(1)));
+        assert!(pinging.try_write(&[0; 9]), "it is not disconnected");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn one_that_takes_a_little_costs_no_more_than_its_budget_and_the_loss_is_told() {
+    let daemon = start(3.0, "");
+    let innocents = Innocents::start(&daemon);
+    let (hostile, until) = (daemon.client("hostile"), Instant::now() + Duration::from_secs(5));
+    let trickling = std::thread::spawn(move || trickle(hostile, until));
+    daemon.wait_for_log("hold budget spent");
+    let mut witness = daemon.client("witness");
+    witness.filters(Op::Exclude, &["#"]);
+    wait_until("what is dropped is counted", || {
+        let info = witness.control("client.info", &[("name", "hostile")]).unwrap();
+        field(&info, "may_hold").as_bool() == Some(false) && field(&info, "dropped_frames").as_u64() > Some(0)
+    });
+    // the witness has other receivers, so a message is refused rather than queued while it is full
+    assert_eq!(witness.send("innocent", &[7; 1000]), 0x01);
+    wait_until("a message is refused", || witness.send("hostile", b"x") == 0x77);
+    let health = witness.control("health", &[]).unwrap();
+    assert!(field(&health, "refused_frames").as_u64() > Some(0));
+    trickling.join().unwrap();
+    let waited = innocents.waited();
+    assert!(waited <= BUDGET + SLACK, "{waited:?}");
+    assert_eq!(daemon.log().matches("hold budget spent").count(), 1, "once: {}", daemon.log());
+}
+
+#[test]
+fn ten_of_them_at_once_cost_no_more_than_that_of_their_user() {
+    let daemon = start(3.0, "");
+    let innocents = Innocents::start(&daemon);
+    let until = Instant::now() + Duration::from_secs(6);
+    let trickling: Vec<_> = (0..10)
+        .map(|at| {
+            let hostile = daemon.client(&format!("hostile{at}"));
+            std::thread::spawn(move || trickle(hostile, until))
+        })
+        .collect();
+    trickling.into_iter().for_each(|trickling| trickling.join().unwrap());
+    let waited = innocents.waited();
+    assert!(waited <= OF_IDENTITY + SLACK, "{waited:?}");
+}
+
+/// Sends numbered messages to a slow receiver, which must get them all.
+fn lossless(daemon: &Daemon, mut sender: Wire, op: Op, target: &str, mut receiver: Wire) {
+    const COUNT: u32 = 1500;
+    let target = target.to_owned();
+    let writing = std::thread::spawn(move || {
+        for number in 0..COUNT {
+            let (mut out, mut payload) = (Vec::new(), [0; 1000]);
+            payload[..4].copy_from_slice(&number.to_le_bytes());
+            encode_request(&mut out, number, op, Qos::NO, &target, "", &payload).unwrap();
+            sender.write(&out);
+        }
+        sender
+    });
+    receiver.read_in_pieces(1000);
+    let mut pinging = receiver.writer();
+    for number in 0..COUNT {
+        let frame = receiver.frame();
+        assert_eq!(frame.payload()[..4], number.to_le_bytes(), "none missing: {}", daemon.log());
+        if number % 10 == 0 {
+            pinging.ping();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    drop(writing.join().unwrap());
+}
+
+#[test]
+fn the_only_receiver_of_a_sender_loses_nothing() {
+    let daemon = start(3.0, "");
+    let (sender, receiver) = (daemon.client("sender"), daemon.client("receiver"));
+    lossless(&daemon, sender, Op::Message, "receiver", receiver);
+    assert!(!daemon.log().contains("hold budget spent"));
+}
+
+#[test]
+fn an_exempt_receiver_loses_nothing() {
+    let daemon = start(3.0, "may_hold = [\"plant.*\"]");
+    let mut idle = daemon.client("idle");
+    idle.subscribe(&["t"]);
+    let mut pinging = idle.writer();
+    let reading = std::thread::spawn(move || while idle.frame_within(Duration::from_secs(5)).is_some() {});
+    let stop = Arc::<AtomicBool>::default();
+    let stopped = stop.clone();
+    let alive = std::thread::spawn(move || {
+        while !stopped.load(Ordering::SeqCst) && pinging.try_write(&[0; 9]) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let (sender, mut receiver) = (daemon.client("sender"), daemon.client("plant.slow"));
+    receiver.subscribe(&["t"]);
+    lossless(&daemon, sender, Op::Publish, "t", receiver);
+    assert!(!daemon.log().contains("hold budget spent"));
+    stop.store(true, Ordering::SeqCst);
+    alive.join().unwrap();
+    reading.join().unwrap();
+}
