@@ -98,6 +98,21 @@ impl BrokerBuilder {
         self.build().map(drop)
     }
 
+    /// As [`check`](Self::check), and reports all that is wrong rather than the first: for each plugin that cannot be
+    /// loaded one error, for each whose table is wrong one for each key.
+    pub fn check_all(self) -> Vec<BrokerError> {
+        let BrokerBuilder { settings, declarations, listeners } = self;
+        match (BrokerBuilder { settings, declarations: Vec::new(), listeners }).build() {
+            Ok(broker) => broker.plugins.check(declarations),
+            Err(error) => vec![error],
+        }
+    }
+
+    /// The plugins that were declared.
+    pub fn declarations(&self) -> &[PluginDeclaration] {
+        &self.declarations
+    }
+
     /// Loads, configures and starts all plugins. Blocks for as long as they need. Plugins that are linked in run
     /// their tasks on the tokio runtime this is called in, or on their own where there is none.
     ///

@@ -2,16 +2,18 @@
 //!
 //! The core and the plugins report errors about keys; this file, which has the text, adds file, line and value.
 
+mod place;
+mod syntax;
+
 use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
 use serde::Deserialize;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use toml::{
-    Spanned, Table, Value,
-    de::{DeTable, DeValue},
-};
+use toml::{Table, Value};
+
+use place::{Place, Step, path_steps};
 
 use crate::{
     broker::{Broker, BrokerBuilder},
@@ -23,8 +25,8 @@ use crate::{
 
 /// Larger files are not even read.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// Longer values are cut in messages.
-const SHOWN_VALUE_CHARS: usize = 60;
+/// More errors of one file are not reported at once.
+const MAX_ERRORS: usize = 50;
 
 /// What is wrong with `broker.toml`: `file:line: sentence`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,15 +112,9 @@ impl ConfigFile {
     /// Reads a file. `linked` are the plugins that `builtin = "..."` may name.
     ///
     /// # Errors
-    /// What is wrong with it, with file and line.
+    /// The first thing that is wrong with it, with file and line.
     pub fn read(path: &Path, linked: &[(&str, LinkedPlugin)]) -> Result<Self, ConfigError> {
-        let error = |message: String| ConfigError { path: path.to_owned(), line: None, message };
-        let metadata = std::fs::metadata(path).map_err(|e| error(format!("cannot be read: {e}")))?;
-        if metadata.len() > MAX_FILE_BYTES {
-            return Err(error(format!("{} bytes exceed {MAX_FILE_BYTES}", metadata.len())));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| error(format!("cannot be read: {e}")))?;
-        Self::parse(path, text, linked)
+        Self::parse(path, text_of(path)?, linked)
     }
 
     /// As [`read`](ConfigFile::read), from text; `path` is for messages and for what is relative to it.
@@ -126,54 +122,92 @@ impl ConfigFile {
     /// # Errors
     /// As [`read`](ConfigFile::read).
     pub fn parse(path: &Path, text: String, linked: &[(&str, LinkedPlugin)]) -> Result<Self, ConfigError> {
+        let (file, errors) = Self::parse_all(path, text, linked);
+        match (errors.into_iter().next(), file) {
+            (None, Some(file)) => Ok(file),
+            (Some(error), _) => Err(error),
+            (None, None) => Err(error_of(path, "cannot be read".to_owned())),
+        }
+    }
+
+    /// Reads a file and reports everything that is wrong with it, with file and line, rather than the first thing. The file
+    /// that is returned has what is right of it, so that this can be checked further; there is none if it is no TOML.
+    pub fn inspect(path: &Path, linked: &[(&str, LinkedPlugin)]) -> (Option<Self>, Vec<ConfigError>) {
+        match text_of(path) {
+            Ok(text) => Self::parse_all(path, text, linked),
+            Err(error) => (None, vec![error]),
+        }
+    }
+
+    fn parse_all(
+        path: &Path,
+        text: String,
+        linked: &[(&str, LinkedPlugin)],
+    ) -> (Option<Self>, Vec<ConfigError>) {
         let place = Place { path, text: &text };
-        let table: Table = text.parse().map_err(|e: toml::de::Error| ConfigError {
-            path: path.to_owned(),
-            line: e.span().map(|span| place.line_at(span.start)),
-            message: e.message().to_owned(),
-        })?;
-        if let Some(key) = table.keys().find(|key| !["broker", "plugin"].contains(&key.as_str())) {
+        let table: Table = match syntax::parse(&place) {
+            Ok(table) => table,
+            Err(errors) => return (None, errors),
+        };
+        let mut errors = Vec::new();
+        for key in table.keys().filter(|key| !["broker", "plugin"].contains(&key.as_str())) {
             let error = PluginError::new("unknown key; known are [broker] and [[plugin]]");
             // not as a path, since it may hold anything
             let shown = if key.is_empty() { "\"\"" } else { key };
-            return Err(place.error(&[Step::Key(key)], shown, &error));
+            errors.push(place.error(&[Step::Key(key)], &place::cut(shown, 100), &error));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut settings: BrokerSettings = match table.get("broker") {
-            None => BrokerSettings::default(),
-            Some(value) => {
-                read_table(value).map_err(|e| place.error(&[Step::Key("broker")], "[broker]", &e))?
-            }
-        };
-        settings.check().map_err(|e| place.error(&[Step::Key("broker")], "[broker]", &e))?;
+        let mut settings = BrokerSettings::default();
+        if let Some(value) = table.get("broker") {
+            let (read, wrong) = read_all(value, |table| {
+                let settings: BrokerSettings = read_table(table)?;
+                settings.check().map(|()| settings)
+            });
+            let located = |error| place.error(&[Step::Key("broker")], "[broker]", error);
+            errors.extend(wrong.iter().map(located));
+            settings = read.unwrap_or_default();
+        }
         settings.plugin_dirs.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
-        let mut plugins: Vec<PluginDeclaration> = Vec::new();
         let entries = match table.get("plugin") {
             None => &[],
             Some(Value::Array(entries)) => entries.as_slice(),
             Some(_) => {
-                let error = PluginError::of_key("plugin", "must be a list of tables, [[plugin]]");
-                return Err(place.error(&[], "", &error));
+                errors.push(place.error(&[], "", &PluginError::of_key("plugin", syntax::PLUGIN_LIST)));
+                &[]
             }
         };
+        let mut plugins: Vec<PluginDeclaration> = Vec::new();
+        let mut places = Vec::new();
         for (index, value) in entries.iter().enumerate() {
             let steps = [Step::Key("plugin"), Step::Index(index)];
             let name = value.get("name").and_then(Value::as_str).unwrap_or("?");
-            let who = format!("plugin {name:?}");
-            let keys: PluginKeys = read_table(value).map_err(|e| place.error(&steps, &who, &e))?;
-            if plugins.iter().any(|other| other.name == keys.name) {
-                let error =
-                    PluginError::of_key("name", "another plugin has this name already; names are unique");
-                return Err(place.error(&steps, &who, &error));
+            let who = format!("plugin {:?}", place::cut(name, 100));
+            let (declared, wrong) = read_all(value, |table| {
+                let keys: PluginKeys = read_table(table)?;
+                if plugins.iter().any(|other| other.name == keys.name) {
+                    let why = "another plugin has this name already; names are unique";
+                    return Err(PluginError::of_key("name", why));
+                }
+                declaration(keys, folder, linked)
+            });
+            errors.extend(wrong.iter().map(|error| place.error(&steps, &who, error)));
+            if let Some(declared) = declared {
+                plugins.push(declared);
+                places.push(index);
             }
-            plugins.push(declaration(keys, folder, linked).map_err(|e| place.error(&steps, &who, &e))?);
         }
+        errors.truncate(MAX_ERRORS);
         let linked = linked.iter().map(|(name, _)| (*name).to_owned()).collect();
         let text = Arc::new(FileText { path: path.to_owned(), text });
-        for (index, plugin) in plugins.iter_mut().enumerate() {
+        for (plugin, index) in plugins.iter_mut().zip(places) {
             plugin.entry = Some(Entry { file: text.clone(), index });
         }
-        Ok(ConfigFile { text, settings, plugins, linked })
+        (Some(ConfigFile { text, settings, plugins, linked }), errors)
+    }
+
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.text.path
     }
 
     /// The settings of the broker.
@@ -187,16 +221,20 @@ impl ConfigFile {
         self.plugins.iter().cloned().fold(builder, BrokerBuilder::plugin)
     }
 
+    /// An error about a key of `[broker]`.
+    pub fn broker_error(&self, error: &PluginError) -> ConfigError {
+        self.text.place().error(&[Step::Key("broker")], "[broker]", error)
+    }
+
     /// Says where in the file the reason of an error stands.
     pub fn locate(&self, error: &BrokerError) -> ConfigError {
         let place = self.text.place();
-        let index =
-            error.plugin().and_then(|name| self.plugins.iter().position(|plugin| plugin.name == name));
-        let Some(index) = index else {
-            return ConfigError { path: self.text.path.clone(), line: None, message: error.to_string() };
+        let named = error.plugin().and_then(|name| self.plugins.iter().find(|plugin| plugin.name == name));
+        let Some((plugin, entry)) = named.and_then(|plugin| Some((plugin, plugin.entry.as_ref()?))) else {
+            return error_of(&self.text.path, error.to_string());
         };
-        let steps = table_steps(index);
-        let who = format!("plugin {:?}", self.plugins[index].name);
+        let steps = table_steps(entry.index);
+        let who = format!("plugin {:?}", plugin.name);
         match error {
             BrokerError::Configure { error, .. } => place.error(&steps, &who, error),
             BrokerError::Start { error, .. } => place.error(&steps, &format!("{who} could not start"), error),
@@ -217,9 +255,84 @@ impl ConfigFile {
     }
 }
 
+fn error_of(path: &Path, message: String) -> ConfigError {
+    ConfigError { path: path.to_owned(), line: None, message }
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let failed = |error| error_of(path, format!("cannot be read: {error}"));
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(error_of(path, format!("{} bytes exceed {MAX_FILE_BYTES}", metadata.len())));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// Reads a table, and finds all that is wrong with it: after each error the key that it is about is left out.
+fn read_all<T>(
+    value: &Value,
+    read: impl Fn(&Table) -> Result<T, PluginError>,
+) -> (Option<T>, Vec<PluginError>) {
+    let Some(mut table) = value.as_table().cloned() else {
+        return (None, vec![PluginError::new("must be a table")]);
+    };
+    let mut wrong = WrongKeys::default();
+    loop {
+        match read(&table) {
+            Ok(read) => return (Some(read), wrong.errors),
+            Err(error) => {
+                if !wrong.leave_out(error, &mut table) {
+                    return (None, wrong.errors);
+                }
+            }
+        }
+    }
+}
+
+/// What is wrong with one table.
+#[derive(Default)]
+pub(crate) struct WrongKeys {
+    pub(crate) errors: Vec<PluginError>,
+}
+
+impl WrongKeys {
+    /// Takes an error and removes the key it is about from the table; whether it makes sense to read the table again.
+    pub(crate) fn leave_out(&mut self, error: PluginError, table: &mut Table) -> bool {
+        let is_left_out = |key: &str| self.errors.iter().any(|other| other.key == key);
+        // a key that was wrong is missing now
+        if let Some((_, key)) = error.message.split_once("missing key `")
+            && let Some(key) = key.strip_suffix('`')
+            && is_left_out(&if error.key.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{}.{key}", error.key)
+            })
+        {
+            return false;
+        }
+        let more = self.errors.len() < MAX_ERRORS && !is_left_out(&error.key) && remove(table, &error.key);
+        self.errors.push(error);
+        more
+    }
+}
+
+/// Removes a key by its dotted path; `false` if there is none, or if it is an element of a list, the others of which would
+/// change their places.
+fn remove(table: &mut Table, key: &str) -> bool {
+    // a key may have dots in its name
+    if table.remove(key).is_some() {
+        return true;
+    }
+    match key.split_once('.') {
+        Some((first, rest)) => {
+            table.get_mut(first).and_then(Value::as_table_mut).is_some_and(|table| remove(table, rest))
+        }
+        None => false,
+    }
+}
+
 /// Reads a table into a struct, all keys of which are known.
-fn read_table<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, PluginError> {
-    let table = value.as_table().ok_or_else(|| PluginError::new("must be a table"))?;
+fn read_table<T: serde::de::DeserializeOwned>(table: &Table) -> Result<T, PluginError> {
     let config = Config::parse(&table.to_string())?;
     let read = config.read()?;
     config.finish()?;
@@ -263,92 +376,6 @@ fn declaration(
     Ok(declaration.config(config).restart(restart))
 }
 
-/// The way to a value in the file.
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Key(&'a str),
-    Index(usize),
-}
-
-/// The file, for finding lines in it.
-struct Place<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl Place<'_> {
-    /// The line of a byte, from 1.
-    fn line_at(&self, byte: usize) -> usize {
-        1 + self.text.bytes().take(byte).filter(|b| *b == b'\n').count()
-    }
-
-    /// An error about a key of the table that `steps` lead to; `who` is named before it.
-    fn error(&self, steps: &[Step<'_>], who: &str, error: &PluginError) -> ConfigError {
-        let keys = path_steps(&error.key);
-        let (line, value) = self.find(steps, &keys);
-        let who = if who.is_empty() { String::new() } else { format!("{who}: ") };
-        let message = match (error.key.as_str(), value) {
-            ("", _) => format!("{who}{}", error.message),
-            (key, None) => format!("{who}{key}: {}", error.message),
-            (key, Some(value)) => format!("{who}{key} = {value}: {}", error.message),
-        };
-        ConfigError { path: self.path.to_owned(), line, message: printable(&message) }
-    }
-
-    /// The line of the last of the keys that is in the file, and the value of the very last one as it is written.
-    fn find(&self, steps: &[Step<'_>], keys: &[Step<'_>]) -> (Option<usize>, Option<String>) {
-        let Ok(root) = DeTable::parse(self.text) else { return (None, None) };
-        let mut line = None;
-        let mut table = Some(root.get_ref());
-        let mut array: Option<&[Spanned<DeValue<'_>>]> = None;
-        let mut value = None;
-        for step in steps.iter().chain(keys) {
-            let found = match step {
-                Step::Key(key) => table
-                    .and_then(|table| table.iter().find(|(k, _)| k.get_ref() == key))
-                    .map(|(key, value)| (key.span().start, value)),
-                Step::Index(index) => {
-                    array.and_then(|array| array.get(*index)).map(|value| (value.span().start, value))
-                }
-            };
-            let Some((start, found)) = found else { return (line, None) };
-            line = Some(self.line_at(start));
-            value = Some(found.span());
-            table = found.get_ref().as_table();
-            array = found.get_ref().as_array().map(|array| &array[..]);
-        }
-        let is_leaf = table.is_none() && !keys.is_empty();
-        let text = value.filter(|_| is_leaf).and_then(|span| self.text.get(span));
-        (line, text.map(shorten))
-    }
-}
-
-/// One line, whatever keys and values hold.
-fn printable(text: &str) -> String {
-    let each = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(each).collect()
-}
-
-fn shorten(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN_VALUE_CHARS) {
-        None => line,
-        Some((end, _)) => format!("{}...", &line[..end]),
-    }
-}
-
-/// `a.b[2]` as steps.
-fn path_steps(path: &str) -> Vec<Step<'_>> {
-    let mut steps = Vec::new();
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        let (key, indices) = part.split_once('[').unwrap_or((part, ""));
-        steps.push(Step::Key(key));
-        let indices = indices.split('[').filter_map(|index| index.strip_suffix(']')?.parse().ok());
-        steps.extend(indices.map(Step::Index));
-    }
-    steps
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,14 +388,17 @@ mod tests {
     fn what_is_wrong_and_where() {
         for (text, expected) in [
             ("[broker]\nname = ", "dir/broker.toml:2: "),
-            ("[broker]\nname = 5", "dir/broker.toml:2: [broker]: name = 5: invalid type: integer `5`"),
+            (
+                "[broker]\nname = 5",
+                "dir/broker.toml:2: [broker]: name = 5: expected a string, found integer 5; write it in quotes",
+            ),
             ("[broker]\n\nnames = 'x'", "dir/broker.toml:3: [broker]: names = 'x': unknown key; known are "),
             ("[broker]\nname = ''", "dir/broker.toml:2: [broker]: name = '': must not be empty"),
             ("\n[brocker]", "dir/broker.toml:2: brocker: unknown key; known are [broker] and [[plugin]]"),
             ("\n\"\" = 1", "dir/broker.toml:2: \"\": unknown key; known are [broker] and [[plugin]]"),
             ("\n\"a.b[\" = 1", "dir/broker.toml:2: a.b[: unknown key; known are [broker] and [[plugin]]"),
             ("\"a\\nb\" = 1", "dir/broker.toml:1: a\\nb: unknown key; known are [broker] and [[plugin]]"),
-            ("plugin = 5", "dir/broker.toml:1: plugin = 5: must be a list of tables"),
+            ("plugin = 5", "dir/broker.toml:1: plugin = 5: must be a list of tables: write [[plugin]]"),
             ("[[plugin]]\nlibrary = 'x'", "dir/broker.toml:1: plugin \"?\": missing key `name`"),
             ("[[plugin]]\nname = 'x'", "dir/broker.toml:1: plugin \"x\": missing key `library`"),
             (
@@ -386,6 +416,62 @@ mod tests {
         ] {
             let error = error(text);
             assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_reported_and_none_of_it_is_long() {
+        let all = |text: &str| {
+            let (file, errors) = ConfigFile::parse_all(Path::new("b.toml"), text.to_owned(), &[]);
+            (file.is_some(), errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let (read, errors) =
+            all("x = 1\n[broker]\nname = 5\nmax_filters = 0\nqueue = 1\n[[plugin]]\nname = 'a'\n\
+             library = 7\nlibary = 'b'\n[[plugin]]\nname = 'b'\nlibrary = 'elbus_rpc'\n[y]\n");
+        assert!(read, "the rest of it can be checked");
+        let expected = [
+            "b.toml:1: x: unknown key",
+            "b.toml:13: y: unknown key",
+            "b.toml:3: [broker]: name = 5: expected a string",
+            "b.toml:5: [broker]: queue = 1: unknown key",
+            "b.toml:4: [broker]: max_filters = 0: must be at least 1",
+            "b.toml:8: plugin \"a\": library = 7: expected a string",
+            "b.toml:9: plugin \"a\": libary = 'b': unknown key",
+        ];
+        for expected in expected {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected}: {errors:#?}");
+        }
+        let (read, errors) = all("[[plugin]]\nname = 'a'\nmode = 0660\nx = [1, 2\n\n[broker]\nname = \n");
+        assert!(!read && errors.len() >= 2, "{errors:#?}");
+        assert!(
+            errors[0].starts_with("b.toml:3: a number cannot begin with 0")
+                && errors[0].ends_with("mode = \"0660\""),
+            "{errors:#?}"
+        );
+        for text in ["[plugin]\nname = 'a'\n", "[plugin]\nname = 'a'\n[plugin]\nname = 'b'\n"] {
+            let (_, errors) = all(text);
+            assert!(
+                errors.len() == 1 && errors[0].contains("write [[plugin]] with two brackets"),
+                "{errors:?}"
+            );
+        }
+        let long = "x".repeat(100_000);
+        for text in [
+            format!("[broker]\nname = {long}"),
+            format!("[broker]\nmax_filters = '{long}'"),
+            format!("[broker]\n{long} = 1"),
+            format!("{long} = 1"),
+            format!("[[plugin]]\nname = '{long}'"),
+            format!("[[plugin]]\nname = 'a'\nbuiltin = '{long}'"),
+            format!("[[plugin]]\nname = 'a'\nlibrary = 'a'\nrestart = '{long}'"),
+        ] {
+            let (_, errors) = all(&text);
+            assert!(!errors.is_empty());
+            assert!(
+                errors.iter().all(|error| error.len() < 1500),
+                "{:?}",
+                &errors[0][..2000.min(errors[0].len())]
+            );
         }
     }
 

@@ -87,6 +87,19 @@ impl PluginDeclaration {
         &self.name
     }
 
+    /// Its table.
+    pub fn table(&self) -> &toml::Table {
+        &self.config
+    }
+
+    /// Where its code comes from: the library as it was named, or the name of the crate of a plugin that is linked in.
+    pub fn code(&self) -> &str {
+        match &self.source {
+            PluginSource::Library(library) => library,
+            PluginSource::Linked(plugin) => plugin.name(),
+        }
+    }
+
     /// Where a key of its table stands, `broker.toml:42`: the line of the last part of the dotted path
     /// (`client[2].publish[0]`) that is in the file. `None` where the declaration comes from no file.
     pub fn place(&self, key: &str) -> Option<String> {

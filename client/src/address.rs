@@ -47,7 +47,9 @@ impl FromStr for Address {
             return if is_host_and_port(address) { Ok(Address::Tls(address.to_owned())) } else { Err(bad()) };
         }
         match Parsed::parse(text) {
-            Parsed::Unix(path) if !path.is_empty() => Ok(Address::Unix(path.into())),
+            Parsed::Unix(path) if !path.is_empty() && !path.starts_with('@') => {
+                Ok(Address::Unix(path.into()))
+            }
             Parsed::Tcp(address) if is_host_and_port(address) => Ok(Address::Tcp(address.to_owned())),
             _ => Err(bad()),
         }
@@ -57,7 +59,11 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Unix(path) => write!(f, "{}", path.display()),
+            Address::Unix(path) => {
+                // so that it can be read again
+                let is_plain = path.to_str().is_none_or(|path| Parsed::parse(path) == Parsed::Unix(path));
+                write!(f, "{}{}", if is_plain { "" } else { "unix:" }, path.display())
+            }
             Address::Tcp(address) => f.write_str(address),
             Address::Tls(address) => write!(f, "tls://{address}"),
         }
@@ -127,7 +133,8 @@ mod tests {
             ("tls://[::1]:7777", Address::Tls("[::1]:7777".into())),
         ] {
             assert_eq!(text.parse::<Address>().unwrap(), address);
-            assert_eq!(address.to_string(), text.trim_start_matches("unix:").trim_start_matches("tcp:"));
+            assert_eq!(address.to_string(), text.trim_start_matches("tcp:"));
+            assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
         }
         for text in [
             "",
@@ -136,6 +143,8 @@ mod tests {
             "host:port",
             "host:70000",
             "fifo:/run/f",
+            "unix:@bus",
+            "@bus",
             "unix:",
             "tls://host",
             "tls:",

@@ -1,6 +1,7 @@
 //! The ELBUS broker: reads command line and broker.toml, starts what they describe, ends on a signal.
 
 mod arguments;
+mod check;
 mod late;
 mod log;
 mod memory;
@@ -12,6 +13,7 @@ mod standard;
 
 use clap::Parser;
 use elbus_broker::{Broker, BrokerBuilder, ConfigFile, Service};
+use elbus_protocol::address::Address;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
@@ -36,6 +38,10 @@ use reload::Reloader;
 /// How long clients that were told of the end may go on, and no more than half of `shutdown_seconds`; what is left of
 /// these is for the queues to drain.
 const NOTICE: Duration = Duration::from_secs(1);
+/// What is logged if nobody says otherwise.
+const DEFAULT_LEVEL: &str = "info";
+/// More of a wrong filter is not repeated.
+const SHOWN_FILTER_CHARS: usize = 100;
 /// How often it is looked whether any are left.
 const NOTICE_STEP: Duration = Duration::from_millis(10);
 
@@ -62,19 +68,19 @@ fn main() -> ExitCode {
 }
 
 fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
-    let filter = match &arguments.log {
-        Some(filter) => filter.clone(),
-        None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+    // a variable that is meant for another program does not keep the broker from starting
+    let mut ignored = None;
+    let filter = match (&arguments.log, std::env::var_os("RUST_LOG")) {
+        (Some(filter), _) => log_filter(filter, "--log")?,
+        (None, Some(filter)) if !filter.is_empty() => {
+            let filter = log_filter(&filter.to_string_lossy(), "RUST_LOG");
+            filter.unwrap_or_else(|error| {
+                ignored = Some(error);
+                EnvFilter::new(DEFAULT_LEVEL)
+            })
+        }
+        (None, _) => EnvFilter::new(DEFAULT_LEVEL),
     };
-    // a lone word is the name of a crate to tracing, which silences everything else
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    if !filter.contains(['=', ',', ':', '[']) && !levels.contains(&filter.to_lowercase().as_str()) {
-        return Err(format!(
-            "--log {filter}: no such level; wanted one of {}, or a filter",
-            levels.join(", ")
-        ));
-    }
-    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(log::fields::fields())
         .with_writer(log.clone())
@@ -83,7 +89,23 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
     tracing_subscriber::registry().with(filter).with(throttle).with(lines).with(Late(log.clone())).init();
     // the one of std writes to standard error in the thread that panics
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
+    if let Some(error) = ignored {
+        tracing::warn!(default = DEFAULT_LEVEL, "RUST_LOG is ignored: {error}");
+    }
     Ok(())
+}
+
+fn log_filter(filter: &str, source: &str) -> Result<EnvFilter, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let shown: String = filter.chars().take(SHOWN_FILTER_CHARS).collect();
+    // a lone word is the name of a crate to tracing, which silences everything else
+    if !filter.contains(['=', ',', ':', '[']) && !LEVELS.contains(&filter.to_lowercase().as_str()) {
+        return Err(format!(
+            "invalid log level {shown:?} in {source}: expected off, error, warn, info, debug or trace, or a filter \
+             such as info,elbus_unix=debug"
+        ));
+    }
+    EnvFilter::try_new(filter).map_err(|error| format!("invalid log filter {shown:?} in {source}: {error}"))
 }
 
 /// Runs `f` with what the command line describes; errors say where in the file they come from.
@@ -100,7 +122,7 @@ fn with_builder<R>(
 }
 
 fn check(arguments: &Arguments) -> Result<(), String> {
-    with_builder(arguments, BrokerBuilder::check)?;
+    check::check(arguments).map_err(|errors| errors.join("\nelbusd: "))?;
     match &arguments.config {
         Some(path) => println!("{}: ok", path.display()),
         None => println!("ok"),
@@ -188,6 +210,15 @@ fn start(
     Ok((broker, runtime))
 }
 
+/// An address as the command line takes it, as short as it can be.
+fn place_to_try(address: &str) -> Option<&str> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let is_plain = matches!(Address::parse(path), Address::Unix(plain) if plain == path);
+        return Some(if is_plain { path } else { address });
+    }
+    address.strip_prefix("tcp:")
+}
+
 /// Says where the broker listens and how to try it.
 fn welcome(broker: &Broker) {
     let reports = broker.plugins();
@@ -199,8 +230,8 @@ fn welcome(broker: &Broker) {
     for report in &reports {
         text.push_str(&format!("  plugin {}: {} ({})\n", report.name, report.plugin, report.origin));
     }
-    let place = addresses.iter().find_map(|a| a.strip_prefix("unix:").or_else(|| a.strip_prefix("tcp:")));
-    if let Some(place) = place {
+    if let Some(place) = addresses.iter().find_map(|address| place_to_try(address)) {
+        let place = place.replace('\'', "'\\''");
         text.push_str(&format!(
             "try it with the command line, or any ELBUS or BUS/RT client:\n  \
              elbus --addr '{place}' listen -t '#'\n  elbus --addr '{place}' publish hello/world 42\n"

@@ -11,6 +11,9 @@ use tokio::runtime::Handle;
 
 use crate::{arguments::Arguments, notify::Notify, standard};
 
+/// A service manager shows a status in one line.
+const MAX_STATUS_CHARS: usize = 400;
+
 /// Reloads the file of the command line.
 pub(crate) struct Reloader {
     arguments: Arguments,
@@ -93,7 +96,7 @@ impl Reloader {
         let broker = self.broker.upgrade().ok_or("the broker is ending")?;
         self.notify.reloading();
         let reloaded = self.change(&broker).inspect_err(|error| tracing::error!("not reloaded: {error}"));
-        self.notify.ready(&status(&broker));
+        self.notify.ready(&status_after(status(&broker), &reloaded));
         reloaded
     }
 
@@ -113,6 +116,18 @@ impl Reloader {
         tracing::info!(?added, ?removed, ?restarted, ?recovered, unchanged = unchanged.len(), "reloaded");
         Ok(Answer { added, removed, restarted, unchanged, recovered, refreshed, errors })
     }
+}
+
+/// How the broker is after a reload, in a line of limited length.
+fn status_after(status: String, reloaded: &Result<Answer, String>) -> String {
+    let said = match reloaded {
+        Ok(Answer { errors, .. }) => match errors.first() {
+            None => return status,
+            Some(error) => format!("{status}; reloaded with {} errors: {error}", errors.len()),
+        },
+        Err(error) => format!("{status}; reload failed, the previous configuration is in force: {error}"),
+    };
+    said.chars().take(MAX_STATUS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// How the broker is, in a line.

@@ -31,6 +31,14 @@ pub(crate) fn linked_plugins() -> Vec<(&'static str, LinkedPlugin)> {
     STANDARD.iter().map(|standard| (standard.name, (standard.linked)())).collect()
 }
 
+/// Whether this code, as a declaration names it, is that of a standard plugin.
+pub(crate) fn is(code: &str, name: &str) -> bool {
+    let file = code.rsplit('/').next().unwrap_or(code);
+    let stem = file.strip_suffix(".so").unwrap_or(file);
+    let stem = stem.strip_prefix("lib").unwrap_or(stem).replace('-', "_");
+    STANDARD.iter().any(|standard| standard.name == name && standard.library == stem)
+}
+
 /// Where the broker listens if nobody says otherwise.
 fn default_socket() -> PathBuf {
     let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::daemon::{folder, refused_config, run_to_end};
+use support::daemon::{Daemon, folder, refused_config, run_to_end, through_shell};
 
 #[test]
 fn what_is_wrong_with_the_file() {
@@ -16,7 +16,7 @@ fn what_is_wrong_with_the_file() {
         ),
         (
             "[broker]\nname = 5",
-            "broker.toml:2: [broker]: name = 5: invalid type: integer `5`, expected a string",
+            "broker.toml:2: [broker]: name = 5: expected a string, found integer 5; write it in quotes: \"5\"",
         ),
         (
             "[[plugin]]\nname = \"a\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"a.sock\" }\n\
@@ -37,7 +37,7 @@ fn what_is_wrong_with_the_file() {
         ),
         (
             "[[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"a.sock\"\nqueue_bytes = \"many\"",
-            "broker.toml:6: plugin \"a\": queue_bytes = \"many\": invalid type: string \"many\", expected ",
+            "broker.toml:6: plugin \"a\": queue_bytes = \"many\": expected a whole number of 0 or more, found string \"many\"",
         ),
         (
             "[[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"a.sock\"\nmode = \"rw\"",
@@ -90,9 +90,11 @@ fn a_missing_file_and_wrong_arguments() {
         (&["--config", "x", "--queue-bytes", "100000"], "--queue-bytes"),
         (&["--unknown"], "--unknown"),
         (&["--log", "a=b=c"], "--log"),
-        (&["--log", "wibble"], "--log wibble: no such level"),
+        (&["--log", "wibble"], "invalid log level \"wibble\" in --log: expected off, "),
         (&["--bind", ""], "--bind"),
         (&["--bind", "nonsense"], "nonsense"),
+        (&["--bind", "unix:@bus"], "sockets without a file (abstract ones) are not supported"),
+        (&["--bind", "@bus"], "sockets without a file (abstract ones) are not supported"),
     ] {
         let refused = run_to_end(folder.path(), arguments);
         assert!(!refused.status.success(), "{arguments:?}");
@@ -151,5 +153,93 @@ fn the_samples_are_right_and_complete() {
     for key in keys {
         let says = full.contains(&format!("{key} = ")) || full.contains(&format!("[plugin.config.{key}]"));
         assert!(says, "config/broker.toml says nothing of {key}");
+    }
+}
+
+#[test]
+fn check_reports_everything_at_once() {
+    let folder = folder();
+    let text = "[broker]\nplugin_dirs = [\"nowhere\"]\nnmae = \"x\"\nmax_filters = 0\n\
+        [[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"missing/a.sock\"\n\
+        group = \"no-such-group\"\nmode = 660\nqueue_bytes = -1\npaht = 1\n\
+        [[plugin]]\nname = \"b\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"./b.sock\"\n\
+        [[plugin]]\nname = \"c\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"b.sock\"\n\
+        [[plugin]]\nname = \"t\"\nbuiltin = \"tcp\"\n[plugin.config]\nbind = [\"127.0.0.1:7777\", \"0.0.0.0:7777\"]\n\
+        [[plugin]]\nname = \"r\"\nlibrary = \"elbus_nothing\"\n\
+        [[plugin]]\nname = \"r\"\nbuiltin = \"rpc\"\n";
+    std::fs::write(folder.path().join("b.toml"), text).unwrap();
+    let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
+    assert_eq!(checked.status.code(), Some(1));
+    for (line, expected) in [
+        (2, "[broker]: plugin_dirs[0] = \"nowhere\": folder nowhere does not exist"),
+        (3, "[broker]: nmae = \"x\": unknown key; known are "),
+        (4, "[broker]: max_filters = 0: must be at least 1"),
+        (9, "plugin \"a\": path = \"missing/a.sock\": folder "),
+        (10, "plugin \"a\": group = \"no-such-group\": no \"no-such-group\" in /etc/group"),
+        (11, "plugin \"a\": mode = 660: expected a string, found integer 660; write it in quotes: \"660\""),
+        (12, "plugin \"a\": queue_bytes = -1: expected a whole number of 0 or more, found integer -1"),
+        (13, "plugin \"a\": paht = 1: unknown key; known are "),
+        (23, "plugin \"c\": path = \"b.sock\": plugin \"b\" has it already"),
+        (28, "plugin \"t\": bind[1] = \"0.0.0.0:7777\": plugin \"t\" has it already"),
+        (31, "plugin \"r\": library = \"elbus_nothing\": libelbus_nothing.so not found"),
+        (33, "plugin \"r\": name = \"r\": another plugin has this name already; names are unique"),
+    ] {
+        let expected = format!("elbusd: b.toml:{line}: {expected}");
+        let found = checked.stderr.lines().filter(|line| line.starts_with(&expected)).count();
+        assert_eq!(found, 1, "{expected}\n{}", checked.stderr);
+    }
+    assert_eq!(checked.stderr.lines().count(), 12, "{}", checked.stderr);
+    for (text, expected) in [
+        ("", "b.toml: the file declares no plugin"),
+        ("# nothing\n[broker]\nname = \"x\"\n", "b.toml: the file declares no plugin"),
+        (
+            "[[plugin]]\nname = \"a\"\nmode = 0660",
+            "b.toml:3: a number cannot begin with 0; write permissions",
+        ),
+        ("[plugin]\nname = \"a\"", "must be a list of tables: write [[plugin]] with two brackets"),
+    ] {
+        std::fs::write(folder.path().join("b.toml"), text).unwrap();
+        let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
+        assert!(!checked.status.success() && checked.stderr.contains(expected), "{text}: {}", checked.stderr);
+        assert_eq!(checked.stderr.lines().count(), 1, "{}", checked.stderr);
+    }
+    // the service manager makes what is below /run
+    let text = "[[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"/run/no-such-folder/a.sock\"\n";
+    std::fs::write(folder.path().join("b.toml"), text).unwrap();
+    let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
+    assert!(checked.status.success() && checked.stderr.contains("does not exist yet"), "{}", checked.stderr);
+}
+
+#[test]
+fn a_level_for_other_programs_does_not_keep_it_from_starting() {
+    for (level, warned) in [("", false), ("wibble", true), ("a=b=c", true), ("debug", false)] {
+        let folder = folder();
+        let mut command = through_shell(folder.path(), "exec \"$@\"", &["--bind", "unix:bus"]);
+        command.env("RUST_LOG", level);
+        let daemon = Daemon::start_command(folder, command, true);
+        drop(daemon.client("a"));
+        let (status, log) = daemon.stop();
+        assert!(status.success());
+        assert_eq!(log.contains("RUST_LOG is ignored: invalid log "), warned, "{log}");
+        assert!(log.contains("shutting down"), "{log}");
+    }
+}
+
+/// What the broker prints to try it with is understood by the command line.
+#[test]
+fn the_hint_names_an_address_that_is_one() {
+    let folder = folder();
+    for (bind, hint) in
+        [("unix:bus", "unix:bus"), ("unix:./b.sock", "./b.sock"), ("unix:it's", "unix:it'\\''s")]
+    {
+        let mut command = through_shell(folder.path(), "exec \"$@\"", &["--bind", bind]);
+        let mut child = command.spawn().unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap());
+        let expected = format!("  elbus --addr '{hint}' listen -t '#'");
+        let found = std::io::BufRead::lines(lines).map_while(Result::ok).any(|line| line == expected);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found, "{expected}");
+        assert!(matches!(hint.replace("'\\''", "'").parse(), Ok(elbus_client::Address::Unix(_))));
     }
 }

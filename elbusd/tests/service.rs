@@ -66,6 +66,14 @@ fn a_service_manager_is_told_how_it_is() {
     // of the clock that runs with the machine, not of the day
     assert!(microseconds as f64 / 1e6 < uptime + 3600.0, "{microseconds}");
     assert_eq!(manager.next(), "READY=1\nSTATUS=serving, 1 plugins");
+    // one that fails is not told as if it had succeeded
+    std::fs::write(daemon.path("broker.toml"), format!("{text}paht = 1\n")).unwrap();
+    daemon.signal(Signal::HUP);
+    manager.next();
+    let failed = manager.next();
+    let expected = "READY=1\nSTATUS=serving, 1 plugins; reload failed, the previous configuration is in force: \
+                    broker.toml:6: plugin \"local\": paht = 1: unknown key";
+    assert!(failed.starts_with(expected), "{failed}");
     daemon.signal(Signal::TERM);
     assert_eq!(manager.next(), "STOPPING=1\nSTATUS=shutting down");
     assert!(daemon.wait_end().0.success());

@@ -9,6 +9,9 @@ use toml::{Table, Value};
 
 use crate::PluginError;
 
+/// More of a wrong value is not repeated in a message.
+const SHOWN_CHARS: usize = 60;
+
 /// The configuration of one instance.
 #[derive(Debug)]
 pub struct Config {
@@ -44,8 +47,7 @@ impl Config {
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let path = error.path().to_string();
             let key = if path == "." { String::new() } else { path };
-            let message = error.inner().message().trim_end().replace("missing field", "missing key");
-            PluginError::of_key(key, message)
+            PluginError::of_key(key, explain(error.inner().message().trim_end()))
         })
     }
 
@@ -68,6 +70,40 @@ impl Config {
                 Err(PluginError::of_key(key, format!("unknown key; known are {known}")))
             }
         }
+    }
+}
+
+/// What serde says, in terms of what stands in the file.
+fn explain(message: &str) -> String {
+    let found = ["invalid type: ", "invalid value: "].iter().find_map(|kind| message.strip_prefix(kind));
+    let Some((found, expected)) = found.and_then(|rest| rest.rsplit_once(", expected ")) else {
+        return message.replace("missing field", "missing key");
+    };
+    let wanted = match expected {
+        "usize" | "u64" => "a whole number of 0 or more",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u16" => "a whole number from 0 to 65535",
+        "u8" => "a whole number from 0 to 255",
+        "i64" | "isize" => "a whole number",
+        "i32" => "a whole number from -2147483648 to 2147483647",
+        "i16" => "a whole number from -32768 to 32767",
+        "i8" => "a whole number from -128 to 127",
+        "f64" | "f32" => "a number",
+        "a boolean" | "bool" => "true or false",
+        "a sequence" => "a list, [...]",
+        "a map" => "a table",
+        other => other,
+    };
+    let shown = match found.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", found.get(..end).unwrap_or_default()),
+        None => found.to_owned(),
+    };
+    let number = || found.strip_prefix("integer `")?.strip_suffix('`');
+    match number() {
+        Some(number) if expected == "a string" => {
+            format!("expected {wanted}, found integer {number}; write it in quotes: \"{number}\"")
+        }
+        _ => format!("expected {wanted}, found {}", shown.replace('`', "")),
     }
 }
 
@@ -150,7 +186,19 @@ mod tests {
     fn errors_name_the_key() {
         let error = Config::parse("path = 5").unwrap().read::<Place>().unwrap_err();
         assert_eq!(error.key, "path");
-        assert_eq!(error.message, "invalid type: integer `5`, expected a string");
+        assert_eq!(error.message, "expected a string, found integer 5; write it in quotes: \"5\"");
+        for (text, message) in [
+            ("mode = 'rw'", "expected a whole number from 0 to 4294967295, found string \"rw\""),
+            ("mode = -5", "expected a whole number from 0 to 4294967295, found integer -5"),
+            ("mode = 4294967296", "expected a whole number from 0 to 4294967295, found integer 4294967296"),
+            ("path = [1]", "expected a string, found sequence"),
+        ] {
+            let error = Config::parse(text).unwrap().read::<Place>().unwrap_err();
+            assert_eq!(error.message, message);
+        }
+        let long = format!("mode = '{}'", "x".repeat(100_000));
+        let error = Config::parse(&long).unwrap().read::<Place>().unwrap_err();
+        assert!(error.message.len() < 200 && error.message.ends_with("..."), "{error}");
         let error = Config::parse("").unwrap().read::<Place>().unwrap_err();
         assert_eq!((error.key.as_str(), error.message.as_str()), ("", "missing key `path`"));
         let any = Config::parse("what = 'ever'").unwrap();

@@ -23,14 +23,16 @@ pub enum Address<'a> {
 
 impl<'a> Address<'a> {
     /// Tells the kind of an address by its first match: `fifo:PATH`, `unix:PATH`, a path that begins with `/` or ends
-    /// in `.sock`, `.socket` or `.ipc`, and anything else is TCP, with or without `tcp:`. Never fails: what is no
+    /// in `.sock`, `.socket` or `.ipc`, a name of a socket without a file, `@NAME`, which neither broker nor client
+    /// supports, and anything else is TCP, with or without `tcp:`. Never fails: what is no
     /// address fails where it is used.
     pub fn parse(text: &'a str) -> Self {
         if let Some(path) = text.strip_prefix("fifo:") {
             Address::Fifo(path)
         } else if let Some(path) = text.strip_prefix("unix:") {
             Address::Unix(path)
-        } else if text.starts_with('/') || [".sock", ".socket", ".ipc"].iter().any(|end| text.ends_with(end))
+        } else if text.starts_with(['/', '@'])
+            || [".sock", ".socket", ".ipc"].iter().any(|end| text.ends_with(end))
         {
             Address::Unix(text)
         } else {
@@ -58,6 +60,7 @@ mod tests {
         for (text, address) in [
             ("/run/x", Address::Unix("/run/x")),
             ("x.sock", Address::Unix("x.sock")),
+            ("@x:1", Address::Unix("@x:1")),
             ("x.ipc", Address::Unix("x.ipc")),
             ("a/b.socket", Address::Unix("a/b.socket")),
             ("unix:x", Address::Unix("x")),

@@ -3,6 +3,7 @@
 
 mod bell;
 mod bridge;
+mod check;
 mod core;
 mod cpu_latency;
 mod explain;

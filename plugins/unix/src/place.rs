@@ -35,13 +35,27 @@ impl Place {
         if path.is_empty() || path.ends_with('/') || path.contains('\0') {
             return Err(PluginError::of_key("path", format!("{path:?} is not the path of a file")));
         }
+        if path.starts_with('@') {
+            let message = format!(
+                "sockets without a file (abstract ones) are not supported: they have no permissions, so that every user \
+                 may connect; for a file of this name write \"./{path}\""
+            );
+            return Err(PluginError::of_key("path", message));
+        }
         if path.len() > MAX_PATH_BYTES {
-            let message = format!("{path:?} has {} bytes, which exceeds {MAX_PATH_BYTES}", path.len());
+            let shown: String = path.chars().take(MAX_PATH_BYTES).collect();
+            let message = format!(
+                "{shown:?}... has {} bytes, and the kernel takes {MAX_PATH_BYTES} at most; choose a shorter path",
+                path.len()
+            );
             return Err(PluginError::of_key("path", message));
         }
         let octal = u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
             PluginError::of_key("mode", format!("{mode:?} is not an octal number up to \"0777\""))
         })?;
+        // read again when the socket is bound: who they are may have changed by then
+        owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
+        group.as_ref().map(|account| account.group_id("group")).transpose()?;
         Ok(Place { path: path.into(), mode: octal, owner, group })
     }
 }
@@ -59,10 +73,10 @@ mod tests {
     fn defaults_and_values() {
         let place = read("path = 'x.sock'").unwrap();
         assert_eq!((place.mode, place.path.as_path()), (0o660, Path::new("x.sock")));
-        let place = read("path = '/run/x.sock'\nmode = '600'\nowner = 5\ngroup = 'bus'").unwrap();
+        let place = read("path = '/run/x.sock'\nmode = '600'\nowner = 5\ngroup = 'root'").unwrap();
         assert_eq!((place.mode, place.path.as_path()), (0o600, Path::new("/run/x.sock")));
         assert_eq!(place.owner, Some(Account::Number(5)));
-        assert_eq!(place.group, Some(Account::Name("bus".into())));
+        assert_eq!(place.group, Some(Account::Name("root".into())));
     }
 
     #[test]
@@ -77,6 +91,10 @@ mod tests {
             assert_eq!(read(text).unwrap_err().to_string(), message);
         }
         let long = read(&format!("path = '/{}'", "x".repeat(107))).unwrap_err();
-        assert!(long.to_string().ends_with(" has 108 bytes, which exceeds 107"), "{long}");
+        assert!(long.to_string().contains(" has 108 bytes, and the kernel takes 107 at most"), "{long}");
+        let abstract_one = read("path = '@bus'").unwrap_err().to_string();
+        assert!(abstract_one.starts_with("path: sockets without a file (abstract ones) are not supported"));
+        let group = read("path = 'x'\ngroup = 'no-such-group'").unwrap_err();
+        assert_eq!(group.key, "group");
     }
 }

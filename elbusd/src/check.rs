@@ -1,0 +1,151 @@
+//! `elbusd --check`: everything that is wrong with a configuration, at once. Owns what no plugin can see by itself: two
+//! plugins at one address, folders that are missing, a file that declares nothing. Binds and creates nothing.
+
+use elbus_broker::{BrokerError, ConfigError, ConfigFile, PluginDeclaration};
+use elbus_plugin_api::PluginError;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use crate::{arguments::Arguments, standard};
+
+/// Folders that are made when the machine or the service starts, such as by RuntimeDirectory= of systemd: that one
+/// below them is missing now does not mean that it is missing then.
+const VOLATILE: [&str; 2] = ["/run/", "/var/run/"];
+
+/// Checks what the command line describes.
+///
+/// # Errors
+/// All that is wrong, a line each.
+pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
+    let linked = standard::linked_plugins();
+    let (file, mut errors) = match arguments.config.as_deref() {
+        None => (None, Vec::new()),
+        Some(path) => {
+            let (file, errors) = ConfigFile::inspect(path, &linked);
+            let Some(file) = file else { return Err(lines(errors)) };
+            (Some(file), errors)
+        }
+    };
+    let builder = standard::describe(arguments, file.as_ref());
+    let mut found = addresses_in_use_twice(builder.declarations());
+    found.extend(missing_folders(builder.declarations()));
+    if let (Some(file), true) = (&file, builder.declarations().is_empty() && errors.is_empty()) {
+        let message = "the file declares no plugin, so that nobody could reach the broker; add a [[plugin]]";
+        errors.push(ConfigError { path: file.path().to_owned(), line: None, message: message.to_owned() });
+    }
+    errors.extend(file.iter().flat_map(missing_plugin_folders));
+    found.extend(builder.check_all());
+    let located = |error: &BrokerError| match &file {
+        Some(file) => file.locate(error),
+        None => ConfigError { path: PathBuf::new(), line: None, message: error.to_string() },
+    };
+    errors.extend(found.iter().map(located));
+    if errors.is_empty() { Ok(()) } else { Err(lines(errors)) }
+}
+
+/// In the order of the file, each once.
+fn lines(mut errors: Vec<ConfigError>) -> Vec<String> {
+    errors.sort_by_key(|error| error.line);
+    let mut lines: Vec<_> = errors
+        .iter()
+        .map(
+            |error| if error.path.as_os_str().is_empty() { error.message.clone() } else { error.to_string() },
+        )
+        .collect();
+    lines.dedup();
+    lines
+}
+
+fn wrong(plugin: &PluginDeclaration, key: &str, message: String) -> BrokerError {
+    BrokerError::Configure { plugin: plugin.name().to_owned(), error: PluginError::of_key(key, message) }
+}
+
+/// What a standard plugin binds: the key, and the value that no other may have.
+#[derive(PartialEq)]
+enum Bound {
+    Path(PathBuf),
+    Port(SocketAddr),
+    Text(String),
+}
+
+impl Bound {
+    fn collides(&self, other: &Bound) -> bool {
+        match (self, other) {
+            (Bound::Port(a), Bound::Port(b)) => {
+                let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+                a.port() != 0
+                    && a.port() == b.port()
+                    && a.is_ipv4() == b.is_ipv4()
+                    && (any || a.ip() == b.ip())
+            }
+            _ => self == other,
+        }
+    }
+}
+
+fn bound(plugin: &PluginDeclaration) -> Vec<(String, Bound)> {
+    let text = |value: &toml::Value| value.as_str().map(str::to_owned);
+    let port = |text: String| text.parse().map_or_else(|_| Bound::Text(text.clone()), Bound::Port);
+    if let Some(path) = path_of(plugin) {
+        return vec![("path".to_owned(), Bound::Path(path))];
+    }
+    match (standard::is(plugin.code(), "tcp"), plugin.table().get("bind")) {
+        (true, Some(toml::Value::Array(all))) => {
+            let each = all.iter().enumerate();
+            each.filter_map(|(index, value)| Some((format!("bind[{index}]"), port(text(value)?)))).collect()
+        }
+        (true, Some(one)) => text(one).map(|one| ("bind".to_owned(), port(one))).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The path that a plugin binds or makes, absolute.
+fn path_of(plugin: &PluginDeclaration) -> Option<PathBuf> {
+    let makes_file = ["unix", "fifo"].iter().any(|name| standard::is(plugin.code(), name));
+    let path = plugin.table().get("path").filter(|_| makes_file)?.as_str()?;
+    if path.is_empty() { None } else { std::path::absolute(path).ok() }
+}
+
+fn addresses_in_use_twice(plugins: &[PluginDeclaration]) -> Vec<BrokerError> {
+    let mut errors = Vec::new();
+    let mut before: Vec<(&str, Bound)> = Vec::new();
+    for plugin in plugins {
+        for (key, bound) in bound(plugin) {
+            match before.iter().find(|(_, other)| bound.collides(other)) {
+                Some((other, _)) => {
+                    errors.push(wrong(plugin, &key, format!("plugin {other:?} has it already")))
+                }
+                None => before.push((plugin.name(), bound)),
+            }
+        }
+    }
+    errors
+}
+
+fn missing_folders(plugins: &[PluginDeclaration]) -> Vec<BrokerError> {
+    let mut errors = Vec::new();
+    for plugin in plugins {
+        let Some(path) = path_of(plugin) else { continue };
+        let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) else { continue };
+        let message = format!("folder {} does not exist", folder.display());
+        if VOLATILE.iter().any(|volatile| path.starts_with(volatile)) {
+            tracing::warn!(plugin = plugin.name(), folder = %folder.display(), "folder does not exist yet");
+        } else {
+            errors.push(wrong(plugin, "path", message));
+        }
+    }
+    errors
+}
+
+fn missing_plugin_folders(file: &ConfigFile) -> Vec<ConfigError> {
+    let missing = |folder: &&PathBuf| !Path::is_dir(folder);
+    let each = file.settings().plugin_dirs.iter().enumerate();
+    each.filter(|(_, folder)| missing(folder))
+        .map(|(index, folder)| {
+            let message = format!("folder {} does not exist", folder.display());
+            file.broker_error(&PluginError::of_key(format!("plugin_dirs[{index}]"), message))
+        })
+        .collect()
+}
