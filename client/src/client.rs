@@ -58,6 +58,8 @@ pub struct ClientStats {
     pub reconnects: u64,
     /// Bytes that wait to be sent.
     pub queued_bytes: usize,
+    /// Panics of functions passed to [`Client::on`]. Each is logged, and the function is called with the next frame.
+    pub handler_panics: u64,
 }
 
 impl Client {
@@ -154,6 +156,7 @@ impl Client {
             unclaimed,
             reconnects: self.shared.reconnects.load(Ordering::Relaxed),
             queued_bytes,
+            handler_panics: self.shared.handler_panics.load(Ordering::Relaxed),
         }
     }
 
@@ -225,7 +228,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Client::send) with acknowledgement.
+    /// As [`send`](Client::send) with acknowledgement. If the broker refuses, it has taken none of the filters, and
+    /// those that were subscribed before stay.
     pub async fn subscribe(&self, filters: impl Filters) -> Result<(), Error> {
         self.shared.subscribe_as(&filters.as_strs(), Whose::Clients).await
     }
@@ -243,14 +247,7 @@ impl Client {
     /// # Errors
     /// As [`subscribe`](Client::subscribe).
     pub async fn exclude(&self, filters: impl Filters) -> Result<(), Error> {
-        let filters = filters.as_strs();
-        let wish = |wishes: &mut Wishes| filters.iter().for_each(|filter| wishes.exclude(filter));
-        let changed = self.shared.change(Op::Exclude, &filters, wish).await;
-        if changed.is_err() {
-            let mut wishes = self.shared.wishes.lock();
-            filters.iter().for_each(|filter| wishes.unexclude(filter));
-        }
-        changed
+        self.shared.exclude(&filters.as_strs()).await
     }
 
     /// Takes exclusions back.

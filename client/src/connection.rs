@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) secondaries: Arc<AtomicU32>,
     pub(crate) reconnects: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
+    /// Panics of functions that were called for a frame.
+    pub(crate) handler_panics: AtomicU64,
     /// Counts reads: a sign of life of the broker.
     heard: AtomicU64,
     /// The reader waits for consumers.
@@ -111,6 +113,7 @@ pub(crate) async fn open(
         secondaries,
         reconnects: AtomicU64::new(0),
         bytes_received: AtomicU64::new(0),
+        handler_panics: AtomicU64::new(0),
         heard: AtomicU64::new(0),
         held_back: AtomicBool::new(false),
         closing: AtomicBool::new(false),
@@ -123,12 +126,30 @@ pub(crate) async fn open(
     let live = shared.connect().await?;
     shared.begin(&live);
     let client = Client::new(shared.clone());
-    tokio::spawn(supervise(shared, live));
+    tokio::spawn(supervise(Ending { shared, reason: None }, live));
     let frames = Frames::new(client.clone(), receiver);
     Ok((client, frames))
 }
 
-async fn supervise(shared: Arc<Shared>, mut live: Live) {
+/// Ends the client when dropped: when its task is over, or when the runtime that it ran on is.
+struct Ending {
+    shared: Arc<Shared>,
+    reason: Option<Error>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let reason = self.reason.take();
+        let reason = reason
+            .unwrap_or_else(|| Error::disconnected("the runtime that the client was created on has ended"));
+        self.shared.detach(&reason);
+        self.shared.switchboard.end();
+        self.shared.events.set(Status::Closed(reason));
+    }
+}
+
+async fn supervise(mut ending: Ending, mut live: Live) {
+    let shared = ending.shared.clone();
     let end = loop {
         let reason = shared.live(live).await;
         if shared.is_closing() {
@@ -147,9 +168,7 @@ async fn supervise(shared: Arc<Shared>, mut live: Live) {
         shared.reconnects.fetch_add(1, Ordering::Relaxed);
         shared.begin(&live);
     };
-    shared.detach(&end);
-    shared.switchboard.end();
-    shared.events.set(Status::Closed(end));
+    ending.reason = Some(end);
 }
 
 impl Shared {
@@ -332,12 +351,26 @@ impl Shared {
         }
     }
 
-    /// Waits until none of these inboxes is over its limit, or the connection is gone.
+    /// Waits until none of these inboxes is over its limit, or the connection is gone. A consumer that takes nothing for
+    /// `hold_limit` is not waited for: its frames are dropped and counted until it goes on.
     async fn wait_for_consumers(&self, inboxes: &[Arc<Inbox>]) {
         for inbox in inboxes {
+            let (mut taken, mut end) = (inbox.taken(), None);
             while inbox.is_over(self.gate.patience()) && !self.is_gone() {
                 self.held_back.store(true, Ordering::Relaxed);
-                self.gate.opened().await;
+                let limit = self.settings().hold_limit;
+                let at = *end.get_or_insert_with(|| Instant::now().checked_add(limit));
+                match at {
+                    Some(at) => drop(timeout_at(at, self.gate.opened()).await),
+                    None => self.gate.opened().await,
+                }
+                if inbox.taken() != taken {
+                    (taken, end) = (inbox.taken(), None);
+                } else if at.is_some_and(|at| at <= Instant::now()) {
+                    inbox.stop_holding();
+                    let client = &self.builder.name;
+                    tracing::warn!(client, ?limit, "received frames are not consumed; dropping further ones");
+                }
             }
         }
         self.held_back.store(false, Ordering::Relaxed);

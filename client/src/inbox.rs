@@ -23,7 +23,9 @@ const KEPT_PLACES: usize = 4096;
 #[non_exhaustive]
 pub enum Overflow {
     /// Nothing more is read from the connection until the consumer has caught up; the broker then holds the senders
-    /// back. Nothing is lost. While an operation waits for its outcome, which arrives behind the frames, up to four times
+    /// back. Nothing is lost while the consumer takes something every
+    /// [`hold_limit`](crate::ClientBuilder::hold_limit), 3 s by default; if it takes nothing for that long, what arrives is
+    /// dropped and counted until it goes on, so that the client stays connected. While an operation waits for its outcome, which arrives behind the frames, up to four times
     /// as much is read. A consumer that awaits an operation for every frame of a flood without end is slower than that
     /// still: its operations end with [`Error::Timeout`](crate::Error::Timeout). Await them in another task, or send without
     /// acknowledgement.
@@ -55,6 +57,10 @@ struct State {
     ended: bool,
     /// The consumer is gone.
     abandoned: bool,
+    /// Frames taken out so far.
+    taken: u64,
+    /// The consumer has taken nothing for too long: what exceeds the limit is dropped until it goes on.
+    standing: bool,
 }
 
 impl Inbox {
@@ -84,7 +90,20 @@ impl Inbox {
 
     /// Whether the connection should not be read now; `patience` is by how much the limit may be passed.
     pub(crate) fn is_over(&self, patience: usize) -> bool {
-        self.overflow == Overflow::Block && self.state.lock().bytes > self.limit.saturating_mul(patience)
+        self.overflow == Overflow::Block && {
+            let state = self.state.lock();
+            !state.standing && state.bytes > self.limit.saturating_mul(patience)
+        }
+    }
+
+    /// How many frames the consumer has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.state.lock().taken
+    }
+
+    /// From now on what exceeds the limit is dropped, until the consumer goes on.
+    pub(crate) fn stop_holding(&self) {
+        self.state.lock().standing = true;
     }
 
     /// Says that nothing will follow.
@@ -122,6 +141,8 @@ impl Inbox {
         for frame in state.frames.drain(..count) {
             into.push_back(frame);
         }
+        state.taken += count as u64;
+        state.standing = false;
         state.bytes -= into.iter().map(Frame::cost).sum::<usize>();
         let after = state.bytes;
         if state.frames.is_empty() && state.frames.capacity() > KEPT_PLACES {
@@ -146,8 +167,9 @@ enum Taken {
 impl State {
     fn push(&mut self, mut frame: Frame, limit: usize, overflow: Overflow) {
         let cost = frame.cost();
+        let drops_newest = overflow == Overflow::DropNewest || self.standing;
         match overflow {
-            Overflow::DropNewest if self.bytes + cost > limit && !self.frames.is_empty() => {
+            _ if drops_newest && self.bytes + cost > limit && !self.frames.is_empty() => {
                 self.gap += 1;
                 self.missed += 1;
                 return;

@@ -27,6 +27,7 @@
 
 mod address;
 pub mod blocking;
+mod caught;
 mod client;
 mod connect;
 mod connection;

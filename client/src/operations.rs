@@ -2,6 +2,7 @@
 //! public interface.
 
 use elbus_protocol::Op;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 #[cfg(feature = "in-process")]
@@ -12,6 +13,9 @@ use crate::{
     outgoing::{Ack, Refusal, Request},
     wishes::{Whose, Wishes},
 };
+
+/// Filters that an error names.
+const SHOWN_FILTERS: usize = 5;
 
 impl Shared {
     /// Queues a frame, and waits for its acknowledgement where it asks for one.
@@ -59,13 +63,32 @@ impl Shared {
     }
 
     pub(crate) async fn subscribe_as(&self, filters: &[&str], whose: Whose) -> Result<(), Error> {
-        let wish = |wishes: &mut Wishes| filters.iter().for_each(|filter| wishes.subscribe(filter, whose));
-        let changed = self.change(Op::Subscribe, filters, wish).await;
+        let add = |wishes: &mut Wishes, filter: &str| wishes.subscribe(filter, whose);
+        let remove = |wishes: &mut Wishes, filter: &str| _ = wishes.unsubscribe(filter, whose);
+        self.change_or_restore(Op::Subscribe, filters, add, remove).await
+    }
+
+    pub(crate) async fn exclude(&self, filters: &[&str]) -> Result<(), Error> {
+        self.change_or_restore(Op::Exclude, filters, Wishes::exclude, Wishes::unexclude).await
+    }
+
+    /// As [`change`](Self::change). A refusal takes back what this call has added, and nothing that was there before.
+    async fn change_or_restore(
+        &self,
+        op: Op,
+        filters: &[&str],
+        add: impl Fn(&mut Wishes, &str) -> bool,
+        remove: impl Fn(&mut Wishes, &str),
+    ) -> Result<(), Error> {
+        let added = Mutex::new(Vec::new());
+        let wish = |wishes: &mut Wishes| {
+            let new = filters.iter().copied().filter(|filter| add(wishes, filter));
+            *added.lock() = new.collect();
+        };
+        let changed = self.change(op, filters, wish).await;
         if changed.is_err() {
             let mut wishes = self.wishes.lock();
-            for filter in filters {
-                wishes.unsubscribe(filter, whose);
-            }
+            added.into_inner().into_iter().for_each(|filter| remove(&mut wishes, filter));
         }
         changed
     }
@@ -115,10 +138,10 @@ impl Shared {
         let mut queue = || {
             let mut wishes = self.wishes.lock();
             let (filters, wish) = prepare(&wishes);
-            let Some(first) = filters.first() else {
+            if filters.is_empty() {
                 return Ok(None); // on the wire that would be the empty filter
-            };
-            about = (*first).to_owned();
+            }
+            about = enumerate(&filters);
             let queued = self.tell(op, &filters);
             if !matches!(queued, Err(Refusal::Full)) {
                 wish(&mut wishes);
@@ -139,6 +162,15 @@ impl Shared {
             return self.local.change(op, filters).map(|()| None).map_err(Refusal::Failed);
         }
         self.outgoing.change_filters(op, filters, Ack::Awaited(None)).map(Some)
+    }
+}
+
+/// The filters of an operation, for an error: the broker does not say which of them it refuses.
+fn enumerate(filters: &[&str]) -> String {
+    let shown = filters.iter().take(SHOWN_FILTERS).copied().collect::<Vec<_>>().join(", ");
+    match filters.len().saturating_sub(SHOWN_FILTERS) {
+        0 => shown,
+        more => format!("{shown} and {more} more filters"),
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) queue_bytes: usize,
     pub(crate) max_frame_bytes: usize,
     pub(crate) overflow: Overflow,
+    pub(crate) hold_limit: Duration,
     pub(crate) reconnect: Reconnect,
     pub(crate) busy_poll: Duration,
     #[cfg(feature = "tls")]
@@ -69,6 +70,7 @@ impl ClientBuilder {
                 queue_bytes: 8 << 20,
                 max_frame_bytes: elbus_protocol::request::DEFAULT_MAX_FRAME_BYTES,
                 overflow: Overflow::Block,
+                hold_limit: Duration::from_secs(3),
                 reconnect: Reconnect::Off,
                 busy_poll: Duration::ZERO,
                 #[cfg(feature = "tls")]
@@ -109,6 +111,15 @@ impl ClientBuilder {
     /// What happens to received frames when too many of them wait. Default: [`Overflow::Block`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.settings.overflow = overflow;
+        self
+    }
+
+    /// With [`Overflow::Block`], how long a consumer that takes nothing may keep the connection from being read. After
+    /// that its frames are dropped and counted until it goes on, so that the client stays connected and its own
+    /// operations go on: a broker disconnects a client that takes nothing for `stall_seconds`, 4 s by default.
+    /// [`Duration::MAX`] drops nothing and lets the broker disconnect the client. Default: 3 s.
+    pub fn hold_limit(mut self, limit: Duration) -> Self {
+        self.settings.hold_limit = limit;
         self
     }
 

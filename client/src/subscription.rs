@@ -4,13 +4,14 @@ use futures_core::Stream;
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     task::{Context, Poll},
 };
 use tokio::task::JoinHandle;
 
 use crate::{
     Client, Error, Filters, Frame,
+    caught::caught,
     connection::Shared,
     inbox::{Inbox, Receiver},
     wishes::Whose,
@@ -63,7 +64,8 @@ impl Client {
     }
 
     /// Calls a function for every publication that matches some filters: in order, one at a time, in a task of its own,
-    /// until [`Handler::stop`] or the end of the client.
+    /// until [`Handler::stop`] or the end of the client. A panic of the function is logged and counted
+    /// ([`ClientStats::handler_panics`](crate::ClientStats::handler_panics)); it is called again with the next frame.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
@@ -83,12 +85,20 @@ impl Client {
         let mut subscription = self.subscription(filters).await?;
         let Some(place) = subscription.place.take() else { return Err(Error::Closed) };
         // the task must not keep the client: it ends with it
+        let Place { client, id } = place;
+        let (name, shared) = (client.name().to_owned(), Arc::downgrade(&client.shared));
         let task = tokio::spawn(async move {
             while let Some(frame) = subscription.next().await {
-                function(frame).await;
+                let topic = frame.topic().to_owned();
+                // the function is called within the future: a panic before its first await is caught as well
+                if caught(async { function(frame).await }).await.is_none() {
+                    tracing::error!(client = name, topic, "handler panicked");
+                    if let Some(shared) = shared.upgrade() {
+                        shared.handler_panics.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
             }
         });
-        let Place { client, id } = place;
         Ok(Handler { shared: Arc::downgrade(&client.shared), id, task })
     }
 }

@@ -28,12 +28,16 @@ pub(crate) enum Whose {
 }
 
 impl Wishes {
-    pub(crate) fn subscribe(&mut self, filter: &str, whose: Whose) {
+    /// Adds a subscription. Returns whether it is new, so that [`unsubscribe`](Self::unsubscribe) takes it back.
+    pub(crate) fn subscribe(&mut self, filter: &str, whose: Whose) -> bool {
         self.declined &= filter != WARNINGS_TOPIC;
         let uses = self.subscribed.entry(filter.to_owned()).or_default();
         match whose {
-            Whose::Clients => uses.asked = true,
-            Whose::Subscriptions => uses.subscriptions += 1,
+            Whose::Clients => !std::mem::replace(&mut uses.asked, true),
+            Whose::Subscriptions => {
+                uses.subscriptions += 1;
+                true
+            }
         }
     }
 
@@ -58,8 +62,9 @@ impl Wishes {
         self.subscribed.contains_key(filter)
     }
 
-    pub(crate) fn exclude(&mut self, filter: &str) {
-        self.excluded.insert(filter.to_owned());
+    /// Adds an exclusion. Returns whether it is new.
+    pub(crate) fn exclude(&mut self, filter: &str) -> bool {
+        self.excluded.insert(filter.to_owned())
     }
 
     pub(crate) fn unexclude(&mut self, filter: &str) {
@@ -95,6 +100,14 @@ mod tests {
         assert!(wishes.unsubscribe("a", Whose::Subscriptions));
         assert_eq!(wishes.subscribed().count(), 0);
         assert!(wishes.unsubscribe("never wanted", Whose::Clients), "the broker may know it all the same");
+    }
+
+    #[test]
+    fn only_what_is_new_is_taken_back() {
+        let mut wishes = Wishes::default();
+        assert!(wishes.subscribe("a", Whose::Clients) && !wishes.subscribe("a", Whose::Clients));
+        assert!(wishes.subscribe("a", Whose::Subscriptions) && wishes.subscribe("a", Whose::Subscriptions));
+        assert!(wishes.exclude("x") && !wishes.exclude("x"));
     }
 
     #[test]

@@ -422,3 +422,52 @@ fn clients_may_be_dropped_anywhere() {
     client.close().unwrap();
     connect();
 }
+
+#[test]
+fn a_handler_that_panics_is_counted_and_called_with_the_next_frame() {
+    let broker = broker();
+    let (client, _frames) = Client::connect(broker.path(), "a").unwrap();
+    let (tell, told) = channel();
+    let handler = move |frame: Frame| {
+        assert!(text(&frame) != "panic", "as the test wants");
+        tell.send(text(&frame).to_owned()).unwrap();
+    };
+    client.on("t", handler).unwrap();
+    for text in ["one", "panic", "two"] {
+        client.publish("t", text, Qos::PROCESSED).unwrap();
+    }
+    for text in ["one", "two"] {
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), text);
+    }
+    assert_eq!(client.stats().handler_panics, 1);
+}
+
+#[test]
+fn a_client_that_leaves_its_frames_unread_stays_connected() {
+    let broker = broker();
+    let receiver = Client::builder("a").queue_bytes(20_000).hold_limit(Duration::from_millis(200));
+    let (receiver, mut frames) = receiver.connect(broker.path()).unwrap();
+    let (sender, _) = Client::connect(broker.path(), "b").unwrap();
+    for _ in 0..3000 {
+        sender.send("a", vec![0; 10_000], Qos::NO).unwrap();
+    }
+    sender.send("a", "end", Qos::PROCESSED).unwrap();
+    receiver.publish("t", "x", Qos::PROCESSED).unwrap();
+    assert!(receiver.is_connected());
+    while receiver.stats().frames_received < 3001 {
+        thread::yield_now();
+    }
+    let kept = std::iter::from_fn(|| frames.try_next()).count() as u64;
+    assert!(frames.missed() > 0 && kept + frames.missed() == 3001);
+}
+
+#[test]
+fn a_refused_filter_takes_nothing_away_that_was_granted_before() {
+    let broker = broker();
+    let (client, mut frames) = Client::connect(broker.path(), "a").unwrap();
+    client.subscribe("t").unwrap();
+    let refused = client.subscribe(["t", &"x/".repeat(40_000)]);
+    assert!(refused.is_err());
+    client.publish("t", "still", Qos::PROCESSED).unwrap();
+    assert_eq!(text(&frames.next_timeout(PATIENCE).unwrap()), "still");
+}

@@ -233,3 +233,33 @@ async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Ou
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_its_frames_unread_stays_connected() {
+    const FRAMES: u32 = 3000;
+    let limits = Limits { timeout_seconds: Some(5.0), queue_bytes: Some(1 << 20) };
+    let broker = TestBroker::start_with(Kind::Elbus, limits);
+    for way in Kind::Elbus.ways() {
+        let name = format!("{way:?}");
+        let receiver = Client::builder(&name).queue_bytes(20_000).hold_limit(Duration::from_millis(200));
+        let (receiver, mut frames) = broker.join(*way, receiver).await.unwrap();
+        let (sender, _) = broker.connect(*way, &format!("to.{name}")).await;
+        let flood = async {
+            for number in 0..FRAMES {
+                sender.send(&name, numbered(number, 10_000), Qos::NO).await.unwrap();
+            }
+            sender.send(&name, "end", Qos::PROCESSED).await.unwrap();
+        };
+        soon("the flood", flood).await;
+        soon("an operation of its own", receiver.publish("t", "x", Qos::PROCESSED)).await.unwrap();
+        assert!(receiver.is_connected(), "{way:?}");
+        wait_until("everything has arrived", || receiver.stats().frames_received == u64::from(FRAMES) + 1)
+            .await;
+        let kept = std::iter::from_fn(|| frames.try_next()).count() as u64;
+        assert_eq!(kept + frames.missed(), u64::from(FRAMES) + 1, "{way:?}");
+        assert!(frames.missed() > 0, "{way:?}");
+        // once it reads again nothing is lost
+        sender.send(&name, "more", Qos::PROCESSED).await.unwrap();
+        assert_eq!(next(&mut frames).await.payload(), b"more");
+    }
+}

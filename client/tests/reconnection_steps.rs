@@ -238,3 +238,35 @@ async fn a_sender_waits_for_room_no_longer_than_the_timeout() {
     assert!(matches!(error, Error::Timeout { after: SHORT, .. }), "{error:?}");
     assert!(client.is_connected());
 }
+
+#[tokio::test]
+async fn a_refused_filter_takes_nothing_away_that_was_granted_before() {
+    const DENIED: u8 = 0x79;
+    let fake = Fake::listen();
+    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let refuse = async {
+        answer(&mut peer).await;
+        answer(&mut peer).await;
+        for _ in 0..2 {
+            let sent = peer.next_operation().await;
+            peer.acknowledge(&sent, DENIED).await;
+        }
+    };
+    let ask = async {
+        client.subscribe("granted").await.unwrap();
+        client.exclude("hidden").await.unwrap();
+        let subscribed = client.subscribe(["granted", "secret"]).await;
+        let excluded = client.exclude(["hidden", "secret"]).await;
+        (subscribed, excluded)
+    };
+    let ((subscribed, excluded), ()) = soon("the answers", async { tokio::join!(ask, refuse) }).await;
+    for (refused, named) in [(subscribed, "granted, secret"), (excluded, "hidden, secret")] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, Error::AccessDenied { .. }), "{error:?}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    drop(peer);
+    let mut peer = fake.register().await;
+    assert_eq!(answer(&mut peer).await, (EXCLUDE, vec!["hidden".to_owned()]));
+    assert_eq!(answer(&mut peer).await, (SUBSCRIBE, vec!["granted".to_owned()]));
+}

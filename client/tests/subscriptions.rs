@@ -251,3 +251,28 @@ async fn subscriptions_end_with_their_client() {
         assert!(client.subscription("t").await.is_err());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_panics_is_counted_and_called_with_the_next_frame() {
+    let broker = TestBroker::start(Kind::Elbus);
+    let (client, _frames) = broker.connect(Way::Unix, "a").await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |frame: elbus_client::Frame| {
+        let tell = tell.clone();
+        let text = String::from_utf8_lossy(frame.payload()).into_owned();
+        assert!(text != "before", "as the test wants: before the first await");
+        async move {
+            tokio::task::yield_now().await;
+            assert!(text != "after", "as the test wants: behind an await");
+            tell.send(text).unwrap();
+        }
+    };
+    client.on("t", handler).await.unwrap();
+    for text in ["one", "before", "two", "after", "three"] {
+        client.publish("t", text, Qos::PROCESSED).await.unwrap();
+    }
+    for text in ["one", "two", "three"] {
+        assert_eq!(soon("a frame", told.recv()).await.unwrap(), text);
+    }
+    assert_eq!(client.stats().handler_panics, 2);
+}

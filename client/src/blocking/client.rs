@@ -255,6 +255,11 @@ impl ClientBuilder {
         ClientBuilder { inner: self.inner.overflow(overflow) }
     }
 
+    /// [`crate::ClientBuilder::hold_limit`]. Default: 3 s.
+    pub fn hold_limit(self, limit: Duration) -> Self {
+        ClientBuilder { inner: self.inner.hold_limit(limit) }
+    }
+
     /// [`crate::ClientBuilder::reconnect`]. Default: [`Reconnect::Off`].
     pub fn reconnect(self, reconnect: Reconnect) -> Self {
         ClientBuilder { inner: self.inner.reconnect(reconnect) }

@@ -5,7 +5,6 @@ use elbus_protocol::rpc::{self, RpcFrame, decode_rpc};
 use serde::de::DeserializeOwned;
 use std::{
     future::poll_fn,
-    panic::AssertUnwindSafe,
     sync::{Arc, Weak},
     task::Poll,
 };
@@ -16,6 +15,7 @@ use tokio::{
 
 use crate::{
     Client, Error, Frame, Overflow, RpcError,
+    caught::caught,
     connection::Shared,
     inbox::{Inbox, Receiver},
 };
@@ -213,16 +213,6 @@ async fn answer(shared: &Shared, handler: &impl RpcHandler, call: Call) {
     let outcome = caught(async move { handler.call(call).await }).await;
     let outcome = outcome.unwrap_or_else(|| Err(RpcError::internal("the method panicked")));
     reply(shared, &frame, id, outcome).await;
-}
-
-/// `None` where it panics.
-async fn caught<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    poll_fn(|context| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
 }
 
 async fn reply(shared: &Shared, request: &Frame, id: u32, outcome: Result<Bytes, RpcError>) {
