@@ -1,5 +1,5 @@
-//! Who may call control methods: the registration that calls, as the rules in force judge it; and senders that are none of
-//! the bus.
+//! Who may call control methods: the registration that calls, as the rules in force judge it; and senders
+//! that are none of the bus.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;

@@ -57,8 +57,9 @@ pub struct MethodTraits {
 pub struct Call<'a> {
     /// Who asks: the name of a client, or `.broker` for the broker's own parts.
     pub caller: &'a str,
-    /// The registration of the caller, as [`Run::sender_id`](crate::Run::sender_id) gave it; 0 for the broker itself.
-    /// A call is authorised by this registration: once it has ended, or without one, the call is denied.
+    /// The registration of the caller, as [`Run::sender_id`](crate::Run::sender_id) gave it; 0 for the broker
+    /// itself. A call is authorised by this registration: once it has ended, or without one, the call is
+    /// denied.
     pub caller_id: u64,
     /// Which method.
     pub method: &'a str,

@@ -61,6 +61,8 @@ struct State {
     deny_calls_with: Option<Code>,
     system_senders: Vec<(String, bool)>,
     answer: Option<Code>,
+    receivers_full: bool,
+    waiting: Vec<WakeObject>,
 }
 
 impl State {
@@ -217,6 +219,15 @@ impl FakeHost {
         let mut state = self.0.state.lock();
         state.ids.remove(sender);
         state.id_of(sender);
+    }
+
+    /// From now on the receivers of all requests are over their limit, or have drained.
+    pub fn fill_receivers(&self, full: bool) {
+        let waiting = self.change(|state| {
+            state.receivers_full = full;
+            if full { Vec::new() } else { std::mem::take(&mut state.waiting) }
+        });
+        waiting.iter().for_each(|wake| wake.wake());
     }
 
     /// Delivers messages into the sink of a registered client and flushes it.

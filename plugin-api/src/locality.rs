@@ -1,5 +1,5 @@
-//! Where the peer of a client runs, as its transport knows it. Access rules and administration depend on it; the display
-//! string `kind` decides nothing.
+//! Where the peer of a client runs, as its transport knows it. Access rules and administration depend on it;
+//! the display string `kind` decides nothing.
 
 use abi_stable::StableAbi;
 
@@ -11,8 +11,8 @@ pub enum Locality {
     InProcess,
     /// On the same host, by a UNIX socket: may administer.
     SameHost,
-    /// Anywhere else, loopback TCP and WebSocket included. The default, so that a transport that says nothing grants
-    /// nothing.
+    /// Anywhere else, loopback TCP and WebSocket included. The default, so that a transport that says nothing
+    /// grants nothing.
     #[default]
     Remote,
 }

@@ -1,5 +1,5 @@
-//! Who may call a control method. A call is authorised by the registration that made it, never by a name: whoever has left
-//! is denied, whoever has its name by now is somebody else. Unknown callers are denied.
+//! Who may call a control method. A call is authorised by the registration that made it, never by a name:
+//! whoever has left is denied, whoever has its name by now is somebody else. Unknown callers are denied.
 
 use elbus_plugin_api::{BROKER_NAME, Call, CallError, Code, access::Action};
 use elbus_protocol::rpc::METHOD_NOT_FOUND;
@@ -85,8 +85,8 @@ impl Authority {
         Err(denied(format!("access rules do not let {} call {}", member.name, call.method)))
     }
 
-    /// What changes the broker is for this host only, unless `remote_admin` is set. A system sender needs the right of its
-    /// own or a rule that names the method.
+    /// What changes the broker is for this host only, unless `remote_admin` is set. A system sender needs the
+    /// right of its own or a rule that names the method.
     fn check_admin(
         &self,
         member: &Member,

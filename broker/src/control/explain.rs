@@ -1,4 +1,5 @@
-//! The control method `explain`: who would get what a client sends, or which access rule denies it and where it stands.
+//! The control method `explain`: who would get what a client sends, or which access rule denies it and where
+//! it stands.
 
 use elbus_plugin_api::{BROKER_NAME, Call, CallError, Method, access::Action};
 use elbus_protocol::rpc::INVALID_PARAMS;

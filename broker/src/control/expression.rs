@@ -1,5 +1,5 @@
-//! Regular expressions that clients send: bounded in length, in compiled size, and in the processor time that compiling and
-//! matching take together. Matches against copies of names: no lock is held.
+//! Regular expressions that clients send: bounded in length, in compiled size, and in the processor time that
+//! compiling and matching take together. Matches against copies of names: no lock is held.
 
 use elbus_plugin_api::CallError;
 use elbus_protocol::rpc::{INVALID_PARAMS, PARSE_ERROR};

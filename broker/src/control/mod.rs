@@ -1,5 +1,5 @@
-//! The control plane: one table of methods, whoever asks. The RPC plugin offers it on the bus, the FIFO and the
-//! embedding program call the same.
+//! The control plane: one table of methods, whoever asks. The RPC plugin offers it on the bus, the FIFO and
+//! the embedding program call the same.
 
 mod authority;
 mod explain;

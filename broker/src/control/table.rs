@@ -1,4 +1,5 @@
-//! The table of control methods: adding, finding, calling. Who may call is decided by [`authority`](super::authority).
+//! The table of control methods: adding, finding, calling. Who may call is decided by
+//! [`authority`](super::authority).
 
 use elbus_plugin_api::{Call, CallError, Method, MethodTraits, abi};
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};

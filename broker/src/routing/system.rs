@@ -1,5 +1,6 @@
-//! System senders: commands that reach the broker from outside the bus, a FIFO for instance. They send as `.broker`,
-//! receive nothing and have no name on the bus; access rules know them as `.KIND.INSTANCE`. Never registered.
+//! System senders: commands that reach the broker from outside the bus, a FIFO for instance. They send as
+//! `.broker`, receive nothing and have no name on the bus; access rules know them as `.KIND.INSTANCE`. Never
+//! registered.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
 use elbus_plugin_api::{
@@ -18,7 +19,8 @@ use crate::{access::Refusal, origin::Origin, sync::Mutex};
 /// The system senders there are.
 #[derive(Default)]
 pub(super) struct SystemSenders(
-    /// Taken within a change of access rules or alone, for a moment; a member's admission may be taken within it.
+    /// Taken within a change of access rules or alone, for a moment; a member's admission may be taken within
+    /// it.
     Mutex<Vec<Arc<Member>>>,
 );
 

@@ -1,4 +1,5 @@
-//! Clients that flood `.broker` with calls that take as long as a call may, beside an administrator and an innocent client.
+//! Clients that flood `.broker` with calls that take as long as a call may, beside an administrator and an
+//! innocent client.
 
 use elbus_protocol::{Op, Qos, request::encode_request, rpc};
 use std::{
@@ -17,8 +18,8 @@ use crate::support::{
 const FLOODERS: usize = 4;
 /// More calls than one client may have waiting.
 const AHEAD: u32 = 80;
-/// What an administrative and another call may take on a busy machine, in a build without optimisation. The calls of the
-/// flood together would take ten times as long.
+/// What an administrative and another call may take on a busy machine, in a build without optimisation. The
+/// calls of the flood together would take ten times as long.
 const LATENCY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 /// What the broker may need for all of it, in KiB.
 const MEMORY: u64 = 64 * 1024;

@@ -1,5 +1,5 @@
-//! Clients that ask for what they are denied and leave at once, or lend their name to somebody else: nothing of it is carried
-//! out, and no answer reaches the next client of the name.
+//! Clients that ask for what they are denied and leave at once, or lend their name to somebody else: nothing
+//! of it is carried out, and no answer reaches the next client of the name.
 
 use elbus_protocol::{Op, Qos, request::encode_request, rpc};
 use std::time::Duration;

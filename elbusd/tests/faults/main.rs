@@ -11,6 +11,7 @@ mod again;
 mod denied;
 mod dropped;
 mod exhausted;
+mod fifo;
 mod flooded;
 mod hostile_receiver;
 mod kicked;

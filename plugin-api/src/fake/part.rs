@@ -29,15 +29,20 @@ impl RawClient for FakeClient {
         };
         self.host.change(|state| {
             state.requests.push(recorded);
-            Dispatch::new(state.answer.unwrap_or(Code::Ok), 1)
+            Dispatch::new(state.answer.unwrap_or(Code::Ok), 1).congested(state.receivers_full)
         })
     }
 
     fn end_batch(&mut self) -> bool {
-        false
+        self.host.0.state.lock().receivers_full
     }
 
     fn when_ready(&mut self, wake: WakeObject) {
+        let mut state = self.host.0.state.lock();
+        if state.receivers_full {
+            return state.waiting.push(wake);
+        }
+        drop(state); // it runs code of the plugin
         wake.wake();
     }
 

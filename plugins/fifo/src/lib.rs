@@ -1,8 +1,8 @@
-//! The FIFO server of ELBUS: lines of text, written into a named pipe by anybody with a shell, become messages
-//! that `.broker` sends (section 9 of the protocol).
+//! The FIFO server of ELBUS: lines of text, written into a named pipe from a shell, become messages that
+//! `.broker` sends (section 9 of the protocol). Access rules know the sender as `.fifo.INSTANCE`.
 //!
-//! It owns the life of an instance. It never routes, never answers (a FIFO has no way back), and never removes a
-//! file that is not the FIFO it serves.
+//! It owns the life of an instance. It never routes, never answers (a FIFO has no way back), and never
+//! removes a file that is not the FIFO it serves.
 #![deny(unsafe_code)]
 
 mod command;
@@ -13,7 +13,7 @@ mod server;
 mod settings;
 mod signal;
 
-use elbus_plugin_api::{Config, Host, Plugin, PluginError, PluginThread, Status};
+use elbus_plugin_api::{Client, Config, Host, Plugin, PluginError, PluginThread, Status};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +33,8 @@ pub struct Fifo {
 #[derive(Default)]
 struct State {
     open: Option<(Arc<Pipe>, Arc<Signal>)>,
+    /// From `start` to `serve`.
+    sender: Option<Client>,
     server: Option<PluginThread>,
 }
 
@@ -41,30 +43,44 @@ impl Plugin for Fifo {
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let settings = config.read::<Settings>()?.check()?;
+        let (path, mode) = (settings.path.display(), format!("{:04o}", settings.mode));
+        if settings.is_default_mode {
+            tracing::warn!(%path, mode, "neither mode nor group is set: only the user of the broker may write into the fifo");
+        }
+        if settings.mode & 0o002 != 0 {
+            tracing::warn!(%path, mode, admin = settings.admin, "every user of this machine may write into the fifo");
+        }
         Ok(Fifo { host, settings, state: Mutex::default() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let pipe = Pipe::open(&self.settings.path, self.settings.mode)
+        let Checked { path, mode, group, admin, .. } = &self.settings;
+        let sender = self
+            .host
+            .system_sender("fifo", *admin)
+            .map_err(|code| PluginError::new(format!("no sender for {}: {code}", self.host.instance())))?;
+        let pipe = Pipe::open(path, *mode, *group)
             .map_err(|error| PluginError::of_key("path", error.to_string()))?;
         let signal = Signal::new()
             .map_err(|error| PluginError::new(format!("no eventfd for {}: {error}", self.host.instance())))?;
-        self.state.lock().open = Some((Arc::new(pipe), Arc::new(signal)));
+        let open = Some((Arc::new(pipe), Arc::new(signal)));
+        *self.state.lock() = State { open, sender: Some(sender), server: None };
         Ok(())
     }
 
     fn serve(&self) {
         let mut state = self.state.lock();
         let Some((pipe, signal)) = state.open.clone() else { return };
-        let speaker = self.host.speaker();
-        match server::spawn(&self.host, pipe, signal, speaker, self.settings.max_line_bytes) {
+        let Some(sender) = state.sender.take() else { return };
+        let Checked { max_line_bytes, admin, .. } = self.settings;
+        match server::spawn(&self.host, pipe, signal, sender, server::Limits { max_line_bytes, admin }) {
             Ok(server) => state.server = Some(server),
             Err(error) => tracing::error!(path = %self.settings.path.display(), %error, "fifo not served"),
         }
     }
 
     fn stop(&self, deadline: Duration) {
-        let State { open, server } = std::mem::take(&mut *self.state.lock());
+        let State { open, server, .. } = std::mem::take(&mut *self.state.lock());
         let Some((pipe, signal)) = open else { return };
         signal.stop();
         if server.is_some_and(|server| !server.ended_within(deadline)) {

@@ -47,6 +47,13 @@ impl Lines {
         }
     }
 
+    /// The stream ends: what of a line was there, if its end was not. What comes next begins a line.
+    pub(crate) fn cut(&mut self) -> Option<Vec<u8>> {
+        let was_told = std::mem::take(&mut self.skipping);
+        let kept = std::mem::take(&mut self.kept);
+        (!was_told && !kept.is_empty()).then_some(kept)
+    }
+
     fn judge<'a>(&self, line: &'a [u8]) -> Line<'a> {
         if line.len() > self.limit { Line::TooLong(line) } else { Line::Whole(line) }
     }
@@ -97,5 +104,29 @@ mod tests {
         let mut reads = vec![&read[..]; 100];
         reads.push(b"y\nok\n");
         assert_eq!(lines(1500, &reads), ["(too long)", "ok"]);
+    }
+    #[test]
+    fn a_line_that_is_cut_off_is_joined_to_none() {
+        let mut lines = Lines::new(8);
+        let whole = |lines: &mut Lines, bytes: &[u8]| {
+            let mut found = Vec::new();
+            lines.feed(bytes, |line| {
+                found.push(match line {
+                    Line::Whole(line) => String::from_utf8_lossy(line).into_owned(),
+                    Line::TooLong(_) => "(too long)".to_owned(),
+                });
+            });
+            found
+        };
+        assert_eq!(lines.cut(), None);
+        assert_eq!(whole(&mut lines, b"one\nca"), ["one"]);
+        assert_eq!(lines.cut(), Some(b"ca".to_vec()));
+        assert_eq!(lines.cut(), None);
+        assert_eq!(whole(&mut lines, b"two\n"), ["two"]);
+        assert_eq!(lines.cut(), None, "nothing is left");
+        // told already
+        assert_eq!(whole(&mut lines, b"0123456789"), ["(too long)"]);
+        assert_eq!(lines.cut(), None);
+        assert_eq!(whole(&mut lines, b"three\n"), ["three"], "and it does not swallow the next");
     }
 }

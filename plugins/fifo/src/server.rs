@@ -1,12 +1,12 @@
-//! The thread that reads a FIFO and sends what its lines ask for. Never opens or removes the FIFO, never holds
-//! more than one read and one line of it: where receivers do not keep up, writers wait in the kernel.
+//! The thread that reads a FIFO and sends what its lines ask for. Never opens or removes the FIFO, never
+//! holds more than one read and one line of it: where receivers do not keep up, writers wait in the kernel.
 
-use elbus_plugin_api::{Client, Code, Host, Payload, PluginError, PluginThread, Qos, Request};
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
+use elbus_plugin_api::{
+    BROKER_NAME, Client, Code, Host, Op, Payload, PluginError, PluginThread, Qos, Request,
 };
+use rustix::{event::epoll, io::Errno};
 use std::{
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,16 +24,24 @@ const READ_BYTES: usize = 64 * 1024;
 /// A receiver that takes nothing is disconnected by its transport much sooner; this is for one that is not.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// What lines may be, and what they may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_line_bytes: usize,
+    /// They may publish to the topics of the broker itself.
+    pub(crate) admin: bool,
+}
+
 /// Starts the thread.
 pub(crate) fn spawn(
     host: &Host,
     pipe: Arc<Pipe>,
     signal: Arc<Signal>,
-    speaker: Client,
-    max_line_bytes: usize,
+    sender: Client,
+    limits: Limits,
 ) -> Result<PluginThread, PluginError> {
     host.spawn(move || {
-        let outgoing = Outgoing { speaker, complaints: Complaints::new(Instant::now()), max_line_bytes };
+        let outgoing = Outgoing { sender, complaints: Complaints::new(Instant::now()), limits };
         let mut reader = Reader { pipe, signal, outgoing };
         if let Err(error) = reader.run() {
             tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
@@ -52,44 +60,63 @@ struct Reader {
 }
 
 struct Outgoing {
-    speaker: Client,
+    sender: Client,
     complaints: Complaints,
-    max_line_bytes: usize,
+    limits: Limits,
 }
 
 impl Reader {
     /// Reads until the instance ends.
     fn run(&mut self) -> Result<(), Errno> {
-        let mut lines = Lines::new(self.outgoing.max_line_bytes);
+        let mut lines = Lines::new(self.outgoing.limits.max_line_bytes);
         let mut bytes = vec![0; READ_BYTES];
-        // after whatever clears the signal the flag is looked at before the next poll, so that no stop is missed
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        self.pipe.watch(&events, epoll::EventData::new_u64(0))?;
+        epoll::add(&events, &*self.signal, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        // after whatever clears the signal the flag is looked at before the next wait, so that no stop is
+        // missed
         while !self.signal.is_stopping() {
-            let mut fds = [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(&self.signal, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-            self.signal.clear();
             match self.pipe.read(&mut bytes) {
+                Ok(0) => {
+                    // the last writer has left: what it has not ended is not joined to what the next one
+                    // writes
+                    if let Some(line) = lines.cut() {
+                        self.outgoing.complain(&line, &"its writer left before the end of the line");
+                    }
+                    self.wait(&events)?;
+                }
                 Ok(read) => {
                     let read = bytes.get(..read).unwrap_or_default();
                     lines.feed(read, |line| self.outgoing.take(line));
                     self.finish_batch();
                 }
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait(&events)?,
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
+    /// Waits until there is something to read, a writer leaves, or the instance ends.
+    fn wait(&self, events: &OwnedFd) -> Result<(), Errno> {
+        let mut ready =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        match epoll::wait(events, &mut ready[..], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        self.signal.clear();
+        Ok(())
+    }
+
     /// Sends the batch on its way, and waits where a receiver is over its limit.
     fn finish_batch(&mut self) {
-        if !self.outgoing.speaker.end_batch() {
+        if !self.outgoing.sender.end_batch() {
             return;
         }
         let (wake, ready) = self.signal.ready();
-        self.outgoing.speaker.when_ready(wake);
+        self.outgoing.sender.when_ready(wake);
         if !self.signal.wait_for(&ready, LONGEST_WAIT) {
             tracing::warn!(
                 path = %self.pipe.path().display(),
@@ -104,11 +131,17 @@ impl Outgoing {
     fn take(&mut self, line: Line<'_>) {
         match line {
             Line::TooLong(start) => {
-                let limit = self.max_line_bytes;
+                let limit = self.limits.max_line_bytes;
                 self.complain(start, &format_args!("line exceeds {limit} bytes (max_line_bytes)"));
             }
             Line::Whole(line) => match command::parse(line) {
                 Ok(None) => {}
+                // receivers could not tell it from what the broker itself publishes
+                Ok(Some(command))
+                    if command.op == Op::Publish && is_own(command.target) && !self.limits.admin =>
+                {
+                    self.complain(line, &"topics of the broker need `admin = true`");
+                }
                 Ok(Some(command)) => self.send(&command),
                 Err(wrong) => self.complain(line, &wrong),
             },
@@ -117,7 +150,7 @@ impl Outgoing {
 
     fn send(&mut self, command: &Command<'_>) {
         let payloads = [Payload::from(&*command.payload)];
-        let result = self.speaker.dispatch(&Request::new(command.op, Qos::NO, command.target, &payloads));
+        let result = self.sender.dispatch(&Request::new(command.op, Qos::NO, command.target, &payloads));
         if result.code() != Code::Ok
             && let Some(untold) = self.complaints.may_tell(Instant::now())
         {
@@ -133,6 +166,11 @@ impl Outgoing {
             tracing::warn!(line = ?command::beginning(&start), untold, "line of the fifo skipped: {why}");
         }
     }
+}
+
+/// Whether a topic is one of those that the broker publishes to.
+fn is_own(topic: &str) -> bool {
+    topic.strip_prefix(BROKER_NAME).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -193,11 +231,18 @@ mod tests {
     fn it_reads_on_when_receivers_have_drained_and_ends_while_it_waits() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let pipe = Arc::new(Pipe::open(&path, 0o622).unwrap());
+        let pipe = Arc::new(Pipe::open(&path, 0o600, None).unwrap());
         let signal = Arc::new(Signal::new().unwrap());
         let course = Arc::new(Course::default());
         let crowded = Client::from_object(RawClient_TO::from_value(Crowded(course.clone()), TD_Opaque));
-        let server = spawn(&FakeHost::new().host("test"), pipe, signal.clone(), crowded, 100).unwrap();
+        let server = spawn(
+            &FakeHost::new().host("test"),
+            pipe,
+            signal.clone(),
+            crowded,
+            Limits { max_line_bytes: 100, admin: false },
+        )
+        .unwrap();
         let mut fifo = std::fs::File::options().write(true).open(&path).unwrap();
         fifo.write_all(b"first x\n").unwrap();
         let wake = course.wait_for("waits").unwrap();

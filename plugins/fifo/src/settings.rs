@@ -1,10 +1,13 @@
-//! The table of an instance in `broker.toml`: which keys there are, and what is right. Touches nothing outside.
+//! The table of an instance in `broker.toml`: which keys there are, and what is right. Touches nothing
+//! outside.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{Account, PluginError};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-const DEFAULT_MODE: &str = "0622";
+/// Only the broker's user may write; with a group, also that.
+const DEFAULT_MODE: u32 = 0o600;
+const DEFAULT_GROUP_MODE: u32 = 0o620;
 const DEFAULT_LINE_BYTES: usize = 65_536;
 const LARGEST_LINE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -14,15 +17,15 @@ pub(crate) struct Settings {
     /// Where the FIFO is made.
     path: PathBuf,
     /// Its permissions, octal, whatever the umask.
-    #[serde(default = "default_mode")]
-    mode: String,
+    mode: Option<String>,
+    /// Its group, a name or a number.
+    group: Option<Account>,
+    /// Whether its lines may call administrative methods where no access rule says so.
+    #[serde(default)]
+    admin: bool,
     /// The longest line, without its end.
     #[serde(default = "default_line_bytes")]
     max_line_bytes: usize,
-}
-
-fn default_mode() -> String {
-    DEFAULT_MODE.to_owned()
 }
 
 fn default_line_bytes() -> usize {
@@ -34,6 +37,10 @@ fn default_line_bytes() -> usize {
 pub(crate) struct Checked {
     pub(crate) path: PathBuf,
     pub(crate) mode: u32,
+    pub(crate) group: Option<u32>,
+    pub(crate) admin: bool,
+    /// Neither `mode` nor `group` is given.
+    pub(crate) is_default_mode: bool,
     pub(crate) max_line_bytes: usize,
 }
 
@@ -43,19 +50,25 @@ impl Settings {
         if self.path.as_os_str().is_empty() {
             return Err(PluginError::of_key("path", "is empty; it is where the fifo is made"));
         }
-        let mode =
-            u32::from_str_radix(&self.mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
-                let message =
-                    format!("{:?} is no file mode; octal up to \"0777\", such as \"0622\"", self.mode);
-                PluginError::of_key("mode", message)
-            })?;
+        let is_default_mode = self.mode.is_none() && self.group.is_none();
+        let group = self.group.map(|group| group.group_id("group")).transpose()?;
+        let default = if group.is_some() { DEFAULT_GROUP_MODE } else { DEFAULT_MODE };
+        let mode = self.mode.map(|mode| octal(&mode)).transpose()?.unwrap_or(default);
         let max_line_bytes = self.max_line_bytes;
         if !(1..=LARGEST_LINE_BYTES).contains(&max_line_bytes) {
             let message = format!("{max_line_bytes} is not between 1 and {LARGEST_LINE_BYTES}");
             return Err(PluginError::of_key("max_line_bytes", message));
         }
-        Ok(Checked { path: self.path, mode, max_line_bytes })
+        let (path, admin) = (self.path, self.admin);
+        Ok(Checked { path, mode, group, admin, is_default_mode, max_line_bytes })
     }
+}
+
+fn octal(mode: &str) -> Result<u32, PluginError> {
+    u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+        let message = format!("{mode:?} is no file mode; octal up to \"0777\", such as \"0620\"");
+        PluginError::of_key("mode", message)
+    })
 }
 
 #[cfg(test)]
@@ -69,8 +82,18 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let expected = Checked { path: "/x".into(), mode: 0o622, max_line_bytes: 65_536 };
-        assert_eq!(check("path = '/x'"), Ok(expected));
+        let expected = |mode, group, is_default_mode| Checked {
+            path: "/x".into(),
+            mode,
+            group,
+            admin: false,
+            is_default_mode,
+            max_line_bytes: 65_536,
+        };
+        assert_eq!(check("path = '/x'"), Ok(expected(0o600, None, true)));
+        assert_eq!(check("path = '/x'\ngroup = 7"), Ok(expected(0o620, Some(7), false)));
+        assert_eq!(check("path = '/x'\ngroup = 7\nmode = '0600'"), Ok(expected(0o600, Some(7), false)));
+        assert_eq!(check("path = '/x'\nmode = '0622'"), Ok(expected(0o622, None, false)));
     }
 
     #[test]
@@ -80,6 +103,8 @@ mod tests {
             ("path = '/x'\nmode = '0999'", "mode"),
             ("path = '/x'\nmode = '7777'", "mode"),
             ("path = '/x'\nmode = 622", "mode"),
+            ("path = '/x'\ngroup = 'no-such-group'", "group"),
+            ("path = '/x'\nadmin = 'yes'", "admin"),
             ("path = '/x'\nmax_line_bytes = 0", "max_line_bytes"),
             ("path = '/x'\nmax_line_bytes = 99999999", "max_line_bytes"),
         ] {

@@ -89,7 +89,8 @@ fn every_form_of_line_is_sent() {
     bench.fifo.serve();
     let meta = fs::metadata(&bench.path).unwrap();
     assert!(meta.file_type().is_fifo());
-    assert_eq!(meta.permissions().mode() & 0o777, 0o622);
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    assert_eq!(bench.fake.system_senders(), [(".fifo".to_owned(), false)]);
     assert_eq!(bench.fifo.status().addresses, [format!("fifo:{}", bench.path.display())]);
     bench.writer().write_all(b"a.b hello to you\nskipped\n\nx.* all\r\n=t/1 pub = x\n").unwrap();
     // another writer, after the first has gone
@@ -183,7 +184,90 @@ fn a_path_in_use_is_refused_and_left_alone() {
 fn wrong_settings_name_their_key() {
     let fake = FakeHost::new();
     let error = fake.create::<Fifo>("lines", "path = '/x'\nmode = 'rw'").err().unwrap();
-    assert_eq!(error.to_string(), "mode: \"rw\" is no file mode; octal up to \"0777\", such as \"0622\"");
+    assert_eq!(error.to_string(), "mode: \"rw\" is no file mode; octal up to \"0777\", such as \"0620\"");
     let error = fake.create::<Fifo>("lines", "path = '/x'\npaht = 'rw'").err().unwrap();
     assert_eq!(error.key, "paht");
+}
+
+#[test]
+fn a_line_without_its_end_is_joined_to_no_other_writers() {
+    let bench = Bench::new("");
+    bench.fifo.serve();
+    for n in 0..20 {
+        let cut = format!("cut-off {n:02} lamp o");
+        bench.writer().write_all(cut.as_bytes()).unwrap();
+        // the broker has seen its writer leave
+        assert!(bench.fake.wait_until(LONG, |_| logged().contains(&cut)), "{}", logged());
+        bench.writer().write_all(format!("lamp.hall off {n}\n").as_bytes()).unwrap();
+    }
+    let requests = bench.requests(20);
+    for (n, request) in requests.iter().enumerate() {
+        assert_eq!(*request, (Op::Message, "lamp.hall".to_owned(), format!("off {n}").into_bytes()));
+    }
+    let log = logged();
+    let told = log.lines().find(|line| line.contains("cut-off 00")).unwrap();
+    assert!(told.contains("WARN") && told.contains("its writer left before the end of the line"), "{told}");
+}
+
+#[test]
+fn a_line_may_be_written_in_parts_by_a_writer_that_stays() {
+    let bench = Bench::new("");
+    bench.fifo.serve();
+    let mut writer = bench.writer();
+    for part in ["lamp", ".hall o", "ff\nlamp.stairs", " on\n"] {
+        writer.write_all(part.as_bytes()).unwrap();
+        std::thread::yield_now();
+    }
+    let lamps = [("lamp.hall", &b"off"[..]), ("lamp.stairs", b"on")];
+    let lamps = lamps.map(|(target, payload)| (Op::Message, target.to_owned(), payload.to_vec()));
+    assert_eq!(bench.requests(2), lamps);
+}
+
+#[test]
+fn whole_lines_of_writers_at_the_same_time_stay_whole() {
+    let bench = Bench::new("");
+    bench.fifo.serve();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let mut fifo = bench.writer();
+            scope.spawn(move || {
+                for n in 0..500 {
+                    // one write of less than PIPE_BUF each
+                    fifo.write_all(format!("w{writer} {n} {}\n", "x".repeat(writer * 300)).as_bytes())
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let requests = bench.requests(2000);
+    for writer in 0..4usize {
+        let of_one: Vec<_> =
+            requests.iter().filter(|(_, target, _)| *target == format!("w{writer}")).collect();
+        for (n, (_, _, payload)) in of_one.iter().enumerate() {
+            assert_eq!(*payload, format!("{n} {}", "x".repeat(writer * 300)).into_bytes());
+        }
+        assert_eq!(of_one.len(), 500);
+    }
+}
+
+#[test]
+fn a_fifo_with_admin_says_so() {
+    let bench = Bench::new("admin = true\nmode = '0622'");
+    assert_eq!(bench.fake.system_senders(), [(".fifo".to_owned(), true)]);
+    assert_eq!(fs::metadata(&bench.path).unwrap().permissions().mode() & 0o777, 0o622);
+    let log = logged();
+    assert!(log.contains("every user of this machine may write into the fifo"), "{log}");
+}
+
+#[test]
+fn only_an_administrator_publishes_to_the_topics_of_the_broker() {
+    for (more, expected) in [("", 1), ("admin = true", 3)] {
+        let bench = Bench::new(more);
+        bench.fifo.serve();
+        bench.writer().write_all(b"=.broker/warn forged\n=.broker forged\n=.brokers/x mine\n").unwrap();
+        let requests = bench.requests(expected);
+        assert_eq!(requests.last().unwrap().1, ".brokers/x");
+        assert_eq!(requests.len(), expected);
+    }
+    assert!(logged().contains("topics of the broker need `admin = true`"));
 }

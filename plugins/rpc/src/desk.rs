@@ -1,5 +1,5 @@
-//! Where calls are answered: which method, on which thread, with which reply. Never decides what a method does,
-//! never blocks the thread that delivers.
+//! Where calls are answered: which method, on which thread, with which reply. Never decides what a method
+//! does, never blocks the thread that delivers.
 
 use elbus_plugin_api::{CallError, Client, Code, Host, Qos, Queued, Run, SHARE_FROM_BYTES, SharedBytes};
 use elbus_protocol::rpc::{self, RpcFrame};
@@ -98,9 +98,14 @@ impl Desk {
     pub(crate) fn work(&self, lane: Lane) {
         while let Some(job) = self.jobs(lane).next() {
             let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
-            // authorised once more: the caller may have left meanwhile, or the rules may have changed
-            let result = self.host.call(&caller.call(&job.method, &job.params));
-            if job.call_id == rpc::NO_REPLY || !caller.can_be_answered() {
+            let wants_reply = job.call_id != rpc::NO_REPLY && caller.can_be_answered();
+            let result = if lane == Lane::Ordinary && wants_reply && self.outgoing.is_crowded(&caller) {
+                Err(unread())
+            } else {
+                // authorised once more: the caller may have left meanwhile, or the rules may have changed
+                self.host.call(&caller.call(&job.method, &job.params))
+            };
+            if !wants_reply {
                 continue;
             }
             let reply = match result {
@@ -112,7 +117,8 @@ impl Desk {
                 self.outgoing.send_shared(&caller, &reply);
                 self.outgoing.flush();
             } else {
-                // stopped meanwhile, by this very call for instance: its caller is told by somebody unregistered
+                // stopped meanwhile, by this very call for instance: its caller is told by somebody
+                // unregistered
                 let last = Outgoing::default();
                 last.open(self.host.speaker());
                 last.send_shared(&caller, &reply);
@@ -135,8 +141,7 @@ impl Desk {
     ) -> Option<Result<Vec<u8>, CallError>> {
         let wants_reply = asked.call_id != rpc::NO_REPLY && caller.can_be_answered();
         if wants_reply && self.outgoing.is_crowded(caller) {
-            let text = "too many replies are waiting to be read";
-            return Some(Err(CallError::new(Code::Busy.rpc_code(), text)));
+            return Some(Err(unread()));
         }
         let answer = self.call(caller, asked, dirty).transpose()?;
         wants_reply.then_some(answer)
@@ -182,4 +187,9 @@ impl Desk {
         let reply = rpc::encode_error(job.call_id, Code::Busy.rpc_code(), text);
         self.outgoing.send_shared(&caller, &reply.into())
     }
+}
+
+/// To a caller whose queue is over its limit: a small answer instead of a large one.
+fn unread() -> CallError {
+    CallError::new(Code::Busy.rpc_code(), "too many replies are waiting to be read")
 }

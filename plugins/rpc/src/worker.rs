@@ -1,5 +1,6 @@
-//! The queues before the threads for control methods that may block: bounded as a whole and for each caller, and served in
-//! turn, so that nobody waits for more than one job of every other caller. Never knows what a job is about.
+//! The queues before the threads for control methods that may block: bounded as a whole and for each caller,
+//! and served in turn, so that nobody waits for more than one job of every other caller. Never knows what a
+//! job is about.
 
 use elbus_plugin_api::{CallError, Code, Qos, Queued};
 use parking_lot::{Condvar, Mutex};
@@ -127,8 +128,9 @@ impl Jobs {
         Jobs { limits, queue: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Lets a job wait; never blocks. Where the queue is full, jobs of callers with a greater share make room. Returned are
-    /// those that do not wait any more and whose callers are to be told, the new one among them if no room was made for it.
+    /// Lets a job wait; never blocks. Where the queue is full, jobs of callers with a greater share make
+    /// room. Returned are those that do not wait any more and whose callers are to be told, the new one among
+    /// them if no room was made for it.
     ///
     /// # Errors
     /// The caller has as much waiting as it may, or everybody has.

@@ -400,3 +400,27 @@ fn a_full_queue_makes_room_for_a_caller_with_fewer_calls() {
     }
     assert_eq!(before, 4, "one of each flood");
 }
+
+#[test]
+fn calls_of_a_client_that_does_not_read_are_not_carried_out() {
+    let bench = Bench::new();
+    let (started, entered) = mpsc::channel();
+    let gate = Arc::new(parking_lot::Mutex::new(()));
+    let behind = gate.clone();
+    bench.method("slow", true, move |call| {
+        started.send(call.params.to_vec()).unwrap();
+        drop(behind.lock());
+        Ok(vec![0; 100_000])
+    });
+    let closed = gate.lock();
+    (1..=10).for_each(|n| _ = bench.call(n, "slow", b"flood"));
+    bench.fake.fill_receivers(true);
+    drop(closed);
+    let replies = bench.wait_for_replies(10);
+    let large = replies.iter().filter(|reply| reply.len() > 100_000).count();
+    assert_eq!(large, 1, "the first showed that nothing is read");
+    assert_eq!(entered.try_iter().count(), 1);
+    bench.fake.fill_receivers(false);
+    bench.call(11, "slow", b"once it reads");
+    assert_eq!(entered.recv_timeout(LONG).unwrap(), b"once it reads");
+}

@@ -1,0 +1,131 @@
+//! Local users at the FIFO of a broker: who may not write into it, and what those who may cannot do with it.
+
+use elbus_protocol::{FrameKind, Op, Qos};
+use std::{
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::{Command, Stdio},
+};
+
+use crate::support::{
+    daemon::{BOTH, Daemon},
+    load::Load,
+    wire::{Frame, Wire},
+};
+
+/// A user that is neither root nor the broker's.
+const STRANGER: u32 = 65_534;
+
+fn config(code: &str, fifo: &str, more: &str) -> String {
+    let plugin = |name: &str| match code {
+        "library" => format!("library = \"elbus_{name}\""),
+        _ => format!("builtin = \"{name}\""),
+    };
+    format!(
+        "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+         [[plugin]]\nname = \"rpc\"\n{}\n[[plugin]]\nname = \"announce\"\n{}\n\
+         [[plugin]]\nname = \"commands\"\n{}\nconfig = {{ path = \"commands\"{fifo} }}\n{more}",
+        plugin("unix"),
+        plugin("rpc"),
+        plugin("announce"),
+        plugin("fifo"),
+    )
+    .replace("ACL", &plugin("acl"))
+}
+
+/// Has a user write lines into the FIFO with a shell; whether it could.
+fn write_as(daemon: &Daemon, user: Option<u32>, lines: &str) -> bool {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "printf '%s' \"$1\" > \"$2\"", "sh", lines]).arg(daemon.path("commands"));
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    if let Some(user) = user {
+        shell.uid(user).gid(user);
+    }
+    shell.status().unwrap().success()
+}
+
+/// What came as a message or publication, NOPs and acknowledgements left out.
+fn next(client: &mut Wire) -> (String, String, Vec<u8>) {
+    let Frame::Data(kind, sender, topic, payload, _) = client.frame() else { panic!("an acknowledgement") };
+    assert!(kind == FrameKind::Message || kind == FrameKind::Publish);
+    (sender, topic, payload)
+}
+
+/// As root the stranger is another user; otherwise whoever runs the test stands for one where that makes no
+/// difference.
+fn stranger() -> Option<u32> {
+    rustix::process::geteuid().is_root().then_some(STRANGER)
+}
+
+fn let_in(daemon: &Daemon) {
+    std::fs::set_permissions(daemon.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn another_user_cannot_write_into_a_fifo_of_the_default_mode() {
+    let Some(stranger) = stranger() else {
+        eprintln!("skipped: only root can become another user");
+        return;
+    };
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, "", ""));
+        let_in(&daemon);
+        let load = Load::start(&daemon);
+        let mut victim = daemon.client("victim");
+        for _ in 0..20 {
+            assert!(!write_as(&daemon, Some(stranger), "victim forged\n"));
+        }
+        assert!(write_as(&daemon, None, "victim genuine\n"));
+        assert_eq!(next(&mut victim), (".broker".to_owned(), String::new(), b"genuine".to_vec()));
+        load.stop();
+    }
+}
+
+#[test]
+fn who_may_write_into_a_fifo_does_not_administer_the_broker() {
+    for code in BOTH {
+        let daemon = Daemon::start_config(&config(code, ", mode = \"0622\"", ""));
+        let_in(&daemon);
+        let load = Load::start(&daemon);
+        let mut victim = daemon.client("victim");
+        victim.subscribe(&["own"]);
+        let lines = ".broker :client.kick name=victim\n.broker :plugin.stop name=local\n=.broker/warn forged\n\
+                     .broker :no.such\nvictim last\n";
+        assert!(write_as(&daemon, stranger(), lines));
+        assert_eq!(
+            next(&mut victim),
+            (".broker".to_owned(), String::new(), b"last".to_vec()),
+            "and no warning"
+        );
+        let denied = "control method denied: the sender is not an administrator";
+        daemon.wait_for_log(denied);
+        daemon.wait_for_log("topics of the broker need `admin = true`");
+        let log = daemon.log();
+        assert!(log.contains(".fifo.commands") && !log.contains("kicked by"), "{log}");
+        assert!(log.contains("every user of this machine may write into the fifo"), "{log}");
+        load.stop();
+    }
+}
+
+#[test]
+fn an_administrators_fifo_does() {
+    let daemon = Daemon::start_config(&config("library", ", admin = true", ""));
+    let mut victim = daemon.client("victim");
+    assert!(write_as(&daemon, None, ".broker :client.kick name=victim\n"));
+    victim.wait_closed();
+}
+
+#[test]
+fn access_rules_apply_to_a_fifo_under_its_own_name() {
+    let rules = "[[plugin]]\nname = \"access\"\nACL\n[plugin.config]\ndefault = \"deny\"\n\
+                 [[plugin.config.client]]\nname = \".fifo.commands\"\nsend = [\"allow lamp.*\"]\n\
+                 [[plugin.config.client]]\nname = \"*\"\nsend = [\"allow *\"]\n";
+    let daemon = Daemon::start_config(&config("library", "", rules));
+    let (mut lamp, mut plc) = (daemon.client("lamp.hall"), daemon.client("plc"));
+    assert!(write_as(&daemon, None, "plc stop\n* stop\n=t stop\n.broker :test\nlamp.hall on\n"));
+    assert_eq!(next(&mut lamp), (".broker".to_owned(), String::new(), b"on".to_vec()));
+    plc.request(Op::Message, Qos::NO, "plc", "", b"own");
+    assert_eq!(next(&mut plc).2, b"own", "nothing before it");
+    daemon.wait_for_log("access denied");
+    let refused = Wire::raw(&daemon, &daemon.address()).greet(b".fifo.commands");
+    assert_eq!(refused, 0x72, "nobody registers its name");
+}
