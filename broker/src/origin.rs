@@ -19,6 +19,8 @@ pub(crate) struct Origin {
     pub(crate) source: Option<Box<str>>,
     pub(crate) port: Option<Arc<str>>,
     pub(crate) credentials: Option<Credentials>,
+    /// Held once for all clients of the unit.
+    pub(crate) unit: Option<Arc<String>>,
     #[expect(clippy::box_collection, reason = "hardly anybody has any, and this is a third as long")]
     certificate_names: Option<Box<Vec<String>>>,
     /// `u32::MAX`: no limit.
@@ -31,12 +33,15 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn new(info: ClientInfo, words: &Words) -> Self {
-        let ClientInfo { kind, locality, source, port, credentials, certificate_names, internal, .. } = info;
+        let ClientInfo {
+            kind, locality, source, port, credentials, unit, certificate_names, internal, ..
+        } = info;
         Origin {
             kind: words.share(&kind),
             source: source.map(String::into_boxed_str),
             port: port.map(|port| words.share(&port)),
             credentials,
+            unit: unit.map(|unit| words.share_unit(unit)),
             certificate_names: (!certificate_names.is_empty()).then(|| Box::new(certificate_names)),
             max_filters: info.max_filters.unwrap_or(u32::MAX),
             max_filter_depth: info.max_filter_depth.unwrap_or(u32::MAX),
@@ -99,11 +104,15 @@ impl Identity<'_> {
 
 /// Words that clients have in common: kinds, and the addresses they came in by.
 #[derive(Default)]
-pub(crate) struct Words(Mutex<Vec<Arc<str>>>);
+pub(crate) struct Words {
+    words: Mutex<Vec<Arc<str>>>,
+    /// As long as somebody is of them.
+    units: Mutex<Vec<Arc<String>>>,
+}
 
 impl Words {
     fn share(&self, word: &str) -> Arc<str> {
-        let mut words = self.0.lock();
+        let mut words = self.words.lock();
         if let Some(known) = words.iter().find(|known| ***known == *word) {
             return known.clone();
         }
@@ -112,6 +121,21 @@ impl Words {
             words.push(word.clone());
         }
         word
+    }
+
+    fn share_unit(&self, unit: String) -> Arc<String> {
+        let mut units = self.units.lock();
+        if let Some(known) = units.iter().find(|known| ***known == *unit) {
+            return known.clone();
+        }
+        let unit = Arc::new(unit);
+        if units.len() >= MAX_WORDS {
+            units.retain(|known| Arc::strong_count(known) > 1);
+        }
+        if units.len() < MAX_WORDS {
+            units.push(unit.clone());
+        }
+        unit
     }
 }
 
@@ -159,7 +183,15 @@ mod tests {
         assert!(Arc::ptr_eq(&first.port.unwrap(), &second.port.unwrap()));
         (0..1000)
             .for_each(|port| assert_eq!(Origin::new(info(port), &words).port.unwrap().parse(), Ok(port)));
-        assert_eq!(words.0.lock().len(), MAX_WORDS);
+        assert_eq!(words.words.lock().len(), MAX_WORDS);
+        let of_unit = |number: usize| ClientInfo { unit: Some(number.to_string()), ..ClientInfo::default() };
+        let (first, second) = (Origin::new(of_unit(1), &words), Origin::new(of_unit(1), &words));
+        assert!(Arc::ptr_eq(&first.unit.unwrap(), &second.unit.unwrap()));
+        let many: Vec<_> = (0..1000).map(|number| Origin::new(of_unit(number), &words)).collect();
+        assert_eq!(words.units.lock().len(), MAX_WORDS);
+        drop(many);
+        drop(Origin::new(of_unit(5000), &words));
+        assert_eq!(words.units.lock().len(), 1, "those nobody is of are forgotten");
         assert!(size_of::<Origin>() <= 96, "there is one for each client: {}", size_of::<Origin>());
     }
 }

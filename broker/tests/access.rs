@@ -63,9 +63,11 @@ fn only_those_who_are_what_the_name_asks_for_are_let_in() {
         Identity { group: Some((200, vec![9])), ..Identity::default() },
         Identity { address: Some("10.0.0.0/8".parse().unwrap()), ..Identity::default() },
         Identity { certificate: Some("{name}".to_owned()), ..Identity::default() },
+        Identity { unit: Some("plc.service".to_owned()), ..Identity::default() },
     ];
     set(&broker, Verdict::Allow, vec![ClientRules { who, ..clients("plc.*") }]);
     let from = |source: &str| ClientInfo { source: Some(source.to_owned()), ..ClientInfo::default() };
+    let of_unit = |uid, unit: &str| ClientInfo { unit: Some(unit.to_owned()), ..of_user(uid) };
     let certified =
         |name: &str| ClientInfo { certificate_names: vec![name.to_owned()], ..ClientInfo::default() };
     for (name, info, expected) in [
@@ -76,6 +78,8 @@ fn only_those_who_are_what_the_name_asks_for_are_let_in() {
         ("plc.1", from("10.9.8.7:1"), None),
         ("plc.1", from("[::ffff:10.9.8.7]:1"), None),
         ("plc.1", from("11.0.0.1:1"), Some(Code::AccessDenied)),
+        ("plc.1", of_unit(8, "plc.service"), None),
+        ("plc.1", of_unit(8, "user@8.service"), Some(Code::AccessDenied)),
         ("plc.1", certified("plc.1"), None),
         ("plc.1", certified("plc.2"), Some(Code::AccessDenied)),
         ("plc.1", ClientInfo::default(), Some(Code::AccessDenied)),

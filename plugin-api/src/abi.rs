@@ -76,6 +76,7 @@ pub struct RawClientInfo<'a> {
     pub source: ROption<RStr<'a>>,
     pub port: ROption<RStr<'a>>,
     pub credentials: ROption<RawCredentials>,
+    pub unit: ROption<RStr<'a>>,
     pub certificate_names: RSlice<'a, RStr<'a>>,
     pub max_filters: ROption<u32>,
     pub max_filter_depth: ROption<u32>,

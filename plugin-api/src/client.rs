@@ -24,6 +24,8 @@ pub struct ClientInfo {
     pub port: Option<String>,
     /// The process at the other end, where the transport knows it.
     pub credentials: Option<Credentials>,
+    /// The unit of systemd that this process belonged to when it connected, where the transport could tell for certain.
+    pub unit: Option<String>,
     /// The names of the client certificate that was verified for the connection: subject common name, then the DNS names,
     /// URIs and email addresses it is also valid for. Empty where none was asked for or given.
     pub certificate_names: Vec<String>,
@@ -52,6 +54,7 @@ impl ClientInfo {
                 .credentials
                 .map(|c| RawCredentials { pid: c.pid, uid: c.uid, gid: c.gid })
                 .into(),
+            unit: text(&self.unit),
             certificate_names: RSlice::from_slice(&names),
             max_filters: self.max_filters.into(),
             max_filter_depth: self.max_filter_depth.into(),
@@ -72,6 +75,7 @@ impl ClientInfo {
                 uid: c.uid,
                 gid: c.gid,
             }),
+            unit: text(raw.unit),
             certificate_names: raw.certificate_names.iter().map(|name| name.as_str().to_owned()).collect(),
             max_filters: raw.max_filters.into_option(),
             max_filter_depth: raw.max_filter_depth.into_option(),
@@ -355,6 +359,7 @@ mod tests {
             source: Some("127.0.0.1:5".into()),
             port: Some("localhost:7777".into()),
             credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),
+            unit: Some("plc.service".into()),
             certificate_names: vec!["plc-1".into(), String::new(), "spiffe://plant/plc/1".into()],
             max_filters: Some(7),
             max_filter_depth: Some(8),

@@ -6,7 +6,6 @@
 
 mod admission;
 mod pattern;
-mod process;
 mod rules;
 
 use elbus_plugin_api::{Code, access::AccessRules};

@@ -5,10 +5,7 @@ use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Synta
 use elbus_protocol::name::primary_of;
 use std::{collections::HashMap, fmt, net::SocketAddr};
 
-use super::{
-    pattern::{Asked, Pattern, Subject, certificate_matches},
-    process::unit_of,
-};
+use super::pattern::{Asked, Pattern, Subject, certificate_matches};
 use crate::origin::Origin;
 
 /// Rules in force.
@@ -18,7 +15,6 @@ pub(crate) struct Rules {
     pub(super) tables: Vec<ClientRules>,
     /// What is compared: for each table its mask, and its rules by action.
     compiled: Vec<Compiled>,
-    needs_units: bool,
 }
 
 struct Compiled {
@@ -91,13 +87,11 @@ impl Rules {
         }
         let compiled: Vec<_> = rules.clients.iter().map(Compiled::new).collect();
         warn_of_unreached(&rules.clients, &compiled);
-        let needs_units = rules.clients.iter().flat_map(|table| &table.who).any(|who| who.unit.is_some());
         Ok(Rules {
             default: rules.default,
             user_names: rules.user_names.into_iter().collect(),
             tables: rules.clients,
             compiled,
-            needs_units,
         })
     }
 
@@ -107,7 +101,7 @@ impl Rules {
         self.compiled.iter().position(|table| table.mask.covers(&name, NOBODY))
     }
 
-    /// Whether a client of this name and identity may be one. May read a small file of the kernel.
+    /// Whether a client of this name and identity may be one.
     pub(super) fn judge_client(&self, name: &str, origin: &Origin) -> Judgement {
         let Some(table) = self.table_of(name) else {
             return Judgement { allowed: self.default == Verdict::Allow, because: Because::NoTable };
@@ -118,9 +112,7 @@ impl Rules {
         }
         let uid = origin.credentials.map(|credentials| credentials.uid);
         let subject = self.subject(&Whom { name, uid });
-        let pid = origin.credentials.map(|credentials| credentials.pid).filter(|_| self.needs_units);
-        let unit = pid.and_then(unit_of);
-        let allowed = who.iter().any(|identity| is(identity, origin, unit.as_deref(), subject));
+        let allowed = who.iter().any(|identity| is(identity, origin, subject));
         Judgement { allowed, because: Because::Who { table } }
     }
 
@@ -236,8 +228,8 @@ fn warn_of_unreached(tables: &[ClientRules], compiled: &[Compiled]) {
 }
 
 /// Whether a client is all that an identity asks for.
-fn is(identity: &Identity, origin: &Origin, unit: Option<&str>, subject: Subject<'_>) -> bool {
-    let Identity { uid, group, unit: wanted_unit, address, certificate } = identity;
+fn is(identity: &Identity, origin: &Origin, subject: Subject<'_>) -> bool {
+    let Identity { uid, group, unit, address, certificate } = identity;
     let credentials = origin.credentials;
     let source =
         || origin.source.as_ref()?.parse::<SocketAddr>().ok().map(|source| source.ip().to_canonical());
@@ -245,7 +237,7 @@ fn is(identity: &Identity, origin: &Origin, unit: Option<&str>, subject: Subject
         && group.as_ref().is_none_or(|(gid, members)| {
             credentials.is_some_and(|is| is.gid == *gid || members.contains(&is.uid))
         })
-        && wanted_unit.as_deref().is_none_or(|wanted| unit == Some(wanted))
+        && unit.as_ref().is_none_or(|unit| origin.unit.as_deref() == Some(unit))
         && address.is_none_or(|network| source().is_some_and(|source| network.contains(&source)))
         && certificate.as_ref().is_none_or(|pattern| {
             origin.certificate_names().iter().any(|name| certificate_matches(pattern, name, subject))

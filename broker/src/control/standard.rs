@@ -77,6 +77,8 @@ struct ClientDetails {
     pid: Option<i32>,
     uid: Option<u32>,
     gid: Option<u32>,
+    /// The unit of systemd that process belongs to.
+    unit: Option<String>,
     /// The names of a verified client certificate.
     certificate_names: Vec<String>,
     /// The names of its secondaries, the first 1,000 of them.
@@ -236,6 +238,7 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         pid: credentials.map(|c| c.pid),
         uid: credentials.map(|c| c.uid),
         gid: credentials.map(|c| c.gid),
+        unit: member.origin.unit.as_deref().cloned(),
         certificate_names: member.origin.certificate_names().to_vec(),
         denied: denied.filter(|(_, count)| *count > 0).map(|(action, count)| (action.key(), count)).collect(),
         may_hold: !member.is_spent(),

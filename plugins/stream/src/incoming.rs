@@ -353,6 +353,7 @@ impl Incoming {
             source: self.origin.source.clone(),
             port: Some(self.port.to_string()),
             credentials: self.origin.credentials,
+            unit: self.origin.unit.clone(),
             certificate_names: self
                 .origin
                 .certificate

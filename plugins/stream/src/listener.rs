@@ -98,6 +98,8 @@ pub struct Origin {
     pub source: Option<String>,
     /// The process at the other end, where it is known.
     pub credentials: Option<Credentials>,
+    /// The unit of systemd it belongs to, where that is known.
+    pub unit: Option<String>,
     /// What a verified certificate says of the client, where it has shown one.
     pub certificate: Option<Box<Certificate>>,
 }

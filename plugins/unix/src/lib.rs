@@ -20,13 +20,18 @@
 
 mod bind;
 mod place;
+mod unit;
 
 use bind::SocketFile;
 use elbus_plugin_api::{Config, Credentials, Host, Locality, Plugin, PluginError, Status};
 use elbus_stream::{Origin, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use place::Place;
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 use tokio::net::UnixStream;
 
 /// The transport.
@@ -114,7 +119,9 @@ impl Transport for Local {
         let stream = UnixStream::from_std(socket.into())?;
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
-        let origin = Origin { credentials: Some(credentials), ..Origin::default() };
+        // now, as later somebody else may have its number
+        let unit = unit::unit_of(stream.as_fd(), &credentials);
+        let origin = Origin { credentials: Some(credentials), unit, ..Origin::default() };
         Ok(Prepared::Ready(stream.into_std()?.into(), origin))
     }
 }

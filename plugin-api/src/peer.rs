@@ -1,0 +1,96 @@
+//! The process at the other end of a UNIX socket, as something that cannot become another process: a pidfd. One call of
+//! the kernel that no safe wrapper has yet; who is asked and what for is the transport's business.
+
+use std::{
+    ffi::{c_int, c_void},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// The same on all architectures of Linux that Rust has, but for those that took their numbers from other systems.
+#[cfg(not(any(
+    target_arch = "mips",
+    target_arch = "mips64",
+    target_arch = "sparc",
+    target_arch = "sparc64"
+)))]
+mod numbers {
+    use std::ffi::c_int;
+
+    pub(super) const SOL_SOCKET: c_int = 1;
+    pub(super) const SO_PEERPIDFD: c_int = 77;
+    pub(super) const ENOPROTOOPT: c_int = 92;
+}
+
+unsafe extern "C" {
+    fn getsockopt(
+        socket: c_int,
+        level: c_int,
+        name: c_int,
+        value: *mut c_void,
+        value_bytes: *mut u32,
+    ) -> c_int;
+}
+
+/// A descriptor of the process that connected a UNIX socket, whoever has its number by now. `None` where the kernel (before
+/// Linux 6.5) does not know that.
+///
+/// # Errors
+/// The process is gone, there are no descriptors left, or it is not a UNIX socket.
+pub fn peer_process(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    #[cfg(any(
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_arch = "sparc",
+        target_arch = "sparc64"
+    ))]
+    return Ok(None);
+    #[cfg(not(any(
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_arch = "sparc",
+        target_arch = "sparc64"
+    )))]
+    {
+        let mut descriptor: c_int = -1;
+        let mut bytes = size_of::<c_int>() as u32;
+        // SAFETY: the socket is open as long as it is borrowed; the kernel writes no more than `bytes` bytes to a value that
+        // is as long, and how many to a place of their own.
+        let result = unsafe {
+            getsockopt(
+                socket.as_raw_fd(),
+                numbers::SOL_SOCKET,
+                numbers::SO_PEERPIDFD,
+                (&raw mut descriptor).cast(),
+                &raw mut bytes,
+            )
+        };
+        if result != 0 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(numbers::ENOPROTOOPT) { Ok(None) } else { Err(error) };
+        }
+        if descriptor < 0 || bytes as usize != size_of::<c_int>() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // SAFETY: the kernel has just made it for this call, so nobody else has it.
+        Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::{fd::AsFd, unix::net::UnixStream};
+
+    #[test]
+    fn the_process_behind_a_socket_is_known_where_the_kernel_knows_it() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        if let Some(process) = peer_process(one.as_fd()).unwrap() {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).unwrap();
+            let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+            assert_eq!(pid.map(|pid| pid.trim().parse()), Some(Ok(std::process::id())), "{info}");
+        }
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(peer_process(file.as_fd()).is_err());
+    }
+}

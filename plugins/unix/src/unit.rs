@@ -1,0 +1,189 @@
+//! Which unit of systemd the process behind a connection belongs to, so that access rules can go by it. Reads small files of
+//! the kernel and nothing else.
+//!
+//! A unit is determined as systemd does: the first part of the control group's path below the slices. What is further down is
+//! made by the unit itself: whoever has a user manager, or a container, can call a group `plc.service`.
+
+use elbus_plugin_api::{Credentials, peer_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+/// More of such a file is not read.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// The longest name of a unit.
+const MAX_NAME_BYTES: usize = 255;
+/// Units that have processes.
+const SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+const SLICE: &str = ".slice";
+/// What is in it belongs to users: their sessions and their own managers.
+const USERS: &str = "user.slice";
+
+/// The unit of the process that connected. `None` where it belongs to none, or it cannot be told for certain.
+pub(crate) fn unit_of(socket: BorrowedFd<'_>, credentials: &Credentials) -> Option<String> {
+    let pid = credentials.pid;
+    if pid <= 0 {
+        return None; // of another namespace
+    }
+    let process = match peer_process(socket) {
+        Ok(Some(process)) => process,
+        // whoever has the number now need not be who connected, but must at least be of the same user
+        Ok(None) => open_process(pid).filter(|_| is_of_user(pid, credentials.uid))?,
+        Err(_) => return None,
+    };
+    let groups = read(pid, "cgroup")?;
+    // it still has its number, so what was read is its own
+    if has_ended(&process) {
+        return None;
+    }
+    unit_in(&groups)
+}
+
+fn open_process(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
+fn is_of_user(pid: i32, uid: u32) -> bool {
+    let is_of_user = |status: String| {
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        Some(uids.split_whitespace().any(|text| text.parse() == Ok(uid)))
+    };
+    read(pid, "status").and_then(is_of_user).unwrap_or(false)
+}
+
+fn read(pid: i32, file: &str) -> Option<String> {
+    let mut text = String::new();
+    File::open(format!("/proc/{pid}/{file}")).ok()?.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Whether a process has ended, or that cannot be told.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+}
+
+/// From lines `number:controllers:/path`. Where systemd has a hierarchy of its own beside the unified one, both must say the
+/// same.
+fn unit_in(groups: &str) -> Option<String> {
+    let path_of = |wanted: &str| {
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            (controllers == wanted).then_some(path)
+        })
+    };
+    match (path_of("name=systemd"), path_of("")) {
+        (Some(own), Some(unified)) if unified != "/" && unified != own => None,
+        (Some(path), _) | (None, Some(path)) => unit_of_path(path),
+        (None, None) => None,
+    }
+}
+
+fn unit_of_path(path: &str) -> Option<String> {
+    let mut parts = path.strip_prefix('/')?.split('/').map(unescaped).peekable();
+    if parts.peek() == Some(&USERS) {
+        return None;
+    }
+    let unit = parts.find(|part| !is_unit(part, &[SLICE]))?;
+    is_unit(unit, &SUFFIXES).then(|| unit.to_owned())
+}
+
+/// systemd puts `_` before names that would be taken for files of the kernel.
+fn unescaped(part: &str) -> &str {
+    part.strip_prefix('_').unwrap_or(part)
+}
+
+/// Whether it is the name of a unit of these kinds.
+fn is_unit(name: &str, suffixes: &[&str]) -> bool {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
+    name.len() <= MAX_NAME_BYTES
+        && stem.is_some_and(|stem| !stem.is_empty() && !stem.starts_with('@'))
+        && name.chars().all(is_of_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        os::{fd::AsFd, unix::net::UnixStream},
+        process::Command,
+    };
+
+    #[test]
+    fn the_unit_is_the_first_below_the_slices() {
+        for (groups, unit) in [
+            ("0::/system.slice/plc.service\n", Some("plc.service")),
+            ("0::/system.slice/plc.service/sub\n", Some("plc.service")),
+            ("0::/system.slice/system-plc.slice/plc@1.service\n", Some("plc@1.service")),
+            ("0::/plant.slice/plant-line.slice/plc.service\n", Some("plc.service")),
+            ("0::/system.slice/run-u7.scope\n", Some("run-u7.scope")),
+            ("0::/system.slice/_cgroup.service\n", Some("cgroup.service")),
+            ("0::/system.slice/a\\x2db.service", Some("a\\x2db.service")),
+            ("0::/init.scope\n", Some("init.scope")),
+            ("12:cpu:/x.service\n1:name=systemd:/y.service\n0::/\n", Some("y.service")),
+            ("1:name=systemd:/system.slice/y.service\n0::/system.slice/y.service\n", Some("y.service")),
+            // what a unit makes of its own group is its own
+            ("0::/system.slice/docker.service/plc.service\n", Some("docker.service")),
+            ("0::/system.slice/docker.service/system.slice/plc.service\n", Some("docker.service")),
+            ("0::/machine.slice/box.scope/system.slice/plc.service\n", Some("box.scope")),
+            // users are no services
+            ("0::/user.slice/user-1.slice/user@1.service/plc.service\n", None),
+            ("0::/user.slice/user-1.slice/user@1.service/app.slice/plc.service\n", None),
+            ("0::/user.slice/user-1.slice/session-3.scope\n", None),
+            ("0::/user.slice/plc.service\n", None),
+            ("0::/_user.slice/plc.service\n", None),
+            ("1:name=systemd:/user.slice/user-1.slice/x.scope\n0::/system.slice/plc.service\n", None),
+            ("1:name=systemd:/system.slice/plc.service\n0::/user.slice/x.scope\n", None),
+            // neither are groups that are not of systemd
+            ("0::/init\n", None),
+            ("0::/lxc/box/system.slice/plc.service\n", None),
+            ("0::/../plc.service\n", None),
+            ("0::/system.slice/../plc.service\n", None),
+            ("0::/system.slice/.service\n", None),
+            ("0::/system.slice/@x.service\n", None),
+            ("0::/system.slice/p\u{142}c.service\n", None),
+            ("0::/system.slice\n", None),
+            ("0::system.slice/plc.service\n", None),
+            ("0::/\n", None),
+            ("0::/plc.service:/x", None),
+            ("", None),
+        ] {
+            assert_eq!(unit_in(groups).as_deref(), unit, "{groups}");
+        }
+        let long = format!("0::/system.slice/{}.service", "x".repeat(300));
+        assert_eq!(unit_in(&long), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_lends_its_unit_to_nobody() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let own = Credentials { pid: std::process::id().cast_signed(), uid: 0, gid: 0 };
+        let expected = unit_in(&read(own.pid, "cgroup").unwrap());
+        assert_eq!(unit_of(one.as_fd(), &own), expected);
+        assert_eq!(unit_of(one.as_fd(), &Credentials { pid: 0, ..own }), None);
+        assert_eq!(unit_of(one.as_fd(), &Credentials { pid: i32::MAX, ..own }), None);
+
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let process = open_process(pid).unwrap();
+        assert!(!has_ended(&process));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(&process));
+    }
+
+    #[test]
+    fn a_number_that_another_user_has_by_now_is_nobodys() {
+        let own = rustix::process::getuid().as_raw();
+        let pid = std::process::id().cast_signed();
+        assert!(is_of_user(pid, own) && !is_of_user(pid, own + 12_345) && !is_of_user(i32::MAX, own));
+    }
+}
