@@ -13,7 +13,8 @@ const AFTER_HELP: &str = "Exit codes: 0 done, 1 an error from the bus or of an R
 const TLS: &str = "TLS";
 
 const PARAMS_HELP: &str = "Parameters, sent as a msgpack map: numbers, true, false, null, JSON lists and maps (k=[1,2]) and JSON \
-                           strings (k='\"12\"') are what they look like, anything else is text";
+                           strings (k='\"12\"') are what they look like, anything else is text. A single JSON value \
+                           without a key (150) is sent as it is";
 
 /// Talk to an ELBUS message broker: look into it, listen, send, publish, call, measure
 #[derive(Debug, Parser)]
@@ -51,7 +52,7 @@ pub(crate) struct GlobalArguments {
     #[arg(long, global = true, value_name = "HOST", help_heading = TLS)]
     pub(crate) tls_name: Option<String>,
 
-    /// Register under this name [default: cli.HOST.PID]
+    /// Register under this name [default: cli.HOST.PID-RANDOM]
     #[arg(short, long, global = true, value_name = "NAME", value_parser = client_name)]
     pub(crate) name: Option<String>,
 

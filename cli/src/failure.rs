@@ -2,6 +2,7 @@
 
 use elbus_client::{Error, RpcError};
 use elbus_protocol::rpc::METHOD_NOT_FOUND;
+use serde_json::{Value, json};
 use std::{fmt, io};
 
 /// The most that is shown of what a callee says, in bytes.
@@ -51,6 +52,19 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::OutputClosed => 0,
         }
+    }
+}
+
+impl Failure {
+    /// As `--json` shows it: `{"error": {"message": TEXT, "exit_code": N}}`, for an RPC with its `code`.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut error = match self {
+            Failure::Bus(message) | Failure::Usage(message) => json!({ "message": message }),
+            Failure::Rpc { code, text } => json!({ "message": text, "code": code }),
+            Failure::OutputClosed => json!({ "message": "output closed" }),
+        };
+        error["exit_code"] = self.exit_code().into();
+        json!({ "error": error })
     }
 }
 
@@ -142,6 +156,14 @@ mod tests {
         assert_eq!(text(RpcError { code: 7, data: vec![0xff].into() }), "error 7: 1 bytes of data");
         assert_eq!(text(RpcError::new(-32113, "")), "error -32113: not registered");
         assert!(text(RpcError::new(7, "long ".repeat(1000))).len() < MAX_TEXT + 20);
+    }
+
+    #[test]
+    fn scripts_get_an_object() {
+        let failure = Failure::Rpc { code: -32601, text: "method not found".to_owned() };
+        let expected = r#"{"error":{"message":"method not found","code":-32601,"exit_code":1}}"#;
+        assert_eq!(failure.to_json().to_string(), expected);
+        assert_eq!(Failure::usage("x").to_json()["error"]["exit_code"], 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use elbus_client::{Address, Client, ClientBuilder, Frames, TlsConfig};
 use std::{
+    hash::{BuildHasher, RandomState},
     io::{IsTerminal, Write},
     time::Duration,
 };
@@ -36,7 +37,7 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
     /// More notices on stderr.
     pub(crate) verbose: bool,
-    /// Colours in the results: stdout is a terminal, no --json, no NO_COLOR.
+    /// Colours in the results: stdout is a terminal that has them, no --json, no NO_COLOR.
     pub(crate) colour: bool,
 }
 
@@ -48,11 +49,12 @@ impl Link {
     pub(crate) fn new(arguments: &GlobalArguments) -> Result<Self, Failure> {
         let json = arguments.json;
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         let output = Output {
             json,
             quiet: arguments.quiet,
             verbose: arguments.verbose,
-            colour: !json && !no_colour && std::io::stdout().is_terminal(),
+            colour: !json && !no_colour && !is_dumb && std::io::stdout().is_terminal(),
         };
         let address = match &arguments.addr {
             Some(address) => address.clone(),
@@ -153,7 +155,7 @@ fn tls(arguments: &GlobalArguments) -> Result<Option<TlsConfig>, Failure> {
 
 fn address_of_environment() -> Result<Address, Failure> {
     match std::env::var(ADDRESS_VARIABLE) {
-        Ok(text) if !text.is_empty() => {
+        Ok(text) if !text.trim().is_empty() => {
             text.parse().map_err(|error| Failure::usage(format!("{ADDRESS_VARIABLE}={text}: {error}")))
         }
         Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Address::default()),
@@ -161,12 +163,14 @@ fn address_of_environment() -> Result<Address, Failure> {
     }
 }
 
-/// `cli.HOST.PID`, the host without its domain: each segment stays one of a mask.
+/// `cli.HOST.PID-RANDOM`, the host without its domain: each segment stays one of a mask. Containers may have the same host
+/// name and process ids, hence the random number.
 fn default_name() -> String {
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy();
     let host = host.split('.').next().filter(|host| !host.is_empty()).unwrap_or("localhost");
-    format!("cli.{host}.{}", std::process::id())
+    let random = RandomState::new().hash_one(()) & 0xFFFF;
+    format!("cli.{host}.{}-{random:04x}", std::process::id())
 }
 
 #[cfg(test)]
@@ -177,6 +181,7 @@ mod tests {
     fn the_default_name_has_three_segments() {
         let name = default_name();
         assert_eq!(name.split('.').count(), 3, "{name}");
-        assert!(name.starts_with("cli.") && name.ends_with(&format!(".{}", std::process::id())));
+        assert!(name.starts_with("cli.") && name.contains(&format!(".{}-", std::process::id())), "{name}");
+        assert!((0..100).any(|_| default_name() != name), "containers may have the same host and process id");
     }
 }

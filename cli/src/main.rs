@@ -28,11 +28,12 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
+    let json = arguments.global.json;
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::OutputClosed) {
-                output::complain(&failure);
+                output::complain(&failure, json);
             }
             ExitCode::from(failure.exit_code())
         }
@@ -67,7 +68,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let failure = Failure::usage(one_line(&error.render().to_string()));
-            output::complain(&failure);
+            // the command line could not be read, but what it asks for can be seen
+            output::complain(&failure, std::env::args_os().any(|argument| argument == "--json"));
             ExitCode::from(failure.exit_code())
         }
     }

@@ -1,38 +1,53 @@
-//! `key=value` of the command line as the parameters of a call. Owns what a value is taken for.
+//! The parameters of a call on the command line: `key=value` for each key of a map, or one JSON value. Owns what a value
+//! is taken for.
 
 use serde_json::{Map, Value};
 
-/// A map in the order of the command line.
+/// A map in the order of the command line, or a single value.
 ///
 /// # Errors
 /// What is wrong, and with which one.
-pub(crate) fn parse(params: &[String]) -> Result<Map<String, Value>, String> {
+pub(crate) fn parse(params: &[String]) -> Result<Value, String> {
+    if let [param] = params
+        && let Ok(value) = serde_json::from_str::<Value>(param)
+    {
+        return value_of_number(value, param);
+    }
     let mut map = Map::new();
     for param in params {
         let (key, text) = param
             .split_once('=')
             .filter(|(key, _)| !key.is_empty())
-            .ok_or_else(|| format!("parameter {param:?}: wanted KEY=VALUE"))?;
+            .ok_or_else(|| {
+                format!("invalid parameter {param:?}: expected KEY=VALUE, or a single JSON value such as 150 or '\"on\"'")
+            })?;
         let value = value(text).map_err(|why| format!("parameter {key}: {why}"))?;
         if map.insert(key.to_owned(), value).is_some() {
             return Err(format!("parameter {key}: given twice"));
         }
     }
-    Ok(map)
+    Ok(Value::Object(map))
 }
 
 /// JSON where it is, else text.
 fn value(text: &str) -> Result<Value, String> {
     match serde_json::from_str::<Value>(text) {
-        Ok(Value::Number(number)) if number.is_f64() && is_integer(text) => {
-            Err(format!("{text} has more than 64 bits; for text write '\"{text}\"'"))
-        }
-        Ok(value) => Ok(value),
+        Ok(value) => value_of_number(value, text),
         // whoever begins like this means it
         Err(error) if text.starts_with(['[', '{', '"']) => {
             Err(format!("{text} is not JSON ({error}); for text write it as a JSON string, in quotes"))
         }
         Err(_) => Ok(Value::String(text.to_owned())),
+    }
+}
+
+/// A value, unless it is an integer that would lose digits.
+fn value_of_number(value: Value, text: &str) -> Result<Value, String> {
+    match value {
+        Value::Number(number) if number.is_f64() && is_integer(text) => {
+            Err(format!("{text} has more than 64 bits; for text write '\"{text}\"'"))
+        }
+        value => Ok(value),
     }
 }
 
@@ -80,14 +95,27 @@ mod tests {
         assert!(one("18446744073709551616").unwrap_err().contains("more than 64 bits"));
         let refused =
             |params: &[&str]| parse(&params.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>()).unwrap_err();
-        assert_eq!(refused(&["k"]), "parameter \"k\": wanted KEY=VALUE");
-        assert_eq!(refused(&["=v"]), "parameter \"=v\": wanted KEY=VALUE");
+        for wrong in ["k", "=v"] {
+            let text = refused(&[wrong]);
+            assert!(text.starts_with(&format!("invalid parameter {wrong:?}: expected KEY=VALUE")), "{text}");
+        }
+        assert!(refused(&["1", "2"]).starts_with("invalid parameter \"1\""));
+        assert!(refused(&["18446744073709551616"]).contains("more than 64 bits"));
         assert_eq!(refused(&["k=1", "k=2"]), "parameter k: given twice");
     }
 
     #[test]
     fn keys_keep_their_order() {
         let map = parse(&["z=1".to_owned(), "a=2".to_owned()]).unwrap();
-        assert_eq!(Value::Object(map).to_string(), r#"{"z":1,"a":2}"#);
+        assert_eq!(map.to_string(), r#"{"z":1,"a":2}"#);
+    }
+
+    #[test]
+    fn one_value_needs_no_key() {
+        for (text, value) in
+            [("150", json!(150)), ("\"on\"", json!("on")), ("[1,2]", json!([1, 2])), ("null", Value::Null)]
+        {
+            assert_eq!(parse(&[text.to_owned()]), Ok(value));
+        }
     }
 }

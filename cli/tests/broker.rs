@@ -93,6 +93,40 @@ fn plugins_are_listed_stopped_and_started() {
 }
 
 #[test]
+fn the_transport_of_the_command_itself_is_reloaded_and_stopped() {
+    let bus = Bus::start();
+    for _ in 0..5 {
+        assert_eq!(bus.output(&["plugin", "reload", "local"]), "local is reloaded\n");
+    }
+    let stopped = bus.output(&["plugin", "stop", "local"]);
+    assert!(stopped.starts_with("local is stopped"), "{stopped}");
+    assert!(bus.failure(1, &["broker", "test"]).starts_with("error: no broker at"));
+}
+
+#[test]
+fn errors_are_json_where_results_are() {
+    let bus = Bus::start();
+    let error = |code, arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&bus.failure(code, arguments)).unwrap()
+    };
+    let failure = error(1, &["--json", "plugin", "stop", "nothing"]);
+    assert_eq!((&failure["error"]["code"], &failure["error"]["exit_code"]), (&json!(-32113), &json!(1)));
+    let failure = error(2, &["--json", "send", "--nothing"]);
+    assert!(failure["error"]["message"].as_str().unwrap().contains("--nothing"), "{failure}");
+}
+
+#[test]
+fn addresses_of_other_forms_are_understood() {
+    let bus = Bus::start();
+    let unix =
+        format!(" unix://{} ", bus.broker().plugins()[0].status.addresses[0].trim_start_matches("unix:"));
+    let tcp = format!("tcp://{}", bus.tcp_address());
+    for address in [&unix, &tcp] {
+        assert_eq!(bus.output(&["--addr", address, "broker", "test"]), "ok\n", "{address}");
+    }
+}
+
+#[test]
 fn a_reload_says_what_it_has_done() {
     let bus = Bus::start();
     let failure = bus.failure(1, &["broker", "reload"]);

@@ -128,7 +128,10 @@ fn wrong_usage_is_one_line_and_code_2() {
             "error: invalid value '0' for '--timeout <SECONDS>': must be",
         ),
         (&["completions", "tcsh"], "error: invalid value 'tcsh' for '<SHELL>'"),
-        (&["listen", "--raw", "--json"], "error: the argument '--raw' cannot be used with '--json'"),
+        (
+            &["listen", "--raw", "--json"],
+            "{\"error\":{\"message\":\"the argument '--raw' cannot be used with '--json'",
+        ),
     ] {
         let failure = bus.failure(2, arguments);
         assert!(failure.starts_with(text), "{failure}");

@@ -107,7 +107,10 @@ fn wrong_parameters_never_get_to_the_bus() {
     let (_client, told) = serve(&bus);
     let refused =
         |arguments: &[&str]| bus.failure(2, &[&["rpc", "call", "server", "echo"], arguments].concat());
-    assert_eq!(refused(&["k"]), "error: parameter \"k\": wanted KEY=VALUE");
+    assert_eq!(
+        refused(&["k"]),
+        "error: invalid parameter \"k\": expected KEY=VALUE, or a single JSON value such as 150 or '\"on\"'"
+    );
     assert_eq!(refused(&["k=1", "k=2"]), "error: parameter k: given twice");
     assert!(refused(&["k=[1,"]).starts_with("error: parameter k: [1, is not JSON"));
     assert!(refused(&["--json-params", "{"]).starts_with("error: --json-params: not JSON"));

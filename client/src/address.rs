@@ -35,9 +35,15 @@ impl FromStr for Address {
 
     /// A path that begins with `/` or ends in `.sock`, `.socket` or `.ipc` is a UNIX socket, as is whatever follows
     /// `unix:`; anything else is `host:port`, with or without `tcp:` (protocol section 9), or with `tls://` or `tls:` where it is
-    /// to be reached under TLS.
+    /// to be reached under TLS. `tcp://` and `unix://` are understood as well; blanks around the address are ignored.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::BadAddress { text: text.to_owned() };
+        let text = text.trim();
+        // as in URLs: what follows the two slashes is the same as without them
+        let without_slashes = ["tcp", "unix"].iter().find_map(|scheme| {
+            text.strip_prefix(scheme)?.strip_prefix("://").map(|rest| format!("{scheme}:{rest}"))
+        });
+        let text = without_slashes.as_deref().unwrap_or(text);
         let is_host_and_port = |address: &str| {
             let parts = address.rsplit_once(':');
             parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
@@ -135,6 +141,13 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap(), address);
             assert_eq!(address.to_string(), text.trim_start_matches("tcp:"));
             assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+        }
+        for (text, address) in [
+            ("tcp://localhost:7777", Address::Tcp("localhost:7777".into())),
+            ("unix:///run/x", Address::Unix("/run/x".into())),
+            ("  /run/x\n", Address::Unix("/run/x".into())),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap(), address, "{text}");
         }
         for text in [
             "",

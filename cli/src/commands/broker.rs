@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::control::{As, Field, ask, show_list, show_map};
+use super::control::{As, Field, ask, ask_transport, plugins_afterwards, show_list, show_map};
 use crate::{
     arguments::BrokerCommand,
     failure::Failure,
@@ -60,7 +60,9 @@ pub(crate) async fn run(link: &Link, command: BrokerCommand) -> Result<(), Failu
 
 /// Says what has changed, and fails where a plugin could not do as the file says.
 async fn reload(link: &Link) -> Result<(), Failure> {
-    let result = ask(link, "config.reload", Value::Null).await?;
+    let Some(result) = ask_transport(link, "config.reload", Value::Null).await? else {
+        return reloaded_meanwhile(link).await;
+    };
     let names = |key: &str| {
         let names = result.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
@@ -82,6 +84,30 @@ async fn reload(link: &Link) -> Result<(), Failure> {
     }
     results.flush()?;
     if errors.is_empty() { Ok(()) } else { Err(Failure::bus(errors.join("; "))) }
+}
+
+/// The reload has restarted the transport of the connection: whether it has succeeded is seen over a new one.
+async fn reloaded_meanwhile(link: &Link) -> Result<(), Failure> {
+    let Some(plugins) = plugins_afterwards(link, link.timeout()).await else {
+        return Err(Failure::bus(format!(
+            "the reload has ended the connection, and no broker answers at {} since: see its log",
+            link.address()
+        )));
+    };
+    let failed =
+        plugins.iter().filter(|plugin| plugin.get("state").and_then(Value::as_str) == Some("failed"));
+    let failed: Vec<_> =
+        failed.filter_map(|plugin| Some(format!("{} has failed", plugin.get("name")?.as_str()?))).collect();
+    if !failed.is_empty() {
+        return Err(Failure::bus(failed.join("; ")));
+    }
+    let mut results = Results::new(link);
+    if link.json() {
+        results.json(&json!({ "reconnected": true }))?;
+    } else if !link.quiet() {
+        results.line("reloaded; the connection was restarted with its transport")?;
+    }
+    results.flush()
 }
 
 async fn test(link: &Link) -> Result<(), Failure> {

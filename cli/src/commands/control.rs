@@ -1,8 +1,9 @@
 //! Calls at the broker itself, and their results as tables. Never knows the keys of any method.
 
-use elbus_client::{Client, Error};
+use elbus_client::{Bytes, Client, Error};
 use elbus_protocol::{BROKER_NAME, Code, rpc::METHOD_NOT_FOUND};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 use crate::{
     failure::Failure,
@@ -10,6 +11,15 @@ use crate::{
     link::Link,
     output::{Align, Column, Expect, Payload, Results, Table, Tone, human_bytes, human_seconds},
 };
+
+/// States of a plugin, as `plugin.list` shows them.
+pub(crate) const STARTED: &str = "started";
+pub(crate) const STOPPED: &str = "stopped";
+
+/// Pause between attempts to reach a broker again.
+const AGAIN_EVERY: Duration = Duration::from_millis(50);
+/// How long to look for another way in after the plugin of the connection was stopped.
+const AFTER_STOP: Duration = Duration::from_millis(500);
 
 /// How a value is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +46,10 @@ pub(crate) async fn ask(link: &Link, method: &str, params: Value) -> Result<Map<
 async fn call(client: &Client, method: &str, params: Value) -> Result<Map<String, Value>, Failure> {
     let params = if params.is_null() { Vec::new() } else { input::pack(&params)? };
     let result = client.call(BROKER_NAME, method, params).await.map_err(|error| explain(error, method))?;
+    read_map(result, method)
+}
+
+fn read_map(result: Bytes, method: &str) -> Result<Map<String, Value>, Failure> {
     match Payload::read(&result, Expect::Msgpack) {
         Payload::Msgpack(Value::Object(map)) => Ok(map),
         _ => Err(Failure::bus(format!(
@@ -67,9 +81,79 @@ fn explain(error: Error, method: &str) -> Failure {
     }
 }
 
+/// Calls a method that may end the connection it is called over. Returns `None` if it did.
+pub(crate) async fn ask_transport(
+    link: &Link,
+    method: &str,
+    params: Value,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    let (client, frames) = link.connect().await?;
+    drop(frames); // nothing else is wanted
+    let packed = if params.is_null() { Vec::new() } else { input::pack(&params)? };
+    let result = match client.call(BROKER_NAME, method, packed).await {
+        Err(Error::Disconnected { .. }) => return Ok(None),
+        result => read_map(result.map_err(|error| explain(error, method))?, method),
+    };
+    client.close().await;
+    result.map(Some)
+}
+
+/// The plugins once the broker can be reached again. `None` if it cannot within `patience`.
+pub(crate) async fn plugins_afterwards(link: &Link, patience: Duration) -> Option<Vec<Value>> {
+    let again = async {
+        loop {
+            if let Ok(mut result) = ask(link, "plugin.list", Value::Null).await
+                && let Some(Value::Array(plugins)) = result.remove("plugins")
+            {
+                return plugins;
+            }
+            tokio::time::sleep(AGAIN_EVERY).await;
+        }
+    };
+    tokio::time::timeout(patience, again).await.ok()
+}
+
+/// Calls a method that leaves a plugin in the state `state`, and says `done` unless --quiet. If the connection ends with
+/// the plugin, the outcome is looked up over a new one; a plugin that was stopped may have been the only way in.
+pub(crate) async fn change_plugin(
+    link: &Link,
+    method: &str,
+    name: &str,
+    state: &str,
+    done: &str,
+) -> Result<(), Failure> {
+    if let Some(result) = ask_transport(link, method, json!({ "name": name })).await? {
+        return show_done(link, result, done);
+    }
+    let stops = state == STOPPED;
+    let Some(plugins) = plugins_afterwards(link, if stops { AFTER_STOP } else { link.timeout() }).await
+    else {
+        let address = link.address();
+        return match stops {
+            true => {
+                show_done(link, Map::new(), &format!("{done}; the connection at {address} ended with it"))
+            }
+            false => Err(Failure::bus(format!(
+                "{method} has ended the connection, and no broker answers at {address} since: see its log"
+            ))),
+        };
+    };
+    let plugin = plugins.iter().find(|plugin| plugin.get("name").and_then(Value::as_str) == Some(name));
+    let found = plugin.and_then(|plugin| plugin.get("state")).and_then(Value::as_str).unwrap_or("gone");
+    if found == state {
+        return show_done(link, Map::new(), done);
+    }
+    let why = plugin.and_then(|plugin| plugin.get("why")).and_then(Value::as_str).unwrap_or("see the log");
+    Err(Failure::bus(format!("{method}: {name} is {found}: {why}")))
+}
+
 /// Calls a method that changes something, and says `done` unless --quiet.
 pub(crate) async fn change(link: &Link, method: &str, name: &str, done: &str) -> Result<(), Failure> {
     let result = ask(link, method, json!({ "name": name })).await?;
+    show_done(link, result, done)
+}
+
+fn show_done(link: &Link, result: Map<String, Value>, done: &str) -> Result<(), Failure> {
     let mut results = Results::new(link);
     if link.json() {
         results.json(&Value::Object(result))?;

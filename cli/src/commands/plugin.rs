@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::control::{As, Field, ask, change, show_list};
+use super::control::{As, Field, STARTED, STOPPED, ask, change, change_plugin, show_list};
 use crate::{arguments::PluginCommand, failure::Failure, link::Link};
 
 const PLUGINS: [Field; 8] = [
@@ -25,10 +25,12 @@ pub(crate) async fn run(link: &Link, command: PluginCommand) -> Result<(), Failu
             change(link, "plugin.start", &name.plugin, &format!("{} is started", name.plugin)).await
         }
         PluginCommand::Stop(name) => {
-            change(link, "plugin.stop", &name.plugin, &format!("{} is stopped", name.plugin)).await
+            let done = format!("{} is stopped", name.plugin);
+            change_plugin(link, "plugin.stop", &name.plugin, STOPPED, &done).await
         }
         PluginCommand::Reload(name) => {
-            change(link, "plugin.reload", &name.plugin, &format!("{} is reloaded", name.plugin)).await
+            let done = format!("{} is reloaded", name.plugin);
+            change_plugin(link, "plugin.reload", &name.plugin, STARTED, &done).await
         }
     }
 }

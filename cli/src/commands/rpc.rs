@@ -65,8 +65,7 @@ fn params(link: &Link, request: &RequestArguments) -> Result<Vec<u8>, Failure> {
     if request.params.is_empty() {
         return Ok(Vec::new());
     }
-    let map = parameters::parse(&request.params).map_err(Failure::usage)?;
-    input::pack(&Value::Object(map))
+    input::pack(&parameters::parse(&request.params).map_err(Failure::usage)?)
 }
 
 fn show(link: &Link, result: &[u8], shown: &ResultArguments) -> Result<(), Failure> {

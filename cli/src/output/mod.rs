@@ -52,8 +52,9 @@ impl Results {
     }
 }
 
-/// Says in one line on stderr why the command failed.
-pub(crate) fn complain(failure: &Failure) {
-    // stderr may be closed, and there is nowhere else to say it
-    _ = writeln!(std::io::stderr(), "{}", escape(&failure.to_string()));
+/// Writes to stderr in one line why the command failed; as a JSON object for scripts.
+pub(crate) fn complain(failure: &Failure, json: bool) {
+    let line = if json { failure.to_json().to_string() } else { escape(&failure.to_string()).into_owned() };
+    // stderr may be closed, and there is nowhere else to write to
+    _ = writeln!(std::io::stderr(), "{line}");
 }

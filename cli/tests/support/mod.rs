@@ -177,7 +177,7 @@ impl Ended {
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!((self.code, self.text().as_str()), (code, ""), "{}", self.stderr);
         let line = self.stderr.strip_suffix('\n').unwrap();
-        assert!(line.starts_with("error") && !line.contains('\n'), "{line}");
+        assert!(line.trim_start_matches("{\"").starts_with("error") && !line.contains('\n'), "{line}");
         assert!(!line.contains("panicked"), "{line}");
         line.to_owned()
     }
