@@ -40,6 +40,7 @@ pub struct BrokerBuilder {
     settings: BrokerSettings,
     declarations: Vec<PluginDeclaration>,
     listeners: Vec<Arc<OwnedFd>>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl BrokerBuilder {
@@ -80,6 +81,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// Once the flag is set, plugins that do not return from their creation or their start are abandoned: the start of the
+    /// broker then fails, after everything that did start was stopped.
+    pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.interrupted = flag;
+        self
+    }
+
     /// Whether a library of this name is found.
     pub fn finds_library(&self, library: &str) -> bool {
         Libraries::new(self.settings.plugin_dirs.clone()).find(library).is_ok()
@@ -101,8 +109,8 @@ impl BrokerBuilder {
     /// As [`check`](Self::check), and reports all that is wrong rather than the first: for each plugin that cannot be
     /// loaded one error, for each whose table is wrong one for each key.
     pub fn check_all(self) -> Vec<BrokerError> {
-        let BrokerBuilder { settings, declarations, listeners } = self;
-        match (BrokerBuilder { settings, declarations: Vec::new(), listeners }).build() {
+        let BrokerBuilder { settings, declarations, listeners, interrupted } = self;
+        match (BrokerBuilder { settings, declarations: Vec::new(), listeners, interrupted }).build() {
             Ok(broker) => broker.plugins.check(declarations),
             Err(error) => vec![error],
         }
@@ -128,7 +136,7 @@ impl BrokerBuilder {
     }
 
     fn build(self) -> Result<Broker, BrokerError> {
-        let BrokerBuilder { settings, declarations, listeners } = self;
+        let BrokerBuilder { settings, declarations, listeners, interrupted } = self;
         let name = Arc::new(RwLock::new(settings.name.clone()));
         let budget = QueueBudget::new(settings.max_queued_bytes);
         let router = Router::new(RouterSettings::of(&settings));
@@ -139,7 +147,8 @@ impl BrokerBuilder {
             tracing::error!(%error, "cannot start the thread that dispatches events");
         }
         add_standard_methods(&control, &router, &name, &budget);
-        let core = Core::new(name, router, control.clone(), budget, Listeners::new(listeners));
+        let listeners = Listeners::new(listeners);
+        let core = Core::new(name, router, control.clone(), budget, listeners, &settings, interrupted);
         let plugins = Plugins::new(core.clone(), Libraries::new(settings.plugin_dirs.clone()), declarations)?;
         add_plugin_methods(&control, &plugins);
         let placed = Arc::downgrade(&plugins);

@@ -10,15 +10,18 @@ use elbus_plugin_api::{Event, EventKind, abi::ListenerObject};
 use parking_lot::{Condvar, Mutex as PlainMutex};
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     thread::{self, Thread},
     time::{Duration, Instant},
 };
 
 use self::queue::{EventQueue, Pending};
-use crate::sync::{
-    Mutex, RwLock,
-    atomic::{AtomicBool, Ordering},
+use crate::{
+    calls::{self, Callback},
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The events of a broker and their listeners.
@@ -29,11 +32,11 @@ pub(crate) struct Events(Arc<Shared>);
 struct Shared {
     /// Lock order: after the registry's lock, before nothing.
     queue: Mutex<EventQueue>,
-    /// Held while listeners are called; only ever tried.
-    dispatching: Mutex<()>,
+    /// Held while listeners are called; only ever tried. Another one takes its place when a listener does not return.
+    dispatching: RwLock<Arc<Mutex<()>>>,
     listeners: RwLock<Vec<(u32, Arc<ListenerObject>)>>,
     /// The thread that dispatches. Without one, whoever calls [`Events::tell`] does.
-    thread: OnceLock<Thread>,
+    thread: PlainMutex<Option<Thread>>,
     ended: AtomicBool,
     /// Signalled whenever the queue has become empty. A leaf.
     idle: (PlainMutex<()>, Condvar),
@@ -46,22 +49,36 @@ impl Events {
     /// The system has no thread to give: then the threads that cause events dispatch them.
     pub(crate) fn start(&self) -> io::Result<()> {
         let shared = self.0.clone();
+        let dispatching = self.0.dispatching.read().clone();
         let body = move || {
             while !shared.ended.load(Ordering::Acquire) {
                 shared.dispatch();
+                if !shared.is_current(&dispatching) {
+                    return;
+                }
                 thread::park();
             }
             shared.dispatch();
         };
         let handle = thread::Builder::new().name("elbus events".to_owned()).spawn(body)?;
-        _ = self.0.thread.set(handle.thread().clone());
+        *self.0.thread.lock() = Some(handle.thread().clone());
         Ok(())
+    }
+
+    /// Abandons the thread that dispatches, which is held by a listener that does not return, and starts another one.
+    pub(crate) fn replace_thread(&self) {
+        *self.0.dispatching.write() = Arc::default();
+        self.0.queue.lock().miss();
+        if let Err(error) = self.start() {
+            tracing::error!(%error, "cannot start a thread for events: whoever causes them dispatches them");
+            *self.0.thread.lock() = None;
+        }
     }
 
     /// Lets the thread end once it has dispatched what is queued.
     pub(crate) fn end(&self) {
         self.0.ended.store(true, Ordering::Release);
-        if let Some(thread) = self.0.thread.get() {
+        if let Some(thread) = &*self.0.thread.lock() {
             thread.unpark();
         }
     }
@@ -92,7 +109,8 @@ impl Events {
 
     /// Has the queued events dispatched. Call it without any lock held.
     pub(crate) fn tell(&self) {
-        match self.0.thread.get() {
+        let thread = self.0.thread.lock().clone();
+        match thread {
             Some(thread) => thread.unpark(),
             None => self.0.dispatch(),
         }
@@ -122,13 +140,17 @@ impl Shared {
     fn dispatch(&self) {
         // The queue is looked at again after the lock was released: an event that was enqueued while another thread
         // held it, and whose own thread therefore left, is not forgotten.
+        let current = self.dispatching.read().clone();
         while !self.queue.lock().is_empty() {
-            let Some(dispatching) = self.dispatching.try_lock() else { return };
+            let Some(dispatching) = current.try_lock() else { return };
             loop {
+                if !self.is_current(&current) {
+                    return; // replaced while a listener did not return
+                }
                 let now = Event::now(EventKind::EventsMissed, "", "").unix_nanos;
                 let next = self.queue.lock().pop(now);
                 let Some(event) = next else { break };
-                self.call_listeners(&event);
+                self.call_listeners(&event, || self.is_current(&current));
             }
             let count = self.queue.lock().take_dropped_alerts();
             if count > 0 {
@@ -141,10 +163,20 @@ impl Shared {
         changed.notify_all();
     }
 
-    fn call_listeners(&self, event: &Pending) {
+    fn is_current(&self, dispatching: &Arc<Mutex<()>>) -> bool {
+        Arc::ptr_eq(&self.dispatching.read(), dispatching)
+    }
+
+    /// Calls the listeners, unless this thread is replaced meanwhile.
+    fn call_listeners(&self, event: &Pending, is_current: impl Fn() -> bool) {
         let Pending { kind, subject, detail, unix_nanos } = event;
         let event = Event { kind: *kind, subject, detail, unix_nanos: *unix_nanos };
-        let listeners: Vec<_> = self.listeners.read().iter().map(|(_, l)| l.clone()).collect();
-        listeners.iter().for_each(|listener| listener.on_event(&event.to_raw()));
+        let listeners = self.listeners.read().clone();
+        for (owner, listener) in listeners {
+            calls::other(owner, Callback::OnEvent, "the broker", || listener.on_event(&event.to_raw()));
+            if !is_current() {
+                return;
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@
 
 mod access;
 mod broker;
+mod calls;
 mod config_file;
 mod control;
 mod declaration;
@@ -32,7 +33,7 @@ pub use config_file::{ConfigError, ConfigFile};
 pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
-    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, inspect, keep_freed_memory,
-    release_unused_memory, take_service,
+    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, hanging_calls, inspect,
+    keep_freed_memory, release_unused_memory, take_service,
 };
 pub use settings::BrokerSettings;

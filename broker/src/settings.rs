@@ -39,6 +39,10 @@ pub struct BrokerSettings {
     pub may_hold: Vec<String>,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,
+    /// How long a callback of a plugin that must not block may take; then the instance is failed.
+    pub callback_seconds: f64,
+    /// How long a plugin may take to be created, to start, or to read its files again.
+    pub start_seconds: f64,
     /// Bytes that may wait in the queues of all transports that carry streams together.
     pub max_queued_bytes: usize,
     /// The kernel is asked that processors wake up in so many microseconds, 0 for not to sleep at all, while the broker
@@ -53,6 +57,8 @@ const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=elbus_protocol::name::MA
 const HOLD_BUDGET_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=86_400.0;
 const HOLD_WINDOW_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
+/// A processor that is busy with something else must not fail an instance.
+const CALLBACK_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 
 impl Default for BrokerSettings {
     fn default() -> Self {
@@ -69,6 +75,8 @@ impl Default for BrokerSettings {
             hold_window_seconds: 600.0,
             may_hold: Vec::new(),
             shutdown_seconds: 2.0,
+            callback_seconds: 10.0,
+            start_seconds: 60.0,
             max_queued_bytes: 1 << 30,
             cpu_latency_us: None,
         }
@@ -98,17 +106,15 @@ impl BrokerSettings {
         let budgets = [
             ("hold_budget_seconds", self.hold_budget_seconds, HOLD_BUDGET_SECONDS),
             ("hold_window_seconds", self.hold_window_seconds, HOLD_WINDOW_SECONDS),
+            ("shutdown_seconds", self.shutdown_seconds, SHUTDOWN_SECONDS),
+            ("callback_seconds", self.callback_seconds, CALLBACK_SECONDS),
+            ("start_seconds", self.start_seconds, CALLBACK_SECONDS),
         ];
         for (key, seconds, allowed) in budgets {
             if !allowed.contains(&seconds) {
                 let (least, most) = (allowed.start(), allowed.end());
                 return Err(PluginError::of_key(key, format!("{seconds} is not between {least} and {most}")));
             }
-        }
-        if !SHUTDOWN_SECONDS.contains(&self.shutdown_seconds) {
-            let (least, most) = (SHUTDOWN_SECONDS.start(), SHUTDOWN_SECONDS.end());
-            let message = format!("{} is not between {least} and {most}", self.shutdown_seconds);
-            return Err(PluginError::of_key("shutdown_seconds", message));
         }
         if self.max_queued_bytes < LEAST_QUEUED_BYTES {
             let message = format!("{} is below {LEAST_QUEUED_BYTES}", self.max_queued_bytes);
@@ -131,6 +137,16 @@ impl BrokerSettings {
             window: seconds(self.hold_window_seconds).max(Duration::from_secs(1)),
             exempt: self.may_hold.clone(),
         }
+    }
+
+    /// The limit of a callback that must not block.
+    pub(crate) fn callback_limit(&self) -> Duration {
+        Duration::try_from_secs_f64(self.callback_seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// The limit of a start.
+    pub(crate) fn start_limit(&self) -> Duration {
+        Duration::try_from_secs_f64(self.start_seconds).unwrap_or(Duration::MAX)
     }
 
     /// What the end of the broker may take.

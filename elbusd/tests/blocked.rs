@@ -3,8 +3,12 @@
 
 mod support;
 
-use elbus_protocol::{Op, Qos};
-use support::daemon::{BOTH, Daemon};
+use elbus_protocol::{Op, Qos, rpc};
+use support::{
+    daemon::{BOTH, Daemon, refused_config},
+    field, plugin, wait_until,
+    wire::Wire,
+};
 
 /// A broker with `workers` threads for its clients and a plugin that never returns from `place`.
 fn hanging(origin: &str, workers: u32, place: &str, more: &str) -> Daemon {
@@ -35,5 +39,92 @@ fn with_one_worker_blocked_the_others_go_on() {
             }
         }
         drop(daemon.client("new"));
+    }
+}
+
+fn config(place: &str, more: &str) -> String {
+    format!(
+        "{more}\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+         workers = 2\n[[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+         [[plugin]]\nname = \"bad\"\nlibrary = \"elbus_faulty\"\nrestart = \"never\"\n[plugin.config]\n\
+         client = \"bad.client\"\nhang_in = \"{place}\"\n"
+    )
+}
+
+fn line_with<'a>(log: &'a str, parts: &[&str]) -> Option<&'a str> {
+    log.lines().find(|line| parts.iter().all(|part| line.contains(part)))
+}
+
+fn wait_for_line(daemon: &Daemon, parts: &[&str]) {
+    wait_until(&format!("a line with {parts:?}"), || line_with(&daemon.log(), parts).is_some());
+}
+
+/// Gets the callback called that hangs.
+fn reach(daemon: &Daemon, place: &str) -> Wire {
+    let mut victim = daemon.client("victim");
+    match place {
+        "event" => {}
+        "method" | "status" => {
+            let call = rpc::encode_request(0, "bad.try", b"").unwrap();
+            victim.request(Op::Message, Qos::NO, ".broker", "", &call);
+        }
+        _ => _ = victim.request(Op::Message, Qos::NO, "bad.client", "", b"x"),
+    }
+    victim
+}
+
+#[test]
+fn a_callback_that_does_not_return_is_reported_and_its_plugin_fails() {
+    for (place, callback) in [
+        ("deliver", "callback=\"deliver\""),
+        ("flush", "callback=\"flush\""),
+        ("event", "callback=\"on_event\""),
+        ("method", "callback=\"a control method\""),
+    ] {
+        let daemon = Daemon::start_config(&config(place, "[broker]\ncallback_seconds = 1"));
+        let victim = reach(&daemon, place);
+        let warned = ["callback has not returned within 100 ms", "plugin=\"bad\"", callback];
+        wait_for_line(&daemon, &warned);
+        if place != "event" {
+            wait_for_line(&daemon, &[&warned[..], &["caller=\"victim\""]].concat());
+        }
+        let mut client = daemon.client("client");
+        assert_eq!(client.send("client", b"x"), 0x01, "{place}: others are served");
+        wait_for_line(
+            &daemon,
+            &["failed: ", "has not returned within 1 s (callback_seconds)", "plugin=\"bad\""],
+        );
+        // by the client that did not hang, and for the event by the thread that replaced the one that does
+        let listed = plugin(&mut client, "bad").unwrap();
+        assert_eq!(field(&listed, "state").as_str(), Some("failed"), "{place}");
+        assert!(field(&listed, "slow_callbacks").as_u64().unwrap() >= 1, "{place}: {listed}");
+        wait_until("its client is unregistered", || client.send("bad.client", b"x") == 0x71);
+        assert_eq!(client.send("client", b"x"), 0x01);
+        drop(victim);
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{place}: {log}");
+    }
+}
+
+#[test]
+fn a_status_that_does_not_return_delays_the_list_only() {
+    let daemon = Daemon::start_config(&config("status", "[broker]\ncallback_seconds = 1"));
+    let mut client = daemon.client("client");
+    client.call(".broker", "bad.try", b"").unwrap();
+    assert_eq!(field(&plugin(&mut client, "bad").unwrap(), "state").as_str(), Some("started"));
+    wait_for_line(&daemon, &["failed: status has not returned", "plugin=\"bad\""]);
+    assert_eq!(field(&plugin(&mut client, "bad").unwrap(), "state").as_str(), Some("failed"));
+}
+
+#[test]
+fn a_start_says_whom_it_waits_for_and_has_an_end() {
+    for place in ["create", "start"] {
+        let refused = refused_config(&config(place, "[broker]\nstart_seconds = 1"));
+        let line = line_with(&refused, &["has not returned within 100 ms", "plugin=\"bad\"", place]);
+        assert!(line.is_some(), "{refused}");
+        assert!(
+            refused.contains(&format!("{place} has not returned within 1 s (start_seconds)")),
+            "{refused}"
+        );
     }
 }

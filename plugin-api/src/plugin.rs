@@ -103,7 +103,9 @@ impl PluginError {
         PluginError { key: key.into(), message: message.into() }
     }
 
-    pub(crate) fn into_raw(self) -> RawPluginError {
+    /// As it crosses the boundary.
+    #[doc(hidden)]
+    pub fn into_raw(self) -> RawPluginError {
         RawPluginError::new(&self.key, &self.message)
     }
 

@@ -216,7 +216,7 @@ fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> 
                 r_bytes: totals.received_bytes,
                 w_frames: totals.sent_frames,
                 w_bytes: totals.sent_bytes,
-                queue: member.sink.queued().frames,
+                queue: member.queued().frames,
                 instances: instances as u64,
             }
         })
@@ -234,7 +234,7 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         secondaries: router.secondaries(&name, NAMED_SECONDARIES),
         name,
         kind: member.origin.kind.to_string(),
-        queue_bytes: member.sink.queued().bytes,
+        queue_bytes: member.queued().bytes,
         pid: credentials.map(|c| c.pid),
         uid: credentials.map(|c| c.uid),
         gid: credentials.map(|c| c.gid),

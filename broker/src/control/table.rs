@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::authority::Authority;
-use crate::routing::Router;
+use crate::{
+    calls::{self, Callback},
+    routing::Router,
+};
 
 type OwnHandler = dyn Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync;
 
@@ -120,10 +123,14 @@ impl ControlTable {
     /// # Errors
     /// No such method, access denied, or what the method says.
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
-        let found = self.methods.read().get(call.method).map(|entry| (entry.handler.clone(), entry.admin));
-        let admin = found.as_ref().map(|(_, admin)| *admin);
+        let found = self.methods.read().get(call.method).map(|entry| {
+            let callback = if entry.slow { Callback::SlowMethod } else { Callback::Method };
+            (entry.handler.clone(), entry.admin, (entry.owner, callback))
+        });
+        let admin = found.as_ref().map(|(_, admin, _)| *admin);
         let caller = self.authority.authorize(call, admin)?;
-        let (handler, admin) = found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
+        let (handler, admin, (owner, callback)) =
+            found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
         let call = Call { caller: caller.name(), ..*call };
         if admin {
             tracing::info!(caller = call.caller, method = call.method, "control method called");
@@ -131,7 +138,9 @@ impl ControlTable {
         match handler {
             Handler::Own(handler) => handler(&call),
             Handler::Plugin(handler) => {
-                handler.call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
+                let result =
+                    calls::other(owner, callback, call.caller, || handler.call(&call.to_raw()).into_result());
+                result.map(Into::into).map_err(CallError::from_raw)
             }
         }
     }

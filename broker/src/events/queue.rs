@@ -71,6 +71,11 @@ impl EventQueue {
         }
     }
 
+    /// An event was taken out that not all listeners were told: they are told to read the list of clients again.
+    pub(super) fn miss(&mut self) {
+        self.missed += 1;
+    }
+
     fn push_alert(&mut self, event: Pending) {
         if self.alerts.len() < MAX_ALERTS || event.kind == EventKind::Shutdown {
             return self.alerts.push_back(event);

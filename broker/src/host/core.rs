@@ -4,11 +4,13 @@ use elbus_plugin_api::{QueueBudget, abi::ConnectorObject};
 use parking_lot::RwLock;
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
+use std::time::Duration;
 
 use super::{bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, listeners::Listeners};
 use crate::{
+    calls,
     control::ControlTable,
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
@@ -25,7 +27,10 @@ pub(crate) struct Core {
     /// Rung when an instance has failed, or all are stopped.
     pub(super) failures: Bell,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
-    owners: AtomicU32,
+    /// Limits of callbacks and of starts.
+    limits: RwLock<(Duration, Duration)>,
+    /// Nobody waits for plugins any more that do not return.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Core {
@@ -35,6 +40,8 @@ impl Core {
         control: Arc<ControlTable>,
         budget: QueueBudget,
         listeners: Listeners,
+        settings: &BrokerSettings,
+        interrupted: Arc<AtomicBool>,
     ) -> Arc<Self> {
         Arc::new(Core {
             name,
@@ -45,7 +52,8 @@ impl Core {
             cpu_latency: CpuLatency::default(),
             failures: Bell::default(),
             connector: RwLock::default(),
-            owners: AtomicU32::new(EMBEDDER + 1),
+            limits: RwLock::new((settings.callback_limit(), settings.start_limit())),
+            interrupted,
         })
     }
 
@@ -57,6 +65,26 @@ impl Core {
         self.control.set_remote_admin(settings.remote_admin);
         self.budget.set_ceiling(settings.max_queued_bytes);
         self.set_cpu_latency(settings.cpu_latency_us);
+        *self.limits.write() = (settings.callback_limit(), settings.start_limit());
+    }
+
+    /// How long a callback may take that must not block.
+    pub(super) fn callback_limit(&self) -> Duration {
+        self.limits.read().0
+    }
+
+    /// How long a plugin may take to be created or to start.
+    pub(super) fn start_limit(&self) -> Duration {
+        self.limits.read().1
+    }
+
+    /// Lets nobody wait any more for plugins that do not return.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
     }
 
     /// Asks the kernel that processors wake up in so many microseconds, or no longer for that.
@@ -64,9 +92,13 @@ impl Core {
         self.cpu_latency.set(microseconds);
     }
 
-    /// A number for an instance that is created: whatever it adds is known by it, and by it taken back.
-    pub(super) fn next_owner(&self) -> u32 {
-        self.owners.fetch_add(1, Ordering::Relaxed)
+    /// A number for an instance that is created, unique in the process: whatever it adds is known by it, and by it
+    /// taken back.
+    pub(super) fn next_owner(&self, name: &str) -> u32 {
+        static OWNERS: AtomicU32 = AtomicU32::new(EMBEDDER + 1);
+        let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
+        calls::name_owner(owner, name);
+        owner
     }
 
     /// Takes an offer of in-process clients.

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use std::{
 
 use super::{
     bridge::Bridge,
+    calling::{Callee, StatusCell},
     core::Core,
     inspect::PluginRecord,
     library::{Libraries, LibraryError},
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     access::RuleSetter,
+    calls::{self, Callback},
     control::BROKER_ITSELF,
     declaration::{PluginDeclaration, PluginSource, Restart},
 };
@@ -83,6 +85,8 @@ pub struct PluginReport {
     pub restarts: u64,
     /// In how much time that is tried next, where it is.
     pub next_attempt: Option<Duration>,
+    /// How many of its callbacks have lasted for 0.1 s or more.
+    pub slow_callbacks: u64,
 }
 
 /// One instance.
@@ -95,6 +99,8 @@ pub(crate) struct Instance {
     sets_rules: AtomicBool,
     /// Never held while the plugin is called.
     inner: Mutex<Inner>,
+    slow_callbacks: AtomicU64,
+    last_status: StatusCell,
 }
 
 struct Inner {
@@ -120,7 +126,16 @@ impl Instance {
         });
         let name = declaration.name.clone();
         let sets_rules = AtomicBool::new(false);
-        Arc::new(Instance { name, declaration: RwLock::new(declaration), core, sets_rules, inner })
+        let (declaration, slow_callbacks) = (RwLock::new(declaration), AtomicU64::new(0));
+        Arc::new(Instance {
+            name,
+            declaration,
+            core,
+            sets_rules,
+            inner,
+            slow_callbacks,
+            last_status: StatusCell::default(),
+        })
     }
 
     /// One that takes no part in anything before it is [adopted](Instance::adopt).
@@ -209,16 +224,20 @@ impl Instance {
     pub(super) fn configure(self: &Arc<Self>) -> Result<(), PluginError> {
         let module = self.inner.lock().module.as_ref().map(|(module, _)| *module);
         let module = module.ok_or_else(|| PluginError::new("its library is not loaded"))?;
-        let owner = self.core.next_owner();
+        let owner = self.core.next_owner(&self.name);
         self.inner.lock().owner = owner;
         let bridge = Bridge::new(self.core.clone(), owner, Arc::downgrade(self));
         let host = RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque);
         let declaration = self.declaration();
         let flags = if matches!(declaration.source, PluginSource::Linked(_)) { CONTEXT_LINKED } else { 0 };
-        let config = declaration.config.to_string();
-        let context =
-            RawContext { flags, instance: self.name.as_str().into(), config: config.as_str().into() };
-        match module.create()(host, &context).into_result() {
+        let (config, name) = (declaration.config.to_string(), self.name.clone());
+        let create = move || {
+            let context =
+                RawContext { flags, instance: name.as_str().into(), config: config.as_str().into() };
+            module.create()(host, &context).into_result()
+        };
+        let created = self.callee().call(&self.core, Callback::Create, create);
+        match created.unwrap_or_else(|late| Err(late.into_raw())) {
             Ok(object) => {
                 self.inner.lock().object = Some(Arc::new(object));
                 self.set(PluginState::Configured);
@@ -231,17 +250,20 @@ impl Instance {
     /// Lets it take what it needs.
     pub(super) fn start(&self) -> Result<(), PluginError> {
         let object = self.object().ok_or_else(|| PluginError::new("it is not configured"))?;
-        match object.start().into_result() {
+        let started = self.callee().call(&self.core, Callback::Start, move || object.start().into_result());
+        match started.unwrap_or_else(|late| Err(late.into_raw())) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.failed_to("start", PluginError::from_raw(error))),
         }
     }
 
     /// Lets it serve, after all have started. From now on it is started again where it fails.
-    pub(super) fn serve(&self) {
+    pub(super) fn serve(self: &Arc<Self>) {
         self.inner.lock().revival.serves(Instant::now());
         if let Some(object) = self.object() {
-            object.serve();
+            if let Err(late) = self.callee().call(&self.core, Callback::Serve, move || object.serve()) {
+                return self.fail(self.owner(), &late.message);
+            }
             // unless it failed meanwhile
             if self.state() == PluginState::Configured {
                 self.set(PluginState::Started);
@@ -252,7 +274,10 @@ impl Instance {
     /// Lets it read anew the files that its table names.
     pub(super) fn refresh(&self) -> Result<(), PluginError> {
         match self.object().filter(|_| self.state() == PluginState::Started) {
-            Some(object) => object.refresh().into_result().map_err(PluginError::from_raw),
+            Some(object) => {
+                let refresh = move || object.refresh().into_result().map_err(PluginError::from_raw);
+                self.callee().call(&self.core, Callback::Refresh, refresh)?
+            }
             None => Ok(()),
         }
     }
@@ -299,7 +324,8 @@ impl Instance {
         let (core, reason) = (self.core.clone(), why.to_owned());
         let body = move || {
             if let Some(object) = object {
-                object.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+                let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+                calls::other(owner, Callback::Stop, "the broker", || object.stop(milliseconds));
                 core.remove_owner(owner, &reason);
                 drop(object);
             }
@@ -336,7 +362,8 @@ impl Instance {
         let body = move || {
             core.remove_owner(owner, &why);
             if let Some(object) = object {
-                object.stop(FAILED_DEADLINE.as_millis() as u64);
+                let milliseconds = FAILED_DEADLINE.as_millis() as u64;
+                calls::other(owner, Callback::Stop, "the broker", || object.stop(milliseconds));
                 std::mem::forget(object); // its Drop could wait for ever
             }
         };
@@ -368,8 +395,33 @@ impl Instance {
             PluginSource::Library(library) => library.clone(),
             PluginSource::Linked(_) => "linked in".to_owned(),
         };
-        let status = self.object().map(|object| Status::from_raw(object.status())).unwrap_or_default();
-        PluginReport { name: self.name.clone(), origin, plugin, state, status, restarts, next_attempt }
+        let status = self.last_status.ask(self.object(), &self.name, self.owner());
+        let slow_callbacks = self.slow_callbacks.load(Ordering::Relaxed);
+        PluginReport {
+            name: self.name.clone(),
+            origin,
+            plugin,
+            state,
+            status,
+            restarts,
+            next_attempt,
+            slow_callbacks,
+        }
+    }
+
+    /// The number it has now.
+    pub(super) fn owner(&self) -> u32 {
+        self.inner.lock().owner
+    }
+
+    fn callee(&self) -> Callee<'_> {
+        let linked = matches!(self.declaration.read().source, PluginSource::Linked(_));
+        Callee { name: &self.name, owner: self.owner(), linked }
+    }
+
+    /// One of its callbacks has lasted long.
+    pub(super) fn count_slow_callback(&self) {
+        self.slow_callbacks.fetch_add(1, Ordering::Relaxed);
     }
 
     fn object(&self) -> Option<Arc<InstanceObject>> {

@@ -32,6 +32,8 @@ struct ListedPlugin {
     restarts: u64,
     /// In how many seconds that is tried next.
     next_attempt: Option<u64>,
+    /// How many of its callbacks have lasted long.
+    slow_callbacks: u64,
 }
 
 /// Adds the control methods about plugins.
@@ -93,6 +95,7 @@ fn list(plugins: &Plugins) -> Result<Vec<u8>, CallError> {
             addresses: report.status.addresses,
             detail: report.status.detail,
             restarts: report.restarts,
+            slow_callbacks: report.slow_callbacks,
             // rounded up: never 0 while it is still to come
             next_attempt: report.next_attempt.map(|left| left.as_millis().div_ceil(1000) as u64),
         })

@@ -3,6 +3,7 @@
 
 mod bell;
 mod bridge;
+mod calling;
 mod check;
 mod core;
 mod cpu_latency;
@@ -20,6 +21,7 @@ mod reload;
 mod revival;
 mod service;
 mod supervisor;
+mod watch;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
 pub(crate) use core::Core;
@@ -34,3 +36,4 @@ pub(crate) use methods::add_plugin_methods;
 pub(crate) use plugins::Plugins;
 pub use reload::Reloaded;
 pub use service::{Service, take_service};
+pub use watch::hanging_calls;

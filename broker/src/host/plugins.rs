@@ -14,6 +14,7 @@ use super::{
     instance::{Instance, PluginReport, PluginState},
     library::Libraries,
     supervisor::supervise,
+    watch::watch,
 };
 use crate::{declaration::PluginDeclaration, error::BrokerError};
 
@@ -70,7 +71,10 @@ impl Plugins {
         let instances = declarations.into_iter().map(|declaration| Instance::new(declaration, core.clone()));
         let instances = RwLock::new(instances.collect());
         let (changing, ended) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Arc::new(Plugins { libraries, instances, core, changing, ended }))
+        let plugins = Arc::new(Plugins { libraries, instances, core, changing, ended });
+        // from the first callback on
+        watch(&plugins, &plugins.core);
+        Ok(plugins)
     }
 
     /// Loads and configures all. Nothing outside is touched.
@@ -117,6 +121,7 @@ impl Plugins {
     /// where a plugin hangs in its start, the others are stopped all the same.
     pub(crate) fn stop(&self, why: &str, deadline: Duration) {
         self.ended.store(true, Ordering::SeqCst);
+        self.core.interrupt();
         self.core.failures.ring();
         let begun = Instant::now();
         let changing = self.changing.try_lock_for(deadline.max(CHANGE_PATIENCE));
@@ -143,6 +148,11 @@ impl Plugins {
         // a request that waited while the broker was stopped must not bring anything up again
         let changing = self.changing.lock();
         if self.has_ended() { Err(BrokerError::Ending) } else { Ok(changing) }
+    }
+
+    /// The instance that has this number now.
+    pub(super) fn by_owner(&self, owner: u32) -> Option<Arc<Instance>> {
+        self.all().into_iter().find(|instance| instance.owner() == owner)
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -106,7 +106,7 @@ impl Others {
     fn any_starves(&self, one: &Arc<Member>, look: usize) -> bool {
         let first = look.wrapping_mul(LOOK_AT_OTHERS) % MOST_OTHERS;
         let mut others = self.but(one).skip(first).chain(self.but(one)).take(LOOK_AT_OTHERS);
-        others.any(|other| !other.is_full() && other.sink.queued().bytes == 0)
+        others.any(|other| !other.is_full() && other.queued().bytes == 0)
     }
 }
 
@@ -281,7 +281,7 @@ impl Member {
             waiting.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), _counted }));
         }
         let drained = Drained(Arc::downgrade(self));
-        self.sink.when_drained(RawWake_TO::from_ptr(RArc::new(drained), TD_Opaque));
+        self.when_drained(RawWake_TO::from_ptr(RArc::new(drained), TD_Opaque));
     }
 
     /// It has drained, or left: whoever waits for it goes on.

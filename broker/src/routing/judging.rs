@@ -96,7 +96,7 @@ impl Router {
             |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
         let (before, after) = (limits(before), limits(admission));
         if before != after {
-            member.sink.limit(&after);
+            member.limit(&after);
         }
     }
 }

@@ -1,6 +1,10 @@
 //! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
 
-use elbus_plugin_api::abi::SinkObject;
+use abi_stable::std_types::RStr;
+use elbus_plugin_api::{
+    Delivery, Queued, Run, SinkLimits,
+    abi::{SinkObject, WakeObject},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,6 +13,7 @@ use std::sync::{
 use super::holding::Waiting;
 use crate::{
     access::Admission,
+    calls::{self, Callback},
     origin::Origin,
     sync::{Mutex, atomic::AtomicU8},
 };
@@ -25,7 +30,7 @@ pub(crate) struct Member {
     pub(crate) origin: Origin,
     /// Which instance of a plugin registered it.
     pub(crate) owner: u32,
-    pub(crate) sink: SinkObject,
+    sink: SinkObject,
     pub(crate) counts: Counts,
     /// `None` for a client.
     pub(crate) system: Option<SystemRights>,
@@ -75,6 +80,38 @@ impl Member {
     pub(super) fn with_system_rights(mut self, rights: SystemRights) -> Self {
         self.system = Some(rights);
         self
+    }
+
+    /// Hands a run to its sink.
+    #[inline]
+    pub(super) fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+        calls::for_client(self.owner, Callback::Deliver, || Delivery::from_bits(self.sink.deliver(run)))
+    }
+
+    /// Has its sink send what was delivered.
+    #[inline]
+    pub(super) fn flush(&self) {
+        calls::for_client(self.owner, Callback::Flush, || self.sink.flush());
+    }
+
+    /// Wakes once its sink has drained.
+    pub(super) fn when_drained(&self, wake: WakeObject) {
+        calls::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(wake));
+    }
+
+    /// Has its sink end the connection.
+    pub(super) fn close(&self, why: &str) {
+        calls::for_client(self.owner, Callback::Close, || self.sink.close(RStr::from_str(why)));
+    }
+
+    /// What its sink has queued.
+    pub(crate) fn queued(&self) -> Queued {
+        calls::for_client(self.owner, Callback::Queued, || self.sink.queued())
+    }
+
+    /// Sets the limits of its sink.
+    pub(super) fn limit(&self, limits: &SinkLimits) {
+        calls::for_client(self.owner, Callback::Limit, || self.sink.limit(limits));
     }
 
     /// By which rules it was let in.

@@ -295,7 +295,7 @@ impl Reach {
         } else if self.waits && self.floods(&member) {
             Delivery::REFUSED
         } else {
-            Delivery::from_bits(member.sink.deliver(run))
+            member.deliver(run)
         };
         if delivery.is_taken() {
             member.counts.sent(run.payloads().len(), body_bytes);
@@ -348,7 +348,7 @@ impl Reach {
         if !std::mem::replace(&mut self.recounted, true) {
             // what has drained since is not held against it, though it has not asked
             let waiting = self.congested.iter().filter(|member| !member.is_gone());
-            let waiting = waiting.map(|member| member.sink.queued().bytes).fold(0, u64::saturating_add);
+            let waiting = waiting.map(|member| member.queued().bytes).fold(0, u64::saturating_add);
             self.unheeded = self.unheeded.min(u32::try_from(waiting).unwrap_or(u32::MAX));
         }
         let floods = self.unheeded > UNHEEDED_BYTES;
@@ -378,7 +378,7 @@ impl Reach {
     pub(super) fn end_batch(&mut self) -> bool {
         if !self.dirty.is_empty() {
             for member in self.dirty.drain(..) {
-                member.sink.flush();
+                member.flush();
             }
         }
         if self.congested.is_empty() {

@@ -150,10 +150,11 @@ impl Router {
         let name: Arc<str> = name.into();
         let origin = Origin::new(info, &self.words);
         let admission = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
-        if let Some(admission) = &admission {
-            sink.limit(&admission.sink_limits());
-        }
+        let limits = admission.as_ref().map(|admission| admission.sink_limits());
         let member = Arc::new(Member::new(name.clone(), origin, owner, sink, admission));
+        if let Some(limits) = limits {
+            member.limit(&limits);
+        }
         let name = &*name;
         let mut evicted = vec![];
         let mut registry = self.registry.write();
@@ -273,6 +274,12 @@ impl Router {
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Member>> {
         self.registry.read().find(name).cloned()
+    }
+
+    /// The name of a client by its [number](Member::id). Looks at all of them.
+    pub(crate) fn client_by_number(&self, number: u64) -> Option<String> {
+        let registry = self.registry.read();
+        registry.all().find(|member| member.id == number).map(|member| member.name.to_string())
     }
 
     pub(super) fn names_epoch(&self) -> u64 {
@@ -404,7 +411,7 @@ fn is_part(name: &str) -> bool {
 
 pub(super) fn close_all(evicted: &[(Arc<Member>, String)]) {
     for (member, why) in evicted {
-        member.sink.close(why.as_str().into());
+        member.close(why);
         member.drained();
     }
 }

@@ -15,7 +15,7 @@ use super::{
     reach::{Reach, UNHEEDED_BYTES},
     router::Router,
 };
-use crate::access::Admission;
+use crate::{access::Admission, calls};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
@@ -53,6 +53,11 @@ impl Sender {
         let id = member.as_ref().map_or(0, |member| member.id);
         let reach = Reach::new(member.as_ref());
         Sender { router, member, name, id, reach, admission, access_epoch, why: None }
+    }
+
+    /// Of its client, see [`calls::set_client`].
+    fn number(&self) -> u64 {
+        self.member.as_ref().map_or(0, |member| member.id)
     }
 
     fn is_gone(&self) -> bool {
@@ -177,11 +182,13 @@ impl Sender {
 
 impl RawClient for Sender {
     fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
+        calls::set_client(self.number());
         let result = self.route(request);
         if request.ends_batch() { result.congested(self.end_batch()) } else { result }
     }
 
     fn end_batch(&mut self) -> bool {
+        calls::set_client(self.number());
         self.reach.end_batch()
     }
 

@@ -1,0 +1,265 @@
+//! The watch over callbacks: a thread that looks at the [calls in progress](crate::calls) twenty times a second, logs those
+//! that last, counts them, and fails instances whose callbacks do not return. Never calls a plugin itself.
+//!
+//! It counts its own looks rather than time: while the whole process is stopped, nothing ages.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use super::{core::Core, plugins::Plugins};
+use crate::calls::{self, Callback, Caller, InProgress};
+
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_millis(50);
+/// A callback is reported when it has lasted for so many periods.
+const REPORTED_AFTER: u32 = 2;
+/// Then the callbacks of an instance are reported no more for so many looks, only counted.
+const SILENCE: u64 = 200;
+/// Instances whose last report is remembered.
+const REMEMBERED_REPORTS: usize = 1024;
+
+/// Starts the thread, which ends with the plugins. Without it callbacks are not watched.
+pub(super) fn watch(plugins: &Arc<Plugins>, core: &Arc<Core>) {
+    let (plugins, core) = (Arc::downgrade(plugins), core.clone());
+    let body = move || run(&plugins, &core);
+    if let Err(error) = std::thread::Builder::new().name("callback watch".to_owned()).spawn(body) {
+        tracing::error!(%error, "cannot start a thread: callbacks of plugins are not watched");
+    }
+}
+
+fn run(plugins: &Weak<Plugins>, core: &Core) {
+    let mut ages = Ages::default();
+    let mut reports = Reports::default();
+    loop {
+        std::thread::sleep(PERIOD);
+        let Some(plugins) = plugins.upgrade() else { return };
+        let limit = core.callback_limit();
+        let limit = u32::try_from(limit.as_millis() / PERIOD.as_millis()).unwrap_or(u32::MAX);
+        reports.looks += 1;
+        for late in ages.look(calls::in_progress(), limit) {
+            match late {
+                Late::Reached(call) => reports.report(&plugins, core, &call),
+                Late::Returned(call, looks) => reports.returned(&plugins, &call, looks),
+                Late::Expired(call) => fail(&plugins, core, &call),
+            }
+        }
+    }
+}
+
+/// What a look has found.
+#[derive(Debug, PartialEq, Eq)]
+enum Late {
+    /// It has lasted for [`REPORTED_AFTER`].
+    Reached(InProgress),
+    /// It has lasted for the limit, though it must not block.
+    Expired(InProgress),
+    /// A call that had been reported has returned, after so many looks.
+    Returned(InProgress, u32),
+}
+
+/// How long the calls in progress have lasted, in looks.
+#[derive(Default)]
+struct Ages(HashMap<(usize, u64), Age>);
+
+struct Age {
+    looks: u32,
+    /// As it was reported.
+    reported: Option<InProgress>,
+}
+
+impl Ages {
+    /// Looks at the threads once.
+    fn look(&mut self, threads: Vec<Vec<InProgress>>, limit: u32) -> Vec<Late> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut late = vec![];
+        for calls in threads {
+            for call in &calls {
+                let mut age = before.remove(&call.key).unwrap_or(Age { looks: 0, reported: None });
+                age.looks = age.looks.saturating_add(1);
+                self.0.insert(call.key, age);
+            }
+            let ages = &mut self.0;
+            // a stop has a deadline, and whoever waits for it
+            let is_due = |call: &&InProgress| call.callback != Callback::Stop;
+            if let Some(call) = blamed(&calls, ages, REPORTED_AFTER + 1).filter(is_due)
+                && let Some(age) = ages.get_mut(&call.key)
+                && age.reported.is_none()
+            {
+                age.reported = Some(call.clone());
+                late.push(Late::Reached(call.clone()));
+            }
+            if let Some(call) = blamed(&calls, ages, limit)
+                && call.callback.must_not_block()
+                && ages.get(&call.key).is_some_and(|age| age.looks == limit)
+            {
+                late.push(Late::Expired(call.clone()));
+            }
+        }
+        let returned = before.into_values().filter_map(|age| Some(Late::Returned(age.reported?, age.looks)));
+        late.extend(returned);
+        late
+    }
+}
+
+/// The call of a thread that holds it up for `limit` looks. Of calls within calls it is the innermost that has lasted
+/// for half of that at least: those around it wait for it.
+fn blamed<'a>(
+    calls: &'a [InProgress],
+    ages: &HashMap<(usize, u64), Age>,
+    limit: u32,
+) -> Option<&'a InProgress> {
+    let looks = |call: &InProgress| ages.get(&call.key).map_or(0, |age| age.looks);
+    let candidate = calls.iter().rev().find(|call| looks(call) >= limit.div_ceil(2))?;
+    (looks(candidate) >= limit).then_some(candidate)
+}
+
+/// When the callbacks of which instance were reported last.
+#[derive(Default)]
+struct Reports {
+    looks: u64,
+    last: HashMap<u32, u64>,
+}
+
+impl Reports {
+    fn report(&mut self, plugins: &Plugins, core: &Core, call: &InProgress) {
+        if let Some(instance) = plugins.by_owner(call.owner) {
+            instance.count_slow_callback();
+        }
+        let last = self.last.get(&call.owner);
+        if last.is_some_and(|last| self.looks - last < SILENCE) {
+            return;
+        }
+        if self.last.len() >= REMEMBERED_REPORTS {
+            self.last.clear();
+        }
+        self.last.insert(call.owner, self.looks);
+        tracing::warn!(
+            plugin = calls::owner_name(call.owner),
+            callback = call.callback.name(),
+            caller = caller_name(core, &call.caller),
+            thread = call.thread,
+            "callback has not returned within {} ms",
+            (PERIOD * REPORTED_AFTER).as_millis()
+        );
+    }
+
+    fn returned(&self, plugins: &Plugins, call: &InProgress, looks: u32) {
+        // short ones are counted and shown by the report
+        let milliseconds = (PERIOD * looks).as_millis();
+        if plugins.by_owner(call.owner).is_none() || looks < 20 {
+            return tracing::debug!(
+                plugin = calls::owner_name(call.owner),
+                callback = call.callback.name(),
+                milliseconds,
+                "callback has returned"
+            );
+        }
+        tracing::info!(
+            plugin = calls::owner_name(call.owner),
+            callback = call.callback.name(),
+            milliseconds,
+            "callback has returned"
+        );
+    }
+}
+
+fn caller_name(core: &Core, caller: &Caller) -> String {
+    match caller {
+        Caller::Client(number) => core.router.client_by_number(*number).unwrap_or_default(),
+        Caller::Name(name) => name.clone(),
+    }
+}
+
+/// Fails the instance whose callback does not return. The thread is abandoned: it ends, if ever, when the callback
+/// returns.
+fn fail(plugins: &Plugins, core: &Core, call: &InProgress) {
+    let seconds = core.callback_limit().as_secs_f64();
+    let why = format!("{} has not returned within {seconds} s (callback_seconds)", call.callback.name());
+    let Some(instance) = plugins.by_owner(call.owner) else {
+        let plugin = calls::owner_name(call.owner);
+        return tracing::error!(plugin, thread = call.thread, "abandoned: {why}");
+    };
+    if call.callback == Callback::OnEvent {
+        core.router.events.replace_thread();
+    }
+    instance.fail(call.owner, &why);
+}
+
+/// Names the calls in progress that do not return: those that last through a moment.
+pub fn hanging_calls() -> Vec<String> {
+    let before: Vec<_> = calls::in_progress().into_iter().flatten().map(|call| call.key).collect();
+    std::thread::sleep(PERIOD);
+    let innermost = calls::in_progress().into_iter().filter_map(|mut calls| calls.pop());
+    innermost
+        .filter(|call| before.contains(&call.key))
+        .map(|call| {
+            let plugin = calls::owner_name(call.owner);
+            format!("plugin {plugin} in {} (thread {})", call.callback.name(), call.thread)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(serial: u64, callback: Callback) -> InProgress {
+        InProgress { key: (0, serial), owner: 9, callback, caller: Caller::Client(0), thread: "t".into() }
+    }
+
+    #[test]
+    fn a_call_is_reported_once_and_fails_its_instance_once() {
+        let mut ages = Ages::default();
+        let deliver = call(1, Callback::Deliver);
+        let mut found = vec![];
+        for look in 1..=20 {
+            let late = ages.look(vec![vec![deliver.clone()]], 10);
+            found.extend(late.into_iter().map(|late| (look, late)));
+        }
+        assert_eq!(found, [(3, Late::Reached(deliver.clone())), (10, Late::Expired(deliver.clone()))]);
+        assert_eq!(ages.look(vec![], 10), [Late::Returned(deliver, 20)]);
+        assert_eq!(ages.look(vec![], 10), []);
+    }
+
+    #[test]
+    fn calls_that_come_and_go_are_not_late() {
+        let mut ages = Ages::default();
+        for look in 0..50 {
+            assert_eq!(ages.look(vec![vec![call(look / 2, Callback::Deliver)]], 10), []);
+        }
+    }
+
+    #[test]
+    fn the_innermost_is_blamed_also_when_it_began_a_look_later() {
+        let mut ages = Ages::default();
+        let (outer, inner) = (call(1, Callback::OnEvent), call(2, Callback::Deliver));
+        let mut found = ages.look(vec![vec![outer.clone()]], 10);
+        for _ in 0..20 {
+            found.extend(ages.look(vec![vec![outer.clone(), inner.clone()]], 10));
+        }
+        assert_eq!(found, [Late::Reached(inner.clone()), Late::Expired(inner)]);
+    }
+
+    #[test]
+    fn one_that_makes_short_calls_for_ever_is_blamed_itself() {
+        let mut ages = Ages::default();
+        let outer = call(1, Callback::OnEvent);
+        let mut found = vec![];
+        for look in 0..20 {
+            found.extend(ages.look(vec![vec![outer.clone(), call(100 + look, Callback::Deliver)]], 10));
+        }
+        assert_eq!(found, [Late::Reached(outer.clone()), Late::Expired(outer)]);
+    }
+
+    #[test]
+    fn those_that_may_block_are_reported_and_left_alone() {
+        for (callback, reported) in [(Callback::Start, 1), (Callback::SlowMethod, 1), (Callback::Stop, 0)] {
+            let mut ages = Ages::default();
+            let late: Vec<_> = (0..20).flat_map(|_| ages.look(vec![vec![call(1, callback)]], 10)).collect();
+            assert_eq!(late.len(), reported, "{late:?}");
+        }
+    }
+}
