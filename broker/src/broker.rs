@@ -88,6 +88,11 @@ impl BrokerBuilder {
         self
     }
 
+    /// The settings that the broker will have.
+    pub fn settings_in_force(&self) -> &BrokerSettings {
+        &self.settings
+    }
+
     /// Whether a library of this name is found.
     pub fn finds_library(&self, library: &str) -> bool {
         Libraries::new(self.settings.plugin_dirs.clone()).find(library).is_ok()

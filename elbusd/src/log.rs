@@ -100,7 +100,12 @@ impl Log {
 
     /// Waits until everything is written, for a moment at most.
     pub(crate) fn finish(&self) {
-        let end = Instant::now() + LAST;
+        self.finish_within(LAST);
+    }
+
+    /// As [`finish`](Self::finish), for so long at most.
+    pub(crate) fn finish_within(&self, limit: Duration) {
+        let end = Instant::now() + limit;
         let mut waiting = self.0.waiting.lock();
         waiting.report_suppressed();
         self.0.changed.notify_all();

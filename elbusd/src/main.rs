@@ -9,20 +9,16 @@ mod notify;
 mod pid_file;
 mod process;
 mod reload;
+mod signals;
 mod standard;
 
 use clap::Parser;
 use elbus_broker::{Broker, BrokerBuilder, ConfigFile, Service};
 use elbus_protocol::address::Address;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-    iterator::Signals,
-};
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::runtime::Runtime;
@@ -34,6 +30,7 @@ use log::{Log, throttle::Throttle};
 use notify::Notify;
 use pid_file::PidFile;
 use reload::Reloader;
+use signals::{Asked, Signals};
 
 /// How long clients that were told of the end may go on, and no more than half of `shutdown_seconds`; what is left of
 /// these is for the queues to drain.
@@ -58,8 +55,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let run = start_log(&arguments, &log)
-        .and_then(|()| if arguments.check { check(&arguments) } else { run(arguments, service) });
+    let run = start_log(&arguments, &log).and_then(|()| {
+        if arguments.check {
+            // a signal ends it at once
+            return check(&arguments);
+        }
+        // before anything that may hang
+        let signals = Signals::start(&log).map_err(|error| format!("cannot handle signals: {error}"))?;
+        run(arguments, service, &signals)
+    });
     if let Err(message) = &run {
         log.line(format!("elbusd: {message}\n").as_bytes());
     }
@@ -130,9 +134,7 @@ fn check(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-fn run(arguments: Arguments, service: Service) -> Result<(), String> {
-    // before anything is bound: a signal from now on ends in order
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals: {error}"))?;
+fn run(arguments: Arguments, service: Service, signals: &Signals) -> Result<(), String> {
     process::raise_descriptor_limit();
     let pid_error = |error| {
         format!("pid file {}: {error}", arguments.pid_file.as_deref().unwrap_or("".as_ref()).display())
@@ -140,9 +142,18 @@ fn run(arguments: Arguments, service: Service) -> Result<(), String> {
     // removed only after the broker has stopped
     let mut pid_file = arguments.pid_file.as_deref().map(PidFile::lock).transpose().map_err(pid_error)?;
     let notify = Notify::to(service.notify_socket);
-    let (broker, runtime) = with_builder(&arguments, |builder| {
+    let started = with_builder(&arguments, |builder| {
+        signals.set_limit(builder.settings_in_force().shutdown());
+        let builder = builder.interrupted_by(signals.ending());
         start(&arguments, service.listeners.into_iter().fold(builder, BrokerBuilder::listener))
-    })?;
+    });
+    let (broker, runtime) = match started {
+        Err(error) if signals.is_ending() => {
+            tracing::warn!("ended before the start was complete: {error}");
+            return Ok(());
+        }
+        started => started?,
+    };
     pid_file.as_mut().map_or(Ok(()), PidFile::write).map_err(pid_error)?;
     if broker.plugins().is_empty() {
         tracing::warn!("no plugins are declared: nobody can reach this broker");
@@ -160,26 +171,21 @@ fn run(arguments: Arguments, service: Service) -> Result<(), String> {
     if let Some(limit) = service.watchdog {
         notify.keep_alive(&broker, limit);
     }
-    for signal in signals.forever() {
-        if signal == SIGHUP {
-            reload();
-            continue;
-        }
-        tracing::info!(signal = signal_hook::low_level::signal_name(signal), "shutting down");
-        break;
+    while signals.next() == Asked::Reload {
+        reload();
+        signals.set_limit(broker.settings().shutdown());
     }
     notify.stopping();
-    // a second signal ends at once
-    for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))
-            .map_err(|error| format!("signals: {error}"))?;
-    }
     let (begun, limit) = (Instant::now(), broker.settings().shutdown());
+    signals.set_limit(limit);
     broker.announce_shutdown();
     while broker.client_count() > 0 && begun.elapsed() < NOTICE.min(limit / 2) {
         std::thread::sleep(NOTICE_STEP);
     }
     broker.stop(limit.saturating_sub(begun.elapsed())).wait();
+    for call in elbus_broker::hanging_calls() {
+        tracing::error!(call, "abandoned: it has not returned");
+    }
     drop(broker);
     if let Some(runtime) = runtime {
         runtime.shutdown_background();

@@ -4,8 +4,12 @@
 mod support;
 
 use elbus_protocol::{Op, Qos, rpc};
+use std::{
+    io::{BufRead, BufReader, Read},
+    time::{Duration, Instant},
+};
 use support::{
-    daemon::{BOTH, Daemon, refused_config},
+    daemon::{BOTH, Daemon, folder, refused_config, through_shell},
     field, plugin, wait_until,
     wire::Wire,
 };
@@ -127,4 +131,77 @@ fn a_start_says_whom_it_waits_for_and_has_an_end() {
             "{refused}"
         );
     }
+}
+
+/// Starts `elbusd` without waiting for it to be ready.
+fn spawn(folder: &std::path::Path, text: &str) -> std::process::Child {
+    std::fs::write(folder.join("broker.toml"), text).unwrap();
+    let mut command = through_shell(folder, "exec \"$@\"", &["--config", "broker.toml"]);
+    command.spawn().unwrap()
+}
+
+/// Sends SIGTERM; returns how long the end took, the exit code, and the log from then on.
+fn terminate(mut child: std::process::Child, mut log: impl Read) -> (Duration, Option<i32>, String) {
+    let begun = Instant::now();
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    let took = begun.elapsed();
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    (took, status.code(), text)
+}
+
+#[test]
+fn a_start_that_hangs_ends_at_a_signal_and_says_who_hangs() {
+    for place in ["create", "start"] {
+        let folder = folder();
+        let mut child = spawn(folder.path(), &config(place, "[broker]\nshutdown_seconds = 1"));
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("has not returned within 100 ms") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0);
+        }
+        let (took, code, log) = terminate(child, log);
+        assert_eq!(code, Some(0), "{place}: {log}");
+        assert!(took < Duration::from_secs(3), "{place}: {took:?}");
+        assert!(line_with(&log, &["abandoned", "plugin=\"bad\"", place]).is_some(), "{place}: {log}");
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["broker.toml"], "{place}: what had started was stopped");
+    }
+}
+
+#[test]
+fn the_end_comes_in_time_whatever_hangs() {
+    for place in ["deliver", "event", "method", "stop"] {
+        let more = "[broker]\nshutdown_seconds = 1";
+        let daemon = Daemon::start_config(&config(place, more));
+        let victim = reach(&daemon, if place == "stop" { "event" } else { place });
+        if place != "stop" {
+            wait_for_line(&daemon, &["has not returned within 100 ms"]);
+        }
+        let begun = Instant::now();
+        let (_, log) = daemon.stop();
+        let took = begun.elapsed();
+        // a second more than promised, for a machine that is busy
+        assert!(took < Duration::from_secs(3), "{place}: {took:?} {log}");
+        assert!(
+            line_with(&log, &["bad", if place == "event" { "on_event" } else { place }]).is_some(),
+            "{log}"
+        );
+        drop(victim);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let daemon = Daemon::start_config(&config("stop", "[broker]\nshutdown_seconds = 3600"));
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.wait_for_log("shutting down");
+    daemon.signal(rustix::process::Signal::INT);
+    let (status, log) = daemon.wait_end();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("a second signal (SIGINT): ended at once"), "{log}");
 }

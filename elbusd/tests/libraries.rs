@@ -134,7 +134,7 @@ fn a_plugin_that_fails_to_come_up_ends_the_start() {
         (
             "failin = \"x\"",
             Some(5),
-            "failin = \"x\": unknown key; known are client, fail_in, hang_in, panic_in",
+            "failin = \"x\": unknown key; known are client, fail_in, hang_in, late, panic_in",
         ),
     ] {
         let text =

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long an instance may take beyond its deadline to stop before it is given up.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 /// What a failed instance gets to end its connections.
 const FAILED_DEADLINE: Duration = Duration::from_millis(500);
 
