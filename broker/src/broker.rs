@@ -210,6 +210,13 @@ impl Broker {
         self.plugins.reports()
     }
 
+    /// Asks the workers of all plugins, such as the runtimes of transports, for a sign of life, and all plugins for their
+    /// status. Returns who does not answer within `patience`, for the log. Blocks for that long at most for the workers, and
+    /// for a second for each plugin that does not answer.
+    pub fn unresponsive(&self, patience: Duration) -> Vec<String> {
+        self.plugins.unresponsive(patience)
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> BrokerSettings {
         self.settings.lock().clone()

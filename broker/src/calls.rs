@@ -30,9 +30,10 @@ pub(crate) enum Callback {
     Refresh,
     Status,
     Stop,
+    Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 15] = [
+const CALLBACKS: [(Callback, &str); 16] = [
     (Callback::Deliver, "deliver"),
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),
@@ -48,6 +49,7 @@ const CALLBACKS: [(Callback, &str); 15] = [
     (Callback::Refresh, "refresh"),
     (Callback::Status, "status"),
     (Callback::Stop, "stop"),
+    (Callback::Ask, "ask"),
 ];
 
 impl Callback {
@@ -58,7 +60,7 @@ impl Callback {
 
     /// Whether its contract is not to block: a thread of a transport may be in it.
     pub(crate) fn must_not_block(self) -> bool {
-        (self as u8) <= Callback::Method as u8 || self == Callback::Status
+        (self as u8) <= Callback::Method as u8 || [Callback::Status, Callback::Ask].contains(&self)
     }
 
     fn of(number: u64) -> Option<Self> {

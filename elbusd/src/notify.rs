@@ -63,13 +63,26 @@ impl Notify {
         }
     }
 
-    /// Says every half of `limit` that the broker is alive, after it has proved to be: its registry and its plugins
-    /// answer. Where they do not, nothing is said, and the service manager ends the process.
+    /// Says every half of `limit` that the broker is alive, after it has proved to be: its registry, the runtimes of its
+    /// transports and its plugins answer. While they do not, nothing is said but in the log, and the service manager ends
+    /// the process.
     pub(crate) fn keep_alive(&self, broker: &Arc<Broker>, limit: Duration) {
         let (broker, notify) = (Arc::downgrade(broker), self.clone());
         let body = move || {
-            while is_alive(&broker) {
-                notify.tell("WATCHDOG=1");
+            let mut silent = false;
+            while let Some(unresponsive) = ask(&broker, limit / 4) {
+                match (unresponsive.is_empty(), silent) {
+                    (true, _) => notify.tell("WATCHDOG=1"),
+                    (false, false) => tracing::error!(
+                        unresponsive = unresponsive.join(", "),
+                        "no answer; the service manager is not told that the broker is alive"
+                    ),
+                    (false, true) => {}
+                }
+                if unresponsive.is_empty() && silent {
+                    tracing::info!("all plugins answer again");
+                }
+                silent = !unresponsive.is_empty();
                 std::thread::sleep(limit / 2);
             }
         };
@@ -79,13 +92,13 @@ impl Notify {
     }
 }
 
-/// Whether the broker is there; does not return while it hangs.
-fn is_alive(broker: &Weak<Broker>) -> bool {
-    let Some(broker) = broker.upgrade() else { return false };
-    // both wait for locks that whoever hangs would hold, the second one for each plugin
-    let (clients, plugins) = (broker.client_count(), broker.plugins().len());
-    tracing::trace!(clients, plugins, "alive");
-    true
+/// Who does not answer; `None` once the broker is gone. Does not return while its registry is locked.
+fn ask(broker: &Weak<Broker>, patience: Duration) -> Option<Vec<String>> {
+    let broker = broker.upgrade()?;
+    let clients = broker.client_count();
+    let unresponsive = broker.unresponsive(patience);
+    tracing::trace!(clients, ?unresponsive, "asked for signs of life");
+    Some(unresponsive)
 }
 
 #[cfg(test)]

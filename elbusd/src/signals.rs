@@ -100,6 +100,7 @@ impl Shared {
             let name = signal_name(signal).unwrap_or("?");
             if self.ending.swap(true, Ordering::AcqRel) {
                 self.line(&format!("a second signal ({name}): ended at once"));
+                self.log.finish_within(LAST_LINES / 2);
                 exit(EXIT_SECOND_SIGNAL);
             }
             let (this, begun) = (self.clone(), Instant::now());

@@ -130,7 +130,7 @@ fn a_plugin_that_fails_to_come_up_ends_the_start() {
         ("fail_in = \"start\"", None, "could not start: start fails as configured"),
         ("panic_in = \"create\"", None, "panic in create: create panics as configured, at "),
         ("panic_in = \"start\"", None, "panic in start: start panics as configured, at "),
-        ("fail_in = 5", Some(5), "fail_in = 5: invalid type: integer `5`, expected a string"),
+        ("fail_in = 5", Some(5), "fail_in = 5: expected a string, found integer 5"),
         (
             "failin = \"x\"",
             Some(5),

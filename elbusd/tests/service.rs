@@ -191,3 +191,26 @@ fn sockets_for_another_process_are_not_touched() {
     let (_, log) = daemon.stop();
     assert!(!log.contains("handed over"), "{log}");
 }
+
+#[test]
+fn a_transport_that_does_not_answer_is_named_and_keeps_the_sign_of_life_back() {
+    let folder = folder();
+    let manager = Manager(UnixDatagram::bind(folder.path().join("notify")).unwrap());
+    manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    // one worker, which a plugin blocks
+    let text = "[broker]\ncallback_seconds = 3600\n\
+        [[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\nworkers = 1\n\
+        [[plugin]]\nname = \"f\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nclient = \"f\"\nhang_in = \"deliver\"\n";
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let mut command = through_shell(folder.path(), "exec \"$@\"", &["--config", "broker.toml"]);
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "200000");
+    let daemon = Daemon::start_command(folder, command, true);
+    manager.next();
+    (0..3).for_each(|_| assert_eq!(manager.any(), "WATCHDOG=1"));
+    daemon.client("a").request(Op::Message, Qos::NO, "f", "", b"x");
+    daemon.wait_for_log("unresponsive=\"runtime of local\"");
+    manager.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut buffer = [0; 64];
+    let signs = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
+    assert!(signs < 60, "it still says that it is alive");
+}

@@ -158,6 +158,14 @@ pub trait RawHandler: Send + Sync + 'static {
 }
 pub type HandlerObject = RawHandler_TO<RBox<()>>;
 
+/// A worker of a plugin that can be asked for a sign of life. Implemented by plugins.
+#[sabi_trait]
+pub trait RawWorker: Send + Sync + 'static {
+    #[sabi(last_prefix_field)]
+    fn ask(&self, answer: WakeObject);
+}
+pub type WorkerObject = RawWorker_TO<RBox<()>>;
+
 /// See [`LocalConnector`](crate::local::LocalConnector). Implemented by the plugin that offers in-process clients.
 #[sabi_trait]
 pub trait RawConnector: Send + Sync + Clone + 'static {
@@ -219,6 +227,10 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
         let _ = (kind, flags);
         RResult::RErr(Code::NotSupported as u8)
+    }
+    /// The broker asks the worker from time to time whether it still runs.
+    fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {
+        let _ = (what, worker);
     }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;

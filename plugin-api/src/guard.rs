@@ -24,7 +24,7 @@ use crate::{
     SinkLimits, Wake,
     abi::{
         HostObject, InstanceObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance, RawInstance_TO,
-        RawListener, RawPluginError, RawSink, RawStatus, WakeObject,
+        RawListener, RawPluginError, RawSink, RawStatus, RawWorker, WakeObject,
     },
     sink::Delivery,
 };
@@ -243,6 +243,12 @@ impl<S: Sink> RawSink for Guarded<S> {
 
     fn limit(&self, limits: &SinkLimits) {
         self.run("limit", |_| (), |sink| sink.limit(limits));
+    }
+}
+
+impl<W: Fn(Wake) + Send + Sync + 'static> RawWorker for Guarded<W> {
+    fn ask(&self, answer: WakeObject) {
+        self.run("ask", |_| (), |ask| ask(Wake(answer)));
     }
 }
 

@@ -12,10 +12,10 @@ use std::{
 
 use crate::{
     Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, MethodTraits,
-    PluginError, PluginThread, QueueBudget, Sink,
+    PluginError, PluginThread, QueueBudget, Sink, Wake,
     abi::{
         HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO,
-        RawSink_TO, SENDER_ADMIN,
+        RawSink_TO, RawWorker_TO, SENDER_ADMIN,
     },
     access::AccessRules,
     guard::{Guarded, Instance},
@@ -158,6 +158,14 @@ impl Host {
     /// Where the system has no thread to give.
     pub fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<PluginThread, PluginError> {
         PluginThread::spawn(self.0.clone(), work)
+    }
+
+    /// Lets the broker ask a worker of the plugin, a thread or a runtime, for a sign of life: `ask` gets the worker to
+    /// [wake](Wake::wake) the answer, and must not block. While one does not answer, the service manager is not told that
+    /// the broker is alive.
+    pub fn watch_worker(&self, what: &str, ask: impl Fn(Wake) + Send + Sync + 'static) {
+        let worker = RawWorker_TO::from_value(Guarded::new(ask, self.0.clone()), TD_Opaque);
+        self.object().watch_worker(RStr::from_str(what), worker);
     }
 
     /// A socket that listens at `address` (`unix:/run/elbus.sock`, `tcp:127.0.0.1:7777`) and was handed to the broker

@@ -9,7 +9,7 @@ use elbus_plugin_api::{
     abi::{
         ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_ADMIN, METHOD_KNOWN,
         METHOD_SLOW, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod,
-        RawQueueBudget, SENDER_ADMIN, SinkObject,
+        RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
     },
 };
 use std::{
@@ -148,6 +148,10 @@ impl RawHost for Bridge {
 
     fn inherited_listener(&self, address: RStr<'_>) -> i32 {
         self.core.listeners.duplicate(address.as_str()).map_or(-1, IntoRawFd::into_raw_fd)
+    }
+
+    fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {
+        self.core.workers.add(self.owner, what.as_str(), worker);
     }
 
     fn failed(&self, why: RStr<'_>) {

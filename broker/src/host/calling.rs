@@ -109,6 +109,11 @@ impl StatusCell {
         asked.last.lock().clone()
     }
 
+    /// Whether a question to the instance as it is now has not been answered yet.
+    pub(super) fn is_unanswered(&self, owner: u32) -> bool {
+        self.of(owner).busy.load(Ordering::Acquire)
+    }
+
     /// That of the instance as it is now: a question to an earlier one may never be answered.
     fn of(&self, owner: u32) -> Arc<Asked> {
         let mut current = self.0.lock();

@@ -8,7 +8,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use super::{bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, listeners::Listeners};
+use super::{bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, listeners::Listeners, workers::Workers};
 use crate::{
     calls,
     control::ControlTable,
@@ -27,10 +27,11 @@ pub(crate) struct Core {
     /// Rung when an instance has failed, or all are stopped.
     pub(super) failures: Bell,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
+    pub(super) workers: Workers,
     /// Limits of callbacks and of starts.
     limits: RwLock<(Duration, Duration)>,
-    /// Nobody waits for plugins any more that do not return.
-    interrupted: Arc<AtomicBool>,
+    /// Set from outside, or once all plugins are to be stopped: nobody waits any more for plugins that do not return.
+    interrupted: (Arc<AtomicBool>, AtomicBool),
 }
 
 impl Core {
@@ -53,7 +54,8 @@ impl Core {
             failures: Bell::default(),
             connector: RwLock::default(),
             limits: RwLock::new((settings.callback_limit(), settings.start_limit())),
-            interrupted,
+            interrupted: (interrupted, AtomicBool::new(false)),
+            workers: Workers::default(),
         })
     }
 
@@ -80,11 +82,11 @@ impl Core {
 
     /// Lets nobody wait any more for plugins that do not return.
     pub(super) fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::Release);
+        self.interrupted.1.store(true, Ordering::Release);
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Acquire)
+        self.interrupted.0.load(Ordering::Acquire) || self.interrupted.1.load(Ordering::Acquire)
     }
 
     /// Asks the kernel that processors wake up in so many microseconds, or no longer for that.
@@ -123,6 +125,7 @@ impl Core {
         self.router.evict_owner(owner, why);
         self.control.remove_owner(owner);
         self.router.events.remove_owner(owner);
+        self.workers.remove_owner(owner);
         let mut connector = self.connector.write();
         let gone = connector.take_if(|(offered_by, _)| *offered_by == owner);
         drop(connector);

@@ -414,6 +414,11 @@ impl Instance {
         self.inner.lock().owner
     }
 
+    /// Whether it has not answered yet how it is.
+    pub(super) fn owes_status(&self) -> bool {
+        self.object().is_some() && self.last_status.is_unanswered(self.owner())
+    }
+
     fn callee(&self) -> Callee<'_> {
         let linked = matches!(self.declaration.read().source, PluginSource::Linked(_));
         Callee { name: &self.name, owner: self.owner(), linked }

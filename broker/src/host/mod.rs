@@ -22,6 +22,7 @@ mod revival;
 mod service;
 mod supervisor;
 mod watch;
+mod workers;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
 pub(crate) use core::Core;

@@ -135,6 +135,18 @@ impl Plugins {
         self.all().iter().map(|instance| instance.report()).collect()
     }
 
+    /// The workers, and the plugins, that give no sign of life within the patience.
+    pub(crate) fn unresponsive(&self, patience: Duration) -> Vec<String> {
+        let mut unresponsive = self.core.workers.unresponsive(patience);
+        for instance in self.all() {
+            instance.report();
+            if instance.owes_status() {
+                unresponsive.push(format!("status of {}", instance.name));
+            }
+        }
+        unresponsive
+    }
+
     /// Where a key of an instance's table stands in the file.
     pub(crate) fn place_of(&self, instance: &str, key: &str) -> Option<String> {
         self.all().iter().find(|other| other.name == instance)?.place(key)

@@ -57,6 +57,8 @@ impl Server {
             addresses.push(address);
         }
         drop(within);
+        let handle = runtime.handle().clone();
+        host.watch_worker("runtime", move |answer| drop(handle.spawn(async move { answer.wake() })));
         let instance = Instance::new(host, settings, transport, runtime.handle().clone());
         Ok(Server {
             instance,

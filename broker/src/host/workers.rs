@@ -1,0 +1,106 @@
+//! Workers of plugins that can be asked for a sign of life: threads and runtimes. Owns the asking; what silence means is its
+//! caller's to say.
+
+use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
+use elbus_plugin_api::abi::{RawWake, RawWake_TO, WorkerObject};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::calls::{self, Callback};
+
+/// The workers of all instances.
+#[derive(Default)]
+pub(super) struct Workers(Mutex<Vec<Worker>>);
+
+#[derive(Clone)]
+struct Worker {
+    owner: u32,
+    what: String,
+    object: Arc<WorkerObject>,
+}
+
+#[derive(Clone)]
+struct Answer {
+    index: usize,
+    to: Sender<usize>,
+}
+
+impl RawWake for Answer {
+    fn wake(&self) {
+        // nobody waits any more: too late
+        _ = self.to.send(self.index);
+    }
+}
+
+impl Workers {
+    pub(super) fn add(&self, owner: u32, what: &str, object: WorkerObject) {
+        self.0.lock().push(Worker { owner, what: what.to_owned(), object: Arc::new(object) });
+    }
+
+    /// Forgets the workers of an instance.
+    pub(super) fn remove_owner(&self, owner: u32) {
+        let gone: Vec<_> = self.0.lock().extract_if(.., |worker| worker.owner == owner).collect();
+        drop(gone); // runs code of the plugin: outside the lock
+    }
+
+    /// Asks all at once; returns those that do not answer within the patience.
+    pub(super) fn unresponsive(&self, patience: Duration) -> Vec<String> {
+        let workers = self.0.lock().clone();
+        let (to, answers) = mpsc::channel();
+        for (index, worker) in workers.iter().enumerate() {
+            let answer = RawWake_TO::from_ptr(RArc::new(Answer { index, to: to.clone() }), TD_Opaque);
+            calls::other(worker.owner, Callback::Ask, "the broker", || worker.object.ask(answer));
+        }
+        drop(to);
+        let end = Instant::now() + patience;
+        let mut silent: Vec<_> = workers.into_iter().map(Some).collect();
+        while silent.iter().any(Option::is_some) {
+            let Ok(index) = answers.recv_timeout(end.saturating_duration_since(Instant::now())) else {
+                break;
+            };
+            if let Some(worker) = silent.get_mut(index) {
+                *worker = None;
+            }
+        }
+        let silent = silent.into_iter().flatten();
+        silent.map(|worker| format!("{} of {}", worker.what, calls::owner_name(worker.owner))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elbus_plugin_api::abi::{RawWorker, RawWorker_TO, WakeObject};
+
+    struct Answers(bool);
+
+    impl RawWorker for Answers {
+        fn ask(&self, answer: WakeObject) {
+            if self.0 {
+                answer.wake();
+            }
+        }
+    }
+
+    #[test]
+    fn those_that_do_not_answer_are_named() {
+        let workers = Workers::default();
+        calls::name_owner(2_000_001, "tcp");
+        calls::name_owner(2_000_002, "unix");
+        let add = |owner, answers| {
+            workers.add(owner, "runtime", RawWorker_TO::from_value(Answers(answers), TD_Opaque));
+        };
+        add(2_000_001, true);
+        assert!(workers.unresponsive(Duration::from_secs(30)).is_empty());
+        add(2_000_002, false);
+        assert_eq!(workers.unresponsive(Duration::from_millis(100)), ["runtime of unix"]);
+        workers.remove_owner(2_000_002);
+        assert!(workers.unresponsive(Duration::from_secs(30)).is_empty());
+    }
+}
