@@ -5,6 +5,7 @@
 //! anything else is read ([`held`]).
 
 mod held;
+mod paced;
 mod runs;
 
 use bytes::Bytes;
@@ -15,11 +16,11 @@ use elbus_protocol::{
     request::{REQUEST_HEADER_BYTES, RunBuffer, Step, next_run},
 };
 use elbus_socket::{READ_BYTES, Received, Socket};
-use std::{io, sync::Arc, time::Instant};
+use std::{io, sync::Arc};
 
 use crate::{
-    allowance::Rates, connection::Connection, delivery::ConnectionSink, instance::Leaving, listener::Origin,
-    liveness::Phase, pace::Pace, reason::Reason, scratch::Scratch,
+    connection::Connection, delivery::ConnectionSink, instance::Leaving, listener::Origin, liveness::Phase,
+    pace::Pace, reason::Reason, scratch::Scratch,
 };
 use runs::{Own, Stop};
 
@@ -96,6 +97,7 @@ impl Incoming {
 
     /// Takes the registered client out; dropping it frees its name.
     pub(crate) fn take_client(&mut self) -> Option<Client> {
+        self.end_pace();
         self.client.take()
     }
 
@@ -116,28 +118,6 @@ impl Incoming {
         // also after an error: what came before it is valid
         let held = self.end_batch();
         outcome.map(|()| held || self.stopped || self.former.is_some())
-    }
-
-    /// Whether the client has sent more than it may, so that it is not to be read from for a while.
-    #[inline]
-    fn is_too_early(&mut self) -> bool {
-        let rates = self.connection.allowance.rates();
-        rates != Rates::default() && self.keep_pace(rates)
-    }
-
-    #[cold]
-    fn keep_pace(&mut self, rates: Rates) -> bool {
-        let now = Instant::now();
-        let (frames, bytes) = (std::mem::take(&mut self.own.frames), std::mem::take(&mut self.own.bytes));
-        let pace = match &mut self.pace {
-            Some(pace) if pace.rates == rates => pace,
-            // what it has sent before there was this limit is not held against it
-            pace => {
-                pace.replace(Box::new(Pace::new(rates, now)));
-                return false;
-            }
-        };
-        pace.take(frames.into(), bytes.into(), now)
     }
 
     /// Flushes the receivers first: they are what somebody waits for.
@@ -172,6 +152,12 @@ impl Incoming {
             return Err(Reason::Broken(io::ErrorKind::InvalidData.into()));
         };
         start.copy_from_slice(&self.rest);
+        let room = if self.pace.is_some() {
+            let at_once = self.read_bytes(room.len());
+            room.get_mut(..at_once).unwrap_or_default()
+        } else {
+            room
+        };
         let received = match self.socket.receive(room).map_err(Reason::Broken)? {
             Received::Nothing => return Ok(()),
             Received::End => return Err(Reason::Left),
@@ -257,7 +243,9 @@ impl Incoming {
         if let Step::Run(head) = next_run(&frame, &mut 0, &limits, &mut run).map_err(Reason::Frame)? {
             let payload = run.payloads.first().map_or(0, |payload| payload.len());
             let shared = SharedBytes::from(frame.slice(frame.len() - payload..));
-            let mut sending = runs::Sending { client, connection: &self.connection, own: &mut self.own };
+            let pace = self.pace.as_deref_mut();
+            let mut sending =
+                runs::Sending { client, connection: &self.connection, own: &mut self.own, pace };
             match sending.dispatch(&head, &run, 0..head.len, Some(&shared)) {
                 Ok(()) | Err(Stop::Full) => {}
                 Err(Stop::Blocked { .. }) => return Ok(Some(frame)),
@@ -283,9 +271,13 @@ impl Incoming {
             pos = self.greet(input)?;
         }
         let limits = self.limits();
+        if self.pace.is_some() {
+            self.look_what_is_left();
+        }
         let Some(client) = &mut self.client else { return Ok(pos) };
         let start = pos;
-        let mut sending = runs::Sending { client, connection: &self.connection, own: &mut self.own };
+        let pace = self.pace.as_deref_mut();
+        let mut sending = runs::Sending { client, connection: &self.connection, own: &mut self.own, pace };
         let around = sending.around();
         let needed = loop {
             match next_run(input, &mut pos, &limits, run).map_err(Reason::Frame)? {
@@ -353,7 +345,7 @@ impl Incoming {
             source: self.origin.source.clone(),
             port: Some(self.port.to_string()),
             credentials: self.origin.credentials,
-            unit: self.origin.unit.clone(),
+            unit: self.origin.unit.as_deref().cloned(),
             certificate_names: self
                 .origin
                 .certificate
@@ -372,6 +364,7 @@ impl Incoming {
                 connection.flush();
                 tracing::debug!(client = name, source = self.origin.source, "registered");
                 self.client = Some(client);
+                self.begin_pace();
                 self.enter(Phase::Header);
                 Ok(())
             }

@@ -14,8 +14,8 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
-    Notice, StreamSettings, Transport, connection::Connection, liveness::Phase, notices::Notices,
-    pace::Bucket,
+    Notice, StreamSettings, Transport, connection::Connection, debts::Debts, liveness::Phase,
+    notices::Notices, pace::Bucket,
 };
 
 /// What the connections of an instance share.
@@ -39,6 +39,8 @@ pub(crate) struct Instance {
     pub(crate) notices: Notices,
     /// Paces accepting.
     pub(crate) connects: Option<Mutex<Bucket>>,
+    /// What clients that have left had sent of what they may. Held for moments, alone.
+    pub(crate) debts: Mutex<Debts>,
     /// What may wait in all queues of the broker.
     pub(crate) budget: QueueBudget,
     /// The connection whose frame is received although that is used up, by its address; zero: none.
@@ -113,6 +115,7 @@ impl Instance {
             counts: Counts::default(),
             notices: Notices::default(),
             connects,
+            debts: Mutex::default(),
             first: AtomicUsize::new(0),
         })
     }

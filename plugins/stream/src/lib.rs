@@ -12,6 +12,7 @@
 
 mod allowance;
 mod connection;
+mod debts;
 mod delivery;
 mod driver;
 mod incoming;

@@ -120,7 +120,7 @@ impl Transport for Local {
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
         // now, as later somebody else may have its number
-        let unit = unit::unit_of(stream.as_fd(), &credentials);
+        let unit = unit::unit_of(stream.as_fd(), &credentials).map(Box::new);
         let origin = Origin { credentials: Some(credentials), unit, ..Origin::default() };
         Ok(Prepared::Ready(stream.into_std()?.into(), origin))
     }

@@ -90,11 +90,15 @@ impl Incoming {
                 let Some(client) = &mut self.client else { return };
                 client.when_ready(wake);
                 receivers.await;
+                if let Some(until) = self.pace.as_mut().and_then(|pace| pace.take_pause()) {
+                    sleep_until(until.into()).await;
+                }
                 if self.go_on().is_err() {
                     return;
                 }
                 self.account();
                 self.client.as_mut().map(Client::end_batch);
+                self.is_too_early();
             }
         };
         if timeout(limit, finish).await.is_err() {

@@ -8,7 +8,7 @@ use elbus_protocol::{
 };
 use std::ops::Range;
 
-use crate::{connection::Connection, reason::Reason};
+use crate::{connection::Connection, pace::Pace, reason::Reason};
 
 /// The most that a run of several frames may come to once it is encoded, in bytes: a queue passes its limit by no more.
 pub(super) const RUN_BYTES: usize = 256 * 1024;
@@ -29,7 +29,7 @@ pub(super) struct Own {
 pub(super) enum Stop {
     /// The connection is to end.
     Ended(Reason),
-    /// A receiver is full. So many frames of the run were dispatched before, the others were not.
+    /// A receiver is full, or the client has sent as much as it may for now. So many frames of the run were dispatched before, the others were not.
     Blocked { dispatched: usize },
     /// The whole run was dispatched, and the client itself is full.
     Full,
@@ -61,6 +61,8 @@ pub(super) struct Sending<'s> {
     pub(super) client: &'s mut Client,
     pub(super) connection: &'s Connection,
     pub(super) own: &'s mut Own,
+    /// Where the client may send only so much.
+    pub(super) pace: Option<&'s mut Pace>,
 }
 
 impl Sending<'_> {
@@ -73,6 +75,43 @@ impl Sending<'_> {
     /// Dispatches a run in parts that are no longer than [`RUN_BYTES`] once they are encoded.
     #[inline]
     pub(super) fn dispatch_parts(
+        &mut self,
+        head: &RunHead<'_>,
+        run: &RunBuffer<Payload<'_>>,
+        around: usize,
+    ) -> Result<(), Stop> {
+        if self.pace.is_some() {
+            return self.dispatch_paced(head, run, around);
+        }
+        self.dispatch_whole(head, run, around)
+    }
+
+    /// No more frames than the pace of the client allows.
+    #[cold]
+    fn dispatch_paced(
+        &mut self,
+        head: &RunHead<'_>,
+        run: &RunBuffer<Payload<'_>>,
+        around: usize,
+    ) -> Result<(), Stop> {
+        let may_send = self.pace.as_ref().map_or(u32::MAX, |pace| pace.may_send);
+        let part = RunHead { len: head.len.min(may_send as usize), ..*head };
+        if part.len == 0 {
+            return Err(Stop::Blocked { dispatched: 0 });
+        }
+        let before = self.own.frames;
+        let result = self.dispatch_whole(&part, run, around);
+        if let Some(pace) = &mut self.pace {
+            pace.may_send = pace.may_send.saturating_sub(self.own.frames.saturating_sub(before));
+        }
+        match result {
+            Ok(()) | Err(Stop::Full) if part.len < head.len => Err(Stop::Blocked { dispatched: part.len }),
+            result => result,
+        }
+    }
+
+    #[inline]
+    fn dispatch_whole(
         &mut self,
         head: &RunHead<'_>,
         run: &RunBuffer<Payload<'_>>,
