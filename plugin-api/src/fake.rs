@@ -65,26 +65,6 @@ struct State {
     waiting: Vec<WakeObject>,
 }
 
-impl State {
-    fn id_of(&mut self, sender: &str) -> u64 {
-        if sender == elbus_protocol::BROKER_NAME {
-            return 0;
-        }
-        if let Some(id) = self.ids.get(sender) {
-            return *id;
-        }
-        self.last_id += 1;
-        self.ids.insert(sender.to_owned(), self.last_id);
-        self.last_id
-    }
-
-    /// Whether a call is denied: as the test has said, or since the caller's registration has ended.
-    fn denies(&self, call: &RawCall<'_>) -> Option<Code> {
-        let ended = self.ids.get(call.caller.as_str()).is_some_and(|id| *id != call.caller_id);
-        self.deny_calls_with.or(ended.then_some(Code::AccessDenied))
-    }
-}
-
 /// A sink that takes everything and keeps nothing: of a client that only sends.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nowhere;

@@ -6,8 +6,28 @@ use abi_stable::{
 };
 use std::sync::Arc;
 
-use super::{FakeHost, Recorded};
+use super::{FakeHost, Recorded, State};
 use crate::{CallError, ClientInfo, Code, Dispatch, Event, Op, Request, abi::*};
+
+impl State {
+    pub(super) fn id_of(&mut self, sender: &str) -> u64 {
+        if sender == elbus_protocol::BROKER_NAME {
+            return 0;
+        }
+        if let Some(id) = self.ids.get(sender) {
+            return *id;
+        }
+        self.last_id += 1;
+        self.ids.insert(sender.to_owned(), self.last_id);
+        self.last_id
+    }
+
+    /// Whether a call is denied: as the test has said, or since the caller's registration has ended.
+    fn denies(&self, call: &RawCall<'_>) -> Option<Code> {
+        let ended = self.ids.get(call.caller.as_str()).is_some_and(|id| *id != call.caller_id);
+        self.deny_calls_with.or(ended.then_some(Code::AccessDenied))
+    }
+}
 
 struct FakeClient {
     host: FakeHost,
