@@ -151,6 +151,7 @@ impl HoldTable {
     /// Whether a receiver may hold its senders without limit.
     pub(super) fn is_exempt(&self, member: &Member) -> bool {
         self.settings.budget.is_zero()
+            || member.origin.internal
             || self.settings.exempt.iter().any(|mask| fits(mask, &member.name))
             || member.admission().is_some_and(|admission| admission.limits().may_hold == Some(true))
     }

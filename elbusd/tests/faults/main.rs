@@ -14,6 +14,7 @@ mod exhausted;
 mod fifo;
 mod flooded;
 mod hostile_receiver;
+mod hostile_sender;
 mod kicked;
 mod killed;
 mod readers;

@@ -78,7 +78,7 @@ impl Session {
                 self.connection.until_ended_or(std::future::pending()).await;
             }
             if self.connection.has_ended() {
-                if self.incoming.is_stopped() {
+                if self.incoming.is_stopped() && !self.connection.instance.is_stopping() {
                     // boxed, as below
                     Box::pin(self.incoming.finish()).await;
                 }

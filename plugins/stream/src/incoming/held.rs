@@ -1,7 +1,7 @@
 //! A reader that waits: for its receivers, for itself, for its name, for memory; and what it does first when it goes on.
 //! Owns the order of these; dispatches nothing itself.
 
-use elbus_plugin_api::{Client, Woken};
+use elbus_plugin_api::Woken;
 use elbus_protocol::request::RunBuffer;
 use std::{
     pin::pin,
@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::{COUNTED_BYTES, Incoming, LARGE_FRAME};
-use crate::{instance::Leaving, liveness::Phase, reason::Reason, scratch::Scratch};
+use crate::{Notice, instance::Leaving, liveness::Phase, reason::Reason, scratch::Scratch};
 
 /// How often a frame that waits for memory looks whether there is some.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
@@ -85,28 +85,30 @@ impl Incoming {
     pub(crate) async fn finish(&mut self) {
         let limit = self.connection.instance.settings.timeout();
         let finish = async {
-            while self.stopped {
+            // whoever is no longer registered finds out at once
+            while self.stopped && self.go_on().is_ok() {
+                self.account();
                 let (wake, receivers) = Woken::pair();
                 let Some(client) = &mut self.client else { return };
+                client.end_batch();
                 client.when_ready(wake);
                 receivers.await;
+                self.is_too_early();
                 if let Some(until) = self.pace.as_mut().and_then(|pace| pace.take_pause()) {
                     sleep_until(until.into()).await;
                 }
-                if self.go_on().is_err() {
-                    return;
-                }
-                self.account();
-                self.client.as_mut().map(Client::end_batch);
-                self.is_too_early();
             }
         };
-        if timeout(limit, finish).await.is_err() {
+        if timeout(limit, finish).await.is_err()
+            && self.connection.instance.notices.admit(Notice::Late, Instant::now())
+        {
             let (client, bytes) = (self.connection.name(), self.rest.len());
+            let timeout_seconds = limit.as_secs_f64();
             tracing::warn!(
                 client,
                 bytes,
-                "dropped: not taken by its receivers in time after the client left"
+                timeout_seconds,
+                "frames of a client that left dropped: receivers are full"
             );
         }
     }
