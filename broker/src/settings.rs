@@ -37,6 +37,14 @@ pub struct BrokerSettings {
     pub hold_window_seconds: f64,
     /// Masks of names of receivers that may hold their senders for any time.
     pub may_hold: Vec<String>,
+    /// Memory that the subscriptions of one client may take, and its exclusions as much, in bytes.
+    pub filter_memory_bytes: usize,
+    /// Memory that the filters of all clients may take together, in bytes; a client whose filters take less than 128 KiB may
+    /// have more all the same.
+    pub total_filter_memory_bytes: usize,
+    /// Segments of the shapes of all complex filters in use together, and an eighth of them for one client; exclusions
+    /// likewise. Limits what one publication costs.
+    pub max_complex_segments: usize,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,
     /// How long a callback of a plugin that must not block may take; then the instance is failed.
@@ -67,13 +75,16 @@ impl Default for BrokerSettings {
             plugin_dirs: Vec::new(),
             force_register: false,
             remote_admin: false,
-            max_filters: 1_000_000,
+            max_filters: 100_000,
             max_filter_bytes: elbus_protocol::MAX_FILTER_BYTES,
             max_name_bytes: 1024,
             max_topic_bytes: 65_535,
             hold_budget_seconds: 8.0,
             hold_window_seconds: 600.0,
             may_hold: Vec::new(),
+            filter_memory_bytes: 32 << 20,
+            total_filter_memory_bytes: 1 << 30,
+            max_complex_segments: 8192,
             shutdown_seconds: 2.0,
             callback_seconds: 10.0,
             start_seconds: 60.0,
@@ -89,11 +100,16 @@ impl BrokerSettings {
         if self.name.is_empty() {
             return Err(PluginError::of_key("name", "must not be empty"));
         }
-        if self.max_filters == 0 {
-            return Err(PluginError::of_key("max_filters", "must be at least 1"));
-        }
-        if self.max_filter_bytes == 0 {
-            return Err(PluginError::of_key("max_filter_bytes", "must be at least 1"));
+        for (key, value) in [
+            ("max_filters", self.max_filters),
+            ("max_filter_bytes", self.max_filter_bytes),
+            ("filter_memory_bytes", self.filter_memory_bytes),
+            ("total_filter_memory_bytes", self.total_filter_memory_bytes),
+            ("max_complex_segments", self.max_complex_segments),
+        ] {
+            if value == 0 {
+                return Err(PluginError::of_key(key, "must be at least 1"));
+            }
         }
         if !NAME_BYTES.contains(&self.max_name_bytes) {
             let (least, most) = (NAME_BYTES.start(), NAME_BYTES.end());

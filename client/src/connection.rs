@@ -30,13 +30,11 @@ use crate::{
     rpc::Calls,
     settings::Settings,
     switchboard::{Memory, Switchboard},
-    wishes::Wishes,
+    wishes::{Wishes, frames_of},
 };
 
 /// How long the broker may take to end a connection that the client has ended.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Filters of one frame when they are asked for again.
-const FILTERS_A_FRAME: usize = 1000;
 /// A filter that nobody excludes: taking it back changes nothing, and is acknowledged.
 pub(crate) const PROBE_FILTER: &str = ".client/probe";
 
@@ -221,7 +219,7 @@ impl Shared {
                     (Op::Unsubscribe, declined, "unsubscribing again after a lost connection"),
                 ];
                 for (op, filters, what) in again {
-                    for filters in filters.chunks(FILTERS_A_FRAME) {
+                    for filters in frames_of(&filters) {
                         match self.outgoing.change_filters(op, filters, Ack::Logged(what)) {
                             Ok(_) => {}
                             Err(Refusal::Full) => tracing::warn!("{what}: more filters than queue_bytes"),

@@ -49,6 +49,7 @@ mod subscription;
 mod switchboard;
 #[cfg(feature = "tls")]
 mod tls;
+mod topics;
 mod wishes;
 
 pub use address::Address;

@@ -8,22 +8,17 @@ use elbus_protocol::{
     topic,
 };
 use parking_lot::Mutex;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use crate::{
     Error, Frame,
     inbox::Inbox,
     rpc::{Calls, RpcError},
+    topics::{Inboxes, Topics},
 };
-
-/// Topics whose subscriptions are remembered.
-const REMEMBERED_TOPICS: usize = 4096;
 
 pub(crate) struct Switchboard {
     /// Of [`Frames`](crate::Frames).
@@ -56,7 +51,7 @@ struct Subscribed {
 #[derive(Default)]
 pub(crate) struct Memory {
     epoch: u64,
-    topics: HashMap<String, Arc<[Arc<Inbox>]>, foldhash::fast::RandomState>,
+    topics: Topics,
     serving: Option<Arc<Inbox>>,
     batch: Vec<Frame>,
 }
@@ -168,20 +163,17 @@ impl Switchboard {
     }
 
     /// The inboxes of subscriptions that a topic matches.
-    fn subscribers(&self, frame: &Frame, memory: &mut Memory) -> Arc<[Arc<Inbox>]> {
+    fn subscribers(&self, frame: &Frame, memory: &mut Memory) -> Inboxes {
         if let Some(inboxes) = memory.topics.get(frame.topic()) {
-            return inboxes.clone();
+            return inboxes;
         }
         let topic = frame.topic();
         let tables = self.tables.lock();
         let matches = |entry: &&Subscribed| entry.filters.iter().any(|filter| topic::matches(filter, topic));
-        let inboxes: Arc<[_]> =
+        let inboxes: Inboxes =
             tables.subscriptions.iter().filter(matches).map(|entry| entry.inbox.clone()).collect();
         drop(tables);
-        if memory.topics.len() >= REMEMBERED_TOPICS {
-            memory.topics.clear();
-        }
-        memory.topics.insert(topic.to_owned(), inboxes.clone());
+        memory.topics.remember(topic, &inboxes);
         inboxes
     }
 

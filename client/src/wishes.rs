@@ -4,6 +4,26 @@
 use elbus_protocol::WARNINGS_TOPIC;
 use std::collections::{HashMap, HashSet};
 
+/// Filters of one frame when they are asked for again.
+const FRAME_FILTERS: usize = 1000;
+/// Bytes of these, unless a single filter is longer; a broker refuses frames of more than 4 MiB.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// Splits filters into what one frame takes.
+pub(crate) fn frames_of<'a, 'f>(mut filters: &'a [&'f str]) -> impl Iterator<Item = &'a [&'f str]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |filter: &&&str| {
+            bytes += filter.len() + 1;
+            bytes <= FRAME_BYTES
+        };
+        let count = filters.iter().take(FRAME_FILTERS).take_while(fits).count().max(1);
+        let (frame, left) = filters.split_at_checked(count)?;
+        filters = left;
+        Some(frame)
+    })
+}
+
 #[derive(Default)]
 pub(crate) struct Wishes {
     subscribed: HashMap<String, Uses>,
@@ -108,6 +128,18 @@ mod tests {
         assert!(wishes.subscribe("a", Whose::Clients) && !wishes.subscribe("a", Whose::Clients));
         assert!(wishes.subscribe("a", Whose::Subscriptions) && wishes.subscribe("a", Whose::Subscriptions));
         assert!(wishes.exclude("x") && !wishes.exclude("x"));
+    }
+
+    #[test]
+    fn filters_are_split_into_frames_that_a_broker_takes() {
+        let long = "x".repeat(65_000);
+        let filters: Vec<&str> = std::iter::repeat_n("a", 1500).chain([&*long; 40]).collect();
+        let frames: Vec<_> = frames_of(&filters).collect();
+        assert_eq!(frames.concat(), filters);
+        assert_eq!(frames.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [1000, 516, 16, 8]);
+        let longer = "x".repeat(2 << 20);
+        assert_eq!(frames_of(&[&longer, &longer]).count(), 2);
+        assert_eq!(frames_of(&[]).count(), 0);
     }
 
     #[test]

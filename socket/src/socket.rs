@@ -150,10 +150,18 @@ impl Socket {
 
     /// Whether the peer has closed the connection, or its sending side; there may be bytes of it that are not read yet.
     pub fn peer_has_closed(&self) -> bool {
-        let mut polled = [PollFd::new(&self.0, PollFlags::RDHUP)];
-        let asked = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        let closed = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        asked.is_ok_and(|_| polled.iter().any(|socket| socket.revents().intersects(closed)))
+        self.polls(PollFlags::RDHUP, PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Whether something has arrived that is not read yet: bytes, or the end.
+    pub fn has_unread(&self) -> bool {
+        self.polls(PollFlags::IN, PollFlags::IN)
+    }
+
+    fn polls(&self, asked: PollFlags, expected: PollFlags) -> bool {
+        let mut polled = [PollFd::new(&self.0, asked)];
+        let result = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        result.is_ok_and(|_| polled.iter().any(|socket| socket.revents().intersects(expected)))
     }
 
     /// Sends what the socket takes of a queue at once, which the caller then takes [off](Queue::advance) it; 0 where it
@@ -274,9 +282,9 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_has_closed_is_seen_before_its_last_bytes_are_read() {
         let (socket, mut peer) = pair();
-        assert!(!socket.peer_has_closed());
+        assert!(!socket.peer_has_closed() && !socket.has_unread());
         peer.write_all(b"last").unwrap();
-        assert!(!socket.peer_has_closed());
+        assert!(!socket.peer_has_closed() && socket.has_unread());
         drop(peer);
         assert!(socket.peer_has_closed());
         assert_eq!(read_to_end(&socket, Duration::ZERO).await, b"last");

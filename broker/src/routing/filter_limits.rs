@@ -1,11 +1,21 @@
 //! What filters a client may have: the strictest of what the broker, its transport and the rules for its name say.
 
-use super::{member::Member, router::RouterSettings};
+use elbus_protocol::request;
+
+use super::{member::Member, registry::Refusal, router::RouterSettings};
 use crate::access::Admission;
+
+/// Filters of one request: what is done with one request is done before anybody else of its thread gets a turn.
+const MAX_REQUEST_FILTERS: usize = 16_384;
+/// Bytes of all filters of one request.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// What filters a client may have, by the broker, its transport and the rules for its name.
 pub(super) struct FilterLimits {
     pub(super) count: usize,
+    pub(super) memory: usize,
+    pub(super) total_memory: usize,
+    pub(super) complex: usize,
     bytes: usize,
     depth: usize,
 }
@@ -21,25 +31,68 @@ impl FilterLimits {
                 [Some(member.origin.max_filters.into()), of_name.subscriptions],
                 settings.max_filters,
             ),
+            memory: settings.filter_memory_bytes,
+            total_memory: settings.total_filter_memory_bytes,
+            complex: settings.max_complex_segments,
             bytes: settings.max_filter_bytes,
             depth: least([Some(member.origin.max_filter_depth.into()), of_name.filter_depth], usize::MAX),
         }
     }
 
-    /// What is taken away may be as deep as it was allowed to be once.
-    pub(super) fn allow(&self, filter: &str, add: bool) -> bool {
-        filter.len() <= self.bytes && (!add || self.depth == usize::MAX || depth(filter) <= self.depth)
+    /// Whether a request may have these filters. Those that are taken away may be as deep as they were allowed to be once.
+    pub(super) fn allow(&self, member: &Member, body: &str, add: bool) -> bool {
+        let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = *self;
+        let mut count = 0;
+        let refused = (body.len() <= MAX_REQUEST_BYTES).then(|| {
+            request::filters(body).find(|filter| {
+                count += 1;
+                let too_deep = add && max_depth != usize::MAX && depth(filter) > max_depth;
+                count > MAX_REQUEST_FILTERS || filter.len() > max_bytes || too_deep
+            })
+        });
+        let filter = match refused {
+            Some(None) => return true,
+            Some(Some(filter)) if count <= MAX_REQUEST_FILTERS => filter,
+            _ => {
+                if member.is_first_refusal() {
+                    tracing::warn!(
+                        client = &*member.name,
+                        bytes = body.len(),
+                        "filters refused: more than {MAX_REQUEST_FILTERS} filters or {MAX_REQUEST_BYTES} bytes in one \
+                         request; further refusals are not logged"
+                    );
+                }
+                return false;
+            }
+        };
+        if member.is_first_refusal() {
+            tracing::warn!(
+                client = &*member.name,
+                bytes = filter.len(),
+                depth = depth(filter),
+                "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
+                 (max_filter_depth, filter_depth); further refusals are not logged"
+            );
+        }
+        false
     }
 
-    pub(super) fn tell(&self, member: &Member, filter: &str) {
-        let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = self;
-        tracing::warn!(
-            client = &*member.name,
-            bytes = filter.len(),
-            depth = depth(filter),
-            "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
-             (max_filter_depth, filter_depth)"
-        );
+    /// Logs why a client does not get filters.
+    pub(super) fn tell_refusal(&self, member: &Member, refusal: Refusal) {
+        let (limit, key) = match refusal {
+            Refusal::Gone => return,
+            Refusal::Count => (self.count, "max_filters"),
+            Refusal::Memory => (self.memory, "filter_memory_bytes"),
+            Refusal::TotalMemory => (self.total_memory, "total_filter_memory_bytes"),
+            Refusal::Complex => (self.complex, "max_complex_segments"),
+        };
+        if member.is_first_refusal() {
+            tracing::warn!(
+                client = &*member.name,
+                limit,
+                "filters refused ({key}); further refusals are not logged"
+            );
+        }
     }
 }
 

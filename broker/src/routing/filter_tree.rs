@@ -77,18 +77,43 @@ fn split_first(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The filter up to its `#`, and whether it has wildcards.
-fn normal(filter: &str) -> (&[u8], bool) {
-    let filter = filter.as_bytes();
-    let (mut wild, mut start) = (false, 0);
-    for segment in segments(filter) {
-        if segment == b"#" {
-            return (&filter[..=start], true);
+/// A filter up to its `#`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Filter<'f> {
+    text: &'f [u8],
+    is_wild: bool,
+}
+
+impl<'f> From<&'f str> for Filter<'f> {
+    fn from(filter: &'f str) -> Self {
+        let text = filter.as_bytes();
+        let (mut is_wild, mut start) = (false, 0);
+        for segment in segments(text) {
+            if segment == b"#" {
+                return Filter { text: &text[..=start], is_wild: true };
+            }
+            is_wild |= segment == b"+";
+            start += segment.len() + 1;
         }
-        wild |= segment == b"+";
-        start += segment.len() + 1;
+        Filter { text, is_wild }
     }
-    (filter, wild)
+}
+
+impl<'f> Filter<'f> {
+    /// Its text.
+    pub(super) fn text(self) -> &'f [u8] {
+        self.text
+    }
+
+    /// Whether it has a `+` or a `#`.
+    pub(super) fn is_wild(self) -> bool {
+        self.is_wild
+    }
+
+    /// Its segments, a `#` included.
+    pub(super) fn segments(self) -> impl Iterator<Item = &'f [u8]> {
+        segments(self.text)
+    }
 }
 
 /// How many bytes of whole segments `label` and `path` have in common at their beginning. The first segment is.
@@ -104,21 +129,25 @@ fn after(path: &[u8], bytes: usize) -> Option<&[u8]> {
 
 impl FilterTree {
     /// Gives `member` the filter. Returns where it stands, or `None` where the member had it already.
-    pub(super) fn insert(&mut self, filter: &str, member: u32) -> Option<NodeId> {
-        let at = match normal(filter) {
-            (filter, false) => self.place_whole(filter),
-            (filter, true) => self.place_wild(filter),
-        };
+    pub(super) fn insert<'f>(&mut self, filter: impl Into<Filter<'f>>, member: u32) -> Option<NodeId> {
+        let filter = filter.into();
+        let at = if filter.is_wild { self.place_wild(filter.text) } else { self.place_whole(filter.text) };
         self.nodes[at].members.insert(member).then_some(at)
     }
 
     /// Takes the filter from `member`. Returns where it stood, or `None` where the member did not have it.
-    pub(super) fn remove(&mut self, filter: &str, member: u32) -> Option<NodeId> {
-        let at = match normal(filter) {
-            (filter, false) => self.find_whole(filter)?,
-            (filter, true) => self.find_wild(filter)?,
-        };
+    pub(super) fn remove<'f>(&mut self, filter: impl Into<Filter<'f>>, member: u32) -> Option<NodeId> {
+        let at = self.find(filter.into())?;
         self.remove_at(at, member).then_some(at)
+    }
+
+    /// Whether `member` has the filter.
+    pub(super) fn has(&self, filter: Filter<'_>, member: u32) -> bool {
+        self.find(filter).is_some_and(|at| self.nodes[at].members.contains(member))
+    }
+
+    fn find(&self, filter: Filter<'_>) -> Option<NodeId> {
+        if filter.is_wild { self.find_wild(filter.text) } else { self.find_whole(filter.text) }
     }
 
     /// Takes the filter that stands at `at` from `member`.
@@ -288,135 +317,4 @@ impl FilterTree {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::id_set::Ids, *};
-    use proptest::prelude::*;
-
-    /// The specification, word for word.
-    fn naive(filter: &str, topic: &str) -> bool {
-        let mut filters = filter.split('/');
-        let mut topics = topic.split('/');
-        loop {
-            match (filters.next(), topics.next()) {
-                (Some("#"), Some(_)) | (None, None) => return true,
-                (Some("+"), Some(_)) => {}
-                (Some(f), Some(t)) if f == t => {}
-                _ => return false,
-            }
-        }
-    }
-
-    fn matched(tree: &FilterTree, topic: &str) -> Vec<u32> {
-        let mut out = Ids::new();
-        tree.matches(topic, &mut out);
-        let len = out.len();
-        out.sort_unstable();
-        out.dedup();
-        assert_eq!(out.len(), len, "a member came twice");
-        out.to_vec()
-    }
-
-    #[test]
-    fn filters_of_the_specification() {
-        for (filter, topic, matches) in [
-            ("a/#", "a", false),
-            ("a/#", "a/", true),
-            ("a/#", "a/b/c", true),
-            ("#", "", true),
-            ("#", "/x", true),
-            ("#", ".broker/info", true),
-            ("+", "", true),
-            ("+/b", "/b", true),
-            ("a/+", "a/+", true),
-            ("a/b", "a/+", false),
-            ("a/b+", "a/bc", false),
-            ("a/b+", "a/b+", true),
-            ("", "", true),
-            ("", "a", false),
-            ("a//b", "a//b", true),
-            ("a/+/b", "a//b", true),
-            (".broker/+", ".broker/warn", true),
-            ("a/#/b", "a/x", true),
-        ] {
-            let mut tree = FilterTree::default();
-            tree.insert(filter, 1).unwrap();
-            assert_eq!(!matched(&tree, topic).is_empty(), matches, "{filter} {topic}");
-            assert_eq!(naive(filter, topic), matches, "{filter} {topic}");
-            assert!(tree.remove(filter, 1).is_some());
-            assert!(
-                tree.is_empty()
-                    && tree.nodes.taken() == 1
-                    && tree.whole.is_empty()
-                    && tree.children.is_empty()
-            );
-        }
-    }
-
-    #[test]
-    fn deep_filters_cost_little() {
-        let mut tree = FilterTree::default();
-        let deep = vec!["x"; 1000].join("/");
-        tree.insert(&deep, 1).unwrap();
-        tree.insert(&vec!["+"; 1000].join("/"), 2).unwrap();
-        tree.insert(&format!("{}/#", vec!["x"; 500].join("/")), 3).unwrap();
-        assert_eq!(tree.nodes.taken(), 4, "one node for a thousand levels");
-        assert_eq!(matched(&tree, &deep), [1, 2, 3]);
-        assert_eq!(matched(&tree, &deep[2..]), [3]);
-    }
-
-    #[test]
-    fn a_set_for_each_member() {
-        let mut tree = FilterTree::default();
-        let at = tree.insert("a/b", 1).unwrap();
-        assert_eq!(tree.insert("a/b", 1), None);
-        assert_eq!(tree.insert("a/b", 2), Some(at));
-        assert_eq!(tree.remove("a/c", 1), None);
-        assert_eq!(tree.remove("a", 1), None);
-        assert_eq!(tree.remove("a/b", 1), Some(at));
-        assert_eq!(matched(&tree, "a/b"), [2]);
-    }
-
-    fn path() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "+", "#", "ab", "a+"]), 1..6)
-            .prop_map(|segments| segments.join("/"))
-    }
-
-    proptest! {
-        #[test]
-        fn equals_the_naive_matcher(
-            steps in prop::collection::vec((any::<bool>(), path(), 0u32..4), 1..60),
-            topics in prop::collection::vec(path(), 1..20),
-        ) {
-            // a filter ends at its `#`
-            let normal = |f: &str| {
-                let mut segments: Vec<&str> = f.split('/').collect();
-                if let Some(at) = segments.iter().position(|s| *s == "#") {
-                    segments.truncate(at + 1);
-                }
-                segments.join("/")
-            };
-            let mut tree = FilterTree::default();
-            let mut model = std::collections::BTreeSet::new();
-            for (add, filter, member) in steps {
-                let key = (normal(&filter), member);
-                if add {
-                    prop_assert_eq!(tree.insert(&filter, member).is_some(), model.insert(key));
-                } else {
-                    prop_assert_eq!(tree.remove(&filter, member).is_some(), model.remove(&key));
-                }
-                for topic in &topics {
-                    let mut expected: Vec<u32> =
-                        model.iter().filter(|(f, _)| naive(f, topic)).map(|(_, m)| *m).collect();
-                    expected.sort_unstable();
-                    expected.dedup();
-                    prop_assert_eq!(matched(&tree, topic), expected, "topic {}", topic);
-                }
-            }
-            for (filter, member) in model {
-                prop_assert!(tree.remove(&filter, member).is_some());
-            }
-            prop_assert!(tree.is_empty());
-            prop_assert!(tree.whole.is_empty() && tree.children.is_empty() && tree.nodes.taken() == 1);
-        }
-    }
-}
+mod tests;

@@ -43,14 +43,49 @@ impl Bits {
         was
     }
 
+    fn contains(&self, id: u32) -> bool {
+        self.words.get(&(id / 64)).is_some_and(|word| word & (1 << (id % 64)) != 0)
+    }
+
     fn each(&self, mut found: impl FnMut(u32)) {
-        for (high, word) in &self.words {
-            let mut left = *word;
-            while left != 0 {
-                found(high * 64 + left.trailing_zeros());
-                left &= left - 1;
+        self.words.iter().for_each(|(high, word)| each_bit(*high, *word, &mut found));
+    }
+}
+
+/// Calls `found` for each number whose bit is set in a word.
+fn each_bit(high: u32, mut word: u64, mut found: impl FnMut(u32)) {
+    while word != 0 {
+        found(high * 64 + word.trailing_zeros());
+        word &= word - 1;
+    }
+}
+
+/// The union of sets that have much in common: a bit for each number up to the greatest one. Adding a set takes as long as
+/// it has words, not members.
+#[derive(Default)]
+pub(super) struct Union(Vec<u64>);
+
+impl Union {
+    pub(super) fn add(&mut self, set: &IdSet) {
+        match set {
+            IdSet::Few { len, ids } => {
+                few(*len, ids).iter().for_each(|id| self.word(id / 64, 1 << (id % 64)))
             }
+            IdSet::Many(bits) => bits.words.iter().for_each(|(high, word)| self.word(*high, *word)),
         }
+    }
+
+    fn word(&mut self, high: u32, bits: u64) {
+        let high = high as usize;
+        if self.0.len() <= high {
+            self.0.resize(high + 1, 0);
+        }
+        self.0[high] |= bits;
+    }
+
+    /// Adds its numbers to `out`, in order.
+    pub(super) fn extend_into(&self, out: &mut Ids) {
+        self.0.iter().zip(0..).for_each(|(word, high)| each_bit(high, *word, |id| out.push(id)));
     }
 }
 
@@ -113,6 +148,13 @@ impl IdSet {
         }
     }
 
+    pub(super) fn contains(&self, id: u32) -> bool {
+        match self {
+            IdSet::Few { len, ids } => few(*len, ids).contains(&id),
+            IdSet::Many(bits) => bits.contains(id),
+        }
+    }
+
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         // `Many` is never empty
@@ -159,6 +201,22 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_union_has_the_numbers_of_all_sets_once_and_in_order(
+            numbers in prop::collection::vec(prop::collection::vec(0..300u32, 0..20), 0..20),
+        ) {
+            let mut union = Union::default();
+            for numbers in &numbers {
+                let mut set = IdSet::default();
+                numbers.iter().for_each(|id| _ = set.insert(*id));
+                union.add(&set);
+            }
+            let mut all = Ids::new();
+            union.extend_into(&mut all);
+            let expected: std::collections::BTreeSet<_> = numbers.into_iter().flatten().collect();
+            prop_assert!(all.into_iter().eq(expected));
+        }
+
+        #[test]
         fn equals_a_set(steps in prop::collection::vec((any::<bool>(), prop::sample::select(vec![0, 1, 62, 63, 64, 130, u32::MAX])), 1..100)) {
             let mut set = IdSet::default();
             let mut model = std::collections::BTreeSet::new();
@@ -173,6 +231,9 @@ mod tests {
                 all.sort_unstable();
                 prop_assert!(all.iter().eq(&model));
                 prop_assert_eq!((set.len(), set.is_empty()), (model.len(), model.is_empty()));
+                for id in [0, 1, 62, 63, 64, 130, u32::MAX] {
+                    prop_assert_eq!(set.contains(id), model.contains(&id));
+                }
             }
         }
     }

@@ -7,10 +7,7 @@ use elbus_plugin_api::{
 };
 use std::sync::Arc;
 
-use super::{
-    member::Member,
-    router::{Router, close_all},
-};
+use super::{member::Member, router::Router};
 use crate::{
     access::{Access, Admission, RuleSetter},
     sync::atomic::Ordering,
@@ -77,7 +74,7 @@ impl Router {
                 tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);
                 let mut evicted = vec![];
                 self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
-                close_all(&evicted);
+                self.close_all(&evicted);
                 return self.events.tell();
             }
         };

@@ -40,6 +40,8 @@ pub(crate) struct Member {
     pub(super) waiting: Mutex<Waiting>,
     /// Frames that were dropped since its hold budget was spent.
     pub(crate) dropped: AtomicU64,
+    /// Whether the log has a line about filters it did not get.
+    filters_refused: AtomicBool,
     /// By which rules it was let in; `None` where there are none for it. Taken last, for a moment.
     admission: Mutex<Option<Arc<Admission>>>,
 }
@@ -72,6 +74,7 @@ impl Member {
             state: AtomicU8::new(0),
             waiting: Mutex::default(),
             dropped: AtomicU64::new(0),
+            filters_refused: AtomicBool::new(false),
             admission: Mutex::new(admission),
         }
     }
@@ -131,6 +134,11 @@ impl Member {
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Relaxed) & GONE != 0
+    }
+
+    /// Whether filters of it are refused for the first time: further refusals are not worth a line in the log each.
+    pub(super) fn is_first_refusal(&self) -> bool {
+        !self.filters_refused.swap(true, Relaxed)
     }
 
     /// Marks it unregistered. Only the registry does, under its lock.

@@ -3,6 +3,7 @@
 //! The walk of a message: [`sender`] takes it in, [`reach`] resolves the recipients (from its memo, or through [`router`], which asks the
 //! [`registry`]) and hands the run to their sinks.
 
+mod filter_changes;
 mod filter_limits;
 mod filter_tree;
 mod hash_index;
@@ -22,7 +23,9 @@ mod reach;
 mod recipients;
 mod registry;
 mod router;
+mod routes;
 mod sender;
+mod shapes;
 mod system;
 
 pub(crate) use hold_budget::HoldSettings;

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::{HoldSettings, Router, RouterSettings, sender::Sender};
 use crate::access::RuleSetter;
+use crate::settings::BrokerSettings;
 
 /// Orders that each model is run in, unless `ELBUS_MODEL_ORDERS` says otherwise.
 const ORDERS: usize = 2000;
@@ -101,13 +102,8 @@ impl RawListener for Told {
 }
 
 fn router(force_register: bool) -> (Arc<Router>, Told) {
-    let router = Router::new(RouterSettings {
-        force_register,
-        max_filters: 100,
-        max_filter_bytes: 100,
-        max_name_bytes: 100,
-        max_topic_bytes: 100,
-    });
+    let router =
+        Router::new(RouterSettings { force_register, ..RouterSettings::of(&BrokerSettings::default()) });
     let told = Told::default();
     router.events.listen(1, RawListener_TO::from_value(told.clone(), TD_Opaque));
     (router, told)

@@ -9,18 +9,15 @@ use elbus_plugin_api::{
     abi::{RawWake, RawWake_TO, WakeObject},
     access::Action,
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use super::{
-    Hashing,
     holding::{Others, is_other},
     member::Member,
     peers::Peers,
     recipients::Recipients,
     router::{Resolved, Router},
+    routes::Routes,
 };
 use crate::{
     access::Admission,
@@ -33,10 +30,6 @@ use crate::{
 /// Bytes that a sender may have waiting at its recipients beyond their limits although it was told to wait: it ignores
 /// that. Those who read no more until they are called never come near it.
 pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
-/// Topics or masks whose recipients a sender remembers.
-const REMEMBERED_ROUTES: usize = 4096;
-/// Of these, so many are looked at to find out whether a sender has other receivers.
-const RECENT_ROUTES: usize = 16;
 
 /// Whom a sender reaches: what it remembers of the way there, and what it owes on arrival.
 #[derive(Default)]
@@ -70,65 +63,6 @@ enum Flood {
     Never,
     Begins,
     Said,
-}
-
-/// Recipients by topic or mask, all of one epoch.
-#[derive(Default)]
-struct Routes {
-    epoch: u64,
-    last_target: String,
-    last: Option<Arc<Recipients>>,
-    by_target: HashMap<Box<str>, Arc<Recipients>, Hashing>,
-    /// Some of the epoch before, so that a change does not hide to whom a sender sends.
-    former: Vec<Arc<Recipients>>,
-}
-
-impl Routes {
-    #[inline]
-    fn get(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
-        if let Some(last) = &self.last
-            && self.epoch == epoch
-            && self.last_target == target
-        {
-            return last.clone();
-        }
-        self.look_up(epoch, target, resolve)
-    }
-
-    #[cold]
-    fn look_up(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
-        if self.epoch != epoch || self.by_target.len() >= REMEMBERED_ROUTES {
-            self.clear();
-        }
-        let recipients = match self.by_target.get(target).filter(|_| self.epoch == epoch) {
-            Some(recipients) => recipients.clone(),
-            None => {
-                let resolved = resolve();
-                if resolved.epoch != self.epoch {
-                    self.clear();
-                    self.epoch = resolved.epoch;
-                }
-                self.by_target.insert(target.into(), resolved.recipients.clone());
-                resolved.recipients
-            }
-        };
-        self.last_target.clear();
-        self.last_target.push_str(target);
-        self.last = Some(recipients.clone());
-        recipients
-    }
-
-    fn clear(&mut self) {
-        if !self.by_target.is_empty() {
-            self.former =
-                self.by_target.drain().map(|(_, recipients)| recipients).take(RECENT_ROUTES).collect();
-        }
-    }
-
-    /// Some of those that were used last.
-    fn recent(&self) -> impl Iterator<Item = &Arc<Recipients>> {
-        self.last.iter().chain(self.by_target.values().take(RECENT_ROUTES)).chain(&self.former)
-    }
 }
 
 impl Reach {

@@ -29,6 +29,11 @@ impl Recipients {
         Recipients { members, is_denied: false }
     }
 
+    /// The memory they take.
+    pub(super) fn bytes(&self) -> usize {
+        if self.members.spilled() { size_of_val(self.members.as_slice()) } else { 0 }
+    }
+
     /// Those who are still there.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Member>> {

@@ -9,20 +9,27 @@ use std::{
 };
 
 use super::{
-    Hashing,
-    filter_tree::{FilterTree, NodeId},
-    id_set::{IdSet, Ids},
-    mask::each_match,
-    member::Member,
-    places::Places,
-    recipients::Recipients,
+    Hashing, filter_tree::FilterTree, id_set::Ids, mask::each_match, member::Member, places::Places,
+    recipients::Recipients, shapes::Shapes,
 };
+use filters::{Departed, Own};
+
+mod filters;
+
+pub(super) use filters::{Refusal, Reserved};
 
 /// A client with what it wants.
 struct Seat {
     member: Arc<Member>,
-    subscriptions: IdSet,
-    exclusions: IdSet,
+    subscriptions: Own,
+    exclusions: Own,
+}
+
+/// The filters of all clients of one kind.
+#[derive(Default)]
+struct Filters {
+    tree: FilterTree,
+    shapes: Shapes,
 }
 
 /// Which of the two sets of filters of a client.
@@ -41,8 +48,12 @@ pub(super) struct Registry {
     in_order: BTreeMap<Arc<str>, Arc<Member>>,
     /// How many of them are parts of the broker itself.
     internal: usize,
-    subscriptions: FilterTree,
-    exclusions: FilterTree,
+    subscriptions: Filters,
+    exclusions: Filters,
+    /// What all filters of all clients [weigh](filters::weight).
+    filter_bytes: usize,
+    /// Clients that have left, but whose filters are not all taken away yet.
+    departed: Vec<Departed>,
 }
 
 impl Registry {
@@ -66,8 +77,7 @@ impl Registry {
         if is_secondary(&member.name) && !self.by_name.contains_key(primary_of(&member.name)) {
             return Err(Code::NotRegistered);
         }
-        let seat =
-            Seat { member: member.clone(), subscriptions: IdSet::default(), exclusions: IdSet::default() };
+        let seat = Seat { member: member.clone(), subscriptions: Own::default(), exclusions: Own::default() };
         let id = self.seats.add(Some(seat));
         self.by_name.insert(member.name.clone(), id);
         self.internal += usize::from(member.origin.internal);
@@ -92,7 +102,8 @@ impl Registry {
         (primary != own).then(why)
     }
 
-    /// Removes this very client with all it wanted; `false` where it was removed before.
+    /// Removes this very client with all it wanted; `false` where it was removed before. Where it had many filters, they
+    /// are [cleared](Self::clear_departed) later.
     pub(super) fn remove(&mut self, member: &Arc<Member>) -> bool {
         if !self.find(&member.name).is_some_and(|found| Arc::ptr_eq(found, member)) {
             return false;
@@ -101,13 +112,7 @@ impl Registry {
         let Some(id) = self.by_name.remove(&*member.name) else { return false };
         self.in_order.remove(&*member.name);
         self.internal -= usize::from(member.origin.internal);
-        if let Some(seat) = self.seats.release(id) {
-            let mut nodes = Ids::new();
-            seat.subscriptions.extend_into(&mut nodes);
-            nodes.drain(..).for_each(|node| _ = self.subscriptions.remove_at(node, id));
-            seat.exclusions.extend_into(&mut nodes);
-            nodes.drain(..).for_each(|node| _ = self.exclusions.remove_at(node, id));
-        }
+        self.vacate(id);
         // memory is given back after a crowd has left
         if self.by_name.len() < self.by_name.capacity() / 4 {
             self.by_name.shrink_to(self.by_name.len() * 2);
@@ -148,62 +153,13 @@ impl Registry {
     /// Those who are subscribed to the topic and do not exclude it.
     pub(super) fn subscribed(&self, topic: &str) -> Recipients {
         let mut ids = Ids::new();
-        self.subscriptions.matches(topic, &mut ids);
-        if !ids.is_empty() && !self.exclusions.is_empty() {
+        self.subscriptions.tree.matches(topic, &mut ids);
+        if !ids.is_empty() && !self.exclusions.tree.is_empty() {
             let mut excluding = Ids::new();
-            self.exclusions.matches(topic, &mut excluding);
+            self.exclusions.tree.matches(topic, &mut excluding);
             excluding.sort_unstable();
             ids.retain(|id| excluding.binary_search(id).is_err());
         }
         Recipients::new(ids.iter().filter_map(|id| self.seats[*id].as_ref().map(|seat| &seat.member)))
-    }
-
-    /// Takes the subscriptions of a client away that are not to be kept. Whether there were any.
-    pub(super) fn retain_subscriptions(&mut self, member: &Arc<Member>, keep: impl Fn(&str) -> bool) -> bool {
-        let Some(id) = self.by_name.get(&*member.name).copied() else { return false };
-        let Some(seat) = self.seats[id].as_mut().filter(|seat| Arc::ptr_eq(&seat.member, member)) else {
-            return false;
-        };
-        let mut nodes = Ids::new();
-        seat.subscriptions.extend_into(&mut nodes);
-        nodes.retain(|node| !keep(&self.subscriptions.text_at(*node)));
-        for node in &nodes {
-            seat.subscriptions.remove(*node);
-            self.subscriptions.remove_at(*node, id);
-        }
-        !nodes.is_empty()
-    }
-
-    /// Adds or removes a filter of a client. `Ok(false)`: nothing changed.
-    ///
-    /// # Errors
-    /// [`Code::NotRegistered`] where the client is gone, [`Code::Other`] where it has as many as it may.
-    pub(super) fn change(
-        &mut self,
-        member: &Arc<Member>,
-        set: FilterSet,
-        add: bool,
-        filter: &str,
-        max_filters: usize,
-    ) -> Result<bool, Code> {
-        let id = *self.by_name.get(&*member.name).ok_or(Code::NotRegistered)?;
-        let Some(seat) = self.seats[id].as_mut().filter(|seat| Arc::ptr_eq(&seat.member, member)) else {
-            return Err(Code::NotRegistered);
-        };
-        let (tree, own) = match set {
-            FilterSet::Subscriptions => (&mut self.subscriptions, &mut seat.subscriptions),
-            FilterSet::Exclusions => (&mut self.exclusions, &mut seat.exclusions),
-        };
-        if add && own.len() >= max_filters {
-            return Err(Code::Other);
-        }
-        let changed: Option<NodeId> = if add { tree.insert(filter, id) } else { tree.remove(filter, id) };
-        let Some(node) = changed else { return Ok(false) };
-        if add {
-            own.insert(node);
-        } else {
-            own.remove(node);
-        }
-        Ok(true)
     }
 }

@@ -2,15 +2,11 @@
 //!
 //! Lock order: a change of access rules, registry, then the event queue or a member's admission. No sink, wake or listener is called while either is held.
 
-use elbus_plugin_api::{ClientInfo, Code, EventKind, Locality, Op, WARNINGS_TOPIC, abi::SinkObject};
-use elbus_protocol::{
-    name::{check_name, is_secondary},
-    request,
-};
+use elbus_plugin_api::{ClientInfo, Code, EventKind, Locality, WARNINGS_TOPIC, abi::SinkObject};
+use elbus_protocol::name::{check_name, is_secondary};
 use std::sync::Arc;
 
 use super::{
-    filter_limits::FilterLimits,
     holding::Holds,
     member::{Counts, Member, Totals},
     recipients::Recipients,
@@ -42,6 +38,12 @@ pub(crate) struct RouterSettings {
     pub(crate) max_name_bytes: usize,
     /// Length of a target, mask, topic or receiver.
     pub(crate) max_topic_bytes: usize,
+    /// Memory of the subscriptions of one client, and of its exclusions as much.
+    pub(crate) filter_memory_bytes: usize,
+    /// Memory of all filters of all clients.
+    pub(crate) total_filter_memory_bytes: usize,
+    /// Segments of complex shapes of subscriptions, and of exclusions as many.
+    pub(crate) max_complex_segments: usize,
 }
 
 impl RouterSettings {
@@ -53,6 +55,9 @@ impl RouterSettings {
             max_filter_bytes: settings.max_filter_bytes,
             max_name_bytes: settings.max_name_bytes,
             max_topic_bytes: settings.max_topic_bytes,
+            filter_memory_bytes: settings.filter_memory_bytes,
+            total_filter_memory_bytes: settings.total_filter_memory_bytes,
+            max_complex_segments: settings.max_complex_segments,
         }
     }
 }
@@ -113,7 +118,7 @@ impl Router {
         })
     }
 
-    fn settings(&self) -> RouterSettings {
+    pub(super) fn settings(&self) -> RouterSettings {
         *self.settings.read()
     }
 
@@ -173,7 +178,8 @@ impl Router {
         if !member.origin.internal {
             if member.origin.locality != Locality::InProcess {
                 // No cached route is wrong for it: topics of the broker itself are never cached.
-                _ = registry.change(&member, FilterSet::Subscriptions, true, WARNINGS_TOPIC, usize::MAX);
+                let warnings = std::iter::once((0, WARNINGS_TOPIC));
+                _ = registry.change(&member, FilterSet::Subscriptions, true, warnings, |_| ());
             }
             if !is_secondary(name) {
                 self.events.note(EventKind::ClientRegistered, name, &member.origin.kind);
@@ -185,7 +191,7 @@ impl Router {
             // they were replaced meanwhile, perhaps before it could be seen by who did
             self.judge_anew(&member);
         }
-        close_all(&evicted);
+        self.close_all(&evicted);
         tracing::debug!(
             client = name,
             kind = &*member.origin.kind,
@@ -213,7 +219,7 @@ impl Router {
         member.drained();
         // its own connection is ending already
         evicted.retain(|(other, _)| !Arc::ptr_eq(other, member));
-        close_all(&evicted);
+        self.close_all(&evicted);
         self.events.tell();
     }
 
@@ -227,7 +233,7 @@ impl Router {
             self.remove(&mut registry, member, why, &mut evicted);
         }
         drop(registry);
-        close_all(&evicted);
+        self.close_all(&evicted);
         self.events.tell();
         found.is_some()
     }
@@ -242,7 +248,7 @@ impl Router {
             self.remove(&mut registry, member, why, &mut evicted);
         }
         drop(registry);
-        close_all(&evicted);
+        self.close_all(&evicted);
         self.events.tell();
     }
 
@@ -312,53 +318,6 @@ impl Router {
         Resolved { epoch, recipients: Arc::new(registry.subscribed(topic)) }
     }
 
-    /// Subscribes, unsubscribes, excludes or takes exclusions back: all filters of a body.
-    pub(super) fn change_filters(&self, member: &Arc<Member>, op: Op, body: &str) -> Code {
-        let (set, add) = match op {
-            Op::Subscribe => (FilterSet::Subscriptions, true),
-            Op::Unsubscribe => (FilterSet::Subscriptions, false),
-            Op::Exclude => (FilterSet::Exclusions, true),
-            _ => (FilterSet::Exclusions, false),
-        };
-        // judged without the lock, as there may be many, and again where rules were replaced meanwhile
-        let (mut registry, limit) = loop {
-            let admission = member.admission().filter(|_| add);
-            let limits = FilterLimits::new(self.settings(), member, admission.as_deref());
-            if let Some(filter) = request::filters(body).find(|filter| !limits.allow(filter, add)) {
-                limits.tell(member, filter);
-                return Code::BadData;
-            }
-            let judging = admission.as_ref().filter(|_| op == Op::Subscribe);
-            if judging.is_some_and(|admission| !admission.allows_filters(body)) {
-                return Code::AccessDenied;
-            }
-            let registry = self.registry.write();
-            // within the lock, under which a client is judged anew
-            let now = member.admission().filter(|_| add);
-            if now.as_ref().map(Arc::as_ptr) == admission.as_ref().map(Arc::as_ptr) {
-                break (registry, limits.count);
-            }
-        };
-        let mut code = Code::Ok;
-        let mut changed = false;
-        for filter in request::filters(body) {
-            match registry.change(member, set, add, filter, limit) {
-                Ok(did) => changed |= did,
-                Err(error) => {
-                    if error == Code::Other {
-                        tracing::warn!(client = &*member.name, limit, "filters refused (max_filters)");
-                    }
-                    code = error;
-                    break;
-                }
-            }
-        }
-        if changed {
-            self.topics_epoch.fetch_add(1, Ordering::Release);
-        }
-        code
-    }
-
     /// Counts frames that a full queue did not take.
     pub(super) fn count_refused(&self, frames: usize) {
         self.refused_frames.fetch_add(frames as u64, Ordering::Relaxed);
@@ -401,17 +360,20 @@ impl Router {
             .map(|member| (member.clone(), 1 + registry.secondaries(&member.name).count()))
             .collect()
     }
+
+    /// Ends the connections of those who were removed. To be called when the lock of the registry is released.
+    pub(super) fn close_all(&self, evicted: &[(Arc<Member>, String)]) {
+        for (member, why) in evicted {
+            member.close(why);
+            member.drained();
+        }
+        // many filters are removed in steps, so that others get the registry between them
+        while self.registry.write().clear_departed() {}
+    }
 }
 
 /// Whether a part of the broker may have this name: `.WORD`. Names with a second dot are those by which access rules know
 /// system senders.
 fn is_part(name: &str) -> bool {
     name.strip_prefix('.').is_some_and(|rest| !rest.contains('.'))
-}
-
-pub(super) fn close_all(evicted: &[(Arc<Member>, String)]) {
-    for (member, why) in evicted {
-        member.close(why);
-        member.drained();
-    }
 }

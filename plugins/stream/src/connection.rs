@@ -47,6 +47,8 @@ pub(crate) struct Outgoing {
     pub(crate) dirty: bool,
     /// Since when the socket is full and has taken nothing.
     full_since: Option<Instant>,
+    /// How often the keeper has tried to send since, in vain.
+    attempts: u32,
     /// A writer task exists.
     writer: bool,
     waiters: Vec<Wake>,
@@ -87,6 +89,7 @@ impl Connection {
                 socket: Some(socket),
                 dirty: false,
                 full_since: None,
+                attempts: 0,
                 writer: false,
                 waiters: Vec::new(),
                 reader: None,
@@ -108,6 +111,11 @@ impl Connection {
     /// Whether it is that of a registered client.
     pub(crate) fn is_registered(&self) -> bool {
         self.liveness.last().0.is_registered()
+    }
+
+    /// Whether something of the client has arrived that was not read yet.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.lock().socket().is_some_and(Socket::has_unread)
     }
 
     /// Whether the client has closed its end.
@@ -238,13 +246,16 @@ impl Connection {
         drained
     }
 
-    /// Tries to send although the socket was full, and ends a connection that has taken nothing for `stall`. A
-    /// socket reports room only when much of it is free; the attempt finds out earlier.
-    pub(crate) fn push_on(self: &Arc<Self>, now: Instant, stall: Duration) {
+    /// Tries to send although the socket was full, and ends a connection that has taken nothing for `stall` and in so many
+    /// `attempts`: time in which nobody has tried is not held against it. A socket reports room only when much of it is
+    /// free; the attempt finds out earlier.
+    pub(crate) fn push_on(self: &Arc<Self>, now: Instant, stall: Duration, attempts: u32) {
         let mut out = self.lock();
         let mut after = self.write(&mut out);
+        out.attempts = out.attempts.saturating_add(1);
         if let Some(stalled) = out.full_since.map(|since| now.saturating_duration_since(since))
             && stalled >= stall
+            && out.attempts >= attempts
         {
             let bytes = out.queue.waiting();
             after.merge(self.end(&mut out, Reason::Stalled { bytes, stalled }));
@@ -273,6 +284,7 @@ impl Connection {
         } else {
             if sent > 0 || out.full_since.is_none() {
                 out.full_since = Some(Instant::now());
+                out.attempts = 0;
                 self.blocked.store(true, Ordering::Relaxed);
                 self.instance.any_blocked.store(true, Ordering::Release);
             }

@@ -1,5 +1,6 @@
 //! Time limits and keep-alives of all connections of an instance, in one task. Owns the rhythm; the limits are those
-//! of [`liveness`](crate::liveness) and the settings.
+//! of [`liveness`](crate::liveness) and the settings. Time is counted in sweeps: what a broker that was busy elsewhere has not
+//! looked at is not held against a client.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -28,13 +29,19 @@ pub(crate) struct Rhythm {
     timeout: Duration,
     /// Sweeps between two keep-alives, half the timeout.
     nop: u64,
+    stall: Duration,
+    /// In so many sweeps a client takes nothing before it is stalled, however late they come.
+    stalled: u32,
 }
 
 impl Rhythm {
-    fn new(timeout: Duration) -> Self {
+    fn new(timeout: Duration, stall: Duration) -> Self {
         let period = (timeout / SWEEPS_PER_TIMEOUT).clamp(SHORTEST_SWEEP, LONGEST_SWEEP);
         let nop = (timeout / 2).as_nanos() / period.as_nanos();
-        Rhythm { period, timeout, nop: (nop as u64).max(1) }
+        // one less than fit: sweeps are a little further apart than a period
+        let stalled = (stall.as_nanos() / period.as_nanos()).saturating_sub(1).max(1);
+        let stalled = u32::try_from(stalled).unwrap_or(u32::MAX);
+        Rhythm { period, timeout, nop: (nop as u64).max(1), stall, stalled }
     }
 
     /// When a phase has lasted too long that began during the sweep `since`: never early, and late by a sweep at most,
@@ -53,7 +60,7 @@ enum Due {
 
 /// Runs until it is aborted.
 pub(crate) async fn keep(instance: Arc<Instance>) {
-    let rhythm = Rhythm::new(instance.settings.timeout());
+    let rhythm = Rhythm::new(instance.settings.timeout(), instance.settings.stall());
     let mut released = Instant::now();
     loop {
         // an interval would make up for a late sweep by an early one
@@ -89,8 +96,10 @@ fn sweep(instance: &Instance, rhythm: &Rhythm) {
     let time = Instant::now();
     for (connection, due) in due {
         match due {
+            // whose bytes wait to be read is not silent: it is looked at again in the next sweep
+            Due::TooLate(_) if connection.has_unread() => {}
             Due::TooLate(phase) => connection.close(Reason::Late { phase, timeout: rhythm.timeout }),
-            Due::PushOn => connection.push_on(time, instance.settings.stall()),
+            Due::PushOn => connection.push_on(time, rhythm.stall, rhythm.stalled),
             Due::Nop => connection.send_nop(),
         }
     }
@@ -123,15 +132,15 @@ fn look(entry: &mut Entry, now: u64, rhythm: &Rhythm) -> Option<Due> {
 mod tests {
     use super::*;
     use crate::{StreamSettings, instance::Entered, testing::Pair};
-    use std::io::{ErrorKind, Read};
+    use std::io::{ErrorKind, Read, Write};
 
     const NOP: [u8; 6] = elbus_protocol::delivery::NOP;
 
     fn registered() -> (Pair, Rhythm) {
         let pair = Pair::new(StreamSettings::default());
         pair.peer.set_nonblocking(true).unwrap();
-        let rhythm = Rhythm::new(Duration::from_secs(5));
-        assert_eq!((rhythm.period, rhythm.nop), (Duration::from_millis(250), 10));
+        let rhythm = Rhythm::new(Duration::from_secs(5), Duration::from_secs(4));
+        assert_eq!((rhythm.period, rhythm.nop, rhythm.stalled), (Duration::from_millis(250), 10, 15));
         assert!(matches!(pair.connection.instance.enter(&pair.connection), Entered::As(_)));
         pair.connection.liveness.step(Phase::Header, 0);
         (pair, rhythm)
@@ -184,6 +193,34 @@ mod tests {
         (1..=20).for_each(|_| sweep(&pair.connection.instance, &rhythm));
         assert!(!pair.connection.has_ended());
         sweep(&pair.connection.instance, &rhythm);
+        assert!(pair.connection.has_ended());
+    }
+
+    #[test]
+    fn a_client_whose_bytes_were_not_read_is_not_silent() {
+        let (mut pair, rhythm) = registered();
+        pair.peer.write_all(&[0; 9]).unwrap();
+        (1..=100).for_each(|_| sweep(&pair.connection.instance, &rhythm));
+        assert!(!pair.connection.has_ended());
+        if let Some(socket) = pair.connection.lock().socket() {
+            socket.discard();
+        }
+        sweep(&pair.connection.instance, &rhythm);
+        assert!(pair.connection.has_ended());
+    }
+
+    #[test]
+    fn a_client_is_stalled_after_attempts_not_after_time_in_which_nobody_tried() {
+        let (pair, rhythm) = registered();
+        pair.connection.send(&vec![1; 1 << 20]);
+        let late = Instant::now() + Duration::from_secs(3600);
+        for _ in 1..rhythm.stalled {
+            pair.connection.push_on(late, rhythm.stall, rhythm.stalled);
+            assert!(!pair.connection.has_ended());
+        }
+        pair.connection.push_on(Instant::now(), rhythm.stall, rhythm.stalled);
+        assert!(!pair.connection.has_ended(), "nor after attempts in no time");
+        pair.connection.push_on(late, rhythm.stall, rhythm.stalled);
         assert!(pair.connection.has_ended());
     }
 

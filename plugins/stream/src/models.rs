@@ -93,7 +93,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
         let keeper = {
             let connection = connection.clone();
             thread::spawn(move || {
-                connection.push_on(Instant::now(), Duration::MAX);
+                connection.push_on(Instant::now(), Duration::MAX, 0);
                 connection.send_nop();
             })
         };
@@ -148,7 +148,7 @@ fn wait_for_room(ends: bool) {
     };
     let pushing = {
         let connection = connection.clone();
-        thread::spawn(move || connection.push_on(Instant::now(), Duration::MAX))
+        thread::spawn(move || connection.push_on(Instant::now(), Duration::MAX, 0))
     };
     if ends {
         connection.close(Reason::Gone);

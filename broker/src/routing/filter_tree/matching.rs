@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{FilterTree, NONE, Node, NodeId, ROOT, WHOLE, split_first};
-use crate::routing::id_set::Ids;
+use crate::routing::id_set::{IdSet, Ids, Union};
 
 /// How a label and the topic from there on go together.
 enum Fit<'t> {
@@ -48,15 +48,20 @@ fn fit<'t>(label: &[u8], topic: &'t [u8]) -> Fit<'t> {
     }
 }
 
+/// Matched filters with more members than this together are united by words: sorting them would take longer.
+const UNITED_MEMBERS: usize = 256;
+
 impl FilterTree {
-    /// Adds the members with a filter that matches `topic` to `out`, each of them once.
-    pub(in super::super) fn matches(&self, topic: &str, out: &mut Ids) {
+    /// Adds the members with a filter that matches `topic` to `out`, each of them once. Returns how many nodes it looked at,
+    /// the measure of its cost, which [`shapes`](crate::routing::shapes) bounds.
+    pub(in super::super) fn matches(&self, topic: &str, out: &mut Ids) -> usize {
         let topic = topic.as_bytes();
-        let before = out.len();
-        let mut hits = 0;
-        let mut hit = |node: &Node| {
-            hits += usize::from(!node.members.is_empty());
-            node.members.extend_into(out);
+        let mut looked_at = 1;
+        let mut hits: SmallVec<[NodeId; 16]> = SmallVec::new();
+        let mut hit = |id: NodeId, node: &Node| {
+            if !node.members.is_empty() {
+                hits.push(id);
+            }
         };
         // In a large tree most of the time is waiting for memory: this is waited for together with what the tree needs.
         let whole = (!self.whole.is_empty()).then(|| self.whole.begin(self.hash_of(WHOLE, topic)));
@@ -66,13 +71,15 @@ impl FilterTree {
             let (at, rest) = next;
             let node = &self.nodes[at];
             if node.hash != NONE {
-                hit(&self.nodes[node.hash]);
+                looked_at += 1;
+                hit(node.hash, &self.nodes[node.hash]);
             }
             if node.plus != NONE {
+                looked_at += 1;
                 let child = &self.nodes[node.plus];
                 match fit(&child.label, rest) {
                     Fit::Differs => {}
-                    Fit::Ends => hit(child),
+                    Fit::Ends => hit(node.plus, child),
                     Fit::Goes(rest) => open.push((node.plus, rest)),
                 }
             }
@@ -80,10 +87,11 @@ impl FilterTree {
                 let first = split_first(rest).0;
                 let same = |id| self.is_child(id, at, first);
                 if let Some(id) = self.children.find(self.hash_of(at, first), same) {
+                    looked_at += 1;
                     let child = &self.nodes[id];
                     match fit(&child.label, rest) {
                         Fit::Differs => {}
-                        Fit::Ends => hit(child),
+                        Fit::Ends => hit(id, child),
                         Fit::Goes(rest) => {
                             next = (id, rest);
                             continue;
@@ -95,20 +103,42 @@ impl FilterTree {
             next = other;
         }
         if let Some(search) = whole
-            && let Some(at) = self.whole.end(search, |id| self.is_whole(id, topic))
+            && let Some(id) = self.whole.end(search, |id| self.is_whole(id, topic))
         {
-            hit(&self.nodes[at]);
+            looked_at += 1;
+            hit(id, &self.nodes[id]);
         }
-        if hits > 1 {
-            out[before..].sort_unstable();
-            let mut kept = before;
-            for i in before..out.len() {
-                if kept == before || out[kept - 1] != out[i] {
-                    out[kept] = out[i];
-                    kept += 1;
-                }
+        self.members_of(&hits, out);
+        looked_at
+    }
+
+    /// Adds the members of these nodes to `out`, each of them once.
+    #[inline]
+    fn members_of(&self, hits: &[NodeId], out: &mut Ids) {
+        match hits {
+            [] => {}
+            [only] => self.nodes[*only].members.extend_into(out),
+            _ => self.members_of_many(hits, out),
+        }
+    }
+
+    fn members_of_many(&self, hits: &[NodeId], out: &mut Ids) {
+        let sets = || hits.iter().map(|id| &self.nodes[*id].members);
+        if sets().map(IdSet::len).sum::<usize>() > UNITED_MEMBERS {
+            let mut union = Union::default();
+            sets().for_each(|set| union.add(set));
+            return union.extend_into(out);
+        }
+        let before = out.len();
+        sets().for_each(|set| set.extend_into(out));
+        out[before..].sort_unstable();
+        let mut kept = before;
+        for i in before..out.len() {
+            if kept == before || out[kept - 1] != out[i] {
+                out[kept] = out[i];
+                kept += 1;
             }
-            out.truncate(kept);
         }
+        out.truncate(kept);
     }
 }

@@ -1,0 +1,105 @@
+//! Carrying out SUBSCRIBE, UNSUBSCRIBE, EXCLUDE and UNEXCLUDE: all filters of a request, or none. Owns the order of checks;
+//! the registry is locked for some filters at a time.
+
+use elbus_plugin_api::{Code, Op};
+use elbus_protocol::request;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+use super::{
+    filter_limits::FilterLimits,
+    member::Member,
+    registry::{FilterSet, Refusal, Reserved},
+    router::Router,
+};
+use crate::{access::Admission, sync::atomic::Ordering};
+
+/// Filters that are added or removed under one lock of the registry.
+const FILTERS_PER_LOCK: usize = 256;
+
+/// A change that a client asks for.
+struct Change<'c> {
+    member: &'c Arc<Member>,
+    set: FilterSet,
+    add: bool,
+    body: &'c str,
+    /// By which rules it was judged.
+    admission: Option<Arc<Admission>>,
+}
+
+impl Router {
+    /// Subscribes, unsubscribes, excludes or takes exclusions back: all filters of a body, or none of them.
+    pub(super) fn change_filters(&self, member: &Arc<Member>, op: Op, body: &str) -> Code {
+        let (set, add) = match op {
+            Op::Subscribe => (FilterSet::Subscriptions, true),
+            Op::Unsubscribe => (FilterSet::Subscriptions, false),
+            Op::Exclude => (FilterSet::Exclusions, true),
+            _ => (FilterSet::Exclusions, false),
+        };
+        loop {
+            // judged without the lock, as there may be many, and again where rules were replaced meanwhile
+            let admission = member.admission().filter(|_| add);
+            let limits = FilterLimits::new(self.settings(), member, admission.as_deref());
+            if !limits.allow(member, body, add) {
+                return Code::BadData;
+            }
+            let judging = admission.as_ref().filter(|_| op == Op::Subscribe);
+            if judging.is_some_and(|admission| !admission.allows_filters(body)) {
+                return Code::AccessDenied;
+            }
+            let change = Change { member, set, add, body, admission };
+            match self.carry_out(&change, &limits) {
+                Ok(true) => return Code::Ok,
+                Ok(false) => {}
+                Err(Refusal::Gone) => return Code::NotRegistered,
+                Err(refusal) => {
+                    limits.tell_refusal(member, refusal);
+                    return Code::Other;
+                }
+            }
+        }
+    }
+
+    /// Carries a change out. `false`: rules were replaced, and nothing has changed.
+    fn carry_out(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<bool, Refusal> {
+        let Change { member, set, add, body, .. } = *change;
+        let mut left = request::filters(body).enumerate().peekable();
+        let mut reserved: Option<Reserved> = None;
+        // in order
+        let mut changed: SmallVec<[usize; 4]> = SmallVec::new();
+        loop {
+            let mut registry = self.registry.write();
+            // within the lock, under which a client is judged anew
+            if add && !change.is_judged_by(member.admission()) {
+                let undone = request::filters(body).enumerate();
+                let undone = undone.filter(|(number, _)| changed.binary_search(number).is_ok());
+                registry.change(member, set, false, undone, |_| ())?;
+                registry.release(member, set, reserved.unwrap_or_default(), &changed);
+                self.count_change(!changed.is_empty());
+                return Ok(false);
+            }
+            if add && reserved.is_none() {
+                reserved = Some(registry.admit(member, set, body, limits)?);
+            }
+            let some = left.by_ref().take(FILTERS_PER_LOCK);
+            registry.change(member, set, add, some, |number| changed.push(number))?;
+            if left.peek().is_none() {
+                self.count_change(!changed.is_empty());
+                return Ok(true);
+            }
+        }
+    }
+
+    /// To be called under the lock of the registry.
+    fn count_change(&self, any: bool) {
+        if any {
+            self.topics_epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+impl Change<'_> {
+    fn is_judged_by(&self, now: Option<Arc<Admission>>) -> bool {
+        now.as_ref().map(Arc::as_ptr) == self.admission.as_ref().map(Arc::as_ptr)
+    }
+}

@@ -1,0 +1,279 @@
+//! The filters of clients in the registry: admitting, adding and removing them. Owns how many there are and what they weigh;
+//! decides about all filters of a request before it adds the first.
+
+use std::sync::Arc;
+
+use super::{FilterSet, Filters, Registry};
+use crate::routing::{
+    filter_limits::FilterLimits,
+    filter_tree::Filter,
+    id_set::{IdSet, Ids},
+    member::Member,
+    shapes::{OwnShapes, Shape, is_complex},
+};
+use elbus_protocol::request;
+
+/// Memory of a filter beside its text, in bytes: a node of the tree, its place in indices and sets.
+const FILTER_BYTES: usize = 128;
+/// Memory of a segment that may become a node of its own, where there are more than [`FREE_SEGMENTS`] in the filter.
+const SEGMENT_BYTES: usize = 64;
+const FREE_SEGMENTS: usize = 8;
+/// A client whose filters weigh less may have more however much those of all clients weigh.
+const RESERVED_BYTES: usize = 128 * 1024;
+/// Filters of a client that are removed at once when it leaves; more are removed in steps.
+const REMOVED_AT_ONCE: usize = 512;
+
+/// The filters of one kind that a client has.
+#[derive(Default)]
+pub(super) struct Own {
+    /// Where they stand.
+    nodes: IdSet,
+    /// What they weigh.
+    bytes: usize,
+    /// The complex ones; `None` where there are none.
+    shapes: Option<Box<OwnShapes>>,
+}
+
+/// A client that has left, and where its filters stand. Nobody takes its seat before they are removed.
+pub(super) struct Departed {
+    seat: u32,
+    subscriptions: Ids,
+    exclusions: Ids,
+}
+
+/// Why a client does not get its filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is no longer registered.
+    Gone,
+    /// It would have too many.
+    Count,
+    /// They would take too much memory.
+    Memory,
+    /// Those of all clients take too much memory.
+    TotalMemory,
+    /// Too many complex shapes.
+    Complex,
+}
+
+/// The complex filters of a request that have been counted before they are added, by their numbers in the request.
+#[derive(Default)]
+pub(crate) struct Reserved(Vec<(usize, Shape)>);
+
+/// What a filter weighs: about the bytes of memory it takes.
+pub(super) fn weight(filter: Filter<'_>) -> usize {
+    let (_, segments) = is_complex(filter);
+    filter.text().len() + FILTER_BYTES + segments.saturating_sub(FREE_SEGMENTS) * SEGMENT_BYTES
+}
+
+impl Registry {
+    /// The seat of this very client.
+    fn seat_of_member(&self, member: &Arc<Member>) -> Option<u32> {
+        let id = *self.by_name.get(&*member.name)?;
+        let seat = self.seats[id].as_ref()?;
+        Arc::ptr_eq(&seat.member, member).then_some(id)
+    }
+
+    fn filters_and_own(&mut self, set: FilterSet, id: u32) -> Option<(&mut Filters, &mut Own, &mut usize)> {
+        let seat = self.seats[id].as_mut()?;
+        Some(match set {
+            FilterSet::Subscriptions => {
+                (&mut self.subscriptions, &mut seat.subscriptions, &mut self.filter_bytes)
+            }
+            FilterSet::Exclusions => (&mut self.exclusions, &mut seat.exclusions, &mut self.filter_bytes),
+        })
+    }
+
+    /// Decides whether a client gets all filters of a request, and counts the complex ones among them. What is admitted
+    /// stays admitted, since nobody else adds filters of this client.
+    pub(in super::super) fn admit(
+        &mut self,
+        member: &Arc<Member>,
+        set: FilterSet,
+        body: &str,
+        limits: &FilterLimits,
+    ) -> Result<Reserved, Refusal> {
+        let id = self.seat_of_member(member).ok_or(Refusal::Gone)?;
+        let (filters, own, total) = self.filters_and_own(set, id).ok_or(Refusal::Gone)?;
+        let fits = |count: usize, bytes: usize| {
+            if own.nodes.len() + count > limits.count {
+                Err(Refusal::Count)
+            } else if own.bytes + bytes > limits.memory {
+                Err(Refusal::Memory)
+            } else if own.bytes + bytes > RESERVED_BYTES && *total + bytes > limits.total_memory {
+                Err(Refusal::TotalMemory)
+            } else {
+                Ok(())
+            }
+        };
+        // as if all were new: true of most requests, and then none is looked for
+        let mut asked = Asked::default();
+        request::filters(body).for_each(|filter| asked.add(filter.into()));
+        if !asked.complex && fits(asked.count, asked.bytes).is_ok() {
+            return Ok(Reserved::default());
+        }
+        let mut new: Vec<_> = request::filters(body).map(Filter::from).zip(0..).collect();
+        new.sort_unstable();
+        new.dedup_by_key(|(filter, _)| *filter);
+        new.retain(|(filter, _)| !filters.tree.has(*filter, id));
+        asked = Asked::default();
+        new.iter().for_each(|(filter, _)| asked.add(*filter));
+        if asked.count > 0 {
+            fits(asked.count, asked.bytes)?;
+        }
+        let mut reserved = Reserved::default();
+        for (filter, number) in new {
+            let Some(shape) = filters.shapes.of(filter) else { continue };
+            if !filters.shapes.reserve(own.shapes.get_or_insert_default(), shape, limits.complex) {
+                self.release(member, set, reserved, &[]);
+                return Err(Refusal::Complex);
+            }
+            reserved.0.push((number, shape));
+        }
+        Ok(reserved)
+    }
+
+    /// Takes back what was counted for filters that were not added.
+    pub(in super::super) fn release(
+        &mut self,
+        member: &Arc<Member>,
+        set: FilterSet,
+        reserved: Reserved,
+        added: &[usize],
+    ) {
+        let Some(id) = self.seat_of_member(member) else { return };
+        let Some((filters, own, _)) = self.filters_and_own(set, id) else { return };
+        for (number, shape) in reserved.0 {
+            if added.binary_search(&number).is_err()
+                && let Some(shapes) = &mut own.shapes
+            {
+                filters.shapes.release(shapes, shape);
+            }
+        }
+        own.shapes.take_if(|shapes| shapes.is_empty());
+    }
+
+    /// Adds admitted filters of a client, or removes filters; calls `changed` with the number of each one that was not
+    /// there, or was.
+    pub(in super::super) fn change<'f>(
+        &mut self,
+        member: &Arc<Member>,
+        set: FilterSet,
+        add: bool,
+        changes: impl Iterator<Item = (usize, &'f str)>,
+        mut changed: impl FnMut(usize),
+    ) -> Result<(), Refusal> {
+        let id = self.seat_of_member(member).ok_or(Refusal::Gone)?;
+        let (filters, own, total) = self.filters_and_own(set, id).ok_or(Refusal::Gone)?;
+        for (number, filter) in changes {
+            let filter = Filter::from(filter);
+            if add {
+                let Some(node) = filters.tree.insert(filter, id) else { continue };
+                own.nodes.insert(node);
+                own.bytes += weight(filter);
+                *total += weight(filter);
+            } else {
+                let Some(node) = filters.tree.remove(filter, id) else { continue };
+                own.removed(node, filter, filters, total);
+            }
+            changed(number);
+        }
+        Ok(())
+    }
+
+    /// Takes the subscriptions of a client away that are not to be kept. Whether there were any.
+    pub(in super::super) fn retain_subscriptions(
+        &mut self,
+        member: &Arc<Member>,
+        keep: impl Fn(&str) -> bool,
+    ) -> bool {
+        let Some(id) = self.seat_of_member(member) else { return false };
+        let Some((filters, own, total)) = self.filters_and_own(FilterSet::Subscriptions, id) else {
+            return false;
+        };
+        let mut nodes = Ids::new();
+        own.nodes.extend_into(&mut nodes);
+        let mut any = false;
+        for node in nodes {
+            let text = filters.tree.text_at(node);
+            if !keep(&text) {
+                filters.tree.remove_at(node, id);
+                own.removed(node, text.as_str().into(), filters, total);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Empties the seat of a client that leaves.
+    pub(super) fn vacate(&mut self, id: u32) {
+        let Some(seat) = self.seats[id].take() else { return };
+        let mut departed = Departed { seat: id, subscriptions: Ids::new(), exclusions: Ids::new() };
+        for (own, filters, nodes) in [
+            (seat.subscriptions, &mut self.subscriptions, &mut departed.subscriptions),
+            (seat.exclusions, &mut self.exclusions, &mut departed.exclusions),
+        ] {
+            own.nodes.extend_into(nodes);
+            self.filter_bytes -= own.bytes;
+            if let Some(shapes) = own.shapes {
+                filters.shapes.release_all(&shapes);
+            }
+        }
+        self.departed.push(departed);
+        if self.departed.len() == 1 {
+            self.clear_departed();
+        }
+    }
+
+    /// Removes some filters of clients that have left; whether there are more.
+    pub(in super::super) fn clear_departed(&mut self) -> bool {
+        let mut left = REMOVED_AT_ONCE;
+        while let Some(departed) = self.departed.last_mut() {
+            let id = departed.seat;
+            for (nodes, filters) in [
+                (&mut departed.subscriptions, &mut self.subscriptions),
+                (&mut departed.exclusions, &mut self.exclusions),
+            ] {
+                let from = nodes.len() - left.min(nodes.len());
+                left -= nodes.len() - from;
+                nodes.drain(from..).for_each(|node| _ = filters.tree.remove_at(node, id));
+            }
+            if !departed.subscriptions.is_empty() || !departed.exclusions.is_empty() {
+                return true;
+            }
+            self.seats.release(id);
+            self.departed.pop();
+        }
+        false
+    }
+}
+
+impl Own {
+    fn removed(&mut self, node: u32, filter: Filter<'_>, filters: &mut Filters, total: &mut usize) {
+        self.nodes.remove(node);
+        self.bytes -= weight(filter);
+        *total -= weight(filter);
+        if let Some(shapes) = &mut self.shapes
+            && let Some(shape) = filters.shapes.of(filter)
+        {
+            filters.shapes.release(shapes, shape);
+            self.shapes.take_if(|shapes| shapes.is_empty());
+        }
+    }
+}
+
+/// What a request asks for, if all its filters are new.
+#[derive(Default)]
+struct Asked {
+    count: usize,
+    bytes: usize,
+    complex: bool,
+}
+
+impl Asked {
+    fn add(&mut self, filter: Filter<'_>) {
+        self.count += 1;
+        self.bytes += weight(filter);
+        self.complex |= is_complex(filter).0;
+    }
+}

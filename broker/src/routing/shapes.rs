@@ -1,0 +1,164 @@
+//! Complex filters: those of which many can match one topic. Owns what they cost together, which bounds how many nodes of the
+//! tree one publication looks at; never sees a topic.
+//!
+//! The *shape* of a filter is how many segments it has and which of them are wildcards: `a/+/c` and `x/+/z` have the same. A
+//! topic agrees with at most one filter of a shape, however many there are, and a walk over the tree looks at a node for
+//! each beginning of a shape at most. There are only so many [ordinary](is_complex) shapes. All others are complex:
+//! the number of segments of all complex shapes in use is limited, for one client and for all together.
+//! Hence a publication looks at no more than [`MOST_ORDINARY`] nodes and that limit, whoever has subscribed to what.
+
+use smallvec::SmallVec;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher},
+};
+
+use super::{Hashing, filter_tree::Filter};
+
+/// Up to so many segments wildcards may stand anywhere.
+const FREE_SEGMENTS: usize = 8;
+/// Up to so many segments a few `+` may stand anywhere, and a `#` at the end.
+const ORDINARY_SEGMENTS: usize = 16;
+const FEW_PLUSES: usize = 2;
+/// A longer filter with wildcards counts by itself and by its length: comparing it takes time as well.
+const ORDINARY_BYTES: usize = 1024;
+/// So many bytes of one cost as much as a segment.
+const BYTES_PER_SEGMENT: usize = 64;
+/// One client may have so much of what all may have together.
+const CLIENTS_PART: usize = 8;
+
+/// The most nodes that a topic looks at where all filters are ordinary: the root and each beginning of an ordinary shape.
+#[cfg(test)]
+pub(super) const MOST_ORDINARY: usize = 2074;
+
+/// Whether a filter is complex, and how many segments it has where it has wildcards.
+pub(super) fn is_complex(filter: Filter<'_>) -> (bool, usize) {
+    if !filter.is_wild() {
+        return (false, 0);
+    }
+    let (mut segments, mut pluses) = (0, 0);
+    for segment in filter.segments() {
+        segments += 1;
+        pluses += usize::from(segment == b"+");
+    }
+    let is_flat = segments <= FREE_SEGMENTS || segments <= ORDINARY_SEGMENTS && pluses <= FEW_PLUSES;
+    (!is_flat || filter.text().len() > ORDINARY_BYTES, segments)
+}
+
+/// What a segment is for a shape.
+fn kind(segment: &[u8]) -> u8 {
+    match segment {
+        b"+" => b'+',
+        b"#" => b'#',
+        _ => b'x',
+    }
+}
+
+/// The shape of a complex filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    key: u64,
+    cost: u32,
+}
+
+/// The complex shapes that one client uses.
+#[derive(Default)]
+pub(super) struct OwnShapes {
+    in_use: HashMap<u64, InUse, Hashing>,
+    cost: usize,
+}
+
+/// The complex shapes in use.
+#[derive(Default)]
+pub(super) struct Shapes {
+    hashing: Hashing,
+    in_use: HashMap<u64, InUse, Hashing>,
+    cost: usize,
+}
+
+struct InUse {
+    /// How many filters of the client have the shape, or how many clients have filters of it.
+    users: u32,
+    cost: u32,
+}
+
+impl Shapes {
+    /// The shape of a filter, `None` for an ordinary one.
+    pub(super) fn of(&self, filter: Filter<'_>) -> Option<Shape> {
+        let (true, segments) = is_complex(filter) else { return None };
+        let bytes = filter.text().len();
+        let mut hasher = self.hashing.build_hasher();
+        let mut cost = segments;
+        if bytes > ORDINARY_BYTES {
+            hasher.write(filter.text());
+            cost += bytes / BYTES_PER_SEGMENT;
+        } else {
+            let kinds: SmallVec<[u8; 64]> = filter.segments().map(kind).collect();
+            hasher.write(&kinds);
+            hasher.write_usize(segments);
+        }
+        Some(Shape { key: hasher.finish(), cost: u32::try_from(cost).unwrap_or(u32::MAX) })
+    }
+
+    /// Counts one more filter of the shape; `false`, and nothing is counted, where that would be too much.
+    pub(super) fn reserve(&mut self, own: &mut OwnShapes, shape: Shape, limit: usize) -> bool {
+        if let Some(used) = own.in_use.get_mut(&shape.key) {
+            used.users += 1;
+            return true;
+        }
+        let cost = shape.cost as usize;
+        let more = if self.in_use.contains_key(&shape.key) { 0 } else { cost };
+        if own.cost + cost > limit / CLIENTS_PART || self.cost + more > limit {
+            return false;
+        }
+        self.cost += more;
+        self.in_use.entry(shape.key).or_insert(InUse { users: 0, cost: shape.cost }).users += 1;
+        own.in_use.insert(shape.key, InUse { users: 1, cost: shape.cost });
+        own.cost += cost;
+        true
+    }
+
+    /// Counts one filter of the shape less.
+    pub(super) fn release(&mut self, own: &mut OwnShapes, shape: Shape) {
+        if let Some(cost) = use_less(&mut own.in_use, shape.key) {
+            own.cost -= cost;
+            self.give_back(shape.key);
+        }
+    }
+
+    /// The client has left.
+    pub(super) fn release_all(&mut self, own: &OwnShapes) {
+        own.in_use.keys().for_each(|key| self.give_back(*key));
+    }
+
+    fn give_back(&mut self, key: u64) {
+        self.cost -= use_less(&mut self.in_use, key).unwrap_or_default();
+    }
+
+    /// What all complex shapes in use cost.
+    #[cfg(test)]
+    pub(super) fn cost(&self) -> usize {
+        self.cost
+    }
+}
+
+/// Counts one user less; the cost of the shape where that was the last one.
+fn use_less(shapes: &mut HashMap<u64, InUse, Hashing>, key: u64) -> Option<usize> {
+    let used = shapes.get_mut(&key)?;
+    used.users -= 1;
+    if used.users > 0 {
+        return None;
+    }
+    shapes.remove(&key).map(|used| used.cost as usize)
+}
+
+impl OwnShapes {
+    /// Whether the client has no complex filter.
+    pub(super) fn is_empty(&self) -> bool {
+        self.in_use.is_empty()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests;
