@@ -5,10 +5,7 @@ mod support;
 
 use elbus_plugin_api::Op;
 use proptest::prelude::*;
-use support::{
-    broker,
-    model::{Compared, NAMES, Step},
-};
+use support::model::{Compared, NAMES, Step, limited};
 
 fn path(separator: &'static str, wildcards: [&'static str; 2]) -> impl Strategy<Value = String> {
     let segment = prop::sample::select(vec!["a", "b", "c", wildcards[0], wildcards[1]]);
@@ -18,7 +15,12 @@ fn path(separator: &'static str, wildcards: [&'static str; 2]) -> impl Strategy<
 fn step() -> impl Strategy<Value = Step> {
     let who = || 0..NAMES.len();
     let name = || prop::sample::select(NAMES.to_vec()).prop_map(str::to_owned);
-    let topic = || path("/", ["+", "#"]);
+    let deep = || {
+        let segments = prop::collection::vec(prop::sample::select(vec!["a", "a", "+"]), 7..20);
+        (segments, any::<bool>())
+            .prop_map(|(segments, rest)| [segments.join("/"), if rest { "/#" } else { "" }.into()].concat())
+    };
+    let topic = || prop_oneof![4 => path("/", ["+", "#"]), 1 => deep()];
     let filter_op =
         prop::sample::select(vec![Op::Subscribe, Op::Subscribe, Op::Unsubscribe, Op::Exclude, Op::Unexclude]);
     prop_oneof![
@@ -38,7 +40,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn equals_the_model(steps in prop::collection::vec(step(), 1..80)) {
-        let broker = broker();
+        let broker = limited();
         let mut compared = Compared::new(&broker);
         steps.iter().for_each(|step| compared.step(step));
     }

@@ -8,10 +8,7 @@ use elbus_broker::Broker;
 use elbus_plugin_api::Op;
 use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
-use support::{
-    broker,
-    model::{Compared, NAMES, Step},
-};
+use support::model::{Compared, NAMES, Step, limited};
 
 /// Longer sequences only make each run slower.
 const STEPS: usize = 200;
@@ -26,10 +23,11 @@ impl Numbers<'_> {
         usize::from(*first) % end
     }
 
-    /// Up to four segments, of few kinds, so that they often meet.
+    /// A few segments, of few kinds, so that they often meet.
     fn path(&mut self, separator: &str, wildcards: [&'static str; 2]) -> String {
         let segments = ["a", "b", "c", "", wildcards[0], wildcards[1]];
-        let count = 1 + self.below(4);
+        // now and then more, as filters of many segments have limits of their own
+        let count = if self.below(8) == 0 { 1 + self.below(20) } else { 1 + self.below(4) };
         (0..count).map(|_| segments[self.below(segments.len())]).collect::<Vec<_>>().join(separator)
     }
 
@@ -61,7 +59,7 @@ impl Numbers<'_> {
 
 fuzz_target!(|data: &[u8]| {
     static BROKER: OnceLock<Broker> = OnceLock::new();
-    let (mut numbers, mut compared) = (Numbers(data), Compared::new(BROKER.get_or_init(broker)));
+    let (mut numbers, mut compared) = (Numbers(data), Compared::new(BROKER.get_or_init(limited)));
     for _ in 0..STEPS {
         if numbers.0.is_empty() {
             break;

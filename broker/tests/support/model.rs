@@ -1,7 +1,7 @@
 //! A naive model of the specification: who gets what, by looking at everybody each time. Steps are carried out by a
 //! broker and by the model, and must come to the same.
 
-use elbus_broker::Broker;
+use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{Code, Delivery, Op};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,34 @@ fn normal(filter: &str) -> String {
     segments[..end].join("/")
 }
 
-#[derive(Default)]
+/// So few filters that requests are refused.
+const MAX_FILTERS: usize = 6;
+const MAX_COMPLEX: usize = 8 * 30;
+
+/// A broker with the limits of the model.
+pub(crate) fn limited() -> Broker {
+    let mut settings = BrokerSettings::default();
+    (settings.max_filters, settings.max_complex_segments) = (MAX_FILTERS, MAX_COMPLEX);
+    Broker::builder().settings(settings).start().unwrap()
+}
+
+/// The shape of a filter, if it is complex: its wildcards, and something else for any other segment.
+fn complex_shape(filter: &str) -> Option<Vec<&str>> {
+    let kinds = filter.split('/').map(|segment| if ["+", "#"].contains(&segment) { segment } else { "" });
+    let shape: Vec<_> = kinds.collect();
+    let pluses = shape.iter().filter(|kind| **kind == "+").count();
+    let is_wild = pluses > 0 || shape.last() == Some(&"#");
+    let is_ordinary = shape.len() <= 8 || shape.len() <= 16 && pluses <= 2;
+    (is_wild && !is_ordinary).then_some(shape)
+}
+
+/// The segments of all complex shapes.
+fn cost<'f>(filters: impl Iterator<Item = &'f String>) -> usize {
+    let shapes: BTreeSet<_> = filters.filter_map(|filter| complex_shape(filter)).collect();
+    shapes.iter().map(Vec::len).sum()
+}
+
+#[derive(Default, Clone)]
 struct Wants {
     subscriptions: BTreeSet<String>,
     exclusions: BTreeSet<String>,
@@ -126,17 +153,36 @@ impl<'a> Compared<'a> {
     }
 
     fn filters(&mut self, name: &'static str, op: Op, filters: &[String]) {
-        let (Some(peer), Some(wants)) = (self.peers.get_mut(name), self.model.get_mut(name)) else { return };
+        let (Some(peer), Some(wants)) = (self.peers.get_mut(name), self.model.get(name)) else { return };
         let texts: Vec<_> = filters.iter().map(String::as_str).collect();
-        assert_eq!(peer.filters(op, &texts), Code::Ok);
+        let code = peer.filters(op, &texts);
+        let mut after = wants.clone();
         for filter in filters.iter().map(|f| normal(f)) {
             match op {
-                Op::Subscribe => _ = wants.subscriptions.insert(filter),
-                Op::Unsubscribe => _ = wants.subscriptions.remove(&filter),
-                Op::Exclude => _ = wants.exclusions.insert(filter),
-                _ => _ = wants.exclusions.remove(&filter),
+                Op::Subscribe => _ = after.subscriptions.insert(filter),
+                Op::Unsubscribe => _ = after.subscriptions.remove(&filter),
+                Op::Exclude => _ = after.exclusions.insert(filter),
+                _ => _ = after.exclusions.remove(&filter),
             }
         }
+        // all of them or none
+        let before = self.model.insert(name, after);
+        if self.is_within_limits(name) {
+            assert_eq!(code, Code::Ok, "{op:?} {filters:?}");
+        } else {
+            assert_eq!(code, Code::Other, "{op:?} {filters:?}");
+            self.model.insert(name, before.unwrap_or_default());
+        }
+    }
+
+    fn is_within_limits(&self, name: &str) -> bool {
+        let sets: [fn(&Wants) -> &BTreeSet<String>; 2] =
+            [|wants| &wants.subscriptions, |wants| &wants.exclusions];
+        sets.into_iter().all(|set| {
+            let own = set(&self.model[name]);
+            let all = self.model.values().flat_map(set);
+            own.len() <= MAX_FILTERS && cost(own.iter()) <= MAX_COMPLEX / 8 && cost(all) <= MAX_COMPLEX
+        })
     }
 
     /// Who is to get the message of a step.

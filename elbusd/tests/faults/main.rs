@@ -8,6 +8,7 @@ mod support;
 
 mod account;
 mod again;
+mod crossing;
 mod denied;
 mod dropped;
 mod exhausted;

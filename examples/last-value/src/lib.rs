@@ -30,21 +30,50 @@ struct Settings {
     filters: Vec<String>,
     #[serde(default = "default_max_topics")]
     max_topics: usize,
+    #[serde(default = "default_max_bytes")]
+    max_bytes: usize,
 }
 
 fn default_max_topics() -> usize {
     10_000
 }
 
+fn default_max_bytes() -> usize {
+    64 << 20
+}
+
 /// What is remembered; shared by the plugin, its sink and its control method.
 struct Values {
-    by_topic: Mutex<HashMap<String, Vec<u8>>>,
+    kept: Mutex<Kept>,
     max_topics: usize,
+    max_bytes: usize,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_topic: HashMap<String, Vec<u8>>,
+    /// Of topics and values. Clients choose both, so their number alone limits no memory.
+    bytes: usize,
 }
 
 impl Values {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
-        self.by_topic.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a value; a topic whose new value does not fit is forgotten, since the old one is wrong.
+    fn set(&self, topic: &str, value: &[u8]) -> bool {
+        let mut kept = self.lock();
+        if let Some(old) = kept.by_topic.remove(topic) {
+            kept.bytes -= topic.len() + old.len();
+        }
+        let bytes = kept.bytes + topic.len() + value.len();
+        let fits = kept.by_topic.len() < self.max_topics && bytes <= self.max_bytes;
+        if fits {
+            kept.by_topic.insert(topic.to_owned(), value.to_vec());
+            kept.bytes = bytes;
+        }
+        fits
     }
 }
 
@@ -61,11 +90,11 @@ impl Plugin for LastValue {
 
     /// Reads and checks the configuration, touches nothing outside.
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
-        let Settings { filters, max_topics } = config.read()?;
+        let Settings { filters, max_topics, max_bytes } = config.read()?;
         if filters.is_empty() {
             return Err(PluginError::of_key("filters", "must name at least one topic filter"));
         }
-        let values = Arc::new(Values { by_topic: Mutex::default(), max_topics });
+        let values = Arc::new(Values { kept: Mutex::default(), max_topics, max_bytes });
         Ok(LastValue { host, filters, values, client: Mutex::default() })
     }
 
@@ -89,7 +118,7 @@ impl Plugin for LastValue {
             Method { name: &name, params: "a topic", about: "its last payload", ..Default::default() };
         self.host.add_method(&method, move |call: &Call<'_>| {
             let topic = std::str::from_utf8(call.params).map_err(|_| CallError::new(-32602, "not UTF-8"))?;
-            let found = values.lock().get(topic).cloned();
+            let found = values.lock().by_topic.get(topic).cloned();
             found.ok_or_else(|| CallError::new(-32001, format!("nothing was published to {topic:?} yet")))
         })
     }
@@ -100,7 +129,7 @@ impl Plugin for LastValue {
     }
 
     fn status(&self) -> Status {
-        Status { detail: format!("{} topics", self.values.lock().len()), ..Default::default() }
+        Status { detail: format!("{} topics", self.values.lock().by_topic.len()), ..Default::default() }
     }
 }
 
@@ -111,15 +140,9 @@ impl Sink for ValueSink {
     fn deliver(&self, run: &mut Run<'_>) -> Delivery {
         // of a run of values, only the last counts
         if let Some(payload) = run.payloads().last().filter(|_| !run.topic().is_empty()) {
-            let mut values = self.0.lock();
-            if values.len() < self.0.max_topics || values.contains_key(run.topic()) {
-                values.insert(run.topic().to_owned(), payload.to_vec());
-            } else {
-                tracing::debug!(
-                    topic = run.topic(),
-                    limit = self.0.max_topics,
-                    "not remembered (max_topics)"
-                );
+            if !self.0.set(run.topic(), payload) {
+                let Values { max_topics, max_bytes, .. } = *self.0;
+                tracing::debug!(topic = run.topic(), max_topics, max_bytes, "value not remembered");
             }
         }
         Delivery::TAKEN
@@ -164,9 +187,27 @@ mod tests {
     }
 
     #[test]
+    fn topics_and_bytes_are_limited() {
+        let fake = FakeHost::new();
+        let config = "filters = ['#']\nmax_topics = 2\nmax_bytes = 10";
+        let instance = fake.create::<LastValue>("last", config).unwrap();
+        instance.start().unwrap();
+        let host = fake.host("test");
+        let set = |topic: &str, value: &[u8]| {
+            fake.deliver("plugin.last", FrameKind::Publish, "sensor", topic, &[value]);
+            host.call(&Call::by_broker("last.get", topic.as_bytes())).is_ok()
+        };
+        assert!(set("a", b"12345") && !set("b", b"12345") && set("b", b"123"), "bytes");
+        assert!(!set("a", b"123456") && set("a", b"1") && !set("c", b""), "topics");
+    }
+
+    #[test]
     fn wrong_configuration_is_refused() {
         let error = |config| FakeHost::new().create::<LastValue>("last", config).err().unwrap().to_string();
         assert_eq!(error("filters = []"), "filters: must name at least one topic filter");
-        assert_eq!(error("filters = ['a']\nmax = 5"), "max: unknown key; known are filters, max_topics");
+        assert_eq!(
+            error("filters = ['a']\nmax = 5"),
+            "max: unknown key; known are filters, max_bytes, max_topics"
+        );
     }
 }

@@ -1,0 +1,148 @@
+//! Clients whose filters cross so that all of them match, floods of requests with filters, and innocent clients beside them: these
+//! are served in time and stay connected.
+
+use elbus_protocol::{
+    Op, Qos,
+    request::{encode_filters, encode_request},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{JoinHandle, spawn},
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    daemon::{BOTH, Daemon},
+    rounds,
+    wire::Wire,
+};
+
+const SEGMENTS: usize = 18;
+/// Far above what a message takes beside the adversaries, also in a build without optimisation on a busy machine; without
+/// limits it would be minutes.
+const WORST: Duration = Duration::from_secs(4);
+
+/// A client that sends to itself, again and again, until it is told to stop: returns the longest time one message took.
+struct Innocent {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Innocent {
+    fn start(mut client: Wire, name: &'static str) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = stop.clone();
+        client.subscribe(&["innocent/+/data"]);
+        let thread = spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                assert_eq!(client.send(name, b"x"), 0x01);
+                assert_eq!(client.frame().payload(), b"x");
+                worst = worst.max(begun.elapsed());
+            }
+            worst
+        });
+        Innocent { stop, thread }
+    }
+
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let worst = self.thread.join().unwrap();
+        assert!(worst < WORST, "a message took {worst:?}");
+    }
+}
+
+/// The filter with a `+` at each bit of `set`.
+fn crossing(set: usize) -> String {
+    let segment = |at: usize| if set >> at & 1 == 1 { "+" } else { "t" };
+    (0..SEGMENTS).map(segment).chain(["#"]).collect::<Vec<_>>().join("/")
+}
+
+fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_filters(&mut out, id, op, Qos::PROCESSED, filters.iter().map(String::as_str)).unwrap();
+    out
+}
+
+#[test]
+fn crossing_filters_and_new_topics_hold_up_nobody() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--timeout", "2", "--log", "warn"]);
+        let innocent = Innocent::start(daemon.client("innocent"), "innocent");
+        let mut adversaries: Vec<_> =
+            (0..8).map(|number| daemon.client(&format!("crossing.{number}"))).collect();
+        let (mut taken, mut refused) = (0, 0);
+        for (number, adversary) in adversaries.iter_mut().enumerate() {
+            for part in 0..rounds(8, 128) {
+                let sets = (0..64).map(|at| 1 + number + 8 * (part * 64 + at));
+                let filters: Vec<_> = sets.map(crossing).collect();
+                match adversary
+                    .filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>())
+                {
+                    0x01 => taken += 1,
+                    0x74 => refused += 1,
+                    code => panic!("{code:x}"),
+                }
+                for filter in &filters[..8] {
+                    adversary.filters(Op::Subscribe, &[filter]);
+                }
+            }
+        }
+        assert!(refused > taken, "{taken} taken, {refused} refused");
+        let topic = vec!["t"; SEGMENTS].join("/");
+        for round in 0..rounds(4, 100) {
+            for adversary in &mut adversaries {
+                let mut out = Vec::new();
+                for number in 0..25_000 / (topic.len() + 20) {
+                    let topic = format!("{topic}/{round}/{number}");
+                    encode_request(&mut out, 0, Op::Publish, Qos::NO, &topic, "", b"").unwrap();
+                }
+                adversary.write(&out);
+            }
+            for adversary in &mut adversaries {
+                adversary.ping();
+                while adversary.frame_within(Duration::from_millis(5)).is_some() {}
+            }
+        }
+        innocent.finish();
+    }
+}
+
+#[test]
+fn floods_of_requests_with_filters_hold_up_nobody_and_end_nobodys_connection() {
+    let daemon = Daemon::start("library", &["--timeout", "2", "--log", "warn"]);
+    let innocents =
+        [("a.innocent", daemon.client("a.innocent")), ("b.innocent", daemon.client("b.innocent"))]
+            .map(|(name, client)| Innocent::start(client, name));
+    let floods: Vec<_> = (0..3)
+        .map(|number| {
+            let mut adversary = daemon.client(&format!("flood.{number}"));
+            spawn(move || {
+                let large: Vec<_> = (0..1_000_000).map(|at| format!("{number}/{at}/é")).collect();
+                let many: Vec<_> = large[..16_000].to_vec();
+                for _ in 0..rounds(3, 100) {
+                    let (adds, takes) =
+                        [(Op::Subscribe, Op::Unsubscribe), (Op::Exclude, Op::Unexclude)][number % 2];
+                    for (op, filters, code) in [
+                        (adds, &many, 0x01),
+                        (adds, &large, 0x72),
+                        (takes, &many, 0x01),
+                        (takes, &large, 0x72),
+                    ] {
+                        let mut writer = adversary.writer();
+                        let frame = filters_frame(7, op, filters);
+                        let writing = spawn(move || writer.write(&frame));
+                        assert_eq!(adversary.expect_ack(7), code, "{op:?} of {}", filters.len());
+                        writing.join().unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    innocents.into_iter().for_each(Innocent::finish);
+}
