@@ -6,7 +6,7 @@ use super::{member::Member, registry::Refusal, router::RouterSettings};
 use crate::access::Admission;
 
 /// Filters of one request: what is done with one request is done before anybody else of its thread gets a turn.
-const MAX_REQUEST_FILTERS: usize = 16_384;
+const MAX_REQUEST_FILTERS: usize = 32_768;
 /// Bytes of all filters of one request.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 
