@@ -55,6 +55,7 @@ impl Routes {
                 let resolved = resolve();
                 if resolved.epoch != self.epoch {
                     self.clear();
+                    self.last = None;
                     self.epoch = resolved.epoch;
                 }
                 if target.len() > MAX_TARGET_BYTES {
@@ -138,6 +139,8 @@ mod tests {
         let long = "x".repeat(MAX_TARGET_BYTES + 1);
         assert!(asks(&mut routes, 1, &long) && asks(&mut routes, 1, &long), "too long to be remembered");
         assert!(routes.last_target.capacity() <= 2 * MAX_TARGET_BYTES);
+        assert!(asks(&mut routes, 1, "t") && !asks(&mut routes, 1, "t"));
+        assert!(asks(&mut routes, 2, &long) && asks(&mut routes, 2, "t"), "it is of another epoch");
     }
 
     #[test]

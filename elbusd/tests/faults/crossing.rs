@@ -1,6 +1,10 @@
-//! Floods of requests with filters, and innocent clients beside them: these are served in time and stay connected.
+//! Clients whose filters cross so that all of them match, floods of requests with filters, and innocent clients beside them: these
+//! are served in time and stay connected.
 
-use elbus_protocol::{Op, Qos, request::encode_filters};
+use elbus_protocol::{
+    Op, Qos,
+    request::{encode_filters, encode_request},
+};
 use std::{
     sync::{
         Arc,
@@ -10,8 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{daemon::Daemon, rounds, wire::Wire};
+use crate::support::{
+    daemon::{BOTH, Daemon},
+    rounds,
+    wire::Wire,
+};
 
+const SEGMENTS: usize = 18;
 /// Far above what a message takes beside the adversaries, also in a build without optimisation on a busy machine; without
 /// limits it would be minutes.
 const WORST: Duration = Duration::from_secs(4);
@@ -47,10 +56,60 @@ impl Innocent {
     }
 }
 
+/// The filter with a `+` at each bit of `set`.
+fn crossing(set: usize) -> String {
+    let segment = |at: usize| if set >> at & 1 == 1 { "+" } else { "t" };
+    (0..SEGMENTS).map(segment).chain(["#"]).collect::<Vec<_>>().join("/")
+}
+
 fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_filters(&mut out, id, op, Qos::PROCESSED, filters.iter().map(String::as_str)).unwrap();
     out
+}
+
+#[test]
+fn crossing_filters_and_new_topics_hold_up_nobody() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--timeout", "2", "--log", "warn"]);
+        let innocent = Innocent::start(daemon.client("innocent"), "innocent");
+        let mut adversaries: Vec<_> =
+            (0..8).map(|number| daemon.client(&format!("crossing.{number}"))).collect();
+        let (mut taken, mut refused) = (0, 0);
+        for (number, adversary) in adversaries.iter_mut().enumerate() {
+            for part in 0..rounds(8, 128) {
+                let sets = (0..64).map(|at| 1 + number + 8 * (part * 64 + at));
+                let filters: Vec<_> = sets.map(crossing).collect();
+                match adversary
+                    .filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>())
+                {
+                    0x01 => taken += 1,
+                    0x74 => refused += 1,
+                    code => panic!("{code:x}"),
+                }
+                for filter in &filters[..8] {
+                    adversary.filters(Op::Subscribe, &[filter]);
+                }
+            }
+        }
+        assert!(refused > taken, "{taken} taken, {refused} refused");
+        let topic = vec!["t"; SEGMENTS].join("/");
+        for round in 0..rounds(4, 100) {
+            for adversary in &mut adversaries {
+                let mut out = Vec::new();
+                for number in 0..25_000 / (topic.len() + 20) {
+                    let topic = format!("{topic}/{round}/{number}");
+                    encode_request(&mut out, 0, Op::Publish, Qos::NO, &topic, "", b"").unwrap();
+                }
+                adversary.write(&out);
+            }
+            for adversary in &mut adversaries {
+                adversary.ping();
+                while adversary.frame_within(Duration::from_millis(5)).is_some() {}
+            }
+        }
+        innocent.finish();
+    }
 }
 
 #[test]

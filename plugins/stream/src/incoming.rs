@@ -117,7 +117,7 @@ impl Incoming {
         self.account();
         // also after an error: what came before it is valid
         let held = self.end_batch();
-        outcome.map(|()| held || self.stopped || self.former.is_some())
+        outcome.map(|()| held || self.stopped || self.former.is_some() || self.own.turn.is_over())
     }
 
     /// Flushes the receivers first: they are what somebody waits for.
@@ -247,7 +247,7 @@ impl Incoming {
             let mut sending =
                 runs::Sending { client, connection: &self.connection, own: &mut self.own, pace };
             match sending.dispatch(&head, &run, 0..head.len, Some(&shared)) {
-                Ok(()) | Err(Stop::Full) => {}
+                Ok(()) | Err(Stop::Full | Stop::TurnOver) => {}
                 Err(Stop::Blocked { .. }) => return Ok(Some(frame)),
                 Err(Stop::Ended(reason)) => return Err(reason),
             }

@@ -34,6 +34,7 @@ mod settings;
 mod sync;
 #[cfg(test)]
 mod testing;
+mod turn;
 mod wire;
 mod writer;
 

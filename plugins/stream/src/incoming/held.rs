@@ -24,6 +24,7 @@ impl Incoming {
     /// Waits until reading may go on: until the name is free, or all receivers, and the client itself, have drained; or
     /// until the connection has ended.
     pub(crate) async fn held_back(&mut self) -> Result<(), Reason> {
+        self.own.turn.pass().await;
         if let Some(former) = self.former.take() {
             return self.take_name_of(&former).await;
         }
@@ -88,6 +89,7 @@ impl Incoming {
             // whoever is no longer registered finds out at once
             while self.stopped && self.go_on().is_ok() {
                 self.account();
+                self.own.turn.pass().await;
                 let (wake, receivers) = Woken::pair();
                 let Some(client) = &mut self.client else { return };
                 client.end_batch();

@@ -8,7 +8,12 @@ use elbus_protocol::{
 };
 use std::ops::Range;
 
-use crate::{connection::Connection, pace::Pace, reason::Reason};
+use crate::{
+    connection::Connection,
+    pace::Pace,
+    reason::Reason,
+    turn::{self, Turn},
+};
 
 /// The most that a run of several frames may come to once it is encoded, in bytes: a queue passes its limit by no more.
 pub(super) const RUN_BYTES: usize = 256 * 1024;
@@ -23,6 +28,7 @@ pub(super) struct Own {
     /// Frames and bytes read since its pace was last looked at.
     pub(super) frames: u32,
     pub(super) bytes: u32,
+    pub(super) turn: Turn,
 }
 
 /// Why nothing more of a read is dispatched for now.
@@ -33,6 +39,8 @@ pub(super) enum Stop {
     Blocked { dispatched: usize },
     /// The whole run was dispatched, and the client itself is full.
     Full,
+    /// The whole run was dispatched, and it is the turn of others.
+    TurnOver,
 }
 
 impl Stop {
@@ -46,7 +54,7 @@ impl Stop {
     ) -> Result<usize, Reason> {
         let dispatched = match self {
             Stop::Ended(reason) => return Err(reason),
-            Stop::Full => return Ok(behind),
+            Stop::Full | Stop::TurnOver => return Ok(behind),
             Stop::Blocked { dispatched } => dispatched,
         };
         let receiver = if head.op == Op::PublishFor { head.receiver.len() + 1 } else { 0 };
@@ -144,7 +152,7 @@ impl Sending<'_> {
                 Ok(()) => {}
                 Err(Stop::Ended(reason)) => return Err(Stop::Ended(reason)),
                 Err(Stop::Blocked { .. }) => return Err(Stop::Blocked { dispatched: first }),
-                Err(Stop::Full) => return Err(Stop::Blocked { dispatched: behind }),
+                Err(Stop::Full | Stop::TurnOver) => return Err(Stop::Blocked { dispatched: behind }),
             }
             first = behind;
         }
@@ -176,6 +184,11 @@ impl Sending<'_> {
         if result.is_blocked() {
             return Err(Stop::Blocked { dispatched: 0 });
         }
+        let work = match head.op {
+            Op::Message => 1,
+            Op::Broadcast | Op::Publish | Op::PublishFor => turn::LOOKING.saturating_add(result.reached()),
+            Op::Subscribe | Op::Unsubscribe | Op::Exclude | Op::Unexclude => turn::FILTERS,
+        };
         let own = &mut *self.own;
         own.frames = own.frames.saturating_add(count as u32);
         if head.qos.wants_ack() {
@@ -186,6 +199,6 @@ impl Sending<'_> {
                 return Err(Stop::Full);
             }
         }
-        Ok(())
+        if own.turn.spend(work) { Err(Stop::TurnOver) } else { Ok(()) }
     }
 }

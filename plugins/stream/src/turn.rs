@@ -1,0 +1,90 @@
+//! The turn of a reader: how much it may do before the runtime serves others. Owns the limit; looks at the clock only after so
+//! much work that looking costs nothing beside it.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// How long a turn lasts. What is begun is ended, which takes longer by the work between two looks.
+const TURN: Duration = Duration::from_millis(3);
+/// Work between two looks at the clock: recipients and messages.
+const WORK_PER_LOOK: u32 = 1024;
+/// What a run counts whose recipients may have to be looked for.
+pub(crate) const LOOKING: u32 = 128;
+/// What a request with filters counts.
+pub(crate) const FILTERS: u32 = WORK_PER_LOOK;
+
+/// What a reader has done since others had their turn.
+#[derive(Default)]
+pub(crate) struct Turn {
+    work: u32,
+    /// When it was first looked at the clock, in milliseconds since some moment; 0: not yet.
+    began: u32,
+    is_over: bool,
+}
+
+impl Turn {
+    /// Counts work; whether it is the turn of others.
+    #[inline]
+    pub(crate) fn spend(&mut self, work: u32) -> bool {
+        self.work = self.work.saturating_add(work);
+        self.work >= WORK_PER_LOOK && self.look(now())
+    }
+
+    #[cold]
+    fn look(&mut self, now: u32) -> bool {
+        self.work = 0;
+        if self.began == 0 {
+            self.began = now;
+        }
+        self.is_over = u128::from(now.wrapping_sub(self.began)) >= TURN.as_millis();
+        self.is_over
+    }
+
+    /// Whether it is the turn of others.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Lets others have their turn, if it is theirs.
+    pub(crate) async fn pass(&mut self) {
+        if std::mem::take(self).is_over {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Milliseconds, never 0; they may wrap around.
+fn now() -> u32 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u32 | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_over_after_its_time_and_begins_again_when_it_was_passed_on() {
+        let mut turn = Turn::default();
+        for now in [u32::MAX - 1, u32::MAX] {
+            assert!(!turn.look(now));
+        }
+        assert!(turn.look(1) && turn.is_over(), "time has wrapped around");
+        assert!(std::mem::take(&mut turn).is_over);
+        assert!(!turn.look(100) && !turn.look(102) && turn.look(103));
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_after_some_work_only() {
+        let mut turn = Turn::default();
+        for _ in 1..WORK_PER_LOOK / LOOKING {
+            assert!(!turn.spend(LOOKING));
+            assert_eq!(turn.began, 0);
+        }
+        turn.spend(LOOKING);
+        assert!(turn.began > 0 && turn.work == 0);
+    }
+}
