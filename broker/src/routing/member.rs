@@ -7,7 +7,7 @@ use elbus_plugin_api::{
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use super::holding::Waiting;

@@ -18,48 +18,54 @@ pub(crate) const FILTERS: u32 = WORK_PER_LOOK;
 /// What a reader has done since others had their turn.
 #[derive(Default)]
 pub(crate) struct Turn {
-    work: u32,
-    /// When it was first looked at the clock, in milliseconds since some moment; 0: not yet.
-    began: u32,
-    is_over: bool,
+    /// [`OVER`]: it is the turn of others.
+    work: u16,
+    /// When the clock was first looked at, in milliseconds since some moment, wrapping around; 0: not yet.
+    began: u16,
 }
+
+const OVER: u16 = u16::MAX;
 
 impl Turn {
     /// Counts work; whether it is the turn of others.
     #[inline]
     pub(crate) fn spend(&mut self, work: u32) -> bool {
-        self.work = self.work.saturating_add(work);
-        self.work >= WORK_PER_LOOK && self.look(now())
+        let work = u32::from(self.work).saturating_add(work);
+        if work < WORK_PER_LOOK {
+            self.work = work as u16;
+            return false;
+        }
+        self.look(now())
     }
 
     #[cold]
-    fn look(&mut self, now: u32) -> bool {
-        self.work = 0;
+    fn look(&mut self, now: u16) -> bool {
         if self.began == 0 {
             self.began = now;
         }
-        self.is_over = u128::from(now.wrapping_sub(self.began)) >= TURN.as_millis();
-        self.is_over
+        let is_over = u128::from(now.wrapping_sub(self.began)) >= TURN.as_millis();
+        self.work = if is_over { OVER } else { 0 };
+        is_over
     }
 
     /// Whether it is the turn of others.
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over
+        self.work == OVER
     }
 
     /// Lets others have their turn, if it is theirs.
     pub(crate) async fn pass(&mut self) {
-        if std::mem::take(self).is_over {
+        if std::mem::take(self).is_over() {
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Milliseconds, never 0; they may wrap around.
-fn now() -> u32 {
+/// Milliseconds, never 0, wrapping around.
+fn now() -> u16 {
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u32 | 1
+    START.get_or_init(Instant::now).elapsed().as_millis() as u16 | 1
 }
 
 #[cfg(test)]
@@ -69,11 +75,11 @@ mod tests {
     #[test]
     fn a_turn_is_over_after_its_time_and_begins_again_when_it_was_passed_on() {
         let mut turn = Turn::default();
-        for now in [u32::MAX - 1, u32::MAX] {
+        for now in [u16::MAX - 1, u16::MAX] {
             assert!(!turn.look(now));
         }
         assert!(turn.look(1) && turn.is_over(), "time has wrapped around");
-        assert!(std::mem::take(&mut turn).is_over);
+        assert!(std::mem::take(&mut turn).is_over());
         assert!(!turn.look(100) && !turn.look(102) && turn.look(103));
     }
 
