@@ -84,7 +84,7 @@ impl Default for BrokerSettings {
             may_hold: Vec::new(),
             filter_memory_bytes: 32 << 20,
             total_filter_memory_bytes: 1 << 30,
-            max_complex_segments: 8192,
+            max_complex_segments: 16_384,
             shutdown_seconds: 2.0,
             callback_seconds: 10.0,
             start_seconds: 60.0,
