@@ -23,7 +23,7 @@ use crate::support::{
 const SEGMENTS: usize = 18;
 /// Far above what a message takes beside the adversaries, also in a build without optimisation on a busy machine; without
 /// limits it would be minutes.
-const WORST: Duration = Duration::from_secs(4);
+const WORST: Duration = Duration::from_secs(10);
 
 /// A client that sends to itself, again and again, until it is told to stop: returns the longest time one message took.
 struct Innocent {
