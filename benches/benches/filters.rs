@@ -96,7 +96,7 @@ fn shuffled(size: usize) -> impl Iterator<Item = usize> {
 
 fn row(kind: &Kind, subscriptions: usize) {
     let mut settings = BrokerSettings::default();
-    settings.max_filters = usize::MAX;
+    (settings.max_filters, settings.filter_memory_bytes) = (usize::MAX, usize::MAX);
     let broker = Broker::builder().settings(settings).start().unwrap();
     let info = ClientInfo { kind: "bench".into(), ..Default::default() };
     let register = |n: usize| broker.host().register(&format!("c{n}"), &info, Nowhere).unwrap();

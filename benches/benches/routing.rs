@@ -48,7 +48,7 @@ fn topics(criterion: &mut Criterion) {
         };
         {
             let mut settings = BrokerSettings::default();
-            settings.max_filters = usize::MAX;
+            (settings.max_filters, settings.filter_memory_bytes) = (usize::MAX, usize::MAX);
             let broker = Broker::builder().settings(settings).start().unwrap();
             let (mut subscriber, mut sender) = (client(&broker, "s"), client(&broker, "p"));
             for n in 0..size {
