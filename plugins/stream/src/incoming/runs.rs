@@ -113,7 +113,9 @@ impl Sending<'_> {
             pace.may_send = pace.may_send.saturating_sub(self.own.frames.saturating_sub(before));
         }
         match result {
-            Ok(()) | Err(Stop::Full) if part.len < head.len => Err(Stop::Blocked { dispatched: part.len }),
+            Ok(()) | Err(Stop::Full | Stop::TurnOver) if part.len < head.len => {
+                Err(Stop::Blocked { dispatched: part.len })
+            }
             result => result,
         }
     }
