@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Common options")]
 pub(crate) struct GlobalArguments {
     /// Where the broker is: a UNIX socket (a path that begins with / or ends in .sock, .socket or .ipc, or unix:PATH)
-    /// or host:port, under TLS tls://host:port [default: $ELBUS_ADDR, else $XDG_RUNTIME_DIR/elbus.sock, else /tmp/elbus.sock]
+    /// or host:port, under TLS tls://host:port [default: $ELBUS_ADDR, else the
+    /// first that is there of $XDG_RUNTIME_DIR/elbus.sock, /run/elbus/bus.sock, /run/elbus.sock and /tmp/elbus.sock]
     #[arg(long, global = true, value_name = "ADDR", value_parser = address)]
     pub(crate) addr: Option<Address>,
 

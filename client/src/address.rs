@@ -1,9 +1,10 @@
 //! Where a broker is. Owns the text form of addresses; never connects.
 
-use elbus_protocol::address::{Address as Parsed, default_socket};
+use elbus_protocol::address::{Address as Parsed, MACHINE_SOCKETS, default_socket, default_sockets};
 use std::{
     convert::Infallible,
     fmt,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -16,6 +17,9 @@ use crate::Error;
 pub enum Address {
     /// The path of a UNIX socket.
     Unix(PathBuf),
+    /// The path of a UNIX socket that nobody named, as [`Address::default`] finds it. It is used only if root or the user of
+    /// this process serves it, or if root alone can have put it there: anybody may create `/tmp/elbus.sock`.
+    Default(PathBuf),
     /// `host:port`.
     Tcp(String),
     /// `host:port`, under TLS; needs the cargo feature `tls`.
@@ -23,10 +27,27 @@ pub enum Address {
 }
 
 impl Default for Address {
-    /// Where `elbusd` listens without arguments: `$XDG_RUNTIME_DIR/elbus.sock`, else `/tmp/elbus.sock`.
+    /// The first of these that is there: `$XDG_RUNTIME_DIR/elbus.sock`, `/run/elbus/bus.sock`, `/run/elbus.sock`,
+    /// `/tmp/elbus.sock`. If none is, where `elbusd` of this user would listen without arguments.
     fn default() -> Self {
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
-        Address::Unix(default_socket(runtime_dir.as_deref()))
+        let is_socket = |path: &PathBuf| path.metadata().is_ok_and(|file| file.file_type().is_socket());
+        let found = default_sockets(runtime_dir.as_deref()).into_iter().find(is_socket);
+        let is_root = rustix::process::geteuid().is_root();
+        Address::Default(found.unwrap_or_else(|| default_socket(runtime_dir.as_deref(), is_root)))
+    }
+}
+
+impl Address {
+    /// Whether a broker of this user may serve it.
+    pub(crate) fn may_be_served_by(&self, uid: u32) -> bool {
+        match self {
+            Address::Default(path) => {
+                let is_roots = || MACHINE_SOCKETS.iter().any(|place| path == Path::new(place));
+                uid == 0 || uid == rustix::process::geteuid().as_raw() || is_roots()
+            }
+            _ => true,
+        }
     }
 }
 
@@ -65,7 +86,7 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Unix(path) => {
+            Address::Unix(path) | Address::Default(path) => {
                 // so that it can be read again
                 let is_plain = path.to_str().is_none_or(|path| Parsed::parse(path) == Parsed::Unix(path));
                 write!(f, "{}{}", if is_plain { "" } else { "unix:" }, path.display())
@@ -127,6 +148,22 @@ impl From<Infallible> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_serve_a_default_address() {
+        let me = rustix::process::geteuid().as_raw();
+        let stranger = me + 1;
+        for (address, allowed) in [
+            (Address::Default("/tmp/elbus.sock".into()), false),
+            (Address::Default("/run/user/1/elbus.sock".into()), false),
+            (Address::Default("/run/elbus.sock".into()), true),
+            (Address::Default("/run/elbus/bus.sock".into()), true),
+            (Address::Unix("/tmp/elbus.sock".into()), true),
+        ] {
+            assert_eq!(address.may_be_served_by(stranger), allowed, "{address}");
+            assert!(address.may_be_served_by(0) && address.may_be_served_by(me));
+        }
+    }
 
     #[test]
     fn texts() {

@@ -56,8 +56,10 @@ pub(crate) async fn register(
 async fn dial(address: &Address, settings: &Settings) -> Result<(Arc<Socket>, Option<Fault>), Error> {
     let nobody = |error| Error::NoBroker { address: address.to_string(), source: Arc::new(error) };
     let (socket, fault) = match address {
-        Address::Unix(path) => {
-            let stream = dial_unix(path).await.and_then(UnixStream::into_std).map_err(nobody)?;
+        Address::Unix(path) | Address::Default(path) => {
+            let stream = dial_unix(path).await.map_err(nobody)?;
+            check_peer(address, &stream).map_err(nobody)?;
+            let stream = stream.into_std().map_err(nobody)?;
             (OwnedFd::from(stream), None)
         }
         Address::Tcp(place) | Address::Tls(place) => {
@@ -125,6 +127,18 @@ async fn dial_unix(path: &Path) -> io::Result<UnixStream> {
             result => return result,
         }
     }
+}
+
+/// A socket that was found where anybody could have put it must be served by somebody who is trusted.
+fn check_peer(address: &Address, stream: &UnixStream) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    if address.may_be_served_by(uid) {
+        return Ok(());
+    }
+    let message = format!(
+        "user {uid} serves it, who is neither root nor the user of this program; if that is right, give the address explicitly"
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 async fn shake_hands(socket: Arc<Socket>, address: &str, name: &str) -> Result<Registered, Error> {

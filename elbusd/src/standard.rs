@@ -42,7 +42,8 @@ pub(crate) fn is(code: &str, name: &str) -> bool {
 /// Where the broker listens if nobody says otherwise.
 fn default_socket() -> PathBuf {
     let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
-    address::default_socket(folder.as_deref())
+    let may_use_run = rustix::process::geteuid().is_root() && Path::new("/run").is_dir();
+    address::default_socket(folder.as_deref(), may_use_run)
 }
 
 /// The broker that the command line describes; `file` is what `--config` names.

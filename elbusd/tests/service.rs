@@ -3,13 +3,18 @@
 
 mod support;
 
+use elbus_client::{Address, blocking::Client};
 use elbus_protocol::{Op, Qos, rpc};
 use rustix::process::Signal;
 use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
-        unix::net::{UnixDatagram, UnixListener, UnixStream},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixDatagram, UnixListener, UnixStream},
+            process::CommandExt,
+        },
     },
     process::Stdio,
     sync::Arc,
@@ -213,4 +218,34 @@ fn a_transport_that_does_not_answer_is_named_and_keeps_the_sign_of_life_back() {
     let mut buffer = [0; 64];
     let signs = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
     assert!(signs < 60, "it still says that it is alive");
+}
+
+/// A broker of another user at an address that nobody named is not talked to: anybody could have put it there.
+#[test]
+fn a_default_address_of_another_user_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can be somebody else
+    }
+    let folder = folder();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o1777)).unwrap();
+    // where that user can reach it
+    let program = folder.path().join("elbusd");
+    std::fs::copy(env!("CARGO_BIN_EXE_elbusd"), &program).unwrap();
+    let path = folder.path().join("elbus.sock");
+    for (uid, served) in [(12345, false), (0, true)] {
+        let mut command = std::process::Command::new(&program);
+        command
+            .args(["--plugins", "builtin", "--bind", "./elbus.sock", "--bind", "127.0.0.1:0"])
+            .uid(uid)
+            .gid(uid);
+        command.current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let daemon = Daemon::start_command(folder.clone(), command, true);
+        let found = Client::connect(Address::Default(path.clone()), "found");
+        assert_eq!(found.is_ok(), served, "{uid}");
+        if let Err(error) = found {
+            assert!(error.to_string().contains("user 12345 serves it"), "{error}");
+        }
+        Client::connect(Address::Unix(path.clone()), "named").unwrap();
+        assert!(daemon.stop().0.success());
+    }
 }

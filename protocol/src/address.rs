@@ -41,14 +41,30 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Where the broker listens if nobody says otherwise: `elbus.sock` in the user's folder for such things, else in
-/// `/tmp`.
+/// Where a broker of the whole machine listens: as the packages configure it, and as root's broker without arguments does.
+/// Only root can create files in `/run`.
+pub const MACHINE_SOCKETS: [&str; 2] = ["/run/elbus/bus.sock", "/run/elbus.sock"];
+
+/// Where the broker listens if nobody says otherwise: `elbus.sock` in the user's folder for such things, else in `/run`
+/// for root, else in `/tmp`, where any user may be faster.
 ///
-/// `runtime_dir` is `$XDG_RUNTIME_DIR`, where that names a folder that exists: to find this out is the caller's, broker
-/// and client alike.
-pub fn default_socket(runtime_dir: Option<&OsStr>) -> PathBuf {
-    let folder = runtime_dir.filter(|folder| !folder.is_empty()).map_or(Path::new("/tmp"), Path::new);
-    folder.join(DEFAULT_SOCKET)
+/// `runtime_dir` is `$XDG_RUNTIME_DIR`, if that names a folder that exists; `is_root` is whether the broker may use `/run`:
+/// to find this out is the caller's, broker and client alike.
+pub fn default_socket(runtime_dir: Option<&OsStr>, is_root: bool) -> PathBuf {
+    let [_, of_root] = MACHINE_SOCKETS;
+    match runtime_dir.filter(|folder| !folder.is_empty()) {
+        Some(folder) => Path::new(folder).join(DEFAULT_SOCKET),
+        None if is_root => PathBuf::from(of_root),
+        None => Path::new("/tmp").join(DEFAULT_SOCKET),
+    }
+}
+
+/// Where a client looks for a broker if nobody says otherwise, in this order: the user's own, those of the machine, and
+/// `/tmp`, as far as such a broker may be there.
+pub fn default_sockets(runtime_dir: Option<&OsStr>) -> Vec<PathBuf> {
+    let own = runtime_dir.filter(|folder| !folder.is_empty()).map(|_| default_socket(runtime_dir, false));
+    let machine = MACHINE_SOCKETS.iter().map(PathBuf::from);
+    own.into_iter().chain(machine).chain([default_socket(None, false)]).collect()
 }
 
 #[cfg(test)]
@@ -73,13 +89,20 @@ mod tests {
     }
 
     #[test]
-    fn the_default_socket_is_the_users_or_in_tmp() {
-        for (runtime_dir, path) in [
-            (Some("/run/user/1000"), "/run/user/1000/elbus.sock"),
-            (Some(""), "/tmp/elbus.sock"),
-            (None, "/tmp/elbus.sock"),
+    fn the_default_socket_is_the_users_or_roots_or_in_tmp() {
+        for (runtime_dir, is_root, path) in [
+            (Some("/run/user/1000"), false, "/run/user/1000/elbus.sock"),
+            (Some("/run/user/0"), true, "/run/user/0/elbus.sock"),
+            (Some(""), false, "/tmp/elbus.sock"),
+            (None, false, "/tmp/elbus.sock"),
+            (None, true, "/run/elbus.sock"),
         ] {
-            assert_eq!(default_socket(runtime_dir.map(OsStr::new)), Path::new(path));
+            assert_eq!(default_socket(runtime_dir.map(OsStr::new), is_root), Path::new(path));
         }
+        let all = default_sockets(Some(OsStr::new("/run/user/1")));
+        let expected =
+            ["/run/user/1/elbus.sock", "/run/elbus/bus.sock", "/run/elbus.sock", "/tmp/elbus.sock"];
+        assert_eq!(all, expected.map(PathBuf::from));
+        assert_eq!(default_sockets(None), expected.map(PathBuf::from)[1..]);
     }
 }
