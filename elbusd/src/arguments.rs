@@ -1,11 +1,12 @@
 //! The command line of `elbusd`.
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
 /// The ELBUS message broker
 ///
-/// Without --config and --bind it serves a UNIX socket: $XDG_RUNTIME_DIR/elbus.sock, else /tmp/elbus.sock.
+/// Without --config and --bind it serves a UNIX socket: $XDG_RUNTIME_DIR/elbus.sock, else
+/// /run/elbus.sock for root, else /tmp/elbus.sock.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
@@ -60,9 +61,44 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
 
+    /// Print the man page, or completions for a shell, then end
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) generate: Option<Document>,
+
     /// Print nothing but the log
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub(crate) quiet: bool,
+}
+
+/// What is made from the definition of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Document {
+    /// The man page
+    Man,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
+}
+
+impl Document {
+    /// Its text.
+    ///
+    /// # Errors
+    /// It cannot be rendered.
+    pub(crate) fn text(self) -> std::io::Result<Vec<u8>> {
+        let (mut command, mut text) = (Arguments::command(), Vec::new());
+        let shell = match self {
+            Document::Man => return clap_mangen::Man::new(command).render(&mut text).map(|()| text),
+            Document::Bash => clap_complete::Shell::Bash,
+            Document::Zsh => clap_complete::Shell::Zsh,
+            Document::Fish => clap_complete::Shell::Fish,
+        };
+        clap_complete::generate(shell, &mut command, "elbusd", &mut text);
+        Ok(text)
+    }
 }
 
 /// Where standard plugins come from.
@@ -94,11 +130,27 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn documents_name_every_option() {
+        for (document, sign) in [
+            (Document::Man, ".TH elbusd 1"),
+            (Document::Bash, "complete -F _elbusd"),
+            (Document::Zsh, "#compdef elbusd"),
+            (Document::Fish, "complete -c elbusd"),
+        ] {
+            let text = String::from_utf8(document.text().unwrap()).unwrap();
+            // a man page escapes hyphens
+            let text = text.replace("\\-", "-");
+            for word in [sign, "config", "pid-file", "generate"] {
+                assert!(text.contains(word), "{document:?} lacks {word}");
+            }
+        }
     }
 
     #[test]

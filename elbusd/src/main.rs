@@ -48,6 +48,10 @@ fn main() -> ExitCode {
     let service = elbus_broker::take_service();
     process::ignore_signals();
     let arguments = Arguments::parse();
+    if let Some(document) = arguments.generate {
+        let printed = document.text().and_then(|text| std::io::stdout().write_all(&text));
+        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
         Err(error) => {
