@@ -99,7 +99,6 @@ pub struct Origin {
     /// The process at the other end, where it is known.
     pub credentials: Option<Credentials>,
     /// The unit of systemd it belongs to, where that is known.
-    #[expect(clippy::box_collection, reason = "one for each connection, and this is a third as long")]
     pub unit: Option<Box<String>>,
     /// What a verified certificate says of the client, where it has shown one.
     pub certificate: Option<Box<Certificate>>,
