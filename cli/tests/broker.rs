@@ -141,6 +141,9 @@ fn a_reload_says_what_it_has_done() {
     *answer.lock().unwrap() = json!({"added": ["a", "b"], "removed": [], "restarted": ["c"], "errors": []});
     assert_eq!(bus.output(&["broker", "reload"]), "reloaded: added a, b; restarted c\n");
     assert_eq!(bus.json(&["broker", "reload"])[0]["added"], json!(["a", "b"]));
+    *answer.lock().unwrap() = json!({"unchanged": ["a", "b"], "refreshed": ["a", "b"]});
+    let refreshed = "reloaded: no plugin has changed\nrefreshed: a, b\n";
+    assert_eq!(bus.output(&["broker", "reload"]), refreshed);
     assert_eq!(bus.output(&["-q", "broker", "reload"]), "");
     *answer.lock().unwrap() = json!({"errors": ["broker.toml:3: wrong"]});
     assert_eq!(bus.failure(1, &["-q", "broker", "reload"]), "error: broker.toml:3: wrong");

@@ -206,6 +206,35 @@ fn the_silent_and_the_slow_are_let_go() {
 }
 
 #[test]
+fn a_long_frame_may_take_its_time_at_a_minimum_rate() {
+    let daemon = Daemon::start("library", &["--timeout", "2", "--log", "debug"]);
+    for address in daemon.addresses() {
+        let mut slow = Wire::connect(&daemon, &address, "slow");
+        // twice the timeout, and half a second between more than 64 KiB each
+        let all = frame(0x52, &[&b"slow\0"[..], &[7; 900_000]].concat());
+        let begin = std::time::Instant::now();
+        for piece in all.chunks(100_000) {
+            slow.write(piece);
+            std::thread::sleep(Duration::from_millis(450));
+        }
+        assert_eq!(slow.expect_ack(7), 0x01);
+        assert!(begin.elapsed() > Duration::from_secs(4), "longer than the timeout");
+        assert_eq!(slow.frame().payload(), [7; 900_000]);
+
+        // however often it sends a little
+        let mut trickling = Wire::connect(&daemon, &address, "trickling");
+        trickling.write(&all[..200_000]);
+        let begin = std::time::Instant::now();
+        while trickling.try_write(&[7; 100]) {
+            assert!(begin.elapsed() < support::PATIENCE, "still connected");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(begin.elapsed() > Duration::from_secs(1));
+        daemon.wait_for_log("no complete frame body in time, nor 64 KiB of it (timeout_seconds is 2)");
+    }
+}
+
+#[test]
 fn out_of_descriptors_it_says_so_and_recovers() {
     let daemon = Daemon::start("library", &[]);
     let pid = rustix::process::Pid::from_raw(daemon.pid() as i32);

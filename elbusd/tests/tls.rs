@@ -3,6 +3,7 @@
 
 #[path = "../../plugins/tcp/tests/authority/mod.rs"]
 mod authority;
+mod certificates;
 mod support;
 
 use authority::Authority;
@@ -182,7 +183,8 @@ fn clients_show_certificates_whose_names_are_known() {
     let tls = plant.config().identity(plant.path("plc.pem"), plant.path("plc.key"));
     let (_client, _frames) = plant.builder("eva.plc-1").tls(tls).connect(plant.address()).unwrap();
     let details = details(&plant.daemon, "eva.plc-1");
-    assert_eq!(details.certificate_names, ["plc-1", "plc-1.plant", "spiffe://plant/plc/1"]);
+    let names = ["cn:plc-1", "dns:plc-1.plant", "uri:spiffe://plant/plc/1"];
+    assert_eq!(details.certificate_names, names);
 }
 
 #[test]
@@ -348,32 +350,4 @@ fn check_finds_a_broken_certificate() {
     assert!(!refused.status.success());
     let key = "broker.toml:8: plugin \"network\": tls.key = 'nowhere.key': cannot read \"nowhere.key\"";
     assert!(refused.stderr.contains(key), "{}", refused.stderr);
-}
-
-#[test]
-fn the_name_of_a_certificate_binds_the_name_of_the_client() {
-    let plant = Plant::new(
-        "",
-        "client_ca = 'ca.pem'\n[[plugin]]\nname = 'access'\nlibrary = 'elbus_acl'\n[plugin.config]\ndefault = 'allow'\n\
-         [[plugin.config.client]]\nname = 'plc.*'\nwho = [{ certificate = '{name}' }]\n\
-         [[plugin.config.client]]\nname = 'hmi.*'\nwho = [{ certificate = '*.panels.plant' }]",
-    );
-    let names = vec![SanType::DnsName("a.panels.plant".try_into().unwrap())];
-    plant.authority.issue(plant.daemon.folder.path(), "plc.1", "plc.1", names);
-    let certified = || plant.config().identity(plant.path("plc.1.pem"), plant.path("plc.1.key"));
-    let connect = |name: &str| {
-        Client::builder(name)
-            .tls(certified())
-            .timeout(PATIENCE)
-            .connect(plant.address())
-            .map(|(client, _)| client)
-    };
-    for name in ["plc.1", "hmi.5", "other"] {
-        connect(name).unwrap();
-    }
-    let refused = connect("plc.2").unwrap_err();
-    assert!(matches!(refused, Error::AccessDenied { .. }), "{refused:?}");
-    plant
-        .daemon
-        .wait_for_log("it is none of `who`, of the clients \"plc.*\" (client[0].who of plugin access)");
 }

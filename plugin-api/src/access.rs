@@ -96,7 +96,9 @@ pub struct Identity {
     /// It connects from this network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpNet>,
-    /// Its verified certificate has a name like this: `*` stands for anything but dots, `{name}` for the client's name.
+    /// Its verified certificate has a name like this: `*` stands for anything but dots, `{name}` for the client's name. With
+    /// `dns:`, `uri:`, `email:` or `cn:` in front the name is of that kind; without, of any kind, but the common name
+    /// counts only where the certificate has no other name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
 }

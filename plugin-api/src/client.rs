@@ -26,8 +26,9 @@ pub struct ClientInfo {
     pub credentials: Option<Credentials>,
     /// The unit of systemd that this process belonged to when it connected, where the transport could tell for certain.
     pub unit: Option<String>,
-    /// The names of the client certificate that was verified for the connection: subject common name, then the DNS names,
-    /// URIs and email addresses it is also valid for. Empty where none was asked for or given.
+    /// The names of the client certificate that was verified for the connection, each with its kind in front: the common
+    /// name of the subject (`cn:`), then the DNS names (`dns:`), URIs (`uri:`) and email addresses (`email:`) it was issued
+    /// for. Empty where none was asked for or given.
     pub certificate_names: Vec<String>,
     /// Subscriptions it may have, and exclusions as many, beside the limit of the broker.
     pub max_filters: Option<u32>,

@@ -37,7 +37,10 @@ impl ClientFiles {
         let config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => builder
-                .with_client_auth_cert(files::certificates(Part::Certificate, certificate)?, files::key(key)?)
+                .with_client_auth_cert(
+                    files::certificates(Part::Certificate, certificate)?,
+                    files::key(key)?.0,
+                )
                 .map_err(|error| files::misfit(certificate, key, &error))?,
         };
         Ok(Dialer(TlsConnector::from(Arc::new(config))))

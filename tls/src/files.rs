@@ -2,14 +2,16 @@
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
 };
 use std::{
     fmt,
     fs::File,
     io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
+use x509_parser::{parse_x509_certificate, time::ASN1Time};
 
 /// No file of certificates is longer than this; all roots of a system are a quarter of it.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -59,11 +61,42 @@ pub(crate) fn certificates(part: Part, path: &Path) -> Result<Vec<CertificateDer
     Ok(all)
 }
 
-/// The first private key of a file.
-pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    let text = read(Part::Key, path)?;
-    PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| FileError::new(Part::Key, format!("{path:?} holds no private key in PEM form")))
+/// What is wrong now with certificates that are otherwise of use: when they are valid.
+pub(crate) fn out_of_time(path: &Path, chain: &[CertificateDer<'_>]) -> Vec<FileError> {
+    let now = UnixTime::now().as_secs();
+    let seconds = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+    let parsed = chain.iter().filter_map(|certificate| parse_x509_certificate(certificate).ok());
+    let mut warnings = vec![];
+    for (_, certificate) in parsed {
+        let (validity, subject) = (certificate.validity(), certificate.subject());
+        let what = if now > seconds(validity.not_after) {
+            format!("has expired: it was valid until {}", validity.not_after)
+        } else if now < seconds(validity.not_before) {
+            format!("is not valid yet: it will be from {}", validity.not_before)
+        } else {
+            continue;
+        };
+        let message = format!("the certificate of {:?} in {path:?} {what}", subject.to_string());
+        warnings.push(FileError::new(Part::Certificate, message));
+    }
+    warnings
+}
+
+/// The first private key of a file, and a warning if others than its owner can read it.
+pub(crate) fn key(path: &Path) -> Result<(PrivateKeyDer<'static>, Option<FileError>), FileError> {
+    let (text, mode) = read_with_mode(Part::Key, path)?;
+    let readable = match mode & 0o077 {
+        0 => None,
+        bits if bits & 0o007 != 0 => Some("all users"),
+        _ => Some("its group"),
+    };
+    let warning = readable.map(|by| {
+        let message = format!("{path:?} is open to {by} (mode {:04o}): 0600 keeps it private", mode & 0o7777);
+        FileError::new(Part::Key, message)
+    });
+    let key = PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| FileError::new(Part::Key, format!("{path:?} holds no private key in PEM form")))?;
+    Ok((key, warning))
 }
 
 /// The certificates of a file as those that others must go back to.
@@ -91,11 +124,18 @@ pub(crate) fn misfit(certificate: &Path, key: &Path, error: &rustls::Error) -> F
 }
 
 fn read(part: Part, path: &Path) -> Result<Vec<u8>, FileError> {
+    read_with_mode(part, path).map(|(text, _)| text)
+}
+
+/// The text of a file, and the mode of the file that was read.
+fn read_with_mode(part: Part, path: &Path) -> Result<(Vec<u8>, u32), FileError> {
     let refuse = |error: io::Error| FileError::new(part, format!("cannot read {path:?}: {error}"));
+    let file = File::open(path).map_err(refuse)?;
+    let mode = file.metadata().map_err(refuse)?.permissions().mode();
     let mut text = vec![];
-    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)).map_err(refuse)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).map_err(refuse)?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(FileError::new(part, format!("{path:?} is longer than {MAX_FILE_BYTES} bytes")));
     }
-    Ok(text)
+    Ok((text, mode))
 }

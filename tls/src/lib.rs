@@ -15,7 +15,7 @@ mod tunnel;
 pub use client::{ClientFiles, Dialer, dial};
 pub use files::{FileError, Part};
 pub use names::certificate_names;
-pub use server::{Acceptor, Demand, ServerFiles, Verified};
+pub use server::{Acceptor, Chain, Demand, ServerFiles, Verified};
 pub use tunnel::{Tunnel, tunnel};
 
 use rustls::crypto::CryptoProvider;

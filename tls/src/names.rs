@@ -3,28 +3,29 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// The common name of the subject, then the DNS names, URIs and email addresses it is also valid for, each once. What
-/// holds control characters is left out: no rule could mean it.
+/// The common name of the subject, then the DNS names, URIs and email addresses it is also valid for, each once and with
+/// its kind in front: `cn:`, `dns:`, `uri:` or `email:`. What holds control characters is left out: no rule could mean it.
 pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let mut names = vec![];
     let Ok((_, parsed)) = parse_x509_certificate(certificate) else { return names };
-    let mut add = |name: &str| {
-        if !name.is_empty() && !name.chars().any(char::is_control) && !names.iter().any(|known| known == name)
-        {
-            names.push(name.to_owned());
+    let mut add = |kind: &str, name: &str| {
+        let (is_name, name) =
+            (!name.is_empty() && !name.chars().any(char::is_control), format!("{kind}:{name}"));
+        if is_name && !names.contains(&name) {
+            names.push(name);
         }
     };
     for common_name in parsed.subject().iter_common_name() {
         if let Ok(name) = common_name.as_str() {
-            add(name);
+            add("cn", name);
         }
     }
     if let Ok(Some(alternatives)) = parsed.subject_alternative_name() {
         for name in &alternatives.value.general_names {
             match name {
-                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
-                    add(name)
-                }
+                GeneralName::DNSName(name) => add("dns", name),
+                GeneralName::URI(name) => add("uri", name),
+                GeneralName::RFC822Name(name) => add("email", name),
                 _ => {}
             }
         }
@@ -54,10 +55,11 @@ mod tests {
             SanType::URI("spiffe://plant/plc/1".try_into().unwrap()),
             SanType::Rfc822Name("plc@plant".try_into().unwrap()),
             SanType::DnsName("plc-1".try_into().unwrap()),
+            SanType::DnsName("plc-1.plant".try_into().unwrap()),
         ];
         assert_eq!(
             names("plc-1", alternatives),
-            ["plc-1", "plc-1.plant", "spiffe://plant/plc/1", "plc@plant"]
+            ["cn:plc-1", "dns:plc-1.plant", "uri:spiffe://plant/plc/1", "email:plc@plant", "dns:plc-1"]
         );
     }
 

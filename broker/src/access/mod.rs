@@ -5,6 +5,7 @@
 //! [`Access::epoch`] changes. Clients in the broker's process are not subject to rules.
 
 mod admission;
+mod certificate;
 mod pattern;
 mod rules;
 

@@ -5,7 +5,10 @@ use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Synta
 use elbus_protocol::name::primary_of;
 use std::{collections::HashMap, fmt, net::SocketAddr};
 
-use super::pattern::{Asked, Pattern, Subject, certificate_matches};
+use super::{
+    certificate,
+    pattern::{Asked, Pattern, Subject},
+};
 use crate::origin::Origin;
 
 /// Rules in force.
@@ -239,7 +242,7 @@ fn is(identity: &Identity, origin: &Origin, subject: Subject<'_>) -> bool {
         })
         && unit.as_ref().is_none_or(|unit| origin.unit.as_deref() == Some(unit))
         && address.is_none_or(|network| source().is_some_and(|source| network.contains(&source)))
-        && certificate.as_ref().is_none_or(|pattern| {
-            origin.certificate_names().iter().any(|name| certificate_matches(pattern, name, subject))
-        })
+        && certificate
+            .as_ref()
+            .is_none_or(|pattern| certificate::any_matches(pattern, origin.certificate_names(), subject))
 }

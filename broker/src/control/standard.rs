@@ -79,7 +79,7 @@ struct ClientDetails {
     gid: Option<u32>,
     /// The unit of systemd that process belongs to.
     unit: Option<String>,
-    /// The names of a verified client certificate.
+    /// The names of a verified client certificate, with their kinds in front.
     certificate_names: Vec<String>,
     /// The names of its secondaries, the first 1,000 of them.
     secondaries: Vec<String>,

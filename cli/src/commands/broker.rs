@@ -81,6 +81,11 @@ async fn reload(link: &Link) -> Result<(), Failure> {
         let changed =
             if changed.is_empty() { "no plugin has changed".to_owned() } else { changed.join("; ") };
         results.line(&escape(&format!("reloaded: {changed}")))?;
+        let refreshed = names("refreshed");
+        if !refreshed.is_empty() {
+            // their declarations have not changed, the files that these name may have
+            results.line(&escape(&format!("refreshed: {}", refreshed.join(", "))))?;
+        }
     }
     results.flush()?;
     if errors.is_empty() { Ok(()) } else { Err(Failure::bus(errors.join("; "))) }

@@ -13,7 +13,8 @@ fn limited() -> Daemon {
     Daemon::start_with_descriptors(LIMIT, &[&binds[..], &["--timeout", "120"]].concat())
 }
 
-/// More than there is room for: the others wait in the queues of the listening sockets.
+/// More than there is room for: the others wait in the queues of the listening sockets, until the oldest of those that
+/// have been accepted are evicted.
 fn crowd(daemon: &Daemon, addresses: &[String]) -> Vec<Wire> {
     (0..LIMIT as usize * 2).map(|n| Wire::raw(daemon, &addresses[n % addresses.len()])).collect()
 }

@@ -3,12 +3,15 @@
 //! reordered, and afterwards the broker uses what it used before.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
+#[path = "../../../plugins/tcp/tests/authority/mod.rs"]
+mod authority;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod account;
 mod again;
 mod crossing;
+mod crowds;
 mod denied;
 mod dropped;
 mod exhausted;

@@ -19,13 +19,16 @@ use elbus_socket::{READ_BYTES, Received, Socket};
 use std::{io, sync::Arc};
 
 use crate::{
-    connection::Connection, delivery::ConnectionSink, instance::Leaving, listener::Origin, liveness::Phase,
+    connection::Connection, delivery::ConnectionSink, listener::Origin, liveness::Phase, newcomer::Newcomer,
     pace::Pace, reason::Reason, scratch::Scratch,
 };
 use runs::{Own, Stop};
 
 /// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
 const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
+
+/// So much of a large frame must arrive in each timeout.
+pub(crate) const MIN_RATE_BYTES: usize = 64 * 1024;
 
 /// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
 const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
@@ -57,8 +60,8 @@ pub(crate) struct Incoming {
     last_large: u32,
     /// What the acknowledgements of this batch ask for: a flush, a pause.
     own: Own,
-    /// Whose name the client waits for.
-    former: Option<Box<Leaving>>,
+    /// Until the client is registered.
+    newcomer: Option<Box<Newcomer>>,
     /// Where the client may send only so much.
     pace: Option<Box<Pace>>,
 }
@@ -69,6 +72,7 @@ impl Incoming {
         socket: Arc<Socket>,
         origin: Origin,
         port: Arc<str>,
+        newcomer: Box<Newcomer>,
     ) -> Self {
         Incoming {
             connection,
@@ -85,7 +89,7 @@ impl Incoming {
             charged: 0,
             last_large: 0,
             own: Own::default(),
-            former: None,
+            newcomer: Some(newcomer),
             pace: None,
         }
     }
@@ -93,6 +97,13 @@ impl Incoming {
     /// Where the connection comes from.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What to do when the place of a connection that is not registered is needed for another one.
+    pub(crate) fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
+        if let Some(newcomer) = &self.newcomer {
+            newcomer.on_eviction(evict);
+        }
     }
 
     /// Takes the registered client out; dropping it frees its name.
@@ -117,7 +128,8 @@ impl Incoming {
         self.account();
         // also after an error: what came before it is valid
         let held = self.end_batch();
-        outcome.map(|()| held || self.stopped || self.former.is_some() || self.own.turn.is_over())
+        let waits = self.newcomer.as_ref().is_some_and(|newcomer| newcomer.waits());
+        outcome.map(|()| held || self.stopped || waits || self.own.turn.is_over())
     }
 
     /// Flushes the receivers first: they are what somebody waits for.
@@ -212,6 +224,10 @@ impl Incoming {
             }
         }
         if self.rest.len() < self.needed {
+            // each piece has a timeout of its own: what was declared bounds the time that all may take
+            if have / MIN_RATE_BYTES < self.rest.len() / MIN_RATE_BYTES {
+                self.enter(Phase::Body);
+            }
             return Ok(());
         }
         self.take_large()
@@ -321,6 +337,10 @@ impl Incoming {
                     pos += consumed;
                     self.connection.answer_ahead(Code::Ok as u8);
                     self.enter(Phase::NameLength);
+                    let instance = &self.connection.instance;
+                    if self.newcomer.as_mut().is_some_and(|newcomer| newcomer.has_greeted(instance)) {
+                        return Ok(pos); // the answer waits for the turn
+                    }
                 }
                 Ok(Progress::Name { consumed, name }) => {
                     self.register(name, true)?;
@@ -337,6 +357,10 @@ impl Incoming {
 
     /// Registers, or notes whom to wait for first where that `may_wait`.
     fn register(&mut self, name: &str, may_wait: bool) -> Result<(), Reason> {
+        let _ = self.connection.name.set(name.into()); // once only, since a handshake has one name
+        if !self.claim_place(name, may_wait)? {
+            return Ok(());
+        }
         let connection = &self.connection;
         let instance = &connection.instance;
         let info = ClientInfo {
@@ -356,7 +380,6 @@ impl Incoming {
             max_filter_depth: instance.settings.max_filter_depth,
             internal: false,
         };
-        let _ = connection.name.set(name.into()); // once only, since a handshake has one name
         // others may deliver as soon as it is registered: the answer must be in front of that
         connection.answer_ahead(Code::Ok as u8);
         match instance.host.register(name, &info, ConnectionSink(connection.clone())) {
@@ -365,22 +388,37 @@ impl Incoming {
                 tracing::debug!(client = name, source = self.origin.source, "registered");
                 self.client = Some(client);
                 self.begin_pace();
+                self.newcomer = None;
                 self.enter(Phase::Header);
                 Ok(())
             }
             Err(code) => {
+                self.newcomer.iter().for_each(|newcomer| newcomer.release(instance));
                 // a client that was closed and comes again at once: what it has sent before is delivered first
                 let former = if may_wait && code == Code::Busy { instance.leaving(name) } else { None };
-                if former.is_some() {
+                if let (Some(former), Some(newcomer)) = (former, &mut self.newcomer) {
                     connection.take_answer_back();
                     tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
-                    self.former = former.map(Box::new);
+                    newcomer.former = Some(former);
                     return Ok(());
                 }
                 connection.answer_instead(code as u8);
                 Err(Reason::Refused { name: name.into(), code })
             }
         }
+    }
+
+    /// A place among the registered clients; `false`: it waits for that of the former holder of its name.
+    fn claim_place(&mut self, name: &str, may_wait: bool) -> Result<bool, Reason> {
+        let instance = &self.connection.instance;
+        let Some(newcomer) = &mut self.newcomer else { return Ok(true) };
+        let Err(limit) = newcomer.claim(instance) else { return Ok(true) };
+        newcomer.former = if may_wait { instance.leaving(name) } else { None };
+        if newcomer.former.is_none() {
+            self.connection.send(&[Code::Other as u8]);
+            return Err(Reason::Full { limit });
+        }
+        Ok(false)
     }
 }
 

@@ -14,8 +14,14 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
-    Notice, StreamSettings, Transport, connection::Connection, debts::Debts, liveness::Phase,
-    notices::Notices, pace::Bucket,
+    Notice, Places, Source, StreamSettings, Transport,
+    clients::{Claim, Clients},
+    connection::Connection,
+    debts::Debts,
+    liveness::Phase,
+    notices::Notices,
+    reason::Reason,
+    turns::Turns,
 };
 
 /// What the connections of an instance share.
@@ -37,10 +43,12 @@ pub(crate) struct Instance {
     pub(crate) departures: Notify,
     pub(crate) counts: Counts,
     pub(crate) notices: Notices,
-    /// Paces accepting.
-    pub(crate) connects: Option<Mutex<Bucket>>,
     /// What clients that have left had sent of what they may. Held for moments, alone.
     pub(crate) debts: Mutex<Debts>,
+    /// The places of connections that have not registered yet.
+    pub(crate) pending: Places,
+    /// Paces registering.
+    pub(crate) turns: Option<Arc<Turns>>,
     /// What may wait in all queues of the broker.
     pub(crate) budget: QueueBudget,
     /// The connection whose frame is received although that is used up, by its address; zero: none.
@@ -51,6 +59,8 @@ pub(crate) struct Instance {
 #[derive(Default)]
 pub(crate) struct Census {
     pub(crate) connections: Slab<Entry>,
+    /// Those that are registered, where their number is limited.
+    pub(crate) clients: Option<Clients>,
     pub(crate) listeners: usize,
     /// Tasks that work beside the session of a connection.
     pub(crate) attendants: usize,
@@ -62,8 +72,6 @@ pub(crate) enum Entered {
     As(usize),
     /// Not, since the instance is stopping.
     Stopping,
-    /// Not, since there are so many already.
-    Full(usize),
 }
 
 /// A connection, and when the keeper has to do with it, in sweeps. Until then the keeper only walks over this entry.
@@ -99,22 +107,25 @@ impl Instance {
         transport: impl Transport,
         runtime: Handle,
     ) -> Arc<Self> {
-        let connects = settings.connects_per_second.map(|rate| Mutex::new(Bucket::new(rate, Instant::now())));
+        let turns = settings.connects_per_second;
+        let turns = turns.map(|rate| Turns::new(rate, settings.pending(), Instant::now()));
+        let clients = settings.max_clients.map(|limit| Clients::new(limit, settings.max_source_share));
         Arc::new(Instance {
             budget: host.queue_budget(),
             host,
+            pending: Places::new(settings.pending()),
             settings,
             transport: Box::new(transport),
             runtime,
             stopping: AtomicBool::new(false),
             sweeps: AtomicU64::new(0),
             any_blocked: AtomicBool::new(false),
-            census: Mutex::new(Census::default()),
+            census: Mutex::new(Census { clients, ..Census::default() }),
             left: Condvar::new(),
             departures: Notify::new(),
             counts: Counts::default(),
             notices: Notices::default(),
-            connects,
+            turns,
             debts: Mutex::default(),
             first: AtomicUsize::new(0),
         })
@@ -125,33 +136,51 @@ impl Instance {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Adds a connection, unless the instance is stopping or full.
+    /// Adds a connection, unless the instance is stopping.
     pub(crate) fn enter(&self, connection: &Arc<Connection>) -> Entered {
         let mut census = self.census.lock();
         // within the lock: whoever enters is seen by `stop`, which sets the flag first
         if self.is_stopping() {
             return Entered::Stopping;
         }
-        if let Some(limit) = self.limit_reached(&census) {
-            return Entered::Full(limit);
-        }
         connection.liveness.step(Phase::Greeting, self.now());
         let entry = Entry { connection: connection.clone(), next_look: 0, next_nop: 0 };
         Entered::As(census.connections.insert(entry))
     }
 
-    /// The greatest number of connections, where there are so many.
-    pub(crate) fn is_full(&self) -> Option<usize> {
-        self.limit_reached(&self.census.lock())
+    /// Counts a connection as a registered client. The error is the limit that is reached.
+    pub(crate) fn claim(&self, source: Source, key: usize) -> Result<(), usize> {
+        let mut census = self.census.lock();
+        let Census { clients: Some(clients), connections, .. } = &mut *census else { return Ok(()) };
+        let limit = clients.limit();
+        let victim = match clients.claim(source, key) {
+            Claim::Granted => return Ok(()),
+            Claim::Full => return Err(limit),
+            Claim::InsteadOf(victim) => connections.get(victim).map(|entry| entry.connection.clone()),
+        };
+        drop(census);
+        if let Some(victim) = victim {
+            victim.close(Reason::OverShare { limit, share: self.settings.max_source_share });
+        }
+        Ok(())
     }
 
-    fn limit_reached(&self, census: &Census) -> Option<usize> {
-        self.settings.max_clients.filter(|limit| census.connections.len() >= *limit)
+    /// Takes back what [`claim`](Self::claim) has counted.
+    pub(crate) fn release(&self, source: Source, key: usize) {
+        if let Some(clients) = &mut self.census.lock().clients {
+            clients.release(source, key);
+        }
     }
 
-    /// Tells of a connection that was refused since there are `limit` already.
-    pub(crate) fn turn_away(&self, source: Option<&str>, limit: usize) {
-        self.refuse(source, Notice::Refused, &format!("there are {limit} connections already (max_clients)"));
+    /// Tells of a connection that was evicted before its session began. No event: whoever connects often enough
+    /// causes as many.
+    pub(crate) fn evicted(&self, source: Option<&str>, why: &str) {
+        self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
+        if self.notices.admit(Notice::Evicted, Instant::now()) {
+            tracing::info!(source, "connection ended: {why}");
+        } else {
+            tracing::debug!(source, "connection ended: {why}");
+        }
     }
 
     /// Tells of a connection that was refused before it could say anything.
@@ -183,9 +212,14 @@ impl Instance {
         self.sweeps.load(Ordering::Relaxed)
     }
 
-    /// Takes a connection out.
-    pub(crate) fn leave(&self, key: usize) {
-        let gone = self.census.lock().connections.try_remove(key);
+    /// Takes a connection out, which was that of a registered client of `source`, or of none.
+    pub(crate) fn leave(&self, key: usize, client_of: Option<Source>) {
+        let mut census = self.census.lock();
+        if let (Some(clients), Some(source)) = (&mut census.clients, client_of) {
+            clients.release(source, key);
+        }
+        let gone = census.connections.try_remove(key);
+        drop(census);
         self.left.notify_all();
         self.departures.notify_waiters();
         drop(gone);

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod allowance;
+mod clients;
 mod connection;
 mod debts;
 mod delivery;
@@ -23,23 +24,31 @@ mod liveness;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;
+mod newcomer;
 mod notices;
 mod pace;
+mod places;
 mod reason;
 mod runtime;
 mod scratch;
 mod server;
 mod session;
 mod settings;
+mod source;
 mod sync;
 #[cfg(test)]
 mod testing;
 mod turn;
+mod turns;
 mod wire;
 mod writer;
 
-pub use listener::{Admission, Attendance, Certificate, Listener, Origin, Preparation, Prepared, Transport};
+pub use listener::{
+    Admission, Attendance, Certificate, Closer, Listener, Origin, Preparation, Prepared, Transport,
+};
 pub use notices::Notice;
+pub use places::{Place, Places};
 pub use server::Server;
 pub use settings::{Overflow, StreamSettings};
+pub use source::Source;
 pub use wire::Wire;

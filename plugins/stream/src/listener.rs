@@ -8,16 +8,21 @@ use std::{
     os::fd::OwnedFd,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crate::{Notice, instance::Instance, session::Session};
+use crate::{
+    Notice, Place, Source, connection::Connection, instance::Instance, places::LEAST_TIME, reason::Reason,
+    session::Session,
+};
 
 /// After a failure, which usually is a want of descriptors, so long nobody is accepted.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Likewise, where a connection was evicted: until it is closed.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// A kind of byte stream.
 pub trait Transport: Send + Sync + 'static {
@@ -45,7 +50,7 @@ pub enum Prepared {
     Later {
         /// As in [`Origin`].
         source: Option<String>,
-        /// What is to be done; where the instance is full, it is not.
+        /// What is to be done.
         task: Preparation,
     },
 }
@@ -57,18 +62,53 @@ pub type Preparation = Box<dyn FnOnce(Admission) -> Pin<Box<dyn Future<Output = 
 pub struct Admission {
     instance: Arc<Instance>,
     port: Arc<str>,
+    source: Source,
+    place: Place,
 }
 
 impl Admission {
     /// Begins the session, of a socket that is non-blocking. The task may go on working for it; a transport that stops
-    /// waits for it as long as it does for connections. `None`: the instance is stopping or full, or the connection is
-    /// gone.
+    /// waits for it as long as it does for connections. `None`: the instance is stopping, or the connection is gone.
     pub fn begin(self, socket: OwnedFd, origin: Origin) -> Option<Attendance> {
         // before the session, so that whoever waits for the end of both finds one of them
         self.instance.census.lock().attendants += 1;
-        let attendance = Attendance(self.instance.clone());
-        let began = run(&self.instance, Session::begin(self.instance.clone(), socket, origin, self.port));
-        began.then_some(attendance)
+        let mut attendance = Attendance { instance: self.instance.clone(), connection: Weak::new() };
+        let Admission { instance, port, place, .. } = self;
+        let session = Session::begin(instance.clone(), socket, origin, port, place, true);
+        if let Ok(Some(session)) = &session {
+            attendance.connection = Arc::downgrade(session.connection());
+        }
+        run(&instance, session).then_some(attendance)
+    }
+
+    /// Where the connection comes from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The connection has said something useful: those that have not make room for others first.
+    pub fn spoken(&self) {
+        self.place.spoken();
+    }
+
+    /// Waits until the connection may go on, where only so many may in a second.
+    pub async fn turn(&self) {
+        let turn = self.instance.turns.as_ref().map(|turns| turns.ask(self.source, &self.instance.runtime));
+        if let Some(Some(turn)) = turn {
+            let _ = turn.await; // ends when it is its turn, or when the instance ends
+        }
+    }
+
+    /// What to do when the place of the connection is needed for another one before its session begins: stop, and
+    /// [tell](Self::evicted).
+    pub fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
+        self.place.on_eviction(evict);
+    }
+
+    /// Tells that the connection was evicted; `why` if not because others wait to register.
+    pub fn evicted(self, source: Option<&str>, why: Option<&str>) {
+        let pending = Reason::Evicted { limit: self.instance.pending.limit() };
+        self.instance.evicted(source, why.unwrap_or(&pending.to_string()));
     }
 
     /// Tells why there will be no session, unless the instance is stopping.
@@ -80,14 +120,36 @@ impl Admission {
 }
 
 /// A task that works beside a session. To be dropped at its end.
-pub struct Attendance(Arc<Instance>);
+pub struct Attendance {
+    instance: Arc<Instance>,
+    connection: Weak<Connection>,
+}
+
+/// Closes a connection from outside of its session.
+pub struct Closer(Weak<Connection>);
+
+impl Attendance {
+    /// What closes the connection of the session.
+    pub fn closer(&self) -> Closer {
+        Closer(self.connection.clone())
+    }
+}
+
+impl Closer {
+    /// Closes the connection, unless it is gone; `why` is logged and announced.
+    pub fn close(&self, why: &str) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.close(Reason::Closed(why.into()));
+        }
+    }
+}
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        let mut census = self.0.census.lock();
+        let mut census = self.instance.census.lock();
         census.attendants = census.attendants.saturating_sub(1);
         drop(census);
-        self.0.left.notify_all();
+        self.instance.left.notify_all();
     }
 }
 
@@ -159,45 +221,41 @@ pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
         }
         match entrance.socket.accept() {
             Ok(Some(socket)) => {
-                failing = false;
+                if instance.pending.are_pressed() {
+                    // the kernel keeps a burst for a moment
+                    tokio::time::sleep(LEAST_TIME).await;
+                }
                 begin(&instance, socket, entrance.port.clone());
-                pause(&instance).await;
             }
             // once it is replaced, those who came before are still accepted
             Ok(None) if entrance.is_closed(&instance) => return,
-            Ok(None) => {}
+            Ok(None) => failing = false,
             Err(_) if entrance.is_closed(&instance) => return,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                let is_new = !std::mem::replace(&mut failing, true);
+                if is_new && instance.notices.admit(Notice::Accept, Instant::now()) {
                     tracing::warn!(port = &*entrance.port, %error, "cannot accept connections for now");
                 }
-                tokio::time::sleep(PAUSE).await;
+                // whoever has not registered yet makes room
+                let pause = if instance.pending.evict_one() { SHORT_PAUSE } else { PAUSE };
+                tokio::time::sleep(pause).await;
             }
         }
-    }
-}
-
-/// Waits so long that no more are accepted in a second than may be.
-async fn pause(instance: &Instance) {
-    let Some(connects) = &instance.connects else { return };
-    let mut wait = connects.lock().take(1, Instant::now());
-    while !wait.is_zero() && !instance.is_stopping() {
-        let step = wait.min(PAUSE);
-        tokio::time::sleep(step).await;
-        wait -= step;
     }
 }
 
 fn begin(instance: &Arc<Instance>, socket: OwnedFd, port: Arc<str>) {
     match instance.transport.prepare(socket) {
         Ok(Prepared::Ready(socket, origin)) => {
-            run(instance, Session::begin(instance.clone(), socket, origin, port));
+            let place = instance.pending.take(Source::of(&origin));
+            run(instance, Session::begin(instance.clone(), socket, origin, port, place, false));
         }
-        Ok(Prepared::Later { source, task }) => match instance.is_full() {
-            None => drop(instance.runtime.spawn(task(Admission { instance: instance.clone(), port }))),
-            Some(limit) => instance.turn_away(source.as_deref(), limit),
-        },
+        Ok(Prepared::Later { source, task }) => {
+            let source = Source::of_address(source.as_deref());
+            let place = instance.pending.take(source);
+            drop(instance.runtime.spawn(task(Admission { instance: instance.clone(), port, source, place })));
+        }
         Err(error) => tracing::debug!(%error, "connection gone before it began"),
     }
 }

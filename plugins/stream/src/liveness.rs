@@ -18,22 +18,31 @@ pub(crate) enum Phase {
     Name = 2,
     /// The header of a frame.
     Header = 3,
-    /// The body of a frame, its header being complete.
+    /// The body of a frame, its header being complete, or the next 64 KiB of it.
     Body = 4,
     /// Somebody else: the client is not read from until its receivers have drained.
     Held = 5,
+    /// Its turn to register, where only so many may in a second.
+    Turn = 6,
 }
 
 impl Phase {
-    const ALL: [Phase; 6] =
-        [Phase::Greeting, Phase::NameLength, Phase::Name, Phase::Header, Phase::Body, Phase::Held];
+    const ALL: [Phase; 7] = [
+        Phase::Greeting,
+        Phase::NameLength,
+        Phase::Name,
+        Phase::Header,
+        Phase::Body,
+        Phase::Held,
+        Phase::Turn,
+    ];
 
     /// How long it may last, the timeout being `T`.
     pub(crate) fn limit(self, timeout: Duration) -> Option<Duration> {
         match self {
             Phase::Greeting | Phase::NameLength | Phase::Name | Phase::Body => Some(timeout),
             Phase::Header => Some(timeout.saturating_mul(5) / 4),
-            Phase::Held => None,
+            Phase::Held | Phase::Turn => None,
         }
     }
 
@@ -51,7 +60,7 @@ impl std::fmt::Display for Phase {
             Phase::Name => "name",
             Phase::Header => "frame header",
             Phase::Body => "frame body",
-            Phase::Held => "nothing",
+            Phase::Held | Phase::Turn => "nothing",
         })
     }
 }
@@ -85,7 +94,7 @@ mod tests {
     fn phase_and_time_are_told_together() {
         let liveness = Liveness::default();
         assert_eq!(liveness.last(), (Phase::Greeting, 0));
-        for (phase, now) in Phase::ALL.into_iter().zip([0, 1, 255, 256, 1 << 20, 1 << 40]) {
+        for (phase, now) in Phase::ALL.into_iter().zip([0, 1, 255, 256, 1 << 20, 1 << 40, 1 << 50]) {
             liveness.step(phase, now);
             assert_eq!(liveness.last(), (phase, now));
         }
@@ -97,7 +106,7 @@ mod tests {
         for phase in Phase::ALL {
             let limit = match phase {
                 Phase::Header => Some(Duration::from_secs(5)),
-                Phase::Held => None,
+                Phase::Held | Phase::Turn => None,
                 _ => Some(timeout),
             };
             assert_eq!(phase.limit(timeout), limit, "{phase}");

@@ -17,12 +17,17 @@ pub enum Notice {
     Late,
     /// A connection was refused since there are too many.
     Refused,
+    /// A connection was evicted to make room for another one.
+    Evicted,
+    /// A connection could not be accepted.
+    Accept,
     /// A TLS handshake failed, or was tried with a port that has no TLS.
     Tls,
 }
 
 impl Notice {
-    const ALL: [Notice; 4] = [Notice::Protocol, Notice::Late, Notice::Refused, Notice::Tls];
+    const ALL: [Notice; 6] =
+        [Notice::Protocol, Notice::Late, Notice::Refused, Notice::Evicted, Notice::Accept, Notice::Tls];
 
     /// What several of them are called.
     pub(crate) fn plural(self) -> &'static str {
@@ -30,6 +35,8 @@ impl Notice {
             Notice::Protocol => "protocol errors",
             Notice::Late => "clients that were too slow",
             Notice::Refused => "refused connections",
+            Notice::Evicted => "evicted connections",
+            Notice::Accept => "failures to accept connections",
             Notice::Tls => "failed TLS handshakes",
         }
     }

@@ -3,7 +3,7 @@
 use elbus_protocol::{Code, FrameError, handshake::HandshakeError};
 use std::{fmt, io, time::Duration};
 
-use crate::{Notice, liveness::Phase};
+use crate::{Notice, incoming::MIN_RATE_BYTES, liveness::Phase};
 
 /// Why a connection ended. The first reason stands.
 #[derive(Debug)]
@@ -18,6 +18,12 @@ pub(crate) enum Reason {
     Handshake(HandshakeError),
     /// The broker refused the name.
     Refused { name: Box<str>, code: Code },
+    /// As many clients are registered as may be.
+    Full { limit: usize },
+    /// It had not registered, and its place was needed for a new connection.
+    Evicted { limit: usize },
+    /// Its source has more than its share of the clients, and another one wanted in.
+    OverShare { limit: usize, share: f64 },
     /// A frame was wrong.
     Frame(FrameError),
     /// What the broker waited for did not come.
@@ -54,8 +60,8 @@ impl Reason {
         match self {
             Reason::Frame(_) | Reason::Tls => Loudness::Warn,
             Reason::Stalled { .. } | Reason::Overflow { .. } | Reason::Crowded { .. } => Loudness::Warn,
-            Reason::NoRoom { .. } => Loudness::Warn,
-            Reason::Late { .. } | Reason::Closed(_) => Loudness::Info,
+            Reason::NoRoom { .. } | Reason::Full { .. } | Reason::OverShare { .. } => Loudness::Warn,
+            Reason::Late { .. } | Reason::Closed(_) | Reason::Evicted { .. } => Loudness::Info,
             // refusals are told as events; a client that tries again and again must not fill the log
             Reason::Left | Reason::Broken(_) | Reason::Gone | Reason::Stopping => Loudness::Debug,
             Reason::Handshake(_) | Reason::Refused { .. } => Loudness::Debug,
@@ -68,6 +74,8 @@ impl Reason {
             Reason::Frame(_) => Some(Notice::Protocol),
             Reason::Late { .. } | Reason::NoRoom { .. } => Some(Notice::Late),
             Reason::Tls => Some(Notice::Tls),
+            Reason::Full { .. } => Some(Notice::Refused),
+            Reason::Evicted { .. } | Reason::OverShare { .. } => Some(Notice::Evicted),
             _ => None,
         }
     }
@@ -79,12 +87,12 @@ impl Reason {
 
     /// The connection was refused before it was registered.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Reason::Handshake(_) | Reason::Tls | Reason::Refused { .. })
+        matches!(self, Reason::Handshake(_) | Reason::Tls | Reason::Refused { .. } | Reason::Full { .. })
     }
 
     /// The broker ends it, in the middle of whatever the client is doing.
     pub(crate) fn is_of_the_broker(&self) -> bool {
-        matches!(self, Reason::Closed(_) | Reason::Stopping)
+        matches!(self, Reason::Closed(_) | Reason::OverShare { .. } | Reason::Stopping)
     }
 
     /// What the client still has on its way must be read before closing: otherwise TCP answers it with a reset,
@@ -102,7 +110,25 @@ impl fmt::Display for Reason {
             Reason::Tls => f.write_str("sent a TLS handshake to a port that has no TLS (tls)"),
             Reason::Handshake(error) => error.fmt(f),
             Reason::Refused { name, code } => write!(f, "name {name:?} refused: {code}"),
+            Reason::Full { limit } => write!(f, "{limit} clients are registered already (max_clients)"),
+            Reason::Evicted { limit } => {
+                write!(
+                    f,
+                    "evicted before it registered: {limit} connections are waiting to register (max_pending)"
+                )
+            }
+            Reason::OverShare { limit, share } => write!(
+                f,
+                "evicted for a client of another source: {limit} clients are registered (max_clients), and its source \
+                 has more than its share (max_source_share is {share})"
+            ),
             Reason::Frame(error) => write!(f, "protocol error: {error}"),
+            Reason::Late { phase: Phase::Body, timeout } => write!(
+                f,
+                "no complete frame body in time, nor {} KiB of it (timeout_seconds is {})",
+                MIN_RATE_BYTES / 1024,
+                timeout.as_secs_f64()
+            ),
             Reason::Late { phase, timeout } => {
                 write!(f, "no complete {phase} in time (timeout_seconds is {})", timeout.as_secs_f64())
             }

@@ -126,9 +126,10 @@ impl Server {
     pub fn status(&self) -> Status {
         let counts = &self.instance.counts;
         let detail = format!(
-            "{} connections, {} slow consumers disconnected, {} runs of messages refused by full queues, \
+            "{} connections, {} not registered yet, {} slow consumers disconnected, {} runs of messages refused by full queues, \
              {} connections refused",
             self.instance.census.lock().connections.len(),
+            self.instance.pending.taken(),
             counts.slow.load(Ordering::Relaxed),
             counts.refused.load(Ordering::Relaxed),
             counts.turned_away.load(Ordering::Relaxed),

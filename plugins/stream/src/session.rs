@@ -15,7 +15,10 @@ use crate::{
     incoming::Incoming,
     instance::{Entered, Instance},
     listener::Origin,
+    newcomer::Newcomer,
+    places::Place,
     reason::{Loudness, Reason},
+    source::Source,
 };
 
 /// How long a refused client's bytes are still read, at most.
@@ -31,27 +34,33 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Greets; `None` where the instance is stopping, or has as many connections as it may. Must be called within the
-    /// runtime.
+    /// Greets; `None` where the instance is stopping. The connection has the place until it is registered. Must be
+    /// called within the runtime.
     pub(crate) fn begin(
         instance: Arc<Instance>,
         socket: OwnedFd,
         origin: Origin,
         port: Arc<str>,
+        place: Place,
+        is_paced: bool,
     ) -> io::Result<Option<Self>> {
         let socket = Arc::new(Socket::new(socket)?);
         let connection = Connection::new(instance, socket.clone());
         let key = match connection.instance.enter(&connection) {
             Entered::As(key) => key,
             Entered::Stopping => return Ok(None),
-            Entered::Full(limit) => {
-                connection.instance.turn_away(origin.source.as_deref(), limit);
-                return Ok(None);
-            }
         };
+        let (evicted, limit) = (connection.clone(), connection.instance.pending.limit());
+        place.on_eviction(move || evicted.close(Reason::Evicted { limit }));
         connection.send(&elbus_protocol::handshake::GREETING);
-        let incoming = Incoming::new(connection.clone(), socket.clone(), origin, port);
+        let newcomer = Newcomer::new(place, Source::of(&origin), key, is_paced);
+        let incoming = Incoming::new(connection.clone(), socket.clone(), origin, port, newcomer);
         Ok(Some(Session { connection, socket, incoming, key: Some(key) }))
+    }
+
+    /// The connection it serves.
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     /// Serves it until its end. No `async fn`, whose future has room for its arguments twice, and this one is
@@ -61,6 +70,9 @@ impl Session {
         async move {
             let reason = self.read_until_end().await;
             if self.leave(reason) {
+                // its place may be needed meanwhile
+                let socket = self.socket.clone();
+                self.incoming.on_eviction(move || socket.shutdown());
                 // boxed, since every connection would have to make room for it
                 Box::pin(linger(&self.socket)).await;
             }
@@ -102,8 +114,10 @@ impl Session {
         self.connection.close(reason);
         let reason = self.connection.take_reason().unwrap_or(Reason::Gone);
         self.tell(&reason);
+        let mut client_of = None;
         if let Some(mut client) = self.incoming.take_client() {
             client.leaving(&reason.to_string());
+            client_of = Some(Source::of(self.incoming.origin()));
         }
         if reason.is_of_the_broker() {
             self.socket.discard();
@@ -113,7 +127,7 @@ impl Session {
         } else {
             self.socket.shutdown();
         }
-        self.connection.instance.leave(key);
+        self.connection.instance.leave(key, client_of);
         reason.lingers()
     }
 
@@ -126,6 +140,9 @@ impl Session {
             Loudness::Debug => tracing::debug!(client, source, "connection ended: {reason}"),
             Loudness::Info => tracing::info!(client, source, "connection ended: {reason}"),
             Loudness::Warn => tracing::warn!(client, source, "connection ended: {reason}"),
+        }
+        if matches!(reason, Reason::Full { .. } | Reason::Evicted { .. }) {
+            instance.counts.turned_away.fetch_add(1, Ordering::Relaxed);
         }
         if reason.is_slow_consumer() {
             instance.counts.slow.fetch_add(1, Ordering::Relaxed);

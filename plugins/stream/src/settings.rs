@@ -8,6 +8,9 @@ use std::{ops::RangeInclusive, time::Duration};
 const SECONDS: RangeInclusive<f64> = 0.05..=86_400.0;
 const WORKERS: RangeInclusive<usize> = 1..=1024;
 const RATES: RangeInclusive<u64> = 1..=1_000_000_000_000;
+const SHARES: RangeInclusive<f64> = 0.01..=1.0;
+/// Bounds of the default of `max_pending`.
+const DEFAULT_PENDING: RangeInclusive<usize> = 1024..=4096;
 const DEFAULT_STALL_SECONDS: f64 = 4.0;
 /// The default stall limit where the timeout is too short for [`DEFAULT_STALL_SECONDS`], as a part of it.
 const STALL_PER_TIMEOUT: f64 = 0.8;
@@ -43,9 +46,16 @@ pub struct StreamSettings {
     pub overflow: Overflow,
     /// The longest body of a frame that is read, in bytes.
     pub max_frame_bytes: usize,
-    /// Connections at once; further ones are closed.
+    /// Registered clients at once; further ones are refused.
     pub max_clients: Option<usize>,
-    /// Connections accepted in a second, on average and at once; further ones wait to be accepted.
+    /// Connections at once that have not registered yet; a further one takes the place of the oldest silent one. The
+    /// default is `max_clients`, but at least 1024 and at most 4096, and 1024 without `max_clients`.
+    pub max_pending: Option<usize>,
+    /// The share of `max_clients`, from 0 to 1, that one source (a user, an address, a /64 of IPv6) keeps when
+    /// clients of other sources want in.
+    pub max_source_share: f64,
+    /// Connections that go on to register in a second, on average and at once; further ones wait, and sources take
+    /// turns.
     pub connects_per_second: Option<u64>,
     /// Frames read from one client in a second, on average and at once; then it is not read from for a while.
     pub messages_per_second: Option<u64>,
@@ -67,6 +77,8 @@ impl Default for StreamSettings {
             overflow: Overflow::Block,
             max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
             max_clients: None,
+            max_pending: None,
+            max_source_share: 0.5,
             connects_per_second: None,
             messages_per_second: None,
             bytes_per_second: None,
@@ -87,6 +99,8 @@ impl StreamSettings {
         within("queue_bytes", self.queue_bytes, 1..=usize::MAX / 4)?;
         within("max_frame_bytes", self.max_frame_bytes, 1..=u32::MAX as usize)?;
         within("max_clients", self.max_clients.unwrap_or(1), 1..=usize::MAX)?;
+        within("max_pending", self.max_pending.unwrap_or(1), 1..=usize::MAX)?;
+        within("max_source_share", self.max_source_share, SHARES)?;
         for (key, rate) in [
             ("connects_per_second", self.connects_per_second),
             ("messages_per_second", self.messages_per_second),
@@ -109,6 +123,12 @@ impl StreamSettings {
     /// `T` of the protocol.
     pub fn timeout(&self) -> Duration {
         seconds(self.timeout_seconds)
+    }
+
+    /// Connections at once that have not registered yet.
+    pub fn pending(&self) -> usize {
+        let (least, most) = (*DEFAULT_PENDING.start(), *DEFAULT_PENDING.end());
+        self.max_pending.unwrap_or_else(|| self.max_clients.unwrap_or(least).clamp(least, most))
     }
 
     /// How long a client may take nothing.
@@ -145,6 +165,14 @@ mod tests {
         assert_eq!((settings.timeout(), settings.stall()), (Duration::from_secs(5), Duration::from_secs(4)));
         let short = StreamSettings { timeout_seconds: 0.5, ..settings };
         assert_eq!(short.check(), Ok(()));
+        let pending = |max_clients, max_pending| {
+            StreamSettings { max_clients, max_pending, ..StreamSettings::default() }.pending()
+        };
+        assert_eq!(
+            [pending(None, None), pending(Some(5), None), pending(Some(2000), None)],
+            [1024, 1024, 2000]
+        );
+        assert_eq!(pending(Some(5), Some(7)), 7);
         assert_eq!(short.stall(), Duration::from_millis(400));
     }
 

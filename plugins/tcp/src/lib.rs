@@ -15,7 +15,7 @@
 //! key = "/etc/elbus/broker.key"
 //! client_ca = "/etc/elbus/clients.pem"      # what certificates of clients must go back to
 //! client_certificates = "required"          # "none", "optional"; the default is "required" with client_ca, else "none"
-//! max_handshakes = 256                      # at once; further connections are refused
+//! max_handshakes = 256                      # at once; a further one takes the place of the oldest
 //! # and, in plugin.config, the keys of every stream transport, see `StreamSettings`
 //! ```
 //!
@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 
 mod bind;
+mod shown;
 mod tls;
 
 use bind::Addresses;
@@ -100,8 +101,9 @@ impl Plugin for Tcp {
         }
     }
 
-    /// Reads the certificates and keys of the table `tls` anew, for connections from now on; those there are go on. Where a
-    /// file is of no use, what was in use before stays so.
+    /// Reads the certificates and keys of the table `tls` again, for connections from now on. Of those there are, whoever
+    /// has shown a certificate that is not valid any more is disconnected. Where a file is of no use, what was in use
+    /// before stays so.
     fn refresh(&self) -> Result<(), PluginError> {
         self.options.tls.as_ref().map_or(Ok(()), |tls| tls.refresh())
     }

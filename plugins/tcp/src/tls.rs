@@ -2,16 +2,18 @@
 //! and how many handshakes are under way; the cryptography is `elbus-tls`'s, the session `elbus-stream`'s.
 
 use elbus_plugin_api::PluginError;
-use elbus_stream::{Admission, Certificate, Notice, Origin};
-use elbus_tls::{Acceptor, Demand, FileError, Part, ServerFiles, Tunnel, tunnel};
+use elbus_stream::{Admission, Certificate, Notice, Origin, Places};
+use elbus_tls::{Acceptor, Chain, Demand, FileError, Part, ServerFiles, Tunnel, tunnel};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use std::{io, net::TcpStream as StdStream, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
-    sync::Semaphore,
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
+
+use crate::shown::Shown;
 
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE: u8 = 0x16;
@@ -42,13 +44,26 @@ enum Wanted {
 /// What the connections of an instance share.
 pub(crate) struct Tls {
     files: ServerFiles,
-    /// What the next handshake is made with.
-    acceptor: RwLock<Acceptor>,
-    handshakes: Semaphore,
-    max_handshakes: usize,
+    /// What the next handshake is made with, and how often the files have been read.
+    acceptor: RwLock<(u64, Acceptor)>,
+    shown: Shown,
+    /// The places of handshakes under way.
+    handshakes: Places,
     /// For a whole handshake.
     patience: Duration,
 }
+
+/// A place that was needed for another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Among those that have not registered.
+    Pending,
+    /// Among the handshakes under way.
+    Handshake,
+}
+
+/// What a client has shown, and how often the files had been read when it was verified.
+type Proof = (Certificate, (Chain, u64));
 
 /// Why a connection was refused.
 struct Refusal {
@@ -74,18 +89,31 @@ impl Tls {
             return Err(PluginError::of_key("tls.client_ca", message));
         }
         let max_handshakes = max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
-        if !(1..=Semaphore::MAX_PERMITS).contains(&max_handshakes) {
+        if max_handshakes == 0 {
             return Err(PluginError::of_key("tls.max_handshakes", "must be at least 1"));
         }
         let files = ServerFiles { certificate, key, client_ca, demand };
-        let acceptor = RwLock::new(files.load().map_err(|error| of_key(&error))?);
-        Ok(Tls { files, acceptor, handshakes: Semaphore::new(max_handshakes), max_handshakes, patience })
+        let acceptor = RwLock::new((0, load(&files)?));
+        Ok(Tls {
+            files,
+            acceptor,
+            shown: Shown::default(),
+            handshakes: Places::new(max_handshakes),
+            patience,
+        })
     }
 
-    /// Reads the files anew, for handshakes from now on. Where one of them is of no use, all stays as it was.
+    /// Reads the files again, for handshakes from now on, and verifies the certificates of connected clients again.
+    /// Where a file is of no use, all stays as it was.
     pub(crate) fn refresh(&self) -> Result<(), PluginError> {
-        let acceptor = self.files.load().map_err(|error| of_key(&error))?;
-        *self.acceptor.write() = acceptor;
+        let acceptor = load(&self.files)?;
+        let mut current = self.acceptor.write();
+        *current = (current.0 + 1, acceptor.clone());
+        drop(current);
+        let disconnected = self.shown.verify(&acceptor);
+        if disconnected > 0 {
+            tracing::warn!(disconnected, "clients whose certificates are no longer valid were disconnected");
+        }
         Ok(())
     }
 
@@ -96,15 +124,22 @@ impl Tls {
         source: Option<String>,
         admission: Admission,
     ) {
-        let Ok(permit) = self.handshakes.try_acquire() else {
-            let why =
-                format!("{} TLS handshakes are under way already (tls.max_handshakes)", self.max_handshakes);
-            return admission.refuse(source.as_deref(), Notice::Refused, &why);
-        };
+        let (evict, mut evicted) = mpsc::channel(1);
+        let pending = evict.clone();
+        admission.on_eviction(move || _ = pending.try_send(Lost::Pending));
         // boxed, since it would be part of every connection
-        let shaken = Box::pin(self.shake_hands(socket)).await;
-        drop(permit);
-        let (secured, certificate) = match shaken {
+        let shaking = Box::pin(self.shake_hands(socket, &admission, evict));
+        let shaken = tokio::select! {
+            shaken = shaking => shaken,
+            Some(place) = evicted.recv() => {
+                let limit = self.handshakes.limit();
+                let why = format!("evicted: {limit} TLS handshakes are under way (tls.max_handshakes)");
+                let why = (place == Lost::Handshake).then_some(why);
+                return admission.evicted(source.as_deref(), why.as_deref());
+            }
+        };
+        drop(evicted);
+        let (secured, shown) = match shaken {
             Ok(Some(shaken)) => shaken,
             Ok(None) => return,
             Err(Refusal { notice, why }) => return admission.refuse(source.as_deref(), notice, &why),
@@ -113,22 +148,32 @@ impl Tls {
             let why = "no descriptors for a TLS connection";
             return admission.refuse(source.as_deref(), Notice::Refused, why);
         };
+        let (certificate, chain) = shown.map(|(certificate, chain)| (Box::new(certificate), chain)).unzip();
         let origin = Origin { source, certificate, ..Origin::default() };
-        if let Some(attendance) = admission.begin(end, origin) {
-            work.await;
-            drop(attendance);
+        let Some(attendance) = admission.begin(end, origin) else { return };
+        let shown = chain.map(|(chain, read)| (self.shown.add(chain, attendance.closer()), read));
+        if let Some((shown, read)) = &shown {
+            // the files may have been read since, before this client was among those that were verified then
+            let (latest, acceptor) = self.acceptor.read().clone();
+            if latest != *read {
+                shown.verify(&acceptor);
+            }
         }
+        work.await;
+        drop((shown, attendance));
     }
 
     /// `None`: the client is gone without a word.
     async fn shake_hands(
         &self,
         socket: OwnedFd,
+        admission: &Admission,
+        evict: mpsc::Sender<Lost>,
     ) -> Result<
-        Option<(impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + use<>, Option<Box<Certificate>>)>,
+        Option<(impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + use<>, Option<Proof>)>,
         Refusal,
     > {
-        let end = Instant::now() + self.patience;
+        let mut end = Instant::now() + self.patience;
         let refuse = |why: String| Refusal { notice: Notice::Tls, why };
         let seconds = self.patience.as_secs_f64();
         let Ok(stream) = TcpStream::from_std(StdStream::from(socket)) else { return Ok(None) };
@@ -142,7 +187,13 @@ impl Tls {
                 return Err(refuse(format!("{why}; timeout_seconds is {seconds}")));
             }
         }
-        let acceptor = self.acceptor.read().clone();
+        // until now it has said nothing; from here on it costs something
+        admission.spoken();
+        admission.turn().await;
+        end = end.max(Instant::now() + self.patience);
+        let place = self.handshakes.take(admission.source());
+        place.on_eviction(move || _ = evict.try_send(Lost::Handshake));
+        let (read, acceptor) = self.acceptor.read().clone();
         let (secured, verified) = match timeout_at(end, acceptor.accept(stream)).await {
             Ok(Ok(shaken)) => shaken,
             Ok(Err(error)) => return Err(refuse(format!("TLS handshake failed: {error}"))),
@@ -152,9 +203,19 @@ impl Tls {
                 )));
             }
         };
-        let certificate = verified.names.map(|names| Box::new(Certificate { names }));
-        Ok(Some((secured, certificate)))
+        drop(place);
+        let proof = verified.map(|it| (Certificate { names: it.names }, (it.chain, read)));
+        Ok(Some((secured, proof)))
     }
+}
+
+/// Reads the files, and logs what an operator should see to.
+fn load(files: &ServerFiles) -> Result<Acceptor, PluginError> {
+    let (acceptor, warnings) = files.load().map_err(|error| of_key(&error))?;
+    for warning in warnings {
+        tracing::warn!("{}", of_key(&warning));
+    }
+    Ok(acceptor)
 }
 
 /// The first byte, which stays to be read.

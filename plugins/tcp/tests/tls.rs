@@ -7,7 +7,11 @@ use authority::Authority;
 use elbus_plugin_api::{Config, Plugin, fake::FakeHost};
 use elbus_tcp::Tcp;
 use elbus_tls::{ClientFiles, dial};
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -140,7 +144,39 @@ fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
 }
 
 #[test]
-fn no_more_handshakes_at_once_than_may() {
+fn where_clients_show_certificates_each_session_is_verified() {
+    let (folder, authority) = folder();
+    let path = folder.path();
+    authority.issue(path, "plc", "plc", vec![]);
+    let identity = Some((path.join("plc.pem"), path.join("plc.key")));
+    let client_ca = format!("client_ca = '{}'", path.join("ca.pem").display());
+    let runtime = Runtime::new().unwrap();
+    for (more, resumed) in [("", true), (&*client_ca, false)] {
+        let fake = FakeHost::new();
+        let instance = fake.create::<Tcp>("network", &table(path, more)).unwrap();
+        instance.start().unwrap();
+        instance.serve();
+        let address = instance.status().addresses[0].clone();
+        let dialer = ClientFiles { roots: Some(path.join("ca.pem")), identity: identity.clone() };
+        let dialer = dialer.load().unwrap();
+        let mut kinds = Vec::new();
+        runtime.block_on(async {
+            for _ in 0..2 {
+                let stream = TcpStream::connect(address.strip_prefix("tls:").unwrap()).await.unwrap();
+                let mut stream = dial(&dialer, "127.0.0.1", stream).await.unwrap();
+                // behind what the server gives a client to come again with
+                let mut greeting = [0; 3];
+                stream.read_exact(&mut greeting).await.unwrap();
+                kinds.push(format!("{:?}", stream.get_ref().1.handshake_kind().unwrap()));
+            }
+        });
+        assert_eq!(kinds[1] == "Resumed", resumed, "{kinds:?}");
+        instance.stop(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn the_oldest_handshake_makes_room_for_a_new_one() {
     let (folder, _authority) = folder();
     let fake = FakeHost::new();
     let text = table(folder.path(), "max_handshakes = 1");
@@ -150,18 +186,25 @@ fn no_more_handshakes_at_once_than_may() {
     let address = instance.status().addresses[0].clone();
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
-        // neither says anything; which of them is refused is chance
         let plain = || TcpStream::connect(address.strip_prefix("tls:").unwrap());
-        let (mut one, mut two) = (plain().await.unwrap(), plain().await.unwrap());
-        let (mut first, mut second) = ([0], [0]);
+        // who says nothing takes no place, who has begun loses it to the next one
+        let (mut silent, mut one) = (plain().await.unwrap(), plain().await.unwrap());
+        one.write_all(&[0x16, 3, 1]).await.unwrap();
+        let mut two = plain().await.unwrap();
+        two.write_all(&[0x16, 3, 1]).await.unwrap();
+        let (mut first, mut second, mut third) = ([0], [0], [0]);
         tokio::select! {
+            // which of them came first to the broker is chance
             end = one.read(&mut first) => assert_eq!(end.unwrap_or(0), 0),
             end = two.read(&mut second) => assert_eq!(end.unwrap_or(0), 0),
+            _ = silent.read(&mut third) => panic!("it takes no place"),
         }
-        assert!(instance.status().detail.ends_with(" 1 connections refused"), "{}", instance.status().detail);
-        drop((one, two));
-        // there is room again once the broker has noticed
-        while connect(&address, &folder.path().join("ca.pem"), "a").await.is_err() {}
+        let until = Instant::now() + Duration::from_secs(20);
+        while !instance.status().detail.ends_with(" 1 connections refused") {
+            assert!(Instant::now() < until, "{}", instance.status().detail);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        connect(&address, &folder.path().join("ca.pem"), "a").await.unwrap();
     });
     instance.stop(Duration::from_secs(5));
     assert_eq!(fake.failures(), Vec::<String>::new());

@@ -8,7 +8,6 @@ mod support;
 use elbus_plugin_api::{Delivery, EventKind, FrameKind, QueueBudget, fake::FakeHost};
 use elbus_unix::Unix;
 use std::{
-    io::Read,
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
@@ -37,25 +36,57 @@ fn no_more_clients_than_may() {
     let bus = bus("max_clients = 2");
     let (_first, second) = (bus.client("first"), bus.client("second"));
     for _ in 0..3 {
-        assert_eq!(bus.raw().rest(), [], "closed without a greeting");
+        let mut third = bus.raw();
+        assert_eq!(third.introduce(b"third"), 0x74);
+        assert_eq!(third.rest(), []);
     }
-    assert!(
-        bus.instance.status().detail.ends_with("3 connections refused"),
-        "{}",
-        bus.instance.status().detail
-    );
+    bus.wait_detail("3 connections refused");
     let refused = |(kind, _, detail): &(EventKind, String, String)| {
-        *kind == EventKind::ConnectionRefused && detail.contains("2 connections already (max_clients)")
+        *kind == EventKind::ConnectionRefused && detail == "2 clients are registered already (max_clients)"
     };
     assert_eq!(bus.told.lock().unwrap().iter().filter(|told| refused(told)).count(), 3);
     drop(second);
     bus.wait_gone("second");
     // its place is free at the latest when the broker has closed its side
     let until = Instant::now() + support::LONG;
-    let mut greeting = [0; 3];
-    while (bus.connect)().read_exact(&mut greeting).is_err() {
+    while bus.raw().introduce(b"third") != 1 {
         assert!(Instant::now() < until);
     }
+}
+
+#[test]
+fn who_has_not_registered_takes_no_clients_place_and_a_new_connection_always_gets_in() {
+    let bus = bus("max_clients = 3\nmax_pending = 5\ntimeout_seconds = 60");
+    let _first = bus.client("first");
+    let mut silent: Vec<_> = (0..12).map(|_| bus.raw()).collect();
+    let _second = bus.client("second");
+    // one that has spoken outlives those that have not
+    let mut slow = bus.raw();
+    slow.send(&[0xEB, 1, 0]);
+    assert_eq!(slow.receive(4), [0xEB, 1, 0, 1]);
+    silent.extend((0..4).map(|_| bus.raw()));
+    for peer in &mut silent[..12] {
+        assert_eq!(peer.rest(), [0xEB, 1, 0], "evicted");
+    }
+    slow.send(b"\x05\0third");
+    assert_eq!(slow.receive(1), [1]);
+    bus.wait_detail("12 connections refused");
+    assert!(bus.told.lock().unwrap().iter().all(|(kind, ..)| *kind != EventKind::ConnectionRefused));
+}
+
+#[test]
+fn silent_connections_take_nobodys_turn() {
+    let bus = bus("connects_per_second = 2\ntimeout_seconds = 60");
+    let silent: Vec<_> = (0..200).map(|_| bus.raw()).collect();
+    let start = Instant::now();
+    let _clients = [bus.client("a"), bus.client("b")];
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // what one has sent ahead is read when it is its turn
+    let mut ahead = bus.raw();
+    ahead.send(&[&b"\xEB\x01\0\x01\0c"[..], &request(7, ACKED_MESSAGE, b"x\0")].concat());
+    assert_eq!(ahead.receive(5), [0xEB, 1, 0, 1, 1]);
+    assert_eq!(ahead.frame(), ack(7, 1));
+    drop(silent);
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
     pin::pin,
     time::{Duration, Instant},
 };
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, sleep_until, timeout},
+};
 
 use super::{COUNTED_BYTES, Incoming, LARGE_FRAME};
 use crate::{Notice, instance::Leaving, liveness::Phase, reason::Reason, scratch::Scratch};
@@ -21,11 +24,14 @@ impl Incoming {
         self.stopped
     }
 
-    /// Waits until reading may go on: until the name is free, or all receivers, and the client itself, have drained; or
-    /// until the connection has ended.
+    /// Waits until reading may go on: until it is the client's turn to register, until the name is free, or all
+    /// receivers, and the client itself, have drained; or until the connection has ended.
     pub(crate) async fn held_back(&mut self) -> Result<(), Reason> {
         self.own.turn.pass().await;
-        if let Some(former) = self.former.take() {
+        if let Some(turn) = self.newcomer.as_mut().and_then(|newcomer| newcomer.turn.take()) {
+            return self.take_turn(turn).await;
+        }
+        if let Some(former) = self.newcomer.as_mut().and_then(|newcomer| newcomer.former.take()) {
             return self.take_name_of(&former).await;
         }
         let after = self.phase;
@@ -47,6 +53,23 @@ impl Incoming {
         }
         self.enter(after);
         Ok(())
+    }
+
+    /// Goes on with what the client has sent, once it is its turn.
+    async fn take_turn(&mut self, turn: oneshot::Receiver<()>) -> Result<(), Reason> {
+        let after = self.phase;
+        self.enter(Phase::Turn);
+        self.connection.clone().until_ended_or(pin!(async { drop(turn.await) })).await;
+        if self.connection.has_ended() {
+            return Err(Reason::Gone);
+        }
+        self.enter(after);
+        self.feed_rest()?;
+        self.end_batch(); // whoever is full now is met again with the next read
+        match self.newcomer.as_mut().and_then(|newcomer| newcomer.former.take()) {
+            Some(former) => self.take_name_of(&former).await,
+            None => Ok(()),
+        }
     }
 
     /// Registers once the former holder of the name has left, and takes what the client has sent behind its name. Who

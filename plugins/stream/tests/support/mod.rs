@@ -12,7 +12,7 @@ use std::{
     net::{Shutdown, TcpStream},
     os::unix::net::UnixStream,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Longer than anything takes; who waits so long has failed.
@@ -101,6 +101,16 @@ impl<S: Stream> Bus<S> {
             "never came: {what}; failures: {:?}",
             self.fake.failures()
         );
+    }
+
+    /// Waits until the detail of the status ends like this.
+    #[allow(dead_code, reason = "each test file uses some of it")]
+    pub(crate) fn wait_detail(&self, end: &str) {
+        let until = Instant::now() + LONG;
+        while !self.instance.status().detail.ends_with(end) {
+            assert!(Instant::now() < until, "{:?} does not end with {end:?}", self.instance.status().detail);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn wait_gone(&self, name: &str) {

@@ -1,7 +1,9 @@
 //! A certificate authority of a test's own, whose certificates and keys are files in the test's folder.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
-use std::{fs, path::Path};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+};
+use std::{fs, ops::Range, path::Path};
 
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -15,12 +17,32 @@ impl Authority {
 
     /// Writes its own certificate.
     pub(crate) fn write(&self, to: &Path) {
-        fs::write(to, self.0.pem()).unwrap();
+        fs::write(to, self.pem()).unwrap();
+    }
+
+    /// Its own certificate.
+    #[allow(dead_code, reason = "each test file uses some of it")]
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     /// Writes `NAME.pem` and `NAME.key`, for the common name and 127.0.0.1.
     pub(crate) fn issue(&self, folder: &Path, file: &str, common_name: &str, more: Vec<SanType>) {
+        self.issue_for(folder, file, common_name, more, 1975..4096);
+    }
+
+    /// As [`issue`](Self::issue), valid from the beginning of one year to that of another.
+    pub(crate) fn issue_for(
+        &self,
+        folder: &Path,
+        file: &str,
+        common_name: &str,
+        more: Vec<SanType>,
+        years: Range<i32>,
+    ) {
         let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.subject_alt_names = more;
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));

@@ -1,0 +1,203 @@
+//! Adversaries that connect often and say little or nothing, to take the places of others: clients beside them get in all
+//! the same, within a time that is measured.
+
+use elbus_client::{TlsConfig, blocking::Client};
+use elbus_protocol::handshake::encode_client_greeting;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    net::{SocketAddr, SocketAddrV4, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    authority::Authority,
+    support::{
+        PATIENCE,
+        daemon::{Daemon, folder},
+        wait_until,
+        wire::Wire,
+    },
+};
+
+/// Connections that an adversary keeps open; it forgets older ones, as they are evicted.
+const KEPT: usize = 400;
+/// Between two connections of an adversary: 400 a second, where the machine has time for that.
+const PAUSE: Duration = Duration::from_micros(2500);
+/// Clients that come while the adversary is at work.
+const INNOCENTS: u32 = 40;
+/// Within this time each of them is registered; most need milliseconds.
+const SOON: Duration = Duration::from_secs(10);
+/// So many of them may need a second attempt: on a busy machine one may be slower than the adversary's next hundreds.
+const AGAIN: u32 = INNOCENTS / 8;
+
+/// Connects from an address of this machine; `None` where the broker does not take it.
+fn connect_from(source: [u8; 4], to: &str) -> Option<TcpStream> {
+    let to: SocketAddr = to.parse().unwrap();
+    // not for the brokers that other tests start meanwhile
+    let stream = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&stream, &SocketAddrV4::new(source.into(), 0)).unwrap();
+    connect(&stream, &to).ok()?;
+    Some(TcpStream::from(stream))
+}
+
+/// Connects again and again, says its piece, and waits for nothing.
+struct Adversary {
+    stopping: Arc<AtomicBool>,
+    count: Arc<AtomicU32>,
+    thread: JoinHandle<()>,
+}
+
+impl Adversary {
+    fn start(source: [u8; 4], to: &str, says: &[u8]) -> Self {
+        let (stopping, count): (Arc<AtomicBool>, Arc<AtomicU32>) = Default::default();
+        let (stop, counting, to, says) = (stopping.clone(), count.clone(), to.to_owned(), says.to_owned());
+        let thread = std::thread::spawn(move || {
+            let mut kept = VecDeque::new();
+            while !stop.load(Ordering::Relaxed) {
+                if let Some(mut stream) = connect_from(source, &to) {
+                    let _ = stream.write_all(&says); // it may be evicted already
+                    kept.push_back(stream);
+                    counting.fetch_add(1, Ordering::Relaxed);
+                }
+                if kept.len() > KEPT {
+                    kept.pop_front();
+                }
+                std::thread::sleep(PAUSE);
+            }
+        });
+        let adversary = Adversary { stopping, count, thread };
+        wait_until("the adversary is at work", || adversary.count() >= 300);
+        adversary
+    }
+
+    fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+fn daemon(config: &str) -> Daemon {
+    Daemon::start_config(&format!(
+        "[[plugin]]\nname = 'network'\nlibrary = 'elbus_tcp'\n[plugin.config]\nbind = '127.0.0.1:0'\n{config}\n"
+    ))
+}
+
+/// Registers one client after the other, and lets it go; the longest time that one has needed.
+fn longest(mut register: impl FnMut(&str) -> bool) -> Duration {
+    let (mut longest, mut again) = (Duration::ZERO, 0);
+    for number in 0..INNOCENTS {
+        let begin = Instant::now();
+        while !register(&format!("c{number}")) {
+            again += 1;
+            assert!(again <= AGAIN, "{number} clients needed {again} attempts more");
+        }
+        longest = longest.max(begin.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    longest
+}
+
+/// Whether a client of the tests' own address gets in at once.
+fn register(daemon: &Daemon, name: &str) -> bool {
+    let mut stream = connect_from([127, 0, 0, 1], &daemon.address_of("tcp:")).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let hello = [&encode_client_greeting()[..], &[name.len() as u8, 0], name.as_bytes()].concat();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer[..3]).is_ok()
+        && stream.write_all(&hello).is_ok()
+        && stream.read_exact(&mut answer[3..]).is_ok()
+        && answer == [0xEB, 1, 0, 1, 1]
+}
+
+#[test]
+fn a_flood_of_silent_connections_keeps_nobody_out_not_even_from_the_same_address() {
+    let config = "max_clients = 100\nconnects_per_second = 50\nmax_pending = 256\ntimeout_seconds = 30";
+    let daemon = daemon(config);
+    let adversary = Adversary::start([127, 0, 0, 1], &daemon.address_of("tcp:"), b"");
+    let longest = longest(|name| register(&daemon, name));
+    assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
+    // what the adversary holds is bounded, and so is the log
+    assert!(daemon.descriptors() < 256 + 100, "{}", daemon.descriptors());
+    adversary.stop();
+    assert!(daemon.log().matches("evicted before it registered").count() <= 40, "{}", daemon.log());
+}
+
+#[test]
+fn a_flood_from_one_address_that_says_all_but_its_name_keeps_no_other_address_out() {
+    let daemon =
+        daemon("max_clients = 100\nconnects_per_second = 50\nmax_pending = 100\ntimeout_seconds = 30");
+    let says = [&encode_client_greeting()[..], &[9, 0, b'x']].concat();
+    let adversary = Adversary::start([127, 0, 0, 2], &daemon.address_of("tcp:"), &says);
+    let longest = longest(|name| register(&daemon, name));
+    assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
+    adversary.stop();
+}
+
+#[test]
+fn one_address_that_has_taken_all_places_of_clients_makes_room_for_another() {
+    let daemon = daemon("max_clients = 20\nmax_source_share = 0.5");
+    let port = daemon.address_of("tcp:");
+    let register = |number: usize| {
+        let mut stream = connect_from([127, 0, 0, 2], &port).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = format!("greedy{number:02}");
+        stream.write_all(&[&encode_client_greeting()[..], &[8, 0], name.as_bytes()].concat()).unwrap();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).unwrap();
+        (answer[4], stream)
+    };
+    let (codes, mut greedy): (Vec<_>, Vec<_>) = (0..25).map(register).unzip();
+    assert_eq!(codes, [&[1; 20][..], &[0x74; 5]].concat(), "alone it may have all");
+    daemon.wait_for_log("20 clients are registered already (max_clients)");
+    // the last that registered go first, down to the share
+    let mut innocents = Vec::new();
+    for number in 0..10 {
+        innocents.push(Wire::connect(&daemon, &daemon.address(), &format!("c{number}")));
+        assert_eq!(greedy[19 - number].read(&mut [0; 64]).unwrap_or(0), 0, "evicted");
+    }
+    daemon.wait_for_log("its source has more than its share (max_source_share is 0.5)");
+    assert_eq!(register(30).0, 0x74);
+    let mut one_more = Wire::raw(&daemon, &daemon.address());
+    assert_eq!(one_more.greet(b"one more"), 0x74, "both have their shares");
+    for (number, client) in innocents.iter_mut().enumerate() {
+        assert_eq!(client.send(&format!("c{number}"), b"x"), 0x01);
+        assert_eq!(client.send(&format!("greedy{number:02}"), b"x"), 0x01);
+        assert_eq!(client.send(&format!("greedy{:02}", number + 10), b"x"), 0x71);
+    }
+    greedy.clear();
+}
+
+#[test]
+fn floods_of_silent_connections_and_of_handshakes_that_never_end_keep_no_tls_client_out() {
+    let (folder, authority) = (folder(), Authority::new());
+    authority.write(&folder.path().join("ca.pem"));
+    authority.issue(folder.path(), "broker", "broker", vec![]);
+    let text = "[[plugin]]\nname = 'network'\nlibrary = 'elbus_tcp'\n[plugin.config]\nbind = '127.0.0.1:0'\n\
+                max_clients = 100\nmax_pending = 256\ntimeout_seconds = 30\n\
+                [plugin.config.tls]\ncertificate = 'broker.pem'\nkey = 'broker.key'\n";
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let daemon = Daemon::start_in(folder, &["--config", "broker.toml"]);
+    let port = daemon.address_of("tls:");
+    // the beginning of a handshake record, from the address of the innocents and from another one
+    for (source, says) in [([127, 0, 0, 1], &b""[..]), ([127, 0, 0, 2], &[0x16, 3, 1, 2, 0][..])] {
+        let adversary = Adversary::start(source, &port, says);
+        let longest = longest(|name| {
+            let tls = TlsConfig::new().roots(daemon.path("ca.pem"));
+            Client::builder(name).tls(tls).timeout(SOON).connect(format!("tls://{port}")).is_ok()
+        });
+        assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
+        adversary.stop();
+    }
+    assert!(daemon.log().matches("connection ended: evicted").count() <= 40, "{}", daemon.log());
+}
