@@ -22,8 +22,8 @@ use crate::{
     declaration::{PluginDeclaration, PluginSource},
     error::BrokerError,
     host::{
-        Bridge, Core, EMBEDDER, Libraries, Listeners, PluginReport, Plugins, Reloaded, add_plugin_methods,
-        watch_holds,
+        Bridge, Core, EMBEDDER, Libraries, Listeners, PluginReport, Plugins, Probe, Reloaded,
+        add_plugin_methods, watch_holds,
     },
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
@@ -41,6 +41,7 @@ pub struct BrokerBuilder {
     declarations: Vec<PluginDeclaration>,
     listeners: Vec<Arc<OwnedFd>>,
     interrupted: Arc<AtomicBool>,
+    probe: Option<PathBuf>,
 }
 
 impl BrokerBuilder {
@@ -93,9 +94,23 @@ impl BrokerBuilder {
         &self.settings
     }
 
+    /// Probes each new library in a process of its own before it is loaded, so that a damaged one does not end this
+    /// process. `program` is started for that and must call [`run_library_probe`](crate::run_library_probe) first thing
+    /// in its `main`; `/proc/self/exe` names the running program. Without it libraries are loaded unprobed. A reload
+    /// does not change it.
+    pub fn library_probe(mut self, program: impl Into<PathBuf>) -> Self {
+        self.probe = Some(program.into());
+        self
+    }
+
     /// Whether a library of this name is found.
     pub fn finds_library(&self, library: &str) -> bool {
-        Libraries::new(self.settings.plugin_dirs.clone()).find(library).is_ok()
+        Libraries::new(self.settings.library_policy(), None).find(library).is_ok()
+    }
+
+    /// The names of the plugins, in order.
+    pub fn plugin_names(&self) -> Vec<&str> {
+        self.declarations.iter().map(PluginDeclaration::name).collect()
     }
 
     /// Whether any of the plugins is linked in.
@@ -141,7 +156,7 @@ impl BrokerBuilder {
     }
 
     fn build(self) -> Result<Broker, BrokerError> {
-        let BrokerBuilder { settings, declarations, listeners, interrupted } = self;
+        let BrokerBuilder { settings, declarations, listeners, interrupted, probe } = self;
         let name = Arc::new(RwLock::new(settings.name.clone()));
         let budget = QueueBudget::new(settings.max_queued_bytes);
         let router = Router::new(RouterSettings::of(&settings));
@@ -154,7 +169,8 @@ impl BrokerBuilder {
         add_standard_methods(&control, &router, &name, &budget);
         let listeners = Listeners::new(listeners);
         let core = Core::new(name, router, control.clone(), budget, listeners, &settings, interrupted);
-        let plugins = Plugins::new(core.clone(), Libraries::new(settings.plugin_dirs.clone()), declarations)?;
+        let libraries = Libraries::new(settings.library_policy(), probe.map(Probe::new));
+        let plugins = Plugins::new(core.clone(), libraries, declarations)?;
         add_plugin_methods(&control, &plugins);
         let placed = Arc::downgrade(&plugins);
         add_explain_method(&control, &core.router, move |instance, key| {

@@ -215,6 +215,16 @@ impl ConfigFile {
         &self.settings
     }
 
+    /// Whether the file declares any plugins.
+    pub fn declares_plugins(&self) -> bool {
+        !self.plugins.is_empty()
+    }
+
+    /// Whether both were read from the same text.
+    pub fn has_text_of(&self, other: &ConfigFile) -> bool {
+        self.text.text == other.text.text
+    }
+
     /// A builder with all that the file declares.
     pub fn builder(&self) -> BrokerBuilder {
         let builder = Broker::builder().settings(self.settings.clone());

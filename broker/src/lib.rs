@@ -34,6 +34,6 @@ pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
     LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, hanging_calls, inspect,
-    keep_freed_memory, release_unused_memory, take_service,
+    keep_freed_memory, release_unused_memory, report_fatal_signals, run_library_probe, take_service,
 };
 pub use settings::BrokerSettings;

@@ -4,7 +4,7 @@ use elbus_plugin_api::PluginError;
 use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 
-use crate::routing::HoldSettings;
+use crate::{host::LibraryPolicy, routing::HoldSettings};
 
 /// Less would hold up a single client.
 const LEAST_QUEUED_BYTES: usize = 1 << 20;
@@ -18,6 +18,9 @@ pub struct BrokerSettings {
     pub name: String,
     /// Folders to look for libraries in, before that of the executable.
     pub plugin_dirs: Vec<PathBuf>,
+    /// Load plugin files that users other than their owner, root and the broker's can change, with a warning, also if
+    /// the broker runs as root.
+    pub allow_untrusted_plugin_files: bool,
     /// A second client of a primary name evicts the first instead of being refused.
     pub force_register: bool,
     /// Clients from other machines may call control methods that change the broker.
@@ -51,6 +54,8 @@ pub struct BrokerSettings {
     pub callback_seconds: f64,
     /// How long a plugin may take to be created, to start, or to read its files again.
     pub start_seconds: f64,
+    /// A reload that removes plugins waits until the file has been unchanged for this long.
+    pub reload_settle_seconds: f64,
     /// Bytes that may wait in the queues of all transports that carry streams together.
     pub max_queued_bytes: usize,
     /// The kernel is asked that processors wake up in so many microseconds, 0 for not to sleep at all, while the broker
@@ -67,12 +72,14 @@ const HOLD_WINDOW_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
 /// A processor that is busy with something else must not fail an instance.
 const CALLBACK_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
+const RELOAD_SETTLE_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=60.0;
 
 impl Default for BrokerSettings {
     fn default() -> Self {
         BrokerSettings {
             name: "elbus".to_owned(),
             plugin_dirs: Vec::new(),
+            allow_untrusted_plugin_files: false,
             force_register: false,
             remote_admin: false,
             max_filters: 100_000,
@@ -88,6 +95,7 @@ impl Default for BrokerSettings {
             shutdown_seconds: 2.0,
             callback_seconds: 10.0,
             start_seconds: 60.0,
+            reload_settle_seconds: 1.0,
             max_queued_bytes: 1 << 30,
             cpu_latency_us: None,
         }
@@ -132,6 +140,11 @@ impl BrokerSettings {
                 return Err(PluginError::of_key(key, format!("{seconds} is not between {least} and {most}")));
             }
         }
+        if !RELOAD_SETTLE_SECONDS.contains(&self.reload_settle_seconds) {
+            let (least, most) = (RELOAD_SETTLE_SECONDS.start(), RELOAD_SETTLE_SECONDS.end());
+            let message = format!("{} is not between {least} and {most}", self.reload_settle_seconds);
+            return Err(PluginError::of_key("reload_settle_seconds", message));
+        }
         if self.max_queued_bytes < LEAST_QUEUED_BYTES {
             let message = format!("{} is below {LEAST_QUEUED_BYTES}", self.max_queued_bytes);
             return Err(PluginError::of_key("max_queued_bytes", message));
@@ -163,6 +176,16 @@ impl BrokerSettings {
     /// The limit of a start.
     pub(crate) fn start_limit(&self) -> Duration {
         Duration::try_from_secs_f64(self.start_seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// Where libraries are looked for, and which are loaded.
+    pub(crate) fn library_policy(&self) -> LibraryPolicy {
+        LibraryPolicy::new(self.plugin_dirs.clone(), self.allow_untrusted_plugin_files)
+    }
+
+    /// How long the file must be unchanged before a reload removes plugins.
+    pub fn reload_settle(&self) -> Duration {
+        Duration::try_from_secs_f64(self.reload_settle_seconds).unwrap_or_default()
     }
 
     /// What the end of the broker may take.

@@ -50,6 +50,36 @@ fn secondaries_live_as_long_as_their_primary() {
 }
 
 #[test]
+fn a_draining_client_answers_and_is_reached_by_nobody() {
+    let broker = broker();
+    let mut server = Peer::new(&broker, "server");
+    server.subscribe(&["t"]);
+    let mut caller = Peer::new(&broker, "caller");
+    assert_eq!(caller.send("server", b"call"), Code::Ok);
+    server.client.drain();
+    assert_eq!(caller.send("server", b"another"), Code::NotRegistered);
+    assert_eq!((caller.publish("t", b"x"), caller.broadcast("server", b"x")), (0, 0));
+    assert_eq!(server.payloads(), ["call"]);
+    assert_eq!(server.send("caller", b"answer"), Code::Ok);
+    assert_eq!(caller.payloads(), ["answer"]);
+    for op in [Op::Publish, Op::Broadcast, Op::Subscribe] {
+        let refused = server.dispatch(op, Default::default(), "caller", "", &[b"x"]);
+        assert!(refused.code() == Code::NotSupported && !refused.is_gone(), "{op:?}");
+    }
+    assert!(server.closed().is_empty());
+    assert_eq!(refused(&broker, "server"), Code::Ok, "the name is free");
+    server.client.drain();
+    // one that was evicted has no such right
+    assert_eq!(refused(&broker, "server"), Code::Ok);
+    let mut kicked = Peer::new(&broker, "kicked");
+    let old = kicked.closed();
+    let call = elbus_plugin_api::Call::by_broker("client.kick", b"\x81\xa4name\xa6kicked");
+    assert!(old.is_empty() && broker.host().call(&call).is_ok());
+    kicked.client.drain();
+    assert!(kicked.dispatch(Op::Message, Default::default(), "caller", "", &[b"x"]).is_gone());
+}
+
+#[test]
 fn force_register_evicts_the_first() {
     let broker = Broker::builder().force_register(true).start().unwrap();
     let mut old = Peer::new(&broker, "a");

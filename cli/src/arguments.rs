@@ -176,7 +176,7 @@ pub(crate) enum PluginCommand {
     Start(PluginName),
     /// Stop a plugin; its clients are disconnected
     Stop(PluginName),
-    /// Stop a plugin and start it anew
+    /// Load the library of a plugin again and replace the running instance
     Reload(PluginName),
 }
 

@@ -8,7 +8,13 @@ use elbus_plugin_api::{
 };
 use elbus_protocol::{Code, Op};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::sync::Notify;
 
 use crate::{Error, Frame, outgoing::Request, wishes::Wishes};
 
@@ -19,6 +25,10 @@ const TAKE_FRAMES: usize = 256;
 pub(crate) struct Local {
     /// A leaf: cloned out before it is used.
     state: Mutex<State>,
+    /// The reader is to say when it has handed over everything it was given.
+    drain_wanted: Notify,
+    /// It has.
+    drained: Notify,
 }
 
 #[derive(Default)]
@@ -53,6 +63,14 @@ impl Local {
                 tracing::warn!(%error, "after a lost connection");
             }
         }
+    }
+
+    /// Is reached by nobody any more, and may still answer. Returns when the reader has handed over what had arrived.
+    pub(crate) async fn drain(&self) {
+        let Ok(client) = self.client() else { return };
+        client.drain();
+        self.drain_wanted.notify_one();
+        self.drained.notified().await;
     }
 
     pub(crate) fn detach(&self, reason: &Error) {
@@ -112,7 +130,21 @@ impl Local {
     /// Waits for frames and takes some; `false` once the client is closed.
     pub(crate) async fn receive(&self, frames: &mut Vec<Frame>) -> bool {
         let Ok(client) = self.client() else { return false };
-        let Some(message) = client.receive().await else { return false };
+        let message = {
+            let mut receiving = pin!(client.receive());
+            let mut drain_wanted = pin!(self.drain_wanted.notified());
+            let next = |context: &mut Context<'_>| match receiving.as_mut().poll(context) {
+                Poll::Ready(message) => Poll::Ready(Some(message)),
+                // nothing is left of what had arrived before
+                Poll::Pending => drain_wanted.as_mut().poll(context).map(|()| None),
+            };
+            poll_fn(next).await
+        };
+        let Some(message) = message else {
+            self.drained.notify_one();
+            return true;
+        };
+        let Some(message) = message else { return false };
         frames.push(frame(message));
         let mut more = Vec::new();
         client.try_receive_many(&mut more, TAKE_FRAMES.saturating_sub(frames.len()));

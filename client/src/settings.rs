@@ -38,6 +38,11 @@ impl Reconnect {
     }
 }
 
+/// Something that is only kept.
+pub(crate) trait Keep: std::fmt::Debug + Send + Sync {}
+
+impl<T: std::fmt::Debug + Send + Sync> Keep for T {}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
@@ -48,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) hold_limit: Duration,
     pub(crate) reconnect: Reconnect,
     pub(crate) busy_poll: Duration,
+    /// What must be there for as long as the client is: the runtime of a blocking one.
+    pub(crate) keeps: Option<Arc<dyn Keep>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::TlsConfig>,
 }
@@ -73,6 +80,7 @@ impl ClientBuilder {
                 hold_limit: Duration::from_secs(3),
                 reconnect: Reconnect::Off,
                 busy_poll: Duration::ZERO,
+                keeps: None,
                 #[cfg(feature = "tls")]
                 tls: None,
             },

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use support::{TestBroker, kinds, next, soon};
+use support::{Kind, TestBroker, Way, kinds, next, soon};
 use tokio::sync::Notify;
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -46,7 +46,81 @@ async fn one_at_a_time_serves_and_after_it_stops_calls_are_frames_again() {
     }
 }
 
-/// What a method was doing ends with the serving.
+/// What has arrived is answered, also when the serving has been stopped before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_answers_what_has_arrived() {
+    for kind in kinds() {
+        for way in kind.ways() {
+            let broker = TestBroker::start(kind);
+            let (server, _frames) = broker.connect(*way, "server").await;
+            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let (begin, wait) = (begun.clone(), go.clone());
+            let router = Router::new().raw("wait", move |_| {
+                let (begin, wait) = (begin.clone(), wait.clone());
+                async move {
+                    begin.notify_one();
+                    wait.notified().await;
+                    Ok(Bytes::from("done"))
+                }
+            });
+            let serving = server.serve(router).unwrap();
+            let call = tokio::spawn(async move {
+                let result = client.call("server", "wait", "").await;
+                (client, result)
+            });
+            soon("the method", begun.notified()).await;
+            serving.stop();
+            go.notify_one();
+            let (client, result) = soon("the result", call).await.unwrap();
+            assert_eq!(result.unwrap(), "done", "{kind:?} {way:?}");
+            drop(client);
+        }
+    }
+}
+
+/// In-process nobody is told that a call has arrived which is not answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_in_process_loses_no_acknowledged_call() {
+    let broker = TestBroker::start(Kind::Elbus);
+    let (server, _frames) = broker.connect(Way::InProcess, "server").await;
+    let (client, _client_frames) = broker.connect(Way::Unix, "client").await;
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begin, wait) = (begun.clone(), go.clone());
+    let router = Router::new().raw("wait", move |_| {
+        let (begin, wait) = (begin.clone(), wait.clone());
+        async move {
+            begin.notify_one();
+            wait.notified().await;
+            Ok(Bytes::from("done"))
+        }
+    });
+    let serving = server.serve(router).unwrap();
+    let call = tokio::spawn(async move {
+        let result = client.call("server", "wait", "").await;
+        (client, result)
+    });
+    soon("the method", begun.notified()).await;
+    let drained = tokio::spawn(serving.drain());
+    let (other, _other_frames) = broker.connect(Way::Unix, "other").await;
+    let refused = async {
+        while !matches!(
+            other.call0("server", "x", "", Qos::PROCESSED).await,
+            Err(Error::NotRegistered { .. })
+        ) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("it is reached no longer", refused).await;
+    go.notify_one();
+    soon("everything is answered", drained).await.unwrap();
+    let (_client, result) = soon("the result", call).await.unwrap();
+    assert_eq!(result.unwrap(), "done");
+    let sent = server.publish("topic", "x", Qos::PROCESSED).await;
+    assert!(sent.is_err(), "it may answer, and nothing else: {sent:?}");
+}
+
+/// What a method was doing ends with the serving, when the client's timeout is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_ends_methods_that_wait() {
     struct Ended(Arc<Notify>);

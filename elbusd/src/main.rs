@@ -43,6 +43,10 @@ const SHOWN_FILTER_CHARS: usize = 100;
 const NOTICE_STEP: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
+    if let Some(ended) = elbus_broker::run_library_probe() {
+        return ended;
+    }
+    elbus_broker::report_fatal_signals();
     // before any thread is started
     elbus_broker::keep_freed_memory();
     let service = elbus_broker::take_service();

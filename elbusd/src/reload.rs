@@ -25,6 +25,9 @@ pub(crate) struct Reloader {
     one: Mutex<()>,
 }
 
+/// How often a file may change while a reload waits for it.
+const SETTLE_ATTEMPTS: usize = 10;
+
 /// The answer of `config.reload`.
 #[derive(Serialize)]
 struct Answer {
@@ -100,12 +103,48 @@ impl Reloader {
         reloaded
     }
 
+    /// The file as it is to be used: at once if it removes no plugin, otherwise when it has been unchanged for a while. An
+    /// editor that truncates a file before it writes, or writes it in pieces, removes nothing this way.
+    fn settled(
+        &self,
+        broker: &Broker,
+        mut file: ConfigFile,
+        read: impl Fn() -> Result<ConfigFile, String>,
+    ) -> Result<ConfigFile, String> {
+        let settle = broker.settings().reload_settle();
+        let running: Vec<_> = broker.plugins().into_iter().map(|report| report.name).collect();
+        for _ in 0..SETTLE_ATTEMPTS {
+            let from_file = |name: &String| broker.place_of(name, "").is_some();
+            if !file.declares_plugins() && running.iter().any(from_file) {
+                return Err("the file declares no plugins; a reload does not remove all of them".to_owned());
+            }
+            let builder = standard::describe(&self.arguments, Some(&file));
+            let names = builder.plugin_names();
+            let removed: Vec<_> = running.iter().filter(|name| !names.contains(&name.as_str())).collect();
+            if removed.is_empty() || settle.is_zero() {
+                return Ok(file);
+            }
+            tracing::info!(
+                ?removed,
+                settle_seconds = settle.as_secs_f64(),
+                "reload would remove plugins; waiting until the file is unchanged"
+            );
+            std::thread::sleep(settle);
+            let again = read()?;
+            if again.has_text_of(&file) {
+                return Ok(file);
+            }
+            file = again;
+        }
+        Err(format!("the file keeps changing (reload_settle_seconds = {})", settle.as_secs_f64()))
+    }
+
     fn change(&self, broker: &Broker) -> Result<Answer, String> {
         let Some(path) = &self.arguments.config else {
             return Err("there is no file to reload: the broker was started without --config".to_owned());
         };
         tracing::info!(file = %path.display(), "reloading");
-        let file = ConfigFile::read(path, &standard::linked_plugins()).map_err(|error| error.to_string())?;
+        let file = self.settled(broker, read(path)?, || read(path))?;
         let builder = standard::describe(&self.arguments, Some(&file));
         // plugins that are linked in share the runtime of those that were there from the start
         let _entered = self.runtime.as_ref().map(Handle::enter);
@@ -128,6 +167,10 @@ fn status_after(status: String, reloaded: &Result<Answer, String>) -> String {
         Err(error) => format!("{status}; reload failed, the previous configuration is in force: {error}"),
     };
     said.chars().take(MAX_STATUS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn read(path: &std::path::Path) -> Result<ConfigFile, String> {
+    ConfigFile::read(path, &standard::linked_plugins()).map_err(|error| error.to_string())
 }
 
 /// How the broker is, in a line.

@@ -48,7 +48,7 @@ fn default_socket() -> PathBuf {
 
 /// The broker that the command line describes; `file` is what `--config` names.
 pub(crate) fn describe(arguments: &Arguments, file: Option<&ConfigFile>) -> BrokerBuilder {
-    let mut builder = file.map_or_else(Broker::builder, ConfigFile::builder);
+    let mut builder = file.map_or_else(Broker::builder, ConfigFile::builder).library_probe("/proc/self/exe");
     for folder in &arguments.plugin_dir {
         builder = builder.plugin_dir(folder);
     }

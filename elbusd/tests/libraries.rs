@@ -36,6 +36,8 @@ fn what_is_no_plugin_is_refused() {
     let libc = std::fs::read_to_string("/proc/self/maps").unwrap();
     let libc =
         libc.lines().filter_map(|line| line.split_whitespace().last()).find(|path| path.contains("libc.so"));
+    let fifo = folder.path().join("fifo.so");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
     let mut other_machine = good.clone();
     other_machine[18] = 8;
     for (path, why) in [
@@ -48,6 +50,7 @@ fn what_is_no_plugin_is_refused() {
         (libc.unwrap().into(), "not an ELBUS plugin"),
         (env!("CARGO_BIN_EXE_elbusd").into(), "a program"),
         (folder.path().to_owned(), "not a regular file"),
+        (fifo, "not a regular file"),
     ] {
         let message = refused_library(&path);
         assert!(message.contains(why), "{}: {message}", path.display());
@@ -68,6 +71,17 @@ fn what_is_no_plugin_is_refused() {
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("this program has it linked in: builtin = \"unix\""), "{message}");
+    // what lies in a folder beside an installed program is none of its libraries
+    let deps = folder.path().join("deps");
+    std::fs::create_dir(&deps).unwrap();
+    std::fs::copy(built("elbus_unix"), deps.join("libelbus_unix.so")).unwrap();
+    let output = std::process::Command::new(&alone)
+        .args(["--config", "broker.toml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("libelbus_unix.so not found in "), "{message}");
     let output = std::process::Command::new(&alone).arg("--check").output().unwrap();
     assert!(output.status.success(), "and the default falls back to that");
 }
@@ -134,7 +148,7 @@ fn a_plugin_that_fails_to_come_up_ends_the_start() {
         (
             "failin = \"x\"",
             Some(5),
-            "failin = \"x\": unknown key; known are client, fail_in, hang_in, late, panic_in",
+            "failin = \"x\": unknown key; known are abort_in, client, fail_in, hang_in, late, local, panic_in",
         ),
     ] {
         let text =
@@ -250,10 +264,129 @@ fn a_plugin_of_ones_own_is_dropped_into_a_folder() {
     assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap(), b"21.5");
     let (_, why) = client.control("plugin.reload", &[("name", "last")]).unwrap_err();
     assert!(why.contains("no ELF file"), "{why}");
-    assert!(state(&mut client, "last").starts_with("failed"));
+    assert!(state(&mut client, "last").starts_with("started"));
+    let whole = std::fs::read(built("last_value")).unwrap();
+    std::fs::write(plugins.join("liblast_value.so"), &whole[..whole.len() / 2]).unwrap();
+    let (_, why) = client.control("plugin.reload", &[("name", "last")]).unwrap_err();
+    assert!(why.contains("cut off"), "{why}");
+    assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap(), b"21.5", "it has gone on");
     std::fs::copy(built("last_value"), plugins.join("liblast_value.so")).unwrap();
-    client.control("plugin.start", &[("name", "last")]).unwrap();
+    client.control("plugin.reload", &[("name", "last")]).unwrap();
     assert_eq!(client.call(".broker", "last.get", b"sensors/t").unwrap_err().0, -32001, "a new instance");
+}
+
+#[test]
+fn a_reload_replaces_the_instance() {
+    let daemon = Daemon::start_config(&[SOCKET, &faulty("it", "client = \"it.client\"")].concat());
+    let mut client = daemon.client("a");
+    client.control("plugin.reload", &[("name", "it")]).unwrap();
+    assert_eq!(client.send("it.client", b"x"), 0x01);
+    client.control("plugin.stop", &[("name", "it")]).unwrap();
+    client.control("plugin.reload", &[("name", "it")]).unwrap();
+    assert_eq!(client.send("it.client", b"x"), 0x01, "one that was stopped starts");
+    let listed = support::plugin(&mut client, "it").unwrap();
+    let path = support::field(&listed, "path").as_str().unwrap().to_owned();
+    assert_eq!(Path::new(&path), built("elbus_faulty"), "{listed}");
+    assert!(support::field(&listed, "loaded_seconds").is_u64(), "{listed}");
+    let build = support::field(&listed, "build").as_str().unwrap();
+    assert!(build.bytes().all(|byte| byte.is_ascii_hexdigit()), "{listed}");
+    client.control("plugin.reload", &[("name", "rpc")]).unwrap();
+    let (_, why) = client.control("plugin.reload", &[("name", "nothing")]).unwrap_err();
+    assert!(why.contains("no plugin \"nothing\""), "{why}");
+}
+
+#[test]
+fn a_library_that_ends_its_process_is_refused_before_the_broker_loads_it() {
+    let message = refused_config(&[SOCKET, &faulty("it", "abort_in = \"create\"")].concat());
+    let why = "creating an instance of it ended the probe process by signal 6 (SIGABRT)";
+    assert!(message.contains("plugin \"it\": library = ") && message.contains(why), "{message}");
+}
+
+#[test]
+fn files_that_others_can_change_are_not_loaded_as_root() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let path = folder.path().join("libit.so");
+    std::fs::copy(built("elbus_faulty"), &path).unwrap();
+    let text = |broker: &str| format!("{broker}[[plugin]]\nname = \"it\"\nlibrary = \"./libit.so\"\n");
+    let check = |text: String| {
+        std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+        support::daemon::run_to_end(folder.path(), &["--config", "broker.toml", "--check"])
+    };
+    let mode = |mode: u32| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o755);
+    let fine = check(text(""));
+    assert!(fine.status.success() && !fine.stderr.contains("other users"), "{}", fine.stderr);
+    mode(0o666);
+    let is_root = rustix::process::geteuid().is_root();
+    let found = check(text(""));
+    let why = "writable by everybody (mode 0666)";
+    assert!(found.status.success() != is_root && found.stderr.contains(why), "{}", found.stderr);
+    let allowed = check(text("broker.allow_untrusted_plugin_files = true\n"));
+    let warned = "plugin file can be changed by other users";
+    assert!(allowed.status.success() && allowed.stderr.contains(warned), "{}", allowed.stderr);
+    if is_root {
+        mode(0o755);
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        let found = check(text(""));
+        assert!(
+            !found.status.success() && found.stderr.contains("belongs to user 65534"),
+            "{}",
+            found.stderr
+        );
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let found = check(text(""));
+        assert!(
+            !found.status.success() && found.stderr.contains("its folder is writable"),
+            "{}",
+            found.stderr
+        );
+    }
+}
+
+#[test]
+fn a_panic_in_a_thread_of_a_plugin_names_it() {
+    let text =
+        [SOCKET, &faulty("it", "panic_in = \"task\""), &faulty("other", "panic_in = \"method\"")].concat();
+    let folder = folder();
+    std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+    let mut command = support::daemon::through_shell(
+        folder.path(),
+        "RUST_BACKTRACE=1 exec \"$@\"",
+        &["--config", "broker.toml"],
+    );
+    command.env_remove("RUST_BACKTRACE");
+    let daemon = Daemon::start_command(folder, command, true);
+    let mut client = daemon.client("a");
+    client.call(".broker", "it.try", b"").unwrap();
+    // the name of no instance: two could be meant
+    daemon.wait_for_log("panic outside a callback: panicked at elbusd/tests/plugins/faulty/src/lib.rs");
+    daemon.wait_for_log("thread=of its own library=\"elbus_faulty\"");
+    daemon.wait_for_log("backtrace: ");
+    client.control("plugin.stop", &[("name", "other")]).unwrap();
+    client.call(".broker", "it.try", b"").unwrap();
+    daemon.wait_for_log("library=\"elbus_faulty\" plugin=\"it\"");
+    client.control("plugin.start", &[("name", "other")]).unwrap();
+    client.call(".broker", "other.try", b"").unwrap_err();
+    daemon.wait_for_log("plugin=\"other\"");
+}
+
+#[test]
+fn a_fatal_signal_names_the_library() {
+    let daemon = Daemon::start_config(&[SOCKET, &faulty("it", "abort_in = \"method\"")].concat());
+    let mut client = daemon.client("a");
+    let call = elbus_protocol::rpc::encode_request(1, "it.try", b"").unwrap();
+    client.request(elbus_protocol::Op::Message, elbus_protocol::Qos::NO, ".broker", "", &call);
+    let (status, log) = daemon.wait_end();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{log}");
+    let line = log.lines().find(|line| line.starts_with("fatal signal SIGABRT ")).unwrap_or_default();
+    assert!(line.contains("elbus-faulty 0.") && line.contains("libelbus_faulty.so) offset=0x"), "{log}");
+    let daemon = Daemon::start_config(SOCKET);
+    daemon.signal(rustix::process::Signal::SEGV);
+    let (status, log) = daemon.wait_end();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(11), "{log}");
+    assert!(log.contains("fatal signal SIGSEGV outside the plugin libraries"), "{log}");
 }
 
 #[test]

@@ -26,6 +26,24 @@ fn is_started(client: &mut Wire, name: &str) -> bool {
 }
 
 #[test]
+fn an_instance_whose_in_process_clients_ended_is_started_again() {
+    let daemon = Daemon::start_config(
+        "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\" }\n\
+         [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+         [[plugin]]\nname = \"inproc\"\nlibrary = \"elbus_inproc\"\n\
+         [[plugin]]\nname = \"it\"\nlibrary = \"elbus_faulty\"\nconfig = { local = \"it.client\" }\n",
+    );
+    let mut client = daemon.client("a");
+    assert_eq!(client.send("it.client", b"x"), 0x01);
+    client.control("plugin.reload", &[("name", "inproc")]).unwrap();
+    daemon.wait_for_log("failed: its in-process clients were disconnected");
+    support::wait_until("it is started again", || client.send("it.client", b"x") == 0x01);
+    assert_eq!(restarts(&mut client, "it"), 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.matches("in-process clients were disconnected").count() == 1, "{log}");
+}
+
+#[test]
 fn a_plugin_that_panics_comes_again() {
     let daemon = Daemon::start_config(&bad(""));
     let mut client = daemon.client("a");

@@ -121,6 +121,47 @@ fn a_broken_file_changes_nothing() {
 }
 
 #[test]
+fn an_emptied_file_is_refused() {
+    let daemon = Daemon::start_config(&[LOCAL, &faulty("f", "client = \"f\"")].concat());
+    let mut client = daemon.client("a");
+    for text in ["", "# nothing\n", "[broker]\nname = \"x\"\n"] {
+        let (_, error) = reload(&daemon, &mut client, text).unwrap_err();
+        assert!(error.contains("the file declares no plugins"), "{error}");
+        assert_eq!(client.send("f", b"x"), 0x01, "as it was");
+    }
+}
+
+#[test]
+fn a_file_that_is_being_written_removes_nothing() {
+    let whole = ["broker.reload_settle_seconds = 3.0\n", LOCAL, &faulty("f", "client = \"f\"")].concat();
+    let daemon = Daemon::start_config(&whole);
+    let mut client = daemon.client("a");
+    // valid as far as it has come
+    write(&daemon, &["broker.reload_settle_seconds = 3.0\n", LOCAL].concat());
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_log("waiting until the file is unchanged removed=[\"f\"]");
+    write(&daemon, &[&whole, "# all of it\n"].concat());
+    daemon.wait_for_log("reloaded added=[] removed=[] restarted=[] unchanged=3");
+    assert_eq!(client.send("f", b"x"), 0x01);
+}
+
+#[test]
+fn plugins_stop_in_reverse_order() {
+    let all = ["one", "two", "three"].map(|name| faulty(name, ""));
+    let daemon = Daemon::start_config(&[LOCAL, &all.concat()].concat());
+    let mut client = daemon.client("a");
+    let order = |log: &str| {
+        let stops = log.lines().filter_map(|line| line.split("faulty stops instance=").nth(1));
+        stops.map(|name| name.split('"').nth(1).unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    reload(&daemon, &mut client, &[LOCAL, &all[0]].concat()).unwrap();
+    assert_eq!(order(&daemon.log()), ["three", "two"]);
+    reload(&daemon, &mut client, &[LOCAL, &all.concat()].concat()).unwrap();
+    let (_, log) = daemon.stop();
+    assert_eq!(order(&log)[2..], ["three", "two", "one"], "{log}");
+}
+
+#[test]
 fn what_cannot_start_as_it_is_declared_now_goes_on_as_before() {
     for source in ["library = \"elbus_unix\"", "builtin = \"unix\""] {
         let daemon = Daemon::start_config(&[LOCAL, &unix("other", source, "other.sock")].concat());

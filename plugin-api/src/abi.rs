@@ -17,6 +17,7 @@ use abi_stable::{
 use std::marker::PhantomData;
 
 pub use crate::budget::RawQueueBudget;
+pub use crate::descriptor::PassedDescriptor;
 use crate::{
     CallError, Code, Dispatch, Locality, Queued, Request, Run, SinkLimits,
     guard::{self, Instance},
@@ -63,6 +64,7 @@ pub trait RawClient: Send + 'static {
     fn id(&self) -> u64 {
         0
     }
+    fn drain(&mut self) {}
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;
 
@@ -183,6 +185,7 @@ pub trait RawEndpoint: Send + Sync + 'static {
     fn set_bell(&self, bell: WakeObject);
     #[sabi(last_prefix_field)]
     fn close(&self);
+    fn drain(&self) {}
 }
 pub type EndpointObject = RawEndpoint_TO<RBox<()>>;
 
@@ -213,10 +216,9 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     /// A panic was caught in a callback of the instance: it must not be called again.
     #[sabi(last_prefix_field)]
     fn failed(&self, why: RStr<'_>);
-    /// A descriptor that the caller owns from then on, or a negative number.
-    fn inherited_listener(&self, address: RStr<'_>) -> i32 {
+    fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedDescriptor> {
         let _ = address;
-        -1
+        ROption::RNone
     }
     /// Whether a call would be carried out now. Denied unless a host says otherwise.
     fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {
@@ -310,6 +312,7 @@ impl<P: Plugin> Make<P> {
         let instance = Instance::new(host, context.instance.as_str());
         guard::install_hook(linked);
         if !linked {
+            guard::note::<P>(&instance);
             crate::log::install(instance.host());
         }
         guard::create::<P>(instance, context.config.as_str()).into()

@@ -331,6 +331,14 @@ impl Client {
         self.0.when_ready(wake.0);
     }
 
+    /// Ends the registration for receiving: nothing more is delivered to the client, senders are told that it is not
+    /// registered, and its name is free. What it has received it can still answer: messages are dispatched as before, every
+    /// other operation is refused. A plugin that serves calls drains its clients first thing in its
+    /// [`stop`](crate::Plugin::stop), answers what it has, and then drops them.
+    pub fn drain(&mut self) {
+        self.0.drain();
+    }
+
     /// Says why the client is about to be dropped, for the log and the event.
     pub fn leaving(&mut self, why: &str) {
         self.0.leaving(RStr::from_str(why));

@@ -135,7 +135,9 @@ impl FakeHost {
             .map_err(PluginError::from_raw)
     }
 
-    fn object(&self) -> HostObject {
+    /// As it crosses the boundary.
+    #[doc(hidden)]
+    pub fn object(&self) -> HostObject {
         RawHost_TO::from_ptr(RArc::new(self.clone()), TD_Opaque)
     }
 

@@ -8,12 +8,15 @@ use abi_stable::{
     sabi_trait::TD_Opaque,
     std_types::{RResult, RStr, RVec},
 };
+use parking_lot::Mutex;
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     cell::{Cell, RefCell},
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr::null,
     sync::{
-        Arc, Once,
+        Arc, Once, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,36 +34,109 @@ use crate::{
 use elbus_protocol::Code;
 
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// The instance whose callback runs in this thread, the innermost one; null outside callbacks.
+    static CURRENT: Cell<*const Instance> = const { Cell::new(null()) };
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Notes where a panic happened, which `catch_unwind` does not tell. Each library has its own std, hence its own
-/// hook. Outside a callback, in a thread or task of the plugin, a loaded library logs the panic.
+/// In a callback of an instance that is not known. Never read through.
+const UNKNOWN: *const Instance = std::ptr::dangling();
+/// Bytes of a thread's name that the kernel keeps.
+const THREAD_NAME_BYTES: usize = 15;
+/// Lines of a backtrace that are logged.
+const BACKTRACE_LINES: usize = 100;
+
+/// Notes where a panic happened, which `catch_unwind` does not tell, and logs a backtrace if `RUST_BACKTRACE` asks for
+/// one. Each library has its own std, hence its own hook. Outside a callback, in a thread or task of the plugin, a
+/// loaded library logs the panic.
 pub(crate) fn install_hook(linked: bool) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
+            if CURRENT.try_with(|current| !current.get().is_null()).unwrap_or(false) {
                 let place = info.location().map(ToString::to_string).unwrap_or_default();
                 let _ = PLACE.try_with(|p| *p.borrow_mut() = place);
             } else if linked {
-                before(info);
+                return before(info);
             } else {
-                tracing::error!("{info}, outside a callback of the broker");
+                let thread = thread_name();
+                let thread = String::from_utf8_lossy(&thread);
+                let library = LIBRARY.get().copied().unwrap_or_default();
+                tracing::error!(%thread, library, "panic outside a callback: {info}");
             }
+            log_backtrace();
         }));
     });
 }
 
-/// Runs `f`; a panic becomes `message, at file:line:column`.
+fn log_backtrace() {
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        for line in backtrace.to_string().lines().take(BACKTRACE_LINES) {
+            tracing::error!("backtrace: {line}");
+        }
+    }
+}
+
+/// Runs `f` as a callback of the instance; a panic becomes `message, at file:line:column`.
 #[inline]
-pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, String> {
-    DEPTH.with(|depth| depth.set(depth.get() + 1));
+pub(crate) fn catch<R>(instance: &Instance, f: impl FnOnce() -> R) -> Result<R, String> {
+    let outer = CURRENT.with(|current| current.replace(instance));
     let result = catch_unwind(AssertUnwindSafe(f));
-    DEPTH.with(|depth| depth.set(depth.get() - 1));
+    CURRENT.with(|current| current.set(outer));
     result.map_err(text_of)
+}
+
+/// Runs a wake callback, whose instance is not known; a panic becomes text as in [`catch`].
+pub(crate) fn catch_wake<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    let outer = CURRENT.with(|current| current.replace(UNKNOWN));
+    let result = catch_unwind(AssertUnwindSafe(f));
+    CURRENT.with(|current| current.set(outer));
+    result.map_err(text_of)
+}
+
+/// The instances of this library, for telling whose thread it is.
+static INSTANCES: Mutex<Vec<Weak<Instance>>> = Mutex::new(Vec::new());
+
+/// The crate of the plugin, where this code is that of a loaded library.
+static LIBRARY: OnceLock<&str> = OnceLock::new();
+
+/// Enters an instance of a loaded library, whose plugin is a `P`.
+pub(crate) fn note<P>(instance: &Arc<Instance>) {
+    LIBRARY.get_or_init(|| std::any::type_name::<P>().split("::").next().unwrap_or_default());
+    let mut instances = INSTANCES.lock();
+    instances.retain(|other| other.strong_count() > 0);
+    instances.push(Arc::downgrade(instance));
+}
+
+/// As the kernel has it, cut to [`THREAD_NAME_BYTES`]. That of std is gone while thread-locals are destroyed.
+fn thread_name() -> Vec<u8> {
+    let mut name = std::fs::read("/proc/thread-self/comm").unwrap_or_default();
+    name.pop_if(|last| *last == b'\n');
+    name
+}
+
+/// The name of the instance whose code runs in this thread: that of the callback, else that the thread is named after (as
+/// those of [`Host::spawn`] and of the transports are), else the only one of the library. `None` if that is not known.
+pub(crate) fn current_name() -> Option<String> {
+    let current = CURRENT.try_with(Cell::get).unwrap_or(null());
+    let current = if current == UNKNOWN { null() } else { current };
+    // SAFETY: not `UNKNOWN`, so `catch` has set it, to an instance that is borrowed while its callback runs, in this
+    // thread; it takes it back before the borrow ends.
+    if let Some(current) = unsafe { current.as_ref() } {
+        return Some(current.name.clone());
+    }
+    let thread = thread_name();
+    let instances: Vec<_> = INSTANCES.lock().iter().filter_map(Weak::upgrade).collect();
+    let is_its_own = |instance: &&Arc<Instance>| {
+        let name = instance.name().as_bytes();
+        !thread.is_empty() && name[..name.len().min(THREAD_NAME_BYTES)] == thread
+    };
+    let by_thread = instances.iter().find(is_its_own);
+    let only =
+        || instances.first().filter(|first| instances.iter().all(|other| other.name() == first.name()));
+    by_thread.or_else(only).map(|instance| instance.name().to_owned())
 }
 
 #[cold]
@@ -129,7 +205,7 @@ impl Instance {
         refused: impl FnOnce(&str) -> R,
         f: impl FnOnce() -> R,
     ) -> R {
-        match catch(f) {
+        match catch(self, f) {
             Ok(result) => result,
             Err(panic) => {
                 self.fail(callback, &panic);
@@ -169,7 +245,7 @@ impl<T> Drop for Guarded<T> {
         }
         let inner = &mut self.inner;
         // SAFETY: dropped here only, and not used afterwards: `self` is going away.
-        if let Err(panic) = catch(|| unsafe { ManuallyDrop::drop(inner) }) {
+        if let Err(panic) = catch(&self.instance, || unsafe { ManuallyDrop::drop(inner) }) {
             self.instance.fail("drop", &panic);
         }
     }
@@ -179,9 +255,10 @@ pub(crate) fn create<P: Plugin>(
     instance: Arc<Instance>,
     config: &str,
 ) -> Result<InstanceObject, RawPluginError> {
-    let made = catch(|| {
+    let host = instance.host();
+    let made = catch(&instance, || {
         let config = Config::parse(config)?;
-        let plugin = P::create(instance.host(), &config)?;
+        let plugin = P::create(host, &config)?;
         config.finish()?;
         Ok(plugin)
     });

@@ -5,10 +5,7 @@ use abi_stable::{
     std_types::{RArc, RStr},
 };
 use elbus_protocol::Code;
-use std::{
-    os::fd::{FromRawFd, OwnedFd},
-    sync::Arc,
-};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, MethodTraits,
@@ -172,10 +169,7 @@ impl Host {
     /// by whoever started it, a service manager for instance. Each call gives another duplicate of it. The socket
     /// stays that of its giver: it must not be shut down, nor its file be removed or changed.
     pub fn inherited_listener(&self, address: &str) -> Option<OwnedFd> {
-        let number = self.object().inherited_listener(RStr::from_str(address));
-        // SAFETY: a number that is not negative is that of a duplicate which the broker has made for this call and
-        // forgotten; nobody else closes it.
-        (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+        self.object().inherited_listener(RStr::from_str(address)).into_option().map(Into::into)
     }
 
     /// Offers in-process clients to the embedding program and to other plugins.

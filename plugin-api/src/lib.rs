@@ -34,6 +34,7 @@ mod buffer;
 mod client;
 mod config;
 mod control;
+mod descriptor;
 mod event;
 mod guard;
 mod host;

@@ -55,6 +55,8 @@ pub trait LocalEndpoint: Send + Sync + 'static {
     fn set_bell(&self, bell: Wake);
     /// Leaves the bus.
     fn close(&self);
+    /// As [`Client::drain`](crate::Client::drain): what was received stays readable, and can be answered.
+    fn drain(&self) {}
 }
 
 /// A client inside the process. May be used from many tasks at once; dropping it leaves the bus. Where several
@@ -217,6 +219,12 @@ impl LocalClient {
         self.endpoint.close();
     }
 
+    /// Is reached by nobody any more: senders are told that it is not registered. What was received stays readable and can be
+    /// answered by messages; every other operation is refused.
+    pub fn drain(&self) {
+        self.endpoint.drain();
+    }
+
     #[inline]
     fn poll(&self, waker: Option<&Waker>) -> Poll<Option<Message>> {
         self.reading.poll(waker, |into, waits| self.endpoint.receive(into, waits))
@@ -375,5 +383,9 @@ impl<E: LocalEndpoint> RawEndpoint for Guarded<E> {
 
     fn close(&self) {
         self.run("close", |_| (), E::close);
+    }
+
+    fn drain(&self) {
+        self.run("drain", |_| (), E::drain);
     }
 }

@@ -1,7 +1,7 @@
 //! Hands the tracing events of a loaded library to the broker, whose filter and output they obey.
 //!
 //! A loaded library has its own copy of `tracing`, hence no subscriber; linked in, a plugin shares the program's.
-//! Spans are not forwarded.
+//! Each line gets the name of the instance whose code has logged it, where that is known. Spans are not forwarded.
 
 use abi_stable::std_types::RStr;
 use std::fmt::{Debug, Write};
@@ -12,7 +12,7 @@ use tracing_core::{
     span::{Attributes, Id, Record},
 };
 
-use crate::Host;
+use crate::{Host, guard};
 
 /// The number of a level as it crosses the boundary: 1 error to 5 trace.
 fn number(level: &Level) -> u8 {
@@ -60,6 +60,9 @@ impl Subscriber for Forwarder {
         let mut text = Text::default();
         event.record(&mut text);
         let metadata = event.metadata();
+        if let Some(instance) = guard::current_name() {
+            let _ = write!(text.fields, "plugin={instance:?}");
+        }
         self.0.object().log(
             number(metadata.level()),
             RStr::from_str(metadata.target()),

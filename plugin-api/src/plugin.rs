@@ -16,7 +16,8 @@ pub trait Plugin: Send + Sync + Sized + 'static {
     /// What the plugin does, in a few words; part of the descriptor.
     const ABOUT: &'static str;
 
-    /// Configures an instance: reads and checks its table, touches nothing outside (`elbusd --check` calls it too).
+    /// Configures an instance: reads and checks its table, touches nothing outside. `elbusd --check` calls it too, and so does
+    /// the process that a new library is probed in before the broker loads it.
     /// Keys of the table that were not read are reported as unknown afterwards.
     ///
     /// # Errors
@@ -35,7 +36,9 @@ pub trait Plugin: Send + Sync + Sized + 'static {
     fn serve(&self) {}
 
     /// Ends: accepts nobody any more, gives what is queued until `deadline` to drain, closes the rest and removes
-    /// what it created outside. May block until then. Called once, also after a start that failed elsewhere.
+    /// what it created outside. May block until then. Called once, also after a start that failed elsewhere. Instances stop in
+    /// the reverse order of their declaration, so what was declared before this one still serves. One that answers calls
+    /// [drains](crate::Client::drain) its clients first: nothing is acknowledged any more that it will not answer.
     fn stop(&self, deadline: Duration) {
         let _ = deadline;
     }

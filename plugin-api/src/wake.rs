@@ -53,7 +53,7 @@ impl<F> Clone for Callback<F> {
 
 impl<F: Fn() + Send + Sync + 'static> RawWake for Callback<F> {
     fn wake(&self) {
-        if let Err(panic) = guard::catch(&*self.0) {
+        if let Err(panic) = guard::catch_wake(&*self.0) {
             tracing::error!(%panic, "panic in a wake callback");
         }
     }

@@ -8,14 +8,11 @@ use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
         ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_ADMIN, METHOD_KNOWN,
-        METHOD_SLOW, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod,
-        RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
+        METHOD_SLOW, PassedDescriptor, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost,
+        RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
     },
 };
-use std::{
-    os::fd::IntoRawFd,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use super::{core::Core, instance::Instance, log};
 use crate::control::Handler;
@@ -113,7 +110,7 @@ impl RawHost for Bridge {
     }
 
     fn connector(&self) -> ROption<ConnectorObject> {
-        self.core.connector().into()
+        self.core.connector_for(self.owner, &self.instance).into()
     }
 
     fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString> {
@@ -146,8 +143,8 @@ impl RawHost for Bridge {
         log::write(level, target.as_str(), message.as_str(), fields.as_str());
     }
 
-    fn inherited_listener(&self, address: RStr<'_>) -> i32 {
-        self.core.listeners.duplicate(address.as_str()).map_or(-1, IntoRawFd::into_raw_fd)
+    fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedDescriptor> {
+        self.core.listeners.duplicate(address.as_str()).map(PassedDescriptor::from).into()
     }
 
     fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {

@@ -10,7 +10,9 @@ impl Plugins {
     /// What is wrong with these declarations.
     pub(crate) fn check(&self, declarations: Vec<PluginDeclaration>) -> Vec<BrokerError> {
         let mut errors: Vec<_> = check_names(&declarations).err().into_iter().collect();
+        self.prepare_libraries(&declarations.iter().collect::<Vec<_>>());
         errors.extend(declarations.into_iter().flat_map(|declaration| self.check_one(declaration)));
+        self.libraries.forget_prepared();
         errors
     }
 

@@ -1,14 +1,17 @@
 //! What of the broker its plugins share, and what each of them has added to it.
 
 use elbus_plugin_api::{QueueBudget, abi::ConnectorObject};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 use std::time::Duration;
 
-use super::{bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, listeners::Listeners, workers::Workers};
+use super::{
+    bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, instance::Instance, listeners::Listeners,
+    workers::Workers,
+};
 use crate::{
     calls,
     control::ControlTable,
@@ -32,6 +35,10 @@ pub(crate) struct Core {
     limits: RwLock<(Duration, Duration)>,
     /// Set from outside, or once all plugins are to be stopped: nobody waits any more for plugins that do not return.
     interrupted: (Arc<AtomicBool>, AtomicBool),
+    /// Instances that have taken the connector: their in-process clients end with it. Taken alone.
+    connected: Mutex<Vec<(u32, Weak<Instance>)>>,
+    /// All instances are being stopped for good.
+    ending: AtomicBool,
 }
 
 impl Core {
@@ -56,6 +63,8 @@ impl Core {
             limits: RwLock::new((settings.callback_limit(), settings.start_limit())),
             interrupted: (interrupted, AtomicBool::new(false)),
             workers: Workers::default(),
+            connected: Mutex::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -120,6 +129,22 @@ impl Core {
         self.connector.read().as_ref().map(|(_, connector)| connector.clone())
     }
 
+    /// The connector for an instance, which is failed when the instance that offers it ends.
+    pub(super) fn connector_for(&self, owner: u32, instance: &Weak<Instance>) -> Option<ConnectorObject> {
+        let connector = self.connector()?;
+        let mut connected = self.connected.lock();
+        connected.retain(|(_, other)| other.strong_count() > 0);
+        if instance.strong_count() > 0 && !connected.iter().any(|(other, _)| *other == owner) {
+            connected.push((owner, instance.clone()));
+        }
+        Some(connector)
+    }
+
+    /// All instances are about to be stopped for good: none is failed because of another.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+    }
+
     /// Takes back everything an instance has added.
     pub(super) fn remove_owner(&self, owner: u32, why: &str) {
         self.router.evict_owner(owner, why);
@@ -129,6 +154,22 @@ impl Core {
         let mut connector = self.connector.write();
         let gone = connector.take_if(|(offered_by, _)| *offered_by == owner);
         drop(connector);
+        if gone.is_some() {
+            self.fail_connected();
+        }
         drop(gone); // runs code of the plugin: outside the lock
+    }
+
+    /// Fails the instances whose in-process clients have ended with the instance that offered them: they are started again.
+    fn fail_connected(&self) {
+        let connected = std::mem::take(&mut *self.connected.lock());
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        for (owner, instance) in connected {
+            if let Some(instance) = instance.upgrade() {
+                instance.lost_clients(owner);
+            }
+        }
     }
 }

@@ -30,7 +30,14 @@ pub struct PluginRecord {
     pub rustc: String,
     /// What it does.
     pub about: String,
+    /// The identity of the build that the linker has written, in hexadecimal; empty if there is none.
+    pub build_id: String,
 }
+
+/// The type of the note with the identity of a build, whose owner is `GNU`.
+const NT_GNU_BUILD_ID: u32 = 3;
+/// Bytes of it that are shown: as many as a SHA-1 has.
+const SHOWN_BUILD_ID_BYTES: usize = 20;
 
 /// Why a file is no plugin that this broker can load: a sentence.
 type Refusal = String;
@@ -82,6 +89,7 @@ fn read(data: &[u8]) -> Result<PluginRecord, Refusal> {
         return Err(damaged());
     }
     let mut records = Vec::new();
+    let mut build_id = String::new();
     let (mut program, mut dynamic) = (false, false);
     for segment in elf.program_headers(endian, data).map_err(|_| damaged())? {
         let (in_file, in_memory) = (segment.p_filesz(endian), segment.p_memsz(endian));
@@ -98,8 +106,12 @@ fn read(data: &[u8]) -> Result<PluginRecord, Refusal> {
         }
         if let Some(mut notes) = segment.notes(endian, data).map_err(|_| damaged())? {
             while let Some(note) = notes.next().map_err(|_| damaged())? {
+                let kind = note.n_type(endian).0;
                 if note.name() == OWNER {
-                    records.push((note.n_type(endian).0, note.desc().to_vec()));
+                    records.push((kind, note.desc().to_vec()));
+                } else if note.name() == b"GNU" && kind == NT_GNU_BUILD_ID {
+                    let shown = note.desc().iter().take(SHOWN_BUILD_ID_BYTES);
+                    build_id = shown.map(|byte| format!("{byte:02x}")).collect();
                 }
             }
         }
@@ -108,7 +120,7 @@ fn read(data: &[u8]) -> Result<PluginRecord, Refusal> {
         _ if !dynamic => Err("not a shared library (nothing to link in it)".to_owned()),
         [] if program => Err("a program, not an ELBUS plugin".to_owned()),
         [] => Err("a shared library, but not an ELBUS plugin (it has no plugin record)".to_owned()),
-        [(RECORD_VERSION, text)] => parse(text),
+        [(RECORD_VERSION, text)] => parse(text).map(|record| PluginRecord { build_id, ..record }),
         [(version, _)] => Err(format!(
             "its plugin record has version {version}, this broker reads {RECORD_VERSION}; update the broker"
         )),
@@ -144,6 +156,7 @@ fn parse(text: &[u8]) -> Result<PluginRecord, Refusal> {
         panic: required("panic")?,
         rustc: optional("rustc"),
         about: optional("about"),
+        build_id: String::new(),
     })
 }
 

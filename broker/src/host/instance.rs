@@ -3,14 +3,14 @@
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
     EventKind, PluginError, Status,
-    abi::{CONTEXT_LINKED, InstanceObject, PluginRef, RawContext, RawHost_TO},
+    abi::{CONTEXT_LINKED, InstanceObject, RawContext, RawHost_TO},
 };
 use parking_lot::{Mutex, RwLock};
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use super::{
     calling::{Callee, StatusCell},
     core::Core,
     inspect::PluginRecord,
-    library::{Libraries, LibraryError},
+    library::{Libraries, LibraryError, Module, Wanted},
     revival::Revival,
 };
 use crate::{
@@ -30,8 +30,6 @@ use crate::{
     declaration::{PluginDeclaration, PluginSource, Restart},
 };
 
-/// How long an instance may take beyond its deadline to stop before it is given up.
-const GRACE: Duration = Duration::from_millis(500);
 /// What a failed instance gets to end its connections.
 const FAILED_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -77,6 +75,12 @@ pub struct PluginReport {
     pub origin: String,
     /// The name and version of its crate; empty before it is loaded.
     pub plugin: String,
+    /// The file its library was read from; `None` before it is loaded, and if it is linked in.
+    pub path: Option<PathBuf>,
+    /// The build identity that the linker has written into its library; empty if there is none.
+    pub build_id: String,
+    /// Time since its library was loaded. Instances of one library share it.
+    pub loaded_for: Option<Duration>,
     /// Where it stands.
     pub state: PluginState,
     /// What it says of itself.
@@ -94,7 +98,7 @@ pub(crate) struct Instance {
     pub(super) name: String,
     /// Replaced by one that is the same, but stands elsewhere in the file.
     declaration: RwLock<PluginDeclaration>,
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     /// It has handed access rules over, or tried to.
     sets_rules: AtomicBool,
     /// Never held while the plugin is called.
@@ -107,7 +111,7 @@ struct Inner {
     /// Of the instance as it was created last; a panic of an earlier one, late to come, does not concern it.
     owner: u32,
     state: PluginState,
-    module: Option<(PluginRef, PluginRecord)>,
+    module: Option<Module>,
     object: Option<Arc<InstanceObject>>,
     /// Whether it only is to find out if its declaration is right: nobody is told of its states.
     candidate: bool,
@@ -145,16 +149,21 @@ impl Instance {
         instance
     }
 
+    /// Another one with the same declaration and the code that this one runs, whatever its file holds now.
+    pub(super) fn as_it_was(&self) -> Arc<Self> {
+        let again = Self::new(self.declaration(), self.core.clone());
+        let module = self.inner.lock().module.clone();
+        again.inner.lock().module = module;
+        again
+    }
+
     pub(super) fn adopt(&self) {
         self.inner.lock().candidate = false;
     }
 
     /// Forgets a candidate that is not wanted after all.
     pub(super) fn discard(&self) {
-        let (object, owner) = {
-            let mut inner = self.inner.lock();
-            (inner.object.take(), inner.owner)
-        };
+        let (object, owner) = self.take_object();
         drop(object);
         // one that was never configured has no number of its own
         if owner != BROKER_ITSELF {
@@ -178,8 +187,8 @@ impl Instance {
 
     /// Loads the library, or takes what is linked in.
     pub(super) fn load(&self, libraries: &Libraries) -> Result<(), LibraryError> {
-        let source = self.declaration.read().source.clone();
-        let module = match &source {
+        let declaration = self.declaration();
+        let module = match &declaration.source {
             PluginSource::Linked(plugin) => {
                 let (name, version, about) = (plugin.name(), plugin.version(), plugin.about());
                 let record = PluginRecord {
@@ -188,11 +197,15 @@ impl Instance {
                     about: about.to_owned(),
                     ..Default::default()
                 };
-                (plugin.module(), record)
+                Module { root: plugin.module(), record, file: None }
             }
-            PluginSource::Library(library) => libraries.load(library).inspect_err(|error| {
-                self.set(PluginState::Failed(error.to_string()));
-            })?,
+            PluginSource::Library(library) => {
+                let config = declaration.config.to_string();
+                let wanted = Wanted { library, instance: &self.name, config: &config };
+                libraries.load(&wanted).inspect_err(|error| {
+                    self.set(PluginState::Failed(error.to_string()));
+                })?
+            }
         };
         self.inner.lock().module = Some(module);
         self.set(PluginState::Loaded);
@@ -201,7 +214,7 @@ impl Instance {
 
     /// The name of its plugin; empty before it is loaded.
     fn plugin(&self) -> String {
-        self.inner.lock().module.as_ref().map(|(_, record)| record.name.clone()).unwrap_or_default()
+        self.inner.lock().module.as_ref().map(|module| module.record.name.clone()).unwrap_or_default()
     }
 
     /// It hands access rules over: what they are known by.
@@ -222,7 +235,7 @@ impl Instance {
 
     /// Creates the instance, which checks its table.
     pub(super) fn configure(self: &Arc<Self>) -> Result<(), PluginError> {
-        let module = self.inner.lock().module.as_ref().map(|(module, _)| *module);
+        let module = self.inner.lock().module.as_ref().map(|module| module.root);
         let module = module.ok_or_else(|| PluginError::new("its library is not loaded"))?;
         let owner = self.core.next_owner(&self.name);
         self.inner.lock().owner = owner;
@@ -314,35 +327,10 @@ impl Instance {
         }
     }
 
-    /// Stops it in a thread of its own and takes back what it has added. Returns what to wait for.
-    pub(super) fn stop(self: &Arc<Self>, deadline: Duration, why: &str) -> Stop {
-        let (object, owner) = {
-            let mut inner = self.inner.lock();
-            (inner.object.take(), inner.owner)
-        };
-        let (done, waiting) = mpsc::channel();
-        let (core, reason) = (self.core.clone(), why.to_owned());
-        let body = move || {
-            if let Some(object) = object {
-                let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-                calls::other(owner, Callback::Stop, "the broker", || object.stop(milliseconds));
-                core.remove_owner(owner, &reason);
-                drop(object);
-            }
-            _ = done.send(());
-        };
-        let spawned = std::thread::Builder::new().name(format!("stop {}", self.name)).spawn(body);
-        if let Err(error) = spawned {
-            tracing::error!(plugin = self.name, %error, "no thread to stop it in");
-        }
-        Stop {
-            instance: self.clone(),
-            owner,
-            why: why.to_owned(),
-            waiting,
-            limit: deadline + GRACE,
-            until: Instant::now() + deadline + GRACE,
-        }
+    /// Takes out what is to be stopped, and the number that what it has added is known by.
+    pub(super) fn take_object(&self) -> (Option<Arc<InstanceObject>>, u32) {
+        let mut inner = self.inner.lock();
+        (inner.object.take(), inner.owner)
     }
 
     /// Marks it failed after a panic, and ends what it serves from a thread of its own: this is called from inside
@@ -372,6 +360,20 @@ impl Instance {
         }
     }
 
+    /// Its in-process clients have ended with the instance that offered them. One that is being stopped is left alone.
+    pub(super) fn lost_clients(self: &Arc<Self>, owner: u32) {
+        let serves = {
+            let inner = self.inner.lock();
+            inner.owner == owner && inner.object.is_some() && inner.state == PluginState::Started
+        };
+        if serves {
+            self.fail(
+                owner,
+                "its in-process clients were disconnected: the plugin that offers them has stopped",
+            );
+        }
+    }
+
     /// Whether it may register clients: not once it has failed.
     pub(super) fn may_register(&self, owner: u32) -> bool {
         let inner = self.inner.lock();
@@ -383,13 +385,15 @@ impl Instance {
     }
 
     pub(crate) fn report(&self) -> PluginReport {
-        let (state, plugin, restarts, due) = {
+        let (state, module, restarts, due) = {
             let inner = self.inner.lock();
-            let plugin =
-                inner.module.as_ref().map(|(_, record)| format!("{} {}", record.name, record.version));
             let (restarts, due) = (inner.revival.restarts(), inner.revival.due());
-            (inner.state.clone(), plugin.unwrap_or_default(), restarts, due)
+            (inner.state.clone(), inner.module.clone(), restarts, due)
         };
+        let record = module.as_ref().map(|module| &module.record);
+        let plugin = record.map(|record| format!("{} {}", record.name, record.version)).unwrap_or_default();
+        let build_id = record.map(|record| record.build_id.clone()).unwrap_or_default();
+        let file = module.and_then(|module| module.file);
         let next_attempt = due.map(|due| due.saturating_duration_since(Instant::now()));
         let origin = match &self.declaration.read().source {
             PluginSource::Library(library) => library.clone(),
@@ -401,6 +405,9 @@ impl Instance {
             name: self.name.clone(),
             origin,
             plugin,
+            loaded_for: file.as_ref().map(|file| file.since.elapsed()),
+            path: file.map(|file| file.path),
+            build_id,
             state,
             status,
             restarts,
@@ -438,7 +445,7 @@ impl Instance {
         error
     }
 
-    fn set(&self, state: PluginState) {
+    pub(super) fn set(&self, state: PluginState) {
         let word = match &state {
             PluginState::Failed(why) => format!("failed: {why}"),
             other => other.word().to_owned(),
@@ -458,32 +465,5 @@ impl Instance {
         }
         self.core.router.events.note(EventKind::PluginState, &self.name, &word);
         self.core.router.events.tell();
-    }
-}
-
-/// A stop under way.
-pub(super) struct Stop {
-    instance: Arc<Instance>,
-    owner: u32,
-    why: String,
-    waiting: mpsc::Receiver<()>,
-    limit: Duration,
-    until: Instant,
-}
-
-impl Stop {
-    /// Waits until the instance has stopped, or gives it up.
-    pub(super) fn wait(self) {
-        // several that hang are given up at the same time
-        match self.waiting.recv_timeout(self.until.saturating_duration_since(Instant::now())) {
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let why = format!("did not stop within {} ms", self.limit.as_millis());
-                tracing::error!(plugin = self.instance.name, "{why}; given up");
-                self.instance.core.remove_owner(self.owner, &self.why);
-                self.instance.set(PluginState::Failed(why));
-            }
-            _ if matches!(self.instance.state(), PluginState::Failed(_)) => {}
-            _ => self.instance.set(PluginState::Stopped),
-        }
     }
 }

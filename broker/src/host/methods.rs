@@ -24,6 +24,12 @@ struct ListedPlugin {
     name: String,
     origin: String,
     plugin: String,
+    /// The file of its library; nil if it is linked in.
+    path: Option<String>,
+    /// The build identity in its library.
+    build: String,
+    /// Seconds since its library was loaded.
+    loaded_seconds: Option<u64>,
     state: &'static str,
     why: Option<String>,
     addresses: Vec<String>,
@@ -54,7 +60,7 @@ pub(crate) fn add_plugin_methods(table: &ControlTable, plugins: &Arc<Plugins>) {
         done(alive(&this)?.stop_one(&name_param(call)?, call.caller))
     });
     let this = Arc::downgrade(plugins);
-    let about = "stops a plugin, loads its library anew and starts it";
+    let about = "loads the library of a plugin again and replaces the running instance by a new one";
     table.add_own(&method("plugin.reload", "{name: str}", about, true), move |call| {
         done(alive(&this)?.reload_one(&name_param(call)?, call.caller))
     });
@@ -92,6 +98,9 @@ fn list(plugins: &Plugins) -> Result<Vec<u8>, CallError> {
             name: report.name,
             origin: report.origin,
             plugin: report.plugin,
+            path: report.path.map(|path| path.display().to_string()),
+            build: report.build_id,
+            loaded_seconds: report.loaded_for.map(|time| time.as_secs()),
             addresses: report.status.addresses,
             detail: report.status.detail,
             restarts: report.restarts,

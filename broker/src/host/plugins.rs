@@ -12,11 +12,15 @@ use std::{
 use super::{
     core::Core,
     instance::{Instance, PluginReport, PluginState},
-    library::Libraries,
+    library::{Libraries, Wanted},
+    stop::{stop_all, stop_one},
     supervisor::supervise,
     watch::watch,
 };
-use crate::{declaration::PluginDeclaration, error::BrokerError};
+use crate::{
+    declaration::{PluginDeclaration, PluginSource},
+    error::BrokerError,
+};
 
 /// What an instance gets to stop while the broker goes on.
 pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(2);
@@ -79,24 +83,45 @@ impl Plugins {
 
     /// Loads and configures all. Nothing outside is touched.
     pub(crate) fn configure(&self) -> Result<(), BrokerError> {
-        self.all().iter().try_for_each(|instance| self.configure_one(instance))
+        let instances = self.all();
+        let declarations: Vec<_> = instances.iter().map(|instance| instance.declaration()).collect();
+        self.prepare_libraries(&declarations.iter().collect::<Vec<_>>());
+        let configured = instances.iter().try_for_each(|instance| self.configure_one(instance));
+        self.libraries.forget_prepared();
+        configured
+    }
+
+    /// Reads and probes the libraries of these declarations, several at the same time.
+    pub(super) fn prepare_libraries(&self, declarations: &[&PluginDeclaration]) {
+        let tables: Vec<_> = declarations.iter().map(|declaration| declaration.config.to_string()).collect();
+        let wanted = declarations.iter().zip(&tables).filter_map(|(declaration, config)| {
+            let PluginSource::Library(library) = &declaration.source else { return None };
+            Some(Wanted { library, instance: &declaration.name, config })
+        });
+        self.libraries.prepare(&wanted.collect::<Vec<_>>());
     }
 
     pub(super) fn configure_one(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
         let name = || instance.name.clone();
         instance.load(&self.libraries).map_err(|error| BrokerError::Library { plugin: name(), error })?;
+        self.configure_loaded(instance)
+    }
+
+    /// Configures an instance whose library is loaded.
+    pub(super) fn configure_loaded(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
+        let name = || instance.name.clone();
         instance.configure().map_err(|error| BrokerError::Configure { plugin: name(), error })
     }
 
     /// Lets a configured instance take what it needs; where it cannot, nothing of it is left.
     pub(super) fn bring_up(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
         let started = instance.start().map_err(|error| {
-            instance.stop(Duration::ZERO, "it could not start").wait();
+            stop_one(instance, Duration::ZERO, "it could not start");
             BrokerError::Start { plugin: instance.name.clone(), error }
         });
         if started.is_ok() && self.has_ended() {
             // it took so long that all others have been stopped meanwhile
-            instance.stop(Duration::ZERO, "the broker is ending").wait();
+            stop_one(instance, Duration::ZERO, "the broker is ending");
             return Err(BrokerError::Ending);
         }
         started
@@ -117,11 +142,12 @@ impl Plugins {
         Ok(())
     }
 
-    /// Stops all at once, within the deadline. A change that is under way may take that long to end, and no longer:
+    /// Stops all in reverse order, within the deadline. A change that is under way may take that long to end, and no longer:
     /// where a plugin hangs in its start, the others are stopped all the same.
     pub(crate) fn stop(&self, why: &str, deadline: Duration) {
         self.ended.store(true, Ordering::SeqCst);
         self.core.interrupt();
+        self.core.end();
         self.core.failures.ring();
         let begun = Instant::now();
         let changing = self.changing.try_lock_for(deadline.max(CHANGE_PATIENCE));
@@ -199,13 +225,50 @@ impl Plugins {
         let instance = self.find(name)?;
         tracing::info!(plugin = name, caller, "stopping on request");
         instance.retire();
-        instance.stop(STOP_DEADLINE, &format!("plugin {name} was stopped by {caller}")).wait();
+        stop_one(&instance, STOP_DEADLINE, &format!("plugin {name} was stopped by {caller}"));
         Ok(())
     }
 
+    /// Loads the library anew and replaces the instance. The new one is loaded and configured before the running one is
+    /// touched; if it cannot start, the running one comes back.
     pub(super) fn reload_one(&self, name: &str, caller: &str) -> Result<(), Refusal> {
-        self.stop_one(name, caller)?;
-        self.start_one(name)
+        let _changing = self.change().map_err(|_| Refusal::Ending)?;
+        let old = self.find(name)?;
+        let fresh = Instance::candidate(old.declaration(), self.core.clone());
+        if let Err(error) = self.configure_one(&fresh) {
+            fresh.discard();
+            tracing::error!(plugin = name, caller, %error, "not reloaded; the running instance goes on");
+            return Err(Refusal::Failed(error));
+        }
+        tracing::info!(plugin = name, caller, "reloading on request");
+        let had_run = old.state() == PluginState::Started;
+        old.retire();
+        stop_one(&old, STOP_DEADLINE, &format!("plugin {name} was reloaded by {caller}"));
+        self.replace(&old, &fresh);
+        fresh.adopt();
+        let mut errors = Vec::new();
+        match self.bring_up(&fresh) {
+            Ok(()) => fresh.serve(),
+            Err(error) => {
+                tracing::error!("{error}");
+                errors.push(error);
+                if had_run && !self.has_ended() {
+                    if let Some(again) = self.take_back(&fresh, &old, &mut errors) {
+                        again.serve();
+                    }
+                } else {
+                    fresh.try_later();
+                }
+            }
+        }
+        errors.into_iter().next().map_or(Ok(()), |error| Err(Refusal::Failed(error)))
+    }
+
+    /// Puts one instance in the place of another.
+    pub(super) fn replace(&self, old: &Arc<Instance>, new: &Arc<Instance>) {
+        if let Some(place) = self.instances.write().iter_mut().find(|other| Arc::ptr_eq(other, old)) {
+            *place = new.clone();
+        }
     }
 
     /// Configures and starts an instance. Where that fails it is tried again later, as its policy says.
@@ -250,11 +313,4 @@ pub(super) fn check_names(declarations: &[PluginDeclaration]) -> Result<(), Brok
         }
     }
     Ok(())
-}
-
-/// Stops these at once; those that hang are given up at the same time.
-pub(super) fn stop_all(instances: &[Arc<Instance>], why: &str, deadline: Duration) {
-    instances.iter().for_each(|instance| instance.retire());
-    let stops: Vec<_> = instances.iter().map(|instance| instance.stop(deadline, why)).collect();
-    stops.into_iter().for_each(|stop| stop.wait());
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{
     instance::{Instance, PluginState},
-    library::with_own_folders,
-    plugins::{Plugins, STOP_DEADLINE, check_names, stop_all},
+    plugins::{Plugins, STOP_DEADLINE, check_names},
+    stop::stop_all,
 };
 use crate::{
     access::RuleSetter, declaration::PluginDeclaration, error::BrokerError, settings::BrokerSettings,
@@ -51,9 +51,11 @@ impl Plugins {
         let _changing = self.change()?;
         check_names(&declarations)?;
         let before = self.all();
-        let folders = self.libraries.set_folders(with_own_folders(settings.plugin_dirs.clone()));
-        let steps = self.prepare(&before, declarations).inspect_err(|_| {
-            self.libraries.set_folders(folders);
+        let policy = self.libraries.set_policy(settings.library_policy());
+        let steps = self.prepare(&before, declarations);
+        self.libraries.forget_prepared();
+        let steps = steps.inspect_err(|_| {
+            self.libraries.set_policy(policy);
         })?;
         self.core.apply(settings);
         Ok(self.carry_out(&before, steps))
@@ -65,10 +67,20 @@ impl Plugins {
         before: &[Arc<Instance>],
         declarations: Vec<PluginDeclaration>,
     ) -> Result<Vec<Step>, BrokerError> {
+        let previous = |declaration: &PluginDeclaration| {
+            before.iter().find(|instance| instance.name == declaration.name)
+        };
+        let is_same =
+            |old: &&Arc<Instance>, declaration: &PluginDeclaration| old.declaration().is_same(declaration);
+        let changed: Vec<_> = declarations
+            .iter()
+            .filter(|declaration| previous(declaration).filter(|old| is_same(old, declaration)).is_none())
+            .collect();
+        self.prepare_libraries(&changed);
         let mut steps = Vec::new();
         for declaration in declarations {
-            let old = before.iter().find(|instance| instance.name == declaration.name);
-            if let Some(same) = old.filter(|old| old.declaration().is_same(&declaration)) {
+            let old = previous(&declaration);
+            if let Some(same) = old.filter(|old| is_same(old, &declaration)) {
                 steps.push(Step::Stays(same.clone(), declaration));
                 continue;
             }
@@ -159,17 +171,15 @@ impl Plugins {
     }
 
     /// Brings an instance up again as it was before; to be started later where that fails.
-    fn take_back(
+    pub(super) fn take_back(
         &self,
         fresh: &Arc<Instance>,
         old: &Arc<Instance>,
         errors: &mut Vec<BrokerError>,
     ) -> Option<Arc<Instance>> {
-        let again = Instance::new(old.declaration(), self.core.clone());
-        if let Some(place) = self.instances.write().iter_mut().find(|other| Arc::ptr_eq(other, fresh)) {
-            *place = again.clone();
-        }
-        match self.configure_one(&again).and_then(|()| self.bring_up(&again)) {
+        let again = old.as_it_was();
+        self.replace(fresh, &again);
+        match self.configure_loaded(&again).and_then(|()| self.bring_up(&again)) {
             Ok(()) => {
                 tracing::warn!(plugin = again.name, "goes on as it was declared before");
                 Some(again)

@@ -41,6 +41,8 @@ pub(crate) struct Sender {
     access_epoch: u64,
     /// Why it leaves, where that was said.
     why: Option<Box<str>>,
+    /// It is registered no longer, by its own wish, and may send messages: answers to what it has received.
+    draining: bool,
 }
 
 impl Sender {
@@ -52,7 +54,7 @@ impl Sender {
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
         let reach = Reach::new(member.as_ref());
-        Sender { router, member, name, id, reach, admission, access_epoch, why: None }
+        Sender { router, member, name, id, reach, admission, access_epoch, why: None, draining: false }
     }
 
     /// Of its client, see [`calls::set_client`].
@@ -136,7 +138,11 @@ impl Sender {
     #[inline]
     fn route(&mut self, request: &Request<'_>) -> Dispatch {
         if self.is_gone() {
-            return Dispatch::gone();
+            match request.op() {
+                Some(Op::Message) if self.draining => {}
+                _ if self.draining => return Dispatch::new(Code::NotSupported, 0),
+                _ => return Dispatch::gone(),
+            }
         }
         let epoch = self.router.access.epoch();
         if epoch != self.access_epoch {
@@ -198,6 +204,15 @@ impl RawClient for Sender {
 
     fn leaving(&mut self, why: RStr<'_>) {
         self.why = Some(why.as_str().into());
+    }
+
+    fn drain(&mut self) {
+        let Some(member) = &self.member else { return };
+        // one that was evicted has lost its rights
+        if !member.is_gone() {
+            self.draining = true;
+            self.router.leave(member, "draining");
+        }
     }
 
     fn id(&self) -> u64 {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::control::{As, Field, STARTED, STOPPED, ask, change, change_plugin, show_list};
 use crate::{arguments::PluginCommand, failure::Failure, link::Link};
 
-const PLUGINS: [Field; 8] = [
+const PLUGINS: [Field; 12] = [
     ("name", "NAME", As::Text),
     ("state", "STATE", As::Text),
     ("plugin", "PLUGIN", As::Text),
@@ -14,6 +14,10 @@ const PLUGINS: [Field; 8] = [
     ("restarts", "RESTARTS", As::Count),
     ("next_attempt", "NEXT IN", As::Seconds),
     ("why", "WHY", As::Text),
+    ("detail", "DETAIL", As::Text),
+    ("loaded_seconds", "LOADED FOR", As::Seconds),
+    ("build", "BUILD", As::Text),
+    ("path", "PATH", As::Text),
 ];
 
 pub(crate) async fn run(link: &Link, command: PluginCommand) -> Result<(), Failure> {

@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ConnectionEvents, Frames, waiting::wait};
+use super::{
+    ConnectionEvents, Frames,
+    waiting::{runtime, wait},
+};
 use crate::{Address, Bytes, ClientStats, Error, Filters, Overflow, Qos, Reconnect};
 
 /// A client of a broker for programs without tokio; as [`crate::Client`], each operation waiting for its end.
@@ -289,7 +292,7 @@ impl ClientBuilder {
         A: TryInto<Address>,
         Error: From<A::Error>,
     {
-        wait(self.inner.connect(address))?.map(both)
+        wait(self.kept()?.connect(address))?.map(both)
     }
 
     /// Connects to a broker in the same program: [`crate::ClientBuilder::connect_in_process`].
@@ -298,7 +301,14 @@ impl ClientBuilder {
     /// As [`connect`](Self::connect); [`Error::Refused`] where no plugin offers in-process clients.
     #[cfg(feature = "in-process")]
     pub fn connect_in_process(self, host: &elbus_plugin_api::Host) -> Result<(Client, Frames), Error> {
-        wait(self.inner.connect_in_process(host))?.map(both)
+        wait(self.kept()?.connect_in_process(host))?.map(both)
+    }
+
+    /// The builder of a client that keeps the runtime for as long as it lives.
+    fn kept(self) -> Result<crate::ClientBuilder, Error> {
+        let mut builder = self.inner;
+        builder.settings.keeps = Some(runtime()?);
+        Ok(builder)
     }
 }
 

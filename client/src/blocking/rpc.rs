@@ -151,9 +151,18 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Takes no more calls. Functions that are running run to their end, and nobody gets their results.
+    /// [`crate::Serving::stop`]. Functions that run longer than the client's timeout run to their end, and nobody gets their
+    /// results.
     pub fn stop(self) {
         self.inner.stop();
+    }
+
+    /// [`crate::Serving::drain`].
+    ///
+    /// # Errors
+    /// [`Error::InAsyncContext`].
+    pub fn drain(self) -> Result<(), Error> {
+        wait(self.inner.drain())
     }
 }
 

@@ -1,12 +1,13 @@
 //! How a blocking function waits for an async one. Owns the runtime behind all blocking clients, and the rule where
 //! waiting is forbidden; never knows what is waited for.
 
+use parking_lot::Mutex;
 use std::{
     cell::Cell,
     panic::resume_unwind,
     pin::pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -16,16 +17,30 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::Error;
 
-/// Never dropped: a runtime must not be where clients are dropped last, which may be anywhere.
-static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+/// The runtime of the blocking clients, while there are any.
+static RUNTIME: Mutex<Weak<BlockingRuntime>> = Mutex::new(Weak::new());
+
+/// A runtime that ends in the background, since it may be dropped anywhere: also in one of its own tasks.
+#[derive(Debug)]
+pub(super) struct BlockingRuntime(Option<Runtime>);
+
+impl Drop for BlockingRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 thread_local! {
     /// This is a thread that runs users' functions, and nothing async.
     static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
-fn runtime() -> Result<&'static Runtime, Error> {
-    if let Some(runtime) = RUNTIME.get() {
+/// The runtime, which is there for as long as somebody keeps what this returns: each client does.
+pub(super) fn runtime() -> Result<Arc<BlockingRuntime>, Error> {
+    let mut current = RUNTIME.lock();
+    if let Some(runtime) = current.upgrade() {
         return Ok(runtime);
     }
     let started = Builder::new_multi_thread()
@@ -34,8 +49,9 @@ fn runtime() -> Result<&'static Runtime, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::NoRuntime { source: Arc::new(error) })?;
-    // of two that start at the same time one is dropped, empty
-    Ok(RUNTIME.get_or_init(|| started))
+    let runtime = Arc::new(BlockingRuntime(Some(started)));
+    *current = Arc::downgrade(&runtime);
+    Ok(runtime)
 }
 
 /// Waits for a future on this thread.
@@ -47,7 +63,8 @@ pub(super) fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
         return Err(Error::InAsyncContext);
     }
     // timers and tasks of the future belong there
-    let _context = runtime()?.enter();
+    let runtime = runtime()?;
+    let _context = runtime.0.as_ref().map(Runtime::enter);
     let mut future = pin!(future);
     // what is only queued, and a frame that is there, needs nothing to be woken by
     let at_once = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -95,7 +112,7 @@ pub(super) async fn apart<T: Send + 'static>(function: impl FnOnce() -> T + Send
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // only a runtime that ends cancels, and this one does not
+            // only a runtime that ends cancels, and it does not while somebody waits
             Err(_) => std::future::pending().await,
         },
     }

@@ -7,6 +7,7 @@ use std::{
     future::poll_fn,
     sync::{Arc, Weak},
     task::Poll,
+    time::Duration,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -111,12 +112,37 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Takes no more calls; those that have begun are ended where they stand.
+    /// Takes no more calls: those that come from now on are ordinary frames. Those that have arrived are answered in the
+    /// background, within the client's timeout; then methods that still run are ended.
     pub fn stop(self) {
         if let Some(shared) = self.shared.upgrade() {
+            let runtime = shared.runtime.clone();
             shared.switchboard.serve_no_more();
+            runtime.spawn(finish(self.task, shared.settings().timeout));
+        } else {
+            self.task.abort();
         }
-        self.task.abort();
+    }
+
+    /// As [`stop`](Serving::stop), and returns when everything that has arrived is answered. In-process, the client leaves the
+    /// bus first as far as receiving is concerned, so that no call is acknowledged that is not answered: what a plugin does
+    /// before it stops. Other clients get as frames what comes meanwhile.
+    pub async fn drain(self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        #[cfg(feature = "in-process")]
+        if tokio::time::timeout(shared.settings().timeout, shared.local.drain()).await.is_err() {
+            tracing::debug!("what had arrived was not taken in time");
+        }
+        shared.switchboard.serve_no_more();
+        finish(self.task, shared.settings().timeout).await;
+    }
+}
+
+/// Waits for the end of a task, and ends it after the limit.
+async fn finish(mut task: JoinHandle<()>, limit: Duration) {
+    if tokio::time::timeout(limit, &mut task).await.is_err() {
+        tracing::debug!(?limit, "methods that were still running are ended");
+        task.abort();
     }
 }
 

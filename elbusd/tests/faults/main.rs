@@ -12,6 +12,7 @@ mod account;
 mod again;
 mod crossing;
 mod crowds;
+mod damaged_library;
 mod denied;
 mod dropped;
 mod exhausted;

@@ -4,7 +4,8 @@ use crate::support::{daemon::Daemon, field, level::Level, load::Load};
 
 const RELOADS: usize = 100;
 
-const ALWAYS: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\" }\n\
+const ALWAYS: &str = "broker.reload_settle_seconds = 0.0\n\
+                      [[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\" }\n\
                       [[plugin]]\nname = \"network\"\nlibrary = \"elbus_tcp\"\nconfig = { bind = \"127.0.0.1:0\" }\n\
                       [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
 

@@ -33,6 +33,8 @@ pub(crate) struct Inbox {
     /// The watch has the client on its list.
     watched: bool,
     closed: bool,
+    /// Takes nothing more; what it holds is read.
+    draining: bool,
     /// Calls the readers.
     bell: Option<Wake>,
     /// A reader found nothing and waits for the bell.
@@ -136,7 +138,7 @@ impl Inbox {
         limits: &Limits,
         now: &impl Fn() -> Instant,
     ) -> Option<Taken> {
-        if self.closed {
+        if self.closed || self.draining {
             return Some(Taken { delivery: Delivery::CLOSED, then: Then::Nothing });
         }
         let after = self.bytes.saturating_add(cost);
@@ -233,6 +235,11 @@ impl Inbox {
         let mut wakes = std::mem::take(&mut self.senders);
         wakes.extend(self.bell_if_awaited());
         (was_open, wakes)
+    }
+
+    /// Refuses what is on its way to it from now on.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
     }
 
     pub(crate) fn is_closed(&self) -> bool {

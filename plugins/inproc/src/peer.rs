@@ -171,6 +171,14 @@ impl LocalEndpoint for Outgoing {
         self.0.leave("closed");
         self.0.office.forget(&self.0);
     }
+
+    fn drain(&self) {
+        if let Some(client) = &mut *self.0.client.lock() {
+            client.drain();
+        }
+        // whoever has found it before is refused as well
+        self.0.inbox.lock().drain();
+    }
 }
 
 impl Drop for Outgoing {

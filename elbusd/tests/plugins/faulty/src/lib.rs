@@ -1,5 +1,6 @@
 //! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
 
+use elbus_plugin_api::local::LocalClient;
 use elbus_plugin_api::{
     Call, Client, ClientInfo, Config, Delivery, Event, Host, Locality, Method, Op, Payload, Plugin,
     PluginError, Qos, Queued, Request, Run, Sink, Status, Wake,
@@ -19,10 +20,14 @@ use std::{
 struct Settings {
     /// The client it registers.
     client: Option<String>,
+    /// The in-process client it connects.
+    local: Option<String>,
     /// Where it returns an error: create, start or refresh.
     fail_in: String,
-    /// Where it panics: create, start, deliver, flush, event, method, stop or drop.
+    /// Where it panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread of its method.
     panic_in: String,
+    /// Where it ends the process: create or method.
+    abort_in: String,
     /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the first call of its method on.
     hang_in: String,
     /// Each call of its method starts a thread with a thread-local whose `Drop` logs and sends.
@@ -64,6 +69,7 @@ fn start_late_thread(speaker: Client) {
 }
 
 struct Faulty {
+    local: Mutex<Option<LocalClient>>,
     host: Host,
     settings: Settings,
     client: Mutex<Option<Client>>,
@@ -89,10 +95,19 @@ impl Plugin for Faulty {
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let settings: Settings = config.read()?;
         settings.reach("create");
+        if settings.abort_in == "create" {
+            std::process::abort();
+        }
         if settings.fail_in == "create" {
             return Err(PluginError::of_key("fail_in", "create fails as configured"));
         }
-        Ok(Faulty { host, settings, client: Mutex::default(), called: Arc::default() })
+        Ok(Faulty {
+            local: Mutex::default(),
+            host,
+            settings,
+            client: Mutex::default(),
+            called: Arc::default(),
+        })
     }
 
     fn start(&self) -> Result<(), PluginError> {
@@ -107,6 +122,10 @@ impl Plugin for Faulty {
             let client = client.map_err(|code| PluginError::of_key("client", code.text()))?;
             *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);
         }
+        if let Some(name) = &self.settings.local {
+            let client = self.host.connect(name).map_err(|code| PluginError::of_key("local", code.text()))?;
+            *self.local.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);
+        }
         let settings = self.settings.clone();
         self.host.listen(move |_: &Event<'_>| settings.reach("event"));
         let (settings, called, host) = (self.settings.clone(), self.called.clone(), self.host.clone());
@@ -114,6 +133,14 @@ impl Plugin for Faulty {
         let method = Method { name: &name, about: "reaches the method callback", ..Default::default() };
         self.host.add_method(&method, move |_: &Call<'_>| {
             settings.reach("method");
+            if settings.panic_in == "task" {
+                _ = std::thread::Builder::new()
+                    .name("of its own".to_owned())
+                    .spawn(|| panic!("task panics as configured"));
+            }
+            if settings.abort_in == "method" {
+                std::process::abort();
+            }
             if settings.late {
                 start_late_thread(host.speaker());
             }
@@ -141,6 +168,7 @@ impl Plugin for Faulty {
     }
 
     fn stop(&self, _: Duration) {
+        tracing::info!(instance = self.host.instance(), "faulty stops");
         self.settings.reach("stop");
         *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }

@@ -1,0 +1,108 @@
+//! Stopping instances: each in a thread of its own, in the reverse order of their declaration, within a deadline. An instance
+//! that hangs is given up; it keeps no other from stopping.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use super::instance::{Instance, PluginState};
+use crate::calls::{self, Callback};
+
+/// How long an instance may take beyond its deadline to stop before it is given up.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The end of a stop, which several instances share.
+#[derive(Clone, Copy)]
+struct Limit {
+    /// What is queued has drained until then.
+    deadline: Instant,
+    /// Who has not stopped by then is given up.
+    given_up: Instant,
+    total: Duration,
+}
+
+impl Limit {
+    fn new(deadline: Duration) -> Self {
+        let now = Instant::now();
+        Limit { deadline: now + deadline, given_up: now + deadline + GRACE, total: deadline + GRACE }
+    }
+}
+
+/// Stops one instance and takes back what it has added. Returns when it has stopped or was given up.
+pub(super) fn stop_one(instance: &Arc<Instance>, deadline: Duration, why: &str) {
+    Stop::begin(instance, Limit::new(deadline), why).wait();
+}
+
+/// Stops instances in the reverse order of their declaration: each when the one after it has stopped, so that what an instance
+/// was built on is still there while it stops. One that takes more than half of the time that is left does not keep
+/// those before it from stopping; all that hang are given up at the same time.
+pub(super) fn stop_all(instances: &[Arc<Instance>], why: &str, deadline: Duration) {
+    instances.iter().for_each(|instance| instance.retire());
+    let limit = Limit::new(deadline);
+    let least = GRACE / (2 * instances.len().max(1)) as u32;
+    let stops = instances.iter().rev().map(|instance| {
+        let mut stop = Stop::begin(instance, limit, why);
+        let left = limit.deadline.saturating_duration_since(Instant::now());
+        stop.wait_for(least.max(left / 2));
+        stop
+    });
+    let stops: Vec<_> = stops.collect();
+    stops.into_iter().for_each(Stop::wait);
+}
+
+/// A stop under way.
+struct Stop {
+    instance: Arc<Instance>,
+    owner: u32,
+    why: String,
+    waiting: mpsc::Receiver<()>,
+    has_stopped: bool,
+    limit: Limit,
+}
+
+impl Stop {
+    fn begin(instance: &Arc<Instance>, limit: Limit, why: &str) -> Self {
+        let (object, owner) = instance.take_object();
+        let (done, waiting) = mpsc::channel();
+        let (core, reason) = (instance.core.clone(), why.to_owned());
+        let body = move || {
+            if let Some(object) = object {
+                let deadline = limit.deadline.saturating_duration_since(Instant::now());
+                let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+                calls::other(owner, Callback::Stop, "the broker", || object.stop(milliseconds));
+                core.remove_owner(owner, &reason);
+                drop(object);
+            }
+            _ = done.send(());
+        };
+        let spawned = std::thread::Builder::new().name(format!("stop {}", instance.name)).spawn(body);
+        if let Err(error) = spawned {
+            tracing::error!(plugin = instance.name, %error, "no thread to stop it in");
+        }
+        Stop { instance: instance.clone(), owner, why: why.to_owned(), waiting, has_stopped: false, limit }
+    }
+
+    /// Waits until the instance has stopped, and no longer than this.
+    fn wait_for(&mut self, limit: Duration) {
+        // it disconnects where there was no thread
+        self.has_stopped |= self.waiting.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout);
+        if self.has_stopped && !matches!(self.instance.state(), PluginState::Failed(_)) {
+            self.instance.set(PluginState::Stopped);
+        }
+    }
+
+    /// Waits until the instance has stopped, or gives it up.
+    fn wait(mut self) {
+        if self.has_stopped {
+            return;
+        }
+        self.wait_for(self.limit.given_up.saturating_duration_since(Instant::now()));
+        if !self.has_stopped {
+            let why = format!("did not stop within {} ms", self.limit.total.as_millis());
+            tracing::error!(plugin = self.instance.name, "{why}; given up");
+            self.instance.core.remove_owner(self.owner, &self.why);
+            self.instance.set(PluginState::Failed(why));
+        }
+    }
+}

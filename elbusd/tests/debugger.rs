@@ -1,0 +1,71 @@
+//! A debugger at a broker with loaded libraries: it attaches, shows the code of plugins by name, and lets the broker go on; a
+//! core file opens. Not tested where there is no gdb.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use support::daemon::Daemon;
+
+/// gdb reads all symbols of a debug build on a machine that does other things as well.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What gdb prints, within the limit.
+fn gdb(output: &Path, arguments: &[&str]) -> String {
+    let file = std::fs::File::create(output).unwrap();
+    let mut child = Command::new("gdb")
+        .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
+        .args(arguments)
+        // a pipe that nobody writes to: what it opens by mistake may be this
+        .stdin(Stdio::piped())
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("gdb hangs: {}", std::fs::read_to_string(output).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::read_to_string(output).unwrap()
+}
+
+#[test]
+fn a_debugger_sees_loaded_plugins_and_opens_core_files() {
+    if Command::new("gdb").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("not tested: there is no gdb");
+        return;
+    }
+    let daemon = Daemon::start_config(
+        "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+         config = { path = \"bus.sock\", timeout_seconds = 600.0, workers = 1 }\n",
+    );
+    let mut client = daemon.client("a");
+    let (pid, core) = (daemon.pid().to_string(), daemon.path("core").display().to_string());
+    let dump = format!("generate-core-file {core}");
+    let shown = gdb(
+        &daemon.path("live"),
+        &["-p", &pid, "-ex", "info sharedlibrary", "-ex", "thread apply all backtrace", "-ex", &dump],
+    );
+    if shown.contains("ptrace: Operation not permitted") {
+        eprintln!("not tested: no debugger may attach here");
+        return;
+    }
+    let library = shown.lines().find(|line| line.contains(&format!("/proc/{pid}/fd/"))).unwrap_or_default();
+    assert!(library.contains("Yes"), "symbols of the library are read: {shown}");
+    assert!(shown.contains("\"local\"") && shown.contains("tokio::runtime"), "{shown}");
+    assert_eq!(client.send("a", b"x"), 0x01, "the broker goes on");
+    let folder = daemon.folder.clone();
+    assert!(daemon.stop().0.success());
+    let executable = env!("CARGO_BIN_EXE_elbusd");
+    let shown = gdb(&folder.path().join("dead"), &["-ex", "info threads", executable, &core]);
+    assert!(shown.contains("Thread") && shown.contains("LWP"), "{shown}");
+}

@@ -1,0 +1,97 @@
+//! A plugin that serves calls is reloaded under load: every call that was acknowledged is answered, and nothing of the builds
+//! before is left but their memory.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_protocol::{Op, rpc};
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+use support::{
+    daemon::{Daemon, folder},
+    wait_until,
+    wire::{Frame, Wire},
+};
+
+const RELOADS: usize = 4;
+
+/// Calls one after another until it is told to stop: each that is acknowledged is answered, and each other one refused.
+fn call(mut client: Wire, stopping: &AtomicBool, answered: &AtomicU32) {
+    let mut id = 1_000_000;
+    while !stopping.load(Ordering::Relaxed) {
+        id += 1;
+        let request = rpc::encode_request(id, "echo", &id.to_le_bytes()).unwrap();
+        match client.acked(Op::Message, "server", &request) {
+            0x01 => {}
+            0x71 => continue,
+            code => panic!("{code:#x}"),
+        }
+        loop {
+            let Frame::Data(_, sender, _, payload, _) = client.frame() else { continue };
+            if sender == "server" {
+                let reply = rpc::decode_rpc(&payload).unwrap();
+                let expected = id.to_le_bytes();
+                assert_eq!(reply, rpc::RpcFrame::Reply { call_id: id, result: &expected }, "in order");
+                break;
+            }
+        }
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Threads of the runtime behind blocking clients.
+fn client_threads(daemon: &Daemon) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim_end() == "elbus client").count()
+}
+
+#[test]
+fn reloads_under_load_answer_every_acknowledged_call() {
+    let home = folder();
+    let executable = std::env::current_exe().unwrap();
+    let library = home.path().join("libserving.so");
+    std::fs::copy(executable.parent().unwrap().join("libelbus_serving.so"), &library).unwrap();
+    let config = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
+                  [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+                  [[plugin]]\nname = \"inproc\"\nlibrary = \"elbus_inproc\"\n\
+                  [[plugin]]\nname = \"server\"\nlibrary = \"./libserving.so\"\n";
+    std::fs::write(home.path().join("broker.toml"), config).unwrap();
+    let daemon = Daemon::start_in(home, &["--config", "broker.toml"]);
+    let mut operator = daemon.client("operator");
+    let (stopping, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let callers: Vec<_> = ["a", "b", "c"]
+        .map(|name| {
+            let (client, stopping, answered) = (daemon.client(name), stopping.clone(), answered.clone());
+            std::thread::spawn(move || call(client, &stopping, &answered))
+        })
+        .into();
+    let more = || {
+        let before = answered.load(Ordering::Relaxed);
+        wait_until("calls are answered", || answered.load(Ordering::Relaxed) > before + 20);
+    };
+    let mut level = None;
+    for _ in 0..RELOADS {
+        more();
+        // another build, as far as its content tells
+        std::fs::OpenOptions::new().append(true).open(&library).unwrap().write_all(b"x").unwrap();
+        operator.control("plugin.reload", &[("name", "server")]).unwrap();
+        more();
+        level.get_or_insert_with(|| daemon.descriptors());
+    }
+    stopping.store(true, Ordering::Relaxed);
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
+    // of each build its sealed copy stays, and nothing else
+    let most = level.unwrap() + RELOADS - 1;
+    wait_until("descriptors are closed", || daemon.descriptors() <= most);
+    assert!(client_threads(&daemon) > 0);
+    operator.control("plugin.stop", &[("name", "server")]).unwrap();
+    wait_until("threads have ended", || client_threads(&daemon) == 0);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && !log.contains("ERROR"), "{log}");
+}

@@ -1,0 +1,118 @@
+//! Plugin files that are damaged: whatever stands in them, a check ends by itself, and a broker that is told to reload one
+//! goes on with what it runs. `ELBUS_MUTATIONS` sets how many are tried.
+
+use crate::support::{
+    daemon::{Daemon, folder, run_to_end},
+    field,
+    load::Load,
+    plugin,
+};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Checked at the same time.
+const AT_ONCE: usize = 2;
+
+fn count() -> usize {
+    std::env::var("ELBUS_MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(200)
+}
+
+/// xorshift64*: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
+    }
+}
+
+/// The parts of an ELF file that are loaded: offset and length. The rest is symbols and lines for debuggers.
+fn loaded_parts(bytes: &[u8]) -> Vec<(u64, u64)> {
+    let number = |at: usize, size: usize| {
+        bytes[at..at + size].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let headers = (0..count).map(|index| (table + index * size) as usize);
+    let loaded = headers.filter(|at| number(*at, 4) == 1);
+    loaded.map(|at| (number(at + 8, 8), number(at + 32, 8))).collect()
+}
+
+/// The library with some of its bytes changed.
+fn mutated(good: &[u8], parts: &[(u64, u64)], seed: usize) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    let mut random = Random((seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    for _ in 0..=random.below(8) {
+        let (offset, length) = parts[random.below(parts.len() as u64) as usize];
+        // the headers and tables at the beginning are hit as often as all the rest
+        let length = if random.below(2) == 0 { length.min(64 * 1024) } else { length };
+        let at = (offset + random.below(length)) as usize;
+        bytes[at] = random.below(256) as u8;
+    }
+    bytes
+}
+
+#[test]
+fn damaged_libraries_end_neither_a_check_nor_a_broker() {
+    let executable = std::env::current_exe().unwrap();
+    let good = std::fs::read(executable.parent().unwrap().join("libelbus_faulty.so")).unwrap();
+    let parts = loaded_parts(&good);
+    let config = "broker.plugin_dirs = [\".\"]\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+                  config = { path = \"bus.sock\", timeout_seconds = 600.0 }\n[[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+                  [[plugin]]\nname = \"it\"\nlibrary = \"damaged\"\n";
+    let home = folder();
+    std::fs::write(home.path().join("libdamaged.so"), &good).unwrap();
+    std::fs::write(home.path().join("broker.toml"), config).unwrap();
+    let daemon = Daemon::start_in(home, &["--config", "broker.toml"]);
+    let load = Load::start(&daemon);
+    let mut operator = daemon.client("operator");
+    let (next, (give, take)) = (AtomicUsize::new(0), std::sync::mpsc::channel());
+    let (mut refused, mut died) = (0, 0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            let (give, next, good, parts) = (give.clone(), &next, &good, &parts);
+            scope.spawn(move || {
+                let folder = folder();
+                let only = "[[plugin]]\nname = \"it\"\nlibrary = \"./libdamaged.so\"\n";
+                std::fs::write(folder.path().join("broker.toml"), only).unwrap();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count() {
+                        return;
+                    }
+                    let bytes = mutated(good, parts, seed);
+                    std::fs::write(folder.path().join("libdamaged.so"), &bytes).unwrap();
+                    let checked = run_to_end(folder.path(), &["--config", "broker.toml", "--check"]);
+                    assert!(
+                        checked.status.code().is_some(),
+                        "{seed}: {:?} {}",
+                        checked.status,
+                        checked.stderr
+                    );
+                    if checked.status.code() == Some(1) {
+                        give.send((bytes, checked.stderr)).unwrap();
+                    }
+                }
+            });
+        }
+        drop(give);
+        // what a check refuses a reload refuses as well, and what runs goes on
+        for (bytes, why) in take {
+            std::fs::write(daemon.path("libdamaged.so"), bytes).unwrap();
+            let answer = operator.control("plugin.reload", &[("name", "it")]);
+            assert!(answer.is_err(), "{why}");
+            refused += 1;
+            died += usize::from(why.contains("ended the probe process"));
+            let it = plugin(&mut operator, "it").unwrap();
+            assert_eq!(field(&it, "state").as_str(), Some("started"), "{why}");
+        }
+    });
+    assert!(died > 0 && refused > died, "{refused} refused, {died} of them ended the probe");
+    println!("{} mutations: {refused} refused, {died} of them ended the probe process", count());
+    std::fs::write(daemon.path("libdamaged.so"), &good).unwrap();
+    operator.control("plugin.reload", &[("name", "it")]).unwrap();
+    load.wait_for_more();
+    let counts = load.stop();
+    assert!(counts.acknowledged > 0, "{counts:?}");
+}

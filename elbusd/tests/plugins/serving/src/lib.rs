@@ -1,0 +1,53 @@
+//! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and drains it before it
+//! stops.
+
+use elbus_client::{
+    Call,
+    blocking::{Client, Router, Serving},
+};
+use elbus_plugin_api::{Config, Host, Plugin, PluginError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// So that some calls are under way at any time.
+const WORK: Duration = Duration::from_millis(3);
+
+struct Server {
+    host: Host,
+    running: Mutex<Option<(Client, Serving)>>,
+}
+
+impl Plugin for Server {
+    const ABOUT: &'static str = "serves calls by an in-process client";
+
+    fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
+        Ok(Server { host, running: Mutex::default() })
+    }
+
+    fn start(&self) -> Result<(), PluginError> {
+        let failed = |error: elbus_client::Error| PluginError::new(error.to_string());
+        let (client, frames) =
+            Client::builder(self.host.instance()).connect_in_process(&self.host).map_err(failed)?;
+        drop(frames);
+        let router = Router::new().raw("echo", |call: Call| {
+            std::thread::sleep(WORK);
+            Ok(call.params().clone())
+        });
+        let serving = client.serve(router).map_err(failed)?;
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((client, serving));
+        Ok(())
+    }
+
+    fn stop(&self, _: Duration) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((client, serving)) = running {
+            // both fail in async contexts only, which this is not
+            _ = serving.drain();
+            _ = client.close();
+        }
+    }
+}
+
+elbus_plugin_api::export_plugin!(Server);
