@@ -141,7 +141,7 @@ fn a_file_that_is_being_written_removes_nothing() {
     daemon.signal(Signal::HUP);
     daemon.wait_for_log("waiting until the file is unchanged removed=[\"f\"]");
     write(&daemon, &[&whole, "# all of it\n"].concat());
-    daemon.wait_for_log("reloaded added=[] removed=[] restarted=[] unchanged=3");
+    daemon.wait_for_log("reloaded added=[] removed=[] restarted=[] recovered=[] unchanged=3");
     assert_eq!(client.send("f", b"x"), 0x01);
 }
 
