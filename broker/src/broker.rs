@@ -129,8 +129,8 @@ impl BrokerBuilder {
     /// As [`check`](Self::check), and reports all that is wrong rather than the first: for each plugin that cannot be
     /// loaded one error, for each whose table is wrong one for each key.
     pub fn check_all(self) -> Vec<BrokerError> {
-        let BrokerBuilder { settings, declarations, listeners, interrupted } = self;
-        match (BrokerBuilder { settings, declarations: Vec::new(), listeners, interrupted }).build() {
+        let BrokerBuilder { settings, declarations, listeners, interrupted, probe } = self;
+        match (BrokerBuilder { settings, declarations: Vec::new(), listeners, interrupted, probe }).build() {
             Ok(broker) => broker.plugins.check(declarations),
             Err(error) => vec![error],
         }
