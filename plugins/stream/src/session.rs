@@ -70,13 +70,18 @@ impl Session {
         async move {
             let reason = self.read_until_end().await;
             if self.leave(reason) {
-                // its place may be needed meanwhile
-                let socket = self.socket.clone();
-                self.incoming.on_eviction(move || socket.shutdown());
+                self.may_be_evicted();
                 // boxed, since every connection would have to make room for it
                 Box::pin(linger(&self.socket)).await;
             }
         }
+    }
+
+    /// While what a refused client sends is still read, its place may be needed. No part of the task, which would have
+    /// room for what is done here.
+    fn may_be_evicted(&self) {
+        let socket = self.socket.clone();
+        self.incoming.on_eviction(move || socket.shutdown());
     }
 
     async fn read_until_end(&mut self) -> Reason {
