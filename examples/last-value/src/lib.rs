@@ -139,11 +139,11 @@ struct ValueSink(Arc<Values>);
 impl Sink for ValueSink {
     fn deliver(&self, run: &mut Run<'_>) -> Delivery {
         // of a run of values, only the last counts
-        if let Some(payload) = run.payloads().last().filter(|_| !run.topic().is_empty()) {
-            if !self.0.set(run.topic(), payload) {
-                let Values { max_topics, max_bytes, .. } = *self.0;
-                tracing::debug!(topic = run.topic(), max_topics, max_bytes, "value not remembered");
-            }
+        if let Some(payload) = run.payloads().last().filter(|_| !run.topic().is_empty())
+            && !self.0.set(run.topic(), payload)
+        {
+            let Values { max_topics, max_bytes, .. } = *self.0;
+            tracing::debug!(topic = run.topic(), max_topics, max_bytes, "value not remembered");
         }
         Delivery::TAKEN
     }
