@@ -114,6 +114,8 @@ pub struct Request<'a> {
 const ENDS_BATCH: u32 = 1;
 /// [`Request::flags`]: the sender can wait and send it again.
 const MAY_BLOCK: u32 = 2;
+/// [`Request::flags`]: the receiver is the one client that a publication is not for.
+const EXCEPT_RECEIVER: u32 = 4;
 
 impl<'a> Request<'a> {
     /// `target` is a name, a mask or a topic; for the topic operations it is the list of filters, separated by
@@ -174,6 +176,20 @@ impl<'a> Request<'a> {
     pub fn blocking(mut self) -> Self {
         self.flags |= MAY_BLOCK;
         self
+    }
+
+    /// A publication that the client of this name does not receive.
+    #[inline]
+    pub fn except(mut self, name: &'a str) -> Self {
+        self.receiver = RStr::from_str(name);
+        self.flags |= EXCEPT_RECEIVER;
+        self
+    }
+
+    /// The name of the client that the publication is not for, or nothing.
+    #[inline]
+    pub fn excepted(&self) -> Option<&'a str> {
+        (self.flags & EXCEPT_RECEIVER != 0).then(|| self.receiver.as_str())
     }
 
     /// Whether the sender can wait and dispatch the request again.

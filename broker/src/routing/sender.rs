@@ -97,7 +97,13 @@ impl Sender {
             }
             _ => {
                 let recipients = reach.subscribed(router, access, target);
-                reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes)
+                match request.excepted() {
+                    None => reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes),
+                    Some(name) => {
+                        let is_for = |member: &Member| *member.name != *name;
+                        reach.fan_out(router, &recipients, is_for, &mut run, body_bytes)
+                    }
+                }
             }
         };
         _ = ENCODING.try_with(|place| place.set(Some(encoding)));

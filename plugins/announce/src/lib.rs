@@ -7,7 +7,9 @@
 
 mod announcement;
 
-use elbus_plugin_api::{Client, Config, Event, Host, Op, Payload, Plugin, PluginError, Qos, Request, Wake};
+use elbus_plugin_api::{
+    Client, Config, Event, EventKind, Host, Op, Payload, Plugin, PluginError, Qos, Request, Wake,
+};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -73,7 +75,12 @@ impl Speaker {
         let mut client = self.client.lock();
         let Some(client) = client.as_mut() else { return };
         let payloads = [Payload::from(&*payload)];
-        let _ = client.dispatch(&Request::new(Op::Publish, Qos::NO, announcement.topic(), &payloads));
+        let mut request = Request::new(Op::Publish, Qos::NO, announcement.topic(), &payloads);
+        if matches!(event.kind, EventKind::ClientRegistered | EventKind::ClientLeft) {
+            // events are dispatched later: the client may have subscribed meanwhile, and knows about itself
+            request = request.except(event.subject);
+        }
+        let _ = client.dispatch(&request);
         // Announcements hold nobody up, so nobody waits. But the broker keeps the receivers that are over their
         // limit until it is asked about them; once at a time is enough.
         if client.end_batch() && !self.waiting.swap(true, Ordering::AcqRel) {
@@ -95,7 +102,7 @@ mod tests {
     use super::*;
     use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
     use elbus_plugin_api::{
-        Code, Dispatch, EventKind,
+        Code, Dispatch,
         abi::{RawClient, RawClient_TO, WakeObject},
     };
 

@@ -66,7 +66,7 @@ impl Turn {
 /// Milliseconds, never 0, wrapping around.
 fn now() -> u16 {
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u16 % WRAP | 1
+    (START.get_or_init(Instant::now).elapsed().as_millis() as u16 % WRAP) | 1
 }
 
 #[cfg(test)]
