@@ -49,9 +49,9 @@ fn hostile_senders_cost_no_more_memory_than_may_be_queued() {
                     encode_request(&mut flood, id, Op::Message, Qos::NO, &format!("stuck{number}"), "", b"")
                         .unwrap();
                 }
-                for sender in 0..2 {
+                for (sender, address) in addresses.iter().enumerate().take(2) {
                     let name = format!("{number}{sender}{}", "n".repeat(1022));
-                    let mut sender = Wire::connect(&daemon, &addresses[sender], &name);
+                    let mut sender = Wire::connect(&daemon, address, &name);
                     let flood = flood.clone();
                     scope.spawn(move || while Instant::now() < end && sender.try_write(&flood) {});
                 }
