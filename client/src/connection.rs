@@ -24,7 +24,7 @@ use crate::{
     connect::{Registered, register},
     events::{ConnectionEvent, Events, Status, reason_of},
     gate::Gate,
-    inbox::{Inbox, Receiver},
+    inbox::{Inbox, Overflow, Receiver},
     incoming::{Batch, End, Incoming},
     outgoing::{Ack, Flushed, Outgoing, Refusal, Told},
     rpc::Calls,
@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     held_back: AtomicBool,
     closing: AtomicBool,
     close_wanted: Notify,
+    /// Calls that have arrived before they are served, with `queue_calls`.
+    pub(crate) queued_calls: Mutex<Option<Receiver>>,
     /// Where its tasks run.
     pub(crate) runtime: Handle,
 }
@@ -116,11 +118,17 @@ pub(crate) async fn open(
         held_back: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         close_wanted: Notify::new(),
+        queued_calls: Mutex::new(None),
         runtime: Handle::current(),
         builder,
         place,
         gate,
     });
+    if shared.settings().queue_calls {
+        let inbox = shared.call_inbox();
+        *shared.queued_calls.lock() = Some(Receiver::new(inbox.clone()));
+        shared.switchboard.serve(inbox);
+    }
     let live = shared.connect().await?;
     shared.begin(&live);
     let client = Client::new(shared.clone());
@@ -172,6 +180,11 @@ async fn supervise(mut ending: Ending, mut live: Live) {
 impl Shared {
     pub(crate) fn settings(&self) -> &Settings {
         &self.builder.settings
+    }
+
+    /// A queue for calls. It drops nothing: a caller would wait for nothing.
+    pub(crate) fn call_inbox(&self) -> Arc<Inbox> {
+        Inbox::new(self.settings().queue_bytes, Overflow::Block, self.gate.clone())
     }
 
     pub(crate) fn reconnects(&self) -> bool {

@@ -51,6 +51,7 @@ pub(crate) struct Settings {
     pub(crate) max_frame_bytes: usize,
     pub(crate) overflow: Overflow,
     pub(crate) hold_limit: Duration,
+    pub(crate) queue_calls: bool,
     pub(crate) reconnect: Reconnect,
     pub(crate) busy_poll: Duration,
     /// What must be there for as long as the client is: the runtime of a blocking one.
@@ -78,6 +79,7 @@ impl ClientBuilder {
                 max_frame_bytes: elbus_protocol::request::DEFAULT_MAX_FRAME_BYTES,
                 overflow: Overflow::Block,
                 hold_limit: Duration::from_secs(3),
+                queue_calls: false,
                 reconnect: Reconnect::Off,
                 busy_poll: Duration::ZERO,
                 keeps: None,
@@ -128,6 +130,13 @@ impl ClientBuilder {
     /// [`Duration::MAX`] drops nothing and lets the broker disconnect the client. Default: 3 s.
     pub fn hold_limit(mut self, limit: Duration) -> Self {
         self.settings.hold_limit = limit;
+        self
+    }
+
+    /// Queues calls and notifications that arrive before [`Client::serve`] until then, instead of delivering them as
+    /// [`Frames`]. For servers that must answer every call from the moment they are registered. Default: off.
+    pub fn queue_calls(mut self) -> Self {
+        self.settings.queue_calls = true;
         self
     }
 

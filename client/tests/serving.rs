@@ -3,14 +3,16 @@
 
 mod support;
 
-use elbus_client::{Bytes, Call, CallOptions, Error, Notification, Qos, Router, RpcError, RpcHandler};
+use elbus_client::{
+    Bytes, Call, CallOptions, Client, Error, Notification, Qos, Router, RpcError, RpcHandler,
+};
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use support::{Kind, TestBroker, Way, kinds, next, soon};
+use support::{Kind, TestBroker, Way, kinds, next, soon, wait_until};
 use tokio::sync::Notify;
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -248,5 +250,22 @@ async fn cursors_give_their_items_one_by_one_and_in_blocks() {
             assert!(matches!(&stolen, Err(Error::Rpc(e)) if e.code == -32001), "{stolen:?}");
             assert_eq!(client.call("server", "squares.next", opened).await.unwrap(), &[0][..]);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_arrive_before_the_server_is_ready_wait_for_it() {
+    let broker = TestBroker::start(Kind::Elbus);
+    for way in Kind::Elbus.ways() {
+        let name = format!("server.{way:?}");
+        let (server, mut frames) = broker.join(*way, Client::builder(&name).queue_calls()).await.unwrap();
+        let (caller, _) = broker.connect(*way, &format!("caller.{way:?}")).await;
+        let calling = tokio::spawn(async move { caller.call(&name, "double", vec![0x15]).await });
+        wait_until("the call has arrived", || server.stats().frames_received == 1).await;
+        server
+            .serve(Router::new().method("double", |n: u8| async move { Ok::<_, RpcError>(2 * n) }))
+            .unwrap();
+        assert_eq!(*soon("the reply", calling).await.unwrap().unwrap(), [0x2A]);
+        assert!(frames.try_next().is_none());
     }
 }

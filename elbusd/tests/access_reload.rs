@@ -27,7 +27,8 @@ fn config(code: &str, guards: &[&str]) -> String {
     };
     let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"admin\"\ncall = [\"allow *\"]\n\
                  [[plugin.config.client]]\nname = \"*\"\nsend = [\"deny victim\"]\n";
-    let mut text = part("local", "unix", "config = { path = \"bus.sock\" }") + &part("rpc", "rpc", "");
+    let mut text = part("local", "unix", "config = { path = \"bus.sock\", timeout_seconds = 600.0 }")
+        + &part("rpc", "rpc", "");
     text.extend(guards.iter().map(|name| part(name, "acl", rules)));
     text
 }

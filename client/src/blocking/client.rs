@@ -263,6 +263,11 @@ impl ClientBuilder {
         ClientBuilder { inner: self.inner.hold_limit(limit) }
     }
 
+    /// [`crate::ClientBuilder::queue_calls`]. Default: off.
+    pub fn queue_calls(self) -> Self {
+        ClientBuilder { inner: self.inner.queue_calls() }
+    }
+
     /// [`crate::ClientBuilder::reconnect`]. Default: [`Reconnect::Off`].
     pub fn reconnect(self, reconnect: Reconnect) -> Self {
         ClientBuilder { inner: self.inner.reconnect(reconnect) }

@@ -14,12 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{
-    Client, Error, Frame, Overflow, RpcError,
-    caught::caught,
-    connection::Shared,
-    inbox::{Inbox, Receiver},
-};
+use crate::{Client, Error, Frame, RpcError, caught::caught, connection::Shared, inbox::Receiver};
 
 /// Calls of one client that are served at once; further ones wait in the queue.
 const CONCURRENT_CALLS: usize = 1024;
@@ -162,12 +157,18 @@ impl Client {
     /// [`Error::AlreadyServing`].
     pub fn serve(&self, handler: impl RpcHandler) -> Result<Serving, Error> {
         let shared = &self.shared;
-        // without a bound of its own that drops: a caller would wait for nothing
-        let inbox = Inbox::new(shared.settings().queue_bytes, Overflow::Block, shared.gate.clone());
-        let receiver = Receiver::new(inbox.clone());
-        if !shared.switchboard.serve(inbox) {
-            return Err(Error::AlreadyServing);
-        }
+        let queued = shared.queued_calls.lock().take();
+        let receiver = match queued {
+            Some(receiver) => receiver,
+            None => {
+                let inbox = shared.call_inbox();
+                let receiver = Receiver::new(inbox.clone());
+                if !shared.switchboard.serve(inbox) {
+                    return Err(Error::AlreadyServing);
+                }
+                receiver
+            }
+        };
         let task = shared.runtime.spawn(serve(shared.clone(), Arc::new(handler), receiver));
         Ok(Serving { shared: Arc::downgrade(shared), task })
     }

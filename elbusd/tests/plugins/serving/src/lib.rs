@@ -28,8 +28,10 @@ impl Plugin for Server {
 
     fn start(&self) -> Result<(), PluginError> {
         let failed = |error: elbus_client::Error| PluginError::new(error.to_string());
-        let (client, frames) =
-            Client::builder(self.host.instance()).connect_in_process(&self.host).map_err(failed)?;
+        let (client, frames) = Client::builder(self.host.instance())
+            .queue_calls()
+            .connect_in_process(&self.host)
+            .map_err(failed)?;
         drop(frames);
         let router = Router::new().raw("echo", |call: Call| {
             std::thread::sleep(WORK);
