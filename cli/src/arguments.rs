@@ -85,7 +85,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Client(ClientCommand),
 
-    /// The plugins of the broker, where it offers them
+    /// List, start, stop or reload the plugins of the broker
     #[command(subcommand)]
     Plugin(PluginCommand),
 
@@ -98,7 +98,7 @@ pub(crate) enum Command {
     /// Publish to a topic
     Publish(PublishArguments),
 
-    /// Call methods of other clients, notify them, or be called
+    /// Call methods of other clients, notify them, or answer their calls
     #[command(subcommand)]
     Rpc(RpcCommand),
 
@@ -116,7 +116,7 @@ pub(crate) enum Command {
 
     /// Print the man page of elbus, or write those of all commands into a folder
     Man {
-        /// The folder; made where it does not exist
+        /// The folder; created if it does not exist
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
@@ -130,7 +130,7 @@ pub(crate) enum BrokerCommand {
     Stats,
     /// Whether the broker answers
     Test,
-    /// Have the broker read its configuration file anew: plugins come, go and restart as it says
+    /// Reload the configuration file: plugins that were added start, removed ones stop, changed ones restart
     Reload,
     /// The registered clients, by name; secondaries count as instances of their primary
     #[command(alias = "client.list")]

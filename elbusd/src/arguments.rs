@@ -9,12 +9,16 @@ use std::{path::PathBuf, time::Duration};
 /// /run/elbus.sock for root, else /tmp/elbus.sock.
 #[derive(Debug, Parser)]
 #[command(version, about)]
+#[command(
+    after_help = "Exit codes: 0 orderly end, 1 an error or a second signal, 2 wrong usage, 3 something hung beyond the \
+                        time for stopping."
+)]
 pub(crate) struct Arguments {
     /// Run what this broker.toml declares
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Check configuration, libraries and every plugin's table, then end without binding anything
+    /// Report everything that is wrong with the configuration and its libraries, then exit without binding anything
     #[arg(long)]
     pub(crate) check: bool,
 
@@ -61,7 +65,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
 
-    /// Print the man page, or completions for a shell, then end
+    /// Print the man page, or completions for a shell, then exit
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) generate: Option<Document>,
 

@@ -1,6 +1,8 @@
-//! A plugin to start from: remembers the last value of every topic it is told to watch, and answers for it.
+//! A plugin to start from: remembers the last value of every topic it is configured for. It keeps nothing of `.broker/...`,
+//! the broker's own announcements.
 //!
-//! Built with `cargo build --release`, the library goes into a folder of `plugin_dirs`; in broker.toml:
+//! Copy the folder and set the dependency in its Cargo.toml. `cargo build --release` makes `liblast_value.so`; copy it to a
+//! folder of `plugin_dirs`. In broker.toml:
 //!
 //! ```toml
 //! [[plugin]]
@@ -11,20 +13,26 @@
 //! max_topics = 10000
 //! ```
 //!
-//! Any client then calls `last.get` at `.broker` with the topic as parameter, and gets the last payload.
+//! Any client then calls the method `last.get` of `.broker`:
+//!
+//! ```text
+//! $ elbus publish sensors/boiler 71.5
+//! $ elbus rpc call .broker last.get topic=sensors/boiler
+//! {"topic":"sensors/boiler","payload":"71.5"}
+//! ```
 
 use elbus_plugin_api::{
     Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Locality, Method, Op, Plugin,
     PluginError, Qos, Queued, Request, Run, Sink, Status, Wake,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-/// The table of an instance. Keys that are no fields are reported as unknown, with file and line.
+/// The configuration of an instance. Keys that are no fields are reported as unknown, with file and line.
 #[derive(Deserialize)]
 struct Settings {
     filters: Vec<String>,
@@ -42,7 +50,29 @@ fn default_max_bytes() -> usize {
     64 << 20
 }
 
-/// What is remembered; shared by the plugin, its sink and its control method.
+/// The parameters of `last.get`.
+#[derive(Deserialize)]
+struct Query {
+    topic: String,
+}
+
+/// The result of `last.get`. Parameters and results are msgpack maps, so that every client can read them.
+#[derive(Serialize)]
+struct Answer {
+    topic: String,
+    #[serde(serialize_with = "text_or_binary")]
+    payload: Vec<u8>,
+}
+
+/// Payloads are any bytes: msgpack text if they are UTF-8, else msgpack binary.
+fn text_or_binary<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    match std::str::from_utf8(payload) {
+        Ok(text) => serializer.serialize_str(text),
+        Err(_) => serializer.serialize_bytes(payload),
+    }
+}
+
+/// The values; shared by the plugin, its sink and its control method.
 struct Values {
     kept: Mutex<Kept>,
     max_topics: usize,
@@ -57,6 +87,17 @@ struct Kept {
 }
 
 impl Values {
+    /// Answers a call of `last.get`.
+    fn get(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+        let Query { topic } = rmp_serde::from_slice(call.params)
+            .map_err(|error| CallError::new(-32602, format!("expected {{topic: str}}: {error}")))?;
+        let found = self.lock().by_topic.get(&topic).cloned();
+        let payload =
+            found.ok_or_else(|| CallError::new(-32001, format!("no value of {topic:?} was published")))?;
+        rmp_serde::to_vec_named(&Answer { topic, payload })
+            .map_err(|error| CallError::new(-32603, error.to_string()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,13 +139,18 @@ impl Plugin for LastValue {
         Ok(LastValue { host, filters, values, client: Mutex::default() })
     }
 
-    /// Registers as a client of the bus, subscribes, and adds a control method.
+    /// Registers as a client, excludes the broker's announcements, subscribes, and adds a control method.
     fn start(&self) -> Result<(), PluginError> {
         let name = format!("plugin.{}", self.host.instance());
         let (kind, locality) = ("internal".into(), Locality::InProcess);
         let info = ClientInfo { kind, locality, ..Default::default() };
         let registered = self.host.register(&name, &info, ValueSink(self.values.clone()));
         let mut client = registered.map_err(|code| PluginError::new(format!("client {name}: {code}")))?;
+        // first, so that not even one announcement arrives when `filters` has "#"
+        let excluded = client.dispatch(&Request::new(Op::Exclude, Qos::NO, ".broker/#", &[]));
+        if excluded.code() != Code::Ok {
+            return Err(PluginError::new(format!("exclude .broker/#: {}", excluded.code().text())));
+        }
         let filters = self.filters.join("\0");
         let subscribed = client.dispatch(&Request::new(Op::Subscribe, Qos::NO, &filters, &[]));
         if subscribed.code() != Code::Ok {
@@ -114,16 +160,16 @@ impl Plugin for LastValue {
 
         let values = self.values.clone();
         let name = format!("{}.get", self.host.instance());
-        let method =
-            Method { name: &name, params: "a topic", about: "its last payload", ..Default::default() };
-        self.host.add_method(&method, move |call: &Call<'_>| {
-            let topic = std::str::from_utf8(call.params).map_err(|_| CallError::new(-32602, "not UTF-8"))?;
-            let found = values.lock().by_topic.get(topic).cloned();
-            found.ok_or_else(|| CallError::new(-32001, format!("nothing was published to {topic:?} yet")))
-        })
+        let method = Method {
+            name: &name,
+            params: "{topic: str}",
+            about: "the last payload of a topic",
+            ..Default::default()
+        };
+        self.host.add_method(&method, move |call: &Call<'_>| values.get(call))
     }
 
-    /// Leaves the bus; what else the instance has added, the broker takes back itself.
+    /// Unregisters the client. The broker removes the control method itself.
     fn stop(&self, _: Duration) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -167,6 +213,11 @@ elbus_plugin_api::export_plugin!(LastValue);
 mod tests {
     use super::*;
     use elbus_plugin_api::{FrameKind, fake::FakeHost};
+    use std::collections::BTreeMap;
+
+    fn query(topic: &str) -> Vec<u8> {
+        rmp_serde::to_vec_named(&BTreeMap::from([("topic", topic)])).unwrap()
+    }
 
     /// A plugin is tested alone, against a host that records what it does.
     #[test]
@@ -175,13 +226,22 @@ mod tests {
         let instance = fake.create::<LastValue>("last", "filters = ['a/#', 'b']").unwrap();
         instance.start().unwrap();
         assert_eq!(fake.clients(), ["plugin.last"]);
-        assert_eq!(fake.requests()[0].target, "a/#\0b");
+        let requests = fake.requests();
+        assert_eq!((requests[0].op, &*requests[0].target), (Op::Exclude, ".broker/#"));
+        assert_eq!((requests[1].op, &*requests[1].target), (Op::Subscribe, "a/#\0b"));
         let host = fake.host("test");
-        let get = |topic: &str| host.call(&Call::by_broker("last.get", topic.as_bytes()));
+        let get = |topic: &str| host.call(&Call::by_broker("last.get", &query(topic)));
+        assert_eq!(host.call(&Call::by_broker("last.get", b"a/x")).unwrap_err().code, -32602);
         assert_eq!(get("a/x").unwrap_err().code, -32001);
         fake.deliver("plugin.last", FrameKind::Publish, "sensor", "a/x", &[b"1", b"2"]);
-        assert_eq!(get("a/x").unwrap(), b"2");
-        assert_eq!(instance.status().detail, "1 topics");
+        let answer: BTreeMap<String, String> = rmp_serde::from_slice(&get("a/x").unwrap()).unwrap();
+        assert_eq!(
+            answer,
+            BTreeMap::from([("topic", "a/x"), ("payload", "2")].map(|(k, v)| (k.into(), v.into())))
+        );
+        fake.deliver("plugin.last", FrameKind::Publish, "sensor", "b", &[b"\xff"]);
+        assert!(get("b").unwrap().ends_with(b"\xc4\x01\xff"), "what is not UTF-8 is binary");
+        assert_eq!(instance.status().detail, "2 topics");
         instance.stop(Duration::ZERO);
         assert!(fake.clients().is_empty());
     }
@@ -195,7 +255,7 @@ mod tests {
         let host = fake.host("test");
         let set = |topic: &str, value: &[u8]| {
             fake.deliver("plugin.last", FrameKind::Publish, "sensor", topic, &[value]);
-            host.call(&Call::by_broker("last.get", topic.as_bytes())).is_ok()
+            host.call(&Call::by_broker("last.get", &query(topic))).is_ok()
         };
         assert!(set("a", b"12345") && !set("b", b"12345") && set("b", b"123"), "bytes");
         assert!(!set("a", b"123456") && set("a", b"1") && !set("c", b""), "topics");

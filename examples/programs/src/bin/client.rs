@@ -29,7 +29,7 @@ async fn main() -> Result<(), Error> {
     let (oven, _) = Client::connect(address.clone(), "plant.oven").await?;
     oven.serve(Router::new().method("heat", heat))?;
 
-    let (display, mut frames) = Client::connect(address, "plant.display").await?;
+    let (display, mut frames) = Client::connect(address, "plant.panel").await?;
     display.subscribe("temperature/+").await?;
 
     oven.publish("temperature/oven", "21.5", Qos::PROCESSED).await?;

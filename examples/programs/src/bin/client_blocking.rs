@@ -28,7 +28,7 @@ fn main() -> Result<(), Error> {
     let (oven, _) = Client::connect(address.clone(), "plant.oven")?;
     oven.serve(Router::new().method("heat", heat))?;
 
-    let (display, mut frames) = Client::connect(address, "plant.display")?;
+    let (display, mut frames) = Client::connect(address, "plant.panel")?;
     display.subscribe("temperature/+")?;
 
     oven.publish("temperature/oven", "21.5", Qos::PROCESSED)?;
