@@ -1,5 +1,6 @@
 //! Log lines of threads that are ending: once a thread's thread-locals are gone, formatting through `tracing` would panic,
-//! and in a panic hook that ends the process. Owns the way around; ordinary lines never take it.
+//! and in a panic hook that ends the process. Owns the way around; ordinary lines never take it. How a value is escaped
+//! and cut is decided by [`fields`].
 
 use std::{
     cell::Cell,
@@ -11,7 +12,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use crate::log::Log;
+use crate::log::{Log, fields};
 
 thread_local! {
     /// Has no destructor, so it can be read until the very end of the thread.
@@ -43,14 +44,18 @@ impl<S: Subscriber> Layer<S> for Late {
         if !ENDING.get() {
             return true;
         }
-        let mut text = Text::default();
-        event.record(&mut text);
-        let metadata = event.metadata();
-        let target = text.target.as_deref().unwrap_or(metadata.target());
-        let line = format!("{:>5} {target}: {}{}\n", metadata.level(), text.message, text.fields);
-        self.0.line(line.as_bytes());
+        self.0.line(line_of(event).as_bytes());
         false
     }
+}
+
+fn line_of(event: &Event<'_>) -> String {
+    let mut text = Text::default();
+    event.record(&mut text);
+    let metadata = event.metadata();
+    let mut target = String::new();
+    _ = fields::escape(&mut target, &format_args!("{}", text.target.as_deref().unwrap_or(metadata.target())));
+    format!("{:>5} {target}: {}{}\n", metadata.level(), text.message, text.fields)
 }
 
 #[derive(Default)]
@@ -71,10 +76,56 @@ impl Visit for Text {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name if name.starts_with("log.") => Ok(()),
-            name => write!(self.fields, " {name}={value:?}"),
+        _ = if field.name() == "message" {
+            fields::write(&mut self.message, field, value)
+        } else if field.name().starts_with("log.") {
+            Ok(())
+        } else {
+            self.fields.write_char(' ').and_then(|()| fields::write(&mut self.fields, field, value))
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+    use tracing_subscriber::layer::SubscriberExt;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_late_line_is_escaped_and_cut_like_any_other() {
+        let output = Output::default();
+        let log = Log::start(output.clone()).unwrap();
+        let lines = tracing_subscriber::registry().with(Late(log.clone()));
+        tracing::subscriber::with_default(lines, || {
+            ENDING.set(true);
+            let (forged, long) = ("a\n2026 ERROR forged\u{1b}[31m\u{202e}", "x".repeat(100_000));
+            tracing::warn!(client = %forged, %long, "{forged}");
+            ENDING.set(false);
+        });
+        log.finish();
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        let escaped = r"a\n2026 ERROR forged\u{1b}[31m\u{202e}";
+        let start = format!(" WARN elbusd::late::tests: {escaped} client={escaped} long=xxx");
+        assert!(text.starts_with(&start), "{text}");
+        assert!(text.ends_with("... (98976 more bytes)\n"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 }

@@ -55,7 +55,10 @@ impl Waiting {
     /// Appends a line for each target of suppressed messages.
     fn report_suppressed(&mut self) {
         for (target, count) in std::mem::take(&mut self.suppressed) {
-            let line = format!("elbusd: {count} messages suppressed target={target}\n");
+            let mut line = format!("elbusd: {count} messages suppressed target=");
+            // a plugin may call its targets anything
+            _ = fields::escape(&mut line, &format_args!("{target}"));
+            line.push('\n');
             self.text.extend_from_slice(line.as_bytes());
         }
         self.report_at = None;

@@ -52,9 +52,33 @@ impl Results {
     }
 }
 
+fn complaint(failure: &Failure, json: bool) -> String {
+    if json {
+        escape::escape_json(&failure.to_json().to_string()).into_owned()
+    } else {
+        escape(&failure.to_string()).into_owned()
+    }
+}
+
 /// Writes to stderr in one line why the command failed; as a JSON object for scripts.
 pub(crate) fn complain(failure: &Failure, json: bool) {
-    let line = if json { failure.to_json().to_string() } else { escape(&failure.to_string()).into_owned() };
+    let line = complaint(failure, json);
     // stderr may be closed, and there is nowhere else to write to
     _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_callee_says_commands_no_terminal() {
+        let failure = Failure::Rpc { code: 7, text: "\u{9b}31m \x1b[2J \u{202e}x \u{7f}".to_owned() };
+        for json in [false, true] {
+            let line = complaint(&failure, json);
+            assert!(line.is_ascii() && !line.contains(char::is_control), "{line:?}");
+        }
+        let value: Value = serde_json::from_str(&complaint(&failure, true)).unwrap();
+        assert_eq!(value, failure.to_json());
+    }
 }

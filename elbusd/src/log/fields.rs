@@ -19,15 +19,25 @@ pub(crate) fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
 }
 
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    write(writer, field, value)
+}
+
+/// Writes a field as `name=value`, the message as it is, both escaped and cut.
+pub(crate) fn write(writer: &mut impl Write, field: &Field, value: &dyn Debug) -> fmt::Result {
     match field.name() {
         // where an event came from that was recorded with the crate `log`: shown as its target
         name if name.starts_with("log.") => Ok(()),
         "message" => Escaped::new(writer, MAX_MESSAGE_BYTES).write(value),
         name => {
             write!(writer, "{name}=")?;
-            Escaped::new(writer, MAX_FIELD_BYTES).write(value)
+            escape(writer, value)
         }
     }
+}
+
+/// Writes a value, escaped and cut.
+pub(crate) fn escape(writer: &mut impl Write, value: &dyn Debug) -> fmt::Result {
+    Escaped::new(writer, MAX_FIELD_BYTES).write(value)
 }
 
 /// Writes at most `left` bytes, control characters escaped, and counts the rest.
@@ -76,7 +86,7 @@ impl<W: Write> Write for Escaped<'_, W> {
 /// Whether a character could forge a line, command a terminal, or change the order in which text is shown.
 fn is_deceptive(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
