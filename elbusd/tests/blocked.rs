@@ -153,6 +153,30 @@ fn terminate(mut child: std::process::Child, mut log: impl Read) -> (Duration, O
 }
 
 #[test]
+fn nobody_is_late_while_the_process_is_stopped() {
+    let (folder, begun) = (folder(), Instant::now());
+    let mut child = spawn(folder.path(), &config("start", "[broker]\nstart_seconds = 2"));
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut wait_for = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0);
+        }
+    };
+    wait_for("has not returned within 100 ms");
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let stopped = Duration::from_secs(3);
+    std::thread::sleep(stopped);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    wait_for("start has not returned within 2 s");
+    // a millisecond for each of its clocks
+    assert!(begun.elapsed() + Duration::from_millis(10) >= stopped + Duration::from_secs(2));
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_start_that_hangs_ends_at_a_signal_and_says_who_hangs() {
     for place in ["create", "start"] {
         let folder = folder();

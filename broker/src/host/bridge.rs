@@ -20,6 +20,8 @@ use crate::control::Handler;
 /// The owner of what the embedding program registers.
 pub(crate) const EMBEDDER: u32 = 1;
 
+const GONE: &str = "the instance has stopped or failed";
+
 /// The host of one instance.
 #[derive(Clone)]
 pub(crate) struct Bridge {
@@ -33,6 +35,12 @@ impl Bridge {
     pub(crate) fn new(core: Arc<Core>, owner: u32, instance: Weak<Instance>) -> Self {
         Bridge { core, owner, instance }
     }
+
+    /// Whether the instance may add something to the broker, which is taken back when it stops.
+    fn may_add(&self) -> bool {
+        // the embedding program has no instance
+        self.owner == EMBEDDER || self.instance.upgrade().is_some_and(|instance| instance.may_add(self.owner))
+    }
 }
 
 impl RawHost for Bridge {
@@ -42,7 +50,7 @@ impl RawHost for Bridge {
         info: &RawClientInfo<'_>,
         sink: SinkObject,
     ) -> RResult<ClientObject, u8> {
-        if self.instance.upgrade().is_some_and(|instance| !instance.may_register(self.owner)) {
+        if !self.may_add() {
             return RResult::RErr(Code::Other as u8);
         }
         let registered =
@@ -70,10 +78,10 @@ impl RawHost for Bridge {
     }
 
     fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
-        let instance = self.instance.upgrade();
-        if instance.as_ref().is_some_and(|instance| !instance.may_register(self.owner)) {
+        if !self.may_add() {
             return RResult::RErr(Code::Other as u8);
         }
+        let instance = self.instance.upgrade();
         let name = instance.as_ref().map_or("", |instance| &*instance.name);
         let admin = flags & SENDER_ADMIN != 0;
         let sender = self.core.router.system_sender(kind.as_str(), name, self.owner, admin);
@@ -88,12 +96,17 @@ impl RawHost for Bridge {
     }
 
     fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString> {
+        if !self.may_add() {
+            return RResult::RErr(GONE.into());
+        }
         let handler = Handler::Plugin(Arc::new(handler));
         self.core.control.add(self.owner, &Method::from_raw(method), handler).map_err(RString::from).into()
     }
 
     fn listen(&self, listener: ListenerObject) {
-        self.core.router.events.listen(self.owner, listener);
+        if self.may_add() {
+            self.core.router.events.listen(self.owner, listener);
+        }
     }
 
     fn report(&self, event: &RawEvent<'_>) {
@@ -106,6 +119,9 @@ impl RawHost for Bridge {
     }
 
     fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString> {
+        if !self.may_add() {
+            return RResult::RErr(GONE.into());
+        }
         self.core.offer_connector(self.owner, connector).map_err(RString::from).into()
     }
 
@@ -115,6 +131,9 @@ impl RawHost for Bridge {
 
     fn set_access_rules(&self, rules: RStr<'_>) -> RResult<(), RString> {
         let set = || {
+            if !self.may_add() {
+                return Err(GONE.to_owned());
+            }
             let rules = toml::from_str(rules.as_str()).map_err(|error: toml::de::Error| error.to_string())?;
             let instance = self.instance.upgrade();
             let setter = instance.map(|instance| instance.sets_rules()).unwrap_or_default();
@@ -148,7 +167,9 @@ impl RawHost for Bridge {
     }
 
     fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {
-        self.core.workers.add(self.owner, what.as_str(), worker);
+        if self.may_add() {
+            self.core.workers.add(self.owner, what.as_str(), worker);
+        }
     }
 
     fn failed(&self, why: RStr<'_>) {

@@ -113,6 +113,8 @@ struct Inner {
     state: PluginState,
     module: Option<Module>,
     object: Option<Arc<InstanceObject>>,
+    /// It was stopped or has failed: nothing that is left of it adds anything any more.
+    is_gone: bool,
     /// Whether it only is to find out if its declaration is right: nobody is told of its states.
     candidate: bool,
     revival: Revival,
@@ -125,6 +127,7 @@ impl Instance {
             state: PluginState::Declared,
             module: None,
             object: None,
+            is_gone: false,
             candidate: false,
             revival: Revival::default(),
         });
@@ -238,7 +241,10 @@ impl Instance {
         let module = self.inner.lock().module.as_ref().map(|module| module.root);
         let module = module.ok_or_else(|| PluginError::new("its library is not loaded"))?;
         let owner = self.core.next_owner(&self.name);
-        self.inner.lock().owner = owner;
+        {
+            let mut inner = self.inner.lock();
+            (inner.owner, inner.is_gone) = (owner, false);
+        }
         let bridge = Bridge::new(self.core.clone(), owner, Arc::downgrade(self));
         let host = RawHost_TO::from_ptr(RArc::new(bridge), TD_Opaque);
         let declaration = self.declaration();
@@ -330,6 +336,7 @@ impl Instance {
     /// Takes out what is to be stopped, and the number that what it has added is known by.
     pub(super) fn take_object(&self) -> (Option<Arc<InstanceObject>>, u32) {
         let mut inner = self.inner.lock();
+        inner.is_gone = true;
         (inner.object.take(), inner.owner)
     }
 
@@ -342,6 +349,7 @@ impl Instance {
             if inner.owner != owner {
                 return; // of an earlier one, which is gone already
             }
+            inner.is_gone = true;
             inner.object.take()
         };
         self.set(PluginState::Failed(why.to_owned()));
@@ -374,10 +382,11 @@ impl Instance {
         }
     }
 
-    /// Whether it may register clients: not once it has failed.
-    pub(super) fn may_register(&self, owner: u32) -> bool {
+    /// Whether it may add clients, methods, rules, ...: not once it was stopped or has failed, since nobody would take them
+    /// back. A thread of it may go on, such as one in a start that was given up.
+    pub(super) fn may_add(&self, owner: u32) -> bool {
         let inner = self.inner.lock();
-        inner.owner == owner && !matches!(inner.state, PluginState::Failed(_))
+        inner.owner == owner && !inner.is_gone && !matches!(inner.state, PluginState::Failed(_))
     }
 
     pub(crate) fn state(&self) -> PluginState {

@@ -18,6 +18,7 @@ use super::{
     watch::watch,
 };
 use crate::{
+    control::BROKER_ITSELF,
     declaration::{PluginDeclaration, PluginSource},
     error::BrokerError,
 };
@@ -190,7 +191,9 @@ impl Plugins {
 
     /// The instance that has this number now.
     pub(super) fn by_owner(&self, owner: u32) -> Option<Arc<Instance>> {
-        self.all().into_iter().find(|instance| instance.owner() == owner)
+        // one that was never configured has that of the broker itself
+        let is_it = |instance: &Arc<Instance>| owner != BROKER_ITSELF && instance.owner() == owner;
+        self.all().into_iter().find(is_it)
     }
 
     pub(super) fn has_ended(&self) -> bool {

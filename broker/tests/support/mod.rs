@@ -156,6 +156,11 @@ impl Peer {
     }
 }
 
+/// That of nobody.
+pub(crate) fn sink() -> impl Sink {
+    RecordingSink(Arc::default())
+}
+
 pub(crate) fn broker() -> Broker {
     Broker::builder().start().unwrap()
 }
