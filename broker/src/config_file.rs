@@ -8,6 +8,8 @@ mod syntax;
 use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
 use serde::Deserialize;
 use std::{
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,7 +25,7 @@ use crate::{
     settings::BrokerSettings,
 };
 
-/// Larger files are not even read.
+/// No more of a file is read; a larger one is refused.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// More errors of one file are not reported at once.
 const MAX_ERRORS: usize = 50;
@@ -271,11 +273,14 @@ fn error_of(path: &Path, message: String) -> ConfigError {
 
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let failed = |error| error_of(path, format!("cannot be read: {error}"));
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(error_of(path, format!("{} bytes exceed {MAX_FILE_BYTES}", metadata.len())));
+    let file = File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    // not by its length: that of a device is 0
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(error_of(path, format!("exceeds {MAX_FILE_BYTES} bytes")));
     }
-    std::fs::read_to_string(path).map_err(failed)
+    Ok(text)
 }
 
 /// Reads a table, and finds all that is wrong with it: after each error the key that it is about is left out.

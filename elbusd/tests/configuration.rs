@@ -84,6 +84,9 @@ fn a_missing_file_and_wrong_arguments() {
     let refused = run_to_end(folder.path(), &["--config", "nothing.toml"]);
     assert!(!refused.status.success());
     assert!(refused.stderr.contains("nothing.toml: cannot be read: No such file"), "{}", refused.stderr);
+    // whose length says nothing
+    let refused = run_to_end(folder.path(), &["--config", "/dev/zero", "--check"]);
+    assert!(refused.stderr.contains("/dev/zero: exceeds 16777216 bytes"), "{}", refused.stderr);
     for (arguments, expected) in [
         (&["--workers", "0"][..], "--workers"),
         (&["--timeout", "soon"], "--timeout"),
