@@ -299,3 +299,20 @@ fn explain_names_who_would_get_it_or_the_rule_that_denies_it() {
     let told = explain(&broker, "subscribe", "stranger", "t");
     assert_eq!(told.why, "denied: no [[client]] is for the name, and the default is deny");
 }
+
+#[test]
+fn explain_knows_what_is_for_administrators_only() {
+    let broker = broker();
+    let _remote = Peer::new(&broker, "remote");
+    let _local = peer(&broker, "local", 1);
+    for with_rules in [false, true] {
+        if with_rules {
+            set(&broker, Verdict::Allow, vec![ClientRules { call: rules(&["allow *"]), ..clients("*") }]);
+        }
+        let told = explain(&broker, "call", "remote", "client.kick");
+        assert!(!told.allowed && told.rule.is_none() && told.place.is_none(), "{}", told.why);
+        assert_eq!(told.why, "denied: client.kick is for clients of this machine only (remote_admin)");
+        assert!(explain(&broker, "call", "local", "client.kick").allowed);
+        assert!(explain(&broker, "call", "remote", "client.list").allowed);
+    }
+}

@@ -85,34 +85,38 @@ impl Authority {
         Err(denied(format!("access rules do not let {} call {}", member.name, call.method)))
     }
 
-    /// What changes the broker is for this host only, unless `remote_admin` is set. A system sender needs the
-    /// right of its own or a rule that names the method.
     fn check_admin(
         &self,
         member: &Member,
         call: &Call<'_>,
         judgement: Option<&Judgement>,
     ) -> Result<(), CallError> {
-        let method = call.method;
+        let Some(why) = self.admin_refusal(member, call.method, judgement) else { return Ok(()) };
+        let (caller, method) = (&*member.name, call.method);
+        if member.system.is_some() {
+            tracing::warn!(caller, method, "control method denied: the sender is not an administrator");
+        } else {
+            tracing::warn!(caller, method, "control method denied: caller is remote");
+        }
+        Err(denied(why))
+    }
+
+    /// Why a client may not call an administrative method that the rules allow it. What changes the broker is for this host
+    /// only, unless `remote_admin` is set. A system sender needs the right of its own or a rule that names the method.
+    pub(super) fn admin_refusal(
+        &self,
+        member: &Member,
+        method: &str,
+        judgement: Option<&Judgement>,
+    ) -> Option<String> {
         if let Some(rights) = member.system {
             let by_rule = judgement.is_some_and(|is| matches!(is.because, Because::Rule { .. }));
-            if rights.admin || by_rule {
-                return Ok(());
-            }
-            tracing::warn!(
-                caller = &*member.name,
-                method,
-                "control method denied: the sender is not an administrator"
-            );
-            let text =
-                format!("{method} needs `admin = true` or an access rule that allows it to {}", member.name);
-            return Err(denied(text));
+            return (!rights.admin && !by_rule).then(|| {
+                format!("{method} needs `admin = true` or an access rule that allows it to {}", member.name)
+            });
         }
-        if member.origin.locality.may_administer() || self.remote_admin.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        tracing::warn!(caller = &*member.name, method, "control method denied: caller is remote");
-        Err(denied(format!("{method} is for clients of this machine only (remote_admin)")))
+        let may = member.origin.locality.may_administer() || self.remote_admin.load(Ordering::Relaxed);
+        (!may).then(|| format!("{method} is for clients of this machine only (remote_admin)"))
     }
 }
 

@@ -4,7 +4,7 @@
 use elbus_plugin_api::{BROKER_NAME, Call, CallError, Method, access::Action};
 use elbus_protocol::rpc::INVALID_PARAMS;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::{
     ControlTable, decode_params, encode_result, expression::check_pattern, shown, table::MAX_NAME_BYTES,
@@ -41,7 +41,7 @@ struct Answer {
 
 /// Adds the method. `place_of` tells where a key of an instance's table stands in the configuration.
 pub(crate) fn add_explain_method(
-    table: &ControlTable,
+    table: &Arc<ControlTable>,
     router: &Arc<Router>,
     place_of: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static,
 ) {
@@ -52,12 +52,13 @@ pub(crate) fn add_explain_method(
         slow: true,
         admin: false,
     };
-    let router = router.clone();
-    table.add_own(&method, move |call| answer(&router, &place_of, call));
+    let (router, methods) = (router.clone(), Arc::downgrade(table));
+    table.add_own(&method, move |call| answer(&router, &methods, &place_of, call));
 }
 
 fn answer(
     router: &Router,
+    methods: &Weak<ControlTable>,
     place_of: &impl Fn(&str, &str) -> Option<String>,
     call: &Call<'_>,
 ) -> Result<Vec<u8>, CallError> {
@@ -76,7 +77,13 @@ fn answer(
     }
     let member = router.find(&name);
     let registered = member.is_some();
-    let mut answer = match judged(router, member.as_deref(), &name, action, &target) {
+    let judged = judged(router, member.as_deref(), &name, action, &target);
+    // what the rules allow may be for others all the same
+    let refusal = member.as_deref().filter(|_| action == Action::Call).and_then(|member| {
+        let judgement = judged.as_ref().map(|(judgement, ..)| judgement);
+        methods.upgrade()?.admin_refusal(member, &target, judgement)
+    });
+    let mut answer = match judged {
         Some((judgement, why, rule, instance)) => {
             let key = judgement.because.key();
             let place = key.map(|key| {
@@ -95,6 +102,10 @@ fn answer(
             recipient_count: 0,
         },
     };
+    if let Some(why) = refusal.filter(|_| answer.allowed) {
+        (answer.allowed, answer.why) = (false, format!("denied: {why}"));
+        (answer.rule, answer.place) = (None, None);
+    }
     if answer.allowed {
         let recipients = recipients(router, member.as_deref(), action, &target);
         answer.recipient_count = recipients.len() as u64;

@@ -9,8 +9,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::authority::Authority;
 use crate::{
+    access::Judgement,
     calls::{self, Callback},
-    routing::Router,
+    routing::{Member, Router},
 };
 
 type OwnHandler = dyn Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync;
@@ -116,6 +117,17 @@ impl ControlTable {
     pub(crate) fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
         let admin = self.methods.read().get(call.method).map(|entry| entry.admin);
         self.authority.authorize(call, admin).map(drop)
+    }
+
+    /// Why a client may not call a method that the rules allow it, if so.
+    pub(super) fn admin_refusal(
+        &self,
+        member: &Member,
+        method: &str,
+        judgement: Option<&Judgement>,
+    ) -> Option<String> {
+        let admin = self.methods.read().get(method).is_some_and(|entry| entry.admin);
+        admin.then(|| self.authority.admin_refusal(member, method, judgement)).flatten()
     }
 
     /// Calls a method, if the caller is allowed to at this moment.
