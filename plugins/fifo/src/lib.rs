@@ -23,6 +23,9 @@ use pipe::Pipe;
 use settings::{Checked, Settings};
 use signal::Signal;
 
+/// What the thread of a FIFO that was replaced gets to end.
+const REPLACED_DEADLINE: Duration = Duration::from_secs(1);
+
 /// One FIFO and the thread that reads it.
 pub struct Fifo {
     host: Host,
@@ -54,6 +57,55 @@ impl Plugin for Fifo {
     }
 
     fn start(&self) -> Result<(), PluginError> {
+        let state = self.open()?;
+        *self.state.lock() = state;
+        Ok(())
+    }
+
+    fn serve(&self) {
+        if let Err(error) = self.spawn(&mut self.state.lock()) {
+            tracing::error!(path = %self.settings.path.display(), %error, "fifo not served");
+        }
+    }
+
+    fn stop(&self, deadline: Duration) {
+        let state = std::mem::take(&mut *self.state.lock());
+        state.end(deadline);
+    }
+
+    /// A FIFO that somebody has removed is made again: writers would make a regular file in its place.
+    fn refresh(&self) -> Result<(), PluginError> {
+        let is_gone = |state: &State| state.open.as_ref().is_some_and(|(pipe, _)| !pipe.is_there());
+        if !is_gone(&self.state.lock()) {
+            return Ok(());
+        }
+        tracing::warn!(path = %self.settings.path.display(), "fifo is gone; making it again");
+        let mut again = self.open()?;
+        self.spawn(&mut again)?;
+        let before = {
+            let mut state = self.state.lock();
+            if state.open.is_none() {
+                again // it was stopped meanwhile
+            } else {
+                std::mem::replace(&mut *state, again)
+            }
+        };
+        before.end(REPLACED_DEADLINE);
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let addresses = match &self.state.lock().open {
+            Some((pipe, _)) => vec![format!("fifo:{}", pipe.path().display())],
+            None => Vec::new(),
+        };
+        Status { addresses, detail: String::new() }
+    }
+}
+
+impl Fifo {
+    /// The FIFO and what its thread will need.
+    fn open(&self) -> Result<State, PluginError> {
         let Checked { path, mode, group, admin, .. } = &self.settings;
         let sender = self
             .host
@@ -63,38 +115,28 @@ impl Plugin for Fifo {
             .map_err(|error| PluginError::of_key("path", error.to_string()))?;
         let signal = Signal::new()
             .map_err(|error| PluginError::new(format!("no eventfd for {}: {error}", self.host.instance())))?;
-        let open = Some((Arc::new(pipe), Arc::new(signal)));
-        *self.state.lock() = State { open, sender: Some(sender), server: None };
+        Ok(State { open: Some((Arc::new(pipe), Arc::new(signal))), sender: Some(sender), server: None })
+    }
+
+    /// Starts the thread, unless it runs.
+    fn spawn(&self, state: &mut State) -> Result<(), PluginError> {
+        let Some((pipe, signal)) = state.open.clone() else { return Ok(()) };
+        let Some(sender) = state.sender.take() else { return Ok(()) };
+        let Checked { max_line_bytes, admin, .. } = self.settings;
+        let limits = server::Limits { max_line_bytes, admin };
+        state.server = Some(server::spawn(&self.host, pipe, signal, sender, limits)?);
         Ok(())
     }
+}
 
-    fn serve(&self) {
-        let mut state = self.state.lock();
-        let Some((pipe, signal)) = state.open.clone() else { return };
-        let Some(sender) = state.sender.take() else { return };
-        let Checked { max_line_bytes, admin, .. } = self.settings;
-        match server::spawn(&self.host, pipe, signal, sender, server::Limits { max_line_bytes, admin }) {
-            Ok(server) => state.server = Some(server),
-            Err(error) => tracing::error!(path = %self.settings.path.display(), %error, "fifo not served"),
-        }
-    }
-
-    fn stop(&self, deadline: Duration) {
-        let State { open, server, .. } = std::mem::take(&mut *self.state.lock());
-        let Some((pipe, signal)) = open else { return };
+impl State {
+    fn end(self, deadline: Duration) {
+        let State { open: Some((pipe, signal)), server, .. } = self else { return };
         signal.stop();
         if server.is_some_and(|server| !server.ended_within(deadline)) {
             tracing::warn!(path = %pipe.path().display(), ?deadline, "the thread of the fifo is late to end");
         }
         pipe.remove();
-    }
-
-    fn status(&self) -> Status {
-        let addresses = match &self.state.lock().open {
-            Some((pipe, _)) => vec![format!("fifo:{}", pipe.path().display())],
-            None => Vec::new(),
-        };
-        Status { addresses, detail: String::new() }
     }
 }
 

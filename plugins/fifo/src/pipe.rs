@@ -1,14 +1,16 @@
 //! The FIFO as a file: made, taken over, read, removed. It is the broker's own: its owner is checked on the
-//! opened descriptor, links are not followed. Never removes anything but a FIFO of its own that nobody reads,
-//! never knows what is in it.
+//! opened descriptor, links are not followed. Its folder is held by descriptor, so that nobody who renames folders
+//! leads it elsewhere. Never removes anything but a FIFO of its own that nobody reads, never knows what is in it.
 
+use elbus_files::{Folder, FolderError, Identity};
 use rustix::{
     event::epoll,
-    fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat},
+    fs::{FileType, Gid, Mode, OFlags, Stat},
     io::Errno,
     process::geteuid,
 };
 use std::{
+    ffi::{OsStr, OsString},
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -20,14 +22,18 @@ use std::{
 pub(crate) struct Pipe {
     file: OwnedFd,
     path: PathBuf,
-    /// Device and inode. While `file` is open no other file can have the same.
-    identity: (u64, u64),
+    folder: Folder,
+    name: OsString,
+    /// While `file` is open no other file can have the same.
+    identity: Identity,
     removed: AtomicBool,
 }
 
 /// Why there is no FIFO.
 #[derive(Debug)]
 pub(crate) enum PipeError {
+    /// Its folder is not used.
+    Folder(FolderError),
     /// There is a file of another type, which is not ours to remove.
     NoFifo { path: PathBuf },
     /// It belongs to another user, who can open it whatever its mode.
@@ -41,6 +47,7 @@ pub(crate) enum PipeError {
 impl fmt::Display for PipeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            PipeError::Folder(error) => write!(f, "{error}"),
             PipeError::NoFifo { path } => {
                 write!(f, "{} exists and is no fifo; remove it or choose another path", path.display())
             }
@@ -56,49 +63,81 @@ impl fmt::Display for PipeError {
     }
 }
 
+/// A name in a folder, and how it is called in messages.
+struct Place<'a> {
+    path: &'a Path,
+    folder: &'a Folder,
+    name: &'a OsStr,
+}
+
+impl Place<'_> {
+    fn failed(&self, what: &'static str) -> impl Fn(Errno) -> PipeError {
+        let path = self.path.to_owned();
+        move |error| PipeError::System { what, path: path.clone(), error }
+    }
+
+    fn make(&self) -> Result<(), Errno> {
+        rustix::fs::mkfifoat(self.folder, self.name, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// Whether there is a FIFO of the broker's own that nobody has open for reading: opening it for writing then says so.
+    fn check_unread(&self) -> Result<Stat, PipeError> {
+        let stat = self.folder.stat(self.name).map_err(self.failed("examine"))?;
+        let stat = stat.ok_or_else(|| self.failed("examine")(Errno::NOENT))?;
+        check_own(self.path, &stat)?;
+        match self.folder.open_file(self.name, OFlags::WRONLY, Mode::empty()) {
+            Err(Errno::NXIO) => Ok(stat),
+            Ok(_) => Err(PipeError::Taken { path: self.path.to_owned() }),
+            Err(error) => Err(self.failed("open fifo")(error)),
+        }
+    }
+
+    /// Removes the name if it leads to this file.
+    fn remove(&self, identity: Identity) -> Result<(), PipeError> {
+        self.folder.remove(self.name, identity).map(drop).map_err(self.failed("remove"))
+    }
+}
+
 impl Pipe {
     /// Makes the FIFO, or takes over one of its own that nobody reads, and opens it; `mode` holds whatever
     /// the umask is.
     pub(crate) fn open(path: &Path, mode: u32, group: Option<u32>) -> Result<Self, PipeError> {
-        let failed = |what| move |error| PipeError::System { what, path: path.to_owned(), error };
-        let make = || rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR);
-        let made = match make() {
+        let (folder, name) = Folder::of(path).map_err(PipeError::Folder)?;
+        let place = Place { path, folder: &folder, name: &name };
+        let made = match place.make() {
             Ok(()) => true,
             Err(Errno::EXIST) => {
-                let stat = check_unread(path)?;
+                let stat = place.check_unread()?;
                 let keeps = may_keep(&stat, mode, group);
                 if !keeps {
-                    rustix::fs::unlinkat(CWD, path, AtFlags::empty()).map_err(failed("replace fifo"))?;
-                    make().map_err(failed("make fifo"))?;
+                    place.remove(Identity::of(&stat))?;
+                    place.make().map_err(place.failed("make fifo"))?;
                 }
                 !keeps
             }
-            Err(error) => return Err(failed("make fifo")(error)),
+            Err(error) => return Err(place.failed("make fifo")(error)),
         };
         // for reading only, so that the end of the last writer is seen
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
-        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("open fifo"));
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) => {
-                if made {
-                    let _ = rustix::fs::unlinkat(CWD, path, AtFlags::empty());
-                }
-                return Err(error);
-            }
-        };
-        let stat = rustix::fs::fstat(&file).map_err(failed("examine"))?;
+        let file =
+            folder.open_file(&name, OFlags::RDONLY, Mode::empty()).map_err(place.failed("open fifo"))?;
+        let stat = rustix::fs::fstat(&file).map_err(place.failed("examine"))?;
         check_own(path, &stat)?;
-        // one that was there already stays where a later step fails
-        let pipe =
-            Pipe { file, path: path.to_owned(), identity: identity(&stat), removed: AtomicBool::new(!made) };
-        if let Some(group) = group {
-            rustix::fs::fchown(&pipe.file, None, Some(Gid::from_raw(group)))
-                .map_err(failed("set the group of"))?;
+        let identity = Identity::of(&stat);
+        let finish = || {
+            if let Some(group) = group {
+                rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)))
+                    .map_err(place.failed("set the group of"))?;
+            }
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(place.failed("set the mode of"))
+        };
+        if let Err(error) = finish() {
+            // one that was there already stays
+            if made {
+                _ = place.remove(identity);
+            }
+            return Err(error);
         }
-        rustix::fs::fchmod(&pipe.file, Mode::from_raw_mode(mode)).map_err(failed("set the mode of"))?;
-        pipe.removed.store(false, Ordering::Relaxed);
-        Ok(pipe)
+        Ok(Pipe { file, path: path.to_owned(), folder, name, identity, removed: AtomicBool::new(false) })
     }
 
     /// Has `poll` report each time something arrives or the last writer leaves, once.
@@ -116,15 +155,17 @@ impl Pipe {
         rustix::io::read(&self.file, into)
     }
 
-    /// Removes the file if the path still leads to this FIFO. Only the first call does anything.
+    /// Whether the path still leads to this FIFO. By the path, since writers go by it.
+    pub(crate) fn is_there(&self) -> bool {
+        Folder::of(&self.path).is_ok_and(|(folder, name)| folder.holds(&name, self.identity))
+    }
+
+    /// Removes the file if its name in the folder still leads to this FIFO. Only the first call does anything.
     pub(crate) fn remove(&self) {
         if self.removed.swap(true, Ordering::Relaxed) {
             return;
         }
-        let found = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
-        if found.is_ok_and(|stat| identity(&stat) == self.identity)
-            && let Err(error) = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty())
-        {
+        if let Err(error) = self.folder.remove(&self.name, self.identity) {
             tracing::warn!(path = %self.path.display(), %error, "fifo not removed");
         }
     }
@@ -139,20 +180,6 @@ impl AsFd for Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         self.remove();
-    }
-}
-
-/// Whether the path is a FIFO of the broker's own that nobody has open for reading: opening it for writing
-/// then says so.
-fn check_unread(path: &Path) -> Result<Stat, PipeError> {
-    let failed = |what| move |error| PipeError::System { what, path: path.to_owned(), error };
-    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("examine"))?;
-    check_own(path, &stat)?;
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::NXIO) => Ok(stat),
-        Ok(_) => Err(PipeError::Taken { path: path.to_owned() }),
-        Err(error) => Err(failed("open fifo")(error)),
     }
 }
 
@@ -175,10 +202,6 @@ fn may_keep(stat: &Stat, mode: u32, group: Option<u32>) -> bool {
 
 fn is_fifo(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
-}
-
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
 }
 
 #[cfg(test)]
@@ -233,7 +256,13 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert!(matches!(Pipe::open(&path, 0o622, None), Err(PipeError::NoFifo { .. })));
         let error = Pipe::open(&dir.path().join("no/f"), 0o622, None).unwrap_err().to_string();
-        assert!(error.starts_with("cannot make fifo "), "{error}");
+        assert_eq!(error, format!("folder {} does not exist", dir.path().join("no").display()));
+        // whoever may replace files in the folder would get what is written
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Pipe::open(&open.join("f"), 0o600, None).unwrap_err().to_string();
+        assert!(error.contains("every user may replace files in it"), "{error}");
     }
 
     #[test]
@@ -288,7 +317,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        rustix::fs::mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
         let error = Pipe::open(&path, 0o600, None).unwrap_err().to_string();
         let expected = format!(
@@ -307,6 +336,23 @@ mod tests {
         let _pipe = Pipe::open(&path, 0o620, Some(own)).unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!((meta.gid(), meta.permissions().mode() & 0o777), (own, 0o620));
+    }
+
+    #[test]
+    fn a_folder_that_is_swapped_leads_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, moved) = (dir.path().join("d"), dir.path().join("moved"));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("f");
+        let pipe = Pipe::open(&path, 0o600, None).unwrap();
+        assert!(pipe.is_there());
+        fs::rename(&folder, &moved).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert!(!pipe.is_there(), "nobody finds it by its path");
+        drop(pipe);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        assert!(!moved.join("f").exists());
     }
 
     #[test]

@@ -271,3 +271,30 @@ fn only_an_administrator_publishes_to_the_topics_of_the_broker() {
     }
     assert!(logged().contains("topics of the broker need `admin = true`"));
 }
+
+#[test]
+fn a_fifo_that_was_removed_is_made_again_by_a_reload() {
+    let bench = Bench::new("");
+    bench.fifo.serve();
+    bench.fifo.refresh().unwrap();
+    bench.writer().write_all(b"before x\n").unwrap();
+    bench.requests(1);
+    // as a cleaner does, or who moves a folder
+    fs::remove_file(&bench.path).unwrap();
+    bench.fifo.refresh().unwrap();
+    assert!(fs::metadata(&bench.path).unwrap().file_type().is_fifo());
+    bench.writer().write_all(b"after x\n").unwrap();
+    assert_eq!(bench.requests(2)[1].1, "after");
+    // somebody else's file stays, and is said
+    fs::remove_file(&bench.path).unwrap();
+    fs::write(&bench.path, "data").unwrap();
+    assert!(bench.fifo.refresh().unwrap_err().to_string().contains("exists and is no fifo"));
+    fs::remove_file(&bench.path).unwrap();
+    bench.fifo.refresh().unwrap();
+    bench.writer().write_all(b"again x\n").unwrap();
+    assert_eq!(bench.requests(3)[2].1, "again");
+    bench.fifo.stop(LONG);
+    assert!(!bench.path.exists());
+    bench.fifo.refresh().unwrap();
+    assert!(!bench.path.exists(), "not once it is stopped");
+}
