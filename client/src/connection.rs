@@ -232,13 +232,7 @@ impl Shared {
                     (Op::Unsubscribe, declined, "unsubscribing again after a lost connection"),
                 ];
                 for (op, filters, what) in again {
-                    for filters in frames_of(&filters) {
-                        match self.outgoing.change_filters(op, filters, Ack::Logged(what)) {
-                            Ok(_) => {}
-                            Err(Refusal::Full) => tracing::warn!("{what}: more filters than queue_bytes"),
-                            Err(Refusal::Failed(error)) => tracing::warn!(%error, "{what}"),
-                        }
-                    }
+                    frames_of(&filters).for_each(|filters| self.ask_again(op, filters, what));
                 }
             }
             #[cfg(feature = "in-process")]
@@ -246,6 +240,30 @@ impl Shared {
         }
         drop(wishes);
         self.events.set(Status::Connected);
+    }
+
+    /// Asks for filters that were granted to an earlier connection.
+    fn ask_again(&self, op: Op, filters: &[&str], what: &'static str) {
+        let owned = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        match self.outgoing.change_filters(op, filters, Ack::Again { op, filters: owned, what }) {
+            Ok(_) => {}
+            Err(Refusal::Full) => tracing::warn!("{what}: more filters than queue_bytes"),
+            Err(Refusal::Failed(error)) => tracing::warn!(%error, "{what}"),
+        }
+    }
+
+    /// Asks for each half of filters that were refused together, since one that is refused takes all others of its frame
+    /// with it. Those that are no longer wanted are left out.
+    fn divide(&self, op: Op, filters: &[String], what: &'static str) {
+        let wishes = self.wishes.lock();
+        let (first, second) = filters.split_at(filters.len() / 2);
+        for half in [first, second] {
+            let wanted = half.iter().map(String::as_str).filter(|filter| wishes.asks(op, filter));
+            let wanted: Vec<_> = wanted.collect();
+            if !wanted.is_empty() {
+                self.ask_again(op, &wanted, what);
+            }
+        }
     }
 
     /// Forgets the connection; what is in flight fails.
@@ -331,8 +349,11 @@ impl Shared {
             if !batch.acks.is_empty() {
                 self.outgoing.acknowledge(&batch.acks, &mut told);
                 batch.acks.clear();
-                for Told::CallRefused { call, code } in told.drain(..) {
-                    self.switchboard.calls.refuse(call, code);
+                for told in told.drain(..) {
+                    match told {
+                        Told::CallRefused { call, code } => self.switchboard.calls.refuse(call, code),
+                        Told::FiltersRefused { op, filters, what } => self.divide(op, &filters, what),
+                    }
                 }
             }
             if !batch.frames.is_empty() {
@@ -377,8 +398,7 @@ impl Shared {
                 }
                 if inbox.taken() != taken {
                     (taken, end) = (inbox.taken(), None);
-                } else if at.is_some_and(|at| at <= Instant::now()) {
-                    inbox.stop_holding();
+                } else if at.is_some_and(|at| at <= Instant::now()) && inbox.stop_holding(taken) {
                     let client = &self.builder.name;
                     tracing::warn!(client, ?limit, "received frames are not consumed; dropping further ones");
                 }

@@ -58,8 +58,11 @@ impl Local {
             (Op::Subscribe, wishes.subscribed().collect()),
             (Op::Unsubscribe, wishes.declined().into_iter().collect()),
         ];
-        for (op, filters) in changes {
-            if let Err(error) = self.change(op, &filters) {
+        // each by itself: one that is refused takes no other along
+        for (op, filter) in
+            changes.into_iter().flat_map(|(op, all)| all.into_iter().map(move |one| (op, one)))
+        {
+            if let Err(error) = self.change(op, &[filter]) {
                 tracing::warn!(%error, "after a lost connection");
             }
         }

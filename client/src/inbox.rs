@@ -101,9 +101,12 @@ impl Inbox {
         self.state.lock().taken
     }
 
-    /// From now on what exceeds the limit is dropped, until the consumer goes on.
-    pub(crate) fn stop_holding(&self) {
-        self.state.lock().standing = true;
+    /// From now on what exceeds the limit is dropped, until the consumer goes on; unless it has taken more than this
+    /// meanwhile. Whether it is dropped.
+    pub(crate) fn stop_holding(&self, taken: u64) -> bool {
+        let mut state = self.state.lock();
+        state.standing = state.taken == taken;
+        state.standing
     }
 
     /// Says that nothing will follow.
@@ -276,6 +279,20 @@ mod tests {
         inbox.push(&mut vec![frame(6), frame(7)]);
         assert_eq!(numbers(&mut receiver), [(6, 3), (7, 0)]);
         assert_eq!(receiver.missed(), 3);
+    }
+
+    #[test]
+    fn one_that_goes_on_at_the_last_moment_loses_nothing() {
+        let (inbox, mut receiver) = inbox(1, Overflow::Block);
+        inbox.push(&mut vec![frame(1), frame(2)]);
+        let taken = inbox.taken();
+        assert_eq!(numbers(&mut receiver), [(1, 0), (2, 0)]);
+        assert!(!inbox.stop_holding(taken));
+        inbox.push(&mut vec![frame(3), frame(4)]);
+        assert_eq!(numbers(&mut receiver), [(3, 0), (4, 0)]);
+        assert!(inbox.stop_holding(inbox.taken()));
+        inbox.push(&mut vec![frame(5), frame(6)]);
+        assert_eq!(numbers(&mut receiver), [(5, 0)]);
     }
 
     #[test]

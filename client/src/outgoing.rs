@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use elbus_protocol::{
-    EncodeError, Op, Qos,
+    Code, EncodeError, Op, Qos,
     request::{PING, encode_filters, encode_request_head},
 };
 use elbus_socket::{Queue, Socket};
@@ -51,8 +51,8 @@ pub(crate) enum Ack {
     Abandoned,
     /// It is that of a call, which goes on if it is good.
     Call(u32),
-    /// Nobody waits, but a refusal is logged with these words.
-    Logged(&'static str),
+    /// Nobody waits. What is refused is asked for again in parts, and logged with these words where it cannot be divided.
+    Again { op: Op, filters: Vec<String>, what: &'static str },
 }
 
 /// Why a frame was not taken.
@@ -73,6 +73,8 @@ impl From<Error> for Refusal {
 pub(crate) enum Told {
     /// A call was refused.
     CallRefused { call: u32, code: u8 },
+    /// Filters were refused together, of which some may be granted.
+    FiltersRefused { op: Op, filters: Vec<String>, what: &'static str },
 }
 
 pub(crate) struct Outgoing {
@@ -332,14 +334,22 @@ impl Outgoing {
                 }
                 Ack::Abandoned => drop(state.acks.remove(key)),
                 Ack::Call(call) => {
-                    if code != elbus_protocol::Code::Ok as u8 {
+                    if code != Code::Ok as u8 {
                         told.push(Told::CallRefused { call: *call, code });
                     }
                     state.acks.remove(key);
                 }
-                Ack::Logged(what) => {
-                    if code != elbus_protocol::Code::Ok as u8 {
-                        tracing::warn!(code, "refused by the broker: {what}");
+                Ack::Again { op, filters, what } => {
+                    let (op, filters, what) = (*op, std::mem::take(filters), *what);
+                    if code != Code::Ok as u8 {
+                        // others concern all of them alike, such as a limit
+                        let is_of_one = [Code::AccessDenied as u8, Code::BadData as u8].contains(&code);
+                        if is_of_one && filters.len() > 1 {
+                            told.push(Told::FiltersRefused { op, filters, what });
+                        } else {
+                            let (first, count) = (filters.first(), filters.len());
+                            tracing::warn!(code, first, count, "refused by the broker: {what}");
+                        }
                     }
                     state.acks.remove(key);
                 }

@@ -1,7 +1,7 @@
 //! What a client is subscribed to and excludes, as its user wants it: the broker knows that for one connection only.
 //! Owns the sets; never sends.
 
-use elbus_protocol::WARNINGS_TOPIC;
+use elbus_protocol::{Op, WARNINGS_TOPIC};
 use std::collections::{HashMap, HashSet};
 
 /// Filters of one frame when they are asked for again.
@@ -80,6 +80,15 @@ impl Wishes {
     /// Whether somebody wants the filter.
     pub(crate) fn wants(&self, filter: &str) -> bool {
         self.subscribed.contains_key(filter)
+    }
+
+    /// Whether a filter is still to be asked for by this operation.
+    pub(crate) fn asks(&self, op: Op, filter: &str) -> bool {
+        match op {
+            Op::Exclude => self.excluded.contains(filter),
+            Op::Unsubscribe => self.declined() == Some(filter),
+            _ => self.wants(filter),
+        }
     }
 
     /// Adds an exclusion. Returns whether it is new.

@@ -270,3 +270,37 @@ async fn a_refused_filter_takes_nothing_away_that_was_granted_before() {
     assert_eq!(answer(&mut peer).await, (EXCLUDE, vec!["hidden".to_owned()]));
     assert_eq!(answer(&mut peer).await, (SUBSCRIBE, vec!["granted".to_owned()]));
 }
+
+#[tokio::test]
+async fn one_filter_that_is_refused_meanwhile_takes_no_other_along() {
+    const DENIED: u8 = 0x79;
+    let fake = Fake::listen();
+    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let mut granted: Vec<_> = (0..7).map(|n| format!("t/{n}")).collect();
+    let ask = async {
+        client.subscribe(&granted).await.unwrap();
+        client.subscribe("secret").await.unwrap();
+    };
+    let answers = async {
+        answer(&mut peer).await;
+        answer(&mut peer).await;
+    };
+    tokio::join!(ask, answers);
+    drop(peer);
+    let mut peer = fake.register().await;
+    let (mut asked, mut again) = (0, vec![]);
+    while again.len() < granted.len() {
+        let sent = soon("the next part", peer.next_operation()).await;
+        asked += 1;
+        if sent.filters().iter().any(|filter| filter == "secret") {
+            peer.acknowledge(&sent, DENIED).await;
+        } else {
+            again.extend(sent.filters());
+            peer.acknowledge(&sent, OK).await;
+        }
+    }
+    again.sort();
+    granted.sort();
+    assert_eq!(again, granted);
+    assert!(asked <= 2 * 8, "{asked}");
+}
