@@ -68,6 +68,8 @@ struct Age {
     looks: u32,
     /// As it was reported.
     reported: Option<InProgress>,
+    /// Its instance was failed because of it.
+    expired: bool,
 }
 
 impl Ages {
@@ -77,7 +79,8 @@ impl Ages {
         let mut late = vec![];
         for calls in threads {
             for call in &calls {
-                let mut age = before.remove(&call.key).unwrap_or(Age { looks: 0, reported: None });
+                let mut age =
+                    before.remove(&call.key).unwrap_or(Age { looks: 0, reported: None, expired: false });
                 age.looks = age.looks.saturating_add(1);
                 self.0.insert(call.key, age);
             }
@@ -93,7 +96,8 @@ impl Ages {
             }
             if let Some(call) = blamed(&calls, ages, limit)
                 && call.callback.must_not_block()
-                && ages.get(&call.key).is_some_and(|age| age.looks == limit)
+                && let Some(age) = ages.get_mut(&call.key)
+                && !std::mem::replace(&mut age.expired, true)
             {
                 late.push(Late::Expired(call.clone()));
             }
@@ -252,6 +256,28 @@ mod tests {
             found.extend(ages.look(vec![vec![outer.clone(), call(100 + look, Callback::Deliver)]], 10));
         }
         assert_eq!(found, [Late::Reached(outer.clone()), Late::Expired(outer)]);
+    }
+
+    #[test]
+    fn one_that_goes_on_behind_a_long_call_of_its_own_is_blamed_in_the_end() {
+        let mut ages = Ages::default();
+        let (outer, inner) = (call(1, Callback::OnEvent), call(2, Callback::Deliver));
+        let mut found = vec![];
+        for look in 1..=30 {
+            // the inner one lasts through the moment when the outer one has reached the limit
+            let calls = if (4..=11).contains(&look) { vec![&outer, &inner] } else { vec![&outer] };
+            found.extend(ages.look(vec![calls.into_iter().cloned().collect()], 10));
+        }
+        found.retain(|late| matches!(late, Late::Expired(_)));
+        assert_eq!(found, [Late::Expired(outer.clone())]);
+        // a limit that was lowered meanwhile holds for what has lasted longer
+        let mut ages = Ages::default();
+        let mut expired = |limit| {
+            let late = ages.look(vec![vec![outer.clone()]], limit);
+            late.iter().filter(|late| matches!(late, Late::Expired(_))).count()
+        };
+        assert_eq!((0..20).map(|_| expired(100)).sum::<usize>(), 0);
+        assert_eq!((expired(10), expired(10)), (1, 0));
     }
 
     #[test]
