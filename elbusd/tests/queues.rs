@@ -8,6 +8,7 @@ mod support;
 use elbus_protocol::{Op, Qos, request::encode_request};
 use std::{
     net::Shutdown,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 use support::{
@@ -241,4 +242,58 @@ fn frames_that_never_end_give_their_memory_back() {
     // and a frame that does end arrives
     witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
     assert_eq!(witness.frame().payload().len(), 900_000);
+}
+
+#[test]
+fn frames_that_are_never_completed_keep_no_others_out() {
+    const MIB: usize = 1 << 20;
+    let text = r#"
+        broker.max_queued_bytes = 25165824
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = { path = "bus.sock", timeout_seconds = 2.0, stall_seconds = 1.5 }
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+    "#;
+    let daemon = Daemon::start_config(text);
+    let (mut witness, mut innocent) = (daemon.client("witness"), daemon.client("innocent"));
+    let endless = frames(Op::Message, Qos::NO, "nobody", 1, 8 * MIB);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for at in 0..8 {
+            let (daemon, endless, stop) = (&daemon, &endless, &stop);
+            scope.spawn(move || {
+                for number in 0.. {
+                    let mut hostile = daemon.client(&format!("hostile.{at}.{number}"));
+                    // the rest comes as slowly as it may, and the next client follows when this one is sent away
+                    let (much, rest) = endless.split_at(5 * MIB);
+                    let mut goes_on = hostile.try_write(much);
+                    let mut rest = rest.chunks(40_000);
+                    while goes_on && !stop.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(500));
+                        goes_on = rest.next().is_some_and(|piece| hostile.try_write(piece));
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        wait_until("memory is used up", || {
+            let health = witness.control("health", &[]).unwrap();
+            field(&health, "queued_bytes").as_u64() > Some(20 * MIB as u64)
+        });
+        for bytes in [50_000, 1_000_000].repeat(10) {
+            let frame = frames(Op::Message, Qos::NO, "innocent", 1, bytes);
+            let (most, last) = frame.split_at(frame.len() - 10);
+            innocent.write(most);
+            witness.control("health", &[]).unwrap();
+            innocent.write(last);
+            assert_eq!(innocent.frame().payload().len(), bytes);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    daemon.wait_for_log("when others needed memory");
 }

@@ -360,6 +360,11 @@ impl Connection {
         After { wakes: std::mem::take(&mut out.waiters), reader: out.reader.take(), write: false }
     }
 
+    /// Whether it was ended as others needed the memory of its frames.
+    pub(crate) fn has_made_room(&self) -> bool {
+        matches!(self.lock().reason, Some(Reason::MadeRoom { .. }))
+    }
+
     /// Why it ended, if it has; the answer is given once.
     pub(crate) fn take_reason(&self) -> Option<Reason> {
         self.lock().reason.take()

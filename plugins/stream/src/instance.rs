@@ -21,6 +21,7 @@ use crate::{
     liveness::Phase,
     notices::Notices,
     reason::Reason,
+    receiving::Receiving,
     turns::Turns,
 };
 
@@ -45,6 +46,8 @@ pub(crate) struct Instance {
     pub(crate) notices: Notices,
     /// What clients that have left had sent of what they may. Held for moments, alone.
     pub(crate) debts: Mutex<Debts>,
+    /// Who holds memory for long frames. Held for moments, alone.
+    pub(crate) receiving: Mutex<Receiving>,
     /// The places of connections that have not registered yet.
     pub(crate) pending: Places,
     /// Paces registering.
@@ -127,6 +130,7 @@ impl Instance {
             notices: Notices::default(),
             turns,
             debts: Mutex::default(),
+            receiving: Mutex::default(),
             first: AtomicUsize::new(0),
         })
     }
@@ -264,6 +268,14 @@ impl Instance {
     pub(crate) fn has_finished(&self, connection: &Arc<Connection>) {
         let address = Arc::as_ptr(connection).addr();
         let _ = self.first.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Ends the connection that holds the most memory for long frames, to make room for another one, unless that is it itself.
+    pub(crate) fn make_room_for(&self, asking: &Arc<Connection>) {
+        let greediest = self.receiving.lock().take_greediest(asking);
+        if let Some((connection, bytes)) = greediest {
+            connection.close(Reason::MadeRoom { bytes });
+        }
     }
 
     /// The connections of this moment.

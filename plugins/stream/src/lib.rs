@@ -29,6 +29,7 @@ mod notices;
 mod pace;
 mod places;
 mod reason;
+mod receiving;
 mod runtime;
 mod scratch;
 mod server;

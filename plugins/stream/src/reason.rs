@@ -32,6 +32,8 @@ pub(crate) enum Reason {
     Stalled { bytes: usize, stalled: Duration },
     /// There was no memory for the rest of its frame.
     NoRoom { bytes: usize, timeout: Duration },
+    /// It held the most memory for long frames when others needed some.
+    MadeRoom { bytes: usize },
     /// The queue was over its limit, and the operator wants such clients disconnected.
     Overflow { bytes: usize, limit: usize },
     /// The queue was over its share of what may wait for all clients, likewise.
@@ -60,7 +62,10 @@ impl Reason {
         match self {
             Reason::Frame(_) | Reason::Tls => Loudness::Warn,
             Reason::Stalled { .. } | Reason::Overflow { .. } | Reason::Crowded { .. } => Loudness::Warn,
-            Reason::NoRoom { .. } | Reason::Full { .. } | Reason::OverShare { .. } => Loudness::Warn,
+            Reason::NoRoom { .. }
+            | Reason::MadeRoom { .. }
+            | Reason::Full { .. }
+            | Reason::OverShare { .. } => Loudness::Warn,
             Reason::Late { .. } | Reason::Closed(_) | Reason::Evicted { .. } => Loudness::Info,
             // refusals are told as events; a client that tries again and again must not fill the log
             Reason::Left | Reason::Broken(_) | Reason::Gone | Reason::Stopping => Loudness::Debug,
@@ -72,7 +77,7 @@ impl Reason {
     pub(crate) fn notice(&self) -> Option<Notice> {
         match self {
             Reason::Frame(_) => Some(Notice::Protocol),
-            Reason::Late { .. } | Reason::NoRoom { .. } => Some(Notice::Late),
+            Reason::Late { .. } | Reason::NoRoom { .. } | Reason::MadeRoom { .. } => Some(Notice::Late),
             Reason::Tls => Some(Notice::Tls),
             Reason::Full { .. } => Some(Notice::Refused),
             Reason::Evicted { .. } | Reason::OverShare { .. } => Some(Notice::Evicted),
@@ -141,6 +146,10 @@ impl fmt::Display for Reason {
                 f,
                 "no memory for its frame of {bytes} bytes for {} s (max_queued_bytes is used up)",
                 timeout.as_secs_f64()
+            ),
+            Reason::MadeRoom { bytes } => write!(
+                f,
+                "held {bytes} bytes for a frame, the most, when others needed memory (max_queued_bytes is used up)"
             ),
             Reason::Overflow { bytes, limit } => {
                 write!(f, "{bytes} waiting bytes exceed {limit} (queue_bytes, overflow = \"disconnect\")")

@@ -95,7 +95,9 @@ impl Session {
                 self.connection.until_ended_or(std::future::pending()).await;
             }
             if self.connection.has_ended() {
-                if self.incoming.is_stopped() && !self.connection.instance.is_stopping() {
+                let is_to_finish =
+                    !self.connection.instance.is_stopping() && !self.connection.has_made_room();
+                if self.incoming.is_stopped() && is_to_finish {
                     // boxed, as below
                     Box::pin(self.incoming.finish()).await;
                 }

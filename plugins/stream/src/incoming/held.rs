@@ -3,6 +3,7 @@
 
 use elbus_plugin_api::Woken;
 use elbus_protocol::request::RunBuffer;
+use elbus_socket::READ_BYTES;
 use std::{
     pin::pin,
     time::{Duration, Instant},
@@ -13,10 +14,14 @@ use tokio::{
 };
 
 use super::{COUNTED_BYTES, Incoming, LARGE_FRAME};
-use crate::{Notice, instance::Leaving, liveness::Phase, reason::Reason, scratch::Scratch};
+use crate::{Notice, Source, instance::Leaving, liveness::Phase, reason::Reason, scratch::Scratch};
 
 /// How often a frame that waits for memory looks whether there is some.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
+/// After this part of the timeout somebody else has to make room for it, and again after it.
+const MAKE_ROOM_PARTS: u32 = 16;
+/// What any connection may keep without waiting for memory, in [`COUNTED_BYTES`]: one read.
+const RESERVED: u32 = (READ_BYTES / COUNTED_BYTES) as u32;
 
 impl Incoming {
     /// Whether there are frames that are to be dispatched before anything is read.
@@ -142,7 +147,11 @@ impl Incoming {
     /// be some.
     #[inline]
     pub(super) fn is_crowded(&mut self) -> bool {
-        self.charged > 0 && !self.stopped && !self.finishing && !self.has_room(0) && self.is_not_first()
+        self.charged > RESERVED
+            && !self.stopped
+            && !self.finishing
+            && !self.has_room(0)
+            && self.is_not_first()
     }
 
     #[cold]
@@ -164,10 +173,15 @@ impl Incoming {
             return Ok(());
         }
         let limit = self.connection.instance.settings.timeout();
-        let until = Instant::now() + limit;
+        let start = Instant::now();
+        let (until, mut make_room) = (start + limit, start + limit / MAKE_ROOM_PARTS);
         while self.is_crowded() && !self.connection.has_ended() {
             if Instant::now() >= until {
                 return Err(Reason::NoRoom { bytes: self.needed, timeout: limit });
+            }
+            if Instant::now() >= make_room {
+                make_room += limit / MAKE_ROOM_PARTS;
+                self.connection.instance.make_room_for(&self.connection);
             }
             self.connection.until_ended_or(pin!(sleep(LOOK_FOR_ROOM))).await;
         }
@@ -192,6 +206,11 @@ impl Incoming {
     fn charge(&mut self, kept: u32) {
         let bytes = |pieces: u32| pieces as usize * COUNTED_BYTES;
         let before = std::mem::replace(&mut self.charged, kept);
+        if before.max(kept) > RESERVED {
+            let held = if kept > RESERVED { bytes(kept) } else { 0 };
+            let mut receiving = self.connection.instance.receiving.lock();
+            receiving.note(&self.connection, || Source::of(&self.origin), held);
+        }
         self.connection.instance.budget.charge(&mut bytes(before), bytes(kept));
     }
 }
