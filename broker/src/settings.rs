@@ -45,8 +45,8 @@ pub struct BrokerSettings {
     /// Memory that the filters of all clients may take together, in bytes; a client whose filters take less than 128 KiB may
     /// have more all the same.
     pub total_filter_memory_bytes: usize,
-    /// Segments of the shapes of all complex filters in use together, and an eighth of them for one client; exclusions
-    /// likewise. Limits what one publication costs.
+    /// Segments of the shapes of all complex filters in use together, an eighth of them for one client, a half for one
+    /// identity; exclusions likewise. Limits what one publication costs.
     pub max_complex_segments: usize,
     /// What the end of the broker may take: clients are told, then what is queued for them drains.
     pub shutdown_seconds: f64,

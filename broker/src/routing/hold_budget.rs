@@ -52,20 +52,27 @@ pub(super) enum Holder {
 impl Holder {
     /// Those a receiver belongs to: one by name, and one by identity, unless it is within this process.
     pub(super) fn of(member: &Member) -> impl Iterator<Item = Holder> + use<> {
+        [Some(Holder::Name(primary_of(&member.name).into())), Holder::identity_of(member)]
+            .into_iter()
+            .flatten()
+    }
+
+    /// The one it belongs to by identity, unless it is within this process.
+    pub(super) fn identity_of(member: &Member) -> Option<Holder> {
         let origin = &member.origin;
-        let identity = match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
+        match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
             ([], None, None) => None,
             ([], None, Some(source)) => Some(Holder::Address(network(source).into())),
             ([], Some(credentials), _) => Some(Holder::User(credentials.uid)),
             (names, ..) => Some(Holder::Certificate(names.into())),
-        };
-        [Some(Holder::Name(primary_of(&member.name).into())), identity].into_iter().flatten()
+        }
     }
 }
 
-/// The part of `ip:port` that a network assigns to one subscriber.
+/// The part of `ip:port` that a network assigns to one subscriber. This machine has one address.
 fn network(source: &str) -> String {
     match source.parse::<std::net::SocketAddr>().map(|address| address.ip().to_canonical()) {
+        Ok(ip) if ip.is_loopback() => std::net::Ipv4Addr::LOCALHOST.to_string(),
         Ok(std::net::IpAddr::V6(ip)) => format!("{:x?}", ip.segments().first_chunk::<4>()),
         Ok(ip) => ip.to_string(),
         Err(_) => source.to_owned(),

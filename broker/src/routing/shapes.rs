@@ -4,13 +4,13 @@
 //! The *shape* of a filter is how many segments it has and which of them are wildcards: `a/+/c` and `x/+/z` have the same. A
 //! topic agrees with at most one filter of a shape, however many there are, and a walk over the tree looks at a node for
 //! each beginning of a shape at most. There are only so many [ordinary](is_complex) shapes. All others are complex:
-//! the number of segments of all complex shapes in use is limited, for one client and for all together.
+//! the number of segments of all complex shapes in use is limited, for one client, for one identity and for all together.
 //! Hence a publication looks at no more than [`MOST_ORDINARY`] nodes and that limit, whoever has subscribed to what.
 
 use smallvec::SmallVec;
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, Hash, Hasher},
 };
 
 use super::{Hashing, filter_tree::Filter};
@@ -26,6 +26,8 @@ const ORDINARY_BYTES: usize = 1024;
 const BYTES_PER_SEGMENT: usize = 64;
 /// One client may have so much of what all may have together.
 const CLIENTS_PART: usize = 8;
+/// All clients of one identity may have so much of it: others find some left.
+const IDENTITYS_PART: usize = 2;
 
 /// The most nodes that a topic looks at where all filters are ordinary: the root and each beginning of an ordinary shape.
 #[cfg(test)]
@@ -61,9 +63,11 @@ pub(super) struct Shape {
     cost: u32,
 }
 
-/// The complex shapes that one client uses.
+/// The complex shapes that one client uses, or all of one identity.
 #[derive(Default)]
 pub(super) struct OwnShapes {
+    /// The identity of the client, as a number.
+    identity: u64,
     in_use: HashMap<u64, InUse, Hashing>,
     cost: usize,
 }
@@ -74,15 +78,21 @@ pub(super) struct Shapes {
     hashing: Hashing,
     in_use: HashMap<u64, InUse, Hashing>,
     cost: usize,
+    by_identity: HashMap<u64, OwnShapes, Hashing>,
 }
 
 struct InUse {
-    /// How many filters of the client have the shape, or how many clients have filters of it.
+    /// How many filters of the client have the shape, or how many clients, of all or of an identity, have filters of it.
     users: u32,
     cost: u32,
 }
 
 impl Shapes {
+    /// An identity as a number that nobody outside can choose.
+    pub(super) fn number(&self, identity: impl Hash) -> u64 {
+        self.hashing.hash_one(identity)
+    }
+
     /// The shape of a filter, `None` for an ordinary one.
     pub(super) fn of(&self, filter: Filter<'_>) -> Option<Shape> {
         let (true, segments) = is_complex(filter) else { return None };
@@ -108,9 +118,21 @@ impl Shapes {
         }
         let cost = shape.cost as usize;
         let more = if self.in_use.contains_key(&shape.key) { 0 } else { cost };
-        if own.cost + cost > limit / CLIENTS_PART || self.cost + more > limit {
+        let of_identity = self.by_identity.get(&own.identity);
+        let more_of_identity = match of_identity {
+            Some(shapes) if shapes.in_use.contains_key(&shape.key) => 0,
+            _ => cost,
+        };
+        let has_identity = of_identity.map_or(0, |shapes| shapes.cost);
+        if own.cost + cost > limit / CLIENTS_PART
+            || has_identity + more_of_identity > limit / IDENTITYS_PART
+            || self.cost + more > limit
+        {
             return false;
         }
+        let of_identity = self.by_identity.entry(own.identity).or_default();
+        of_identity.cost += more_of_identity;
+        of_identity.in_use.entry(shape.key).or_insert(InUse { users: 0, cost: shape.cost }).users += 1;
         self.cost += more;
         self.in_use.entry(shape.key).or_insert(InUse { users: 0, cost: shape.cost }).users += 1;
         own.in_use.insert(shape.key, InUse { users: 1, cost: shape.cost });
@@ -122,16 +144,22 @@ impl Shapes {
     pub(super) fn release(&mut self, own: &mut OwnShapes, shape: Shape) {
         if let Some(cost) = use_less(&mut own.in_use, shape.key) {
             own.cost -= cost;
-            self.give_back(shape.key);
+            self.give_back(own.identity, shape.key);
         }
     }
 
     /// The client has left.
     pub(super) fn release_all(&mut self, own: &OwnShapes) {
-        own.in_use.keys().for_each(|key| self.give_back(*key));
+        own.in_use.keys().for_each(|key| self.give_back(own.identity, *key));
     }
 
-    fn give_back(&mut self, key: u64) {
+    fn give_back(&mut self, identity: u64, key: u64) {
+        if let Some(shapes) = self.by_identity.get_mut(&identity) {
+            shapes.cost -= use_less(&mut shapes.in_use, key).unwrap_or_default();
+            if shapes.is_empty() {
+                self.by_identity.remove(&identity);
+            }
+        }
         self.cost -= use_less(&mut self.in_use, key).unwrap_or_default();
     }
 
@@ -153,6 +181,11 @@ fn use_less(shapes: &mut HashMap<u64, InUse, Hashing>, key: u64) -> Option<usize
 }
 
 impl OwnShapes {
+    /// Those of a client that has none yet.
+    pub(super) fn of(identity: u64) -> Self {
+        OwnShapes { identity, ..OwnShapes::default() }
+    }
+
     /// Whether the client has no complex filter.
     pub(super) fn is_empty(&self) -> bool {
         self.in_use.is_empty()

@@ -180,8 +180,8 @@ impl<'a> Compared<'a> {
             [|wants| &wants.subscriptions, |wants| &wants.exclusions];
         sets.into_iter().all(|set| {
             let own = set(&self.model[name]);
-            let all = self.model.values().flat_map(set);
-            own.len() <= MAX_FILTERS && cost(own.iter()) <= MAX_COMPLEX / 8 && cost(all) <= MAX_COMPLEX
+            let all = self.model.values().flat_map(set); // they are of one identity
+            own.len() <= MAX_FILTERS && cost(own.iter()) <= MAX_COMPLEX / 8 && cost(all) <= MAX_COMPLEX / 2
         })
     }
 

@@ -7,6 +7,7 @@ use super::{FilterSet, Filters, Registry};
 use crate::routing::{
     filter_limits::FilterLimits,
     filter_tree::Filter,
+    hold_budget::Holder,
     id_set::{IdSet, Ids},
     member::Member,
     shapes::{OwnShapes, Shape, is_complex},
@@ -124,7 +125,11 @@ impl Registry {
         let mut reserved = Reserved::default();
         for (filter, number) in new {
             let Some(shape) = filters.shapes.of(filter) else { continue };
-            if !filters.shapes.reserve(own.shapes.get_or_insert_default(), shape, limits.complex) {
+            let own_shapes = own.shapes.get_or_insert_with(|| {
+                let identity = filters.shapes.number(Holder::identity_of(member));
+                Box::new(OwnShapes::of(identity))
+            });
+            if !filters.shapes.reserve(own_shapes, shape, limits.complex) {
                 self.release(member, set, reserved, &[]);
                 return Err(Refusal::Complex);
             }

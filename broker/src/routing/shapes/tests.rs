@@ -21,7 +21,7 @@ impl Admitting {
         if self.tree.has(filter.into(), client) {
             return true;
         }
-        let own = self.own.entry(client).or_default();
+        let own = self.own.entry(client).or_insert_with(|| OwnShapes::of(client.into()));
         if shape.is_some_and(|shape| !self.shapes.reserve(own, shape, limit)) {
             return false;
         }
@@ -104,6 +104,28 @@ fn a_client_that_leaves_gives_back_what_it_used() {
         admitting.shapes.release_all(own);
     }
     assert_eq!((admitting.shapes.cost(), admitting.shapes.in_use.len()), (0, 0));
+}
+
+#[test]
+fn the_clients_of_one_identity_leave_some_to_others() {
+    let (segments, mut admitting) = (20, Admitting::default());
+    let mut hostile: Vec<_> = (0..100).map(|_| OwnShapes::of(1)).collect();
+    let shape =
+        |admitting: &Admitting, set| admitting.shapes.of((&*crossing(set, segments, false)).into()).unwrap();
+    for set in 1 << 10..1 << 14u64 {
+        let shape = shape(&admitting, set << 2 | 3);
+        let own = &mut hostile[set as usize % 100];
+        admitting.shapes.reserve(own, shape, LIMIT);
+    }
+    assert_eq!(admitting.shapes.cost(), LIMIT / IDENTITYS_PART / segments * segments);
+    let mut innocent = OwnShapes::of(2);
+    let new = shape(&admitting, 1 << 18 | 7);
+    assert!(!admitting.shapes.reserve(&mut hostile[0], new, LIMIT));
+    assert!(admitting.shapes.reserve(&mut innocent, new, LIMIT));
+    hostile.iter().for_each(|own| admitting.shapes.release_all(own));
+    assert_eq!(admitting.shapes.cost(), segments);
+    admitting.shapes.release_all(&innocent);
+    assert!(admitting.shapes.by_identity.is_empty());
 }
 
 #[test]
