@@ -43,6 +43,9 @@ const LONGEST_LOOK: Duration = Duration::from_millis(500);
 /// Senders of one receiver whose other receivers are looked at each time, and so many of these.
 const LOOK_AT_SENDERS: usize = 4;
 const LOOK_AT_OTHERS: usize = 128;
+/// Wakes that a receiver keeps, however few clients there are. Beyond that and two for each client, most are of senders that have
+/// left.
+const KEPT_WAKES: usize = 1024;
 /// Receivers of one sender among which these are found in turn.
 const MOST_OTHERS: usize = 4096;
 
@@ -294,6 +297,21 @@ impl Member {
         if let Some(full) = full {
             full.wake();
         }
+    }
+
+    /// Wakes whoever waits for it, where these are more than there can be `clients`: senders that are there wait again, the
+    /// others are forgotten.
+    pub(super) fn forget_departed(&self, clients: impl FnOnce() -> usize) {
+        let count = self.waiting.lock().0.as_ref().map_or(0, |full| full.alone.len() + full.sharing.len());
+        if count < KEPT_WAKES || count < clients().saturating_mul(2) {
+            return;
+        }
+        let (alone, sharing) = match &mut self.waiting.lock().0 {
+            Some(full) => (std::mem::take(&mut full.alone), std::mem::take(&mut full.sharing)),
+            None => return,
+        };
+        let sharing = sharing.into_iter().map(|(sender, _)| sender);
+        alone.into_iter().chain(sharing).for_each(|sender| sender.wake());
     }
 
     /// Wakes a sender once it has drained, at once if it is not full. One that has `others` is woken also when the budget

@@ -30,6 +30,8 @@ use crate::{
 /// Bytes that a sender may have waiting at its recipients beyond their limits although it was told to wait: it ignores
 /// that. Those who read no more until they are called never come near it.
 pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
+/// Recipients that a sender waits for at once: it meets the others when it goes on.
+const MOST_CONGESTED: usize = 1024;
 
 /// Whom a sender reaches: what it remembers of the way there, and what it owes on arrival.
 #[derive(Default)]
@@ -198,6 +200,9 @@ impl Reach {
             for full in recipients.iter().filter(|member| is_meant(member) && member.is_full()) {
                 if self.is_held_by(&full) {
                     self.block(&full);
+                    if self.congested.len() >= MOST_CONGESTED {
+                        break;
+                    }
                 }
             }
             if self.blocked {
@@ -254,7 +259,9 @@ impl Reach {
     /// A recipient is over its limit.
     fn congest(&mut self, member: &Arc<Member>) {
         self.met_full = true;
-        if !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
+        if self.congested.len() < MOST_CONGESTED
+            && !self.congested.iter().any(|other| Arc::ptr_eq(other, member))
+        {
             self.congested.push(member.clone());
         }
     }
@@ -335,6 +342,7 @@ impl Reach {
             RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
         for member in congested {
             let others = self.others_than(&member);
+            member.forget_departed(|| router.client_count());
             member.hold(&router.holds, RawWake_TO::from_ptr(countdown.clone(), TD_Opaque), others);
         }
     }
