@@ -79,6 +79,23 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What to do about a failed handshake, for the failures whose texts do not suggest it.
+fn tls_remedy(what: &str) -> &'static str {
+    const REMEDIES: [(&str, &str); 4] = [
+        (
+            "InvalidContentType",
+            ": the broker does not use TLS at this address: leave out tls:// and the --tls options",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            ": the broker's certificate is its own authority: have one issued by an authority",
+        ),
+        ("UnknownIssuer", ": give the authority of the broker's certificate with --tls-ca"),
+        ("CertificateRequired", ": show a certificate with --tls-cert and --tls-key"),
+    ];
+    REMEDIES.iter().find(|(sign, _)| what.contains(sign)).map_or("", |(_, remedy)| remedy)
+}
+
 /// The words of the library where they fit; where a person at the command line has another way out, that.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -87,9 +104,17 @@ impl From<Error> for Failure {
             Error::NoBroker { address, source } => Failure::Bus(format!(
                 "no broker at {address} ({source}): start elbusd, or say where it is with --addr or ELBUS_ADDR"
             )),
-            Error::NotABroker { address, what } => Failure::Bus(format!(
-                "no broker of this protocol at {address}: it {what}: check --addr or ELBUS_ADDR"
-            )),
+            Error::NotABroker { address, what } => {
+                let closed = what.contains("closed the connection");
+                let remedy = if closed { "use tls://host:port if it expects TLS, or " } else { "" };
+                Failure::Bus(format!(
+                    "no broker of this protocol at {address}: it {what}: {remedy}check --addr or ELBUS_ADDR"
+                ))
+            }
+            Error::Tls { address, what } => {
+                let remedy = tls_remedy(&what);
+                Failure::Bus(format!("no TLS connection to {address}: {what}{remedy}"))
+            }
             Error::NameTaken { name } => Failure::Bus(format!(
                 "name taken: another client is registered as {name:?}: choose another with --name, or leave it out"
             )),
@@ -146,6 +171,17 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_tls_handshake_names_the_remedy() {
+        let text = |what: &str| {
+            let (address, what) = ("tls://plant:7778".into(), what.into());
+            Failure::from(Error::Tls { address, what }).to_string()
+        };
+        assert!(text("invalid peer certificate: UnknownIssuer").ends_with("with --tls-ca"));
+        assert!(text("corrupt message of type InvalidContentType").contains("does not use TLS"));
+        assert_eq!(text("else"), "error: no TLS connection to tls://plant:7778: else");
+    }
 
     #[test]
     fn errors_of_calls_say_what_the_callee_said() {
