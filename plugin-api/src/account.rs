@@ -99,8 +99,12 @@ pub fn user_names(key: &str) -> Result<Vec<(u32, String)>, PluginError> {
 fn read(key: &str, file: &str) -> Result<String, PluginError> {
     let mut text = String::new();
     File::open(file)
-        .and_then(|opened| opened.take(MAX_FILE_BYTES).read_to_string(&mut text))
+        .and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
         .map_err(|error| PluginError::of_key(key, format!("cannot read {file}: {error}")))?;
+    // cut off, its last number could be that of somebody else
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(PluginError::of_key(key, format!("{file} exceeds {MAX_FILE_BYTES} bytes")));
+    }
     Ok(text)
 }
 
@@ -126,6 +130,13 @@ fn members_of(text: &str, gid: u32) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_rather_than_cut() {
+        let error = read("user", "/dev/zero").unwrap_err();
+        assert_eq!(error.to_string(), "user: /dev/zero exceeds 16777216 bytes");
+        assert!(read("user", USERS).is_ok());
+    }
 
     #[test]
     fn names_and_numbers() {
