@@ -144,7 +144,9 @@ fn record() -> Option<&'static Record> {
 /// A record for this thread; none while the thread is ending.
 #[cold]
 fn lease() -> Option<&'static Record> {
-    let name = std::thread::current().name().unwrap_or("(unnamed)").to_owned();
+    // an empty name would be that of a spare record
+    let current = std::thread::current();
+    let name = current.name().filter(|name| !name.is_empty()).unwrap_or("(unnamed)").to_owned();
     let mut records = RECORDS.lock();
     let spare = records.iter().copied().find(|record| record.thread.lock().is_empty());
     let record = spare.unwrap_or_else(|| {
@@ -299,6 +301,26 @@ mod tests {
         assert_eq!(of(owner), []);
         go.send(()).unwrap();
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn threads_without_a_name_have_records_of_their_own() {
+        let owner = 1_000_004;
+        let both_in = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let thread = std::thread::Builder::new().name(String::new());
+                let wait = || _ = (both_in.wait(), both_in.wait());
+                thread.spawn_scoped(scope, move || other(owner, Callback::Flush, "", wait)).unwrap();
+            }
+            both_in.wait();
+            let calls: Vec<_> =
+                in_progress().into_iter().flatten().filter(|call| call.owner == owner).collect();
+            both_in.wait();
+            assert_eq!(calls.len(), 2);
+            assert_ne!(calls[0].key.0, calls[1].key.0, "two records");
+            assert_eq!(calls[0].thread, "(unnamed)");
+        });
     }
 
     #[test]
