@@ -312,6 +312,9 @@ mod tests {
         assert_eq!(network("[::ffff:10.0.0.1]:5"), network("10.0.0.1:5"));
         assert_eq!(network("[2001:db8:1:2::1]:5"), network("[2001:db8:1:2:ffff::]:6"));
         assert_ne!(network("[2001:db8:1:2::1]:5"), network("[2001:db8:1:3::1]:5"));
+        for loopback in ["127.0.0.2:5", "127.255.1.1:5", "[::1]:5", "[::ffff:127.0.0.3]:5"] {
+            assert_eq!(network(loopback), network("127.0.0.1:5"), "this machine, whichever address it uses");
+        }
     }
 
     #[test]
