@@ -85,8 +85,12 @@ impl Ages {
                 self.0.insert(call.key, age);
             }
             let ages = &mut self.0;
-            // a stop has a deadline, and whoever waits for it
-            let is_due = |call: &&InProgress| call.callback != Callback::Stop;
+            // a stop has a deadline, and whoever waits for it; a slow method may block, but not without end
+            let is_due = |call: &&InProgress| match call.callback {
+                Callback::Stop => false,
+                Callback::SlowMethod => ages.get(&call.key).is_some_and(|age| age.looks >= limit),
+                _ => true,
+            };
             if let Some(call) = blamed(&calls, ages, REPORTED_AFTER + 1).filter(is_due)
                 && let Some(age) = ages.get_mut(&call.key)
                 && age.reported.is_none()
@@ -287,5 +291,8 @@ mod tests {
             let late: Vec<_> = (0..20).flat_map(|_| ages.look(vec![vec![call(1, callback)]], 10)).collect();
             assert_eq!(late.len(), reported, "{late:?}");
         }
+        let mut ages = Ages::default();
+        let early = (0..9).flat_map(|_| ages.look(vec![vec![call(1, Callback::SlowMethod)]], 10)).count();
+        assert_eq!(early, 0, "a slow method is reported after callback_seconds");
     }
 }
