@@ -57,7 +57,8 @@ fn reloads_under_load_answer_every_acknowledged_call() {
     let executable = std::env::current_exe().unwrap();
     let library = home.path().join("libserving.so");
     std::fs::copy(executable.parent().unwrap().join("libelbus_serving.so"), &library).unwrap();
-    let config = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
+    // so that no stop is given up on a busy machine
+    let config = "[broker]\nshutdown_seconds = 60.0\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
                   [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
                   [[plugin]]\nname = \"inproc\"\nlibrary = \"elbus_inproc\"\n\
                   [[plugin]]\nname = \"server\"\nlibrary = \"./libserving.so\"\n";
