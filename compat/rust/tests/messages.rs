@@ -116,7 +116,7 @@ async fn unknown_targets_are_reported_if_asked() {
 async fn names_are_compared_whole() {
     for bus in Bus::each() {
         let mut sender = bus.peer("sender").await;
-        for label in ["with space", "Zürich.東京", "a.*", "?", "+/#", "UPPER", &"x".repeat(60_000)] {
+        for label in ["with space", "Zürich.東京", "a.*", "?", "+/#", "UPPER", &"x".repeat(900)] {
             let mut odd = bus.peer(label).await;
             sender.send(&odd.name, b"there").await.unwrap();
             assert_eq!(odd.next().await.payload(), b"there");
