@@ -161,6 +161,8 @@ async fn operations_of_many_tasks_end_typed_when_the_broker_is_killed_and_go_on_
                         Ok(()) if client.stats().reconnects > 0 => again += 1,
                         Ok(()) => _ = done.send(()),
                         Err(Error::Disconnected { .. }) => client.connected().await.unwrap(),
+                        // plugins stop one after another: the one that answers calls before the transports
+                        Err(Error::NotRegistered { target }) if target == ".broker" => {}
                         Err(error) => panic!("{error:?}"),
                     }
                 }
