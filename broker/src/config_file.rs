@@ -2,7 +2,7 @@
 //!
 //! The core and the plugins report errors about keys; this file, which has the text, adds file, line and value.
 
-mod place;
+mod location;
 mod syntax;
 
 use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
@@ -15,7 +15,7 @@ use std::{
 };
 use toml::{Table, Value};
 
-use place::{Place, Step, path_steps};
+use location::{Place, Step, path_steps};
 
 use crate::{
     broker::{Broker, BrokerBuilder},
@@ -156,7 +156,7 @@ impl ConfigFile {
             let error = PluginError::new("unknown key; known are [broker] and [[plugin]]");
             // not as a path, since it may hold anything
             let shown = if key.is_empty() { "\"\"" } else { key };
-            errors.push(place.error(&[Step::Key(key)], &place::cut(shown, 100), &error));
+            errors.push(place.error(&[Step::Key(key)], &location::cut(shown, 100), &error));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut settings = BrokerSettings::default();
@@ -183,7 +183,7 @@ impl ConfigFile {
         for (index, value) in entries.iter().enumerate() {
             let steps = [Step::Key("plugin"), Step::Index(index)];
             let name = value.get("name").and_then(Value::as_str).unwrap_or("?");
-            let who = format!("plugin {:?}", place::cut(name, 100));
+            let who = format!("plugin {:?}", location::cut(name, 100));
             let (declared, wrong) = read_all(value, |table| {
                 let keys: PluginKeys = read_table(table)?;
                 if plugins.iter().any(|other| other.name == keys.name) {

@@ -1,8 +1,8 @@
-//! What is wrong with a file that is no TOML: all of it, and in terms of what somebody meant to write.
+//! Reports every syntax error of a file that is not valid TOML, in terms of what the author meant to write.
 
 use toml::{Table, de::DeTable};
 
-use super::{ConfigError, MAX_ERRORS, Place, place};
+use super::{ConfigError, MAX_ERRORS, Place, location};
 
 /// For whoever has written one pair of brackets too few.
 pub(super) const PLUGIN_LIST: &str =
@@ -44,7 +44,7 @@ fn explain(message: &str, line: Option<&str>) -> String {
         && let Some((key, value)) = line.split_once('=')
     {
         let value = value.split('#').next().unwrap_or_default().trim().trim_end_matches([',', '}', ' ']);
-        let (key, value) = (place::cut(key.trim(), 60), place::cut(value, 60));
+        let (key, value) = (location::cut(key.trim(), 60), location::cut(value, 60));
         return format!(
             "a number cannot begin with 0; write permissions of a file in quotes: {key} = \"{value}\""
         );
@@ -53,5 +53,5 @@ fn explain(message: &str, line: Option<&str>) -> String {
         return format!("plugin {PLUGIN_LIST}");
     }
     let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    place::cut(&message, SHOWN_CHARS).into_owned()
+    location::cut(&message, SHOWN_CHARS).into_owned()
 }

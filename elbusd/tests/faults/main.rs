@@ -10,8 +10,8 @@ mod support;
 
 mod account;
 mod again;
+mod connection_floods;
 mod crossing;
-mod crowds;
 mod damaged_library;
 mod denied;
 mod dropped;

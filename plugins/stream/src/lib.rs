@@ -27,7 +27,7 @@ mod models;
 mod newcomer;
 mod notices;
 mod pace;
-mod places;
+mod pending;
 mod reason;
 mod receiving;
 mod runtime;
@@ -48,7 +48,7 @@ pub use listener::{
     Admission, Attendance, Certificate, Closer, Listener, Origin, Preparation, Prepared, Transport,
 };
 pub use notices::Notice;
-pub use places::{Place, Places};
+pub use pending::{Place, Places};
 pub use server::Server;
 pub use settings::{Overflow, StreamSettings};
 pub use source::Source;

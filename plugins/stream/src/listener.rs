@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    Notice, Place, Source, connection::Connection, instance::Instance, places::LEAST_TIME, reason::Reason,
+    Notice, Place, Source, connection::Connection, instance::Instance, pending::LEAST_TIME, reason::Reason,
     session::Session,
 };
 

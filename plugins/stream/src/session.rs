@@ -16,7 +16,7 @@ use crate::{
     instance::{Entered, Instance},
     listener::Origin,
     newcomer::Newcomer,
-    places::Place,
+    pending::Place,
     reason::{Loudness, Reason},
     source::Source,
 };
