@@ -1,6 +1,14 @@
 //! The life of a client: connected, lost, connected again, ended. Owns its tasks and the order in which their parts
 //! begin and end; never what a user's operation means.
 
+pub(crate) mod dial;
+pub(crate) mod frame_reader;
+#[cfg(feature = "in-process")]
+pub(crate) mod in_process;
+pub(crate) mod operations;
+pub(crate) mod send_queue;
+pub(crate) mod subscription_state;
+
 use elbus_protocol::Op;
 use elbus_socket::Socket;
 use parking_lot::Mutex;
@@ -21,16 +29,16 @@ use tokio::{
 
 use crate::{
     Address, Client, ClientBuilder, Error, Frames, Reconnect,
-    connect::{Registered, register},
+    connection::dial::{Registered, register},
+    connection::frame_reader::{Batch, End, Incoming},
+    connection::send_queue::{Ack, Flushed, Outgoing, Refusal, Told},
+    connection::subscription_state::{Wishes, frames_of},
     events::{ConnectionEvent, Events, Status, reason_of},
-    gate::Gate,
-    inbox::{Inbox, Overflow, Receiver},
-    incoming::{Batch, End, Incoming},
-    outgoing::{Ack, Flushed, Outgoing, Refusal, Told},
-    rpc::Calls,
+    receive::demux::{Memory, Switchboard},
+    receive::inbox::{Inbox, Overflow, Receiver},
+    receive::pending_calls::Calls,
+    receive::read_limit::Gate,
     settings::Settings,
-    switchboard::{Memory, Switchboard},
-    wishes::{Wishes, frames_of},
 };
 
 /// How long the broker may take to end a connection that the client has ended.
@@ -63,7 +71,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) outgoing: Outgoing,
     #[cfg(feature = "in-process")]
-    pub(crate) local: crate::in_process::Local,
+    pub(crate) local: in_process::Local,
     pub(crate) switchboard: Switchboard,
     pub(crate) events: Events,
     /// Taken before the lock of the outgoing side.

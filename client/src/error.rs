@@ -3,7 +3,9 @@
 use elbus_protocol::{Code, EncodeError};
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use crate::rpc::RpcError;
+pub(crate) mod rpc_error;
+
+use self::rpc_error::RpcError;
 
 /// Why an operation failed. Each message is one line and says what to try.
 #[derive(Debug, Clone)]

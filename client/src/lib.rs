@@ -26,44 +26,31 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod api;
 pub mod blocking;
-mod caught;
-mod client;
-mod connect;
+mod catch_panic;
 mod connection;
 mod error;
 mod events;
-mod filters;
 mod frame;
-mod frames;
-mod gate;
-#[cfg(feature = "in-process")]
-mod in_process;
-mod inbox;
-mod incoming;
-mod operations;
-mod outgoing;
+mod receive;
 mod rpc;
 mod settings;
-mod subscription;
-mod switchboard;
 #[cfg(feature = "tls")]
 mod tls;
-mod topics;
-mod wishes;
 
 pub use address::Address;
+pub use api::client::{Client, ClientStats};
+pub use api::filters::Filters;
+pub use api::frames::Frames;
+pub use api::subscription::{Handler, Subscription};
 pub use bytes::Bytes;
-pub use client::{Client, ClientStats};
 pub use elbus_protocol::{Code, FrameKind, Qos};
-pub use error::Error;
+pub use error::{Error, rpc_error::RpcError};
 pub use events::{ConnectionEvent, ConnectionEvents};
-pub use filters::Filters;
 pub use frame::Frame;
-pub use frames::Frames;
-pub use inbox::Overflow;
-pub use rpc::{Call, CallOptions, Cursor, CursorItem, Notification, Router, RpcError, RpcHandler, Serving};
+pub use receive::inbox::Overflow;
+pub use rpc::{Call, CallOptions, Cursor, CursorItem, Notification, Router, RpcHandler, Serving};
 pub use settings::{ClientBuilder, Reconnect};
-pub use subscription::{Handler, Subscription};
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::{
     Client, Error,
     connection::Shared,
-    outgoing::{Ack, Request},
+    connection::send_queue::{Ack, Request},
 };
 
 /// How a call is made.

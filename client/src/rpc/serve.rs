@@ -14,7 +14,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Client, Error, Frame, RpcError, caught::caught, connection::Shared, inbox::Receiver};
+use crate::{
+    Client, Error, Frame, RpcError, catch_panic::caught, connection::Shared, receive::inbox::Receiver,
+};
 
 /// Calls of one client that are served at once; further ones wait in the queue.
 const CONCURRENT_CALLS: usize = 1024;

@@ -10,8 +10,8 @@ use crate::connection::Place;
 use crate::{
     Error,
     connection::Shared,
-    outgoing::{Ack, Refusal, Request},
-    wishes::{Whose, Wishes},
+    connection::send_queue::{Ack, Refusal, Request},
+    connection::subscription_state::{Whose, Wishes},
 };
 
 /// Filters that an error names.

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     Frame,
-    gate::{Gate, PATIENCE},
+    receive::read_limit::{Gate, PATIENCE},
 };
 
 /// The most frames that a consumer takes over at once.

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::inbox::Inbox;
+use crate::receive::inbox::Inbox;
 
 /// Topics that are remembered, at most.
 const MAX_TOPICS: usize = 4096;

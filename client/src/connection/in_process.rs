@@ -16,7 +16,10 @@ use std::{
 };
 use tokio::sync::Notify;
 
-use crate::{Error, Frame, outgoing::Request, wishes::Wishes};
+use crate::{
+    Error, Frame,
+    connection::{send_queue::Request, subscription_state::Wishes},
+};
 
 /// The most frames that are taken at once.
 const TAKE_FRAMES: usize = 256;
@@ -110,9 +113,9 @@ impl Local {
         // whether a frame without acknowledgement has arrived is told by no transport
         match sent {
             Err(Code::NotRegistered | Code::NotDelivered) if !qos.wants_ack() => Ok(()),
-            sent => {
-                sent.map_err(|code| Error::from_code(code as u8, crate::operations::name_of(*op), target))
-            }
+            sent => sent.map_err(|code| {
+                Error::from_code(code as u8, crate::connection::operations::name_of(*op), target)
+            }),
         }
     }
 
@@ -125,7 +128,9 @@ impl Local {
                 Op::Exclude => client.exclude(filter),
                 _ => client.unexclude(filter),
             };
-            changed.map_err(|code| Error::from_code(code as u8, crate::operations::name_of(op), filter))?;
+            changed.map_err(|code| {
+                Error::from_code(code as u8, crate::connection::operations::name_of(op), filter)
+            })?;
         }
         Ok(())
     }

@@ -14,10 +14,10 @@ use std::sync::{
 };
 
 use crate::{
-    Error, Frame,
-    inbox::Inbox,
-    rpc::{Calls, RpcError},
-    topics::{Inboxes, Topics},
+    Error, Frame, RpcError,
+    receive::inbox::Inbox,
+    receive::pending_calls::Calls,
+    receive::topic_cache::{Inboxes, Topics},
 };
 
 pub(crate) struct Switchboard {

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Client, Error, Filters, Frame,
-    caught::caught,
+    catch_panic::caught,
     connection::Shared,
-    inbox::{Inbox, Receiver},
-    wishes::Whose,
+    connection::subscription_state::Whose,
+    receive::inbox::{Inbox, Receiver},
 };
 
 /// Publications that match some filters, in a queue of their own. A stream as well.

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{Client, Frame, inbox::Receiver};
+use crate::{Client, Frame, receive::inbox::Receiver};
 
 /// What a client receives: messages, broadcasts and publications that no [`Subscription`](crate::Subscription), handler
 /// or call takes. A stream as well.

@@ -11,9 +11,9 @@ use std::{
 
 use crate::{
     Address, ClientBuilder, ConnectionEvents, Error, Filters, Frames,
+    connection::send_queue::Request,
+    connection::subscription_state::{Whose, Wishes},
     connection::{PROBE_FILTER, Shared},
-    outgoing::Request,
-    wishes::{Whose, Wishes},
 };
 
 /// A client of a broker: registered under a name, over any transport.

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{Error, gate::Gate};
+use crate::{Error, receive::read_limit::Gate};
 
 pub(crate) struct Calls {
     gate: Arc<Gate>,

@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-use crate::{Error, gate::Gate};
+use crate::{Error, receive::read_limit::Gate};
 
 /// For how long after a write the next frames are left to be gathered.
 const GATHER: Duration = Duration::from_micros(20);
