@@ -1,14 +1,14 @@
 //! Brokers side by side: the same loads, a fresh process for each run, all brokers in turn in every round, so that a change of
 //! the machine's mood hits all of them. Writes what came out and how it was measured.
 
-mod awake;
-mod contestant;
-mod figures;
-mod loads;
-mod machine;
-mod plot;
-mod table;
+mod broker;
+mod charts;
+mod cpu_latency;
+mod environment;
+mod metrics;
+mod report;
 mod targets;
+mod workloads;
 
 use std::{
     fs,
@@ -21,11 +21,11 @@ use crate::{
     Failure,
     load::{self, Outcome},
 };
-use awake::Awake;
-use contestant::Contestant;
-use figures::Sample;
-use loads::Load;
-use machine::Machine;
+use broker::Contestant;
+use cpu_latency::Awake;
+use environment::Machine;
+use metrics::Sample;
+use workloads::Load;
 
 /// What to compare.
 #[derive(Debug, Clone)]
@@ -51,8 +51,8 @@ pub struct Options {
 /// # Errors
 /// Names that are not known, nothing to compare, a folder that cannot be written. A run that fails is a result.
 pub fn run(options: &Options) -> Result<PathBuf, Failure> {
-    let loads = loads::choose(&options.loads, options.quick)?;
-    let contestants = contestant::choose(&options.brokers, &options.programs)?;
+    let loads = workloads::choose(&options.loads, options.quick)?;
+    let contestants = broker::choose(&options.brokers, &options.programs)?;
     let machine = Machine::look(options, &contestants);
     // a part of a comparison must not replace a whole one of the same day
     let part = match (options.quick, options.loads.is_empty() && options.brokers.is_empty()) {
@@ -80,9 +80,9 @@ pub fn run(options: &Options) -> Result<PathBuf, Failure> {
             }
         }
     }
-    let report = table::write(&machine, &loads, &contestants, &samples);
+    let report = report::write(&machine, &loads, &contestants, &samples);
     fs::write(folder.join("README.md"), report)?;
-    plot::write(&folder, &loads, &contestants, &samples)?;
+    charts::write(&folder, &loads, &contestants, &samples)?;
     Ok(folder)
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+mod driver;
 pub mod guard;
 mod histogram;
 pub mod load;
@@ -10,7 +11,6 @@ mod names;
 mod process;
 pub mod relay;
 pub mod soak;
-mod wire;
 
 /// What went wrong, as a sentence.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -4,29 +4,25 @@
 //! What costs is done once: a batch of frames is encoded at the beginning, and each time only the sequence numbers are put
 //! in; readers walk over frame headers and allocate nothing.
 
-mod afterwards;
-mod check;
-mod crowd;
 mod idle;
 mod in_process;
-mod keeper;
+mod memory_growth;
 mod outcome;
+mod pinger;
 mod plan;
+mod round_trip;
+mod sequence;
 mod stream;
-mod traffic;
-mod turns;
 mod window;
 
-pub use crowd::Crowd;
-pub use outcome::Outcome;
+pub use outcome::{Crowd, Latency, Outcome, Traffic};
 pub use plan::{Bound, Over, Plan, Scenario};
-pub use traffic::{Latency, Traffic};
 
-use afterwards::Before;
+use memory_growth::Before;
 
 use crate::{
     Failure,
-    wire::{elbus::Elbus, mqtt::Mqtt, nats::Nats, redis::Redis, verbatim::Verbatim},
+    driver::{elbus::Elbus, mqtt::Mqtt, nats::Nats, redis::Redis, relay::Verbatim},
 };
 
 /// Carries a plan out.
@@ -45,11 +41,11 @@ pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
     }
 }
 
-fn over<D: crate::wire::Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure> {
+fn over<D: crate::driver::Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure> {
     let before = plan.broker.filter(|_| plan.afterwards).and_then(Before::of);
     let mut traffic = match plan.scenario {
         Scenario::Idle => return idle::run::<D>(plan).map(Outcome::Crowd),
-        Scenario::Echo | Scenario::Call => turns::run::<D>(plan)?,
+        Scenario::Echo | Scenario::Call => round_trip::run::<D>(plan)?,
         _ => stream::run::<D>(plan)?,
     };
     traffic.broker_memory_after = before.and_then(|before| before.above_later());

@@ -4,7 +4,7 @@
 //! what a writer of a group sends goes to all readers of the group, and the other way round. Threads, sockets, read size
 //! and the way of writing are those of the broker's transports; what lies between read and write is missing.
 
-mod group;
+mod groups;
 mod peer;
 
 use elbus_protocol::{
@@ -18,8 +18,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Failure, names, wire};
-use group::Groups;
+use crate::{Failure, driver, names};
+use groups::Groups;
 use peer::Peer;
 
 /// The longest handshake.
@@ -30,7 +30,7 @@ const HANDSHAKE_BYTES: usize = 65_540;
 /// # Errors
 /// An address that cannot be bound.
 pub fn serve(address: &str, workers: usize) -> Result<(), Failure> {
-    let listener: OwnedFd = if wire::is_path(address) {
+    let listener: OwnedFd = if driver::is_path(address) {
         let _ = std::fs::remove_file(address);
         let listener = UnixListener::bind(address)?;
         listener.set_nonblocking(true)?;

@@ -1,13 +1,13 @@
 //! The soak: a broker of its own, everything at once for a long time, and a verdict. Owns how its parts begin and end; each
 //! message is checked by its number where it arrives.
 
-mod account;
-mod chance;
-mod house;
-mod lanes;
+mod churn;
+mod fixture;
+mod ledger;
 mod report;
-mod samples;
-mod unrest;
+mod resource_usage;
+mod rng;
+mod streams;
 
 pub use report::Report;
 
@@ -21,10 +21,10 @@ use std::{
 };
 
 use crate::Failure;
-use chance::Chance;
-use house::House;
-use samples::Samples;
-use unrest::Unrest;
+use churn::Unrest;
+use fixture::House;
+use resource_usage::Samples;
+use rng::Chance;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub fn run(plan: &Plan) -> Result<Report, Failure> {
 
 async fn soak(plan: &Plan, house: &mut House) -> Result<Report, Failure> {
     let end = End::default();
-    let mut lanes = lanes::begin(house, &end).await?;
+    let mut lanes = streams::begin(house, &end).await?;
     let unrest = Unrest::begin(plan, house, &end).await?;
     let mut samples = Samples::begin(house.pid(), plan.time)?;
     let begun = Instant::now();

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    contestant::OURS,
-    figures::{Metric, Sample, ratio, spread},
+    broker::OURS,
+    metrics::{Metric, Sample, ratio, spread},
 };
 
 struct Target {

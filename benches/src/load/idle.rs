@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Crowd, Plan, afterwards::Before};
+use super::{Bound, Crowd, Plan, memory_growth::Before};
 use crate::{
     Failure,
+    driver::{Dialect, Line, PATIENCE},
     names::{self, Side},
     process::{Stopwatch, allow_descriptors},
-    wire::{Dialect, Line, PATIENCE},
 };
 
 /// Clients that have connected and are not registered yet, at most.

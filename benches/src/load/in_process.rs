@@ -12,13 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Plan, Scenario, Traffic, check, check::Check, window::Window};
+use super::{Bound, Plan, Scenario, Traffic, sequence, sequence::Check, window::Window};
 use crate::{
-    Failure,
+    Failure, driver,
     histogram::Histogram,
     names::{self, Side},
     process::Stopwatch,
-    wire,
 };
 
 struct Unpark(Thread);
@@ -130,7 +129,7 @@ fn read(
     while !check.is_complete() {
         check.read();
         let first =
-            client.receive_timeout(wire::PATIENCE).ok_or("a message is lost, or the client closed")?;
+            client.receive_timeout(driver::PATIENCE).ok_or("a message is lost, or the client closed")?;
         let mut next = Some(first);
         while let Some(message) = next {
             if !message.sender().starts_with('.') {
@@ -177,12 +176,12 @@ fn write(
                 let due = start + Duration::from_secs_f64(sent as f64 / rate);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            time = check::nanos_since(begin);
+            time = sequence::nanos_since(begin);
             over = until.is_some_and(|until| Instant::now() >= until);
         }
         over |= sent + 1 == most;
         let mut payload = vec![b'x'; plan.bytes];
-        check::stamp(&mut payload, writer, sent, over, time);
+        sequence::stamp(&mut payload, writer, sent, over, time);
         let sending = async {
             match plan.scenario {
                 Scenario::Topic => client.publish(&to, payload, qos).await,
@@ -222,7 +221,7 @@ fn turns(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
 /// Sends back what comes, until it is empty.
 fn answer(plan: &Plan, client: &LocalClient) {
     let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
-    while let Some(message) = client.receive_timeout(wire::PATIENCE) {
+    while let Some(message) = client.receive_timeout(driver::PATIENCE) {
         if message.sender().starts_with('.') {
             continue;
         }
@@ -246,7 +245,7 @@ fn ask(plan: &Plan, client: &LocalClient, answerer: &str) -> Result<Histogram, F
         payload[..head.len()].copy_from_slice(head);
         payload[head.len()..head.len() + 8].copy_from_slice(&number.to_le_bytes());
         block_on(&waker, client.send(to, payload, qos)).map_err(|code| format!("refused: {code:?}"))?;
-        let reply = client.receive_timeout(wire::PATIENCE).ok_or("a reply is lost")?;
+        let reply = client.receive_timeout(driver::PATIENCE).ok_or("a reply is lost")?;
         if reply.payload().get(reply_head..reply_head + 8) != Some(&number.to_le_bytes()[..]) {
             return Err(format!("a reply came that is not the one to request {number}").into());
         }

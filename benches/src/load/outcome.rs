@@ -3,7 +3,11 @@
 use serde_json::Value;
 use std::fmt;
 
-use super::{Crowd, Traffic};
+mod idle_clients;
+mod traffic;
+
+pub use idle_clients::Crowd;
+pub use traffic::{Latency, Traffic};
 
 /// The figures of a run in which nothing was lost.
 #[derive(Debug, Clone)]

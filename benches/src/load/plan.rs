@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use std::time::Duration;
 
-use crate::{Failure, load::check};
+use crate::{Failure, load::sequence};
 
 /// The shape of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -135,18 +135,22 @@ impl Plan {
 
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let wrong = |what: String| Err(what.into());
-        if self.bytes < check::HEAD_BYTES {
+        if self.bytes < sequence::HEAD_BYTES {
             return wrong(format!(
                 "payloads of {} bytes; at least {} are needed",
                 self.bytes,
-                check::HEAD_BYTES
+                sequence::HEAD_BYTES
             ));
         }
         if self.pairs == 0 || self.readers() == 0 || self.writers() == 0 {
             return wrong("pairs, writers and subscribers must be at least 1".into());
         }
-        if self.writers() > check::MAX_WRITERS {
-            return wrong(format!("{} writers; at most {} are possible", self.writers(), check::MAX_WRITERS));
+        if self.writers() > sequence::MAX_WRITERS {
+            return wrong(format!(
+                "{} writers; at most {} are possible",
+                self.writers(),
+                sequence::MAX_WRITERS
+            ));
         }
         if self.batch == 0 || self.window < self.batch {
             return wrong(format!(

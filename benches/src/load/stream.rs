@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Plan, Scenario, Traffic, check, check::Check, keeper::Keeper, window::Window};
+use super::{Bound, Plan, Scenario, Traffic, pinger::Keeper, sequence, sequence::Check, window::Window};
 use crate::{
     Failure,
+    driver::{Client, Dialect, Joining, Kind, Letter},
     histogram::Histogram,
     names::{self, Side},
     process::Stopwatch,
-    wire::{Client, Dialect, Joining, Kind, Letter},
 };
 
 /// Enough for what is on a thread's stack here.
@@ -156,7 +156,7 @@ impl Group {
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     (due.duration_since(begin).as_nanos() as u64).max(1)
                 }
-                None => check::nanos_since(begin),
+                None => sequence::nanos_since(begin),
             };
             let last = sent + count == most
                 || until.is_some_and(|until| begin + Duration::from_nanos(time) >= until);
@@ -216,7 +216,7 @@ impl Batch {
         let end = first + count as u64 - 1;
         for (number, frame) in (first..).zip(frames.chunks_exact_mut(self.frame_bytes)) {
             let time = if number == first { time } else { 0 };
-            check::stamp(&mut frame[payload..], writer, number, last && number == end, time);
+            sequence::stamp(&mut frame[payload..], writer, number, last && number == end, time);
             if let Some(place) = id
                 && let Some(id) = frame.get_mut(place..place + 4)
             {

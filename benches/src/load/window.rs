@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Failure, wire};
+use crate::{Failure, driver};
 
 /// On a cache line of its own.
 #[repr(align(128))]
@@ -107,7 +107,7 @@ impl Window {
             if self.failed.load(Ordering::SeqCst) {
                 break Err("ended, since another client failed".into());
             }
-            if begin.elapsed() > wire::PATIENCE {
+            if begin.elapsed() > driver::PATIENCE {
                 break Err(format!("{} messages are lost or late", wanted - *slowest).into());
             }
             std::thread::park_timeout(Duration::from_secs(1));

@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-use super::group::Members;
+use super::groups::Members;
 use crate::Failure;
 
 /// While more waits for a client, those who send to it are not read. The broker's default.

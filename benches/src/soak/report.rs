@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    account::Account,
-    samples::{Course, Samples},
-    unrest::Counts,
+    churn::Counts,
+    ledger::Account,
+    resource_usage::{Course, Samples},
 };
 
 /// Descriptors and threads come and go with clients; a leak shows in all of them.

@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-use super::{Chance, End, Plan, house::House};
+use super::{Chance, End, Plan, fixture::House};
 use crate::Failure;
 
 /// Tasks that come and go.

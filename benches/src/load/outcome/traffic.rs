@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 use std::{fmt, time::Duration};
 
-use super::{Plan, Scenario, afterwards};
-use crate::{histogram::Histogram, process::Used};
+use crate::{
+    histogram::Histogram,
+    load::{Plan, Scenario, memory_growth},
+    process::Used,
+};
 
 /// How long messages took, in nanoseconds. Of a stream: from before the write that held it until after the read that did; of
 /// a request: until its reply.
@@ -141,7 +144,7 @@ impl fmt::Display for Traffic {
             }
         }
         if let Some(bytes) = self.broker_memory_after {
-            write!(f, "\n{}", afterwards::tell(bytes))?;
+            write!(f, "\n{}", memory_growth::tell(bytes))?;
         }
         if let Some(nanos) = self.each(self.own_cpu) {
             write!(f, "\ngenerator: {nanos:.1} ns of CPU a message")?;

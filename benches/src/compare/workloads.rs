@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{awake::Awake, figures::Metric};
+use super::{cpu_latency::Awake, metrics::Metric};
 use crate::{
     Failure,
     load::{Bound, Over, Plan, Scenario},

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use super::{
-    contestant::{Contestant, OURS},
-    figures::{Metric, Sample, ratio, spread},
-    loads::Load,
-    machine::Machine,
-    plot, targets,
+    broker::{Contestant, OURS},
+    charts,
+    environment::Machine,
+    metrics::{Metric, Sample, ratio, spread},
+    targets,
+    workloads::Load,
 };
 
 const METHOD: &str = "\
@@ -25,8 +26,8 @@ pub(super) fn write(
 ) -> String {
     let mut page = format!("# Brokers side by side\n\n{machine}\n{METHOD}");
     page.push_str(&targets::table(samples));
-    for figure in &plot::FIGURES {
-        if plot::has(figure, loads, contestants, samples) {
+    for figure in &charts::FIGURES {
+        if charts::has(figure, loads, contestants, samples) {
             let _ = write!(page, "\n![{}]({})\n", figure.title, figure.file);
         }
     }

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::{
     End,
-    account::{Account, Expected, LAST, number, payload},
-    house::House,
+    fixture::House,
+    ledger::{Account, Expected, LAST, number, payload},
 };
 use crate::Failure;
 

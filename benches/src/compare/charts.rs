@@ -5,9 +5,9 @@ use plotters::prelude::*;
 use std::path::Path;
 
 use super::{
-    contestant::Contestant,
-    figures::{Metric, Sample, Spread, spread},
-    loads::Load,
+    broker::Contestant,
+    metrics::{Metric, Sample, Spread, spread},
+    workloads::Load,
 };
 use crate::Failure;
 

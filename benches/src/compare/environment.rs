@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::{fmt, fs, process::Command};
 
-use super::{Options, contestant::Contestant};
+use super::{Options, broker::Contestant};
 
 pub(super) struct Machine {
     date: String,

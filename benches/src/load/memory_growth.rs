@@ -8,31 +8,31 @@ use crate::process::resident_memory;
 const LATER: Duration = Duration::from_secs(2);
 
 /// What a broker held before a run.
-pub(super) struct Before {
+pub(crate) struct Before {
     pid: u32,
     bytes: u64,
 }
 
 impl Before {
     /// `None`: there is no such process.
-    pub(super) fn of(pid: u32) -> Option<Self> {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
         resident_memory(pid).map(|bytes| Before { pid, bytes })
     }
 
     /// How much more it holds now, in bytes.
-    pub(super) fn above(&self) -> Option<i64> {
+    pub(crate) fn above(&self) -> Option<i64> {
         Some(resident_memory(self.pid)? as i64 - self.bytes as i64)
     }
 
     /// How much more it holds some time after its clients have left. They must have.
-    pub(super) fn above_later(&self) -> Option<i64> {
+    pub(crate) fn above_later(&self) -> Option<i64> {
         std::thread::sleep(LATER);
         self.above()
     }
 }
 
 /// The figure as text.
-pub(super) fn tell(bytes: i64) -> String {
+pub(crate) fn tell(bytes: i64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     format!("{} s after the end: {mib:+.2} MiB of broker memory", LATER.as_secs())
 }

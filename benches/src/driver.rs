@@ -1,14 +1,14 @@
 //! Raw blocking clients of the brokers that can be loaded: no more than the load needs, so that what is measured is the
 //! broker. What differs between brokers is behind [`Dialect`].
 
+mod connection;
 pub(crate) mod elbus;
-mod line;
 pub(crate) mod mqtt;
 pub(crate) mod nats;
 pub(crate) mod redis;
-pub(crate) mod verbatim;
+pub(crate) mod relay;
 
-pub(crate) use line::{Line, PATIENCE};
+pub(crate) use connection::{Line, PATIENCE};
 
 use crate::Failure;
 

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{find_program, is_program, loads::Load};
+use super::{find_program, is_program, workloads::Load};
 use crate::{
     Failure,
+    driver::elbus,
     load::{Over, Scenario},
-    wire::elbus,
 };
 
 /// Which broker.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Failure, wire::Line};
+use crate::{Failure, driver::Line};
 
 const EVERY: Duration = Duration::from_secs(2);
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::{fmt, time::Duration};
 
-use super::afterwards;
+use crate::load::memory_growth;
 
 /// The figures of idle clients, all of which were connected to the end.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ impl fmt::Display for Crowd {
             write!(f, "\nbroker: {bytes:.0} bytes of memory a client")?;
         }
         if let Some(bytes) = self.broker_memory_after {
-            write!(f, "\n{}", afterwards::tell(bytes))?;
+            write!(f, "\n{}", memory_growth::tell(bytes))?;
         }
         let [connecting, idle] = self.own_cpu;
         if let (Some(nanos), Some(percent)) = (self.each(connecting), self.percent(idle)) {

@@ -9,10 +9,10 @@ use std::{
 use super::{Bound, Plan, Scenario, Traffic};
 use crate::{
     Failure,
+    driver::{Client, Dialect, Joining, Kind, Letter},
     histogram::Histogram,
     names::{self, Side},
     process::Stopwatch,
-    wire::{Client, Dialect, Joining, Kind, Letter},
 };
 
 /// Answers to publications are collected once in so many rounds.
