@@ -85,6 +85,40 @@ fn a_call_is_judged_by_the_rules_in_force_when_it_is_made() {
 }
 
 #[test]
+fn registrations_of_one_identity_have_one_number() {
+    let broker = broker();
+    let from = |name: &str, info: ClientInfo| Peer::of(&broker, name, info).unwrap();
+    let at = |address: &str| ClientInfo { source: Some(address.to_owned()), ..ClientInfo::default() };
+    let certified = |names: &[&str]| ClientInfo {
+        certificate_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..at("10.0.0.1:5")
+    };
+    let within = || ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() };
+    let pairs = [
+        [peer(&broker, "a", 1), peer(&broker, "b", 1)],
+        [peer(&broker, "c", 2), peer(&broker, "d", 2)],
+        [from("e", at("10.0.0.1:5")), from("f", at("10.0.0.1:6"))],
+        [from("g", at("[2001:db8::1]:5")), from("h", at("[2001:db8::2]:6"))],
+        [from("i", certified(&["cn:x"])), from("j", certified(&["cn:x"]))],
+        [from("k", certified(&["cn:y"])), from("l", certified(&["cn:y"]))],
+        [from("m", within()), from("n", within())],
+    ];
+    let number = |peer: &Peer| broker.host().identity(&peer.name, peer.client.id());
+    let mut numbers = vec![];
+    for [one, other] in &pairs {
+        assert_eq!(number(one), number(other), "{} {}", one.name, other.name);
+        assert_ne!(number(one), 0);
+        assert!(!numbers.contains(&number(one)), "{}", one.name);
+        numbers.push(number(one));
+    }
+    let [[a, _], ..] = pairs;
+    let id = a.client.id();
+    assert_eq!((broker.host().identity("a", id + 1), broker.host().identity("b", id)), (0, 0));
+    drop(a);
+    assert_eq!(broker.host().identity("a", id), 0, "it has ended");
+}
+
+#[test]
 fn a_reply_reaches_the_registration_it_is_for_and_no_later_holder_of_the_name() {
     let broker = broker();
     let mut server = peer(&broker, "server", 1);

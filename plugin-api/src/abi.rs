@@ -234,6 +234,11 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {
         let _ = (what, worker);
     }
+    /// Who is behind a registration, as a number; zero where the host cannot tell.
+    fn identity(&self, name: RStr<'_>, id: u64) -> u64 {
+        let _ = (name, id);
+        0
+    }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;
 

@@ -58,6 +58,8 @@ struct State {
     /// By sender: the id of its registration.
     ids: BTreeMap<String, u64>,
     last_id: u64,
+    /// By sender; zero unless the test has said otherwise.
+    identities: BTreeMap<String, u64>,
     deny_calls_with: Option<Code>,
     system_senders: Vec<(String, bool)>,
     answer: Option<Code>,
@@ -194,6 +196,11 @@ impl FakeHost {
     /// The id of the registration that a sender has: given at its first registration or delivery.
     pub fn id_of(&self, sender: &str) -> u64 {
         self.0.state.lock().id_of(sender)
+    }
+
+    /// The identity of a sender from now on, see [`Host::identity`].
+    pub fn set_identity(&self, sender: &str, identity: u64) {
+        self.0.state.lock().identities.insert(sender.to_owned(), identity);
     }
 
     /// Another client has the name of a sender from now on.

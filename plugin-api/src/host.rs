@@ -97,6 +97,14 @@ impl Host {
         self.object().authorize(&call.to_raw()).into_result().map_err(CallError::from_raw)
     }
 
+    /// A number for who is behind a registration, by which a plugin shares fairly what it gives to clients: the same for all
+    /// clients with the same certificate, else of the same user, else from the same address (of IPv6 its first 64 bits),
+    /// and for all within this process. It means nothing else, and nothing to another process. Zero for a registration that
+    /// has ended.
+    pub fn identity(&self, client: &str, id: u64) -> u64 {
+        self.object().identity(RStr::from_str(client), id)
+    }
+
     /// Calls a control method. The caller is authorised first. Blocks only if the method is slow, see [`is_slow`](Host::is_slow).
     ///
     /// # Errors

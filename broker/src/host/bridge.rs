@@ -77,6 +77,10 @@ impl RawHost for Bridge {
         self.core.control.authorize(&Call::from_raw(call)).map_err(|error| error.into_raw()).into()
     }
 
+    fn identity(&self, name: RStr<'_>, id: u64) -> u64 {
+        self.core.router.identity_number(name.as_str(), id)
+    }
+
     fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
         if !self.may_add() {
             return RResult::RErr(Code::Other as u8);

@@ -7,6 +7,7 @@ use elbus_protocol::name::{check_name, is_secondary};
 use std::sync::Arc;
 
 use super::{
+    Hashing,
     holding::Holds,
     member::{Counts, Member, Totals},
     recipients::Recipients,
@@ -66,6 +67,8 @@ impl RouterSettings {
 pub(crate) struct Router {
     pub(crate) access: Access,
     pub(super) words: Words,
+    /// Makes numbers of identities.
+    pub(super) identities: Hashing,
     /// Held to copy them only.
     settings: RwLock<RouterSettings>,
     /// [`RouterSettings::max_topic_bytes`], read for every run.
@@ -105,6 +108,7 @@ impl Router {
         Arc::new(Router {
             access: Access::default(),
             words: Words::default(),
+            identities: Hashing::default(),
             settings: RwLock::new(settings),
             max_topic_bytes: AtomicUsize::new(settings.max_topic_bytes),
             registry: RwLock::default(),

@@ -7,9 +7,10 @@ use elbus_plugin_api::{
     BROKER_NAME, ClientInfo, Code, Locality, Queued, Run, SinkLimits,
     abi::{RawSink, RawSink_TO, WakeObject},
 };
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
 use super::{
+    hold_budget::Holder,
     member::{Member, SystemRights},
     router::Router,
     sender::Sender,
@@ -80,6 +81,14 @@ impl Router {
         let found = self.find(name).filter(|member| member.id == id);
         let found = found.or_else(|| self.system.find(id).filter(|_| name == BROKER_NAME));
         found.filter(|member| !member.is_gone())
+    }
+
+    /// The [identity](Holder::identity_of) of a registration as a number that nobody outside can choose; zero once the
+    /// registration has ended.
+    pub(crate) fn identity_number(&self, name: &str, id: u64) -> u64 {
+        let Some(member) = self.registration(name, id) else { return 0 };
+        // zero is taken
+        self.identities.hash_one(Holder::identity_of(&member)).max(1)
     }
 
     /// By which of the rules in force a client acts; `None` if none apply to it.

@@ -104,6 +104,53 @@ fn a_flood_of_slow_calls_delays_neither_administrators_nor_others() {
     load.stop();
 }
 
+/// More registrations than calls may wait.
+const REGISTRATIONS: usize = 300;
+
+#[test]
+fn a_flood_by_hundreds_of_registrations_of_one_user_leaves_others_their_turn() {
+    let daemon = Daemon::start("library", &[]);
+    // of this user, and from an address: two identities
+    let addresses = daemon.addresses();
+    let mut innocent = Wire::connect(&daemon, &addresses[1], "innocent");
+    let filter = format!("(?i){}", r"\pL".repeat(20));
+    let floods = Flood::default();
+    let mut flooding: Vec<_> =
+        (0..REGISTRATIONS).map(|n| Wire::connect(&daemon, &addresses[0], &format!("flood.{n}"))).collect();
+    std::thread::scope(|scope| {
+        let _ending = Ending(&floods);
+        for some in flooding.chunks_mut(REGISTRATIONS / 4) {
+            let (filter, floods) = (&filter, &floods);
+            scope.spawn(move || {
+                for id in 1.. {
+                    for client in &mut *some {
+                        client.write(&list(id, filter));
+                    }
+                    // each has one call waiting at any time, answered or refused
+                    for client in &mut *some {
+                        if floods.stopping.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let Some(Frame::Data(_, _, _, payload, _)) = client.frame_within(PATIENCE) else {
+                            return;
+                        };
+                        let is_refused = matches!(
+                            rpc::decode_rpc(&payload),
+                            Ok(rpc::RpcFrame::Error { code: -32118, .. })
+                        );
+                        let count = if is_refused { &floods.refused } else { &floods.carried_out };
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        wait_until("more is asked for than may wait", || floods.refused.load(Ordering::Relaxed) > 0);
+        for _ in 0..rounds(10, 1000) {
+            innocent.control("client.info", &[("name", "innocent")]).unwrap();
+        }
+    });
+}
+
 #[test]
 fn an_expression_that_is_too_long_or_too_large_is_refused_at_once() {
     let daemon = Daemon::start("library", &[]);

@@ -132,6 +132,10 @@ impl RawHost for FakeHost {
         }
     }
 
+    fn identity(&self, name: RStr<'_>, _: u64) -> u64 {
+        self.0.state.lock().identities.get(name.as_str()).copied().unwrap_or(0)
+    }
+
     fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
         if let RResult::RErr(error) = self.authorize(call) {
             return RResult::RErr(error);

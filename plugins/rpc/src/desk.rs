@@ -163,10 +163,15 @@ impl Desk {
         let traits = self.host.method_traits(method).unwrap_or_default();
         if traits.slow {
             self.host.authorize(&caller.call(method, asked.params))?;
-            let lane = if traits.admin { Lane::Admin } else { Lane::Ordinary };
+            let (lane, identity) = if traits.admin {
+                (Lane::Admin, 0)
+            } else {
+                (Lane::Ordinary, self.host.identity(caller.name, caller.id))
+            };
             let displaced = self.jobs(lane).add(Job {
                 caller: caller.name.to_owned(),
                 caller_id: caller.id,
+                identity,
                 qos: caller.qos,
                 call_id: asked.call_id,
                 method: method.to_owned(),
@@ -177,13 +182,15 @@ impl Desk {
         }
         self.host.call(&caller.call(method, asked.params)).map(Some)
     }
+
     /// Tells the caller of a job that it gave way to a caller with fewer. Says whether a flush is owed.
     fn turn_away(&self, job: &Job) -> bool {
         let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
         if job.call_id == rpc::NO_REPLY || !caller.can_be_answered() {
             return false;
         }
-        let text = b"too many calls are waiting, and this client has more of them than others";
+        let text =
+            b"too many calls are waiting, and this client or its identity has more of them than others";
         let reply = rpc::encode_error(job.call_id, Code::Busy.rpc_code(), text);
         self.outgoing.send_shared(&caller, &reply.into())
     }

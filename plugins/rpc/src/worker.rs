@@ -1,27 +1,64 @@
-//! The queues before the threads for control methods that may block: bounded as a whole and for each caller,
-//! and served in turn, so that nobody waits for more than one job of every other caller. Never knows what a
-//! job is about.
+//! The queues before the threads for control methods that may block: bounded as a whole, for each identity and for each
+//! caller, and served in turn, so that nobody waits for more than one job of every other identity and of every other
+//! caller of its own. Never knows what a job is about.
 
 use elbus_plugin_api::{CallError, Code, Qos, Queued};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 
-/// How many calls may wait, and with how many bytes of names and parameters.
+/// A number of calls, and the bytes of their names and parameters.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Amount {
+    pub(crate) jobs: usize,
+    pub(crate) bytes: usize,
+}
+
+/// How much may wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobLimits {
-    pub(crate) jobs: usize,
-    pub(crate) jobs_of_one: usize,
-    pub(crate) bytes: usize,
-    pub(crate) bytes_of_one: usize,
+    pub(crate) all: Amount,
+    pub(crate) identity: Amount,
+    pub(crate) caller: Amount,
 }
 
 impl JobLimits {
-    /// Of methods that anybody may call.
-    pub(crate) const ORDINARY: JobLimits =
-        JobLimits { jobs: 256, jobs_of_one: 64, bytes: 4 << 20, bytes_of_one: 1 << 20 };
-    /// Of administrative methods: what waits was authorised.
-    pub(crate) const ADMIN: JobLimits =
-        JobLimits { jobs: 64, jobs_of_one: 16, bytes: 1 << 20, bytes_of_one: 256 << 10 };
+    /// Of methods that anybody may call. One identity leaves room for others.
+    pub(crate) const ORDINARY: JobLimits = JobLimits {
+        all: Amount { jobs: 256, bytes: 4 << 20 },
+        identity: Amount { jobs: 192, bytes: 3 << 20 },
+        caller: Amount { jobs: 64, bytes: 1 << 20 },
+    };
+    /// Of administrative methods: what waits was authorised, and has no identity.
+    pub(crate) const ADMIN: JobLimits = JobLimits {
+        all: Amount { jobs: 64, bytes: 1 << 20 },
+        identity: Amount { jobs: 64, bytes: 1 << 20 },
+        caller: Amount { jobs: 16, bytes: 256 << 10 },
+    };
+}
+
+impl Amount {
+    fn with(self, job: &Job) -> Self {
+        Amount { jobs: self.jobs + 1, bytes: self.bytes + job.bytes() }
+    }
+
+    fn without(self, job: &Job) -> Self {
+        Amount { jobs: self.jobs - 1, bytes: self.bytes - job.bytes() }
+    }
+
+    /// How much of `limit` it is, in thousandths.
+    fn share(self, limit: Amount) -> usize {
+        (self.jobs * 1000 / limit.jobs.max(1)).max(self.bytes * 1000 / limit.bytes.max(1))
+    }
+
+    /// Why another job, with which it were `self`, is too much. `whose` are the calls that wait.
+    fn exceeds(self, limit: Amount, whose: &str) -> Option<String> {
+        if self.jobs > limit.jobs {
+            return Some(format!("{} calls{whose} are waiting, the limit is {}", self.jobs - 1, limit.jobs));
+        }
+        let text =
+            || format!("the waiting calls{whose} have {} bytes, the limit is {}", self.bytes, limit.bytes);
+        (self.bytes > limit.bytes).then(text)
+    }
 }
 
 /// A call of a slow method.
@@ -29,10 +66,18 @@ impl JobLimits {
 pub(crate) struct Job {
     pub(crate) caller: String,
     pub(crate) caller_id: u64,
+    /// Who is behind the caller, see [`Host::identity`](elbus_plugin_api::Host::identity).
+    pub(crate) identity: u64,
     pub(crate) qos: Qos,
     pub(crate) call_id: u32,
     pub(crate) method: String,
     pub(crate) params: Vec<u8>,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        self.caller.len() + self.method.len() + self.params.len()
+    }
 }
 
 /// The jobs that wait for one thread. Its lock is a leaf.
@@ -45,46 +90,50 @@ pub(crate) struct Jobs {
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// None is empty.
+    groups: HashMap<u64, Group>,
+    /// Each identity that has a group once, whose turn is next first.
+    turns: VecDeque<u64>,
+    held: Amount,
+    /// The worker is in a job.
+    busy: bool,
+    ended: bool,
+}
+
+/// What waits of one identity.
+#[derive(Debug, Default)]
+struct Group {
     /// By caller; none is empty.
     lines: HashMap<u64, Line>,
     /// Each caller that has a line once, whose turn is next first.
     turns: VecDeque<u64>,
-    jobs: usize,
-    bytes: usize,
-    /// The worker is in a job.
-    busy: bool,
-    ended: bool,
+    held: Amount,
 }
 
 /// What waits of one caller.
 #[derive(Debug, Default)]
 struct Line {
     jobs: VecDeque<Job>,
-    bytes: usize,
+    held: Amount,
 }
 
-impl Line {
-    /// How much of what one caller may have it has, in thousandths.
-    fn share(&self, limits: &JobLimits, more_jobs: usize, more_bytes: usize) -> usize {
-        let jobs = (self.jobs.len() + more_jobs) * 1000 / limits.jobs_of_one.max(1);
-        jobs.max((self.bytes + more_bytes) * 1000 / limits.bytes_of_one.max(1))
+impl Group {
+    fn push(&mut self, job: Job) {
+        let line = self.lines.entry(job.caller_id).or_default();
+        if line.jobs.is_empty() {
+            self.turns.push_back(job.caller_id);
+        }
+        line.held = line.held.with(&job);
+        self.held = self.held.with(&job);
+        line.jobs.push_back(job);
     }
-}
 
-impl Job {
-    fn bytes(&self) -> usize {
-        self.caller.len() + self.method.len() + self.params.len()
-    }
-}
-
-impl Queue {
     fn pop(&mut self) -> Option<Job> {
         let caller = self.turns.pop_front()?;
         let line = self.lines.get_mut(&caller)?;
         let job = line.jobs.pop_front()?;
-        line.bytes -= job.bytes();
-        self.jobs -= 1;
-        self.bytes -= job.bytes();
+        line.held = line.held.without(&job);
+        self.held = self.held.without(&job);
         if line.jobs.is_empty() {
             self.lines.remove(&caller);
         } else {
@@ -93,32 +142,75 @@ impl Queue {
         Some(job)
     }
 
-    fn push(&mut self, job: Job) {
-        let line = self.lines.entry(job.caller_id).or_default();
-        if line.jobs.is_empty() {
-            self.turns.push_back(job.caller_id);
-        }
-        line.bytes += job.bytes();
-        self.jobs += 1;
-        self.bytes += job.bytes();
-        line.jobs.push_back(job);
-    }
-
     /// Takes the newest job of the caller with the greatest share, where that exceeds `share`.
     fn displace(&mut self, limits: &JobLimits, share: usize) -> Option<Job> {
-        let (caller, line) = self.lines.iter_mut().max_by_key(|(_, line)| line.share(limits, 0, 0))?;
-        if line.share(limits, 0, 0) <= share {
+        let share_of = |line: &Line| line.held.share(limits.caller);
+        let (caller, line) = self.lines.iter_mut().max_by_key(|(_, line)| share_of(line))?;
+        if share_of(line) <= share {
             return None;
         }
         let caller = *caller;
         let job = line.jobs.pop_back()?;
-        line.bytes -= job.bytes();
+        line.held = line.held.without(&job);
+        self.held = self.held.without(&job);
         if line.jobs.is_empty() {
             self.lines.remove(&caller);
             self.turns.retain(|turn| *turn != caller);
         }
-        self.jobs -= 1;
-        self.bytes -= job.bytes();
+        Some(job)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, job: Job) {
+        let group = self.groups.entry(job.identity).or_default();
+        if group.lines.is_empty() {
+            self.turns.push_back(job.identity);
+        }
+        self.held = self.held.with(&job);
+        group.push(job);
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let identity = self.turns.pop_front()?;
+        let group = self.groups.get_mut(&identity)?;
+        let job = group.pop()?;
+        self.held = self.held.without(&job);
+        if group.lines.is_empty() {
+            self.groups.remove(&identity);
+        } else {
+            self.turns.push_back(identity);
+        }
+        Some(job)
+    }
+
+    /// What waits of an identity, and of one of its callers.
+    fn held_of(&self, job: &Job) -> (Amount, Amount) {
+        let Some(group) = self.groups.get(&job.identity) else { return Default::default() };
+        (group.held, group.lines.get(&job.caller_id).map_or(Amount::default(), |line| line.held))
+    }
+
+    /// Takes a job that makes room for another one: of the identity with the greatest share, where that is greater than
+    /// that of the other one would be, else of a caller of the same identity with a greater share.
+    fn displace(&mut self, limits: &JobLimits, job: &Job) -> Option<Job> {
+        let (identity, caller) = self.held_of(job);
+        let share = identity.with(job).share(limits.identity);
+        let greatest = self.groups.iter().max_by_key(|(_, group)| group.held.share(limits.identity));
+        match greatest.filter(|(_, group)| group.held.share(limits.identity) > share) {
+            Some((identity, _)) => self.displace_of(*identity, limits, 0),
+            None => self.displace_of(job.identity, limits, caller.with(job).share(limits.caller)),
+        }
+    }
+
+    /// Takes the newest job of the caller of an identity with the greatest share, where that exceeds `share`.
+    fn displace_of(&mut self, identity: u64, limits: &JobLimits, share: usize) -> Option<Job> {
+        let group = self.groups.get_mut(&identity)?;
+        let job = group.displace(limits, share)?;
+        self.held = self.held.without(&job);
+        if group.lines.is_empty() {
+            self.groups.remove(&identity);
+            self.turns.retain(|turn| *turn != identity);
+        }
         Some(job)
     }
 }
@@ -128,41 +220,39 @@ impl Jobs {
         Jobs { limits, queue: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Lets a job wait; never blocks. Where the queue is full, jobs of callers with a greater share make
-    /// room. Returned are those that do not wait any more and whose callers are to be told, the new one among
+    /// Lets a job wait; never blocks. Where the queue is full, jobs of identities, or of callers of this one, with a greater
+    /// share make room. Returned are those that do not wait any more and whose callers are to be told, the new one among
     /// them if no room was made for it.
     ///
     /// # Errors
-    /// The caller has as much waiting as it may, or everybody has.
+    /// The caller or its identity has as much waiting as it may, or everybody has.
     pub(crate) fn add(&self, job: Job) -> Result<Vec<Job>, CallError> {
-        let JobLimits { jobs, jobs_of_one, bytes, bytes_of_one } = self.limits;
+        let limits = &self.limits;
         let busy = |text| Err(CallError::new(Code::Busy.rpc_code(), text));
         let mut queue = self.queue.lock();
         if queue.ended {
             return busy("the broker's address is closing".to_owned());
         }
-        let none = Line::default();
-        let line = queue.lines.get(&job.caller_id).unwrap_or(&none);
-        if line.jobs.len() >= jobs_of_one {
-            return busy(format!(
-                "{} calls of this client are waiting, the limit is {jobs_of_one}",
-                line.jobs.len()
-            ));
-        }
-        let of_one = line.bytes + job.bytes();
-        if of_one > bytes_of_one {
-            let text =
-                format!("the waiting calls of this client have {of_one} bytes, the limit is {bytes_of_one}");
-            return busy(text);
-        }
-        let share = line.share(&self.limits, 1, job.bytes());
         let mut displaced = Vec::new();
-        while queue.jobs >= jobs || queue.bytes + job.bytes() > bytes {
-            match queue.displace(&self.limits, share) {
+        loop {
+            let (identity, caller) = queue.held_of(&job);
+            if let Some(why) = caller.with(&job).exceeds(limits.caller, " of this client") {
+                return busy(why);
+            }
+            // an identity that is at its limit has the greatest share of all
+            let (why, other) = if let Some(why) = queue.held.with(&job).exceeds(limits.all, "") {
+                (why, queue.displace(limits, &job))
+            } else if let Some(why) =
+                identity.with(&job).exceeds(limits.identity, " of clients of this identity")
+            {
+                let share = caller.with(&job).share(limits.caller);
+                (why, queue.displace_of(job.identity, limits, share))
+            } else {
+                break;
+            };
+            match other {
                 Some(other) => displaced.push(other),
-                None if displaced.is_empty() => {
-                    return busy(format!("{} calls are waiting, the limit is {jobs}", queue.jobs));
-                }
+                None if displaced.is_empty() => return busy(why),
                 None => {
                     displaced.push(job);
                     return Ok(displaced);
@@ -175,7 +265,7 @@ impl Jobs {
         Ok(displaced)
     }
 
-    /// Waits for a job, the one before being done; `None` once it is over. Callers take turns.
+    /// Waits for a job, the one before being done; `None` once it is over. Identities take turns, and the callers of each.
     pub(crate) fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
         queue.busy = false;
@@ -203,7 +293,7 @@ impl Jobs {
 
     pub(crate) fn waiting(&self) -> Queued {
         let queue = self.queue.lock();
-        Queued { frames: queue.jobs as u64, bytes: queue.bytes as u64 }
+        Queued { frames: queue.held.jobs as u64, bytes: queue.held.bytes as u64 }
     }
 }
 
@@ -211,12 +301,21 @@ impl Jobs {
 mod tests {
     use super::*;
 
-    fn job(caller_id: u64, call_id: u32, bytes: usize) -> Job {
+    fn job_of(identity: u64, caller_id: u64, call_id: u32, bytes: usize) -> Job {
         let (caller, method) = (String::new(), String::new());
-        Job { caller, caller_id, qos: Qos::NO, call_id, method, params: vec![0; bytes] }
+        Job { caller, caller_id, identity, qos: Qos::NO, call_id, method, params: vec![0; bytes] }
     }
 
-    const LIMITS: JobLimits = JobLimits { jobs: 8, jobs_of_one: 4, bytes: 8000, bytes_of_one: 4000 };
+    fn job(caller_id: u64, call_id: u32, bytes: usize) -> Job {
+        job_of(0, caller_id, call_id, bytes)
+    }
+
+    const LIMITS: JobLimits = JobLimits {
+        all: Amount { jobs: 8, bytes: 8000 },
+        identity: Amount { jobs: 8, bytes: 8000 },
+        caller: Amount { jobs: 4, bytes: 4000 },
+    };
+    const SHARED: JobLimits = JobLimits { identity: Amount { jobs: 6, bytes: 6000 }, ..LIMITS };
 
     fn order(jobs: &Jobs) -> Vec<(u64, u32)> {
         let count = jobs.waiting().frames;
@@ -279,6 +378,61 @@ mod tests {
         assert_eq!(displaced.len(), 1);
         assert_eq!((displaced[0].call_id, displaced[0].params.len()), (1, 3000));
         assert_eq!(jobs.waiting(), Queued { frames: 4, bytes: 5100 });
+    }
+
+    /// Identity, caller and call of each job.
+    fn keys(jobs: impl IntoIterator<Item = Job>) -> Vec<(u64, u64, u32)> {
+        jobs.into_iter().map(|job| (job.identity, job.caller_id, job.call_id)).collect()
+    }
+
+    #[test]
+    fn identities_take_turns_and_so_do_the_callers_of_each() {
+        let jobs = Jobs::new(LIMITS);
+        for (identity, caller, call) in [(1, 1, 1), (1, 1, 2), (1, 2, 1), (1, 3, 1), (2, 4, 1), (2, 4, 2)] {
+            assert!(jobs.add(job_of(identity, caller, call, 0)).unwrap().is_empty());
+        }
+        let order = keys((0..6).map(|_| jobs.next().unwrap()));
+        assert_eq!(order, [(1, 1, 1), (2, 4, 1), (1, 2, 1), (2, 4, 2), (1, 3, 1), (1, 1, 2)]);
+        assert_eq!(jobs.waiting(), Queued::default());
+    }
+
+    #[test]
+    fn an_identity_leaves_room_for_others_however_many_callers_it_has() {
+        let jobs = Jobs::new(SHARED);
+        (0..6).for_each(|caller| assert!(jobs.add(job_of(1, caller, 0, 0)).unwrap().is_empty()));
+        for caller in 6..300 {
+            let error = jobs.add(job_of(1, caller, 0, 0)).unwrap_err();
+            assert_eq!(error.text, "6 calls of clients of this identity are waiting, the limit is 6");
+        }
+        (0..2).for_each(|call| assert!(jobs.add(job_of(2, 500, call, 0)).unwrap().is_empty()));
+        let error = jobs.add(job_of(1, 7, 0, 0)).unwrap_err();
+        assert_eq!(error.code, -32118);
+        assert_eq!(keys(jobs.add(job_of(2, 500, 2, 0)).unwrap()).len(), 1, "one of the first gives way");
+        let bytes = jobs.add(job_of(3, 600, 0, 4000)).unwrap();
+        assert_eq!(keys(bytes).len(), 1, "of whoever has most");
+        let order = keys((0..8).map(|_| jobs.next().unwrap()));
+        assert_eq!(order[1..3], [(2, 500, 0), (3, 600, 0)]);
+    }
+
+    #[test]
+    fn within_a_full_identity_a_caller_with_fewer_jobs_finds_room() {
+        let jobs = Jobs::new(SHARED);
+        (0..4).for_each(|call| assert!(jobs.add(job_of(1, 1, call, 0)).unwrap().is_empty()));
+        (0..2).for_each(|call| assert!(jobs.add(job_of(1, 2, call, 0)).unwrap().is_empty()));
+        assert!(jobs.add(job_of(2, 9, 0, 0)).unwrap().is_empty());
+        assert_eq!(keys(jobs.add(job_of(1, 3, 0, 0)).unwrap()), [(1, 1, 3)]);
+        // nobody of another identity pays for it
+        assert_eq!(keys((0..2).map(|_| jobs.next().unwrap())), [(1, 1, 0), (2, 9, 0)]);
+    }
+
+    #[test]
+    fn the_bytes_of_an_identity_are_bounded() {
+        let jobs = Jobs::new(SHARED);
+        (0..3).for_each(|caller| assert!(jobs.add(job_of(1, caller, 0, 2000)).unwrap().is_empty()));
+        let error = jobs.add(job_of(1, 3, 0, 2000)).unwrap_err();
+        let text = "the waiting calls of clients of this identity have 8000 bytes, the limit is 6000";
+        assert_eq!(error.text, text);
+        assert!(jobs.add(job_of(2, 9, 0, 2000)).unwrap().is_empty());
     }
 
     #[test]
