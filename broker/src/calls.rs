@@ -82,16 +82,26 @@ impl Word {
     }
 }
 
+/// Calls are counted by instance in so many counters for each thread; instances may share one.
+const COUNTERS: usize = 16;
+
 /// What a thread is in.
 #[derive(Default)]
 struct Record {
-    /// The innermost call on behalf of a client, see [`Word`].
+    /// The innermost call, where it is on behalf of a client; see [`Word`].
     word: AtomicU64,
-    /// Changes with each of these calls.
+    /// Of that call.
     serial: AtomicU64,
+    /// The greatest that a call on behalf of a client had.
+    last_serial: AtomicU64,
     /// For which client, see [`set_client`].
     client: AtomicU64,
-    /// All other calls, outermost first. Held by the thread for a push or a pop, and by the watch for a copy.
+    /// Changes with each batch, see [`end_batch`].
+    batch: AtomicU64,
+    /// How many calls on behalf of clients were made, by instance, see [`counter`].
+    counts: [AtomicU64; COUNTERS],
+    /// All other calls, and those on behalf of clients that are waiting for inner ones, outermost first. Held by the thread for
+    /// a push or a pop, and by the watch for a copy.
     others: Mutex<Vec<Other>>,
     /// The name of the thread; empty while the record is spare.
     thread: Mutex<String>,
@@ -100,7 +110,30 @@ struct Record {
 struct Other {
     word: Word,
     serial: u64,
-    caller: String,
+    caller: Caller,
+}
+
+impl Record {
+    fn counter(&self, owner: u32) -> Option<&AtomicU64> {
+        self.counts.get(owner as usize % COUNTERS)
+    }
+
+    /// Keeps the call in progress among the others, as an inner one begins.
+    #[cold]
+    fn suspend(&self, word: u64) {
+        // whose client it is for is not known any more: the inner call has named its own
+        let call = Other { word: Word(word), serial: self.serial.load(Relaxed), caller: Caller::Client(0) };
+        self.others.lock().push(call);
+        self.word.store(0, Relaxed);
+    }
+
+    /// Takes it back as the inner one has returned.
+    #[cold]
+    fn resume(&self, word: u64) {
+        let call = self.others.lock().pop();
+        self.serial.store(call.map_or(0, |call| call.serial), Relaxed);
+        self.word.store(word, Relaxed);
+    }
 }
 
 /// The records of all threads. They are leaked, so that a thread can keep a reference without counting, and reused.
@@ -176,23 +209,51 @@ pub(crate) fn set_client(number: u64) {
 pub(crate) fn for_client<R>(owner: u32, callback: Callback, call: impl FnOnce() -> R) -> R {
     let Some(record) = record() else { return call() };
     let outer = record.word.load(Relaxed);
+    if outer != 0 {
+        record.suspend(outer);
+    }
+    let serial = record.last_serial.load(Relaxed) + 1;
+    record.last_serial.store(serial, Relaxed);
     record.word.store(Word::new(owner, callback).0, Relaxed);
-    record.serial.store(record.serial.load(Relaxed) + 1, Relaxed);
+    record.serial.store(serial, Relaxed);
+    if let Some(count) = record.counter(owner) {
+        count.store(count.load(Relaxed) + 1, Relaxed);
+    }
     let result = call();
-    record.word.store(outer, Relaxed);
+    if outer == 0 {
+        record.word.store(0, Relaxed);
+    } else {
+        record.resume(outer);
+    }
     result
+}
+
+/// Ends a batch: what a thread has done without doing anything else in between. One that is ended within a call ends
+/// nothing: it is a part of what that call does.
+#[inline]
+pub(crate) fn end_batch() {
+    if let Some(record) = record()
+        && record.word.load(Relaxed) == 0
+    {
+        record.batch.store(record.batch.load(Relaxed) + 1, Relaxed);
+    }
 }
 
 /// Makes any other call.
 pub(crate) fn other<R>(owner: u32, callback: Callback, caller: &str, call: impl FnOnce() -> R) -> R {
     let Some(record) = record() else { return call() };
+    let outer = record.word.load(Relaxed);
+    if outer != 0 {
+        record.suspend(outer);
+    }
     let serial = OTHER_SERIALS.fetch_add(1, Relaxed);
-    let caller = caller.chars().take(CALLER_CHARS).collect();
+    let caller = Caller::Name(caller.chars().take(CALLER_CHARS).collect());
     record.others.lock().push(Other { word: Word::new(owner, callback), serial, caller });
-    let outer = record.word.swap(0, Relaxed);
     let result = call();
-    record.word.store(outer, Relaxed);
     record.others.lock().retain(|other| other.serial != serial);
+    if outer != 0 {
+        record.resume(outer);
+    }
     result
 }
 
@@ -230,17 +291,31 @@ pub(crate) enum Caller {
     Name(String),
 }
 
-/// All calls in progress: for each thread that is in one, from the outermost to the innermost.
-pub(crate) fn in_progress() -> Vec<Vec<InProgress>> {
+/// What a thread is in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct InThread {
+    /// The number of its record.
+    pub(crate) record: usize,
+    /// The number of its batch.
+    pub(crate) batch: u64,
+    /// How many calls of the instance that the innermost call is of it has made on behalf of clients.
+    pub(crate) count: u64,
+    /// The calls in progress, from the outermost to the innermost.
+    pub(crate) calls: Vec<InProgress>,
+}
+
+/// All threads that have made calls, and the calls in progress.
+pub(crate) fn in_progress() -> Vec<InThread> {
     let records = RECORDS.lock().clone();
     let of_record = |(index, record): (usize, &&'static Record)| {
+        let batch = record.batch.load(Relaxed);
         let mut calls = vec![];
         for other in &*record.others.lock() {
             calls.extend(Callback::of(other.word.0).map(|callback| InProgress {
                 key: (index, other.serial),
                 owner: other.word.owner(),
                 callback,
-                caller: Caller::Name(other.caller.clone()),
+                caller: other.caller.clone(),
                 thread: String::new(),
             }));
         }
@@ -258,9 +333,10 @@ pub(crate) fn in_progress() -> Vec<Vec<InProgress>> {
             let thread = record.thread.lock().clone();
             calls.iter_mut().for_each(|call| call.thread.clone_from(&thread));
         }
-        calls
+        let counter = record.counter(word.owner());
+        InThread { record: index, batch, count: counter.map_or(0, |count| count.load(Relaxed)), calls }
     };
-    records.iter().enumerate().map(of_record).filter(|calls| !calls.is_empty()).collect()
+    records.iter().enumerate().map(of_record).collect()
 }
 
 #[cfg(test)]
@@ -268,9 +344,12 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
+    fn all_calls() -> impl Iterator<Item = InProgress> {
+        in_progress().into_iter().flat_map(|thread| thread.calls)
+    }
+
     fn of(owner: u32) -> Vec<(Callback, Caller)> {
-        let all = in_progress().into_iter().flatten();
-        all.filter(|call| call.owner == owner).map(|call| (call.callback, call.caller)).collect()
+        all_calls().filter(|call| call.owner == owner).map(|call| (call.callback, call.caller)).collect()
     }
 
     #[test]
@@ -314,8 +393,7 @@ mod tests {
                 thread.spawn_scoped(scope, move || other(owner, Callback::Flush, "", wait)).unwrap();
             }
             both_in.wait();
-            let calls: Vec<_> =
-                in_progress().into_iter().flatten().filter(|call| call.owner == owner).collect();
+            let calls: Vec<_> = all_calls().filter(|call| call.owner == owner).collect();
             both_in.wait();
             assert_eq!(calls.len(), 2);
             assert_ne!(calls[0].key.0, calls[1].key.0, "two records");
@@ -326,7 +404,7 @@ mod tests {
     #[test]
     fn one_call_keeps_its_key_and_the_next_has_another() {
         let owner = 1_000_002;
-        let key = || in_progress().into_iter().flatten().find(|call| call.owner == owner).unwrap().key;
+        let key = || all_calls().find(|call| call.owner == owner).unwrap().key;
         let look_twice = || (key(), key());
         let first = for_client(owner, Callback::Flush, look_twice);
         let second = for_client(owner, Callback::Flush, look_twice);
@@ -335,6 +413,49 @@ mod tests {
             assert_eq!(one, other);
         }
         assert!(first != second && second != third);
+    }
+
+    #[test]
+    fn a_call_keeps_its_key_while_it_makes_inner_ones() {
+        let (owner, inner) = (1_000_005, 1_000_006);
+        let key = |owner| all_calls().find(|call| call.owner == owner).map(|call| call.key);
+        for_client(owner, Callback::Deliver, || {
+            let own = key(owner);
+            let mut seen = vec![own];
+            for _ in 0..2 {
+                for_client(inner, Callback::Deliver, || {
+                    assert_eq!(key(owner), own);
+                    other(inner, Callback::Method, "", || assert_eq!(key(owner), own));
+                    seen.push(key(inner));
+                });
+                assert_eq!(key(owner), own);
+            }
+            assert!(seen.iter().all(|key| key.is_some()), "{seen:?}");
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen.len(), 3, "and each has its own");
+        });
+        assert_eq!((key(owner), key(inner)), (None, None));
+    }
+
+    #[test]
+    fn a_batch_that_ends_within_a_call_ends_nothing() {
+        let owner = 1_000_007;
+        let here = || {
+            let threads = in_progress().into_iter();
+            threads
+                .map(|thread| (thread.batch, thread.count, thread.calls))
+                .find(|(.., calls)| calls.iter().any(|call| call.owner == owner))
+        };
+        let look = || here().map(|(batch, count, _)| (batch, count)).unwrap_or_default();
+        let (batch, count) = for_client(owner, Callback::Deliver, look);
+        let within = for_client(owner, Callback::Deliver, || {
+            end_batch();
+            look()
+        });
+        assert_eq!(within, (batch, count + 1));
+        end_batch();
+        assert_eq!(for_client(owner, Callback::Flush, look), (batch + 1, count + 2));
     }
 
     #[test]

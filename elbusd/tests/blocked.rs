@@ -110,6 +110,37 @@ fn a_callback_that_does_not_return_is_reported_and_its_plugin_fails() {
     }
 }
 
+/// A broker with a plugin that has many clients, and with this line in its table.
+fn with_clients(line: &str) -> Daemon {
+    let config = config("nowhere", "[broker]\ncallback_seconds = 1");
+    Daemon::start_config(&config.replace("hang_in = \"nowhere\"", &format!("clients = 1000\n{line}")))
+}
+
+#[test]
+fn short_callbacks_that_hold_up_a_thread_together_are_reported_and_their_plugin_fails() {
+    let daemon = with_clients("linger_in = \"deliver\"");
+    let mut sender = daemon.client("sender");
+    // one message for a thousand clients, each of which takes a moment
+    sender.request(Op::Broadcast, Qos::NO, "bad.*", "", b"x");
+    let of_whom = ["plugin=\"bad\"", "callback=\"deliver\"", "caller=\"sender\""];
+    let warned = ["callbacks have followed one another without a pause for 100 ms"];
+    wait_for_line(&daemon, &[&warned[..], &of_whom].concat());
+    let failed = "deliver has lasted, call after call, for 1 s (callback_seconds)";
+    wait_for_line(&daemon, &["failed: ", failed, "plugin=\"bad\""]);
+    // the thread is free again, since none of the clients is there any more
+    assert_eq!(sender.send("sender", b"x"), 0x01);
+}
+
+#[test]
+fn a_callback_that_makes_short_calls_for_ever_is_blamed_itself() {
+    let daemon = with_clients("loop_in = \"deliver\"");
+    let mut sender = daemon.client("sender");
+    sender.request(Op::Message, Qos::NO, "bad.client1", "", b"x");
+    wait_for_line(&daemon, &["callback has not returned within 100 ms", "plugin=\"bad\"", "deliver"]);
+    wait_for_line(&daemon, &["failed: deliver has not returned within 1 s", "plugin=\"bad\""]);
+    daemon.signal(rustix::process::Signal::KILL);
+}
+
 #[test]
 fn a_status_that_does_not_return_delays_the_list_only() {
     let daemon = Daemon::start_config(&config("status", "[broker]\ncallback_seconds = 1"));

@@ -201,7 +201,9 @@ impl RawClient for Sender {
 
     fn end_batch(&mut self) -> bool {
         calls::set_client(self.number());
-        self.reach.end_batch()
+        let is_full = self.reach.end_batch();
+        calls::end_batch();
+        is_full
     }
 
     fn when_ready(&mut self, wake: WakeObject) {

@@ -20,6 +20,8 @@ use std::{
 struct Settings {
     /// The client it registers.
     client: Option<String>,
+    /// So many more, with the number behind the name of the first.
+    clients: u32,
     /// The in-process client it connects.
     local: Option<String>,
     /// Where it returns an error: create, start or refresh.
@@ -30,9 +32,16 @@ struct Settings {
     abort_in: String,
     /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the first call of its method on.
     hang_in: String,
+    /// Where it takes a moment: deliver.
+    linger_in: String,
+    /// Where it sends short messages to its first client for ever: deliver, of the others.
+    loop_in: String,
     /// Each call of its method starts a thread with a thread-local whose `Drop` logs and sends.
     late: bool,
 }
+
+/// How long it lingers.
+const MOMENT: Duration = Duration::from_millis(20);
 
 thread_local! {
     static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
@@ -72,7 +81,7 @@ struct Faulty {
     local: Mutex<Option<LocalClient>>,
     host: Host,
     settings: Settings,
-    client: Mutex<Option<Client>>,
+    clients: Mutex<Vec<Client>>,
     called: Arc<AtomicBool>,
 }
 
@@ -80,6 +89,9 @@ impl Settings {
     fn reach(&self, place: &str) {
         if self.panic_in == place {
             panic!("{place} panics as configured");
+        }
+        if self.linger_in == place {
+            std::thread::sleep(MOMENT);
         }
         if self.hang_in == place {
             loop {
@@ -105,7 +117,7 @@ impl Plugin for Faulty {
             local: Mutex::default(),
             host,
             settings,
-            client: Mutex::default(),
+            clients: Mutex::default(),
             called: Arc::default(),
         })
     }
@@ -118,9 +130,14 @@ impl Plugin for Faulty {
         if let Some(name) = &self.settings.client {
             let (kind, locality) = ("internal".into(), Locality::InProcess);
             let info = ClientInfo { kind, locality, ..Default::default() };
-            let client = self.host.register(name, &info, FaultySink(self.settings.clone()));
-            let client = client.map_err(|code| PluginError::of_key("client", code.text()))?;
-            *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);
+            for number in 0..=self.settings.clients {
+                let name = if number == 0 { name.clone() } else { format!("{name}{number}") };
+                let loops_to = (number > 0 && self.settings.loop_in == "deliver").then(|| self.host.clone());
+                let sink = FaultySink { settings: self.settings.clone(), loops_to };
+                let client = self.host.register(&name, &info, sink);
+                let client = client.map_err(|code| PluginError::of_key("client", code.text()))?;
+                self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(client);
+            }
         }
         if let Some(name) = &self.settings.local {
             let client = self.host.connect(name).map_err(|code| PluginError::of_key("local", code.text()))?;
@@ -170,7 +187,7 @@ impl Plugin for Faulty {
     fn stop(&self, _: Duration) {
         tracing::info!(instance = self.host.instance(), "faulty stops");
         self.settings.reach("stop");
-        *self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
     }
 }
 
@@ -180,15 +197,25 @@ impl Drop for Faulty {
     }
 }
 
-struct FaultySink(Settings);
+struct FaultySink {
+    settings: Settings,
+    /// The host through which it sends for ever.
+    loops_to: Option<Host>,
+}
 
 impl Sink for FaultySink {
     fn deliver(&self, _: &mut Run<'_>) -> Delivery {
-        self.0.reach("deliver");
+        self.settings.reach("deliver");
+        if let (Some(host), Some(name)) = (&self.loops_to, &self.settings.client) {
+            let (mut speaker, payloads) = (host.speaker(), [Payload::from(&b"again"[..])]);
+            loop {
+                speaker.dispatch(&Request::new(Op::Message, Qos::NO, name, &payloads).ending_batch());
+            }
+        }
         Delivery::DIRTY
     }
     fn flush(&self) {
-        self.0.reach("flush");
+        self.settings.reach("flush");
     }
     fn when_drained(&self, wake: Wake) {
         wake.wake();
