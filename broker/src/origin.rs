@@ -67,6 +67,11 @@ impl Origin {
         }
     }
 
+    /// The user of a process on this machine.
+    pub(crate) fn uid(&self) -> Option<u32> {
+        self.credentials.map(|credentials| credentials.uid)
+    }
+
     /// The names of a verified certificate.
     pub(crate) fn certificate_names(&self) -> &[String] {
         self.certificate_names.as_deref().map_or(&[], |names| names.as_slice())

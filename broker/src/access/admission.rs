@@ -123,17 +123,17 @@ impl Admission {
     }
 
     /// Whether it may subscribe to all the filters of a body.
-    pub(crate) fn allows_filters(&self, body: &str) -> bool {
+    pub(crate) fn allows_filters(&self, body: &str, origin: &Origin) -> bool {
         let denied = request::filters(body).find(|filter| !self.allows(Action::Subscribe, filter));
         if let Some(filter) = denied {
-            self.deny(Action::Subscribe, filter, 1);
+            self.deny(Action::Subscribe, filter, 1, origin);
         }
         denied.is_none()
     }
 
     /// Counts operations that were denied, and logs the first of each kind.
     #[cold]
-    pub(crate) fn deny(&self, action: Action, target: &str, count: usize) {
+    pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &Origin) {
         self.in_force.denied.fetch_add(count as u64, Ordering::Relaxed);
         let Some(denied) = self.denied.get(action as usize) else { return };
         if denied.fetch_add(count as u64, Ordering::Relaxed) == 0 {
@@ -141,6 +141,8 @@ impl Admission {
             let place = judgement.because.key();
             tracing::warn!(
                 client = &*self.name,
+                source = origin.source.as_deref(),
+                uid = origin.uid(),
                 target,
                 place,
                 "{} {}; more of the kind are only counted",

@@ -152,8 +152,7 @@ impl Access {
         }
         if refused.insert(name.to_owned()) {
             let source = origin.source.as_deref();
-            let uid = origin.credentials.map(|credentials| credentials.uid);
-            tracing::warn!(client = name, source, uid, "refused: {why}");
+            tracing::warn!(client = name, source, uid = origin.uid(), "refused: {why}");
         }
     }
 

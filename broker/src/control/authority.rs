@@ -81,7 +81,7 @@ impl Authority {
         if judgement.allowed {
             return Ok(Some(judgement));
         }
-        admission.deny(Action::Call, call.method, 1);
+        admission.deny(Action::Call, call.method, 1, &member.origin);
         Err(denied(format!("access rules do not let {} call {}", member.name, call.method)))
     }
 
@@ -93,10 +93,17 @@ impl Authority {
     ) -> Result<(), CallError> {
         let Some(why) = self.admin_refusal(member, call.method, judgement) else { return Ok(()) };
         let (caller, method) = (&*member.name, call.method);
+        let (source, uid) = (member.origin.source.as_deref(), member.origin.uid());
         if member.system.is_some() {
-            tracing::warn!(caller, method, "control method denied: the sender is not an administrator");
+            tracing::warn!(
+                caller,
+                source,
+                uid,
+                method,
+                "control method denied: the sender is not an administrator"
+            );
         } else {
-            tracing::warn!(caller, method, "control method denied: caller is remote");
+            tracing::warn!(caller, source, uid, method, "control method denied: caller is remote");
         }
         Err(denied(why))
     }

@@ -44,7 +44,7 @@ impl Router {
                 return Code::BadData;
             }
             let judging = admission.as_ref().filter(|_| op == Op::Subscribe);
-            if judging.is_some_and(|admission| !admission.allows_filters(body)) {
+            if judging.is_some_and(|admission| !admission.allows_filters(body, &member.origin)) {
                 return Code::AccessDenied;
             }
             let change = Change { member, set, add, body, admission };

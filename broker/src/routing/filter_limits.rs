@@ -57,6 +57,8 @@ impl FilterLimits {
                 if member.is_first_refusal() {
                     tracing::warn!(
                         client = &*member.name,
+                        source = member.origin.source.as_deref(),
+                        uid = member.origin.uid(),
                         bytes = body.len(),
                         "filters refused: more than {MAX_REQUEST_FILTERS} filters or {MAX_REQUEST_BYTES} bytes in one \
                          request; further refusals are not logged"
@@ -68,6 +70,8 @@ impl FilterLimits {
         if member.is_first_refusal() {
             tracing::warn!(
                 client = &*member.name,
+                source = member.origin.source.as_deref(),
+                uid = member.origin.uid(),
                 bytes = filter.len(),
                 depth = depth(filter),
                 "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
@@ -89,6 +93,8 @@ impl FilterLimits {
         if member.is_first_refusal() {
             tracing::warn!(
                 client = &*member.name,
+                source = member.origin.source.as_deref(),
+                uid = member.origin.uid(),
                 limit,
                 "filters refused ({key}); further refusals are not logged"
             );

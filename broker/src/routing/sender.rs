@@ -120,8 +120,8 @@ impl Sender {
             Op::Broadcast => Action::Broadcast,
             _ => Action::Publish,
         };
-        if let Some(admission) = &self.admission {
-            admission.deny(action, target, frames);
+        if let (Some(admission), Some(member)) = (&self.admission, &self.member) {
+            admission.deny(action, target, frames, &member.origin);
         }
     }
 
@@ -179,7 +179,16 @@ impl Sender {
             }
             if self.reach.flood_begins() {
                 let (client, limit) = (&*self.name, UNHEEDED_BYTES);
-                tracing::warn!(client, limit, "goes on sending to full queues though it is to wait: refused");
+                let origin = self.member.as_ref().map(|member| &member.origin);
+                let source = origin.and_then(|origin| origin.source.as_deref());
+                let uid = origin.and_then(|origin| origin.uid());
+                tracing::warn!(
+                    client,
+                    source,
+                    uid,
+                    limit,
+                    "goes on sending to full queues though it is to wait: refused"
+                );
             }
         }
         if let Some(member) = &self.member {

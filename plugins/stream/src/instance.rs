@@ -19,7 +19,7 @@ use crate::{
     connection::Connection,
     debts::Debts,
     liveness::Phase,
-    notices::Notices,
+    notices::{Hidden, Notices},
     reason::Reason,
     receiving::Receiving,
     turns::Turns,
@@ -176,11 +176,16 @@ impl Instance {
         }
     }
 
+    /// Whether a line of the log about a source may appear.
+    pub(crate) fn admits(&self, notice: Notice, source: Source) -> bool {
+        self.notices.admit(notice, source, Instant::now())
+    }
+
     /// Tells of a connection that was evicted before its session began. No event: whoever connects often enough
     /// causes as many.
-    pub(crate) fn evicted(&self, source: Option<&str>, why: &str) {
+    pub(crate) fn evicted(&self, (key, source): (Source, Option<&str>), why: &str) {
         self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
-        if self.notices.admit(Notice::Evicted, Instant::now()) {
+        if self.admits(Notice::Evicted, key) {
             tracing::info!(source, "connection ended: {why}");
         } else {
             tracing::debug!(source, "connection ended: {why}");
@@ -188,9 +193,9 @@ impl Instance {
     }
 
     /// Tells of a connection that was refused before it could say anything.
-    pub(crate) fn refuse(&self, source: Option<&str>, notice: Notice, why: &str) {
+    pub(crate) fn refuse(&self, (key, source): (Source, Option<&str>), notice: Notice, why: &str) {
         self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
-        if self.notices.admit(notice, Instant::now()) {
+        if self.admits(notice, key) {
             tracing::warn!(source, "connection refused: {why}");
         } else {
             tracing::debug!(source, "connection refused: {why}");
@@ -201,9 +206,13 @@ impl Instance {
 
     /// Says how many lines were not shown.
     pub(crate) fn tell_hidden(&self, now: Instant) {
-        for (notice, count) in self.notices.take_hidden(now) {
+        for Hidden { notice, count, sources, most } in self.notices.take_hidden(now) {
+            let (noisiest, its_count) = most.map(|(source, count)| (source.to_string(), count)).unzip();
             tracing::warn!(
                 count,
+                sources,
+                noisiest,
+                its_count,
                 "more {} in the last minute, not shown (shown with --log debug)",
                 notice.plural()
             );

@@ -11,7 +11,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -108,13 +108,13 @@ impl Admission {
     /// Tells that the connection was evicted; `why` if not because others wait to register.
     pub fn evicted(self, source: Option<&str>, why: Option<&str>) {
         let pending = Reason::Evicted { limit: self.instance.pending.limit() };
-        self.instance.evicted(source, why.unwrap_or(&pending.to_string()));
+        self.instance.evicted((self.source, source), why.unwrap_or(&pending.to_string()));
     }
 
     /// Tells why there will be no session, unless the instance is stopping.
     pub fn refuse(self, source: Option<&str>, notice: Notice, why: &str) {
         if !self.instance.is_stopping() {
-            self.instance.refuse(source, notice, why);
+            self.instance.refuse((self.source, source), notice, why);
         }
     }
 }
@@ -234,7 +234,7 @@ pub(crate) async fn accept(instance: Arc<Instance>, entrance: Arc<Entrance>) {
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 let is_new = !std::mem::replace(&mut failing, true);
-                if is_new && instance.notices.admit(Notice::Accept, Instant::now()) {
+                if is_new && instance.admits(Notice::Accept, Source::Unknown) {
                     tracing::warn!(port = &*entrance.port, %error, "cannot accept connections for now");
                 }
                 // whoever has not registered yet makes room

@@ -7,7 +7,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -141,7 +141,8 @@ impl Session {
     fn tell(&self, reason: &Reason) {
         let (client, source) = (self.connection.name(), self.incoming.origin().source.as_deref());
         let instance = &self.connection.instance;
-        let shown = reason.notice().is_none_or(|notice| instance.notices.admit(notice, Instant::now()));
+        let shown =
+            reason.notice().is_none_or(|notice| instance.admits(notice, Source::of(self.incoming.origin())));
         match reason.loudness() {
             _ if !shown => tracing::debug!(client, source, "connection ended: {reason}"),
             Loudness::Debug => tracing::debug!(client, source, "connection ended: {reason}"),

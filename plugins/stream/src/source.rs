@@ -1,7 +1,10 @@
 //! Where a connection comes from, as a key: limits are shared fairly among sources. Owns what counts as one source;
 //! counts nothing itself.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use crate::Origin;
 
@@ -16,6 +19,20 @@ pub enum Source {
     Address(Ipv4Addr),
     /// The first 64 bits of an IPv6 address: usually one host may use any address below them.
     Network([u8; 8]),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Unknown => f.write_str("unknown"),
+            Source::User(uid) => write!(f, "uid {uid}"),
+            Source::Address(address) => write!(f, "{address}"),
+            Source::Network(octets) => {
+                let network = u128::from(u64::from_be_bytes(*octets)) << 64;
+                write!(f, "{}/64", Ipv6Addr::from(network))
+            }
+        }
+    }
 }
 
 impl Source {
@@ -56,6 +73,7 @@ mod tests {
         assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::ffff:1]:2"));
         assert_ne!(of("[2001:db8::1]:1"), of("[2001:db8:0:1::1]:1"));
         assert_eq!(of("somewhere"), Source::Unknown);
+        assert_eq!(of("[2001:db8::1]:1").to_string(), "2001:db8::/64");
         let user = |uid| {
             let credentials = Some(Credentials { pid: 1, uid, gid: 0 });
             Source::of(&Origin { credentials, ..Origin::default() })

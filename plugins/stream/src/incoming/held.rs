@@ -130,7 +130,7 @@ impl Incoming {
             }
         };
         if timeout(limit, finish).await.is_err()
-            && self.connection.instance.notices.admit(Notice::Late, Instant::now())
+            && self.connection.instance.admits(Notice::Late, Source::of(&self.origin))
         {
             let (client, bytes) = (self.connection.name(), self.rest.len());
             let timeout_seconds = limit.as_secs_f64();
