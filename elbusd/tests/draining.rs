@@ -1,11 +1,12 @@
-//! A plugin that serves calls is reloaded under load: every call that was acknowledged is answered, and no thread of
-//! the builds before is left.
+//! A plugin that serves calls is reloaded under load: every call that was acknowledged is answered, and nothing of the builds
+//! before is left but their memory: no thread, and no descriptor but that of the sealed copy.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_protocol::{Op, rpc};
 use std::{
+    collections::BTreeMap,
     io::Write,
     sync::{
         Arc,
@@ -51,6 +52,24 @@ fn client_threads(daemon: &Daemon) -> usize {
     names.filter(|name| name.trim_end() == "elbus client").count()
 }
 
+/// How many descriptors of the broker are sealed copies of the server's builds, and what the others are.
+fn descriptors(daemon: &Daemon) -> (usize, BTreeMap<String, usize>) {
+    let mut others = BTreeMap::new();
+    let mut copies = 0;
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap() {
+        // one that was closed meanwhile
+        let Ok(target) = std::fs::read_link(entry.unwrap().path()) else { continue };
+        let target = target.to_string_lossy();
+        if target.contains("memfd:libserving.so") {
+            copies += 1;
+        } else {
+            // without the number of a socket or a pipe
+            *others.entry(target.split(":[").next().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    (copies, others)
+}
+
 #[test]
 fn reloads_under_load_answer_every_acknowledged_call() {
     let home = folder();
@@ -76,6 +95,8 @@ fn reloads_under_load_answer_every_acknowledged_call() {
         let before = answered.load(Ordering::Relaxed);
         wait_until("calls are answered", || answered.load(Ordering::Relaxed) > before + 20);
     };
+    more();
+    let (_, before) = descriptors(&daemon);
     for _ in 0..RELOADS {
         more();
         // another build, as far as its content tells
@@ -83,6 +104,17 @@ fn reloads_under_load_answer_every_acknowledged_call() {
         operator.control("plugin.reload", &[("name", "server")]).unwrap();
         more();
     }
+    // of each build its sealed copy stays, and nothing else
+    let expected = (RELOADS + 1, before);
+    let mut open = expected.clone();
+    wait_until("descriptors are closed", || {
+        let now = descriptors(&daemon);
+        if now != open {
+            eprintln!("open are {now:?}, should be {expected:?}");
+            open = now;
+        }
+        open == expected
+    });
     stopping.store(true, Ordering::Relaxed);
     callers.into_iter().for_each(|caller| caller.join().unwrap());
     assert!(client_threads(&daemon) > 0);
