@@ -20,6 +20,8 @@ use support::{
 /// What the longest run of several frames comes to.
 const RUN_BYTES: u64 = 256 * 1024;
 
+const MIB: usize = 1 << 20;
+
 /// `count` numbered frames for `target`.
 fn frames(op: Op, qos: Qos, target: &str, count: u32, bytes: usize) -> Vec<u8> {
     let mut out = Vec::new();
@@ -38,6 +40,19 @@ fn number(frame: &Frame) -> u32 {
 fn queued(witness: &mut Wire, name: &str) -> u64 {
     let info = witness.control("client.info", &[("name", name)]);
     info.map_or(0, |info| field(&info, "queue_bytes").as_u64().unwrap())
+}
+
+/// What counts for `max_queued_bytes`.
+fn held(witness: &mut Wire) -> u64 {
+    field(&witness.control("health", &[]).unwrap(), "queued_bytes").as_u64().unwrap()
+}
+
+/// A broker in whose queues so many bytes may wait, with these limits of its transport.
+fn with_budget(bytes: usize, limits: &str) -> Daemon {
+    Daemon::start_config(&format!(
+        "broker.max_queued_bytes = {bytes}\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+         config = {{ path = \"bus.sock\", {limits} }}\n[[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n"
+    ))
 }
 
 #[test]
@@ -158,18 +173,8 @@ fn a_full_subscriber_makes_the_publisher_wait_and_nobody_gets_anything_twice() {
 
 #[test]
 fn frames_that_are_being_received_count_and_wait_for_each_other() {
-    const FRAME: usize = 6 << 20;
-    let text = r#"
-        broker.max_queued_bytes = 8388608
-        [[plugin]]
-        name = "local"
-        library = "elbus_unix"
-        config = { path = "bus.sock", timeout_seconds = 20.0 }
-        [[plugin]]
-        name = "rpc"
-        library = "elbus_rpc"
-    "#;
-    let daemon = Daemon::start_config(text);
+    const FRAME: usize = 6 * MIB;
+    let daemon = with_budget(8 * MIB, "timeout_seconds = 20.0");
     let mut witness = daemon.client("witness");
     let mut receiver = daemon.client("receiver");
     let before = daemon.memory();
@@ -193,34 +198,20 @@ fn frames_that_are_being_received_count_and_wait_for_each_other() {
         }
     });
     while !reading.is_finished() {
-        let health = witness.control("health", &[]).unwrap();
-        most_queued = most_queued.max(field(&health, "queued_bytes").as_u64().unwrap());
+        most_queued = most_queued.max(held(&mut witness));
         let grown = daemon.memory().saturating_sub(before);
         assert!(grown < 48 * 1024, "{grown} KiB");
     }
     reading.join().unwrap();
     sending.into_iter().for_each(|sending| drop(sending.join().unwrap()));
     // the limit; what a queue below its own may take, once and again; and the frame that went on without
-    assert!(most_queued <= (8 << 20) + 3 * FRAME as u64, "{most_queued} bytes");
-    wait_until("nothing is held any more", || {
-        let health = witness.control("health", &[]).unwrap();
-        field(&health, "queued_bytes").as_u64() == Some(0)
-    });
+    assert!(most_queued <= (8 * MIB + 3 * FRAME) as u64, "{most_queued} bytes");
+    wait_until("nothing is held any more", || held(&mut witness) == 0);
 }
 
 #[test]
 fn frames_that_never_end_give_their_memory_back() {
-    let text = r#"
-        broker.max_queued_bytes = 1048576
-        [[plugin]]
-        name = "local"
-        library = "elbus_unix"
-        config = { path = "bus.sock", timeout_seconds = 1.0, stall_seconds = 0.5 }
-        [[plugin]]
-        name = "rpc"
-        library = "elbus_rpc"
-    "#;
-    let daemon = Daemon::start_config(text);
+    let daemon = with_budget(MIB, "timeout_seconds = 1.0, stall_seconds = 0.5");
     let frame = frames(Op::Message, Qos::NO, "nobody", 1, 900_000);
     let mut stuck: Vec<_> = (0..6)
         .map(|at| {
@@ -235,10 +226,7 @@ fn frames_that_never_end_give_their_memory_back() {
     stuck.drain(..).for_each(|stuck| stuck.join().unwrap());
     daemon.wait_for_log("max_queued_bytes");
     let mut witness = daemon.client("witness");
-    wait_until("nothing is held any more", || {
-        let health = witness.control("health", &[]).unwrap();
-        field(&health, "queued_bytes").as_u64() == Some(0)
-    });
+    wait_until("nothing is held any more", || held(&mut witness) == 0);
     // and a frame that does end arrives
     witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
     assert_eq!(witness.frame().payload().len(), 900_000);
@@ -246,18 +234,7 @@ fn frames_that_never_end_give_their_memory_back() {
 
 #[test]
 fn frames_that_are_never_completed_keep_no_others_out() {
-    const MIB: usize = 1 << 20;
-    let text = r#"
-        broker.max_queued_bytes = 25165824
-        [[plugin]]
-        name = "local"
-        library = "elbus_unix"
-        config = { path = "bus.sock", timeout_seconds = 2.0, stall_seconds = 1.5 }
-        [[plugin]]
-        name = "rpc"
-        library = "elbus_rpc"
-    "#;
-    let daemon = Daemon::start_config(text);
+    let daemon = with_budget(24 * MIB, "timeout_seconds = 2.0, stall_seconds = 1.5");
     let (mut witness, mut innocent) = (daemon.client("witness"), daemon.client("innocent"));
     let endless = frames(Op::Message, Qos::NO, "nobody", 1, 8 * MIB);
     let stop = AtomicBool::new(false);
@@ -281,10 +258,7 @@ fn frames_that_are_never_completed_keep_no_others_out() {
                 }
             });
         }
-        wait_until("memory is used up", || {
-            let health = witness.control("health", &[]).unwrap();
-            field(&health, "queued_bytes").as_u64() > Some(20 * MIB as u64)
-        });
+        wait_until("memory is used up", || held(&mut witness) > 20 * MIB as u64);
         for bytes in [50_000, 1_000_000].repeat(10) {
             let frame = frames(Op::Message, Qos::NO, "innocent", 1, bytes);
             let (most, last) = frame.split_at(frame.len() - 10);
