@@ -2,11 +2,12 @@
 //!
 //! The lock is what says that a broker is running, not the number in the file: a number may belong to any process by
 //! now. It never follows a symbolic link, never waits for the other end of a FIFO, and never touches a file that is
-//! not a pid file of the broker's user.
+//! not a pid file of the broker's user. Only that user and root can open it: anybody who may read a file may lock it, and
+//! would keep the broker from starting.
 
 use elbus_files::{Folder, Identity};
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, fstat, ftruncate},
+    fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, ftruncate},
     io::{Errno, pread, pwrite},
     process::{Pid, geteuid, test_kill_process},
 };
@@ -17,6 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Who can open the file, and so lock it.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// A longer file is not a pid file.
 const MAX_BYTES: usize = 64;
 /// So often a file that is removed while it is being locked is opened again.
@@ -45,6 +48,8 @@ impl PidFile {
             let (file, created) = open(&folder, &name)?;
             let identity = check(&file)?;
             take(&file)?;
+            // one of an earlier broker was open to everybody
+            fchmod(&file, MODE)?;
             // whoever had it locked may have removed it meanwhile
             if folder.holds(&name, identity) {
                 let path = path.to_owned();
@@ -76,14 +81,13 @@ impl PidFile {
 
 /// The file, and whether it was created.
 fn open(folder: &Folder, name: &OsString) -> Result<(OwnedFd, bool), Error> {
-    let mode = Mode::from_raw_mode(0o644);
     for _ in 0..ATTEMPTS {
-        match folder.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode) {
+        match folder.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, MODE) {
             Ok(file) => return Ok((file, true)),
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        match folder.open_file(name, OFlags::RDWR, mode) {
+        match folder.open_file(name, OFlags::RDWR, MODE) {
             Ok(file) => return Ok((file, false)),
             Err(Errno::NOENT) => {}
             Err(Errno::LOOP) => return Err(refused("is a symbolic link, which is not followed")),
@@ -243,6 +247,21 @@ mod tests {
         drop(file);
         assert_eq!(fs::read_to_string(&path).unwrap(), "17\n");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn nobody_else_can_open_and_lock_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let file = PidFile::lock(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        drop(file);
+        fs::write(&path, "17\n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        let _file = PidFile::lock(&path).unwrap();
+        assert_eq!(mode(), 0o600, "one that was left by an earlier broker");
     }
 
     #[test]
