@@ -173,6 +173,8 @@ impl BrokerBuilder {
         let plugins = Plugins::new(core.clone(), libraries, declarations)?;
         add_plugin_methods(&control, &plugins);
         let placed = Arc::downgrade(&plugins);
+        let knows = Arc::downgrade(&plugins);
+        core.router.access.places.found_by(move |instance, key| knows.upgrade()?.place_of(instance, key));
         add_explain_method(&control, &core.router, move |instance, key| {
             placed.upgrade()?.place_of(instance, key)
         });

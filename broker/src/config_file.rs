@@ -4,6 +4,7 @@
 
 mod location;
 mod syntax;
+mod wrong_keys;
 
 use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use std::{
 use toml::{Table, Value};
 
 use location::{Place, Step, path_steps};
+pub(crate) use wrong_keys::WrongKeys;
 
 use crate::{
     broker::{Broker, BrokerBuilder},
@@ -217,6 +219,12 @@ impl ConfigFile {
         &self.settings
     }
 
+    /// Whether `[broker]` has this key.
+    pub fn sets(&self, key: &str) -> bool {
+        let (_, value) = self.text.place().find(&[Step::Key("broker")], &[Step::Key(key)]);
+        value.is_some()
+    }
+
     /// Whether the file declares any plugins.
     pub fn declares_plugins(&self) -> bool {
         !self.plugins.is_empty()
@@ -262,6 +270,13 @@ impl ConfigFile {
                 }
                 place.error(&steps[..2], &who, &PluginError::of_key("library", message))
             }
+            BrokerError::Requires { required, .. } => {
+                let mut message = error.to_string();
+                if let Some(name) = self.linked.iter().find(|name| required.ends_with(name.as_str())) {
+                    message.push_str(&format!(" or, linked into this program, builtin = {name:?}"));
+                }
+                place.error(&steps[..2], "", &PluginError::new(message))
+            }
             other => place.error(&steps[..2], "", &PluginError::new(other.to_string())),
         }
     }
@@ -301,48 +316,6 @@ fn read_all<T>(
                 }
             }
         }
-    }
-}
-
-/// What is wrong with one table.
-#[derive(Default)]
-pub(crate) struct WrongKeys {
-    pub(crate) errors: Vec<PluginError>,
-}
-
-impl WrongKeys {
-    /// Takes an error and removes the key it is about from the table; whether it makes sense to read the table again.
-    pub(crate) fn leave_out(&mut self, error: PluginError, table: &mut Table) -> bool {
-        let is_left_out = |key: &str| self.errors.iter().any(|other| other.key == key);
-        // a key that was wrong is missing now
-        if let Some((_, key)) = error.message.split_once("missing key `")
-            && let Some(key) = key.strip_suffix('`')
-            && is_left_out(&if error.key.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{}.{key}", error.key)
-            })
-        {
-            return false;
-        }
-        let more = self.errors.len() < MAX_ERRORS && !is_left_out(&error.key) && remove(table, &error.key);
-        self.errors.push(error);
-        more
-    }
-}
-
-/// Removes a key by its dotted path; `false` if there is none, or if it is an element of a list, the others of which would
-/// change their places.
-fn remove(table: &mut Table, key: &str) -> bool {
-    // a key may have dots in its name
-    if table.remove(key).is_some() {
-        return true;
-    }
-    match key.split_once('.') {
-        Some((first, rest)) => {
-            table.get_mut(first).and_then(Value::as_table_mut).is_some_and(|table| remove(table, rest))
-        }
-        None => false,
     }
 }
 

@@ -31,6 +31,13 @@ pub enum BrokerError {
         /// What is wrong, and with which key.
         error: PluginError,
     },
+    /// A plugin needs another one that is not declared.
+    Requires {
+        /// The instance.
+        plugin: String,
+        /// The crate of the plugin that is missing.
+        required: String,
+    },
     /// A plugin could not start.
     Start {
         /// The instance.
@@ -55,6 +62,7 @@ impl BrokerError {
             BrokerError::DuplicatePlugin { name } => Some(name),
             BrokerError::Library { plugin, .. }
             | BrokerError::Configure { plugin, .. }
+            | BrokerError::Requires { plugin, .. }
             | BrokerError::Start { plugin, .. }
             | BrokerError::Refresh { plugin, .. } => Some(plugin),
         }
@@ -81,6 +89,14 @@ impl std::fmt::Display for BrokerError {
             }
             BrokerError::Library { plugin, error } => write!(f, "plugin {plugin:?}: {error}"),
             BrokerError::Configure { plugin, error } => write!(f, "plugin {plugin:?}: {error}"),
+            BrokerError::Requires { plugin, required } => {
+                let library = required.replace('-', "_");
+                write!(
+                    f,
+                    "plugin {plugin:?} requires the plugin {required}, which is not declared; add a [[plugin]] with \
+                     library = {library:?}"
+                )
+            }
             BrokerError::Start { plugin, error } => write!(f, "plugin {plugin:?} could not start: {error}"),
             BrokerError::Refresh { plugin, error } => {
                 write!(f, "plugin {plugin:?} could not read its files anew: {error}")

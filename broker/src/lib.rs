@@ -33,7 +33,8 @@ pub use config_file::{ConfigError, ConfigFile};
 pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
-    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, hanging_calls, inspect,
-    keep_freed_memory, release_unused_memory, report_fatal_signals, run_library_probe, take_service,
+    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, hanging_calls,
+    ignore_terminal_stops, inspect, keep_freed_memory, release_unused_memory, report_fatal_signals,
+    run_library_probe, take_service,
 };
 pub use settings::BrokerSettings;

@@ -1,12 +1,16 @@
 //! Signals, handled by a thread of their own from the first moment on, and the deadline that the first one sets: the process
 //! ends within `shutdown_seconds` plus a second, whatever hangs. Owns that end, and never takes part in an orderly one.
 //!
+//! SIGTERM, SIGINT and SIGQUIT end the process, and so do SIGXCPU (the limit of CPU time) and SIGPWR (the power fails); SIGHUP
+//! reloads. `process.rs` ignores all others whose default is to end it, except for those that report a fault of the program
+//! (SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGTRAP, SIGSYS).
+//!
 //! Exit codes: 0 after an orderly end, also of a start that a signal has interrupted; 1 after an error, or at once upon a
-//! second signal; 3 if the deadline has passed.
+//! second SIGTERM, SIGINT or SIGQUIT; 3 if the deadline has passed.
 
 use parking_lot::Mutex;
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU},
     low_level::{exit, signal_name},
 };
 use std::{
@@ -22,6 +26,12 @@ use std::{
 
 use crate::log::Log;
 
+/// The power fails: sent by some init systems.
+const SIGPWR: i32 = 30;
+/// Signals that end the process in order.
+const ENDING: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGXCPU, SIGPWR];
+/// Signals that end it at once if it is ending already. The kernel repeats SIGXCPU each second.
+const IMPATIENT: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 /// A process that is ended by a second signal.
 const EXIT_SECOND_SIGNAL: i32 = 1;
 /// A process that did not end in time by itself.
@@ -60,7 +70,7 @@ impl Signals {
     /// # Errors
     /// The system refuses a handler or a thread.
     pub(crate) fn start(log: &Log) -> io::Result<Self> {
-        let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let signals = signal_hook::iterator::Signals::new(ENDING.iter().chain([&SIGHUP]))?;
         let shared =
             Arc::new(Shared { ending: Arc::default(), limit: Mutex::new(DEFAULT_LIMIT), log: log.clone() });
         // reloads that are asked for while one is pending are one
@@ -97,8 +107,11 @@ impl Shared {
                 _ = ask.try_send(Asked::Reload);
                 continue;
             }
-            let name = signal_name(signal).unwrap_or("?");
+            let name = if signal == SIGPWR { "SIGPWR" } else { signal_name(signal).unwrap_or("?") };
             if self.ending.swap(true, Ordering::AcqRel) {
+                if !IMPATIENT.contains(&signal) {
+                    continue;
+                }
                 self.line(&format!("a second signal ({name}): ended at once"));
                 self.log.finish_within(LAST_LINES / 2);
                 exit(EXIT_SECOND_SIGNAL);

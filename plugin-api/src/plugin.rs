@@ -16,6 +16,11 @@ pub trait Plugin: Send + Sync + Sized + 'static {
     /// What the plugin does, in a few words; part of the descriptor.
     const ABOUT: &'static str;
 
+    /// The plugins that must be configured beside it, by the names of their crates with blanks between: `"elbus-inproc"` for one
+    /// that connects clients within the process. Part of the descriptor; `elbusd --check`, the start and a reload report those
+    /// that are missing.
+    const REQUIRES: &'static str = "";
+
     /// Configures an instance: reads and checks its table, touches nothing outside. `elbusd --check` calls it too, and so does
     /// the process that a new library is probed in before the broker loads it.
     /// Keys of the table that were not read are reported as unknown afterwards.
@@ -161,6 +166,11 @@ impl LinkedPlugin {
         record::value(self.record, "version").unwrap_or("?")
     }
 
+    /// The plugins that must be configured beside it, with blanks between.
+    pub fn requires(&self) -> &'static str {
+        record::value(self.record, "requires").unwrap_or("")
+    }
+
     /// What it does.
     pub fn about(&self) -> &'static str {
         record::value(self.record, "about").unwrap_or("")
@@ -196,6 +206,8 @@ macro_rules! export_plugin {
             $crate::record::PANIC,
             "\nrustc=",
             $crate::record::RUSTC,
+            "\nrequires=",
+            <$plugin as $crate::Plugin>::REQUIRES,
             "\nabout=",
             <$plugin as $crate::Plugin>::ABOUT,
         ];

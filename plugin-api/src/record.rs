@@ -1,7 +1,9 @@
 //! The descriptor of a plugin: an ELF note that says what a library is, readable without loading it.
 //!
 //! Owner `ELBUS`, type = version of the record, content `key=value` lines (`readelf -n` shows it). It owns the
-//! layout of the note and the version of the API; reading it from a file is the broker's business.
+//! layout of the note and the version of the API; reading it from a file is the broker's business. A reader ignores keys that it
+//! does not know, and takes those that are missing as empty unless it cannot do without them, so that keys are added without a
+//! new version of the record: libraries built before `requires` load as those that require nothing.
 
 /// The version of this API, `major.minor`: what a plugin was built for.
 pub const API: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));

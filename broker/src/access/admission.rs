@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// So many denied operations of a kind are logged of a system sender, each.
+const LOGGED_OF_SYSTEM: u64 = 20;
+
 /// The clients of one table of rules.
 pub(super) struct Crowd {
     limits: ClientLimits,
@@ -69,6 +72,8 @@ pub(crate) struct Admission {
     denied: [AtomicU64; Action::ALL.len()],
     /// Nothing is allowed: a system sender whose name the rules do not admit.
     barred: bool,
+    /// A system sender: it is answered nothing, so that the log says of each operation that it was denied.
+    is_system: bool,
     has_left: AtomicBool,
 }
 
@@ -85,14 +90,14 @@ impl Admission {
         }
         let uid = origin.credentials.map(|credentials| credentials.uid);
         let (denied, has_left) = (Default::default(), AtomicBool::new(false));
-        Ok(Admission { in_force, table, name, uid, denied, barred: false, has_left })
+        Ok(Admission { in_force, table, name, uid, denied, barred: false, is_system: false, has_left })
     }
 
     /// Of a system sender, which counts in no crowd.
     pub(super) fn of_system(in_force: Arc<InForce>, name: Arc<str>, barred: bool) -> Self {
         let table = in_force.rules.table_of(&name);
         let (denied, has_left) = (Default::default(), AtomicBool::new(true));
-        Admission { in_force, table, name, uid: None, denied, barred, has_left }
+        Admission { in_force, table, name, uid: None, denied, barred, is_system: true, has_left }
     }
 
     /// Whether it was let in by these rules.
@@ -131,20 +136,24 @@ impl Admission {
         denied.is_none()
     }
 
-    /// Counts operations that were denied, and logs the first of each kind.
+    /// Counts operations that were denied, and logs the first of each kind; of a system sender the first twenty, and after that
+    /// whenever the count has doubled.
     #[cold]
     pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &Origin) {
         self.in_force.denied.fetch_add(count as u64, Ordering::Relaxed);
         let Some(denied) = self.denied.get(action as usize) else { return };
-        if denied.fetch_add(count as u64, Ordering::Relaxed) == 0 {
+        let before = denied.fetch_add(count as u64, Ordering::Relaxed);
+        let doubles = || before.checked_ilog2() != before.saturating_add(count as u64).checked_ilog2();
+        if before == 0 || (self.is_system && (before < LOGGED_OF_SYSTEM || doubles())) {
             let judgement = self.judge(action, target);
-            let place = judgement.because.key();
+            let place = self.in_force.place_of(&judgement);
             tracing::warn!(
                 client = &*self.name,
                 source = origin.source.as_deref(),
                 uid = origin.uid(),
                 target,
                 place,
+                denied_before = before,
                 "{} {}; more of the kind are only counted",
                 action.key(),
                 self.in_force.rules.explain(&judgement)

@@ -7,6 +7,7 @@
 mod admission;
 mod certificate;
 mod pattern;
+mod places;
 mod rules;
 
 use elbus_plugin_api::{Code, access::AccessRules};
@@ -14,6 +15,7 @@ use std::{collections::HashSet, sync::Arc};
 
 pub(crate) use admission::Admission;
 use admission::Crowd;
+use places::Places;
 pub(crate) use rules::{Because, Judgement, Rules, Whom};
 
 use crate::{
@@ -34,6 +36,29 @@ pub(crate) struct InForce {
     /// One for each table of the rules.
     crowds: Vec<Crowd>,
     denied: Arc<AtomicU64>,
+    places: Arc<Places>,
+}
+
+impl InForce {
+    /// Logs tables that are for no client.
+    fn warn_of_unreached(&self) {
+        for (table, first) in self.rules.unreached() {
+            let place = |index: usize| self.places.of(&self.setter.instance, &format!("client[{index}]"));
+            let name = |index: usize| self.rules.tables.get(index).map(|table| table.name.as_str());
+            tracing::warn!(
+                place = place(table),
+                name = name(table),
+                earlier = place(first),
+                earlier_name = name(first),
+                "access rules for nobody: earlier ones are for all of its names"
+            );
+        }
+    }
+
+    /// Where in the configuration the reason of a judgement stands.
+    fn place_of(&self, judgement: &Judgement) -> Option<String> {
+        judgement.because.key().map(|key| self.places.of(&self.setter.instance, &key))
+    }
 }
 
 /// Who has set the rules: an instance, and the plugin it is one of. Both empty for the embedding program.
@@ -61,6 +86,8 @@ pub(crate) struct Access {
     epoch: AtomicU64,
     denied: Arc<AtomicU64>,
     refused: Mutex<HashSet<String>>,
+    /// Where the rules stand.
+    pub(crate) places: Arc<Places>,
 }
 
 impl Access {
@@ -104,7 +131,16 @@ impl Access {
         let rules = Rules::new(rules)?;
         let crowds = rules.tables.iter().map(|table| Crowd::new(&table.limits)).collect();
         self.released.store(false, Ordering::Relaxed);
-        *current = Some(Arc::new(InForce { rules, setter, crowds, denied: self.denied.clone() }));
+        let in_force = Arc::new(InForce {
+            rules,
+            setter,
+            crowds,
+            denied: self.denied.clone(),
+            places: self.places.clone(),
+        });
+        *current = Some(in_force.clone());
+        drop(current);
+        in_force.warn_of_unreached();
         self.refused.lock().clear();
         Ok(())
     }
@@ -175,7 +211,8 @@ impl Access {
         let judgement = current.rules.judge_client(name, origin);
         if !judgement.allowed {
             let why = current.rules.explain(&judgement);
-            tracing::warn!(client = &**name, why, "access rules deny everything to a system sender");
+            let place = current.place_of(&judgement);
+            tracing::warn!(client = &**name, place, why, "access rules deny everything to a system sender");
         }
         Some(Arc::new(Admission::of_system(current, name.clone(), !judgement.allowed)))
     }
@@ -197,8 +234,8 @@ impl Access {
         let judgement = current.rules.judge_client(name, origin);
         if !judgement.allowed {
             let mut why = current.rules.explain(&judgement);
-            if let Some(key) = judgement.because.key() {
-                why.push_str(&format!(" ({key} of plugin {})", current.setter.instance));
+            if let Some(place) = current.place_of(&judgement) {
+                why.push_str(&format!(" ({place})"));
             }
             return Err(Refusal { code: Code::AccessDenied, why });
         }

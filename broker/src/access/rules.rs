@@ -89,12 +89,20 @@ impl Rules {
             table.check().map_err(|(key, why)| format!("client[{index}].{key}: {why}"))?;
         }
         let compiled: Vec<_> = rules.clients.iter().map(Compiled::new).collect();
-        warn_of_unreached(&rules.clients, &compiled);
         Ok(Rules {
             default: rules.default,
             user_names: rules.user_names.into_iter().collect(),
             tables: rules.clients,
             compiled,
+        })
+    }
+
+    /// Tables whose names are all an earlier one's, which looks like a mistake, and that one.
+    pub(super) fn unreached(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.tables.iter().enumerate().filter_map(|(index, table)| {
+            let asked = Asked::wild(Syntax::Name, &table.name);
+            let earlier = &mut self.compiled.iter().take(index);
+            earlier.position(|earlier| earlier.mask.covers(&asked, NOBODY)).map(|first| (index, first))
         })
     }
 
@@ -212,21 +220,6 @@ impl Rules {
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Rules for {} masks", self.tables.len())
-    }
-}
-
-/// Tables whose names are all another's already, which looks like a mistake.
-fn warn_of_unreached(tables: &[ClientRules], compiled: &[Compiled]) {
-    for (index, table) in tables.iter().enumerate() {
-        let asked = Asked::wild(Syntax::Name, &table.name);
-        if let Some(first) =
-            compiled.iter().take(index).position(|earlier| earlier.mask.covers(&asked, NOBODY))
-        {
-            let (name, earlier) = (&table.name, &tables[first].name);
-            tracing::warn!(
-                "client[{index}] {name:?} is for nobody: client[{first}] {earlier:?} is for all its names"
-            );
-        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct PluginRecord {
     pub rustc: String,
     /// What it does.
     pub about: String,
+    /// The plugins that must be configured beside it, with blanks between; empty if it says nothing.
+    pub requires: String,
     /// The identity of the build that the linker has written, in hexadecimal; empty if there is none.
     pub build_id: String,
 }
@@ -125,7 +127,7 @@ fn read(data: &[u8]) -> Result<PluginRecord, Refusal> {
             "its plugin record has version {version}, this broker reads {RECORD_VERSION}; update the broker"
         )),
         several => Err(format!(
-            "{} plugin records in one library, wanted one (does it link another plugin's crate?)",
+            "{} plugin records in one library, expected one (does it link another plugin's crate?)",
             several.len()
         )),
     }
@@ -156,6 +158,7 @@ fn parse(text: &[u8]) -> Result<PluginRecord, Refusal> {
         panic: required("panic")?,
         rustc: optional("rustc"),
         about: optional("about"),
+        requires: optional("requires"),
         build_id: String::new(),
     })
 }

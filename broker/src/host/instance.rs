@@ -21,6 +21,7 @@ use super::{
     core::Core,
     inspect::PluginRecord,
     library::{Libraries, LibraryError, Module, Wanted},
+    needs::Needs,
     revival::Revival,
 };
 use crate::{
@@ -198,6 +199,7 @@ impl Instance {
                     name: name.to_owned(),
                     version: version.to_owned(),
                     about: about.to_owned(),
+                    requires: plugin.requires().to_owned(),
                     ..Default::default()
                 };
                 Module { root: plugin.module(), record, file: None }
@@ -213,6 +215,16 @@ impl Instance {
         self.inner.lock().module = Some(module);
         self.set(PluginState::Loaded);
         Ok(())
+    }
+
+    /// What it is and what it requires.
+    pub(super) fn needs(&self) -> Needs {
+        let declaration = self.declaration();
+        let inner = self.inner.lock();
+        match &inner.module {
+            Some(module) => Needs::new(&self.name, &module.record.name, &module.record.requires),
+            None => Needs::unloaded(&self.name, declaration.code()),
+        }
     }
 
     /// The name of its plugin; empty before it is loaded.

@@ -19,6 +19,7 @@ mod log;
 mod mapping;
 mod memory;
 mod methods;
+mod needs;
 mod plugins;
 mod probe;
 mod reload;
@@ -31,7 +32,7 @@ mod workers;
 
 pub(crate) use bridge::{Bridge, EMBEDDER};
 pub(crate) use core::Core;
-pub use fatal::report_fatal_signals;
+pub use fatal::{ignore_terminal_stops, report_fatal_signals};
 pub(crate) use hold_watch::watch_holds;
 pub use inspect::{PluginRecord, inspect};
 pub use instance::{PluginReport, PluginState};

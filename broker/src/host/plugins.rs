@@ -13,6 +13,7 @@ use super::{
     core::Core,
     instance::{Instance, PluginReport, PluginState},
     library::{Libraries, Wanted},
+    needs::missing,
     stop::{stop_all, stop_one},
     supervisor::supervise,
     watch::watch,
@@ -89,7 +90,11 @@ impl Plugins {
         self.prepare_libraries(&declarations.iter().collect::<Vec<_>>());
         let configured = instances.iter().try_for_each(|instance| self.configure_one(instance));
         self.libraries.forget_prepared();
-        configured
+        configured?;
+        missing(&instances.iter().map(|instance| instance.needs()).collect::<Vec<_>>())
+            .into_iter()
+            .next()
+            .map_or(Ok(()), Err)
     }
 
     /// Reads and probes the libraries of these declarations, several at the same time.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     instance::{Instance, PluginState},
+    needs::missing,
     plugins::{Plugins, STOP_DEADLINE, check_names},
     stop::stop_all,
 };
@@ -92,6 +93,11 @@ impl Plugins {
                 return Err(error);
             }
         }
+        let needs: Vec<_> = steps.iter().map(|step| step.instance().needs()).collect();
+        if let Some(error) = missing(&needs).into_iter().next() {
+            steps.iter().for_each(Step::discard);
+            return Err(error);
+        }
         Ok(steps)
     }
 
@@ -112,6 +118,7 @@ impl Plugins {
             .router
             .access
             .release_unless(|setter| after.iter().any(|instance| instance.is_setter(setter)));
+        self.core.router.access.places.forget();
         let mut to_serve = Vec::new();
         for step in steps {
             match step {
@@ -149,6 +156,8 @@ impl Plugins {
         self.core.router.drop_released_rules(may_set_rules);
         to_serve.iter().for_each(|instance| instance.serve());
         self.refresh(&mut reloaded);
+        // what was looked for while declarations moved
+        self.core.router.access.places.forget();
         reloaded
     }
 

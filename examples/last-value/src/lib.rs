@@ -128,6 +128,9 @@ pub struct LastValue {
 
 impl Plugin for LastValue {
     const ABOUT: &'static str = "remembers the last value of topics";
+    // A plugin that connects clients within the process (`Host::connect`, `ClientBuilder::connect_in_process`) needs the plugin
+    // inproc and says so, so that `elbusd --check` reports a configuration without it:
+    // const REQUIRES: &'static str = "elbus-inproc";
 
     /// Reads and checks the configuration, touches nothing outside.
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {

@@ -21,6 +21,7 @@ struct Server {
 
 impl Plugin for Server {
     const ABOUT: &'static str = "serves calls by an in-process client";
+    const REQUIRES: &'static str = "elbus-inproc";
 
     fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
         Ok(Server { host, running: Mutex::default() })

@@ -1,0 +1,162 @@
+//! All that is wrong with one table: whoever reads it reports the first error; the key that this is about is left out, and the table
+//! is read again. Owns what is left out; knows no key.
+
+use elbus_plugin_api::PluginError;
+use toml::{Table, Value};
+
+use super::MAX_ERRORS;
+
+/// What is wrong with one table.
+#[derive(Default)]
+pub(crate) struct WrongKeys {
+    /// With the keys that they have in the file.
+    pub(crate) errors: Vec<PluginError>,
+    /// Elements of lists that are left out, as they are counted in the file: those behind them have moved up.
+    elements: Vec<String>,
+}
+
+impl WrongKeys {
+    /// Takes an error and removes the key it is about from the table; whether it makes sense to read the table again.
+    pub(crate) fn leave_out(&mut self, mut error: PluginError, table: &mut Table) -> bool {
+        let key = std::mem::take(&mut error.key);
+        error.key = self.in_file(&key);
+        if let Some(missing) = missing_key(&error.message) {
+            let dot = if error.key.is_empty() { "" } else { "." };
+            if self.is_left_out(&format!("{}{dot}{missing}", error.key)) {
+                // no mistake of its own: the rest of what it is in cannot be read
+                return self.remove(table, &key);
+            }
+        }
+        let more =
+            self.errors.len() < MAX_ERRORS && !self.is_left_out(&error.key) && self.remove(table, &key);
+        self.errors.push(error);
+        more
+    }
+
+    /// Whether an error was about this key or an element of it.
+    fn is_left_out(&self, key: &str) -> bool {
+        let is_of = |other: &str| {
+            other.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+        };
+        self.errors.iter().any(|error| is_of(&error.key))
+    }
+
+    /// A key as it is counted in the file.
+    fn in_file(&self, key: &str) -> String {
+        let mut counted = String::new();
+        let mut rest = key;
+        while let Some((before, index, after)) = next_index(rest) {
+            counted.push_str(before);
+            let of_list = |element: &String| {
+                let (index, rest) = parse_index(element.strip_prefix(counted.as_str())?)?;
+                rest.is_empty().then_some(index)
+            };
+            let mut left_out: Vec<usize> = self.elements.iter().filter_map(of_list).collect();
+            left_out.sort_unstable();
+            let index = left_out.into_iter().fold(index, |index, other| index + usize::from(other <= index));
+            counted.push_str(&format!("[{index}]"));
+            rest = after;
+        }
+        counted.push_str(rest);
+        counted
+    }
+
+    fn remove(&mut self, table: &mut Table, key: &str) -> bool {
+        let Some(bytes) = remove_key(table, key) else { return false };
+        let removed = key.get(..bytes).unwrap_or(key);
+        if removed.ends_with(']') {
+            let removed = self.in_file(removed);
+            self.elements.push(removed);
+        }
+        true
+    }
+}
+
+/// The key that a message says is missing.
+fn missing_key(message: &str) -> Option<&str> {
+    message.strip_prefix("missing key `")?.split_once('`').map(|(key, _)| key)
+}
+
+/// What is before the first index of a path, the index, and what is behind it.
+fn next_index(path: &str) -> Option<(&str, usize, &str)> {
+    path.match_indices('[').find_map(|(at, _)| {
+        let (before, rest) = path.split_at(at);
+        parse_index(rest).map(|(index, after)| (before, index, after))
+    })
+}
+
+/// `[3].name` as 3 and `.name`.
+fn parse_index(text: &str) -> Option<(usize, &str)> {
+    let (index, rest) = text.strip_prefix('[')?.split_once(']')?;
+    Some((index.parse().ok()?, rest))
+}
+
+/// Removes a key by its path (`client[2].publish[0]`), and what it was in if nothing else is in that; how many bytes of the path
+/// lead to what was removed.
+fn remove_key(table: &mut Table, path: &str) -> Option<usize> {
+    // a key may have dots in its name
+    if table.remove(path).is_some() {
+        return Some(path.len());
+    }
+    let end = path.find(['.', '['])?;
+    let (name, rest) = path.split_at(end);
+    let value = table.get_mut(name)?;
+    let bytes = remove_below(value, rest)?;
+    if is_empty(value) {
+        table.remove(name);
+        return Some(end);
+    }
+    Some(end + bytes)
+}
+
+fn remove_below(value: &mut Value, path: &str) -> Option<usize> {
+    if let Some(key) = path.strip_prefix('.') {
+        return remove_key(value.as_table_mut()?, key).map(|bytes| bytes + 1);
+    }
+    let (index, rest) = parse_index(path)?;
+    let to_element = path.len() - rest.len();
+    let list = value.as_array_mut()?;
+    let element = list.get_mut(index)?;
+    if !rest.is_empty() {
+        let bytes = remove_below(element, rest)?;
+        if !is_empty(element) {
+            return Some(to_element + bytes);
+        }
+    }
+    list.remove(index);
+    Some(to_element)
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_table().is_some_and(Table::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_counted_as_in_the_file() {
+        let text = "list = [0, 1, 2, 3]\n[[t]]\na = 1\n[[t]]\nb = 1\nc = 2\n[[t]]\nwho = [{ u = 1 }]";
+        let mut table: Table = text.parse().unwrap();
+        let mut wrong = WrongKeys::default();
+        let mut leave_out = |key: &str, message: &str| {
+            let more = wrong.leave_out(PluginError::of_key(key, message), &mut table);
+            (more, wrong.errors.last().unwrap().key.clone())
+        };
+        let mut found = |key: &str| leave_out(key, "wrong");
+        assert_eq!(found("list[1]"), (true, "list[1]".to_owned()));
+        assert_eq!(found("list[1]"), (true, "list[2]".to_owned()));
+        assert_eq!(found("list[0]"), (true, "list[0]".to_owned()));
+        assert_eq!(found("list[0]"), (true, "list[3]".to_owned()));
+        // the first table is empty without it
+        assert_eq!(found("t[0].a"), (true, "t[0].a".to_owned()));
+        assert_eq!(found("t[0].c"), (true, "t[1].c".to_owned()));
+        assert_eq!(found("t[1].who[0].u"), (true, "t[2].who[0].u".to_owned()));
+        // what is left out is missing: this is not an error of its own
+        assert_eq!(leave_out("t[0]", "missing key `c`, of something"), (true, "t[2].who[0].u".to_owned()));
+        assert_eq!(leave_out("", "missing key `list`"), (false, "t[2].who[0].u".to_owned()));
+        assert_eq!(leave_out("", "missing key `x`"), (false, String::new()));
+        assert!(table.is_empty());
+    }
+}
