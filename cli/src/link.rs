@@ -1,10 +1,13 @@
 //! What the options common to all commands say: where the broker is, under which name to register, how long to
 //! wait, how to show things. Makes connections; never decides what to do with them.
 
-use elbus_client::{Address, Client, ClientBuilder, Frames, TlsConfig};
+use elbus_client::{Address, Client, ClientBuilder, Error, Frames, TlsConfig};
+use elbus_protocol::address::default_sockets;
 use std::{
     hash::{BuildHasher, RandomState},
     io::{IsTerminal, Write},
+    os::unix::fs::FileTypeExt,
+    path::Path,
     time::Duration,
 };
 
@@ -130,9 +133,41 @@ impl Link {
 
     /// A connection of a builder with more than these options.
     pub(crate) async fn connect_with(&self, builder: ClientBuilder) -> Result<(Client, Frames), Failure> {
-        let (client, frames) = builder.connect(self.address.clone()).await?;
+        let connected = builder.connect(self.address.clone()).await;
+        let (client, frames) = connected.map_err(|error| self.not_connected(error))?;
         self.detail(&format!("connected to {} as {}", self.address, client.name()));
         Ok((client, frames))
+    }
+}
+
+impl Link {
+    /// Why there is no connection; if nobody said where the broker is, with all the places where one was looked for.
+    fn not_connected(&self, error: Error) -> Failure {
+        let (Address::Default(tried), Error::NoBroker { source, .. }) = (&self.address, &error) else {
+            return error.into();
+        };
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
+        let mut places = default_sockets(runtime_dir.as_deref());
+        if !places.contains(tried) {
+            places.push(tried.clone());
+        }
+        let looked = places.iter().map(|place| {
+            let why = if place == tried { source.to_string() } else { why_not_used(place) };
+            format!("{} ({why})", place.display())
+        });
+        Failure::bus(format!(
+            "no broker at {}: start elbusd, or say where it is with --addr or ELBUS_ADDR",
+            looked.collect::<Vec<_>>().join(", ")
+        ))
+    }
+}
+
+/// Why the client did not connect to a place where it looked for a broker.
+fn why_not_used(place: &Path) -> String {
+    match place.metadata() {
+        Err(error) => error.to_string(),
+        Ok(file) if !file.file_type().is_socket() => "not a socket".to_owned(),
+        Ok(_) => "not tried: an earlier one is there".to_owned(),
     }
 }
 

@@ -189,9 +189,27 @@ fn the_address_is_that_of_the_daemon_where_nothing_is_said() {
         };
         let output = command.env("XDG_RUNTIME_DIR", bus.folder.path()).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let expected = format!("error: no broker at {} (", bus.path("elbus.sock").display());
+        let missing = "(No such file or directory (os error 2))";
+        let expected = format!("error: no broker at {} {missing}, ", bus.path("elbus.sock").display());
         assert!(stderr.starts_with(&expected), "{stderr}");
+        // all the places, in their order, each with a reason of its own
+        let places = ["/run/elbus/bus.sock (", "/run/elbus.sock (", "/tmp/elbus.sock ("];
+        let found: Vec<_> = places.iter().map(|place| stderr.find(place)).collect();
+        assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{stderr}");
+        assert!(
+            stderr.ends_with("): start elbusd, or say where it is with --addr or ELBUS_ADDR\n"),
+            "{stderr}"
+        );
     }
+    // what is there and serves nobody is tried, and no other
+    drop(UnixListener::bind(bus.path("elbus.sock")).unwrap());
+    let mut command = bus.command(&["broker", "test"]);
+    let output = command.env_remove("ELBUS_ADDR").env("XDG_RUNTIME_DIR", bus.folder.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("elbus.sock (Connection refused (os error 111)), /run/elbus/bus.sock ("),
+        "{stderr}"
+    );
 }
 
 #[test]

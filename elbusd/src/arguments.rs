@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
     pub(crate) check: bool,
 
     /// Listen here as well: a UNIX socket (a path that begins with / or ends in .sock, .socket or .ipc),
-    /// host:port, or fifo:PATH; may be repeated
+    /// host:port, or fifo:PATH; permissions behind a path as in fifo:/run/commands?mode=0620&group=plant (mode, group,
+    /// of sockets owner too); may be repeated
     #[arg(short = 'B', long, value_name = "ADDR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) bind: Vec<String>,
 

@@ -36,13 +36,63 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
         errors.push(ConfigError { path: file.path().to_owned(), line: None, message: message.to_owned() });
     }
     errors.extend(file.iter().flat_map(missing_plugin_folders));
+    let declarations = builder.declarations().to_vec();
     found.extend(builder.check_all());
     let located = |error: &BrokerError| match &file {
         Some(file) => file.locate(error),
         None => ConfigError { path: PathBuf::new(), line: None, message: error.to_string() },
     };
     errors.extend(found.iter().map(located));
-    if errors.is_empty() { Ok(()) } else { Err(lines(errors)) }
+    if !errors.is_empty() {
+        return Err(lines(errors));
+    }
+    if let Some(file) = &file {
+        report_changed_defaults(file, &declarations);
+    }
+    Ok(())
+}
+
+/// Says which limits apply that earlier versions did not have, or had higher (docs/upgrading.md), and are not set here.
+fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
+    let settings = file.settings();
+    let changed = [
+        ("hold_budget_seconds", settings.hold_budget_seconds.to_string()),
+        ("max_name_bytes", settings.max_name_bytes.to_string()),
+        ("max_topic_bytes", settings.max_topic_bytes.to_string()),
+        ("max_filters", settings.max_filters.to_string()),
+        ("filter_memory_bytes", settings.filter_memory_bytes.to_string()),
+        ("total_filter_memory_bytes", settings.total_filter_memory_bytes.to_string()),
+        ("max_complex_segments", settings.max_complex_segments.to_string()),
+    ];
+    let applies = |key: &str| !file.sets(key) && !(key == "hold_budget_seconds" && file.sets("may_hold"));
+    let defaults = changed.into_iter().filter(|(key, _)| applies(key));
+    let defaults = defaults.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ");
+    if !defaults.is_empty() {
+        tracing::info!(
+            defaults,
+            "limits that version 0.1.0 did not have apply by default; docs/upgrading.md says what they do, and setting a key \
+             ends this message about it"
+        );
+    }
+    if file.sets("max_filters") && !file.sets("filter_memory_bytes") {
+        let (max_filters, filter_memory_bytes) = (settings.max_filters, settings.filter_memory_bytes);
+        tracing::warn!(
+            max_filters,
+            filter_memory_bytes,
+            "filter_memory_bytes is a default, and may be reached before max_filters"
+        );
+    }
+    for plugin in plugins {
+        let table = plugin.table();
+        if table.contains_key("max_clients") && !table.contains_key("max_source_share") {
+            let place = plugin.place("max_clients");
+            tracing::warn!(
+                plugin = plugin.name(),
+                place,
+                "one user or address has no more than half of max_clients while others want in, since max_source_share is not set"
+            );
+        }
+    }
 }
 
 /// In the order of the file, each once.

@@ -3,6 +3,7 @@
 //! can cause is limited by [`throttle`] and written by [`fields`].
 
 pub(crate) mod fields;
+pub(crate) mod instance;
 pub(crate) mod throttle;
 
 use parking_lot::{Condvar, Mutex};

@@ -94,7 +94,8 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
         (None, _) => EnvFilter::new(DEFAULT_LEVEL),
     };
     let lines = tracing_subscriber::fmt::layer()
-        .fmt_fields(log::fields::fields())
+        .fmt_fields(log::instance::Fields(log::fields::fields()))
+        .event_format(log::instance::Lines::default())
         .with_writer(log.clone())
         .with_ansi(std::io::stderr().is_terminal());
     let throttle = Throttle::new(log.clone());

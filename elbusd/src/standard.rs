@@ -62,7 +62,8 @@ pub(crate) fn describe(arguments: &Arguments, file: Option<&ConfigFile>) -> Brok
         _ => &arguments.bind[..],
     };
     for (index, bind) in binds.iter().enumerate() {
-        let (standard, key, value) = match Address::parse(bind) {
+        let (address, keys) = split_keys(bind);
+        let (standard, key, value) = match Address::parse(address) {
             Address::Unix(path) => ("unix", "path", path),
             Address::Tcp(address) => ("tcp", "bind", address),
             Address::Fifo(path) => ("fifo", "path", path),
@@ -71,6 +72,9 @@ pub(crate) fn describe(arguments: &Arguments, file: Option<&ConfigFile>) -> Brok
         // beside those of a file, whose names may be the same
         let name = if file.is_some() { format!("bind-{name}") } else { name };
         let mut declaration = declare(arguments, &builder, name, standard).set(key, value);
+        for (key, value) in keys {
+            declaration = declaration.set(key, value);
+        }
         if standard != "fifo" {
             declaration = with_transport_settings(arguments, declaration);
         }
@@ -83,6 +87,26 @@ pub(crate) fn describe(arguments: &Arguments, file: Option<&ConfigFile>) -> Brok
         }
     }
     builder
+}
+
+/// The address of a socket file or a FIFO, and the keys behind it: `fifo:PATH?mode=0620&group=plant`. A question mark that is not
+/// followed by `KEY=VALUE` belongs to the path.
+fn split_keys(bind: &str) -> (&str, Vec<(&str, toml::Value)>) {
+    let Some((address, text)) = bind.rsplit_once('?') else { return (bind, Vec::new()) };
+    let keys: Option<Vec<_>> = text.split('&').map(|pair| pair.split_once('=')).collect();
+    match (Address::parse(address), keys) {
+        (Address::Unix(_) | Address::Fifo(_), Some(keys)) => {
+            (address, keys.into_iter().map(|(key, value)| (key, value_of(key, value))).collect())
+        }
+        _ => (bind, Vec::new()),
+    }
+}
+
+/// A value as broker.toml would have it: a mode is text there, numbers of users and groups are numbers.
+fn value_of(key: &str, value: &str) -> toml::Value {
+    let typed =
+        || value.parse().map(toml::Value::Integer).or_else(|_| value.parse().map(toml::Value::Boolean));
+    if key == "mode" { value.into() } else { typed().unwrap_or_else(|_| value.into()) }
 }
 
 fn declare(
@@ -117,4 +141,32 @@ fn with_transport_settings(arguments: &Arguments, mut declaration: PluginDeclara
         declaration = declaration.set("queue_bytes", i64::try_from(bytes).unwrap_or(i64::MAX));
     }
     declaration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_a_path() {
+        let split = |bind: &'static str| {
+            let (address, keys) = split_keys(bind);
+            (
+                address,
+                keys.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", "),
+            )
+        };
+        for (bind, address, keys) in [
+            ("fifo:/run/f?mode=0620&group=plant", "fifo:/run/f", "mode = \"0620\", group = \"plant\""),
+            ("./bus.sock?group=7", "./bus.sock", "group = 7"),
+            ("unix:bus?mode=0666&owner=root", "unix:bus", "mode = \"0666\", owner = \"root\""),
+            ("fifo:f?admin=true", "fifo:f", "admin = true"),
+            // a path may have a question mark
+            ("fifo:what?", "fifo:what?", ""),
+            ("unix:a?b=c?d", "unix:a?b=c?d", ""),
+            ("localhost:7777?mode=0600", "localhost:7777?mode=0600", ""),
+        ] {
+            assert_eq!(split(bind), (address, keys.to_owned()), "{bind}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::process::Signal;
 use support::daemon::{Daemon, folder, refused_config, run_to_end, through_shell};
 
 #[test]
@@ -206,11 +207,102 @@ fn check_reports_everything_at_once() {
         assert!(!checked.status.success() && checked.stderr.contains(expected), "{text}: {}", checked.stderr);
         assert_eq!(checked.stderr.lines().count(), 1, "{}", checked.stderr);
     }
+    // all in one table, however deep, with the lines that they have in the file
+    let text = "[[plugin]]\nname = \"rules\"\nbuiltin = \"acl\"\n[plugin.config]\ndefualt = \"deny\"\n\
+        [[plugin.config.client]]\nname = \"plc*\"\n\
+        [[plugin.config.client]]\nname = \"a\"\nwho = [{ user = \"no such\" }, { address = \"10.0/8\" }]\n\
+        sned = []\nsend = [\n\"b\",\n\"allow x.{nme}\",\n\"deny c.#\",\n]\nlimits = { clients = 0, client = 1 }\n\
+        [[plugin.config.client]]\nsend = 5\npublish = []\n";
+    std::fs::write(folder.path().join("b.toml"), text).unwrap();
+    let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
+    for (line, expected) in [
+        (5, "defualt = \"deny\": unknown key; known are client, default"),
+        (7, "client[0].name = \"plc*\": \"*\" in \"plc*\" is not a wildcard"),
+        (10, "client[1].who[0].user = \"no such\": no \"no such\" in /etc/passwd"),
+        (10, "client[1].who[1].address = \"10.0/8\": \"10.0/8\" is not an address"),
+        (11, "client[1].sned = []: unknown field `sned`"),
+        (13, "client[1].send[0] = \"b\": \"b\" is not a rule; expected \"allow PATTERN\""),
+        (14, "client[1].send[1] = \"allow x.{nme}\": "),
+        (15, "client[1].send[2] = \"deny c.#\": \"#\" in \"c.#\" is not a wildcard"),
+        (17, "client[1].limits.clients = 0: 0 is not at least 1"),
+        (17, "client[1].limits.client = 1: unknown field `client`"),
+        (18, "client[2]: missing key `name`"),
+        (19, "client[2].send = 5: expected a list, [...]"),
+    ] {
+        let expected = format!("elbusd: b.toml:{line}: plugin \"rules\": {expected}");
+        let found = checked.stderr.lines().filter(|line| line.starts_with(&expected)).count();
+        assert_eq!(found, 1, "{expected}\n{}", checked.stderr);
+    }
+    assert_eq!(checked.stderr.lines().count(), 12, "{}", checked.stderr);
     // the service manager makes what is below /run
     let text = "[[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"/run/no-such-folder/a.sock\"\n";
     std::fs::write(folder.path().join("b.toml"), text).unwrap();
     let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
     assert!(checked.status.success() && checked.stderr.contains("does not exist yet"), "{}", checked.stderr);
+}
+
+#[test]
+fn check_names_the_defaults_that_have_changed() {
+    let folder = folder();
+    let plugin = "[[plugin]]\nname = \"a\"\nbuiltin = \"tcp\"\n[plugin.config]\nbind = \"127.0.0.1:1\"\n";
+    let check = |broker: &str, more: &str| {
+        std::fs::write(folder.path().join("b.toml"), format!("[broker]\n{broker}{plugin}{more}")).unwrap();
+        let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
+        assert!(checked.status.success(), "{}", checked.stderr);
+        checked.stderr
+    };
+    let all = check("", "");
+    for key in [
+        "hold_budget_seconds = 8",
+        "max_name_bytes = 1024",
+        "max_topic_bytes = 65535",
+        "max_filters = 100000",
+    ] {
+        assert!(all.contains(key), "{key}: {all}");
+    }
+    let some = check("may_hold = [\"plc.*\"]\nmax_name_bytes = 65535\n", "");
+    assert!(
+        some.contains("max_topic_bytes = ") && !some.contains("hold_budget") && !some.contains("max_name"),
+        "{some}"
+    );
+    let set = "hold_budget_seconds = 8\nmax_name_bytes = 1024\nmax_topic_bytes = 65535\nmax_filters = 5\n\
+               filter_memory_bytes = 1000000\ntotal_filter_memory_bytes = 1000000\nmax_complex_segments = 16384\n";
+    assert_eq!(check(set, ""), "");
+    assert!(check("max_filters = 1000000\n", "").contains("may be reached before max_filters"));
+    let clients = check(set, "max_clients = 10\n");
+    assert!(
+        clients.contains("no more than half of max_clients") && clients.contains("b.toml:14"),
+        "{clients}"
+    );
+}
+
+#[test]
+fn a_plugin_without_what_it_requires_is_reported() {
+    let server = "[[plugin]]\nname = \"server\"\nlibrary = \"elbus_serving\"\n";
+    let expected = "elbusd: b.toml:1: plugin \"server\" requires the plugin elbus-inproc, which is not declared; add a \
+                    [[plugin]] with library = \"elbus_inproc\" or, linked into this program, builtin = \"inproc\"\n";
+    let folder = folder();
+    std::fs::write(folder.path().join("b.toml"), server).unwrap();
+    for check in [&["--config", "b.toml", "--check"][..], &["--config", "b.toml"]] {
+        let refused = run_to_end(folder.path(), check);
+        assert_eq!((refused.status.code(), &*refused.stderr), (Some(1), expected));
+    }
+    for code in ["library = \"elbus_inproc\"", "builtin = \"inproc\""] {
+        let text = format!("[[plugin]]\nname = \"clients\"\n{code}\n{server}");
+        std::fs::write(folder.path().join("b.toml"), text).unwrap();
+        let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
+        assert!(checked.status.success(), "{}", checked.stderr);
+    }
+    // a reload that takes away what is required changes nothing
+    let transport =
+        "[[plugin]]\nname = \"local\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"bus.sock\"\n";
+    let text = format!("[broker]\nreload_settle_seconds = 0.0\n{transport}");
+    let inproc = "[[plugin]]\nname = \"clients\"\nbuiltin = \"inproc\"\n";
+    let daemon = Daemon::start_config(&format!("{text}{inproc}{server}"));
+    std::fs::write(daemon.path("broker.toml"), format!("{text}{server}")).unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_log("not reloaded: broker.toml:8: plugin \"server\" requires the plugin elbus-inproc");
+    assert_eq!(daemon.client("a").send("server", b"x"), 0x01, "the plugin and its client are there");
 }
 
 #[test]

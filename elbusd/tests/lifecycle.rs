@@ -189,6 +189,8 @@ fn signals_without_a_meaning_do_not_end_it() {
         Signal::IO,
         Signal::PIPE,
         Signal::XFSZ,
+        Signal::TTOU,
+        Signal::TTIN,
         Signal::HUP,
     ] {
         daemon.signal(signal);
@@ -196,7 +198,72 @@ fn signals_without_a_meaning_do_not_end_it() {
         client.frame();
     }
     daemon.wait_for_log("not reloaded: there is no file to reload");
+    // those without a name here: SIGSTKFLT and the real-time ones
+    for signal in [16, 34, 50, 64] {
+        let kill = format!("kill -{signal} {}", daemon.pid());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert_eq!(client.send("a", b"x"), 0x01, "{signal}");
+        client.frame();
+    }
+    // a handler would not do for these
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    for signal in [Signal::TTOU, Signal::TTIN] {
+        assert_ne!(ignored & 1 << (signal.as_raw() - 1), 0, "{signal:?}");
+    }
     assert!(daemon.stop().0.success());
+}
+
+#[test]
+fn signals_that_end_it_leave_nothing_behind() {
+    for (signal, name) in [
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::POWER, "SIGPWR"),
+        (Signal::INT, "SIGINT"),
+    ] {
+        let folder = folder();
+        let arguments = ["--bind", "./bus.sock", "--bind", "fifo:./commands", "--pid-file", "pid"];
+        let daemon = Daemon::start_in(folder.clone(), &arguments);
+        let client = daemon.client("a");
+        daemon.signal(signal);
+        daemon.wait_for_log("shutting down");
+        // the kernel repeats this one
+        if signal == Signal::XCPU {
+            daemon.signal(signal);
+        }
+        drop(client);
+        let (status, log) = daemon.wait_end();
+        assert!(status.success() && log.contains(name), "{signal:?} {status}: {log}");
+        for file in ["bus.sock", "commands", "pid"] {
+            assert!(!folder.path().join(file).exists(), "{signal:?} leaves {file}");
+        }
+    }
+}
+
+#[test]
+fn permissions_stand_behind_a_path() {
+    for plugins in BOTH {
+        let daemon =
+            Daemon::start(plugins, &["--bind", "./b.sock?mode=0640", "--bind", "fifo:./f?mode=0620&group=0"]);
+        let mode = |name: &str| {
+            let file = std::fs::metadata(daemon.path(name)).unwrap();
+            std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o777
+        };
+        support::wait_until("the FIFO", || daemon.path("f").exists());
+        assert_eq!((mode("b.sock"), mode("f")), (0o640, 0o620));
+        let (status, log) = daemon.stop();
+        assert!(status.success() && !log.contains("neither mode nor group is set"), "{log}");
+    }
+    let refused = run_to_end(folder().path(), &["--bind", "fifo:./f?mode=rw"]);
+    assert!(
+        refused.stderr.contains("plugin \"fifo\": mode: \"rw\" is not a file mode"),
+        "{}",
+        refused.stderr
+    );
+    let refused = run_to_end(folder().path(), &["--bind", "./b.sock?mod=0640"]);
+    assert!(refused.stderr.contains("plugin \"unix\": mod: unknown key"), "{}", refused.stderr);
 }
 
 #[test]

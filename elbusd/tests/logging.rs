@@ -5,6 +5,7 @@ mod support;
 
 use support::{
     daemon::{Daemon, folder, through_shell},
+    wait_until,
     wire::Wire,
 };
 
@@ -45,6 +46,48 @@ fn the_last_lines_are_written() {
     let daemon = Daemon::start("library", &[]);
     let (status, log) = daemon.stop();
     assert!(status.success() && log.trim_end().ends_with("elbusd: ended"), "{log}");
+}
+
+#[test]
+fn lines_of_plugins_name_their_instance_wherever_the_code_comes_from() {
+    for code in ["builtin = \"", "library = \"elbus_"] {
+        let plugin = |name: &str, plugin: &str, path: &str| {
+            format!("[[plugin]]\nname = \"{name}\"\n{code}{plugin}\"\n[plugin.config]\npath = \"{path}\"\n")
+        };
+        let text = plugin("first", "unix", "bus.sock")
+            + &plugin("second", "unix", "b.sock")
+            + &plugin("lines", "fifo", "f");
+        let folder = folder();
+        std::fs::write(folder.path().join("broker.toml"), text).unwrap();
+        let daemon = Daemon::start_in(folder, &["--config", "broker.toml", "--log", "debug"]);
+        for (index, instance) in ["first", "second"].into_iter().enumerate() {
+            let address = daemon.addresses()[index].clone();
+            drop(Wire::connect(&daemon, &address, &format!("client{index}")));
+            // by the task that reads
+            wait_for_line(&daemon, &format!("registered client=\"client{index}\""), instance);
+            wait_for_line(&daemon, "connection ended: ", instance);
+        }
+        // by create, and by a thread
+        wait_for_line(&daemon, "neither mode nor group is set", "lines");
+        std::fs::write(daemon.path("f"), "bad\n").unwrap();
+        wait_for_line(&daemon, "line of the fifo skipped", "lines");
+        let (_, log) = daemon.stop();
+        let twice = log.lines().find(|line| line.matches("plugin=\"").count() > 1);
+        assert_eq!(twice, None, "{code}");
+        let core = log
+            .lines()
+            .filter(|line| line.contains(" elbusd"))
+            .find(|line| line.contains(" plugin=\"first\""));
+        assert_eq!(core, None, "{code}");
+    }
+}
+
+/// Waits for a line with the text and the instance.
+fn wait_for_line(daemon: &Daemon, text: &str, instance: &str) {
+    let instance = format!("plugin=\"{instance}\"");
+    wait_until(&format!("{text} {instance}"), || {
+        daemon.log().lines().any(|line| line.contains(text) && line.contains(&instance))
+    });
 }
 
 #[test]

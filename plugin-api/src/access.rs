@@ -46,13 +46,17 @@ impl FromStr for Rule {
         let verdict = match verdict {
             "allow" => Verdict::Allow,
             "deny" => Verdict::Deny,
-            _ => return Err(format!("{text:?} is no rule: wanted \"allow PATTERN\" or \"deny PATTERN\"")),
+            _ => {
+                return Err(format!(
+                    "{text:?} is not a rule; expected \"allow PATTERN\" or \"deny PATTERN\""
+                ));
+            }
         };
         let pattern = pattern.trim().to_owned();
         if let Some(wrong) = pattern::unknown_placeholder(&pattern) {
             let escapes = pattern::escapes();
             return Err(format!(
-                "{wrong:?} in {text:?} is no placeholder: there are {{name}} and {{user}}, and {escapes}"
+                "{wrong:?} in {text:?} is not a placeholder; there are {{name}} and {{user}}, and {escapes}"
             ));
         }
         Ok(Rule { verdict, pattern })
@@ -264,10 +268,13 @@ mod tests {
         assert_eq!(rule.to_string().parse(), Ok(rule));
         assert_eq!("deny".parse::<Rule>().unwrap().pattern, "", "the empty topic");
         for wrong in ["", "permit a", "a/b", "ALLOW a"] {
-            assert!(wrong.parse::<Rule>().unwrap_err().contains("is no rule: wanted"), "{wrong}");
+            assert!(wrong.parse::<Rule>().unwrap_err().contains("is not a rule; expected"), "{wrong}");
         }
         for wrong in ["allow {names}", "allow {", "deny a/{user}/{}"] {
-            assert!(wrong.parse::<Rule>().unwrap_err().contains("is no placeholder: there are"), "{wrong}");
+            assert!(
+                wrong.parse::<Rule>().unwrap_err().contains("is not a placeholder; there are"),
+                "{wrong}"
+            );
         }
     }
 

@@ -36,6 +36,8 @@ use elbus_protocol::Code;
 thread_local! {
     /// The instance whose callback runs in this thread, the innermost one; null outside callbacks.
     static CURRENT: Cell<*const Instance> = const { Cell::new(null()) };
+    /// The instance whose task is polled in this thread; null outside tasks, and in those that nobody has attributed.
+    static TASK: Cell<*const Instance> = const { Cell::new(null()) };
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
@@ -96,6 +98,31 @@ pub(crate) fn catch_wake<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     result.map_err(text_of)
 }
 
+/// Polls a task of the instance.
+pub(crate) fn in_task<R>(instance: &Instance, poll: impl FnOnce() -> R) -> R {
+    struct Restore(*const Instance);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            TASK.with(|task| task.set(self.0));
+        }
+    }
+    let _restore = Restore(TASK.with(|task| task.replace(instance)));
+    poll()
+}
+
+/// The name of the instance whose callback, thread or task runs in this thread, where the plugin is linked into this program or
+/// this code is that of its library. For a program that logs: lines of plugins that are linked in do not name their instance.
+pub fn running_instance() -> Option<String> {
+    let set = |slot: &'static std::thread::LocalKey<Cell<*const Instance>>| {
+        let instance = slot.try_with(Cell::get).unwrap_or(null());
+        let instance = if instance == UNKNOWN { null() } else { instance };
+        // SAFETY: not `UNKNOWN`, so `catch` or `in_task` has set it, to an instance that is borrowed while its callback runs or
+        // its task is polled, in this thread; they take it back before the borrow ends.
+        unsafe { instance.as_ref() }.map(|instance| instance.name.clone())
+    };
+    set(&CURRENT).or_else(|| set(&TASK))
+}
+
 /// The instances of this library, for telling whose thread it is.
 static INSTANCES: Mutex<Vec<Weak<Instance>>> = Mutex::new(Vec::new());
 
@@ -117,15 +144,11 @@ fn thread_name() -> Vec<u8> {
     name
 }
 
-/// The name of the instance whose code runs in this thread: that of the callback, else that the thread is named after (as
+/// The name of the instance whose code runs in this thread: that of the callback or task, else that the thread is named after (as
 /// those of [`Host::spawn`] and of the transports are), else the only one of the library. `None` if that is not known.
 pub(crate) fn current_name() -> Option<String> {
-    let current = CURRENT.try_with(Cell::get).unwrap_or(null());
-    let current = if current == UNKNOWN { null() } else { current };
-    // SAFETY: not `UNKNOWN`, so `catch` has set it, to an instance that is borrowed while its callback runs, in this
-    // thread; it takes it back before the borrow ends.
-    if let Some(current) = unsafe { current.as_ref() } {
-        return Some(current.name.clone());
+    if let Some(running) = running_instance() {
+        return Some(running);
     }
     let thread = thread_name();
     let instances: Vec<_> = INSTANCES.lock().iter().filter_map(Weak::upgrade).collect();

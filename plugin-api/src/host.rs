@@ -15,7 +15,7 @@ use crate::{
         RawSink_TO, RawWorker_TO, SENDER_ADMIN,
     },
     access::AccessRules,
-    guard::{Guarded, Instance},
+    guard::{self, Guarded, Instance},
     local::{GuardedConnector, LocalClient, LocalConnector},
 };
 
@@ -155,6 +155,12 @@ impl Host {
         let text = toml::to_string(rules).map_err(|error| PluginError::new(error.to_string()))?;
         let set = self.object().set_access_rules(RStr::from_str(&text));
         set.into_result().map_err(|text| PluginError::new(text.into_string()))
+    }
+
+    /// A task of this instance, for any runtime: what it logs names the instance.
+    pub fn attribute<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        let (instance, mut task) = (self.0.clone(), Box::pin(task));
+        std::future::poll_fn(move |context| guard::in_task(&instance, || task.as_mut().poll(context)))
     }
 
     /// Runs `work` in a thread named after the instance. A panic in it fails the instance, as one in a callback does.

@@ -25,6 +25,9 @@
 //! # fn main() {}
 //! ```
 //!
+//! A plugin that connects clients within the process ([`Host::connect`]) needs the plugin `inproc` beside it, and says so by
+//! [`Plugin::REQUIRES`].
+//!
 //! It owns the boundary: what crosses it, its versions, the panic barrier, the forwarding of logs. It knows no
 //! broker, no socket and no runtime, and no type of `abi_stable` or tokio is in what authors use.
 
@@ -61,6 +64,7 @@ pub use config::Config;
 pub use control::{Call, CallError, ControlHandler, Method, MethodTraits};
 pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos, WARNINGS_TOPIC};
 pub use event::{Event, EventKind, EventListener};
+pub use guard::running_instance;
 pub use host::Host;
 pub use locality::Locality;
 pub use peer::peer_process;

@@ -190,7 +190,7 @@ pub(crate) fn name_param(call: &Call<'_>) -> Result<String, CallError> {
         name: String,
     }
     match decode_params::<Named>(call.params)?.name {
-        name if name.is_empty() => Err(CallError::new(INVALID_PARAMS, "wanted {name: text}")),
+        name if name.is_empty() => Err(CallError::new(INVALID_PARAMS, "expected {name: text}")),
         name if name.len() > MAX_NAME_BYTES => {
             let text = format!("name has {} bytes, the limit is {MAX_NAME_BYTES}", name.len());
             Err(CallError::new(INVALID_PARAMS, text))

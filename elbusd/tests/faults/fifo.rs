@@ -114,6 +114,12 @@ fn an_administrators_fifo_does() {
     victim.wait_closed();
 }
 
+/// The line of broker.toml that is this text.
+fn rules_line(daemon: &Daemon, text: &str) -> usize {
+    let file = std::fs::read_to_string(daemon.path("broker.toml")).unwrap();
+    1 + file.lines().position(|line| line == text).unwrap()
+}
+
 #[test]
 fn access_rules_apply_to_a_fifo_under_its_own_name() {
     let rules = "[[plugin]]\nname = \"access\"\nACL\n[plugin.config]\ndefault = \"deny\"\n\
@@ -125,7 +131,19 @@ fn access_rules_apply_to_a_fifo_under_its_own_name() {
     assert_eq!(next(&mut lamp), (".broker".to_owned(), String::new(), b"on".to_vec()));
     plc.request(Op::Message, Qos::NO, "plc", "", b"own");
     assert_eq!(next(&mut plc).2, b"own", "nothing before it");
-    daemon.wait_for_log("access denied");
+    // each once, with the rule: what decides it stands where the table of the client begins
+    let table = rules_line(&daemon, "name = \".fifo.commands\"") - 1;
+    for (target, what) in [("plc", "send denied"), ("*", "broadcast denied"), ("t", "publish denied")] {
+        let said = format!("client=\".fifo.commands\" target=\"{target}\" place=\"broker.toml:{table}\"");
+        daemon.wait_for_log(&said);
+        let lines: Vec<_> =
+            daemon.log().lines().filter(|line| line.contains(&said)).map(str::to_owned).collect();
+        assert!(lines.len() == 1 && lines[0].contains(what), "{lines:?}");
+    }
+    assert!(!daemon.log().contains("line of the fifo not sent"), "{}", daemon.log());
+    // of one kind too: its writer is answered nothing
+    assert!(write_as(&daemon, None, "plc again\n"));
+    daemon.wait_for_log("denied_before=1");
     let refused = Wire::raw(&daemon, &daemon.address()).greet(b".fifo.commands");
     assert_eq!(refused, 0x72, "nobody registers its name");
 }

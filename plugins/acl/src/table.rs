@@ -103,7 +103,7 @@ impl Who {
     fn identity(&self, key: &str) -> Result<Identity, PluginError> {
         let Who { user, group, unit, address, certificate } = self;
         if (user, group, unit, address, certificate) == (&None, &None, &None, &None, &None) {
-            let message = "says nothing; wanted one or more of user, group, unit, address, certificate";
+            let message = "is empty; expected one or more of user, group, unit, address, certificate";
             return Err(PluginError::of_key(key, message));
         }
         let group = group.as_ref().map(|group| group.group_members(&format!("{key}.group"))).transpose()?;
@@ -148,7 +148,8 @@ fn names(text: &str, key: &str) -> Result<String, PluginError> {
 fn network(text: &str, key: &str) -> Result<IpNet, PluginError> {
     let alone = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse::<IpNet>().or_else(|_| alone()).map_err(|_| {
-        let message = format!("{text:?} is no address or network, such as \"10.0.0.5\" or \"10.0.0.0/8\"");
+        let message =
+            format!("{text:?} is not an address or a network, such as \"10.0.0.5\" or \"10.0.0.0/8\"");
         PluginError::of_key(key, message)
     })
 }

@@ -57,15 +57,15 @@ fn what_is_wrong_is_found_before_it_starts() {
         ("[[client]]\nname = 'a'\nsent = []", "client[0].sent: unknown field `sent`, expected one of"),
         (
             "[[client]]\nname = 'a'\nsend = ['b']",
-            "client[0].send[0]: \"b\" is no rule: wanted \"allow PATTERN\"",
+            "client[0].send[0]: \"b\" is not a rule; expected \"allow PATTERN\"",
         ),
         ("[[client]]\nname = 'a'\npublish = ['allow x/{nme}']", "client[0].publish[0]: \"{nme}\" in "),
         ("[[client]]\nname = 'a'\nwho = []", "client[0].who: nobody could be such a client"),
-        ("[[client]]\nname = 'a'\nwho = [{}]", "client[0].who[0]: says nothing; wanted one or more of user"),
+        ("[[client]]\nname = 'a'\nwho = [{}]", "client[0].who[0]: is empty; expected one or more of user"),
         ("[[client]]\nname = 'a'\nwho = [{ user = 'no such' }]", "client[0].who[0].user: no \"no such\" in"),
         (
             "[[client]]\nname = 'a'\nwho = [{ address = '10.0/8' }]",
-            "client[0].who[0].address: \"10.0/8\" is no",
+            "client[0].who[0].address: \"10.0/8\" is not",
         ),
         ("[[client]]\nname = 'a'\nlimits = { clients = 0 }", "client[0].limits.clients: 0 is not at least 1"),
         (

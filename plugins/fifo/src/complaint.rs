@@ -10,32 +10,32 @@ const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Complaints {
     since: Instant,
-    told: u32,
-    untold: u64,
+    logged: u32,
+    suppressed: u64,
 }
 
 impl Complaints {
     pub(crate) fn new(now: Instant) -> Self {
-        Complaints { since: now, told: 0, untold: 0 }
+        Complaints { since: now, logged: 0, suppressed: 0 }
     }
 
-    /// How many complaints have not been told.
-    pub(crate) fn untold(&self) -> u64 {
-        self.untold
+    /// How many complaints have not been logged.
+    pub(crate) fn suppressed(&self) -> u64 {
+        self.suppressed
     }
 
     /// Whether a complaint of this moment should be logged, and how many before it were not.
-    pub(crate) fn may_tell(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn may_log(&mut self, now: Instant) -> Option<u64> {
         if now.saturating_duration_since(self.since) >= WINDOW {
             self.since = now;
-            self.told = 0;
+            self.logged = 0;
         }
-        if self.told == IN_A_WINDOW {
-            self.untold += 1;
+        if self.logged == IN_A_WINDOW {
+            self.suppressed += 1;
             return None;
         }
-        self.told += 1;
-        Some(std::mem::take(&mut self.untold))
+        self.logged += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -47,9 +47,9 @@ mod tests {
     fn a_flood_is_counted() {
         let start = Instant::now();
         let mut complaints = Complaints::new(start);
-        let told = (0..1000).filter(|_| complaints.may_tell(start).is_some()).count();
-        assert_eq!(told, IN_A_WINDOW as usize);
-        assert_eq!(complaints.may_tell(start + WINDOW), Some(1000 - u64::from(IN_A_WINDOW)));
-        assert_eq!(complaints.may_tell(start + WINDOW), Some(0));
+        let logged = (0..1000).filter(|_| complaints.may_log(start).is_some()).count();
+        assert_eq!(logged, IN_A_WINDOW as usize);
+        assert_eq!(complaints.may_log(start + WINDOW), Some(1000 - u64::from(IN_A_WINDOW)));
+        assert_eq!(complaints.may_log(start + WINDOW), Some(0));
     }
 }

@@ -49,7 +49,7 @@ impl fmt::Display for PipeError {
         match self {
             PipeError::Folder(error) => write!(f, "{error}"),
             PipeError::NoFifo { path } => {
-                write!(f, "{} exists and is no fifo; remove it or choose another path", path.display())
+                write!(f, "{} exists and is not a FIFO; remove it or choose another path", path.display())
             }
             PipeError::Foreign { path, owner } => write!(
                 f,

@@ -46,9 +46,9 @@ pub(crate) fn spawn(
         if let Err(error) = reader.run() {
             tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
         }
-        let untold = reader.outgoing.complaints.untold();
-        if untold > 0 {
-            tracing::warn!(path = %reader.pipe.path().display(), untold, "more lines were wrong than were logged");
+        let suppressed = reader.outgoing.complaints.suppressed();
+        if suppressed > 0 {
+            tracing::warn!(path = %reader.pipe.path().display(), suppressed, "lines of the fifo were wrong and not logged");
         }
     })
 }
@@ -151,19 +151,20 @@ impl Outgoing {
     fn send(&mut self, command: &Command<'_>) {
         let payloads = [Payload::from(&*command.payload)];
         let result = self.sender.dispatch(&Request::new(command.op, Qos::NO, command.target, &payloads));
-        if result.code() != Code::Ok
-            && let Some(untold) = self.complaints.may_tell(Instant::now())
+        // the broker logs what its access rules deny, and the rule
+        if !matches!(result.code(), Code::Ok | Code::AccessDenied)
+            && let Some(suppressed) = self.complaints.may_log(Instant::now())
         {
             let target = command::beginning(command.target);
-            tracing::warn!(?target, op = ?command.op, untold, "line of the fifo not sent: {}", result.code());
+            tracing::warn!(?target, op = ?command.op, suppressed, "line of the fifo not sent: {}", result.code());
         }
     }
 
     fn complain(&mut self, line: &[u8], why: &dyn std::fmt::Display) {
-        if let Some(untold) = self.complaints.may_tell(Instant::now()) {
+        if let Some(suppressed) = self.complaints.may_log(Instant::now()) {
             // the cut may go through a character, hence more bytes than are shown
             let start = String::from_utf8_lossy(line.get(..256).unwrap_or(line));
-            tracing::warn!(line = ?command::beginning(&start), untold, "line of the fifo skipped: {why}");
+            tracing::warn!(line = ?command::beginning(&start), suppressed, "line of the fifo skipped: {why}");
         }
     }
 }

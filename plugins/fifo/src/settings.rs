@@ -66,7 +66,7 @@ impl Settings {
 
 fn octal(mode: &str) -> Result<u32, PluginError> {
     u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
-        let message = format!("{mode:?} is no file mode; octal up to \"0777\", such as \"0620\"");
+        let message = format!("{mode:?} is not a file mode; expected octal up to \"0777\", such as \"0620\"");
         PluginError::of_key("mode", message)
     })
 }

@@ -184,7 +184,10 @@ fn a_path_in_use_is_refused_and_left_alone() {
 fn wrong_settings_name_their_key() {
     let fake = FakeHost::new();
     let error = fake.create::<Fifo>("lines", "path = '/x'\nmode = 'rw'").err().unwrap();
-    assert_eq!(error.to_string(), "mode: \"rw\" is no file mode; octal up to \"0777\", such as \"0620\"");
+    assert_eq!(
+        error.to_string(),
+        "mode: \"rw\" is not a file mode; expected octal up to \"0777\", such as \"0620\""
+    );
     let error = fake.create::<Fifo>("lines", "path = '/x'\npaht = 'rw'").err().unwrap();
     assert_eq!(error.key, "paht");
 }
@@ -288,7 +291,7 @@ fn a_fifo_that_was_removed_is_made_again_by_a_reload() {
     // somebody else's file stays, and is said
     fs::remove_file(&bench.path).unwrap();
     fs::write(&bench.path, "data").unwrap();
-    assert!(bench.fifo.refresh().unwrap_err().to_string().contains("exists and is no fifo"));
+    assert!(bench.fifo.refresh().unwrap_err().to_string().contains("exists and is not a FIFO"));
     fs::remove_file(&bench.path).unwrap();
     bench.fifo.refresh().unwrap();
     bench.writer().write_all(b"again x\n").unwrap();

@@ -380,7 +380,8 @@ impl Connection {
             reader.wake();
         }
         if after.write {
-            sync::spawn(&self.instance.runtime, writer::write_until_empty(self.clone()));
+            let writing = self.instance.host.attribute(writer::write_until_empty(self.clone()));
+            sync::spawn(&self.instance.runtime, writing);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
     },
     time::Instant,
 };
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
 
 use crate::{
     Notice, Places, Source, StreamSettings, Transport,
@@ -133,6 +133,14 @@ impl Instance {
             receiving: Mutex::default(),
             first: AtomicUsize::new(0),
         })
+    }
+
+    /// Runs a task of this instance, whose log lines name it.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.spawn(self.host.attribute(task))
     }
 
     #[inline]

@@ -254,7 +254,7 @@ fn begin(instance: &Arc<Instance>, socket: OwnedFd, port: Arc<str>) {
         Ok(Prepared::Later { source, task }) => {
             let source = Source::of_address(source.as_deref());
             let place = instance.pending.take(source);
-            drop(instance.runtime.spawn(task(Admission { instance: instance.clone(), port, source, place })));
+            drop(instance.spawn(task(Admission { instance: instance.clone(), port, source, place })));
         }
         Err(error) => tracing::debug!(%error, "connection gone before it began"),
     }
@@ -264,7 +264,7 @@ fn begin(instance: &Arc<Instance>, socket: OwnedFd, port: Arc<str>) {
 fn run(instance: &Instance, session: io::Result<Option<Session>>) -> bool {
     match session {
         Ok(Some(session)) => {
-            drop(instance.runtime.spawn(session.run()));
+            drop(instance.spawn(session.run()));
             true
         }
         Ok(None) => false,

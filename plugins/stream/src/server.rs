@@ -77,7 +77,7 @@ impl Server {
         if instance.is_stopping() || !tasks.is_empty() {
             return;
         }
-        tasks.push(instance.runtime.spawn(keeper::keep(instance.clone())).abort_handle());
+        tasks.push(instance.spawn(keeper::keep(instance.clone())).abort_handle());
         for entrance in &*self.entrances.lock() {
             tasks.push(self.accept_at(entrance));
         }
@@ -86,7 +86,7 @@ impl Server {
     fn accept_at(&self, entrance: &Arc<Entrance>) -> AbortHandle {
         let instance = &self.instance;
         instance.census.lock().listeners += 1;
-        let task = instance.runtime.spawn(accept(instance.clone(), entrance.clone())).abort_handle();
+        let task = instance.spawn(accept(instance.clone(), entrance.clone())).abort_handle();
         if entrance.inherited {
             self.acceptors.lock().push(task.clone());
         }

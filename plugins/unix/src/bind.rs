@@ -121,7 +121,7 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
         Err(error) => return refuse(&format_args!("cannot look at it: {error}")),
     };
     if node.file_type() != FileType::Socket {
-        return refuse(&"exists and is no socket");
+        return refuse(&"exists and is not a socket");
     }
     // by the file itself: its name may lead elsewhere by now
     let asked = stream_socket()

@@ -119,11 +119,11 @@ fn other_files_are_not_touched() {
     let folder = Folder::new();
     let path = folder.path("precious");
     std::fs::write(&path, "data").unwrap();
-    assert_eq!(folder.refusal(&path, ""), format!("path: {}: exists and is no socket", path.display()));
+    assert_eq!(folder.refusal(&path, ""), format!("path: {}: exists and is not a socket", path.display()));
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
     let link = folder.path("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(folder.refusal(&link, "").ends_with("exists and is no socket"));
+    assert!(folder.refusal(&link, "").ends_with("exists and is not a socket"));
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_socket_file_that_was_removed_is_bound_again_by_a_refresh() {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "precious").unwrap();
     let error = instance.refresh().unwrap_err().to_string();
-    assert!(error.ends_with("exists and is no socket"), "{error}");
+    assert!(error.ends_with("exists and is not a socket"), "{error}");
     std::fs::remove_file(&path).unwrap();
     instance.refresh().unwrap();
     UnixStream::connect(&path).unwrap().read_exact(&mut greeting).unwrap();

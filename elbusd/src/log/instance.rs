@@ -1,0 +1,67 @@
+//! The name of the instance in the log lines of plugins that are linked in; those of libraries come with it. Owns where in the line it
+//! stands, and never looks at what the line says.
+
+use std::{cell::RefCell, fmt};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    field::RecordFields,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Writer},
+    },
+    registry::LookupSpan,
+};
+
+use super::fields::escape;
+
+/// What is logged with these targets is not a plugin's: `log` is where lines of libraries come from.
+const OTHERS: [&str; 3] = ["log", "elbusd", "elbus_broker"];
+
+thread_local! {
+    /// The instance that logs the line which is being formatted.
+    static INSTANCE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Formats events as usual, and lets [`Fields`] know whose they are.
+#[derive(Default)]
+pub(crate) struct Lines(Format);
+
+/// Formats fields as `F` does, and the instance behind them.
+pub(crate) struct Fields<F>(pub(crate) F);
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let target = event.metadata().target();
+        let root = target.split("::").next().unwrap_or(target);
+        let instance = if OTHERS.contains(&root) { None } else { elbus_plugin_api::running_instance() };
+        INSTANCE.set(instance);
+        let formatted = self.0.format_event(context, writer, event);
+        INSTANCE.set(None);
+        formatted
+    }
+}
+
+impl<'writer, F> FormatFields<'writer> for Fields<F>
+where
+    F: for<'any> FormatFields<'any>,
+{
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        self.0.format_fields(writer.by_ref(), fields)?;
+        match INSTANCE.take() {
+            Some(instance) => {
+                writer.write_str(" plugin=")?;
+                escape(&mut writer, &instance)
+            }
+            None => Ok(()),
+        }
+    }
+}
