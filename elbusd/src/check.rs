@@ -64,8 +64,8 @@ fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
         ("total_filter_memory_bytes", settings.total_filter_memory_bytes.to_string()),
         ("max_complex_segments", settings.max_complex_segments.to_string()),
     ];
-    let applies = |key: &str| !file.sets(key) && !(key == "hold_budget_seconds" && file.sets("may_hold"));
-    let defaults = changed.into_iter().filter(|(key, _)| applies(key));
+    let is_set = |key: &str| file.sets(key) || (key == "hold_budget_seconds" && file.sets("may_hold"));
+    let defaults = changed.into_iter().filter(|(key, _)| !is_set(key));
     let defaults = defaults.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ");
     if !defaults.is_empty() {
         tracing::info!(
