@@ -98,5 +98,5 @@ fn certificates_out_of_their_time_and_keys_that_others_read_are_reported() {
     authority.issue(folder.path(), "broker", "broker", vec![]);
     std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let checked = check();
-    assert!(checked.status.success() && checked.stderr.is_empty(), "{}", checked.stderr);
+    assert!(checked.status.success() && !checked.stderr.contains("WARN"), "{}", checked.stderr);
 }
