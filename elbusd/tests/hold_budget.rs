@@ -13,7 +13,11 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use support::{daemon::Daemon, field, wait_until, wire::Wire};
+use support::{
+    daemon::Daemon,
+    field, wait_until,
+    wire::{Frame, Wire},
+};
 
 const BUDGET: Duration = Duration::from_millis(600);
 /// What one identity may use: all clients of these tests have the same user.
@@ -148,7 +152,7 @@ fn trickle(mut hostile: Wire, until: Instant) {
 fn one_that_takes_a_little_costs_no_more_than_its_budget_and_the_loss_is_told() {
     let daemon = start(3.0, "");
     let innocents = Innocents::start(&daemon);
-    let (hostile, until) = (daemon.client("hostile"), Instant::now() + Duration::from_secs(5));
+    let (hostile, until) = (daemon.client("hostile"), Instant::now() + Duration::from_secs(8));
     let trickling = std::thread::spawn(move || trickle(hostile, until));
     daemon.wait_for_log("hold budget spent");
     let mut witness = daemon.client("witness");
@@ -157,9 +161,10 @@ fn one_that_takes_a_little_costs_no_more_than_its_budget_and_the_loss_is_told() 
         let info = witness.control("client.info", &[("name", "hostile")]).unwrap();
         field(&info, "may_hold").as_bool() == Some(false) && field(&info, "dropped_frames").as_u64() > Some(0)
     });
-    // the witness has other receivers, so a message is refused rather than queued while it is full
+    // another sender with other receivers has a budget of its own, and little room in the queue while it is full
     assert_eq!(witness.send("innocent", &[7; 1000]), 0x01);
-    wait_until("a message is refused", || witness.send("hostile", b"x") == 0x77);
+    assert_eq!(witness.send("hostile", b"x"), 0x01);
+    wait_until("a message is refused", || witness.send("hostile", &[7; 5000]) == 0x77);
     let health = witness.control("health", &[]).unwrap();
     assert!(field(&health, "refused_frames").as_u64() > Some(0));
     trickling.join().unwrap();
@@ -239,4 +244,65 @@ fn an_exempt_receiver_loses_nothing() {
     stop.store(true, Ordering::SeqCst);
     alive.join().unwrap();
     reading.join().unwrap();
+}
+
+/// Reads and pings on a thread until nothing comes any more; how many frames came of `sender`.
+fn reading(mut client: Wire, pause: Duration, sender: &'static str) -> JoinHandle<u32> {
+    std::thread::spawn(move || {
+        let (mut pinging, mut count) = (client.writer(), 0);
+        let mut pinged = Instant::now();
+        while let Some(frame) = client.frame_within(Duration::from_secs(3)) {
+            count += u32::from(matches!(&frame, Frame::Data(_, from, ..) if from == sender));
+            if pinged.elapsed() > Duration::from_millis(100) {
+                pinged = Instant::now();
+                pinging.try_write(&[0; 9]);
+            }
+            std::thread::sleep(pause);
+        }
+        count
+    })
+}
+
+#[test]
+fn who_floods_a_receiver_spends_its_budget_for_nobody_else() {
+    const COUNT: u32 = 300;
+    let daemon = start(3.0, "");
+    let mut victim = daemon.client("victim");
+    victim.read_in_pieces(8000);
+    // about half a megabyte in a second
+    let victim = reading(victim, Duration::from_millis(2), "sender");
+    let idle = reading(daemon.client("idle"), Duration::ZERO, "sender");
+    let stop = Arc::<AtomicBool>::default();
+    let (stopped, mut flooder) = (stop.clone(), daemon.client("flooder"));
+    let flooding = std::thread::spawn(move || {
+        let mut out = Vec::new();
+        encode_request(&mut out, 0, Op::Message, Qos::NO, "idle", "", b"x").unwrap();
+        for number in 0..100 {
+            encode_request(&mut out, number, Op::Message, Qos::NO, "victim", "", &[7; 1000]).unwrap();
+        }
+        while !stopped.load(Ordering::SeqCst) {
+            flooder.write(&out);
+        }
+    });
+    // from the first full queue on, and after the flooder has spent the budget
+    let mut sender = daemon.client("sender");
+    let mut witness = daemon.client("witness");
+    let mut sent = 0;
+    let mut dropped_frames = 0;
+    while sent < COUNT || dropped_frames == 0 {
+        assert_eq!(sender.send("idle", b"for somebody else"), 0x01);
+        assert_eq!(sender.send("victim", &[3; 50]), 0x01, "number {sent}: {}", daemon.log());
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(10));
+        if sent % 20 == 0 {
+            let info = witness.control("client.info", &[("name", "victim")]).unwrap();
+            dropped_frames = field(&info, "dropped_frames").as_u64().unwrap();
+        }
+        assert!(sent < 10 * COUNT, "the flooder has spent the budget: {}", daemon.log());
+    }
+    assert!(daemon.log().contains("hold budget spent"));
+    stop.store(true, Ordering::SeqCst);
+    flooding.join().unwrap();
+    assert_eq!(victim.join().unwrap(), sent, "none is lost");
+    assert_eq!(idle.join().unwrap(), sent);
 }

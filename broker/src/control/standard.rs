@@ -241,7 +241,7 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         unit: member.origin.unit.as_deref().cloned(),
         certificate_names: member.origin.certificate_names().to_vec(),
         denied: denied.filter(|(_, count)| *count > 0).map(|(action, count)| (action.key(), count)).collect(),
-        may_hold: !member.is_spent(),
+        may_hold: !router.holds.is_spent(&member),
         held_seconds: router.holds.used(&member).as_secs_f64(),
         dropped_frames: member.dropped.load(Ordering::Relaxed),
     })

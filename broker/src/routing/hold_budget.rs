@@ -1,19 +1,32 @@
-//! How long receivers may hold senders that have other receivers as well: a budget for each name and for each identity,
-//! in any ten minutes. Owns the table of what was used; reads no clock and calls nobody.
+//! How long receivers may hold senders that have other receivers as well: a budget for each sender with each name and each
+//! identity of receivers, in any ten minutes. Owns the table of what was used; reads no clock and calls nobody.
 //!
-//! A budget belongs to the name and the identity, not to the connection: neither reconnecting nor renaming renews it.
+//! A budget belongs to the name and the identity, not to the connection: neither reconnecting nor renaming renews it. It is
+//! the sender's own: what one sender makes a receiver spend is spent for no other.
 
 use elbus_protocol::name::primary_of;
 use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, LazyLock, Weak},
     time::{Duration, Instant},
 };
 
 use super::{Hashing, member::Member};
+use crate::{
+    origin::Origin,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-/// Names and identities whose use is remembered.
-const REMEMBERED: usize = 4096;
+/// Senders that have left and whose receivers' use is remembered.
+const REMEMBERED: usize = 1024;
+/// Names of receivers whose use of one sender is remembered. Those of one identity are limited together anyway.
+const REMEMBERED_NAMES: usize = 32;
+/// Identities of receivers whose use of one sender is remembered. All their budgets together are several windows.
+const REMEMBERED_IDENTITIES: usize = 256;
 /// A window is divided into so many parts; what was used in one is forgotten as a whole.
 const PARTS: usize = 10;
 /// An identity may use so many halves of what a name may.
@@ -50,22 +63,40 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    /// Those a receiver belongs to: one by name, and one by identity, unless it is within this process.
-    pub(super) fn of(member: &Member) -> impl Iterator<Item = Holder> + use<> {
-        [Some(Holder::Name(primary_of(&member.name).into())), Holder::identity_of(member)]
-            .into_iter()
-            .flatten()
-    }
-
-    /// The one it belongs to by identity, unless it is within this process.
-    pub(super) fn identity_of(member: &Member) -> Option<Holder> {
-        let origin = &member.origin;
+    /// The one a client belongs to by identity, unless it is within this process.
+    pub(super) fn identity_of(origin: &Origin) -> Option<Holder> {
         match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
             ([], None, None) => None,
             ([], None, Some(source)) => Some(Holder::Address(network(source).into())),
             ([], Some(credentials), _) => Some(Holder::User(credentials.uid)),
             (names, ..) => Some(Holder::Certificate(names.into())),
         }
+    }
+}
+
+/// By what a client is known where it holds senders or is held: hashes, with a secret of this process.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Keys {
+    pub(super) name: u64,
+    /// 0 for clients within this process.
+    pub(super) identity: u64,
+}
+
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Keys {
+    /// Those of whoever speaks as `.broker`.
+    pub(super) const SPEAKER: Keys = Keys { name: 1, identity: 0 };
+
+    pub(super) fn of(name: &str, origin: &Origin) -> Self {
+        let key = |holder: &Holder| SECRET.hash_one(holder).max(2);
+        let identity = Holder::identity_of(origin).map_or(0, |holder| key(&holder));
+        Keys { name: key(&Holder::Name(primary_of(name).into())), identity }
+    }
+
+    /// Both as one: another identity's client of the same name is another sender.
+    fn of_sender(self) -> u64 {
+        SECRET.hash_one(self)
     }
 }
 
@@ -121,148 +152,327 @@ impl Used {
     }
 }
 
-/// What a look at all receivers that hold senders has come to.
-#[derive(Default)]
-pub(super) struct Verdicts {
-    /// Whose budget was spent just now: one of those who did it, and how much it was.
-    pub(super) begun: Vec<(Arc<Member>, Holder, Duration)>,
-    /// Those who hold senders although their budget is spent.
-    pub(super) spent: Vec<Arc<Member>>,
-    /// Those whose budget has refilled, and those for whom it has not.
-    pub(super) refilled: Vec<Arc<Member>>,
-    pub(super) waiting: Vec<Weak<Member>>,
-    /// After what time budgets refill.
-    pub(super) part: Duration,
+/// The receivers whose budget is spent for one sender.
+pub(super) struct SpentFor {
+    /// Of the sender.
+    key: u64,
+    /// How many there are: mostly none.
+    count: AtomicUsize,
+    /// Keys of their names and identities. Taken last, for a moment.
+    holders: Mutex<HashSet<u64, Hashing>>,
+}
+
+impl SpentFor {
+    /// Whether the budget of a receiver is spent for this sender.
+    #[inline]
+    pub(super) fn has(&self, receiver: Keys) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.contains(receiver)
+    }
+
+    #[cold]
+    fn contains(&self, Keys { name, identity }: Keys) -> bool {
+        let holders = self.holders.lock();
+        holders.contains(&name) || holders.contains(&identity)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashSet<u64, Hashing>)) {
+        let mut holders = self.holders.lock();
+        change(&mut holders);
+        self.count.store(holders.len(), Ordering::Relaxed);
+    }
+}
+
+/// What receivers have used of one sender's time.
+struct Account {
+    names: HashMap<u64, Used, Hashing>,
+    identities: HashMap<u64, Used, Hashing>,
+    /// Of the sender.
+    identity: u64,
+    spent: Arc<SpentFor>,
+}
+
+impl Account {
+    /// Whether a sender that is there may be charged to it.
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.spent) > 1
+    }
+
+    fn sum(&self) -> Duration {
+        self.names.values().map(Used::sum).fold(Duration::ZERO, Duration::saturating_add)
+    }
+}
+
+/// A name or an identity whose budget is spent for somebody.
+struct Spent {
+    /// For how many senders.
+    senders: usize,
+    /// One of the clients that have spent it.
+    client: Weak<Member>,
+}
+
+/// A budget that was spent just now: by whom, and how much it was.
+pub(super) struct Begun {
+    pub(super) client: Arc<Member>,
+    pub(super) budget: Duration,
+    /// Whether it is spent for no other sender yet.
+    pub(super) first: bool,
 }
 
 /// What all of them have used.
 pub(super) struct HoldTable {
     begun: Instant,
-    settings: HoldSettings,
-    used: HashMap<Holder, Used, Hashing>,
+    /// By the keys of senders.
+    accounts: HashMap<u64, Account, Hashing>,
+    /// By the keys of names and identities of receivers.
+    spent: HashMap<u64, Spent, Hashing>,
+    /// How many accounts there are when it is next looked for those that can be forgotten.
+    sweep_at: usize,
+    /// In which part of the window it was last looked for budgets that have refilled.
+    refilled: Option<u64>,
 }
 
-impl HoldTable {
-    pub(super) fn new(settings: HoldSettings, now: Instant) -> Self {
-        HoldTable { begun: now, settings, used: HashMap::default() }
-    }
-
-    /// Other settings, from now on; what was used counts by them.
-    pub(super) fn set(&mut self, settings: HoldSettings) {
-        if settings.window != self.settings.window {
-            self.used.clear(); // its parts are of another length
-        }
-        self.settings = settings;
-    }
-
+impl HoldSettings {
     /// Whether a receiver may hold its senders without limit.
-    pub(super) fn is_exempt(&self, member: &Member) -> bool {
-        self.settings.budget.is_zero()
+    pub(super) fn exempts(&self, member: &Member) -> bool {
+        self.budget.is_zero()
             || member.origin.internal
-            || self.settings.exempt.iter().any(|mask| fits(mask, &member.name))
+            || self.exempt.iter().any(|mask| fits(mask, &member.name))
             || member.admission().is_some_and(|admission| admission.limits().may_hold == Some(true))
     }
 
-    fn part_of(&self, now: Instant) -> u64 {
-        let part = self.part_length().as_nanos().max(1);
+    /// After what time budgets refill.
+    pub(super) fn part(&self) -> Duration {
+        self.window / PARTS as u32
+    }
+
+    fn of_identity(&self) -> Duration {
+        self.budget.saturating_mul(IDENTITY_HALVES) / 2
+    }
+}
+
+impl HoldTable {
+    pub(super) fn new(now: Instant) -> Self {
+        HoldTable {
+            begun: now,
+            accounts: HashMap::default(),
+            spent: HashMap::default(),
+            sweep_at: REMEMBERED,
+            refilled: None,
+        }
+    }
+
+    /// There are other settings; what was used counts by them, unless its parts are of another length.
+    pub(super) fn set(&mut self, before: &HoldSettings, settings: &HoldSettings) {
+        self.refilled = None;
+        if before.window != settings.window {
+            for account in self.accounts.values_mut() {
+                account.names.clear();
+                account.identities.clear();
+                account.spent.change(HashSet::clear);
+            }
+            self.spent.clear();
+        }
+    }
+
+    fn part_of(&self, settings: &HoldSettings, now: Instant) -> u64 {
+        let part = settings.part().as_nanos().max(1);
         (now.saturating_duration_since(self.begun).as_nanos() / part) as u64
     }
 
-    fn part_length(&self) -> Duration {
-        self.settings.window / PARTS as u32
-    }
-
-    fn limit(&self, holder: &Holder) -> Duration {
-        match holder {
-            Holder::Name(_) => self.settings.budget,
-            _ => self.settings.budget.saturating_mul(IDENTITY_HALVES) / 2,
+    /// The receivers whose budget is spent for a sender. Its account is kept as long as this is.
+    pub(super) fn spent_for(&mut self, sender: Keys, settings: &HoldSettings, now: Instant) -> Arc<SpentFor> {
+        let key = sender.of_sender();
+        if let Some(account) = self.accounts.get(&key) {
+            return account.spent.clone();
         }
+        if self.accounts.len() >= self.sweep_at {
+            self.sweep(self.part_of(settings, now));
+        }
+        let spent = SpentFor { key, count: AtomicUsize::new(0), holders: Mutex::default() };
+        let spent = Arc::new(spent);
+        let account = Account {
+            names: HashMap::default(),
+            identities: HashMap::default(),
+            identity: sender.identity,
+            spent: spent.clone(),
+        };
+        self.accounts.insert(key, account);
+        spent
     }
 
-    /// Whether one of the budgets of a receiver is spent, and it is not exempt.
-    pub(super) fn is_spent(&mut self, member: &Member, now: Instant) -> bool {
-        let part = self.part_of(now);
-        let spent = Holder::of(member).any(|holder| {
-            let limit = self.limit(&holder);
-            self.used.get_mut(&holder).is_some_and(|used| {
-                used.forget(part, limit);
-                used.spent
-            })
-        });
-        spent && !self.is_exempt(member)
+    /// Whether the budget of a receiver is spent for any sender.
+    pub(super) fn is_spent(&self, Keys { name, identity }: Keys) -> bool {
+        self.spent.contains_key(&name) || self.spent.contains_key(&identity)
     }
 
-    /// How much of the budget of its name a receiver has used.
-    pub(super) fn used(&mut self, member: &Member, now: Instant) -> Duration {
-        let part = self.part_of(now);
-        let Some(holder) = Holder::of(member).next() else { return Duration::ZERO };
-        let limit = self.limit(&holder);
-        self.used.get_mut(&holder).map_or(Duration::ZERO, |used| {
-            used.forget(part, limit);
+    /// Whether there is a spent budget.
+    pub(super) fn any_spent(&self) -> bool {
+        !self.spent.is_empty()
+    }
+
+    /// How much of the budget of its name a receiver has used: of that with the sender with which it is most.
+    pub(super) fn used(&mut self, receiver: Keys, settings: &HoldSettings, now: Instant) -> Duration {
+        let part = self.part_of(settings, now);
+        let used = self.accounts.values_mut().filter_map(|account| account.names.get_mut(&receiver.name));
+        let sums = used.map(|used| {
+            used.turn(part);
             used.sum()
-        })
+        });
+        sums.max().unwrap_or_default()
     }
 
-    /// The receivers in `charged` have held their senders for so long while others starved. Each budget is charged once,
-    /// however many they are.
-    pub(super) fn judge(
+    /// These receivers have held these senders for so long while others starved. Each budget is charged once, however many
+    /// they are.
+    pub(super) fn charge(
         &mut self,
-        watched: &[(Arc<Member>, u32)],
-        mut charged: Vec<Arc<Member>>,
-        spent: &[Weak<Member>],
+        charged: &[(Arc<Member>, Arc<SpentFor>)],
+        settings: &HoldSettings,
         time: Duration,
         now: Instant,
-    ) -> Verdicts {
-        let mut verdicts = Verdicts { part: self.part_length(), ..Verdicts::default() };
-        let part = self.part_of(now);
-        charged.retain(|member| !self.is_exempt(member));
-        let holders: HashMap<Holder, &Arc<Member>> = charged
-            .iter()
-            .flat_map(|member| Holder::of(member).map(move |holder| (holder, member)))
-            .collect();
-        for (holder, member) in holders {
-            let limit = self.limit(&holder);
-            if !self.used.contains_key(&holder) {
-                self.make_room(part);
-            }
-            let used = self.used.entry(holder.clone()).or_default();
-            used.forget(part, limit);
-            let before = used.spent;
-            used.add(time, limit);
-            if used.spent && !before {
-                verdicts.begun.push((member.clone(), holder, limit));
-            }
-        }
-        for (member, _) in watched {
-            if self.is_spent(member, now) {
-                verdicts.spent.push(member.clone());
-            }
-        }
-        for member in spent.iter().filter_map(Weak::upgrade) {
-            if self.is_spent(&member, now) {
-                verdicts.waiting.push(Arc::downgrade(&member));
-            } else {
-                verdicts.refilled.push(member);
+    ) -> Vec<Begun> {
+        let part = self.part_of(settings, now);
+        let (mut seen, mut begun) = (HashSet::<_, Hashing>::default(), Vec::new());
+        for (client, spent_for) in charged {
+            let Some(account) = self.accounts.get_mut(&spent_for.key) else { continue };
+            let Keys { name, identity } = client.keys;
+            for (key, used, limit, most) in [
+                (name, &mut account.names, settings.budget, REMEMBERED_NAMES),
+                (identity, &mut account.identities, settings.of_identity(), REMEMBERED_IDENTITIES),
+            ] {
+                if key == 0 || !seen.insert((spent_for.key, key)) {
+                    continue;
+                }
+                if !used.contains_key(&key) {
+                    make_room(used, most, part, |key| forget_spent(&mut self.spent, spent_for, key));
+                }
+                let used = used.entry(key).or_default();
+                used.forget(part, limit);
+                used.add(time, limit);
+                if used.spent && !spent_for.holders.lock().contains(&key) {
+                    spent_for.change(|holders| _ = holders.insert(key));
+                    let client_of = || Spent { senders: 0, client: Arc::downgrade(client) };
+                    let spent = self.spent.entry(key).or_insert_with(client_of);
+                    spent.senders += 1;
+                    let first = spent.senders == 1;
+                    begun.push(Begun { client: client.clone(), budget: limit, first });
+                }
             }
         }
-        verdicts
+        begun
     }
 
-    /// Forgets those that have used nothing in the window, and where there are none, the one that has used least.
-    fn make_room(&mut self, part: u64) {
-        if self.used.len() < REMEMBERED {
-            return;
+    /// Finds out which budgets have refilled since it was last called; returns the clients of those that are spent for no
+    /// sender any more.
+    pub(super) fn refill(&mut self, settings: &HoldSettings, now: Instant) -> Vec<Arc<Member>> {
+        let part = self.part_of(settings, now);
+        if self.refilled.replace(part) == Some(part) || self.spent.is_empty() {
+            return Vec::new();
         }
-        self.used.retain(|_, used| {
-            used.turn(part);
-            !used.sum().is_zero()
-        });
-        if self.used.len() >= REMEMBERED
-            && let Some(least) =
-                self.used.iter().min_by_key(|(_, used)| used.sum()).map(|(key, _)| key.clone())
-        {
-            self.used.remove(&least);
+        let mut refilled = Vec::new();
+        for account in self.accounts.values_mut() {
+            let holders: Vec<u64> = account.spent.holders.lock().iter().copied().collect();
+            for key in holders {
+                let used = match account.names.get_mut(&key) {
+                    Some(used) => Some((used, settings.budget)),
+                    None => account.identities.get_mut(&key).map(|used| (used, settings.of_identity())),
+                };
+                let spent = used.is_some_and(|(used, limit)| {
+                    used.forget(part, limit);
+                    used.spent
+                });
+                if !spent {
+                    refilled.extend(forget_spent(&mut self.spent, &account.spent, key));
+                }
+            }
         }
+        refilled
+    }
+
+    /// Forgets accounts of senders that have left: those of which nothing was used in the window, and where there are too many
+    /// others, those of which least was used among the identities that have most.
+    fn sweep(&mut self, part: u64) {
+        let mut departed: HashMap<u64, Vec<(Duration, u64)>, Hashing> = HashMap::default();
+        for (key, account) in &mut self.accounts {
+            if !account.is_in_use() {
+                account
+                    .names
+                    .values_mut()
+                    .chain(account.identities.values_mut())
+                    .for_each(|used| used.turn(part));
+                departed.entry(account.identity).or_default().push((account.sum(), *key));
+            }
+        }
+        let mut forgotten = Vec::new();
+        for of_identity in departed.values_mut() {
+            of_identity.sort_unstable_by(|one, other| other.cmp(one));
+            while let Some((_, key)) = of_identity.pop_if(|(sum, _)| sum.is_zero()) {
+                forgotten.push(key);
+            }
+        }
+        // each identity keeps an equal share, and what others leave of theirs
+        let mut sizes: Vec<usize> = departed.values().map(Vec::len).collect();
+        sizes.sort_unstable();
+        let (mut left, mut share) = (REMEMBERED / 2, usize::MAX);
+        for (at, size) in sizes.iter().enumerate() {
+            let fair = left / (sizes.len() - at);
+            if *size > fair {
+                share = fair;
+                break;
+            }
+            left -= size;
+        }
+        for of_identity in departed.values_mut() {
+            let from = share.min(of_identity.len());
+            forgotten.extend(of_identity.drain(from..).map(|(_, key)| key));
+        }
+        for key in forgotten {
+            let Some(account) = self.accounts.remove(&key) else { continue };
+            let holders: Vec<u64> = account.spent.holders.lock().iter().copied().collect();
+            holders.into_iter().for_each(|key| _ = forget_spent(&mut self.spent, &account.spent, key));
+        }
+        self.sweep_at = self.accounts.len() + (REMEMBERED / 2).max(self.accounts.len() / 4);
+    }
+}
+
+/// A budget is spent for a sender no longer. Returns its client where it is spent for no sender any more.
+fn forget_spent(
+    spent: &mut HashMap<u64, Spent, Hashing>,
+    spent_for: &SpentFor,
+    key: u64,
+) -> Option<Arc<Member>> {
+    let mut was_spent = false;
+    spent_for.change(|holders| was_spent = holders.remove(&key));
+    let of_all = spent.get_mut(&key).filter(|_| was_spent)?;
+    of_all.senders = of_all.senders.saturating_sub(1);
+    if of_all.senders > 0 {
+        return None;
+    }
+    spent.remove(&key)?.client.upgrade()
+}
+
+/// Forgets those that have used nothing in the window, and where there are none, the one that has used least.
+fn make_room(
+    all: &mut HashMap<u64, Used, Hashing>,
+    most: usize,
+    part: u64,
+    mut forgotten: impl FnMut(u64) -> Option<Arc<Member>>,
+) {
+    if all.len() < most {
+        return;
+    }
+    all.retain(|key, used| {
+        used.turn(part);
+        let keeps = !used.sum().is_zero();
+        if !keeps {
+            forgotten(*key);
+        }
+        keeps
+    });
+    if all.len() >= most
+        && let Some(least) = all.iter().min_by_key(|(_, used)| used.sum()).map(|(key, _)| *key)
+    {
+        all.remove(&least);
+        forgotten(least);
     }
 }
 
@@ -280,65 +490,5 @@ fn fits(mask: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn no_window_has_more_than_the_limit_and_half_of_it_refills_first() {
-        let (limit, mut used) = (10 * SECOND, Used::default());
-        for part in 0..10 {
-            used.forget(part, limit);
-            assert!(!used.spent, "{part}");
-            used.add(SECOND, limit);
-        }
-        assert!(used.spent);
-        // what was used in part 0 is forgotten when eleven have passed: then the window is without it for certain
-        for (part, left) in [(10, 10), (11, 9), (13, 7), (14, 6)] {
-            used.forget(part, limit);
-            assert_eq!((used.sum(), used.spent), (left * SECOND, true), "{part}");
-        }
-        used.forget(15, limit);
-        assert_eq!((used.sum(), used.spent), (5 * SECOND, false));
-        used.forget(1000, limit);
-        assert_eq!(used.sum(), Duration::ZERO);
-    }
-
-    #[test]
-    fn addresses_of_one_subscriber_are_one() {
-        assert_eq!(network("10.0.0.1:5"), network("10.0.0.1:6"));
-        assert_ne!(network("10.0.0.1:5"), network("10.0.0.2:5"));
-        assert_eq!(network("[::ffff:10.0.0.1]:5"), network("10.0.0.1:5"));
-        assert_eq!(network("[2001:db8:1:2::1]:5"), network("[2001:db8:1:2:ffff::]:6"));
-        assert_ne!(network("[2001:db8:1:2::1]:5"), network("[2001:db8:1:3::1]:5"));
-        for loopback in ["127.0.0.2:5", "127.255.1.1:5", "[::1]:5", "[::ffff:127.0.0.3]:5"] {
-            assert_eq!(network(loopback), network("127.0.0.1:5"), "this machine, whichever address it uses");
-        }
-    }
-
-    #[test]
-    fn masks() {
-        for (mask, name) in [("a", "a"), ("*", "a.b"), ("a.*", "a.b.c"), ("a.?", "a.b"), ("?.b", "a.b")] {
-            assert!(fits(mask, name), "{mask} {name}");
-        }
-        for (mask, name) in [("a", "a.b"), ("a.*", "a"), ("?", "a.b"), ("", "a"), ("a.b", "a")] {
-            assert!(!fits(mask, name), "{mask} {name}");
-        }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_and_the_spent_stay() {
-        let mut table = HoldTable::new(HoldSettings::default(), Instant::now());
-        let holder = |number: usize| Holder::Name(number.to_string().into());
-        for number in 0..REMEMBERED + 100 {
-            table.make_room(0);
-            let used = table.used.entry(holder(number)).or_default();
-            used.add(if number < 10 { 8 * SECOND } else { SECOND / 100 }, 8 * SECOND);
-        }
-        assert_eq!(table.used.len(), REMEMBERED);
-        assert!((0..10).all(|number| table.used.get(&holder(number)).is_some_and(|used| used.spent)));
-        table.make_room(1000);
-        assert_eq!(table.used.len(), 0, "those that have used nothing for long go first");
-    }
-}
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+mod tests;

@@ -4,45 +4,48 @@
 //! A receiver is full from the delivery that its sink answers with `FULL` until the sink says that it has drained, or it
 //! has left. The core asks the sink for that once, and wakes all senders itself.
 //!
-//! While senders are held that have other receivers, these are looked at every [`LOOK_EVERY`]: if one of them has nothing
-//! left to take, the time is [charged](super::hold_budget). A receiver whose budget is spent holds only those who send
-//! to nobody else; of what others send, it gets nothing more until it has drained.
+//! A sender that has other receivers is not held while it has only [a little](super::overdraft) in the queue of a full one: one
+//! that floods it holds up nobody else. While such senders are held, their receivers are looked at every [`LOOK_EVERY`]: if
+//! one of them has nothing left to take, the time is [charged](super::hold_budget). A receiver whose budget with a sender is
+//! spent holds it only while it sends to nobody else; of what it sends, the receiver gets nothing more until it has drained.
 //!
-//! Lock order: the senders of a member, or the watch, or the table. None is held while a sink or wake is called.
+//! Lock order: the senders of a member, or the watch, or settings, or the table and then what is spent for a sender. None is
+//! held while a sink or wake is called.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::abi::{RawWake, RawWake_TO, WakeObject};
 use std::{
+    collections::VecDeque,
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
 use super::{
-    hold_budget::{HoldSettings, HoldTable},
+    hold_budget::{HoldSettings, HoldTable, Keys, SpentFor},
     member::Member,
+    overdraft::Overdraft,
     recipients::Recipients,
 };
 use crate::sync::{
-    Mutex,
+    Mutex, RwLock,
     atomic::{AtomicUsize, Ordering},
 };
 
 /// [`Member::state`]: more is queued for it than may be, and it has not drained since.
 const FULL: u8 = 2;
-/// [`Member::state`]: it has spent its budget.
-const SPENT: u8 = 4;
 /// [`Member::state`]: it is in the watch.
 const WATCHED: u8 = 8;
 
-/// How often those are looked at who hold senders.
+/// How often those are looked at who hold senders: from the end of one look to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Looks at one that holds nobody any more, so that when it is looked at does not depend on when it began.
 const KEEP_LOOKS: u32 = 50;
 /// No look charges more: the thread that looks may have had no processor.
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
-/// Senders of one receiver whose other receivers are looked at each time, and so many of these.
-const LOOK_AT_SENDERS: usize = 4;
+/// Other receivers of one sender that are looked at each time.
 const LOOK_AT_OTHERS: usize = 128;
+/// Other receivers, of all senders together, that one look comes to; then the next goes on with who is next in turn.
+const LOOK_AT_ALL: usize = 4096;
 /// Wakes that a receiver keeps, however few clients there are. Beyond that and two for each client, most are of senders that have
 /// left.
 const KEPT_WAKES: usize = 1024;
@@ -53,6 +56,7 @@ const MOST_OTHERS: usize = 4096;
 pub(crate) struct Holds {
     /// How many there are: while there are none, nobody looks for them.
     full: AtomicUsize,
+    settings: RwLock<Arc<HoldSettings>>,
     table: Mutex<HoldTable>,
     watch: Mutex<Watch>,
     /// Calls whoever [looks](Self::look).
@@ -61,19 +65,52 @@ pub(crate) struct Holds {
 
 #[derive(Default)]
 struct Watch {
-    /// Those that hold senders with other receivers.
-    holding: Vec<Watched>,
-    /// Those that hold nobody, since their budget is spent.
-    spent: Vec<Weak<Member>>,
+    /// Those that hold senders with other receivers, in the order in which they are looked at.
+    holding: VecDeque<Watched>,
+    /// How many are still to be looked at in this round. A round takes one look, unless there are very many.
+    left: usize,
     /// When these were last looked at, if there were any, and how often in all.
     looked: Option<Instant>,
     looks: usize,
+    /// The time of all looks, when in it the round began, and how long the last one took: what is charged in this one.
+    clock: Duration,
+    round: Duration,
+    charged: Duration,
 }
 
 struct Watched {
     member: Weak<Member>,
-    /// Looks since it has last held anybody.
+    /// Rounds since it has last held anybody.
     idle: u32,
+    /// Senders that have been looked at in this round.
+    next: usize,
+}
+
+impl Watch {
+    /// Begins a look, and a round where the last one has ended. Returns the number of the look and what is to be charged.
+    fn begin(&mut self, now: Instant) -> (usize, Duration) {
+        let passed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
+        self.clock += passed.min(LONGEST_LOOK);
+        self.looks = self.looks.wrapping_add(1);
+        self.looked = Some(now);
+        if self.left == 0 {
+            self.charged = self.clock.saturating_sub(self.round);
+            self.round = self.clock;
+            self.left = self.holding.len();
+        }
+        (self.looks, self.charged)
+    }
+
+    fn next(&mut self) -> Option<Watched> {
+        self.left = self.left.checked_sub(1)?;
+        self.holding.pop_front()
+    }
+
+    /// Goes on with this one in the next look.
+    fn put_back(&mut self, watched: Watched) {
+        self.left += 1;
+        self.holding.push_front(watched);
+    }
 }
 
 /// Who waits for a receiver. Nothing is allocated while it is not full.
@@ -85,6 +122,8 @@ struct Full {
     alone: Vec<WakeObject>,
     /// Senders that have others.
     sharing: Vec<(WakeObject, Arc<Others>)>,
+    /// What it takes nevertheless.
+    overdraft: Overdraft,
     _counted: Counted,
 }
 
@@ -94,6 +133,10 @@ pub(super) struct Others {
     pub(super) routes: Vec<Arc<Recipients>>,
     /// The address of the sender's own member.
     pub(super) own: usize,
+    /// By what hold budgets know the sender.
+    pub(super) keys: Keys,
+    /// Receivers whose budget is spent for the sender.
+    pub(super) spent: Arc<SpentFor>,
 }
 
 impl Others {
@@ -105,11 +148,36 @@ impl Others {
     }
 
     /// Whether one of them has taken everything, and could have more but for `one`. Of many, not the same are looked at each
-    /// time.
-    fn any_starves(&self, one: &Arc<Member>, look: usize) -> bool {
+    /// time. What is looked at is counted.
+    fn any_starves(&self, one: &Arc<Member>, look: usize, looked_at: &mut usize) -> bool {
+        *looked_at += 1;
         let first = look.wrapping_mul(LOOK_AT_OTHERS) % MOST_OTHERS;
-        let mut others = self.but(one).skip(first).chain(self.but(one)).take(LOOK_AT_OTHERS);
-        others.any(|other| !other.is_full() && other.queued().bytes == 0)
+        let mut count = 0;
+        let mut starves = |other: Arc<Member>| {
+            count += 1;
+            !other.is_full() && other.queued().bytes == 0
+        };
+        let mut skipped = 0;
+        let behind =
+            self.but(one).inspect(|_| skipped += 1).skip(first).take(LOOK_AT_OTHERS).any(&mut starves);
+        let left = LOOK_AT_OTHERS - count.min(LOOK_AT_OTHERS);
+        *looked_at += skipped;
+        if behind {
+            return true;
+        }
+        // where there are not so many, from the beginning
+        let mut others = self.but(one).take(left);
+        let mut any = || {
+            let other = others.next()?;
+            *looked_at += 1;
+            Some(!other.is_full() && other.queued().bytes == 0)
+        };
+        while let Some(starves) = any() {
+            if starves {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -134,7 +202,8 @@ impl Default for Holds {
     fn default() -> Self {
         Holds {
             full: AtomicUsize::new(0),
-            table: Mutex::new(HoldTable::new(HoldSettings::default(), Instant::now())),
+            settings: RwLock::default(),
+            table: Mutex::new(HoldTable::new(Instant::now())),
             watch: Mutex::default(),
             bell: OnceLock::new(),
         }
@@ -156,8 +225,14 @@ impl Holds {
 
     /// Sets other budgets.
     pub(crate) fn set(&self, settings: HoldSettings) {
-        self.table.lock().set(settings);
+        let settings = Arc::new(settings);
+        let before = std::mem::replace(&mut *self.settings.write(), settings.clone());
+        self.table.lock().set(&before, &settings);
         self.ring();
+    }
+
+    fn settings(&self) -> Arc<HoldSettings> {
+        self.settings.read().clone()
     }
 
     /// Sets what calls whoever [looks](Self::look).
@@ -171,16 +246,34 @@ impl Holds {
         }
     }
 
-    /// How long a receiver has held senders, as far as that counts for the budget of its name.
+    /// How long a receiver has held a sender, as far as that counts for the budget of its name; of several, the one that it
+    /// has held longest.
     pub(crate) fn used(&self, member: &Member) -> Duration {
-        self.table.lock().used(member, Instant::now())
+        let settings = self.settings();
+        self.table.lock().used(member.keys, &settings, Instant::now())
+    }
+
+    /// Whether the hold budget of a receiver is spent for any sender.
+    pub(crate) fn is_spent(&self, member: &Member) -> bool {
+        self.table.lock().is_spent(member.keys) && !self.settings().exempts(member)
+    }
+
+    /// The receivers whose budget is spent for a sender.
+    pub(super) fn spent_for(&self, sender: Keys) -> Arc<SpentFor> {
+        let settings = self.settings();
+        self.table.lock().spent_for(sender, &settings, Instant::now())
+    }
+
+    /// Whether a receiver holds this sender no longer, if it sends to others as well.
+    pub(super) fn is_spent_for(&self, spent: &SpentFor, member: &Member) -> bool {
+        spent.has(member.keys) && !self.settings().exempts(member)
     }
 
     /// A receiver has begun to hold senders that have others.
     fn watch(&self, member: &Arc<Member>) {
         let was_idle = {
             let mut watch = self.watch.lock();
-            watch.holding.push(Watched { member: Arc::downgrade(member), idle: 0 });
+            watch.holding.push_back(Watched { member: Arc::downgrade(member), idle: 0, next: 0 });
             watch.holding.len() == 1
         };
         if was_idle {
@@ -188,73 +281,77 @@ impl Holds {
         }
     }
 
-    /// Whether a receiver holds nobody that sends to others as well, since its budget is spent.
-    fn holds_nobody(&self, member: &Arc<Member>) -> bool {
-        if member.is_spent() {
-            return true;
-        }
-        let spent = self.table.lock().is_spent(member, Instant::now());
-        if spent {
-            self.spend(member);
-        }
-        spent
-    }
-
-    /// The budget of a receiver is spent: those who send to others as well go on.
-    fn spend(&self, member: &Arc<Member>) {
-        if member.state.fetch_or(SPENT, Ordering::Relaxed) & SPENT == 0 {
-            tracing::debug!(client = &*member.name, "holds no senders: its hold budget is spent");
-            self.watch.lock().spent.push(Arc::downgrade(member));
-            self.ring();
-        }
-        member.release();
-    }
-
     /// Charges those who hold senders, and finds out whose budget is spent or refilled. Returns when to look again, if there
     /// is anything to look at.
     pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
-        let (holding, spent, looked, look) = {
-            let mut watch = self.watch.lock();
-            watch.looks = watch.looks.wrapping_add(1);
-            let (holding, spent) = (std::mem::take(&mut watch.holding), std::mem::take(&mut watch.spent));
-            (holding, spent, watch.looked.take(), watch.looks)
+        let began = Instant::now();
+        let settings = self.settings();
+        let (look, charge) = self.watch.lock().begin(now);
+        let (mut looked_at, mut seen, mut charged) = (0, Vec::new(), Vec::new());
+        while looked_at < LOOK_AT_ALL
+            && let Some(mut watched) = self.next_watched()
+        {
+            let Some(member) = watched.member.upgrade() else { continue };
+            let exempt = settings.exempts(&member);
+            let (senders, more) = member.sharing(watched.next, LOOK_AT_ALL - looked_at);
+            let mut count = 0;
+            for others in &senders {
+                count += 1;
+                if others.any_starves(&member, look, &mut looked_at) && !exempt {
+                    charged.push((member.clone(), others.spent.clone()));
+                }
+                if looked_at >= LOOK_AT_ALL {
+                    break;
+                }
+            }
+            let goes_on = more || count < senders.len();
+            watched.idle = if senders.is_empty() && watched.next == 0 { watched.idle + 1 } else { 0 };
+            watched.next = if goes_on { watched.next + count } else { 0 };
+            if count > 0 {
+                seen.push((member.clone(), senders));
+            }
+            if goes_on {
+                self.watch.lock().put_back(watched);
+            } else if watched.idle <= KEEP_LOOKS || !member.unwatch() {
+                self.watch.lock().holding.push_back(watched);
+            }
+        }
+        let (begun, refilled, any_spent) = {
+            let mut table = self.table.lock();
+            let begun = table.charge(&charged, &settings, charge, now);
+            let refilled = table.refill(&settings, now);
+            (begun, refilled, table.any_spent())
         };
-        let passed = looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
-        let (mut watched, mut charged) = (Vec::new(), Vec::new());
-        for Watched { member, idle } in holding {
-            let Some(member) = member.upgrade() else { continue };
-            let senders = member.sharing();
-            let idle = if senders.is_empty() { idle + 1 } else { 0 };
-            if senders.iter().any(|others| others.any_starves(&member, look)) {
-                charged.push(member.clone());
-            }
-            if idle <= KEEP_LOOKS || !member.unwatch() {
-                watched.push((member, idle));
+        for begun in begun {
+            let (client, budget_seconds) = (&*begun.client.name, begun.budget.as_secs_f64());
+            if begun.first {
+                tracing::warn!(
+                    client,
+                    budget_seconds,
+                    "hold budget spent: messages that exceed the queue are dropped until it has refilled \
+                     (hold_budget_seconds)"
+                );
+            } else {
+                tracing::debug!(client, budget_seconds, "hold budget of another sender spent");
             }
         }
-        let verdicts = self.table.lock().judge(&watched, charged, &spent, passed.min(LONGEST_LOOK), now);
-        for (member, holder, budget) in verdicts.begun {
-            let budget_seconds = budget.as_secs_f64();
-            tracing::warn!(
-                client = &*member.name,
-                ?holder,
-                budget_seconds,
-                "hold budget spent: messages that exceed the queue are dropped until it has refilled (hold_budget_seconds)"
-            );
+        for client in refilled {
+            let dropped = client.dropped.load(Ordering::Relaxed);
+            tracing::info!(client = &*client.name, dropped, "hold budget refilled");
         }
-        verdicts.spent.iter().for_each(|member| self.spend(member));
-        verdicts.refilled.iter().for_each(|member| member.refill());
+        for (member, senders) in seen {
+            member.release(&senders, |others| self.is_spent_for(&others.spent, &member));
+        }
         let mut watch = self.watch.lock();
-        watched.retain(|(member, _)| !member.is_spent());
-        let still =
-            watched.iter().map(|(member, idle)| Watched { member: Arc::downgrade(member), idle: *idle });
-        watch.holding.extend(still);
-        watch.spent.extend(verdicts.waiting);
         if watch.holding.is_empty() {
-            return (!watch.spent.is_empty()).then(|| now + verdicts.part);
+            watch.looked = None;
+            return any_spent.then(|| now + settings.part());
         }
-        watch.looked = Some(now);
-        Some(now + LOOK_EVERY)
+        Some(now + began.elapsed() + LOOK_EVERY)
+    }
+
+    fn next_watched(&self) -> Option<Watched> {
+        self.watch.lock().next()
     }
 }
 
@@ -265,15 +362,13 @@ impl Member {
         self.state.load(Ordering::Relaxed) & FULL != 0
     }
 
-    /// Whether it holds nobody that sends to others as well.
-    #[inline]
-    pub(crate) fn is_spent(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & SPENT != 0
-    }
-
     /// Its sink has answered that it is full.
     #[cold]
     pub(super) fn fill(self: &Arc<Self>, holds: &Arc<Holds>) {
+        if self.is_full() {
+            return;
+        }
+        let overdraft = Overdraft::new(self.queued().bytes);
         {
             let mut waiting = self.waiting.lock();
             if self.state.fetch_or(FULL, Ordering::Relaxed) & FULL != 0 {
@@ -281,7 +376,7 @@ impl Member {
             }
             holds.full.fetch_add(1, Ordering::Relaxed);
             let _counted = Counted(holds.clone());
-            waiting.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), _counted }));
+            waiting.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), overdraft, _counted }));
         }
         let drained = Drained(Arc::downgrade(self));
         self.when_drained(RawWake_TO::from_ptr(RArc::new(drained), TD_Opaque));
@@ -315,7 +410,7 @@ impl Member {
     }
 
     /// Wakes a sender once it has drained, at once if it is not full. One that has `others` is woken also when the budget
-    /// is spent.
+    /// is spent for it, or the receiver takes more of it.
     pub(super) fn hold(self: &Arc<Self>, holds: &Holds, sender: WakeObject, others: Option<Others>) {
         let Some(others) = others else {
             let mut waiting = self.waiting.lock();
@@ -325,7 +420,7 @@ impl Member {
             drop(waiting);
             return sender.wake();
         };
-        if self.is_full() && !holds.holds_nobody(self) {
+        if self.is_full() && !holds.is_spent_for(&others.spent, self) {
             let mut waiting = self.waiting.lock();
             if let Some(full) = &mut waiting.0 {
                 full.sharing.push((sender, Arc::new(others)));
@@ -340,11 +435,37 @@ impl Member {
         sender.wake();
     }
 
-    /// The other receivers of senders that it holds.
-    fn sharing(&self) -> Vec<Arc<Others>> {
+    /// The other receivers of senders that it holds, of so many of them from `first` on, and whether there are more.
+    fn sharing(&self, first: usize, most: usize) -> (Vec<Arc<Others>>, bool) {
         let waiting = self.waiting.lock();
-        let sharing = waiting.0.iter().flat_map(|full| &full.sharing);
-        sharing.take(LOOK_AT_SENDERS).map(|(_, others)| others.clone()).collect()
+        let sharing = waiting.0.iter().flat_map(|full| full.sharing.get(first..).unwrap_or_default());
+        let mut sharing = sharing.map(|(_, others)| others.clone());
+        (sharing.by_ref().take(most).collect(), sharing.next().is_some())
+    }
+
+    /// Whether it takes so many bytes of a sender although it is full.
+    #[cold]
+    pub(super) fn takes_more_of(&self, sender: Keys, bytes: usize) -> bool {
+        let taken = self.taken_frames();
+        let mut waiting = self.waiting.lock();
+        waiting.0.as_mut().is_none_or(|full| {
+            full.overdraft.taken(taken);
+            full.overdraft.has_room_for(sender, bytes as u64)
+        })
+    }
+
+    /// A sender has delivered something while it was full.
+    #[cold]
+    pub(super) fn took_more_of(&self, sender: Keys, bytes: usize) {
+        let delivered = self.counts.sent_frames();
+        if let Some(full) = &mut self.waiting.lock().0 {
+            full.overdraft.add(sender, bytes as u64, delivered);
+        }
+    }
+
+    /// How many of the frames that were ever delivered to it are no longer queued.
+    fn taken_frames(&self) -> u64 {
+        self.counts.sent_frames().saturating_sub(self.queued().frames)
     }
 
     /// Takes it out of the watch, unless it holds senders.
@@ -357,21 +478,30 @@ impl Member {
         idle
     }
 
-    /// Those who send to others as well go on, and it is watched no longer.
-    fn release(&self) {
-        let sharing = {
+    /// Of these senders, those go on for whom its budget is spent, or who have little in its queue now and had more.
+    fn release(&self, senders: &[Arc<Others>], is_spent: impl Fn(&Others) -> bool) {
+        let taken = self.taken_frames();
+        let mut going: Vec<_> = senders.iter().filter(|others| is_spent(others)).map(Arc::as_ptr).collect();
+        let mut released = Vec::new();
+        {
             let mut waiting = self.waiting.lock();
-            self.state.fetch_and(!WATCHED, Ordering::Relaxed);
-            waiting.0.as_mut().map(|full| std::mem::take(&mut full.sharing))
-        };
-        sharing.into_iter().flatten().for_each(|(sender, _)| sender.wake());
-    }
-
-    /// It may hold senders again.
-    fn refill(&self) {
-        self.state.fetch_and(!SPENT, Ordering::Relaxed);
-        let dropped = self.dropped.load(Ordering::Relaxed);
-        tracing::info!(client = &*self.name, dropped, "hold budget refilled");
+            let Some(full) = &mut waiting.0 else { return };
+            let had_more = |overdraft: &Overdraft, others: &Others| !overdraft.has_little_of(others.keys);
+            let candidates: Vec<_> =
+                senders.iter().filter(|others| had_more(&full.overdraft, others)).collect();
+            full.overdraft.taken(taken);
+            let again = candidates.into_iter().filter(|others| !had_more(&full.overdraft, others));
+            going.extend(again.map(Arc::as_ptr));
+            if going.is_empty() {
+                return;
+            }
+            going.sort_unstable();
+            let is_going = |(_, others): &mut (WakeObject, Arc<Others>)| {
+                going.binary_search(&Arc::as_ptr(others)).is_ok()
+            };
+            released.extend(full.sharing.extract_if(.., is_going));
+        }
+        released.into_iter().for_each(|(sender, _)| sender.wake());
     }
 }
 
@@ -402,3 +532,6 @@ impl RawWake for Drained {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

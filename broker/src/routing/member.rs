@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use super::holding::Waiting;
+use super::{hold_budget::Keys, holding::Waiting};
 use crate::{
     access::Admission,
     calls::{self, Callback},
@@ -28,6 +28,8 @@ pub(crate) struct Member {
     /// Of this registration: unique in the process, never 0, never reused.
     pub(crate) id: u64,
     pub(crate) origin: Origin,
+    /// By what hold budgets know it.
+    pub(super) keys: Keys,
     /// Which instance of a plugin registered it.
     pub(crate) owner: u32,
     sink: SinkObject,
@@ -38,7 +40,7 @@ pub(crate) struct Member {
     pub(super) state: AtomicU8,
     /// Senders that wait for its queue to drain. Taken last, for a moment.
     pub(super) waiting: Mutex<Waiting>,
-    /// Frames that were dropped since its hold budget was spent.
+    /// Frames that were dropped since its hold budget was spent for their sender.
     pub(crate) dropped: AtomicU64,
     /// Whether the log has a line about filters it did not get.
     filters_refused: AtomicBool,
@@ -64,6 +66,7 @@ impl Member {
         admission: Option<Arc<Admission>>,
     ) -> Self {
         Member {
+            keys: Keys::of(&name, &origin),
             name,
             id: LAST_ID.fetch_add(1, Relaxed) + 1,
             origin,
@@ -151,7 +154,7 @@ impl Member {
 }
 
 /// Frames and body bytes from (`received`) and to (`sent`) a client, as `client.list` and `stats` show them.
-/// Statistics only: relaxed, never used to decide anything.
+/// Statistics: relaxed, and used for no more than an estimate of what a full client has taken.
 #[derive(Default)]
 pub(crate) struct Counts {
     received_frames: AtomicU64,
@@ -183,6 +186,11 @@ impl Counts {
     pub(crate) fn sent(&self, frames: usize, bytes: usize) {
         self.sent_frames.fetch_add(frames as u64, Relaxed);
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Frames that were sent to the client, acknowledgements included.
+    pub(super) fn sent_frames(&self) -> u64 {
+        self.sent_frames.load(Relaxed)
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -17,6 +17,7 @@ mod member;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;
+mod overdraft;
 mod peers;
 mod places;
 mod reach;

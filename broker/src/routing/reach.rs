@@ -12,7 +12,8 @@ use elbus_plugin_api::{
 use std::sync::{Arc, Weak};
 
 use super::{
-    holding::{Others, is_other},
+    hold_budget::{Keys, SpentFor},
+    holding::{Holds, Others, is_other},
     member::Member,
     peers::Peers,
     recipients::Recipients,
@@ -54,8 +55,22 @@ pub(super) struct Reach {
     /// Whether the request under way has looked already how much of that has drained.
     recounted: bool,
     flood: Flood,
-    /// The address of the sender's own member.
+    /// The address of the sender's own member, and by what hold budgets know it.
     own: usize,
+    keys: Keys,
+    /// Receivers whose budget is spent for the sender; `None` until it has waited for one.
+    spent: Option<Arc<SpentFor>>,
+}
+
+/// What a full recipient does to a sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fullness {
+    /// It holds the sender.
+    Holds,
+    /// It gets nothing more of this sender: its budget is spent.
+    GetsNothing,
+    /// It takes a little more of this sender: others have filled its queue.
+    TakesMore,
 }
 
 /// Whether a sender was refused something since it did not wait. Said once.
@@ -77,7 +92,8 @@ impl Reach {
 
     /// That of a member, or of nobody.
     pub(super) fn new(own: Option<&Arc<Member>>) -> Self {
-        Reach { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), ..Reach::default() }
+        let keys = own.map_or(Keys::SPEAKER, |own| own.keys);
+        Reach { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), keys, ..Reach::default() }
     }
 
     /// Whether the sender has lately sent to somebody else than this recipient, too, who is there.
@@ -93,11 +109,17 @@ impl Reach {
     }
 
     /// To whom else the sender has lately sent, if to anybody.
-    fn others_than(&self, recipient: &Arc<Member>) -> Option<Others> {
-        self.shares(recipient).then(|| Others {
+    fn others_than(&mut self, recipient: &Arc<Member>, holds: &Holds) -> Option<Others> {
+        if !self.shares(recipient) {
+            return None;
+        }
+        let spent = self.spent.get_or_insert_with(|| holds.spent_for(self.keys)).clone();
+        Some(Others {
             peers: self.peers.iter().cloned().collect(),
             routes: self.routes().cloned().collect(),
             own: self.own,
+            keys: self.keys,
+            spent,
         })
     }
 
@@ -105,10 +127,22 @@ impl Reach {
         Arc::as_ptr(recipient).addr() == self.own
     }
 
-    /// Whether a full recipient holds the sender: not one whose budget is spent, unless there is nobody else to send to.
+    /// What a full recipient does to the sender of so many bytes. It holds one that has nobody else to send to in any case.
     #[cold]
-    fn is_held_by(&self, recipient: &Arc<Member>) -> bool {
-        !(recipient.is_spent() && self.shares(recipient))
+    fn met(&self, holds: &Holds, recipient: &Arc<Member>, bytes: usize) -> Fullness {
+        if !self.shares(recipient) {
+            Fullness::Holds
+        } else if self.spent.as_ref().is_some_and(|spent| holds.is_spent_for(spent, recipient)) {
+            Fullness::GetsNothing
+        } else if recipient.takes_more_of(self.keys, bytes) {
+            Fullness::TakesMore
+        } else {
+            Fullness::Holds
+        }
+    }
+
+    fn is_held_by(&self, holds: &Holds, recipient: &Arc<Member>, bytes: usize) -> bool {
+        self.met(holds, recipient, bytes) == Fullness::Holds
     }
 
     /// Forgets whom it reaches, not what it owes.
@@ -169,7 +203,7 @@ impl Reach {
         if id != 0 && peer.id != id {
             return (Code::NotRegistered, 0);
         }
-        if self.may_block && peer.is_full() && self.is_held_by(&peer) {
+        if self.may_block && peer.is_full() && self.is_held_by(&router.holds, &peer, body_bytes) {
             self.block(&peer);
             return (Code::NotDelivered, 0);
         }
@@ -198,7 +232,7 @@ impl Reach {
         if self.may_block && router.holds.any() {
             // before anybody is given anything, so that nothing is given twice
             for full in recipients.iter().filter(|member| is_meant(member) && member.is_full()) {
-                if self.is_held_by(&full) {
+                if self.is_held_by(&router.holds, &full, body_bytes) {
                     self.block(&full);
                     if self.congested.len() >= MOST_CONGESTED {
                         break;
@@ -227,8 +261,9 @@ impl Reach {
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> Delivery {
-        let drops = member.is_full() && !run.is_realtime() && !self.is_held_by(&member);
-        let delivery = if drops {
+        let met =
+            (member.is_full() && !run.is_realtime()).then(|| self.met(&router.holds, &member, body_bytes));
+        let delivery = if met == Some(Fullness::GetsNothing) {
             member.dropped.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
             Delivery::REFUSED
         } else if self.waits && self.floods(&member) {
@@ -246,9 +281,12 @@ impl Reach {
             if self.waits {
                 self.unheeded = self.unheeded.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
             }
-            if self.is_held_by(&member) {
+            member.took_more_of(self.keys, body_bytes);
+            if self.is_held_by(&router.holds, &member, 1) {
                 self.congest(&member);
             }
+        } else if met == Some(Fullness::TakesMore) && delivery.is_taken() {
+            member.took_more_of(self.keys, body_bytes);
         }
         if delivery.has(Delivery::DIRTY) {
             self.dirty.push(member);
@@ -341,7 +379,7 @@ impl Reach {
         let countdown =
             RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
         for member in congested {
-            let others = self.others_than(&member);
+            let others = self.others_than(&member, &router.holds);
             member.forget_departed(|| router.client_count());
             member.hold(&router.holds, RawWake_TO::from_ptr(countdown.clone(), TD_Opaque), others);
         }

@@ -88,7 +88,7 @@ impl Router {
     pub(crate) fn identity_number(&self, name: &str, id: u64) -> u64 {
         let Some(member) = self.registration(name, id) else { return 0 };
         // zero is taken
-        self.identities.hash_one(Holder::identity_of(&member)).max(1)
+        self.identities.hash_one(Holder::identity_of(&member.origin)).max(1)
     }
 
     /// By which of the rules in force a client acts; `None` if none apply to it.

@@ -126,7 +126,7 @@ impl Registry {
         for (filter, number) in new {
             let Some(shape) = filters.shapes.of(filter) else { continue };
             let own_shapes = own.shapes.get_or_insert_with(|| {
-                let identity = filters.shapes.number(Holder::identity_of(member));
+                let identity = filters.shapes.number(Holder::identity_of(&member.origin));
                 Box::new(OwnShapes::of(identity))
             });
             if !filters.shapes.reserve(own_shapes, shape, limits.complex) {

@@ -1,0 +1,111 @@
+use abi_stable::std_types::RStr;
+use elbus_plugin_api::{
+    Queued, Run, SinkLimits,
+    abi::{RawSink, RawSink_TO},
+};
+
+use super::*;
+use crate::origin::Origin;
+
+/// Has always so much in its queue; counts how often it was asked.
+struct Queue {
+    bytes: u64,
+    asked: Arc<AtomicUsize>,
+}
+
+impl RawSink for Queue {
+    fn deliver(&self, _: &mut Run<'_>) -> u8 {
+        0
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, _: WakeObject) {}
+    fn close(&self, _: RStr<'_>) {}
+    fn queued(&self) -> Queued {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Queued { frames: 0, bytes: self.bytes }
+    }
+    fn limit(&self, _: &SinkLimits) {}
+}
+
+fn member(name: &str, bytes: u64, asked: &Arc<AtomicUsize>) -> Arc<Member> {
+    let sink = RawSink_TO::from_value(Queue { bytes, asked: asked.clone() }, TD_Opaque);
+    Arc::new(Member::new(name.into(), Origin::default(), 1, sink, None))
+}
+
+/// Holds a sender that sends to these as well.
+fn hold(
+    receiver: &Arc<Member>,
+    holds: &Holds,
+    sender: &str,
+    others: &[Arc<Member>],
+    woken: &Arc<AtomicUsize>,
+) {
+    let keys = Keys::of(sender, &Origin::default());
+    let peers = others.iter().map(Arc::downgrade).collect();
+    let others = Others { peers, routes: Vec::new(), own: 0, keys, spent: holds.spent_for(keys) };
+    let wake = RawWake_TO::from_ptr(RArc::new(Counting(woken.clone())), TD_Opaque);
+    receiver.hold(holds, wake, Some(others));
+}
+
+#[derive(Clone)]
+struct Counting(Arc<AtomicUsize>);
+
+impl RawWake for Counting {
+    fn wake(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_look_is_bounded_and_comes_to_everybody_in_turn() {
+    const LOOKS: u32 = 60;
+    let (holds, asked, woken) = (Arc::<Holds>::default(), Arc::default(), Arc::default());
+    let mut others: Vec<_> = (0..100).map(|number| member(&format!("busy{number}"), 1, &asked)).collect();
+    others.push(member("idle", 0, &asked));
+    let full: Vec<_> = (0..30).map(|number| member(&format!("full{number}"), 1, &asked)).collect();
+    for receiver in &full {
+        receiver.fill(&holds);
+        for sender in 0..4 {
+            hold(receiver, &holds, &format!("{sender}"), &others, &woken);
+        }
+    }
+    let begun = Instant::now();
+    for look in 0..LOOKS {
+        let before = asked.load(Ordering::Relaxed);
+        let now = begun + look * LOOK_EVERY;
+        assert!(holds.look(now).is_some_and(|next| next >= now + LOOK_EVERY));
+        let asked = asked.load(Ordering::Relaxed) - before;
+        // each of those that hold is asked as well
+        assert!(asked > 100 && asked <= LOOK_AT_ALL + 2 * LOOK_AT_OTHERS + full.len(), "{asked}");
+    }
+    // a round takes six looks
+    for receiver in &full {
+        let used = holds.used(receiver);
+        assert!(used > (LOOKS - 20) * LOOK_EVERY && used <= LOOKS * LOOK_EVERY, "{used:?}");
+    }
+    assert_eq!(woken.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn only_the_sender_whose_budget_is_spent_goes_on() {
+    let (holds, asked) = (Arc::<Holds>::default(), Arc::default());
+    let (receiver, idle, busy) =
+        (member("receiver", 1, &asked), member("idle", 0, &asked), member("busy", 1, &asked));
+    receiver.fill(&holds);
+    let [flooder, sender] = [Arc::default(), Arc::default()];
+    hold(&receiver, &holds, "flooder", std::slice::from_ref(&idle), &flooder);
+    hold(&receiver, &holds, "sender", std::slice::from_ref(&busy), &sender);
+    let begun = Instant::now();
+    for look in 0..20 {
+        holds.look(begun + look * LONGEST_LOOK);
+    }
+    assert_eq!((flooder.load(Ordering::Relaxed), sender.load(Ordering::Relaxed)), (1, 0));
+    let spent_for = |name: &str| holds.spent_for(Keys::of(name, &Origin::default()));
+    assert!(holds.is_spent_for(&spent_for("flooder"), &receiver) && holds.is_spent(&receiver));
+    assert!(!holds.is_spent_for(&spent_for("sender"), &receiver));
+    hold(&receiver, &holds, "flooder", std::slice::from_ref(&receiver), &flooder);
+    assert_eq!(flooder.load(Ordering::Relaxed), 2, "at once");
+    receiver.drained();
+    assert_eq!(sender.load(Ordering::Relaxed), 1);
+    assert!(!holds.any());
+}
