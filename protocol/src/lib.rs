@@ -33,3 +33,6 @@ pub const WARNINGS_TOPIC: &str = ".broker/warn";
 /// The longest topic filter a broker takes, in bytes; a frame with a longer one is answered with
 /// [`Code::BadData`] (section 3).
 pub const MAX_FILTER_BYTES: usize = 65_535;
+
+/// Bytes of all filters of one request. What is longer is refused as a whole, and not looked at any further.
+pub const MAX_FILTERS_BYTES: usize = 4 << 20;

@@ -9,7 +9,7 @@ mod prefix;
 
 pub use encode::{PING, encode_filters, encode_ping, encode_request, encode_request_head};
 
-use crate::{Field, FrameError, Op, Qos};
+use crate::{Field, FrameError, MAX_FILTERS_BYTES, Op, Qos};
 use prefix::{Prefix, find_nul};
 
 /// Bytes before the body of every request.
@@ -86,7 +86,8 @@ pub struct RunHead<'a> {
     pub op: Op,
     /// How.
     pub qos: Qos,
-    /// The target, mask or topic. Of a topic operation the whole body, for [`filters`] to take apart.
+    /// The target, mask or topic. Of a topic operation the whole body, for [`filters`] to take apart; of one that is longer
+    /// than [`MAX_FILTERS_BYTES`] a beginning that is, too.
     pub target: &'a str,
     /// The receiver of a [`Op::PublishFor`], else empty.
     pub receiver: &'a str,
@@ -204,7 +205,7 @@ fn head_of(op: Op, qos: Qos, body: &[u8]) -> Result<(RunHead<'_>, usize), FrameE
         Op::Broadcast => Field::Mask,
         Op::Publish | Op::PublishFor => Field::Topic,
         Op::Subscribe | Op::Unsubscribe | Op::Exclude | Op::Unexclude => {
-            head.target = text(body, Field::Filters)?;
+            head.target = filters_text(body)?;
             return Ok((head, 0));
         }
     };
@@ -230,6 +231,22 @@ pub(crate) fn split_nul(bytes: &[u8], field: Field) -> Result<(&[u8], &[u8]), Fr
 #[inline]
 pub(crate) fn text(bytes: &[u8], field: Field) -> Result<&str, FrameError> {
     std::str::from_utf8(bytes).map_err(|_| FrameError::NotUtf8 { field })
+}
+
+/// The text of a topic operation's body. Of a body that is too long the beginning, which is too long as well: the rest is
+/// not looked at.
+fn filters_text(body: &[u8]) -> Result<&str, FrameError> {
+    // a character has four bytes at most
+    let Some((beginning, _)) = body.split_at_checked(MAX_FILTERS_BYTES + 4) else {
+        return text(body, Field::Filters);
+    };
+    match std::str::from_utf8(beginning) {
+        Ok(beginning) => Ok(beginning),
+        Err(error) if error.error_len().is_none() => {
+            text(beginning.get(..error.valid_up_to()).unwrap_or_default(), Field::Filters)
+        }
+        Err(_) => Err(FrameError::NotUtf8 { field: Field::Filters }),
+    }
 }
 
 /// The filters of a topic operation's body, at least one: an empty body is the empty filter.
@@ -311,6 +328,26 @@ mod tests {
             all.push(filters(head.target).collect::<Vec<_>>());
         }
         assert_eq!(all, [vec!["a/+", "#"], vec!["a/+", "#"], vec![""]]);
+    }
+
+    #[test]
+    fn of_filters_that_are_too_long_the_rest_is_not_looked_at() {
+        for (character, broken) in [("a", false), ("\u{20ac}", false), ("\u{1f600}", false), ("a", true)] {
+            let mut body = character.repeat((MAX_FILTERS_BYTES + 1000) / character.len()).into_bytes();
+            if broken {
+                *body.last_mut().unwrap() = 0xFF;
+            }
+            let (wire, mut run) = (frame(1, 2, &body), RunBuffer::<&[u8]>::new());
+            let step = next_run(&wire, &mut 0, &Limits::default(), &mut run).unwrap();
+            let Step::Run(head) = step else { panic!("{step:?}") };
+            assert!((MAX_FILTERS_BYTES + 1..=MAX_FILTERS_BYTES + 4).contains(&head.target.len()));
+            assert_eq!(head.body_bytes, body.len());
+        }
+        let mut body = vec![b'a'; MAX_FILTERS_BYTES];
+        body[MAX_FILTERS_BYTES - 1] = 0xFF;
+        let (wire, mut run) = (frame(1, 2, &body), RunBuffer::<&[u8]>::new());
+        let error = next_run(&wire, &mut 0, &Limits::default(), &mut run);
+        assert_eq!(error, Err(FrameError::NotUtf8 { field: Field::Filters }));
     }
 
     #[test]

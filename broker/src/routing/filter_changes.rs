@@ -15,7 +15,7 @@ use super::{
 use crate::{access::Admission, sync::atomic::Ordering};
 
 /// Filters that are added or removed under one lock of the registry.
-const FILTERS_PER_LOCK: usize = 256;
+pub(super) const FILTERS_PER_LOCK: usize = 256;
 
 /// A change that a client asks for.
 struct Change<'c> {
@@ -91,7 +91,7 @@ impl Router {
     }
 
     /// To be called under the lock of the registry.
-    fn count_change(&self, any: bool) {
+    pub(super) fn count_change(&self, any: bool) {
         if any {
             self.topics_epoch.fetch_add(1, Ordering::Release);
         }

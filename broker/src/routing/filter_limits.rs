@@ -1,14 +1,12 @@
 //! What filters a client may have: the strictest of what the broker, its transport and the rules for its name say.
 
-use elbus_protocol::request;
+use elbus_protocol::{MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request};
 
 use super::{member::Member, registry::Refusal, router::RouterSettings};
 use crate::access::Admission;
 
 /// Filters of one request: what is done with one request is done before anybody else of its thread gets a turn.
 const MAX_REQUEST_FILTERS: usize = 32_768;
-/// Bytes of all filters of one request.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// What filters a client may have, by the broker, its transport and the rules for its name.
 pub(super) struct FilterLimits {

@@ -7,11 +7,10 @@ use elbus_plugin_api::{
 };
 use std::sync::Arc;
 
-use super::{member::Member, router::Router};
-use crate::{
-    access::{Access, Admission, RuleSetter},
-    sync::atomic::Ordering,
+use super::{
+    filter_changes::FILTERS_PER_LOCK, id_set::Ids, member::Member, registry::FilterSet, router::Router,
 };
+use crate::access::{Access, Admission, RuleSetter};
 
 impl Router {
     /// Judges everybody by these rules from now on. Rules that are there must be the same instance's.
@@ -79,21 +78,44 @@ impl Router {
             }
         };
         let before = member.admission();
-        let mut registry = self.registry.write();
+        let nodes = {
+            let registry = self.registry.write();
+            // what it subscribes to from now on is judged by these rules
+            member.set_admission(admission.clone());
+            if admission.is_some() { registry.subscription_nodes(member) } else { Ids::new() }
+        };
         if let Some(admission) = &admission {
-            let keep = |filter: &str| filter == WARNINGS_TOPIC || admission.allows(Action::Subscribe, filter);
-            if registry.retain_subscriptions(member, keep) {
-                self.topics_epoch.fetch_add(1, Ordering::Release);
-                tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");
-            }
+            let denied =
+                |filter: &str| filter != WARNINGS_TOPIC && !admission.allows(Action::Subscribe, filter);
+            self.end_subscriptions(member, &nodes, denied);
         }
-        member.set_admission(admission.clone());
-        drop(registry);
         let limits =
             |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
         let (before, after) = (limits(before), limits(admission));
         if before != after {
             member.limit(&after);
+        }
+    }
+
+    /// Ends the subscriptions at these nodes that are denied. The registry is locked for some of them at a time, and not
+    /// while they are judged.
+    fn end_subscriptions(&self, member: &Arc<Member>, nodes: &[u32], denied: impl Fn(&str) -> bool) {
+        let mut any = false;
+        for nodes in nodes.chunks(FILTERS_PER_LOCK) {
+            let mut filters = self.registry.read().subscriptions_at(member, nodes);
+            filters.retain(|filter| denied(filter));
+            if filters.is_empty() {
+                continue;
+            }
+            let mut registry = self.registry.write();
+            let filters = filters.iter().map(|filter| (0, &**filter));
+            let mut changed = false;
+            _ = registry.change(member, FilterSet::Subscriptions, false, filters, |_| changed = true);
+            self.count_change(changed);
+            any |= changed;
+        }
+        if any {
+            tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");
         }
     }
 }

@@ -191,7 +191,7 @@ impl Router {
         }
         self.names_epoch.fetch_add(1, Ordering::Release);
         drop(registry);
-        if !self.is_judged_by_current_rules(&member) {
+        while !member.is_gone() && !self.is_judged_by_current_rules(&member) {
             // they were replaced meanwhile, perhaps before it could be seen by who did
             self.judge_anew(&member);
         }

@@ -186,28 +186,20 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes the subscriptions of a client away that are not to be kept. Whether there were any.
-    pub(in super::super) fn retain_subscriptions(
-        &mut self,
-        member: &Arc<Member>,
-        keep: impl Fn(&str) -> bool,
-    ) -> bool {
-        let Some(id) = self.seat_of_member(member) else { return false };
-        let Some((filters, own, total)) = self.filters_and_own(FilterSet::Subscriptions, id) else {
-            return false;
-        };
+    /// Where the subscriptions of a client stand.
+    pub(in super::super) fn subscription_nodes(&self, member: &Arc<Member>) -> Ids {
         let mut nodes = Ids::new();
-        own.nodes.extend_into(&mut nodes);
-        let mut any = false;
-        for node in nodes {
-            let text = filters.tree.text_at(node);
-            if !keep(&text) {
-                filters.tree.remove_at(node, id);
-                own.removed(node, text.as_str().into(), filters, total);
-                any = true;
-            }
-        }
-        any
+        let seat = self.seat_of_member(member).and_then(|id| self.seats[id].as_ref());
+        seat.inspect(|seat| seat.subscriptions.nodes.extend_into(&mut nodes));
+        nodes
+    }
+
+    /// The subscriptions of a client that stand at these nodes, if it has any there still.
+    pub(in super::super) fn subscriptions_at(&self, member: &Arc<Member>, nodes: &[u32]) -> Vec<String> {
+        let seat = self.seat_of_member(member).and_then(|id| self.seats[id].as_ref());
+        let Some(seat) = seat else { return Vec::new() };
+        let own = nodes.iter().filter(|node| seat.subscriptions.nodes.contains(**node));
+        own.map(|node| self.subscriptions.tree.text_at(*node)).collect()
     }
 
     /// Empties the seat of a client that leaves.
