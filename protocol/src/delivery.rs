@@ -67,23 +67,17 @@ impl<'a> DeliveryHead<'a> {
         }
     }
 
-    /// The parts of the prefix, with a length of zero.
+    /// The header, with this length field.
     #[inline]
-    fn parts(&self) -> [&'a [u8]; 5] {
-        const HEADS: [[[u8; DELIVERY_HEADER_BYTES]; 2]; 3] = [
-            [[FrameKind::Publish as u8, 0, 0, 0, 0, 0], [FrameKind::Publish as u8, 0, 0, 0, 0, 1]],
-            [[FrameKind::Message as u8, 0, 0, 0, 0, 0], [FrameKind::Message as u8, 0, 0, 0, 0, 1]],
-            [[FrameKind::Broadcast as u8, 0, 0, 0, 0, 0], [FrameKind::Broadcast as u8, 0, 0, 0, 0, 1]],
-        ];
-        let [publish, message, broadcast] = &HEADS;
-        let (heads, topic, end): (_, &[u8], &[u8]) = match self.kind {
-            FrameKind::Publish => (publish, self.topic.as_bytes(), &[0]),
-            FrameKind::Message => (message, &[], &[]),
-            FrameKind::Broadcast => (broadcast, &[], &[]),
-            FrameKind::Nop | FrameKind::Ack => return [&[]; 5],
-        };
-        let [batched, realtime] = heads;
-        [if self.realtime { realtime } else { batched }, self.sender.as_bytes(), &[0], topic, end]
+    fn header(&self, len: u32) -> [u8; DELIVERY_HEADER_BYTES] {
+        let [l0, l1, l2, l3] = len.to_le_bytes();
+        [self.kind as u8, l0, l1, l2, l3, u8::from(self.realtime)]
+    }
+
+    /// The topic, where the kind has one.
+    #[inline]
+    fn topic_text(&self) -> Option<&'a str> {
+        (self.kind == FrameKind::Publish).then_some(self.topic)
     }
 
     /// Length field of a frame with such a payload, or `None` where 32 bits are too few.
@@ -124,7 +118,7 @@ fn from_template<'p, const SIZE: usize>(
     payloads: impl Iterator<Item = &'p [u8]>,
 ) -> usize {
     let mut template = [0; SIZE];
-    write_parts(&mut template, head);
+    write_prefix(&mut template, head);
     let mut end = 0;
     for payload in payloads {
         let Some(len) = DeliveryHead::body_len(prefix, payload.len()) else { break };
@@ -134,7 +128,7 @@ fn from_template<'p, const SIZE: usize>(
             *start = template;
             start[1..5].copy_from_slice(&len.to_le_bytes());
         } else if room.len() >= prefix {
-            write_parts(room, head);
+            write_prefix(room, head);
             write_len(room, len);
         }
         let Some(total) = finish(room, prefix, payload) else { break };
@@ -157,7 +151,7 @@ fn from_first_frame<'p>(
             break;
         }
         if end == 0 {
-            write_parts(out, head);
+            write_prefix(out, head);
         } else {
             out.copy_within(..prefix, end);
         }
@@ -184,12 +178,26 @@ fn write_len(frame: &mut [u8], len: u32) {
     }
 }
 
-fn write_parts(mut room: &mut [u8], head: &DeliveryHead<'_>) {
-    for part in head.parts() {
-        let Some((place, rest)) = room.split_at_mut_checked(part.len()) else { return };
-        place.copy_from_slice(part);
-        room = rest;
+/// Writes the prefix, with a length of zero, as far as there is room. Inlined, it would slow down the loops of its
+/// callers, which need it for the first frame only.
+#[inline(never)]
+fn write_prefix(room: &mut [u8], head: &DeliveryHead<'_>) {
+    let Some((header, rest)) = room.split_first_chunk_mut() else { return };
+    *header = head.header(0);
+    let rest = write_text(rest, head.sender);
+    if let Some(topic) = head.topic_text() {
+        rest.and_then(|rest| write_text(rest, topic));
     }
+}
+
+/// Writes a text and the NUL that ends it, and returns what is behind them.
+#[inline]
+fn write_text<'r>(room: &'r mut [u8], text: &str) -> Option<&'r mut [u8]> {
+    let (place, rest) = room.split_at_mut_checked(text.len())?;
+    place.copy_from_slice(text.as_bytes());
+    let (nul, rest) = rest.split_first_mut()?;
+    *nul = 0;
+    Some(rest)
 }
 
 /// Appends everything of a frame but its payload, which travels behind it on its own: `payload_len` bytes.
@@ -205,12 +213,14 @@ pub fn encode_head(
     }
     let too_long = EncodeError::TooLong { len: (prefix - DELIVERY_HEADER_BYTES).saturating_add(payload_len) };
     let len = DeliveryHead::body_len(prefix, payload_len).ok_or(too_long)?;
-    let start = out.len();
     out.reserve(prefix);
-    for part in head.parts() {
-        out.extend_from_slice(part);
+    out.extend_from_slice(&head.header(len));
+    out.extend_from_slice(head.sender.as_bytes());
+    out.push(0);
+    if let Some(topic) = head.topic_text() {
+        out.extend_from_slice(topic.as_bytes());
+        out.push(0);
     }
-    write_len(out.get_mut(start..).unwrap_or_default(), len);
     Ok(())
 }
 

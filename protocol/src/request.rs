@@ -16,6 +16,8 @@ use prefix::{Prefix, find_nul};
 pub const REQUEST_HEADER_BYTES: usize = 9;
 /// The most frames one run gathers.
 pub const MAX_RUN: usize = 256;
+/// Where the flags stand in a header.
+const FLAGS_AT: usize = 4;
 /// [`Limits::max_frame_bytes`] unless told otherwise: 256 MiB.
 pub const DEFAULT_MAX_FRAME_BYTES: usize = 256 << 20;
 
@@ -171,8 +173,9 @@ pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
         *payload = P::from(body.get(prefix..).unwrap_or_default());
     }
     let mut count = 1;
-    if !op.is_topic_op() {
-        let prefix = Prefix::new(body.get(..prefix).unwrap_or_default(), after);
+    let texts = body.get(..prefix).unwrap_or_default();
+    if !op.is_topic_op() && may_continue_run(rest, first.flags, texts) {
+        let prefix = Prefix::new(texts, after);
         // Anything odd ends the run; the next call looks at it as a first frame and says what it is.
         for (op_id, place) in places {
             let Some((header, after)) = rest.split_first_chunk() else { break };
@@ -194,6 +197,15 @@ pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
     head.body_bytes = end - *pos - count * REQUEST_HEADER_BYTES;
     *pos = end;
     Ok(Step::Run(head))
+}
+
+/// Whether the next frame may be one of the run, whose frames begin with `texts`: a look at its flags and the last
+/// two bytes of its texts, which spares a frame that stands alone what a run needs.
+#[inline]
+fn may_continue_run(rest: &[u8], flags: u8, texts: &[u8]) -> bool {
+    let Some(start) = rest.get(..REQUEST_HEADER_BYTES + texts.len()) else { return false };
+    start.get(FLAGS_AT) == Some(&flags)
+        && texts.last_chunk::<2>().is_none_or(|last| start.last_chunk() == Some(last))
 }
 
 /// Checks the texts of a run's first frame. With it comes how many bytes of the body precede the payload.
@@ -291,6 +303,23 @@ mod tests {
         }
         assert_eq!(lens, [("a", 1, 2, 5), ("a", 3, 1, 3), ("ab", 4, 1, 4), ("ab", 5, 1, 4)]);
         assert_eq!(pos, wire.len());
+    }
+
+    #[test]
+    fn texts_of_every_length_make_runs_with_their_like_alone() {
+        for len in 0..40 {
+            let text = |last: u8| [&vec![b'x'; len][..], &[last]].concat();
+            let targets = [text(b'a'), text(b'b'), vec![b'x'; len], [&text(b'a')[..], b"y"].concat()];
+            for (one, other) in targets.iter().flat_map(|one| targets.iter().map(move |other| (one, other))) {
+                for payload in [&b""[..], b"p", &[7; 40]] {
+                    let frame = |target: &[u8]| frame(1, MESSAGE, &[target, b"\0", payload].concat());
+                    let wire = [frame(one), frame(other)].concat();
+                    let (mut pos, mut run) = (0, RunBuffer::new());
+                    let Ok(Step::Run(head)) = next(&wire, &mut pos, &mut run) else { unreachable!() };
+                    assert_eq!(head.len, 1 + usize::from(one == other), "{one:?} {other:?}");
+                }
+            }
+        }
     }
 
     #[test]

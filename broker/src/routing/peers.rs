@@ -33,7 +33,7 @@ impl Peers {
         let mut at = self.last;
         for _ in 0..count {
             match self.known.get(at) {
-                Some(known) if *known.name == *name => {
+                Some(known) if is_same(&known.name, name) => {
                     self.last = at;
                     match known.member.upgrade() {
                         Some(member) if !member.is_gone() => return Some(member),
@@ -84,6 +84,12 @@ impl Peers {
         }
         Some(member)
     }
+}
+
+/// Whether two names are the same. Most that differ do so at the end, which is looked at first.
+#[inline]
+fn is_same(one: &str, other: &str) -> bool {
+    one.as_bytes().last() == other.as_bytes().last() && one == other
 }
 
 #[cfg(test)]

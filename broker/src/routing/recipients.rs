@@ -24,9 +24,20 @@ impl Recipients {
     }
 
     pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<Member>>) -> Self {
-        let mut members: SmallVec<[Weak<Member>; 2]> = members.map(Arc::downgrade).collect();
-        members.shrink_to_fit();
-        Recipients { members, is_denied: false }
+        let mut weak = SmallVec::new();
+        members.for_each(|member| weak.push(Arc::downgrade(member)));
+        if weak.spilled() {
+            weak.shrink_to_fit();
+        }
+        Recipients { members: weak, is_denied: false }
+    }
+
+    /// Whether both are the same members in the same order.
+    #[inline]
+    pub(super) fn has_same_members(&self, other: &Recipients) -> bool {
+        self.is_denied == other.is_denied
+            && self.members.len() == other.members.len()
+            && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))
     }
 
     /// The memory they take.

@@ -61,8 +61,13 @@ impl Routes {
                 if target.len() > MAX_TARGET_BYTES {
                     return resolved.recipients;
                 }
-                self.remember(target, &resolved.recipients);
-                resolved.recipients
+                // consecutive new topics often have the same recipients, which are then stored once
+                let recipients = match &self.last {
+                    Some(last) if last.has_same_members(&resolved.recipients) => last.clone(),
+                    _ => resolved.recipients,
+                };
+                self.remember(target, &recipients);
+                recipients
             }
         };
         self.last_target.clear();
@@ -128,6 +133,17 @@ mod tests {
         assert!(asks(&mut routes, 1, "one more"));
         assert!(!asks(&mut routes, 1, "one more"));
         assert!(asks(&mut routes, 2, "one more"), "another epoch");
+    }
+
+    #[test]
+    fn topics_with_the_same_recipients_share_them() {
+        let mut routes = Routes::default();
+        let one = routes.get(1, "one", || resolved(1));
+        let other = routes.get(1, "other", || resolved(1));
+        assert!(Arc::ptr_eq(&one, &other));
+        let denied = routes.get(1, "denied", || Resolved::denied(1));
+        let after = routes.get(1, "after", || resolved(1));
+        assert!(denied.is_denied() && !after.is_denied());
     }
 
     #[test]

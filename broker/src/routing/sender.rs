@@ -57,11 +57,6 @@ impl Sender {
         Sender { router, member, name, id, reach, admission, access_epoch, why: None, draining: false }
     }
 
-    /// Of its client, see [`calls::set_client`].
-    fn number(&self) -> u64 {
-        self.member.as_ref().map_or(0, |member| member.id)
-    }
-
     fn is_gone(&self) -> bool {
         self.member.as_ref().is_some_and(|member| member.is_gone())
     }
@@ -203,13 +198,13 @@ impl Sender {
 
 impl RawClient for Sender {
     fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
-        calls::set_client(self.number());
+        calls::set_client(self.id);
         let result = self.route(request);
         if request.ends_batch() { result.congested(self.end_batch()) } else { result }
     }
 
     fn end_batch(&mut self) -> bool {
-        calls::set_client(self.number());
+        calls::set_client(self.id);
         let is_full = self.reach.end_batch();
         calls::end_batch();
         is_full

@@ -63,7 +63,7 @@ impl<'r> Wire<'r> {
         let len = || head.encoded_len(payloads.iter().map(|payload| payload.len()).sum(), frames);
         if head.kind == FrameKind::Message {
             let len = len();
-            let form = if len / frames.max(1) < LONG_BYTES {
+            let form = if len < LONG_BYTES.saturating_mul(frames) {
                 Form::One { head, payloads }
             } else {
                 Form::Long { heads: heads(&head, payloads), payloads }
