@@ -161,7 +161,7 @@ impl BrokerBuilder {
         let budget = QueueBudget::new(settings.max_queued_bytes);
         let router = Router::new(RouterSettings::of(&settings));
         router.holds.set(settings.holds());
-        watch_holds(&router.holds);
+        watch_holds(&router.holds, &budget);
         let control = ControlTable::new(router.clone(), settings.remote_admin);
         if let Err(error) = router.events.start() {
             tracing::error!(%error, "cannot start the thread that dispatches events");

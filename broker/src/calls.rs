@@ -21,6 +21,8 @@ pub(crate) enum Callback {
     Close,
     Queued,
     Limit,
+    Overdraw,
+    Overdrawn,
     OnEvent,
     Method,
     SlowMethod,
@@ -33,13 +35,15 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 16] = [
+const CALLBACKS: [(Callback, &str); 18] = [
     (Callback::Deliver, "deliver"),
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),
     (Callback::Close, "close"),
     (Callback::Queued, "queued"),
     (Callback::Limit, "limit"),
+    (Callback::Overdraw, "overdraw"),
+    (Callback::Overdrawn, "overdrawn"),
     (Callback::OnEvent, "on_event"),
     (Callback::Method, "a control method"),
     (Callback::SlowMethod, "a slow control method"),

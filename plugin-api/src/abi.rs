@@ -19,7 +19,7 @@ use std::marker::PhantomData;
 pub use crate::budget::RawQueueBudget;
 pub use crate::descriptor::PassedDescriptor;
 use crate::{
-    CallError, Code, Dispatch, Locality, Queued, Request, Run, SinkLimits,
+    CallError, Code, Dispatch, Locality, Overdraft, Queued, Request, Run, SinkLimits,
     guard::{self, Instance},
     local::Received,
     plugin::Plugin,
@@ -50,6 +50,13 @@ pub trait RawSink: Send + Sync + 'static {
     fn queued(&self) -> Queued;
     #[sabi(last_prefix_field)]
     fn limit(&self, limits: &SinkLimits);
+    fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
+        let _ = overdraft;
+        false
+    }
+    fn overdrawn(&self) -> u64 {
+        0
+    }
 }
 pub type SinkObject = RawSink_TO<RBox<()>>;
 
@@ -65,6 +72,9 @@ pub trait RawClient: Send + 'static {
         0
     }
     fn drain(&mut self) {}
+    fn wait_for_itself(&mut self, waits: bool) {
+        let _ = waits;
+    }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;
 

@@ -347,6 +347,12 @@ impl Client {
         self.0.when_ready(wake.0);
     }
 
+    /// Says that the client is not read until its own queue has drained, and later that it is again: so that the broker
+    /// sees who waits for whom.
+    pub fn wait_for_itself(&mut self, waits: bool) {
+        self.0.wait_for_itself(waits);
+    }
+
     /// Ends the registration for receiving: nothing more is delivered to the client, senders are told that it is not
     /// registered, and its name is free. What it has received it can still answer: messages are dispatched as before, every
     /// other operation is refused. A plugin that serves calls drains its clients first thing in its

@@ -23,8 +23,8 @@ use std::{
 };
 
 use crate::{
-    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Plugin, Queued, Run, Sink,
-    SinkLimits, Wake,
+    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Overdraft, Plugin, Queued,
+    Run, Sink, SinkLimits, Wake,
     abi::{
         HostObject, InstanceObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance, RawInstance_TO,
         RawListener, RawPluginError, RawSink, RawStatus, RawWorker, WakeObject,
@@ -343,6 +343,14 @@ impl<S: Sink> RawSink for Guarded<S> {
 
     fn limit(&self, limits: &SinkLimits) {
         self.run("limit", |_| (), |sink| sink.limit(limits));
+    }
+
+    fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
+        self.run("overdraw", |_| false, |sink| sink.overdraw(overdraft))
+    }
+
+    fn overdrawn(&self) -> u64 {
+        self.run("overdrawn", |_| 0, S::overdrawn)
     }
 }
 

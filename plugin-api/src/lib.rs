@@ -69,6 +69,6 @@ pub use host::Host;
 pub use locality::Locality;
 pub use peer::peer_process;
 pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
-pub use sink::{Delivery, Encoded, Encoding, Queued, Run, Sink, SinkLimits};
+pub use sink::{Delivery, Encoded, Encoding, Overdraft, Queued, Run, Sink, SinkLimits};
 pub use thread::PluginThread;
 pub use wake::{Wake, Woken};

@@ -35,6 +35,42 @@ pub trait Sink: Send + Sync + 'static {
     fn limit(&self, limits: &SinkLimits) {
         let _ = limits;
     }
+    /// Lets more wait for this client than its limit allows, since it is in a cycle of clients that are not read until
+    /// another one has drained. Replaces the former overdraft, and restarts the time in which the client must take
+    /// something. Ends when senders may go on as usual. `false`: there is no overdraft. A sink that tells nobody to wait
+    /// needs none.
+    fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
+        let _ = overdraft;
+        false
+    }
+    /// The bytes of the present overdraft.
+    fn overdrawn(&self) -> u64 {
+        0
+    }
+}
+
+/// What may wait for a client beyond its limit.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdraft<'a> {
+    flags: u32,
+    /// Bytes of anything.
+    pub queue_bytes: u64,
+    /// Bytes before the client itself is read no more; its senders wait as before.
+    pub own_bytes: u64,
+    cycle: RStr<'a>,
+}
+
+impl<'a> Overdraft<'a> {
+    /// For a client in `cycle`; empty where it is in none any more. Why a client was disconnected includes these words.
+    pub fn new(queue_bytes: u64, own_bytes: u64, cycle: &'a str) -> Self {
+        Overdraft { flags: 0, queue_bytes, own_bytes, cycle: RStr::from_str(cycle) }
+    }
+
+    /// The clients that wait for each other, and what they have been given.
+    pub fn cycle(&self) -> &'a str {
+        self.cycle.as_str()
+    }
 }
 
 /// Limits of one client, [`SinkLimits::NONE`] where there is none.

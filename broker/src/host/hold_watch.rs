@@ -1,5 +1,6 @@
 //! The thread that looks at receivers that hold senders. Owns the waiting; what is looked at is routing's.
 
+use elbus_plugin_api::QueueBudget;
 use std::{
     sync::{Arc, Weak},
     time::Instant,
@@ -9,14 +10,17 @@ use super::bell::Bell;
 use crate::routing::Holds;
 
 /// Starts the thread, which ends with the router. Without it receivers may hold their senders for any time.
-pub(crate) fn watch_holds(holds: &Arc<Holds>) {
+pub(crate) fn watch_holds(holds: &Arc<Holds>, budget: &QueueBudget) {
     let bell = Arc::<Bell>::default();
     let rung = bell.clone();
     holds.set_bell(move || rung.ring());
-    let holds = Arc::downgrade(holds);
-    let body = move || watch(&holds, &bell);
-    if let Err(error) = std::thread::Builder::new().name("hold watch".to_owned()).spawn(body) {
-        tracing::error!(%error, "hold budgets are not enforced: the thread could not be started");
+    let watched = Arc::downgrade(holds);
+    let body = move || watch(&watched, &bell);
+    match std::thread::Builder::new().name("hold watch".to_owned()).spawn(body) {
+        Ok(_) => holds.find_cycles(budget.clone()),
+        Err(error) => {
+            tracing::error!(%error, "hold budgets are not enforced: the thread could not be started");
+        }
     }
 }
 

@@ -13,7 +13,10 @@
 //! held while a sink or wake is called.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
-use elbus_plugin_api::abi::{RawWake, RawWake_TO, WakeObject};
+use elbus_plugin_api::{
+    QueueBudget,
+    abi::{RawWake, RawWake_TO, WakeObject},
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock, Weak},
@@ -22,6 +25,7 @@ use std::{
 
 use super::{
     hold_budget::{HoldSettings, HoldTable, Keys, SpentFor},
+    hold_cycles::Cycles,
     member::Member,
     overdraft::Overdraft,
     recipients::Recipients,
@@ -59,6 +63,7 @@ pub(crate) struct Holds {
     settings: RwLock<Arc<HoldSettings>>,
     table: Mutex<HoldTable>,
     watch: Mutex<Watch>,
+    cycles: Cycles,
     /// Calls whoever [looks](Self::look).
     bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -205,6 +210,7 @@ impl Default for Holds {
             settings: RwLock::default(),
             table: Mutex::new(HoldTable::new(Instant::now())),
             watch: Mutex::default(),
+            cycles: Cycles::default(),
             bell: OnceLock::new(),
         }
     }
@@ -243,6 +249,24 @@ impl Holds {
     fn ring(&self) {
         if let Some(bell) = self.bell.get() {
             bell();
+        }
+    }
+
+    /// Whoever looks finds cycles as well, and charges what they are given to `budget`.
+    pub(crate) fn find_cycles(&self, budget: QueueBudget) {
+        self.cycles.begin(budget);
+    }
+
+    /// A client is not read before these receivers, or its `own` queue, have drained.
+    pub(super) fn note(
+        &self,
+        sender: &Arc<Member>,
+        receivers: impl Iterator<Item = u64>,
+        own: bool,
+        left: &Arc<AtomicUsize>,
+    ) {
+        if self.cycles.note(sender, receivers, own, left) {
+            self.ring();
         }
     }
 
@@ -321,6 +345,41 @@ impl Holds {
             let begun = table.charge(&charged, &settings, charge, now);
             let refilled = table.refill(&settings, now);
             (begun, refilled, table.any_spent())
+    /// Whether a receiver holds nobody that sends to others as well, since its budget is spent.
+    fn holds_nobody(&self, member: &Arc<Member>) -> bool {
+        if member.is_spent() {
+            return true;
+        }
+        let spent = self.table.lock().is_spent(member, Instant::now());
+        if spent {
+            self.spend(member);
+        }
+        spent
+    }
+
+    /// The budget of a receiver is spent: those who send to others as well go on.
+    fn spend(&self, member: &Arc<Member>) {
+        if member.state.fetch_or(SPENT, Ordering::Relaxed) & SPENT == 0 {
+            tracing::debug!(client = &*member.name, "holds no senders: its hold budget is spent");
+            self.watch.lock().spent.push(Arc::downgrade(member));
+            self.ring();
+        }
+        member.release();
+    }
+
+    /// Charges those who hold senders, finds out whose budget is spent or refilled, and lets cycles of senders go on.
+    /// Returns when to look again, if there is anything to look at.
+    pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
+        let (holds, cycles) = (self.look_at_holds(now), self.cycles.look(now));
+        [holds, cycles].into_iter().flatten().min()
+    }
+
+    fn look_at_holds(&self, now: Instant) -> Option<Instant> {
+        let (holding, spent, looked, look) = {
+            let mut watch = self.watch.lock();
+            watch.looks = watch.looks.wrapping_add(1);
+            let (holding, spent) = (std::mem::take(&mut watch.holding), std::mem::take(&mut watch.spent));
+            (holding, spent, watch.looked.take(), watch.looks)
         };
         for begun in begun {
             let (client, budget_seconds) = (&*begun.client.name, begun.budget.as_secs_f64());

@@ -2,7 +2,7 @@
 
 use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
-    Delivery, Queued, Run, SinkLimits,
+    Delivery, Overdraft, Queued, Run, SinkLimits,
     abi::{SinkObject, WakeObject},
 };
 use std::sync::{
@@ -118,6 +118,16 @@ impl Member {
     /// Sets the limits of its sink.
     pub(super) fn limit(&self, limits: &SinkLimits) {
         calls::for_client(self.owner, Callback::Limit, || self.sink.limit(limits));
+    }
+
+    /// Lets more wait in its sink than its limit allows.
+    pub(super) fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
+        calls::for_client(self.owner, Callback::Overdraw, || self.sink.overdraw(overdraft))
+    }
+
+    /// The bytes of the overdraft of its sink.
+    pub(super) fn overdrawn(&self) -> u64 {
+        calls::for_client(self.owner, Callback::Overdrawn, || self.sink.overdrawn())
     }
 
     /// By which rules it was let in.

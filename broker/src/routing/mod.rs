@@ -8,6 +8,7 @@ mod filter_limits;
 mod filter_tree;
 mod hash_index;
 mod hold_budget;
+mod hold_cycles;
 mod holding;
 mod id_set;
 mod judging;

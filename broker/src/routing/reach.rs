@@ -370,14 +370,17 @@ impl Reach {
     }
 
     /// Wakes once all recipients that were over their limit have drained.
-    pub(super) fn when_ready(&mut self, router: &Router, wake: WakeObject) {
+    pub(super) fn when_ready(&mut self, router: &Router, own: Option<&Arc<Member>>, wake: WakeObject) {
         let congested = std::mem::take(&mut self.congested);
         (self.waits, self.unheeded) = (false, 0);
         if congested.is_empty() {
             return wake.wake();
         }
-        let countdown =
-            RArc::new(Countdown(Arc::new((AtomicUsize::new(congested.len()), Mutex::new(Some(wake))))));
+        let left = Arc::new(AtomicUsize::new(congested.len()));
+        if let Some(own) = own {
+            router.holds.note(own, congested.iter().map(|member| member.id), false, &left);
+        }
+        let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(Some(wake))))));
         for member in congested {
             let others = self.others_than(&member, &router.holds);
             member.forget_departed(|| router.client_count());
@@ -393,7 +396,7 @@ fn allows_message(access: &Admission, target: &str) -> bool {
 
 /// Wakes once it was itself woken as often as there were recipients to wait for.
 #[derive(Clone)]
-struct Countdown(Arc<(AtomicUsize, Mutex<Option<WakeObject>>)>);
+struct Countdown(Arc<(Arc<AtomicUsize>, Mutex<Option<WakeObject>>)>);
 
 impl RawWake for Countdown {
     fn wake(&self) {

@@ -15,7 +15,7 @@ use super::{
     reach::{Reach, UNHEEDED_BYTES},
     router::Router,
 };
-use crate::{access::Admission, calls};
+use crate::{access::Admission, calls, sync::atomic::AtomicUsize};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
@@ -43,6 +43,8 @@ pub(crate) struct Sender {
     why: Option<Box<str>>,
     /// It is registered no longer, by its own wish, and may send messages: answers to what it has received.
     draining: bool,
+    /// Exists while it is not read since its own queue is full.
+    waits_for_itself: Option<Arc<AtomicUsize>>,
 }
 
 impl Sender {
@@ -54,7 +56,7 @@ impl Sender {
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
         let reach = Reach::new(member.as_ref());
-        Sender { router, member, name, id, reach, admission, access_epoch, why: None, draining: false }
+        Sender { router, member, name, id, reach, admission, access_epoch, why: None, draining: false, waits_for_itself: None }
     }
 
     fn is_gone(&self) -> bool {
@@ -211,7 +213,7 @@ impl RawClient for Sender {
     }
 
     fn when_ready(&mut self, wake: WakeObject) {
-        self.reach.when_ready(&self.router, wake);
+        self.reach.when_ready(&self.router, self.member.as_ref(), wake);
     }
 
     fn leaving(&mut self, why: RStr<'_>) {
@@ -229,6 +231,14 @@ impl RawClient for Sender {
 
     fn id(&self) -> u64 {
         self.id
+    }
+
+    fn wait_for_itself(&mut self, waits: bool) {
+        let left = waits.then(|| Arc::new(AtomicUsize::new(1)));
+        if let (Some(member), Some(left)) = (&self.member, &left) {
+            self.router.holds.note(member, std::iter::empty(), true, left);
+        }
+        self.waits_for_itself = left;
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     allowance::Allowance,
     instance::Instance,
     liveness::Liveness,
+    overdraft::{Overdrawn, Side, Waiter},
     reason::Reason,
     sync::{self, AtomicBool, Mutex, MutexGuard},
     writer,
@@ -46,12 +47,14 @@ pub(crate) struct Outgoing {
     /// Somebody has promised a flush.
     pub(crate) dirty: bool,
     /// Since when the socket is full and has taken nothing.
-    full_since: Option<Instant>,
+    pub(crate) full_since: Option<Instant>,
     /// How often the keeper has tried to send since, in vain.
-    attempts: u32,
+    pub(crate) attempts: u32,
     /// A writer task exists.
     writer: bool,
-    waiters: Vec<Wake>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// What may wait beyond the limit.
+    pub(crate) overdrawn: Option<Box<Overdrawn>>,
     /// The reader, where it waits for something else than its socket.
     reader: Option<Waker>,
     reason: Option<Reason>,
@@ -69,7 +72,7 @@ pub(crate) struct Limit {
 #[must_use]
 #[derive(Default)]
 pub(crate) struct After {
-    wakes: Vec<Wake>,
+    pub(crate) wakes: Vec<Waiter>,
     reader: Option<Waker>,
     write: bool,
 }
@@ -92,6 +95,7 @@ impl Connection {
                 attempts: 0,
                 writer: false,
                 waiters: Vec::new(),
+                overdrawn: None,
                 reader: None,
                 reason: None,
             }),
@@ -129,27 +133,32 @@ impl Connection {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Whether more waits than may.
+    /// Whether so much waits that the client is read no more.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {
         self.is_blocked() && {
             let out = self.lock();
-            out.queue.waiting() > self.limit(&out).bytes
+            out.queue.waiting() > self.limit(&out, Side::Own).bytes
         }
     }
 
     /// How much may wait in the queue now: what the client may have, and where too much waits for all clients and this
     /// one is among those for whom it does, no more than its share.
     #[inline]
-    pub(crate) fn limit(&self, out: &Outgoing) -> Limit {
+    pub(crate) fn limit(&self, out: &Outgoing, side: Side) -> Limit {
         let own = Limit { bytes: self.allowance.queue_bytes(), shared: false };
-        if out.is_blocked() { self.shared_limit(own) } else { own }
+        if out.is_blocked() { self.shared_limit(own, out.overdrawn.as_deref(), side) } else { own }
     }
 
-    fn shared_limit(&self, own: Limit) -> Limit {
+    /// Only the first half of the budget can be overdrawn on.
+    fn shared_limit(&self, own: Limit, overdrawn: Option<&Overdrawn>, side: Side) -> Limit {
         match self.instance.budget.share() {
             Some(share) if share < own.bytes => Limit { bytes: share, shared: true },
-            _ => own,
+            Some(_) => own,
+            None => {
+                let beyond = overdrawn.map_or(0, |overdrawn| overdrawn.bytes(side));
+                Limit { bytes: own.bytes.saturating_add(beyond), shared: false }
+            }
         }
     }
 
@@ -182,7 +191,7 @@ impl Connection {
             Ok::<_, Infallible>(())
         });
         self.account(&mut out);
-        let full = out.queue.waiting() > self.limit(&out).bytes;
+        let full = out.queue.waiting() > self.limit(&out, Side::Own).bytes;
         out.owed() | if full { Delivery::FULL } else { Delivery::TAKEN }
     }
 
@@ -258,7 +267,8 @@ impl Connection {
             && out.attempts >= attempts
         {
             let bytes = out.queue.waiting();
-            after.merge(self.end(&mut out, Reason::Stalled { bytes, stalled }));
+            let cycle = out.overdrawn.take().map(|overdrawn| overdrawn.cycle).unwrap_or_default();
+            after.merge(self.end(&mut out, Reason::Stalled { bytes, stalled, cycle }));
         }
         drop(out);
         self.finish(after);
@@ -291,7 +301,10 @@ impl Connection {
             after.write = !std::mem::replace(&mut out.writer, true);
         }
         self.account(out);
-        if !out.waiters.is_empty() && out.queue.waiting() <= self.resume_bytes(out) {
+        if (!out.waiters.is_empty() || out.overdrawn.is_some())
+            && out.queue.waiting() <= self.resume_bytes(out)
+        {
+            out.overdrawn = None;
             after.wakes = std::mem::take(&mut out.waiters);
         }
         after
@@ -317,16 +330,20 @@ impl Connection {
     /// Senders that wait go on from here.
     #[inline]
     fn resume_bytes(&self, out: &Outgoing) -> usize {
-        self.limit(out).bytes / 4
+        let own = Limit { bytes: self.allowance.queue_bytes(), shared: false };
+        let limit = if out.is_blocked() { self.shared_limit(own, None, Side::Senders) } else { own };
+        limit.bytes / 4
     }
 
-    pub(crate) fn when_drained(&self, wake: Wake) {
+    /// Calls `wake` once senders, or the client itself, may go on.
+    pub(crate) fn when_drained(&self, wake: Wake, side: Side) {
         let mut out = self.lock();
-        if out.has_ended() || out.queue.waiting() <= self.resume_bytes(&out) {
+        let waiting = out.queue.waiting();
+        if out.has_ended() || waiting <= self.resume_bytes(&out) || self.may_overdraw(&out, side, waiting) {
             drop(out);
             wake.wake();
         } else {
-            out.waiters.push(wake);
+            out.waiters.push(Waiter { wake, side });
         }
     }
 
@@ -352,6 +369,7 @@ impl Connection {
             socket.shutdown_read();
         }
         out.queue.clear();
+        out.overdrawn = None;
         out.full_since = None;
         self.account(out);
         out.reason = Some(reason);
@@ -373,8 +391,8 @@ impl Connection {
     /// Does what had to wait for the lock.
     #[inline]
     pub(crate) fn finish(self: &Arc<Self>, after: After) {
-        for wake in after.wakes {
-            wake.wake();
+        for waiter in after.wakes {
+            waiter.wake.wake();
         }
         if let Some(reader) = after.reader {
             reader.wake();

@@ -1,12 +1,13 @@
 //! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
 
-use elbus_plugin_api::{Delivery, Queued, Run, Sink, SinkLimits, Wake};
+use elbus_plugin_api::{Delivery, Overdraft, Queued, Run, Sink, SinkLimits, Wake};
 use elbus_socket::Backlog;
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     Overflow,
     connection::{After, Connection, Limit, Outgoing},
+    overdraft::Side,
     reason::Reason,
     wire::Wire,
 };
@@ -26,7 +27,7 @@ impl Sink for ConnectionSink {
     }
 
     fn when_drained(&self, wake: Wake) {
-        self.0.when_drained(wake);
+        self.0.when_drained(wake, Side::Senders);
     }
 
     fn close(&self, reason: &str) {
@@ -40,6 +41,14 @@ impl Sink for ConnectionSink {
 
     fn limit(&self, limits: &SinkLimits) {
         self.0.allowance.restrict(&self.0.instance.settings, limits);
+    }
+
+    fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
+        self.0.overdraw(overdraft)
+    }
+
+    fn overdrawn(&self) -> u64 {
+        self.0.overdrawn()
     }
 }
 
@@ -78,7 +87,7 @@ impl Connection {
             return Delivery::CLOSED;
         }
         let mut flags = Delivery::TAKEN;
-        if out.queue.waiting().saturating_add(bytes) > self.limit(&out).bytes {
+        if out.queue.waiting().saturating_add(bytes) > self.limit(&out, Side::Senders).bytes {
             let (verdict, after) = self.judge(&mut out, realtime, bytes);
             let (refusal, after) = match verdict {
                 Verdict::Take(full) => {
@@ -116,11 +125,12 @@ impl Connection {
     #[cold]
     fn judge(self: &Arc<Self>, out: &mut Outgoing, realtime: bool, bytes: usize) -> (Verdict, After) {
         let after = if out.is_blocked() { After::default() } else { self.write(out) };
-        let Limit { bytes: limit, shared } = self.limit(out);
+        let Limit { bytes: limit, shared } = self.limit(out, Side::Senders);
         let waiting = out.queue.waiting();
         let total = waiting.saturating_add(bytes);
         // real-time frames never wait, so they may pass the limit up to twice, unless the memory is not theirs
-        let ceiling = if realtime && !shared { limit.saturating_mul(2) } else { limit };
+        let twice = || self.allowance.queue_bytes().saturating_mul(2).max(limit);
+        let ceiling = if realtime && !shared { twice() } else { limit };
         // a run that alone is over the limit is taken by an empty queue: it could never be delivered otherwise
         let over = waiting > 0 && total > ceiling;
         let verdict = match self.instance.settings.overflow {

@@ -26,6 +26,7 @@ mod liveness;
 mod models;
 mod newcomer;
 mod notices;
+mod overdraft;
 mod pace;
 mod pending;
 mod reason;

@@ -28,8 +28,8 @@ pub(crate) enum Reason {
     Frame(FrameError),
     /// What the broker waited for did not come.
     Late { phase: Phase, timeout: Duration },
-    /// The client took nothing of what waited for it.
-    Stalled { bytes: usize, stalled: Duration },
+    /// The client took nothing of what waited for it; `cycle` is empty unless it waited for others that waited for it.
+    Stalled { bytes: usize, stalled: Duration, cycle: Box<str> },
     /// There was no memory for the rest of its frame.
     NoRoom { bytes: usize, timeout: Duration },
     /// It held the most memory for long frames when others needed some.
@@ -137,11 +137,11 @@ impl fmt::Display for Reason {
             Reason::Late { phase, timeout } => {
                 write!(f, "no complete {phase} in time (timeout_seconds is {})", timeout.as_secs_f64())
             }
-            Reason::Stalled { bytes, stalled } => write!(
-                f,
-                "took none of {bytes} waiting bytes for {:.1} s (stall_seconds)",
-                stalled.as_secs_f64()
-            ),
+            Reason::Stalled { bytes, stalled, cycle } => {
+                let seconds = stalled.as_secs_f64();
+                write!(f, "took none of {bytes} waiting bytes for {seconds:.1} s (stall_seconds)")?;
+                if cycle.is_empty() { Ok(()) } else { write!(f, " {cycle}") }
+            }
             Reason::NoRoom { bytes, timeout } => write!(
                 f,
                 "no memory for its frame of {bytes} bytes for {} s (max_queued_bytes is used up)",

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{COUNTED_BYTES, Incoming, LARGE_FRAME};
-use crate::{Notice, Source, instance::Leaving, liveness::Phase, reason::Reason, scratch::Scratch};
+use crate::{Notice, Source, instance::Leaving, liveness::Phase, overdraft::Side, reason::Reason, scratch::Scratch};
 
 /// How often a frame that waits for memory looks whether there is some.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
@@ -50,8 +50,10 @@ impl Incoming {
         self.connection.until_ended_or(receivers).await;
         if std::mem::take(&mut self.own.full) {
             let (wake, own) = Woken::pair();
-            self.connection.when_drained(wake);
+            self.connection.when_drained(wake, Side::Own);
+            self.client.iter_mut().for_each(|client| client.wait_for_itself(true));
             self.connection.until_ended_or(own).await;
+            self.client.iter_mut().for_each(|client| client.wait_for_itself(false));
         }
         if let Some(until) = self.pace.as_mut().and_then(|pace| pace.take_pause()) {
             self.connection.until_ended_or(pin!(sleep_until(until.into()))).await;

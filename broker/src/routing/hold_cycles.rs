@@ -1,0 +1,233 @@
+//! Cycles of clients that are not read until the next of them has drained, and that drain nothing, since they write before
+//! they read. Owns who waits for whom; finds the cycles, and lets one client of each go on ([`episodes`]).
+//!
+//! A client waits for the full receivers that hold it, and for itself while its transport does not read it since its own
+//! queue is full. It is stuck when that and its queue have not changed for [`PATIENCE`].
+//!
+//! Lock order: the locks here are leaves. None is held while a sink is called or a member may be dropped.
+
+mod episodes;
+mod graph;
+
+use elbus_plugin_api::QueueBudget;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, Instant},
+};
+
+use super::{Hashing, member::Member};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+use episodes::Episodes;
+
+/// How often the clients that wait are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A client is stuck after it has waited and taken nothing for this time.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// One that has been given an overdraft is stuck again after waiting for this time.
+const SHORT_PATIENCE: Duration = Duration::from_millis(40);
+/// Looks after the last client has waited, so that not every hold starts them.
+const KEEP_LOOKS: u32 = 20;
+/// Clients looked at: those that have waited longest.
+const MOST_NODES: usize = 4096;
+/// Clients that each of them waits for.
+const MOST_EDGES: usize = 16;
+
+/// Who waits for whom.
+#[derive(Default)]
+pub(super) struct Cycles {
+    waiting: Mutex<Waiting>,
+    /// Taken by the thread that looks.
+    found: Mutex<Found>,
+    /// `None`: nobody looks.
+    budget: OnceLock<QueueBudget>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    clients: HashMap<u64, Held, Hashing>,
+    looks: bool,
+    idle: u32,
+}
+
+/// A client that is not read.
+struct Held {
+    member: Weak<Member>,
+    /// The ids of those it waits for.
+    receivers: Arc<[u64]>,
+    own: bool,
+    since: Instant,
+    /// For how many it waits still; gone when it does not wait any more.
+    left: Weak<AtomicUsize>,
+}
+
+impl Held {
+    fn waits(&self) -> bool {
+        self.left.upgrade().is_some_and(|left| left.load(Ordering::Relaxed) > 0)
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    /// What was queued for clients that wait, and since when it has not become less.
+    samples: HashMap<u64, (u64, Instant), Hashing>,
+    episodes: Episodes,
+}
+
+/// A client that waits, for the time of a look.
+struct Node {
+    member: Arc<Member>,
+    receivers: Arc<[u64]>,
+    own: bool,
+    since: Instant,
+}
+
+impl Cycles {
+    /// Somebody looks from now on, and charges what is granted to `budget`.
+    pub(super) fn begin(&self, budget: QueueBudget) {
+        _ = self.budget.set(budget); // there is one
+    }
+
+    /// A client is not read until these receivers, or its `own` queue, have drained, or `left` says that nobody is left.
+    /// Returns whether looks are to begin.
+    pub(super) fn note(
+        &self,
+        sender: &Arc<Member>,
+        receivers: impl Iterator<Item = u64>,
+        own: bool,
+        left: &Arc<AtomicUsize>,
+    ) -> bool {
+        if self.budget.get().is_none() {
+            return false;
+        }
+        let held = Held {
+            member: Arc::downgrade(sender),
+            receivers: receivers.collect(),
+            own,
+            since: Instant::now(),
+            left: Arc::downgrade(left),
+        };
+        let mut waiting = self.waiting.lock();
+        waiting.clients.insert(sender.id, held); // `Held` drops nothing of a plugin
+        !std::mem::replace(&mut waiting.looks, true)
+    }
+
+    /// Finds cycles and lets one client of each go on. Returns when to look again, if anybody waits.
+    pub(super) fn look(&self, now: Instant) -> Option<Instant> {
+        let budget = self.budget.get()?;
+        if !self.is_anybody_there() {
+            return None;
+        }
+        let nodes = self.nodes(now);
+        let mut found = std::mem::take(&mut *self.found.lock());
+        let edges = edges_of(&nodes);
+        let stuck = found.sample(&nodes, &edges, now);
+        let edges: graph::Edges = edges
+            .into_iter()
+            .enumerate()
+            .map(|(at, to)| if stuck[at] { to.into_iter().filter(|to| stuck[*to]).collect() } else { vec![] })
+            .collect();
+        let members: Vec<_> = nodes.into_iter().map(|node| (node.member, node.own)).collect();
+        found.episodes.proceed(&members, &edges, graph::components(&edges), budget);
+        *self.found.lock() = found;
+        Some(now + LOOK_EVERY)
+    }
+
+    /// Forgets who does not wait any more; whether looks are to go on.
+    fn is_anybody_there(&self) -> bool {
+        let has_episodes = !self.found.lock().episodes.is_empty();
+        let mut waiting = self.waiting.lock();
+        if !waiting.looks {
+            return false;
+        }
+        waiting.clients.retain(|_, held| held.waits());
+        let idle = waiting.clients.is_empty() && !has_episodes;
+        waiting.idle = if idle { waiting.idle + 1 } else { 0 };
+        waiting.looks = waiting.idle <= KEEP_LOOKS;
+        if !waiting.looks {
+            waiting.idle = 0;
+            waiting.clients.shrink_to_fit();
+        }
+        waiting.looks
+    }
+
+    /// Those who have waited for some time.
+    fn nodes(&self, now: Instant) -> Vec<Node> {
+        let mut held: Vec<_> = {
+            let waiting = self.waiting.lock();
+            let old = |held: &&Held| now.saturating_duration_since(held.since) >= SHORT_PATIENCE;
+            let all = waiting.clients.iter().map(|(id, held)| (id, held)).filter(|(_, held)| old(held));
+            all.map(|(id, held)| (*id, held.member.clone(), held.receivers.clone(), held.own, held.since))
+                .collect()
+        };
+        if held.len() > MOST_NODES {
+            held.select_nth_unstable_by_key(MOST_NODES, |(.., since)| *since);
+            held.truncate(MOST_NODES);
+        }
+        let (mut nodes, mut gone) = (Vec::new(), Vec::new());
+        for (id, member, receivers, own, since) in held {
+            match member.upgrade().filter(|member| !member.is_gone()) {
+                Some(member) => nodes.push(Node { member, receivers, own, since }),
+                None => gone.push(id),
+            }
+        }
+        if !gone.is_empty() {
+            let mut waiting = self.waiting.lock();
+            gone.iter().for_each(|id| drop(waiting.clients.remove(id)));
+        }
+        nodes
+    }
+}
+
+
+/// Whom of the others, or itself, each one waits for. Who waits for itself alone concerns nobody else, unless somebody
+/// waits for it.
+fn edges_of(nodes: &[Node]) -> graph::Edges {
+    let places: HashMap<u64, usize, Hashing> =
+        nodes.iter().enumerate().map(|(at, node)| (node.member.id, at)).collect();
+    let full = |at: &usize| nodes[*at].member.is_full();
+    let mut edges: graph::Edges = nodes
+        .iter()
+        .map(|node| {
+            let places = node.receivers.iter().filter_map(|id| places.get(id).copied());
+            places.filter(full).take(MOST_EDGES).collect()
+        })
+        .collect();
+    let waited_for: HashSet<usize, Hashing> = edges.iter().flatten().copied().collect();
+    for (at, node) in nodes.iter().enumerate() {
+        if node.own && waited_for.contains(&at) {
+            edges[at] = vec![at];
+        }
+    }
+    edges
+}
+
+impl Found {
+    /// Whether each of the nodes has taken nothing for some time. Only those are asked that are in the middle.
+    fn sample(&mut self, nodes: &[Node], edges: &graph::Edges, now: Instant) -> Vec<bool> {
+        let waited_for: HashSet<usize, Hashing> = edges.iter().flatten().copied().collect();
+        let before = std::mem::take(&mut self.samples);
+        // of clients that were let go on, and are about to wait again, what is known is kept
+        let kept = before.iter().filter(|(id, _)| self.episodes.has(**id));
+        self.samples.extend(kept.map(|(id, sample)| (*id, *sample)));
+        let mut stuck = vec![false; nodes.len()];
+        for (at, node) in nodes.iter().enumerate() {
+            if edges[at].is_empty() || !waited_for.contains(&at) {
+                continue;
+            }
+            let (id, bytes) = (node.member.id, node.member.queued().bytes);
+            let since = match before.get(&id) {
+                Some((last, since)) if bytes >= *last => *since,
+                _ => now,
+            };
+            self.samples.insert(id, (bytes, since));
+            let patience = if self.episodes.has(id) { SHORT_PATIENCE } else { PATIENCE };
+            stuck[at] = now.saturating_duration_since(since) >= PATIENCE
+                && now.saturating_duration_since(node.since) >= patience;
+        }
+        stuck
+    }
+}

@@ -1,0 +1,340 @@
+//! What clients in cycles are given beyond the limits of their queues: an episode for each cycle, from its discovery until
+//! what it was given has drained. Owns the sums and their limits, and the words that a disconnected client is told.
+
+use elbus_plugin_api::{Overdraft, QueueBudget};
+use elbus_protocol::name::primary_of;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak},
+};
+
+use super::{
+    super::{Hashing, hold_budget::Holder, member::Member},
+    graph::{self, Edges},
+};
+
+/// What the clients of one cycle, and those of one identity, may have beyond their limits at the same time, in bytes.
+const MOST_BYTES: u64 = 64 << 20;
+/// It is given in pieces, as long as the cycle goes on: for a receiver, and for what the sender itself is owed.
+const PIECE: u64 = 8 << 20;
+const OWN_PIECE: u64 = 4 << 20;
+const LEAST_PIECE: u64 = 256 << 10;
+/// Cycles at the same time.
+const MOST_EPISODES: usize = 256;
+/// Clients of a cycle that are told.
+const MOST_TOLD: usize = 64;
+/// Names of a cycle that are shown, and characters of each.
+const SHOWN_NAMES: usize = 8;
+const SHOWN_CHARS: usize = 64;
+
+/// All that go on.
+#[derive(Default)]
+pub(super) struct Episodes {
+    all: Vec<Episode>,
+    /// The clients in them.
+    ids: HashSet<u64, Hashing>,
+}
+
+struct Episode {
+    /// The client that goes on.
+    sender: u64,
+    told: HashMap<u64, Weak<Member>, Hashing>,
+    given: HashMap<u64, Given, Hashing>,
+    verdict: Verdict,
+    logged: bool,
+}
+
+/// What the queue of one client was given.
+struct Given {
+    member: Weak<Member>,
+    holder: Holder,
+    queue: u64,
+    own: u64,
+}
+
+/// Whether a cycle was given anything the last time, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Given,
+    UsedUp,
+    NoMemory,
+    Identity,
+    Unsupported,
+}
+
+impl Verdict {
+    fn words(self) -> &'static str {
+        match self {
+            Verdict::Given => "more was given to it",
+            Verdict::UsedUp => "no more is given to one cycle",
+            Verdict::NoMemory => "half of max_queued_bytes is used",
+            Verdict::Identity => "no more is given to one identity",
+            Verdict::Unsupported => "its transport supports no more",
+        }
+    }
+}
+
+impl Episodes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether a client is in one.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.ids.contains(&id)
+    }
+
+    /// Lets one client of each of `components` go on, and ends what is over. Each of `members` is either held by its
+    /// receivers or, where that is true, by itself.
+    pub(super) fn proceed(
+        &mut self,
+        members: &[(Arc<Member>, bool)],
+        edges: &Edges,
+        components: Vec<Vec<usize>>,
+        budget: &QueueBudget,
+    ) {
+        let in_cycles: HashSet<u64, Hashing> =
+            components.iter().flatten().map(|at| members[*at].0.id).collect();
+        let (go_on, over) = std::mem::take(&mut self.all)
+            .into_iter()
+            .partition(|episode| episode.has_any(&in_cycles) || episode.is_in_force());
+        self.all = go_on;
+        for episode in over {
+            self.end(&episode);
+        }
+        let mut taken = HashSet::new();
+        for component in components {
+            let component = Component { members, edges, nodes: component };
+            let at = self.all.iter().position(|episode| component.ids().any(|id| episode.knows(id)));
+            let at = match at {
+                None if self.all.len() >= MOST_EPISODES => continue,
+                None => {
+                    self.all.push(Episode::new(component.easiest()));
+                    self.all.len() - 1
+                }
+                Some(at) => at,
+            };
+            if taken.insert(at) {
+                self.step(at, &component, budget);
+            }
+        }
+        self.ids = self.all.iter().flat_map(|episode| episode.told.keys().copied()).collect();
+    }
+
+    /// The cycle of an episode is there still: gives it another piece, or tells its clients why it does not.
+    fn step(&mut self, at: usize, component: &Component<'_>, budget: &QueueBudget) {
+        let Some(episode) = self.all.get(at) else { return };
+        let start = component.place_of(episode.sender).or_else(|| component.place_of(component.easiest()));
+        let Some(start) = start else { return };
+        let (sender, own) = (component.member(start), component.members[start].1);
+        let receivers = if own { vec![start] } else { component.next_of(start) };
+        let (count, sum) = (receivers.len() as u64, episode.sum());
+        let piece = if own { OWN_PIECE } else { PIECE };
+        let piece = piece.min((MOST_BYTES.saturating_sub(sum)) / count.max(1));
+        let more = piece.saturating_mul(count);
+        let has_memory = budget.share().is_none()
+            && (budget.queued() as u64).saturating_add(more) <= (budget.ceiling() / 2) as u64;
+        let mut verdict = if piece < LEAST_PIECE {
+            Verdict::UsedUp
+        } else if !has_memory {
+            Verdict::NoMemory
+        } else if receivers.iter().any(|node| !self.may_have(at, component.member(*node), more)) {
+            Verdict::Identity
+        } else {
+            Verdict::Given
+        };
+        let names = component.names(start);
+        let Some(episode) = self.all.get_mut(at) else { return };
+        episode.sender = sender.id;
+        let bytes = sum + if verdict == Verdict::Given { more } else { 0 };
+        let words = |verdict: Verdict| {
+            let why = verdict.words();
+            format!("in a cycle of clients that wait for each other ({names}) with {bytes} bytes more than queue_bytes: {why}")
+        };
+        let text = words(verdict);
+        if verdict == Verdict::Given {
+            for node in &receivers {
+                let (queue, own) = if own { (0, piece) } else { (piece, 0) };
+                if !episode.give(component.member(*node), queue, own, &text) {
+                    verdict = Verdict::Unsupported;
+                }
+            }
+        }
+        let text = if verdict == Verdict::Unsupported { words(verdict) } else { text };
+        // one of them has to give way: the others get time until it has
+        let gives_way = receivers.first().map(|node| component.member(*node).id);
+        let is_known = episode.verdict == verdict && episode.is_told();
+        let others = component.nodes.iter().filter(|node| **node != start);
+        for node in std::iter::once(&start).chain(others).take(MOST_TOLD) {
+            let member = component.member(*node);
+            let is_given = verdict == Verdict::Given && receivers.contains(node);
+            let waits_its_time = is_known && verdict != Verdict::Given && gives_way == Some(member.id);
+            if !is_given && !waits_its_time {
+                episode.tell(member, &text);
+            }
+        }
+        episode.verdict = verdict;
+        let client = receivers.first().map_or("", |node| &component.member(*node).name);
+        episode.log(client, &names, is_known);
+    }
+
+    /// Whether the identity of a client may have so much more, beside what its clients have been given in all cycles.
+    fn may_have(&self, at: usize, member: &Arc<Member>, more: u64) -> bool {
+        let holder = holder_of(member);
+        let given = self.all.iter().enumerate().flat_map(|(other, episode)| {
+            let is_elsewhere = other != at;
+            episode.given.iter().map(move |(id, given)| (is_elsewhere, *id, given))
+        });
+        let mut sum = more;
+        for (is_elsewhere, id, given) in given {
+            if is_elsewhere && id == member.id {
+                return false; // it has one overdraft, of one cycle
+            }
+            if given.holder == holder {
+                sum = sum.saturating_add(given.queue).saturating_add(given.own);
+            }
+        }
+        sum <= MOST_BYTES
+    }
+
+    /// What it was given has drained: its clients are in no cycle any more.
+    fn end(&self, over: &Episode) {
+        for (id, member) in &over.told {
+            let is_elsewhere = self.all.iter().any(|episode| episode.told.contains_key(id));
+            if let Some(member) = member.upgrade().filter(|_| !is_elsewhere) {
+                member.overdraw(&Overdraft::new(0, 0, ""));
+            }
+        }
+    }
+}
+
+impl Episode {
+    fn new(sender: u64) -> Self {
+        Episode {
+            sender,
+            told: HashMap::default(),
+            given: HashMap::default(),
+            verdict: Verdict::Given,
+            logged: false,
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    fn knows(&self, id: u64) -> bool {
+        self.told.contains_key(&id)
+    }
+
+    fn has_any(&self, ids: &HashSet<u64, Hashing>) -> bool {
+        self.told.keys().any(|id| ids.contains(id))
+    }
+
+    /// Whether anything that was given waits still.
+    fn is_in_force(&self) -> bool {
+        let alive = self.given.values().filter_map(|given| given.member.upgrade());
+        alive.into_iter().any(|member| !member.is_gone() && member.overdrawn() > 0)
+    }
+
+    fn sum(&self) -> u64 {
+        self.given.values().fold(0, |sum, given| sum.saturating_add(given.queue).saturating_add(given.own))
+    }
+
+    /// Gives a client more than it has been given.
+    fn give(&mut self, member: &Arc<Member>, queue: u64, own: u64, text: &str) -> bool {
+        let (had, had_own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
+        let (queue, own) = (had + queue, had_own + own);
+        self.told.insert(member.id, Arc::downgrade(member));
+        let is_taken = member.overdraw(&Overdraft::new(queue, own, text));
+        if is_taken {
+            let given = Given { member: Arc::downgrade(member), holder: holder_of(member), queue, own };
+            self.given.insert(member.id, given);
+        }
+        is_taken
+    }
+
+    /// Tells a client in which cycle it is, and restarts the time in which it must take something.
+    fn tell(&mut self, member: &Arc<Member>, text: &str) {
+        let (queue, own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
+        self.told.insert(member.id, Arc::downgrade(member));
+        member.overdraw(&Overdraft::new(queue, own, text));
+    }
+
+    /// Once for each episode. A sink that has just drained takes nothing either: that is worth no line.
+    fn log(&mut self, client: &str, cycle: &str, is_known: bool) {
+        let is_certain = self.verdict != Verdict::Unsupported || is_known;
+        if !is_certain || std::mem::replace(&mut self.logged, true) {
+            return;
+        }
+        if self.verdict == Verdict::Given {
+            let limit = MOST_BYTES;
+            tracing::warn!(
+                client,
+                cycle,
+                limit,
+                "clients wait for each other in a cycle: more than queue_bytes may wait for one"
+            );
+        } else {
+            let why = self.verdict.words();
+            tracing::warn!(
+                client,
+                cycle,
+                why,
+                "clients wait for each other in a cycle: one will be disconnected"
+            );
+        }
+    }
+}
+
+/// Clients that all wait for each other.
+struct Component<'l> {
+    members: &'l [(Arc<Member>, bool)],
+    edges: &'l Edges,
+    nodes: Vec<usize>,
+}
+
+impl<'l> Component<'l> {
+    fn member(&self, node: usize) -> &'l Arc<Member> {
+        &self.members[node].0
+    }
+
+    fn ids(&self) -> impl Iterator<Item = u64> {
+        self.nodes.iter().map(|node| self.member(*node).id)
+    }
+
+    fn place_of(&self, id: u64) -> Option<usize> {
+        self.nodes.iter().copied().find(|node| self.member(*node).id == id)
+    }
+
+    /// For whom of them one waits.
+    fn next_of(&self, node: usize) -> Vec<usize> {
+        self.edges[node].iter().copied().filter(|to| self.nodes.contains(to)).collect()
+    }
+
+    /// The one that waits for the fewest others, of several the oldest.
+    fn easiest(&self) -> u64 {
+        let cost = |node: &&usize| (self.edges[**node].len(), self.member(**node).id);
+        self.nodes.iter().min_by_key(cost).map_or(0, |node| self.member(*node).id)
+    }
+
+    /// The names along a cycle from one of them, and back.
+    fn names(&self, start: usize) -> String {
+        let cycle = graph::cycle_through(self.edges, &self.nodes, start);
+        let name = |node: &usize| {
+            let shown: String = self.member(*node).name.chars().take(SHOWN_CHARS).collect();
+            shown.escape_debug().to_string()
+        };
+        let mut names: Vec<_> = cycle.iter().take(SHOWN_NAMES).map(name).collect();
+        if cycle.len() > SHOWN_NAMES {
+            names.push(format!("{} more", cycle.len() - SHOWN_NAMES));
+        }
+        names.extend(cycle.first().map(name));
+        names.join(" -> ")
+    }
+}
+
+/// Whose budget is charged: that of its identity, and within this process that of its name.
+fn holder_of(member: &Member) -> Holder {
+    Holder::identity_of(&member.origin).unwrap_or_else(|| Holder::Name(primary_of(&member.name).into()))
+}

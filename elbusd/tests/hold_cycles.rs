@@ -1,0 +1,203 @@
+//! Clients that write everything before they read anything, to each other: the broker finds that they wait for each other, and
+//! lets one go on beyond its limit. What that costs is bounded, and where it is not enough, the one that is disconnected
+//! is told the cycle.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_protocol::{Op, Qos, request::encode_request};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread::{JoinHandle, spawn},
+};
+use support::{
+    daemon::{BOTH, Daemon},
+    field, wait_until,
+    wire::{Frame, Wire},
+};
+
+const MIB: usize = 1 << 20;
+const PAYLOAD: usize = 16 * 1024;
+const FOUND: &str = "clients wait for each other in a cycle: more than queue_bytes may wait for one";
+const NOT_GIVEN: &str = "clients wait for each other in a cycle: one will be disconnected";
+
+/// Numbered messages of so many bytes in all.
+fn messages(target: &str, qos: Qos, bytes: usize, payload: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes + bytes / 8);
+    for number in 0..(bytes / payload) as u32 {
+        let mut body = vec![0; payload];
+        body[..4].copy_from_slice(&number.to_le_bytes());
+        encode_request(&mut out, number, Op::Message, qos, target, "", &body).unwrap();
+    }
+    out
+}
+
+/// Writes so much to the next one, and only then reads as much.
+fn write_then_read(mut client: Wire, target: &str, qos: Qos, bytes: usize, payload: usize) -> JoinHandle<Wire> {
+    let all = messages(target, qos, bytes, payload);
+    spawn(move || {
+        client.write(&all);
+        drop(all);
+        let (mut came, mut acknowledged) = (0, 0);
+        let count = (bytes / payload) as u32;
+        let wanted = if qos == Qos::NO { 0 } else { count };
+        while came < count || acknowledged < wanted {
+            match client.frame() {
+                Frame::Ack(_, code) => {
+                    assert_eq!(code, 0x01);
+                    acknowledged += 1;
+                }
+                frame => {
+                    assert_eq!(frame.payload()[..4], came.to_le_bytes(), "in order, none missing");
+                    came += 1;
+                }
+            }
+        }
+        client
+    })
+}
+
+/// Each of `names` writes to the next one, and the last to the first.
+fn ring(daemon: &Daemon, address: &str, names: &[&str], qos: Qos, bytes: usize, payload: usize) {
+    let clients: Vec<_> = names.iter().map(|name| Wire::connect(daemon, address, name)).collect();
+    let next = names.iter().cycle().skip(1);
+    let threads: Vec<_> = clients
+        .into_iter()
+        .zip(next)
+        .map(|(client, target)| write_then_read(client, target, qos, bytes, payload))
+        .collect();
+    for mut client in threads.into_iter().map(|thread| thread.join().unwrap()) {
+        assert_eq!(client.send("nobody", b""), 0x71, "everything has arrived, and it is there still");
+    }
+}
+
+#[test]
+fn two_that_write_forty_mebibytes_to_each_other_before_they_read_lose_nothing() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &[]);
+        for address in daemon.addresses() {
+            ring(&daemon, &address, &["one", "two"], Qos::NO, 40 * MIB, PAYLOAD);
+        }
+        daemon.wait_for_log(FOUND);
+        assert!(!daemon.log().contains("stall_seconds"), "{}", daemon.log());
+    }
+}
+
+#[test]
+fn three_in_a_ring_and_one_that_writes_to_itself_lose_nothing() {
+    let daemon = Daemon::start("library", &[]);
+    let address = daemon.address();
+    ring(&daemon, &address, &["one", "two", "three"], Qos::NO, 40 * MIB, PAYLOAD);
+    ring(&daemon, &address, &["self"], Qos::NO, 40 * MIB, PAYLOAD);
+    daemon.wait_for_log("self -> self");
+    assert!(!daemon.log().contains("stall_seconds"), "{}", daemon.log());
+}
+
+#[test]
+fn acknowledgements_that_nobody_reads_yet_are_no_obstacle() {
+    let daemon = Daemon::start("library", &[]);
+    ring(&daemon, &daemon.address(), &["one", "two"], Qos::PROCESSED, 20 * MIB, 200);
+    daemon.wait_for_log(FOUND);
+    assert!(!daemon.log().contains("stall_seconds"), "{}", daemon.log());
+}
+
+/// Writes without ever reading, until everything is written or the connection has ended.
+fn only_write(mut client: Wire, target: &str, bytes: usize) -> JoinHandle<(bool, Wire)> {
+    let all = messages(target, Qos::NO, bytes, PAYLOAD);
+    spawn(move || (client.try_write(&all), client))
+}
+
+#[test]
+fn beyond_sixty_four_mebibytes_one_is_disconnected_and_told_the_cycle() {
+    let daemon = Daemon::start("library", &[]);
+    let mut listener = daemon.client("listener");
+    listener.subscribe(&[".broker/alert"]);
+    let one = only_write(daemon.client("one"), "two", 120 * MIB);
+    let two = only_write(daemon.client("two"), "one", 120 * MIB);
+    let (one, two) = (one.join().unwrap(), two.join().unwrap());
+    assert!(one.0 != two.0, "the other one goes on: {} {}", one.0, two.0);
+    wait_until("the reason is logged", || daemon.log().contains("stall_seconds"));
+    let log = daemon.log();
+    let reason = log.lines().find(|line| line.contains("stall_seconds")).unwrap();
+    let cycles = ["(one -> two -> one)", "(two -> one -> two)"];
+    assert!(cycles.iter().any(|cycle| reason.contains(cycle)), "{reason}");
+    let bytes = "with 67108864 bytes more than queue_bytes: no more is given to one cycle";
+    assert!(reason.contains(bytes), "{reason}");
+    assert!(String::from_utf8_lossy(listener.frame().payload()).contains("slow"), "announced as well");
+}
+
+fn queued(witness: &mut Wire) -> usize {
+    let health = witness.control("health", &[]).unwrap();
+    field(&health, "queued_bytes").as_u64().unwrap() as usize
+}
+
+#[test]
+fn what_is_used_of_the_budget_of_the_broker_is_not_given() {
+    let daemon = Daemon::start_config(
+        r#"
+        broker.max_queued_bytes = 25165824
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = { path = "bus.sock", stall_seconds = 1.0 }
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+        "#,
+    );
+    let mut witness = daemon.client("witness");
+    let writing = [
+        only_write(daemon.client("one"), "two", 40 * MIB),
+        only_write(daemon.client("two"), "one", 40 * MIB),
+    ];
+    let mut most = 0;
+    wait_until("one is disconnected", || {
+        most = most.max(queued(&mut witness));
+        daemon.log().contains("stall_seconds")
+    });
+    drop(writing.map(|writing| writing.join().unwrap()));
+    assert!(most <= 24 * MIB, "{most} bytes");
+    assert!(daemon.log().contains(NOT_GIVEN) && !daemon.log().contains(FOUND), "{}", daemon.log());
+    assert!(daemon.log().contains("queue_bytes: half of max_queued_bytes is used"), "{}", daemon.log());
+}
+
+#[test]
+fn many_cycles_of_one_identity_have_one_overdraft_among_them_also_when_they_come_again() {
+    const PAIRS: usize = 6;
+    let daemon = Daemon::start_config(
+        r#"
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = { path = "bus.sock", stall_seconds = 1.0 }
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+        "#,
+    );
+    let (mut witness, stop) = (daemon.client("witness"), AtomicBool::new(false));
+    let mut most = 0;
+    std::thread::scope(|scope| {
+        for pair in 0..PAIRS {
+            for (own, target) in [(2 * pair, 2 * pair + 1), (2 * pair + 1, 2 * pair)] {
+                let (daemon, stop) = (&daemon, &stop);
+                let (name, target) = (format!("c{own}"), format!("c{target}"));
+                scope.spawn(move || {
+                    let some = messages(&target, Qos::NO, MIB, PAYLOAD);
+                    while !stop.load(Ordering::Relaxed) {
+                        let mut client = Wire::connect(daemon, &daemon.address(), &name);
+                        while client.try_write(&some) && !stop.load(Ordering::Relaxed) {}
+                    }
+                });
+            }
+        }
+        wait_until("many have come again", || {
+            most = most.max(queued(&mut witness));
+            daemon.log().matches("stall_seconds").count() >= 3 * PAIRS
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    // every queue, a run beyond each, what is kept of a read for each, and one overdraft
+    let limit = 2 * PAIRS * (8 * MIB + 512 * 1024) + 64 * MIB;
+    assert!(most > 2 * PAIRS * 4 * MIB && most <= limit, "{most} bytes of {limit}");
+}
