@@ -33,7 +33,13 @@ fn messages(target: &str, qos: Qos, bytes: usize, payload: usize) -> Vec<u8> {
 }
 
 /// Writes so much to the next one, and only then reads as much.
-fn write_then_read(mut client: Wire, target: &str, qos: Qos, bytes: usize, payload: usize) -> JoinHandle<Wire> {
+fn write_then_read(
+    mut client: Wire,
+    target: &str,
+    qos: Qos,
+    bytes: usize,
+    payload: usize,
+) -> JoinHandle<Wire> {
     let all = messages(target, qos, bytes, payload);
     spawn(move || {
         client.write(&all);

@@ -23,8 +23,8 @@ use std::{
 };
 
 use crate::{
-    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Overdraft, Plugin, Queued,
-    Run, Sink, SinkLimits, Wake,
+    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Overdraft, Plugin, Queued, Run,
+    Sink, SinkLimits, Wake,
     abi::{
         HostObject, InstanceObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance, RawInstance_TO,
         RawListener, RawPluginError, RawSink, RawStatus, RawWorker, WakeObject,

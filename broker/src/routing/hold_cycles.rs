@@ -8,6 +8,8 @@
 
 mod episodes;
 mod graph;
+#[cfg(all(test, not(elbus_model)))]
+mod tests;
 
 use elbus_plugin_api::QueueBudget;
 use std::{
@@ -159,7 +161,7 @@ impl Cycles {
         let mut held: Vec<_> = {
             let waiting = self.waiting.lock();
             let old = |held: &&Held| now.saturating_duration_since(held.since) >= SHORT_PATIENCE;
-            let all = waiting.clients.iter().map(|(id, held)| (id, held)).filter(|(_, held)| old(held));
+            let all = waiting.clients.iter().filter(|(_, held)| old(held));
             all.map(|(id, held)| (*id, held.member.clone(), held.receivers.clone(), held.own, held.since))
                 .collect()
         };
@@ -181,7 +183,6 @@ impl Cycles {
         nodes
     }
 }
-
 
 /// Whom of the others, or itself, each one waits for. Who waits for itself alone concerns nobody else, unless somebody
 /// waits for it.

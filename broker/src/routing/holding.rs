@@ -305,9 +305,14 @@ impl Holds {
         }
     }
 
-    /// Charges those who hold senders, and finds out whose budget is spent or refilled. Returns when to look again, if there
-    /// is anything to look at.
+    /// Charges those who hold senders, finds out whose budget is spent or refilled, and lets cycles of senders go on.
+    /// Returns when to look again, if there is anything to look at.
     pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
+        let (holds, cycles) = (self.look_at_holds(now), self.cycles.look(now));
+        [holds, cycles].into_iter().flatten().min()
+    }
+
+    fn look_at_holds(&self, now: Instant) -> Option<Instant> {
         let began = Instant::now();
         let settings = self.settings();
         let (look, charge) = self.watch.lock().begin(now);
@@ -345,41 +350,6 @@ impl Holds {
             let begun = table.charge(&charged, &settings, charge, now);
             let refilled = table.refill(&settings, now);
             (begun, refilled, table.any_spent())
-    /// Whether a receiver holds nobody that sends to others as well, since its budget is spent.
-    fn holds_nobody(&self, member: &Arc<Member>) -> bool {
-        if member.is_spent() {
-            return true;
-        }
-        let spent = self.table.lock().is_spent(member, Instant::now());
-        if spent {
-            self.spend(member);
-        }
-        spent
-    }
-
-    /// The budget of a receiver is spent: those who send to others as well go on.
-    fn spend(&self, member: &Arc<Member>) {
-        if member.state.fetch_or(SPENT, Ordering::Relaxed) & SPENT == 0 {
-            tracing::debug!(client = &*member.name, "holds no senders: its hold budget is spent");
-            self.watch.lock().spent.push(Arc::downgrade(member));
-            self.ring();
-        }
-        member.release();
-    }
-
-    /// Charges those who hold senders, finds out whose budget is spent or refilled, and lets cycles of senders go on.
-    /// Returns when to look again, if there is anything to look at.
-    pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
-        let (holds, cycles) = (self.look_at_holds(now), self.cycles.look(now));
-        [holds, cycles].into_iter().flatten().min()
-    }
-
-    fn look_at_holds(&self, now: Instant) -> Option<Instant> {
-        let (holding, spent, looked, look) = {
-            let mut watch = self.watch.lock();
-            watch.looks = watch.looks.wrapping_add(1);
-            let (holding, spent) = (std::mem::take(&mut watch.holding), std::mem::take(&mut watch.spent));
-            (holding, spent, watch.looked.take(), watch.looks)
         };
         for begun in begun {
             let (client, budget_seconds) = (&*begun.client.name, begun.budget.as_secs_f64());

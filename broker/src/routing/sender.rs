@@ -56,7 +56,18 @@ impl Sender {
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
         let reach = Reach::new(member.as_ref());
-        Sender { router, member, name, id, reach, admission, access_epoch, why: None, draining: false, waits_for_itself: None }
+        Sender {
+            router,
+            member,
+            name,
+            id,
+            reach,
+            admission,
+            access_epoch,
+            why: None,
+            draining: false,
+            waits_for_itself: None,
+        }
     }
 
     fn is_gone(&self) -> bool {

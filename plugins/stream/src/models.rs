@@ -16,6 +16,7 @@ use std::{
 use crate::{
     StreamSettings,
     connection::Connection,
+    overdraft::Side,
     reason::Reason,
     testing::{Pair, with_run},
 };
@@ -143,7 +144,7 @@ fn wait_for_room(ends: bool) {
         let (connection, woken) = (connection.clone(), woken.clone());
         thread::spawn(move || {
             let wake = Wake::new(move || _ = woken.fetch_add(1, SeqCst));
-            connection.when_drained(wake);
+            connection.when_drained(wake, Side::Senders);
         })
     };
     let pushing = {

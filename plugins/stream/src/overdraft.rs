@@ -64,10 +64,8 @@ impl Connection {
         out.overdrawn = is_any.then(|| Box::new(Overdrawn { queue, own, cycle }));
         let waiting = out.queue.waiting();
         let mut after = After::default();
-        let (senders, own) = (
-            self.may_overdraw(&out, Side::Senders, waiting),
-            self.may_overdraw(&out, Side::Own, waiting),
-        );
+        let (senders, own) =
+            (self.may_overdraw(&out, Side::Senders, waiting), self.may_overdraw(&out, Side::Own, waiting));
         if senders || own {
             let waiters = std::mem::take(&mut out.waiters);
             let may_go_on = |waiter: &Waiter| if waiter.side == Side::Own { own } else { senders };

@@ -41,6 +41,8 @@ struct Episode {
     told: HashMap<u64, Weak<Member>, Hashing>,
     given: HashMap<u64, Given, Hashing>,
     verdict: Verdict,
+    /// Who has to give way since nothing more is given: it gets no more time.
+    gives_way: Option<u64>,
     logged: bool,
 }
 
@@ -149,7 +151,9 @@ impl Episodes {
         let bytes = sum + if verdict == Verdict::Given { more } else { 0 };
         let words = |verdict: Verdict| {
             let why = verdict.words();
-            format!("in a cycle of clients that wait for each other ({names}) with {bytes} bytes more than queue_bytes: {why}")
+            format!(
+                "in a cycle of clients that wait for each other ({names}) with {bytes} bytes more than queue_bytes: {why}"
+            )
         };
         let text = words(verdict);
         if verdict == Verdict::Given {
@@ -161,20 +165,24 @@ impl Episodes {
             }
         }
         let text = if verdict == Verdict::Unsupported { words(verdict) } else { text };
-        // one of them has to give way: the others get time until it has
-        let gives_way = receivers.first().map(|node| component.member(*node).id);
         let is_known = episode.verdict == verdict && episode.is_told();
+        // one of them has to give way: the others get time until it has
+        let gives_way = episode.gives_way;
         let others = component.nodes.iter().filter(|node| **node != start);
         for node in std::iter::once(&start).chain(others).take(MOST_TOLD) {
             let member = component.member(*node);
             let is_given = verdict == Verdict::Given && receivers.contains(node);
-            let waits_its_time = is_known && verdict != Verdict::Given && gives_way == Some(member.id);
-            if !is_given && !waits_its_time {
+            if !is_given && (verdict == Verdict::Given || gives_way != Some(member.id)) {
                 episode.tell(member, &text);
             }
         }
+        let receiver = receivers.first().map(|node| component.member(*node));
+        episode.gives_way = match verdict {
+            Verdict::Given => None,
+            _ => gives_way.or(receiver.map(|receiver| receiver.id)),
+        };
         episode.verdict = verdict;
-        let client = receivers.first().map_or("", |node| &component.member(*node).name);
+        let client = receiver.map_or("", |receiver| &receiver.name);
         episode.log(client, &names, is_known);
     }
 
@@ -215,6 +223,7 @@ impl Episode {
             told: HashMap::default(),
             given: HashMap::default(),
             verdict: Verdict::Given,
+            gives_way: None,
             logged: false,
         }
     }

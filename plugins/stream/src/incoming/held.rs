@@ -14,7 +14,9 @@ use tokio::{
 };
 
 use super::{COUNTED_BYTES, Incoming, LARGE_FRAME};
-use crate::{Notice, Source, instance::Leaving, liveness::Phase, overdraft::Side, reason::Reason, scratch::Scratch};
+use crate::{
+    Notice, Source, instance::Leaving, liveness::Phase, overdraft::Side, reason::Reason, scratch::Scratch,
+};
 
 /// How often a frame that waits for memory looks whether there is some.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
