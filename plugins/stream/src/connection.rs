@@ -16,7 +16,7 @@ use crate::{
     allowance::Allowance,
     instance::Instance,
     liveness::Liveness,
-    overdraft::{Overdrawn, Side, Waiter},
+    overdraft::{Held, Overdrawn, Side, Waiter},
     reason::Reason,
     sync::{self, AtomicBool, Mutex, MutexGuard},
     writer,
@@ -52,9 +52,8 @@ pub(crate) struct Outgoing {
     pub(crate) attempts: u32,
     /// A writer task exists.
     writer: bool,
-    pub(crate) waiters: Vec<Waiter>,
-    /// What may wait beyond the limit.
-    pub(crate) overdrawn: Option<Box<Overdrawn>>,
+    /// Who waits for it, and what may wait in it beyond its limit; `None` while that is nothing.
+    pub(crate) held: Option<Box<Held>>,
     /// The reader, where it waits for something else than its socket.
     reader: Option<Waker>,
     reason: Option<Reason>,
@@ -94,8 +93,7 @@ impl Connection {
                 full_since: None,
                 attempts: 0,
                 writer: false,
-                waiters: Vec::new(),
-                overdrawn: None,
+                held: None,
                 reader: None,
                 reason: None,
             }),
@@ -147,7 +145,7 @@ impl Connection {
     #[inline]
     pub(crate) fn limit(&self, out: &Outgoing, side: Side) -> Limit {
         let own = Limit { bytes: self.allowance.queue_bytes(), shared: false };
-        if out.is_blocked() { self.shared_limit(own, out.overdrawn.as_deref(), side) } else { own }
+        if out.is_blocked() { self.shared_limit(own, out.overdrawn(), side) } else { own }
     }
 
     /// Only the first half of the budget can be overdrawn on.
@@ -267,7 +265,7 @@ impl Connection {
             && out.attempts >= attempts
         {
             let bytes = out.queue.waiting();
-            let cycle = out.overdrawn.take().map(|overdrawn| overdrawn.cycle).unwrap_or_default();
+            let cycle = out.overdrawn().map(|overdrawn| overdrawn.cycle.clone()).unwrap_or_default();
             after.merge(self.end(&mut out, Reason::Stalled { bytes, stalled, cycle }));
         }
         drop(out);
@@ -301,11 +299,8 @@ impl Connection {
             after.write = !std::mem::replace(&mut out.writer, true);
         }
         self.account(out);
-        if (!out.waiters.is_empty() || out.overdrawn.is_some())
-            && out.queue.waiting() <= self.resume_bytes(out)
-        {
-            out.overdrawn = None;
-            after.wakes = std::mem::take(&mut out.waiters);
+        if out.held.is_some() && out.queue.waiting() <= self.resume_bytes(out) {
+            after.wakes = out.take_waiters();
         }
         after
     }
@@ -343,7 +338,7 @@ impl Connection {
             drop(out);
             wake.wake();
         } else {
-            out.waiters.push(Waiter { wake, side });
+            out.held.get_or_insert_default().waiters.push(Waiter { wake, side });
         }
     }
 
@@ -369,13 +364,12 @@ impl Connection {
             socket.shutdown_read();
         }
         out.queue.clear();
-        out.overdrawn = None;
         out.full_since = None;
         self.account(out);
         out.reason = Some(reason);
         self.blocked.store(false, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
-        After { wakes: std::mem::take(&mut out.waiters), reader: out.reader.take(), write: false }
+        After { wakes: out.take_waiters(), reader: out.reader.take(), write: false }
     }
 
     /// Whether it was ended as others needed the memory of its frames.
@@ -453,6 +447,16 @@ impl Outgoing {
         }
         self.dirty = true;
         Delivery::DIRTY
+    }
+
+    /// What may wait beyond the limit.
+    pub(crate) fn overdrawn(&self) -> Option<&Overdrawn> {
+        self.held.as_ref()?.overdrawn.as_ref()
+    }
+
+    /// Those who wait for the queue: whatever was overdrawn ends with that.
+    fn take_waiters(&mut self) -> Vec<Waiter> {
+        self.held.take().map(|held| held.waiters).unwrap_or_default()
     }
 
     /// A descriptor for the writer task.

@@ -6,6 +6,13 @@ use std::{sync::Arc, time::Instant};
 
 use crate::connection::{After, Connection, Outgoing};
 
+/// Who waits for a queue to drain, and what may wait in it beyond its limit.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) overdrawn: Option<Overdrawn>,
+}
+
 /// The present overdraft of a connection.
 pub(crate) struct Overdrawn {
     /// Bytes of anything.
@@ -43,7 +50,7 @@ impl Overdrawn {
 impl Connection {
     /// Whether an overdraft lets one side go on although so much waits.
     pub(crate) fn may_overdraw(&self, out: &Outgoing, side: Side, waiting: usize) -> bool {
-        let has_any = out.overdrawn.as_ref().is_some_and(|overdrawn| overdrawn.bytes(side) > 0);
+        let has_any = out.overdrawn().is_some_and(|overdrawn| overdrawn.bytes(side) > 0);
         has_any && waiting <= self.limit(out, side).bytes
     }
 
@@ -61,15 +68,17 @@ impl Connection {
             out.attempts = 0;
         }
         let is_any = queue > 0 || own > 0 || !cycle.is_empty();
-        out.overdrawn = is_any.then(|| Box::new(Overdrawn { queue, own, cycle }));
+        if is_any || out.held.is_some() {
+            out.held.get_or_insert_default().overdrawn = is_any.then_some(Overdrawn { queue, own, cycle });
+        }
         let waiting = out.queue.waiting();
         let mut after = After::default();
         let (senders, own) =
             (self.may_overdraw(&out, Side::Senders, waiting), self.may_overdraw(&out, Side::Own, waiting));
-        if senders || own {
-            let waiters = std::mem::take(&mut out.waiters);
+        if let Some(held) = out.held.as_mut().filter(|_| senders || own) {
+            let waiters = std::mem::take(&mut held.waiters);
             let may_go_on = |waiter: &Waiter| if waiter.side == Side::Own { own } else { senders };
-            (after.wakes, out.waiters) = waiters.into_iter().partition(may_go_on);
+            (after.wakes, held.waiters) = waiters.into_iter().partition(may_go_on);
         }
         drop(out);
         self.finish(after);
@@ -78,6 +87,6 @@ impl Connection {
 
     /// The bytes of the present overdraft.
     pub(crate) fn overdrawn(&self) -> u64 {
-        self.lock().overdrawn.as_ref().map_or(0, |overdrawn| overdrawn.bytes(Side::Own) as u64)
+        self.lock().overdrawn().map_or(0, |overdrawn| overdrawn.bytes(Side::Own) as u64)
     }
 }
