@@ -122,7 +122,7 @@ impl Bench {
         let sink = RawSink_TO::from_value(Full(record.clone()), TD_Opaque);
         let credentials = Some(Credentials { pid: 1, uid, gid: 1 });
         let info = ClientInfo { credentials, ..ClientInfo::default() };
-        let sender = self.router.register(name, info, 1, sink).unwrap();
+        let Ok(sender) = self.router.register(name, info, 1, sink) else { panic!("{name} is taken") };
         Client { name, target, sender, record, ready: Arc::new(Mutex::new(true)) }
     }
 
