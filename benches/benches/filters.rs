@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark that cannot go on should not")]
 
 use elbus_broker::{Broker, BrokerSettings, release_unused_memory};
-use elbus_plugin_api::{Client, ClientInfo, Code, Op, Qos, Request, fake::Nowhere};
+use elbus_plugin_api::{Client, ClientInfo, Code, Op, Qos, Request, testing::NullSink};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     process::{Command, ExitCode},
@@ -99,7 +99,7 @@ fn row(kind: &Kind, subscriptions: usize) {
     (settings.max_filters, settings.filter_memory_bytes) = (usize::MAX, usize::MAX);
     let broker = Broker::builder().settings(settings).start().unwrap();
     let info = ClientInfo { kind: "bench".into(), ..Default::default() };
-    let register = |n: usize| broker.host().register(&format!("c{n}"), &info, Nowhere).unwrap();
+    let register = |n: usize| broker.host().register(&format!("c{n}"), &info, NullSink).unwrap();
     let mut clients: Vec<_> = (0..kind.clients).map(register).collect();
     let filters = subscriptions / kind.clients;
     let before = resident_kib();

@@ -9,7 +9,7 @@
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Client, ClientInfo, Op, Payload, Qos, Request, fake::Nowhere};
+use elbus_plugin_api::{Client, ClientInfo, Op, Payload, Qos, Request, testing::NullSink};
 use submap::{BroadcastMap, SubMap};
 
 const SIZES: [usize; 3] = [10, 10_000, 1_000_000];
@@ -22,7 +22,7 @@ const NEW: &str = "plant/line5/new/+";
 
 fn client(broker: &Broker, name: &str) -> Client {
     let info = ClientInfo { kind: "bench".into(), ..Default::default() };
-    broker.host().register(name, &info, Nowhere).unwrap()
+    broker.host().register(name, &info, NullSink).unwrap()
 }
 
 /// Most filters are plain, some have a wildcard in the middle or at the end.

@@ -1,7 +1,7 @@
 //! A broker: built, started, stopped.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
-use elbus_plugin_api::{Code, EventKind, Host, QueueBudget, Woken, abi::RawHost_TO, local::LocalClient};
+use elbus_plugin_api::{Code, EventKind, Host, Notified, QueueBudget, abi::RawHost_TO, inproc::InprocClient};
 use parking_lot::{Mutex, RwLock};
 use std::{
     future::Future,
@@ -214,7 +214,7 @@ impl Broker {
     /// # Errors
     /// [`Code::NotSupported`] where no plugin offers in-process clients, [`Code::BadData`] for an illegal name,
     /// [`Code::Busy`] for one that is taken, [`Code::NotRegistered`] for a secondary without its primary.
-    pub fn connect(&self, name: &str) -> Result<LocalClient, Code> {
+    pub fn connect(&self, name: &str) -> Result<InprocClient, Code> {
         self.host.connect(name)
     }
 
@@ -282,9 +282,9 @@ impl Broker {
     /// `deadline` to drain, close the rest and remove what they created. Await it, or [`wait`](Stopping::wait) in a
     /// thread that runs no tasks.
     pub fn stop(&self, deadline: Duration) -> Stopping {
-        let (wake, woken) = Woken::pair();
+        let (notifier, woken) = Notified::pair();
         if self.stopped.swap(true, Ordering::AcqRel) {
-            wake.wake();
+            notifier.notify();
             return Stopping { woken, thread: None };
         }
         self.announce_shutdown();
@@ -294,7 +294,7 @@ impl Broker {
             plugins.stop("the broker is shutting down", deadline);
             core.router.events.end();
             core.set_cpu_latency(None);
-            wake.wake();
+            notifier.notify();
         };
         match std::thread::Builder::new().name("broker stop".to_owned()).spawn(body) {
             Ok(thread) => Stopping { woken, thread: Some(thread) },
@@ -306,9 +306,9 @@ impl Broker {
     }
 }
 
-fn finished() -> Woken {
-    let (wake, woken) = Woken::pair();
-    wake.wake();
+fn finished() -> Notified {
+    let (notifier, woken) = Notified::pair();
+    notifier.notify();
     woken
 }
 
@@ -321,7 +321,7 @@ impl Drop for Broker {
 /// A broker that is stopping: a future that ends when it has stopped.
 #[must_use = "await it or wait for it"]
 pub struct Stopping {
-    woken: Woken,
+    woken: Notified,
     thread: Option<JoinHandle<()>>,
 }
 

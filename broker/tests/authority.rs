@@ -144,7 +144,7 @@ fn runs_carry_the_registration_of_their_sender() {
     let (mut a, b) = (peer(&broker, "a", 1), peer(&broker, "b", 1));
     a.send("b", b"x");
     assert_eq!(b.take_ids(), [a.client.id()]);
-    let mut speaker = broker.host().speaker();
+    let mut speaker = broker.host().system_client();
     assert_eq!(speaker.id(), 0);
     let payloads = [Payload::from(&b"x"[..])];
     let request = Request::new(Op::Message, Qos::NO, "b", &payloads);

@@ -5,7 +5,8 @@ mod support;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    BROKER_NAME, Call, ClientInfo, Code, Delivery, FrameKind, Locality, Op, Payload, Qos, Request, Wake,
+    BROKER_NAME, Call, ClientInfo, Code, DeliveryStatus, FrameKind, Locality, Notifier, Op, Payload, Qos,
+    Request,
 };
 use std::sync::{
     Arc,
@@ -148,14 +149,14 @@ fn refusals_are_acknowledged_truthfully() {
     let broker = broker();
     let (mut a, mut b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
     b.subscribe(&["t"]);
-    b.record.answer.store(Delivery::REFUSED.bits(), Ordering::SeqCst);
+    b.record.answer.store(DeliveryStatus::REFUSED.bits(), Ordering::SeqCst);
     assert_eq!(a.send("b", b"x"), Code::NotDelivered);
     assert_eq!(a.dispatch(Op::Publish, Qos::PROCESSED, "t", "", &[b"x"]).code(), Code::NotDelivered);
     let mut c = Peer::new(&broker, "c");
     c.subscribe(&["t"]);
     let result = a.dispatch(Op::Publish, Qos::PROCESSED, "t", "", &[b"x"]);
     assert_eq!((result.code(), result.reached()), (Code::Ok, 1), "some got it");
-    b.record.answer.store(Delivery::CLOSED.bits(), Ordering::SeqCst);
+    b.record.answer.store(DeliveryStatus::CLOSED.bits(), Ordering::SeqCst);
     assert_eq!(a.send("b", b"x"), Code::NotRegistered);
 }
 
@@ -165,19 +166,19 @@ fn senders_wait_for_all_who_are_full() {
     let mut a = Peer::new(&broker, "a");
     let peers: Vec<_> = ["x.1", "x.2", "x.3"].iter().map(|name| Peer::new(&broker, name)).collect();
     for peer in &peers[..2] {
-        peer.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+        peer.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     }
     assert_eq!(a.broadcast("x.*", b"1"), 3, "full is still taken");
     assert_eq!(a.broadcast("x.*", b"2"), 3);
     assert!(a.client.end_batch());
     let woken = Arc::new(AtomicUsize::new(0));
     let counter = woken.clone();
-    a.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+    a.client.when_ready(Notifier::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
     for peer in &peers[..2] {
         assert_eq!(woken.load(Ordering::SeqCst), 0);
-        let wakes = std::mem::take(&mut *peer.record.drained.lock().unwrap());
-        assert_eq!(wakes.len(), 1, "asked once, however often it was full");
-        wakes[0].wake();
+        let notifiers = std::mem::take(&mut *peer.record.drained.lock().unwrap());
+        assert_eq!(notifiers.len(), 1, "asked once, however often it was full");
+        notifiers[0].notify();
     }
     assert_eq!(woken.load(Ordering::SeqCst), 1);
     assert!(!a.client.end_batch(), "forgotten once waited for");
@@ -194,10 +195,10 @@ fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
         let payloads = [Payload::from(&b"y"[..])];
         a.client.dispatch(&Request::new(op, qos, target, &payloads).blocking())
     };
-    full.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    full.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     let first = ask(&mut a, Op::Message, Qos::NO, "x.full");
     assert!(first.is_congested() && !first.is_blocked(), "an empty queue takes what makes it full");
-    full.record.answer.store(Delivery::TAKEN.bits(), Ordering::SeqCst);
+    full.record.answer.store(DeliveryStatus::TAKEN.bits(), Ordering::SeqCst);
     assert!(a.client.end_batch());
     for (op, target) in [(Op::Message, "x.full"), (Op::Broadcast, "x.*")] {
         let blocked = ask(&mut a, op, Qos::PROCESSED, target);
@@ -216,22 +217,22 @@ fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
     for sender in [&mut a, &mut b] {
         assert!(sender.client.end_batch());
         let counter = woken.clone();
-        sender.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+        sender.client.when_ready(Notifier::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
     }
-    let wakes = std::mem::take(&mut *full.record.drained.lock().unwrap());
-    assert_eq!((wakes.len(), woken.load(Ordering::SeqCst)), (1, 0), "the sink is asked once");
-    wakes[0].wake();
+    let notifiers = std::mem::take(&mut *full.record.drained.lock().unwrap());
+    assert_eq!((notifiers.len(), woken.load(Ordering::SeqCst)), (1, 0), "the sink is asked once");
+    notifiers[0].notify();
     assert_eq!(woken.load(Ordering::SeqCst), 2);
     for sender in [&mut a, &mut b] {
         assert!(!ask(sender, Op::Broadcast, Qos::NO, "x.*").is_blocked());
     }
     assert_eq!((full.take().len(), other.take().len()), (2, 2));
     // one that leaves holds nobody
-    full.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    full.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     ask(&mut a, Op::Message, Qos::NO, "x.full");
     assert!(ask(&mut b, Op::Message, Qos::NO, "x.full").is_blocked());
     let counter = woken.clone();
-    b.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+    b.client.when_ready(Notifier::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
     drop(full);
     assert_eq!(woken.load(Ordering::SeqCst), 3);
     assert_eq!(ask(&mut b, Op::Message, Qos::NO, "x.full").code(), Code::NotRegistered);
@@ -244,7 +245,7 @@ fn who_does_not_wait_is_refused_before_memory_runs_out() {
     let (slow, healthy) = (Peer::new(&broker, "slow"), Peer::new(&broker, "healthy"));
     let mebibyte = vec![0; 1 << 20];
     let hold = |bytes: u64| slow.record.queued.store(bytes, Ordering::SeqCst);
-    slow.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    slow.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     // a plugin that never asks when it may go on
     let mut flood = || (0..200).take_while(|_| a.send("slow", &mebibyte) == Code::Ok).count() as u64;
     hold(u64::MAX);
@@ -265,7 +266,7 @@ fn who_does_not_wait_is_refused_before_memory_runs_out() {
     let health = rmpv::decode::read_value(&mut &health[..]).unwrap().to_string();
     assert!(health.contains("\"refused_frames\": 4"), "counted: {health}");
     // and one that asks begins anew
-    a.client.when_ready(Wake::new(|| ()));
+    a.client.when_ready(Notifier::new(|| ()));
     assert_eq!(a.send("slow", &mebibyte), Code::Ok);
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use elbus_plugin_api::{Delivery, Op, Wake};
+use elbus_plugin_api::{DeliveryStatus, Notifier, Op};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -14,7 +14,7 @@ use support::{Peer, broker};
 /// A receiver that is full and stays so.
 fn full(broker: &elbus_broker::Broker, sender: &mut Peer, name: &str) -> Peer {
     let receiver = Peer::new(broker, name);
-    receiver.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+    receiver.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     assert!(sender.blocking(Op::Message, name, "").is_congested());
     receiver
 }
@@ -23,18 +23,18 @@ fn full(broker: &elbus_broker::Broker, sender: &mut Peer, name: &str) -> Peer {
 fn a_receiver_that_never_drains_keeps_nothing_of_senders_that_have_left() {
     let broker = broker();
     let _receiver = full(&broker, &mut Peer::new(&broker, "first"), "full");
-    // kept as long as the wake is
+    // kept as long as the notifier is
     let kept = Arc::new(());
     let woken = Arc::new(AtomicUsize::new(0));
     let mut stays = Peer::new(&broker, "stays");
     assert!(stays.blocking(Op::Message, "full", "").is_blocked());
     let counter = woken.clone();
-    stays.client.when_ready(Wake::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+    stays.client.when_ready(Notifier::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
     for number in 0..5000 {
         let mut sender = Peer::new(&broker, &number.to_string());
         assert!(sender.blocking(Op::Message, "full", "").is_blocked());
         let kept = kept.clone();
-        sender.client.when_ready(Wake::new(move || _ = &kept));
+        sender.client.when_ready(Notifier::new(move || _ = &kept));
     }
     assert!(Arc::strong_count(&kept) < 1100, "{} of 5000 are kept", Arc::strong_count(&kept));
     assert_eq!(woken.load(Ordering::SeqCst), 1, "whoever is there is woken, and waits again");
@@ -50,9 +50,9 @@ fn a_sender_waits_for_some_of_many_receivers_at_once_and_reaches_none_before_all
     let mut rounds = 0;
     while sender.blocking(Op::Broadcast, "full.*", "").is_blocked() {
         rounds += 1;
-        sender.client.when_ready(Wake::new(|| ()));
+        sender.client.when_ready(Notifier::new(|| ()));
         let drained = receivers.iter().flat_map(|receiver| receiver.record.drained.lock().unwrap().pop());
-        drained.take(1000).for_each(|wake| wake.wake());
+        drained.take(1000).for_each(|notifier| notifier.notify());
         assert!(rounds < 10);
     }
     assert_eq!(rounds, 3);

@@ -102,7 +102,7 @@ fn events_tell_who_comes_and_goes_in_order() {
     let broker = broker();
     let told = Arc::new(Mutex::new(Vec::new()));
     let telling = told.clone();
-    broker.host().listen(move |event: &Event<'_>| {
+    broker.host().add_listener(move |event: &Event<'_>| {
         assert!(event.unix_nanos > 1_600_000_000_000_000_000);
         telling.lock().unwrap().push((event.kind, event.subject.to_owned()));
     });
@@ -133,7 +133,7 @@ fn a_listener_that_blocks_delays_no_registration_and_is_told_what_it_missed() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();
     let (wait, tell) = (Mutex::new(wait), Mutex::new(tell));
-    broker.host().listen(move |event: &Event<'_>| {
+    broker.host().add_listener(move |event: &Event<'_>| {
         _ = wait.lock().unwrap().recv(); // until the sender is dropped
         _ = tell.lock().unwrap().send((event.kind, event.subject.to_owned()));
     });

@@ -118,7 +118,7 @@ fn with_record(from: &str, to: &str) -> (std::sync::Arc<tempfile::TempDir>, Path
 
 #[test]
 fn libraries_of_other_builds_are_refused() {
-    let api = elbus_plugin_api::record::API;
+    let api = elbus_plugin_api::manifest::API;
     let (_folder, path) = with_record(&format!("\napi={api}\n"), "\napi=9.9\n");
     let message = refused_library(&path);
     assert!(

@@ -2,7 +2,7 @@
 #![no_main]
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{Call, Client, ClientInfo, fake::Nowhere};
+use elbus_plugin_api::{Call, Client, ClientInfo, testing::NullSink};
 use libfuzzer_sys::fuzz_target;
 use rmpv::Value;
 use std::{cell::RefCell, sync::OnceLock};
@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
     CLIENTS.with_borrow_mut(|clients| {
         if broker.client_count() < 3 {
             clients.clear();
-            let register = |name: &&str| broker.host().register(name, &ClientInfo::default(), Nowhere).ok();
+            let register = |name: &&str| broker.host().register(name, &ClientInfo::default(), NullSink).ok();
             clients.extend(["a", "a%%1", "b.c"].iter().filter_map(register));
         }
     });

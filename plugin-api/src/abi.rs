@@ -20,8 +20,8 @@ pub use crate::budget::RawQueueBudget;
 pub use crate::descriptor::PassedDescriptor;
 use crate::{
     CallError, Code, Dispatch, Locality, Overdraft, Queued, Request, Run, SinkLimits,
-    guard::{self, Instance},
-    local::Received,
+    guard::{self, PanicScope},
+    inproc::RunBatch,
     plugin::Plugin,
 };
 
@@ -34,18 +34,18 @@ pub trait RawBuffer: Send + Sync + Clone + 'static {
 
 /// A callback without arguments.
 #[sabi_trait]
-pub trait RawWake: Send + Sync + Clone + 'static {
+pub trait RawNotifier: Send + Sync + Clone + 'static {
     #[sabi(last_prefix_field)]
-    fn wake(&self);
+    fn notify(&self);
 }
-pub type WakeObject = RawWake_TO<RArc<()>>;
+pub type NotifierObject = RawNotifier_TO<RArc<()>>;
 
 /// See [`Sink`](crate::Sink). Implemented by plugins.
 #[sabi_trait]
 pub trait RawSink: Send + Sync + 'static {
     fn deliver(&self, run: &mut Run<'_>) -> u8;
     fn flush(&self);
-    fn when_drained(&self, wake: WakeObject);
+    fn when_drained(&self, notifier: NotifierObject);
     fn close(&self, reason: RStr<'_>);
     fn queued(&self) -> Queued;
     #[sabi(last_prefix_field)]
@@ -65,9 +65,9 @@ pub type SinkObject = RawSink_TO<RBox<()>>;
 pub trait RawClient: Send + 'static {
     fn dispatch(&mut self, request: &Request<'_>) -> Dispatch;
     fn end_batch(&mut self) -> bool;
-    fn when_ready(&mut self, wake: WakeObject);
+    fn when_ready(&mut self, notifier: NotifierObject);
     #[sabi(last_prefix_field)]
-    fn leaving(&mut self, why: RStr<'_>);
+    fn set_close_reason(&mut self, why: RStr<'_>);
     fn id(&self) -> u64 {
         0
     }
@@ -174,11 +174,11 @@ pub type HandlerObject = RawHandler_TO<RBox<()>>;
 #[sabi_trait]
 pub trait RawWorker: Send + Sync + 'static {
     #[sabi(last_prefix_field)]
-    fn ask(&self, answer: WakeObject);
+    fn ask(&self, answer: NotifierObject);
 }
 pub type WorkerObject = RawWorker_TO<RBox<()>>;
 
-/// See [`LocalConnector`](crate::local::LocalConnector). Implemented by the plugin that offers in-process clients.
+/// See [`InprocConnector`](crate::inproc::InprocConnector). Implemented by the plugin that offers in-process clients.
 #[sabi_trait]
 pub trait RawConnector: Send + Sync + Clone + 'static {
     #[sabi(last_prefix_field)]
@@ -186,13 +186,13 @@ pub trait RawConnector: Send + Sync + Clone + 'static {
 }
 pub type ConnectorObject = RawConnector_TO<RArc<()>>;
 
-/// See [`LocalEndpoint`](crate::local::LocalEndpoint).
+/// See [`InprocEndpoint`](crate::inproc::InprocEndpoint).
 #[sabi_trait]
 pub trait RawEndpoint: Send + Sync + 'static {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
-    fn when_ready(&self, wake: WakeObject);
-    fn receive(&self, into: &mut Received, waits: bool) -> bool;
-    fn set_bell(&self, bell: WakeObject);
+    fn when_ready(&self, notifier: NotifierObject);
+    fn receive(&self, into: &mut RunBatch, waits: bool) -> bool;
+    fn set_notifier(&self, bell: NotifierObject);
     #[sabi(last_prefix_field)]
     fn close(&self);
     fn drain(&self) {}
@@ -208,12 +208,12 @@ pub trait RawHost: Send + Sync + Clone + 'static {
         info: &RawClientInfo<'_>,
         sink: SinkObject,
     ) -> RResult<ClientObject, u8>;
-    fn speaker(&self) -> ClientObject;
+    fn system_client(&self) -> ClientObject;
     fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError>;
     fn method_flags(&self, method: RStr<'_>) -> u32;
     fn add_method(&self, method: &RawMethod<'_>, handler: HandlerObject) -> RResult<(), RString>;
-    fn listen(&self, listener: ListenerObject);
-    fn report(&self, event: &RawEvent<'_>);
+    fn add_listener(&self, listener: ListenerObject);
+    fn emit(&self, event: &RawEvent<'_>);
     fn offer_connector(&self, connector: ConnectorObject) -> RResult<(), RString>;
     fn connector(&self) -> ROption<ConnectorObject>;
     /// Rules as TOML text.
@@ -324,7 +324,7 @@ impl<P: Plugin> Make<P> {
         context: &RawContext<'_>,
     ) -> RResult<InstanceObject, RawPluginError> {
         let linked = context.flags & CONTEXT_LINKED != 0;
-        let instance = Instance::new(host, context.instance.as_str());
+        let instance = PanicScope::new(host, context.instance.as_str());
         guard::install_hook(linked);
         if !linked {
             guard::note::<P>(&instance);

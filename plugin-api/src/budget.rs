@@ -5,7 +5,7 @@ use abi_stable::{StableAbi, std_types::RArc};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A share is never smaller, in bytes: one read of a sender must fit.
-const LEAST_SHARE: usize = 64 * 1024;
+const MIN_FAIR_SHARE_BYTES: usize = 64 * 1024;
 
 /// How many bytes wait in the queues of all transports that account for them, and how many may. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub struct QueueBudget(RArc<RawQueueBudget>);
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct RawQueueBudget {
-    ceiling: AtomicUsize,
+    limit: AtomicUsize,
     queued: AtomicUsize,
     /// Queues that hold anything.
     blocked: AtomicUsize,
@@ -24,9 +24,9 @@ pub struct RawQueueBudget {
 
 impl QueueBudget {
     /// A budget of so many bytes.
-    pub fn new(ceiling: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self::from_raw(RArc::new(RawQueueBudget {
-            ceiling: ceiling.into(),
+            limit: limit.into(),
             queued: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
         }))
@@ -45,13 +45,13 @@ impl QueueBudget {
     }
 
     /// How much may wait.
-    pub fn ceiling(&self) -> usize {
-        self.0.ceiling.load(Relaxed)
+    pub fn limit(&self) -> usize {
+        self.0.limit.load(Relaxed)
     }
 
-    /// Another ceiling, from now on.
-    pub fn set_ceiling(&self, bytes: usize) {
-        self.0.ceiling.store(bytes, Relaxed);
+    /// Another limit, from now on.
+    pub fn set_limit(&self, bytes: usize) {
+        self.0.limit.store(bytes, Relaxed);
     }
 
     /// How much waits now.
@@ -65,12 +65,12 @@ impl QueueBudget {
     }
 
     /// What a queue may hold while half of the budget is used: as much as every other one. `None` while there is less.
-    pub fn share(&self) -> Option<usize> {
-        let ceiling = self.ceiling();
-        if self.queued() < ceiling / 2 {
+    pub fn fair_share(&self) -> Option<usize> {
+        let limit = self.limit();
+        if self.queued() < limit / 2 {
             return None;
         }
-        Some((ceiling / self.blocked().max(1)).max(LEAST_SHARE))
+        Some((limit / self.blocked().max(1)).max(MIN_FAIR_SHARE_BYTES))
     }
 
     /// Something that is no queue holds `now` bytes, a frame that is being received for example: it counts, but gets no
@@ -86,7 +86,7 @@ impl QueueBudget {
 
     /// Whether so many bytes more may be held.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.queued().saturating_add(bytes) <= self.ceiling()
+        self.queued().saturating_add(bytes) <= self.limit()
     }
 
     /// A queue holds `now` bytes that wait; `held` is what it has told before, zero at first. It must tell zero before it
@@ -118,14 +118,18 @@ mod tests {
         let budget = QueueBudget::new(100 * MIB);
         let mut held = [0; 10];
         budget.account(&mut held[0], 49 * MIB);
-        assert_eq!(budget.share(), None);
+        assert_eq!(budget.fair_share(), None);
         budget.account(&mut held[0], 50 * MIB);
-        assert_eq!(budget.share(), Some(100 * MIB), "nobody else wants any");
+        assert_eq!(budget.fair_share(), Some(100 * MIB), "nobody else wants any");
         held.iter_mut().skip(1).for_each(|held| budget.account(held, 1));
-        assert_eq!((budget.share(), budget.blocked()), (Some(10 * MIB), 10));
+        assert_eq!((budget.fair_share(), budget.blocked()), (Some(10 * MIB), 10));
         held.iter_mut().for_each(|held| budget.account(held, 0));
-        assert_eq!((budget.queued(), budget.blocked(), budget.share()), (0, 0, None));
-        assert_eq!(QueueBudget::new(1).share(), Some(LEAST_SHARE), "never too little to work with");
+        assert_eq!((budget.queued(), budget.blocked(), budget.fair_share()), (0, 0, None));
+        assert_eq!(
+            QueueBudget::new(1).fair_share(),
+            Some(MIN_FAIR_SHARE_BYTES),
+            "never too little to work with"
+        );
     }
 
     proptest! {

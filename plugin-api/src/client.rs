@@ -7,7 +7,7 @@ use abi_stable::{
 use elbus_protocol::{Code, Op, Qos};
 
 use crate::{
-    Locality, Payload, SharedBytes, Wake,
+    Locality, Notifier, Payload, SharedBytes,
     abi::{CLIENT_INTERNAL, ClientObject, RawClientInfo, RawCredentials},
 };
 
@@ -342,9 +342,9 @@ impl Client {
         self.0.end_batch()
     }
 
-    /// Calls `wake` once when all receivers that were over their limit have drained.
-    pub fn when_ready(&mut self, wake: Wake) {
-        self.0.when_ready(wake.0);
+    /// Calls `notifier` once when all receivers that were over their limit have drained.
+    pub fn when_ready(&mut self, notifier: Notifier) {
+        self.0.when_ready(notifier.0);
     }
 
     /// Says that the client is not read until its own queue has drained, and later that it is again: so that the broker
@@ -362,8 +362,8 @@ impl Client {
     }
 
     /// Says why the client is about to be dropped, for the log and the event.
-    pub fn leaving(&mut self, why: &str) {
-        self.0.leaving(RStr::from_str(why));
+    pub fn set_close_reason(&mut self, why: &str) {
+        self.0.set_close_reason(RStr::from_str(why));
     }
 
     /// The id of the registration: unique, never reused, 0 only for a speaker.

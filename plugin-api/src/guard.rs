@@ -23,26 +23,26 @@ use std::{
 };
 
 use crate::{
-    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Overdraft, Plugin, Queued, Run,
-    Sink, SinkLimits, Wake,
+    Call, CallError, Config, ControlHandler, Event, EventListener, Host, Notifier, Overdraft, Plugin, Queued,
+    Run, Sink, SinkLimits,
     abi::{
-        HostObject, InstanceObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance, RawInstance_TO,
-        RawListener, RawPluginError, RawSink, RawStatus, RawWorker, WakeObject,
+        HostObject, InstanceObject, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler, RawInstance,
+        RawInstance_TO, RawListener, RawPluginError, RawSink, RawStatus, RawWorker,
     },
-    sink::Delivery,
+    sink::DeliveryStatus,
 };
 use elbus_protocol::Code;
 
 thread_local! {
     /// The instance whose callback runs in this thread, the innermost one; null outside callbacks.
-    static CURRENT: Cell<*const Instance> = const { Cell::new(null()) };
+    static CURRENT: Cell<*const PanicScope> = const { Cell::new(null()) };
     /// The instance whose task is polled in this thread; null outside tasks, and in those that nobody has attributed.
-    static TASK: Cell<*const Instance> = const { Cell::new(null()) };
+    static TASK: Cell<*const PanicScope> = const { Cell::new(null()) };
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// In a callback of an instance that is not known. Never read through.
-const UNKNOWN: *const Instance = std::ptr::dangling();
+const UNKNOWN: *const PanicScope = std::ptr::dangling();
 /// Bytes of a thread's name that the kernel keeps.
 const THREAD_NAME_BYTES: usize = 15;
 /// Lines of a backtrace that are logged.
@@ -83,15 +83,15 @@ fn log_backtrace() {
 
 /// Runs `f` as a callback of the instance; a panic becomes `message, at file:line:column`.
 #[inline]
-pub(crate) fn catch<R>(instance: &Instance, f: impl FnOnce() -> R) -> Result<R, String> {
+pub(crate) fn catch<R>(instance: &PanicScope, f: impl FnOnce() -> R) -> Result<R, String> {
     let outer = CURRENT.with(|current| current.replace(instance));
     let result = catch_unwind(AssertUnwindSafe(f));
     CURRENT.with(|current| current.set(outer));
     result.map_err(text_of)
 }
 
-/// Runs a wake callback, whose instance is not known; a panic becomes text as in [`catch`].
-pub(crate) fn catch_wake<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+/// Runs a notifier callback, whose instance is not known; a panic becomes text as in [`catch`].
+pub(crate) fn catch_notify<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     let outer = CURRENT.with(|current| current.replace(UNKNOWN));
     let result = catch_unwind(AssertUnwindSafe(f));
     CURRENT.with(|current| current.set(outer));
@@ -99,8 +99,8 @@ pub(crate) fn catch_wake<R>(f: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 /// Polls a task of the instance.
-pub(crate) fn in_task<R>(instance: &Instance, poll: impl FnOnce() -> R) -> R {
-    struct Restore(*const Instance);
+pub(crate) fn in_task<R>(instance: &PanicScope, poll: impl FnOnce() -> R) -> R {
+    struct Restore(*const PanicScope);
     impl Drop for Restore {
         fn drop(&mut self) {
             TASK.with(|task| task.set(self.0));
@@ -113,7 +113,7 @@ pub(crate) fn in_task<R>(instance: &Instance, poll: impl FnOnce() -> R) -> R {
 /// The name of the instance whose callback, thread or task runs in this thread, where the plugin is linked into this program or
 /// this code is that of its library. For a program that logs: lines of plugins that are linked in do not name their instance.
 pub fn running_instance() -> Option<String> {
-    let set = |slot: &'static std::thread::LocalKey<Cell<*const Instance>>| {
+    let set = |slot: &'static std::thread::LocalKey<Cell<*const PanicScope>>| {
         let instance = slot.try_with(Cell::get).unwrap_or(null());
         let instance = if instance == UNKNOWN { null() } else { instance };
         // SAFETY: not `UNKNOWN`, so `catch` or `in_task` has set it, to an instance that is borrowed while its callback runs or
@@ -124,13 +124,13 @@ pub fn running_instance() -> Option<String> {
 }
 
 /// The instances of this library, for telling whose thread it is.
-static INSTANCES: Mutex<Vec<Weak<Instance>>> = Mutex::new(Vec::new());
+static INSTANCES: Mutex<Vec<Weak<PanicScope>>> = Mutex::new(Vec::new());
 
 /// The crate of the plugin, where this code is that of a loaded library.
 static LIBRARY: OnceLock<&str> = OnceLock::new();
 
 /// Enters an instance of a loaded library, whose plugin is a `P`.
-pub(crate) fn note<P>(instance: &Arc<Instance>) {
+pub(crate) fn note<P>(instance: &Arc<PanicScope>) {
     LIBRARY.get_or_init(|| std::any::type_name::<P>().split("::").next().unwrap_or_default());
     let mut instances = INSTANCES.lock();
     instances.retain(|other| other.strong_count() > 0);
@@ -152,7 +152,7 @@ pub(crate) fn current_name() -> Option<String> {
     }
     let thread = thread_name();
     let instances: Vec<_> = INSTANCES.lock().iter().filter_map(Weak::upgrade).collect();
-    let is_its_own = |instance: &&Arc<Instance>| {
+    let is_its_own = |instance: &&Arc<PanicScope>| {
         let name = instance.name().as_bytes();
         !thread.is_empty() && name[..name.len().min(THREAD_NAME_BYTES)] == thread
     };
@@ -177,15 +177,15 @@ fn text_of(panic: Box<dyn std::any::Any + Send>) -> String {
 }
 
 /// One instance of a plugin: whether it has failed, and whom to tell.
-pub(crate) struct Instance {
+pub(crate) struct PanicScope {
     host: HostObject,
     name: String,
     failed: AtomicBool,
 }
 
-impl Instance {
+impl PanicScope {
     pub(crate) fn new(host: HostObject, name: &str) -> Arc<Self> {
-        Arc::new(Instance { host, name: name.to_owned(), failed: AtomicBool::new(false) })
+        Arc::new(PanicScope { host, name: name.to_owned(), failed: AtomicBool::new(false) })
     }
 
     pub(crate) fn host(self: &Arc<Self>) -> Host {
@@ -241,11 +241,11 @@ impl Instance {
 /// Something of a plugin that the broker calls.
 pub(crate) struct Guarded<T> {
     inner: ManuallyDrop<T>,
-    instance: Arc<Instance>,
+    instance: Arc<PanicScope>,
 }
 
 impl<T> Guarded<T> {
-    pub(crate) fn new(inner: T, instance: Arc<Instance>) -> Self {
+    pub(crate) fn new(inner: T, instance: Arc<PanicScope>) -> Self {
         Guarded { inner: ManuallyDrop::new(inner), instance }
     }
 
@@ -275,7 +275,7 @@ impl<T> Drop for Guarded<T> {
 }
 
 pub(crate) fn create<P: Plugin>(
-    instance: Arc<Instance>,
+    instance: Arc<PanicScope>,
     config: &str,
 ) -> Result<InstanceObject, RawPluginError> {
     let host = instance.host();
@@ -320,7 +320,7 @@ impl<P: Plugin> RawInstance for Guarded<P> {
 impl<S: Sink> RawSink for Guarded<S> {
     #[inline]
     fn deliver(&self, run: &mut Run<'_>) -> u8 {
-        self.run("deliver", |_| Delivery::CLOSED, |sink| sink.deliver(run)).bits()
+        self.run("deliver", |_| DeliveryStatus::CLOSED, |sink| sink.deliver(run)).bits()
     }
 
     #[inline]
@@ -328,9 +328,9 @@ impl<S: Sink> RawSink for Guarded<S> {
         self.run("flush", |_| (), S::flush);
     }
 
-    fn when_drained(&self, wake: WakeObject) {
-        let otherwise = wake.clone();
-        self.run("when_drained", |_| otherwise.wake(), |sink| sink.when_drained(Wake(wake)));
+    fn when_drained(&self, notifier: NotifierObject) {
+        let otherwise = notifier.clone();
+        self.run("when_drained", |_| otherwise.notify(), |sink| sink.when_drained(Notifier(notifier)));
     }
 
     fn close(&self, reason: RStr<'_>) {
@@ -354,9 +354,9 @@ impl<S: Sink> RawSink for Guarded<S> {
     }
 }
 
-impl<W: Fn(Wake) + Send + Sync + 'static> RawWorker for Guarded<W> {
-    fn ask(&self, answer: WakeObject) {
-        self.run("ask", |_| (), |ask| ask(Wake(answer)));
+impl<W: Fn(Notifier) + Send + Sync + 'static> RawWorker for Guarded<W> {
+    fn ask(&self, answer: NotifierObject) {
+        self.run("ask", |_| (), |ask| ask(Notifier(answer)));
     }
 }
 

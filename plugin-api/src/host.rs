@@ -9,30 +9,30 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, MethodTraits,
-    PluginError, PluginThread, QueueBudget, Sink, Wake,
+    Notifier, PluginError, PluginThread, QueueBudget, Sink,
     abi::{
         HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO,
         RawSink_TO, RawWorker_TO, SENDER_ADMIN,
     },
     access::AccessRules,
-    guard::{self, Guarded, Instance},
-    local::{GuardedConnector, LocalClient, LocalConnector},
+    guard::{self, Guarded, PanicScope},
+    inproc::{GuardedConnector, InprocClient, InprocConnector},
 };
 
 /// The broker, as one instance of a plugin sees it. Cheap to clone; every method may be called from any thread.
 /// What an instance registers, adds and offers ends with it.
 #[derive(Clone)]
-pub struct Host(Arc<Instance>);
+pub struct Host(Arc<PanicScope>);
 
 impl Host {
-    pub(crate) fn new(instance: Arc<Instance>) -> Self {
+    pub(crate) fn new(instance: Arc<PanicScope>) -> Self {
         Host(instance)
     }
 
     /// A host for code that is no plugin: the program that embeds the broker.
     #[doc(hidden)]
     pub fn from_object(object: HostObject, name: &str) -> Self {
-        Host(Instance::new(object, name))
+        Host(PanicScope::new(object, name))
     }
 
     pub(crate) fn object(&self) -> &HostObject {
@@ -68,8 +68,8 @@ impl Host {
     }
 
     /// Somebody who speaks as `.broker`, without being registered or receiving anything.
-    pub fn speaker(&self) -> Client {
-        Client(self.object().speaker())
+    pub fn system_client(&self) -> Client {
+        Client(self.object().system_client())
     }
 
     /// A sender for commands that reach the broker from outside the bus. It sends as `.broker` and receives nothing;
@@ -136,13 +136,14 @@ impl Host {
     }
 
     /// Hears all events from now on.
-    pub fn listen(&self, listener: impl EventListener) {
-        self.object().listen(RawListener_TO::from_value(Guarded::new(listener, self.0.clone()), TD_Opaque));
+    pub fn add_listener(&self, listener: impl EventListener) {
+        self.object()
+            .add_listener(RawListener_TO::from_value(Guarded::new(listener, self.0.clone()), TD_Opaque));
     }
 
     /// Tells an event to whoever listens. Does not block.
-    pub fn report(&self, event: &Event<'_>) {
-        self.object().report(&event.to_raw());
+    pub fn emit(&self, event: &Event<'_>) {
+        self.object().emit(&event.to_raw());
     }
 
     /// Judges clients by these rules from now on, those who are connected as well: a subscription that is no longer
@@ -172,9 +173,9 @@ impl Host {
     }
 
     /// Lets the broker ask a worker of the plugin, a thread or a runtime, for a sign of life: `ask` gets the worker to
-    /// [wake](Wake::wake) the answer, and must not block. While one does not answer, the service manager is not told that
+    /// [notifier](Notifier::notify) the answer, and must not block. While one does not answer, the service manager is not told that
     /// the broker is alive.
-    pub fn watch_worker(&self, what: &str, ask: impl Fn(Wake) + Send + Sync + 'static) {
+    pub fn watch_worker(&self, what: &str, ask: impl Fn(Notifier) + Send + Sync + 'static) {
         let worker = RawWorker_TO::from_value(Guarded::new(ask, self.0.clone()), TD_Opaque);
         self.object().watch_worker(RStr::from_str(what), worker);
     }
@@ -190,7 +191,7 @@ impl Host {
     ///
     /// # Errors
     /// Where another instance offers them already.
-    pub fn offer_connector(&self, connector: impl LocalConnector) -> Result<(), PluginError> {
+    pub fn offer_connector(&self, connector: impl InprocConnector) -> Result<(), PluginError> {
         let connector = GuardedConnector::new(connector, self.0.clone());
         let connector = RawConnector_TO::from_ptr(RArc::new(connector), TD_Opaque);
         let offered = self.object().offer_connector(connector);
@@ -202,9 +203,9 @@ impl Host {
     /// # Errors
     /// [`Code::NotSupported`] where no plugin offers in-process clients (`inproc` does), else as
     /// [`register`](Host::register).
-    pub fn connect(&self, name: &str) -> Result<LocalClient, Code> {
+    pub fn connect(&self, name: &str) -> Result<InprocClient, Code> {
         let connector = self.object().connector().into_option().ok_or(Code::NotSupported)?;
-        LocalClient::connect(&connector, name)
+        InprocClient::connect(&connector, name)
     }
 }
 

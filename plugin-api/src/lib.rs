@@ -43,18 +43,18 @@ mod guard;
 mod host;
 mod locality;
 mod log;
+mod notifier;
 mod peer;
 mod plugin;
 mod sink;
 mod thread;
-mod wake;
 
 #[doc(hidden)]
 pub mod abi;
 pub mod access;
-pub mod fake;
-pub mod local;
-pub mod record;
+pub mod inproc;
+pub mod manifest;
+pub mod testing;
 
 pub use account::{Account, GroupMembers, user_names};
 pub use budget::QueueBudget;
@@ -67,8 +67,8 @@ pub use event::{Event, EventKind, EventListener};
 pub use guard::running_instance;
 pub use host::Host;
 pub use locality::Locality;
+pub use notifier::{Notified, Notifier};
 pub use peer::peer_process;
 pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
-pub use sink::{Delivery, Encoded, Encoding, Overdraft, Queued, Run, Sink, SinkLimits};
+pub use sink::{DeliveryStatus, Encoded, Encoding, Overdraft, Queued, Run, Sink, SinkLimits};
 pub use thread::PluginThread;
-pub use wake::{Wake, Woken};

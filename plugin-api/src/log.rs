@@ -110,7 +110,7 @@ impl Visit for Text {
 
 #[cfg(test)]
 mod tests {
-    use crate::fake::FakeHost;
+    use crate::testing::FakeHost;
     use tracing_core::dispatcher::{Dispatch, with_default};
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     Config, Host,
     abi::{PluginRef, RawPluginError, RawStatus},
-    record,
+    manifest,
 };
 
 /// One instance of a plugin. Ordinary safe Rust: the guard around it catches panics.
@@ -158,22 +158,22 @@ impl LinkedPlugin {
 
     /// The name of its crate.
     pub fn name(&self) -> &'static str {
-        record::value(self.record, "name").unwrap_or("?")
+        manifest::value(self.record, "name").unwrap_or("?")
     }
 
     /// The version of its crate.
     pub fn version(&self) -> &'static str {
-        record::value(self.record, "version").unwrap_or("?")
+        manifest::value(self.record, "version").unwrap_or("?")
     }
 
     /// The plugins that must be configured beside it, with blanks between.
     pub fn requires(&self) -> &'static str {
-        record::value(self.record, "requires").unwrap_or("")
+        manifest::value(self.record, "requires").unwrap_or("")
     }
 
     /// What it does.
     pub fn about(&self) -> &'static str {
-        record::value(self.record, "about").unwrap_or("")
+        manifest::value(self.record, "about").unwrap_or("")
     }
 }
 
@@ -197,15 +197,15 @@ macro_rules! export_plugin {
             "\nversion=",
             env!("CARGO_PKG_VERSION"),
             "\napi=",
-            $crate::record::API,
+            $crate::manifest::API,
             "\ntarget=",
-            $crate::record::TARGET,
+            $crate::manifest::TARGET,
             "\nentry=elbus_plugin_",
             env!("CARGO_CRATE_NAME"),
             "\npanic=",
-            $crate::record::PANIC,
+            $crate::manifest::PANIC,
             "\nrustc=",
-            $crate::record::RUSTC,
+            $crate::manifest::RUSTC,
             "\nrequires=",
             <$plugin as $crate::Plugin>::REQUIRES,
             "\nabout=",
@@ -214,8 +214,9 @@ macro_rules! export_plugin {
 
         #[used]
         #[unsafe(link_section = ".note.elbus")]
-        static ELBUS_RECORD: $crate::record::Note<{ $crate::record::text_len(ELBUS_RECORD_PARTS) }> =
-            $crate::record::Note::new(ELBUS_RECORD_PARTS);
+        static ELBUS_RECORD: $crate::manifest::PluginManifest<
+            { $crate::manifest::text_len(ELBUS_RECORD_PARTS) },
+        > = $crate::manifest::PluginManifest::new(ELBUS_RECORD_PARTS);
 
         #[unsafe(export_name = concat!("elbus_plugin_", env!("CARGO_CRATE_NAME")))]
         static ELBUS_ENTRY: $crate::abi::Entry = $crate::abi::Entry::new::<$plugin>(ELBUS_RECORD.as_ptr());

@@ -10,7 +10,7 @@ use abi_stable::{
 use elbus_protocol::{FrameKind, Qos};
 use std::ops::BitOr;
 
-use crate::{Payload, SharedBytes, Wake};
+use crate::{Notifier, Payload, SharedBytes};
 
 /// Where messages for one client go. Made by a transport, owned by the broker for as long as the client is
 /// registered.
@@ -20,12 +20,12 @@ use crate::{Payload, SharedBytes, Wake};
 pub trait Sink: Send + Sync + 'static {
     /// Takes a run of messages over. Says whether the caller owes a [`flush`](Sink::flush), whether the queue is
     /// over its limit, and whether the run was taken at all.
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery;
-    /// Sends what was delivered on its way. Owed once after an answer with [`Delivery::DIRTY`].
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus;
+    /// Sends what was delivered on its way. Owed once after an answer with [`DeliveryStatus::DIRTY`].
     fn flush(&self);
-    /// Calls `wake` once as soon as the queue has drained far enough for senders to go on, at once if it has, and
+    /// Calls `notifier` once as soon as the queue has drained far enough for senders to go on, at once if it has, and
     /// also when the sink closes.
-    fn when_drained(&self, wake: Wake);
+    fn when_drained(&self, notifier: Notifier);
     /// Ends the connection; `reason` is for the log. What is queued may be lost.
     fn close(&self, reason: &str);
     /// What is waiting.
@@ -295,31 +295,31 @@ impl Encoding {
 /// What [`Sink::deliver`] answers: none or several of the flags.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Delivery(u8);
+pub struct DeliveryStatus(u8);
 
-impl Delivery {
+impl DeliveryStatus {
     /// Taken, and nothing is owed.
-    pub const TAKEN: Delivery = Delivery(0);
+    pub const TAKEN: DeliveryStatus = DeliveryStatus(0);
     /// The caller owes one [`flush`](Sink::flush).
-    pub const DIRTY: Delivery = Delivery(1);
+    pub const DIRTY: DeliveryStatus = DeliveryStatus(1);
     /// The queue is over its limit: senders should not be read until it has drained.
-    pub const FULL: Delivery = Delivery(2);
+    pub const FULL: DeliveryStatus = DeliveryStatus(2);
     /// The peer is gone, the run was not taken.
-    pub const CLOSED: Delivery = Delivery(4);
+    pub const CLOSED: DeliveryStatus = DeliveryStatus(4);
     /// The run was not taken, since the queue is too full for it.
-    pub const REFUSED: Delivery = Delivery(8);
+    pub const REFUSED: DeliveryStatus = DeliveryStatus(8);
 
     /// Whether all flags of `other` are set.
     #[inline]
-    pub fn has(self, other: Delivery) -> bool {
+    pub fn has(self, other: DeliveryStatus) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// The other flags.
     #[inline]
     #[must_use]
-    pub fn without(self, other: Delivery) -> Delivery {
-        Delivery(self.0 & !other.0)
+    pub fn without(self, other: DeliveryStatus) -> DeliveryStatus {
+        DeliveryStatus(self.0 & !other.0)
     }
 
     /// Whether the run was taken.
@@ -337,16 +337,16 @@ impl Delivery {
     /// From a number.
     #[inline]
     pub fn from_bits(bits: u8) -> Self {
-        Delivery(bits)
+        DeliveryStatus(bits)
     }
 }
 
-impl BitOr for Delivery {
-    type Output = Delivery;
+impl BitOr for DeliveryStatus {
+    type Output = DeliveryStatus;
 
     #[inline]
-    fn bitor(self, other: Delivery) -> Delivery {
-        Delivery(self.0 | other.0)
+    fn bitor(self, other: DeliveryStatus) -> DeliveryStatus {
+        DeliveryStatus(self.0 | other.0)
     }
 }
 
@@ -404,9 +404,9 @@ mod tests {
 
     #[test]
     fn delivery_flags() {
-        let both = Delivery::DIRTY | Delivery::FULL;
-        assert!(both.has(Delivery::DIRTY) && both.has(Delivery::FULL) && both.is_taken());
-        assert_eq!(both.without(Delivery::DIRTY), Delivery::FULL);
-        assert!(!Delivery::CLOSED.is_taken() && !Delivery::REFUSED.is_taken());
+        let both = DeliveryStatus::DIRTY | DeliveryStatus::FULL;
+        assert!(both.has(DeliveryStatus::DIRTY) && both.has(DeliveryStatus::FULL) && both.is_taken());
+        assert_eq!(both.without(DeliveryStatus::DIRTY), DeliveryStatus::FULL);
+        assert!(!DeliveryStatus::CLOSED.is_taken() && !DeliveryStatus::REFUSED.is_taken());
     }
 }

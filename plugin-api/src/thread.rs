@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{PluginError, guard::Instance};
+use crate::{PluginError, guard::PanicScope};
 
 /// A thread of an instance, made by [`Host::spawn`](crate::Host::spawn). Dropping it lets the thread run on.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct PluginThread {
 
 impl PluginThread {
     pub(crate) fn spawn(
-        instance: Arc<Instance>,
+        instance: Arc<PanicScope>,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<Self, PluginError> {
         let (alive, ended) = mpsc::channel();
@@ -44,7 +44,7 @@ impl PluginThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::FakeHost;
+    use crate::testing::FakeHost;
 
     #[test]
     fn waited_for_within_limits() {

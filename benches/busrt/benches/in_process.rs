@@ -16,7 +16,7 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use elbus_broker::{Broker, PluginDeclaration};
-use elbus_plugin_api::{Qos, local::LocalClient};
+use elbus_plugin_api::{Qos, inproc::InprocClient};
 use std::{
     hint::black_box,
     sync::Arc,
@@ -177,7 +177,7 @@ fn call(criterion: &mut Criterion) {
     }
 }
 
-async fn answer(client: LocalClient) {
+async fn answer(client: InprocClient) {
     while let Some(request) = client.receive().await {
         let reply = [&[0x11], &request.payload()[1..5], &request.payload()[10..]].concat();
         if client.send(request.sender(), reply, Qos::NO).await.is_err() {

@@ -2,8 +2,8 @@
 //! both sides of the boundary, without any transport. The same code runs loaded, linked in, and called directly.
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Locality, Method, Op, Payload, Plugin,
-    PluginError, Qos, Queued, Request, Run, Sink, Wake,
+    Call, CallError, Client, ClientInfo, Code, Config, DeliveryStatus, Host, Locality, Method, Notifier, Op,
+    Payload, Plugin, PluginError, Qos, Queued, Request, Run, Sink,
 };
 use std::{
     sync::{
@@ -24,15 +24,15 @@ pub struct Counter(AtomicU64);
 struct CountingSink(Arc<Counter>);
 
 impl Sink for CountingSink {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         self.0.0.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
-        Delivery::TAKEN
+        DeliveryStatus::TAKEN
     }
 
     fn flush(&self) {}
 
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
+    fn when_drained(&self, notifier: Notifier) {
+        notifier.notify();
     }
 
     fn close(&self, _: &str) {}

@@ -3,7 +3,7 @@
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Client, ClientInfo, Delivery, Locality, Payload, Queued, Request, Run, Sink, Wake,
+    Client, ClientInfo, DeliveryStatus, Locality, Notifier, Payload, Queued, Request, Run, Sink,
     access::{AccessRules, ClientRules},
 };
 use elbus_protocol::{
@@ -141,13 +141,13 @@ struct Outgoing {
 struct MemorySink(Arc<Mutex<Outgoing>>);
 
 impl Sink for MemorySink {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         let messages = run.payloads().len();
         let wire = Wire::of(run);
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         wire.push(&mut out.queue, 0);
         out.messages += messages;
-        if std::mem::replace(&mut out.dirty, true) { Delivery::TAKEN } else { Delivery::DIRTY }
+        if std::mem::replace(&mut out.dirty, true) { DeliveryStatus::TAKEN } else { DeliveryStatus::DIRTY }
     }
 
     fn flush(&self) {
@@ -156,8 +156,8 @@ impl Sink for MemorySink {
         out.dirty = false;
     }
 
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
+    fn when_drained(&self, notifier: Notifier) {
+        notifier.notify();
     }
 
     fn close(&self, _: &str) {}

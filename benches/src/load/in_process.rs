@@ -2,7 +2,7 @@
 //! and client of one process, so the CPU of the broker is that of the generator.
 
 use elbus_broker::{Broker, PluginDeclaration};
-use elbus_plugin_api::{Qos, local::LocalClient};
+use elbus_plugin_api::{Qos, inproc::InprocClient};
 use std::{
     future::Future,
     pin::pin,
@@ -56,7 +56,7 @@ pub(super) fn run(plan: &Plan) -> Result<Traffic, Failure> {
     result
 }
 
-fn connect(broker: &Broker, group: usize, side: Side, index: usize) -> Result<LocalClient, Failure> {
+fn connect(broker: &Broker, group: usize, side: Side, index: usize) -> Result<InprocClient, Failure> {
     let name = names::client(group, side, index);
     broker.connect(&name).map_err(|code| format!("{name} could not connect: {code:?}").into())
 }
@@ -121,7 +121,7 @@ fn stream(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
 
 fn read(
     plan: &Plan,
-    client: &LocalClient,
+    client: &InprocClient,
     reader: usize,
     window: &Window,
     mut check: Check,
@@ -150,7 +150,7 @@ fn read(
 
 fn write(
     plan: &Plan,
-    client: &LocalClient,
+    client: &InprocClient,
     group: usize,
     writer: usize,
     window: &Window,
@@ -219,7 +219,7 @@ fn turns(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
 }
 
 /// Sends back what comes, until it is empty.
-fn answer(plan: &Plan, client: &LocalClient) {
+fn answer(plan: &Plan, client: &InprocClient) {
     let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
     while let Some(message) = client.receive_timeout(driver::PATIENCE) {
         if message.sender().starts_with('.') {
@@ -232,7 +232,7 @@ fn answer(plan: &Plan, client: &LocalClient) {
     }
 }
 
-fn ask(plan: &Plan, client: &LocalClient, answerer: &str) -> Result<Histogram, Failure> {
+fn ask(plan: &Plan, client: &InprocClient, answerer: &str) -> Result<Histogram, Failure> {
     let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
     let (to, head, reply_head) = match plan.scenario {
         Scenario::Call => (".broker", b"\x01\x01\0\0\0benchmark.test\0".as_slice(), 5),

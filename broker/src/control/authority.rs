@@ -10,13 +10,13 @@ use std::sync::{
 
 use crate::{
     access::{Because, Judgement},
-    routing::{Member, Router},
+    routing::{RegisteredClient, Router},
 };
 
 /// Who makes a call.
 pub(super) enum Caller {
     Broker,
-    Client(Arc<Member>),
+    Client(Arc<RegisteredClient>),
 }
 
 impl Caller {
@@ -74,7 +74,11 @@ impl Authority {
     }
 
     /// What the access rules in force say, `None` if none apply.
-    fn check_rules(&self, member: &Member, call: &Call<'_>) -> Result<Option<Judgement>, CallError> {
+    fn check_rules(
+        &self,
+        member: &RegisteredClient,
+        call: &Call<'_>,
+    ) -> Result<Option<Judgement>, CallError> {
         let in_force = self.router.admission_in_force(member).map_err(|refusal| denied(refusal.why))?;
         let Some(admission) = in_force else { return Ok(None) };
         let judgement = admission.judge(Action::Call, call.method);
@@ -87,7 +91,7 @@ impl Authority {
 
     fn check_admin(
         &self,
-        member: &Member,
+        member: &RegisteredClient,
         call: &Call<'_>,
         judgement: Option<&Judgement>,
     ) -> Result<(), CallError> {
@@ -112,7 +116,7 @@ impl Authority {
     /// only, unless `remote_admin` is set. A system sender needs the right of its own or a rule that names the method.
     pub(super) fn admin_refusal(
         &self,
-        member: &Member,
+        member: &RegisteredClient,
         method: &str,
         judgement: Option<&Judgement>,
     ) -> Option<String> {

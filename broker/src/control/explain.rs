@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::Whom,
-    routing::{Member, Router},
+    routing::{RegisteredClient, Router},
 };
 
 /// Recipients that are named; the others are only counted.
@@ -129,7 +129,7 @@ type Judged = (crate::access::Judgement, String, Option<String>, String);
 /// `None` where no rules concern it.
 fn judged(
     router: &Router,
-    member: Option<&Member>,
+    member: Option<&RegisteredClient>,
     name: &str,
     action: Action,
     target: &str,
@@ -149,8 +149,13 @@ fn judged(
     Some((judgement, why, rule, current.setter.instance.clone()))
 }
 
-fn recipients(router: &Router, sender: Option<&Member>, action: Action, target: &str) -> Vec<Arc<Member>> {
-    let admission = sender.and_then(Member::admission);
+fn recipients(
+    router: &Router,
+    sender: Option<&RegisteredClient>,
+    action: Action,
+    target: &str,
+) -> Vec<Arc<RegisteredClient>> {
+    let admission = sender.and_then(RegisteredClient::admission);
     match action {
         Action::Send => router.find(target).into_iter().collect(),
         Action::Broadcast => router.resolve_mask(admission.as_deref(), target).recipients(),

@@ -131,7 +131,7 @@ pub(crate) fn add_standard_methods(
             refused_frames: asked.refused_frames(),
             denied: asked.access.denied(),
             queued_bytes: budget.queued() as u64,
-            max_queued_bytes: budget.ceiling() as u64,
+            max_queued_bytes: budget.limit() as u64,
         })
     });
 

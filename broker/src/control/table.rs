@@ -11,7 +11,7 @@ use super::authority::Authority;
 use crate::{
     access::Judgement,
     calls::{self, Callback},
-    routing::{Member, Router},
+    routing::{RegisteredClient, Router},
 };
 
 type OwnHandler = dyn Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync;
@@ -122,7 +122,7 @@ impl ControlTable {
     /// Why a client may not call a method that the rules allow it, if so.
     pub(super) fn admin_refusal(
         &self,
-        member: &Member,
+        member: &RegisteredClient,
         method: &str,
         judgement: Option<&Judgement>,
     ) -> Option<String> {

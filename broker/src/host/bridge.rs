@@ -64,8 +64,8 @@ impl RawHost for Bridge {
             .into()
     }
 
-    fn speaker(&self) -> ClientObject {
-        RawClient_TO::from_value(self.core.router.speaker(), TD_Opaque)
+    fn system_client(&self) -> ClientObject {
+        RawClient_TO::from_value(self.core.router.system_client(), TD_Opaque)
     }
 
     fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
@@ -107,13 +107,13 @@ impl RawHost for Bridge {
         self.core.control.add(self.owner, &Method::from_raw(method), handler).map_err(RString::from).into()
     }
 
-    fn listen(&self, listener: ListenerObject) {
+    fn add_listener(&self, listener: ListenerObject) {
         if self.may_add() {
             self.core.router.events.listen(self.owner, listener);
         }
     }
 
-    fn report(&self, event: &RawEvent<'_>) {
+    fn emit(&self, event: &RawEvent<'_>) {
         // those the core itself tells are not for plugins to tell
         let foreign = [EventKind::SlowConsumer, EventKind::ConnectionRefused];
         if let Some(event) = Event::from_raw(event).filter(|event| foreign.contains(&event.kind)) {

@@ -74,7 +74,7 @@ impl Core {
         self.router.set_settings(RouterSettings::of(settings));
         self.router.holds.set(settings.holds());
         self.control.set_remote_admin(settings.remote_admin);
-        self.budget.set_ceiling(settings.max_queued_bytes);
+        self.budget.set_limit(settings.max_queued_bytes);
         self.set_cpu_latency(settings.cpu_latency_us);
         *self.limits.write() = (settings.callback_limit(), settings.start_limit());
     }

@@ -3,7 +3,7 @@
 //! Refuses whatever the dynamic loader would die of, above all a file that was cut off: mapping one ends the
 //! process with SIGBUS.
 
-use elbus_plugin_api::record::{API, OWNER, RECORD_VERSION, TARGET, value};
+use elbus_plugin_api::manifest::{API, OWNER, RECORD_VERSION, TARGET, value};
 use object::{
     Endianness,
     elf::{DF_1_PIE, DT_FLAGS_1, ET_DYN, FileHeader64, PT_INTERP},

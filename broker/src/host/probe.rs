@@ -1,7 +1,7 @@
 //! Probing a library in a process of its own before it is loaded: a damaged one ends that process instead of the broker.
 //! Owns both sides of the probe and its limits. Proves nothing about code that runs only later.
 
-use elbus_plugin_api::{abi::RawContext, fake::FakeHost};
+use elbus_plugin_api::{abi::RawContext, testing::FakeHost};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Resource, Rlimit, Signal},

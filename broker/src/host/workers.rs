@@ -2,7 +2,7 @@
 //! caller's to say.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
-use elbus_plugin_api::abi::{RawWake, RawWake_TO, WorkerObject};
+use elbus_plugin_api::abi::{RawNotifier, RawNotifier_TO, WorkerObject};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -31,8 +31,8 @@ struct Answer {
     to: Sender<usize>,
 }
 
-impl RawWake for Answer {
-    fn wake(&self) {
+impl RawNotifier for Answer {
+    fn notify(&self) {
         // nobody waits any more: too late
         _ = self.to.send(self.index);
     }
@@ -54,7 +54,7 @@ impl Workers {
         let workers = self.0.lock().clone();
         let (to, answers) = mpsc::channel();
         for (index, worker) in workers.iter().enumerate() {
-            let answer = RawWake_TO::from_ptr(RArc::new(Answer { index, to: to.clone() }), TD_Opaque);
+            let answer = RawNotifier_TO::from_ptr(RArc::new(Answer { index, to: to.clone() }), TD_Opaque);
             calls::other(worker.owner, Callback::Ask, "the broker", || worker.object.ask(answer));
         }
         drop(to);
@@ -76,14 +76,14 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elbus_plugin_api::abi::{RawWorker, RawWorker_TO, WakeObject};
+    use elbus_plugin_api::abi::{NotifierObject, RawWorker, RawWorker_TO};
 
     struct Answers(bool);
 
     impl RawWorker for Answers {
-        fn ask(&self, answer: WakeObject) {
+        fn ask(&self, answer: NotifierObject) {
             if self.0 {
-                answer.wake();
+                answer.notify();
             }
         }
     }

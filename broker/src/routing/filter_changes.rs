@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     filter_limits::FilterLimits,
-    member::Member,
+    registered_client::RegisteredClient,
     registry::{FilterSet, Refusal, Reserved},
     router::Router,
 };
@@ -19,7 +19,7 @@ pub(super) const FILTERS_PER_LOCK: usize = 256;
 
 /// A change that a client asks for.
 struct Change<'c> {
-    member: &'c Arc<Member>,
+    member: &'c Arc<RegisteredClient>,
     set: FilterSet,
     add: bool,
     body: &'c str,
@@ -29,7 +29,7 @@ struct Change<'c> {
 
 impl Router {
     /// Subscribes, unsubscribes, excludes or takes exclusions back: all filters of a body, or none of them.
-    pub(super) fn change_filters(&self, member: &Arc<Member>, op: Op, body: &str) -> Code {
+    pub(super) fn change_filters(&self, member: &Arc<RegisteredClient>, op: Op, body: &str) -> Code {
         let (set, add) = match op {
             Op::Subscribe => (FilterSet::Subscriptions, true),
             Op::Unsubscribe => (FilterSet::Subscriptions, false),

@@ -2,7 +2,7 @@
 
 use elbus_protocol::{MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request};
 
-use super::{member::Member, registry::Refusal, router::RouterSettings};
+use super::{registered_client::RegisteredClient, registry::Refusal, router::RouterSettings};
 use crate::access::Admission;
 
 /// Filters of one request: what is done with one request is done before anybody else of its thread gets a turn.
@@ -19,7 +19,11 @@ pub(super) struct FilterLimits {
 }
 
 impl FilterLimits {
-    pub(super) fn new(settings: RouterSettings, member: &Member, admission: Option<&Admission>) -> Self {
+    pub(super) fn new(
+        settings: RouterSettings,
+        member: &RegisteredClient,
+        admission: Option<&Admission>,
+    ) -> Self {
         let least = |limits: [Option<u64>; 2], own: usize| {
             limits.into_iter().flatten().filter_map(|limit| limit.try_into().ok()).fold(own, usize::min)
         };
@@ -38,7 +42,7 @@ impl FilterLimits {
     }
 
     /// Whether a request may have these filters. Those that are taken away may be as deep as they were allowed to be once.
-    pub(super) fn allow(&self, member: &Member, body: &str, add: bool) -> bool {
+    pub(super) fn allow(&self, member: &RegisteredClient, body: &str, add: bool) -> bool {
         let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = *self;
         let mut count = 0;
         let refused = (body.len() <= MAX_REQUEST_BYTES).then(|| {
@@ -80,7 +84,7 @@ impl FilterLimits {
     }
 
     /// Logs why a client does not get filters.
-    pub(super) fn tell_refusal(&self, member: &Member, refusal: Refusal) {
+    pub(super) fn tell_refusal(&self, member: &RegisteredClient, refusal: Refusal) {
         let (limit, key) = match refusal {
             Refusal::Gone => return,
             Refusal::Count => (self.count, "max_filters"),

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hashing, member::Member};
+use super::{Hashing, registered_client::RegisteredClient};
 use crate::{
     origin::Origin,
     sync::{
@@ -207,12 +207,12 @@ struct Spent {
     /// For how many senders.
     senders: usize,
     /// One of the clients that have spent it.
-    client: Weak<Member>,
+    client: Weak<RegisteredClient>,
 }
 
 /// A budget that was spent just now: by whom, and how much it was.
 pub(super) struct Begun {
-    pub(super) client: Arc<Member>,
+    pub(super) client: Arc<RegisteredClient>,
     pub(super) budget: Duration,
     /// Whether it is spent for no other sender yet.
     pub(super) first: bool,
@@ -233,7 +233,7 @@ pub(super) struct HoldTable {
 
 impl HoldSettings {
     /// Whether a receiver may hold its senders without limit.
-    pub(super) fn exempts(&self, member: &Member) -> bool {
+    pub(super) fn exempts(&self, member: &RegisteredClient) -> bool {
         self.budget.is_zero()
             || member.origin.internal
             || self.exempt.iter().any(|mask| fits(mask, &member.name))
@@ -325,7 +325,7 @@ impl HoldTable {
     /// they are.
     pub(super) fn charge(
         &mut self,
-        charged: &[(Arc<Member>, Arc<SpentFor>)],
+        charged: &[(Arc<RegisteredClient>, Arc<SpentFor>)],
         settings: &HoldSettings,
         time: Duration,
         now: Instant,
@@ -363,7 +363,7 @@ impl HoldTable {
 
     /// Finds out which budgets have refilled since it was last called; returns the clients of those that are spent for no
     /// sender any more.
-    pub(super) fn refill(&mut self, settings: &HoldSettings, now: Instant) -> Vec<Arc<Member>> {
+    pub(super) fn refill(&mut self, settings: &HoldSettings, now: Instant) -> Vec<Arc<RegisteredClient>> {
         let part = self.part_of(settings, now);
         if self.refilled.replace(part) == Some(part) || self.spent.is_empty() {
             return Vec::new();
@@ -439,7 +439,7 @@ fn forget_spent(
     spent: &mut HashMap<u64, Spent, Hashing>,
     spent_for: &SpentFor,
     key: u64,
-) -> Option<Arc<Member>> {
+) -> Option<Arc<RegisteredClient>> {
     let mut was_spent = false;
     spent_for.change(|holders| was_spent = holders.remove(&key));
     let of_all = spent.get_mut(&key).filter(|_| was_spent)?;
@@ -455,7 +455,7 @@ fn make_room(
     all: &mut HashMap<u64, Used, Hashing>,
     most: usize,
     part: u64,
-    mut forgotten: impl FnMut(u64) -> Option<Arc<Member>>,
+    mut forgotten: impl FnMut(u64) -> Option<Arc<RegisteredClient>>,
 ) {
     if all.len() < most {
         return;

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hashing, member::Member};
+use super::{Hashing, registered_client::RegisteredClient};
 use crate::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
@@ -57,7 +57,7 @@ struct Waiting {
 
 /// A client that is not read.
 struct Held {
-    member: Weak<Member>,
+    member: Weak<RegisteredClient>,
     /// The ids of those it waits for.
     receivers: Arc<[u64]>,
     own: bool,
@@ -81,7 +81,7 @@ struct Found {
 
 /// A client that waits, for the time of a look.
 struct Node {
-    member: Arc<Member>,
+    member: Arc<RegisteredClient>,
     receivers: Arc<[u64]>,
     own: bool,
     since: Instant,
@@ -97,7 +97,7 @@ impl Cycles {
     /// Returns whether looks are to begin.
     pub(super) fn note(
         &self,
-        sender: &Arc<Member>,
+        sender: &Arc<RegisteredClient>,
         receivers: impl Iterator<Item = u64>,
         own: bool,
         left: &Arc<AtomicUsize>,

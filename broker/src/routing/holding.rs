@@ -2,7 +2,7 @@
 //! when a receiver may hold nobody any more; never a queue or its limit.
 //!
 //! A receiver is full from the delivery that its sink answers with `FULL` until the sink says that it has drained, or it
-//! has left. The core asks the sink for that once, and wakes all senders itself.
+//! has left. The core asks the sink for that once, and notifiers all senders itself.
 //!
 //! A sender that has other receivers is not held while it has only [a little](super::overdraft) in the queue of a full one: one
 //! that floods it holds up nobody else. While such senders are held, their receivers are looked at every [`LOOK_EVERY`]: if
@@ -10,12 +10,12 @@
 //! spent holds it only while it sends to nobody else; of what it sends, the receiver gets nothing more until it has drained.
 //!
 //! Lock order: the senders of a member, or the watch, or settings, or the table and then what is spent for a sender. None is
-//! held while a sink or wake is called.
+//! held while a sink or notifier is called.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
     QueueBudget,
-    abi::{RawWake, RawWake_TO, WakeObject},
+    abi::{NotifierObject, RawNotifier, RawNotifier_TO},
 };
 use std::{
     collections::VecDeque,
@@ -26,18 +26,18 @@ use std::{
 use super::{
     hold_budget::{HoldSettings, HoldTable, Keys, SpentFor},
     hold_cycles::Cycles,
-    member::Member,
     overdraft::Overdraft,
     recipients::Recipients,
+    registered_client::RegisteredClient,
 };
 use crate::sync::{
     Mutex, RwLock,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// [`Member::state`]: more is queued for it than may be, and it has not drained since.
+/// [`RegisteredClient::state`]: more is queued for it than may be, and it has not drained since.
 const FULL: u8 = 2;
-/// [`Member::state`]: it is in the watch.
+/// [`RegisteredClient::state`]: it is in the watch.
 const WATCHED: u8 = 8;
 
 /// How often those are looked at who hold senders: from the end of one look to the next.
@@ -84,7 +84,7 @@ struct Watch {
 }
 
 struct Watched {
-    member: Weak<Member>,
+    member: Weak<RegisteredClient>,
     /// Rounds since it has last held anybody.
     idle: u32,
     /// Senders that have been looked at in this round.
@@ -124,9 +124,9 @@ pub(super) struct Waiting(Option<Box<Full>>);
 
 struct Full {
     /// Senders that have no other receivers, as far as is known.
-    alone: Vec<WakeObject>,
+    alone: Vec<NotifierObject>,
     /// Senders that have others.
-    sharing: Vec<(WakeObject, Arc<Others>)>,
+    sharing: Vec<(NotifierObject, Arc<Others>)>,
     /// What it takes nevertheless.
     overdraft: Overdraft,
     _counted: Counted,
@@ -134,7 +134,7 @@ struct Full {
 
 /// To whom a sender sends.
 pub(super) struct Others {
-    pub(super) peers: Vec<Weak<Member>>,
+    pub(super) peers: Vec<Weak<RegisteredClient>>,
     pub(super) routes: Vec<Arc<Recipients>>,
     /// The address of the sender's own member.
     pub(super) own: usize,
@@ -146,7 +146,7 @@ pub(super) struct Others {
 
 impl Others {
     /// Those but for one, and the sender itself.
-    fn but<'o>(&'o self, one: &'o Arc<Member>) -> impl Iterator<Item = Arc<Member>> {
+    fn but<'o>(&'o self, one: &'o Arc<RegisteredClient>) -> impl Iterator<Item = Arc<RegisteredClient>> {
         let routes = self.routes.iter().flat_map(|route| route.iter());
         let all = self.peers.iter().filter_map(Weak::upgrade).chain(routes);
         all.filter(move |member| is_other(member, one, self.own))
@@ -154,11 +154,11 @@ impl Others {
 
     /// Whether one of them has taken everything, and could have more but for `one`. Of many, not the same are looked at each
     /// time. What is looked at is counted.
-    fn any_starves(&self, one: &Arc<Member>, look: usize, looked_at: &mut usize) -> bool {
+    fn any_starves(&self, one: &Arc<RegisteredClient>, look: usize, looked_at: &mut usize) -> bool {
         *looked_at += 1;
         let first = look.wrapping_mul(LOOK_AT_OTHERS) % MOST_OTHERS;
         let mut count = 0;
-        let mut starves = |other: Arc<Member>| {
+        let mut starves = |other: Arc<RegisteredClient>| {
             count += 1;
             !other.is_full() && other.queued().bytes == 0
         };
@@ -187,7 +187,7 @@ impl Others {
 }
 
 /// Whether a receiver is another one than `one`, of a sender whose own member has the address `own`.
-pub(super) fn is_other(member: &Arc<Member>, one: &Arc<Member>, own: usize) -> bool {
+pub(super) fn is_other(member: &Arc<RegisteredClient>, one: &Arc<RegisteredClient>, own: usize) -> bool {
     !Arc::ptr_eq(member, one)
         && Arc::as_ptr(member).addr() != own
         && !member.origin.internal
@@ -260,7 +260,7 @@ impl Holds {
     /// A client is not read before these receivers, or its `own` queue, have drained.
     pub(super) fn note(
         &self,
-        sender: &Arc<Member>,
+        sender: &Arc<RegisteredClient>,
         receivers: impl Iterator<Item = u64>,
         own: bool,
         left: &Arc<AtomicUsize>,
@@ -272,13 +272,13 @@ impl Holds {
 
     /// How long a receiver has held a sender, as far as that counts for the budget of its name; of several, the one that it
     /// has held longest.
-    pub(crate) fn used(&self, member: &Member) -> Duration {
+    pub(crate) fn used(&self, member: &RegisteredClient) -> Duration {
         let settings = self.settings();
         self.table.lock().used(member.keys, &settings, Instant::now())
     }
 
     /// Whether the hold budget of a receiver is spent for any sender.
-    pub(crate) fn is_spent(&self, member: &Member) -> bool {
+    pub(crate) fn is_spent(&self, member: &RegisteredClient) -> bool {
         self.table.lock().is_spent(member.keys) && !self.settings().exempts(member)
     }
 
@@ -289,12 +289,12 @@ impl Holds {
     }
 
     /// Whether a receiver holds this sender no longer, if it sends to others as well.
-    pub(super) fn is_spent_for(&self, spent: &SpentFor, member: &Member) -> bool {
+    pub(super) fn is_spent_for(&self, spent: &SpentFor, member: &RegisteredClient) -> bool {
         spent.has(member.keys) && !self.settings().exempts(member)
     }
 
     /// A receiver has begun to hold senders that have others.
-    fn watch(&self, member: &Arc<Member>) {
+    fn watch(&self, member: &Arc<RegisteredClient>) {
         let was_idle = {
             let mut watch = self.watch.lock();
             watch.holding.push_back(Watched { member: Arc::downgrade(member), idle: 0, next: 0 });
@@ -384,7 +384,7 @@ impl Holds {
     }
 }
 
-impl Member {
+impl RegisteredClient {
     /// Whether it is full.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
@@ -408,7 +408,7 @@ impl Member {
             waiting.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), overdraft, _counted }));
         }
         let drained = Drained(Arc::downgrade(self));
-        self.when_drained(RawWake_TO::from_ptr(RArc::new(drained), TD_Opaque));
+        self.when_drained(RawNotifier_TO::from_ptr(RArc::new(drained), TD_Opaque));
     }
 
     /// It has drained, or left: whoever waits for it goes on.
@@ -435,19 +435,19 @@ impl Member {
             None => return,
         };
         let sharing = sharing.into_iter().map(|(sender, _)| sender);
-        alone.into_iter().chain(sharing).for_each(|sender| sender.wake());
+        alone.into_iter().chain(sharing).for_each(|sender| sender.notify());
     }
 
     /// Wakes a sender once it has drained, at once if it is not full. One that has `others` is woken also when the budget
     /// is spent for it, or the receiver takes more of it.
-    pub(super) fn hold(self: &Arc<Self>, holds: &Holds, sender: WakeObject, others: Option<Others>) {
+    pub(super) fn hold(self: &Arc<Self>, holds: &Holds, sender: NotifierObject, others: Option<Others>) {
         let Some(others) = others else {
             let mut waiting = self.waiting.lock();
             if let Some(full) = &mut waiting.0 {
                 return full.alone.push(sender);
             }
             drop(waiting);
-            return sender.wake();
+            return sender.notify();
         };
         if self.is_full() && !holds.is_spent_for(&others.spent, self) {
             let mut waiting = self.waiting.lock();
@@ -461,7 +461,7 @@ impl Member {
                 return;
             }
         }
-        sender.wake();
+        sender.notify();
     }
 
     /// The other receivers of senders that it holds, of so many of them from `first` on, and whether there are more.
@@ -525,19 +525,19 @@ impl Member {
                 return;
             }
             going.sort_unstable();
-            let is_going = |(_, others): &mut (WakeObject, Arc<Others>)| {
+            let is_going = |(_, others): &mut (NotifierObject, Arc<Others>)| {
                 going.binary_search(&Arc::as_ptr(others)).is_ok()
             };
             released.extend(full.sharing.extract_if(.., is_going));
         }
-        released.into_iter().for_each(|(sender, _)| sender.wake());
+        released.into_iter().for_each(|(sender, _)| sender.notify());
     }
 }
 
 impl Full {
     fn wake(self) {
         let sharing = self.sharing.into_iter().map(|(sender, _)| sender);
-        self.alone.into_iter().chain(sharing).for_each(|sender| sender.wake());
+        self.alone.into_iter().chain(sharing).for_each(|sender| sender.notify());
     }
 }
 
@@ -552,10 +552,10 @@ impl Drop for Waiting {
 
 /// What the sink of a full receiver calls.
 #[derive(Clone)]
-struct Drained(Weak<Member>);
+struct Drained(Weak<RegisteredClient>);
 
-impl RawWake for Drained {
-    fn wake(&self) {
+impl RawNotifier for Drained {
+    fn notify(&self) {
         if let Some(member) = self.0.upgrade() {
             member.drained();
         }

@@ -8,7 +8,8 @@ use elbus_plugin_api::{
 use std::sync::Arc;
 
 use super::{
-    filter_changes::FILTERS_PER_LOCK, id_set::Ids, member::Member, registry::FilterSet, router::Router,
+    filter_changes::FILTERS_PER_LOCK, id_set::Ids, registered_client::RegisteredClient, registry::FilterSet,
+    router::Router,
 };
 use crate::access::{Access, Admission, RuleSetter};
 
@@ -53,7 +54,7 @@ impl Router {
         self.access.advance();
     }
 
-    pub(super) fn is_judged_by_current_rules(&self, member: &Member) -> bool {
+    pub(super) fn is_judged_by_current_rules(&self, member: &RegisteredClient) -> bool {
         match (self.access.current(), member.admission()) {
             (None, None) => true,
             (Some(current), Some(admission)) => admission.is_by(&current),
@@ -63,7 +64,7 @@ impl Router {
     }
 
     /// Subscriptions that are no longer allowed end; a client that is no longer allowed is disconnected.
-    pub(super) fn judge_anew(&self, member: &Arc<Member>) {
+    pub(super) fn judge_anew(&self, member: &Arc<RegisteredClient>) {
         if member.is_gone() {
             return;
         }
@@ -99,7 +100,12 @@ impl Router {
 
     /// Ends the subscriptions at these nodes that are denied. The registry is locked for some of them at a time, and not
     /// while they are judged.
-    fn end_subscriptions(&self, member: &Arc<Member>, nodes: &[u32], denied: impl Fn(&str) -> bool) {
+    fn end_subscriptions(
+        &self,
+        member: &Arc<RegisteredClient>,
+        nodes: &[u32],
+        denied: impl Fn(&str) -> bool,
+    ) {
         let mut any = false;
         for nodes in nodes.chunks(FILTERS_PER_LOCK) {
             let mut filters = self.registry.read().subscriptions_at(member, nodes);

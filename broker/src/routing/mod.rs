@@ -14,7 +14,6 @@ mod id_set;
 mod judging;
 mod label;
 mod mask;
-mod member;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;
@@ -23,6 +22,7 @@ mod peers;
 mod places;
 mod reach;
 mod recipients;
+mod registered_client;
 mod registry;
 mod router;
 mod routes;
@@ -32,7 +32,7 @@ mod system;
 
 pub(crate) use hold_budget::HoldSettings;
 pub(crate) use holding::Holds;
-pub(crate) use member::Member;
+pub(crate) use registered_client::RegisteredClient;
 pub(crate) use router::{Router, RouterSettings};
 
 /// Fast hashing of keys that may come from strangers: seeded at random for each map.

@@ -6,10 +6,11 @@ use abi_stable::{
     std_types::{RArc, RStr},
 };
 use elbus_plugin_api::{
-    ClientInfo, Code, Delivery, Dispatch, EventKind, Op, Payload, Qos, Queued, Request, Run, SinkLimits,
+    ClientInfo, Code, DeliveryStatus, Dispatch, EventKind, Op, Payload, Qos, Queued, Request, Run,
+    SinkLimits,
     abi::{
-        RawClient, RawEvent, RawListener, RawListener_TO, RawSink, RawSink_TO, RawWake, RawWake_TO,
-        WakeObject,
+        NotifierObject, RawClient, RawEvent, RawListener, RawListener_TO, RawNotifier, RawNotifier_TO,
+        RawSink, RawSink_TO,
     },
     access::{AccessRules, ClientRules, Verdict},
 };
@@ -41,7 +42,7 @@ struct Record {
     got: Plain<Vec<Vec<u8>>>,
     closed: AtomicUsize,
     full: AtomicBool,
-    waiting: Plain<Vec<WakeObject>>,
+    waiting: Plain<Vec<NotifierObject>>,
 }
 
 impl Record {
@@ -50,7 +51,7 @@ impl Record {
         self.full.store(false, SeqCst);
         thread::yield_now();
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap());
-        waiting.into_iter().for_each(|wake| wake.wake());
+        waiting.into_iter().for_each(|notifier| notifier.notify());
     }
 
     fn count(&self) -> usize {
@@ -64,21 +65,21 @@ impl RawSink for Recording {
     fn deliver(&self, run: &mut Run<'_>) -> u8 {
         thread::yield_now();
         if self.0.closed.load(SeqCst) > 0 {
-            return Delivery::CLOSED.bits();
+            return DeliveryStatus::CLOSED.bits();
         }
         self.0.got.lock().unwrap().extend(run.payloads().iter().map(|payload| payload.to_vec()));
         let full = self.0.full.load(SeqCst);
-        (if full { Delivery::TAKEN | Delivery::FULL } else { Delivery::TAKEN }).bits()
+        (if full { DeliveryStatus::TAKEN | DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }).bits()
     }
     fn flush(&self) {}
-    fn when_drained(&self, wake: WakeObject) {
+    fn when_drained(&self, notifier: NotifierObject) {
         thread::yield_now();
         let mut waiting = self.0.waiting.lock().unwrap();
         if self.0.full.load(SeqCst) {
-            return waiting.push(wake);
+            return waiting.push(notifier);
         }
         drop(waiting);
-        wake.wake();
+        notifier.notify();
     }
     fn close(&self, _: RStr<'_>) {
         self.0.closed.fetch_add(1, SeqCst);
@@ -206,8 +207,8 @@ fn a_sender_forgets_its_routes_when_somebody_subscribes_or_comes() {
 #[derive(Clone)]
 struct CountingWake(Arc<AtomicUsize>);
 
-impl RawWake for CountingWake {
-    fn wake(&self) {
+impl RawNotifier for CountingWake {
+    fn notify(&self) {
         self.0.fetch_add(1, SeqCst);
     }
 }
@@ -229,7 +230,7 @@ fn a_sender_that_is_held_back_is_woken_once_when_all_have_drained() {
             })
             .collect();
         let woken = Arc::<AtomicUsize>::default();
-        sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
+        sender.when_ready(RawNotifier_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
         draining.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(woken.load(SeqCst), 1);
     });
@@ -244,7 +245,7 @@ fn dispatch_blocking(sender: &mut Sender, target: &str, payload: u8) {
         let blocked = sender.dispatch(&request).is_blocked();
         if sender.end_batch() || blocked {
             let woken = Arc::<AtomicUsize>::default();
-            sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
+            sender.when_ready(RawNotifier_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
             while woken.load(SeqCst) == 0 {
                 thread::yield_now();
             }
@@ -314,7 +315,7 @@ fn who_is_held_is_woken_once_whether_its_receiver_drains_or_has_spent_its_budget
             thread::spawn(move || record.drain())
         };
         let woken = Arc::<AtomicUsize>::default();
-        sender.when_ready(RawWake_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
+        sender.when_ready(RawNotifier_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
         looking.join().unwrap();
         draining.join().unwrap();
         assert_eq!(woken.load(SeqCst), 1);

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::member::Member;
+use super::registered_client::RegisteredClient;
 
 /// So many are remembered: more would be looked through for longer than the registry takes.
 const REMEMBERED: usize = 8;
@@ -18,7 +18,7 @@ pub(super) struct Peers {
 /// A client, and its name apart, so that looking at the others touches no count of theirs.
 struct Known {
     name: Arc<str>,
-    member: Weak<Member>,
+    member: Weak<RegisteredClient>,
 }
 
 impl Peers {
@@ -27,8 +27,8 @@ impl Peers {
     pub(super) fn get(
         &mut self,
         name: &str,
-        find: impl FnOnce(&str) -> Option<Arc<Member>>,
-    ) -> Option<Arc<Member>> {
+        find: impl FnOnce(&str) -> Option<Arc<RegisteredClient>>,
+    ) -> Option<Arc<RegisteredClient>> {
         let count = self.known.len();
         let mut at = self.last;
         for _ in 0..count {
@@ -51,7 +51,7 @@ impl Peers {
     }
 
     /// Those that are remembered, registered or not.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Weak<Member>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
         self.known.iter().map(|known| &known.member)
     }
 
@@ -60,8 +60,8 @@ impl Peers {
     fn find_anew(
         &mut self,
         name: &str,
-        find: impl FnOnce(&str) -> Option<Arc<Member>>,
-    ) -> Option<Arc<Member>> {
+        find: impl FnOnce(&str) -> Option<Arc<RegisteredClient>>,
+    ) -> Option<Arc<RegisteredClient>> {
         self.known.swap_remove(self.last);
         self.last = 0;
         self.remember(name, find)
@@ -70,8 +70,8 @@ impl Peers {
     fn remember(
         &mut self,
         name: &str,
-        find: impl FnOnce(&str) -> Option<Arc<Member>>,
-    ) -> Option<Arc<Member>> {
+        find: impl FnOnce(&str) -> Option<Arc<RegisteredClient>>,
+    ) -> Option<Arc<RegisteredClient>> {
         let member = find(name)?;
         let known = Known { name: member.name.clone(), member: Arc::downgrade(&member) };
         if self.known.len() < REMEMBERED {

@@ -5,8 +5,8 @@
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
-    BROKER_NAME, Code, Delivery, Run,
-    abi::{RawWake, RawWake_TO, WakeObject},
+    BROKER_NAME, Code, DeliveryStatus, Run,
+    abi::{NotifierObject, RawNotifier, RawNotifier_TO},
     access::Action,
 };
 use std::sync::{Arc, Weak};
@@ -14,9 +14,9 @@ use std::sync::{Arc, Weak};
 use super::{
     hold_budget::{Keys, SpentFor},
     holding::{Holds, Others, is_other},
-    member::Member,
     peers::Peers,
     recipients::Recipients,
+    registered_client::RegisteredClient,
     router::{Resolved, Router},
     routes::Routes,
 };
@@ -41,8 +41,8 @@ pub(super) struct Reach {
     topics: Option<Box<Routes>>,
     masks: Option<Box<Routes>>,
     /// Those owed a flush. A sink is in it once: it says dirty only to the first.
-    dirty: Vec<Arc<Member>>,
-    congested: Vec<Arc<Member>>,
+    dirty: Vec<Arc<RegisteredClient>>,
+    congested: Vec<Arc<RegisteredClient>>,
     /// Whether a recipient of the request under way is over its limit.
     met_full: bool,
     /// Whether the request under way can wait, and whether it has to.
@@ -91,14 +91,14 @@ impl Reach {
     }
 
     /// That of a member, or of nobody.
-    pub(super) fn new(own: Option<&Arc<Member>>) -> Self {
+    pub(super) fn new(own: Option<&Arc<RegisteredClient>>) -> Self {
         let keys = own.map_or(Keys::SPEAKER, |own| own.keys);
         Reach { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), keys, ..Reach::default() }
     }
 
     /// Whether the sender has lately sent to somebody else than this recipient, too, who is there.
-    fn shares(&self, recipient: &Arc<Member>) -> bool {
-        let other = |member: &Arc<Member>| is_other(member, recipient, self.own);
+    fn shares(&self, recipient: &Arc<RegisteredClient>) -> bool {
+        let other = |member: &Arc<RegisteredClient>| is_other(member, recipient, self.own);
         !self.is_own(recipient)
             && (self.peers.iter().filter_map(Weak::upgrade).any(|member| other(&member))
                 || self.routes().any(|route| route.iter().any(|member| other(&member))))
@@ -109,7 +109,7 @@ impl Reach {
     }
 
     /// To whom else the sender has lately sent, if to anybody.
-    fn others_than(&mut self, recipient: &Arc<Member>, holds: &Holds) -> Option<Others> {
+    fn others_than(&mut self, recipient: &Arc<RegisteredClient>, holds: &Holds) -> Option<Others> {
         if !self.shares(recipient) {
             return None;
         }
@@ -123,13 +123,13 @@ impl Reach {
         })
     }
 
-    fn is_own(&self, recipient: &Arc<Member>) -> bool {
+    fn is_own(&self, recipient: &Arc<RegisteredClient>) -> bool {
         Arc::as_ptr(recipient).addr() == self.own
     }
 
     /// What a full recipient does to the sender of so many bytes. It holds one that has nobody else to send to in any case.
     #[cold]
-    fn met(&self, holds: &Holds, recipient: &Arc<Member>, bytes: usize) -> Fullness {
+    fn met(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> Fullness {
         if !self.shares(recipient) {
             Fullness::Holds
         } else if self.spent.as_ref().is_some_and(|spent| holds.is_spent_for(spent, recipient)) {
@@ -141,7 +141,7 @@ impl Reach {
         }
     }
 
-    fn is_held_by(&self, holds: &Holds, recipient: &Arc<Member>, bytes: usize) -> bool {
+    fn is_held_by(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> bool {
         self.met(holds, recipient, bytes) == Fullness::Holds
     }
 
@@ -210,7 +210,7 @@ impl Reach {
         let delivery = self.hand(router, peer, run, body_bytes);
         if delivery.is_taken() {
             (Code::Ok, 1)
-        } else if delivery.has(Delivery::REFUSED) {
+        } else if delivery.has(DeliveryStatus::REFUSED) {
             (Code::NotDelivered, 0)
         } else {
             (Code::NotRegistered, 0)
@@ -222,7 +222,7 @@ impl Reach {
         &mut self,
         router: &Router,
         recipients: &Recipients,
-        is_meant: impl Fn(&Member) -> bool,
+        is_meant: impl Fn(&RegisteredClient) -> bool,
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
@@ -247,7 +247,7 @@ impl Reach {
         for member in recipients.iter().filter(|member| is_meant(member)) {
             let delivery = self.hand(router, member, run, body_bytes);
             reached += u32::from(delivery.is_taken());
-            refused |= delivery.has(Delivery::REFUSED);
+            refused |= delivery.has(DeliveryStatus::REFUSED);
         }
         // reaching nobody is fine, but not if those who are there were all too full
         (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
@@ -257,26 +257,26 @@ impl Reach {
     fn hand(
         &mut self,
         router: &Router,
-        member: Arc<Member>,
+        member: Arc<RegisteredClient>,
         run: &mut Run<'_>,
         body_bytes: usize,
-    ) -> Delivery {
+    ) -> DeliveryStatus {
         let met =
             (member.is_full() && !run.is_realtime()).then(|| self.met(&router.holds, &member, body_bytes));
         let delivery = if met == Some(Fullness::GetsNothing) {
             member.dropped.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
-            Delivery::REFUSED
+            DeliveryStatus::REFUSED
         } else if self.waits && self.floods(&member) {
-            Delivery::REFUSED
+            DeliveryStatus::REFUSED
         } else {
             member.deliver(run)
         };
         if delivery.is_taken() {
             member.counts.sent(run.payloads().len(), body_bytes);
-        } else if delivery.has(Delivery::REFUSED) {
+        } else if delivery.has(DeliveryStatus::REFUSED) {
             router.count_refused(run.payloads().len());
         }
-        if delivery.has(Delivery::FULL) {
+        if delivery.has(DeliveryStatus::FULL) {
             member.fill(&router.holds);
             if self.waits {
                 self.unheeded = self.unheeded.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
@@ -288,14 +288,14 @@ impl Reach {
         } else if met == Some(Fullness::TakesMore) && delivery.is_taken() {
             member.took_more_of(self.keys, body_bytes);
         }
-        if delivery.has(Delivery::DIRTY) {
+        if delivery.has(DeliveryStatus::DIRTY) {
             self.dirty.push(member);
         }
         delivery
     }
 
     /// A recipient is over its limit.
-    fn congest(&mut self, member: &Arc<Member>) {
+    fn congest(&mut self, member: &Arc<RegisteredClient>) {
         self.met_full = true;
         if self.congested.len() < MOST_CONGESTED
             && !self.congested.iter().any(|other| Arc::ptr_eq(other, member))
@@ -306,7 +306,7 @@ impl Reach {
 
     /// The request under way has to wait for a recipient.
     #[cold]
-    fn block(&mut self, member: &Arc<Member>) {
+    fn block(&mut self, member: &Arc<RegisteredClient>) {
         self.blocked = true;
         self.congest(member);
     }
@@ -320,7 +320,7 @@ impl Reach {
     /// Whether so much that was sent against being told to wait is waiting still that a recipient over its limit gets
     /// no more.
     #[cold]
-    fn floods(&mut self, member: &Arc<Member>) -> bool {
+    fn floods(&mut self, member: &Arc<RegisteredClient>) -> bool {
         if self.unheeded <= UNHEEDED_BYTES || !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
             return false;
         }
@@ -370,21 +370,26 @@ impl Reach {
     }
 
     /// Wakes once all recipients that were over their limit have drained.
-    pub(super) fn when_ready(&mut self, router: &Router, own: Option<&Arc<Member>>, wake: WakeObject) {
+    pub(super) fn when_ready(
+        &mut self,
+        router: &Router,
+        own: Option<&Arc<RegisteredClient>>,
+        notifier: NotifierObject,
+    ) {
         let congested = std::mem::take(&mut self.congested);
         (self.waits, self.unheeded) = (false, 0);
         if congested.is_empty() {
-            return wake.wake();
+            return notifier.notify();
         }
         let left = Arc::new(AtomicUsize::new(congested.len()));
         if let Some(own) = own {
             router.holds.note(own, congested.iter().map(|member| member.id), false, &left);
         }
-        let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(Some(wake))))));
+        let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(Some(notifier))))));
         for member in congested {
             let others = self.others_than(&member, &router.holds);
             member.forget_departed(|| router.client_count());
-            member.hold(&router.holds, RawWake_TO::from_ptr(countdown.clone(), TD_Opaque), others);
+            member.hold(&router.holds, RawNotifier_TO::from_ptr(countdown.clone(), TD_Opaque), others);
         }
     }
 }
@@ -396,15 +401,15 @@ fn allows_message(access: &Admission, target: &str) -> bool {
 
 /// Wakes once it was itself woken as often as there were recipients to wait for.
 #[derive(Clone)]
-struct Countdown(Arc<(Arc<AtomicUsize>, Mutex<Option<WakeObject>>)>);
+struct Countdown(Arc<(Arc<AtomicUsize>, Mutex<Option<NotifierObject>>)>);
 
-impl RawWake for Countdown {
-    fn wake(&self) {
-        let (left, wake) = &*self.0;
+impl RawNotifier for Countdown {
+    fn notify(&self) {
+        let (left, notifier) = &*self.0;
         if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let wake = wake.lock().take();
-            if let Some(wake) = wake {
-                wake.wake();
+            let notifier = notifier.lock().take();
+            if let Some(notifier) = notifier {
+                notifier.notify();
             }
         }
     }

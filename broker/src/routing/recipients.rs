@@ -3,11 +3,11 @@
 use smallvec::SmallVec;
 use std::sync::{Arc, Weak};
 
-use super::member::Member;
+use super::registered_client::RegisteredClient;
 
 /// Recipients, held weakly: a sender that falls silent keeps no departed client, and no socket of one, alive.
 pub(super) struct Recipients {
-    members: SmallVec<[Weak<Member>; 2]>,
+    members: SmallVec<[Weak<RegisteredClient>; 2]>,
     is_denied: bool,
 }
 
@@ -23,7 +23,7 @@ impl Recipients {
         self.is_denied
     }
 
-    pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<Member>>) -> Self {
+    pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<RegisteredClient>>) -> Self {
         let mut weak = SmallVec::new();
         members.for_each(|member| weak.push(Arc::downgrade(member)));
         if weak.spilled() {
@@ -47,7 +47,7 @@ impl Recipients {
 
     /// Those who are still there.
     #[inline]
-    pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Member>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Arc<RegisteredClient>> {
         self.members.iter().filter_map(Weak::upgrade).filter(|member| !member.is_gone())
     }
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Hashing, filter_tree::FilterTree, id_set::Ids, mask::each_match, member::Member, places::Places,
-    recipients::Recipients, shapes::Shapes,
+    Hashing, filter_tree::FilterTree, id_set::Ids, mask::each_match, places::Places, recipients::Recipients,
+    registered_client::RegisteredClient, shapes::Shapes,
 };
 use filters::{Departed, Own};
 
@@ -20,7 +20,7 @@ pub(super) use filters::{Refusal, Reserved};
 
 /// A client with what it wants.
 struct Seat {
-    member: Arc<Member>,
+    member: Arc<RegisteredClient>,
     subscriptions: Own,
     exclusions: Own,
 }
@@ -45,7 +45,7 @@ pub(super) struct Registry {
     seats: Places<Option<Seat>>,
     by_name: HashMap<Arc<str>, u32, Hashing>,
     /// Has the names themselves as keys: a walk over many names does not touch their clients.
-    in_order: BTreeMap<Arc<str>, Arc<Member>>,
+    in_order: BTreeMap<Arc<str>, Arc<RegisteredClient>>,
     /// How many of them are parts of the broker itself.
     internal: usize,
     subscriptions: Filters,
@@ -57,7 +57,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn find(&self, name: &str) -> Option<&Arc<Member>> {
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<RegisteredClient>> {
         self.seat_of(name).map(|seat| &seat.member)
     }
 
@@ -70,7 +70,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Code::Busy`] where the name is taken, [`Code::NotRegistered`] for a secondary without its primary.
-    pub(super) fn add(&mut self, member: Arc<Member>) -> Result<(), Code> {
+    pub(super) fn add(&mut self, member: Arc<RegisteredClient>) -> Result<(), Code> {
         if self.by_name.contains_key(&*member.name) {
             return Err(Code::Busy);
         }
@@ -87,7 +87,7 @@ impl Registry {
 
     /// Why a client may not be a secondary of its primary: it must be the same kind and value of identity. `None` where it
     /// may, or there is no such primary.
-    pub(super) fn stranger_to_primary(&self, member: &Member) -> Option<String> {
+    pub(super) fn stranger_to_primary(&self, member: &RegisteredClient) -> Option<String> {
         if !is_secondary(&member.name) || member.origin.internal {
             return None;
         }
@@ -104,7 +104,7 @@ impl Registry {
 
     /// Removes this very client with all it wanted; `false` where it was removed before. Where it had many filters, they
     /// are [cleared](Self::clear_departed) later.
-    pub(super) fn remove(&mut self, member: &Arc<Member>) -> bool {
+    pub(super) fn remove(&mut self, member: &Arc<RegisteredClient>) -> bool {
         if !self.find(&member.name).is_some_and(|found| Arc::ptr_eq(found, member)) {
             return false;
         }
@@ -126,7 +126,7 @@ impl Registry {
     }
 
     /// The secondaries of a primary, in order of their names.
-    pub(super) fn secondaries(&self, primary: &str) -> impl Iterator<Item = &Arc<Member>> {
+    pub(super) fn secondaries(&self, primary: &str) -> impl Iterator<Item = &Arc<RegisteredClient>> {
         let prefix = format!("{primary}%%");
         self.in_order
             .range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded))
@@ -135,12 +135,12 @@ impl Registry {
     }
 
     /// Everybody in order of names.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Member>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<RegisteredClient>> {
         self.in_order.values()
     }
 
     /// Those whose name matches the mask, parts of the broker itself left out.
-    pub(super) fn matching(&self, mask: &str) -> Vec<&Arc<Member>> {
+    pub(super) fn matching(&self, mask: &str) -> Vec<&Arc<RegisteredClient>> {
         let mut matching = vec![];
         each_match(mask, &self.in_order, |_, member| {
             if !member.origin.internal {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::{
     Hashing,
     holding::Holds,
-    member::{Counts, Member, Totals},
     recipients::Recipients,
+    registered_client::{Counts, RegisteredClient, Totals},
     registry::{FilterSet, Registry},
     sender::Sender,
     system::SystemSenders,
@@ -93,7 +93,7 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     /// Those who are still there.
-    pub(crate) fn recipients(&self) -> Vec<Arc<Member>> {
+    pub(crate) fn recipients(&self) -> Vec<Arc<RegisteredClient>> {
         self.recipients.iter().collect()
     }
 
@@ -160,7 +160,7 @@ impl Router {
         let origin = Origin::new(info, &self.words);
         let admission = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
         let limits = admission.as_ref().map(|admission| admission.sink_limits());
-        let member = Arc::new(Member::new(name.clone(), origin, owner, sink, admission));
+        let member = Arc::new(RegisteredClient::new(name.clone(), origin, owner, sink, admission));
         if let Some(limits) = limits {
             member.limit(&limits);
         }
@@ -207,12 +207,12 @@ impl Router {
     }
 
     /// Somebody who speaks as `.broker`.
-    pub(crate) fn speaker(self: &Arc<Self>) -> Sender {
+    pub(crate) fn system_client(self: &Arc<Self>) -> Sender {
         Sender::new(self.clone(), None)
     }
 
     /// Unregisters a client, if it still is.
-    pub(super) fn leave(&self, member: &Arc<Member>, why: &str) {
+    pub(super) fn leave(&self, member: &Arc<RegisteredClient>, why: &str) {
         if member.system.is_some() {
             return self.system.end(|other| other.id == member.id);
         }
@@ -261,9 +261,9 @@ impl Router {
     pub(super) fn remove(
         &self,
         registry: &mut Registry,
-        member: &Arc<Member>,
+        member: &Arc<RegisteredClient>,
         why: &str,
-        evicted: &mut Vec<(Arc<Member>, String)>,
+        evicted: &mut Vec<(Arc<RegisteredClient>, String)>,
     ) {
         if !registry.remove(member) {
             return;
@@ -282,11 +282,11 @@ impl Router {
         }
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Member>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<RegisteredClient>> {
         self.registry.read().find(name).cloned()
     }
 
-    /// The name of a client by its [number](Member::id). Looks at all of them.
+    /// The name of a client by its [number](RegisteredClient::id). Looks at all of them.
     pub(crate) fn client_by_number(&self, number: u64) -> Option<String> {
         let registry = self.registry.read();
         registry.all().find(|member| member.id == number).map(|member| member.name.to_string())
@@ -356,7 +356,7 @@ impl Router {
     }
 
     /// Every primary client with the number of its instances, in order of names.
-    pub(crate) fn primaries(&self) -> Vec<(Arc<Member>, usize)> {
+    pub(crate) fn primaries(&self) -> Vec<(Arc<RegisteredClient>, usize)> {
         let registry = self.registry.read();
         registry
             .all()
@@ -366,7 +366,7 @@ impl Router {
     }
 
     /// Ends the connections of those who were removed. To be called when the lock of the registry is released.
-    pub(super) fn close_all(&self, evicted: &[(Arc<Member>, String)]) {
+    pub(super) fn close_all(&self, evicted: &[(Arc<RegisteredClient>, String)]) {
         for (member, why) in evicted {
             member.close(why);
             member.drained();

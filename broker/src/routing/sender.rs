@@ -4,15 +4,15 @@
 use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
     BROKER_NAME, Code, Dispatch, Encoding, FrameKind, Op, Request, Run,
-    abi::{RawClient, WakeObject},
+    abi::{NotifierObject, RawClient},
     access::Action,
 };
 use elbus_protocol::name::primary_of;
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    member::Member,
     reach::{Reach, UNHEEDED_BYTES},
+    registered_client::RegisteredClient,
     router::Router,
 };
 use crate::{access::Admission, calls, sync::atomic::AtomicUsize};
@@ -30,7 +30,7 @@ thread_local! {
 pub(crate) struct Sender {
     router: Arc<Router>,
     /// `None` for a speaker.
-    member: Option<Arc<Member>>,
+    member: Option<Arc<RegisteredClient>>,
     /// What its frames carry: the name of the client, or `.broker`.
     name: Arc<str>,
     /// The id of its registration, 0 for a speaker.
@@ -48,7 +48,7 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(router: Arc<Router>, member: Option<Arc<Member>>) -> Self {
+    pub(super) fn new(router: Arc<Router>, member: Option<Arc<RegisteredClient>>) -> Self {
         // first, so that what is older is asked again
         let access_epoch = router.access.epoch();
         let admission = member.as_ref().and_then(|member| member.admission());
@@ -100,7 +100,7 @@ impl Sender {
             }
             Op::PublishFor => {
                 let recipients = reach.subscribed(router, access, target);
-                let is_for = |member: &Member| primary_of(&member.name) == receiver;
+                let is_for = |member: &RegisteredClient| primary_of(&member.name) == receiver;
                 reach.fan_out(router, &recipients, is_for, &mut run, body_bytes)
             }
             _ => {
@@ -108,7 +108,7 @@ impl Sender {
                 match request.excepted() {
                     None => reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes),
                     Some(name) => {
-                        let is_for = |member: &Member| *member.name != *name;
+                        let is_for = |member: &RegisteredClient| *member.name != *name;
                         reach.fan_out(router, &recipients, is_for, &mut run, body_bytes)
                     }
                 }
@@ -223,11 +223,11 @@ impl RawClient for Sender {
         is_full
     }
 
-    fn when_ready(&mut self, wake: WakeObject) {
-        self.reach.when_ready(&self.router, self.member.as_ref(), wake);
+    fn when_ready(&mut self, notifier: NotifierObject) {
+        self.reach.when_ready(&self.router, self.member.as_ref(), notifier);
     }
 
-    fn leaving(&mut self, why: RStr<'_>) {
+    fn set_close_reason(&mut self, why: RStr<'_>) {
         self.why = Some(why.as_str().into());
     }
 

@@ -5,13 +5,13 @@
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
 use elbus_plugin_api::{
     BROKER_NAME, ClientInfo, Code, Locality, Queued, Run, SinkLimits,
-    abi::{RawSink, RawSink_TO, WakeObject},
+    abi::{NotifierObject, RawSink, RawSink_TO},
 };
 use std::{hash::BuildHasher, sync::Arc};
 
 use super::{
     hold_budget::Holder,
-    member::{Member, SystemRights},
+    registered_client::{RegisteredClient, SystemRights},
     router::Router,
     sender::Sender,
 };
@@ -22,20 +22,20 @@ use crate::{access::Refusal, origin::Origin, sync::Mutex};
 pub(super) struct SystemSenders(
     /// Taken within a change of access rules or alone, for a moment; a member's admission may be taken within
     /// it.
-    Mutex<Vec<Arc<Member>>>,
+    Mutex<Vec<Arc<RegisteredClient>>>,
 );
 
 impl SystemSenders {
-    pub(super) fn all(&self) -> Vec<Arc<Member>> {
+    pub(super) fn all(&self) -> Vec<Arc<RegisteredClient>> {
         self.0.lock().clone()
     }
 
-    fn find(&self, id: u64) -> Option<Arc<Member>> {
+    fn find(&self, id: u64) -> Option<Arc<RegisteredClient>> {
         self.0.lock().iter().find(|member| member.id == id).cloned()
     }
 
     /// Ends those for which `ends` holds.
-    pub(super) fn end(&self, ends: impl Fn(&Member) -> bool) {
+    pub(super) fn end(&self, ends: impl Fn(&RegisteredClient) -> bool) {
         self.0.lock().retain(|member| {
             let ends = ends(member);
             if ends {
@@ -69,7 +69,7 @@ impl Router {
         // so that no rules are replaced between its judgement and its place among the others
         let changing = self.access.change();
         let admission = self.access.admit_system(&name, &origin);
-        let member = Member::new(name, origin, owner, sink, admission);
+        let member = RegisteredClient::new(name, origin, owner, sink, admission);
         let member = Arc::new(member.with_system_rights(SystemRights { admin }));
         self.system.0.lock().push(member.clone());
         drop(changing);
@@ -77,7 +77,7 @@ impl Router {
     }
 
     /// The registration with this name and id, as a [`Run`] names its sender; `None` once it has ended.
-    pub(crate) fn registration(&self, name: &str, id: u64) -> Option<Arc<Member>> {
+    pub(crate) fn registration(&self, name: &str, id: u64) -> Option<Arc<RegisteredClient>> {
         let found = self.find(name).filter(|member| member.id == id);
         let found = found.or_else(|| self.system.find(id).filter(|_| name == BROKER_NAME));
         found.filter(|member| !member.is_gone())
@@ -97,7 +97,7 @@ impl Router {
     /// They do not admit it, and it is about to be disconnected.
     pub(crate) fn admission_in_force(
         &self,
-        member: &Member,
+        member: &RegisteredClient,
     ) -> Result<Option<Arc<crate::access::Admission>>, Refusal> {
         if self.is_judged_by_current_rules(member) {
             return Ok(member.admission());
@@ -114,11 +114,11 @@ struct NoSink;
 
 impl RawSink for NoSink {
     fn deliver(&self, _: &mut Run<'_>) -> u8 {
-        elbus_plugin_api::Delivery::CLOSED.bits()
+        elbus_plugin_api::DeliveryStatus::CLOSED.bits()
     }
     fn flush(&self) {}
-    fn when_drained(&self, wake: WakeObject) {
-        wake.wake();
+    fn when_drained(&self, notifier: NotifierObject) {
+        notifier.notify();
     }
     fn close(&self, _: RStr<'_>) {}
     fn queued(&self) -> Queued {

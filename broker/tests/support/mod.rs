@@ -7,8 +7,8 @@ pub(crate) mod model;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Client, ClientInfo, Code, Delivery, Dispatch, FrameKind, Op, Payload, Qos, Queued, Request, Run, Sink,
-    SinkLimits, Wake,
+    Client, ClientInfo, Code, DeliveryStatus, Dispatch, FrameKind, Notifier, Op, Payload, Qos, Queued,
+    Request, Run, Sink, SinkLimits,
 };
 use std::sync::{
     Arc, Mutex,
@@ -25,7 +25,7 @@ pub(crate) struct Record {
     pub(crate) ids: Mutex<Vec<u64>>,
     pub(crate) flushes: Mutex<usize>,
     pub(crate) closed: Mutex<Vec<String>>,
-    pub(crate) drained: Mutex<Vec<Wake>>,
+    pub(crate) drained: Mutex<Vec<Notifier>>,
     pub(crate) limits: Mutex<Vec<SinkLimits>>,
     /// What `deliver` answers beside being dirty.
     pub(crate) answer: AtomicU8,
@@ -36,14 +36,14 @@ pub(crate) struct Record {
 struct RecordingSink(Arc<Record>);
 
 impl Sink for RecordingSink {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
-        let answer = Delivery::from_bits(self.0.answer.load(Ordering::SeqCst));
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
+        let answer = DeliveryStatus::from_bits(self.0.answer.load(Ordering::SeqCst));
         if answer.is_taken() {
             let (kind, sender, topic) = (run.kind(), run.sender().to_owned(), run.topic().to_owned());
             let mut got = self.0.got.lock().unwrap();
             got.extend(run.payloads().iter().map(|p| (kind, sender.clone(), topic.clone(), p.to_vec())));
             self.0.ids.lock().unwrap().extend(run.payloads().iter().map(|_| run.sender_id()));
-            answer | Delivery::DIRTY
+            answer | DeliveryStatus::DIRTY
         } else {
             answer
         }
@@ -51,8 +51,8 @@ impl Sink for RecordingSink {
     fn flush(&self) {
         *self.0.flushes.lock().unwrap() += 1;
     }
-    fn when_drained(&self, wake: Wake) {
-        self.0.drained.lock().unwrap().push(wake);
+    fn when_drained(&self, notifier: Notifier) {
+        self.0.drained.lock().unwrap().push(notifier);
     }
     fn close(&self, reason: &str) {
         self.0.closed.lock().unwrap().push(reason.to_owned());

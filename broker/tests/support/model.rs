@@ -2,7 +2,7 @@
 //! broker and by the model, and must come to the same.
 
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Code, Delivery, Op};
+use elbus_plugin_api::{Code, DeliveryStatus, Op};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering,
@@ -137,9 +137,9 @@ impl<'a> Compared<'a> {
     /// By a message to itself, which a queue takes that was not full.
     fn fill(&mut self, name: &'static str) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        peer.record.answer.store(Delivery::FULL.bits(), Ordering::SeqCst);
+        peer.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
         assert_eq!(peer.send(name, b"x"), Code::Ok);
-        peer.record.answer.store(Delivery::TAKEN.bits(), Ordering::SeqCst);
+        peer.record.answer.store(DeliveryStatus::TAKEN.bits(), Ordering::SeqCst);
         assert_eq!(peer.take().len(), 1);
         self.full.insert(name);
     }
@@ -148,7 +148,7 @@ impl<'a> Compared<'a> {
         if let Some(peer) = self.peers.get_mut(name) {
             let wakes = std::mem::take(&mut *peer.record.drained.lock().unwrap());
             assert_eq!(wakes.len(), usize::from(self.full.remove(name)), "asked once");
-            wakes.iter().for_each(|wake| wake.wake());
+            wakes.iter().for_each(|notifier| notifier.notify());
         }
     }
 

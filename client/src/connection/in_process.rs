@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use elbus_plugin_api::{
     Host,
-    local::{LocalClient, Message},
+    inproc::{InprocClient, Message},
 };
 use elbus_protocol::{Code, Op};
 use parking_lot::Mutex;
@@ -36,7 +36,7 @@ pub(crate) struct Local {
 
 #[derive(Default)]
 struct State {
-    client: Option<Arc<LocalClient>>,
+    client: Option<Arc<InprocClient>>,
     gone: Option<Error>,
 }
 
@@ -90,7 +90,7 @@ impl Local {
         }
     }
 
-    fn client(&self) -> Result<Arc<LocalClient>, Error> {
+    fn client(&self) -> Result<Arc<InprocClient>, Error> {
         let state = self.state.lock();
         state.client.clone().ok_or_else(|| state.gone.clone().unwrap_or(Error::Closed))
     }

@@ -22,8 +22,8 @@
 //! ```
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Code, Config, Delivery, Host, Locality, Method, Op, Plugin,
-    PluginError, Qos, Queued, Request, Run, Sink, Status, Wake,
+    Call, CallError, Client, ClientInfo, Code, Config, DeliveryStatus, Host, Locality, Method, Notifier, Op,
+    Plugin, PluginError, Qos, Queued, Request, Run, Sink, Status,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use std::{
@@ -186,7 +186,7 @@ impl Plugin for LastValue {
 struct ValueSink(Arc<Values>);
 
 impl Sink for ValueSink {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         // of a run of values, only the last counts
         if let Some(payload) = run.payloads().last().filter(|_| !run.topic().is_empty())
             && !self.0.set(run.topic(), payload)
@@ -194,13 +194,13 @@ impl Sink for ValueSink {
             let Values { max_topics, max_bytes, .. } = *self.0;
             tracing::debug!(topic = run.topic(), max_topics, max_bytes, "value not remembered");
         }
-        Delivery::TAKEN
+        DeliveryStatus::TAKEN
     }
 
     fn flush(&self) {}
 
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
+    fn when_drained(&self, notifier: Notifier) {
+        notifier.notify();
     }
 
     fn close(&self, _: &str) {}
@@ -215,7 +215,7 @@ elbus_plugin_api::export_plugin!(LastValue);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elbus_plugin_api::{FrameKind, fake::FakeHost};
+    use elbus_plugin_api::{FrameKind, testing::FakeHost};
     use std::collections::BTreeMap;
 
     fn query(topic: &str) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use elbus_acl::Acl;
 use elbus_plugin_api::{
     access::{AccessRules, Verdict},
-    fake::FakeHost,
+    testing::FakeHost,
 };
 
 fn rules(table: &str) -> AccessRules {

@@ -8,7 +8,7 @@
 mod announcement;
 
 use elbus_plugin_api::{
-    Client, Config, Event, EventKind, Host, Op, Payload, Plugin, PluginError, Qos, Request, Wake,
+    Client, Config, Event, EventKind, Host, Notifier, Op, Payload, Plugin, PluginError, Qos, Request,
 };
 use parking_lot::Mutex;
 use std::{
@@ -45,9 +45,9 @@ impl Plugin for Announce {
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        *self.speaker.client.lock() = Some(self.host.speaker());
+        *self.speaker.client.lock() = Some(self.host.system_client());
         let speaker = self.speaker.clone();
-        self.host.listen(move |event: &Event<'_>| speaker.tell(event));
+        self.host.add_listener(move |event: &Event<'_>| speaker.tell(event));
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Speaker {
         // limit until it is asked about them; once at a time is enough.
         if client.end_batch() && !self.waiting.swap(true, Ordering::AcqRel) {
             let waiting = self.waiting.clone();
-            client.when_ready(Wake::new(move || waiting.store(false, Ordering::Release)));
+            client.when_ready(Notifier::new(move || waiting.store(false, Ordering::Release)));
         }
     }
 
@@ -103,11 +103,11 @@ mod tests {
     use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
     use elbus_plugin_api::{
         Code, Dispatch,
-        abi::{RawClient, RawClient_TO, WakeObject},
+        abi::{NotifierObject, RawClient, RawClient_TO},
     };
 
     /// A speaker whose receivers are always over their limit.
-    struct Crowded(Arc<Mutex<(usize, Vec<WakeObject>)>>);
+    struct Crowded(Arc<Mutex<(usize, Vec<NotifierObject>)>>);
 
     impl RawClient for Crowded {
         fn dispatch(&mut self, _: &Request<'_>) -> Dispatch {
@@ -117,10 +117,10 @@ mod tests {
         fn end_batch(&mut self) -> bool {
             true
         }
-        fn when_ready(&mut self, wake: WakeObject) {
-            self.0.lock().1.push(wake);
+        fn when_ready(&mut self, notifier: NotifierObject) {
+            self.0.lock().1.push(notifier);
         }
-        fn leaving(&mut self, _: RStr<'_>) {}
+        fn set_close_reason(&mut self, _: RStr<'_>) {}
     }
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
         };
         (0..3).for_each(|_| speaker.tell(&event));
         assert_eq!(counts(), (3, 1));
-        let wakes = std::mem::take(&mut seen.lock().1);
-        wakes.iter().for_each(|wake| wake.wake());
+        let notifiers = std::mem::take(&mut seen.lock().1);
+        notifiers.iter().for_each(|notifier| notifier.notify());
         speaker.tell(&event);
         assert_eq!(counts(), (4, 1));
         speaker.end();

@@ -4,7 +4,7 @@
 use elbus_announce::Announce;
 use elbus_plugin_api::{
     Event, EventKind, Op, Qos,
-    fake::{FakeHost, Recorded},
+    testing::{FakeHost, Recorded},
 };
 use std::time::Duration;
 

@@ -115,8 +115,8 @@ impl Reader {
         if !self.outgoing.sender.end_batch() {
             return;
         }
-        let (wake, ready) = self.signal.ready();
-        self.outgoing.sender.when_ready(wake);
+        let (notifier, ready) = self.signal.ready();
+        self.outgoing.sender.when_ready(notifier);
         if !self.signal.wait_for(&ready, LONGEST_WAIT) {
             tracing::warn!(
                 path = %self.pipe.path().display(),
@@ -180,28 +180,28 @@ mod tests {
     use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
     use elbus_plugin_api::{
         Dispatch,
-        abi::{RawClient, RawClient_TO, WakeObject},
-        fake::FakeHost,
+        abi::{NotifierObject, RawClient, RawClient_TO},
+        testing::FakeHost,
     };
     use parking_lot::{Condvar, Mutex};
     use std::io::Write;
 
-    /// What happened, in order, and the wake that was left with the broker.
+    /// What happened, in order, and the notifier that was left with the broker.
     #[derive(Default)]
     struct Course {
-        steps: Mutex<(Vec<String>, Option<WakeObject>)>,
+        steps: Mutex<(Vec<String>, Option<NotifierObject>)>,
         changed: Condvar,
     }
 
     impl Course {
-        fn note(&self, step: String, wake: Option<WakeObject>) {
+        fn note(&self, step: String, notifier: Option<NotifierObject>) {
             let mut steps = self.steps.lock();
             steps.0.push(step);
-            steps.1 = wake.or(steps.1.take());
+            steps.1 = notifier.or(steps.1.take());
             self.changed.notify_all();
         }
 
-        fn wait_for(&self, step: &str) -> Option<WakeObject> {
+        fn wait_for(&self, step: &str) -> Option<NotifierObject> {
             let mut steps = self.steps.lock();
             let until = Instant::now() + Duration::from_secs(30);
             while !steps.0.iter().any(|s| s == step) {
@@ -222,10 +222,10 @@ mod tests {
         fn end_batch(&mut self) -> bool {
             true
         }
-        fn when_ready(&mut self, wake: WakeObject) {
-            self.0.note("waits".to_owned(), Some(wake));
+        fn when_ready(&mut self, notifier: NotifierObject) {
+            self.0.note("waits".to_owned(), Some(notifier));
         }
-        fn leaving(&mut self, _: RStr<'_>) {}
+        fn set_close_reason(&mut self, _: RStr<'_>) {}
     }
 
     #[test]
@@ -246,10 +246,10 @@ mod tests {
         .unwrap();
         let mut fifo = std::fs::File::options().write(true).open(&path).unwrap();
         fifo.write_all(b"first x\n").unwrap();
-        let wake = course.wait_for("waits").unwrap();
+        let notifier = course.wait_for("waits").unwrap();
         fifo.write_all(b"second x\n").unwrap();
         course.note("woken".to_owned(), None);
-        wake.wake();
+        notifier.notify();
         course.wait_for("to second");
         assert_eq!(course.steps.lock().0[..4], ["to first", "waits", "woken", "to second"]);
         signal.stop();

@@ -1,7 +1,7 @@
-//! What wakes the thread of a FIFO from `poll`: the end of the instance, or a receiver that has drained. Never
+//! What notifiers the thread of a FIFO from `poll`: the end of the instance, or a receiver that has drained. Never
 //! blocks whoever signals.
 
-use elbus_plugin_api::Wake;
+use elbus_plugin_api::Notifier;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
@@ -38,15 +38,15 @@ impl Signal {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// A wake, and whether it was called.
-    pub(crate) fn ready(self: &Arc<Self>) -> (Wake, Arc<AtomicBool>) {
+    /// A notifier, and whether it was called.
+    pub(crate) fn ready(self: &Arc<Self>) -> (Notifier, Arc<AtomicBool>) {
         let ready = Arc::new(AtomicBool::new(false));
         let (signal, called) = (self.clone(), ready.clone());
-        let wake = Wake::new(move || {
+        let notifier = Notifier::new(move || {
             called.store(true, Ordering::Release);
             signal.poke();
         });
-        (wake, ready)
+        (notifier, ready)
     }
 
     /// Waits for `ready`, `limit` at most, less where the instance ends. `false` where the limit ran out.
@@ -70,7 +70,7 @@ impl Signal {
     }
 
     fn poke(&self) {
-        // refused only where the counter is full, which wakes as well
+        // refused only where the counter is full, which notifiers as well
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 }
@@ -88,9 +88,9 @@ mod tests {
     #[test]
     fn waits_end_with_the_wake_the_stop_or_the_limit() {
         let signal = Arc::new(Signal::new().unwrap());
-        let (wake, ready) = signal.ready();
+        let (notifier, ready) = signal.ready();
         assert!(!signal.wait_for(&ready, Duration::from_millis(1)));
-        let waking = std::thread::spawn(move || wake.wake());
+        let waking = std::thread::spawn(move || notifier.notify());
         assert!(signal.wait_for(&ready, Duration::from_secs(60)));
         waking.join().unwrap();
         let (_, ready) = signal.ready();

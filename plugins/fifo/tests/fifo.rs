@@ -4,7 +4,7 @@
 use elbus_fifo::Fifo;
 use elbus_plugin_api::{
     Code, Op, Qos,
-    fake::{FakeHost, FakeInstance},
+    testing::{FakeHost, FakeInstance},
 };
 use parking_lot::Mutex;
 use std::{

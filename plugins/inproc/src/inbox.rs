@@ -1,9 +1,9 @@
-//! The queue of one client: what it holds, when senders have to wait, and whom to wake. Has no lock and no clock of
-//! its own, and calls no wake: it hands them out.
+//! The queue of one client: what it holds, when senders have to wait, and whom to notifier. Has no lock and no clock of
+//! its own, and calls no notifier: it hands them out.
 
 use elbus_plugin_api::{
-    BROKER_NAME, Delivery, Queued, Run, Wake,
-    local::{KeptRun, Received},
+    BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
+    inproc::{OwnedRun, RunBatch},
 };
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(crate) struct Inbox {
-    runs: VecDeque<KeptRun>,
+    runs: VecDeque<OwnedRun>,
     /// What they count for.
     bytes: usize,
     messages: u64,
@@ -36,12 +36,12 @@ pub(crate) struct Inbox {
     /// Takes nothing more; what it holds is read.
     draining: bool,
     /// Calls the readers.
-    bell: Option<Wake>,
+    bell: Option<Notifier>,
     /// A reader found nothing and waits for the bell.
     awaited: bool,
     /// A flush is owed, by whoever was told so first.
     dirty: bool,
-    senders: Vec<Wake>,
+    senders: Vec<Notifier>,
     refused: u64,
     refused_told: Option<Instant>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Inbox {
 /// What became of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) delivery: Delivery,
+    pub(crate) delivery: DeliveryStatus,
     pub(crate) then: Then,
 }
 
@@ -83,7 +83,7 @@ pub(crate) enum Look {
 
 /// What a run counts for.
 #[inline]
-fn cost(run: &KeptRun) -> usize {
+fn cost(run: &OwnedRun) -> usize {
     cost_of(run.len(), run.bytes())
 }
 
@@ -99,7 +99,7 @@ impl Inbox {
     pub(crate) fn take(
         &mut self,
         run: &Run<'_>,
-        kept: KeptRun,
+        kept: OwnedRun,
         limits: &Limits,
         now: impl Fn() -> Instant,
     ) -> Taken {
@@ -111,12 +111,12 @@ impl Inbox {
         self.runs.push_back(kept);
         self.bytes += cost;
         self.messages += count as u64;
-        let mut taken = Taken { delivery: Delivery::TAKEN, then: Then::Nothing };
+        let mut taken = Taken { delivery: DeliveryStatus::TAKEN, then: Then::Nothing };
         if self.awaited && !std::mem::replace(&mut self.dirty, true) {
-            taken.delivery = Delivery::DIRTY;
+            taken.delivery = DeliveryStatus::DIRTY;
         }
         if !never_waits && limits.overflow == Overflow::Block && self.bytes > limits.queue_bytes {
-            taken.delivery = taken.delivery | Delivery::FULL;
+            taken.delivery = taken.delivery | DeliveryStatus::FULL;
             self.held_since.get_or_insert_with(now);
             if !std::mem::replace(&mut self.watched, true) {
                 taken.then = Then::Watch;
@@ -139,7 +139,7 @@ impl Inbox {
         now: &impl Fn() -> Instant,
     ) -> Option<Taken> {
         if self.closed || self.draining {
-            return Some(Taken { delivery: Delivery::CLOSED, then: Then::Nothing });
+            return Some(Taken { delivery: DeliveryStatus::CLOSED, then: Then::Nothing });
         }
         let after = self.bytes.saturating_add(cost);
         let over = match (never_waits, limits.overflow) {
@@ -153,9 +153,12 @@ impl Inbox {
         if limits.overflow == Overflow::Disconnect {
             self.closed = true;
             self.held_since = None;
-            return Some(Taken { delivery: Delivery::CLOSED, then: Then::Disconnect { bytes: self.bytes } });
+            return Some(Taken {
+                delivery: DeliveryStatus::CLOSED,
+                then: Then::Disconnect { bytes: self.bytes },
+            });
         }
-        Some(Taken { delivery: Delivery::REFUSED, then: self.refuse(count, now()) })
+        Some(Taken { delivery: DeliveryStatus::REFUSED, then: self.refuse(count, now()) })
     }
 
     fn refuse(&mut self, count: usize, now: Instant) -> Then {
@@ -169,19 +172,19 @@ impl Inbox {
     }
 
     /// Sets what calls the readers.
-    pub(crate) fn set_bell(&mut self, bell: Wake) {
+    pub(crate) fn set_notifier(&mut self, bell: Notifier) {
         self.bell = Some(bell);
     }
 
     /// Gives a reader some of what is there; `false` once nothing will follow. One that `waits` where there is
-    /// nothing hears the bell. The wakes are those of senders that may go on.
+    /// nothing hears the bell. The notifiers are those of senders that may go on.
     pub(crate) fn give(
         &mut self,
-        into: &mut Received,
+        into: &mut RunBatch,
         waits: bool,
         limits: &Limits,
         now: impl FnOnce() -> Instant,
-    ) -> (bool, Vec<Wake>) {
+    ) -> (bool, Vec<Notifier>) {
         let mut given = 0;
         while given < AT_ONCE_BYTES
             && let Some(run) = self.runs.pop_front()
@@ -198,43 +201,43 @@ impl Inbox {
             }
             self.awaited |= waits && given == 0 && !self.closed;
         }
-        let mut wakes = Vec::new();
+        let mut notifiers = Vec::new();
         if self.held_since.is_some() {
             let drained = self.bytes <= limits.queue_bytes / 4;
             self.held_since = if drained { None } else { Some(now()) };
             if drained {
-                wakes = std::mem::take(&mut self.senders);
+                notifiers = std::mem::take(&mut self.senders);
             }
         }
-        (!(self.closed && self.runs.is_empty()), wakes)
+        (!(self.closed && self.runs.is_empty()), notifiers)
     }
 
     /// The bell that a flush rings, if a reader waits and there is anything for it.
-    pub(crate) fn flush(&mut self) -> Option<Wake> {
+    pub(crate) fn flush(&mut self) -> Option<Notifier> {
         self.dirty = false;
         if self.runs.is_empty() && !self.closed { None } else { self.bell_if_awaited() }
     }
 
-    fn bell_if_awaited(&mut self) -> Option<Wake> {
+    fn bell_if_awaited(&mut self) -> Option<Notifier> {
         if std::mem::take(&mut self.awaited) { self.bell.clone() } else { None }
     }
 
     /// Lets a sender wait; `Some`: it need not.
-    pub(crate) fn when_drained(&mut self, wake: Wake) -> Option<Wake> {
+    pub(crate) fn when_drained(&mut self, notifier: Notifier) -> Option<Notifier> {
         if self.closed || self.held_since.is_none() {
-            return Some(wake);
+            return Some(notifier);
         }
-        self.senders.push(wake);
+        self.senders.push(notifier);
         None
     }
 
     /// Takes no more; what is there stays readable. Says whether it was open, and who waited.
-    pub(crate) fn close(&mut self) -> (bool, Vec<Wake>) {
+    pub(crate) fn close(&mut self) -> (bool, Vec<Notifier>) {
         let was_open = !std::mem::replace(&mut self.closed, true);
         self.held_since = None;
-        let mut wakes = std::mem::take(&mut self.senders);
-        wakes.extend(self.bell_if_awaited());
-        (was_open, wakes)
+        let mut notifiers = std::mem::take(&mut self.senders);
+        notifiers.extend(self.bell_if_awaited());
+        (was_open, notifiers)
     }
 
     /// Refuses what is on its way to it from now on.

@@ -2,7 +2,7 @@
 //! without a socket.
 //!
 //! It owns the life of an instance, and with it of all its clients. What users hold in their hands is
-//! `LocalClient` of the plugin API; this is what is behind it.
+//! `InprocClient` of the plugin API; this is what is behind it.
 #![deny(unsafe_code)]
 
 mod inbox;

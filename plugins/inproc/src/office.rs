@@ -2,7 +2,7 @@
 //! send and receive.
 
 use elbus_plugin_api::{
-    ClientInfo, Code, Host, Locality, Op, Qos, Request, WARNINGS_TOPIC, local::LocalConnector,
+    ClientInfo, Code, Host, Locality, Op, Qos, Request, WARNINGS_TOPIC, inproc::InprocConnector,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -134,7 +134,7 @@ impl Connector {
     }
 }
 
-impl LocalConnector for Connector {
+impl InprocConnector for Connector {
     type Endpoint = Outgoing;
 
     fn connect(&self, name: &str) -> Result<Outgoing, Code> {

@@ -1,22 +1,22 @@
-//! When wakes are called: never while this thread holds the client of a peer, and never one inside another.
+//! When notifiers are called: never while this thread holds the client of a peer, and never one inside another.
 //!
-//! A wake must not block, but one that runs its task at once is easily written, and its task may send. Called from
+//! A notifier must not block, but one that runs its task at once is easily written, and its task may send. Called from
 //! within a dispatch it would want the very client that this thread holds, or go down the stack without end where
-//! two tasks answer each other. So wakes wait until the thread has let go, then they are called in turn.
+//! two tasks answer each other. So notifiers wait until the thread has let go, then they are called in turn.
 
-use elbus_plugin_api::Wake;
+use elbus_plugin_api::Notifier;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
 };
 
 thread_local! {
-    /// How many times [`holding`] has been entered, counting the one that calls wakes; and how many wakes are due.
+    /// How many times [`holding`] has been entered, counting the one that calls notifiers; and how many notifiers are due.
     static HELD: Cell<Held> = const { Cell::new(Held { depth: 0, due: 0 }) };
-    static DUE: RefCell<VecDeque<Wake>> = const { RefCell::new(VecDeque::new()) };
+    static DUE: RefCell<VecDeque<Notifier>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Apart from the wakes, so that looking at it costs nothing where there are none.
+/// Apart from the notifiers, so that looking at it costs nothing where there are none.
 #[derive(Clone, Copy)]
 struct Held {
     depth: u32,
@@ -31,29 +31,29 @@ pub(crate) fn holding<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Whether wakes that fall due now wait until this thread has let go.
+/// Whether notifiers that fall due now wait until this thread has let go.
 #[inline]
 pub(crate) fn is_holding() -> bool {
     HELD.get().depth > 0
 }
 
-/// Calls the wakes, now or as soon as this thread holds nothing. To be called without any lock of this plugin but
+/// Calls the notifiers, now or as soon as this thread holds nothing. To be called without any lock of this plugin but
 /// that of a client.
 #[inline]
-pub(crate) fn wake(wakes: impl IntoIterator<Item = Wake>) {
-    for wake in wakes {
+pub(crate) fn wake(notifiers: impl IntoIterator<Item = Notifier>) {
+    for notifier in notifiers {
         let _holding = Holding::enter();
-        owe(wake);
+        owe(notifier);
     }
 }
 
-fn owe(wake: Wake) {
-    let mut wake = Some(wake);
-    let _ = DUE.try_with(|due| due.borrow_mut().extend(wake.take()));
-    match wake {
+fn owe(notifier: Notifier) {
+    let mut notifier = Some(notifier);
+    let _ = DUE.try_with(|due| due.borrow_mut().extend(notifier.take()));
+    match notifier {
         None => HELD.set(Held { due: HELD.get().due + 1, ..HELD.get() }),
         // a thread that is ending has no list any more
-        Some(wake) => wake.wake(),
+        Some(notifier) => notifier.notify(),
     }
 }
 
@@ -70,10 +70,10 @@ impl Holding {
     /// The outermost calls what is due; what is called meanwhile and falls due is called in turn.
     #[cold]
     fn call_due() {
-        while let Some(wake) = DUE.try_with(|due| due.borrow_mut().pop_front()).ok().flatten() {
+        while let Some(notifier) = DUE.try_with(|due| due.borrow_mut().pop_front()).ok().flatten() {
             let held = HELD.get();
             HELD.set(Held { due: held.due.saturating_sub(1), ..held });
-            wake.wake();
+            notifier.notify();
         }
     }
 }
@@ -100,7 +100,7 @@ mod tests {
         let course = Arc::new(Mutex::new(Vec::new()));
         let note = |text: &'static str| {
             let course = course.clone();
-            Wake::new(move || course.lock().push(text))
+            Notifier::new(move || course.lock().push(text))
         };
         holding(|| {
             wake([note("inner")]);
@@ -117,9 +117,9 @@ mod tests {
         struct Chain {
             depth: Mutex<(u32, u32)>,
         }
-        fn link(chain: &Arc<Chain>, left: u32) -> Wake {
+        fn link(chain: &Arc<Chain>, left: u32) -> Notifier {
             let chain = chain.clone();
-            Wake::new(move || {
+            Notifier::new(move || {
                 {
                     let mut depth = chain.depth.lock();
                     depth.0 += 1;
@@ -140,10 +140,10 @@ mod tests {
     fn a_panic_while_holding_leaves_nothing_behind() {
         let woken = Arc::new(Mutex::new(0));
         let counted = woken.clone();
-        let wakes = [Wake::new(move || *counted.lock() += 1)];
+        let notifiers = [Notifier::new(move || *counted.lock() += 1)];
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             holding(|| {
-                wake(wakes);
+                wake(notifiers);
                 std::panic::resume_unwind(Box::new(()));
             });
         }));

@@ -1,7 +1,7 @@
 //! How fast one client may send: whether a receiver of it is over its limit, and who waits for that to end. Calls no
-//! wake: it hands them out.
+//! notifier: it hands them out.
 
-use elbus_plugin_api::Wake;
+use elbus_plugin_api::Notifier;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -18,7 +18,7 @@ pub(crate) struct Pace {
 struct State {
     /// The broker has been asked to say when the receivers have drained.
     congested: bool,
-    waiting: Vec<Wake>,
+    waiting: Vec<Notifier>,
     closed: bool,
 }
 
@@ -37,16 +37,16 @@ impl Pace {
     }
 
     /// The receivers have drained: everybody goes on.
-    pub(crate) fn go_on(&self) -> Vec<Wake> {
+    pub(crate) fn go_on(&self) -> Vec<Notifier> {
         self.end(false)
     }
 
     /// The client is closed: nobody waits any more.
-    pub(crate) fn close(&self) -> Vec<Wake> {
+    pub(crate) fn close(&self) -> Vec<Notifier> {
         self.end(true)
     }
 
-    fn end(&self, closed: bool) -> Vec<Wake> {
+    fn end(&self, closed: bool) -> Vec<Notifier> {
         let mut state = self.state.lock();
         state.closed |= closed;
         state.congested = false;
@@ -55,12 +55,12 @@ impl Pace {
     }
 
     /// Lets a sender wait; `Some`: it need not.
-    pub(crate) fn wait(&self, wake: Wake) -> Option<Wake> {
+    pub(crate) fn wait(&self, notifier: Notifier) -> Option<Notifier> {
         let mut state = self.state.lock();
         if state.closed || !state.congested {
-            return Some(wake);
+            return Some(notifier);
         }
-        state.waiting.push(wake);
+        state.waiting.push(notifier);
         None
     }
 }
@@ -72,18 +72,18 @@ mod tests {
     #[test]
     fn the_broker_is_asked_once_and_an_overdraft_ends() {
         let pace = Pace::default();
-        assert!(pace.wait(Wake::new(|| ())).is_some(), "nothing to wait for");
+        assert!(pace.wait(Notifier::new(|| ())).is_some(), "nothing to wait for");
         assert!(pace.slow_down(60));
         assert!(!pace.slow_down(40));
         assert!(pace.may_send(100) && !pace.may_send(99));
-        assert!(pace.wait(Wake::new(|| ())).is_none());
-        assert!(pace.wait(Wake::new(|| ())).is_none());
+        assert!(pace.wait(Notifier::new(|| ())).is_none());
+        assert!(pace.wait(Notifier::new(|| ())).is_none());
         assert_eq!(pace.go_on().len(), 2);
         assert!(pace.may_send(0));
         assert!(pace.slow_down(1), "asked anew");
-        pace.wait(Wake::new(|| ()));
+        pace.wait(Notifier::new(|| ()));
         assert_eq!(pace.close().len(), 1);
         pace.slow_down(1);
-        assert!(pace.wait(Wake::new(|| ())).is_some());
+        assert!(pace.wait(Notifier::new(|| ())).is_some());
     }
 }

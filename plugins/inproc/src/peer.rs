@@ -5,8 +5,8 @@
 //! itself holds its `client` and takes its own `inbox`. Wakes are called under none of them, see [`owed`].
 
 use elbus_plugin_api::{
-    Client, Code, Delivery, Dispatch, Op, Queued, Request, Run, Sink, Wake,
-    local::{KeptRun, LocalEndpoint, Received},
+    Client, Code, DeliveryStatus, Dispatch, Notifier, Op, Queued, Request, Run, Sink,
+    inproc::{InprocEndpoint, OwnedRun, RunBatch},
 };
 use parking_lot::Mutex;
 use std::{
@@ -60,9 +60,9 @@ impl Peer {
     /// Takes no more, and nobody waits any more; its registration ends with [`leave`](Peer::leave). `false` where
     /// it was closed before. May be called from within a dispatch of this very client.
     fn shut(&self) -> bool {
-        let (was_open, wakes) = self.inbox.lock().close();
+        let (was_open, notifiers) = self.inbox.lock().close();
         let senders = self.pace.close();
-        owed::wake(wakes.into_iter().chain(senders));
+        owed::wake(notifiers.into_iter().chain(senders));
         was_open
     }
 
@@ -72,7 +72,7 @@ impl Peer {
         let client = self.client.lock().take();
         // outside the lock, since dropping it enters the broker
         if let Some(mut client) = client {
-            client.leaving(why);
+            client.set_close_reason(why);
         }
     }
 
@@ -86,15 +86,15 @@ impl Peer {
 pub(crate) struct Incoming(pub(crate) Arc<Peer>);
 
 impl Sink for Incoming {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         let peer = &self.0;
         // copied before the lock is taken: senders do not wait for each other's copies
-        let kept = KeptRun::keep(run);
+        let kept = OwnedRun::new(run);
         let mut inbox = peer.inbox.lock();
         let mut taken = inbox.take(run, kept, &peer.limits, Instant::now);
-        // where the wake has to wait for this thread anyhow, it is no later than a flush would call it
-        let bell = if taken.delivery.has(Delivery::DIRTY) && owed::is_holding() {
-            taken.delivery = taken.delivery.without(Delivery::DIRTY);
+        // where the notifier has to wait for this thread anyhow, it is no later than a flush would call it
+        let bell = if taken.delivery.has(DeliveryStatus::DIRTY) && owed::is_holding() {
+            taken.delivery = taken.delivery.without(DeliveryStatus::DIRTY);
             inbox.flush()
         } else {
             None
@@ -104,7 +104,7 @@ impl Sink for Incoming {
         match taken.then {
             Then::Nothing => {}
             Then::Watch => peer.office.look_after(peer),
-            // the watch wakes who waits: the broker is in the midst of routing here
+            // the watch notifiers who waits: the broker is in the midst of routing here
             Then::Disconnect { bytes } => peer.office.slow(peer, bytes),
             Then::Tell { refused, bytes } => tracing::warn!(
                 client = peer.name,
@@ -118,12 +118,12 @@ impl Sink for Incoming {
     }
 
     fn flush(&self) {
-        let wakes = self.0.inbox.lock().flush();
-        owed::wake(wakes);
+        let notifiers = self.0.inbox.lock().flush();
+        owed::wake(notifiers);
     }
 
-    fn when_drained(&self, wake: Wake) {
-        let at_once = self.0.inbox.lock().when_drained(wake);
+    fn when_drained(&self, notifier: Notifier) {
+        let at_once = self.0.inbox.lock().when_drained(notifier);
         owed::wake(at_once);
     }
 
@@ -141,7 +141,7 @@ impl Sink for Incoming {
 /// The user's side.
 pub(crate) struct Outgoing(pub(crate) Arc<Peer>);
 
-impl LocalEndpoint for Outgoing {
+impl InprocEndpoint for Outgoing {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch {
         let result = owed::holding(|| self.0.dispatch(request));
         if result.is_gone() && self.0.shut() {
@@ -150,21 +150,21 @@ impl LocalEndpoint for Outgoing {
         result
     }
 
-    fn when_ready(&self, wake: Wake) {
-        let at_once = self.0.pace.wait(wake);
+    fn when_ready(&self, notifier: Notifier) {
+        let at_once = self.0.pace.wait(notifier);
         owed::wake(at_once);
     }
 
-    fn receive(&self, into: &mut Received, waits: bool) -> bool {
-        let (open, wakes) = self.0.inbox.lock().give(into, waits, &self.0.limits, Instant::now);
-        if !wakes.is_empty() {
-            owed::wake(wakes);
+    fn receive(&self, into: &mut RunBatch, waits: bool) -> bool {
+        let (open, notifiers) = self.0.inbox.lock().give(into, waits, &self.0.limits, Instant::now);
+        if !notifiers.is_empty() {
+            owed::wake(notifiers);
         }
         open
     }
 
-    fn set_bell(&self, bell: Wake) {
-        self.0.inbox.lock().set_bell(bell);
+    fn set_notifier(&self, bell: Notifier) {
+        self.0.inbox.lock().set_notifier(bell);
     }
 
     fn close(&self) {
@@ -201,7 +201,7 @@ impl Peer {
             let cost = inbox::cost_of(payloads.len(), payloads.iter().map(|p| p.len()).sum());
             if self.pace.slow_down(cost) {
                 let peer = Arc::downgrade(self);
-                client.when_ready(Wake::new(move || go_on(&peer)));
+                client.when_ready(Notifier::new(move || go_on(&peer)));
             }
         }
         result

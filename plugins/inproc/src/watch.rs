@@ -72,7 +72,7 @@ impl Office {
                     _ => format!("{bytes} bytes waited, the next exceed {limit} (queue_bytes)"),
                 };
                 tracing::warn!(client = peer.name(), bytes, "client closed: {why}");
-                self.host.report(&Event::now(EventKind::SlowConsumer, peer.name(), &why));
+                self.host.emit(&Event::now(EventKind::SlowConsumer, peer.name(), &why));
                 why
             }
         };

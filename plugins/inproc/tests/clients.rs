@@ -5,8 +5,8 @@ mod bus;
 
 use bus::{Bus, LONG, run};
 use elbus_plugin_api::{
-    ClientInfo, Code, FrameKind, Locality, Op, Payload, Plugin, Qos, Request, fake::Nowhere,
-    local::LocalClient,
+    ClientInfo, Code, FrameKind, Locality, Op, Payload, Plugin, Qos, Request, inproc::InprocClient,
+    testing::NullSink,
 };
 use std::{
     pin::Pin,
@@ -17,7 +17,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-fn text(client: &LocalClient) -> String {
+fn text(client: &InprocClient) -> String {
     let message = client.receive_timeout(LONG).unwrap();
     String::from_utf8(message.payload().to_vec()).unwrap()
 }
@@ -246,7 +246,7 @@ fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
     wait();
     let (kind, locality) = ("internal".into(), Locality::InProcess);
     let info = ClientInfo { kind, locality, ..Default::default() };
-    let mut other = host.register("other", &info, Nowhere).unwrap();
+    let mut other = host.register("other", &info, NullSink).unwrap();
     for payload in ["4", "5"] {
         let payloads = [Payload::from(payload.as_bytes())];
         assert_eq!(other.dispatch(&Request::new(Op::Message, Qos::NO, "b", &payloads)).reached(), 1);
@@ -273,12 +273,12 @@ fn many_are_sent_and_received_in_order() {
     assert_eq!(b.try_receive_many(&mut received, 700), 700);
     received.extend(b.try_receive()); // both ways take turns
     while b.try_receive_many(&mut received, 64) > 0 {}
-    let payloads = received.iter().map(elbus_plugin_api::local::Message::payload);
+    let payloads = received.iter().map(elbus_plugin_api::inproc::Message::payload);
     assert!(payloads.eq(sent.iter().chain(&sent).map(|payload| &payload[..])));
     assert!(
         received
             .iter()
-            .map(elbus_plugin_api::local::Message::topic)
+            .map(elbus_plugin_api::inproc::Message::topic)
             .eq([""; 1000].into_iter().chain(["t"; 1000]))
     );
     assert_eq!(received[7].payload().as_ptr(), sent[7].as_ptr(), "large ones are not copied");
@@ -288,7 +288,7 @@ fn many_are_sent_and_received_in_order() {
 
 /// A waker that runs its task at once, on whatever thread: not what a waker should do, but easily written.
 struct Inline {
-    client: Arc<LocalClient>,
+    client: Arc<InprocClient>,
     peer: &'static str,
     left: parking_lot::Mutex<usize>,
 }
@@ -369,7 +369,7 @@ fn many_threads_lose_nothing_and_keep_the_order() {
     const THREADS: usize = 4;
     const COUNT: usize = 3_000;
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 5_000\nstall_seconds = 60.0");
-    let clients: Vec<LocalClient> = (0..THREADS).map(|n| host.connect(&n.to_string()).unwrap()).collect();
+    let clients: Vec<InprocClient> = (0..THREADS).map(|n| host.connect(&n.to_string()).unwrap()).collect();
     std::thread::scope(|scope| {
         for (n, client) in clients.iter().enumerate() {
             // each sends to all, itself included, and each receives from all

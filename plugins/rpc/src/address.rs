@@ -1,6 +1,6 @@
 //! The sink of `.broker`: what the broker delivers goes to the desk. It queues nothing, so it is never full.
 
-use elbus_plugin_api::{Delivery, FrameKind, Queued, Run, Sink, Wake};
+use elbus_plugin_api::{DeliveryStatus, FrameKind, Notifier, Queued, Run, Sink};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -20,23 +20,23 @@ impl Address {
 }
 
 impl Sink for Address {
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         if self.closed.load(Ordering::Relaxed) {
-            return Delivery::CLOSED;
+            return DeliveryStatus::CLOSED;
         }
         // broadcasts and publications are no calls
         if run.kind() == FrameKind::Message && self.desk.serve(run) {
-            return Delivery::DIRTY;
+            return DeliveryStatus::DIRTY;
         }
-        Delivery::TAKEN
+        DeliveryStatus::TAKEN
     }
 
     fn flush(&self) {
         self.desk.flush();
     }
 
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
+    fn when_drained(&self, notifier: Notifier) {
+        notifier.notify();
     }
 
     /// The client itself goes when the instance stops: it may be in use further up this thread's stack.
@@ -52,9 +52,9 @@ impl Sink for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elbus_plugin_api::{Encoding, Payload, Qos, fake::FakeHost};
+    use elbus_plugin_api::{Encoding, Payload, Qos, testing::FakeHost};
 
-    fn deliver(address: &Address, kind: FrameKind, qos: Qos, payload: &[u8]) -> Delivery {
+    fn deliver(address: &Address, kind: FrameKind, qos: Qos, payload: &[u8]) -> DeliveryStatus {
         let payloads = [Payload::from(payload)];
         let mut encoding = Encoding::new();
         address.deliver(&mut Run::new(kind, qos, "a", "", &payloads, None, &mut encoding))
@@ -65,11 +65,11 @@ mod tests {
         let fake = FakeHost::new();
         let host = fake.host("rpc");
         let desk = Arc::new(Desk::new(host.clone()));
-        desk.open(host.speaker());
+        desk.open(host.system_client());
         let address = Address::new(desk);
         for qos in [Qos::NO, Qos::PROCESSED, Qos::REALTIME, Qos::REALTIME_PROCESSED] {
             let delivery = deliver(&address, FrameKind::Message, qos, b"\x01\x01\0\0\0x\0");
-            assert_eq!(delivery, Delivery::DIRTY);
+            assert_eq!(delivery, DeliveryStatus::DIRTY);
             address.flush();
         }
         let replied: Vec<_> = fake.requests().iter().map(|request| request.qos).collect();
@@ -80,8 +80,8 @@ mod tests {
     fn a_closed_address_says_so() {
         let fake = FakeHost::new();
         let address = Address::new(Arc::new(Desk::new(fake.host("rpc"))));
-        assert_eq!(deliver(&address, FrameKind::Broadcast, Qos::NO, b""), Delivery::TAKEN);
+        assert_eq!(deliver(&address, FrameKind::Broadcast, Qos::NO, b""), DeliveryStatus::TAKEN);
         address.close("kicked");
-        assert_eq!(deliver(&address, FrameKind::Message, Qos::NO, b""), Delivery::CLOSED);
+        assert_eq!(deliver(&address, FrameKind::Message, Qos::NO, b""), DeliveryStatus::CLOSED);
     }
 }

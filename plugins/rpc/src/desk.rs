@@ -120,7 +120,7 @@ impl Desk {
                 // stopped meanwhile, by this very call for instance: its caller is told by somebody
                 // unregistered
                 let last = Outgoing::default();
-                last.open(self.host.speaker());
+                last.open(self.host.system_client());
                 last.send_shared(&caller, &reply);
                 last.flush();
             }

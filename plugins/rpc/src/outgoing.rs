@@ -5,7 +5,7 @@
 //! thousand of them fit into one read; so a caller that is over its limit is refused until it has drained.
 
 use elbus_plugin_api::{
-    BROKER_NAME, Call, Client, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes, Wake,
+    BROKER_NAME, Call, Client, Notifier, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes,
 };
 use parking_lot::Mutex;
 use std::{
@@ -106,7 +106,7 @@ impl Outgoing {
         // asked for one at a time: the broker keeps those that are over their limit until it is asked
         if line.client.end_batch() && self.crowd.wait() {
             let crowd = self.crowd.clone();
-            line.client.when_ready(Wake::new(move || crowd.clear()));
+            line.client.when_ready(Notifier::new(move || crowd.clear()));
         }
     }
 
@@ -154,11 +154,11 @@ mod tests {
     use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
     use elbus_plugin_api::{
         Code, Dispatch,
-        abi::{RawClient, RawClient_TO, WakeObject},
+        abi::{NotifierObject, RawClient, RawClient_TO},
     };
 
     /// A client whose recipient is over its limit.
-    struct Crowded(Arc<Mutex<Vec<WakeObject>>>);
+    struct Crowded(Arc<Mutex<Vec<NotifierObject>>>);
 
     impl RawClient for Crowded {
         fn dispatch(&mut self, _: &Request<'_>) -> Dispatch {
@@ -167,17 +167,17 @@ mod tests {
         fn end_batch(&mut self) -> bool {
             true
         }
-        fn when_ready(&mut self, wake: WakeObject) {
-            self.0.lock().push(wake);
+        fn when_ready(&mut self, notifier: NotifierObject) {
+            self.0.lock().push(notifier);
         }
-        fn leaving(&mut self, _: RStr<'_>) {}
+        fn set_close_reason(&mut self, _: RStr<'_>) {}
     }
 
     #[test]
     fn a_caller_is_crowded_until_it_has_drained() {
-        let wakes = Arc::new(Mutex::new(Vec::new()));
+        let notifiers = Arc::new(Mutex::new(Vec::new()));
         let outgoing = Outgoing::default();
-        outgoing.open(Client::from_object(RawClient_TO::from_value(Crowded(wakes.clone()), TD_Opaque)));
+        outgoing.open(Client::from_object(RawClient_TO::from_value(Crowded(notifiers.clone()), TD_Opaque)));
         let caller = Caller { name: "a", id: 1, qos: Qos::NO };
         assert!(!outgoing.is_crowded(&caller));
         for owed in [true, false, false] {
@@ -188,9 +188,9 @@ mod tests {
         outgoing.flush();
         assert!(outgoing.is_crowded(&caller));
         assert!(!outgoing.is_crowded(&Caller { name: "b", id: 2, qos: Qos::NO }));
-        let left = std::mem::take(&mut *wakes.lock());
+        let left = std::mem::take(&mut *notifiers.lock());
         assert_eq!(left.len(), 1, "one at a time, however many replies");
-        left[0].wake();
+        left[0].notify();
         assert!(!outgoing.is_crowded(&caller));
     }
 

@@ -4,7 +4,7 @@
 mod bench;
 
 use bench::{Bench, LONG};
-use elbus_plugin_api::{Code, Delivery, FrameKind, fake::FakeHost};
+use elbus_plugin_api::{Code, DeliveryStatus, FrameKind, testing::FakeHost};
 use elbus_protocol::rpc::{self, RpcFrame};
 use elbus_rpc::Rpc;
 use std::sync::mpsc;
@@ -50,7 +50,7 @@ fn every_answer_of_section_7() {
         ),
     ];
     for (request, _) in &table {
-        assert_eq!(bench.deliver("a.b", &[request]), Delivery::DIRTY);
+        assert_eq!(bench.deliver("a.b", &[request]), DeliveryStatus::DIRTY);
     }
     let replies = bench.replies();
     let replies: Vec<_> = replies.iter().map(|reply| rpc::decode_rpc(reply).unwrap()).collect();
@@ -92,11 +92,11 @@ fn what_is_no_call_is_taken_and_ignored() {
     for payload in
         [b"".as_slice(), b"hello", b"\0note", b"\x11\x01\0\0\0x", b"\x12\x01\0\0\0\0\0", b"\x01\x01"]
     {
-        assert_eq!(bench.deliver("a.b", &[payload]), Delivery::TAKEN);
+        assert_eq!(bench.deliver("a.b", &[payload]), DeliveryStatus::TAKEN);
     }
     let request = rpc::encode_request(1, "test", b"").unwrap();
     for kind in [FrameKind::Broadcast, FrameKind::Publish] {
-        assert_eq!(bench.fake.deliver(".broker", kind, "a.b", "", &[&request]), Some(Delivery::TAKEN));
+        assert_eq!(bench.fake.deliver(".broker", kind, "a.b", "", &[&request]), Some(DeliveryStatus::TAKEN));
     }
     assert!(bench.fake.requests().is_empty());
 }
@@ -114,7 +114,7 @@ fn call_id_0_is_called_and_not_answered() {
         slowly.send(call.params.to_vec()).unwrap();
         Ok(vec![1])
     });
-    assert_eq!(bench.call(0, "quick", b"q"), Delivery::TAKEN);
+    assert_eq!(bench.call(0, "quick", b"q"), DeliveryStatus::TAKEN);
     assert_eq!(told.recv_timeout(LONG).unwrap(), b"q");
     bench.call(0, "slow", b"s");
     assert_eq!(told.recv_timeout(LONG).unwrap(), b"s");
@@ -132,7 +132,7 @@ fn the_brokers_own_speakers_get_no_reply() {
         Ok(Vec::new())
     });
     let request = rpc::encode_request(1, "who", b"").unwrap();
-    assert_eq!(bench.deliver(".broker", &[&request]), Delivery::TAKEN);
+    assert_eq!(bench.deliver(".broker", &[&request]), DeliveryStatus::TAKEN);
     assert_eq!(told.recv_timeout(LONG).unwrap(), ".broker");
     assert!(bench.fake.requests().is_empty());
 }

@@ -4,7 +4,7 @@
 mod bench;
 
 use bench::{BUSY, Bench, LONG};
-use elbus_plugin_api::{Call, Code, Delivery, Method, fake::FakeHost};
+use elbus_plugin_api::{Call, Code, DeliveryStatus, Method, testing::FakeHost};
 use elbus_protocol::rpc::{self, RpcFrame};
 use std::{
     sync::mpsc::{self, Receiver, Sender},
@@ -57,7 +57,7 @@ impl Lane {
     }
 
     /// A call of `slow` by any client.
-    fn call(&self, sender: &str, call_id: u32) -> Delivery {
+    fn call(&self, sender: &str, call_id: u32) -> DeliveryStatus {
         self.bench.deliver(sender, &[&rpc::encode_request(call_id, "slow", b"").unwrap()])
     }
 }
@@ -69,9 +69,9 @@ fn slow_methods_run_one_at_a_time_elsewhere_and_are_bounded() {
     assert_ne!(lane.next().thread, std::thread::current().id());
     // the worker is inside the first; as many wait behind it as one client may have
     for n in 0..64 {
-        assert_eq!(lane.bench.call(100 + n, "slow", b""), Delivery::TAKEN);
+        assert_eq!(lane.bench.call(100 + n, "slow", b""), DeliveryStatus::TAKEN);
     }
-    assert_eq!(lane.bench.call(2, "slow", b""), Delivery::DIRTY, "refused at once");
+    assert_eq!(lane.bench.call(2, "slow", b""), DeliveryStatus::DIRTY, "refused at once");
     lane.bench.call(3, "test", b"");
     let replies = lane.bench.replies();
     let refused = rpc::decode_rpc(&replies[0]).unwrap();
@@ -139,9 +139,9 @@ fn a_full_queue_makes_room_for_a_caller_with_fewer_calls() {
     lane.call("first", 1);
     lane.next();
     for flood in ["flood.1", "flood.2", "flood.3"] {
-        (0..64).for_each(|n| assert_eq!(lane.call(flood, n + 1), Delivery::TAKEN));
+        (0..64).for_each(|n| assert_eq!(lane.call(flood, n + 1), DeliveryStatus::TAKEN));
     }
-    assert_eq!(lane.call("innocent", 9), Delivery::DIRTY, "one of a flood is told");
+    assert_eq!(lane.call("innocent", 9), DeliveryStatus::DIRTY, "one of a flood is told");
     let requests = lane.bench.fake.requests();
     assert_eq!(requests.len(), 1);
     assert!(requests[0].target.starts_with("flood."));
@@ -165,10 +165,10 @@ fn hundreds_of_registrations_of_one_identity_leave_another_its_turn() {
     fake.set_identity("innocent", 2);
     lane.call(&sender(0), 1);
     lane.next();
-    let taken = (1..=FLOOD).filter(|n| lane.call(&sender(*n), 1) == Delivery::TAKEN).count();
+    let taken = (1..=FLOOD).filter(|n| lane.call(&sender(*n), 1) == DeliveryStatus::TAKEN).count();
     assert_eq!(taken, 192, "as many as one identity may have waiting");
     for call in 0..3 {
-        assert_eq!(lane.call("innocent", 2 + call), Delivery::TAKEN, "there is room");
+        assert_eq!(lane.call("innocent", 2 + call), DeliveryStatus::TAKEN, "there is room");
     }
     lane.open();
     let order: Vec<_> = (0..6).map(|_| lane.next().caller).collect();

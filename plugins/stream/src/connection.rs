@@ -1,7 +1,7 @@
 //! The outgoing side of one connection: its queue, its flushing and its end. Owns the lock of a connection; never
 //! waits, and calls nobody while it holds the lock.
 
-use elbus_plugin_api::{Delivery, Wake};
+use elbus_plugin_api::{DeliveryStatus, Notifier};
 use elbus_protocol::delivery::{ACK_BYTES, encode_ack};
 use elbus_socket::{Queue, Socket};
 use std::{
@@ -71,7 +71,7 @@ pub(crate) struct Limit {
 #[must_use]
 #[derive(Default)]
 pub(crate) struct After {
-    pub(crate) wakes: Vec<Waiter>,
+    pub(crate) notifiers: Vec<Waiter>,
     reader: Option<Waker>,
     write: bool,
 }
@@ -150,7 +150,7 @@ impl Connection {
 
     /// Only the first half of the budget can be overdrawn on.
     fn shared_limit(&self, own: Limit, overdrawn: Option<&Overdrawn>, side: Side) -> Limit {
-        match self.instance.budget.share() {
+        match self.instance.budget.fair_share() {
             Some(share) if share < own.bytes => Limit { bytes: share, shared: true },
             Some(_) => own,
             None => {
@@ -176,10 +176,10 @@ impl Connection {
 
     /// Appends the acknowledgements of a run of the client's own requests.
     #[inline]
-    pub(crate) fn acknowledge(&self, op_ids: &[u32], code: u8) -> Delivery {
+    pub(crate) fn acknowledge(&self, op_ids: &[u32], code: u8) -> DeliveryStatus {
         let mut out = self.lock();
         if out.has_ended() {
-            return Delivery::CLOSED;
+            return DeliveryStatus::CLOSED;
         }
         let Ok(()) = out.queue.push_with(op_ids.len(), |buffer| {
             buffer.reserve(op_ids.len() * ACK_BYTES);
@@ -190,7 +190,7 @@ impl Connection {
         });
         self.account(&mut out);
         let full = out.queue.waiting() > self.limit(&out, Side::Own).bytes;
-        out.owed() | if full { Delivery::FULL } else { Delivery::TAKEN }
+        out.owed() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
     }
 
     /// Appends bytes and sends them at once.
@@ -300,7 +300,7 @@ impl Connection {
         }
         self.account(out);
         if out.held.is_some() && out.queue.waiting() <= self.resume_bytes(out) {
-            after.wakes = out.take_waiters();
+            after.notifiers = out.take_waiters();
         }
         after
     }
@@ -330,15 +330,15 @@ impl Connection {
         limit.bytes / 4
     }
 
-    /// Calls `wake` once senders, or the client itself, may go on.
-    pub(crate) fn when_drained(&self, wake: Wake, side: Side) {
+    /// Calls `notifier` once senders, or the client itself, may go on.
+    pub(crate) fn when_drained(&self, notifier: Notifier, side: Side) {
         let mut out = self.lock();
         let waiting = out.queue.waiting();
         if out.has_ended() || waiting <= self.resume_bytes(&out) || self.may_overdraw(&out, side, waiting) {
             drop(out);
-            wake.wake();
+            notifier.notify();
         } else {
-            out.held.get_or_insert_default().waiters.push(Waiter { wake, side });
+            out.held.get_or_insert_default().waiters.push(Waiter { notifier, side });
         }
     }
 
@@ -369,7 +369,7 @@ impl Connection {
         out.reason = Some(reason);
         self.blocked.store(false, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
-        After { wakes: out.take_waiters(), reader: out.reader.take(), write: false }
+        After { notifiers: out.take_waiters(), reader: out.reader.take(), write: false }
     }
 
     /// Whether it was ended as others needed the memory of its frames.
@@ -385,8 +385,8 @@ impl Connection {
     /// Does what had to wait for the lock.
     #[inline]
     pub(crate) fn finish(self: &Arc<Self>, after: After) {
-        for waiter in after.wakes {
-            waiter.wake.wake();
+        for waiter in after.notifiers {
+            waiter.notifier.notify();
         }
         if let Some(reader) = after.reader {
             reader.wake();
@@ -441,12 +441,12 @@ impl Outgoing {
 
     /// What whoever has just appended something owes.
     #[inline]
-    pub(crate) fn owed(&mut self) -> Delivery {
+    pub(crate) fn owed(&mut self) -> DeliveryStatus {
         if self.dirty || self.full_since.is_some() {
-            return Delivery::TAKEN;
+            return DeliveryStatus::TAKEN;
         }
         self.dirty = true;
-        Delivery::DIRTY
+        DeliveryStatus::DIRTY
     }
 
     /// What may wait beyond the limit.
@@ -473,7 +473,7 @@ impl Outgoing {
 
 impl After {
     pub(crate) fn merge(&mut self, other: After) {
-        self.wakes.extend(other.wakes);
+        self.notifiers.extend(other.notifiers);
         self.reader = self.reader.take().or(other.reader);
         self.write |= other.write;
     }

@@ -1,6 +1,6 @@
 //! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
 
-use elbus_plugin_api::{Delivery, Overdraft, Queued, Run, Sink, SinkLimits, Wake};
+use elbus_plugin_api::{DeliveryStatus, Notifier, Overdraft, Queued, Run, Sink, SinkLimits};
 use elbus_socket::Backlog;
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,7 +17,7 @@ pub(crate) struct ConnectionSink(pub(crate) Arc<Connection>);
 
 impl Sink for ConnectionSink {
     #[inline]
-    fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         self.0.deliver(run)
     }
 
@@ -26,8 +26,8 @@ impl Sink for ConnectionSink {
         self.0.flush();
     }
 
-    fn when_drained(&self, wake: Wake) {
-        self.0.when_drained(wake, Side::Senders);
+    fn when_drained(&self, notifier: Notifier) {
+        self.0.when_drained(notifier, Side::Senders);
     }
 
     fn close(&self, reason: &str) {
@@ -54,7 +54,7 @@ impl Sink for ConnectionSink {
 
 /// What the policy says of more bytes.
 enum Verdict {
-    Take(Delivery),
+    Take(DeliveryStatus),
     Refuse,
     End(Reason),
 }
@@ -62,7 +62,7 @@ enum Verdict {
 impl Connection {
     /// Takes a run over: one lock, one copy.
     #[inline]
-    pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> Delivery {
+    pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> DeliveryStatus {
         let realtime = run.is_realtime();
         // its payload is cloned before the lock: it counts in the sender's library
         let wire = Wire::of(run);
@@ -81,12 +81,12 @@ impl Connection {
         realtime: bool,
         bytes: usize,
         push: impl FnOnce(&mut Outgoing) -> bool,
-    ) -> Delivery {
+    ) -> DeliveryStatus {
         let mut out = self.lock();
         if out.has_ended() {
-            return Delivery::CLOSED;
+            return DeliveryStatus::CLOSED;
         }
-        let mut flags = Delivery::TAKEN;
+        let mut flags = DeliveryStatus::TAKEN;
         if out.queue.waiting().saturating_add(bytes) > self.limit(&out, Side::Senders).bytes {
             let (verdict, after) = self.judge(&mut out, realtime, bytes);
             let (refusal, after) = match verdict {
@@ -94,11 +94,11 @@ impl Connection {
                     flags = full;
                     (None, after)
                 }
-                Verdict::Refuse => (Some(Delivery::REFUSED), after),
+                Verdict::Refuse => (Some(DeliveryStatus::REFUSED), after),
                 Verdict::End(reason) => {
                     let mut all = after;
                     all.merge(self.end(&mut out, reason));
-                    (Some(Delivery::CLOSED), all)
+                    (Some(DeliveryStatus::CLOSED), all)
                 }
             };
             drop(out);
@@ -108,11 +108,11 @@ impl Connection {
             }
             out = self.lock();
             if out.has_ended() {
-                return Delivery::CLOSED;
+                return DeliveryStatus::CLOSED;
             }
         }
         if !push(&mut out) {
-            return Delivery::REFUSED;
+            return DeliveryStatus::REFUSED;
         }
         self.account(&mut out);
         if out.queue.is_empty() {
@@ -134,13 +134,13 @@ impl Connection {
         // a run that alone is over the limit is taken by an empty queue: it could never be delivered otherwise
         let over = waiting > 0 && total > ceiling;
         let verdict = match self.instance.settings.overflow {
-            Overflow::Block if !realtime && total > limit => Verdict::Take(Delivery::FULL),
+            Overflow::Block if !realtime && total > limit => Verdict::Take(DeliveryStatus::FULL),
             Overflow::Block | Overflow::DropNewest if over => Verdict::Refuse,
             Overflow::Disconnect if over && shared => {
                 Verdict::End(Reason::Crowded { bytes: total, share: limit })
             }
             Overflow::Disconnect if over => Verdict::End(Reason::Overflow { bytes: total, limit }),
-            _ => Verdict::Take(Delivery::TAKEN),
+            _ => Verdict::Take(DeliveryStatus::TAKEN),
         };
         if matches!(verdict, Verdict::Refuse) {
             self.instance.counts.refused.fetch_add(1, Ordering::Relaxed);
@@ -179,16 +179,16 @@ mod tests {
         sent
     }
 
-    fn deliver(pair: &Pair, qos: Qos, len: usize) -> Delivery {
+    fn deliver(pair: &Pair, qos: Qos, len: usize) -> DeliveryStatus {
         with_run(qos, &vec![1; len], None, |run| pair.connection.deliver(run))
     }
 
     #[test]
     fn one_flush_is_owed_for_several_runs() {
         let mut pair = Pair::new(StreamSettings::default());
-        assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::DIRTY);
-        assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::TAKEN);
-        assert_eq!(pair.connection.acknowledge(&[1], 1), Delivery::TAKEN);
+        assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::TAKEN);
+        assert_eq!(pair.connection.acknowledge(&[1], 1), DeliveryStatus::TAKEN);
         assert_eq!(ConnectionSink(pair.connection.clone()).queued(), Queued { frames: 3, bytes: 28 });
         pair.connection.flush();
         assert!(pair.connection.lock().queue.is_empty());
@@ -196,7 +196,7 @@ mod tests {
         pair.peer.read_exact(&mut bytes).unwrap();
         assert_eq!(bytes[..11], *b"\x12\x05\0\0\0\0s\0\x01\x01\x01");
         assert_eq!(bytes[22..], [0xFE, 1, 0, 0, 0, 1]);
-        assert_eq!(deliver(&pair, Qos::NO, 3), Delivery::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         let mut pair = Pair::new(StreamSettings::default());
         let shared = SharedBytes::from(vec![5; SHARE_FROM_BYTES]);
         with_run(Qos::NO, &shared, Some(&shared), |run| {
-            assert_eq!(pair.connection.deliver(run), Delivery::DIRTY);
+            assert_eq!(pair.connection.deliver(run), DeliveryStatus::DIRTY);
         });
         deliver(&pair, Qos::NO, 1);
         pair.connection.flush();
@@ -217,19 +217,19 @@ mod tests {
     fn a_long_message_needs_no_flush_while_nothing_waits() {
         let mut pair = Pair::new(StreamSettings::default());
         let mut bytes = vec![0; FRAME + 50_000];
-        assert_eq!(deliver(&pair, Qos::NO, 50_000), Delivery::TAKEN);
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), DeliveryStatus::TAKEN);
         pair.peer.read_exact(&mut bytes).unwrap();
         assert!(bytes.starts_with(b"\x12\x52\xC3\0\0\0s\0\x01") && bytes.ends_with(&[1]));
 
-        assert_eq!(deliver(&pair, Qos::NO, 1), Delivery::DIRTY);
-        assert_eq!(deliver(&pair, Qos::NO, 50_000), Delivery::TAKEN, "behind what waits");
+        assert_eq!(deliver(&pair, Qos::NO, 1), DeliveryStatus::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), DeliveryStatus::TAKEN, "behind what waits");
         pair.connection.flush();
         pair.peer.read_exact(&mut bytes[..FRAME + 1]).unwrap();
         pair.peer.read_exact(&mut bytes).unwrap();
         assert!(bytes.starts_with(b"\x12\x52\xC3"));
 
         let sent = fill(&pair);
-        assert_eq!(deliver(&pair, Qos::NO, 50_000), Delivery::TAKEN, "the writer task owes the flush");
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), DeliveryStatus::TAKEN, "the writer task owes the flush");
         let mut bytes = vec![0; sent + FRAME + 50_000];
         pair.peer.read_exact(&mut bytes).unwrap();
         assert!(bytes[sent..].starts_with(b"\x12\x52\xC3"));
@@ -240,19 +240,19 @@ mod tests {
         let pair = Pair::new(settings(Overflow::Block, 1_000_000));
         assert_eq!(
             deliver(&pair, Qos::NO, 2_000_000),
-            Delivery::DIRTY | Delivery::FULL,
+            DeliveryStatus::DIRTY | DeliveryStatus::FULL,
             "alone over the limit"
         );
         pair.connection.flush();
-        assert!(deliver(&pair, Qos::NO, 10).has(Delivery::FULL));
-        assert_eq!(deliver(&pair, Qos::REALTIME, 10), Delivery::TAKEN, "real-time frames do not wait");
+        assert!(deliver(&pair, Qos::NO, 10).has(DeliveryStatus::FULL));
+        assert_eq!(deliver(&pair, Qos::REALTIME, 10), DeliveryStatus::TAKEN, "real-time frames do not wait");
         assert_eq!(
             deliver(&pair, Qos::REALTIME, 500_000),
-            Delivery::REFUSED,
+            DeliveryStatus::REFUSED,
             "but not beyond twice the limit"
         );
         assert_eq!(pair.connection.instance.counts.refused.load(Ordering::Relaxed), 1);
-        assert!(pair.connection.acknowledge(&[1], 1).has(Delivery::FULL), "the client's own flood");
+        assert!(pair.connection.acknowledge(&[1], 1).has(DeliveryStatus::FULL), "the client's own flood");
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
             let pair = Pair::new(settings(overflow, 1000));
             for _ in 0..20 {
                 let delivery = deliver(&pair, Qos::NO, 900);
-                assert!(delivery.is_taken() && !delivery.has(Delivery::FULL), "{overflow:?}");
+                assert!(delivery.is_taken() && !delivery.has(DeliveryStatus::FULL), "{overflow:?}");
             }
         }
     }
@@ -272,13 +272,13 @@ mod tests {
         fill(&pair);
         let waiting = pair.connection.lock().queue.waiting();
         let rest = 100_000 - waiting.min(100_000);
-        assert_eq!(deliver(&pair, Qos::NO, rest + 1), Delivery::REFUSED);
-        assert_eq!(deliver(&pair, Qos::REALTIME, rest + 1), Delivery::TAKEN);
+        assert_eq!(deliver(&pair, Qos::NO, rest + 1), DeliveryStatus::REFUSED);
+        assert_eq!(deliver(&pair, Qos::REALTIME, rest + 1), DeliveryStatus::TAKEN);
 
         let pair = Pair::new(settings(Overflow::Disconnect, 100_000));
         fill(&pair);
-        assert_eq!(deliver(&pair, Qos::NO, 100_000), Delivery::CLOSED);
-        assert_eq!(deliver(&pair, Qos::NO, 1), Delivery::CLOSED);
+        assert_eq!(deliver(&pair, Qos::NO, 100_000), DeliveryStatus::CLOSED);
+        assert_eq!(deliver(&pair, Qos::NO, 1), DeliveryStatus::CLOSED);
         let reason = pair.connection.take_reason().unwrap().to_string();
         assert!(reason.ends_with("exceed 100000 (queue_bytes, overflow = \"disconnect\")"), "{reason}");
     }
@@ -286,9 +286,9 @@ mod tests {
     #[test]
     fn waiters_are_called_when_a_quarter_is_left_or_at_the_end() {
         let calls = Arc::new(AtomicUsize::new(0));
-        let wake = || {
+        let notifier = || {
             let calls = calls.clone();
-            Wake::new(move || {
+            Notifier::new(move || {
                 calls.fetch_add(1, Ordering::SeqCst);
             })
         };
@@ -301,20 +301,20 @@ mod tests {
         };
         let mut pair = Pair::new(settings(Overflow::Block, 1_000_000));
         let sink = ConnectionSink(pair.connection.clone());
-        sink.when_drained(wake());
+        sink.when_drained(notifier());
         assert_eq!(calls.load(Ordering::SeqCst), 1, "at once");
         let sent = fill(&pair);
         deliver(&pair, Qos::NO, 1_000_000);
-        sink.when_drained(wake());
+        sink.when_drained(notifier());
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         pair.peer.read_exact(&mut vec![0; sent + FRAME + 1_000_000]).unwrap();
         called(2);
         fill(&pair);
         deliver(&pair, Qos::NO, 1_000_000);
-        sink.when_drained(wake());
+        sink.when_drained(notifier());
         sink.close("for a test");
         called(3);
-        sink.when_drained(wake());
+        sink.when_drained(notifier());
         called(4);
         assert_eq!(sink.queued(), Queued::default());
         assert_eq!(pair.connection.take_reason().unwrap().to_string(), "for a test");

@@ -209,7 +209,7 @@ impl Instance {
             tracing::debug!(source, "connection refused: {why}");
         }
         let from = source.unwrap_or(self.transport.kind());
-        self.host.report(&Event::now(EventKind::ConnectionRefused, from, why));
+        self.host.emit(&Event::now(EventKind::ConnectionRefused, from, why));
     }
 
     /// Says how many lines were not shown.

@@ -1,7 +1,7 @@
 //! Models of what threads do to one connection at the same time: shuttle runs each in many orders, over a real socket that
 //! is soon full. Built with `--cfg elbus_model` only, see `.ci/models`.
 
-use elbus_plugin_api::{Delivery, Qos, Wake};
+use elbus_plugin_api::{DeliveryStatus, Notifier, Qos};
 use shuttle::{Config, Runner, future, scheduler::RandomScheduler, thread};
 use std::{
     io::{ErrorKind, Read},
@@ -42,7 +42,7 @@ fn pair(queue_bytes: usize) -> Pair {
     pair
 }
 
-fn deliver(connection: &Arc<Connection>, byte: u8, len: usize) -> Delivery {
+fn deliver(connection: &Arc<Connection>, byte: u8, len: usize) -> DeliveryStatus {
     with_run(Qos::NO, &vec![byte; len], None, |run| connection.deliver(run))
 }
 
@@ -83,7 +83,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
             let connection = connection.clone();
             thread::spawn(move || {
                 for (byte, len) in [(first, 2 * LONG), (first + 1, 10), (first + 2, 3 * LONG)] {
-                    if deliver(&connection, byte, len).has(Delivery::DIRTY) {
+                    if deliver(&connection, byte, len).has(DeliveryStatus::DIRTY) {
                         thread::yield_now();
                         connection.flush();
                     }
@@ -143,8 +143,8 @@ fn wait_for_room(ends: bool) {
     let waiting = {
         let (connection, woken) = (connection.clone(), woken.clone());
         thread::spawn(move || {
-            let wake = Wake::new(move || _ = woken.fetch_add(1, SeqCst));
-            connection.when_drained(wake, Side::Senders);
+            let notifier = Notifier::new(move || _ = woken.fetch_add(1, SeqCst));
+            connection.when_drained(notifier, Side::Senders);
         })
     };
     let pushing = {
@@ -205,7 +205,7 @@ fn the_reader_hears_of_the_end_and_the_first_reason_stands() {
             let connection = connection.clone();
             thread::spawn(move || {
                 // taken before the end, or refused after it
-                if deliver(&connection, 1, 10) == Delivery::CLOSED {
+                if deliver(&connection, 1, 10) == DeliveryStatus::CLOSED {
                     assert!(connection.has_ended());
                 } else {
                     connection.flush();

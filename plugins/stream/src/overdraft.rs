@@ -1,7 +1,7 @@
 //! What may wait for a client beyond its limit while it is in a cycle of clients that wait for each other. Owns what was
 //! given, and for whom; the broker finds the cycles and decides, and the connection ends it once senders may go on.
 
-use elbus_plugin_api::{Overdraft, Wake};
+use elbus_plugin_api::{Notifier, Overdraft};
 use std::{sync::Arc, time::Instant};
 
 use crate::connection::{After, Connection, Outgoing};
@@ -34,7 +34,7 @@ pub(crate) enum Side {
 
 /// Somebody who waits for a queue to drain.
 pub(crate) struct Waiter {
-    pub(crate) wake: Wake,
+    pub(crate) notifier: Notifier,
     pub(crate) side: Side,
 }
 
@@ -78,7 +78,7 @@ impl Connection {
         if let Some(held) = out.held.as_mut().filter(|_| senders || own) {
             let waiters = std::mem::take(&mut held.waiters);
             let may_go_on = |waiter: &Waiter| if waiter.side == Side::Own { own } else { senders };
-            (after.wakes, held.waiters) = waiters.into_iter().partition(may_go_on);
+            (after.notifiers, held.waiters) = waiters.into_iter().partition(may_go_on);
         }
         drop(out);
         self.finish(after);

@@ -58,7 +58,7 @@ impl Server {
         }
         drop(within);
         let handle = runtime.handle().clone();
-        host.watch_worker("runtime", move |answer| drop(handle.spawn(async move { answer.wake() })));
+        host.watch_worker("runtime", move |answer| drop(handle.spawn(async move { answer.notify() })));
         let instance = Instance::new(host, settings, transport, runtime.handle().clone());
         Ok(Server {
             instance,

@@ -123,7 +123,7 @@ impl Session {
         self.tell(&reason);
         let mut client_of = None;
         if let Some(mut client) = self.incoming.take_client() {
-            client.leaving(&reason.to_string());
+            client.set_close_reason(&reason.to_string());
             client_of = Some(Source::of(self.incoming.origin()));
         }
         if reason.is_of_the_broker() {
@@ -154,10 +154,10 @@ impl Session {
         }
         if reason.is_slow_consumer() {
             instance.counts.slow.fetch_add(1, Ordering::Relaxed);
-            instance.host.report(&Event::now(EventKind::SlowConsumer, client, &reason.to_string()));
+            instance.host.emit(&Event::now(EventKind::SlowConsumer, client, &reason.to_string()));
         } else if reason.is_refusal() {
             let from = source.unwrap_or(instance.transport.kind());
-            instance.host.report(&Event::now(EventKind::ConnectionRefused, from, &reason.to_string()));
+            instance.host.emit(&Event::now(EventKind::ConnectionRefused, from, &reason.to_string()));
         }
     }
 }

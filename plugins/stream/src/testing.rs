@@ -1,6 +1,6 @@
 //! A connection without a reader, for the unit tests: its other end is a plain socket.
 
-use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run, SharedBytes, fake::FakeHost};
+use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run, SharedBytes, testing::FakeHost};
 use elbus_socket::Socket;
 use std::{
     io,

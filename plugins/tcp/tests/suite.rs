@@ -4,7 +4,7 @@
 #[path = "../../stream/tests/support/mod.rs"]
 mod support;
 
-use elbus_plugin_api::fake::FakeHost;
+use elbus_plugin_api::testing::FakeHost;
 use elbus_tcp::Tcp;
 use std::net::TcpStream;
 use support::{Bus, suite};

@@ -4,7 +4,7 @@
 mod authority;
 
 use authority::Authority;
-use elbus_plugin_api::{Config, Plugin, fake::FakeHost};
+use elbus_plugin_api::{Config, Plugin, testing::FakeHost};
 use elbus_tcp::Tcp;
 use elbus_tls::{ClientFiles, dial};
 use std::{

@@ -5,7 +5,7 @@
 #[path = "../../stream/tests/support/mod.rs"]
 mod support;
 
-use elbus_plugin_api::{Delivery, EventKind, FrameKind, QueueBudget, fake::FakeHost};
+use elbus_plugin_api::{DeliveryStatus, EventKind, FrameKind, QueueBudget, testing::FakeHost};
 use elbus_unix::Unix;
 use std::{
     os::unix::net::UnixStream,
@@ -149,7 +149,7 @@ fn fill(bus: &Bus<UnixStream>, name: &str) -> usize {
     for count in 1..1000 {
         let delivery = bus.fake.deliver(name, FrameKind::Message, "me", "", &[&payload]).unwrap();
         assert!(delivery.is_taken());
-        if delivery.has(Delivery::FULL) {
+        if delivery.has(DeliveryStatus::FULL) {
             return count * (payload.len() + 9);
         }
     }
@@ -172,8 +172,8 @@ fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
         let payload = vec![0; 100_000];
         bus.fake.deliver_realtime(name, "me", &payload).unwrap()
     };
-    assert_eq!(realtime("greedy"), Delivery::REFUSED, "it does not wait, so it is not taken");
-    assert_eq!(realtime("second"), Delivery::REFUSED);
+    assert_eq!(realtime("greedy"), DeliveryStatus::REFUSED, "it does not wait, so it is not taken");
+    assert_eq!(realtime("second"), DeliveryStatus::REFUSED);
     // whoever keeps up notices nothing
     let mut quick = bus.client("quick");
     for _ in 0..100 {
@@ -181,7 +181,7 @@ fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
             !bus.fake
                 .deliver("quick", FrameKind::Message, "me", "", &[&[1; 50_000]])
                 .unwrap()
-                .has(Delivery::FULL)
+                .has(DeliveryStatus::FULL)
         );
         assert_eq!(quick.frame().len(), 50_009);
     }

@@ -7,7 +7,7 @@ mod support;
 
 use elbus_plugin_api::{
     Credentials,
-    fake::{FakeHost, FakeInstance},
+    testing::{FakeHost, FakeInstance},
 };
 use elbus_unix::Unix;
 use std::{

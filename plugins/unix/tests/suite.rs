@@ -4,7 +4,7 @@
 #[path = "../../stream/tests/support/mod.rs"]
 mod support;
 
-use elbus_plugin_api::fake::FakeHost;
+use elbus_plugin_api::testing::FakeHost;
 use elbus_unix::Unix;
 use std::os::unix::net::UnixStream;
 use support::{Bus, suite};

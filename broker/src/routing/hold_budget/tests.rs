@@ -61,7 +61,7 @@ impl Tested {
         self.table.spent_for(keys, &HoldSettings::default(), self.now)
     }
 
-    fn charge(&mut self, receiver: &Arc<Member>, sender: &Arc<SpentFor>, time: Duration) -> usize {
+    fn charge(&mut self, receiver: &Arc<RegisteredClient>, sender: &Arc<SpentFor>, time: Duration) -> usize {
         let charged = [(receiver.clone(), sender.clone())];
         self.table.charge(&charged, &HoldSettings::default(), time, self.now).len()
     }
@@ -80,7 +80,7 @@ impl elbus_plugin_api::abi::RawSink for NoSink {
         0
     }
     fn flush(&self) {}
-    fn when_drained(&self, _: elbus_plugin_api::abi::WakeObject) {}
+    fn when_drained(&self, _: elbus_plugin_api::abi::NotifierObject) {}
     fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
     fn queued(&self) -> elbus_plugin_api::Queued {
         elbus_plugin_api::Queued::default()
@@ -88,10 +88,10 @@ impl elbus_plugin_api::abi::RawSink for NoSink {
     fn limit(&self, _: &elbus_plugin_api::SinkLimits) {}
 }
 
-fn receiver(name: &str, uid: u32) -> Arc<Member> {
+fn receiver(name: &str, uid: u32) -> Arc<RegisteredClient> {
     use elbus_plugin_api::abi::RawSink_TO;
     let sink = RawSink_TO::from_value(NoSink, abi_stable::sabi_trait::TD_Opaque);
-    Arc::new(Member::new(name.into(), of_user(uid), 1, sink, None))
+    Arc::new(RegisteredClient::new(name.into(), of_user(uid), 1, sink, None))
 }
 
 #[test]

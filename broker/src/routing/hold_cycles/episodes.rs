@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    super::{Hashing, hold_budget::Holder, member::Member},
+    super::{Hashing, hold_budget::Holder, registered_client::RegisteredClient},
     graph::{self, Edges},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Episodes {
 struct Episode {
     /// The client that goes on.
     sender: u64,
-    told: HashMap<u64, Weak<Member>, Hashing>,
+    told: HashMap<u64, Weak<RegisteredClient>, Hashing>,
     given: HashMap<u64, Given, Hashing>,
     verdict: Verdict,
     /// Who has to give way since nothing more is given: it gets no more time.
@@ -48,7 +48,7 @@ struct Episode {
 
 /// What the queue of one client was given.
 struct Given {
-    member: Weak<Member>,
+    member: Weak<RegisteredClient>,
     holder: Holder,
     queue: u64,
     own: u64,
@@ -90,7 +90,7 @@ impl Episodes {
     /// receivers or, where that is true, by itself.
     pub(super) fn proceed(
         &mut self,
-        members: &[(Arc<Member>, bool)],
+        members: &[(Arc<RegisteredClient>, bool)],
         edges: &Edges,
         components: Vec<Vec<usize>>,
         budget: &QueueBudget,
@@ -134,8 +134,8 @@ impl Episodes {
         let piece = if own { OWN_PIECE } else { PIECE };
         let piece = piece.min((MOST_BYTES.saturating_sub(sum)) / count.max(1));
         let more = piece.saturating_mul(count);
-        let has_memory = budget.share().is_none()
-            && (budget.queued() as u64).saturating_add(more) <= (budget.ceiling() / 2) as u64;
+        let has_memory = budget.fair_share().is_none()
+            && (budget.queued() as u64).saturating_add(more) <= (budget.limit() / 2) as u64;
         let mut verdict = if piece < LEAST_PIECE {
             Verdict::UsedUp
         } else if !has_memory {
@@ -187,7 +187,7 @@ impl Episodes {
     }
 
     /// Whether the identity of a client may have so much more, beside what its clients have been given in all cycles.
-    fn may_have(&self, at: usize, member: &Arc<Member>, more: u64) -> bool {
+    fn may_have(&self, at: usize, member: &Arc<RegisteredClient>, more: u64) -> bool {
         let holder = holder_of(member);
         let given = self.all.iter().enumerate().flat_map(|(other, episode)| {
             let is_elsewhere = other != at;
@@ -251,7 +251,7 @@ impl Episode {
     }
 
     /// Gives a client more than it has been given.
-    fn give(&mut self, member: &Arc<Member>, queue: u64, own: u64, text: &str) -> bool {
+    fn give(&mut self, member: &Arc<RegisteredClient>, queue: u64, own: u64, text: &str) -> bool {
         let (had, had_own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
         let (queue, own) = (had + queue, had_own + own);
         self.told.insert(member.id, Arc::downgrade(member));
@@ -264,7 +264,7 @@ impl Episode {
     }
 
     /// Tells a client in which cycle it is, and restarts the time in which it must take something.
-    fn tell(&mut self, member: &Arc<Member>, text: &str) {
+    fn tell(&mut self, member: &Arc<RegisteredClient>, text: &str) {
         let (queue, own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
         self.told.insert(member.id, Arc::downgrade(member));
         member.overdraw(&Overdraft::new(queue, own, text));
@@ -298,13 +298,13 @@ impl Episode {
 
 /// Clients that all wait for each other.
 struct Component<'l> {
-    members: &'l [(Arc<Member>, bool)],
+    members: &'l [(Arc<RegisteredClient>, bool)],
     edges: &'l Edges,
     nodes: Vec<usize>,
 }
 
 impl<'l> Component<'l> {
-    fn member(&self, node: usize) -> &'l Arc<Member> {
+    fn member(&self, node: usize) -> &'l Arc<RegisteredClient> {
         &self.members[node].0
     }
 
@@ -344,6 +344,6 @@ impl<'l> Component<'l> {
 }
 
 /// Whose budget is charged: that of its identity, and within this process that of its name.
-fn holder_of(member: &Member) -> Holder {
+fn holder_of(member: &RegisteredClient) -> Holder {
     Holder::identity_of(&member.origin).unwrap_or_else(|| Holder::Name(primary_of(&member.name).into()))
 }

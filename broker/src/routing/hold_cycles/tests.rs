@@ -3,9 +3,9 @@ use abi_stable::{
     std_types::{RArc, RStr},
 };
 use elbus_plugin_api::{
-    ClientInfo, Credentials, Delivery, Op, Overdraft, Payload, Qos, QueueBudget, Queued, Request, Run,
+    ClientInfo, Credentials, DeliveryStatus, Op, Overdraft, Payload, Qos, QueueBudget, Queued, Request, Run,
     SinkLimits,
-    abi::{RawClient, RawSink, RawSink_TO, RawWake, RawWake_TO, WakeObject},
+    abi::{NotifierObject, RawClient, RawNotifier, RawNotifier_TO, RawSink, RawSink_TO},
 };
 use parking_lot::Mutex;
 use std::{
@@ -27,7 +27,7 @@ struct Record {
     overdrawn: u64,
     told: usize,
     cycle: String,
-    waiting: Vec<WakeObject>,
+    waiting: Vec<NotifierObject>,
 }
 
 /// Always full.
@@ -35,11 +35,11 @@ struct Full(Arc<Mutex<Record>>);
 
 impl RawSink for Full {
     fn deliver(&self, _: &mut Run<'_>) -> u8 {
-        Delivery::FULL.bits()
+        DeliveryStatus::FULL.bits()
     }
     fn flush(&self) {}
-    fn when_drained(&self, wake: WakeObject) {
-        self.0.lock().waiting.push(wake);
+    fn when_drained(&self, notifier: NotifierObject) {
+        self.0.lock().waiting.push(notifier);
     }
     fn close(&self, _: RStr<'_>) {}
     fn queued(&self) -> Queued {
@@ -59,7 +59,7 @@ impl RawSink for Full {
             let more = record.overdrawn > before;
             if more { std::mem::take(&mut record.waiting) } else { Vec::new() }
         };
-        waiting.into_iter().for_each(|wake| wake.wake());
+        waiting.into_iter().for_each(|notifier| notifier.notify());
         true
     }
     fn overdrawn(&self) -> u64 {
@@ -70,8 +70,8 @@ impl RawSink for Full {
 #[derive(Clone)]
 struct Ready(Arc<Mutex<bool>>);
 
-impl RawWake for Ready {
-    fn wake(&self) {
+impl RawNotifier for Ready {
+    fn notify(&self) {
         *self.0.lock() = true;
     }
 }
@@ -95,7 +95,7 @@ impl Client {
             self.sender.dispatch(&Request::new(Op::Message, Qos::NO, self.target, &payloads).blocking());
         }
         self.sender.end_batch();
-        self.sender.when_ready(RawWake_TO::from_ptr(RArc::new(Ready(self.ready.clone())), TD_Opaque));
+        self.sender.when_ready(RawNotifier_TO::from_ptr(RArc::new(Ready(self.ready.clone())), TD_Opaque));
     }
 
     fn record(&self) -> (u64, usize) {

@@ -18,7 +18,7 @@ impl RawSink for Queue {
         0
     }
     fn flush(&self) {}
-    fn when_drained(&self, _: WakeObject) {}
+    fn when_drained(&self, _: NotifierObject) {}
     fn close(&self, _: RStr<'_>) {}
     fn queued(&self) -> Queued {
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -27,31 +27,31 @@ impl RawSink for Queue {
     fn limit(&self, _: &SinkLimits) {}
 }
 
-fn member(name: &str, bytes: u64, asked: &Arc<AtomicUsize>) -> Arc<Member> {
+fn member(name: &str, bytes: u64, asked: &Arc<AtomicUsize>) -> Arc<RegisteredClient> {
     let sink = RawSink_TO::from_value(Queue { bytes, asked: asked.clone() }, TD_Opaque);
-    Arc::new(Member::new(name.into(), Origin::default(), 1, sink, None))
+    Arc::new(RegisteredClient::new(name.into(), Origin::default(), 1, sink, None))
 }
 
 /// Holds a sender that sends to these as well.
 fn hold(
-    receiver: &Arc<Member>,
+    receiver: &Arc<RegisteredClient>,
     holds: &Holds,
     sender: &str,
-    others: &[Arc<Member>],
+    others: &[Arc<RegisteredClient>],
     woken: &Arc<AtomicUsize>,
 ) {
     let keys = Keys::of(sender, &Origin::default());
     let peers = others.iter().map(Arc::downgrade).collect();
     let others = Others { peers, routes: Vec::new(), own: 0, keys, spent: holds.spent_for(keys) };
-    let wake = RawWake_TO::from_ptr(RArc::new(Counting(woken.clone())), TD_Opaque);
-    receiver.hold(holds, wake, Some(others));
+    let notifier = RawNotifier_TO::from_ptr(RArc::new(Counting(woken.clone())), TD_Opaque);
+    receiver.hold(holds, notifier, Some(others));
 }
 
 #[derive(Clone)]
 struct Counting(Arc<AtomicUsize>);
 
-impl RawWake for Counting {
-    fn wake(&self) {
+impl RawNotifier for Counting {
+    fn notify(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -6,17 +6,17 @@ use crate::origin::Origin;
 use abi_stable::sabi_trait::TD_Opaque;
 use elbus_plugin_api::{
     Queued, Run, SinkLimits,
-    abi::{RawSink, RawSink_TO, WakeObject},
+    abi::{NotifierObject, RawSink, RawSink_TO},
 };
 
-struct Nowhere;
+struct NullSink;
 
-impl RawSink for Nowhere {
+impl RawSink for NullSink {
     fn deliver(&self, _: &mut Run<'_>) -> u8 {
         0
     }
     fn flush(&self) {}
-    fn when_drained(&self, _: WakeObject) {}
+    fn when_drained(&self, _: NotifierObject) {}
     fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
     fn queued(&self) -> Queued {
         Queued::default()
@@ -24,12 +24,12 @@ impl RawSink for Nowhere {
     fn limit(&self, _: &SinkLimits) {}
 }
 
-fn member(name: &str) -> Arc<Member> {
-    let sink = RawSink_TO::from_value(Nowhere, TD_Opaque);
-    Arc::new(Member::new(name.into(), Origin::default(), 0, sink, None))
+fn member(name: &str) -> Arc<RegisteredClient> {
+    let sink = RawSink_TO::from_value(NullSink, TD_Opaque);
+    Arc::new(RegisteredClient::new(name.into(), Origin::default(), 0, sink, None))
 }
 
-fn unasked(name: &str) -> Option<Arc<Member>> {
+fn unasked(name: &str) -> Option<Arc<RegisteredClient>> {
     panic!("{name} was looked for")
 }
 

@@ -9,7 +9,7 @@ use crate::routing::{
     filter_tree::Filter,
     hold_budget::Holder,
     id_set::{IdSet, Ids},
-    member::Member,
+    registered_client::RegisteredClient,
     shapes::{OwnShapes, Shape, is_complex},
 };
 use elbus_protocol::request;
@@ -69,7 +69,7 @@ pub(super) fn weight(filter: Filter<'_>) -> usize {
 
 impl Registry {
     /// The seat of this very client.
-    fn seat_of_member(&self, member: &Arc<Member>) -> Option<u32> {
+    fn seat_of_member(&self, member: &Arc<RegisteredClient>) -> Option<u32> {
         let id = *self.by_name.get(&*member.name)?;
         let seat = self.seats[id].as_ref()?;
         Arc::ptr_eq(&seat.member, member).then_some(id)
@@ -89,7 +89,7 @@ impl Registry {
     /// stays admitted, since nobody else adds filters of this client.
     pub(in super::super) fn admit(
         &mut self,
-        member: &Arc<Member>,
+        member: &Arc<RegisteredClient>,
         set: FilterSet,
         body: &str,
         limits: &FilterLimits,
@@ -141,7 +141,7 @@ impl Registry {
     /// Takes back what was counted for filters that were not added.
     pub(in super::super) fn release(
         &mut self,
-        member: &Arc<Member>,
+        member: &Arc<RegisteredClient>,
         set: FilterSet,
         reserved: Reserved,
         added: &[usize],
@@ -162,7 +162,7 @@ impl Registry {
     /// there, or was.
     pub(in super::super) fn change<'f>(
         &mut self,
-        member: &Arc<Member>,
+        member: &Arc<RegisteredClient>,
         set: FilterSet,
         add: bool,
         changes: impl Iterator<Item = (usize, &'f str)>,
@@ -187,7 +187,7 @@ impl Registry {
     }
 
     /// Where the subscriptions of a client stand.
-    pub(in super::super) fn subscription_nodes(&self, member: &Arc<Member>) -> Ids {
+    pub(in super::super) fn subscription_nodes(&self, member: &Arc<RegisteredClient>) -> Ids {
         let mut nodes = Ids::new();
         let seat = self.seat_of_member(member).and_then(|id| self.seats[id].as_ref());
         seat.inspect(|seat| seat.subscriptions.nodes.extend_into(&mut nodes));
@@ -195,7 +195,11 @@ impl Registry {
     }
 
     /// The subscriptions of a client that stand at these nodes, if it has any there still.
-    pub(in super::super) fn subscriptions_at(&self, member: &Arc<Member>, nodes: &[u32]) -> Vec<String> {
+    pub(in super::super) fn subscriptions_at(
+        &self,
+        member: &Arc<RegisteredClient>,
+        nodes: &[u32],
+    ) -> Vec<String> {
         let seat = self.seat_of_member(member).and_then(|id| self.seats[id].as_ref());
         let Some(seat) = seat else { return Vec::new() };
         let own = nodes.iter().filter(|node| seat.subscriptions.nodes.contains(**node));

@@ -20,7 +20,7 @@ impl Bench {
         let limits = Limits { queue_bytes: LIMIT, stall: STALL, overflow };
         let mut bench = Bench { inbox: Inbox::default(), limits, now: Instant::now(), woken: Arc::default() };
         let bell = bench.wake("reader");
-        bench.inbox.set_bell(bell);
+        bench.inbox.set_notifier(bell);
         bench
     }
 
@@ -29,7 +29,7 @@ impl Bench {
         let payloads = [Payload::from(&*payload)];
         let mut encoding = Encoding::new();
         let run = Run::new(FrameKind::Message, qos, sender, "", &payloads, None, &mut encoding);
-        self.inbox.take(&run, KeptRun::keep(&run), &self.limits, || self.now)
+        self.inbox.take(&run, OwnedRun::new(&run), &self.limits, || self.now)
     }
 
     fn take(&mut self, bytes: usize) -> Taken {
@@ -42,15 +42,15 @@ impl Bench {
     }
 
     fn give_to(&mut self, waits: bool) -> (usize, bool) {
-        let mut into = Received::default();
-        let (open, wakes) = self.inbox.give(&mut into, waits, &self.limits, || self.now);
-        wakes.iter().for_each(Wake::wake);
+        let mut into = RunBatch::default();
+        let (open, notifiers) = self.inbox.give(&mut into, waits, &self.limits, || self.now);
+        notifiers.iter().for_each(Notifier::notify);
         (into.len(), open)
     }
 
-    fn wake(&self, name: &'static str) -> Wake {
+    fn wake(&self, name: &'static str) -> Notifier {
         let woken = self.woken.clone();
-        Wake::new(move || woken.lock().push(name))
+        Notifier::new(move || woken.lock().push(name))
     }
 
     fn woken(&self) -> Vec<&'static str> {
@@ -62,15 +62,15 @@ impl Bench {
 fn senders_are_held_above_the_limit_until_a_quarter_is_left() {
     let mut bench = Bench::new(Overflow::Block);
     bench.limits.queue_bytes = 1_000_000;
-    assert_eq!(bench.take(900_000), Taken { delivery: Delivery::TAKEN, then: Then::Nothing });
-    let wake = bench.wake("early");
-    assert!(bench.inbox.when_drained(wake).is_some());
+    assert_eq!(bench.take(900_000), Taken { delivery: DeliveryStatus::TAKEN, then: Then::Nothing });
+    let notifier = bench.wake("early");
+    assert!(bench.inbox.when_drained(notifier).is_some());
     for _ in 0..4 {
         bench.take(60_000);
     }
-    assert_eq!(bench.take(240_000), Taken { delivery: Delivery::FULL, then: Then::Nothing });
-    let wake = bench.wake("sender");
-    assert!(bench.inbox.when_drained(wake).is_none());
+    assert_eq!(bench.take(240_000), Taken { delivery: DeliveryStatus::FULL, then: Then::Nothing });
+    let notifier = bench.wake("sender");
+    assert!(bench.inbox.when_drained(notifier).is_none());
     assert_eq!(bench.give(), (1, true), "so much at once: half a million is left");
     assert_eq!(bench.woken(), [""; 0]);
     assert_eq!(bench.give(), (2, true));
@@ -84,18 +84,18 @@ fn senders_are_held_above_the_limit_until_a_quarter_is_left() {
 fn real_time_and_the_broker_go_up_to_twice_and_hold_nobody() {
     for (sender, qos) in [("s", Qos::REALTIME), (BROKER_NAME, Qos::NO)] {
         let mut bench = Bench::new(Overflow::Block);
-        assert_eq!(bench.take(9_000).delivery, Delivery::TAKEN);
+        assert_eq!(bench.take(9_000).delivery, DeliveryStatus::TAKEN);
         for _ in 0..2 {
             let taken = bench.take_from(sender, qos, 4_000);
-            assert_eq!(taken, Taken { delivery: Delivery::TAKEN, then: Then::Nothing });
+            assert_eq!(taken, Taken { delivery: DeliveryStatus::TAKEN, then: Then::Nothing });
         }
         let taken = bench.take_from(sender, qos, 4_000);
-        assert_eq!(taken.delivery, Delivery::REFUSED);
+        assert_eq!(taken.delivery, DeliveryStatus::REFUSED);
         assert!(matches!(taken.then, Then::Tell { refused: 1, .. }));
         assert_eq!(bench.take_from(sender, qos, 4_000).then, Then::Nothing, "the log is spared");
         bench.now += TELL_EVERY;
         assert!(matches!(bench.take_from(sender, qos, 4_000).then, Then::Tell { refused: 2, .. }));
-        assert_eq!(bench.take(10).delivery, Delivery::FULL, "others wait, and lose nothing");
+        assert_eq!(bench.take(10).delivery, DeliveryStatus::FULL, "others wait, and lose nothing");
     }
 }
 
@@ -113,7 +113,7 @@ fn an_empty_queue_takes_anything() {
 fn drop_newest_refuses_and_disconnect_closes() {
     let mut bench = Bench::new(Overflow::DropNewest);
     bench.take(9_000);
-    assert_eq!(bench.take(2_000).delivery, Delivery::REFUSED);
+    assert_eq!(bench.take(2_000).delivery, DeliveryStatus::REFUSED);
     assert!(bench.take(100).delivery.is_taken(), "what fits is taken");
     assert!(bench.take_from("s", Qos::REALTIME, 2_000).delivery.is_taken());
     let mut bench = Bench::new(Overflow::Disconnect);
@@ -122,16 +122,19 @@ fn drop_newest_refuses_and_disconnect_closes() {
     bench.take(9_000);
     bench.inbox.awaited = true;
     let taken = bench.take(2_000);
-    assert_eq!(taken.delivery, Delivery::CLOSED);
-    let (was_open, wakes) = bench.inbox.close();
-    assert!(!was_open && wakes.len() == 1, "closed by itself, the wakes are left to whoever sees it off");
+    assert_eq!(taken.delivery, DeliveryStatus::CLOSED);
+    let (was_open, notifiers) = bench.inbox.close();
+    assert!(
+        !was_open && notifiers.len() == 1,
+        "closed by itself, the notifiers are left to whoever sees it off"
+    );
     assert!(matches!(taken.then, Then::Disconnect { bytes } if bytes > 9_000));
 }
 
 #[test]
 fn empty_messages_count_too() {
     let mut bench = Bench::new(Overflow::Block);
-    let taken = (0..LIMIT).take_while(|_| bench.take(0).delivery != Delivery::FULL).count();
+    let taken = (0..LIMIT).take_while(|_| bench.take(0).delivery != DeliveryStatus::FULL).count();
     assert!((20..100).contains(&taken), "{taken}");
 }
 
@@ -168,31 +171,31 @@ fn taking_a_part_is_a_sign_of_life() {
 #[test]
 fn readers_are_woken_once_by_a_batch() {
     let mut bench = Bench::new(Overflow::Block);
-    assert_eq!(bench.take(1).delivery, Delivery::TAKEN, "nobody waits, nothing is owed");
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::TAKEN, "nobody waits, nothing is owed");
     assert_eq!(bench.give_to(true), (1, true), "it need not wait");
-    assert_eq!(bench.take(1).delivery, Delivery::TAKEN);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::TAKEN);
     assert_eq!(bench.give(), (1, true));
     assert_eq!(bench.give_to(false), (0, true), "it does not wait");
-    assert_eq!(bench.take(1).delivery, Delivery::TAKEN);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::TAKEN);
     bench.give();
     assert_eq!(bench.give_to(true), (0, true));
     assert!(bench.inbox.flush().is_none(), "nothing has come");
-    assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
-    assert_eq!(bench.take(1).delivery, Delivery::TAKEN, "one flush is owed");
-    bench.inbox.flush().iter().for_each(Wake::wake);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::DIRTY);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::TAKEN, "one flush is owed");
+    bench.inbox.flush().iter().for_each(Notifier::notify);
     assert_eq!(bench.woken(), ["reader"]);
     assert!(bench.inbox.flush().is_none(), "the reader is called already");
-    assert_eq!(bench.take(1).delivery, Delivery::TAKEN);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::TAKEN);
 }
 
 #[test]
 fn a_reader_whose_message_another_took_still_hears_of_the_next() {
     let mut bench = Bench::new(Overflow::Block);
     bench.give_to(true);
-    assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::DIRTY);
     assert_eq!(bench.give(), (1, true), "by another reader, before the flush");
     assert!(bench.inbox.flush().is_none());
-    assert_eq!(bench.take(1).delivery, Delivery::DIRTY);
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::DIRTY);
     assert!(bench.inbox.flush().is_some());
 }
 
@@ -201,16 +204,16 @@ fn what_was_received_is_readable_after_the_close() {
     let mut bench = Bench::new(Overflow::Block);
     bench.give_to(true);
     (0..2).for_each(|_| _ = bench.take(100_000));
-    let wake = bench.wake("sender");
-    assert!(bench.inbox.when_drained(wake).is_none());
-    let (was_open, wakes) = bench.inbox.close();
-    wakes.iter().for_each(Wake::wake);
+    let notifier = bench.wake("sender");
+    assert!(bench.inbox.when_drained(notifier).is_none());
+    let (was_open, notifiers) = bench.inbox.close();
+    notifiers.iter().for_each(Notifier::notify);
     assert!(was_open);
     assert_eq!(bench.woken(), ["sender", "reader"]);
     assert!(!bench.inbox.close().0);
-    assert_eq!(bench.take(1).delivery, Delivery::CLOSED);
-    let wake = bench.wake("x");
-    assert!(bench.inbox.when_drained(wake).is_some());
+    assert_eq!(bench.take(1).delivery, DeliveryStatus::CLOSED);
+    let notifier = bench.wake("x");
+    assert!(bench.inbox.when_drained(notifier).is_some());
     assert_eq!(bench.inbox.look(&bench.limits, bench.now + 2 * STALL), Look::Well);
     assert_eq!(bench.give(), (1, true));
     assert_eq!(bench.give(), (1, false));

@@ -7,8 +7,8 @@ use abi_stable::{
 };
 use elbus_inproc::Inproc;
 use elbus_plugin_api::{
-    CallError, Code, Config, Delivery, Dispatch, Encoding, Event, EventKind, FrameKind, Host, Locality, Op,
-    Plugin, QueueBudget, Request, Run, Wake, abi::*,
+    CallError, Code, Config, DeliveryStatus, Dispatch, Encoding, Event, EventKind, FrameKind, Host, Locality,
+    Notifier, Op, Plugin, QueueBudget, Request, Run, abi::*,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -137,17 +137,17 @@ impl Sender {
             let mut encoding = Encoding::new();
             let (payloads, shared) = (request.payloads(), request.shared());
             let mut run = Run::new(kind, request.qos(), &self.name, topic, payloads, shared, &mut encoding);
-            let delivery = Delivery::from_bits(member.sink.deliver(&mut run));
+            let delivery = DeliveryStatus::from_bits(member.sink.deliver(&mut run));
             if delivery.is_taken() {
                 reached += 1;
                 code = Code::Ok;
-            } else if delivery.has(Delivery::REFUSED) {
+            } else if delivery.has(DeliveryStatus::REFUSED) {
                 code = Code::NotDelivered;
             }
-            if delivery.has(Delivery::FULL) {
+            if delivery.has(DeliveryStatus::FULL) {
                 self.full.push(member.clone());
             }
-            if delivery.has(Delivery::DIRTY) {
+            if delivery.has(DeliveryStatus::DIRTY) {
                 self.dirty.push(member);
             }
         }
@@ -169,21 +169,21 @@ impl RawClient for Sender {
         !self.full.is_empty()
     }
 
-    fn when_ready(&mut self, wake: WakeObject) {
+    fn when_ready(&mut self, notifier: NotifierObject) {
         let full = std::mem::take(&mut self.full);
         let left = Arc::new(AtomicUsize::new(full.len()));
         for member in full {
-            let (left, wake) = (left.clone(), wake.clone());
-            let counted = Wake::new(move || {
+            let (left, notifier) = (left.clone(), notifier.clone());
+            let counted = Notifier::new(move || {
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    wake.wake();
+                    notifier.notify();
                 }
             });
             member.sink.when_drained(counted.into_object());
         }
     }
 
-    fn leaving(&mut self, why: RStr<'_>) {
+    fn set_close_reason(&mut self, why: RStr<'_>) {
         self.why = why.as_str().to_owned();
     }
 }
@@ -229,7 +229,7 @@ impl RawHost for Bus {
         RResult::ROk(RawClient_TO::from_value(sender, TD_Opaque))
     }
 
-    fn report(&self, event: &RawEvent<'_>) {
+    fn emit(&self, event: &RawEvent<'_>) {
         let event = Event::from_raw(event).unwrap();
         let event = (event.kind, event.subject.to_owned(), event.detail.to_owned());
         self.0.state.lock().events.push(event);
@@ -244,7 +244,7 @@ impl RawHost for Bus {
         self.0.state.lock().connector.clone().into()
     }
 
-    fn speaker(&self) -> ClientObject {
+    fn system_client(&self) -> ClientObject {
         unreachable!("the plugin speaks for nobody")
     }
     fn call(&self, _: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
@@ -256,7 +256,7 @@ impl RawHost for Bus {
     fn add_method(&self, _: &RawMethod<'_>, _: HandlerObject) -> RResult<(), RString> {
         RResult::ROk(())
     }
-    fn listen(&self, _: ListenerObject) {}
+    fn add_listener(&self, _: ListenerObject) {}
     fn set_access_rules(&self, _: RStr<'_>) -> RResult<(), RString> {
         RResult::ROk(())
     }

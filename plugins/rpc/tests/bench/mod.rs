@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use elbus_plugin_api::{
-    Call, CallError, Delivery, FrameKind, Host, Method, Op,
-    fake::{FakeHost, FakeInstance},
+    Call, CallError, DeliveryStatus, FrameKind, Host, Method, Op,
+    testing::{FakeHost, FakeInstance},
 };
 use elbus_protocol::rpc;
 use elbus_rpc::Rpc;
@@ -42,11 +42,11 @@ impl Bench {
         self.host.add_method(&Method { name, slow, ..Default::default() }, f).unwrap();
     }
 
-    pub(crate) fn deliver(&self, sender: &str, payloads: &[&[u8]]) -> Delivery {
+    pub(crate) fn deliver(&self, sender: &str, payloads: &[&[u8]]) -> DeliveryStatus {
         self.fake.deliver(".broker", FrameKind::Message, sender, "", payloads).unwrap()
     }
 
-    pub(crate) fn call(&self, call_id: u32, method: &str, params: &[u8]) -> Delivery {
+    pub(crate) fn call(&self, call_id: u32, method: &str, params: &[u8]) -> DeliveryStatus {
         self.deliver("a.b", &[&rpc::encode_request(call_id, method, params).unwrap()])
     }
 

@@ -1,7 +1,7 @@
 //! A reader that waits: for its receivers, for itself, for its name, for memory; and what it does first when it goes on.
 //! Owns the order of these; dispatches nothing itself.
 
-use elbus_plugin_api::Woken;
+use elbus_plugin_api::Notified;
 use elbus_protocol::request::RunBuffer;
 use elbus_socket::READ_BYTES;
 use std::{
@@ -44,15 +44,15 @@ impl Incoming {
         let after = self.phase;
         self.enter(Phase::Held);
         self.until_room().await?;
-        let (wake, receivers) = Woken::pair();
+        let (notifier, receivers) = Notified::pair();
         match &mut self.client {
-            Some(client) => client.when_ready(wake),
-            None => wake.wake(),
+            Some(client) => client.when_ready(notifier),
+            None => notifier.notify(),
         }
         self.connection.until_ended_or(receivers).await;
         if std::mem::take(&mut self.own.full) {
-            let (wake, own) = Woken::pair();
-            self.connection.when_drained(wake, Side::Own);
+            let (notifier, own) = Notified::pair();
+            self.connection.when_drained(notifier, Side::Own);
             self.client.iter_mut().for_each(|client| client.wait_for_itself(true));
             self.connection.until_ended_or(own).await;
             self.client.iter_mut().for_each(|client| client.wait_for_itself(false));
@@ -122,10 +122,10 @@ impl Incoming {
             while self.stopped && self.go_on().is_ok() {
                 self.account();
                 self.own.turn.pass().await;
-                let (wake, receivers) = Woken::pair();
+                let (notifier, receivers) = Notified::pair();
                 let Some(client) = &mut self.client else { return };
                 client.end_batch();
-                client.when_ready(wake);
+                client.when_ready(notifier);
                 receivers.await;
                 self.is_too_early();
                 if let Some(until) = self.pace.as_mut().and_then(|pace| pace.take_pause()) {

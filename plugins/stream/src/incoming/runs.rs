@@ -1,7 +1,7 @@
 //! Dispatching the runs of a read, and acknowledging them. Owns how long a run may be once it is encoded, and what is left
 //! of it when a receiver is full; keeps no bytes.
 
-use elbus_plugin_api::{Client, Delivery, Payload, Request, SharedBytes};
+use elbus_plugin_api::{Client, DeliveryStatus, Payload, Request, SharedBytes};
 use elbus_protocol::{
     Op,
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead},
@@ -195,8 +195,8 @@ impl Sending<'_> {
         own.frames = own.frames.saturating_add(count as u32);
         if head.qos.wants_ack() {
             let owed = self.connection.acknowledge(op_ids, result.code() as u8);
-            own.dirty |= owed.has(Delivery::DIRTY);
-            if owed.has(Delivery::FULL) {
+            own.dirty |= owed.has(DeliveryStatus::DIRTY);
+            if owed.has(DeliveryStatus::FULL) {
                 own.full = true;
                 return Err(Stop::Full);
             }

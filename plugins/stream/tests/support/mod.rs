@@ -5,7 +5,7 @@ pub(crate) mod suite;
 
 use elbus_plugin_api::{
     Event, EventKind,
-    fake::{FakeHost, FakeInstance},
+    testing::{FakeHost, FakeInstance},
 };
 use std::{
     io::{ErrorKind, Read, Write},
@@ -72,7 +72,7 @@ impl<S: Stream> Bus<S> {
     ) -> Self {
         let told = Told::default();
         let ours = told.clone();
-        fake.host("listener").listen(move |event: &Event<'_>| {
+        fake.host("listener").add_listener(move |event: &Event<'_>| {
             ours.lock().unwrap().push((event.kind, event.subject.to_owned(), event.detail.to_owned()));
         });
         instance.start().unwrap();

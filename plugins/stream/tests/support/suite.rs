@@ -2,7 +2,7 @@
 //! the settings it needs.
 
 use super::{Bus, LONG, Stream, ack, pattern, request};
-use elbus_plugin_api::{Code, Delivery, EventKind, FrameKind, Op, Qos};
+use elbus_plugin_api::{Code, DeliveryStatus, EventKind, FrameKind, Op, Qos};
 use std::time::{Duration, Instant};
 
 const MESSAGE: u8 = 0x12;
@@ -171,7 +171,7 @@ pub(crate) fn a_slow_reader_gets_everything_in_order<S: Stream>(make: impl Fn(&s
         let delivery =
             bus.fake.deliver("slow", FrameKind::Publish, "me", "t/u", &[&payload, b"tail"]).unwrap();
         assert!(delivery.is_taken());
-        full |= delivery.has(Delivery::FULL);
+        full |= delivery.has(DeliveryStatus::FULL);
         for payload in [&payload[..], b"tail"] {
             expected.push([&b"me\0t/u\0"[..], payload].concat());
         }
@@ -306,14 +306,14 @@ pub(crate) fn overflow_policies<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let refused = (0..100).any(|_| {
         let delivery = bus.fake.deliver("a", FrameKind::Message, "me", "", &[&payload]).unwrap();
         taken += usize::from(delivery.is_taken());
-        delivery == Delivery::REFUSED
+        delivery == DeliveryStatus::REFUSED
     });
     assert!(refused && taken >= 1);
     for _ in 0..taken {
         assert_eq!(peer.frame().len(), 600_009);
     }
     bus.wait("room", |fake| {
-        fake.deliver("a", FrameKind::Message, "me", "", &[b"again"]).is_some_and(Delivery::is_taken)
+        fake.deliver("a", FrameKind::Message, "me", "", &[b"again"]).is_some_and(DeliveryStatus::is_taken)
     });
 
     let bus = make("overflow = 'disconnect'\nqueue_bytes = 1000000\ntimeout_seconds = 60");

@@ -1,9 +1,9 @@
 //! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
 
-use elbus_plugin_api::local::LocalClient;
+use elbus_plugin_api::inproc::InprocClient;
 use elbus_plugin_api::{
-    Call, Client, ClientInfo, Config, Delivery, Event, Host, Locality, Method, Op, Payload, Plugin,
-    PluginError, Qos, Queued, Request, Run, Sink, Status, Wake,
+    Call, Client, ClientInfo, Config, DeliveryStatus, Event, Host, Locality, Method, Notifier, Op, Payload,
+    Plugin, PluginError, Qos, Queued, Request, Run, Sink, Status,
 };
 use serde::Deserialize;
 use std::{
@@ -78,7 +78,7 @@ fn start_late_thread(speaker: Client) {
 }
 
 struct Faulty {
-    local: Mutex<Option<LocalClient>>,
+    local: Mutex<Option<InprocClient>>,
     host: Host,
     settings: Settings,
     clients: Mutex<Vec<Client>>,
@@ -144,7 +144,7 @@ impl Plugin for Faulty {
             *self.local.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);
         }
         let settings = self.settings.clone();
-        self.host.listen(move |_: &Event<'_>| settings.reach("event"));
+        self.host.add_listener(move |_: &Event<'_>| settings.reach("event"));
         let (settings, called, host) = (self.settings.clone(), self.called.clone(), self.host.clone());
         let name = format!("{}.try", self.host.instance());
         let method = Method { name: &name, about: "reaches the method callback", ..Default::default() };
@@ -159,7 +159,7 @@ impl Plugin for Faulty {
                 std::process::abort();
             }
             if settings.late {
-                start_late_thread(host.speaker());
+                start_late_thread(host.system_client());
             }
             called.store(true, Ordering::Release);
             Ok(vec![0xC0])
@@ -204,21 +204,21 @@ struct FaultySink {
 }
 
 impl Sink for FaultySink {
-    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
+    fn deliver(&self, _: &mut Run<'_>) -> DeliveryStatus {
         self.settings.reach("deliver");
         if let (Some(host), Some(name)) = (&self.loops_to, &self.settings.client) {
-            let (mut speaker, payloads) = (host.speaker(), [Payload::from(&b"again"[..])]);
+            let (mut speaker, payloads) = (host.system_client(), [Payload::from(&b"again"[..])]);
             loop {
                 speaker.dispatch(&Request::new(Op::Message, Qos::NO, name, &payloads).ending_batch());
             }
         }
-        Delivery::DIRTY
+        DeliveryStatus::DIRTY
     }
     fn flush(&self) {
         self.settings.reach("flush");
     }
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
+    fn when_drained(&self, notifier: Notifier) {
+        notifier.notify();
     }
     fn close(&self, reason: &str) {
         tracing::info!(reason, "faulty sink closed");

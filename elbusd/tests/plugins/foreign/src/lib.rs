@@ -12,7 +12,7 @@ use abi_stable::{
     staticref,
     std_types::RResult,
 };
-use elbus_plugin_api::record;
+use elbus_plugin_api::manifest;
 
 extern "C" fn create(_: u64) -> u64 {
     0
@@ -46,15 +46,15 @@ extern "C" fn root() -> RootModuleResult {
 
 const PARTS: &[&str] = &[
     "name=elbus-foreign\nversion=0.1.0\napi=",
-    record::API,
+    manifest::API,
     "\ntarget=",
-    record::TARGET,
+    manifest::TARGET,
     "\nentry=elbus_plugin_elbus_foreign\npanic=unwind",
 ];
 
 #[used]
 #[unsafe(link_section = ".note.elbus")]
-static NOTE: record::Note<{ record::text_len(PARTS) }> = record::Note::new(PARTS);
+static NOTE: manifest::PluginManifest<{ manifest::text_len(PARTS) }> = manifest::PluginManifest::new(PARTS);
 
 #[unsafe(export_name = "elbus_plugin_elbus_foreign")]
 static ENTRY: LibHeader =

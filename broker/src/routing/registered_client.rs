@@ -2,8 +2,8 @@
 
 use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
-    Delivery, Overdraft, Queued, Run, SinkLimits,
-    abi::{SinkObject, WakeObject},
+    DeliveryStatus, Overdraft, Queued, Run, SinkLimits,
+    abi::{NotifierObject, SinkObject},
 };
 use std::sync::{
     Arc,
@@ -18,12 +18,12 @@ use crate::{
     sync::{Mutex, atomic::AtomicU8},
 };
 
-/// [`Member::state`]: it has been unregistered.
+/// [`RegisteredClient::state`]: it has been unregistered.
 const GONE: u8 = 1;
 
 /// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
-/// [`is_gone`](Member::is_gone) says so.
-pub(crate) struct Member {
+/// [`is_gone`](RegisteredClient::is_gone) says so.
+pub(crate) struct RegisteredClient {
     pub(crate) name: Arc<str>,
     /// Of this registration: unique in the process, never 0, never reused.
     pub(crate) id: u64,
@@ -57,7 +57,7 @@ pub(crate) struct SystemRights {
 /// The id of the last registration. Not one of `sync`: its order is nobody's business.
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
-impl Member {
+impl RegisteredClient {
     pub(crate) fn new(
         name: Arc<str>,
         origin: Origin,
@@ -65,7 +65,7 @@ impl Member {
         sink: SinkObject,
         admission: Option<Arc<Admission>>,
     ) -> Self {
-        Member {
+        RegisteredClient {
             keys: Keys::of(&name, &origin),
             name,
             id: LAST_ID.fetch_add(1, Relaxed) + 1,
@@ -90,8 +90,8 @@ impl Member {
 
     /// Hands a run to its sink.
     #[inline]
-    pub(super) fn deliver(&self, run: &mut Run<'_>) -> Delivery {
-        calls::for_client(self.owner, Callback::Deliver, || Delivery::from_bits(self.sink.deliver(run)))
+    pub(super) fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
+        calls::for_client(self.owner, Callback::Deliver, || DeliveryStatus::from_bits(self.sink.deliver(run)))
     }
 
     /// Has its sink send what was delivered.
@@ -101,8 +101,8 @@ impl Member {
     }
 
     /// Wakes once its sink has drained.
-    pub(super) fn when_drained(&self, wake: WakeObject) {
-        calls::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(wake));
+    pub(super) fn when_drained(&self, notifier: NotifierObject) {
+        calls::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(notifier));
     }
 
     /// Has its sink end the connection.

@@ -15,7 +15,7 @@ use std::{
     thread::Thread,
 };
 
-use super::{Message, Received};
+use super::{Message, RunBatch};
 
 /// Room for so many runs, and messages, is kept when all are read.
 const KEEP: usize = 64;
@@ -24,7 +24,7 @@ const KEEP: usize = 64;
 const MAX_READERS: usize = 256;
 
 #[derive(Default)]
-pub(super) struct Reading {
+pub(super) struct Receiver {
     /// A leaf.
     state: Mutex<State>,
     /// Whether there are messages in the state: right for whoever reads alone, a hint for several.
@@ -38,7 +38,7 @@ pub(super) struct Reading {
 struct State {
     messages: VecDeque<Message>,
     /// Emptied, for what is received next.
-    spare: Received,
+    spare: RunBatch,
     waiting: Waiting,
 }
 
@@ -65,7 +65,7 @@ impl Waiting {
     }
 }
 
-impl Reading {
+impl Receiver {
     /// There is something to receive: all who wait look.
     pub(super) fn ring(&self) {
         let mut state = self.state.lock();
@@ -76,31 +76,31 @@ impl Reading {
     }
 
     /// The next message, `Ready(None)` once nothing will follow. `receive` moves what has come into its argument,
-    /// and, if told so and there is nothing, sees to it that the bell [rings](Reading::ring) when there is; `false`
+    /// and, if told so and there is nothing, sees to it that the bell [rings](Receiver::ring) when there is; `false`
     /// once nothing will follow. `waker` is called when it is worth another look.
     #[inline]
     pub(super) fn poll(
         &self,
         waker: Option<&Waker>,
-        receive: impl Fn(&mut Received, bool) -> bool,
+        receive: impl Fn(&mut RunBatch, bool) -> bool,
     ) -> Poll<Option<Message>> {
         if self.unread.load(Relaxed) {
             return self.poll_unread(None, waker, receive);
         }
-        let (mut received, rung) = (Received::default(), self.rung.load(Acquire));
+        let (mut received, rung) = (RunBatch::default(), self.rung.load(Acquire));
         let open = receive(&mut received, waker.is_some());
         match received.take_lone() {
             Some(message) => Poll::Ready(Some(message)),
-            None => self.poll_unread(Some(Look { received, open, rung }), waker, receive),
+            None => self.poll_unread(Some(Polled { received, open, rung }), waker, receive),
         }
     }
 
     /// The same with what has been taken over and not been read before; `look` is what was found just now.
     fn poll_unread(
         &self,
-        mut look: Option<Look>,
+        mut look: Option<Polled>,
         waker: Option<&Waker>,
-        receive: impl Fn(&mut Received, bool) -> bool,
+        receive: impl Fn(&mut RunBatch, bool) -> bool,
     ) -> Poll<Option<Message>> {
         let mut state = self.state.lock();
         loop {
@@ -112,12 +112,12 @@ impl Reading {
             if let Some(message) = state.messages.pop_front() {
                 return Poll::Ready(Some(self.leave(state, message)));
             }
-            let Some(Look { received, open, rung }) = look.take() else {
+            let Some(Polled { received, open, rung }) = look.take() else {
                 let (mut received, rung) = (std::mem::take(&mut state.spare), self.rung.load(Acquire));
                 // outside the lock: it wakes senders, and a waker may run its task at once
                 drop(state);
                 let open = receive(&mut received, waker.is_some());
-                look = Some(Look { received, open, rung });
+                look = Some(Polled { received, open, rung });
                 state = self.state.lock();
                 continue;
             };
@@ -169,8 +169,8 @@ impl Reading {
 }
 
 /// What came of asking for more.
-struct Look {
-    received: Received,
+struct Polled {
+    received: RunBatch,
     /// Something may follow.
     open: bool,
     /// How often the bell had rung before.

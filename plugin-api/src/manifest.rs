@@ -20,7 +20,7 @@ pub const RECORD_VERSION: u32 = 1;
 
 /// The note itself. Bytes only, since it must be readable in the file, before any relocation.
 #[repr(C, align(4))]
-pub struct Note<const N: usize> {
+pub struct PluginManifest<const N: usize> {
     name_bytes: u32,
     text_bytes: u32,
     kind: u32,
@@ -28,7 +28,7 @@ pub struct Note<const N: usize> {
     text: [u8; N],
 }
 
-impl<const N: usize> Note<N> {
+impl<const N: usize> PluginManifest<N> {
     /// A note of these parts, one after the other; what is left of the `N` bytes is filled with line ends.
     ///
     /// # Panics
@@ -47,7 +47,13 @@ impl<const N: usize> Note<N> {
             }
             part += 1;
         }
-        Note { name_bytes: 6, text_bytes: N as u32, kind: RECORD_VERSION, owner: *b"ELBUS\0\0\0", text }
+        PluginManifest {
+            name_bytes: 6,
+            text_bytes: N as u32,
+            kind: RECORD_VERSION,
+            owner: *b"ELBUS\0\0\0",
+            text,
+        }
     }
 
     /// The text, for a program that has the plugin linked in.
@@ -87,7 +93,7 @@ mod tests {
     #[test]
     fn the_text_is_kept_and_padded() {
         const PARTS: &[&str] = &["name=", "demo", "\nversion=", "1.2.3"];
-        static NOTE: Note<{ text_len(PARTS) }> = Note::new(PARTS);
+        static NOTE: PluginManifest<{ text_len(PARTS) }> = PluginManifest::new(PARTS);
         assert_eq!(value(NOTE.text(), "name"), Some("demo"));
         assert_eq!(value(NOTE.text(), "version"), Some("1.2.3"));
         assert_eq!(value(NOTE.text(), "nothing"), None);

@@ -1,8 +1,8 @@
 //! Clients inside the process: what the plugin that offers them implements, and what programs and other plugins
-//! hold in their hands. Needs no runtime; futures end through [`Wake`].
+//! hold in their hands. Needs no runtime; futures end through [`Notifier`].
 
-mod kept;
-mod reading;
+mod owned_run;
+mod receiver;
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -18,21 +18,21 @@ use std::{
 };
 
 use crate::{
-    Dispatch, Payload, Request, SHARE_FROM_BYTES, SharedBytes, Wake, Woken,
-    abi::{ConnectorObject, EndpointObject, RawConnector, RawEndpoint, RawEndpoint_TO, WakeObject},
+    Dispatch, Notified, Notifier, Payload, Request, SHARE_FROM_BYTES, SharedBytes,
+    abi::{ConnectorObject, EndpointObject, NotifierObject, RawConnector, RawEndpoint, RawEndpoint_TO},
     guard::{self, Guarded},
 };
-use reading::Reading;
+use receiver::Receiver;
 
-pub use kept::{KeptRun, Message, Received};
+pub use owned_run::{Message, OwnedRun, RunBatch};
 
 /// The most messages that are sent as one run.
 const RUN_MESSAGES: usize = 256;
 
 /// Offers in-process clients. Called from any thread; does not block.
-pub trait LocalConnector: Send + Sync + 'static {
+pub trait InprocConnector: Send + Sync + 'static {
     /// What a client is.
-    type Endpoint: LocalEndpoint;
+    type Endpoint: InprocEndpoint;
     /// Registers a client.
     ///
     /// # Errors
@@ -41,18 +41,18 @@ pub trait LocalConnector: Send + Sync + 'static {
 }
 
 /// The plugin's side of an in-process client. Any thread, several at once, never blocks. Dropping it leaves the bus.
-pub trait LocalEndpoint: Send + Sync + 'static {
+pub trait InprocEndpoint: Send + Sync + 'static {
     /// Routes a request, which [ends its batch](Request::ends_batch); [`Dispatch::is_congested`] says to wait for
-    /// [`when_ready`](LocalEndpoint::when_ready).
+    /// [`when_ready`](InprocEndpoint::when_ready).
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
-    /// Calls `wake` once when the receivers over their limit have drained.
-    fn when_ready(&self, wake: Wake);
+    /// Calls `notifier` once when the receivers over their limit have drained.
+    fn when_ready(&self, notifier: Notifier);
     /// Moves some of what was received into `into`, at least one run if there is any; `false` once the client is
     /// closed and nothing will follow. Where there is nothing yet and the reader `waits`, the
-    /// [bell](LocalEndpoint::set_bell) is called once when there is something or the client is closed.
-    fn receive(&self, into: &mut Received, waits: bool) -> bool;
-    /// The wake for readers that wait, for as long as the client lives; set before anything is received.
-    fn set_bell(&self, bell: Wake);
+    /// [bell](InprocEndpoint::set_notifier) is called once when there is something or the client is closed.
+    fn receive(&self, into: &mut RunBatch, waits: bool) -> bool;
+    /// The notifier for readers that wait, for as long as the client lives; set before anything is received.
+    fn set_notifier(&self, bell: Notifier);
     /// Leaves the bus.
     fn close(&self);
     /// As [`Client::drain`](crate::Client::drain): what was received stays readable, and can be answered.
@@ -64,22 +64,22 @@ pub trait LocalEndpoint: Send + Sync + 'static {
 ///
 /// A sending method routes the message before it first waits, and then waits as long as a receiver is over its
 /// limit; dropping its future takes nothing back. Payloads from [`SHARE_FROM_BYTES`] on are not copied.
-pub struct LocalClient {
+pub struct InprocClient {
     name: String,
     endpoint: EndpointObject,
-    reading: Arc<Reading>,
+    receiver: Arc<Receiver>,
 }
 
-impl LocalClient {
+impl InprocClient {
     pub(crate) fn connect(connector: &ConnectorObject, name: &str) -> Result<Self, Code> {
         let endpoint = connector
             .connect(RStr::from_str(name))
             .into_result()
             .map_err(|code| Code::from_wire(code).unwrap_or(Code::Other))?;
-        let reading = Arc::new(Reading::default());
-        let rung = reading.clone();
-        endpoint.set_bell(Wake::new(move || rung.ring()).0);
-        Ok(LocalClient { name: name.to_owned(), endpoint, reading })
+        let receiver = Arc::new(Receiver::default());
+        let rung = receiver.clone();
+        endpoint.set_notifier(Notifier::new(move || rung.ring()).0);
+        Ok(InprocClient { name: name.to_owned(), endpoint, receiver })
     }
 
     /// The name it is registered under.
@@ -99,15 +99,15 @@ impl LocalClient {
     /// many small ones cost a fraction of what they do one by one.
     ///
     /// # Errors
-    /// As [`send`](LocalClient::send): then messages before the failing run have been taken, those behind it not.
+    /// As [`send`](InprocClient::send): then messages before the failing run have been taken, those behind it not.
     pub async fn send_all(&self, target: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
         self.carry_all(Op::Message, target, payloads, qos).await
     }
 
-    /// Publishes several payloads to a topic, in order, as [`send_all`](LocalClient::send_all) does.
+    /// Publishes several payloads to a topic, in order, as [`send_all`](InprocClient::send_all) does.
     ///
     /// # Errors
-    /// As [`send_all`](LocalClient::send_all), but for reaching nobody.
+    /// As [`send_all`](InprocClient::send_all), but for reaching nobody.
     pub async fn publish_all(&self, topic: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
         self.carry_all(Op::Publish, topic, payloads, qos).await
     }
@@ -115,7 +115,7 @@ impl LocalClient {
     /// Sends to every client whose name matches a mask.
     ///
     /// # Errors
-    /// As [`send`](LocalClient::send), but for reaching nobody.
+    /// As [`send`](InprocClient::send), but for reaching nobody.
     pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Code> {
         self.settle(self.dispatch(Op::Broadcast, mask, "", &payload.into(), qos)).await
     }
@@ -123,7 +123,7 @@ impl LocalClient {
     /// Publishes to a topic.
     ///
     /// # Errors
-    /// As [`send`](LocalClient::send), but for reaching nobody.
+    /// As [`send`](InprocClient::send), but for reaching nobody.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Code> {
         self.settle(self.dispatch(Op::Publish, topic, "", &payload.into(), qos)).await
     }
@@ -131,7 +131,7 @@ impl LocalClient {
     /// Publishes to those subscribers of a topic whose primary name is `receiver`.
     ///
     /// # Errors
-    /// As [`publish`](LocalClient::publish).
+    /// As [`publish`](InprocClient::publish).
     pub async fn publish_for(
         &self,
         topic: &str,
@@ -161,7 +161,7 @@ impl LocalClient {
     /// Withholds publications that match a filter.
     ///
     /// # Errors
-    /// As [`subscribe`](LocalClient::subscribe).
+    /// As [`subscribe`](InprocClient::subscribe).
     pub fn exclude(&self, filter: &str) -> Result<(), Code> {
         self.change(Op::Exclude, filter)
     }
@@ -169,7 +169,7 @@ impl LocalClient {
     /// Takes an exclusion back.
     ///
     /// # Errors
-    /// As [`unsubscribe`](LocalClient::unsubscribe).
+    /// As [`unsubscribe`](InprocClient::unsubscribe).
     pub fn unexclude(&self, filter: &str) -> Result<(), Code> {
         self.change(Op::Unexclude, filter)
     }
@@ -189,12 +189,12 @@ impl LocalClient {
 
     /// Takes messages that are there, in order, `most` of them: cheaper than one by one. Says how many.
     pub fn try_receive_many(&self, into: &mut Vec<Message>, most: usize) -> usize {
-        let mut count = self.reading.take_unread(into, most);
+        let mut count = self.receiver.take_unread(into, most);
         while count < most
             && let Some(message) = self.try_receive()
         {
             into.push(message);
-            count += 1 + self.reading.take_unread(into, most - count - 1);
+            count += 1 + self.receiver.take_unread(into, most - count - 1);
         }
         count
     }
@@ -204,7 +204,7 @@ impl LocalClient {
         if let Poll::Ready(done) = self.poll(None) {
             return done;
         }
-        let (waker, start) = (reading::waker_of_thread(), Instant::now());
+        let (waker, start) = (receiver::waker_of_thread(), Instant::now());
         loop {
             if let Poll::Ready(done) = self.poll(Some(&waker)) {
                 return done;
@@ -227,18 +227,18 @@ impl LocalClient {
 
     #[inline]
     fn poll(&self, waker: Option<&Waker>) -> Poll<Option<Message>> {
-        self.reading.poll(waker, |into, waits| self.endpoint.receive(into, waits))
+        self.receiver.poll(waker, |into, waits| self.endpoint.receive(into, waits))
     }
 
     /// What became of a request, once its receivers are not over their limit.
     #[inline]
-    fn settle(&self, result: Dispatch) -> Settling {
+    fn settle(&self, result: Dispatch) -> SendFuture {
         let ready = result.is_congested().then(|| {
-            let (wake, woken) = Woken::pair();
-            self.endpoint.when_ready(wake.0);
+            let (notifier, woken) = Notified::pair();
+            self.endpoint.when_ready(notifier.0);
             woken
         });
-        Settling { result, ready }
+        SendFuture { result, ready }
     }
 
     async fn carry_all(&self, op: Op, target: &str, payloads: &[Bytes], qos: Qos) -> Result<(), Code> {
@@ -289,20 +289,20 @@ impl LocalClient {
     }
 }
 
-impl Drop for LocalClient {
+impl Drop for InprocClient {
     fn drop(&mut self) {
         self.endpoint.close();
     }
 }
 
 /// Ends with the outcome of a request as soon as the sender may go on.
-struct Settling {
+struct SendFuture {
     result: Dispatch,
     /// Where a receiver is over its limit.
-    ready: Option<Woken>,
+    ready: Option<Notified>,
 }
 
-impl Future for Settling {
+impl Future for SendFuture {
     type Output = Result<(), Code>;
 
     #[inline]
@@ -335,11 +335,11 @@ fn outcome(result: Dispatch) -> Result<(), Code> {
 /// The connector behind the panic barrier; its clients are behind it as well.
 pub(crate) struct GuardedConnector<C> {
     connector: Arc<Guarded<C>>,
-    instance: Arc<guard::Instance>,
+    instance: Arc<guard::PanicScope>,
 }
 
-impl<C: LocalConnector> GuardedConnector<C> {
-    pub(crate) fn new(connector: C, instance: Arc<guard::Instance>) -> Self {
+impl<C: InprocConnector> GuardedConnector<C> {
+    pub(crate) fn new(connector: C, instance: Arc<guard::PanicScope>) -> Self {
         GuardedConnector { connector: Arc::new(Guarded::new(connector, instance.clone())), instance }
     }
 }
@@ -350,7 +350,7 @@ impl<C> Clone for GuardedConnector<C> {
     }
 }
 
-impl<C: LocalConnector> RawConnector for GuardedConnector<C> {
+impl<C: InprocConnector> RawConnector for GuardedConnector<C> {
     fn connect(&self, name: RStr<'_>) -> RResult<EndpointObject, u8> {
         let refused = |_: &str| Err(Code::Other);
         self.connector
@@ -363,22 +363,22 @@ impl<C: LocalConnector> RawConnector for GuardedConnector<C> {
     }
 }
 
-impl<E: LocalEndpoint> RawEndpoint for Guarded<E> {
+impl<E: InprocEndpoint> RawEndpoint for Guarded<E> {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch {
         self.run("dispatch", |_| Dispatch::gone(), |endpoint| endpoint.dispatch(request))
     }
 
-    fn when_ready(&self, wake: WakeObject) {
-        let otherwise = wake.clone();
-        self.run("when_ready", |_| otherwise.wake(), |endpoint| endpoint.when_ready(Wake(wake)));
+    fn when_ready(&self, notifier: NotifierObject) {
+        let otherwise = notifier.clone();
+        self.run("when_ready", |_| otherwise.notify(), |endpoint| endpoint.when_ready(Notifier(notifier)));
     }
 
-    fn receive(&self, into: &mut Received, waits: bool) -> bool {
+    fn receive(&self, into: &mut RunBatch, waits: bool) -> bool {
         self.run("receive", |_| false, |endpoint| endpoint.receive(into, waits))
     }
 
-    fn set_bell(&self, bell: WakeObject) {
-        self.run("set_bell", |_| (), |endpoint| endpoint.set_bell(Wake(bell)));
+    fn set_notifier(&self, bell: NotifierObject) {
+        self.run("set_notifier", |_| (), |endpoint| endpoint.set_notifier(Notifier(bell)));
     }
 
     fn close(&self) {

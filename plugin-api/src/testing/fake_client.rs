@@ -57,16 +57,16 @@ impl RawClient for FakeClient {
         self.host.0.state.lock().receivers_full
     }
 
-    fn when_ready(&mut self, wake: WakeObject) {
+    fn when_ready(&mut self, notifier: NotifierObject) {
         let mut state = self.host.0.state.lock();
         if state.receivers_full {
-            return state.waiting.push(wake);
+            return state.waiting.push(notifier);
         }
         drop(state); // it runs code of the plugin
-        wake.wake();
+        notifier.notify();
     }
 
-    fn leaving(&mut self, _: RStr<'_>) {}
+    fn set_close_reason(&mut self, _: RStr<'_>) {}
 
     fn id(&self) -> u64 {
         self.id
@@ -110,7 +110,7 @@ impl RawHost for FakeHost {
         }
     }
 
-    fn speaker(&self) -> ClientObject {
+    fn system_client(&self) -> ClientObject {
         let name = elbus_protocol::BROKER_NAME.to_owned();
         RawClient_TO::from_value(FakeClient { host: self.clone(), name, id: 0, registered: false }, TD_Opaque)
     }
@@ -158,11 +158,11 @@ impl RawHost for FakeHost {
         RResult::ROk(())
     }
 
-    fn listen(&self, listener: ListenerObject) {
+    fn add_listener(&self, listener: ListenerObject) {
         self.change(|state| state.listeners.push(Arc::new(listener)));
     }
 
-    fn report(&self, event: &RawEvent<'_>) {
+    fn emit(&self, event: &RawEvent<'_>) {
         if let Some(event) = Event::from_raw(event) {
             self.tell(&event);
         }

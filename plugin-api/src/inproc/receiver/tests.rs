@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use super::*;
-use crate::{Encoding, FrameKind, Payload, Qos, Run, local::KeptRun};
+use crate::{Encoding, FrameKind, Payload, Qos, Run, inproc::OwnedRun};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 #[derive(Default)]
@@ -19,20 +19,20 @@ fn counted() -> (Arc<Counter>, Waker) {
     (counter.clone(), counter.into())
 }
 
-fn run_of(payloads: &[&str]) -> KeptRun {
+fn run_of(payloads: &[&str]) -> OwnedRun {
     let payloads: Vec<_> = payloads.iter().map(|payload| Payload::from(payload.as_bytes())).collect();
     let mut encoding = Encoding::new();
-    KeptRun::keep(&Run::new(FrameKind::Message, Qos::NO, "s", "", &payloads, None, &mut encoding))
+    OwnedRun::new(&Run::new(FrameKind::Message, Qos::NO, "s", "", &payloads, None, &mut encoding))
 }
 
-fn give(run: &[&str]) -> impl Fn(&mut Received, bool) -> bool {
+fn give(run: &[&str]) -> impl Fn(&mut RunBatch, bool) -> bool {
     move |into, _| {
         into.push(run_of(run));
         true
     }
 }
 
-fn nothing(_: &mut Received, _: bool) -> bool {
+fn nothing(_: &mut RunBatch, _: bool) -> bool {
     true
 }
 
@@ -43,8 +43,8 @@ fn text(message: Poll<Option<Message>>) -> String {
 
 #[test]
 fn messages_come_in_order_and_then_the_end() {
-    let reading = Reading::default();
-    let received = |into: &mut Received, _: bool| {
+    let reading = Receiver::default();
+    let received = |into: &mut RunBatch, _: bool| {
         into.push(run_of(&["1", "2"]));
         into.push(run_of(&["3"]));
         false
@@ -60,7 +60,7 @@ fn messages_come_in_order_and_then_the_end() {
 #[test]
 fn who_waits_is_woken_once_and_who_does_not_is_not_noted() {
     let (counter, waker) = counted();
-    let reading = Reading::default();
+    let reading = Receiver::default();
     assert!(reading.poll(None, |_, waits| !waits).is_pending());
     assert!(reading.poll(Some(&waker), |_, waits| waits).is_pending());
     assert!(reading.poll(Some(&waker), nothing).is_pending(), "again, by the same task");
@@ -72,8 +72,8 @@ fn who_waits_is_woken_once_and_who_does_not_is_not_noted() {
 #[test]
 fn who_hears_the_bell_before_it_waits_looks_again() {
     let (counter, waker) = counted();
-    let (reading, looks) = (Reading::default(), AtomicUsize::new(0));
-    let received = |into: &mut Received, _: bool| {
+    let (reading, looks) = (Receiver::default(), AtomicUsize::new(0));
+    let received = |into: &mut RunBatch, _: bool| {
         if looks.fetch_add(1, SeqCst) == 0 {
             reading.ring(); // something comes after the look
         } else {
@@ -88,7 +88,7 @@ fn who_hears_the_bell_before_it_waits_looks_again() {
 #[test]
 fn who_takes_more_than_it_reads_wakes_those_who_wait() {
     let (counter, waker) = counted();
-    let reading = Reading::default();
+    let reading = Receiver::default();
     assert!(reading.poll(Some(&waker), nothing).is_pending());
     assert_eq!(text(reading.poll(None, give(&["1"]))), "1");
     assert_eq!(counter.0.load(SeqCst), 0, "nothing is left for it");
@@ -98,7 +98,7 @@ fn who_takes_more_than_it_reads_wakes_those_who_wait() {
 
 #[test]
 fn readers_that_gave_up_are_not_kept_for_ever() {
-    let reading = Reading::default();
+    let reading = Receiver::default();
     let crowd: Vec<_> = (0..=MAX_READERS).map(|_| counted()).collect();
     for (_, waker) in &crowd {
         assert!(reading.poll(Some(waker), nothing).is_pending());

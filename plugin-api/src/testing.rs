@@ -3,7 +3,7 @@
 //! It routes nothing. A test makes an instance with [`FakeHost::create`], looks at what was registered and
 //! dispatched, delivers runs into the plugin's sinks, tells events, and waits for what it expects.
 
-mod part;
+mod fake_client;
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -17,11 +17,11 @@ use std::{
 };
 
 use crate::{
-    ClientInfo, Code, Delivery, Encoding, Event, FrameKind, Host, Op, Payload, Plugin, PluginError, Qos,
-    QueueBudget, Queued, Run, Sink, Wake,
+    ClientInfo, Code, DeliveryStatus, Encoding, Event, FrameKind, Host, Notifier, Op, Payload, Plugin,
+    PluginError, Qos, QueueBudget, Queued, Run, Sink,
     abi::*,
     access::AccessRules,
-    guard::{self, Instance},
+    guard::{self, PanicScope},
     plugin::Status,
 };
 
@@ -64,22 +64,22 @@ struct State {
     system_senders: Vec<(String, bool)>,
     answer: Option<Code>,
     receivers_full: bool,
-    waiting: Vec<WakeObject>,
+    waiting: Vec<NotifierObject>,
 }
 
 /// A sink that takes everything and keeps nothing: of a client that only sends.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Nowhere;
+pub struct NullSink;
 
-impl Sink for Nowhere {
-    fn deliver(&self, _: &mut Run<'_>) -> Delivery {
-        Delivery::TAKEN
+impl Sink for NullSink {
+    fn deliver(&self, _: &mut Run<'_>) -> DeliveryStatus {
+        DeliveryStatus::TAKEN
     }
 
     fn flush(&self) {}
 
-    fn when_drained(&self, wake: Wake) {
-        wake.wake();
+    fn when_drained(&self, notifier: Notifier) {
+        notifier.notify();
     }
 
     fn close(&self, _: &str) {}
@@ -132,7 +132,7 @@ impl FakeHost {
     /// What the plugin finds wrong, or its panic.
     pub fn create<P: Plugin>(&self, instance: &str, config: &str) -> Result<FakeInstance, PluginError> {
         guard::install_hook(true);
-        guard::create::<P>(Instance::new(self.object(), instance), config)
+        guard::create::<P>(PanicScope::new(self.object(), instance), config)
             .map(FakeInstance)
             .map_err(PluginError::from_raw)
     }
@@ -216,7 +216,7 @@ impl FakeHost {
             state.receivers_full = full;
             if full { Vec::new() } else { std::mem::take(&mut state.waiting) }
         });
-        waiting.iter().for_each(|wake| wake.wake());
+        waiting.iter().for_each(|notifier| notifier.notify());
     }
 
     /// Delivers messages into the sink of a registered client and flushes it.
@@ -227,12 +227,12 @@ impl FakeHost {
         sender: &str,
         topic: &str,
         payloads: &[&[u8]],
-    ) -> Option<Delivery> {
+    ) -> Option<DeliveryStatus> {
         self.deliver_as(Qos::NO, to, kind, sender, topic, payloads)
     }
 
     /// Delivers a real-time message from a sender, as [`deliver`](Self::deliver) does others.
-    pub fn deliver_realtime(&self, to: &str, sender: &str, payload: &[u8]) -> Option<Delivery> {
+    pub fn deliver_realtime(&self, to: &str, sender: &str, payload: &[u8]) -> Option<DeliveryStatus> {
         self.deliver_as(Qos::REALTIME, to, FrameKind::Message, sender, "", &[payload])
     }
 
@@ -244,7 +244,7 @@ impl FakeHost {
         sender: &str,
         topic: &str,
         payloads: &[&[u8]],
-    ) -> Option<Delivery> {
+    ) -> Option<DeliveryStatus> {
         let (sink, id) = {
             let mut state = self.0.state.lock();
             (state.clients.get(to).map(|(_, sink)| sink.clone())?, state.id_of(sender))
@@ -252,8 +252,8 @@ impl FakeHost {
         let payloads: Vec<_> = payloads.iter().map(|p| Payload::from(*p)).collect();
         let mut encoding = Encoding::new();
         let mut run = Run::new(kind, qos, sender, topic, &payloads, None, &mut encoding).with_sender_id(id);
-        let delivery = Delivery::from_bits(sink.deliver(&mut run));
-        if delivery.has(Delivery::DIRTY) {
+        let delivery = DeliveryStatus::from_bits(sink.deliver(&mut run));
+        if delivery.has(DeliveryStatus::DIRTY) {
             sink.flush();
         }
         Some(delivery)
@@ -337,7 +337,7 @@ impl FakeInstance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Sink, Wake, sink::Queued};
+    use crate::{Config, Notifier, Sink, sink::Queued};
 
     struct Faulty(Host, String);
 
@@ -366,13 +366,13 @@ mod tests {
     struct FaultySink(String);
 
     impl Sink for FaultySink {
-        fn deliver(&self, run: &mut Run<'_>) -> Delivery {
+        fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
             assert_ne!(self.0, "deliver", "as told by {}", run.sender());
-            Delivery::DIRTY
+            DeliveryStatus::DIRTY
         }
         fn flush(&self) {}
-        fn when_drained(&self, wake: Wake) {
-            wake.wake();
+        fn when_drained(&self, notifier: Notifier) {
+            notifier.notify();
         }
         fn close(&self, _: &str) {}
         fn queued(&self) -> Queued {
@@ -402,7 +402,7 @@ mod tests {
         instance.start().unwrap();
         let first = fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]);
         let again = fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]);
-        assert_eq!((first, again), (Some(Delivery::CLOSED), Some(Delivery::CLOSED)));
+        assert_eq!((first, again), (Some(DeliveryStatus::CLOSED), Some(DeliveryStatus::CLOSED)));
         let failures = fake.failures();
         assert_eq!(failures.len(), 1, "refused after the first: {failures:?}");
         assert!(failures[0].starts_with("panic in deliver: ") && failures[0].contains("as told by a"));
@@ -415,7 +415,7 @@ mod tests {
         let instance = fake.create::<Faulty>("x", "fail = ''").unwrap();
         instance.start().unwrap();
         assert_eq!(fake.clients(), ["faulty"]);
-        assert_eq!(fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]), Some(Delivery::DIRTY));
+        assert_eq!(fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]), Some(DeliveryStatus::DIRTY));
         assert!(fake.failures().is_empty());
     }
 }

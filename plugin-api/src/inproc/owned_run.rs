@@ -17,16 +17,16 @@ const END_BYTES: usize = size_of::<u64>();
 /// Runs on their way to an in-process client, in order.
 #[repr(C)]
 #[derive(StableAbi, Default)]
-pub struct Received {
+pub struct RunBatch {
     /// Apart, so that a lone run needs no memory.
-    first: ROption<KeptRun>,
-    more: RVec<KeptRun>,
+    first: ROption<OwnedRun>,
+    more: RVec<OwnedRun>,
 }
 
-impl Received {
+impl RunBatch {
     /// Adds a run behind the others.
     #[inline]
-    pub fn push(&mut self, run: KeptRun) {
+    pub fn push(&mut self, run: OwnedRun) {
         match self.first {
             ROption::RNone => self.first = ROption::RSome(run),
             ROption::RSome(_) => self.more.push(run),
@@ -78,7 +78,7 @@ impl Received {
 /// A run of messages, kept: what an in-process client receives.
 #[repr(C)]
 #[derive(StableAbi, Clone)]
-pub struct KeptRun {
+pub struct OwnedRun {
     kind: u8,
     qos: u8,
     flags: u32,
@@ -92,10 +92,10 @@ pub struct KeptRun {
     shared: ROption<SharedBytes>,
 }
 
-impl KeptRun {
+impl OwnedRun {
     /// Keeps a run: one copy of small payloads, none of a shared one.
     #[inline]
-    pub fn keep(run: &Run<'_>) -> Self {
+    pub fn new(run: &Run<'_>) -> Self {
         let (kind, sender, topic, payloads) = (run.kind(), run.sender(), run.topic(), run.payloads());
         let payload_bytes = match payloads {
             [payload] => payload.len(),
@@ -124,7 +124,7 @@ impl KeptRun {
                 block.extend_from_slice(payload);
             }
         }
-        KeptRun {
+        OwnedRun {
             kind: kind as u8,
             qos: if run.is_realtime() { Qos::REALTIME.bits() } else { 0 },
             flags: 0,
@@ -305,16 +305,16 @@ mod tests {
     use super::*;
     use crate::{Encoding, Payload};
 
-    fn kept(kind: FrameKind, topic: &str, payloads: &[&[u8]], shared: Option<&SharedBytes>) -> Received {
+    fn kept(kind: FrameKind, topic: &str, payloads: &[&[u8]], shared: Option<&SharedBytes>) -> RunBatch {
         let payloads: Vec<_> = payloads.iter().map(|payload| Payload::from(*payload)).collect();
         let mut encoding = Encoding::new();
         let run = Run::new(kind, Qos::REALTIME, "sender", topic, &payloads, shared, &mut encoding);
-        let mut received = Received::default();
-        received.push(KeptRun::keep(&run));
+        let mut received = RunBatch::default();
+        received.push(OwnedRun::new(&run));
         received
     }
 
-    fn taken_apart(mut received: Received) -> Vec<Message> {
+    fn taken_apart(mut received: RunBatch) -> Vec<Message> {
         let mut messages = Vec::new();
         received.take_apart(1, |message| messages.push(message));
         messages

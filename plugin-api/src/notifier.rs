@@ -9,37 +9,37 @@ use std::{
 };
 
 use crate::{
-    abi::{RawWake, RawWake_TO, WakeObject},
+    abi::{NotifierObject, RawNotifier, RawNotifier_TO},
     guard,
 };
 use parking_lot::Mutex;
 
 /// A callback without arguments, to be called once, from any thread. It must not block.
 #[derive(Clone)]
-pub struct Wake(pub(crate) WakeObject);
+pub struct Notifier(pub(crate) NotifierObject);
 
-impl Wake {
-    /// A wake that runs `f`. A panic in it is caught and logged.
+impl Notifier {
+    /// A notifier that runs `f`. A panic in it is caught and logged.
     pub fn new(f: impl Fn() + Send + Sync + 'static) -> Self {
-        Wake(RawWake_TO::from_ptr(RArc::new(Callback(Arc::new(f))), TD_Opaque))
+        Notifier(RawNotifier_TO::from_ptr(RArc::new(Callback(Arc::new(f))), TD_Opaque))
     }
 
     /// Calls it.
     #[inline]
-    pub fn wake(&self) {
-        self.0.wake();
+    pub fn notify(&self) {
+        self.0.notify();
     }
 
     /// The object that crosses the boundary.
     #[doc(hidden)]
-    pub fn into_object(self) -> WakeObject {
+    pub fn into_object(self) -> NotifierObject {
         self.0
     }
 
     /// From the object that crossed the boundary.
     #[doc(hidden)]
-    pub fn from_object(object: WakeObject) -> Self {
-        Wake(object)
+    pub fn from_object(object: NotifierObject) -> Self {
+        Notifier(object)
     }
 }
 
@@ -51,16 +51,16 @@ impl<F> Clone for Callback<F> {
     }
 }
 
-impl<F: Fn() + Send + Sync + 'static> RawWake for Callback<F> {
-    fn wake(&self) {
-        if let Err(panic) = guard::catch_wake(&*self.0) {
-            tracing::error!(%panic, "panic in a wake callback");
+impl<F: Fn() + Send + Sync + 'static> RawNotifier for Callback<F> {
+    fn notify(&self) {
+        if let Err(panic) = guard::catch_notify(&*self.0) {
+            tracing::error!(%panic, "panic in a notifier callback");
         }
     }
 }
 
-/// A future that ends when the [`Wake`] made with it is called. Needs no runtime.
-pub struct Woken {
+/// A future that ends when the [`Notifier`] made with it is called. Needs no runtime.
+pub struct Notified {
     shared: Arc<Mutex<Signal>>,
 }
 
@@ -70,12 +70,12 @@ struct Signal {
     waker: Option<Waker>,
 }
 
-impl Woken {
-    /// The wake, and the future that waits for it.
-    pub fn pair() -> (Wake, Woken) {
+impl Notified {
+    /// The notifier, and the future that waits for it.
+    pub fn pair() -> (Notifier, Notified) {
         let shared = Arc::new(Mutex::new(Signal::default()));
         let theirs = shared.clone();
-        let wake = Wake::new(move || {
+        let notifier = Notifier::new(move || {
             let mut signal = theirs.lock();
             signal.called = true;
             let waker = signal.waker.take();
@@ -84,11 +84,11 @@ impl Woken {
                 waker.wake();
             }
         });
-        (wake, Woken { shared })
+        (notifier, Notified { shared })
     }
 }
 
-impl Future for Woken {
+impl Future for Notified {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -121,9 +121,9 @@ mod tests {
         let flag = Arc::new(Flag(false.into()));
         let waker = Waker::from(flag.clone());
         let mut context = Context::from_waker(&waker);
-        let (wake, mut woken) = Woken::pair();
+        let (notifier, mut woken) = Notified::pair();
         assert!(Pin::new(&mut woken).poll(&mut context).is_pending());
-        wake.wake();
+        notifier.notify();
         assert!(flag.0.load(std::sync::atomic::Ordering::SeqCst));
         assert!(Pin::new(&mut woken).poll(&mut context).is_ready());
         flag.wake();
@@ -131,6 +131,6 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_wake_stays_there() {
-        Wake::new(|| panic!("no")).wake();
+        Notifier::new(|| panic!("no")).notify();
     }
 }
