@@ -96,42 +96,44 @@ fn tls_remedy(what: &str) -> &'static str {
     REMEDIES.iter().find(|(sign, _)| what.contains(sign)).map_or("", |(_, remedy)| remedy)
 }
 
+fn tls_failure(address: &str, reason: &str) -> Failure {
+    let remedy = tls_remedy(reason);
+    Failure::Bus(format!("no TLS connection to {address}: {reason}{remedy}"))
+}
+
 /// The words of the library where they fit; where a person at the command line has another way out, that.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Rpc(error) => Failure::from(error),
-            Error::NoBroker { address, source } => Failure::Bus(format!(
+            Error::NoBroker { address, source, .. } => Failure::Bus(format!(
                 "no broker at {address} ({source}): start elbusd, or say where it is with --addr or ELBUS_ADDR"
             )),
-            Error::NotABroker { address, what } => {
-                let closed = what.contains("closed the connection");
+            Error::NotABroker { address, reason, .. } => {
+                let closed = reason.contains("closed the connection");
                 let remedy = if closed { "use tls://host:port if it expects TLS, or " } else { "" };
                 Failure::Bus(format!(
-                    "no broker of this protocol at {address}: it {what}: {remedy}check --addr or ELBUS_ADDR"
+                    "no broker of this protocol at {address}: it {reason}: {remedy}check --addr or ELBUS_ADDR"
                 ))
             }
-            Error::Tls { address, what } => {
-                let remedy = tls_remedy(&what);
-                Failure::Bus(format!("no TLS connection to {address}: {what}{remedy}"))
-            }
-            Error::NameTaken { name } => Failure::Bus(format!(
+            Error::Tls { address, reason, .. } => tls_failure(&address, &reason),
+            Error::NameTaken { name, .. } => Failure::Bus(format!(
                 "name taken: another client is registered as {name:?}: choose another with --name, or leave it out"
             )),
-            Error::NameRefused { name, code } => Failure::Bus(format!(
+            Error::NameRefused { name, code, .. } => Failure::Bus(format!(
                 "the broker refuses the name {name:?} ({code}): choose another with --name"
             )),
-            Error::AccessDenied { what } => Failure::Bus(format!(
-                "access denied: {what}: rules of the broker forbid it to this --name; its log says which, and elbus broker explain"
+            Error::AccessDenied { operation, .. } => Failure::Bus(format!(
+                "access denied: {operation}: rules of the broker forbid it to this --name; its log says which, and elbus broker explain"
             )),
-            Error::Disconnected { reason } => {
+            Error::Disconnected { reason, .. } => {
                 Failure::Bus(format!("the connection was lost: {reason}: is the broker still running?"))
             }
-            Error::Timeout { what, after } => Failure::Bus(format!(
-                "timed out: {what}: no answer within {} s: is it busy? wait longer with --timeout",
+            Error::Timeout { operation, after, .. } => Failure::Bus(format!(
+                "timed out: {operation}: no answer within {} s: is it busy? wait longer with --timeout",
                 after.as_secs_f64()
             )),
-            Error::NotRegistered { target } => Failure::Bus(format!(
+            Error::NotRegistered { target, .. } => Failure::Bus(format!(
                 "no client is registered as {target:?}: see who is with elbus broker clients"
             )),
             error => Failure::Bus(error.to_string()),
@@ -174,10 +176,7 @@ mod tests {
 
     #[test]
     fn a_failed_tls_handshake_names_the_remedy() {
-        let text = |what: &str| {
-            let (address, what) = ("tls://plant:7778".into(), what.into());
-            Failure::from(Error::Tls { address, what }).to_string()
-        };
+        let text = |reason: &str| tls_failure("tls://plant:7778", reason).to_string();
         assert!(text("invalid peer certificate: UnknownIssuer").ends_with("with --tls-ca"));
         assert!(text("corrupt message of type InvalidContentType").contains("does not use TLS"));
         assert_eq!(text("else"), "error: no TLS connection to tls://plant:7778: else");
@@ -189,7 +188,7 @@ mod tests {
         assert_eq!(text(RpcError::method_not_found()), "error -32601: method not found");
         assert_eq!(text(RpcError::new(7, "it is\nhot")), "error 7: it is hot");
         assert_eq!(text(RpcError::new(7, "")), "error 7: the callee does not say why");
-        assert_eq!(text(RpcError { code: 7, data: vec![0xff].into() }), "error 7: 1 bytes of data");
+        assert_eq!(text(RpcError::with_data(7, vec![0xff])), "error 7: 1 bytes of data");
         assert_eq!(text(RpcError::new(-32113, "")), "error -32113: not registered");
         assert!(text(RpcError::new(7, "long ".repeat(1000))).len() < MAX_TEXT + 20);
     }

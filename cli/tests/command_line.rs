@@ -145,7 +145,10 @@ fn wrong_usage_is_one_line_and_code_2() {
     let mut command = bus.command(&["broker", "test"]);
     let output = command.env("ELBUS_ADDR", "nonsense").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.starts_with("error: ELBUS_ADDR=nonsense: \"nonsense\" is no address"), "{stderr}");
+    assert!(
+        stderr.starts_with("error: ELBUS_ADDR=nonsense: \"nonsense\" is not a broker address"),
+        "{stderr}"
+    );
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -244,7 +247,7 @@ fn a_name_that_is_taken_is_an_error() {
         );
     }
     let failure = bus.failure(1, &["-n", "nobody%%1", "broker", "test"]);
-    assert!(failure.contains("its primary is not registered"), "{failure}");
+    assert!(failure.contains("its primary client is not registered"), "{failure}");
 }
 
 /// What it writes to a terminal.

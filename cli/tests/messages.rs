@@ -80,8 +80,8 @@ fn publications_reach_subscribers_and_one_of_them_alone() {
     let (a, mut frames_a) = bus.client("a");
     let (b, mut frames_b) = bus.client("b");
     bus.runtime.block_on(async {
-        a.subscribe("temperature/+").await.unwrap();
-        b.subscribe("#").await.unwrap();
+        a.add_filters("temperature/+").await.unwrap();
+        b.add_filters("#").await.unwrap();
         b.exclude(".broker/#").await.unwrap();
     });
     bus.run(&["publish", "temperature/boiler", "71.5", "--for", "b"]).succeeded();

@@ -1,4 +1,4 @@
-//! Where a broker is. Owns the text form of addresses; never connects.
+//! The address of a broker. Owns its text form; never connects.
 
 use elbus_protocol::address::{Address as Parsed, MACHINE_SOCKETS, default_socket, default_sockets};
 use std::{
@@ -9,16 +9,24 @@ use std::{
     str::FromStr,
 };
 
-use crate::Error;
+use crate::error::Error;
 
-/// Where a broker listens.
+/// The address of a broker.
+///
+/// ```
+/// use elbus_client::Address;
+/// assert_eq!("/run/elbus/bus.sock".parse::<Address>()?, Address::Unix("/run/elbus/bus.sock".into()));
+/// assert_eq!("localhost:7777".parse::<Address>()?, Address::Tcp("localhost:7777".into()));
+/// assert_eq!("tls://broker.plant:7778".parse::<Address>()?, Address::Tls("broker.plant:7778".into()));
+/// # Ok::<(), elbus_client::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// The path of a UNIX socket.
     Unix(PathBuf),
-    /// The path of a UNIX socket that nobody named, as [`Address::default`] finds it. It is used only if root or the user of
-    /// this process serves it, or if root alone can have put it there: anybody may create `/tmp/elbus.sock`.
+    /// The path of a UNIX socket that [`Address::default`] has found. It is used only if it is served by root
+    /// or the user of this process, or if only root can create it: any user can create `/tmp/elbus.sock`.
     Default(PathBuf),
     /// `host:port`.
     Tcp(String),
@@ -27,10 +35,11 @@ pub enum Address {
 }
 
 impl Default for Address {
-    /// The first of these that is there: `$XDG_RUNTIME_DIR/elbus.sock`, `/run/elbus/bus.sock`, `/run/elbus.sock`,
-    /// `/tmp/elbus.sock`. If none is, where `elbusd` of this user would listen without arguments.
+    /// Returns the first of these sockets that exists: `$XDG_RUNTIME_DIR/elbus.sock`, `/run/elbus/bus.sock`,
+    /// `/run/elbus.sock`, `/tmp/elbus.sock`. If none exists, returns the default of `elbusd` started by this
+    /// user.
     fn default() -> Self {
-        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir());
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_dir());
         let is_socket = |path: &PathBuf| path.metadata().is_ok_and(|file| file.file_type().is_socket());
         let found = default_sockets(runtime_dir.as_deref()).into_iter().find(is_socket);
         let is_root = rustix::process::geteuid().is_root();
@@ -39,12 +48,12 @@ impl Default for Address {
 }
 
 impl Address {
-    /// Whether a broker of this user may serve it.
+    /// Returns whether a broker that runs as this user is trusted.
     pub(crate) fn may_be_served_by(&self, uid: u32) -> bool {
         match self {
             Address::Default(path) => {
-                let is_roots = || MACHINE_SOCKETS.iter().any(|place| path == Path::new(place));
-                uid == 0 || uid == rustix::process::geteuid().as_raw() || is_roots()
+                let only_root_creates = || MACHINE_SOCKETS.iter().any(|socket| path == Path::new(socket));
+                uid == 0 || uid == rustix::process::geteuid().as_raw() || only_root_creates()
             }
             _ => true,
         }
@@ -54,13 +63,14 @@ impl Address {
 impl FromStr for Address {
     type Err = Error;
 
-    /// A path that begins with `/` or ends in `.sock`, `.socket` or `.ipc` is a UNIX socket, as is whatever follows
-    /// `unix:`; anything else is `host:port`, with or without `tcp:` (protocol section 9), or with `tls://` or `tls:` where it is
-    /// to be reached under TLS. `tcp://` and `unix://` are understood as well; blanks around the address are ignored.
+    /// Parses an address. A path that starts with `/`, ends in `.sock`, `.socket` or `.ipc`, or follows
+    /// `unix:` is a UNIX socket. All else is `host:port`, with or without `tcp:` (protocol section 9), or
+    /// with `tls://` or `tls:` for TLS. `tcp://` and `unix://` are accepted as well; white space around the
+    /// address is ignored.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::BadAddress { text: text.to_owned() };
         let text = text.trim();
-        // as in URLs: what follows the two slashes is the same as without them
+        // as in URLs: the two slashes have no meaning of their own
         let without_slashes = ["tcp", "unix"].iter().find_map(|scheme| {
             text.strip_prefix(scheme)?.strip_prefix("://").map(|rest| format!("{scheme}:{rest}"))
         });
@@ -87,7 +97,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) | Address::Default(path) => {
-                // so that it can be read again
+                // so that it can be parsed again
                 let is_plain = path.to_str().is_none_or(|path| Parsed::parse(path) == Parsed::Unix(path));
                 write!(f, "{}{}", if is_plain { "" } else { "unix:" }, path.display())
             }
@@ -150,9 +160,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_serve_a_default_address() {
+    fn default_addresses_are_served_by_trusted_users() {
         let me = rustix::process::geteuid().as_raw();
-        let stranger = me + 1;
+        let other = me + 1;
         for (address, allowed) in [
             (Address::Default("/tmp/elbus.sock".into()), false),
             (Address::Default("/run/user/1/elbus.sock".into()), false),
@@ -160,13 +170,13 @@ mod tests {
             (Address::Default("/run/elbus/bus.sock".into()), true),
             (Address::Unix("/tmp/elbus.sock".into()), true),
         ] {
-            assert_eq!(address.may_be_served_by(stranger), allowed, "{address}");
+            assert_eq!(address.may_be_served_by(other), allowed, "{address}");
             assert!(address.may_be_served_by(0) && address.may_be_served_by(me));
         }
     }
 
     #[test]
-    fn texts() {
+    fn texts_are_parsed_and_formatted() {
         for (text, address) in [
             ("/run/x", Address::Unix("/run/x".into())),
             ("x.sock", Address::Unix("x.sock".into())),

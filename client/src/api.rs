@@ -1,7 +1,9 @@
-//! What users hold: the client, its frames and its subscriptions. Owns what an operation means; waiting, writing and
-//! reading are elsewhere.
+//! What users hold: the client, its builder, its frames, its subscriptions. Owns the meaning of operations;
+//! connecting, writing and reading are in `connection`.
 
+pub(crate) mod builder;
 pub(crate) mod client;
 pub(crate) mod filters;
 pub(crate) mod frames;
+pub(crate) mod handler;
 pub(crate) mod subscription;

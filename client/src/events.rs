@@ -1,38 +1,40 @@
-//! What happens to a connection, told to whoever wants to know. Owns the present state and the events; never acts on
+//! The state of a connection and its changes. Owns the current state and the queue of events; never acts on
 //! them.
 
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
-use crate::Error;
+use crate::error::Error;
 
-/// Events that are kept for a listener who is slow.
-const KEPT: usize = 64;
+/// Events that are queued for a slow listener.
+const QUEUED_EVENTS: usize = 64;
 
-/// Something that happened to the connection.
+/// A change of the connection; from [`ConnectionEvents::next`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// It is there again: registered, and the broker does what it was subscribed to and excluded before it does anything
-    /// that is asked for from now on.
+    /// The client is connected again: registered, and its subscriptions and exclusions take effect before any
+    /// operation that follows.
     Connected,
-    /// It was lost.
+    /// The connection was lost.
+    #[non_exhaustive]
     Disconnected {
-        /// Why.
+        /// Why the connection was lost.
         reason: String,
     },
-    /// It will be tried again.
+    /// An attempt to reconnect follows.
+    #[non_exhaustive]
     Retrying {
-        /// Counts from 1 since the connection was lost.
+        /// Number of the attempt; counts from 1 since the connection was lost.
         attempt: u32,
-        /// The pause before the attempt.
+        /// The delay before the attempt.
         after: Duration,
-        /// Why the last one failed.
+        /// Why the connection was lost, or why the previous attempt failed.
         reason: String,
     },
-    /// The client has ended, and nothing will follow.
+    /// The client has ended. No event follows.
     Closed,
-    /// So many events were missed here, since nobody asked for them.
+    /// This many events were dropped because the listener is slow.
     Missed(u64),
 }
 
@@ -40,33 +42,34 @@ pub enum ConnectionEvent {
 #[derive(Debug, Clone)]
 pub(crate) enum Status {
     Connected,
-    Lost(Error),
+    Disconnected(Error),
     Closed(Error),
 }
 
-pub(crate) struct Events {
+pub(crate) struct EventSender {
     status: watch::Sender<Status>,
     events: broadcast::Sender<ConnectionEvent>,
 }
 
-impl Events {
+impl EventSender {
     pub(crate) fn new() -> Self {
-        let status = watch::Sender::new(Status::Lost(Error::disconnected("not yet connected")));
-        Events { status, events: broadcast::Sender::new(KEPT) }
+        let status = watch::Sender::new(Status::Disconnected(Error::disconnected("not yet connected")));
+        EventSender { status, events: broadcast::Sender::new(QUEUED_EVENTS) }
     }
 
+    /// Changes the state and emits the event of the change.
     pub(crate) fn set(&self, status: Status) {
         let event = match &status {
             Status::Connected => ConnectionEvent::Connected,
-            Status::Lost(reason) => ConnectionEvent::Disconnected { reason: reason_of(reason) },
+            Status::Disconnected(error) => ConnectionEvent::Disconnected { reason: reason_of(error) },
             Status::Closed(_) => ConnectionEvent::Closed,
         };
         self.status.send_replace(status);
-        self.tell(event);
+        self.emit(event);
     }
 
-    pub(crate) fn tell(&self, event: ConnectionEvent) {
-        // fails where nobody listens
+    pub(crate) fn emit(&self, event: ConnectionEvent) {
+        // fails if there is no listener
         let _ = self.events.send(event);
     }
 
@@ -82,30 +85,44 @@ impl Events {
     /// Waits for a connection.
     pub(crate) async fn connected(&self) -> Result<(), Error> {
         let mut status = self.status.subscribe();
-        let settled = status.wait_for(|status| !matches!(status, Status::Lost(_))).await;
+        let settled = status.wait_for(|status| !matches!(status, Status::Disconnected(_))).await;
         match settled.as_deref() {
             Ok(Status::Connected) => Ok(()),
-            Ok(Status::Lost(error) | Status::Closed(error)) => Err(error.clone()),
+            Ok(Status::Disconnected(error) | Status::Closed(error)) => Err(error.clone()),
             Err(_) => Err(Error::Closed),
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the client.
     pub(crate) async fn closed(&self) {
         let mut status = self.status.subscribe();
         let _ = status.wait_for(|status| matches!(status, Status::Closed(_))).await;
     }
 }
 
-/// The words of an error without the part that every lost connection has in common.
+/// Returns the text of an error without the prefix that all lost connections have.
 pub(crate) fn reason_of(error: &Error) -> String {
     match error {
-        Error::Disconnected { reason } => reason.clone(),
+        Error::Disconnected { reason, .. } => reason.clone(),
         error => error.to_string(),
     }
 }
 
-/// The events of a connection from [`Client::events`](crate::Client::events) on.
+/// The changes of a connection since [`Client::events`](crate::Client::events) was called.
+///
+/// ```no_run
+/// # async fn example(client: elbus_client::Client) {
+/// use elbus_client::ConnectionEvent;
+/// let mut events = client.events();
+/// while let Some(event) = events.next().await {
+///     match event {
+///         ConnectionEvent::Connected => println!("connected"),
+///         ConnectionEvent::Disconnected { reason, .. } => println!("disconnected: {reason}"),
+///         event => println!("{event:?}"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ConnectionEvents {
     events: broadcast::Receiver<ConnectionEvent>,
@@ -113,7 +130,7 @@ pub struct ConnectionEvents {
 }
 
 impl ConnectionEvents {
-    /// The next event; `None` after [`ConnectionEvent::Closed`]. Dropping the future loses nothing.
+    /// Returns the next event; `None` after [`ConnectionEvent::Closed`]. Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<ConnectionEvent> {
         if self.ended {
             return None;

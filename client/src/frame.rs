@@ -1,17 +1,27 @@
-//! A frame that was received. Owns where its texts and payload lie; never knows who it is for.
+//! A received frame. Owns the positions of its texts and payload; never knows its consumer.
 
 use bytes::Bytes;
 use elbus_protocol::FrameKind;
 use std::{fmt, sync::Arc};
 
-/// A message, a broadcast or a publication that was received. Cloning shares the bytes.
+/// A received message, broadcast or publication. Cloning shares the bytes.
 ///
-/// Small frames that arrive together share one piece of memory, which is freed with the last of them.
+/// Small frames that arrive together share one allocation, which is freed with the last of them.
+///
+/// ```no_run
+/// # fn example(frame: elbus_client::Frame) {
+/// use elbus_client::FrameKind;
+/// match frame.kind() {
+///     FrameKind::Publish => println!("{}: {:?}", frame.topic(), frame.payload()),
+///     _ => println!("{} sent {} bytes", frame.sender(), frame.payload().len()),
+/// }
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Frame {
     kind: FrameKind,
     realtime: bool,
-    /// The payload, behind the texts where they were received with it.
+    /// The payload, preceded by the texts if they were received with it.
     body: Bytes,
     payload_at: usize,
     texts: Texts,
@@ -20,15 +30,15 @@ pub struct Frame {
 
 #[derive(Clone)]
 enum Texts {
-    /// At the front of the body: sender, NUL, and of a publication the topic, NUL. Checked to be UTF-8.
+    /// At the start of the body: sender, NUL, and for a publication topic, NUL. Checked to be UTF-8.
     InBody { sender_len: usize },
-    /// Of an in-process connection, which has them as they are.
+    /// Separate texts, from an in-process connection.
     #[cfg_attr(not(feature = "in-process"), expect(dead_code, reason = "made for in-process connections"))]
-    Apart { sender: Arc<str>, topic: Arc<str> },
+    Separate { sender: Arc<str>, topic: Arc<str> },
 }
 
 impl Frame {
-    /// Of a body as it is on the wire, whose texts have been checked (protocol section 4).
+    /// Creates a frame from a body as on the wire, whose texts have been checked (protocol section 4).
     pub(crate) fn from_wire(
         kind: FrameKind,
         realtime: bool,
@@ -39,7 +49,7 @@ impl Frame {
         Frame { kind, realtime, body, payload_at, texts: Texts::InBody { sender_len }, missed: 0 }
     }
 
-    /// Of parts.
+    /// Creates a frame from separate parts.
     #[cfg(feature = "in-process")]
     pub(crate) fn from_parts(
         kind: FrameKind,
@@ -53,59 +63,59 @@ impl Frame {
             realtime,
             body: payload,
             payload_at: 0,
-            texts: Texts::Apart { sender, topic },
+            texts: Texts::Separate { sender, topic },
             missed: 0,
         }
     }
 
-    /// [`FrameKind::Message`], [`FrameKind::Broadcast`] or [`FrameKind::Publish`].
+    /// Returns [`FrameKind::Message`], [`FrameKind::Broadcast`] or [`FrameKind::Publish`].
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// Whether it was sent as real-time.
+    /// Returns whether the frame was sent as real-time.
     pub fn is_realtime(&self) -> bool {
         self.realtime
     }
 
-    /// The full name of the sender; of a secondary client with its suffix.
+    /// Returns the full name of the sender, including the suffix of a secondary client.
     pub fn sender(&self) -> &str {
         match &self.texts {
             Texts::InBody { sender_len } => self.text(0, *sender_len),
-            Texts::Apart { sender, .. } => sender,
+            Texts::Separate { sender, .. } => sender,
         }
     }
 
-    /// The name of the sender without the suffix of a secondary client.
+    /// Returns the name of the sender without the suffix of a secondary client.
     pub fn primary_sender(&self) -> &str {
         elbus_protocol::name::primary_of(self.sender())
     }
 
-    /// The topic of a publication, perhaps empty; of anything else empty.
+    /// Returns the topic of a publication, which can be empty. For other frames it is empty.
     pub fn topic(&self) -> &str {
         match &self.texts {
             Texts::InBody { sender_len } => self.text(sender_len + 1, self.payload_at.saturating_sub(1)),
-            Texts::Apart { topic, .. } => topic,
+            Texts::Separate { topic, .. } => topic,
         }
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn payload(&self) -> &[u8] {
         self.body.get(self.payload_at..).unwrap_or_default()
     }
 
-    /// The payload; shares its memory.
+    /// Returns the payload as [`Bytes`] that share its memory.
     pub fn to_payload(&self) -> Bytes {
         self.body.slice(self.payload_at..)
     }
 
-    /// The payload; copies nothing.
+    /// Converts the frame to its payload without copying.
     pub fn into_payload(mut self) -> Bytes {
         bytes::Buf::advance(&mut self.body, self.payload_at);
         self.body
     }
 
-    /// How many frames were dropped directly before this one, by an [`Overflow`](crate::Overflow) that drops.
+    /// Returns how many frames were dropped directly before this one; see [`Overflow`](crate::Overflow).
     pub fn missed(&self) -> u64 {
         self.missed
     }
@@ -114,7 +124,7 @@ impl Frame {
         self.missed += count;
     }
 
-    /// Memory it is counted with, in bytes.
+    /// Returns the memory that the frame is counted with, in bytes.
     pub(crate) fn cost(&self) -> usize {
         self.body.len() + size_of::<Self>()
     }

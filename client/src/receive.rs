@@ -1,7 +1,8 @@
-//! From a received frame to its consumer. Owns queues and the tables of who gets what; never reads a socket.
+//! From a received frame to its consumer. Owns the queues of received frames and the tables that route to
+//! them; never reads a socket.
 
 pub(crate) mod demux;
 pub(crate) mod inbox;
 pub(crate) mod pending_calls;
 pub(crate) mod read_limit;
-pub(crate) mod topic_cache;
+mod topic_cache;

@@ -1,8 +1,9 @@
-//! Connections under TLS: what the user says of them, and the way to a socket like any other. Owns the name that the
-//! broker's certificate must be for; the cryptography is `elbus-tls`'s.
+//! TLS settings of a client, and the TLS side of a connection. Owns the name that the broker's certificate
+//! must have; the cryptography is in `elbus-tls`.
 
 use elbus_tls::{ClientFiles, Tunnel, tunnel};
 use std::{
+    error::Error as StdError,
     io,
     os::fd::OwnedFd,
     path::PathBuf,
@@ -10,10 +11,10 @@ use std::{
 };
 use tokio::net::TcpStream;
 
-use crate::Error;
+use crate::error::Error;
 
-/// How to connect under TLS; for [`ClientBuilder::tls`](crate::ClientBuilder::tls). The files are read for each connection, so
-/// that one that is made again uses new ones.
+/// TLS settings; for [`ClientBuilder::tls`](crate::ClientBuilder::tls). The files are read for each
+/// connection, so that a reconnection uses renewed certificates.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), elbus_client::Error> {
@@ -23,14 +24,15 @@ use crate::Error;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[must_use = "it is for ClientBuilder::tls"]
+#[must_use = "pass it to ClientBuilder::tls"]
 pub struct TlsConfig {
     files: ClientFiles,
     server_name: Option<String>,
 }
 
 impl TlsConfig {
-    /// Trusts the root certificates of the system, shows no certificate, and expects one for the host of the address.
+    /// Returns the defaults: trusts the root certificates of the system, has no client certificate, and
+    /// expects the broker's certificate to be for the host of the address.
     pub fn new() -> Self {
         TlsConfig::default()
     }
@@ -41,33 +43,36 @@ impl TlsConfig {
         self
     }
 
-    /// Shows the certificate in the first PEM file, whose key is in the second.
+    /// Presents the client certificate in the first PEM file. The second file contains its key.
     pub fn identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.files.identity = Some((certificate.into(), key.into()));
         self
     }
 
-    /// The name or IP address that the broker's certificate must be for, where it is not that of the address.
+    /// Expects the broker's certificate to be for this host name or IP address instead of the host of the
+    /// address.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
     }
 
-    /// Shakes hands, and carries the connection in a task of the runtime. Beside the socket: what was wrong with the
-    /// connection once that has ended.
+    /// Performs the TLS handshake and spawns a task that carries the connection. Returns a plain socket, and
+    /// the error of the TLS connection once that has ended.
     pub(crate) async fn secure(
         &self,
         stream: TcpStream,
         address: &str,
     ) -> Result<(OwnedFd, Arc<OnceLock<io::Error>>), Error> {
-        let refused = |what: String| Error::Tls { address: address.to_owned(), what };
+        fn failed(address: &str, source: impl StdError + Send + Sync + 'static) -> Error {
+            let (address, reason) = (address.to_owned(), source.to_string());
+            Error::Tls { address, reason, source: Some(Arc::new(source)) }
+        }
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = self.server_name.as_deref().unwrap_or(host);
-        let dialer = self.files.load().map_err(|error| refused(error.to_string()))?;
-        let secured =
-            elbus_tls::dial(&dialer, name, stream).await.map_err(|error| refused(error.to_string()))?;
-        let Tunnel { end, work, fault } = tunnel(secured).map_err(|error| refused(error.to_string()))?;
+        let dialer = self.files.load().map_err(|error| failed(address, error))?;
+        let secured = elbus_tls::dial(&dialer, name, stream).await.map_err(|error| failed(address, error))?;
+        let Tunnel { end, work, fault } = tunnel(secured).map_err(|error| failed(address, error))?;
         tokio::spawn(work);
         Ok((end, fault))
     }

@@ -1,17 +1,17 @@
-//! The beginning and the end of a client: what can go wrong with either, and what is left behind.
+//! Connecting and closing: errors, names, secondary clients, and what remains after the end.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_client::{Address, Client, ConnectionEvent, Error, Qos};
 use std::time::{Duration, Instant};
-use support::{Kind, TestBroker, Way, fake::Fake, kinds, next, soon};
+use support::{BrokerKind, TestBroker, Transport, broker_kinds, fake_broker::FakeBroker, in_time, next};
 use tokio::io::AsyncWriteExt;
 
 const SHORT: Duration = Duration::from_millis(150);
 
 #[tokio::test]
-async fn where_nobody_listens_the_address_is_named() {
+async fn connection_errors_name_the_address() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none.sock");
     let closed = {
@@ -32,8 +32,8 @@ async fn where_nobody_listens_the_address_is_named() {
 }
 
 #[tokio::test]
-async fn whoever_speaks_something_else_is_no_broker() {
-    let fake = Fake::listen();
+async fn a_listener_with_another_protocol_is_not_a_broker() {
+    let fake = FakeBroker::listen();
     for (answer, close) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], false),
         (&[0xEB, 2, 0], false),
@@ -47,91 +47,97 @@ async fn whoever_speaks_something_else_is_no_broker() {
             let mut peer = fake.accept().await;
             peer.stream.write_all(answer).await.unwrap();
             if close {
-                // after everything is read: otherwise the system resets the connection
+                // without unread bytes, so that the connection is not reset
                 peer.stream.shutdown().await.unwrap();
             }
             peer
         };
-        let (connected, _peer) = tokio::join!(soon("an answer", connect), listen);
+        let (connected, _peer) = tokio::join!(in_time("an answer", connect), listen);
         assert!(matches!(connected, Err(Error::NotABroker { .. })), "{answer:?}: {connected:?}");
     }
 }
 
 #[tokio::test]
-async fn a_listener_that_says_nothing_is_waited_for_no_longer_than_the_timeout() {
-    let fake = Fake::listen();
+async fn a_silent_listener_times_out() {
+    let fake = FakeBroker::listen();
     let begin = Instant::now();
-    for said in [&[][..], &[0xEB], &[0xEB, 1, 0], &[0xEB, 1, 0, 1]] {
+    for sent in [&[][..], &[0xEB], &[0xEB, 1, 0], &[0xEB, 1, 0, 1]] {
         let connect = Client::builder("a").timeout(SHORT).connect(fake.path());
         let listen = async {
             let mut peer = fake.accept().await;
-            peer.stream.write_all(said).await.unwrap();
+            peer.stream.write_all(sent).await.unwrap();
             peer
         };
-        let (connected, _peer) = tokio::join!(soon("the timeout", connect), listen);
+        let (connected, _peer) = tokio::join!(in_time("the timeout", connect), listen);
         assert!(matches!(connected, Err(Error::Timeout { after: SHORT, .. })), "{connected:?}");
     }
     assert!(begin.elapsed() >= 4 * SHORT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_are_judged_by_the_broker_and_the_answer_is_typed() {
-    for kind in kinds() {
+async fn refused_names_are_typed_errors() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let name = format!("{way:?}");
-            let (first, mut frames) = broker.connect(*way, &name).await;
-            let taken = broker.join(*way, Client::builder(&name)).await;
-            assert!(matches!(&taken, Err(Error::NameTaken { name: which }) if *which == name), "{taken:?}");
-            // whoever has it notices nothing
+        for transport in kind.transports() {
+            let name = format!("{transport:?}");
+            let (first, mut frames) = broker.connect(*transport, &name).await;
+            let taken = broker.connect_with(*transport, Client::builder(&name)).await;
+            assert!(
+                matches!(&taken, Err(Error::NameTaken { name: which, .. }) if *which == name),
+                "{taken:?}"
+            );
+            // the owner of the name is not affected
             first.send(&name, "still here", Qos::PROCESSED).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"still here");
-            let orphan = broker.join(*way, Client::builder("nobody%%0")).await;
-            assert!(matches!(&orphan, Err(Error::NoPrimary { name }) if name == "nobody%%0"), "{orphan:?}");
+            let orphan = broker.connect_with(*transport, Client::builder("missing%%0")).await;
+            assert!(
+                matches!(&orphan, Err(Error::NoPrimary { name, .. }) if name == "missing%%0"),
+                "{orphan:?}"
+            );
             for bad in ["", ".broker", ".hidden"] {
-                let refused = broker.join(*way, Client::builder(bad)).await;
+                let refused = broker.connect_with(*transport, Client::builder(bad)).await;
                 assert!(
                     matches!(&refused, Err(Error::NameRefused { name, .. }) if name == bad)
-                        || kind == Kind::Busrt && refused.is_err(),
-                    "{way:?} {refused:?}"
+                        || kind == BrokerKind::Busrt && refused.is_err(),
+                    "{transport:?} {refused:?}"
                 );
             }
-            let long = broker.join(Way::Unix, Client::builder(&"x".repeat(65_536))).await;
+            let long = broker.connect_with(Transport::Unix, Client::builder(&"x".repeat(65_536))).await;
             assert!(matches!(long, Err(Error::NameRefused { .. })), "{long:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secondary_clients_are_clients_of_their_own() {
-    for kind in kinds() {
+async fn secondary_clients_are_independent_until_the_primary_ends() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let name = format!("{way:?}");
-            let (primary, mut frames) = broker.connect(*way, &name).await;
+        for transport in kind.transports() {
+            let name = format!("{transport:?}");
+            let (primary, mut frames) = broker.connect(*transport, &name).await;
             let (zero, mut zero_frames) = primary.secondary().await.unwrap();
             let (one, mut one_frames) = primary.secondary().await.unwrap();
             assert_eq!((zero.name(), one.name()), (&*format!("{name}%%0"), &*format!("{name}%%1")));
             one.send(&name, "", Qos::PROCESSED).await.unwrap();
             let frame = next(&mut frames).await;
             assert_eq!((frame.sender(), frame.primary_sender()), (one.name(), &*name));
-            zero.subscribe("t").await.unwrap();
+            zero.add_filters("t").await.unwrap();
             primary.publish_for("t", &name, "for the secondary", Qos::NO).await.unwrap();
             assert_eq!(next(&mut zero_frames).await.payload(), b"for the secondary");
-            // one ends without the others, and all with the primary
-            soon("close", zero.close()).await;
+            // each ends alone, and all end with the primary
+            in_time("close", zero.close()).await;
             one.round_trip().await.unwrap();
-            soon("close", primary.close()).await;
-            assert!(soon("the end", one_frames.next()).await.is_none(), "{kind:?} {way:?}");
+            in_time("close", primary.close()).await;
+            assert!(in_time("the end", one_frames.next()).await.is_none(), "{kind:?} {transport:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secondary_may_have_secondaries() {
-    let broker = TestBroker::start(Kind::Elbus);
-    for way in Kind::Elbus.ways() {
-        let (primary, _frames) = broker.connect(*way, &format!("{way:?}")).await;
+async fn secondaries_of_a_secondary_have_unique_names() {
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    for transport in BrokerKind::Elbus.transports() {
+        let (primary, _frames) = broker.connect(*transport, &format!("{transport:?}")).await;
         let (first, _first_frames) = primary.secondary().await.unwrap();
         let (second, _second_frames) = first.secondary().await.unwrap();
         let (third, _third_frames) = primary.secondary().await.unwrap();
@@ -144,12 +150,12 @@ async fn a_secondary_may_have_secondaries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_writes_what_is_queued_and_frees_the_name() {
     const FRAMES: u32 = 300;
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (receiver, mut received) = broker.connect(*way, &format!("{way:?}.b")).await;
+        for transport in kind.transports() {
+            let (receiver, mut received) = broker.connect(*transport, &format!("{transport:?}.b")).await;
             for _ in 0..3 {
-                let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
+                let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
                 let mut events = client.events();
                 for number in 0..FRAMES {
                     // more than sockets hold
@@ -162,12 +168,12 @@ async fn close_writes_what_is_queued_and_frees_the_name() {
                     assert_eq!(
                         next(&mut received).await.payload()[..4],
                         number.to_le_bytes(),
-                        "{kind:?} {way:?}"
+                        "{kind:?} {transport:?}"
                     );
                 }
-                soon("close", closing).await.unwrap();
-                assert!(soon("the end", frames.next()).await.is_none());
-                assert_eq!(soon("the event", events.next()).await, Some(ConnectionEvent::Closed));
+                in_time("close", closing).await.unwrap();
+                assert!(in_time("the end", frames.next()).await.is_none());
+                assert_eq!(in_time("the event", events.next()).await, Some(ConnectionEvent::Closed));
                 assert_eq!(events.next().await, None);
                 assert_eq!(client.events().next().await, None);
                 assert!(!client.is_connected());
@@ -175,34 +181,34 @@ async fn close_writes_what_is_queued_and_frees_the_name() {
                 for qos in [Qos::NO, Qos::PROCESSED] {
                     assert!(matches!(client.send("b", "", qos).await, Err(Error::Closed)));
                 }
-                assert!(matches!(client.subscribe("t").await, Err(Error::Closed)));
+                assert!(matches!(client.add_filters("t").await, Err(Error::Closed)));
                 assert!(matches!(client.call("b", "m", "").await, Err(Error::Closed)));
                 assert!(matches!(client.ping().await, Err(Error::Closed)));
-                // a second time does nothing
-                soon("close", client.close()).await;
+                // closing twice does nothing
+                in_time("close", client.close()).await;
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_connection_lives_as_long_as_anything_that_needs_it() {
-    for kind in kinds() {
+async fn the_connection_ends_with_its_last_user() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (other, _) = broker.connect(*way, &format!("{way:?}.b")).await;
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
+        for transport in kind.transports() {
+            let (other, _) = broker.connect(*transport, &format!("{transport:?}.b")).await;
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
             let (name, mut events) = (client.name().to_owned(), client.events());
-            let mut subscription = client.subscription("t").await.unwrap();
+            let mut subscription = client.subscribe("t").await.unwrap();
             drop(client);
             other.send(&name, "x", Qos::PROCESSED).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"x");
             drop(frames);
             other.publish("t", "y", Qos::PROCESSED).await.unwrap();
-            assert_eq!(soon("a publication", subscription.next()).await.unwrap().payload(), b"y");
+            assert_eq!(in_time("a publication", subscription.next()).await.unwrap().payload(), b"y");
             drop(subscription);
-            while soon("the end", events.next()).await.is_some() {}
-            let (_again, _frames) = broker.connect(*way, &name).await;
+            while in_time("the end", events.next()).await.is_some() {}
+            let (_again, _frames) = broker.connect(*transport, &name).await;
         }
     }
 }

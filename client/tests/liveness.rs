@@ -1,4 +1,4 @@
-//! Signs of life: pings to the broker, and a broker that gives none itself.
+//! Liveness: pings to the broker, and detection of a silent broker.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -6,8 +6,8 @@ mod support;
 use elbus_client::{Client, ConnectionEvent, Error, Qos};
 use std::time::{Duration, Instant};
 use support::{
-    fake::{Fake, OK},
-    soon,
+    fake_broker::{FakeBroker, OK},
+    in_time,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -16,9 +16,9 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 const UNEXCLUDE: u8 = 0x05;
 
 async fn connect(
-    fake: &Fake,
+    fake: &FakeBroker,
     builder: elbus_client::ClientBuilder,
-) -> (Client, elbus_client::Frames, support::fake::Peer) {
+) -> (Client, elbus_client::Frames, support::fake_broker::FakeConnection) {
     let (connected, peer) = tokio::join!(builder.connect(fake.path()), fake.register());
     let (client, frames) = connected.unwrap();
     (client, frames, peer)
@@ -26,7 +26,7 @@ async fn connect(
 
 #[tokio::test]
 async fn an_idle_client_pings_at_its_interval() {
-    let fake = Fake::listen();
+    let fake = FakeBroker::listen();
     let builder = Client::builder("a").ping_interval(Duration::from_millis(20));
     let (_client, _frames, mut peer) = connect(&fake, builder).await;
     let begin = Instant::now();
@@ -34,13 +34,13 @@ async fn an_idle_client_pings_at_its_interval() {
         let sent = peer.next().await.unwrap();
         assert_eq!((sent.is_ping(), sent.op_id), (true, 0));
     }
-    // no more often than that; how late a busy machine lets them be is not the client's
+    // not more often than that; a busy machine can delay them
     assert!(begin.elapsed() >= Duration::from_millis(20 * 9));
 }
 
 #[tokio::test]
-async fn a_ping_leaves_at_once() {
-    let fake = Fake::listen();
+async fn a_ping_is_sent_at_once() {
+    let fake = FakeBroker::listen();
     let builder =
         Client::builder("a").ping_interval(Duration::from_secs(3600)).timeout(Duration::from_secs(3600));
     let (client, _frames, mut peer) = connect(&fake, builder).await;
@@ -51,8 +51,8 @@ async fn a_ping_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn a_silent_broker_is_asked_and_then_given_up() {
-    let fake = Fake::listen();
+async fn a_silent_broker_is_probed_and_then_disconnected() {
+    let fake = FakeBroker::listen();
     let builder = Client::builder("a").timeout(TIMEOUT).ping_interval(Duration::from_millis(20));
     let begin = Instant::now();
     let (client, mut frames, mut peer) = connect(&fake, builder).await;
@@ -60,23 +60,23 @@ async fn a_silent_broker_is_asked_and_then_given_up() {
     let asked = peer.next_operation().await;
     assert!(begin.elapsed() >= TIMEOUT);
     assert_eq!((asked.op(), asked.flags >> 6), (UNEXCLUDE, 1));
-    let lost = soon("the loss", events.next()).await.unwrap();
+    let lost = in_time("the loss", events.next()).await.unwrap();
     assert!(begin.elapsed() >= 2 * TIMEOUT);
     assert!(
-        matches!(&lost, ConnectionEvent::Disconnected { reason } if reason.contains("silent")),
+        matches!(&lost, ConnectionEvent::Disconnected { reason, .. } if reason.contains("silent")),
         "{lost:?}"
     );
-    assert_eq!(soon("the end", events.next()).await, Some(ConnectionEvent::Closed));
-    assert!(soon("the end", frames.next()).await.is_none());
+    assert_eq!(in_time("the end", events.next()).await, Some(ConnectionEvent::Closed));
+    assert!(in_time("the end", frames.next()).await.is_none());
     let sent = client.send("b", "", Qos::NO).await;
     assert!(matches!(sent, Err(Error::Disconnected { .. })), "{sent:?}");
 }
 
 #[tokio::test]
-async fn a_broker_that_answers_is_kept_and_so_is_one_that_says_anything() {
-    let fake = Fake::listen();
+async fn a_broker_that_answers_or_pings_stays_connected() {
+    let fake = FakeBroker::listen();
     let builder = || Client::builder("a").timeout(TIMEOUT).ping_interval(Duration::from_millis(20));
-    // long enough for a silent broker to be given up
+    // longer than a silent broker stays connected
     let (client, _frames, mut peer) = connect(&fake, builder()).await;
     let mut events = client.events();
     let begin = Instant::now();
@@ -90,7 +90,7 @@ async fn a_broker_that_answers_is_kept_and_so_is_one_that_says_anything() {
     client.close().await;
     assert_eq!(events.next().await, Some(ConnectionEvent::Closed));
 
-    // of the broker's own pings every second one arrives in time: nothing is asked
+    // the broker's own pings arrive in time: no probe is needed
     let (client, _frames, mut peer) = connect(&fake, builder()).await;
     let begin = Instant::now();
     while begin.elapsed() < 4 * TIMEOUT {
@@ -101,27 +101,27 @@ async fn a_broker_that_answers_is_kept_and_so_is_one_that_says_anything() {
 }
 
 #[tokio::test]
-async fn what_is_no_frame_ends_the_connection() {
-    let fake = Fake::listen();
+async fn an_invalid_frame_ends_the_connection() {
+    let fake = FakeBroker::listen();
     let (client, mut frames, mut peer) = connect(&fake, Client::builder("a")).await;
     let mut events = client.events();
     peer.stream.write_all(&[0x55; 64]).await.unwrap();
-    let lost = soon("the loss", events.next()).await.unwrap();
+    let lost = in_time("the loss", events.next()).await.unwrap();
     assert!(
-        matches!(&lost, ConnectionEvent::Disconnected { reason } if reason.contains("no frame")),
+        matches!(&lost, ConnectionEvent::Disconnected { reason, .. } if reason.contains("invalid frame")),
         "{lost:?}"
     );
-    assert!(soon("the end", frames.next()).await.is_none());
+    assert!(in_time("the end", frames.next()).await.is_none());
 }
 
 #[tokio::test]
-async fn an_operation_that_is_never_acknowledged_ends_by_its_timeout() {
-    let fake = Fake::listen();
+async fn an_unacknowledged_operation_times_out() {
+    let fake = FakeBroker::listen();
     let builder = Client::builder("a").timeout(TIMEOUT);
     let (client, _frames, mut peer) = connect(&fake, builder).await;
     let begin = Instant::now();
     let send = client.send("b", "", Qos::PROCESSED);
-    let (sent, asked) = tokio::join!(soon("the timeout", send), peer.next_operation());
+    let (sent, asked) = tokio::join!(in_time("the timeout", send), peer.next_operation());
     assert!(matches!(&sent, Err(Error::Timeout { after: TIMEOUT, .. })), "{sent:?}");
     assert!(begin.elapsed() >= TIMEOUT);
     // too late for that one, and not taken for the next one's
@@ -131,6 +131,6 @@ async fn an_operation_that_is_never_acknowledged_ends_by_its_timeout() {
         let asked = peer.next_operation().await;
         peer.acknowledge(&asked, OK).await;
     };
-    let (sent, ()) = tokio::join!(soon("an acknowledgement", send), answer);
+    let (sent, ()) = tokio::join!(in_time("an acknowledgement", send), answer);
     sent.unwrap();
 }

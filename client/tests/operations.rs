@@ -1,33 +1,33 @@
-//! Operations over all transports, with our broker and with BUS/RT's: what is sent arrives as what it is.
+//! Operations over all transports, with ELBUS and BUS/RT brokers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_client::{Bytes, Client, Error, FrameKind, Qos};
 use std::{collections::HashMap, time::Duration};
-use support::{Kind, TestBroker, Way, kinds, next, soon};
+use support::{BrokerKind, TestBroker, Transport, broker_kinds, in_time, next};
 
 const ALL_QOS: [Qos; 4] = [Qos::NO, Qos::PROCESSED, Qos::REALTIME, Qos::REALTIME_PROCESSED];
 
-/// Calls for each broker and each two ways of reaching it.
-async fn each_pair(test: impl AsyncFn(&TestBroker, Way, Way)) {
-    for kind in kinds() {
-        for from in kind.ways() {
+/// Calls `test` for each broker and each pair of transports.
+async fn each_pair(test: impl AsyncFn(&TestBroker, Transport, Transport)) {
+    for kind in broker_kinds() {
+        for from in kind.transports() {
             let broker = TestBroker::start(kind);
-            for to in kind.ways() {
-                soon(&format!("{kind:?} {from:?} {to:?}"), test(&broker, *from, *to)).await;
+            for to in kind.transports() {
+                in_time(&format!("{kind:?} {from:?} {to:?}"), test(&broker, *from, *to)).await;
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_operation_arrives_as_what_it_is() {
+async fn every_operation_is_delivered_with_its_kind() {
     each_pair(async |broker, from, to| {
         let (sender, receiver) = (format!("{to:?}.a"), format!("{to:?}.b"));
         let (a, _) = broker.connect(from, &sender).await;
         let (b, mut frames) = broker.connect(to, &receiver).await;
-        b.subscribe(["t/+", "x/#"]).await.unwrap();
+        b.add_filters(["t/+", "x/#"]).await.unwrap();
         b.exclude("x/secret").await.unwrap();
         for qos in ALL_QOS {
             a.send(&receiver, "one", qos).await.unwrap();
@@ -55,15 +55,15 @@ async fn every_operation_arrives_as_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acknowledgement_tells_whether_somebody_was_there() {
-    for kind in kinds() {
+async fn acknowledgements_report_missing_targets() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, _) = broker.connect(*way, &format!("{way:?}")).await;
+        for transport in kind.transports() {
+            let (client, _) = broker.connect(*transport, &format!("{transport:?}")).await;
             for qos in [Qos::PROCESSED, Qos::REALTIME_PROCESSED] {
                 let unknown = client.send("nobody", "", qos).await;
                 assert!(
-                    matches!(&unknown, Err(Error::NotRegistered { target }) if target == "nobody"),
+                    matches!(&unknown, Err(Error::NotRegistered { target, .. }) if target == "nobody"),
                     "{unknown:?}"
                 );
                 client.broadcast("nobody.*", "", qos).await.unwrap();
@@ -80,11 +80,11 @@ async fn an_acknowledgement_tells_whether_somebody_was_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn filters_come_one_or_many_and_go_again() {
-    for kind in kinds() {
+async fn filters_are_added_and_removed_one_or_many_at_once() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}")).await;
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}")).await;
             let topics = ["a", "b", "c", "d", "e"];
             let mut received = async |what: &str| {
                 for topic in topics {
@@ -99,42 +99,42 @@ async fn filters_come_one_or_many_and_go_again() {
                         _ => got.push_str(frame.topic()),
                     }
                 }
-                assert_eq!(got, what, "{kind:?} {way:?}");
+                assert_eq!(got, what, "{kind:?} {transport:?}");
             };
             received("").await;
-            client.subscribe("a").await.unwrap();
-            client.subscribe(["b", "c"]).await.unwrap();
-            client.subscribe(vec!["d".to_owned(), "e".to_owned()]).await.unwrap();
+            client.add_filters("a").await.unwrap();
+            client.add_filters(["b", "c"]).await.unwrap();
+            client.add_filters(vec!["d".to_owned(), "e".to_owned()]).await.unwrap();
             received("abcde").await;
             client.exclude("a").await.unwrap();
             client.exclude(&["b", "c"][..]).await.unwrap();
             received("de").await;
             client.unexclude(&["a", "b"]).await.unwrap();
             received("abde").await;
-            client.unsubscribe(&vec!["a", "d"]).await.unwrap();
-            client.unsubscribe("b".to_owned()).await.unwrap();
+            client.remove_filters(&vec!["a", "d"]).await.unwrap();
+            client.remove_filters("b".to_owned()).await.unwrap();
             received("e").await;
             client.unexclude("c").await.unwrap();
             received("ce").await;
-            client.unsubscribe(topics).await.unwrap();
+            client.remove_filters(topics).await.unwrap();
             received("").await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_filter_at_all_is_not_the_empty_filter() {
-    for kind in kinds() {
+async fn an_empty_list_of_filters_changes_nothing() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}")).await;
-            client.subscribe(Vec::<String>::new()).await.unwrap();
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}")).await;
+            client.add_filters(Vec::<String>::new()).await.unwrap();
             client.publish("", "empty topic", Qos::NO).await.unwrap();
-            client.subscribe("").await.unwrap();
-            client.unsubscribe(Vec::<String>::new()).await.unwrap();
+            client.add_filters("").await.unwrap();
+            client.remove_filters(Vec::<String>::new()).await.unwrap();
             client.exclude(Vec::<String>::new()).await.unwrap();
             client.publish("", "asked for", Qos::NO).await.unwrap();
-            assert_eq!(next(&mut frames).await.payload(), b"asked for", "{kind:?} {way:?}");
+            assert_eq!(next(&mut frames).await.payload(), b"asked for", "{kind:?} {transport:?}");
         }
     }
 }
@@ -170,13 +170,13 @@ async fn sends_from_many_tasks_arrive_in_the_order_of_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_its_qos_a_frame_keeps_its_place() {
-    for kind in kinds() {
+async fn frames_of_any_qos_arrive_in_order() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (a, _) = broker.connect(*way, &format!("{way:?}.a")).await;
-            let (b, mut frames) = broker.connect(*way, &format!("{way:?}.b")).await;
-            b.subscribe("t").await.unwrap();
+        for transport in kind.transports() {
+            let (a, _) = broker.connect(*transport, &format!("{transport:?}.a")).await;
+            let (b, mut frames) = broker.connect(*transport, &format!("{transport:?}.b")).await;
+            b.add_filters("t").await.unwrap();
             for number in 0..400u32 {
                 let (qos, payload) = (ALL_QOS[number as usize / 3 % 4], number.to_le_bytes().to_vec());
                 match number % 3 {
@@ -186,25 +186,25 @@ async fn whatever_its_qos_a_frame_keeps_its_place() {
                 }
             }
             for number in 0..400u32 {
-                assert_eq!(next(&mut frames).await.payload(), number.to_le_bytes(), "{kind:?} {way:?}");
+                assert_eq!(next(&mut frames).await.payload(), number.to_le_bytes(), "{kind:?} {transport:?}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_that_polls_busily_does_the_same_and_ends() {
-    for kind in kinds() {
+async fn busy_polling_changes_nothing_else() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
+        for transport in kind.transports() {
             for (number, time) in
                 [Duration::from_micros(20), Duration::from_secs(3600)].into_iter().enumerate()
             {
-                let builder = Client::builder(&format!("{way:?}.{number}")).busy_poll(time);
-                let (client, mut frames) = broker.join(*way, builder).await.unwrap();
+                let builder = Client::builder(&format!("{transport:?}.{number}")).busy_poll(time);
+                let (client, mut frames) = broker.connect_with(*transport, builder).await.unwrap();
                 for payload in 0..50u8 {
                     client.send(client.name(), vec![payload], Qos::PROCESSED).await.unwrap();
-                    assert_eq!(next(&mut frames).await.payload(), [payload], "{kind:?} {way:?}");
+                    assert_eq!(next(&mut frames).await.payload(), [payload], "{kind:?} {transport:?}");
                 }
                 client.close().await;
                 assert!(frames.next().await.is_none());
@@ -215,21 +215,21 @@ async fn a_client_that_polls_busily_does_the_same_and_ends() {
 
 /// Nothing else is sent: no ping, no request for a sign of life.
 #[tokio::test]
-async fn a_lone_send_leaves_at_once() {
+async fn a_single_frame_is_sent_at_once() {
     const HOUR: Duration = Duration::from_secs(3600);
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let quiet = Client::builder(&format!("{way:?}.a")).timeout(HOUR).ping_interval(HOUR);
-            let (a, _) = broker.join(*way, quiet).await.unwrap();
-            let (b, mut frames) = broker.connect(*way, &format!("{way:?}.b")).await;
+        for transport in kind.transports() {
+            let quiet = Client::builder(&format!("{transport:?}.a")).timeout(HOUR).ping_interval(HOUR);
+            let (a, _) = broker.connect_with(*transport, quiet).await.unwrap();
+            let (b, mut frames) = broker.connect(*transport, &format!("{transport:?}.b")).await;
             // one after a pause, and groups of which all but the first follow closely
             for group in 1..20 {
                 for number in 0..group {
                     a.send(b.name(), vec![number], Qos::NO).await.unwrap();
                 }
                 for number in 0..group {
-                    assert_eq!(next(&mut frames).await.payload(), [number], "{kind:?} {way:?}");
+                    assert_eq!(next(&mut frames).await.payload(), [number], "{kind:?} {transport:?}");
                 }
             }
             assert_eq!(a.stats().queued_bytes, 0);
@@ -270,19 +270,19 @@ async fn large_payloads_arrive_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_sent_is_refused_and_harms_nothing() {
-    for kind in kinds() {
+async fn unsendable_frames_are_refused_without_side_effects() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in [Way::Unix, Way::Tcp] {
-            let small = Client::builder(&format!("{way:?}")).max_frame_bytes(1000);
-            let (client, mut frames) = broker.join(way, small).await.unwrap();
+        for transport in [Transport::Unix, Transport::Tcp] {
+            let small = Client::builder(&format!("{transport:?}")).max_frame_bytes(1000);
+            let (client, mut frames) = broker.connect_with(transport, small).await.unwrap();
             let long = client.send("x", vec![0; 1001], Qos::NO).await;
-            assert!(matches!(long, Err(Error::FrameTooLong { len: 1001, limit: 1000 })), "{long:?}");
+            assert!(matches!(long, Err(Error::FrameTooLong { len: 1001, limit: 1000, .. })), "{long:?}");
             for qos in ALL_QOS {
                 assert!(matches!(client.send("a\0b", "", qos).await, Err(Error::Unsendable(_))));
                 assert!(matches!(client.publish_for("t", "a\0b", "", qos).await, Err(Error::Unsendable(_))));
             }
-            assert!(matches!(client.subscribe(["a", "b\0c"]).await, Err(Error::Unsendable(_))));
+            assert!(matches!(client.add_filters(["a", "b\0c"]).await, Err(Error::Unsendable(_))));
             client.send(client.name(), vec![7; 1000], Qos::PROCESSED).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), [7; 1000]);
         }
@@ -290,9 +290,9 @@ async fn what_cannot_be_sent_is_refused_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn payloads_come_as_whatever_becomes_bytes() {
-    let broker = TestBroker::start(Kind::Elbus);
-    let (client, mut frames) = broker.connect(Way::Unix, "a").await;
+async fn payloads_are_any_type_that_converts_to_bytes() {
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    let (client, mut frames) = broker.connect(Transport::Unix, "a").await;
     client.send("a", "x", Qos::NO).await.unwrap();
     client.send("a", String::from("x"), Qos::NO).await.unwrap();
     client.send("a", vec![b'x'], Qos::NO).await.unwrap();

@@ -1,15 +1,17 @@
-//! Receiving: bounded, nothing lost, and where the user has chosen to lose something, every gap is reported.
+//! Receiving: bounded queues, no loss, and exact reports of frames that are dropped by choice.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_client::{Client, Error, Frames, Overflow, Qos};
 use std::time::Duration;
-use support::{Kind, Limits, PATIENCE, TestBroker, Way, kinds, next, soon, wait_until};
+use support::{
+    BrokerKind, Limits, TEST_TIMEOUT, TestBroker, Transport, broker_kinds, in_time, next, wait_until,
+};
 
 const FRAME: usize = 4096;
 
-/// A payload that tells its number.
+/// Returns a payload that starts with its number.
 fn numbered(number: u32, len: usize) -> Vec<u8> {
     let mut payload = number.to_le_bytes().to_vec();
     payload.resize(len.max(4), 0);
@@ -26,16 +28,19 @@ async fn take(frames: &mut Frames, numbers: std::ops::Range<u32>) {
     }
 }
 
-/// A broker that bears little and waits long.
-fn narrow() -> TestBroker {
-    TestBroker::start_with(Kind::Elbus, Limits { queue_bytes: Some(256 << 10), timeout_seconds: Some(60.0) })
+/// Starts a broker with short queues and long timeouts.
+fn small_queues() -> TestBroker {
+    TestBroker::start_with(
+        BrokerKind::Elbus,
+        Limits { queue_bytes: Some(256 << 10), timeout_seconds: Some(60.0) },
+    )
 }
 
 fn sender(name: &str) -> elbus_client::ClientBuilder {
-    Client::builder(name).queue_bytes(64 << 10).timeout(PATIENCE)
+    Client::builder(name).queue_bytes(64 << 10).timeout(TEST_TIMEOUT)
 }
 
-/// Sends so many numbered frames to "receiver", in a task.
+/// Sends `count` numbered frames to "receiver", in a task.
 fn flood(client: &Client, count: u32) -> tokio::task::JoinHandle<Result<(), Error>> {
     let client = client.clone();
     tokio::spawn(async move {
@@ -47,21 +52,21 @@ fn flood(client: &Client, count: u32) -> tokio::task::JoinHandle<Result<(), Erro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_takes_nothing_holds_the_senders_back_and_loses_nothing() {
+async fn an_idle_consumer_holds_the_senders_and_loses_nothing() {
     const FRAMES: u32 = 8000;
     const BOUND: usize = 256 << 10;
-    for way in [Way::Unix, Way::Tcp] {
-        let broker = narrow();
-        let receiver = Client::builder("receiver").queue_bytes(BOUND).timeout(PATIENCE);
-        let (receiver, mut frames) = broker.join(way, receiver).await.unwrap();
-        let (sender, _) = broker.join(way, sender("sender")).await.unwrap();
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let broker = small_queues();
+        let receiver = Client::builder("receiver").queue_bytes(BOUND).timeout(TEST_TIMEOUT);
+        let (receiver, mut frames) = broker.connect_with(transport, receiver).await.unwrap();
+        let (sender, _) = broker.connect_with(transport, sender("sender")).await.unwrap();
         let flood = flood(&sender, FRAMES);
-        // more than either side may read ahead: the reader stands
+        // more than both sides queue: the reader pauses
         wait_until("the reader has begun", || receiver.stats().bytes_received as usize > BOUND / 2).await;
         wait_until("the sender waits", || sender.stats().queued_bytes > 64 << 10).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!flood.is_finished());
-        // what a read brings may lie above the bound
+        // one read can exceed the limit
         assert!(receiver.stats().bytes_received as usize <= BOUND + (256 << 10), "{:?}", receiver.stats());
         assert!(sender.stats().queued_bytes <= (64 << 10) + 2 * FRAME, "{:?}", sender.stats());
         take(&mut frames, 0..FRAMES).await;
@@ -71,32 +76,32 @@ async fn who_takes_nothing_holds_the_senders_back_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_end_although_nobody_takes_the_frames_before_them() {
+async fn operations_complete_behind_unread_frames() {
     const FRAMES: u32 = 8000;
-    let broker = narrow();
-    // four times this is more than the broker, both sockets and one more read hold
-    let receiver = Client::builder("receiver").queue_bytes(1 << 20).timeout(PATIENCE);
-    let (receiver, mut frames) = broker.join(Way::Unix, receiver).await.unwrap();
-    let (sender, _) = broker.join(Way::Unix, sender("sender")).await.unwrap();
+    let broker = small_queues();
+    // four times this is more than the broker, both sockets and one more read queue
+    let receiver = Client::builder("receiver").queue_bytes(1 << 20).timeout(TEST_TIMEOUT);
+    let (receiver, mut frames) = broker.connect_with(Transport::Unix, receiver).await.unwrap();
+    let (sender, _) = broker.connect_with(Transport::Unix, sender("sender")).await.unwrap();
     let flood = flood(&sender, FRAMES);
     wait_until("the reader has begun", || receiver.stats().bytes_received > 1 << 19).await;
-    soon("an acknowledgement", receiver.publish("t", "", Qos::PROCESSED)).await.unwrap();
+    in_time("an acknowledgement", receiver.publish("t", "", Qos::PROCESSED)).await.unwrap();
     assert!(receiver.stats().bytes_received < 6 << 20, "{:?}", receiver.stats());
     take(&mut frames, 0..FRAMES).await;
     flood.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_that_operations_end_by_their_timeout() {
+async fn operations_time_out_behind_too_many_unread_frames() {
     const FRAMES: u32 = 2000;
-    let broker = narrow();
+    let broker = small_queues();
     let receiver = Client::builder("receiver").queue_bytes(16 << 10).timeout(Duration::from_millis(300));
-    let (receiver, mut frames) = broker.join(Way::Unix, receiver).await.unwrap();
-    let (sender, _) = broker.join(Way::Unix, sender("sender")).await.unwrap();
+    let (receiver, mut frames) = broker.connect_with(Transport::Unix, receiver).await.unwrap();
+    let (sender, _) = broker.connect_with(Transport::Unix, sender("sender")).await.unwrap();
     let flood = flood(&sender, FRAMES);
     wait_until("the sender waits", || sender.stats().queued_bytes > 64 << 10).await;
-    // the first ones may still overtake the flood
-    let ended = soon("the end of an operation", async {
+    // the first ones can still overtake the flood
+    let ended = in_time("the end of an operation", async {
         loop {
             if let Err(error) = receiver.publish("t", "", Qos::PROCESSED).await {
                 break error;
@@ -105,7 +110,7 @@ async fn beyond_that_operations_end_by_their_timeout() {
     })
     .await;
     assert!(matches!(ended, Error::Timeout { .. }), "{ended:?}");
-    // a client that holds its broker back does not take it for lost
+    // a client whose reader is paused does not consider the broker lost
     assert!(receiver.is_connected());
     take(&mut frames, 0..FRAMES).await;
     flood.await.unwrap().unwrap();
@@ -115,11 +120,11 @@ async fn beyond_that_operations_end_by_their_timeout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_can_be_awaited_between_the_frames_of_a_flood() {
     const FRAMES: u32 = 5000;
-    for kind in kinds() {
-        for way in kind.ways() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (receiver, mut frames) = broker.connect(*way, "receiver").await;
-            let (sender, _) = broker.connect(*way, "sender").await;
+            let (receiver, mut frames) = broker.connect(*transport, "receiver").await;
+            let (sender, _) = broker.connect(*transport, "sender").await;
             let flood = flood(&sender, FRAMES);
             for number in 0..FRAMES {
                 take(&mut frames, number..number + 1).await;
@@ -133,29 +138,29 @@ async fn acknowledgements_can_be_awaited_between_the_frames_of_a_flood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_dropped_is_reported_exactly() {
+async fn dropped_frames_are_counted_exactly() {
     const FRAMES: u32 = 1000;
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for (overflow, way) in [Overflow::DropNewest, Overflow::DropOldest]
+        for (overflow, transport) in [Overflow::DropNewest, Overflow::DropOldest]
             .into_iter()
-            .flat_map(|o| kind.ways().iter().map(move |w| (o, *w)))
+            .flat_map(|o| kind.transports().iter().map(move |w| (o, *w)))
         {
-            let name = format!("{overflow:?}.{way:?}");
+            let name = format!("{overflow:?}.{transport:?}");
             let receiver = Client::builder(&name).queue_bytes(20_000).overflow(overflow);
-            let (receiver, mut frames) = broker.join(way, receiver).await.unwrap();
-            let (sender, _) = broker.connect(way, &format!("to.{name}")).await;
+            let (receiver, mut frames) = broker.connect_with(transport, receiver).await.unwrap();
+            let (sender, _) = broker.connect(transport, &format!("to.{name}")).await;
             for number in 0..FRAMES {
                 sender.send(&name, numbered(number, 1000), Qos::NO).await.unwrap();
             }
             wait_until("everything is there", || receiver.stats().frames_received == u64::from(FRAMES)).await;
-            let kept: Vec<_> = std::iter::from_fn(|| frames.try_next()).collect();
-            let numbers: Vec<_> = kept.iter().map(|frame| number_of(frame.payload())).collect();
+            let received: Vec<_> = std::iter::from_fn(|| frames.try_next()).collect();
+            let numbers: Vec<_> = received.iter().map(|frame| number_of(frame.payload())).collect();
             let count = numbers.len() as u32;
             assert!((10..=20).contains(&count), "{numbers:?}");
             let dropped = u64::from(FRAMES - count);
             assert_eq!(frames.missed(), dropped);
-            let reported: Vec<_> = kept.iter().map(elbus_client::Frame::missed).collect();
+            let reported: Vec<_> = received.iter().map(elbus_client::Frame::missed).collect();
             sender.send(&name, numbered(FRAMES, 1000), Qos::NO).await.unwrap();
             let last = next(&mut frames).await;
             assert_eq!(number_of(last.payload()), FRAMES);
@@ -173,14 +178,14 @@ async fn what_is_dropped_is_reported_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_frames_everything_is_taken_and_counted() {
+async fn received_frames_without_a_consumer_are_counted() {
     const FRAMES: u32 = 3000;
-    for kind in kinds() {
-        for way in kind.ways() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
             let receiver = Client::builder("receiver").queue_bytes(10_000);
-            let (receiver, frames) = broker.join(*way, receiver).await.unwrap();
-            let (sender, _) = broker.connect(*way, "sender").await;
+            let (receiver, frames) = broker.connect_with(*transport, receiver).await.unwrap();
+            let (sender, _) = broker.connect(*transport, "sender").await;
             drop(frames);
             flood(&sender, FRAMES).await.unwrap().unwrap();
             wait_until("all are counted", || receiver.stats().unclaimed == u64::from(FRAMES)).await;
@@ -189,29 +194,29 @@ async fn without_frames_everything_is_taken_and_counted() {
     }
 }
 
-/// Whoever waits for room while the frames are dropped is let on.
+/// Senders that wait for queue space continue when the frames are dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropping_frames_frees_the_senders_they_held_back() {
-    let broker = narrow();
-    let receiver = Client::builder("receiver").queue_bytes(10_000).timeout(PATIENCE);
-    let (receiver, frames) = broker.join(Way::Unix, receiver).await.unwrap();
-    let (sender, _) = broker.join(Way::Unix, sender("sender")).await.unwrap();
+async fn dropping_the_frames_releases_held_senders() {
+    let broker = small_queues();
+    let receiver = Client::builder("receiver").queue_bytes(10_000).timeout(TEST_TIMEOUT);
+    let (receiver, frames) = broker.connect_with(Transport::Unix, receiver).await.unwrap();
+    let (sender, _) = broker.connect_with(Transport::Unix, sender("sender")).await.unwrap();
     let flood = flood(&sender, 4000);
     wait_until("the sender waits", || sender.stats().queued_bytes > 64 << 10).await;
     assert_eq!(receiver.stats().unclaimed, 0);
     drop(frames);
-    soon("the flood", flood).await.unwrap().unwrap();
+    in_time("the flood", flood).await.unwrap().unwrap();
     wait_until("all are read", || receiver.stats().frames_received == 4000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_future_takes_no_frame_along() {
-    let broker = TestBroker::start(Kind::Elbus);
-    let (sender, _) = broker.connect(Way::Unix, "sender").await;
-    let (_receiver, mut frames) = broker.connect(Way::Unix, "receiver").await;
+async fn a_dropped_future_loses_no_frame() {
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    let (sender, _) = broker.connect(Transport::Unix, "sender").await;
+    let (_receiver, mut frames) = broker.connect(Transport::Unix, "receiver").await;
     for number in 0..1000u32 {
         let taken = {
-            // begun before the frame is there, then dropped, perhaps with the frame just arriving
+            // polled before the frame arrives, then dropped, possibly while it arrives
             let mut cancelled = std::pin::pin!(frames.next());
             assert!(poll_once(cancelled.as_mut()).await.is_none());
             sender.send("receiver", numbered(number, 4), Qos::NO).await.unwrap();
@@ -225,7 +230,7 @@ async fn a_dropped_future_takes_no_frame_along() {
     }
 }
 
-/// One poll.
+/// Polls a future once.
 async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
@@ -235,30 +240,30 @@ async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Ou
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_its_frames_unread_stays_connected() {
+async fn a_client_that_does_not_read_its_frames_stays_connected() {
     const FRAMES: u32 = 3000;
     let limits = Limits { timeout_seconds: Some(5.0), queue_bytes: Some(1 << 20) };
-    let broker = TestBroker::start_with(Kind::Elbus, limits);
-    for way in Kind::Elbus.ways() {
-        let name = format!("{way:?}");
+    let broker = TestBroker::start_with(BrokerKind::Elbus, limits);
+    for transport in BrokerKind::Elbus.transports() {
+        let name = format!("{transport:?}");
         let receiver = Client::builder(&name).queue_bytes(20_000).hold_limit(Duration::from_millis(200));
-        let (receiver, mut frames) = broker.join(*way, receiver).await.unwrap();
-        let (sender, _) = broker.connect(*way, &format!("to.{name}")).await;
+        let (receiver, mut frames) = broker.connect_with(*transport, receiver).await.unwrap();
+        let (sender, _) = broker.connect(*transport, &format!("to.{name}")).await;
         let flood = async {
             for number in 0..FRAMES {
                 sender.send(&name, numbered(number, 10_000), Qos::NO).await.unwrap();
             }
             sender.send(&name, "end", Qos::PROCESSED).await.unwrap();
         };
-        soon("the flood", flood).await;
-        soon("an operation of its own", receiver.publish("t", "x", Qos::PROCESSED)).await.unwrap();
-        assert!(receiver.is_connected(), "{way:?}");
+        in_time("the flood", flood).await;
+        in_time("an operation of its own", receiver.publish("t", "x", Qos::PROCESSED)).await.unwrap();
+        assert!(receiver.is_connected(), "{transport:?}");
         wait_until("everything has arrived", || receiver.stats().frames_received == u64::from(FRAMES) + 1)
             .await;
-        let kept = std::iter::from_fn(|| frames.try_next()).count() as u64;
-        assert_eq!(kept + frames.missed(), u64::from(FRAMES) + 1, "{way:?}");
-        assert!(frames.missed() > 0, "{way:?}");
-        // once it reads again nothing is lost
+        let received = std::iter::from_fn(|| frames.try_next()).count() as u64;
+        assert_eq!(received + frames.missed(), u64::from(FRAMES) + 1, "{transport:?}");
+        assert!(frames.missed() > 0, "{transport:?}");
+        // nothing is lost once it reads again
         sender.send(&name, "more", Qos::PROCESSED).await.unwrap();
         assert_eq!(next(&mut frames).await.payload(), b"more");
     }

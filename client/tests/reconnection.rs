@@ -1,27 +1,24 @@
-//! Losing the broker and finding it again: what the user has chosen happens, in order, and nothing hangs.
+//! Reconnection: events, restored subscriptions, limits of attempts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
-use elbus_client::{Client, ClientBuilder, ConnectionEvent, ConnectionEvents, Error, Frames, Qos, Reconnect};
+use elbus_client::{Backoff, Client, ClientBuilder, ConnectionEvent, ConnectionEvents, Error, Frames, Qos};
 use std::time::Duration;
-use support::{PATIENCE, TestBroker, Way, kinds, next, soon};
+use support::{TEST_TIMEOUT, TestBroker, Transport, broker_kinds, in_time, next};
 
-/// Soon again.
-fn quick(name: &str) -> ClientBuilder {
-    Client::builder(name).timeout(PATIENCE).reconnect(Reconnect::Backoff {
-        first: Duration::from_millis(5),
-        max: Duration::from_millis(50),
-        jitter: 0.5,
-        attempts: None,
-    })
+/// Returns a builder with short delays.
+fn fast_reconnect(name: &str) -> ClientBuilder {
+    Client::builder(name).timeout(TEST_TIMEOUT).reconnect(
+        Backoff::new().first_delay(Duration::from_millis(5)).max_delay(Duration::from_millis(50)).jitter(0.5),
+    )
 }
 
 async fn event(events: &mut ConnectionEvents) -> ConnectionEvent {
-    soon("an event", events.next()).await.unwrap()
+    in_time("an event", events.next()).await.unwrap()
 }
 
-/// Until the client has told that it is connected; all before that must be attempts, numbered.
+/// Waits for the event that the client is connected. The events before it must be numbered attempts.
 async fn until_connected(events: &mut ConnectionEvents) {
     let mut expected = 1;
     loop {
@@ -38,7 +35,7 @@ async fn until_connected(events: &mut ConnectionEvents) {
     assert!(expected > 1);
 }
 
-/// The payloads until one of these.
+/// Returns the payloads before one that equals `end`.
 async fn until(frames: &mut Frames, end: &str) -> Vec<String> {
     let mut payloads = vec![];
     loop {
@@ -51,85 +48,85 @@ async fn until(frames: &mut Frames, end: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_reconnection_the_loss_is_the_end() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn without_reconnection_a_lost_connection_ends_the_client() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let mut broker = TestBroker::start(kind);
-            let (client, mut frames) = broker.connect(*way, "a").await;
+            let (client, mut frames) = broker.connect(*transport, "a").await;
             let mut events = client.events();
             client.send("a", "last", Qos::PROCESSED).await.unwrap();
             support::wait_until("it arrives", || client.stats().frames_received == 1).await;
             broker.kill();
             let lost = event(&mut events).await;
-            assert!(matches!(lost, ConnectionEvent::Disconnected { .. }), "{kind:?} {way:?} {lost:?}");
+            assert!(matches!(lost, ConnectionEvent::Disconnected { .. }), "{kind:?} {transport:?} {lost:?}");
             assert_eq!(event(&mut events).await, ConnectionEvent::Closed);
             assert_eq!(events.next().await, None);
-            // what had arrived is there; what .broker announced may be, too
+            // frames that had arrived are there, possibly announcements of .broker as well
             assert_eq!(next(&mut frames).await.payload(), b"last");
-            while soon("the end", frames.next()).await.is_some() {}
+            while in_time("the end", frames.next()).await.is_some() {}
             assert!(!client.is_connected());
             for qos in [Qos::NO, Qos::PROCESSED] {
                 let sent = client.send("a", "", qos).await;
-                assert!(matches!(sent, Err(Error::Disconnected { .. })), "{kind:?} {way:?} {sent:?}");
+                assert!(matches!(sent, Err(Error::Disconnected { .. })), "{kind:?} {transport:?} {sent:?}");
             }
-            assert!(matches!(client.subscribe("t").await, Err(Error::Disconnected { .. })));
+            assert!(matches!(client.add_filters("t").await, Err(Error::Disconnected { .. })));
             assert!(matches!(client.connected().await, Err(Error::Disconnected { .. })));
             assert!(matches!(client.call("a", "m", "").await, Err(Error::Disconnected { .. })));
-            soon("close", client.close()).await;
+            in_time("close", client.close()).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_is_as_before_when_the_broker_is_back() {
-    for kind in kinds() {
+async fn a_reconnection_restores_subscriptions_and_exclusions() {
+    for kind in broker_kinds() {
         let mut broker = TestBroker::start(kind);
-        let (client, mut frames) = broker.join(Way::Unix, quick("a")).await.unwrap();
+        let (client, mut frames) = broker.connect_with(Transport::Unix, fast_reconnect("a")).await.unwrap();
         let mut events = client.events();
-        client.subscribe(["t/#", "gone"]).await.unwrap();
-        client.unsubscribe("gone").await.unwrap();
-        client.unsubscribe(".broker/warn").await.unwrap();
+        client.add_filters(["t/#", "gone"]).await.unwrap();
+        client.remove_filters("gone").await.unwrap();
+        client.remove_filters(".broker/warn").await.unwrap();
         client.exclude(["t/secret", "t/open"]).await.unwrap();
         client.unexclude("t/open").await.unwrap();
-        let mut subscription = client.subscription("own").await.unwrap();
+        let mut subscription = client.subscribe("own").await.unwrap();
         for round in 1..=2 {
             broker.kill();
             let lost = event(&mut events).await;
             assert!(matches!(lost, ConnectionEvent::Disconnected { .. }), "{lost:?}");
             // remembered for when it is back
             let later = format!("later/{round}");
-            client.subscribe(&later).await.unwrap();
+            client.add_filters(&later).await.unwrap();
             let send = client.send("a", "", Qos::NO).await;
             assert!(matches!(send, Err(Error::Disconnected { .. })), "{send:?}");
             broker.restart();
             until_connected(&mut events).await;
             client.round_trip().await.unwrap();
             support::wait_until("counted", || client.stats().reconnects == round).await;
-            let (other, _) = broker.connect(Way::Unix, "b").await;
+            let (other, _) = broker.connect(Transport::Unix, "b").await;
             for topic in ["gone", "t/1", "t/secret", "t/open", ".broker/warn", &later] {
                 other.publish(topic, topic.to_owned(), Qos::NO).await.unwrap();
             }
             other.publish("own", "own", Qos::NO).await.unwrap();
             other.send("a", "end", Qos::PROCESSED).await.unwrap();
             assert_eq!(until(&mut frames, "end").await, ["t/1", "t/open", &later], "{kind:?} {round}");
-            assert_eq!(soon("a publication", subscription.next()).await.unwrap().payload(), b"own");
-            soon("close", other.close()).await;
+            assert_eq!(in_time("a publication", subscription.next()).await.unwrap().payload(), b"own");
+            in_time("close", other.close()).await;
         }
     }
 }
 
-/// The counterpart of what the test before declines.
+/// The counterpart of the declined warnings in the test before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn warnings_of_the_broker_come_after_a_reconnection_unless_declined() {
-    for kind in kinds() {
+async fn broker_warnings_arrive_after_a_reconnection_unless_declined() {
+    for kind in broker_kinds() {
         let mut broker = TestBroker::start(kind);
-        let (client, mut frames) = broker.join(Way::Unix, quick("a")).await.unwrap();
+        let (client, mut frames) = broker.connect_with(Transport::Unix, fast_reconnect("a")).await.unwrap();
         let mut events = client.events();
         broker.kill();
         assert!(matches!(event(&mut events).await, ConnectionEvent::Disconnected { .. }));
         broker.restart();
         until_connected(&mut events).await;
-        let (other, _) = broker.connect(Way::Unix, "b").await;
+        let (other, _) = broker.connect(Transport::Unix, "b").await;
         other.publish(".broker/warn", "warning", Qos::PROCESSED).await.unwrap();
         other.send("a", "end", Qos::PROCESSED).await.unwrap();
         let payloads = until(&mut frames, "end").await;
@@ -138,11 +135,11 @@ async fn warnings_of_the_broker_come_after_a_reconnection_unless_declined() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_of_many_tasks_end_typed_when_the_broker_is_killed_and_go_on_afterwards() {
+async fn operations_fail_typed_when_the_broker_is_killed_and_succeed_afterwards() {
     const TASKS: usize = 8;
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let mut broker = TestBroker::start(kind);
-        let (client, mut frames) = broker.join(Way::Unix, quick("a")).await.unwrap();
+        let (client, mut frames) = broker.connect_with(Transport::Unix, fast_reconnect("a")).await.unwrap();
         let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..TASKS {
@@ -162,7 +159,7 @@ async fn operations_of_many_tasks_end_typed_when_the_broker_is_killed_and_go_on_
                         Ok(()) => _ = done.send(()),
                         Err(Error::Disconnected { .. }) => client.connected().await.unwrap(),
                         // plugins stop one after another: the one that answers calls before the transports
-                        Err(Error::NotRegistered { target }) if target == ".broker" => {}
+                        Err(Error::NotRegistered { target, .. }) if target == ".broker" => {}
                         Err(error) => panic!("{error:?}"),
                     }
                 }
@@ -170,32 +167,33 @@ async fn operations_of_many_tasks_end_typed_when_the_broker_is_killed_and_go_on_
         }
         let taking = tokio::spawn(async move { while frames.next().await.is_some() {} });
         for _ in 0..TASKS * 20 {
-            soon("an operation", ended.recv()).await.unwrap();
+            in_time("an operation", ended.recv()).await.unwrap();
         }
         broker.kill();
         broker.restart();
-        soon("the tasks", async {
+        in_time("the tasks", async {
             while let Some(task) = tasks.join_next().await {
                 task.unwrap();
             }
         })
         .await;
-        soon("close", client.close()).await;
-        soon("the end", taking).await.unwrap();
+        in_time("close", client.close()).await;
+        in_time("the end", taking).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_so_many_attempts_it_ends() {
-    for kind in kinds() {
+async fn a_client_ends_after_its_last_attempt() {
+    for kind in broker_kinds() {
         let mut broker = TestBroker::start(kind);
-        let limited = Client::builder("a").reconnect(Reconnect::Backoff {
-            first: Duration::from_millis(2),
-            max: Duration::from_millis(5),
-            jitter: 0.0,
-            attempts: Some(3),
-        });
-        let (client, mut frames) = broker.join(Way::Unix, limited).await.unwrap();
+        let limited = Client::builder("a").reconnect(
+            Backoff::new()
+                .first_delay(Duration::from_millis(2))
+                .max_delay(Duration::from_millis(5))
+                .jitter(0.0)
+                .max_attempts(3),
+        );
+        let (client, mut frames) = broker.connect_with(Transport::Unix, limited).await.unwrap();
         let mut events = client.events();
         broker.kill();
         assert!(matches!(event(&mut events).await, ConnectionEvent::Disconnected { .. }));
@@ -203,12 +201,16 @@ async fn after_so_many_attempts_it_ends() {
             let retrying = event(&mut events).await;
             let pause = Duration::from_millis(pause);
             assert!(
-                matches!(&retrying, ConnectionEvent::Retrying { attempt, after, .. } if *attempt == expected && *after == pause),
+                matches!(
+                    &retrying,
+                    ConnectionEvent::Retrying { attempt, after, .. }
+                        if (*attempt, *after) == (expected, pause)
+                ),
                 "{retrying:?}"
             );
         }
         assert_eq!(event(&mut events).await, ConnectionEvent::Closed);
-        while soon("the end", frames.next()).await.is_some() {}
+        while in_time("the end", frames.next()).await.is_some() {}
         // the reason of the last attempt
         assert!(matches!(client.connected().await, Err(Error::NoBroker { .. })));
         assert!(matches!(client.send("a", "", Qos::NO).await, Err(Error::NoBroker { .. })));
@@ -217,16 +219,16 @@ async fn after_so_many_attempts_it_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_does_not_wait_for_the_next_attempt() {
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let mut broker = TestBroker::start(kind);
-        let patient = Client::builder("a").reconnect(Reconnect::Backoff {
-            first: Duration::from_secs(3600),
-            max: Duration::from_secs(3600),
-            jitter: 0.0,
-            attempts: None,
-        });
+        let slow = Client::builder("a").reconnect(
+            Backoff::new()
+                .first_delay(Duration::from_secs(3600))
+                .max_delay(Duration::from_secs(3600))
+                .jitter(0.0),
+        );
         for dropped in [false, true] {
-            let (client, frames) = broker.join(Way::Unix, patient.clone()).await.unwrap();
+            let (client, frames) = broker.connect_with(Transport::Unix, slow.clone()).await.unwrap();
             let mut events = client.events();
             broker.kill();
             while !matches!(event(&mut events).await, ConnectionEvent::Retrying { .. }) {}
@@ -235,9 +237,9 @@ async fn close_does_not_wait_for_the_next_attempt() {
             } else {
                 let clone = client.clone();
                 let waiting = tokio::spawn(async move { clone.connected().await });
-                soon("close", client.close()).await;
-                assert!(matches!(soon("the end", waiting).await.unwrap(), Err(Error::Closed)));
-                assert!(matches!(client.subscribe("t").await, Err(Error::Closed)));
+                in_time("close", client.close()).await;
+                assert!(matches!(in_time("the end", waiting).await.unwrap(), Err(Error::Closed)));
+                assert!(matches!(client.add_filters("t").await, Err(Error::Closed)));
             }
             assert_eq!(event(&mut events).await, ConnectionEvent::Closed);
             broker.restart();

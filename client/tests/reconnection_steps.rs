@@ -1,14 +1,14 @@
-//! Reconnection step by step, with a broker that does only what the test says: what is on the wire, and what fails.
+//! Reconnection step by step with a scripted broker: frames on the wire, and operations that fail.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
-use elbus_client::{Client, ClientBuilder, ConnectionEvent, Error, Qos, Reconnect};
+use elbus_client::{Backoff, Client, ClientBuilder, ConnectionEvent, Error, Qos};
 use std::time::Duration;
 use support::{
-    PATIENCE,
-    fake::{Fake, OK, Peer},
-    soon, wait_until,
+    TEST_TIMEOUT,
+    fake_broker::{FakeBroker, FakeConnection, OK},
+    in_time, wait_until,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -17,37 +17,37 @@ const UNSUBSCRIBE: u8 = 0x03;
 const EXCLUDE: u8 = 0x04;
 const BUSY: u8 = 0x76;
 
-fn quick(name: &str) -> ClientBuilder {
-    Client::builder(name).timeout(PATIENCE).ping_interval(PATIENCE).reconnect(Reconnect::Backoff {
-        first: Duration::from_millis(2),
-        max: Duration::from_millis(10),
-        jitter: 0.5,
-        attempts: None,
-    })
+fn fast_reconnect(name: &str) -> ClientBuilder {
+    Client::builder(name).timeout(TEST_TIMEOUT).ping_interval(TEST_TIMEOUT).reconnect(
+        Backoff::new().first_delay(Duration::from_millis(2)).max_delay(Duration::from_millis(10)).jitter(0.5),
+    )
 }
 
-async fn connect(fake: &Fake, builder: ClientBuilder) -> (Client, elbus_client::Frames, Peer) {
+async fn connect(
+    fake: &FakeBroker,
+    builder: ClientBuilder,
+) -> (Client, elbus_client::Frames, FakeConnection) {
     let (connected, peer) = tokio::join!(builder.connect(fake.path()), fake.register());
     let (client, frames) = connected.unwrap();
     (client, frames, peer)
 }
 
 /// Takes the next operation and acknowledges it: operation and filters.
-async fn answer(peer: &mut Peer) -> (u8, Vec<String>) {
+async fn answer(peer: &mut FakeConnection) -> (u8, Vec<String>) {
     let sent = peer.next_operation().await;
     peer.acknowledge(&sent, OK).await;
     (sent.op(), sent.filters())
 }
 
 #[tokio::test]
-async fn the_same_topics_are_asked_for_again_with_few_frames() {
-    let fake = Fake::listen();
-    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+async fn filters_are_restored_in_few_frames() {
+    let fake = FakeBroker::listen();
+    let (client, _frames, mut peer) = connect(&fake, fast_reconnect("a")).await;
     let many: Vec<_> = (0..2500).map(|n| format!("t/{n}")).collect();
     let ask = async {
-        client.subscribe(&many).await.unwrap();
+        client.add_filters(&many).await.unwrap();
         client.exclude(["x", "y"]).await.unwrap();
-        client.unsubscribe(".broker/warn").await.unwrap();
+        client.remove_filters(".broker/warn").await.unwrap();
         client.unexclude("y").await.unwrap();
     };
     let answers = async {
@@ -74,9 +74,9 @@ async fn the_same_topics_are_asked_for_again_with_few_frames() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_fails_and_its_late_outcome_is_nobody_elses() {
-    let fake = Fake::listen();
-    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+async fn operations_in_flight_fail_and_late_outcomes_are_ignored() {
+    let fake = FakeBroker::listen();
+    let (client, _frames, mut peer) = connect(&fake, fast_reconnect("a")).await;
     let in_flight = async {
         tokio::join!(
             client.send("b", "", Qos::PROCESSED),
@@ -92,13 +92,13 @@ async fn what_is_in_flight_fails_and_its_late_outcome_is_nobody_elses() {
         drop(peer);
     };
     let ((send, publish, call, round_trip), ()) =
-        soon("the errors", async { tokio::join!(in_flight, lose) }).await;
+        in_time("the errors", async { tokio::join!(in_flight, lose) }).await;
     for failed in [send, publish, call.map(drop), round_trip] {
         assert!(matches!(failed, Err(Error::Disconnected { .. })), "{failed:?}");
     }
     // acknowledgements of operations that this connection never saw
     let mut peer = fake.register().await;
-    soon("the connection", client.connected()).await.unwrap();
+    in_time("the connection", client.connected()).await.unwrap();
     for op_id in 0..8u32 {
         peer.stream.write_all(&elbus_protocol::delivery::encode_ack(op_id, 0x71)).await.unwrap();
     }
@@ -109,14 +109,14 @@ async fn what_is_in_flight_fails_and_its_late_outcome_is_nobody_elses() {
         peer.acknowledge(&sent, OK).await;
     };
     let (sent, ()) =
-        soon("an answer", async { tokio::join!(client.send("b", "", Qos::PROCESSED), answer) }).await;
+        in_time("an answer", async { tokio::join!(client.send("b", "", Qos::PROCESSED), answer) }).await;
     sent.unwrap();
 }
 
 #[tokio::test]
-async fn a_topic_operation_in_flight_is_done_again() {
-    let fake = Fake::listen();
-    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+async fn a_topic_operation_in_flight_is_repeated() {
+    let fake = FakeBroker::listen();
+    let (client, _frames, mut peer) = connect(&fake, fast_reconnect("a")).await;
     let lose = async {
         let sent = peer.next_operation().await;
         assert_eq!((sent.op(), sent.filters()), (SUBSCRIBE, vec!["t".to_owned()]));
@@ -126,28 +126,28 @@ async fn a_topic_operation_in_flight_is_done_again() {
         peer
     };
     let (subscribed, _peer) =
-        soon("the subscription", async { tokio::join!(client.subscribe("t"), lose) }).await;
+        in_time("the subscription", async { tokio::join!(client.add_filters("t"), lose) }).await;
     subscribed.unwrap();
 }
 
 #[tokio::test]
-async fn refusals_meanwhile_are_reasons_to_try_again() {
-    let fake = Fake::listen();
-    let (client, _frames, peer) = connect(&fake, quick("a")).await;
+async fn refused_reconnections_are_retried() {
+    let fake = FakeBroker::listen();
+    let (client, _frames, peer) = connect(&fake, fast_reconnect("a")).await;
     let mut events = client.events();
     drop(peer);
-    // somebody else has the name for a while
+    // another client has the name for a while
     let (_, name) = fake.answer(BUSY).await;
     assert_eq!(name, "a");
-    // closes at once, then says what no broker says
+    // closes at once, then sends an invalid greeting
     drop(fake.accept().await);
     let mut stranger = fake.accept().await;
     stranger.stream.write_all(b"HTTP/1.1").await.unwrap();
     let _peer = fake.register().await;
-    soon("the connection", client.connected()).await.unwrap();
+    in_time("the connection", client.connected()).await.unwrap();
     let mut reasons = vec![];
     loop {
-        match soon("an event", events.next()).await.unwrap() {
+        match in_time("an event", events.next()).await.unwrap() {
             ConnectionEvent::Retrying { reason, attempt, .. } => {
                 assert_eq!(attempt as usize, reasons.len() + 1);
                 reasons.push(reason);
@@ -163,9 +163,9 @@ async fn refusals_meanwhile_are_reasons_to_try_again() {
 
 /// Bytes that were queued for the old connection do not get into the new one.
 #[tokio::test]
-async fn a_new_connection_begins_with_whole_frames() {
-    let fake = Fake::listen();
-    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+async fn a_new_connection_starts_with_a_complete_frame() {
+    let fake = FakeBroker::listen();
+    let (client, _frames, mut peer) = connect(&fake, fast_reconnect("a")).await;
     // more than the socket holds: the last one is written in part
     for _ in 0..7 {
         client.send("b", vec![7; 1 << 20], Qos::NO).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_new_connection_begins_with_whole_frames() {
     assert_eq!(peer.next_operation().await.body.len(), (1 << 20) + 2);
     drop(peer);
     let mut peer = fake.register().await;
-    soon("the connection", client.connected()).await.unwrap();
+    in_time("the connection", client.connected()).await.unwrap();
     assert_eq!(client.stats().queued_bytes, 0);
     client.send("c", "first", Qos::NO).await.unwrap();
     let sent = peer.next().await.unwrap();
@@ -183,9 +183,9 @@ async fn a_new_connection_begins_with_whole_frames() {
 
 /// Senders that wait for room when the connection is lost.
 #[tokio::test]
-async fn senders_that_wait_for_room_are_told_of_the_loss() {
-    let fake = Fake::listen();
-    let (client, _frames, peer) = connect(&fake, quick("a").queue_bytes(1 << 20)).await;
+async fn waiting_senders_fail_when_the_connection_is_lost() {
+    let fake = FakeBroker::listen();
+    let (client, _frames, peer) = connect(&fake, fast_reconnect("a").queue_bytes(1 << 20)).await;
     let sender = client.clone();
     let flood = tokio::spawn(async move {
         loop {
@@ -194,7 +194,7 @@ async fn senders_that_wait_for_room_are_told_of_the_loss() {
             }
         }
     });
-    // whoever waits does so until half of it is written
+    // waiting senders continue when half of the queue is written
     wait_until("the socket is full", || client.stats().queued_bytes > 1 << 19).await;
     // real-time frames do not wait, and so must be refused in the end
     let refused = loop {
@@ -203,18 +203,18 @@ async fn senders_that_wait_for_room_are_told_of_the_loss() {
         }
     };
     assert!(
-        matches!(refused, Error::QueueFull { waiting, limit } if waiting > limit && limit == 2 << 20),
+        matches!(refused, Error::QueueFull { queued, limit, .. } if queued > limit && limit == 2 << 20),
         "{refused:?}"
     );
     drop(peer);
-    let error = soon("the error", flood).await.unwrap();
+    let error = in_time("the error", flood).await.unwrap();
     assert!(matches!(error, Error::Disconnected { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_sender_waits_for_room_no_longer_than_the_timeout() {
+async fn a_sender_waits_for_queue_space_until_the_timeout() {
     const SHORT: Duration = Duration::from_millis(200);
-    let fake = Fake::listen();
+    let fake = FakeBroker::listen();
     let builder = Client::builder("a").timeout(SHORT).queue_bytes(1 << 20);
     let (client, _frames, mut peer) = connect(&fake, builder).await;
     // the broker says something all the time, but reads nothing
@@ -232,7 +232,7 @@ async fn a_sender_waits_for_room_no_longer_than_the_timeout() {
         }
     };
     let error = tokio::select! {
-        error = soon("the timeout", flood) => error,
+        error = in_time("the timeout", flood) => error,
         () = speaking => unreachable!(),
     };
     assert!(matches!(error, Error::Timeout { after: SHORT, .. }), "{error:?}");
@@ -240,10 +240,10 @@ async fn a_sender_waits_for_room_no_longer_than_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_refused_filter_takes_nothing_away_that_was_granted_before() {
+async fn a_refused_filter_removes_no_earlier_one() {
     const DENIED: u8 = 0x79;
-    let fake = Fake::listen();
-    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let fake = FakeBroker::listen();
+    let (client, _frames, mut peer) = connect(&fake, fast_reconnect("a")).await;
     let refuse = async {
         answer(&mut peer).await;
         answer(&mut peer).await;
@@ -253,13 +253,13 @@ async fn a_refused_filter_takes_nothing_away_that_was_granted_before() {
         }
     };
     let ask = async {
-        client.subscribe("granted").await.unwrap();
+        client.add_filters("granted").await.unwrap();
         client.exclude("hidden").await.unwrap();
-        let subscribed = client.subscribe(["granted", "secret"]).await;
+        let subscribed = client.add_filters(["granted", "secret"]).await;
         let excluded = client.exclude(["hidden", "secret"]).await;
         (subscribed, excluded)
     };
-    let ((subscribed, excluded), ()) = soon("the answers", async { tokio::join!(ask, refuse) }).await;
+    let ((subscribed, excluded), ()) = in_time("the answers", async { tokio::join!(ask, refuse) }).await;
     for (refused, named) in [(subscribed, "granted, secret"), (excluded, "hidden, secret")] {
         let error = refused.unwrap_err();
         assert!(matches!(error, Error::AccessDenied { .. }), "{error:?}");
@@ -272,14 +272,14 @@ async fn a_refused_filter_takes_nothing_away_that_was_granted_before() {
 }
 
 #[tokio::test]
-async fn one_filter_that_is_refused_meanwhile_takes_no_other_along() {
+async fn a_filter_refused_on_reconnection_affects_no_other() {
     const DENIED: u8 = 0x79;
-    let fake = Fake::listen();
-    let (client, _frames, mut peer) = connect(&fake, quick("a")).await;
+    let fake = FakeBroker::listen();
+    let (client, _frames, mut peer) = connect(&fake, fast_reconnect("a")).await;
     let mut granted: Vec<_> = (0..7).map(|n| format!("t/{n}")).collect();
     let ask = async {
-        client.subscribe(&granted).await.unwrap();
-        client.subscribe("secret").await.unwrap();
+        client.add_filters(&granted).await.unwrap();
+        client.add_filters("secret").await.unwrap();
     };
     let answers = async {
         answer(&mut peer).await;
@@ -290,7 +290,7 @@ async fn one_filter_that_is_refused_meanwhile_takes_no_other_along() {
     let mut peer = fake.register().await;
     let (mut asked, mut again) = (0, vec![]);
     while again.len() < granted.len() {
-        let sent = soon("the next part", peer.next_operation()).await;
+        let sent = in_time("the next part", peer.next_operation()).await;
         asked += 1;
         if sent.filters().iter().any(|filter| filter == "secret") {
             peer.acknowledge(&sent, DENIED).await;

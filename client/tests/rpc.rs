@@ -1,4 +1,4 @@
-//! Calling: what comes back, from whom, how many at once, and what happens when nothing does.
+//! Calls: results, errors, concurrency, and calls without an answer.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use elbus_client::{Bytes, Call, CallOptions, Client, Error, Frame, Qos, Router, RpcError};
 use elbus_protocol::rpc::{RpcFrame, decode_rpc, encode_error, encode_reply};
 use std::{sync::Arc, time::Duration};
-use support::{TestBroker, Way, kinds, next, soon, wait_until};
+use support::{TestBroker, Transport, broker_kinds, in_time, next, wait_until};
 use tokio::sync::{Barrier, mpsc};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -45,12 +45,12 @@ fn code_of(outcome: Result<Bytes, Error>) -> i16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_call_gets_what_it_should() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn calls_return_results_and_errors() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, _server_frames) = broker.connect(*way, "server").await;
-            let (client, _frames) = broker.connect(*way, "client").await;
+            let (server, _server_frames) = broker.connect(*transport, "server").await;
+            let (client, _frames) = broker.connect(*transport, "client").await;
             server.serve(calculator()).unwrap();
             assert_eq!(client.call("server", "echo", "hello").await.unwrap(), "hello");
             assert_eq!(client.call("server", "echo", "").await.unwrap(), "");
@@ -62,7 +62,7 @@ async fn every_kind_of_call_gets_what_it_should() {
             assert_eq!(client.call_with("server", "who", "", realtime).await.unwrap(), "client true");
             let (secondary, _) = client.secondary().await.unwrap();
             assert_eq!(secondary.call("server", "who", "").await.unwrap(), "client%%0 false");
-            // of oneself, too
+            // a client can call itself
             assert_eq!(server.call("server", "who", "").await.unwrap(), "server false");
             assert_eq!(code_of(client.call("server", "none", "").await), -32601);
             assert_eq!(code_of(client.call("server", "add", "not msgpack").await), -32602);
@@ -74,7 +74,11 @@ async fn every_kind_of_call_gets_what_it_should() {
             );
             let wrong = client.call_as::<String>("server", "add", &Add { a: 1, b: 2 }).await;
             assert!(matches!(wrong, Err(Error::Conversion { .. })), "{wrong:?}");
-            assert_eq!(client.call("server", "echo", "still").await.unwrap(), "still", "{kind:?} {way:?}");
+            assert_eq!(
+                client.call("server", "echo", "still").await.unwrap(),
+                "still",
+                "{kind:?} {transport:?}"
+            );
             // the broker answers calls as well
             assert_eq!(client.call(".broker", "test", "").await.unwrap(), &b"\x81\xA2ok\xC3"[..]);
         }
@@ -82,28 +86,28 @@ async fn every_kind_of_call_gets_what_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_to_nobody_ends_at_once_and_one_whose_callee_vanishes_at_its_timeout() {
+async fn a_call_fails_at_once_without_target_and_times_out_if_the_target_disconnects() {
     const LONG: Duration = Duration::from_secs(3600);
-    for kind in kinds() {
-        for way in kind.ways() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (client, _frames) = broker.connect(*way, "client").await;
-            let patient = CallOptions::new().timeout(LONG);
-            let unknown = soon("the answer", client.call_with("nobody", "m", "", patient)).await;
+            let (client, _frames) = broker.connect(*transport, "client").await;
+            let slow = CallOptions::new().timeout(LONG);
+            let unknown = in_time("the answer", client.call_with("nobody", "m", "", slow)).await;
             assert!(
-                matches!(&unknown, Err(Error::NotRegistered { target }) if target == "nobody"),
+                matches!(&unknown, Err(Error::NotRegistered { target, .. }) if target == "nobody"),
                 "{unknown:?}"
             );
-            let (server, mut requests) = broker.connect(*way, "server").await;
+            let (server, mut requests) = broker.connect(*transport, "server").await;
             let call = client.call_with("server", "m", "", CallOptions::new().timeout(SHORT));
             let vanish = async {
                 next(&mut requests).await;
                 server.close().await;
             };
-            let (outcome, ()) = soon("the timeout", async { tokio::join!(call, vanish) }).await;
+            let (outcome, ()) = in_time("the timeout", async { tokio::join!(call, vanish) }).await;
             assert!(
                 matches!(outcome, Err(Error::Timeout { after: SHORT, .. })),
-                "{kind:?} {way:?} {outcome:?}"
+                "{kind:?} {transport:?} {outcome:?}"
             );
         }
     }
@@ -111,16 +115,16 @@ async fn a_call_to_nobody_ends_at_once_and_one_whose_callee_vanishes_at_its_time
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_without_reply_and_notifications_arrive() {
-    for kind in kinds() {
-        for way in kind.ways() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, _server_frames) = broker.connect(*way, "server").await;
-            let (client, mut frames) = broker.connect(*way, "client").await;
-            let (heard, mut hears) = mpsc::unbounded_channel();
-            let notified = heard.clone();
+            let (server, _server_frames) = broker.connect(*transport, "server").await;
+            let (client, mut frames) = broker.connect(*transport, "client").await;
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let notified = sender.clone();
             let router = Router::new()
                 .raw("m", move |call| {
-                    heard
+                    sender
                         .send(format!("{} {:?} {}", call.method(), call.params(), call.wants_reply()))
                         .unwrap();
                     async { Ok(Bytes::from("unwanted")) }
@@ -132,9 +136,9 @@ async fn calls_without_reply_and_notifications_arrive() {
             server.serve(router).unwrap();
             for qos in [Qos::NO, Qos::PROCESSED, Qos::REALTIME, Qos::REALTIME_PROCESSED] {
                 client.call0("server", "m", "x", qos).await.unwrap();
-                assert_eq!(soon("a call", hears.recv()).await.unwrap(), "m b\"x\" false");
+                assert_eq!(in_time("a call", receiver.recv()).await.unwrap(), "m b\"x\" false");
                 client.notify("server", "y", qos).await.unwrap();
-                assert_eq!(soon("a notification", hears.recv()).await.unwrap(), "client b\"y\"");
+                assert_eq!(in_time("a notification", receiver.recv()).await.unwrap(), "client b\"y\"");
             }
             let unknown = client.call0("nobody", "m", "", Qos::PROCESSED).await;
             assert!(matches!(unknown, Err(Error::NotRegistered { .. })));
@@ -148,14 +152,14 @@ async fn calls_without_reply_and_notifications_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_calls_run_at_the_same_time() {
+async fn a_thousand_calls_run_concurrently() {
     const CALLS: u32 = 1000;
-    for kind in kinds() {
-        for way in kind.ways() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, _server_frames) = broker.connect(*way, "server").await;
-            let (client, _frames) = broker.connect(*way, "client").await;
-            // none ends before all have begun
+            let (server, _server_frames) = broker.connect(*transport, "server").await;
+            let (client, _frames) = broker.connect(*transport, "client").await;
+            // none completes before all have started
             let all = Arc::new(Barrier::new(CALLS as usize));
             let router = Router::new().method("double", move |n: u32| {
                 let all = all.clone();
@@ -173,7 +177,7 @@ async fn a_thousand_calls_run_at_the_same_time() {
                     assert_eq!(doubled, 2 * n);
                 });
             }
-            soon("the replies", async {
+            in_time("the replies", async {
                 while let Some(call) = calls.join_next().await {
                     call.unwrap();
                 }
@@ -184,14 +188,14 @@ async fn a_thousand_calls_run_at_the_same_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_or_foreign_reply_is_nobody_elses() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn late_and_forged_replies_complete_no_call() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            // by hand
-            let (server, mut requests) = broker.connect(*way, "server").await;
-            let (forger, _forger_frames) = broker.connect(*way, "forger").await;
-            let (client, mut frames) = broker.connect(*way, "client").await;
+            // answers by hand
+            let (server, mut requests) = broker.connect(*transport, "server").await;
+            let (forger, _forger_frames) = broker.connect(*transport, "forger").await;
+            let (client, mut frames) = broker.connect(*transport, "client").await;
             let own = client.clone();
             let cancelled = tokio::spawn(async move { own.call("server", "first", "").await });
             let (first, method) = request(&next(&mut requests).await);
@@ -208,20 +212,20 @@ async fn a_late_or_foreign_reply_is_nobody_elses() {
                 server.send("client", encode_error(second, 5, b"right"), Qos::PROCESSED).await.unwrap();
                 server.send("client", encode_reply(second, b"twice"), Qos::PROCESSED).await.unwrap();
             };
-            let (outcome, ()) = soon("the reply", async { tokio::join!(call, answers) }).await;
+            let (outcome, ()) = in_time("the reply", async { tokio::join!(call, answers) }).await;
             assert!(
                 matches!(&outcome, Err(Error::Rpc(e)) if e.code == 5 && e.data == "right"),
                 "{outcome:?}"
             );
             client.send("client", "end", Qos::NO).await.unwrap();
-            assert_eq!(next(&mut frames).await.payload(), b"end", "{kind:?} {way:?}");
+            assert_eq!(next(&mut frames).await.payload(), b"end", "{kind:?} {transport:?}");
             wait_until("late, forged and repeated", || client.stats().unclaimed == 3).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_go_both_ways_and_from_within_methods() {
+async fn methods_can_call_in_both_directions() {
     async fn serve(client: &Client) {
         let own = client.clone();
         let router = Router::new().method("down", move |n: u32| {
@@ -240,11 +244,11 @@ async fn calls_go_both_ways_and_from_within_methods() {
         });
         client.serve(router).unwrap();
     }
-    for kind in kinds() {
-        for way in kind.ways() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (a, _a_frames) = broker.connect(*way, "a").await;
-            let (b, _b_frames) = broker.connect(*way, "b").await;
+            let (a, _a_frames) = broker.connect(*transport, "a").await;
+            let (b, _b_frames) = broker.connect(*transport, "b").await;
             serve(&a).await;
             serve(&b).await;
             let mut calls = tokio::task::JoinSet::new();
@@ -253,19 +257,19 @@ async fn calls_go_both_ways_and_from_within_methods() {
                     calls.spawn(async move { client.call_as::<u32>(target, "down", &20u32).await.unwrap() });
                 }
             }
-            let all = soon("the replies", calls.join_all()).await;
-            assert_eq!(all, [20; 40], "{kind:?} {way:?}");
+            let all = in_time("the replies", calls.join_all()).await;
+            assert_eq!(all, [20; 40], "{kind:?} {transport:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_ends_although_nobody_takes_the_frames_before_its_reply() {
-    for kind in kinds() {
+async fn a_call_completes_behind_unread_frames() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        let (server, _server_frames) = broker.connect(Way::Unix, "server").await;
+        let (server, _server_frames) = broker.connect(Transport::Unix, "server").await;
         let builder = Client::builder("client").queue_bytes(1 << 20);
-        let (client, _frames) = broker.join(Way::Unix, builder).await.unwrap();
+        let (client, _frames) = broker.connect_with(Transport::Unix, builder).await.unwrap();
         server.serve(calculator()).unwrap();
         for _ in 0..200 {
             server.send("client", vec![0; 10_000], Qos::NO).await.unwrap();

@@ -1,28 +1,28 @@
-//! A client whose runtime has ended: its operations fail, nothing waits forever.
+//! A client whose runtime has ended: its operations fail, nothing waits indefinitely.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_client::{ConnectionEvent, Error, Qos};
-use support::{Kind, TestBroker, soon};
+use support::{BrokerKind, TestBroker, in_time};
 use tokio::runtime::Runtime;
 
 #[test]
 fn a_client_ends_with_its_runtime() {
     let here = Runtime::new().unwrap();
-    let broker = here.block_on(async { TestBroker::start(Kind::Elbus) });
-    for way in Kind::Elbus.ways() {
+    let broker = here.block_on(async { TestBroker::start(BrokerKind::Elbus) });
+    for transport in BrokerKind::Elbus.transports() {
         let there = Runtime::new().unwrap();
-        let (client, mut frames) = there.block_on(broker.connect(*way, &format!("{way:?}")));
+        let (client, mut frames) = there.block_on(broker.connect(*transport, &format!("{transport:?}")));
         let mut events = client.events();
         drop(there);
         here.block_on(async {
-            soon("the end of close", client.close()).await;
-            assert!(!client.is_connected(), "{way:?}");
+            in_time("the end of close", client.close()).await;
+            assert!(!client.is_connected(), "{transport:?}");
             let sent = client.send("x", "", Qos::NO).await;
-            assert!(matches!(sent, Err(Error::Disconnected { .. })), "{way:?} {sent:?}");
-            assert!(soon("the last frame", frames.next()).await.is_none());
-            assert_eq!(soon("an event", events.next()).await, Some(ConnectionEvent::Closed));
+            assert!(matches!(sent, Err(Error::Disconnected { .. })), "{transport:?} {sent:?}");
+            assert!(in_time("the last frame", frames.next()).await.is_none());
+            assert_eq!(in_time("an event", events.next()).await, Some(ConnectionEvent::Closed));
         });
     }
     drop(here.enter());

@@ -1,4 +1,4 @@
-//! Serving: beginning and end, what a method may do, and long results in parts.
+//! Serving: start and end, panics, and long results in parts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use support::{Kind, TestBroker, Way, kinds, next, soon, wait_until};
+use support::{BrokerKind, TestBroker, Transport, broker_kinds, in_time, next, wait_until};
 use tokio::sync::Notify;
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -22,23 +22,26 @@ fn echo() -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_at_a_time_serves_and_after_it_stops_calls_are_frames_again() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn a_client_has_one_server_and_calls_are_frames_after_it_stops() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, mut frames) = broker.connect(*way, "server").await;
-            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let (server, mut frames) = broker.connect(*transport, "server").await;
+            let (client, _client_frames) = broker.connect(*transport, "client").await;
             let serving = server.serve(echo()).unwrap();
             assert!(matches!(server.serve(echo()), Err(Error::AlreadyServing)));
             assert_eq!(client.call("server", "echo", "x").await.unwrap(), "x");
-            // what is no call comes as ever
+            // other messages are delivered as frames
             client.send("server", "raw", Qos::NO).await.unwrap();
             client.broadcast("server", "\u{1}broadcast", Qos::NO).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"raw");
             assert_eq!(next(&mut frames).await.payload(), b"\x01broadcast");
             serving.stop();
             let unanswered = client.call_with("server", "echo", "x", CallOptions::new().timeout(SHORT)).await;
-            assert!(matches!(unanswered, Err(Error::Timeout { .. })), "{kind:?} {way:?} {unanswered:?}");
+            assert!(
+                matches!(unanswered, Err(Error::Timeout { .. })),
+                "{kind:?} {transport:?} {unanswered:?}"
+            );
             assert_eq!(next(&mut frames).await.payload()[0], 1);
             client.notify("server", "n", Qos::NO).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"\0n");
@@ -48,14 +51,14 @@ async fn one_at_a_time_serves_and_after_it_stops_calls_are_frames_again() {
     }
 }
 
-/// What has arrived is answered, also when the serving has been stopped before.
+/// Calls that arrived before the stop are answered after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopping_answers_what_has_arrived() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn stopping_answers_the_calls_that_have_arrived() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, _frames) = broker.connect(*way, "server").await;
-            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let (server, _frames) = broker.connect(*transport, "server").await;
+            let (client, _client_frames) = broker.connect(*transport, "client").await;
             let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
             let (begin, wait) = (begun.clone(), go.clone());
             let router = Router::new().raw("wait", move |_| {
@@ -71,22 +74,22 @@ async fn stopping_answers_what_has_arrived() {
                 let result = client.call("server", "wait", "").await;
                 (client, result)
             });
-            soon("the method", begun.notified()).await;
+            in_time("the method", begun.notified()).await;
             serving.stop();
             go.notify_one();
-            let (client, result) = soon("the result", call).await.unwrap();
-            assert_eq!(result.unwrap(), "done", "{kind:?} {way:?}");
+            let (client, result) = in_time("the result", call).await.unwrap();
+            assert_eq!(result.unwrap(), "done", "{kind:?} {transport:?}");
             drop(client);
         }
     }
 }
 
-/// In-process nobody is told that a call has arrived which is not answered.
+/// In process, every acknowledged call is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_in_process_loses_no_acknowledged_call() {
-    let broker = TestBroker::start(Kind::Elbus);
-    let (server, _frames) = broker.connect(Way::InProcess, "server").await;
-    let (client, _client_frames) = broker.connect(Way::Unix, "client").await;
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    let (server, _frames) = broker.connect(Transport::InProcess, "server").await;
+    let (client, _client_frames) = broker.connect(Transport::Unix, "client").await;
     let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (begin, wait) = (begun.clone(), go.clone());
     let router = Router::new().raw("wait", move |_| {
@@ -102,9 +105,9 @@ async fn draining_in_process_loses_no_acknowledged_call() {
         let result = client.call("server", "wait", "").await;
         (client, result)
     });
-    soon("the method", begun.notified()).await;
+    in_time("the method", begun.notified()).await;
     let drained = tokio::spawn(serving.drain());
-    let (other, _other_frames) = broker.connect(Way::Unix, "other").await;
+    let (other, _other_frames) = broker.connect(Transport::Unix, "other").await;
     let refused = async {
         while !matches!(
             other.call0("server", "x", "", Qos::PROCESSED).await,
@@ -113,27 +116,27 @@ async fn draining_in_process_loses_no_acknowledged_call() {
             tokio::task::yield_now().await;
         }
     };
-    soon("it is reached no longer", refused).await;
+    in_time("the refusal of further calls", refused).await;
     go.notify_one();
-    soon("everything is answered", drained).await.unwrap();
-    let (_client, result) = soon("the result", call).await.unwrap();
+    in_time("everything is answered", drained).await.unwrap();
+    let (_client, result) = in_time("the result", call).await.unwrap();
     assert_eq!(result.unwrap(), "done");
     let sent = server.publish("topic", "x", Qos::PROCESSED).await;
-    assert!(sent.is_err(), "it may answer, and nothing else: {sent:?}");
+    assert!(sent.is_err(), "a draining client can only reply: {sent:?}");
 }
 
-/// What a method was doing ends with the serving, when the client's timeout is over.
+/// Methods that still run after the client's timeout are cancelled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopping_ends_methods_that_wait() {
+async fn stopping_cancels_waiting_methods() {
     struct Ended(Arc<Notify>);
     impl Drop for Ended {
         fn drop(&mut self) {
             self.0.notify_one();
         }
     }
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        let (server, _frames) = broker.connect(kind.ways()[0], "server").await;
+        let (server, _frames) = broker.connect(kind.transports()[0], "server").await;
         let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (begin, end) = (begun.clone(), ended.clone());
         let router = Router::new().raw("wait", move |_| {
@@ -147,13 +150,13 @@ async fn stopping_ends_methods_that_wait() {
         });
         let serving = server.serve(router).unwrap();
         server.call0("server", "wait", "", Qos::NO).await.unwrap();
-        soon("the method", begun.notified()).await;
+        in_time("the method", begun.notified()).await;
         serving.stop();
-        soon("the end of the method", ended.notified()).await;
+        in_time("the end of the method", ended.notified()).await;
     }
 }
 
-/// Panics wherever it can, also before there is a future.
+/// Panics before and after it returns a future.
 struct Panics;
 
 impl RpcHandler for Panics {
@@ -172,12 +175,12 @@ impl RpcHandler for Panics {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_panics_the_others_are_served() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn a_panicking_method_affects_no_other_call() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, _frames) = broker.connect(*way, "server").await;
-            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let (server, _frames) = broker.connect(*transport, "server").await;
+            let (client, _client_frames) = broker.connect(*transport, "client").await;
             server.serve(Panics).unwrap();
             for method in ["later", "at once"] {
                 let failed = client.call("server", method, "").await;
@@ -185,13 +188,17 @@ async fn whatever_panics_the_others_are_served() {
             }
             for _ in 0..3 {
                 client.notify("server", "", Qos::PROCESSED).await.unwrap();
-                assert_eq!(client.call("server", "good", "").await.unwrap(), "fine", "{kind:?} {way:?}");
+                assert_eq!(
+                    client.call("server", "good", "").await.unwrap(),
+                    "fine",
+                    "{kind:?} {transport:?}"
+                );
             }
         }
     }
 }
 
-/// Numbers that come over time.
+/// A stream of numbers that is not always ready.
 struct Countdown(u32);
 
 impl futures_core::Stream for Countdown {
@@ -208,12 +215,12 @@ impl futures_core::Stream for Countdown {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cursors_give_their_items_one_by_one_and_in_blocks() {
-    for kind in kinds() {
-        for way in kind.ways() {
+async fn cursors_return_items_one_by_one_and_in_blocks() {
+    for kind in broker_kinds() {
+        for transport in kind.transports() {
             let broker = TestBroker::start(kind);
-            let (server, _frames) = broker.connect(*way, "server").await;
-            let (client, _client_frames) = broker.connect(*way, "client").await;
+            let (server, _frames) = broker.connect(*transport, "server").await;
+            let (client, _client_frames) = broker.connect(*transport, "client").await;
             let router =
                 Router::new()
                     .cursor("squares", "squares.next", |to: u64| async move {
@@ -241,10 +248,10 @@ async fn cursors_give_their_items_one_by_one_and_in_blocks() {
             assert_eq!(squares.block(3).await.unwrap(), []);
             let mut down = client.cursor::<u32>("server", "down", &9u32, "down.next").await.unwrap();
             assert_eq!(down.next().await.unwrap(), Some(8));
-            assert_eq!(down.block(100).await.unwrap(), [6, 4, 2], "{kind:?} {way:?}");
+            assert_eq!(down.block(100).await.unwrap(), [6, 4, 2], "{kind:?} {transport:?}");
             let refused = client.cursor::<u64>("server", "squares", &2000u64, "squares.next").await;
             assert!(matches!(&refused, Err(Error::Rpc(e)) if e.code == -32602), "{refused:?}");
-            // what one opens nobody else reads, even who knows its name
+            // other clients cannot read a cursor, even with its token
             let opened = client.call("server", "squares", vec![5]).await.unwrap();
             let stolen = server.call("server", "squares.next", opened.clone()).await;
             assert!(matches!(&stolen, Err(Error::Rpc(e)) if e.code == -32001), "{stolen:?}");
@@ -254,18 +261,19 @@ async fn cursors_give_their_items_one_by_one_and_in_blocks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_arrive_before_the_server_is_ready_wait_for_it() {
-    let broker = TestBroker::start(Kind::Elbus);
-    for way in Kind::Elbus.ways() {
-        let name = format!("server.{way:?}");
-        let (server, mut frames) = broker.join(*way, Client::builder(&name).queue_calls()).await.unwrap();
-        let (caller, _) = broker.connect(*way, &format!("caller.{way:?}")).await;
+async fn calls_that_arrive_before_serve_are_queued() {
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    for transport in BrokerKind::Elbus.transports() {
+        let name = format!("server.{transport:?}");
+        let (server, mut frames) =
+            broker.connect_with(*transport, Client::builder(&name).queue_calls()).await.unwrap();
+        let (caller, _) = broker.connect(*transport, &format!("caller.{transport:?}")).await;
         let calling = tokio::spawn(async move { caller.call(&name, "double", vec![0x15]).await });
         wait_until("the call has arrived", || server.stats().frames_received == 1).await;
         server
             .serve(Router::new().method("double", |n: u8| async move { Ok::<_, RpcError>(2 * n) }))
             .unwrap();
-        assert_eq!(*soon("the reply", calling).await.unwrap().unwrap(), [0x2A]);
+        assert_eq!(*in_time("the reply", calling).await.unwrap().unwrap(), [0x2A]);
         assert!(frames.try_next().is_none());
     }
 }

@@ -1,18 +1,18 @@
-//! Subscriptions with a queue of their own, and handlers: who gets a publication, and what happens when one goes.
+//! Subscriptions with a queue of their own, and handlers: delivery and lifetime.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_client::{Client, FrameKind, Overflow, Qos, Subscription};
 use std::{sync::Arc, time::Duration};
-use support::{Kind, TestBroker, Way, kinds, next, soon, wait_until};
+use support::{BrokerKind, TestBroker, Transport, broker_kinds, in_time, next, wait_until};
 use tokio::sync::{Notify, mpsc};
 
-/// The topics that come until a publication with this payload.
+/// Returns the topics before a publication with this payload.
 async fn topics_until(subscription: &mut Subscription, end: &str) -> Vec<String> {
     let mut topics = vec![];
     loop {
-        let frame = soon("a publication", subscription.next()).await.unwrap();
+        let frame = in_time("a publication", subscription.next()).await.unwrap();
         if frame.payload() == end.as_bytes() {
             return topics;
         }
@@ -21,21 +21,21 @@ async fn topics_until(subscription: &mut Subscription, end: &str) -> Vec<String>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_publication_goes_to_every_subscription_it_matches_else_to_the_frames() {
-    for kind in kinds() {
+async fn publications_are_delivered_to_all_matching_subscriptions_or_else_to_the_frames() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
-            let (other, _) = broker.connect(*way, &format!("{way:?}.b")).await;
-            let mut plus = client.subscription("a/+").await.unwrap();
-            let mut hash = client.subscription(["a/#", "b"]).await.unwrap();
-            client.subscribe(["a/x", "c"]).await.unwrap();
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
+            let (other, _) = broker.connect(*transport, &format!("{transport:?}.b")).await;
+            let mut plus = client.subscribe("a/+").await.unwrap();
+            let mut hash = client.subscribe(["a/#", "b"]).await.unwrap();
+            client.add_filters(["a/x", "c"]).await.unwrap();
             for topic in ["a/x", "a/x/y", "b", "c"] {
                 other.publish(topic, topic.to_owned(), Qos::NO).await.unwrap();
             }
             other.publish("a/end", "end", Qos::NO).await.unwrap();
             other.send(client.name(), "end", Qos::NO).await.unwrap();
-            assert_eq!(topics_until(&mut plus, "end").await, ["a/x"], "{kind:?} {way:?}");
+            assert_eq!(topics_until(&mut plus, "end").await, ["a/x"], "{kind:?} {transport:?}");
             assert_eq!(topics_until(&mut hash, "end").await, ["a/x", "a/x/y", "b"]);
             let frame = next(&mut frames).await;
             assert_eq!((frame.topic(), frame.sender()), ("c", other.name()));
@@ -46,30 +46,30 @@ async fn each_publication_goes_to_every_subscription_it_matches_else_to_the_fram
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_filter_lives_until_the_last_who_wants_it_goes() {
-    for kind in kinds() {
+async fn a_filter_stays_subscribed_until_its_last_use_ends() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
-            let (other, _) = broker.connect(*way, &format!("{way:?}.b")).await;
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
+            let (other, _) = broker.connect(*transport, &format!("{transport:?}.b")).await;
             let publish = async || {
                 other.publish("t", "", Qos::NO).await.unwrap();
                 other.send(client.name(), "end", Qos::NO).await.unwrap();
             };
-            let first = client.subscription("t").await.unwrap();
-            let mut second = client.subscription("t").await.unwrap();
-            client.subscribe("t").await.unwrap();
-            first.stop().await.unwrap();
-            client.unsubscribe("t").await.unwrap();
+            let first = client.subscribe("t").await.unwrap();
+            let mut second = client.subscribe("t").await.unwrap();
+            client.add_filters("t").await.unwrap();
+            first.unsubscribe().await.unwrap();
+            client.remove_filters("t").await.unwrap();
             publish().await;
-            assert_eq!(soon("a publication", second.next()).await.unwrap().topic(), "t");
+            assert_eq!(in_time("a publication", second.next()).await.unwrap().topic(), "t");
             assert_eq!(next(&mut frames).await.payload(), b"end");
-            client.subscribe("t").await.unwrap();
-            second.stop().await.unwrap();
+            client.add_filters("t").await.unwrap();
+            second.unsubscribe().await.unwrap();
             publish().await;
-            assert_eq!(next(&mut frames).await.topic(), "t", "{kind:?} {way:?}");
+            assert_eq!(next(&mut frames).await.topic(), "t", "{kind:?} {transport:?}");
             assert_eq!(next(&mut frames).await.payload(), b"end");
-            client.unsubscribe("t").await.unwrap();
+            client.remove_filters("t").await.unwrap();
             publish().await;
             assert_eq!(next(&mut frames).await.payload(), b"end");
         }
@@ -77,14 +77,14 @@ async fn a_filter_lives_until_the_last_who_wants_it_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_subscription_is_taken_back_from_the_broker() {
-    for kind in kinds() {
+async fn a_dropped_subscription_unsubscribes() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
-            drop(client.subscription("t").await.unwrap());
-            // once the broker knows, nothing comes any more
-            soon("quiet", async {
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
+            drop(client.subscribe("t").await.unwrap());
+            // once the broker has unsubscribed the client, nothing arrives
+            in_time("quiet", async {
                 loop {
                     client.round_trip().await.unwrap();
                     client.publish("t", "", Qos::NO).await.unwrap();
@@ -100,18 +100,18 @@ async fn a_dropped_subscription_is_taken_back_from_the_broker() {
     }
 }
 
-/// Taking back and asking again at the same moment: whoever has the filter last gets what is published.
+/// Concurrent end and start of subscriptions to one filter: the one that remains receives what is published.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_subscription_outlives_one_of_the_same_filter_that_ends_meanwhile() {
-    let broker = TestBroker::start(Kind::Elbus);
-    let (client, _frames) = broker.connect(Way::Unix, "a").await;
-    let mut kept = client.subscription("t").await.unwrap();
+async fn a_subscription_is_not_affected_by_the_concurrent_end_of_another() {
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    let (client, _frames) = broker.connect(Transport::Unix, "a").await;
+    let mut current = client.subscribe("t").await.unwrap();
     for round in 0..1500u32 {
-        let stopping = tokio::spawn(kept.stop());
-        kept = client.subscription("t").await.unwrap();
+        let stopping = tokio::spawn(current.unsubscribe());
+        current = client.subscribe("t").await.unwrap();
         stopping.await.unwrap().unwrap();
         client.publish("t", round.to_le_bytes().to_vec(), Qos::PROCESSED).await.unwrap();
-        let received = tokio::time::timeout(Duration::from_secs(5), kept.next()).await;
+        let received = tokio::time::timeout(Duration::from_secs(5), current.next()).await;
         let frame = received.unwrap_or_else(|_| panic!("lost in round {round}")).unwrap();
         assert_eq!(frame.payload(), round.to_le_bytes());
     }
@@ -119,14 +119,14 @@ async fn a_subscription_outlives_one_of_the_same_filter_that_ends_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_is_called_in_order_one_at_a_time_until_it_is_stopped() {
-    for kind in kinds() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
             let (calls, mut called) = mpsc::unbounded_channel();
             let running = Arc::new(tokio::sync::Mutex::new(()));
             let handler = client
-                .on("a/+/b", move |frame| {
+                .subscribe_with("a/+/b", move |frame| {
                     let (calls, running) = (calls.clone(), running.clone());
                     async move {
                         let alone = running.try_lock().is_ok_and(|guard| {
@@ -146,12 +146,12 @@ async fn a_handler_is_called_in_order_one_at_a_time_until_it_is_stopped() {
                 client.publish("a/b", "not this", Qos::NO).await.unwrap();
             }
             for number in 0..200u8 {
-                let call = soon("a call", called.recv()).await.unwrap();
-                assert_eq!(call, (format!("a/{number}/b"), vec![number]), "{kind:?} {way:?}");
+                let call = in_time("a call", called.recv()).await.unwrap();
+                assert_eq!(call, (format!("a/{number}/b"), vec![number]), "{kind:?} {transport:?}");
             }
             handler.stop().await.unwrap();
-            // its function is gone, and with it the sender
-            assert!(soon("the end of the handler", called.recv()).await.is_none());
+            // the function and its sender are dropped
+            assert!(in_time("the end of the handler", called.recv()).await.is_none());
             client.publish("a/x/b", "", Qos::NO).await.unwrap();
             client.send(client.name(), "end", Qos::NO).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"end");
@@ -160,37 +160,37 @@ async fn a_handler_is_called_in_order_one_at_a_time_until_it_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_handler_goes_on_and_ends_with_the_client() {
-    let broker = TestBroker::start(Kind::Elbus);
-    for way in Kind::Elbus.ways() {
-        let (client, frames) = broker.connect(*way, &format!("{way:?}.a")).await;
-        let (other, _) = broker.connect(*way, &format!("{way:?}.b")).await;
+async fn a_handler_continues_without_its_handle_and_ends_with_the_client() {
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    for transport in BrokerKind::Elbus.transports() {
+        let (client, frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
+        let (other, _) = broker.connect(*transport, &format!("{transport:?}.b")).await;
         let (calls, mut called) = mpsc::unbounded_channel();
-        let handler = client.on("t", move |frame| {
+        let handler = client.subscribe_with("t", move |frame| {
             calls.send(frame.to_payload()).unwrap();
             async {}
         });
         drop(handler.await.unwrap());
         other.publish("t", "x", Qos::PROCESSED).await.unwrap();
-        assert_eq!(soon("a call", called.recv()).await.unwrap(), "x");
-        // it does not keep the client
+        assert_eq!(in_time("a call", called.recv()).await.unwrap(), "x");
+        // it does not keep the client connected
         drop((client, frames));
-        assert!(soon("the end of the handler", called.recv()).await.is_none(), "{way:?}");
+        assert!(in_time("the end of the handler", called.recv()).await.is_none(), "{transport:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handlers_may_use_their_client() {
-    for kind in kinds() {
+async fn handlers_can_use_their_client() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        for way in kind.ways() {
-            let (client, mut frames) = broker.connect(*way, &format!("{way:?}.a")).await;
+        for transport in kind.transports() {
+            let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}.a")).await;
             let own = client.clone();
-            let handler = client.on("ask/+", move |frame| {
+            let handler = client.subscribe_with("ask/+", move |frame| {
                 let client = own.clone();
                 async move {
                     let topic = frame.topic().replace("ask", "answer");
-                    client.subscribe(&topic).await.unwrap();
+                    client.add_filters(&topic).await.unwrap();
                     client.publish(&topic, frame.into_payload(), Qos::PROCESSED).await.unwrap();
                 }
             });
@@ -199,7 +199,11 @@ async fn handlers_may_use_their_client() {
                 client.publish(&format!("ask/{number}"), "x", Qos::NO).await.unwrap();
             }
             for number in 0..50 {
-                assert_eq!(next(&mut frames).await.topic(), format!("answer/{number}"), "{kind:?} {way:?}");
+                assert_eq!(
+                    next(&mut frames).await.topic(),
+                    format!("answer/{number}"),
+                    "{kind:?} {transport:?}"
+                );
             }
             handler.stop().await.unwrap();
         }
@@ -207,37 +211,37 @@ async fn handlers_may_use_their_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscription_that_drops_reports_it_and_delays_nobody() {
-    for kind in kinds() {
+async fn a_slow_subscription_that_drops_delays_no_other_consumer() {
+    for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
         let builder = Client::builder("a").queue_bytes(20_000).overflow(Overflow::DropOldest);
-        let (client, mut frames) = broker.join(Way::Unix, builder).await.unwrap();
-        let (other, _) = broker.connect(Way::Unix, "b").await;
-        let mut slow = client.subscription("t").await.unwrap();
+        let (client, mut frames) = broker.connect_with(Transport::Unix, builder).await.unwrap();
+        let (other, _) = broker.connect(Transport::Unix, "b").await;
+        let mut slow = client.subscribe("t").await.unwrap();
         for _ in 0..500 {
             other.publish("t", vec![1; 1000], Qos::NO).await.unwrap();
         }
         other.publish("t", "end", Qos::NO).await.unwrap();
         other.send("a", "end", Qos::NO).await.unwrap();
         assert_eq!(next(&mut frames).await.payload(), b"end");
-        wait_until("all have come", || client.stats().frames_received == 502).await;
-        let (mut kept, mut missed) = (0, 0);
+        wait_until("all have arrived", || client.stats().frames_received == 502).await;
+        let (mut received, mut missed) = (0, 0);
         while let Some(frame) = slow.try_next() {
-            kept += 1;
+            received += 1;
             missed += frame.missed();
         }
-        assert_eq!((kept + missed, slow.missed()), (501, missed));
-        assert!((10..=20).contains(&kept), "{kept}");
+        assert_eq!((received + missed, slow.missed()), (501, missed));
+        assert!((10..=20).contains(&received), "{received}");
         assert_eq!(frames.missed(), 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_end_with_their_client() {
-    let broker = TestBroker::start(Kind::Elbus);
-    for way in Kind::Elbus.ways() {
-        let (client, mut frames) = broker.connect(*way, &format!("{way:?}")).await;
-        let mut subscription = client.subscription("t").await.unwrap();
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    for transport in BrokerKind::Elbus.transports() {
+        let (client, mut frames) = broker.connect(*transport, &format!("{transport:?}")).await;
+        let mut subscription = client.subscribe("t").await.unwrap();
         let waiting = Arc::new(Notify::new());
         let notify = waiting.clone();
         let end = tokio::spawn(async move {
@@ -245,34 +249,34 @@ async fn subscriptions_end_with_their_client() {
             subscription.next().await.is_none() && subscription.next().await.is_none()
         });
         waiting.notified().await;
-        soon("close", client.close()).await;
-        assert!(soon("the end", end).await.unwrap());
-        assert!(soon("the end", frames.next()).await.is_none());
-        assert!(client.subscription("t").await.is_err());
+        in_time("close", client.close()).await;
+        assert!(in_time("the end", end).await.unwrap());
+        assert!(in_time("the end", frames.next()).await.is_none());
+        assert!(client.subscribe("t").await.is_err());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_panics_is_counted_and_called_with_the_next_frame() {
-    let broker = TestBroker::start(Kind::Elbus);
-    let (client, _frames) = broker.connect(Way::Unix, "a").await;
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let broker = TestBroker::start(BrokerKind::Elbus);
+    let (client, _frames) = broker.connect(Transport::Unix, "a").await;
+    let (sender, mut receiver) = mpsc::unbounded_channel();
     let handler = move |frame: elbus_client::Frame| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         let text = String::from_utf8_lossy(frame.payload()).into_owned();
-        assert!(text != "before", "as the test wants: before the first await");
+        assert!(text != "before", "on purpose: before the first await");
         async move {
             tokio::task::yield_now().await;
-            assert!(text != "after", "as the test wants: behind an await");
-            tell.send(text).unwrap();
+            assert!(text != "after", "on purpose: behind an await");
+            sender.send(text).unwrap();
         }
     };
-    client.on("t", handler).await.unwrap();
+    client.subscribe_with("t", handler).await.unwrap();
     for text in ["one", "before", "two", "after", "three"] {
         client.publish("t", text, Qos::PROCESSED).await.unwrap();
     }
     for text in ["one", "two", "three"] {
-        assert_eq!(soon("a frame", told.recv()).await.unwrap(), text);
+        assert_eq!(in_time("a frame", receiver.recv()).await.unwrap(), text);
     }
     assert_eq!(client.stats().handler_panics, 2);
 }

@@ -8,7 +8,7 @@ mod support;
 
 use authority::Authority;
 use elbus_client::{
-    ConnectionEvent, Error, Qos, Reconnect, TlsConfig,
+    Backoff, ConnectionEvent, Error, Qos, TlsConfig,
     blocking::{Client, ClientBuilder, Frames},
 };
 use elbus_tls::{ClientFiles, dial};
@@ -149,7 +149,7 @@ fn a_server_that_is_not_trusted_or_another_one_is_a_clear_error() {
     let plant = Plant::new("", "");
     Authority::new().write(&plant.path("other.pem"));
     let error = |tls: TlsConfig| match Client::builder("a").tls(tls).connect(plant.address()).err().unwrap() {
-        Error::Tls { what, .. } => what,
+        Error::Tls { reason, .. } => reason,
         error => panic!("{error:?}"),
     };
     let unknown = error(TlsConfig::new().roots(plant.path("other.pem")));
@@ -165,7 +165,10 @@ fn a_server_that_is_not_trusted_or_another_one_is_a_clear_error() {
 fn clients_show_certificates_whose_names_are_known() {
     let plant = Plant::new("", "client_ca = 'ca.pem'");
     let error = plant.builder("nobody").connect(plant.address()).err().unwrap();
-    assert!(matches!(&error, Error::Tls { what, .. } if what.contains("CertificateRequired")), "{error:?}");
+    assert!(
+        matches!(&error, Error::Tls { reason, .. } if reason.contains("CertificateRequired")),
+        "{error:?}"
+    );
     plant.daemon.wait_for_log("TLS handshake failed: peer sent no certificates");
 
     let foreign = Authority::new();
@@ -289,14 +292,10 @@ fn descriptors_are_given_back() {
 fn a_client_comes_back_when_the_broker_does() {
     let plant = Plant::new("", "");
     let port = plant.port.clone();
-    let backoff = Reconnect::Backoff {
-        first: Duration::from_millis(5),
-        max: Duration::from_millis(50),
-        jitter: 0.5,
-        attempts: None,
-    };
+    let backoff =
+        Backoff::new().first_delay(Duration::from_millis(5)).max_delay(Duration::from_millis(50)).jitter(0.5);
     let (client, mut frames) = plant.builder("back").reconnect(backoff).connect(plant.address()).unwrap();
-    client.subscribe("t/+").unwrap();
+    client.add_filters("t/+").unwrap();
     let mut events = client.events();
     let folder = plant.daemon.folder.clone();
     drop(plant);

@@ -137,7 +137,7 @@ async fn come_and_go(name: &str, address: &str, chance: &mut Chance, counts: &Co
     };
     let filters: Vec<String> = (0..chance.below(30)).map(|n| format!("churn/{name}/{n}/#")).collect();
     if !filters.is_empty() {
-        client.subscribe(filters).await?;
+        client.add_filters(filters).await?;
     }
     let bytes = chance.below(5000) as usize;
     client.send(name, vec![7; bytes], Qos::PROCESSED).await?;

@@ -84,7 +84,7 @@ pub(super) async fn begin(house: &House, end: &End) -> Result<Lanes, Failure> {
             let builder = if lane.slow.is_some() { builder.queue_bytes(100_000) } else { builder };
             let (client, frames) = builder.connect(&*house.address(at + receiver)).await?;
             match lane.way {
-                Way::Topic => client.subscribe(&*format!("soak/{at}")).await?,
+                Way::Topic => client.add_filters(&*format!("soak/{at}")).await?,
                 Way::Call => {
                     client
                         .serve(Router::new().raw("echo", |call| async move { Ok(call.params().clone()) }))?;

@@ -123,7 +123,7 @@ impl<'a> Stages<'a> {
         let subscribers = connect(self.link, self.arguments, "sub-", count).await?;
         let topic = work::topic(self.link.name());
         for subscriber in &subscribers {
-            subscriber.client.subscribe(topic.as_str()).await?;
+            subscriber.client.add_filters(topic.as_str()).await?;
         }
         let window = Arc::new(Window::new(self.window(), subscribers.len()));
         let publications = (self.arguments.iters / u64::from(count)).max(1);

@@ -95,7 +95,7 @@ pub(crate) async fn subscribe(
         client.exclude(arguments.exclude.clone()).await?;
     }
     if !arguments.topics.is_empty() {
-        client.subscribe(arguments.topics.clone()).await?;
+        client.add_filters(arguments.topics.clone()).await?;
     }
     link.notice(&format!("listening at {} as {}, Ctrl-C ends it", link.address(), link.name()));
     Ok(())
@@ -241,11 +241,11 @@ impl<'a> Watched<'a> {
             return;
         }
         match event {
-            ConnectionEvent::Disconnected { reason } => {
+            ConnectionEvent::Disconnected { reason, .. } => {
                 self.link.notice(&format!("the connection was lost: {reason}: connecting again"));
                 self.lost = Some(reason);
             }
-            ConnectionEvent::Retrying { attempt, after, reason } => {
+            ConnectionEvent::Retrying { attempt, after, reason, .. } => {
                 self.link.detail(&format!("attempt {attempt} in {:.1} s", after.as_secs_f64()));
                 if self.lost.as_ref() != Some(&reason) {
                     self.link.notice(&format!("not yet connected: {reason}: trying again"));

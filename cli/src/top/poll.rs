@@ -129,8 +129,8 @@ impl Poller {
                             ticks.reset_immediately();
                             Connection::Waiting
                         }
-                        Some(ConnectionEvent::Disconnected { reason }) => Connection::Lost { reason, retry: None },
-                        Some(ConnectionEvent::Retrying { attempt, after, reason }) => {
+                        Some(ConnectionEvent::Disconnected { reason, .. }) => Connection::Lost { reason, retry: None },
+                        Some(ConnectionEvent::Retrying { attempt, after, reason, .. }) => {
                             Connection::Lost { reason, retry: Some((attempt, after)) }
                         }
                         Some(ConnectionEvent::Closed) | None => {

@@ -1,169 +1,141 @@
-//! The client: operations, and what is known about its connection. Owns what an operation means; waiting, writing and
-//! reading are elsewhere.
+//! The client: its operations and the state of its connection. Owns the meaning of an operation; waiting,
+//! writing and reading are in `connection`.
 
 use bytes::Bytes;
-use elbus_protocol::{Op, Qos, name::SECONDARY_SEPARATOR};
+use elbus_protocol::{Op, Qos};
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use super::filters::Filters;
 use crate::{
-    Address, ClientBuilder, ConnectionEvents, Error, Filters, Frames,
-    connection::send_queue::Request,
-    connection::subscription_state::{Whose, Wishes},
-    connection::{PROBE_FILTER, Shared},
+    connection::{inner::Inner, request::Request, subscription_state::FilterUser},
+    error::Error,
+    events::ConnectionEvents,
 };
 
 /// A client of a broker: registered under a name, over any transport.
 ///
-/// Cheap to clone; every method may be called from many tasks at once. The connection ends when the last clone, its
-/// [`Frames`], subscriptions and handlers are gone, or with [`close`](Client::close).
+/// Cheap to clone; all methods can be called concurrently from many tasks. The connection ends when the last
+/// clone, its [`Frames`](crate::Frames), subscriptions and handlers are dropped, or with
+/// [`close`](Client::close).
 ///
-/// An operation *without* acknowledgement ([`Qos::NO`], [`Qos::REALTIME`]) has succeeded when the frame is queued, and waits
-/// only while more than `queue_bytes` wait to be sent. *With* acknowledgement ([`Qos::PROCESSED`],
-/// [`Qos::REALTIME_PROCESSED`]) it ends with the broker's answer. Either way the frame is on its way as soon as the future
-/// is first polled: dropping it later takes nothing back.
+/// An operation *without* acknowledgement ([`Qos::NO`], [`Qos::REALTIME`]) completes when its frame is
+/// queued, and waits only while more than `queue_bytes` are queued for sending. An operation *with*
+/// acknowledgement ([`Qos::PROCESSED`], [`Qos::REALTIME_PROCESSED`]) completes with the broker's answer. In
+/// both cases the frame is queued when the future is first polled: dropping the future later does not cancel
+/// it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), elbus_client::Error> {
+/// use elbus_client::{Client, Qos};
+/// let (client, _) = Client::connect("/tmp/elbus.sock", "plant.sensor").await?;
+/// client.publish("temperature/boiler", "71.5", Qos::PROCESSED).await?;
+/// client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Client {
-    pub(crate) shared: Arc<Shared>,
-    _handle: Arc<Handle>,
+    pub(crate) inner: Arc<Inner>,
+    _guard: Arc<CloseGuard>,
 }
 
-/// Ends the connection when the last one is dropped.
-struct Handle(Arc<Shared>);
+/// Closes the connection when the last clone is dropped.
+struct CloseGuard(Arc<Inner>);
 
-impl Drop for Handle {
+impl Drop for CloseGuard {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-/// What a client has done so far.
+/// Counters of a client; from [`Client::stats`].
+///
+/// ```no_run
+/// # fn example(client: elbus_client::Client) {
+/// let stats = client.stats();
+/// println!("{} frames sent, {} bytes queued", stats.frames_sent, stats.queued_bytes);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Frames queued for sending, pings included.
+    /// Frames queued for sending, including pings.
     pub frames_sent: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub bytes_sent: u64,
-    /// Messages, broadcasts and publications received.
+    /// Received messages, broadcasts and publications.
     pub frames_received: u64,
-    /// All bytes received over the present connection.
+    /// Bytes received over the current connection.
     pub bytes_received: u64,
-    /// Frames that came although nobody wanted them: late replies, and everything else while there are no [`Frames`].
+    /// Received frames without a consumer: late replies, and frames after [`Frames`](crate::Frames) was
+    /// dropped.
     pub unclaimed: u64,
-    /// How often a lost connection was made again.
+    /// Successful reconnections.
     pub reconnects: u64,
-    /// Bytes that wait to be sent.
+    /// Bytes currently queued for sending.
     pub queued_bytes: usize,
-    /// Panics of functions passed to [`Client::on`]. Each is logged, and the function is called with the next frame.
+    /// Panics of functions passed to [`Client::subscribe_with`]. Each is logged, and the function is called
+    /// with the next frame.
     pub handler_panics: u64,
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Client { _handle: Arc::new(Handle(shared.clone())), shared }
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Client { _guard: Arc::new(CloseGuard(inner.clone())), inner }
     }
 
-    /// Begins with the defaults.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), elbus_client::Error> {
-    /// use elbus_client::{Client, Reconnect};
-    /// let (client, frames) =
-    ///     Client::builder("plant.line1.sensor").reconnect(Reconnect::backoff()).connect("/tmp/elbus.sock").await?;
-    /// # Ok(()) }
-    /// ```
-    pub fn builder(name: &str) -> ClientBuilder {
-        ClientBuilder::new(name)
-    }
-
-    /// Connects with the defaults.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), elbus_client::Error> {
-    /// use elbus_client::{Client, Qos};
-    /// let (client, mut frames) = Client::connect("127.0.0.1:7777", "plant.display").await?;
-    /// client.subscribe("temperature/+").await?;
-    /// while let Some(frame) = frames.next().await {
-    ///     println!("{} says {:?} at {}", frame.sender(), frame.payload(), frame.topic());
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`ClientBuilder::connect`].
-    pub async fn connect<A>(address: A, name: &str) -> Result<(Client, Frames), Error>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        Client::builder(name).connect(address).await
-    }
-
-    /// Connects a secondary client: another connection with the name `NAME%%0`, `NAME%%1` and so on, settings as this one's.
-    /// It ends when this client leaves the broker.
-    ///
-    /// # Errors
-    /// As [`ClientBuilder::connect`].
-    pub async fn secondary(&self) -> Result<(Client, Frames), Error> {
-        let number = self.shared.secondaries.fetch_add(1, Ordering::Relaxed);
-        let mut builder = self.shared.builder.clone();
-        let primary = elbus_protocol::name::primary_of(&builder.name);
-        builder.name = format!("{primary}{SECONDARY_SEPARATOR}{number}");
-        crate::connection::open(builder, self.shared.place.clone(), self.shared.secondaries.clone()).await
-    }
-
-    /// The name it is registered under.
+    /// Returns the name the client is registered under.
     pub fn name(&self) -> &str {
-        &self.shared.builder.name
+        &self.inner.name
     }
 
-    /// Where the broker is, for messages.
+    /// Returns the broker's address as text.
     pub fn address(&self) -> String {
-        self.shared.place.to_string()
+        self.inner.endpoint.to_string()
     }
 
-    /// Whether there is a connection now.
+    /// Returns whether the client is connected.
     pub fn is_connected(&self) -> bool {
-        self.shared.events.is_connected()
+        self.inner.events.is_connected()
     }
 
-    /// Waits until there is a connection.
+    /// Waits until the client is connected.
     ///
     /// # Errors
-    /// Why the client has ended, once it has.
+    /// The reason why the client has ended.
     pub async fn connected(&self) -> Result<(), Error> {
-        self.shared.events.connected().await
+        self.inner.events.connected().await
     }
 
-    /// What happens to the connection from now on.
+    /// Returns the future changes of the connection.
     pub fn events(&self) -> ConnectionEvents {
-        self.shared.events.listen()
+        self.inner.events.listen()
     }
 
-    /// What it has done so far.
+    /// Returns the client's counters.
     pub fn stats(&self) -> ClientStats {
-        let (frames_sent, bytes_sent, queued_bytes) = self.shared.outgoing.counts();
-        let (frames_received, unclaimed) = self.shared.switchboard.counts();
+        let (frames_sent, bytes_sent, queued_bytes) = self.inner.send_queue.counts();
+        let (frames_received, unclaimed) = self.inner.demux.counts();
         ClientStats {
             frames_sent,
             bytes_sent,
             frames_received,
-            bytes_received: self.shared.bytes_received.load(Ordering::Relaxed),
+            bytes_received: self.inner.bytes_received.load(Ordering::Relaxed),
             unclaimed,
-            reconnects: self.shared.reconnects.load(Ordering::Relaxed),
+            reconnects: self.inner.reconnects.load(Ordering::Relaxed),
             queued_bytes,
-            handler_panics: self.shared.handler_panics.load(Ordering::Relaxed),
+            handler_panics: self.inner.handler_panics.load(Ordering::Relaxed),
         }
     }
 
-    /// Writes what is queued, within the client's timeout, and leaves the bus. Afterwards the name is free.
+    /// Writes the send queue, within the client's timeout, and disconnects. The name is free when this
+    /// returns.
     pub async fn close(&self) {
-        self.shared.close();
-        self.shared.events.closed().await;
+        self.inner.close();
+        self.inner.events.closed().await;
     }
 
     /// Sends a message to one client.
@@ -171,36 +143,51 @@ impl Client {
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
     /// use elbus_client::Qos;
-    /// client.send("plant.display", "71.5", Qos::PROCESSED).await?; // the display's queue has it
-    /// client.send("plant.display", vec![1, 2, 3], Qos::NO).await?; // on its way
+    /// client.send("plant.display", "71.5", Qos::PROCESSED).await?; // queued for the display
+    /// client.send("plant.display", vec![1, 2, 3], Qos::NO).await?; // queued here
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// [`Error::Disconnected`], [`Error::Closed`], [`Error::Timeout`], [`Error::QueueFull`] (real-time only),
     /// [`Error::Unsendable`], [`Error::FrameTooLong`]; with acknowledgement also [`Error::NotRegistered`],
-    /// [`Error::NotDelivered`], [`Error::AccessDenied`], [`Error::Refused`].
+    /// [`Error::NotDelivered`], [`Error::AccessDenied`], [`Error::Refused`], [`Error::UnknownCode`].
     pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.carry(Op::Message, qos, target, "", payload.into()).await
+        self.send_request(Op::Message, qos, target, "", payload.into()).await
     }
 
-    /// Sends to every client whose name matches a mask: `?` stands for one part of a name, `*` for the rest.
+    /// Sends a message to all clients whose name matches a mask: `?` matches one part of a name, `*` all
+    /// remaining parts.
+    ///
+    /// ```no_run
+    /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
+    /// use elbus_client::Qos;
+    /// client.broadcast("plant.display.*", "stop", Qos::PROCESSED).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// As [`send`](Client::send); reaching nobody is none.
+    /// As [`send`](Client::send). It is not an error if no client matches.
     pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.carry(Op::Broadcast, qos, mask, "", payload.into()).await
+        self.send_request(Op::Broadcast, qos, mask, "", payload.into()).await
     }
 
     /// Publishes to a topic.
     ///
+    /// ```no_run
+    /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
+    /// use elbus_client::Qos;
+    /// client.publish("temperature/boiler", "71.5", Qos::NO).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// As [`send`](Client::send); reaching nobody is none.
+    /// As [`send`](Client::send). It is not an error if the topic has no subscriber.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.carry(Op::Publish, qos, topic, "", payload.into()).await
+        self.send_request(Op::Publish, qos, topic, "", payload.into()).await
     }
 
-    /// Publishes to those subscribers of a topic whose primary name is `receiver`.
+    /// Publishes to the subscribers of a topic whose primary name is `receiver`.
     ///
     /// # Errors
     /// As [`publish`](Client::publish).
@@ -211,80 +198,93 @@ impl Client {
         payload: impl Into<Bytes>,
         qos: Qos,
     ) -> Result<(), Error> {
-        self.carry(Op::PublishFor, qos, topic, receiver, payload.into()).await
+        self.send_request(Op::PublishFor, qos, topic, receiver, payload.into()).await
     }
 
-    /// Subscribes to one or more topic filters: `+` stands for one level of a topic, `#` for the rest. Publications that
-    /// match come with the [`Frames`] of the client.
+    /// Subscribes the client's [`Frames`](crate::Frames) to one or more topic filters. Publications that
+    /// match arrive there, in order with messages and broadcasts. [`subscribe`](Client::subscribe) returns a
+    /// queue of its own instead.
     ///
-    /// With [`Reconnect`](crate::Reconnect) on, filters are asked for again with each new connection, and where there is
-    /// none at the moment this succeeds at once.
+    /// With [`Reconnect`](crate::Reconnect) the client subscribes again after each lost connection. Without a
+    /// connection this then succeeds at once.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
-    /// client.subscribe("temperature/+").await?;
-    /// client.subscribe(["alarm/#", "state/line1"]).await?;
+    /// client.add_filters("temperature/+").await?;
+    /// client.add_filters(["alarm/#", "state/line1"]).await?;
+    /// client.remove_filters("temperature/+").await?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Client::send) with acknowledgement. If the broker refuses, it has taken none of the filters, and
-    /// those that were subscribed before stay.
-    pub async fn subscribe(&self, filters: impl Filters) -> Result<(), Error> {
-        self.shared.subscribe_as(&filters.as_strs(), Whose::Clients).await
+    /// As [`send`](Client::send) with acknowledgement. If the broker refuses one of the filters, none is
+    /// added, and earlier ones stay.
+    pub async fn add_filters(&self, filters: impl Filters) -> Result<(), Error> {
+        self.inner.subscribe(&filters.as_filters(), FilterUser::Frames).await
     }
 
-    /// Takes subscriptions back. A filter that a [`Subscription`](crate::Subscription) or a handler has as well stays.
+    /// Reverts [`add_filters`](Client::add_filters). A filter that a [`Subscription`](crate::Subscription) or
+    /// a handler uses as well stays subscribed.
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
+    /// As [`add_filters`](Client::add_filters).
+    pub async fn remove_filters(&self, filters: impl Filters) -> Result<(), Error> {
+        self.inner.unsubscribe(&filters.as_filters(), FilterUser::Frames).await
+    }
+
+    /// Reverts [`add_filters`](Client::add_filters).
+    ///
+    /// # Errors
+    /// As [`add_filters`](Client::add_filters).
+    #[deprecated = "renamed to remove_filters"]
     pub async fn unsubscribe(&self, filters: impl Filters) -> Result<(), Error> {
-        self.shared.unsubscribe_as(&filters.as_strs(), Whose::Clients).await
+        self.remove_filters(filters).await
     }
 
-    /// Withholds publications that match a filter, whatever the client is subscribed to.
+    /// Excludes topics: publications that match one of these filters are not delivered, whatever the
+    /// subscriptions.
+    ///
+    /// ```no_run
+    /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
+    /// client.exclude("log/debug/#").await?;
+    /// let logs = client.subscribe("log/#").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
+    /// As [`add_filters`](Client::add_filters).
     pub async fn exclude(&self, filters: impl Filters) -> Result<(), Error> {
-        self.shared.exclude(&filters.as_strs()).await
+        self.inner.exclude(&filters.as_filters()).await
     }
 
-    /// Takes exclusions back.
+    /// Reverts [`exclude`](Client::exclude).
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
+    /// As [`add_filters`](Client::add_filters).
     pub async fn unexclude(&self, filters: impl Filters) -> Result<(), Error> {
-        let filters = filters.as_strs();
-        let wish = |wishes: &mut Wishes| filters.iter().for_each(|filter| wishes.unexclude(filter));
-        self.shared.change(Op::Unexclude, &filters, wish).await
+        self.inner.unexclude(&filters.as_filters()).await
     }
 
-    /// Sends a ping, which nobody answers. The client pings by itself; see [`ClientBuilder::ping_interval`].
+    /// Sends a ping, which the broker does not answer. The client also pings by itself; see
+    /// [`ClientBuilder::ping_interval`](crate::ClientBuilder::ping_interval).
     ///
     /// # Errors
     /// [`Error::Disconnected`], [`Error::Closed`].
     pub async fn ping(&self) -> Result<(), Error> {
-        #[cfg(feature = "in-process")]
-        if let crate::connection::Place::InProcess(_) = self.shared.place {
-            return self.shared.local.check();
-        }
-        self.shared.outgoing.ping()
+        self.inner.ping()
     }
 
-    /// How long the broker takes to acknowledge an operation that changes nothing.
+    /// Measures how long the broker takes to acknowledge an operation that changes nothing.
     ///
     /// # Errors
     /// [`Error::Disconnected`], [`Error::Closed`], [`Error::Timeout`].
     pub async fn round_trip(&self) -> Result<Duration, Error> {
-        let begin = Instant::now();
-        self.shared.queue_change(Op::Unexclude, |_| (vec![PROBE_FILTER], |_: &mut Wishes| ())).await?;
-        Ok(begin.elapsed())
+        let start = Instant::now();
+        self.inner.probe().await?;
+        Ok(start.elapsed())
     }
-}
 
-impl Client {
-    async fn carry(
+    async fn send_request(
         &self,
         op: Op,
         qos: Qos,
@@ -292,7 +292,7 @@ impl Client {
         receiver: &str,
         payload: Bytes,
     ) -> Result<(), Error> {
-        self.shared.carry(&Request { op, qos, target, receiver, head: &[], payload }).await
+        self.inner.send(&Request { op, qos, target, receiver, head: &[], payload }).await
     }
 }
 

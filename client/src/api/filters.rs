@@ -1,55 +1,68 @@
-//! One topic filter or several, as it comes. Owns nothing but the conversion.
+//! One topic filter or several. Owns the conversion only.
+
+use std::{borrow::Cow, slice};
 
 /// One or more topic filters: `"a/+"`, `["a/+", "b/#"]`, a slice or a `Vec` of strings.
+///
+/// ```
+/// use elbus_client::Filters;
+/// assert_eq!(*"a/+".as_filters(), ["a/+"]);
+/// assert_eq!(*["a/+", "b/#"].as_filters(), ["a/+", "b/#"]);
+/// assert_eq!(*vec![String::from("a/+")].as_filters(), ["a/+"]);
+/// ```
 pub trait Filters {
-    /// The filters.
-    fn as_strs(&self) -> Vec<&str>;
+    /// Returns the filters.
+    fn as_filters(&self) -> Cow<'_, [&str]>;
+}
+
+fn borrowed<S: AsRef<str>>(filters: &[S]) -> Cow<'_, [&str]> {
+    Cow::Owned(filters.iter().map(AsRef::as_ref).collect())
 }
 
 impl Filters for &str {
-    fn as_strs(&self) -> Vec<&str> {
-        vec![self]
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        Cow::Borrowed(slice::from_ref(self))
     }
 }
 
 impl Filters for &String {
-    fn as_strs(&self) -> Vec<&str> {
-        vec![self]
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(slice::from_ref(*self))
     }
 }
 
 impl Filters for String {
-    fn as_strs(&self) -> Vec<&str> {
-        vec![self]
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(slice::from_ref(self))
     }
 }
 
 impl<S: AsRef<str>> Filters for &[S] {
-    fn as_strs(&self) -> Vec<&str> {
-        self.iter().map(AsRef::as_ref).collect()
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(self)
     }
 }
 
 impl<S: AsRef<str>> Filters for Vec<S> {
-    fn as_strs(&self) -> Vec<&str> {
-        self.iter().map(AsRef::as_ref).collect()
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(self)
     }
 }
 
 impl<S: AsRef<str>> Filters for &Vec<S> {
-    fn as_strs(&self) -> Vec<&str> {
-        self.iter().map(AsRef::as_ref).collect()
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(self)
     }
 }
 
 impl<S: AsRef<str>, const N: usize> Filters for [S; N] {
-    fn as_strs(&self) -> Vec<&str> {
-        self.iter().map(AsRef::as_ref).collect()
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(self)
     }
 }
 
 impl<S: AsRef<str>, const N: usize> Filters for &[S; N] {
-    fn as_strs(&self) -> Vec<&str> {
-        self.iter().map(AsRef::as_ref).collect()
+    fn as_filters(&self) -> Cow<'_, [&str]> {
+        borrowed(*self)
     }
 }

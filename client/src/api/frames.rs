@@ -1,20 +1,35 @@
-//! The frames of a client, as its user receives them. Owns the receiving end; never decides what arrives there.
+//! The frames of a client, as its user receives them. Owns the receiving end; never decides what arrives
+//! there.
 
 use futures_core::Stream;
 use std::{
+    fmt,
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use crate::{Client, Frame, receive::inbox::Receiver};
+use super::client::Client;
+use crate::{frame::Frame, receive::inbox::Receiver};
 
-/// What a client receives: messages, broadcasts and publications that no [`Subscription`](crate::Subscription), handler
-/// or call takes. A stream as well.
+/// The received frames of a client: messages, broadcasts, and publications that no [`Subscription`] or
+/// handler takes.
 ///
-/// Dropping it says that nobody wants them: they are then counted and dropped
-/// ([`ClientStats::unclaimed`](crate::ClientStats::unclaimed)). While it is kept and nobody takes from it, at most
-/// `queue_bytes` are read ahead, as [`Overflow`](crate::Overflow) says.
+/// Also a [`Stream`]. If it is dropped, its frames are discarded and counted
+/// ([`ClientStats::unclaimed`](crate::ClientStats::unclaimed)). If it is kept and not read, at most
+/// `queue_bytes` are queued, and [`Overflow`](crate::Overflow) applies.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), elbus_client::Error> {
+/// use elbus_client::Client;
+/// let (client, mut frames) = Client::connect("/tmp/elbus.sock", "plant.display").await?;
+/// while let Some(frame) = frames.next().await {
+///     println!("{} sent {:?}", frame.sender(), frame.payload());
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// [`Subscription`]: crate::Subscription
 pub struct Frames {
     receiver: Receiver,
     client: Client,
@@ -25,23 +40,24 @@ impl Frames {
         Frames { receiver, client }
     }
 
-    /// The next frame; `None` once the client has ended and everything is taken. Dropping the future loses nothing.
+    /// Returns the next frame; `None` once the client has ended and its queue is empty. Dropping the future
+    /// loses no frame.
     pub async fn next(&mut self) -> Option<Frame> {
         poll_fn(|context| self.receiver.poll_next(context)).await
     }
 
-    /// The next frame if there is one. Any thread; does not block.
+    /// Returns the next frame if one is queued. Does not block.
     pub fn try_next(&mut self) -> Option<Frame> {
         self.receiver.try_next()
     }
 
-    /// How many frames an [`Overflow`](crate::Overflow) that drops has dropped so far; each is also reported by the
-    /// frame behind it.
+    /// Returns how many frames have been dropped so far, as [`Overflow`](crate::Overflow) describes. The
+    /// frame behind the dropped ones reports them as well.
     pub fn missed(&self) -> u64 {
         self.receiver.missed()
     }
 
-    /// The client they are of.
+    /// Returns the client that receives the frames.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -55,8 +71,8 @@ impl Stream for Frames {
     }
 }
 
-impl std::fmt::Debug for Frames {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frames of {:?}", self.client.name())
     }
 }

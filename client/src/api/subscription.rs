@@ -1,43 +1,57 @@
-//! Subscriptions with a queue or a function of their own. Owns their lives; matching is the switchboard's.
+//! Subscriptions with a queue of their own. Owns their lifetime; matching is the demux's.
 
 use futures_core::Stream;
 use std::{
+    fmt,
     future::poll_fn,
     pin::Pin,
-    sync::{Arc, Weak, atomic::Ordering},
     task::{Context, Poll},
 };
-use tokio::task::JoinHandle;
 
+use super::{client::Client, filters::Filters};
 use crate::{
-    Client, Error, Filters, Frame,
-    catch_panic::caught,
-    connection::Shared,
-    connection::subscription_state::Whose,
-    receive::inbox::{Inbox, Receiver},
+    connection::{inner::Inner, subscription_state::FilterUser},
+    error::Error,
+    frame::Frame,
+    receive::inbox::Receiver,
 };
 
-/// Publications that match some filters, in a queue of their own. A stream as well.
+/// Publications that match some filters, in a queue of their own; from [`Client::subscribe`].
 ///
-/// What matches comes here instead of with the client's [`Frames`](crate::Frames); where it matches several subscriptions,
-/// each gets it. Its queue has the client's bound and [`Overflow`](crate::Overflow). Dropping it unsubscribes.
+/// Also a [`Stream`]. A publication that matches several subscriptions is delivered to each of them, and not
+/// to the client's [`Frames`](crate::Frames). The queue has the client's limit and
+/// [`Overflow`](crate::Overflow). Dropping the subscription unsubscribes.
+///
+/// ```no_run
+/// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
+/// let mut temperatures = client.subscribe("temperature/+").await?;
+/// let first = temperatures.next().await;
+/// temperatures.unsubscribe().await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "dropping it unsubscribes"]
 pub struct Subscription {
     receiver: Receiver,
-    place: Option<Place>,
+    /// `None` once it is unsubscribed, or owned by a handler.
+    registration: Option<Registration>,
 }
 
-/// Where it is entered; leaving it is told to the broker.
-struct Place {
-    client: Client,
-    id: u64,
+/// The entry of a subscription in the demux.
+pub(super) struct Registration {
+    pub(super) client: Client,
+    pub(super) id: u64,
 }
 
 impl Client {
-    /// Subscribes with a queue of its own.
+    /// Subscribes to one or more topic filters: `+` matches one level of a topic, `#` all remaining levels.
+    /// Returns the publications that match.
+    ///
+    /// With [`Reconnect`](crate::Reconnect) the client subscribes again after each lost connection. Without a
+    /// connection this then succeeds at once.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
-    /// let mut alarms = client.subscription(["alarm/#", "fire"]).await?;
+    /// let mut alarms = client.subscribe(["alarm/#", "fire"]).await?;
     /// while let Some(alarm) = alarms.next().await {
     ///     println!("{}: {:?}", alarm.topic(), alarm.payload());
     /// }
@@ -45,103 +59,79 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
-    pub async fn subscription(&self, filters: impl Filters) -> Result<Subscription, Error> {
-        let settings = self.shared.settings();
-        let inbox = Inbox::new(settings.queue_bytes, settings.overflow, self.shared.gate.clone());
+    /// As [`send`](Client::send) with acknowledgement. If the broker refuses one of the filters, the client
+    /// is subscribed to none of them.
+    pub async fn subscribe(&self, filters: impl Filters) -> Result<Subscription, Error> {
+        let inbox = self.inner.new_inbox();
         let receiver = Receiver::new(inbox.clone());
-        let filters = filters.as_strs();
-        // entered first: what comes before the acknowledgement is not missed
-        let id = self
-            .shared
-            .switchboard
-            .subscribe(filters.iter().map(|filter| (*filter).to_owned()).collect(), inbox);
-        if let Err(error) = self.shared.subscribe_as(&filters, Whose::Subscriptions).await {
-            self.shared.switchboard.unsubscribe(id);
+        let filters = filters.as_filters();
+        // registered first: nothing that arrives before the acknowledgement is missed
+        let owned = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let id = self.inner.demux.add_subscription(owned, inbox);
+        if let Err(error) = self.inner.subscribe(&filters, FilterUser::Subscription).await {
+            self.inner.demux.remove_subscription(id);
             return Err(error);
         }
-        Ok(Subscription { receiver, place: Some(Place { client: self.clone(), id }) })
+        let registration = Registration { client: self.clone(), id };
+        Ok(Subscription { receiver, registration: Some(registration) })
     }
 
-    /// Calls a function for every publication that matches some filters: in order, one at a time, in a task of its own,
-    /// until [`Handler::stop`] or the end of the client. A panic of the function is logged and counted
-    /// ([`ClientStats::handler_panics`](crate::ClientStats::handler_panics)); it is called again with the next frame.
-    ///
-    /// ```no_run
-    /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
-    /// client.on("temperature/+", |frame| async move {
-    ///     println!("{}: {:?}", frame.topic(), frame.payload());
-    /// }).await?;
-    /// # Ok(()) }
-    /// ```
+    /// Subscribes with a queue of its own.
     ///
     /// # Errors
     /// As [`subscribe`](Client::subscribe).
-    pub async fn on<F, R>(&self, filters: impl Filters, mut function: F) -> Result<Handler, Error>
-    where
-        F: FnMut(Frame) -> R + Send + 'static,
-        R: Future<Output = ()> + Send + 'static,
-    {
-        let mut subscription = self.subscription(filters).await?;
-        let Some(place) = subscription.place.take() else { return Err(Error::Closed) };
-        // the task must not keep the client: it ends with it
-        let Place { client, id } = place;
-        let (name, shared) = (client.name().to_owned(), Arc::downgrade(&client.shared));
-        let task = tokio::spawn(async move {
-            while let Some(frame) = subscription.next().await {
-                let topic = frame.topic().to_owned();
-                // the function is called within the future: a panic before its first await is caught as well
-                if caught(async { function(frame).await }).await.is_none() {
-                    tracing::error!(client = name, topic, "handler panicked");
-                    if let Some(shared) = shared.upgrade() {
-                        shared.handler_panics.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-        });
-        Ok(Handler { shared: Arc::downgrade(&client.shared), id, task })
+    #[deprecated = "renamed to subscribe"]
+    pub async fn subscription(&self, filters: impl Filters) -> Result<Subscription, Error> {
+        self.subscribe(filters).await
     }
 }
 
 impl Subscription {
-    /// The next publication; `None` once the client has ended and everything is taken. Dropping the future loses nothing.
+    /// Returns the next publication; `None` once the client has ended and the queue is empty. Dropping the
+    /// future loses no publication.
     pub async fn next(&mut self) -> Option<Frame> {
         poll_fn(|context| self.receiver.poll_next(context)).await
     }
 
-    /// The next publication if there is one. Any thread; does not block.
+    /// Returns the next publication if one is queued. Does not block.
     pub fn try_next(&mut self) -> Option<Frame> {
         self.receiver.try_next()
     }
 
-    /// As [`Frames::missed`](crate::Frames::missed).
+    /// Returns how many publications have been dropped so far; see [`Frames::missed`](crate::Frames::missed).
     pub fn missed(&self) -> u64 {
         self.receiver.missed()
     }
 
-    /// Unsubscribes, and waits until the broker knows.
+    /// Unsubscribes, and waits for the broker's acknowledgement.
     ///
     /// # Errors
-    /// As [`Client::unsubscribe`].
-    pub async fn stop(mut self) -> Result<(), Error> {
-        match self.place.take() {
-            Some(Place { client, id }) => client.shared.leave(id).await,
+    /// As [`Client::remove_filters`].
+    pub async fn unsubscribe(mut self) -> Result<(), Error> {
+        match self.registration.take() {
+            Some(Registration { client, id }) => client.inner.end_subscription(id).await,
             None => Ok(()),
         }
     }
+
+    /// Separates the queue from the registration, which is then not removed when the queue is dropped.
+    pub(super) fn take_registration(&mut self) -> Option<Registration> {
+        self.registration.take()
+    }
 }
 
-impl Shared {
-    async fn leave(&self, id: u64) -> Result<(), Error> {
-        let filters = self.switchboard.unsubscribe(id);
-        self.unsubscribe_as(&filters.as_strs(), Whose::Subscriptions).await
+impl Inner {
+    /// Removes a subscription and unsubscribes from its filters that have no other use.
+    pub(super) async fn end_subscription(&self, id: u64) -> Result<(), Error> {
+        let filters = self.demux.remove_subscription(id);
+        self.unsubscribe(&filters.as_filters(), FilterUser::Subscription).await
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let Some(Place { client, id }) = self.place.take() else { return };
-        client.shared.runtime.clone().spawn(async move { client.shared.leave(id).await });
+        let Some(Registration { client, id }) = self.registration.take() else { return };
+        client.inner.runtime.clone().spawn(async move { client.inner.end_subscription(id).await });
     }
 }
 
@@ -153,32 +143,9 @@ impl Stream for Subscription {
     }
 }
 
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription")
-            .field("client", &self.place.as_ref().map(|place| &place.client))
-            .finish()
-    }
-}
-
-/// A function that is called for publications; from [`Client::on`]. Dropping it leaves the function in place.
-#[derive(Debug)]
-pub struct Handler {
-    shared: Weak<Shared>,
-    id: u64,
-    task: JoinHandle<()>,
-}
-
-impl Handler {
-    /// Unsubscribes, and ends the function where it stands.
-    ///
-    /// # Errors
-    /// As [`Client::unsubscribe`].
-    pub async fn stop(self) -> Result<(), Error> {
-        self.task.abort();
-        match self.shared.upgrade() {
-            Some(shared) => shared.leave(self.id).await,
-            None => Ok(()),
-        }
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client = self.registration.as_ref().map(|registration| &registration.client);
+        f.debug_struct("Subscription").field("client", &client).finish()
     }
 }

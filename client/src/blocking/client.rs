@@ -1,24 +1,45 @@
-//! The blocking client and its builder. Owns the signatures without async; what they do is the async client's.
+//! The blocking client and its builder. Owns the signatures without async; the operations are the async
+//! client's.
 
 use std::{fmt, time::Duration};
 
-use super::{
-    ConnectionEvents, Frames,
-    waiting::{runtime, wait},
-};
-use crate::{Address, Bytes, ClientStats, Error, Filters, Overflow, Qos, Reconnect};
+use bytes::Bytes;
+use elbus_protocol::Qos;
 
-/// A client of a broker for programs without tokio; as [`crate::Client`], each operation waiting for its end.
+use super::{
+    block_on::{block_on, runtime},
+    receiving::{ConnectionEvents, Frames},
+};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
+use crate::{
+    address::Address,
+    api::{self, client::ClientStats, filters::Filters},
+    error::Error,
+    settings::{Overflow, Reconnect},
+};
+
+/// A client of a broker for programs without tokio; as [`crate::Client`], except that each operation waits
+/// for its outcome.
 ///
-/// Cheap to clone; every method may be called from many threads at once. The connection ends when the last clone, its
-/// [`Frames`] and subscriptions are gone, or with [`close`](Client::close).
+/// Cheap to clone; all methods can be called concurrently from many threads. The connection ends when the
+/// last clone, its [`Frames`], subscriptions and handlers are dropped, or with [`close`](Client::close).
+///
+/// ```no_run
+/// # fn example() -> Result<(), elbus_client::Error> {
+/// use elbus_client::{Qos, blocking::Client};
+/// let (client, _) = Client::connect("/tmp/elbus.sock", "plant.sensor")?;
+/// client.publish("temperature/boiler", "71.5", Qos::PROCESSED)?;
+/// client.close()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
-    pub(super) inner: crate::Client,
+    pub(super) inner: api::client::Client,
 }
 
 impl Client {
-    /// Begins with the defaults.
+    /// Returns a builder with the default settings.
     ///
     /// ```no_run
     /// # fn example() -> Result<(), elbus_client::Error> {
@@ -28,18 +49,18 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn builder(name: &str) -> ClientBuilder {
-        ClientBuilder { inner: crate::Client::builder(name) }
+        ClientBuilder { inner: api::client::Client::builder(name) }
     }
 
-    /// Connects with the defaults.
+    /// Connects with the default settings.
     ///
     /// ```no_run
     /// # fn example() -> Result<(), elbus_client::Error> {
     /// use elbus_client::blocking::Client;
     /// let (client, frames) = Client::connect("127.0.0.1:7777", "plant.display")?;
-    /// client.subscribe("temperature/+")?;
+    /// client.add_filters("temperature/+")?;
     /// for frame in frames {
-    ///     println!("{} says {:?} at {}", frame.sender(), frame.payload(), frame.topic());
+    ///     println!("{} sent {:?} to {}", frame.sender(), frame.payload(), frame.topic());
     /// }
     /// # Ok(()) }
     /// ```
@@ -54,45 +75,45 @@ impl Client {
         Client::builder(name).connect(address)
     }
 
-    /// Connects a secondary client: [`crate::Client::secondary`].
+    /// Connects a secondary client; see [`crate::Client::secondary`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
-    /// let (second, _) = client.secondary()?;
-    /// assert_eq!(second.name(), format!("{}%%0", client.name()));
+    /// let (secondary, _) = client.secondary()?;
+    /// assert_eq!(secondary.name(), format!("{}%%0", client.name()));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// As [`ClientBuilder::connect`].
     pub fn secondary(&self) -> Result<(Client, Frames), Error> {
-        wait(self.inner.secondary())?.map(both)
+        block_on(self.inner.secondary())?.map(wrap)
     }
 
-    /// The name it is registered under.
+    /// Returns the name the client is registered under.
     pub fn name(&self) -> &str {
         self.inner.name()
     }
 
-    /// Where the broker is, for messages.
+    /// Returns the broker's address as text.
     pub fn address(&self) -> String {
         self.inner.address()
     }
 
-    /// Whether there is a connection now.
+    /// Returns whether the client is connected.
     pub fn is_connected(&self) -> bool {
         self.inner.is_connected()
     }
 
-    /// Waits until there is a connection.
+    /// Waits until the client is connected.
     ///
     /// # Errors
-    /// Why the client has ended, once it has; [`Error::InAsyncContext`].
+    /// The reason why the client has ended; [`Error::InAsyncContext`].
     pub fn connected(&self) -> Result<(), Error> {
-        wait(self.inner.connected())?
+        block_on(self.inner.connected())?
     }
 
-    /// What happens to the connection from now on.
+    /// Returns the future changes of the connection.
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) {
@@ -104,52 +125,55 @@ impl Client {
         ConnectionEvents::new(self.inner.events())
     }
 
-    /// What it has done so far.
+    /// Returns the client's counters.
     pub fn stats(&self) -> ClientStats {
         self.inner.stats()
     }
 
-    /// Writes what is queued, within the client's timeout, and leaves the bus. Afterwards the name is free.
+    /// Writes the send queue, within the client's timeout, and disconnects. The name is free when this
+    /// returns.
     ///
     /// # Errors
     /// [`Error::InAsyncContext`].
     pub fn close(&self) -> Result<(), Error> {
-        wait(self.inner.close())
+        block_on(self.inner.close())
     }
 
-    /// Sends a message to one client. Without acknowledgement it waits only while more than `queue_bytes` wait to be sent.
+    /// Sends a message to one client. Without acknowledgement it waits only while more than `queue_bytes` are
+    /// queued for sending.
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
     /// use elbus_client::Qos;
-    /// client.send("plant.display", "71.5", Qos::PROCESSED)?; // the display's queue has it
-    /// client.send("plant.display", vec![1, 2, 3], Qos::NO)?; // on its way
+    /// client.send("plant.display", "71.5", Qos::PROCESSED)?; // queued for the display
+    /// client.send("plant.display", vec![1, 2, 3], Qos::NO)?; // queued here
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// As [`crate::Client::send`]; [`Error::InAsyncContext`].
     pub fn send(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        wait(self.inner.send(target, payload, qos))?
+        block_on(self.inner.send(target, payload, qos))?
     }
 
-    /// Sends to every client whose name matches a mask: `?` stands for one part of a name, `*` for the rest.
+    /// Sends a message to all clients whose name matches a mask: `?` matches one part of a name, `*` all
+    /// remaining parts.
     ///
     /// # Errors
-    /// As [`send`](Client::send); reaching nobody is none.
+    /// As [`send`](Client::send). It is not an error if no client matches.
     pub fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        wait(self.inner.broadcast(mask, payload, qos))?
+        block_on(self.inner.broadcast(mask, payload, qos))?
     }
 
     /// Publishes to a topic.
     ///
     /// # Errors
-    /// As [`send`](Client::send); reaching nobody is none.
+    /// As [`send`](Client::send). It is not an error if the topic has no subscriber.
     pub fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        wait(self.inner.publish(topic, payload, qos))?
+        block_on(self.inner.publish(topic, payload, qos))?
     }
 
-    /// Publishes to those subscribers of a topic whose primary name is `receiver`.
+    /// Publishes to the subscribers of a topic whose primary name is `receiver`.
     ///
     /// # Errors
     /// As [`publish`](Client::publish).
@@ -160,62 +184,73 @@ impl Client {
         payload: impl Into<Bytes>,
         qos: Qos,
     ) -> Result<(), Error> {
-        wait(self.inner.publish_for(topic, receiver, payload, qos))?
+        block_on(self.inner.publish_for(topic, receiver, payload, qos))?
     }
 
-    /// Subscribes to one or more topic filters: [`crate::Client::subscribe`].
+    /// Subscribes the client's [`Frames`] to one or more topic filters; see [`crate::Client::add_filters`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
-    /// client.subscribe("temperature/+")?;
-    /// client.subscribe(["alarm/#", "state/line1"])?;
+    /// client.add_filters("temperature/+")?;
+    /// client.add_filters(["alarm/#", "state/line1"])?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// As [`send`](Client::send) with acknowledgement.
-    pub fn subscribe(&self, filters: impl Filters) -> Result<(), Error> {
-        wait(self.inner.subscribe(filters))?
+    pub fn add_filters(&self, filters: impl Filters) -> Result<(), Error> {
+        block_on(self.inner.add_filters(filters))?
     }
 
-    /// Takes subscriptions back. A filter that a [`Subscription`](super::Subscription) or a handler has as well stays.
+    /// Reverts [`add_filters`](Client::add_filters). A filter that a [`Subscription`](super::Subscription) or
+    /// a handler uses as well stays subscribed.
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
+    /// As [`add_filters`](Client::add_filters).
+    pub fn remove_filters(&self, filters: impl Filters) -> Result<(), Error> {
+        block_on(self.inner.remove_filters(filters))?
+    }
+
+    /// Reverts [`add_filters`](Client::add_filters).
+    ///
+    /// # Errors
+    /// As [`add_filters`](Client::add_filters).
+    #[deprecated = "renamed to remove_filters"]
     pub fn unsubscribe(&self, filters: impl Filters) -> Result<(), Error> {
-        wait(self.inner.unsubscribe(filters))?
+        self.remove_filters(filters)
     }
 
-    /// Withholds publications that match a filter, whatever the client is subscribed to.
+    /// Excludes topics; see [`crate::Client::exclude`].
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
+    /// As [`add_filters`](Client::add_filters).
     pub fn exclude(&self, filters: impl Filters) -> Result<(), Error> {
-        wait(self.inner.exclude(filters))?
+        block_on(self.inner.exclude(filters))?
     }
 
-    /// Takes exclusions back.
+    /// Reverts [`exclude`](Client::exclude).
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
+    /// As [`add_filters`](Client::add_filters).
     pub fn unexclude(&self, filters: impl Filters) -> Result<(), Error> {
-        wait(self.inner.unexclude(filters))?
+        block_on(self.inner.unexclude(filters))?
     }
 
-    /// Sends a ping, which nobody answers. The client pings by itself; see [`ClientBuilder::ping_interval`].
+    /// Sends a ping, which the broker does not answer. The client also pings by itself; see
+    /// [`ClientBuilder::ping_interval`].
     ///
     /// # Errors
     /// [`Error::Disconnected`], [`Error::Closed`], [`Error::InAsyncContext`].
     pub fn ping(&self) -> Result<(), Error> {
-        wait(self.inner.ping())?
+        block_on(self.inner.ping())?
     }
 
-    /// How long the broker takes to acknowledge an operation that changes nothing.
+    /// Measures how long the broker takes to acknowledge an operation that changes nothing.
     ///
     /// # Errors
     /// As [`ping`](Client::ping); [`Error::Timeout`].
     pub fn round_trip(&self) -> Result<Duration, Error> {
-        wait(self.inner.round_trip())?
+        block_on(self.inner.round_trip())?
     }
 }
 
@@ -225,57 +260,67 @@ impl fmt::Debug for Client {
     }
 }
 
-/// How a client is to be; from [`Client::builder`].
+/// Builder of a [`Client`]; from [`Client::builder`].
+///
+/// ```no_run
+/// # fn example() -> Result<(), elbus_client::Error> {
+/// use elbus_client::{Reconnect, blocking::Client};
+/// let (client, frames) = Client::builder("plant.display")
+///     .queue_bytes(1 << 20)
+///     .reconnect(Reconnect::backoff())
+///     .connect("/run/elbus/bus.sock")?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing before connect"]
 pub struct ClientBuilder {
-    inner: crate::ClientBuilder,
+    inner: api::builder::ClientBuilder,
 }
 
 impl ClientBuilder {
-    /// [`crate::ClientBuilder::timeout`]. Default: 5 s.
+    /// See [`crate::ClientBuilder::timeout`]. Default: 5 s.
     pub fn timeout(self, timeout: Duration) -> Self {
         ClientBuilder { inner: self.inner.timeout(timeout) }
     }
 
-    /// [`crate::ClientBuilder::ping_interval`]. Default: 1 s.
+    /// See [`crate::ClientBuilder::ping_interval`]. Default: 1 s.
     pub fn ping_interval(self, interval: Duration) -> Self {
         ClientBuilder { inner: self.inner.ping_interval(interval) }
     }
 
-    /// [`crate::ClientBuilder::queue_bytes`]. Default: 8 MiB.
+    /// See [`crate::ClientBuilder::queue_bytes`]. Default: 8 MiB.
     pub fn queue_bytes(self, bytes: usize) -> Self {
         ClientBuilder { inner: self.inner.queue_bytes(bytes) }
     }
 
-    /// [`crate::ClientBuilder::max_frame_bytes`]. Default: 256 MiB.
+    /// See [`crate::ClientBuilder::max_frame_bytes`]. Default: 256 MiB.
     pub fn max_frame_bytes(self, bytes: usize) -> Self {
         ClientBuilder { inner: self.inner.max_frame_bytes(bytes) }
     }
 
-    /// [`crate::ClientBuilder::overflow`]. Default: [`Overflow::Block`].
+    /// See [`crate::ClientBuilder::overflow`]. Default: [`Overflow::Block`].
     pub fn overflow(self, overflow: Overflow) -> Self {
         ClientBuilder { inner: self.inner.overflow(overflow) }
     }
 
-    /// [`crate::ClientBuilder::hold_limit`]. Default: 3 s.
+    /// See [`crate::ClientBuilder::hold_limit`]. Default: 3 s.
     pub fn hold_limit(self, limit: Duration) -> Self {
         ClientBuilder { inner: self.inner.hold_limit(limit) }
     }
 
-    /// [`crate::ClientBuilder::queue_calls`]. Default: off.
+    /// See [`crate::ClientBuilder::queue_calls`]. Default: off.
     pub fn queue_calls(self) -> Self {
         ClientBuilder { inner: self.inner.queue_calls() }
     }
 
-    /// [`crate::ClientBuilder::reconnect`]. Default: [`Reconnect::Off`].
-    pub fn reconnect(self, reconnect: Reconnect) -> Self {
+    /// See [`crate::ClientBuilder::reconnect`]. Default: [`Reconnect::Off`].
+    pub fn reconnect(self, reconnect: impl Into<Reconnect>) -> Self {
         ClientBuilder { inner: self.inner.reconnect(reconnect) }
     }
 
-    /// [`crate::ClientBuilder::tls`].
+    /// See [`crate::ClientBuilder::tls`].
     #[cfg(feature = "tls")]
-    pub fn tls(self, tls: crate::TlsConfig) -> Self {
+    pub fn tls(self, tls: TlsConfig) -> Self {
         ClientBuilder { inner: self.inner.tls(tls) }
     }
 
@@ -297,27 +342,27 @@ impl ClientBuilder {
         A: TryInto<Address>,
         Error: From<A::Error>,
     {
-        wait(self.kept()?.connect(address))?.map(both)
+        block_on(self.with_runtime()?.connect(address))?.map(wrap)
     }
 
-    /// Connects to a broker in the same program: [`crate::ClientBuilder::connect_in_process`].
+    /// Connects to a broker in the same program; see [`crate::ClientBuilder::connect_in_process`].
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); [`Error::Refused`] where no plugin offers in-process clients.
+    /// As [`connect`](Self::connect); [`Error::Refused`] if the broker does not have the plugin `inproc`.
     #[cfg(feature = "in-process")]
     pub fn connect_in_process(self, host: &elbus_plugin_api::Host) -> Result<(Client, Frames), Error> {
-        wait(self.kept()?.connect_in_process(host))?.map(both)
+        block_on(self.with_runtime()?.connect_in_process(host))?.map(wrap)
     }
 
-    /// The builder of a client that keeps the runtime for as long as it lives.
-    fn kept(self) -> Result<crate::ClientBuilder, Error> {
+    /// Returns the async builder of a client that keeps the runtime running.
+    fn with_runtime(self) -> Result<api::builder::ClientBuilder, Error> {
         let mut builder = self.inner;
-        builder.settings.keeps = Some(runtime()?);
+        builder.settings.runtime_guard = Some(runtime()?);
         Ok(builder)
     }
 }
 
-fn both((client, frames): (crate::Client, crate::Frames)) -> (Client, Frames) {
+fn wrap((client, frames): (api::client::Client, api::frames::Frames)) -> (Client, Frames) {
     let client = Client { inner: client };
     (client.clone(), Frames::new(client, frames))
 }

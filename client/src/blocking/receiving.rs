@@ -1,17 +1,23 @@
-//! What arrives, waited for: frames, publications of a subscription, events, and functions that are called for
-//! publications. Owns the iterators over them; where anything arrives is decided elsewhere.
+//! Receiving: frames, publications of a subscription, events, and functions that are called for publications.
+//! Owns the iterators; what arrives where is decided by the async client.
 
 use parking_lot::Mutex;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    Client,
-    waiting::{apart, wait},
+    block_on::{block_on, run_blocking},
+    client::Client,
 };
-use crate::{ConnectionEvent, Error, Filters, Frame};
+use crate::{
+    api::{self, filters::Filters},
+    error::Error,
+    events::{self, ConnectionEvent},
+    frame::Frame,
+};
 
-/// What a client receives, as [`crate::Frames`]; an iterator, which waits for each frame and ends with the client.
+/// The received frames of a client, as [`crate::Frames`]. An iterator that waits for each frame and ends with
+/// the client.
 ///
 /// ```no_run
 /// # fn example() -> Result<(), elbus_client::Error> {
@@ -27,51 +33,51 @@ use crate::{ConnectionEvent, Error, Filters, Frame};
 /// ```
 pub struct Frames {
     client: Client,
-    inner: crate::Frames,
+    inner: api::frames::Frames,
 }
 
 impl Frames {
-    pub(super) fn new(client: Client, inner: crate::Frames) -> Self {
+    pub(super) fn new(client: Client, inner: api::frames::Frames) -> Self {
         Frames { client, inner }
     }
 
-    /// The next frame, if it comes in time.
+    /// Returns the next frame if it arrives in time.
     ///
     /// ```no_run
     /// # fn example(mut frames: elbus_client::blocking::Frames) -> Result<(), elbus_client::Error> {
-    /// use elbus_client::Error;
     /// use std::time::Duration;
     /// loop {
     ///     match frames.next_timeout(Duration::from_secs(1)) {
     ///         Ok(frame) => println!("{frame:?}"),
-    ///         Err(Error::Timeout { .. }) => println!("nothing for a second"),
-    ///         Err(end) => return Err(end),
+    ///         Err(error) if error.is_timeout() => println!("nothing for a second"),
+    ///         Err(error) => return Err(error),
     ///     }
     /// }
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`Error::Timeout`]; why the client has ended, once it has and everything is taken; [`Error::InAsyncContext`].
+    /// [`Error::Timeout`]; the reason why the client has ended, once the queue is empty;
+    /// [`Error::InAsyncContext`].
     pub fn next_timeout(&mut self, after: Duration) -> Result<Frame, Error> {
-        match wait(async { timeout(after, self.inner.next()).await })? {
+        match block_on(async { timeout(after, self.inner.next()).await })? {
             Ok(Some(frame)) => Ok(frame),
             Ok(None) => Err(end_of(&self.client.inner)),
-            Err(_) => Err(late("the next frame", after)),
+            Err(_) => Err(timed_out("receiving a frame", after)),
         }
     }
 
-    /// The next frame if there is one. Does not wait.
+    /// Returns the next frame if one is queued. Does not wait.
     pub fn try_next(&mut self) -> Option<Frame> {
         self.inner.try_next()
     }
 
-    /// As [`crate::Frames::missed`].
+    /// Returns how many frames have been dropped so far; see [`crate::Frames::missed`].
     pub fn missed(&self) -> u64 {
         self.inner.missed()
     }
 
-    /// The client they are of.
+    /// Returns the client that receives the frames.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -80,9 +86,10 @@ impl Frames {
 impl Iterator for Frames {
     type Item = Frame;
 
-    /// Waits for the next frame; `None` once the client has ended and everything is taken, and in an async context.
+    /// Waits for the next frame; `None` once the client has ended and the queue is empty, and in an async
+    /// context.
     fn next(&mut self) -> Option<Frame> {
-        wait(self.inner.next()).ok()?
+        block_on(self.inner.next()).ok()?
     }
 }
 
@@ -92,75 +99,93 @@ impl fmt::Debug for Frames {
     }
 }
 
-/// Publications that match some filters, as [`crate::Subscription`]; an iterator, which waits for each of them and ends
-/// with the client. Dropping it unsubscribes.
+/// Publications that match some filters, as [`crate::Subscription`]. An iterator that waits for each of them
+/// and ends with the client. Dropping it unsubscribes.
+///
+/// ```no_run
+/// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
+/// let mut temperatures = client.subscribe("temperature/+")?;
+/// let first = temperatures.next();
+/// temperatures.unsubscribe()
+/// # }
+/// ```
 #[derive(Debug)]
+#[must_use = "dropping it unsubscribes"]
 pub struct Subscription {
     client: Client,
-    inner: crate::Subscription,
+    inner: api::subscription::Subscription,
 }
 
 impl Subscription {
-    /// The next publication, if it comes in time.
+    /// Returns the next publication if it arrives in time.
     ///
     /// # Errors
     /// As [`Frames::next_timeout`].
     pub fn next_timeout(&mut self, after: Duration) -> Result<Frame, Error> {
-        match wait(async { timeout(after, self.inner.next()).await })? {
+        match block_on(async { timeout(after, self.inner.next()).await })? {
             Ok(Some(frame)) => Ok(frame),
             Ok(None) => Err(end_of(&self.client.inner)),
-            Err(_) => Err(late("the next publication", after)),
+            Err(_) => Err(timed_out("receiving a publication", after)),
         }
     }
 
-    /// The next publication if there is one. Does not wait.
+    /// Returns the next publication if one is queued. Does not wait.
     pub fn try_next(&mut self) -> Option<Frame> {
         self.inner.try_next()
     }
 
-    /// As [`crate::Frames::missed`].
+    /// Returns how many frames have been dropped so far; see [`crate::Frames::missed`].
     pub fn missed(&self) -> u64 {
         self.inner.missed()
     }
 
-    /// Unsubscribes, and waits until the broker knows.
+    /// Unsubscribes, and waits for the broker's acknowledgement.
     ///
     /// # Errors
-    /// As [`Client::unsubscribe`].
-    pub fn stop(self) -> Result<(), Error> {
-        wait(self.inner.stop())?
+    /// As [`Client::remove_filters`].
+    pub fn unsubscribe(self) -> Result<(), Error> {
+        block_on(self.inner.unsubscribe())?
     }
 }
 
 impl Iterator for Subscription {
     type Item = Frame;
 
-    /// Waits for the next publication; `None` once the client has ended and everything is taken, and in an async context.
+    /// Waits for the next publication; `None` once the client has ended and the queue is empty, and in an
+    /// async context.
     fn next(&mut self) -> Option<Frame> {
-        wait(self.inner.next()).ok()?
+        block_on(self.inner.next()).ok()?
     }
 }
 
-/// The events of a connection from [`Client::events`] on; an iterator, which waits for each of them and ends behind
-/// [`ConnectionEvent::Closed`].
+/// The changes of a connection since [`Client::events`] was called. An iterator that waits for each of them
+/// and ends after [`ConnectionEvent::Closed`].
+///
+/// ```no_run
+/// # fn example(client: elbus_client::blocking::Client) {
+/// for event in client.events() {
+///     println!("{event:?}");
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ConnectionEvents {
-    inner: crate::ConnectionEvents,
+    inner: events::ConnectionEvents,
 }
 
 impl ConnectionEvents {
-    pub(super) fn new(inner: crate::ConnectionEvents) -> Self {
+    pub(super) fn new(inner: events::ConnectionEvents) -> Self {
         ConnectionEvents { inner }
     }
 
-    /// The next event, if it comes in time.
+    /// Returns the next event if it happens in time.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; [`Error::Closed`] behind [`ConnectionEvent::Closed`]; [`Error::InAsyncContext`].
+    /// [`Error::Timeout`]; [`Error::Closed`] after [`ConnectionEvent::Closed`]; [`Error::InAsyncContext`].
     pub fn next_timeout(&mut self, after: Duration) -> Result<ConnectionEvent, Error> {
-        match wait(async { timeout(after, self.inner.next()).await })? {
+        match block_on(async { timeout(after, self.inner.next()).await })? {
             Ok(event) => event.ok_or(Error::Closed),
-            Err(_) => Err(late("the next event", after)),
+            Err(_) => Err(timed_out("receiving an event", after)),
         }
     }
 }
@@ -168,84 +193,115 @@ impl ConnectionEvents {
 impl Iterator for ConnectionEvents {
     type Item = ConnectionEvent;
 
-    /// Waits for the next event; `None` behind [`ConnectionEvent::Closed`], and in an async context.
+    /// Waits for the next event; `None` after [`ConnectionEvent::Closed`], and in an async context.
     fn next(&mut self) -> Option<ConnectionEvent> {
-        wait(self.inner.next()).ok()?
+        block_on(self.inner.next()).ok()?
     }
 }
 
-/// A function that is called for publications; from [`Client::on`]. Dropping it leaves the function in place.
+/// Handle of a function that is called for publications; from [`Client::subscribe_with`]. Dropping it does
+/// not stop the function.
+///
+/// ```no_run
+/// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
+/// let handler = client.subscribe_with("temperature/+", |frame| println!("{frame:?}"))?;
+/// handler.stop()
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct Handler {
-    inner: crate::Handler,
+pub struct HandlerHandle {
+    inner: api::handler::HandlerHandle,
 }
 
-impl Handler {
-    /// Unsubscribes, and calls the function no more; where it is running it runs to its end.
+impl HandlerHandle {
+    /// Unsubscribes and stops calling the function. A call in progress runs to its end.
     ///
     /// # Errors
-    /// As [`Client::unsubscribe`].
+    /// As [`Client::remove_filters`].
     pub fn stop(self) -> Result<(), Error> {
-        wait(self.inner.stop())?
+        block_on(self.inner.stop())?
     }
 }
 
 impl Client {
-    /// Subscribes with a queue of its own: [`crate::Client::subscription`].
+    /// Subscribes to one or more topic filters and returns the publications that match; see
+    /// [`crate::Client::subscribe`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
-    /// for alarm in client.subscription(["alarm/#", "fire"])? {
+    /// for alarm in client.subscribe(["alarm/#", "fire"])? {
     ///     println!("{}: {:?}", alarm.topic(), alarm.payload());
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// As [`subscribe`](Client::subscribe).
-    pub fn subscription(&self, filters: impl Filters) -> Result<Subscription, Error> {
-        let inner = wait(self.inner.subscription(filters))??;
+    /// As [`send`](Client::send) with acknowledgement.
+    pub fn subscribe(&self, filters: impl Filters) -> Result<Subscription, Error> {
+        let inner = block_on(self.inner.subscribe(filters))??;
         Ok(Subscription { client: self.clone(), inner })
     }
 
-    /// Calls a function for every publication that matches some filters: in order, one at a time, on threads of the
-    /// library's own, until [`Handler::stop`] or the end of the client. The function may wait.
+    /// Subscribes with a queue of its own.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Client::subscribe).
+    #[deprecated = "renamed to subscribe"]
+    pub fn subscription(&self, filters: impl Filters) -> Result<Subscription, Error> {
+        self.subscribe(filters)
+    }
+
+    /// Subscribes and calls a function for every publication that matches: in order, one at a time, on the
+    /// library's threads, until [`HandlerHandle::stop`] or the end of the client. The function can block.
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
-    /// client.on("temperature/+", |frame| println!("{}: {:?}", frame.topic(), frame.payload()))?;
+    /// client.subscribe_with("temperature/+", |frame| println!("{}: {:?}", frame.topic(), frame.payload()))?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// As [`subscribe`](Client::subscribe).
-    pub fn on(
+    pub fn subscribe_with(
         &self,
         filters: impl Filters,
         function: impl FnMut(Frame) + Send + 'static,
-    ) -> Result<Handler, Error> {
-        // no two calls overlap, so that nobody ever waits for the lock
+    ) -> Result<HandlerHandle, Error> {
+        // calls do not overlap, so the lock is always free
         let function = Arc::new(Mutex::new(function));
         let call = move |frame| {
             let function = function.clone();
-            apart(move || {
+            run_blocking(move || {
                 let mut function = function.lock();
                 function(frame);
             })
         };
-        let inner = wait(self.inner.on(filters, call))??;
-        Ok(Handler { inner })
+        let inner = block_on(self.inner.subscribe_with(filters, call))??;
+        Ok(HandlerHandle { inner })
+    }
+
+    /// Subscribes and calls a function for every publication that matches.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Client::subscribe).
+    #[deprecated = "renamed to subscribe_with"]
+    pub fn on(
+        &self,
+        filters: impl Filters,
+        function: impl FnMut(Frame) + Send + 'static,
+    ) -> Result<HandlerHandle, Error> {
+        self.subscribe_with(filters, function)
     }
 }
 
-/// Why a client has ended whose frames have.
-fn end_of(client: &crate::Client) -> Error {
-    match wait(client.connected()) {
+/// Returns why a client has ended.
+fn end_of(client: &api::client::Client) -> Error {
+    match block_on(client.connected()) {
         Ok(Ok(())) => Error::Closed,
         Ok(Err(error)) | Err(error) => error,
     }
 }
 
-fn late(what: &str, after: Duration) -> Error {
-    Error::Timeout { what: what.to_owned(), after }
+fn timed_out(operation: &str, after: Duration) -> Error {
+    Error::Timeout { operation: operation.to_owned(), after }
 }

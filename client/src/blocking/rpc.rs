@@ -1,6 +1,8 @@
-//! Remote calls, waited for, and methods that are plain functions. Owns the adapter between the two kinds of handler;
-//! what a call is, and its conversion, is the async side's.
+//! Remote calls that block_on, and methods that are plain functions. Owns the adapter between the two kinds
+//! of handler; calls and their conversion are the async client's.
 
+use bytes::Bytes;
+use elbus_protocol::Qos;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     future::{Future, ready},
@@ -9,54 +11,84 @@ use std::{
 };
 
 use super::{
-    Client,
-    waiting::{apart, wait},
+    block_on::{block_on, run_blocking},
+    client::Client,
 };
-use crate::{Bytes, Call, CallOptions, CursorItem, Error, Notification, Qos, RpcError};
+use crate::{
+    error::{Error, rpc_error::RpcError},
+    rpc::{
+        self,
+        call::CallOptions,
+        serve::{Call, Notification},
+    },
+};
 
-/// Serves what other clients call, with functions that may wait. [`Router`] is one.
+/// Answers the calls of other clients with functions that can block; for [`Client::serve`]. [`Router`]
+/// implements it.
+///
+/// ```no_run
+/// use elbus_client::{Bytes, Call, RpcError, blocking::RpcHandler};
+///
+/// struct Echo;
+///
+/// impl RpcHandler for Echo {
+///     fn call(&self, call: Call) -> Result<Bytes, RpcError> {
+///         match call.method() {
+///             "echo" => Ok(call.params().clone()),
+///             _ => Err(RpcError::method_not_found()),
+///         }
+///     }
+/// }
+/// ```
 pub trait RpcHandler: Send + Sync + 'static {
-    /// Answers a call, on a thread of the library's own; up to 512 run at the same time. What comes back is sent to the
-    /// caller, unless that wants no reply. A panic is answered as an internal error.
+    /// Answers a call, on one of the library's threads; up to 512 run concurrently. The result is sent to the
+    /// caller, unless it wants no reply. A panic is answered as an internal error.
     ///
     /// # Errors
-    /// What the caller is to get instead of a result.
+    /// The error that is sent to the caller instead of a result.
     fn call(&self, call: Call) -> Result<Bytes, RpcError>;
 
-    /// Takes a notification. One at a time, in order, independently of calls.
+    /// Processes a notification. One at a time, in order, independently of calls.
     fn notification(&self, notification: Notification) {
         drop(notification);
     }
 }
 
-/// Runs a blocking handler on threads.
-struct Apart<H>(Arc<H>);
+/// Runs a blocking handler on the library's threads.
+struct BlockingHandler<H>(Arc<H>);
 
-impl<H: RpcHandler> crate::RpcHandler for Apart<H> {
+impl<H: RpcHandler> rpc::serve::RpcHandler for BlockingHandler<H> {
     fn call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
         let handler = self.0.clone();
-        apart(move || handler.call(call))
+        run_blocking(move || handler.call(call))
     }
 
     fn notification(&self, notification: Notification) -> impl Future<Output = ()> + Send {
         let handler = self.0.clone();
-        apart(move || handler.notification(notification))
+        run_blocking(move || handler.notification(notification))
     }
 }
 
-/// Serves calls by functions, as [`crate::Router`]; here they are plain ones, and may wait.
+/// An [`RpcHandler`] that maps method names to functions, as [`crate::Router`]. The functions can block.
+///
+/// ```no_run
+/// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
+/// use elbus_client::blocking::Router;
+/// client.serve(Router::new().method("double", |number: i64| Ok(number * 2)))?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Default)]
 pub struct Router {
-    inner: crate::Router,
+    inner: rpc::router::Router,
 }
 
 impl Router {
-    /// Without any method.
+    /// Returns a router without methods.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A method with typed parameters (`()` for none) and a typed result.
+    /// Adds a method with typed parameters (`()` for none) and a typed result.
     pub fn method<P, R>(
         self,
         name: impl Into<String>,
@@ -69,7 +101,7 @@ impl Router {
         Router { inner: self.inner.method(name, move |params| ready(function(params))) }
     }
 
-    /// As [`method`](Router::method); the function gets the call as well, for its sender for instance.
+    /// Adds a method whose function also receives the [`Call`], for example for its sender.
     pub fn method_with_call<P, R>(
         self,
         name: impl Into<String>,
@@ -83,7 +115,7 @@ impl Router {
         Router { inner }
     }
 
-    /// A method that takes and gives bytes.
+    /// Adds a method whose parameters and result are bytes.
     pub fn raw(
         self,
         name: impl Into<String>,
@@ -92,7 +124,7 @@ impl Router {
         Router { inner: self.inner.raw(name, move |call| ready(function(call))) }
     }
 
-    /// What happens to notifications; without it they are dropped.
+    /// Sets the function that receives notifications. Without it they are dropped.
     pub fn notification(self, function: impl Fn(Notification) + Send + Sync + 'static) -> Self {
         let inner = self.inner.notification(move |notification| {
             function(notification);
@@ -101,7 +133,7 @@ impl Router {
         Router { inner }
     }
 
-    /// A method whose result is long and is fetched in parts: [`crate::Router::cursor`].
+    /// Adds a method with a long result that is fetched in parts; see [`crate::Router::cursor`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
@@ -125,7 +157,7 @@ impl Router {
         Router { inner: self.inner.cursor(name, next, move |params| ready(function(params))) }
     }
 
-    /// For how long a cursor is kept that nobody asks. Default: 60 s.
+    /// Sets after how long an unused cursor is dropped. Default: 60 s.
     pub fn cursor_lifetime(self, lifetime: Duration) -> Self {
         Router { inner: self.inner.cursor_lifetime(lifetime) }
     }
@@ -133,41 +165,52 @@ impl Router {
 
 impl RpcHandler for Router {
     fn call(&self, call: Call) -> Result<Bytes, RpcError> {
-        // the functions run within, on this thread
-        wait(crate::RpcHandler::call(&self.inner, call))
+        // the function runs on this thread
+        block_on(rpc::serve::RpcHandler::call(&self.inner, call))
             .unwrap_or_else(|error| Err(RpcError::internal(error.to_string())))
     }
 
     fn notification(&self, notification: Notification) {
-        // fails only where a handler must not be called: in an async context
-        let _ = wait(crate::RpcHandler::notification(&self.inner, notification));
+        // fails only in an async context, in which no handler is called
+        let _ = block_on(rpc::serve::RpcHandler::notification(&self.inner, notification));
     }
 }
 
-/// Calls are being served; from [`Client::serve`]. Dropping it lets that go on until the client ends.
+/// Handle of a server of calls; from [`Client::serve`]. Dropping it does not stop the server, which ends with
+/// the client.
+///
+/// ```no_run
+/// # use elbus_client::blocking::{Client, Router};
+/// # fn example(client: Client, router: Router) -> Result<(), elbus_client::Error> {
+/// let server = client.serve(router)?;
+/// server.drain()?; // every call that has arrived is answered
+/// client.close()
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct Serving {
-    inner: crate::Serving,
+pub struct ServeHandle {
+    inner: rpc::serve::ServeHandle,
 }
 
-impl Serving {
-    /// [`crate::Serving::stop`]. Functions that run longer than the client's timeout run to their end, and nobody gets their
-    /// results.
+impl ServeHandle {
+    /// Stops accepting calls; see [`crate::ServeHandle::stop`]. Functions that run longer than the client's
+    /// timeout run to their end, and their results are discarded.
     pub fn stop(self) {
         self.inner.stop();
     }
 
-    /// [`crate::Serving::drain`].
+    /// Stops accepting calls and waits until all that have arrived are answered; see
+    /// [`crate::ServeHandle::drain`].
     ///
     /// # Errors
     /// [`Error::InAsyncContext`].
     pub fn drain(self) -> Result<(), Error> {
-        wait(self.inner.drain())
+        block_on(self.inner.drain())
     }
 }
 
 impl Client {
-    /// Calls a method of another client and waits for the reply: [`crate::Client::call`].
+    /// Calls a method of another client and waits for the reply; see [`crate::Client::call`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
@@ -178,10 +221,10 @@ impl Client {
     /// # Errors
     /// As [`crate::Client::call`]; [`Error::InAsyncContext`].
     pub fn call(&self, target: &str, method: &str, params: impl Into<Bytes>) -> Result<Bytes, Error> {
-        wait(self.inner.call(target, method, params))?
+        block_on(self.inner.call(target, method, params))?
     }
 
-    /// As [`call`](Client::call), with options.
+    /// Calls a method with options; see [`call`](Client::call).
     ///
     /// # Errors
     /// As [`call`](Client::call).
@@ -192,10 +235,11 @@ impl Client {
         params: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Bytes, Error> {
-        wait(self.inner.call_with(target, method, params, options))?
+        block_on(self.inner.call_with(target, method, params, options))?
     }
 
-    /// Calls with parameters and a result that serde converts from and to msgpack: [`crate::Client::call_as`].
+    /// Calls a method with parameters and a result that serde converts to and from msgpack; see
+    /// [`crate::Client::call_as`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
@@ -213,27 +257,27 @@ impl Client {
         method: &str,
         params: &(impl Serialize + ?Sized),
     ) -> Result<R, Error> {
-        wait(self.inner.call_as(target, method, params))?
+        block_on(self.inner.call_as(target, method, params))?
     }
 
-    /// Calls without wanting a reply (call id 0).
+    /// Calls a method without a reply (call id 0).
     ///
     /// # Errors
     /// As [`send`](Client::send).
     pub fn call0(&self, target: &str, method: &str, params: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        wait(self.inner.call0(target, method, params, qos))?
+        block_on(self.inner.call0(target, method, params, qos))?
     }
 
-    /// Sends a notification of the RPC layer.
+    /// Sends an RPC notification.
     ///
     /// # Errors
     /// As [`send`](Client::send).
     pub fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        wait(self.inner.notify(target, payload, qos))?
+        block_on(self.inner.notify(target, payload, qos))?
     }
 
-    /// Serves calls and notifications from now on, on threads of the library's own. They then no longer arrive with the
-    /// client's frames.
+    /// Serves calls and notifications on the library's threads. They are then no longer delivered to the
+    /// client's [`Frames`](super::Frames).
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
@@ -246,11 +290,11 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::AlreadyServing`].
-    pub fn serve(&self, handler: impl RpcHandler) -> Result<Serving, Error> {
-        self.inner.serve(Apart(Arc::new(handler))).map(|inner| Serving { inner })
+    pub fn serve(&self, handler: impl RpcHandler) -> Result<ServeHandle, Error> {
+        self.inner.serve(BlockingHandler(Arc::new(handler))).map(|inner| ServeHandle { inner })
     }
 
-    /// Calls a method that answers with a cursor: [`crate::Client::cursor`].
+    /// Calls a method that opens a cursor; see [`crate::Client::cursor`].
     ///
     /// ```no_run
     /// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
@@ -262,37 +306,44 @@ impl Client {
     ///
     /// # Errors
     /// As [`call_as`](Client::call_as).
-    pub fn cursor<T: CursorItem>(
+    pub fn cursor<T: DeserializeOwned>(
         &self,
         target: &str,
         method: &str,
         params: &(impl Serialize + ?Sized),
         next: &str,
     ) -> Result<Cursor<T>, Error> {
-        let inner = wait(self.inner.cursor(target, method, params, next))??;
+        let inner = block_on(self.inner.cursor(target, method, params, next))??;
         Ok(Cursor { inner, failed: false })
     }
 }
 
-/// A long result that is fetched in parts; from [`Client::cursor`]. An iterator, which calls for each item and ends
-/// behind the last one or an error.
+/// A long result that is fetched in parts; from [`Client::cursor`]. An iterator that calls for each item and
+/// ends after the last one or an error.
+///
+/// ```no_run
+/// # fn example(client: elbus_client::blocking::Client) -> Result<(), elbus_client::Error> {
+/// let squares = client.cursor::<u64>("math", "squares", &1000, "squares.next")?;
+/// let sum = squares.sum::<Result<u64, _>>()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Cursor<T> {
-    inner: crate::Cursor<T>,
+    inner: rpc::cursor::Cursor<T>,
     failed: bool,
 }
 
-impl<T: CursorItem> Cursor<T> {
-    /// The next `count` items; fewer at the end, none behind it. Fewer calls than one for each item.
+impl<T: DeserializeOwned> Cursor<T> {
+    /// Returns the next `count` items with one call; fewer at the end, and none after it.
     ///
     /// # Errors
-    /// As [`call_as`](Client::call_as); [`Error::Rpc`] with -32001 where the callee has dropped the cursor.
+    /// As [`call_as`](Client::call_as); [`Error::Rpc`] with -32001 if the server has dropped the cursor.
     pub fn block(&mut self, count: u32) -> Result<Vec<T>, Error> {
-        wait(self.inner.block(count))?
+        block_on(self.inner.block(count))?
     }
 }
 
-impl<T: CursorItem> Iterator for Cursor<T> {
+impl<T: DeserializeOwned> Iterator for Cursor<T> {
     type Item = Result<T, Error>;
 
     /// Calls for the next item.
@@ -300,7 +351,7 @@ impl<T: CursorItem> Iterator for Cursor<T> {
         if self.failed {
             return None;
         }
-        let item = wait(self.inner.next()).flatten().transpose();
+        let item = block_on(self.inner.next()).flatten().transpose();
         self.failed = matches!(item, Some(Err(_)));
         item
     }

@@ -1,13 +1,8 @@
-//! From an address to a registered connection. Owns dialling and the client's side of the handshake; never what is
-//! sent afterwards.
+//! From an address to a connected socket, plain or under TLS. Never sends a byte of the protocol.
 
-use elbus_protocol::{
-    Code,
-    handshake::{encode_client_greeting, encode_client_name, parse_server_greeting},
-};
-use elbus_socket::{Queue, Received, Socket};
+use elbus_socket::Socket;
 use std::{
-    io,
+    fmt, io,
     os::fd::OwnedFd,
     path::Path,
     sync::{Arc, OnceLock},
@@ -15,102 +10,100 @@ use std::{
 };
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::{Address, Error, settings::Settings};
+use crate::{address::Address, error::Error, settings::Settings};
 
-/// How soon an address whose queue of connections is full is tried again.
-const RETRY: Duration = Duration::from_millis(5);
+/// Delay before a listener with a full backlog is tried again.
+const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 
-/// A registered connection.
-pub(crate) struct Registered {
+/// A connected socket.
+pub(crate) struct Dialed {
     pub(crate) socket: Arc<Socket>,
-    /// What the broker sent behind its answer.
-    pub(crate) ahead: Vec<u8>,
+    /// Set for a connection under TLS.
+    pub(crate) tls_fault: Option<TlsFault>,
 }
 
-/// Why a connection that was secured has ended, once it has.
-type Fault = Arc<OnceLock<io::Error>>;
+/// Why a TLS connection has ended, once it has.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsFault(Arc<OnceLock<io::Error>>);
 
-/// Connects and registers, within the timeout in all.
-pub(crate) async fn register(
-    address: &Address,
-    name: &str,
-    settings: &Settings,
-) -> Result<Registered, Error> {
-    let timeout = settings.timeout;
-    let attempt = async {
-        let (socket, fault) = dial(address, settings).await?;
-        let registered = shake_hands(socket, &address.to_string(), name).await;
-        // the broker judges the client's certificate when the client is done already
-        match (registered, fault.as_ref().and_then(|fault| fault.get())) {
-            (Err(Error::NotABroker { .. } | Error::Disconnected { .. }), Some(fault)) => {
-                Err(Error::Tls { address: address.to_string(), what: fault.to_string() })
-            }
-            (registered, _) => registered,
-        }
-    };
-    tokio::time::timeout(timeout, attempt)
-        .await
-        .unwrap_or_else(|_| Err(Error::Timeout { what: format!("connecting to {address}"), after: timeout }))
+impl TlsFault {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.get().is_some()
+    }
 }
 
-async fn dial(address: &Address, settings: &Settings) -> Result<(Arc<Socket>, Option<Fault>), Error> {
-    let nobody = |error| Error::NoBroker { address: address.to_string(), source: Arc::new(error) };
-    let (socket, fault) = match address {
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.get().map_or(Ok(()), |error| error.fmt(f))
+    }
+}
+
+impl std::error::Error for TlsFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.get().map(|error| error as _)
+    }
+}
+
+/// Connects to an address.
+pub(crate) async fn dial(address: &Address, settings: &Settings) -> Result<Dialed, Error> {
+    let (fd, tls_fault) = match address {
         Address::Unix(path) | Address::Default(path) => {
-            let stream = dial_unix(path).await.map_err(nobody)?;
-            check_peer(address, &stream).map_err(nobody)?;
-            let stream = stream.into_std().map_err(nobody)?;
-            (OwnedFd::from(stream), None)
+            let fd = connect_unix(path, address).await.map_err(|error| no_broker(address, error))?;
+            (fd, None)
         }
-        Address::Tcp(place) | Address::Tls(place) => {
-            let stream = dial_tcp(place, settings.timeout).await.map_err(nobody)?;
-            secure(stream, address, place, settings).await?
+        Address::Tcp(host) | Address::Tls(host) => {
+            let stream = connect_tcp(host, settings.timeout).await;
+            secure(stream.map_err(|error| no_broker(address, error))?, address, host, settings).await?
         }
     };
-    let socket = Socket::new(socket).map_err(nobody)?;
-    Ok((Arc::new(socket), fault))
+    let socket = Socket::new(fd).map_err(|error| no_broker(address, error))?;
+    Ok(Dialed { socket: Arc::new(socket), tls_fault })
+}
+
+fn no_broker(address: &Address, error: io::Error) -> Error {
+    Error::NoBroker { address: address.to_string(), source: Arc::new(error) }
 }
 
 #[cfg(feature = "tls")]
 async fn secure(
     stream: TcpStream,
     address: &Address,
-    place: &str,
+    host: &str,
     settings: &Settings,
-) -> Result<(OwnedFd, Option<Fault>), Error> {
+) -> Result<(OwnedFd, Option<TlsFault>), Error> {
     if settings.tls.is_none() && matches!(address, Address::Tcp(_)) {
         return plain(stream, address);
     }
     let tls = settings.tls.clone().unwrap_or_default();
-    let (socket, fault) = tls.secure(stream, place).await?;
-    Ok((socket, Some(fault)))
+    let (fd, fault) = tls.secure(stream, host).await?;
+    Ok((fd, Some(TlsFault(fault))))
 }
 
 #[cfg(not(feature = "tls"))]
 async fn secure(
     stream: TcpStream,
     address: &Address,
-    place: &str,
+    host: &str,
     _: &Settings,
-) -> Result<(OwnedFd, Option<Fault>), Error> {
+) -> Result<(OwnedFd, Option<TlsFault>), Error> {
     if let Address::Tls(_) = address {
-        let what = "this program was built without it (cargo feature tls of elbus-client)".to_owned();
-        return Err(Error::Tls { address: place.to_owned(), what });
+        let reason = "this program was built without TLS: enable the cargo feature tls of elbus-client";
+        return Err(Error::Tls { address: host.to_owned(), reason: reason.to_owned(), source: None });
     }
     plain(stream, address)
 }
 
-fn plain(stream: TcpStream, address: &Address) -> Result<(OwnedFd, Option<Fault>), Error> {
+fn plain(stream: TcpStream, address: &Address) -> Result<(OwnedFd, Option<TlsFault>), Error> {
     match stream.into_std() {
         Ok(stream) => Ok((stream.into(), None)),
-        Err(error) => Err(Error::NoBroker { address: address.to_string(), source: Arc::new(error) }),
+        Err(error) => Err(no_broker(address, error)),
     }
 }
 
-async fn dial_tcp(place: &str, timeout: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(place).await?;
+async fn connect_tcp(host: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(host).await?;
     stream.set_nodelay(true)?;
-    // a peer that vanished is noticed although nothing is being sent but pings
+    // detects a lost peer although only pings are sent
     #[cfg(target_os = "linux")]
     rustix::net::sockopt::set_tcp_user_timeout(
         &stream,
@@ -119,103 +112,29 @@ async fn dial_tcp(place: &str, timeout: Duration) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn dial_unix(path: &Path) -> io::Result<UnixStream> {
-    loop {
+async fn connect_unix(path: &Path, address: &Address) -> io::Result<OwnedFd> {
+    let stream = loop {
         match UnixStream::connect(path).await {
-            // the broker is there, and has not yet accepted those before us
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(RETRY).await,
-            result => return result,
+            // the broker runs, and has not yet accepted the connections before this one
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(BACKLOG_RETRY).await;
+            }
+            result => break result?,
         }
-    }
+    };
+    check_owner(address, &stream)?;
+    Ok(stream.into_std()?.into())
 }
 
-/// A socket that was found where anybody could have put it must be served by somebody who is trusted.
-fn check_peer(address: &Address, stream: &UnixStream) -> io::Result<()> {
+/// A socket at a default path that any user can create must be served by a trusted user.
+fn check_owner(address: &Address, stream: &UnixStream) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if address.may_be_served_by(uid) {
         return Ok(());
     }
     let message = format!(
-        "user {uid} serves it, who is neither root nor the user of this program; if that is right, give the address explicitly"
+        "served by user {uid}, who is neither root nor the user of this program; if that is intended, give \
+         the address explicitly"
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
-}
-
-async fn shake_hands(socket: Arc<Socket>, address: &str, name: &str) -> Result<Registered, Error> {
-    let mut answers = Answers { socket: &socket, bytes: Vec::new(), address };
-    let greeting = answers.next().await?;
-    parse_server_greeting(&greeting).map_err(|error| answers.stranger(&format!("sent a {error}")))?;
-    let long_name = Error::NameRefused { name: name.to_owned(), code: Code::BadData };
-    let mut hello = encode_client_greeting().to_vec();
-    hello.extend(encode_client_name(name).map_err(|_| long_name)?);
-    let mut queue = Queue::default();
-    queue.push(&hello, 0);
-    answers.write(&mut queue).await?;
-    for stage in ["greeting", "name"] {
-        let [code] = answers.next().await?;
-        if code != Code::Ok as u8 {
-            return Err(refused(code, stage, name, &answers));
-        }
-    }
-    let ahead = answers.bytes;
-    Ok(Registered { socket, ahead })
-}
-
-fn refused(code: u8, stage: &str, name: &str, answers: &Answers<'_>) -> Error {
-    let name = name.to_owned();
-    match Code::from_wire(code) {
-        Some(Code::Busy) => Error::NameTaken { name },
-        Some(code @ Code::BadData) => Error::NameRefused { name, code },
-        Some(Code::NotRegistered) => Error::NoPrimary { name },
-        Some(Code::AccessDenied) => Error::AccessDenied { what: format!("registering as {name:?}") },
-        Some(code) => answers.stranger(&format!("refused the {stage} ({code})")),
-        None => answers.stranger(&format!("answered the {stage} with 0x{code:02x}")),
-    }
-}
-
-/// What the broker says during the handshake.
-struct Answers<'a> {
-    socket: &'a Socket,
-    bytes: Vec<u8>,
-    address: &'a str,
-}
-
-impl Answers<'_> {
-    /// The next bytes.
-    async fn next<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        loop {
-            if let Some((bytes, rest)) = self.bytes.split_first_chunk::<N>() {
-                let (bytes, rest) = (*bytes, rest.to_vec());
-                self.bytes = rest;
-                return Ok(bytes);
-            }
-            self.socket.readable().await.map_err(|error| self.lost(&error))?;
-            let mut buffer = [0; 1024];
-            match self.socket.receive(&mut buffer).map_err(|error| self.lost(&error))? {
-                Received::Nothing => {}
-                Received::End => return Err(self.stranger("closed the connection during the handshake")),
-                Received::Bytes(count) => self.bytes.extend(buffer.iter().take(count)),
-            }
-        }
-    }
-
-    async fn write(&self, queue: &mut Queue) -> Result<(), Error> {
-        loop {
-            let sent = self.socket.send(queue).map_err(|error| self.lost(&error))?;
-            queue.advance(sent);
-            if queue.is_empty() {
-                return Ok(());
-            }
-            let twin = self.socket.writable_twin().map_err(|error| self.lost(&error))?;
-            twin.writable().await.map_err(|error| self.lost(&error))?;
-        }
-    }
-
-    fn lost(&self, error: &io::Error) -> Error {
-        Error::disconnected(&format!("{} during the handshake: {error}", self.address))
-    }
-
-    fn stranger(&self, what: &str) -> Error {
-        Error::NotABroker { address: self.address.to_owned(), what: what.to_owned() }
-    }
 }

@@ -1,18 +1,16 @@
-//! The sending side of a client: what waits to be written, and which operations wait for their acknowledgement. Owns
-//! the decision when to write; never reads, and calls nobody while it holds its lock.
+//! The sending side of a connection. Owns the frames to be written, the operations that wait for their
+//! acknowledgement and the decision when to write; never reads, and wakes nobody while it holds its lock.
 //!
-//! A frame after a pause is written at once by whoever sends it. Frames that follow closely are gathered: the flusher
-//! task writes them as soon as it gets its turn, or the next sender does when [`GATHER`] has passed. So a lone frame
-//! never waits, and a stream leaves in few writes without anybody having to ask for it.
+//! A frame after a pause is written at once by its sender. Frames that follow closely are gathered: the
+//! flusher task writes them when it is scheduled, or the next sender does after [`GATHER_WINDOW`]. So a lone
+//! frame never waits, and a stream leaves in few writes without being asked to.
 
-use bytes::Bytes;
 use elbus_protocol::{
-    Code, EncodeError, Op, Qos,
+    EncodeError, Op, Qos,
     request::{PING, encode_filters, encode_request_head},
 };
 use elbus_socket::{Queue, Socket};
 use parking_lot::Mutex;
-use slab::Slab;
 use std::{
     pin::Pin,
     sync::Arc,
@@ -21,68 +19,38 @@ use std::{
 };
 use tokio::sync::Notify;
 
-use crate::{Error, receive::read_limit::Gate};
+use super::{
+    ack_table::{AckEvent, AckTable, PendingAck},
+    request::Request,
+};
+use crate::{error::Error, receive::read_limit::ReadLimit};
 
-/// For how long after a write the next frames are left to be gathered.
-const GATHER: Duration = Duration::from_micros(20);
-/// Frames that are gathered between two looks at the clock.
-const CLOCK_EVERY: u32 = 16;
-/// Payloads from here on are kept by reference count instead of copied, in bytes.
+/// For this long after a write, further frames are gathered.
+const GATHER_WINDOW: Duration = Duration::from_micros(20);
+/// Number of gathered frames after which the clock is read again.
+const CLOCK_INTERVAL: u32 = 16;
+/// Payloads from this size on are queued by reference count instead of copied, in bytes.
 const SHARE_FROM_BYTES: usize = 64 * 1024;
 
-/// A frame to be sent.
-pub(crate) struct Request<'a> {
-    pub(crate) op: Op,
-    pub(crate) qos: Qos,
-    pub(crate) target: &'a str,
-    pub(crate) receiver: &'a str,
-    /// What goes before the payload: the head of the RPC layer.
-    pub(crate) head: &'a [u8],
-    pub(crate) payload: Bytes,
-}
-
-/// What is to become of an acknowledgement.
-pub(crate) enum Ack {
-    /// A future waits for it.
-    Awaited(Option<Waker>),
-    /// It has come, or never will.
-    Known(Result<u8, Error>),
-    /// The future was dropped.
-    Abandoned,
-    /// It is that of a call, which goes on if it is good.
-    Call(u32),
-    /// Nobody waits. What is refused is asked for again in parts, and logged with these words where it cannot be divided.
-    Again { op: Op, filters: Vec<String>, what: &'static str },
-}
-
-/// Why a frame was not taken.
-pub(crate) enum Refusal {
-    /// So much waits that the sender must wait too.
+/// Why a frame was not queued.
+pub(crate) enum QueueError {
+    /// The queue is full: the sender has to wait.
     Full,
-    /// For good.
     Failed(Error),
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for QueueError {
     fn from(error: Error) -> Self {
-        Refusal::Failed(error)
+        QueueError::Failed(error)
     }
 }
 
-/// What an acknowledgement was about, where that is more than one future.
-pub(crate) enum Told {
-    /// A call was refused.
-    CallRefused { call: u32, code: u8 },
-    /// Filters were refused together, of which some may be granted.
-    FiltersRefused { op: Op, filters: Vec<String>, what: &'static str },
-}
-
-pub(crate) struct Outgoing {
+pub(crate) struct SendQueue {
     limit: usize,
-    max_frame: usize,
-    gate: Arc<Gate>,
-    flusher: Notify,
-    /// A leaf, but for the pool of spare buffers.
+    max_frame_bytes: usize,
+    read_limit: Arc<ReadLimit>,
+    flush_requested: Notify,
+    /// A leaf, except for the pool of spare buffers.
     state: Mutex<State>,
 }
 
@@ -90,64 +58,64 @@ struct State {
     queue: Queue,
     socket: Option<Arc<Socket>>,
     /// Why there is no socket.
-    gone: Error,
-    /// The socket takes nothing more; the flusher waits for it.
+    disconnect_reason: Error,
+    /// The socket accepts no more; the flusher waits for it.
     full: bool,
-    /// The flusher has been told.
-    owed: bool,
-    /// Frames since then.
+    /// The flusher has been notified.
+    flush_pending: bool,
+    /// Frames queued since then.
     gathered: u32,
     last_write: Instant,
-    /// Something was sent since the last [`Outgoing::ping_if_idle`].
-    spoke: bool,
-    acks: Slab<Ack>,
-    /// Who waits until at most so many bytes wait.
+    /// A frame was sent since the last [`SendQueue::ping_if_idle`].
+    sent_since_ping: bool,
+    acks: AckTable,
+    /// Tasks that wait until at most this many bytes are queued.
     waiters: Vec<(usize, Waker)>,
     frames: u64,
     bytes: u64,
 }
 
-/// What the flusher has to do.
-pub(crate) enum Flushed {
-    /// Nothing until it is told.
+/// What the flusher has to do next.
+pub(crate) enum FlushResult {
+    /// Wait for the next request.
     Done,
-    /// Wait until the socket has room.
+    /// Wait until the socket is writable.
     Full(Arc<Socket>),
     /// End: there is no connection.
-    Gone,
+    Disconnected,
 }
 
-impl Outgoing {
-    pub(crate) fn new(limit: usize, max_frame: usize, gate: Arc<Gate>) -> Self {
-        Outgoing {
+impl SendQueue {
+    pub(crate) fn new(limit: usize, max_frame_bytes: usize, read_limit: Arc<ReadLimit>) -> Self {
+        SendQueue {
             limit,
-            max_frame,
-            gate,
-            flusher: Notify::new(),
+            max_frame_bytes,
+            flush_requested: Notify::new(),
             state: Mutex::new(State {
                 queue: Queue::default(),
                 socket: None,
-                gone: Error::disconnected("not yet connected"),
+                disconnect_reason: Error::disconnected("not yet connected"),
                 full: false,
-                owed: false,
+                flush_pending: false,
                 gathered: 0,
                 last_write: Instant::now(),
-                spoke: false,
-                acks: Slab::new(),
+                sent_since_ping: false,
+                acks: AckTable::new(read_limit.clone()),
                 waiters: Vec::new(),
                 frames: 0,
                 bytes: 0,
             }),
+            read_limit,
         }
     }
 
-    /// Queues a frame with target and payload. The number that comes back is that of its acknowledgement.
+    /// Queues a frame with target and payload. Returns its operation id, for the acknowledgement.
     #[inline]
-    pub(crate) fn send(&self, request: &Request<'_>, ack: Option<Ack>) -> Result<u32, Refusal> {
+    pub(crate) fn send(&self, request: &Request<'_>, ack: Option<PendingAck>) -> Result<u32, QueueError> {
         let Request { op, qos, target, receiver, head, payload } = request;
         let len = head.len().saturating_add(payload.len());
-        if len > self.max_frame {
-            return Err(Error::FrameTooLong { len, limit: self.max_frame }.into());
+        if len > self.max_frame_bytes {
+            return Err(Error::FrameTooLong { len, limit: self.max_frame_bytes }.into());
         }
         self.queue(qos.is_realtime(), ack, |queue, op_id| {
             let write_head = |out: &mut Vec<u8>| {
@@ -167,8 +135,13 @@ impl Outgoing {
         })
     }
 
-    /// Queues a topic operation.
-    pub(crate) fn change_filters(&self, op: Op, filters: &[&str], ack: Ack) -> Result<u32, Refusal> {
+    /// Queues a topic operation. Returns its operation id.
+    pub(crate) fn change_filters(
+        &self,
+        op: Op,
+        filters: &[&str],
+        ack: PendingAck,
+    ) -> Result<u32, QueueError> {
         self.queue(false, Some(ack), |queue, op_id| {
             queue.push_with(1, |out| encode_filters(out, op_id, op, Qos::PROCESSED, filters.iter().copied()))
         })
@@ -181,18 +154,18 @@ impl Outgoing {
             Ok(())
         });
         match queued {
-            Ok(_) | Err(Refusal::Full) => Ok(()), // what waits is a sign of life as well
-            Err(Refusal::Failed(error)) => Err(error),
+            Ok(_) | Err(QueueError::Full) => Ok(()), // the queued frames are a sign of life as well
+            Err(QueueError::Failed(error)) => Err(error),
         }
     }
 
-    /// Queues a ping unless something has been sent since the last time.
+    /// Queues a ping, unless a frame has been sent since the last call.
     pub(crate) fn ping_if_idle(&self) {
-        let idle = !std::mem::replace(&mut self.state.lock().spoke, false);
+        let idle = !std::mem::replace(&mut self.state.lock().sent_since_ping, false);
         if idle {
             // without a connection there is nothing to keep alive
             let _ = self.ping();
-            self.state.lock().spoke = false;
+            self.state.lock().sent_since_ping = false;
         }
     }
 
@@ -200,106 +173,101 @@ impl Outgoing {
     fn queue(
         &self,
         realtime: bool,
-        ack: Option<Ack>,
+        ack: Option<PendingAck>,
         append: impl FnOnce(&mut Queue, u32) -> Result<(), EncodeError>,
-    ) -> Result<u32, Refusal> {
+    ) -> Result<u32, QueueError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.socket.is_none() {
-            return Err(state.gone.clone().into());
+            return Err(state.disconnect_reason.clone().into());
         }
-        let waiting = state.queue.waiting();
-        if waiting > self.limit {
+        let queued = state.queue.waiting();
+        if queued > self.limit {
             match self.limit.saturating_mul(2) {
-                _ if !realtime => return Err(Refusal::Full),
-                limit if waiting > limit => return Err(Error::QueueFull { waiting, limit }.into()),
+                _ if !realtime => return Err(QueueError::Full),
+                limit if queued > limit => return Err(Error::QueueFull { queued, limit }.into()),
                 _ => {}
             }
         }
         let alone = ack.is_some() && state.acks.is_empty();
-        let key = match &ack {
-            Some(_) => state.acks.vacant_key(),
-            None => 0,
-        };
-        let op_id = key as u32;
+        let op_id = if ack.is_some() { state.acks.next_id() } else { 0 };
         append(&mut state.queue, op_id).map_err(Error::from)?;
         if let Some(ack) = ack {
             state.acks.insert(ack);
-            self.gate.begin();
         }
         state.frames += 1;
-        state.bytes += (state.queue.waiting() - waiting) as u64;
-        state.spoke = true;
+        state.bytes += (state.queue.waiting() - queued) as u64;
+        state.sent_since_ping = true;
         if state.full {
             return Ok(op_id);
         }
-        // nothing else is under way, or the last write was a while ago: there is nothing to gather
-        if realtime || alone || state.is_due() {
+        // nothing else is in flight, or the last write was a while ago: there is nothing to gather
+        if realtime || alone || state.is_write_due() {
             let wakers = self.write(state);
             drop(guard);
             wake_all(wakers);
-        } else if !std::mem::replace(&mut state.owed, true) {
+        } else if !std::mem::replace(&mut state.flush_pending, true) {
             state.gathered = 0;
             drop(guard);
-            self.flusher.notify_one();
+            self.flush_requested.notify_one();
         }
         Ok(op_id)
     }
 
-    /// One write of what waits.
+    /// Writes the queue once. The caller wakes the returned wakers after it has released its lock.
     fn write(&self, state: &mut State) -> Vec<Waker> {
-        state.owed = false;
+        state.flush_pending = false;
         let Some(socket) = &state.socket else { return Vec::new() };
         match socket.send(&state.queue) {
             Ok(sent) => state.queue.advance(sent),
             Err(error) => {
-                tracing::debug!(%error, "writing failed");
+                tracing::debug!(%error, "write failed");
                 socket.shutdown(); // the reader wakes, reads what has arrived, and ends the connection
-                return self.forget(state, &Error::disconnected(&format!("writing failed: {error}")));
+                return self.reset(state, &Error::disconnected_by("write failed", error));
             }
         }
         let was_full = std::mem::replace(&mut state.full, !state.queue.is_empty());
         if state.full {
             if !was_full {
-                self.flusher.notify_one();
+                self.flush_requested.notify_one();
             }
         } else {
             state.last_write = Instant::now();
         }
-        state.wakers()
+        state.take_ready_waiters()
     }
 
-    /// Writes what waits, for the flusher.
-    pub(crate) fn flush(&self) -> Flushed {
+    /// Writes the queue for the flusher.
+    pub(crate) fn flush(&self) -> FlushResult {
         let mut state = self.state.lock();
         let wakers = if state.queue.is_empty() { Vec::new() } else { self.write(&mut state) };
-        state.owed = false;
-        let flushed = match &state.socket {
-            None => Flushed::Gone,
-            Some(socket) if state.full => Flushed::Full(socket.clone()),
-            Some(_) => Flushed::Done,
+        state.flush_pending = false;
+        let result = match &state.socket {
+            None => FlushResult::Disconnected,
+            Some(socket) if state.full => FlushResult::Full(socket.clone()),
+            Some(_) => FlushResult::Done,
         };
         drop(state);
         wake_all(wakers);
-        flushed
+        result
     }
 
-    /// Waits until there is something to flush.
-    pub(crate) async fn flush_wanted(&self) {
-        self.flusher.notified().await;
+    /// Waits until a flush is requested.
+    pub(crate) async fn flush_requested(&self) {
+        self.flush_requested.notified().await;
     }
 
-    /// Waits until senders may go on, or the connection is gone.
-    pub(crate) async fn room(&self) {
-        self.at_most(self.limit / 2).await;
+    /// Waits until senders can continue, or the connection is lost.
+    pub(crate) async fn capacity(&self) {
+        self.wait_for_at_most(self.limit / 2).await;
     }
 
-    /// Waits until everything is written, or the connection is gone.
+    /// Waits until everything is written, or the connection is lost.
     pub(crate) async fn drained(&self) {
-        self.at_most(0).await;
+        self.wait_for_at_most(0).await;
     }
 
-    async fn at_most(&self, bytes: usize) {
+    async fn wait_for_at_most(&self, bytes: usize) {
         std::future::poll_fn(|context| {
             let mut state = self.state.lock();
             if state.socket.is_none() || state.queue.waiting() <= bytes {
@@ -311,99 +279,54 @@ impl Outgoing {
         .await;
     }
 
-    /// The outcome of the operation of that number; dropping the future forgets it.
+    /// Returns a future of the outcome of an operation; dropping it forgets the operation.
     pub(crate) fn acknowledgement(&self, op_id: u32) -> Acknowledgement<'_> {
-        Acknowledgement { outgoing: self, key: Some(op_id as usize) }
+        Acknowledgement { queue: self, key: Some(op_id as usize) }
     }
 
-    /// Takes acknowledgements in.
-    pub(crate) fn acknowledge(&self, acks: &[(u32, u8)], told: &mut Vec<Told>) {
+    /// Processes received acknowledgements.
+    pub(crate) fn acknowledge(&self, acks: &[(u32, u8)], events: &mut Vec<AckEvent>) {
         let mut wakers = Vec::new();
         let mut state = self.state.lock();
         for &(op_id, code) in acks {
-            let key = op_id as usize;
-            let Some(ack) = state.acks.get_mut(key) else {
-                tracing::debug!(op_id, "acknowledgement of an unknown operation");
-                continue;
-            };
-            match ack {
-                Ack::Known(_) => continue, // twice: the first one counts
-                Ack::Awaited(waker) => {
-                    wakers.extend(waker.take());
-                    *ack = Ack::Known(Ok(code));
-                }
-                Ack::Abandoned => drop(state.acks.remove(key)),
-                Ack::Call(call) => {
-                    if code != Code::Ok as u8 {
-                        told.push(Told::CallRefused { call: *call, code });
-                    }
-                    state.acks.remove(key);
-                }
-                Ack::Again { op, filters, what } => {
-                    let (op, filters, what) = (*op, std::mem::take(filters), *what);
-                    if code != Code::Ok as u8 {
-                        // others concern all of them alike, such as a limit
-                        let is_of_one = [Code::AccessDenied as u8, Code::BadData as u8].contains(&code);
-                        if is_of_one && filters.len() > 1 {
-                            told.push(Told::FiltersRefused { op, filters, what });
-                        } else {
-                            let (first, count) = (filters.first(), filters.len());
-                            tracing::warn!(code, first, count, "refused by the broker: {what}");
-                        }
-                    }
-                    state.acks.remove(key);
-                }
-            }
-            self.gate.finish();
+            state.acks.complete(op_id, code, events, &mut wakers);
         }
         drop(state);
         wake_all(wakers);
     }
 
-    /// Begins with a connection.
+    /// Starts using a connection.
     pub(crate) fn attach(&self, socket: Arc<Socket>) {
         let mut state = self.state.lock();
         state.queue.clear();
         state.socket = Some(socket);
         state.full = false;
-        state.owed = false;
+        state.flush_pending = false;
     }
 
-    /// Forgets the connection: what waits is dropped, what waits for an acknowledgement fails.
+    /// Stops using the connection: discards the queue and fails the operations in flight.
     pub(crate) fn detach(&self, reason: &Error) {
-        let wakers = self.forget(&mut self.state.lock(), reason);
+        let wakers = self.reset(&mut self.state.lock(), reason);
         wake_all(wakers);
     }
 
-    fn forget(&self, state: &mut State, reason: &Error) -> Vec<Waker> {
+    fn reset(&self, state: &mut State, reason: &Error) -> Vec<Waker> {
         state.socket = None;
-        state.gone = reason.clone();
+        state.disconnect_reason = reason.clone();
         state.queue.clear();
         let mut wakers: Vec<_> = state.waiters.drain(..).map(|(_, waker)| waker).collect();
-        state.acks.retain(|_, ack| {
-            if matches!(ack, Ack::Known(_)) {
-                return true;
-            }
-            self.gate.finish();
-            match std::mem::replace(ack, Ack::Known(Err(reason.clone()))) {
-                Ack::Awaited(waker) => {
-                    wakers.extend(waker);
-                    true
-                }
-                _ => false,
-            }
-        });
-        self.flusher.notify_one();
-        self.gate.open(); // the reader, where consumers hold it back
+        state.acks.fail_all(reason, &mut wakers);
+        self.flush_requested.notify_one();
+        self.read_limit.wake_reader(); // it does not wait for consumers without a connection
         wakers
     }
 
-    /// Whether there is no connection that takes anything.
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Returns whether there is no connection to write to.
+    pub(crate) fn is_disconnected(&self) -> bool {
         self.state.lock().socket.is_none()
     }
 
-    /// Frames and bytes that were queued so far, and bytes that wait now.
+    /// Returns the frames and bytes queued so far, and the bytes queued now.
     pub(crate) fn counts(&self) -> (u64, u64, usize) {
         let state = self.state.lock();
         (state.frames, state.bytes, state.queue.waiting())
@@ -411,19 +334,21 @@ impl Outgoing {
 }
 
 impl State {
-    /// Whether the last write was long enough ago. Looks at the clock for every few frames only while some are gathered.
+    /// Returns whether the last write was long enough ago. While frames are gathered, reads the clock only
+    /// every few frames.
     #[inline]
-    fn is_due(&mut self) -> bool {
+    fn is_write_due(&mut self) -> bool {
         self.gathered += 1;
-        (!self.owed || self.gathered.is_multiple_of(CLOCK_EVERY)) && self.last_write.elapsed() >= GATHER
+        (!self.flush_pending || self.gathered.is_multiple_of(CLOCK_INTERVAL))
+            && self.last_write.elapsed() >= GATHER_WINDOW
     }
 
-    fn wakers(&mut self) -> Vec<Waker> {
+    fn take_ready_waiters(&mut self) -> Vec<Waker> {
         if self.waiters.is_empty() {
             return Vec::new();
         }
-        let waiting = self.queue.waiting();
-        let ready = self.waiters.extract_if(.., |(bytes, _)| waiting <= *bytes);
+        let queued = self.queue.waiting();
+        let ready = self.waiters.extract_if(.., |(bytes, _)| queued <= *bytes);
         ready.map(|(_, waker)| waker).collect()
     }
 }
@@ -434,9 +359,10 @@ fn wake_all(wakers: Vec<Waker>) {
     }
 }
 
-/// See [`Outgoing::acknowledgement`].
+/// See [`SendQueue::acknowledgement`].
 pub(crate) struct Acknowledgement<'a> {
-    outgoing: &'a Outgoing,
+    queue: &'a SendQueue,
+    /// `None` once the outcome has been returned.
     key: Option<usize>,
 }
 
@@ -445,36 +371,21 @@ impl Future for Acknowledgement<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(key) = self.key else { return Poll::Ready(Err(Error::Closed)) };
-        let mut state = self.outgoing.state.lock();
-        match state.acks.get_mut(key) {
-            Some(Ack::Awaited(waker)) => {
-                match waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    None => *waker = Some(context.waker().clone()),
-                }
-                return Poll::Pending;
-            }
-            Some(Ack::Known(_)) => {}
-            _ => return Poll::Ready(Err(state.gone.clone())),
-        }
-        let ack = state.acks.remove(key);
+        let mut state = self.queue.state.lock();
+        let polled = state.acks.poll(key, context);
+        let Some(polled) = polled else { return Poll::Ready(Err(state.disconnect_reason.clone())) };
         drop(state);
-        self.key = None;
-        match ack {
-            Ack::Known(outcome) => Poll::Ready(outcome),
-            _ => Poll::Ready(Err(Error::Closed)),
+        if polled.is_ready() {
+            self.key = None;
         }
+        polled
     }
 }
 
 impl Drop for Acknowledgement<'_> {
     fn drop(&mut self) {
-        let Some(key) = self.key else { return };
-        let mut state = self.outgoing.state.lock();
-        match state.acks.get_mut(key) {
-            Some(Ack::Known(_)) => drop(state.acks.remove(key)),
-            Some(ack @ Ack::Awaited(_)) => *ack = Ack::Abandoned,
-            _ => {}
+        if let Some(key) = self.key {
+            self.queue.state.lock().acks.abandon(key);
         }
     }
 }

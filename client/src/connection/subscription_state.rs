@@ -1,93 +1,95 @@
-//! What a client is subscribed to and excludes, as its user wants it: the broker knows that for one connection only.
-//! Owns the sets; never sends.
+//! The subscriptions and exclusions that the user wants, which outlive a connection: the broker forgets them
+//! when it ends. Owns the sets; never sends.
 
 use elbus_protocol::{Op, WARNINGS_TOPIC};
 use std::collections::{HashMap, HashSet};
 
-/// Filters of one frame when they are asked for again.
-const FRAME_FILTERS: usize = 1000;
-/// Bytes of these, unless a single filter is longer; a broker refuses frames of more than 4 MiB.
-const FRAME_BYTES: usize = 1 << 20;
+/// Limit of filters in one frame when they are restored.
+const MAX_FRAME_FILTERS: usize = 1000;
+/// Limit of their bytes, unless a single filter is longer; a broker refuses frames of more than 4 MiB.
+const MAX_FRAME_BYTES: usize = 1 << 20;
 
-/// Splits filters into what one frame takes.
-pub(crate) fn frames_of<'a, 'f>(mut filters: &'a [&'f str]) -> impl Iterator<Item = &'a [&'f str]> {
+/// Splits filters into chunks that fit into one frame.
+pub(crate) fn frame_chunks<'a, 'f>(mut filters: &'a [&'f str]) -> impl Iterator<Item = &'a [&'f str]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |filter: &&&str| {
             bytes += filter.len() + 1;
-            bytes <= FRAME_BYTES
+            bytes <= MAX_FRAME_BYTES
         };
-        let count = filters.iter().take(FRAME_FILTERS).take_while(fits).count().max(1);
-        let (frame, left) = filters.split_at_checked(count)?;
-        filters = left;
-        Some(frame)
+        let count = filters.iter().take(MAX_FRAME_FILTERS).take_while(fits).count().max(1);
+        let (chunk, rest) = filters.split_at_checked(count)?;
+        filters = rest;
+        Some(chunk)
     })
 }
 
 #[derive(Default)]
-pub(crate) struct Wishes {
+pub(crate) struct SubscriptionState {
     subscribed: HashMap<String, Uses>,
     excluded: HashSet<String>,
-    /// The user has unsubscribed from what the broker subscribes everybody to.
-    declined: bool,
+    /// The user has unsubscribed from the topic that the broker subscribes every client to.
+    warnings_declined: bool,
 }
 
+/// The users of a filter.
 #[derive(Default)]
 struct Uses {
-    /// By [`Client::subscribe`](crate::Client::subscribe).
-    asked: bool,
-    /// Subscriptions with a queue of their own.
+    frames: bool,
     subscriptions: usize,
 }
 
-/// Who wants a filter.
+/// Which part of a client uses a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
-    Clients,
-    Subscriptions,
+pub(crate) enum FilterUser {
+    /// [`Client::add_filters`](crate::Client::add_filters).
+    Frames,
+    /// A [`Subscription`](crate::Subscription) with its own queue.
+    Subscription,
 }
 
-impl Wishes {
-    /// Adds a subscription. Returns whether it is new, so that [`unsubscribe`](Self::unsubscribe) takes it back.
-    pub(crate) fn subscribe(&mut self, filter: &str, whose: Whose) -> bool {
-        self.declined &= filter != WARNINGS_TOPIC;
+impl SubscriptionState {
+    /// Adds a use of a filter. Returns whether it is new, and [`unsubscribe`](Self::unsubscribe) reverts it.
+    pub(crate) fn subscribe(&mut self, filter: &str, user: FilterUser) -> bool {
+        self.warnings_declined &= filter != WARNINGS_TOPIC;
         let uses = self.subscribed.entry(filter.to_owned()).or_default();
-        match whose {
-            Whose::Clients => !std::mem::replace(&mut uses.asked, true),
-            Whose::Subscriptions => {
+        match user {
+            FilterUser::Frames => !std::mem::replace(&mut uses.frames, true),
+            FilterUser::Subscription => {
                 uses.subscriptions += 1;
                 true
             }
         }
     }
 
-    /// Whether nobody wants the filter any more: the broker is to be told.
-    pub(crate) fn unsubscribe(&mut self, filter: &str, whose: Whose) -> bool {
+    /// Removes a use of a filter. Returns whether it was the last one, so that the broker has to unsubscribe
+    /// the client.
+    pub(crate) fn unsubscribe(&mut self, filter: &str, user: FilterUser) -> bool {
         if let Some(uses) = self.subscribed.get_mut(filter) {
-            match whose {
-                Whose::Clients => uses.asked = false,
-                Whose::Subscriptions => uses.subscriptions = uses.subscriptions.saturating_sub(1),
+            match user {
+                FilterUser::Frames => uses.frames = false,
+                FilterUser::Subscription => uses.subscriptions = uses.subscriptions.saturating_sub(1),
             }
-            if uses.asked || uses.subscriptions > 0 {
+            if uses.frames || uses.subscriptions > 0 {
                 return false;
             }
             self.subscribed.remove(filter);
         }
-        self.declined |= filter == WARNINGS_TOPIC;
+        self.warnings_declined |= filter == WARNINGS_TOPIC;
         true
     }
 
-    /// Whether somebody wants the filter.
-    pub(crate) fn wants(&self, filter: &str) -> bool {
+    /// Returns whether the filter is in use.
+    pub(crate) fn is_subscribed(&self, filter: &str) -> bool {
         self.subscribed.contains_key(filter)
     }
 
-    /// Whether a filter is still to be asked for by this operation.
-    pub(crate) fn asks(&self, op: Op, filter: &str) -> bool {
+    /// Returns whether restoring the state includes this operation on the filter.
+    pub(crate) fn includes(&self, op: Op, filter: &str) -> bool {
         match op {
             Op::Exclude => self.excluded.contains(filter),
             Op::Unsubscribe => self.declined() == Some(filter),
-            _ => self.wants(filter),
+            _ => self.is_subscribed(filter),
         }
     }
 
@@ -100,17 +102,18 @@ impl Wishes {
         self.excluded.remove(filter);
     }
 
-    pub(crate) fn subscribed(&self) -> impl Iterator<Item = &str> {
-        self.subscribed.keys().map(String::as_str)
+    /// Returns the operations that restore this state with a new connection, in order.
+    pub(crate) fn operations(&self) -> [(Op, Vec<&str>); 3] {
+        [
+            (Op::Exclude, self.excluded.iter().map(String::as_str).collect()),
+            (Op::Subscribe, self.subscribed.keys().map(String::as_str).collect()),
+            (Op::Unsubscribe, self.declined().into_iter().collect()),
+        ]
     }
 
-    pub(crate) fn excluded(&self) -> impl Iterator<Item = &str> {
-        self.excluded.iter().map(String::as_str)
-    }
-
-    /// What the broker subscribes everybody to, where the user does not want it.
-    pub(crate) fn declined(&self) -> Option<&'static str> {
-        self.declined.then_some(WARNINGS_TOPIC)
+    /// Returns the topic that the broker subscribes every client to, if the user has unsubscribed from it.
+    fn declined(&self) -> Option<&'static str> {
+        self.warnings_declined.then_some(WARNINGS_TOPIC)
     }
 }
 
@@ -119,45 +122,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_stays_while_somebody_wants_it() {
-        let mut wishes = Wishes::default();
-        wishes.subscribe("a", Whose::Clients);
-        wishes.subscribe("a", Whose::Clients);
-        wishes.subscribe("a", Whose::Subscriptions);
-        assert!(!wishes.unsubscribe("a", Whose::Clients));
-        assert_eq!(wishes.subscribed().collect::<Vec<_>>(), ["a"]);
-        assert!(wishes.unsubscribe("a", Whose::Subscriptions));
-        assert_eq!(wishes.subscribed().count(), 0);
-        assert!(wishes.unsubscribe("never wanted", Whose::Clients), "the broker may know it all the same");
+    fn a_filter_stays_subscribed_until_its_last_use_ends() {
+        let mut state = SubscriptionState::default();
+        state.subscribe("a", FilterUser::Frames);
+        state.subscribe("a", FilterUser::Frames);
+        state.subscribe("a", FilterUser::Subscription);
+        assert!(!state.unsubscribe("a", FilterUser::Frames));
+        assert!(state.is_subscribed("a") && state.includes(Op::Subscribe, "a"));
+        assert!(state.unsubscribe("a", FilterUser::Subscription));
+        assert!(!state.is_subscribed("a"));
+        assert!(state.unsubscribe("unknown", FilterUser::Frames), "the broker can still have it");
     }
 
     #[test]
-    fn only_what_is_new_is_taken_back() {
-        let mut wishes = Wishes::default();
-        assert!(wishes.subscribe("a", Whose::Clients) && !wishes.subscribe("a", Whose::Clients));
-        assert!(wishes.subscribe("a", Whose::Subscriptions) && wishes.subscribe("a", Whose::Subscriptions));
-        assert!(wishes.exclude("x") && !wishes.exclude("x"));
+    fn only_a_new_use_is_reverted() {
+        let mut state = SubscriptionState::default();
+        assert!(state.subscribe("a", FilterUser::Frames) && !state.subscribe("a", FilterUser::Frames));
+        assert!(
+            state.subscribe("a", FilterUser::Subscription) && state.subscribe("a", FilterUser::Subscription)
+        );
+        assert!(state.exclude("x") && !state.exclude("x"));
     }
 
     #[test]
-    fn filters_are_split_into_frames_that_a_broker_takes() {
+    fn filters_are_split_into_frames_that_a_broker_accepts() {
         let long = "x".repeat(65_000);
         let filters: Vec<&str> = std::iter::repeat_n("a", 1500).chain([&*long; 40]).collect();
-        let frames: Vec<_> = frames_of(&filters).collect();
-        assert_eq!(frames.concat(), filters);
-        assert_eq!(frames.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [1000, 516, 16, 8]);
+        let chunks: Vec<_> = frame_chunks(&filters).collect();
+        assert_eq!(chunks.concat(), filters);
+        assert_eq!(chunks.iter().map(|chunk| chunk.len()).collect::<Vec<_>>(), [1000, 516, 16, 8]);
         let longer = "x".repeat(2 << 20);
-        assert_eq!(frames_of(&[&longer, &longer]).count(), 2);
-        assert_eq!(frames_of(&[]).count(), 0);
+        assert_eq!(frame_chunks(&[&longer, &longer]).count(), 2);
+        assert_eq!(frame_chunks(&[]).count(), 0);
     }
 
     #[test]
-    fn the_warnings_of_the_broker_can_be_declined() {
-        let mut wishes = Wishes::default();
-        assert_eq!(wishes.declined(), None);
-        assert!(wishes.unsubscribe(".broker/warn", Whose::Clients));
-        assert_eq!(wishes.declined(), Some(".broker/warn"));
-        wishes.subscribe(".broker/warn", Whose::Clients);
-        assert_eq!(wishes.declined(), None);
+    fn the_broker_warnings_can_be_declined() {
+        let mut state = SubscriptionState::default();
+        assert_eq!(state.declined(), None);
+        assert!(state.unsubscribe(".broker/warn", FilterUser::Frames));
+        assert_eq!(state.declined(), Some(".broker/warn"));
+        state.subscribe(".broker/warn", FilterUser::Frames);
+        assert_eq!(state.declined(), None);
     }
 }

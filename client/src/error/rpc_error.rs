@@ -1,33 +1,44 @@
-//! The error that a callee answers with (protocol section 7). Owns its codes and text; never a bus error of the
-//! caller's own.
+//! The error that a method returns to its caller (protocol section 7). Owns its codes and text; never a bus
+//! error of the caller's own.
 
 use bytes::Bytes;
 use elbus_protocol::{Code, rpc};
 use std::fmt;
 
-use crate::Error;
-
-/// What a callee answers instead of a result.
+/// The error that a method returns instead of a result.
+///
+/// ```
+/// use elbus_client::RpcError;
+/// let error = RpcError::invalid_params("temperature must be at most 90");
+/// assert_eq!(error.to_string(), "rpc error -32602 (invalid parameters): temperature must be at most 90");
+/// assert_eq!(RpcError::new(7, "no water").code, 7);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RpcError {
-    /// One of protocol section 7, or the callee's own.
+    /// A code of protocol section 7, or the method's own.
     pub code: i16,
-    /// Usually text; may be empty.
+    /// Usually text; can be empty.
     pub data: Bytes,
 }
 
 impl RpcError {
-    /// With a code and a text.
+    /// Creates an error with a code and a text.
     pub fn new(code: i16, text: impl Into<String>) -> Self {
         RpcError { code, data: text.into().into() }
     }
 
-    /// There is no such method: -32601.
+    /// Creates an error with a code and binary data.
+    pub fn with_data(code: i16, data: impl Into<Bytes>) -> Self {
+        RpcError { code, data: data.into() }
+    }
+
+    /// The method does not exist: -32601.
     pub fn method_not_found() -> Self {
         Self::new(rpc::METHOD_NOT_FOUND, "")
     }
 
-    /// The parameters are not what the method takes: -32602.
+    /// The parameters do not fit the method: -32602.
     pub fn invalid_params(text: impl Into<String>) -> Self {
         Self::new(rpc::INVALID_PARAMS, text)
     }
@@ -37,22 +48,22 @@ impl RpcError {
         Self::new(rpc::PARSE_ERROR, text)
     }
 
-    /// The callee failed: -32603.
+    /// The method failed: -32603.
     pub fn internal(text: impl Into<String>) -> Self {
         Self::new(rpc::INTERNAL_ERROR, text)
     }
 
-    /// There is no such thing: -32001.
+    /// The requested object does not exist: -32001.
     pub fn not_found() -> Self {
         Self::new(rpc::NOT_FOUND, "")
     }
 
-    /// The data, where it is text.
+    /// Returns the data if it is text.
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.data).ok()
     }
 
-    /// What the code means, where it is one of the protocol's.
+    /// Returns the meaning of the code if the protocol defines it.
     pub fn meaning(&self) -> Option<&'static str> {
         Some(match self.code {
             rpc::PARSE_ERROR => "parameters cannot be parsed",
@@ -85,40 +96,16 @@ impl fmt::Display for RpcError {
 
 impl std::error::Error for RpcError {}
 
-impl From<Error> for RpcError {
-    /// For methods that call or send themselves: the error of a callee as it is, that of the bus with its code.
-    fn from(error: Error) -> Self {
-        let code = match &error {
-            Error::Rpc(error) => return error.clone(),
-            Error::NotRegistered { .. } => Code::NotRegistered.rpc_code(),
-            Error::NotDelivered { .. } | Error::QueueFull { .. } => Code::NotDelivered.rpc_code(),
-            Error::AccessDenied { .. } => Code::AccessDenied.rpc_code(),
-            Error::Timeout { .. } => Code::Timeout.rpc_code(),
-            Error::Disconnected { .. } | Error::Closed => Code::Io.rpc_code(),
-            _ => rpc::INTERNAL_ERROR,
-        };
-        RpcError::new(code, error.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_of_the_bus_keep_their_code() {
-        let unknown = Error::NotRegistered { target: "x".to_owned() };
-        assert_eq!(RpcError::from(unknown).code, -32113);
-        let callee = RpcError::new(5, "five");
-        assert_eq!(RpcError::from(Error::Rpc(callee.clone())), callee);
-    }
 
     #[test]
     fn texts() {
         assert_eq!(RpcError::method_not_found().to_string(), "rpc error -32601 (no such method)");
         assert_eq!(RpcError::new(7, "it is\nhot").to_string(), "rpc error 7: it is\\nhot");
         assert_eq!(RpcError::new(-32113, "").to_string(), "rpc error -32113 (not registered)");
-        let binary = RpcError { code: 1, data: Bytes::from_static(&[0xFF, 1]) };
+        let binary = RpcError::with_data(1, vec![0xFF, 1]);
         assert_eq!((binary.to_string(), binary.text()), ("rpc error 1: 2 bytes of data".to_owned(), None));
     }
 }

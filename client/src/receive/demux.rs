@@ -1,5 +1,5 @@
-//! Who within the program gets a received frame: the caller a reply belongs to, the server of calls, subscriptions whose
-//! filter matches, or the frames of the client. Owns these tables; never reads a socket.
+//! Routes each received frame to its consumer: the caller of a reply, the server of calls, the subscriptions
+//! whose filter matches, or the frames of the client. Owns these tables; never reads a socket.
 
 use bytes::Bytes;
 use elbus_protocol::{
@@ -13,53 +13,56 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use super::{
+    inbox::Inbox,
+    pending_calls::PendingCalls,
+    topic_cache::{Inboxes, TopicCache},
+};
 use crate::{
-    Error, Frame, RpcError,
-    receive::inbox::Inbox,
-    receive::pending_calls::Calls,
-    receive::topic_cache::{Inboxes, Topics},
+    error::{Error, rpc_error::RpcError},
+    frame::Frame,
 };
 
-pub(crate) struct Switchboard {
-    /// Of [`Frames`](crate::Frames).
-    main: Arc<Inbox>,
-    pub(crate) calls: Calls,
-    /// Taken before that of an inbox; none of the two is held while the other is waited for.
+pub(crate) struct Demux {
+    /// The queue of [`Frames`](crate::Frames).
+    frames_inbox: Arc<Inbox>,
+    pub(crate) calls: PendingCalls,
+    /// Released before the lock of an inbox is taken.
     tables: Mutex<Tables>,
-    /// Frames that nobody wanted.
+    /// Frames without a consumer.
     unclaimed: AtomicU64,
     received: AtomicU64,
 }
 
 #[derive(Default)]
 struct Tables {
-    subscriptions: Vec<Subscribed>,
-    /// Counts changes of the subscriptions.
+    subscriptions: Vec<SubscriptionEntry>,
+    /// Counts changes of the tables.
     epoch: u64,
-    serving: Option<Arc<Inbox>>,
-    next: u64,
+    calls_inbox: Option<Arc<Inbox>>,
+    next_id: u64,
     ended: bool,
 }
 
-struct Subscribed {
+struct SubscriptionEntry {
     id: u64,
     filters: Vec<String>,
     inbox: Arc<Inbox>,
 }
 
-/// What the reader remembers between batches.
+/// The reader's copy of the tables, kept between batches.
 #[derive(Default)]
-pub(crate) struct Memory {
+pub(crate) struct DemuxCache {
     epoch: u64,
-    topics: Topics,
-    serving: Option<Arc<Inbox>>,
+    topics: TopicCache,
+    calls_inbox: Option<Arc<Inbox>>,
     batch: Vec<Frame>,
 }
 
-impl Switchboard {
-    pub(crate) fn new(main: Arc<Inbox>, calls: Calls) -> Self {
-        Switchboard {
-            main,
+impl Demux {
+    pub(crate) fn new(frames_inbox: Arc<Inbox>, calls: PendingCalls) -> Self {
+        Demux {
+            frames_inbox,
             calls,
             tables: Mutex::default(),
             unclaimed: AtomicU64::new(0),
@@ -67,47 +70,52 @@ impl Switchboard {
         }
     }
 
-    /// Hands frames over and empties `frames`; `touched` becomes the inboxes that got some.
-    pub(crate) fn route(&self, frames: &mut Vec<Frame>, memory: &mut Memory, touched: &mut Vec<Arc<Inbox>>) {
+    /// Delivers `frames` and empties it. `touched` is set to the inboxes that received frames.
+    pub(crate) fn deliver(
+        &self,
+        frames: &mut Vec<Frame>,
+        cache: &mut DemuxCache,
+        touched: &mut Vec<Arc<Inbox>>,
+    ) {
         touched.clear();
         self.received.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        let has_subscriptions = self.refresh(memory);
+        let has_subscriptions = self.refresh(cache);
         let mut current: Option<Arc<Inbox>> = None;
-        let mut batch = std::mem::take(&mut memory.batch);
+        let mut batch = std::mem::take(&mut cache.batch);
         for frame in frames.drain(..) {
             let inbox = match frame.kind() {
-                FrameKind::Message => match self.claim(&frame, memory) {
-                    Claim::Done => continue,
-                    Claim::Served(inbox) => inbox,
-                    Claim::Raw => &self.main,
+                FrameKind::Message => match self.classify(&frame, cache) {
+                    MessageTarget::Done => continue,
+                    MessageTarget::Server(inbox) => inbox,
+                    MessageTarget::Frames => &self.frames_inbox,
                 },
                 FrameKind::Publish if has_subscriptions => {
-                    let inboxes = self.subscribers(&frame, memory);
+                    let inboxes = self.matching_inboxes(&frame, cache);
                     match &inboxes[..] {
-                        [] => &self.main,
+                        [] => &self.frames_inbox,
                         [only] => &only.clone(),
                         several => {
-                            self.hand_over(current.take(), &mut batch, touched);
+                            self.push(current.take(), &mut batch, touched);
                             for inbox in several {
                                 batch.push(frame.clone());
-                                self.hand_over(Some(inbox.clone()), &mut batch, touched);
+                                self.push(Some(inbox.clone()), &mut batch, touched);
                             }
                             continue;
                         }
                     }
                 }
-                _ => &self.main,
+                _ => &self.frames_inbox,
             };
             if current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, inbox)) {
-                self.hand_over(current.replace(inbox.clone()), &mut batch, touched);
+                self.push(current.replace(inbox.clone()), &mut batch, touched);
             }
             batch.push(frame);
         }
-        self.hand_over(current, &mut batch, touched);
-        memory.batch = batch;
+        self.push(current, &mut batch, touched);
+        cache.batch = batch;
     }
 
-    fn hand_over(&self, inbox: Option<Arc<Inbox>>, batch: &mut Vec<Frame>, touched: &mut Vec<Arc<Inbox>>) {
+    fn push(&self, inbox: Option<Arc<Inbox>>, batch: &mut Vec<Frame>, touched: &mut Vec<Arc<Inbox>>) {
         let Some(inbox) = inbox else { return };
         let unclaimed = inbox.push(batch);
         if unclaimed > 0 {
@@ -118,18 +126,18 @@ impl Switchboard {
         }
     }
 
-    /// Brings the memory up to date; whether there are subscriptions.
-    fn refresh(&self, memory: &mut Memory) -> bool {
+    /// Updates the cache. Returns whether there are subscriptions.
+    fn refresh(&self, cache: &mut DemuxCache) -> bool {
         let tables = self.tables.lock();
-        if memory.epoch != tables.epoch {
-            memory.epoch = tables.epoch;
-            memory.topics.clear();
-            memory.serving = tables.serving.clone();
+        if cache.epoch != tables.epoch {
+            cache.epoch = tables.epoch;
+            cache.topics.clear();
+            cache.calls_inbox = tables.calls_inbox.clone();
         }
         !tables.subscriptions.is_empty()
     }
 
-    fn claim<'m>(&self, frame: &Frame, memory: &'m Memory) -> Claim<'m> {
+    fn classify<'c>(&self, frame: &Frame, cache: &'c DemuxCache) -> MessageTarget<'c> {
         let payload = frame.payload();
         let part = |data: &[u8]| -> Bytes { frame.to_payload().slice_ref(data) };
         match decode_rpc(payload) {
@@ -137,11 +145,11 @@ impl Switchboard {
                 self.complete(call_id, frame.sender(), || Ok(part(result)))
             }
             Ok(RpcFrame::Error { call_id, code, data }) => self
-                .complete(call_id, frame.sender(), || Err(Error::Rpc(RpcError { code, data: part(data) }))),
+                .complete(call_id, frame.sender(), || Err(Error::Rpc(RpcError::with_data(code, part(data))))),
             Ok(RpcFrame::Request { .. } | RpcFrame::Notification { .. }) => {
-                memory.serving.as_ref().map_or(Claim::Raw, Claim::Served)
+                cache.calls_inbox.as_ref().map_or(MessageTarget::Frames, MessageTarget::Server)
             }
-            Err(_) => Claim::Raw,
+            Err(_) => MessageTarget::Frames,
         }
     }
 
@@ -150,41 +158,43 @@ impl Switchboard {
         call: u32,
         sender: &str,
         outcome: impl FnOnce() -> Result<Bytes, Error>,
-    ) -> Claim<'static> {
-        if self.calls.complete(call, Some(sender), outcome) {
-            Claim::Done
-        } else if self.calls.was_made(call) {
+    ) -> MessageTarget<'static> {
+        if self.calls.complete(call, sender, outcome) {
+            MessageTarget::Done
+        } else if self.calls.was_issued(call) {
             // the caller has given up
             self.unclaimed.fetch_add(1, Ordering::Relaxed);
-            Claim::Done
+            MessageTarget::Done
         } else {
-            Claim::Raw
+            MessageTarget::Frames
         }
     }
 
-    /// The inboxes of subscriptions that a topic matches.
-    fn subscribers(&self, frame: &Frame, memory: &mut Memory) -> Inboxes {
-        if let Some(inboxes) = memory.topics.get(frame.topic()) {
+    /// Returns the inboxes of the subscriptions that match the topic of a publication.
+    fn matching_inboxes(&self, frame: &Frame, cache: &mut DemuxCache) -> Inboxes {
+        let topic = frame.topic();
+        if let Some(inboxes) = cache.topics.get(topic) {
             return inboxes;
         }
-        let topic = frame.topic();
         let tables = self.tables.lock();
-        let matches = |entry: &&Subscribed| entry.filters.iter().any(|filter| topic::matches(filter, topic));
+        let matches =
+            |entry: &&SubscriptionEntry| entry.filters.iter().any(|filter| topic::matches(filter, topic));
         let inboxes: Inboxes =
             tables.subscriptions.iter().filter(matches).map(|entry| entry.inbox.clone()).collect();
         drop(tables);
-        memory.topics.remember(topic, &inboxes);
+        cache.topics.insert(topic, &inboxes);
         inboxes
     }
 
-    /// From now on publications that match go to the inbox. The number is for [`unsubscribe`](Self::unsubscribe).
-    pub(crate) fn subscribe(&self, filters: Vec<String>, inbox: Arc<Inbox>) -> u64 {
+    /// Adds a subscription: publications that match are delivered to the inbox. Returns its id for
+    /// [`remove_subscription`](Self::remove_subscription).
+    pub(crate) fn add_subscription(&self, filters: Vec<String>, inbox: Arc<Inbox>) -> u64 {
         let mut tables = self.tables.lock();
-        let id = tables.next;
-        tables.next += 1;
+        let id = tables.next_id;
+        tables.next_id += 1;
         tables.epoch += 1;
         let ended = tables.ended;
-        tables.subscriptions.push(Subscribed { id, filters, inbox: inbox.clone() });
+        tables.subscriptions.push(SubscriptionEntry { id, filters, inbox: inbox.clone() });
         drop(tables);
         if ended {
             inbox.end();
@@ -192,8 +202,8 @@ impl Switchboard {
         id
     }
 
-    /// Takes a subscription out; its filters come back.
-    pub(crate) fn unsubscribe(&self, id: u64) -> Vec<String> {
+    /// Removes a subscription and returns its filters.
+    pub(crate) fn remove_subscription(&self, id: u64) -> Vec<String> {
         let mut tables = self.tables.lock();
         let Some(index) = tables.subscriptions.iter().position(|entry| entry.id == id) else {
             return Vec::new();
@@ -204,15 +214,15 @@ impl Switchboard {
         entry.filters
     }
 
-    /// From now on calls and notifications go to the inbox; `false` where another one has them.
-    pub(crate) fn serve(&self, inbox: Arc<Inbox>) -> bool {
+    /// Delivers calls and notifications to the inbox. Returns `false` if another inbox already receives them.
+    pub(crate) fn start_serving(&self, inbox: Arc<Inbox>) -> bool {
         let mut tables = self.tables.lock();
-        if tables.serving.is_some() {
+        if tables.calls_inbox.is_some() {
             return false;
         }
         tables.epoch += 1;
         let ended = tables.ended;
-        tables.serving = Some(inbox.clone());
+        tables.calls_inbox = Some(inbox.clone());
         drop(tables);
         if ended {
             inbox.end();
@@ -220,40 +230,40 @@ impl Switchboard {
         true
     }
 
-    /// Calls and notifications are ordinary frames again.
-    pub(crate) fn serve_no_more(&self) {
+    /// Ends the inbox of calls; further calls and notifications are delivered as ordinary frames.
+    pub(crate) fn stop_serving(&self) {
         let mut tables = self.tables.lock();
         tables.epoch += 1;
-        let inbox = tables.serving.take();
+        let inbox = tables.calls_inbox.take();
         drop(tables);
         if let Some(inbox) = inbox {
             inbox.end();
         }
     }
 
-    /// Says to everybody that nothing will follow.
+    /// Ends all inboxes.
     pub(crate) fn end(&self) {
         let mut tables = self.tables.lock();
         tables.ended = true;
         let subscriptions = tables.subscriptions.iter().map(|entry| entry.inbox.clone());
         let inboxes: Vec<_> =
-            subscriptions.chain(tables.serving.clone()).chain([self.main.clone()]).collect();
+            subscriptions.chain(tables.calls_inbox.clone()).chain([self.frames_inbox.clone()]).collect();
         drop(tables);
         for inbox in inboxes {
             inbox.end();
         }
     }
 
-    /// Frames received, and those that nobody wanted.
+    /// Returns how many frames were received, and how many of them had no consumer.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.received.load(Ordering::Relaxed), self.unclaimed.load(Ordering::Relaxed))
     }
 }
 
-/// Who a message is for.
-enum Claim<'m> {
-    /// It has been taken.
+/// The consumer of a message.
+enum MessageTarget<'c> {
+    /// The message was a reply and has been consumed.
     Done,
-    Served(&'m Arc<Inbox>),
-    Raw,
+    Server(&'c Arc<Inbox>),
+    Frames,
 }

@@ -1,5 +1,5 @@
-//! A queue of received frames between the connection and one consumer. Owns its bound, what is dropped where the user
-//! has chosen dropping, and the count of that; never knows where frames come from.
+//! The queue of received frames between a connection and one consumer. Owns its limit, what is dropped if the
+//! user chose dropping, and the count of dropped frames; never knows where frames come from.
 
 use parking_lot::Mutex;
 use std::{
@@ -8,40 +8,19 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{
-    Frame,
-    receive::read_limit::{Gate, PATIENCE},
-};
+use super::read_limit::{OVERCOMMIT_FACTOR, ReadLimit};
+use crate::{frame::Frame, settings::Overflow};
 
-/// The most frames that a consumer takes over at once.
+/// Limit of frames that a consumer takes at once.
 const TAKE_FRAMES: usize = 256;
-/// Places for frames that an empty queue keeps.
-const KEPT_PLACES: usize = 4096;
-
-/// What happens to received frames when more than `queue_bytes` of them wait for their consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// Nothing more is read from the connection until the consumer has caught up; the broker then holds the senders
-    /// back. Nothing is lost while the consumer takes something every
-    /// [`hold_limit`](crate::ClientBuilder::hold_limit), 3 s by default; if it takes nothing for that long, what arrives is
-    /// dropped and counted until it goes on, so that the client stays connected. While an operation waits for its outcome, which arrives behind the frames, up to four times
-    /// as much is read. A consumer that awaits an operation for every frame of a flood without end is slower than that
-    /// still: its operations end with [`Error::Timeout`](crate::Error::Timeout). Await them in another task, or send without
-    /// acknowledgement.
-    #[default]
-    Block,
-    /// What arrives is dropped; the next frame that is kept says how many ([`Frame::missed`]).
-    DropNewest,
-    /// What has waited longest is dropped; the frame behind it says how many.
-    DropOldest,
-}
+/// Capacity that an empty queue keeps, in frames.
+const RETAINED_CAPACITY: usize = 4096;
 
 pub(crate) struct Inbox {
     limit: usize,
     overflow: Overflow,
-    gate: Arc<Gate>,
-    /// A leaf: nothing else is locked while it is held.
+    read_limit: Arc<ReadLimit>,
+    /// A leaf: no other lock is taken while it is held.
     state: Mutex<State>,
 }
 
@@ -49,29 +28,28 @@ pub(crate) struct Inbox {
 struct State {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Dropped behind the last frame of the queue.
-    gap: u64,
+    /// Frames dropped behind the last frame of the queue, to be reported by the next one.
+    unreported: u64,
     missed: u64,
     waker: Option<Waker>,
-    /// Nothing will follow.
+    /// No frame will follow.
     ended: bool,
-    /// The consumer is gone.
-    abandoned: bool,
-    /// Frames taken out so far.
+    receiver_dropped: bool,
+    /// Frames taken by the consumer so far.
     taken: u64,
-    /// The consumer has taken nothing for too long: what exceeds the limit is dropped until it goes on.
-    standing: bool,
+    /// The consumer has taken nothing for too long: frames over the limit are dropped until it continues.
+    stalled: bool,
 }
 
 impl Inbox {
-    pub(crate) fn new(limit: usize, overflow: Overflow, gate: Arc<Gate>) -> Arc<Self> {
-        Arc::new(Inbox { limit, overflow, gate, state: Mutex::default() })
+    pub(crate) fn new(limit: usize, overflow: Overflow, read_limit: Arc<ReadLimit>) -> Arc<Self> {
+        Arc::new(Inbox { limit, overflow, read_limit, state: Mutex::default() })
     }
 
-    /// Appends frames and empties `frames`. How many found no consumer comes back.
+    /// Appends frames and empties `frames`. Returns how many were discarded for lack of a consumer.
     pub(crate) fn push(&self, frames: &mut Vec<Frame>) -> u64 {
         let mut state = self.state.lock();
-        if state.abandoned || state.ended {
+        if state.receiver_dropped || state.ended {
             drop(state);
             let count = frames.len() as u64;
             frames.clear();
@@ -88,28 +66,28 @@ impl Inbox {
         0
     }
 
-    /// Whether the connection should not be read now; `patience` is by how much the limit may be passed.
-    pub(crate) fn is_over(&self, patience: usize) -> bool {
+    /// Returns whether the connection should not be read now. The limit can be exceeded by `factor`.
+    pub(crate) fn is_over_limit(&self, factor: usize) -> bool {
         self.overflow == Overflow::Block && {
             let state = self.state.lock();
-            !state.standing && state.bytes > self.limit.saturating_mul(patience)
+            !state.stalled && state.bytes > self.limit.saturating_mul(factor)
         }
     }
 
-    /// How many frames the consumer has taken so far.
+    /// Returns how many frames the consumer has taken so far.
     pub(crate) fn taken(&self) -> u64 {
         self.state.lock().taken
     }
 
-    /// From now on what exceeds the limit is dropped, until the consumer goes on; unless it has taken more than this
-    /// meanwhile. Whether it is dropped.
-    pub(crate) fn stop_holding(&self, taken: u64) -> bool {
+    /// Marks the consumer as stalled, unless it has taken more than `taken` frames meanwhile: frames over the
+    /// limit are dropped until it continues. Returns whether it is stalled.
+    pub(crate) fn mark_stalled(&self, taken: u64) -> bool {
         let mut state = self.state.lock();
-        state.standing = state.taken == taken;
-        state.standing
+        state.stalled = state.taken == taken;
+        state.stalled
     }
 
-    /// Says that nothing will follow.
+    /// Ends the queue: the consumer gets what is queued, and then `None`.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
@@ -120,16 +98,17 @@ impl Inbox {
         }
     }
 
-    fn abandon(&self) {
+    fn drop_receiver(&self) {
         let mut state = self.state.lock();
-        state.abandoned = true;
+        state.receiver_dropped = true;
         state.bytes = 0;
         let frames = std::mem::take(&mut state.frames);
         drop(state);
         drop(frames);
-        self.gate.open();
+        self.read_limit.wake_reader();
     }
 
+    /// Moves frames to an empty `into`. If there are none, registers the waker of `context`.
     fn take(&self, into: &mut VecDeque<Frame>, context: Option<&Context<'_>>) -> Taken {
         let mut state = self.state.lock();
         if state.frames.is_empty() {
@@ -145,17 +124,17 @@ impl Inbox {
             into.push_back(frame);
         }
         state.taken += count as u64;
-        state.standing = false;
+        state.stalled = false;
         state.bytes -= into.iter().map(Frame::cost).sum::<usize>();
         let after = state.bytes;
-        if state.frames.is_empty() && state.frames.capacity() > KEPT_PLACES {
+        if state.frames.is_empty() && state.frames.capacity() > RETAINED_CAPACITY {
             state.frames = VecDeque::new();
         }
         drop(state);
-        // the reader goes on when half of it is taken, not with each frame
-        let limits = [self.limit / 2, self.limit.saturating_mul(PATIENCE)];
+        // the reader continues when half of the limit is free, not with each frame
+        let limits = [self.limit / 2, self.limit.saturating_mul(OVERCOMMIT_FACTOR)];
         if limits.iter().any(|limit| before > *limit && after <= *limit) {
-            self.gate.open();
+            self.read_limit.wake_reader();
         }
         Taken::Some
     }
@@ -170,10 +149,10 @@ enum Taken {
 impl State {
     fn push(&mut self, mut frame: Frame, limit: usize, overflow: Overflow) {
         let cost = frame.cost();
-        let drops_newest = overflow == Overflow::DropNewest || self.standing;
+        let drops_newest = overflow == Overflow::DropNewest || self.stalled;
         match overflow {
             _ if drops_newest && self.bytes + cost > limit && !self.frames.is_empty() => {
-                self.gap += 1;
+                self.unreported += 1;
                 self.missed += 1;
                 return;
             }
@@ -193,13 +172,13 @@ impl State {
             }
             _ => {}
         }
-        frame.add_missed(std::mem::take(&mut self.gap));
+        frame.add_missed(std::mem::take(&mut self.unreported));
         self.bytes += cost;
         self.frames.push_back(frame);
     }
 }
 
-/// The consumer's end. Dropping it lets the connection go on without.
+/// The consumer's end of an inbox. Dropping it discards what is queued and what follows.
 pub(crate) struct Receiver {
     inbox: Arc<Inbox>,
     taken: VecDeque<Frame>,
@@ -228,7 +207,7 @@ impl Receiver {
         self.taken.pop_front()
     }
 
-    /// Frames dropped so far, reported by a frame or not yet.
+    /// Returns how many frames have been dropped so far, whether reported by a frame or not yet.
     pub(crate) fn missed(&self) -> u64 {
         self.inbox.state.lock().missed
     }
@@ -236,7 +215,7 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.inbox.abandon();
+        self.inbox.drop_receiver();
     }
 }
 
@@ -255,23 +234,24 @@ mod tests {
         (inbox.clone(), Receiver::new(inbox))
     }
 
+    /// Takes all frames. Returns the number and the reported losses of each.
     fn numbers(receiver: &mut Receiver) -> Vec<(u8, u64)> {
         std::iter::from_fn(|| receiver.try_next()).map(|f| (f.payload()[0], f.missed())).collect()
     }
 
     #[test]
-    fn blocking_keeps_everything_and_says_when_it_is_over() {
+    fn blocking_drops_nothing_and_reports_the_limit() {
         let (inbox, mut receiver) = inbox(2, Overflow::Block);
         inbox.push(&mut vec![frame(1), frame(2)]);
-        assert!(!inbox.is_over(1));
+        assert!(!inbox.is_over_limit(1));
         inbox.push(&mut vec![frame(3)]);
-        assert!(inbox.is_over(1) && !inbox.is_over(4));
+        assert!(inbox.is_over_limit(1) && !inbox.is_over_limit(4));
         assert_eq!(numbers(&mut receiver), [(1, 0), (2, 0), (3, 0)]);
-        assert!(!inbox.is_over(1));
+        assert!(!inbox.is_over_limit(1));
     }
 
     #[test]
-    fn the_newest_are_dropped_and_counted() {
+    fn the_newest_frames_are_dropped_and_counted() {
         let (inbox, mut receiver) = inbox(2, Overflow::DropNewest);
         inbox.push(&mut (1..=5).map(frame).collect());
         assert_eq!(receiver.missed(), 3);
@@ -282,21 +262,21 @@ mod tests {
     }
 
     #[test]
-    fn one_that_goes_on_at_the_last_moment_loses_nothing() {
+    fn a_consumer_that_continues_at_the_last_moment_loses_nothing() {
         let (inbox, mut receiver) = inbox(1, Overflow::Block);
         inbox.push(&mut vec![frame(1), frame(2)]);
         let taken = inbox.taken();
         assert_eq!(numbers(&mut receiver), [(1, 0), (2, 0)]);
-        assert!(!inbox.stop_holding(taken));
+        assert!(!inbox.mark_stalled(taken));
         inbox.push(&mut vec![frame(3), frame(4)]);
         assert_eq!(numbers(&mut receiver), [(3, 0), (4, 0)]);
-        assert!(inbox.stop_holding(inbox.taken()));
+        assert!(inbox.mark_stalled(inbox.taken()));
         inbox.push(&mut vec![frame(5), frame(6)]);
         assert_eq!(numbers(&mut receiver), [(5, 0)]);
     }
 
     #[test]
-    fn the_oldest_are_dropped_and_counted() {
+    fn the_oldest_frames_are_dropped_and_counted() {
         let (inbox, mut receiver) = inbox(2, Overflow::DropOldest);
         inbox.push(&mut (1..=5).map(frame).collect());
         assert_eq!(receiver.missed(), 3);
@@ -304,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_larger_than_the_limit_is_kept_alone() {
+    fn a_frame_larger_than_the_limit_is_queued_alone() {
         for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::DropOldest] {
             let (inbox, mut receiver) = inbox(1, overflow);
             let body = Bytes::from([&b"a\0"[..], &[9; 1000]].concat());
@@ -314,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_still_received_after_the_end() {
+    fn queued_frames_are_received_after_the_end() {
         let (inbox, mut receiver) = inbox(9, Overflow::Block);
         inbox.push(&mut vec![frame(1)]);
         inbox.end();
@@ -325,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_consumer_nothing_waits() {
+    fn without_a_receiver_nothing_is_queued() {
         let (inbox, receiver) = inbox(1, Overflow::Block);
         inbox.push(&mut (1..=5).map(frame).collect());
         drop(receiver);
-        assert!(!inbox.is_over(1));
+        assert!(!inbox.is_over_limit(1));
         assert_eq!(inbox.push(&mut vec![frame(6)]), 1);
     }
 }

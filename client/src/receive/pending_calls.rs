@@ -10,60 +10,60 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{Error, receive::read_limit::Gate};
+use super::read_limit::ReadLimit;
+use crate::error::Error;
 
-pub(crate) struct Calls {
-    gate: Arc<Gate>,
-    /// A leaf: nothing else is locked while it is held.
+pub(crate) struct PendingCalls {
+    read_limit: Arc<ReadLimit>,
+    /// A leaf: no other lock is taken while it is held.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The last id that was given out.
-    last: u32,
-    /// Ids have been through once: all of them were given out.
+    last_id: u32,
+    /// The ids have wrapped around: all of them have been issued.
     wrapped: bool,
-    waiting: HashMap<u32, Waiting, foldhash::fast::RandomState>,
+    calls: HashMap<u32, CallState, foldhash::fast::RandomState>,
 }
 
-struct Waiting {
+struct CallState {
     target: Box<str>,
     waker: Option<Waker>,
     outcome: Option<Result<Bytes, Error>>,
 }
 
-impl Calls {
-    pub(crate) fn new(gate: Arc<Gate>) -> Self {
-        Calls { gate, state: Mutex::default() }
+impl PendingCalls {
+    pub(crate) fn new(read_limit: Arc<ReadLimit>) -> Self {
+        PendingCalls { read_limit, state: Mutex::default() }
     }
 
-    /// A call to a target; its reply ends the future, and dropping that forgets the call.
-    pub(crate) fn begin(&self, target: &str) -> Pending<'_> {
+    /// Registers a call to a target. The future completes with the reply; dropping it forgets the call.
+    pub(crate) fn register(&self, target: &str) -> PendingCall<'_> {
         let mut state = self.state.lock();
         let id = loop {
-            state.last = state.last.wrapping_add(1);
-            state.wrapped |= state.last == NO_REPLY;
-            if state.last != NO_REPLY && !state.waiting.contains_key(&state.last) {
-                break state.last;
+            state.last_id = state.last_id.wrapping_add(1);
+            state.wrapped |= state.last_id == NO_REPLY;
+            if state.last_id != NO_REPLY && !state.calls.contains_key(&state.last_id) {
+                break state.last_id;
             }
         };
-        state.waiting.insert(id, Waiting { target: target.into(), waker: None, outcome: None });
+        state.calls.insert(id, CallState { target: target.into(), waker: None, outcome: None });
         drop(state);
-        self.gate.begin();
-        Pending { calls: self, id }
+        self.read_limit.operation_started();
+        PendingCall { calls: self, id }
     }
 
-    /// Ends a call; `false` where none of that id waits for this sender.
+    /// Completes a call with a reply. Returns `false` if no call with this id to this sender is pending.
     pub(crate) fn complete(
         &self,
         id: u32,
-        sender: Option<&str>,
+        sender: &str,
         outcome: impl FnOnce() -> Result<Bytes, Error>,
     ) -> bool {
         let mut state = self.state.lock();
-        let Some(call) = state.waiting.get_mut(&id) else { return false };
-        if sender.is_some_and(|sender| *sender != *call.target) || call.outcome.is_some() {
+        let Some(call) = state.calls.get_mut(&id) else { return false };
+        if *sender != *call.target || call.outcome.is_some() {
             return false;
         }
         call.outcome = Some(outcome());
@@ -75,10 +75,10 @@ impl Calls {
         true
     }
 
-    /// Ends a call that the broker did not deliver.
-    pub(crate) fn refuse(&self, id: u32, code: u8) {
+    /// Fails a call that the broker has not delivered.
+    pub(crate) fn fail(&self, id: u32, code: u8) {
         let mut state = self.state.lock();
-        let Some(call) = state.waiting.get_mut(&id).filter(|call| call.outcome.is_none()) else { return };
+        let Some(call) = state.calls.get_mut(&id).filter(|call| call.outcome.is_none()) else { return };
         call.outcome = Some(Err(Error::from_code(code, "call to", &call.target)));
         let waker = call.waker.take();
         drop(state);
@@ -87,17 +87,17 @@ impl Calls {
         }
     }
 
-    /// Whether an id was given out, some time ago.
-    pub(crate) fn was_made(&self, id: u32) -> bool {
+    /// Returns whether an id has been issued before.
+    pub(crate) fn was_issued(&self, id: u32) -> bool {
         let state = self.state.lock();
-        id != NO_REPLY && (state.wrapped || id <= state.last)
+        id != NO_REPLY && (state.wrapped || id <= state.last_id)
     }
 
-    /// Ends all calls.
+    /// Fails all pending calls.
     pub(crate) fn fail_all(&self, error: &Error) {
         let mut state = self.state.lock();
-        let waiting = state.waiting.values_mut().filter(|call| call.outcome.is_none());
-        let wakers: Vec<_> = waiting
+        let pending = state.calls.values_mut().filter(|call| call.outcome.is_none());
+        let wakers: Vec<_> = pending
             .filter_map(|call| {
                 call.outcome = Some(Err(error.clone()));
                 call.waker.take()
@@ -110,25 +110,25 @@ impl Calls {
     }
 
     #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.state.lock().waiting.len()
+    fn count(&self) -> usize {
+        self.state.lock().calls.len()
     }
 }
 
-/// See [`Calls::begin`].
-pub(crate) struct Pending<'a> {
-    calls: &'a Calls,
+/// A registered call; see [`PendingCalls::register`].
+pub(crate) struct PendingCall<'a> {
+    calls: &'a PendingCalls,
     pub(crate) id: u32,
 }
 
-impl Future for Pending<'_> {
+impl Future for PendingCall<'_> {
     type Output = Result<Bytes, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.calls.state.lock();
-        let Some(call) = state.waiting.get_mut(&self.id) else { return Poll::Ready(Err(Error::Closed)) };
+        let Some(call) = state.calls.get_mut(&self.id) else { return Poll::Ready(Err(Error::Closed)) };
         if let Some(outcome) = call.outcome.take() {
-            // the place is given back when this is dropped; nothing can be put there meanwhile
+            // the entry is removed when this is dropped; until then it accepts no other outcome
             call.outcome = Some(Err(Error::Closed));
             return Poll::Ready(outcome);
         }
@@ -140,10 +140,10 @@ impl Future for Pending<'_> {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        self.calls.state.lock().waiting.remove(&self.id);
-        self.calls.gate.finish();
+        self.calls.state.lock().calls.remove(&self.id);
+        self.calls.read_limit.operation_finished();
     }
 }
 
@@ -151,41 +151,43 @@ impl Drop for Pending<'_> {
 mod tests {
     use super::*;
 
-    fn poll(call: &mut Pending<'_>) -> Poll<Result<Bytes, Error>> {
+    fn poll(call: &mut PendingCall<'_>) -> Poll<Result<Bytes, Error>> {
         Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
-    fn replies_find_their_calls() {
-        let calls = Calls::new(Arc::default());
-        let (mut a, mut b) = (calls.begin("x"), calls.begin("y"));
+    fn replies_complete_their_calls() {
+        let calls = PendingCalls::new(Arc::default());
+        let (mut a, mut b) = (calls.register("x"), calls.register("y"));
         assert!(poll(&mut a).is_pending() && a.id != b.id);
-        assert!(!calls.complete(b.id, Some("x"), || Ok(Bytes::new())), "not from whom was called");
-        assert!(calls.complete(b.id, Some("y"), || Ok("two".into())));
-        assert!(!calls.complete(b.id, Some("y"), || Ok("again".into())));
+        assert!(!calls.complete(b.id, "x", || Ok(Bytes::new())), "not from the called client");
+        assert!(calls.complete(b.id, "y", || Ok("two".into())));
+        assert!(!calls.complete(b.id, "y", || Ok("again".into())));
         assert!(matches!(poll(&mut b), Poll::Ready(Ok(result)) if result == "two"));
-        calls.refuse(a.id, 0x71);
-        assert!(matches!(poll(&mut a), Poll::Ready(Err(Error::NotRegistered { target })) if target == "x"));
+        calls.fail(a.id, 0x71);
+        assert!(
+            matches!(poll(&mut a), Poll::Ready(Err(Error::NotRegistered { target, .. })) if target == "x")
+        );
         drop((a, b));
-        assert_eq!(calls.waiting(), 0);
-        assert!(calls.was_made(1) && calls.was_made(2) && !calls.was_made(3) && !calls.was_made(0));
+        assert_eq!(calls.count(), 0);
+        assert!(calls.was_issued(1) && calls.was_issued(2) && !calls.was_issued(3) && !calls.was_issued(0));
     }
 
     #[test]
-    fn a_dropped_call_frees_its_place() {
-        let calls = Calls::new(Arc::default());
-        let id = calls.begin("x").id;
-        assert_eq!(calls.waiting(), 0);
-        assert!(!calls.complete(id, Some("x"), || Ok(Bytes::new())));
+    fn a_dropped_call_is_forgotten() {
+        let calls = PendingCalls::new(Arc::default());
+        let id = calls.register("x").id;
+        assert_eq!(calls.count(), 0);
+        assert!(!calls.complete(id, "x", || Ok(Bytes::new())));
     }
 
     #[test]
-    fn ids_go_round_past_those_in_use_and_zero() {
-        let calls = Calls::new(Arc::default());
-        let first = calls.begin("x");
-        calls.state.lock().last = u32::MAX - 1;
-        let ids: Vec<_> = (0..3).map(|_| calls.begin("x").id).collect();
+    fn ids_wrap_around_and_skip_zero_and_those_in_use() {
+        let calls = PendingCalls::new(Arc::default());
+        let first = calls.register("x");
+        calls.state.lock().last_id = u32::MAX - 1;
+        let ids: Vec<_> = (0..3).map(|_| calls.register("x").id).collect();
         assert_eq!((first.id, ids), (1, vec![u32::MAX, 2, 3]));
-        assert!(calls.was_made(77));
+        assert!(calls.was_issued(77));
     }
 }

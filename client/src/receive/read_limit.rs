@@ -1,47 +1,46 @@
-//! What holds the reader of a connection back while a consumer is slow. Owns the count of operations whose outcome may
-//! stand behind frames that nobody has taken yet; never a queue.
+//! How far the reader of a connection can run ahead of slow consumers. Owns the count of operations whose
+//! outcome can be queued behind frames that no consumer has taken yet; never a queue.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// By how much the limit of an inbox may be passed while an operation waits for its outcome.
-pub(crate) const PATIENCE: usize = 4;
+/// Factor by which an inbox can exceed its limit while an operation waits for its outcome.
+pub(crate) const OVERCOMMIT_FACTOR: usize = 4;
 
-/// See the module.
+/// Pauses the reader while inboxes are over their limits.
 #[derive(Default)]
-pub(crate) struct Gate {
-    in_flight: AtomicUsize,
-    opened: Notify,
+pub(crate) struct ReadLimit {
+    operations_in_flight: AtomicUsize,
+    changed: Notify,
 }
 
-impl Gate {
-    /// An operation begins whose outcome arrives over the connection.
+impl ReadLimit {
+    /// Counts an operation whose outcome arrives over the connection.
     #[inline]
-    pub(crate) fn begin(&self) {
-        if self.in_flight.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.opened.notify_one();
+    pub(crate) fn operation_started(&self) {
+        if self.operations_in_flight.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.changed.notify_one();
         }
     }
 
-    /// It has ended.
     #[inline]
-    pub(crate) fn finish(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    pub(crate) fn operation_finished(&self) {
+        self.operations_in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// By how much limits may be passed now.
-    pub(crate) fn patience(&self) -> usize {
-        if self.in_flight.load(Ordering::Acquire) > 0 { PATIENCE } else { 1 }
+    /// Returns the factor by which inboxes can currently exceed their limits.
+    pub(crate) fn factor(&self) -> usize {
+        if self.operations_in_flight.load(Ordering::Acquire) > 0 { OVERCOMMIT_FACTOR } else { 1 }
     }
 
-    /// Something may have changed.
+    /// Wakes the reader to check its inboxes again.
     #[inline]
-    pub(crate) fn open(&self) {
-        self.opened.notify_one();
+    pub(crate) fn wake_reader(&self) {
+        self.changed.notify_one();
     }
 
-    /// Waits until something may have changed since the last time. For one task, the reader.
-    pub(crate) async fn opened(&self) {
-        self.opened.notified().await;
+    /// Waits for a change since the last call. For one task, the reader.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 }

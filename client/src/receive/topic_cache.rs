@@ -1,35 +1,36 @@
-//! The subscriptions that topics were found to match, so that a topic is looked for once. Owns how much memory that takes:
-//! topics are what others send.
+//! Caches which subscriptions match a topic. Owns the limits of its memory: topics are chosen by other
+//! clients.
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::receive::inbox::Inbox;
+use super::inbox::Inbox;
 
-/// Topics that are remembered, at most.
+/// Limit of cached topics.
 const MAX_TOPICS: usize = 4096;
-/// Memory that they may take, about, in bytes.
+/// Limit of the memory of the cache, approximately, in bytes.
 const MAX_BYTES: usize = 512 * 1024;
-/// A longer topic is not remembered.
+/// Longer topics are not cached.
 const MAX_TOPIC_BYTES: usize = 1024;
-/// What one takes beside its text and its subscriptions.
-const TOPIC_BYTES: usize = 96;
+/// Memory of one entry without its text and inboxes, in bytes.
+const ENTRY_BYTES: usize = 96;
 
 /// The inboxes of the subscriptions that match a topic.
 pub(crate) type Inboxes = Arc<[Arc<Inbox>]>;
 
 #[derive(Default)]
-pub(crate) struct Topics {
+pub(crate) struct TopicCache {
     by_topic: HashMap<Box<str>, Inboxes, foldhash::fast::RandomState>,
     bytes: usize,
 }
 
-impl Topics {
+impl TopicCache {
     pub(crate) fn get(&self, topic: &str) -> Option<Inboxes> {
         self.by_topic.get(topic).cloned()
     }
 
-    pub(crate) fn remember(&mut self, topic: &str, inboxes: &Inboxes) {
-        let bytes = TOPIC_BYTES + topic.len() + size_of_val(&**inboxes);
+    /// Adds an entry, unless it is too large. A full cache is cleared first.
+    pub(crate) fn insert(&mut self, topic: &str, inboxes: &Inboxes) {
+        let bytes = ENTRY_BYTES + topic.len() + size_of_val(&**inboxes);
         if topic.len() > MAX_TOPIC_BYTES || bytes > MAX_BYTES {
             return;
         }
@@ -50,33 +51,34 @@ impl Topics {
 mod tests {
     use super::*;
 
-    fn remembers(topics: &mut Topics, topic: &str) -> bool {
-        let known = topics.get(topic).is_some();
-        if !known {
-            topics.remember(topic, &Inboxes::from([]));
+    /// Looks up a topic and adds it on a miss. Returns whether it was a hit.
+    fn look_up(cache: &mut TopicCache, topic: &str) -> bool {
+        let hit = cache.get(topic).is_some();
+        if !hit {
+            cache.insert(topic, &Inboxes::from([]));
         }
-        let held: usize = topics.by_topic.keys().map(|topic| topic.len()).sum();
-        assert!(held <= topics.bytes && topics.bytes <= MAX_BYTES && topics.by_topic.len() <= MAX_TOPICS);
-        known
+        let bytes: usize = cache.by_topic.keys().map(|topic| topic.len()).sum();
+        assert!(bytes <= cache.bytes && cache.bytes <= MAX_BYTES && cache.by_topic.len() <= MAX_TOPICS);
+        hit
     }
 
     #[test]
-    fn as_many_topics_as_are_remembered_are_looked_for_once() {
-        let mut topics = Topics::default();
-        for turn in 0..3 {
+    fn as_many_topics_as_the_limit_are_cached() {
+        let mut cache = TopicCache::default();
+        for round in 0..3 {
             for number in 0..MAX_TOPICS {
-                assert_eq!(remembers(&mut topics, &format!("topic/{number}")), turn > 0, "{number}");
+                assert_eq!(look_up(&mut cache, &format!("topic/{number}")), round > 0, "{number}");
             }
         }
     }
 
     #[test]
-    fn what_is_remembered_is_limited_in_bytes() {
-        let mut topics = Topics::default();
+    fn the_cache_is_limited_in_bytes() {
+        let mut cache = TopicCache::default();
         for number in 0..3000 {
-            assert!(!remembers(&mut topics, &format!("{number}/{}", "x".repeat(1000))));
+            assert!(!look_up(&mut cache, &format!("{number}/{}", "x".repeat(1000))));
         }
         let long = "x".repeat(MAX_TOPIC_BYTES + 1);
-        assert!(!remembers(&mut topics, &long) && !remembers(&mut topics, &long), "too long");
+        assert!(!look_up(&mut cache, &long) && !look_up(&mut cache, &long), "too long");
     }
 }

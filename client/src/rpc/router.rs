@@ -1,5 +1,4 @@
-//! Methods as functions. Owns which name means which function and the conversion of parameters and results; never
-//! concurrency.
+//! Methods as functions. Owns their names and the conversion of parameters and results; never concurrency.
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -7,32 +6,45 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
-    cursor::{Cursors, Items, Next},
+    cursor::NextParams,
+    msgpack::encode_result,
     serve::{Call, Notification, RpcHandler},
+    server_cursors::{EncodedItems, EncodedIter, EncodedStream, ServerCursors},
 };
-use crate::RpcError;
+use crate::error::rpc_error::RpcError;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Bytes, RpcError>> + Send>>;
 type Method = Box<dyn Fn(Call) -> Answer + Send + Sync>;
 type OnNotification = Box<dyn Fn(Notification) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// Serves calls by functions, each under the name of a method; any other method is answered with -32601.
+/// An [`RpcHandler`] that maps method names to functions. Calls of other methods fail with -32601.
 ///
-/// Parameters come from msgpack and results go to it; wrong parameters are answered with -32602 and a sentence why.
+/// Parameters and results are converted from and to msgpack. Calls with wrong parameters fail with -32602 and
+/// the reason.
+///
+/// ```no_run
+/// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
+/// use elbus_client::{Router, RpcError};
+/// let router = Router::new()
+///     .method("double", |number: i64| async move { Ok::<_, RpcError>(number * 2) })
+///     .method("name", |(): ()| async { Ok::<_, RpcError>("oven") });
+/// client.serve(router)?;
+/// # Ok(()) }
+/// ```
 #[derive(Default)]
 pub struct Router {
     methods: HashMap<String, Method>,
     notification: Option<OnNotification>,
-    cursors: Arc<Cursors>,
+    cursors: Arc<ServerCursors>,
 }
 
 impl Router {
-    /// Without any method.
+    /// Returns a router without methods.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A method with typed parameters (`()` for none) and a typed result.
+    /// Adds a method with typed parameters (`()` for none) and a typed result.
     pub fn method<P, R, F, A>(self, name: impl Into<String>, function: F) -> Self
     where
         P: DeserializeOwned + Send + 'static,
@@ -43,7 +55,7 @@ impl Router {
         self.method_with_call(name, move |_, params| function(params))
     }
 
-    /// As [`method`](Router::method); the function gets the call as well, for its sender for instance.
+    /// Adds a method whose function also receives the [`Call`], for example for its sender.
     pub fn method_with_call<P, R, F, A>(self, name: impl Into<String>, function: F) -> Self
     where
         P: DeserializeOwned + Send + 'static,
@@ -53,11 +65,11 @@ impl Router {
     {
         self.raw(name, move |call| {
             let answer = call.parse::<P>().map(|params| function(call, params));
-            async move { encode(&answer?.await?).map(Bytes::from) }
+            async move { encode_result(&answer?.await?).map(Bytes::from) }
         })
     }
 
-    /// A method that takes and gives bytes.
+    /// Adds a method whose parameters and result are bytes.
     pub fn raw<F, A>(mut self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Call) -> A + Send + Sync + 'static,
@@ -67,7 +79,7 @@ impl Router {
         self
     }
 
-    /// What happens to notifications; without it they are dropped.
+    /// Sets the function that receives notifications. Without it they are dropped.
     pub fn notification<F, A>(mut self, function: F) -> Self
     where
         F: Fn(Notification) -> A + Send + Sync + 'static,
@@ -77,14 +89,17 @@ impl Router {
         self
     }
 
-    /// A method whose result is long and is fetched in parts: it answers with a cursor, and `next` gives the items, one or
-    /// a block at a time (protocol section 7). A cursor that nobody asks for 60 s is dropped.
+    /// Adds a method with a long result that is fetched in parts: the method `name` opens a cursor, and the
+    /// method `next` returns its items, one or a block at a time (protocol section 7). A cursor that is not
+    /// used for 60 s is dropped.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
     /// use elbus_client::{Router, RpcError};
     /// let router = Router::new()
-    ///     .cursor("squares", "squares.next", |to: u64| async move { Ok::<_, RpcError>((0..to).map(|n| n * n)) });
+    ///     .cursor("squares", "squares.next", |to: u64| async move {
+    ///         Ok::<_, RpcError>((0..to).map(|n| n * n))
+    ///     });
     /// client.serve(router)?;
     /// # Ok(()) }
     /// ```
@@ -97,10 +112,10 @@ impl Router {
         F: Fn(P) -> A + Send + Sync + 'static,
         A: Future<Output = Result<I, RpcError>> + Send + 'static,
     {
-        self.cursor_of(name, next, function, |items| Box::pin(Items(items.into_iter())))
+        self.add_cursor(name, next, function, |items| Box::pin(EncodedIter(items.into_iter())))
     }
 
-    /// As [`cursor`](Router::cursor), for items that come over time.
+    /// As [`cursor`](Router::cursor), for items that are produced asynchronously.
     pub fn cursor_stream<P, S, F, A>(
         self,
         name: impl Into<String>,
@@ -114,21 +129,21 @@ impl Router {
         F: Fn(P) -> A + Send + Sync + 'static,
         A: Future<Output = Result<S, RpcError>> + Send + 'static,
     {
-        self.cursor_of(name, next, function, |items| Box::pin(super::cursor::Encoded(Box::pin(items))))
+        self.add_cursor(name, next, function, |items| Box::pin(EncodedStream(Box::pin(items))))
     }
 
-    /// For how long a cursor is kept that nobody asks. Default: 60 s.
+    /// Sets after how long an unused cursor is dropped. Default: 60 s.
     pub fn cursor_lifetime(self, lifetime: Duration) -> Self {
         self.cursors.set_lifetime(lifetime);
         self
     }
 
-    fn cursor_of<P, I, F, A>(
+    fn add_cursor<P, I, F, A>(
         self,
         name: impl Into<String>,
         next: impl Into<String>,
         function: F,
-        encoded: fn(I) -> super::cursor::EncodedItems,
+        encode: fn(I) -> EncodedItems,
     ) -> Self
     where
         P: DeserializeOwned + Send + 'static,
@@ -136,27 +151,23 @@ impl Router {
         F: Fn(P) -> A + Send + Sync + 'static,
         A: Future<Output = Result<I, RpcError>> + Send + 'static,
     {
-        let (open, go_on) = (self.cursors.clone(), self.cursors.clone());
+        let (open_cursors, next_cursors) = (self.cursors.clone(), self.cursors.clone());
         let opened = self.raw(name, move |call| {
             let items = call.parse::<P>().map(&function);
-            let (cursors, owner) = (open.clone(), call.sender().to_owned());
+            let (cursors, owner) = (open_cursors.clone(), call.sender().to_owned());
             async move {
-                let items = encoded(items?.await?);
-                encode(&cursors.open(owner, items)?).map(Bytes::from)
+                let items = encode(items?.await?);
+                encode_result(&cursors.open(owner, items)?).map(Bytes::from)
             }
         });
         opened.raw(next, move |call| {
-            let cursors = go_on.clone();
+            let cursors = next_cursors.clone();
             async move {
-                let next: Next = call.parse()?;
-                cursors.next(call.sender(), next).await
+                let params: NextParams = call.parse()?;
+                cursors.next(call.sender(), params).await
             }
         })
     }
-}
-
-pub(crate) fn encode(result: &impl Serialize) -> Result<Vec<u8>, RpcError> {
-    rmp_serde::to_vec_named(result).map_err(|error| RpcError::internal(error.to_string()))
 }
 
 impl RpcHandler for Router {

@@ -1,7 +1,11 @@
-//! Serving calls and notifications. Owns their order and how many run at once; what they do is the handler's.
+//! Serving calls and notifications. Owns their order and the limit of concurrent calls; what they do is the
+//! handler's.
 
 use bytes::Bytes;
-use elbus_protocol::rpc::{self, RpcFrame, decode_rpc};
+use elbus_protocol::{
+    Code, Qos,
+    rpc::{self, RpcFrame, decode_rpc},
+};
 use serde::de::DeserializeOwned;
 use std::{
     future::poll_fn,
@@ -11,33 +15,68 @@ use std::{
 };
 use tokio::{
     sync::{Semaphore, mpsc},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
+use super::{call::message, msgpack::decode_params};
 use crate::{
-    Client, Error, Frame, RpcError, catch_panic::caught, connection::Shared, receive::inbox::Receiver,
+    api::client::Client,
+    catch_panic::catch_panic,
+    connection::inner::Inner,
+    error::{Error, rpc_error::RpcError},
+    frame::Frame,
+    receive::inbox::Receiver,
 };
 
-/// Calls of one client that are served at once; further ones wait in the queue.
-const CONCURRENT_CALLS: usize = 1024;
-/// Notifications that wait for the handler before calls behind them wait as well.
-const WAITING_NOTIFICATIONS: usize = 1024;
+/// Limit of concurrent calls of one client; further ones stay queued.
+const MAX_CONCURRENT_CALLS: usize = 1024;
+/// Notifications queued for the handler before the calls behind them wait as well.
+const QUEUED_NOTIFICATIONS: usize = 1024;
 
-/// Serves what other clients call. [`Router`](crate::Router) is one whose methods are functions.
+/// Answers the calls of other clients; for [`Client::serve`]. [`Router`](crate::Router) implements it with
+/// functions.
+///
+/// ```no_run
+/// use elbus_client::{Bytes, Call, RpcError, RpcHandler};
+///
+/// struct Echo;
+///
+/// impl RpcHandler for Echo {
+///     async fn call(&self, call: Call) -> Result<Bytes, RpcError> {
+///         match call.method() {
+///             "echo" => Ok(call.params().clone()),
+///             _ => Err(RpcError::method_not_found()),
+///         }
+///     }
+/// }
+///
+/// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
+/// let server = client.serve(Echo)?;
+/// # Ok(()) }
+/// ```
 pub trait RpcHandler: Send + Sync + 'static {
-    /// Answers a call. Calls begin in the order they arrive, each as soon as the one before it waits for something; up to
-    /// 1024 run at the same time. What comes back is sent to the caller, unless that wants no reply. A panic is answered as
-    /// an internal error.
+    /// Answers a call. The result is sent to the caller, unless it wants no reply. A panic is answered as an
+    /// internal error.
+    ///
+    /// Calls start in the order of their arrival, each when the one before it waits for the first time. Up to
+    /// 1024 run concurrently.
     fn call(&self, call: Call) -> impl Future<Output = Result<Bytes, RpcError>> + Send;
 
-    /// Takes a notification. One at a time, in order, independently of calls.
+    /// Processes a notification. One at a time, in order, independently of calls.
     fn notification(&self, notification: Notification) -> impl Future<Output = ()> + Send {
         drop(notification);
         async {}
     }
 }
 
-/// A call of one of this client's methods.
+/// A call of a method of this client.
+///
+/// ```no_run
+/// use elbus_client::{Bytes, Call, Router};
+/// let router = Router::new().raw("whoami", |call: Call| async move {
+///     Ok(Bytes::from(call.sender().to_owned()))
+/// });
+/// ```
 #[derive(Debug, Clone)]
 pub struct Call {
     frame: Frame,
@@ -47,42 +86,48 @@ pub struct Call {
 }
 
 impl Call {
-    /// The full name of the caller.
+    /// Returns the full name of the caller.
     pub fn sender(&self) -> &str {
         self.frame.sender()
     }
 
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// The parameters, by convention msgpack; empty where there are none.
+    /// Returns the parameters, by convention msgpack; empty if there are none.
     pub fn params(&self) -> &Bytes {
         &self.params
     }
 
-    /// Whether it was sent as real-time; the reply will be, too.
+    /// Returns whether the call was sent as real-time. The reply is then, too.
     pub fn is_realtime(&self) -> bool {
         self.frame.is_realtime()
     }
 
-    /// Whether the caller wants a reply.
+    /// Returns whether the caller wants a reply.
     pub fn wants_reply(&self) -> bool {
         self.id != rpc::NO_REPLY
     }
 
-    /// The parameters, converted from msgpack; none are `()`.
+    /// Converts the parameters from msgpack. `()` stands for no parameters.
     ///
     /// # Errors
-    /// [`RpcError::invalid_params`] with a sentence why, to be handed to the caller.
+    /// [`RpcError::invalid_params`] with the reason, to be returned to the caller.
     pub fn parse<P: DeserializeOwned>(&self) -> Result<P, RpcError> {
-        let params = if self.params.is_empty() { &[0xC0] } else { &self.params[..] };
-        rmp_serde::from_slice(params).map_err(|error| RpcError::invalid_params(error.to_string()))
+        decode_params(&self.params)
     }
 }
 
-/// A notification for this client.
+/// An RPC notification to this client.
+///
+/// ```no_run
+/// use elbus_client::{Notification, Router};
+/// let router = Router::new().notification(|notification: Notification| async move {
+///     println!("{} sent {:?}", notification.sender(), notification.payload());
+/// });
+/// ```
 #[derive(Debug, Clone)]
 pub struct Notification {
     frame: Frame,
@@ -90,107 +135,101 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// The full name of the sender.
+    /// Returns the full name of the sender.
     pub fn sender(&self) -> &str {
         self.frame.sender()
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn payload(&self) -> &Bytes {
         &self.payload
     }
 }
 
-/// Calls are being served; from [`Client::serve`]. Dropping it lets that go on until the client ends.
+/// Handle of a server of calls; from [`Client::serve`]. Dropping it does not stop the server, which ends with
+/// the client.
+///
+/// ```no_run
+/// # use elbus_client::{Client, Error, Router};
+/// # async fn example(client: Client, router: Router) -> Result<(), Error> {
+/// let server = client.serve(router)?;
+/// server.drain().await; // every call that has arrived is answered
+/// client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
-pub struct Serving {
-    shared: Weak<Shared>,
+pub struct ServeHandle {
+    inner: Weak<Inner>,
     task: JoinHandle<()>,
 }
 
-impl Serving {
-    /// Takes no more calls: those that come from now on are ordinary frames. Those that have arrived are answered in the
-    /// background, within the client's timeout; then methods that still run are ended.
+impl ServeHandle {
+    /// Stops accepting calls: further ones are delivered as ordinary frames. Calls that have arrived are
+    /// answered in the background within the client's timeout; methods that are still running after it are
+    /// cancelled.
     pub fn stop(self) {
-        if let Some(shared) = self.shared.upgrade() {
-            let runtime = shared.runtime.clone();
-            shared.switchboard.serve_no_more();
-            runtime.spawn(finish(self.task, shared.settings().timeout));
+        if let Some(inner) = self.inner.upgrade() {
+            let runtime = inner.runtime.clone();
+            inner.demux.stop_serving();
+            runtime.spawn(finish(self.task, inner.settings.timeout));
         } else {
             self.task.abort();
         }
     }
 
-    /// As [`stop`](Serving::stop), and returns when everything that has arrived is answered. In-process, the client leaves the
-    /// bus first as far as receiving is concerned, so that no call is acknowledged that is not answered: what a plugin does
-    /// before it stops. Other clients get as frames what comes meanwhile.
+    /// Stops accepting calls and waits until all that have arrived are answered, within the client's timeout.
+    ///
+    /// An in-process client stops receiving first, so that no call is acknowledged and not answered: plugins
+    /// use this before they stop. Over other transports, calls that arrive meanwhile are delivered as frames.
     pub async fn drain(self) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(inner) = self.inner.upgrade() else { return };
         #[cfg(feature = "in-process")]
-        if tokio::time::timeout(shared.settings().timeout, shared.local.drain()).await.is_err() {
-            tracing::debug!("what had arrived was not taken in time");
+        if tokio::time::timeout(inner.settings.timeout, inner.in_process.drain()).await.is_err() {
+            tracing::debug!(client = inner.name, "draining timed out");
         }
-        shared.switchboard.serve_no_more();
-        finish(self.task, shared.settings().timeout).await;
+        inner.demux.stop_serving();
+        finish(self.task, inner.settings.timeout).await;
     }
 }
 
-/// Waits for the end of a task, and ends it after the limit.
-async fn finish(mut task: JoinHandle<()>, limit: Duration) {
-    if tokio::time::timeout(limit, &mut task).await.is_err() {
-        tracing::debug!(?limit, "methods that were still running are ended");
+/// Waits for the end of a task, and cancels it after the timeout.
+async fn finish(mut task: JoinHandle<()>, timeout: Duration) {
+    if tokio::time::timeout(timeout, &mut task).await.is_err() {
+        tracing::debug!(?timeout, "cancelling methods that are still running");
         task.abort();
     }
 }
 
 impl Client {
-    /// Serves calls and notifications from now on. They then no longer arrive with the client's frames.
+    /// Serves calls and notifications, which are then no longer delivered to the client's
+    /// [`Frames`](crate::Frames).
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
     /// use elbus_client::{Router, RpcError};
     /// #[derive(serde::Deserialize)]
     /// struct Add { a: i64, b: i64 }
-    /// client.serve(Router::new().method("add", |add: Add| async move { Ok::<_, RpcError>(add.a + add.b) }))?;
+    /// let add = |add: Add| async move { Ok::<_, RpcError>(add.a + add.b) };
+    /// client.serve(Router::new().method("add", add))?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     /// [`Error::AlreadyServing`].
-    pub fn serve(&self, handler: impl RpcHandler) -> Result<Serving, Error> {
-        let shared = &self.shared;
-        let queued = shared.queued_calls.lock().take();
-        let receiver = match queued {
-            Some(receiver) => receiver,
-            None => {
-                let inbox = shared.call_inbox();
-                let receiver = Receiver::new(inbox.clone());
-                if !shared.switchboard.serve(inbox) {
-                    return Err(Error::AlreadyServing);
-                }
-                receiver
-            }
-        };
-        let task = shared.runtime.spawn(serve(shared.clone(), Arc::new(handler), receiver));
-        Ok(Serving { shared: Arc::downgrade(shared), task })
+    pub fn serve(&self, handler: impl RpcHandler) -> Result<ServeHandle, Error> {
+        let inner = &self.inner;
+        let receiver = inner.start_serving()?;
+        let task = inner.runtime.spawn(serve(inner.clone(), Arc::new(handler), receiver));
+        Ok(ServeHandle { inner: Arc::downgrade(inner), task })
     }
 }
 
-async fn serve(shared: Arc<Shared>, handler: Arc<impl RpcHandler>, mut receiver: Receiver) {
-    let (notify, mut notifications) = mpsc::channel::<Notification>(WAITING_NOTIFICATIONS);
-    let notified = handler.clone();
+async fn serve(inner: Arc<Inner>, handler: Arc<impl RpcHandler>, mut receiver: Receiver) {
+    let (sender, notifications) = mpsc::channel::<Notification>(QUEUED_NOTIFICATIONS);
     // joined to this task: both end together
-    let notifications = async move {
-        while let Some(notification) = notifications.recv().await {
-            let sender = notification.sender().to_owned();
-            let notified = notified.clone();
-            if caught(async move { notified.notification(notification).await }).await.is_none() {
-                tracing::error!(sender, "the handler of notifications panicked");
-            }
-        }
-    };
-    let mut calls = tokio::task::JoinSet::new();
-    let places = Arc::new(Semaphore::new(CONCURRENT_CALLS));
+    let notifications = process_notifications(handler.clone(), notifications);
+    let mut calls = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS));
     let dispatch = async {
         while let Some(frame) = poll_fn(|context| receiver.poll_next(context)).await {
             while calls.try_join_next().is_some() {}
@@ -201,18 +240,18 @@ async fn serve(shared: Arc<Shared>, handler: Arc<impl RpcHandler>, mut receiver:
                     let method = match std::str::from_utf8(method) {
                         Ok(method) => method.into(),
                         Err(_) => {
-                            let code = elbus_protocol::Code::BadData.rpc_code();
-                            reply(&shared, &frame, call_id, Err(RpcError::new(code, ""))).await;
+                            let error = RpcError::new(Code::BadData.rpc_code(), "");
+                            reply(&inner, &frame, call_id, Err(error)).await;
                             continue;
                         }
                     };
-                    // never closed
-                    let Ok(place) = places.clone().acquire_owned().await else { return };
+                    // the semaphore is never closed
+                    let Ok(permit) = permits.clone().acquire_owned().await else { return };
                     let call = Call { frame, id: call_id, method, params };
-                    let (shared, handler) = (shared.clone(), handler.clone());
+                    let (inner, handler) = (inner.clone(), handler.clone());
                     let mut job = Box::pin(async move {
-                        answer(&shared, &*handler, call).await;
-                        drop(place);
+                        answer(&inner, &*handler, call).await;
+                        drop(permit);
                     });
                     // most methods never wait: those need no task
                     if poll_fn(|context| Poll::Ready(job.as_mut().poll(context))).await.is_pending() {
@@ -221,30 +260,43 @@ async fn serve(shared: Arc<Shared>, handler: Arc<impl RpcHandler>, mut receiver:
                 }
                 Ok(RpcFrame::Notification { payload: data }) => {
                     let notification = Notification { payload: payload.slice_ref(data), frame };
-                    if notify.send(notification).await.is_err() {
+                    if sender.send(notification).await.is_err() {
                         return;
                     }
                 }
-                // the switchboard sends nothing else here
+                // the demux delivers nothing else here
                 _ => {}
             }
         }
-        // the last calls may be answered still, if the connection is there
-        drop(notify);
+        // the last calls can still be answered if the client is connected
+        drop(sender);
         while calls.join_next().await.is_some() {}
     };
     tokio::join!(dispatch, notifications);
 }
 
-async fn answer(shared: &Shared, handler: &impl RpcHandler, call: Call) {
-    let (frame, id) = (call.frame.clone(), call.id);
-    // within the future: so a panic before the first await is caught as well
-    let outcome = caught(async move { handler.call(call).await }).await;
-    let outcome = outcome.unwrap_or_else(|| Err(RpcError::internal("the method panicked")));
-    reply(shared, &frame, id, outcome).await;
+async fn process_notifications(
+    handler: Arc<impl RpcHandler>,
+    mut notifications: mpsc::Receiver<Notification>,
+) {
+    while let Some(notification) = notifications.recv().await {
+        let sender = notification.sender().to_owned();
+        let handler = handler.clone();
+        if catch_panic(async move { handler.notification(notification).await }).await.is_none() {
+            tracing::error!(sender, "notification handler panicked");
+        }
+    }
 }
 
-async fn reply(shared: &Shared, request: &Frame, id: u32, outcome: Result<Bytes, RpcError>) {
+async fn answer(inner: &Inner, handler: &impl RpcHandler, call: Call) {
+    let (frame, id) = (call.frame.clone(), call.id);
+    // called within the future: catches a panic before the first await as well
+    let outcome = catch_panic(async move { handler.call(call).await }).await;
+    let outcome = outcome.unwrap_or_else(|| Err(RpcError::internal("the method panicked")));
+    reply(inner, &frame, id, outcome).await;
+}
+
+async fn reply(inner: &Inner, request: &Frame, id: u32, outcome: Result<Bytes, RpcError>) {
     if id == rpc::NO_REPLY {
         return;
     }
@@ -259,7 +311,9 @@ async fn reply(shared: &Shared, request: &Frame, id: u32, outcome: Result<Bytes,
             error.data
         }
     };
-    if let Err(error) = shared.reply(request.sender(), &head, data, request.is_realtime()).await {
-        tracing::debug!(caller = request.sender(), %error, "a reply was not sent");
+    let caller = request.sender();
+    let qos = if request.is_realtime() { Qos::REALTIME } else { Qos::NO };
+    if let Err(error) = inner.send(&message(caller, &head, data, qos)).await {
+        tracing::debug!(caller, %error, "cannot send a reply");
     }
 }

@@ -1,8 +1,9 @@
-//! A broker of a test's own: ours within the test's process, or the published `busrtd` where `ELBUS_BUSRTD` names it.
+//! A broker for one test: ELBUS within the test's process, or the published `busrtd` if `ELBUS_BUSRTD` is its
+//! path.
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
-pub(crate) mod fake;
+pub(crate) mod fake_broker;
 
 use elbus_broker::{Broker, PluginDeclaration};
 use elbus_client::{Address, Client, ClientBuilder, Error, Frame, Frames};
@@ -14,64 +15,66 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// For what must happen, however busy the machine is.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Limit for events that must happen, however busy the machine is.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whose broker it is.
+/// The implementation of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BrokerKind {
     Elbus,
     Busrt,
 }
 
-impl Kind {
-    /// How clients can come to it.
-    pub(crate) fn ways(self) -> &'static [Way] {
+impl BrokerKind {
+    /// Returns the transports that it offers.
+    pub(crate) fn transports(self) -> &'static [Transport] {
         match self {
-            Kind::Elbus => &[Way::Unix, Way::Tcp, Way::InProcess],
-            Kind::Busrt => &[Way::Unix, Way::Tcp],
+            BrokerKind::Elbus => &[Transport::Unix, Transport::Tcp, Transport::InProcess],
+            BrokerKind::Busrt => &[Transport::Unix, Transport::Tcp],
         }
     }
 }
 
-/// How a client comes to its broker.
+/// How a client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     Unix,
     Tcp,
     InProcess,
 }
 
-/// Brokers that are here: ours, and BUS/RT's where `ELBUS_BUSRTD` is the path of its broker.
-pub(crate) fn kinds() -> Vec<Kind> {
+/// Returns the available brokers: ELBUS, and BUS/RT if `ELBUS_BUSRTD` is the path of its broker.
+pub(crate) fn broker_kinds() -> Vec<BrokerKind> {
     if std::env::var_os("ELBUS_BUSRTD").is_some() {
-        vec![Kind::Elbus, Kind::Busrt]
+        vec![BrokerKind::Elbus, BrokerKind::Busrt]
     } else {
         eprintln!("ELBUS_BUSRTD is not set: not tested with BUS/RT's own broker");
-        vec![Kind::Elbus]
+        vec![BrokerKind::Elbus]
     }
 }
 
-/// What must come, does.
-pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+/// Waits for a future that must complete.
+pub(crate) async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(TEST_TIMEOUT, future)
+        .await
+        .unwrap_or_else(|_| panic!("timed out waiting for: {what}"))
 }
 
-/// The next frame, which must come.
+/// Returns the next frame, which must arrive.
 pub(crate) async fn next(frames: &mut Frames) -> Frame {
-    soon("a frame", frames.next()).await.expect("frames have ended")
+    in_time("a frame", frames.next()).await.expect("frames have ended")
 }
 
-/// Waits until `ready` says so.
+/// Waits until `ready` returns `true`.
 pub(crate) async fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TEST_TIMEOUT;
     while !ready() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
+        assert!(Instant::now() < until, "timed out waiting for: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Settings of the stream plugins of our broker, where a test needs others than the defaults.
+/// Settings of the stream plugins of an ELBUS broker that differ from the defaults.
 #[derive(Default)]
 pub(crate) struct Limits {
     pub(crate) queue_bytes: Option<i64>,
@@ -92,10 +95,10 @@ impl Limits {
 
 /// A running broker; ends when dropped.
 pub(crate) struct TestBroker {
-    pub(crate) kind: Kind,
+    pub(crate) kind: BrokerKind,
     folder: TempDir,
     limits: Limits,
-    /// Of BUS/RT's broker, which does not choose one itself.
+    /// The port of a BUS/RT broker, which does not choose one itself.
     tcp_port: u16,
     running: Option<Running>,
 }
@@ -107,12 +110,12 @@ enum Running {
 
 impl TestBroker {
     /// Must be called within a runtime.
-    pub(crate) fn start(kind: Kind) -> Self {
+    pub(crate) fn start(kind: BrokerKind) -> Self {
         Self::start_with(kind, Limits::default())
     }
 
-    /// With limits, which only our broker has.
-    pub(crate) fn start_with(kind: Kind, limits: Limits) -> Self {
+    /// Starts with limits, which only ELBUS has.
+    pub(crate) fn start_with(kind: BrokerKind, limits: Limits) -> Self {
         let folder = tempfile::Builder::new().prefix("elbus").tempdir().unwrap();
         let mut broker = TestBroker { kind, folder, limits, tcp_port: 0, running: None };
         broker.restart();
@@ -122,8 +125,8 @@ impl TestBroker {
     /// Starts again at the same path after [`kill`](Self::kill).
     pub(crate) fn restart(&mut self) {
         self.running = Some(match self.kind {
-            Kind::Elbus => Running::Elbus(Box::new(self.start_elbus())),
-            Kind::Busrt => Running::Busrt(self.start_busrt()),
+            BrokerKind::Elbus => Running::Elbus(Box::new(self.start_elbus())),
+            BrokerKind::Busrt => Running::Busrt(self.start_busrt()),
         });
     }
 
@@ -145,9 +148,9 @@ impl TestBroker {
     fn start_busrt(&mut self) -> Child {
         let path = self.path();
         let program = std::env::var_os("ELBUS_BUSRTD").unwrap();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TEST_TIMEOUT;
         loop {
-            // somebody else may take the port meanwhile: then it ends, and another one is tried
+            // another program can take the port meanwhile: then busrtd ends, and another port is tried
             self.tcp_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let tcp = format!("127.0.0.1:{}", self.tcp_port);
             let mut child = Command::new(&program)
@@ -167,7 +170,7 @@ impl TestBroker {
         }
     }
 
-    /// Ends all connections at once and frees the address.
+    /// Closes all connections at once and releases the address.
     pub(crate) fn kill(&mut self) {
         match self.running.take() {
             Some(Running::Elbus(broker)) => broker.stop(Duration::ZERO).wait(),
@@ -179,16 +182,16 @@ impl TestBroker {
         }
     }
 
-    /// The UNIX socket.
+    /// Returns the path of the UNIX socket.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("bus.sock")
     }
 
-    /// Where it listens for TCP.
+    /// Returns the TCP address.
     pub(crate) fn tcp(&self) -> Address {
         match self.kind {
-            Kind::Busrt => Address::Tcp(format!("127.0.0.1:{}", self.tcp_port)),
-            Kind::Elbus => {
+            BrokerKind::Busrt => Address::Tcp(format!("127.0.0.1:{}", self.tcp_port)),
+            BrokerKind::Elbus => {
                 let reports = self.embedded().plugins();
                 let addresses = reports.iter().flat_map(|report| &report.status.addresses);
                 addresses.filter_map(|address| address.strip_prefix("tcp:")).next().unwrap().parse().unwrap()
@@ -196,25 +199,29 @@ impl TestBroker {
         }
     }
 
-    /// A client with the defaults.
-    pub(crate) async fn connect(&self, way: Way, name: &str) -> (Client, Frames) {
-        self.join(way, Client::builder(name)).await.unwrap()
+    /// Connects a client with the defaults.
+    pub(crate) async fn connect(&self, transport: Transport, name: &str) -> (Client, Frames) {
+        self.connect_with(transport, Client::builder(name)).await.unwrap()
     }
 
-    /// A client as its builder says.
-    pub(crate) async fn join(&self, way: Way, builder: ClientBuilder) -> Result<(Client, Frames), Error> {
-        match way {
-            Way::Unix => builder.connect(self.path()).await,
-            Way::Tcp => builder.connect(self.tcp()).await,
-            Way::InProcess => builder.connect_in_process(self.embedded().host()).await,
+    /// Connects a client with the settings of a builder.
+    pub(crate) async fn connect_with(
+        &self,
+        transport: Transport,
+        builder: ClientBuilder,
+    ) -> Result<(Client, Frames), Error> {
+        match transport {
+            Transport::Unix => builder.connect(self.path()).await,
+            Transport::Tcp => builder.connect(self.tcp()).await,
+            Transport::InProcess => builder.connect_in_process(self.embedded().host()).await,
         }
     }
 
-    /// The broker in this process, where it is ours.
+    /// Returns the broker in this process.
     pub(crate) fn embedded(&self) -> &Broker {
         match &self.running {
             Some(Running::Elbus(broker)) => broker,
-            _ => panic!("not in this process"),
+            _ => panic!("the broker is not in this process"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Clients of the client library that come again by themselves, and the account of what they sent: each acknowledged
 //! message has arrived, or its loss was reported to both sides as the loss of their connection.
 
-use elbus_client::{Client, ClientBuilder, Error, Frames, Qos, Reconnect};
+use elbus_client::{Backoff, Client, ClientBuilder, Error, Frames, Qos};
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -14,12 +14,12 @@ use std::{
 const END: u32 = u32::MAX;
 
 pub(crate) fn reconnecting(name: &str, timeout: Duration) -> ClientBuilder {
-    Client::builder(name).timeout(timeout).reconnect(Reconnect::Backoff {
-        first: Duration::from_millis(5),
-        max: Duration::from_millis(100),
-        jitter: 0.5,
-        attempts: None,
-    })
+    Client::builder(name).timeout(timeout).reconnect(
+        Backoff::new()
+            .first_delay(Duration::from_millis(5))
+            .max_delay(Duration::from_millis(100))
+            .jitter(0.5),
+    )
 }
 
 /// What all senders of a test have in common.

@@ -29,11 +29,11 @@ async fn main() -> Result<(), Error> {
     let (oven, _) = Client::connect(address.clone(), "plant.oven").await?;
     oven.serve(Router::new().method("heat", heat))?;
 
-    let (display, mut frames) = Client::connect(address, "plant.panel").await?;
-    display.subscribe("temperature/+").await?;
+    let (display, _) = Client::connect(address, "plant.panel").await?;
+    let mut temperatures = display.subscribe("temperature/+").await?;
 
     oven.publish("temperature/oven", "21.5", Qos::PROCESSED).await?;
-    if let Some(frame) = frames.next().await {
+    if let Some(frame) = temperatures.next().await {
         println!("{}: {} = {}", frame.sender(), frame.topic(), String::from_utf8_lossy(frame.payload()));
     }
 

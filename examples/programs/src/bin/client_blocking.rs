@@ -28,11 +28,11 @@ fn main() -> Result<(), Error> {
     let (oven, _) = Client::connect(address.clone(), "plant.oven")?;
     oven.serve(Router::new().method("heat", heat))?;
 
-    let (display, mut frames) = Client::connect(address, "plant.panel")?;
-    display.subscribe("temperature/+")?;
+    let (display, _) = Client::connect(address, "plant.panel")?;
+    let mut temperatures = display.subscribe("temperature/+")?;
 
     oven.publish("temperature/oven", "21.5", Qos::PROCESSED)?;
-    if let Some(frame) = frames.next() {
+    if let Some(frame) = temperatures.next() {
         println!("{}: {} = {}", frame.sender(), frame.topic(), String::from_utf8_lossy(frame.payload()));
     }
 

@@ -15,10 +15,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .start()?;
 
     let (sensor, _) = Client::builder("plant.sensor").connect_in_process(broker.host()).await?;
-    let (display, mut frames) = Client::builder("plant.display").connect_in_process(broker.host()).await?;
-    display.subscribe("temperature/+").await?;
+    let (display, _) = Client::builder("plant.display").connect_in_process(broker.host()).await?;
+    let mut temperatures = display.subscribe("temperature/+").await?;
     sensor.publish("temperature/boiler", "71.5", Qos::NO).await?;
-    if let Some(frame) = frames.next().await {
+    if let Some(frame) = temperatures.next().await {
         println!("{}: {} = {}", frame.sender(), frame.topic(), String::from_utf8_lossy(frame.payload()));
     }
 

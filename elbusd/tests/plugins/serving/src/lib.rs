@@ -3,7 +3,7 @@
 
 use elbus_client::{
     Call,
-    blocking::{Client, Router, Serving},
+    blocking::{Client, Router, ServeHandle},
 };
 use elbus_plugin_api::{Config, Host, Plugin, PluginError};
 use std::{
@@ -16,7 +16,7 @@ const WORK: Duration = Duration::from_millis(3);
 
 struct Server {
     host: Host,
-    running: Mutex<Option<(Client, Serving)>>,
+    running: Mutex<Option<(Client, ServeHandle)>>,
 }
 
 impl Plugin for Server {

@@ -1,5 +1,5 @@
-//! A broker that only does what a test tells it to: listens, shakes hands, and then the test reads and writes. Owns the
-//! few bytes of the protocol that need; never routes.
+//! A scripted broker: it listens and performs the handshake, and the test reads and writes the frames. Never
+//! routes.
 
 use elbus_protocol::delivery::encode_ack;
 use std::{
@@ -12,23 +12,23 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::soon;
+use super::in_time;
 
-/// What a broker answers who takes it.
+/// The code that accepts a handshake or an operation.
 pub(crate) const OK: u8 = 0x01;
 
 /// A listener at a path of its own.
-pub(crate) struct Fake {
+pub(crate) struct FakeBroker {
     folder: TempDir,
     listener: UnixListener,
 }
 
-/// A client of it.
-pub(crate) struct Peer {
+/// The connection of a client.
+pub(crate) struct FakeConnection {
     pub(crate) stream: UnixStream,
 }
 
-/// What a client has sent.
+/// A frame that a client has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) op_id: u32,
@@ -58,25 +58,25 @@ impl Sent {
     }
 }
 
-impl Fake {
+impl FakeBroker {
     pub(crate) fn listen() -> Self {
         let folder = tempfile::Builder::new().prefix("elbus").tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("fake.sock")).unwrap();
-        Fake { folder, listener }
+        FakeBroker { folder, listener }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("fake.sock")
     }
 
-    /// The next client, to whom nothing has been said.
-    pub(crate) async fn accept(&self) -> Peer {
-        let (stream, _) = soon("a client", self.listener.accept()).await.unwrap();
-        Peer { stream }
+    /// Accepts the next client, without a handshake.
+    pub(crate) async fn accept(&self) -> FakeConnection {
+        let (stream, _) = in_time("a client", self.listener.accept()).await.unwrap();
+        FakeConnection { stream }
     }
 
-    /// The next client, which gets this answer to its name. Tells the name.
-    pub(crate) async fn answer(&self, code: u8) -> (Peer, String) {
+    /// Accepts the next client and answers its name with this code. Returns the name.
+    pub(crate) async fn answer(&self, code: u8) -> (FakeConnection, String) {
         let mut peer = self.accept().await;
         peer.stream.write_all(&[0xEB, 1, 0]).await.unwrap();
         let mut greeting = [0; 3];
@@ -90,30 +90,30 @@ impl Fake {
         (peer, String::from_utf8(name).unwrap())
     }
 
-    /// The next client, registered.
-    pub(crate) async fn register(&self) -> Peer {
+    /// Accepts and registers the next client.
+    pub(crate) async fn register(&self) -> FakeConnection {
         self.answer(OK).await.0
     }
 }
 
-impl Peer {
-    /// The next frame, pings included; `None` at the end of the connection.
+impl FakeConnection {
+    /// Returns the next frame, pings included; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Sent> {
         let mut header = [0; 9];
-        soon("a frame of the client", self.stream.read_exact(&mut header)).await.ok()?;
+        in_time("a frame of the client", self.stream.read_exact(&mut header)).await.ok()?;
         let [a, b, c, d, flags, l0, l1, l2, l3] = header;
         let len = if flags == 0 { 0 } else { u32::from_le_bytes([l0, l1, l2, l3]) as usize };
         let mut body = vec![0; len];
-        soon("a body of the client", self.stream.read_exact(&mut body)).await.ok()?;
+        in_time("a body of the client", self.stream.read_exact(&mut body)).await.ok()?;
         Some(Sent { op_id: u32::from_le_bytes([a, b, c, d]), flags, body })
     }
 
-    /// The next frame that is no ping.
+    /// Returns the next frame that is not a ping.
     pub(crate) async fn next_operation(&mut self) -> Sent {
-        let until = Instant::now() + super::PATIENCE;
+        let until = Instant::now() + super::TEST_TIMEOUT;
         loop {
-            assert!(Instant::now() < until, "nothing but pings");
-            let sent = self.next().await.expect("the client has left");
+            assert!(Instant::now() < until, "only pings");
+            let sent = self.next().await.expect("the client has disconnected");
             if !sent.is_ping() {
                 return sent;
             }
@@ -124,7 +124,7 @@ impl Peer {
         self.stream.write_all(&encode_ack(sent.op_id, code)).await.unwrap();
     }
 
-    /// Takes whatever comes until the client leaves or has been quiet for so long.
+    /// Reads frames until the client disconnects or has been quiet for this long.
     pub(crate) async fn until_quiet(&mut self, quiet: Duration) -> Vec<Sent> {
         let mut all = vec![];
         while let Ok(Some(sent)) = tokio::time::timeout(quiet, self.next()).await {

@@ -1,5 +1,5 @@
-//! How a blocking function waits for an async one. Owns the runtime behind all blocking clients, and the rule where
-//! waiting is forbidden; never knows what is waited for.
+//! Waits for async functions. Owns the runtime of all blocking clients and the rule where waiting is not
+//! allowed; never knows the functions.
 
 use parking_lot::Mutex;
 use std::{
@@ -15,12 +15,12 @@ use std::{
 };
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::Error;
+use crate::error::Error;
 
-/// The runtime of the blocking clients, while there are any.
+/// The runtime of the blocking clients, while one exists.
 static RUNTIME: Mutex<Weak<BlockingRuntime>> = Mutex::new(Weak::new());
 
-/// A runtime that ends in the background, since it may be dropped anywhere: also in one of its own tasks.
+/// A runtime that is shut down in the background, because it can be dropped in one of its own tasks.
 #[derive(Debug)]
 pub(super) struct BlockingRuntime(Option<Runtime>);
 
@@ -33,11 +33,11 @@ impl Drop for BlockingRuntime {
 }
 
 thread_local! {
-    /// This is a thread that runs users' functions, and nothing async.
-    static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread runs functions of the user, which can block, although it belongs to a runtime.
+    static BLOCKING_ALLOWED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The runtime, which is there for as long as somebody keeps what this returns: each client does.
+/// Returns the runtime, which runs until the last reference to it is dropped. Each client holds one.
 pub(super) fn runtime() -> Result<Arc<BlockingRuntime>, Error> {
     let mut current = RUNTIME.lock();
     if let Some(runtime) = current.upgrade() {
@@ -56,41 +56,42 @@ pub(super) fn runtime() -> Result<Arc<BlockingRuntime>, Error> {
 
 /// Waits for a future on this thread.
 ///
-/// Not with the runtime's own `block_on`, which panics where it is nested: a method may call another client, and both
-/// wait here.
-pub(super) fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
-    if Handle::try_current().is_ok() && !MAY_WAIT.get() {
+/// The runtime's own `block_on` panics if it is nested, and it would be: a method can call another client
+/// while its own is waited for.
+pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Error> {
+    if Handle::try_current().is_ok() && !BLOCKING_ALLOWED.get() {
         return Err(Error::InAsyncContext);
     }
-    // timers and tasks of the future belong there
+    // the future's timers and tasks belong to the runtime
     let runtime = runtime()?;
     let _context = runtime.0.as_ref().map(Runtime::enter);
     let mut future = pin!(future);
-    // what is only queued, and a frame that is there, needs nothing to be woken by
-    let at_once = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    if let Poll::Ready(output) = at_once {
+    // a future that is ready at once, as most sends are, needs no waker
+    let first_poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    if let Poll::Ready(output) = first_poll {
         return Ok(output);
     }
-    let parked = Arc::new(Parked { thread: thread::current(), woken: AtomicBool::new(false) });
-    let waker = Waker::from(parked.clone());
+    let thread_waker = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(false) });
+    let waker = Waker::from(thread_waker.clone());
     let mut context = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return Ok(output);
         }
-        while !parked.woken.swap(false, Ordering::Acquire) {
+        while !thread_waker.woken.swap(false, Ordering::Acquire) {
             thread::park();
         }
     }
 }
 
-/// A thread that waits for one future. The flag is its own: a nested wait, or the user, may take the token of the thread.
-struct Parked {
+/// Wakes a thread that waits for one future. The flag is needed because a nested wait, or the user, can
+/// consume the thread's park token.
+struct ThreadWaker {
     thread: Thread,
     woken: AtomicBool,
 }
 
-impl Wake for Parked {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -101,18 +102,18 @@ impl Wake for Parked {
     }
 }
 
-/// Runs a user's function where it may wait, of which there are as many threads as are needed, up to 512. A panic goes
-/// on in the caller.
-pub(super) async fn apart<T: Send + 'static>(function: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs a function of the user on a thread on which it can block. There are as many such threads as needed,
+/// up to 512. A panic is resumed in the caller.
+pub(super) async fn run_blocking<T: Send + 'static>(function: impl FnOnce() -> T + Send + 'static) -> T {
     let ran = tokio::task::spawn_blocking(|| {
-        MAY_WAIT.set(true);
+        BLOCKING_ALLOWED.set(true);
         function()
     });
     match ran.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // only a runtime that ends cancels, and it does not while somebody waits
+            // cancelled by the end of the runtime, which does not end while a client waits
             Err(_) => std::future::pending().await,
         },
     }
@@ -124,16 +125,16 @@ mod tests {
     use std::{future::poll_fn, time::Duration};
 
     #[test]
-    fn a_wait_within_a_wait_takes_no_wake_from_it() {
-        let outcome = wait(async {
+    fn a_nested_wait_consumes_no_wake_of_the_outer_one() {
+        let outcome = block_on(async {
             let mut woken = false;
             poll_fn(|context| {
                 if std::mem::replace(&mut woken, true) {
                     return Poll::Ready(7);
                 }
-                MAY_WAIT.set(true);
+                BLOCKING_ALLOWED.set(true);
                 context.waker().wake_by_ref();
-                wait(tokio::time::sleep(Duration::from_millis(1))).unwrap();
+                block_on(tokio::time::sleep(Duration::from_millis(1))).unwrap();
                 Poll::Pending
             })
             .await
@@ -142,15 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_goes_on_in_the_caller() {
-        let caught = std::panic::catch_unwind(|| wait(apart(|| panic!("as it should"))));
-        assert_eq!(*caught.unwrap_err().downcast::<&str>().unwrap(), "as it should");
+    fn a_panic_is_resumed_in_the_caller() {
+        let caught = std::panic::catch_unwind(|| block_on(run_blocking(|| panic!("on purpose"))));
+        assert_eq!(*caught.unwrap_err().downcast::<&str>().unwrap(), "on purpose");
     }
 
     #[tokio::test]
-    async fn tasks_must_not_wait() {
-        assert!(matches!(wait(async {}), Err(Error::InAsyncContext)));
-        let blocking = tokio::task::spawn_blocking(|| wait(async {})).await.unwrap();
+    async fn waiting_in_a_task_is_an_error() {
+        assert!(matches!(block_on(async {}), Err(Error::InAsyncContext)));
+        let blocking = tokio::task::spawn_blocking(|| block_on(async {})).await.unwrap();
         assert!(matches!(blocking, Err(Error::InAsyncContext)));
     }
 }
