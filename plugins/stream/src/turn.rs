@@ -12,6 +12,8 @@ const TURN: Duration = Duration::from_millis(3);
 const WORK_PER_LOOK: u32 = 1023;
 /// What a run counts whose recipients may have to be looked for.
 pub(crate) const LOOKING: u32 = 128;
+/// What a message to a part of the broker counts, which can be a call.
+pub(crate) const CALL: u32 = 32;
 /// What a request with filters counts.
 pub(crate) const FILTERS: u32 = WORK_PER_LOOK;
 

@@ -47,6 +47,11 @@ fn runs_are_dispatched_and_acknowledged_in_order() {
 }
 
 #[test]
+fn calls_of_the_broker_are_dispatched_in_short_runs() {
+    suite::calls_of_the_broker_are_dispatched_in_short_runs(bus);
+}
+
+#[test]
 fn large_payloads_arrive_whole() {
     suite::large_payloads_arrive_whole(bus);
 }

@@ -17,6 +17,8 @@ use crate::{
 
 /// The most that a run of several frames may come to once it is encoded, in bytes: a queue passes its limit by no more.
 pub(super) const RUN_BYTES: usize = 256 * 1024;
+/// Frames to a part of the broker in one run: each can be a call, which is carried out while the run is delivered.
+const CALLS_PER_RUN: usize = 32;
 /// What is around the name of the sender, topic and payload of an encoded frame, at most.
 const AROUND_BYTES: usize = 8;
 
@@ -127,7 +129,9 @@ impl Sending<'_> {
         run: &RunBuffer<Payload<'_>>,
         around: usize,
     ) -> Result<(), Stop> {
-        if head.len > 1 && head.body_bytes + head.len * around > RUN_BYTES {
+        let too_long = head.body_bytes + head.len * around > RUN_BYTES
+            || head.len > CALLS_PER_RUN && is_part_of_broker(head.target);
+        if head.len > 1 && too_long {
             return self.dispatch_long(head, run, around);
         }
         self.dispatch(head, run, 0..head.len, None)
@@ -141,10 +145,11 @@ impl Sending<'_> {
         around: usize,
     ) -> Result<(), Stop> {
         let around = around + head.target.len();
+        let most = if is_part_of_broker(head.target) { CALLS_PER_RUN } else { head.len };
         let mut first = 0;
         while first < head.len {
             let mut bytes = 0;
-            let left = run.payloads.get(first..head.len).unwrap_or_default().iter();
+            let left = run.payloads.get(first..head.len).unwrap_or_default().iter().take(most);
             let fitting = left.take_while(|payload| {
                 bytes += around + payload.len();
                 bytes <= RUN_BYTES
@@ -187,7 +192,8 @@ impl Sending<'_> {
             return Err(Stop::Blocked { dispatched: 0 });
         }
         let work = match head.op {
-            Op::Message => 1,
+            Op::Message if is_part_of_broker(head.target) => turn::CALL.saturating_mul(count as u32),
+            Op::Message => count as u32,
             Op::Broadcast | Op::Publish | Op::PublishFor => turn::LOOKING.saturating_add(result.reached()),
             Op::Subscribe | Op::Unsubscribe | Op::Exclude | Op::Unexclude => turn::FILTERS,
         };
@@ -203,4 +209,10 @@ impl Sending<'_> {
         }
         if own.turn.spend(work) { Err(Stop::TurnOver) } else { Ok(()) }
     }
+}
+
+/// Whether messages to this name go to a part of the broker.
+#[inline]
+fn is_part_of_broker(name: &str) -> bool {
+    name.starts_with('.')
 }

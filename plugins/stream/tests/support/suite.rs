@@ -137,6 +137,29 @@ pub(crate) fn runs_are_dispatched_and_acknowledged_in_order<S: Stream>(make: imp
     assert_eq!(last.qos, Qos::REALTIME_PROCESSED);
 }
 
+pub(crate) fn calls_of_the_broker_are_dispatched_in_short_runs<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+    const CALLS: u32 = 1000;
+    let bus = make("");
+    let mut peer = bus.client("a");
+    for target in [".broker", "other"] {
+        let (mut wire, mut acks) = (vec![], vec![]);
+        for number in 0..CALLS {
+            let body = [target.as_bytes(), b"\0", &number.to_le_bytes()].concat();
+            wire.extend(request(number, MESSAGE | ACKED, &body));
+            acks.extend(ack(number, 1));
+        }
+        peer.send(&wire);
+        assert!(peer.receive(acks.len()) == acks);
+    }
+    let requests = bus.fake.requests();
+    let to =
+        |target: &str| requests.iter().filter(|r| r.target == target).map(|r| r.payloads.len()).collect();
+    let (calls, messages): (Vec<_>, Vec<_>) = (to(".broker"), to("other"));
+    assert_eq!((calls.iter().sum::<usize>(), messages.iter().sum::<usize>()), (1000, 1000));
+    assert!(calls.iter().all(|len| *len <= 32), "{calls:?}");
+    assert!(messages.iter().any(|len| *len > 32), "other messages make longer runs: {messages:?}");
+}
+
 pub(crate) fn large_payloads_arrive_whole<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let mut peer = bus.client("a");
