@@ -1,4 +1,4 @@
-//! The wire format: gathering runs of requests, encoding runs of deliveries. 128 messages of 100 bytes each.
+//! The wire format: grouping requests into runs, encoding runs of deliveries. 128 messages of 100 bytes each.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -14,7 +14,7 @@ const MESSAGES: usize = 128;
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("next_run");
     group.throughput(Throughput::Elements(MESSAGES as u64));
-    for (name, targets) in [("one target", 1), ("two targets in turn", 2)] {
+    for (name, targets) in [("one target", 1), ("two targets alternately", 2)] {
         let mut input = Vec::new();
         for n in 0..MESSAGES {
             let target = ["b.c", "b.d"][n % targets];

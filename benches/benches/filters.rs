@@ -1,6 +1,7 @@
-//! What filters cost: memory of each, the longest time one takes to be added, looking up topics, removing and adding in random
-//! order. Each row of the table is a process of its own, so that none finds the memory of another.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark that cannot go on should not")]
+//! The cost of filters: memory per subscription, the longest time to subscribe, the lookup of topics,
+//! unsubscribing and subscribing in pseudo-random order. Each row of the table is measured in a process of
+//! its own, because freed memory would be reused.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use elbus_broker::{Broker, BrokerSettings, release_unused_memory};
 use elbus_plugin_api::{Client, ClientInfo, Code, Op, Qos, Request, testing::NullSink};
@@ -11,25 +12,26 @@ use std::{
 };
 
 const SIZES: [usize; 2] = [1000, 1_000_000];
-/// Topics looked up, and filters removed and added again.
+/// Topics that are looked up, and filters that are removed and added again.
 const SAMPLES: usize = 100_000;
-/// Removed before the first of them is added again.
-const GONE_AT_ONCE: usize = 500;
+/// Filters that are removed before the first of them is added again.
+const REMOVED_AT_ONCE: usize = 500;
 
-/// A name, how many clients have each filter, and the filter and a topic for it by number.
-struct Kind {
+/// A kind of filters: its name, the number of clients that subscribe to each filter, and the filter and a
+/// matching topic by number.
+struct FilterKind {
     name: &'static str,
     clients: usize,
     filter: fn(usize) -> String,
     topic: fn(usize) -> String,
 }
 
-const KINDS: [Kind; 5] = [
-    Kind { name: "exact, 25 bytes", clients: 1, filter: exact, topic: exact },
-    Kind { name: "exact, six levels that branch", clients: 1, filter: deep, topic: deep },
-    Kind { name: "a fifth with + or #", clients: 1, filter: mixed, topic: exact },
-    Kind { name: "all with + or #", clients: 1, filter: wild, topic: exact },
-    Kind { name: "exact, of 8 clients each", clients: 8, filter: exact, topic: exact },
+const KINDS: [FilterKind; 5] = [
+    FilterKind { name: "exact, 25 bytes", clients: 1, filter: exact, topic: exact },
+    FilterKind { name: "exact, six branching levels", clients: 1, filter: deep, topic: deep },
+    FilterKind { name: "a fifth with wildcards", clients: 1, filter: mixed, topic: exact },
+    FilterKind { name: "all with wildcards", clients: 1, filter: wild, topic: exact },
+    FilterKind { name: "exact, 8 clients each", clients: 8, filter: exact, topic: exact },
 ];
 
 fn exact(n: usize) -> String {
@@ -37,7 +39,7 @@ fn exact(n: usize) -> String {
 }
 
 fn deep(n: usize) -> String {
-    let digit = |place: usize| n / place % 10;
+    let digit = |unit: usize| n / unit % 10;
     format!("plant{}/line{}/cell{}/m{}/s{}/t", digit(1), digit(10), digit(100), digit(1000), n / 10_000)
 }
 
@@ -64,8 +66,8 @@ fn resident_kib() -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// On-CPU time of this thread: what a busy machine takes away does not count.
-fn busy() -> Duration {
+/// On-CPU time of this thread, which does not include the time that other processes take.
+fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
@@ -76,25 +78,25 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn change(client: &mut Client, op: Op, filter: &str) -> Duration {
+fn timed_dispatch(client: &mut Client, op: Op, filter: &str) -> Duration {
     let request = Request::new(op, Qos::NO, filter, &[]);
     timed(|| assert_eq!(client.dispatch(&request).code(), Code::Ok))
 }
 
-/// What half of the times and what 99 of 100 are below, in nanoseconds.
-fn half_and_most(mut times: Vec<Duration>) -> String {
+/// The median and the 99th percentile in nanoseconds.
+fn p50_and_p99(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
-    let below = |hundredths: usize| times[times.len() * hundredths / 100].as_nanos();
-    format!("{}/{}", below(50), below(99))
+    let percentile = |percent: usize| times[times.len() * percent / 100].as_nanos();
+    format!("{}/{}", percentile(50), percentile(99))
 }
 
-/// Filters in no order that memory would know, none twice in a row of them.
+/// The numbers below `size` in pseudo-random order, each once before any is repeated.
 fn shuffled(size: usize) -> impl Iterator<Item = usize> {
-    // a prime, so every number below `size` comes once
+    // a prime that is no factor of `size`
     (0..).map(move |n: usize| n.wrapping_mul(611_953) % size)
 }
 
-fn row(kind: &Kind, subscriptions: usize) {
+fn row(kind: &FilterKind, subscriptions: usize) {
     let mut settings = BrokerSettings::default();
     (settings.max_filters, settings.filter_memory_bytes) = (usize::MAX, usize::MAX);
     let broker = Broker::builder().settings(settings).start().unwrap();
@@ -108,57 +110,59 @@ fn row(kind: &Kind, subscriptions: usize) {
     for n in 0..filters {
         let filter = (kind.filter)(n);
         for client in &mut clients {
-            let start = busy();
-            change(client, Op::Subscribe, &filter);
-            longest = longest.max(busy().saturating_sub(start));
+            let start = thread_cpu_time();
+            timed_dispatch(client, Op::Subscribe, &filter);
+            longest = longest.max(thread_cpu_time().saturating_sub(start));
         }
     }
     let bytes = (resident_kib() - before) as f64 * 1024.0 / subscriptions as f64;
 
     let topics: Vec<_> = shuffled(filters).take(SAMPLES).map(kind.topic).collect();
-    let look_up = |topic: &String| timed(|| assert_eq!(broker.subscriber_count(topic), kind.clients));
-    let look_ups: Vec<_> = topics.iter().map(look_up).collect();
+    let lookup = |topic: &String| timed(|| assert_eq!(broker.subscriber_count(topic), kind.clients));
+    let lookups: Vec<_> = topics.iter().map(lookup).collect();
 
     let (mut removed, mut added) = (vec![], vec![]);
     let numbers: Vec<_> = shuffled(filters).take(SAMPLES).collect();
-    for some in numbers.chunks(GONE_AT_ONCE.min(filters)) {
-        let some: Vec<_> = some.iter().map(|n| (kind.filter)(*n)).collect();
-        removed.extend(some.iter().map(|filter| change(&mut clients[0], Op::Unsubscribe, filter)));
-        added.extend(some.iter().map(|filter| change(&mut clients[0], Op::Subscribe, filter)));
+    for chunk in numbers.chunks(REMOVED_AT_ONCE.min(filters)) {
+        let chunk: Vec<_> = chunk.iter().map(|n| (kind.filter)(*n)).collect();
+        removed.extend(chunk.iter().map(|filter| timed_dispatch(&mut clients[0], Op::Unsubscribe, filter)));
+        added.extend(chunk.iter().map(|filter| timed_dispatch(&mut clients[0], Op::Subscribe, filter)));
     }
 
     for n in shuffled(filters).take(filters) {
         let filter = (kind.filter)(n);
         for client in &mut clients {
-            change(client, Op::Unsubscribe, &filter);
+            timed_dispatch(client, Op::Unsubscribe, &filter);
         }
     }
-    let [look_up, removed, added] = [look_ups, removed, added].map(half_and_most);
+    let [lookup, removed, added] = [lookups, removed, added].map(p50_and_p99);
     drop((topics, numbers));
     release_unused_memory();
-    let left = resident_kib().saturating_sub(before);
+    let remaining = resident_kib().saturating_sub(before);
     println!(
-        "{:<30} {subscriptions:>9} {bytes:>7.0} B {longest:>9.1?} {look_up:>13} {removed:>13} {added:>13} {left:>6} KiB",
+        "{:<30} {subscriptions:>9} {bytes:>7.0} B {longest:>9.1?} {lookup:>13} {removed:>13} {added:>13} \
+         {remaining:>6} KiB",
         kind.name
     );
 }
 
-/// `filters`: the table. `filters ROW`: one row of it, which the table is made of.
+/// `filters` prints the table. `filters ROW` measures and prints one row.
 fn main() -> ExitCode {
     let rows: Vec<_> = KINDS.iter().flat_map(|kind| SIZES.map(|size| (kind, size))).collect();
-    // cargo gives options of its own
-    if let Some(at) = std::env::args().nth(1).and_then(|argument| argument.parse::<usize>().ok()) {
-        let Some((kind, size)) = rows.get(at) else { return ExitCode::FAILURE };
+    // cargo passes options of its own, which are no numbers
+    if let Some(index) = std::env::args().nth(1).and_then(|argument| argument.parse::<usize>().ok()) {
+        let Some((kind, size)) = rows.get(index) else { return ExitCode::FAILURE };
         row(kind, *size);
         return ExitCode::SUCCESS;
     }
     println!("times are p50/p99 in ns");
     println!(
         "{:<30} {:>9} {:>9} {:>9} {:>13} {:>13} {:>13} {:>10}",
-        "filters", "number", "each", "longest", "look-up", "unsubscribe", "subscribe", "left over"
+        "filters", "number", "memory", "longest", "lookup", "unsubscribe", "subscribe", "remaining"
     );
     let program = std::env::current_exe().unwrap();
-    let good =
-        |at: usize| Command::new(&program).arg(at.to_string()).status().is_ok_and(|status| status.success());
-    if (0..rows.len()).all(good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let measure = |index: usize| {
+        Command::new(&program).arg(index.to_string()).status().is_ok_and(|status| status.success())
+    };
+    if (0..rows.len()).all(measure) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,10 +1,10 @@
-//! The core without transports: topics among filters and masks among names, as many as there may be, beside the crate `submap`
-//! 0.3, which BUS/RT routes by; subscribing and unsubscribing. A topic is published, which includes the delivery, and looked
-//! up, which is what `submap` does.
+//! The core without transports: topics among filters and masks among names, beside the crate `submap` 0.3,
+//! which routes in BUS/RT; subscribing and unsubscribing. `publish` includes the delivery to a sink; `lookup`
+//! only finds the receivers, as `submap` does.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
-    reason = "criterion's macros; a benchmark that cannot go on should not"
+    reason = "criterion's macros make public functions; a benchmark fails by panicking"
 )]
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
@@ -12,20 +12,21 @@ use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{Client, ClientInfo, Op, Payload, Qos, Request, testing::NullSink};
 use submap::{BroadcastMap, SubMap};
 
-const SIZES: [usize; 3] = [10, 10_000, 1_000_000];
-/// The same for filters: subscribing beside a million is compared with subscribing beside a thousand.
-const SIZES_OF_FILTERS: [usize; 4] = [10, 1000, 10_000, 1_000_000];
-/// So many topics, or masks, in turn: more than any cache of recipients remembers.
-const ASKED: usize = 100_000;
-/// Differs from all others, and is subscribed and unsubscribed beside them.
-const NEW: &str = "plant/line5/new/+";
+/// Numbers of names.
+const NAMES: [usize; 3] = [10, 10_000, 1_000_000];
+/// Numbers of filters. 1,000 is the reference for the cost of subscribing.
+const FILTERS: [usize; 4] = [10, 1000, 10_000, 1_000_000];
+/// Different topics or masks that are used in turn: more than any cache of recipients holds.
+const QUERIES: usize = 100_000;
+/// A filter that differs from all others, and is subscribed and unsubscribed beside them.
+const NEW_FILTER: &str = "plant/line5/new/+";
 
-fn client(broker: &Broker, name: &str) -> Client {
+fn register(broker: &Broker, name: &str) -> Client {
     let info = ClientInfo { kind: "bench".into(), ..Default::default() };
     broker.host().register(name, &info, NullSink).unwrap()
 }
 
-/// Most filters are plain, some have a wildcard in the middle or at the end.
+/// A filter by number. Most are exact, some have a wildcard in the middle or at the end.
 fn filter(n: usize) -> String {
     match n % 10 {
         0 => format!("plant/line{}/sensor{n}/#", n % 100),
@@ -34,13 +35,19 @@ fn filter(n: usize) -> String {
     }
 }
 
-fn asked<T>(size: usize, make: impl Fn(usize) -> T) -> Vec<T> {
-    (0..ASKED).map(|n| make(n.wrapping_mul(7919) % size)).collect()
+/// A pseudo-random permutation of the numbers below `size`.
+fn scatter(n: usize, size: usize) -> usize {
+    n.wrapping_mul(7919) % size
+}
+
+/// Topics or masks that each match one of `size` filters or names.
+fn queries(size: usize, query: impl Fn(usize) -> String) -> Vec<String> {
+    (0..QUERIES).map(|n| query(scatter(n, size))).collect()
 }
 
 fn topics(criterion: &mut Criterion) {
-    for size in SIZES_OF_FILTERS {
-        let topics = asked(size, |n| format!("plant/line{}/sensor{n}/value", n % 100));
+    for size in FILTERS {
+        let topics = queries(size, |n| format!("plant/line{}/sensor{n}/value", n % 100));
         let mut next = 0;
         let mut topic = || {
             next = (next + 1) % topics.len();
@@ -50,21 +57,20 @@ fn topics(criterion: &mut Criterion) {
             let mut settings = BrokerSettings::default();
             (settings.max_filters, settings.filter_memory_bytes) = (usize::MAX, usize::MAX);
             let broker = Broker::builder().settings(settings).start().unwrap();
-            let (mut subscriber, mut sender) = (client(&broker, "s"), client(&broker, "p"));
+            let (mut subscriber, mut sender) = (register(&broker, "subscriber"), register(&broker, "sender"));
             for n in 0..size {
                 subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, &filter(n), &[]));
             }
             let payloads = [Payload::from(&b"x"[..])];
-            let mut group = criterion.benchmark_group(format!("topic among {size} filters"));
+            let mut group = criterion.benchmark_group(format!("publish among {size} filters"));
             group.bench_function("elbus", |bencher| {
                 bencher.iter(|| {
                     let request = Request::new(Op::Publish, Qos::NO, topic(), &payloads);
-                    let reached = sender.dispatch(&request).reached();
-                    assert_eq!(reached, 1);
+                    assert_eq!(sender.dispatch(&request).reached(), 1);
                 });
             });
             group.finish();
-            let mut group = criterion.benchmark_group(format!("look-up of a topic among {size} filters"));
+            let mut group = criterion.benchmark_group(format!("lookup among {size} filters"));
             group.bench_function("elbus", |bencher| {
                 bencher.iter(|| assert_eq!(broker.subscriber_count(topic()), 1));
             });
@@ -73,8 +79,8 @@ fn topics(criterion: &mut Criterion) {
                 criterion.benchmark_group(format!("subscribe and unsubscribe beside {size} filters"));
             group.bench_function("elbus", |bencher| {
                 bencher.iter(|| {
-                    subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, NEW, &[]));
-                    subscriber.dispatch(&Request::new(Op::Unsubscribe, Qos::NO, NEW, &[])).code()
+                    subscriber.dispatch(&Request::new(Op::Subscribe, Qos::NO, NEW_FILTER, &[]));
+                    subscriber.dispatch(&Request::new(Op::Unsubscribe, Qos::NO, NEW_FILTER, &[])).code()
                 });
             });
             group.finish();
@@ -84,35 +90,36 @@ fn topics(criterion: &mut Criterion) {
         for n in 0..size {
             map.subscribe(&filter(n), &1);
         }
-        let mut group = criterion.benchmark_group(format!("look-up of a topic among {size} filters"));
+        let mut group = criterion.benchmark_group(format!("lookup among {size} filters"));
         group.bench_function("submap", |bencher| {
             bencher.iter(|| assert_eq!(map.get_subscribers(topic()).len(), 1))
         });
         group.finish();
         let mut group = criterion.benchmark_group(format!("subscribe and unsubscribe beside {size} filters"));
         group.bench_function("submap", |bencher| {
-            bencher.iter(|| (map.subscribe(NEW, &1), map.unsubscribe(NEW, &1)));
+            bencher.iter(|| (map.subscribe(NEW_FILTER, &1), map.unsubscribe(NEW_FILTER, &1)));
         });
     }
 }
 
-/// Masks that each match one name: with the wildcard behind all that tells names apart, and in front of it.
+/// Masks that each match one name. The wildcard is after the segments in which names differ, or before them.
 fn masks(criterion: &mut Criterion) {
-    for size in SIZES {
+    for size in NAMES {
         let name = |n: usize| format!("plant.line{}.sensor{n}.out", n % 100);
         let broker = Broker::builder().start().unwrap();
-        let mut sender = client(&broker, "sender");
-        let _clients: Vec<_> = (0..size).map(|n| client(&broker, &name(n))).collect();
+        let mut sender = register(&broker, "sender");
+        let _clients: Vec<_> = (0..size).map(|n| register(&broker, &name(n))).collect();
         let mut map = BroadcastMap::<u32>::new().separator('.').match_any("?").wildcard("*");
         for n in 0..size {
             map.register_client(&name(n), &(n as u32));
         }
-        let behind = asked(size, |n| format!("plant.line{}.sensor{n}.?", n % 100));
-        let in_front = asked(size, |n| format!("?.line{}.sensor{n}.out", n % 100));
-        for (place, masks) in [("behind", behind), ("in front", in_front)] {
-            let mut group = criterion.benchmark_group(format!("mask among {size} names, wildcard {place}"));
+        let trailing = queries(size, |n| format!("plant.line{}.sensor{n}.?", n % 100));
+        let leading = queries(size, |n| format!("?.line{}.sensor{n}.out", n % 100));
+        for (position, masks) in [("trailing", trailing), ("leading", leading)] {
+            let mut group =
+                criterion.benchmark_group(format!("mask among {size} names, {position} wildcard"));
             group.sample_size(10);
-            ours(&mut group, &mut sender, &masks, 1);
+            broadcast(&mut group, &mut sender, &masks, 1);
             let mut next = 0;
             group.bench_function("submap", |bencher| {
                 bencher.iter(|| {
@@ -124,31 +131,35 @@ fn masks(criterion: &mut Criterion) {
     }
 }
 
-/// What a set of names is called, the name of a number, and a mask that matches none of them.
-type Kind = (&'static str, fn(usize) -> String, &'static str);
+/// A set of names: its title, a name by number, and a mask that matches none of them.
+type NameSet = (&'static str, fn(usize) -> String, &'static str);
 
-/// Masks that match nobody, and names that give a search little to skip: none has a dot, or each has a first segment of
-/// its own, or few share one.
-fn masks_of_nobody(criterion: &mut Criterion) {
-    let size = SIZES[2];
+/// Masks that match no name, among names with few common prefixes: names without a dot, names that each have
+/// a first segment of their own, and names of which 20 share the first segment.
+fn unmatched_masks(criterion: &mut Criterion) {
+    let size = NAMES[2];
     let flat = |n: usize| format!("sensor{n}");
-    let apart = |n: usize| format!("sensor{n}.out");
-    let few = |n: usize| format!("line{}.sensor{n}.out", n / 20);
-    let kinds: [Kind; 3] = [("flat", flat, "?.?.?"), ("apart", apart, "?.in"), ("in twenties", few, "?.in")];
-    for (kind, name, mask) in kinds {
+    let distinct = |n: usize| format!("sensor{n}.out");
+    let shared = |n: usize| format!("line{}.sensor{n}.out", n / 20);
+    let name_sets: [NameSet; 3] = [
+        ("one segment", flat, "?.?.?"),
+        ("distinct first segments", distinct, "?.in"),
+        ("20 per first segment", shared, "?.in"),
+    ];
+    for (title, name, mask) in name_sets {
         let broker = Broker::builder().start().unwrap();
-        let mut sender = client(&broker, "sender");
-        let _clients: Vec<_> =
-            (0..size).map(|n| client(&broker, &name(n.wrapping_mul(7919) % size))).collect();
+        let mut sender = register(&broker, "sender");
+        let _clients: Vec<_> = (0..size).map(|n| register(&broker, &name(scatter(n, size)))).collect();
         let masks: Vec<_> = (0..1000).map(|n| format!("{mask}.{n}")).collect();
-        let mut group = criterion.benchmark_group(format!("mask of nobody among {size} names, {kind}"));
+        let mut group = criterion.benchmark_group(format!("unmatched mask among {size} names, {title}"));
         group.sample_size(10);
-        ours(&mut group, &mut sender, &masks, 0);
+        broadcast(&mut group, &mut sender, &masks, 0);
         group.finish();
     }
 }
 
-fn ours(group: &mut BenchmarkGroup<'_, WallTime>, sender: &mut Client, masks: &[String], reached: u32) {
+/// Broadcasts to each mask in turn.
+fn broadcast(group: &mut BenchmarkGroup<'_, WallTime>, sender: &mut Client, masks: &[String], reached: u32) {
     let payloads = [Payload::from(&b"x"[..])];
     let mut next = 0;
     group.bench_function("elbus", |bencher| {
@@ -160,5 +171,5 @@ fn ours(group: &mut BenchmarkGroup<'_, WallTime>, sender: &mut Client, masks: &[
     });
 }
 
-criterion_group!(routing, topics, masks, masks_of_nobody);
+criterion_group!(routing, topics, masks, unmatched_masks);
 criterion_main!(routing);

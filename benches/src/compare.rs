@@ -1,5 +1,6 @@
-//! Brokers side by side: the same loads, a fresh process for each run, all brokers in turn in every round, so that a change of
-//! the machine's mood hits all of them. Writes what came out and how it was measured.
+//! Compares brokers side by side: the same workloads, a fresh process per run, and all brokers in turn in
+//! every round, so that a change in the machine's speed affects all of them. Writes the results and how they
+//! were measured.
 
 mod broker;
 mod charts;
@@ -10,102 +11,81 @@ mod report;
 mod targets;
 mod workloads;
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io::Write, path::PathBuf, time::Duration};
 
 use crate::{
-    Failure,
+    BoxError,
     load::{self, Outcome},
 };
-use broker::Contestant;
-use cpu_latency::Awake;
-use environment::Machine;
+use broker::Broker;
+use cpu_latency::CpuLatencyRequest;
+use environment::Environment;
 use metrics::Sample;
-use workloads::Load;
+use workloads::Workload;
 
 /// What to compare.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// How often each pair of load and broker runs.
+pub struct Plan {
+    /// How many times each broker runs each workload.
     pub rounds: usize,
-    /// How long each run is.
+    /// The duration of each run.
     pub time: Duration,
-    /// Names of loads; empty means all, or the main ones where it is to be quick.
-    pub loads: Vec<String>,
+    /// Names of workloads; empty means all, or the main ones if `quick`.
+    pub workloads: Vec<String>,
     /// Names of brokers; empty means all that are installed.
     pub brokers: Vec<String>,
-    /// The main loads only.
+    /// Whether to run only the main workloads.
     pub quick: bool,
     /// The folder with `elbusd` and `elbus-relay`.
     pub programs: PathBuf,
-    /// Where a folder with the results is made.
+    /// The folder in which a folder with the results is created.
     pub results: PathBuf,
 }
 
-/// Runs everything and writes the results; tells where they are.
+/// Runs everything, writes the results and returns their folder. A run that fails is a result.
 ///
 /// # Errors
-/// Names that are not known, nothing to compare, a folder that cannot be written. A run that fails is a result.
-pub fn run(options: &Options) -> Result<PathBuf, Failure> {
-    let loads = workloads::choose(&options.loads, options.quick)?;
-    let contestants = broker::choose(&options.brokers, &options.programs)?;
-    let machine = Machine::look(options, &contestants);
-    // a part of a comparison must not replace a whole one of the same day
-    let part = match (options.quick, options.loads.is_empty() && options.brokers.is_empty()) {
+/// An unknown workload or broker, a broker that is not installed, a folder that cannot be written.
+pub fn run(plan: &Plan) -> Result<PathBuf, BoxError> {
+    let workloads = workloads::select(&plan.workloads, plan.quick)?;
+    let brokers = broker::select(&plan.brokers, &plan.programs)?;
+    let environment = Environment::detect(plan, &brokers);
+    // a partial comparison must not replace a complete one of the same day
+    let suffix = match (plan.quick, plan.workloads.is_empty() && plan.brokers.is_empty()) {
         (_, false) => "-part",
         (true, true) => "-quick",
         (false, true) => "",
     };
-    let folder = options.results.join(format!("{}{part}", machine.date()));
+    let folder = plan.results.join(format!("{}{suffix}", environment.date()));
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut lines = fs::File::create(folder.join("runs.jsonl"))?;
-    writeln!(lines, "{}", machine.to_json())?;
+    writeln!(lines, "{}", environment.to_json())?;
 
     let mut samples = Vec::new();
-    for round in 0..options.rounds {
-        for load in &loads {
-            // who begins changes, so that nobody is always measured behind the same other one
-            let shift = round % contestants.len();
-            let (last, first) = contestants.split_at(shift);
-            for contestant in first.iter().chain(last).filter(|c| c.can_take(load)) {
-                let result = measure(contestant, load, options.time).map_err(|error| error.to_string());
-                let sample = Sample { round, load: load.name, broker: contestant.name(), result };
+    for round in 0..plan.rounds {
+        for workload in &workloads {
+            // the order rotates, so that no broker always runs after the same other one
+            let (last, first) = brokers.split_at(round % brokers.len());
+            for broker in first.iter().chain(last).filter(|broker| broker.supports(workload)) {
+                let result = measure(broker, workload, plan.time).map_err(|error| error.to_string());
+                let sample = Sample { round, workload: workload.name, broker: broker.name(), result };
                 writeln!(lines, "{}", sample.to_json())?;
                 eprintln!("{sample}");
                 samples.push(sample);
             }
         }
     }
-    let report = report::write(&machine, &loads, &contestants, &samples);
+    let report = report::format(&environment, &workloads, &brokers, &samples);
     fs::write(folder.join("README.md"), report)?;
-    charts::write(&folder, &loads, &contestants, &samples)?;
+    charts::write(&folder, &workloads, &brokers, &samples)?;
     Ok(folder)
 }
 
-/// One run with a broker of its own.
-fn measure(contestant: &Contestant, load: &Load, time: Duration) -> Result<Outcome, Failure> {
-    let _awake = load.awake.then(Awake::keep).transpose()?;
-    let broker = contestant.start(load.tcp)?;
-    let mut plan = load.plan(contestant.over(), broker.address(), time);
-    plan.broker = Some(broker.pid());
+/// Starts a broker and runs a workload with it.
+fn measure(broker: &Broker, workload: &Workload, time: Duration) -> Result<Outcome, BoxError> {
+    let _no_cpu_sleep = workload.no_cpu_sleep.then(CpuLatencyRequest::zero).transpose()?;
+    let running = broker.start(workload.tcp)?;
+    let mut plan = workload.plan(broker.protocol(), running.address(), time);
+    plan.broker_pid = Some(running.pid());
     load::run(&plan)
-}
-
-/// Finds a program: by a variable of the environment, else where programs are.
-fn find_program(variable: &str, name: &str) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
-        return Some(path.into());
-    }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    // Debian has servers where the PATH of users has not
-    let folders = std::env::split_paths(&folders).chain([PathBuf::from("/usr/sbin")]).collect::<Vec<_>>();
-    folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file()
 }

@@ -1,5 +1,5 @@
-//! Raw blocking clients of the brokers that can be loaded: no more than the load needs, so that what is measured is the
-//! broker. What differs between brokers is behind [`Dialect`].
+//! Raw blocking clients, one driver per broker. A driver does no more than the load needs, so that the broker
+//! is measured and not the client. What differs between brokers is behind [`Driver`].
 
 mod connection;
 pub(crate) mod elbus;
@@ -8,224 +8,257 @@ pub(crate) mod nats;
 pub(crate) mod redis;
 pub(crate) mod relay;
 
-pub(crate) use connection::{Line, PATIENCE};
+pub(crate) use connection::{Connection, TIMEOUT};
 
-use crate::Failure;
+use crate::BoxError;
 
-/// What a client sends, over and over: everything but the payload.
+/// Everything of a message but its payload. A sender sends the same envelope again and again.
 #[derive(Debug, Clone)]
-pub(crate) struct Letter {
-    pub(crate) kind: Kind,
+pub(crate) struct Envelope {
+    pub(crate) kind: MessageKind,
     /// Target, mask or topic.
-    pub(crate) to: String,
-    /// Bits of the QoS, as the protocol of ELBUS has them.
+    pub(crate) target: String,
+    /// QoS bits, as in the ELBUS protocol.
     pub(crate) qos: u8,
 }
 
-/// How a message finds its receivers.
+/// How a message is routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// By the name of its one receiver.
-    Message,
+pub(crate) enum MessageKind {
+    /// By the name of the one receiver.
+    Direct,
     /// By a mask of names.
     Broadcast,
-    /// By a topic, to which they have subscribed.
+    /// By a topic that the receivers have subscribed to.
     Publish,
 }
 
-/// Who joins, and what it is to receive.
-pub(crate) struct Joining<'a> {
+/// What a client needs to connect.
+pub(crate) struct ConnectOptions<'a> {
     pub(crate) address: &'a str,
     pub(crate) name: &'a str,
-    /// The topic to subscribe to. Where a broker has no names, these are topics, too.
+    /// The topic to subscribe to. For brokers without client names, names are topics as well.
     pub(crate) topic: Option<&'a str>,
     /// The length of every payload that will be received.
     pub(crate) payload_bytes: usize,
 }
 
-/// What stands at the beginning of the bytes received.
-pub(crate) enum Step {
-    /// A message: where its payload begins, and how long the frame is.
-    Message { payload: usize, frame: usize },
-    /// Something else of so many bytes.
-    Other { frame: usize },
-    /// A frame that is not whole. It has so many bytes, or more.
-    Partial { needed: usize },
+/// What the received bytes begin with.
+pub(crate) enum Parsed {
+    /// A message: the offset of its payload, and the length of the frame.
+    Message { payload_offset: usize, frame_bytes: usize },
+    /// Any other frame.
+    Other { frame_bytes: usize },
+    /// An incomplete frame, of at least this length.
+    Incomplete { frame_bytes: usize },
 }
 
-/// What a client says at once when it connects, and how the answers end once it is known to the broker.
-pub(crate) struct Hello {
-    pub(crate) said: Vec<u8>,
-    pub(crate) answered: Vec<u8>,
+/// The bytes that register a client without waiting for replies in between, and the bytes that end the
+/// broker's reply.
+pub(crate) struct Handshake {
+    pub(crate) request: Vec<u8>,
+    pub(crate) reply_end: Vec<u8>,
 }
 
-/// How a broker speaks.
-pub(crate) trait Dialect: Sized + Send {
-    /// Connects, and returns once what is sent to this client will arrive. The lines are the one to send and the one to
-    /// receive by.
-    fn join(joining: &Joining<'_>) -> Result<(Self, Line, Line), Failure>;
+/// The protocol of one broker.
+pub(crate) trait Driver: Sized + Send {
+    /// The offset in a frame of the number that its acknowledgement repeats, if there is one.
+    const ACK_ID_OFFSET: Option<usize> = None;
 
-    /// What makes a client of one connection, without waiting in between.
-    fn hello(name: &str) -> Result<Hello, Failure>;
+    /// Whether a client has two connections, one per direction.
+    const TWO_CONNECTIONS: bool = false;
 
-    /// Appends a frame; tells where in it the payload is.
-    fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure>;
+    /// The frame that keeps an idle connection open; empty if none is needed.
+    const PING: &'static [u8] = &[];
 
-    /// Looks at what was received.
-    fn step(&self, received: &[u8]) -> Result<Step, Failure>;
+    /// Connects and returns once messages to this client will arrive: the driver, the connection to send on,
+    /// and the connection to receive from.
+    fn connect(options: &ConnectOptions<'_>) -> Result<(Self, Connection, Connection), BoxError>;
 
-    /// Whether frames of this QoS are answered.
-    fn answers(_qos: u8) -> bool {
+    /// The handshake of a client with this name.
+    fn handshake(name: &str) -> Result<Handshake, BoxError>;
+
+    /// Appends a frame to `out` and returns the offset of the payload in it.
+    fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError>;
+
+    /// Parses the beginning of the received bytes.
+    fn parse(&self, received: &[u8]) -> Result<Parsed, BoxError>;
+
+    /// Whether the broker acknowledges frames of this QoS.
+    fn acknowledges(_qos: u8) -> bool {
         false
     }
 
-    /// Takes whole answers from the beginning: how many bytes, and how many answers. Each must say that the message was
-    /// delivered.
-    fn take_answers(_received: &[u8], _next: u32) -> Result<(usize, u32), Failure> {
+    /// Parses complete acknowledgements, of which `next_id` is the first: their length in bytes and their
+    /// count. One that does not confirm the delivery is an error.
+    fn parse_acks(_received: &[u8], _next_id: u32) -> Result<(usize, u32), BoxError> {
         Ok((0, 0))
     }
-
-    /// Where in a frame the number is that comes back in its answer, where there is one.
-    const NUMBER: Option<usize> = None;
-
-    /// Whether a client has two connections, one for each direction.
-    const TWO_LINES: bool = false;
-
-    /// What keeps an idle connection open, if it must be kept.
-    const PING: &'static [u8] = &[];
 }
 
-/// A client: both directions.
+/// A connected client: both directions.
 pub(crate) struct Client<D> {
-    pub(crate) sending: Sending<D>,
-    pub(crate) receiving: Receiving,
+    pub(crate) sender: Sender<D>,
+    pub(crate) receiver: Receiver,
 }
 
 /// The direction to the broker.
-pub(crate) struct Sending<D> {
-    pub(crate) dialect: D,
-    pub(crate) line: Line,
-    /// Answers that are still to come, the number of the next, and the part of one that has arrived.
-    owed: u64,
-    next_answer: u32,
-    answers: Vec<u8>,
+pub(crate) struct Sender<D> {
+    pub(crate) driver: D,
+    pub(crate) connection: Connection,
+    pending_acks: u64,
+    next_ack_id: u32,
+    /// An acknowledgement that has arrived in part.
+    ack_buffer: Vec<u8>,
 }
 
 /// The direction from the broker.
-pub(crate) struct Receiving {
-    pub(crate) line: Line,
+pub(crate) struct Receiver {
+    pub(crate) connection: Connection,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     payload_bytes: usize,
 }
 
-/// What is left of a frame is moved to the front of the buffer where it is no longer than this.
-const MOVED_AT_ONCE: usize = 4096;
+/// An incomplete frame of up to this length is moved to the front of the buffer.
+const MOVE_BYTES: usize = 4096;
 const BUFFER_BYTES: usize = 128 * 1024;
 
-impl<D: Dialect> Client<D> {
-    pub(crate) fn join(joining: &Joining<'_>) -> Result<Self, Failure> {
-        let (dialect, out, into) = D::join(joining)
-            .map_err(|error| format!("{} could not join {}: {error}", joining.name, joining.address))?;
+impl<D: Driver> Client<D> {
+    pub(crate) fn connect(options: &ConnectOptions<'_>) -> Result<Self, BoxError> {
+        let (driver, outgoing, incoming) = D::connect(options)
+            .map_err(|error| format!("{} could not connect to {}: {error}", options.name, options.address))?;
         Ok(Client {
-            sending: Sending { dialect, line: out, owed: 0, next_answer: 0, answers: Vec::new() },
-            receiving: Receiving {
-                line: into,
+            sender: Sender {
+                driver,
+                connection: outgoing,
+                pending_acks: 0,
+                next_ack_id: 0,
+                ack_buffer: Vec::new(),
+            },
+            receiver: Receiver {
+                connection: incoming,
                 buffer: vec![0; BUFFER_BYTES],
                 start: 0,
                 end: 0,
-                payload_bytes: joining.payload_bytes,
+                payload_bytes: options.payload_bytes,
             },
         })
     }
 
-    /// One read; hands over the payload of every message that is whole.
+    /// Reads once and passes the payload of every complete message to `accept`.
     #[inline]
-    pub(crate) fn receive(&mut self, take: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
-        self.receiving.receive(&self.sending.dialect, take)
-    }
-}
-
-impl<D: Dialect> Sending<D> {
-    /// Sends frames, `asking` of which are answered.
-    #[inline]
-    pub(crate) fn send(&mut self, frames: &[u8], asking: u64) -> Result<(), Failure> {
-        self.owed += asking;
-        self.line.send(frames)
-    }
-
-    /// Takes the answers that are there, without waiting.
-    pub(crate) fn collect_answers(&mut self) -> Result<(), Failure> {
-        while self.owed > 0 && self.line.receive_now(&mut self.answers)? {
-            let (bytes, count) = D::take_answers(&self.answers, self.next_answer)?;
-            self.answers.drain(..bytes);
-            self.next_answer = self.next_answer.wrapping_add(count);
-            self.owed = self.owed.checked_sub(u64::from(count)).ok_or("more answers than questions")?;
-        }
-        Ok(())
-    }
-
-    /// Answers that are still to come.
-    pub(crate) fn owed(&self) -> u64 {
-        self.owed
-    }
-
-    /// Waits for all answers.
-    pub(crate) fn await_answers(&mut self) -> Result<(), Failure> {
-        while self.owed > 0 {
-            self.line.wait_readable()?;
-            self.collect_answers()?;
-        }
-        Ok(())
-    }
-}
-
-impl Receiving {
-    #[inline]
-    fn receive<D: Dialect>(
+    pub(crate) fn receive(
         &mut self,
-        dialect: &D,
-        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        self.end += self.line.receive(&mut self.buffer[self.end..])?;
+        accept: impl FnMut(&[u8]) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        self.receiver.receive(&self.sender.driver, accept)
+    }
+}
+
+impl<D: Driver> Sender<D> {
+    /// Sends frames, for which `acks` acknowledgements will come.
+    #[inline]
+    pub(crate) fn send(&mut self, frames: &[u8], acks: u64) -> Result<(), BoxError> {
+        self.pending_acks += acks;
+        self.connection.send(frames)
+    }
+
+    /// Reads the acknowledgements that have arrived. Does not block.
+    pub(crate) fn read_acks(&mut self) -> Result<(), BoxError> {
+        while self.pending_acks > 0 && self.connection.try_receive(&mut self.ack_buffer)? {
+            let (bytes, count) = D::parse_acks(&self.ack_buffer, self.next_ack_id)?;
+            self.ack_buffer.drain(..bytes);
+            self.next_ack_id = self.next_ack_id.wrapping_add(count);
+            self.pending_acks = self
+                .pending_acks
+                .checked_sub(u64::from(count))
+                .ok_or("the broker sent more acknowledgements than there were messages")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until at most `limit` acknowledgements are pending.
+    pub(crate) fn wait_for_acks(&mut self, limit: u64) -> Result<(), BoxError> {
+        self.read_acks()?;
+        while self.pending_acks > limit {
+            self.connection.wait_readable()?;
+            self.read_acks()?;
+        }
+        Ok(())
+    }
+}
+
+impl Receiver {
+    #[inline]
+    fn receive<D: Driver>(
+        &mut self,
+        driver: &D,
+        mut accept: impl FnMut(&[u8]) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        self.end += self.connection.receive(&mut self.buffer[self.end..])?;
         loop {
             let received = &self.buffer[self.start..self.end];
-            match dialect.step(received)? {
-                Step::Message { payload, frame } => {
-                    let payload = received.get(payload..payload + self.payload_bytes);
-                    take(payload.ok_or("a message is shorter than what was sent")?)?;
-                    self.start += frame;
+            match driver.parse(received)? {
+                Parsed::Message { payload_offset, frame_bytes } => {
+                    let payload = received.get(payload_offset..payload_offset + self.payload_bytes);
+                    accept(payload.ok_or("a message is shorter than the one sent")?)?;
+                    self.start += frame_bytes;
                 }
-                Step::Other { frame } => self.start += frame,
-                Step::Partial { needed } => {
-                    self.make_room(needed);
+                Parsed::Other { frame_bytes } => self.start += frame_bytes,
+                Parsed::Incomplete { frame_bytes } => {
+                    self.reserve(frame_bytes);
                     return Ok(());
                 }
             }
         }
     }
 
+    /// Makes room for a frame of this length at `start`.
     #[inline]
-    fn make_room(&mut self, needed: usize) {
-        let left = self.end - self.start;
-        if left <= MOVED_AT_ONCE || self.start + needed > self.buffer.len() {
+    fn reserve(&mut self, frame_bytes: usize) {
+        let buffered = self.end - self.start;
+        if buffered <= MOVE_BYTES || self.start + frame_bytes > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, left);
+            (self.start, self.end) = (0, buffered);
         }
-        if needed > self.buffer.len() {
-            self.buffer.resize(needed + MOVED_AT_ONCE, 0);
+        if frame_bytes > self.buffer.len() {
+            self.buffer.resize(frame_bytes + MOVE_BYTES, 0);
         }
     }
 }
 
-/// Whether an address is a path, as the command line of the broker sees it.
+/// Whether an address is the path of a UNIX socket, by the rule of the broker's command line.
 pub(crate) fn is_path(address: &str) -> bool {
     address.contains('/') || [".sock", ".socket", ".ipc"].iter().any(|end| address.ends_with(end))
 }
 
-/// The number at a place in a text, as far as there are digits.
-fn number(text: &[u8]) -> Option<usize> {
+/// A message if the frame is complete.
+#[inline]
+fn message_or_incomplete(received: &[u8], payload_offset: usize, frame_bytes: usize) -> Parsed {
+    if received.len() >= frame_bytes {
+        Parsed::Message { payload_offset, frame_bytes }
+    } else {
+        Parsed::Incomplete { frame_bytes }
+    }
+}
+
+#[cold]
+fn unexpected(received: &[u8], expected: &[u8]) -> BoxError {
+    format!("received {}, expected {}", received.escape_ascii(), expected.escape_ascii()).into()
+}
+
+/// Appends a message whose payload is followed by a line break, and returns the offset of the payload.
+fn push_terminated(out: &mut Vec<u8>, header: &str, payload: &[u8]) -> usize {
+    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+    header.len()
+}
+
+/// Parses the decimal number that a text begins with.
+fn leading_number(text: &[u8]) -> Option<usize> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
 }

@@ -1,24 +1,24 @@
-//! What measures ELBUS from outside: a load generator, a byte relay as the physical limit, and a comparison of brokers
-//! that runs both. It judges no broker and knows none but by its address and process id.
+//! Measures ELBUS from outside: a load generator, a byte relay as the upper limit, a comparison of brokers, a
+//! soak test and a count of instructions. The load generator and the comparison know a broker only by its
+//! address and process id.
 #![forbid(unsafe_code)]
 
 pub mod compare;
 mod driver;
 pub mod guard;
-mod histogram;
 pub mod load;
 mod names;
 mod process;
 pub mod relay;
 pub mod soak;
 
-/// What went wrong, as a sentence.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// An error, as a sentence for the user.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Ends a program: what went wrong is said in one line.
-pub fn end(program: &str, result: Result<std::process::ExitCode, Failure>) -> std::process::ExitCode {
-    result.unwrap_or_else(|failure| {
-        eprintln!("{program}: {failure}");
+/// Returns the exit code of a program; an error is printed as one line on stderr.
+pub fn exit_code(program: &str, result: Result<std::process::ExitCode, BoxError>) -> std::process::ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("{program}: {error}");
         std::process::ExitCode::FAILURE
     })
 }

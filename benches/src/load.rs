@@ -1,11 +1,12 @@
-//! The load generator: plans, and carrying them out. Every run checks that all messages arrived, each once and in order;
-//! one that did not is an error and has no figures.
+//! The load generator: plans and their execution. Every run checks that each message arrives once and in
+//! order; if one does not, the run is an error and has no figures.
 //!
-//! What costs is done once: a batch of frames is encoded at the beginning, and each time only the sequence numbers are put
-//! in; readers walk over frame headers and allocate nothing.
+//! Costly work is done once: a batch of frames is encoded at the start, and only sequence numbers are written
+//! into it afterwards. Receivers parse frame headers and allocate nothing.
 
 mod idle;
 mod in_process;
+mod latency;
 mod memory_growth;
 mod outcome;
 mod pinger;
@@ -15,39 +16,39 @@ mod sequence;
 mod stream;
 mod window;
 
-pub use outcome::{Crowd, Latency, Outcome, Traffic};
-pub use plan::{Bound, Over, Plan, Scenario};
-
-use memory_growth::Before;
+pub use latency::Latency;
+pub use outcome::{IdleClients, Outcome, Traffic};
+pub use plan::{Plan, Protocol, RunLength, Scenario};
 
 use crate::{
-    Failure,
-    driver::{elbus::Elbus, mqtt::Mqtt, nats::Nats, redis::Redis, relay::Verbatim},
+    BoxError,
+    driver::{Driver, elbus::Elbus, mqtt::Mqtt, nats::Nats, redis::Redis, relay::Relay},
 };
+use memory_growth::MemoryBaseline;
 
-/// Carries a plan out.
+/// Carries out a plan.
 ///
 /// # Errors
-/// A plan that makes no sense, a broker that cannot be reached, a message that was lost, repeated or out of order.
-pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
-    plan.check()?;
-    match plan.over {
-        Over::Elbus => over::<Elbus>(plan),
-        Over::Relay => over::<Verbatim>(plan),
-        Over::Nats => over::<Nats>(plan),
-        Over::Redis => over::<Redis>(plan),
-        Over::Mqtt => over::<Mqtt>(plan),
-        Over::InProcess => in_process::run(plan).map(Outcome::Traffic),
+/// An invalid plan, a broker that cannot be reached, a message that was lost, repeated or out of order.
+pub fn run(plan: &Plan) -> Result<Outcome, BoxError> {
+    plan.validate()?;
+    match plan.protocol {
+        Protocol::Elbus => run_over::<Elbus>(plan),
+        Protocol::Relay => run_over::<Relay>(plan),
+        Protocol::Nats => run_over::<Nats>(plan),
+        Protocol::Redis => run_over::<Redis>(plan),
+        Protocol::Mqtt => run_over::<Mqtt>(plan),
+        Protocol::InProcess => in_process::run(plan).map(Outcome::Traffic),
     }
 }
 
-fn over<D: crate::driver::Dialect + 'static>(plan: &Plan) -> Result<Outcome, Failure> {
-    let before = plan.broker.filter(|_| plan.afterwards).and_then(Before::of);
+fn run_over<D: Driver + 'static>(plan: &Plan) -> Result<Outcome, BoxError> {
+    let baseline = plan.broker_pid.filter(|_| plan.memory_after).and_then(MemoryBaseline::of);
     let mut traffic = match plan.scenario {
-        Scenario::Idle => return idle::run::<D>(plan).map(Outcome::Crowd),
+        Scenario::Idle => return idle::run::<D>(plan).map(Outcome::IdleClients),
         Scenario::Echo | Scenario::Call => round_trip::run::<D>(plan)?,
         _ => stream::run::<D>(plan)?,
     };
-    traffic.broker_memory_after = before.and_then(|before| before.above_later());
+    traffic.broker_memory_after = baseline.and_then(|baseline| baseline.growth_after_settling());
     Ok(Outcome::Traffic(traffic))
 }

@@ -1,20 +1,21 @@
-//! Who is called what. A group is one stream of messages: its writers, and the readers that get all they write. The relay
-//! finds the two sides of a group by these names, so they are written here alone.
+//! Names of the generator's clients, topics and masks. A group is one stream of messages: its senders, and
+//! the receivers that get everything they send. The relay finds the two sides of a group by these names, so
+//! no other module formats them.
 
-/// Which side of a group a client is on.
+/// The side of a group that a client is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// It sends, or asks.
-    Writer,
-    /// It receives, or answers.
-    Reader,
+    /// Sends, or requests.
+    Sender,
+    /// Receives, or responds.
+    Receiver,
 }
 
 impl Side {
     fn segment(self) -> &'static str {
         match self {
-            Side::Writer => "w",
-            Side::Reader => "r",
+            Side::Sender => "s",
+            Side::Receiver => "r",
         }
     }
 }
@@ -24,13 +25,13 @@ pub(crate) fn client(group: usize, side: Side, index: usize) -> String {
     format!("{}.{}.{index}", self::group(group), side.segment())
 }
 
-/// A mask of all readers of a group.
-pub(crate) fn readers(group: usize) -> String {
-    format!("{}.{}.*", self::group(group), Side::Reader.segment())
+/// The mask that matches all receivers of a group.
+pub(crate) fn receivers(group: usize) -> String {
+    format!("{}.{}.*", self::group(group), Side::Receiver.segment())
 }
 
-/// The topic of a group. A dot is no separator in topics of ELBUS and of MQTT, and one in subjects of NATS: nowhere does
-/// it mean more than itself.
+/// The topic of a group. Dots do not separate levels in topics of ELBUS and MQTT but do in subjects of NATS;
+/// either way the topic matches only itself.
 pub(crate) fn topic(group: usize) -> String {
     format!("{}.topic", self::group(group))
 }
@@ -39,12 +40,12 @@ fn group(group: usize) -> String {
     format!("load.{}.{group}", std::process::id())
 }
 
-/// Takes the name of a client apart: its group and its side.
+/// Splits the name of a client into its group and its side.
 pub(crate) fn parse(name: &str) -> Option<(&str, Side)> {
     let (rest, index) = name.rsplit_once('.')?;
     index.parse::<usize>().ok()?;
     let (group, side) = rest.rsplit_once('.')?;
-    [Side::Writer, Side::Reader].into_iter().find(|s| s.segment() == side).map(|side| (group, side))
+    [Side::Sender, Side::Receiver].into_iter().find(|s| s.segment() == side).map(|side| (group, side))
 }
 
 #[cfg(test)]
@@ -52,12 +53,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_group_and_side() {
-        let (writer, reader) = (client(3, Side::Writer, 0), client(3, Side::Reader, 17));
-        assert_eq!(parse(&writer).map(|(_, side)| side), Some(Side::Writer));
-        assert_eq!(parse(&reader).map(|(_, side)| side), Some(Side::Reader));
-        assert_eq!(parse(&writer).map(|(group, _)| group), parse(&reader).map(|(group, _)| group));
-        for other in ["", "x", "load.1.0.x.0", "load.1.0.w.z", "elbus.cli"] {
+    fn a_name_is_parsed_into_group_and_side() {
+        let (sender, receiver) = (client(3, Side::Sender, 0), client(3, Side::Receiver, 17));
+        assert_eq!(parse(&sender).map(|(_, side)| side), Some(Side::Sender));
+        assert_eq!(parse(&receiver).map(|(_, side)| side), Some(Side::Receiver));
+        assert_eq!(parse(&sender).map(|(group, _)| group), parse(&receiver).map(|(group, _)| group));
+        for other in ["", "x", "load.1.0.x.0", "load.1.0.s.z", "elbus.cli"] {
             assert_eq!(parse(other), None, "{other}");
         }
     }

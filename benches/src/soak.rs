@@ -1,12 +1,11 @@
-//! The soak: a broker of its own, everything at once for a long time, and a verdict. Owns how its parts begin and end; each
-//! message is checked by its number where it arrives.
+//! The soak test: a broker of its own, every kind of load at once for a long time, and a report. Owns the
+//! start and the end of its parts; each message is checked by its number where it arrives.
 
 mod churn;
 mod fixture;
 mod ledger;
 mod report;
 mod resource_usage;
-mod rng;
 mod streams;
 
 pub use report::Report;
@@ -20,72 +19,79 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Failure;
-use churn::Unrest;
-use fixture::House;
-use resource_usage::Samples;
-use rng::Chance;
+use crate::BoxError;
+use churn::Churn;
+use fixture::BrokerFixture;
+use resource_usage::UsageSamples;
+use streams::Streams;
 
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// For how long.
+    /// The duration.
     pub time: Duration,
-    /// What chance begins with.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// Between two reloads of the configuration; none where it is zero.
-    pub reload_every: Duration,
-    /// The program.
+    /// The time between two reloads of the configuration; zero for none.
+    pub reload_interval: Duration,
+    /// The path of `elbusd`.
     pub elbusd: PathBuf,
-    /// Whether its plugins are those linked in.
+    /// Whether to use the plugins that are linked in.
     pub builtin: bool,
-    /// What its memory may grow by.
+    /// How much the broker's memory may grow.
     pub tolerance_bytes: u64,
 }
 
-/// The end of a soak, as all its parts see it.
+/// The signal to stop, shared by all parts.
 #[derive(Debug, Clone, Default)]
-struct End(Arc<AtomicBool>);
+struct StopFlag(Arc<AtomicBool>);
 
-impl End {
-    fn has_come(&self) -> bool {
+impl StopFlag {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How long after the end what is under way may take to arrive.
-const REST: Duration = Duration::from_secs(60);
+/// The timeout of each client's operations.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The time in which messages in flight must arrive after the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Carries a plan out.
+/// Carries out a plan. Lost messages and growth are no errors: they are in the report.
 ///
 /// # Errors
-/// A broker that does not start or ends too early, an operation that fails. Loss and growth are no errors: they are in the
-/// report.
-pub fn run(plan: &Plan) -> Result<Report, Failure> {
+/// A broker that does not start or ends early, an operation that fails.
+pub fn run(plan: &Plan) -> Result<Report, BoxError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut house = House::open(plan)?;
-    let result = runtime.block_on(soak(plan, &mut house));
+    let mut fixture = BrokerFixture::start(plan)?;
+    let result = runtime.block_on(soak(plan, &mut fixture));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    house.close(result.as_ref().is_ok_and(Report::is_good));
+    fixture.stop(result.as_ref().is_ok_and(Report::passed));
     result
 }
 
-async fn soak(plan: &Plan, house: &mut House) -> Result<Report, Failure> {
-    let end = End::default();
-    let mut lanes = streams::begin(house, &end).await?;
-    let unrest = Unrest::begin(plan, house, &end).await?;
-    let mut samples = Samples::begin(house.pid(), plan.time)?;
-    let begun = Instant::now();
-    let mut failure = None;
-    while failure.is_none() && begun.elapsed() < plan.time {
-        tokio::time::sleep(samples.interval()).await;
-        failure = house.failure().or(samples.take()).or(lanes.failure().await).or(unrest.failure());
+async fn soak(plan: &Plan, fixture: &mut BrokerFixture) -> Result<Report, BoxError> {
+    let stop = StopFlag::default();
+    let mut streams = Streams::start(fixture, &stop).await?;
+    let churn = Churn::start(plan, fixture, &stop).await?;
+    let mut usage = UsageSamples::start(fixture.pid(), plan.time)?;
+    let begin = Instant::now();
+    let mut error = None;
+    while error.is_none() && begin.elapsed() < plan.time {
+        tokio::time::sleep(usage.interval()).await;
+        error = fixture.error().or(usage.take().err()).or(streams.error().await).or(churn.error());
     }
-    end.0.store(true, Ordering::Relaxed);
-    if let Some(failure) = failure {
-        return Err(failure);
+    stop.set();
+    if let Some(error) = error {
+        return Err(error);
     }
-    let unrest = tokio::time::timeout(REST, unrest.finish()).await.map_err(|_| "clients that hang")??;
-    let accounts = lanes.finish(REST).await?;
-    Ok(Report { accounts, unrest, samples, tolerance_bytes: plan.tolerance_bytes })
+    let churn = tokio::time::timeout(DRAIN_TIMEOUT, churn.finish())
+        .await
+        .map_err(|_| "clients that come and go did not finish")??;
+    let ledgers = streams.finish().await?;
+    Ok(Report { ledgers, churn, usage, tolerance_bytes: plan.tolerance_bytes })
 }

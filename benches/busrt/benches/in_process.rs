@@ -1,10 +1,11 @@
-//! In-process clients: sending and receiving, and calling, ours and those of BUS/RT 0.5.6 in one run, and bare tokio
-//! channels as what can at best be had. What is measured is one task from beginning to end, so that entering a runtime is
-//! no part of it, in runtimes of two shapes: one thread, and two workers.
+//! In-process clients of ELBUS and of BUS/RT 0.5.6 in one run: sending and receiving, calling another client,
+//! and calling the broker. Plain tokio channels are the lower limit. Each measurement is one task from its
+//! start to its end, so that it does not include entering the runtime. There are two kinds of runtimes: one
+//! thread, and two workers.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
-    reason = "criterion's macros; a benchmark that cannot go on should not"
+    reason = "criterion's macros make public functions; a benchmark fails by panicking"
 )]
 
 use busrt::{
@@ -31,11 +32,11 @@ type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 const PAYLOAD: &[u8] = &[b'x'; 100];
 const BURSTS: [usize; 2] = [1, 128];
-/// A request frame with call id 1, as the RPC layer makes it.
+/// An RPC request with call id 1.
 const REQUEST: &[u8] = b"\x01\x01\0\0\0echo\0parameters";
 
-/// The shapes of the runtime: its name in the results, and how many workers, 0 for the thread that asks.
-const SHAPES: [(&str, usize); 2] = [("one thread", 0), ("two workers", 2)];
+/// The runtimes: the name in the results, and the number of workers, 0 for the calling thread.
+const RUNTIMES: [(&str, usize); 2] = [("one thread", 0), ("two workers", 2)];
 
 fn runtime(workers: usize) -> Runtime {
     let mut builder = if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
@@ -45,15 +46,16 @@ fn runtime(workers: usize) -> Runtime {
     builder.enable_all().build().unwrap()
 }
 
-/// Measures a task: `turns` makes one that takes as many turns as it is told and says how long it took.
+/// Measures a task. `iterate` creates a task that does the given number of iterations and returns the time
+/// they took.
 fn measure<F: Future<Output = Duration> + Send + 'static>(
     group: &mut Group<'_>,
-    who: &str,
+    name: &str,
     runtime: &Runtime,
-    turns: impl Fn(u64) -> F,
+    iterate: impl Fn(u64) -> F,
 ) {
-    group.bench_function(who, |bencher| {
-        bencher.iter_custom(|count| runtime.block_on(runtime.spawn(turns(count))).unwrap());
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|iterations| runtime.block_on(runtime.spawn(iterate(iterations))).unwrap());
     });
 }
 
@@ -66,28 +68,28 @@ fn broker() -> Broker {
 }
 
 fn send_and_receive(criterion: &mut Criterion) {
-    for (shape, workers) in SHAPES {
+    for (runtime, workers) in RUNTIMES {
         for burst in BURSTS {
-            let mut group = criterion.benchmark_group(format!("send and receive {burst}, {shape}"));
+            let mut group = criterion.benchmark_group(format!("send and receive {burst}, {runtime}"));
             group.throughput(Throughput::Elements(burst as u64));
-            send_and_receive_ours(&mut group, workers, burst);
-            send_and_receive_theirs(&mut group, workers, burst);
-            send_and_receive_channel(&mut group, workers, burst);
+            send_and_receive_elbus(&mut group, workers, burst);
+            send_and_receive_busrt(&mut group, workers, burst);
+            send_and_receive_tokio(&mut group, workers, burst);
             if burst > 1 {
-                send_and_receive_many(&mut group, workers, burst);
+                send_and_receive_batches(&mut group, workers, burst);
             }
         }
     }
 }
 
-fn send_and_receive_ours(group: &mut Group<'_>, workers: usize, burst: usize) {
+fn send_and_receive_elbus(group: &mut Group<'_>, workers: usize, burst: usize) {
     let (broker, runtime) = (broker(), runtime(workers));
     let clients = Arc::new((broker.connect("a").unwrap(), broker.connect("b").unwrap()));
-    measure(group, "elbus", &runtime, |turns| {
+    measure(group, "elbus", &runtime, |iterations| {
         let clients = clients.clone();
         async move {
             let ((sender, receiver), start) = (&*clients, Instant::now());
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 for _ in 0..burst {
                     sender.send("b", PAYLOAD, Qos::NO).await.unwrap();
                 }
@@ -100,17 +102,17 @@ fn send_and_receive_ours(group: &mut Group<'_>, workers: usize, burst: usize) {
     });
 }
 
-/// The same messages by the calls for several at once, which BUS/RT has no match for.
-fn send_and_receive_many(group: &mut Group<'_>, workers: usize, burst: usize) {
+/// The same with the calls for several messages at once, which BUS/RT does not have.
+fn send_and_receive_batches(group: &mut Group<'_>, workers: usize, burst: usize) {
     let (broker, runtime) = (broker(), runtime(workers));
     let clients = Arc::new((broker.connect("a").unwrap(), broker.connect("b").unwrap()));
-    measure(group, "elbus, send_all", &runtime, |turns| {
+    measure(group, "elbus, send_all", &runtime, |iterations| {
         let clients = clients.clone();
         async move {
             let ((sender, receiver), start) = (&*clients, Instant::now());
             let payloads = vec![PAYLOAD.into(); burst];
             let mut received = Vec::new();
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 sender.send_all("b", &payloads, Qos::NO).await.unwrap();
                 assert_eq!(receiver.try_receive_many(&mut received, burst), burst);
                 received.drain(..).for_each(|message| drop(black_box(message)));
@@ -120,7 +122,7 @@ fn send_and_receive_many(group: &mut Group<'_>, workers: usize, burst: usize) {
     });
 }
 
-fn send_and_receive_theirs(group: &mut Group<'_>, workers: usize, burst: usize) {
+fn send_and_receive_busrt(group: &mut Group<'_>, workers: usize, burst: usize) {
     let runtime = runtime(workers);
     let (_broker, sender, mut receiver) = runtime.block_on(async {
         let broker = busrt::broker::Broker::new();
@@ -128,11 +130,11 @@ fn send_and_receive_theirs(group: &mut Group<'_>, workers: usize, burst: usize) 
         (broker, Arc::new(Mutex::new(sender.unwrap())), receiver.unwrap())
     });
     let events = receiver.take_event_channel().unwrap();
-    measure(group, "busrt", &runtime, |turns| {
+    measure(group, "busrt", &runtime, |iterations| {
         let (sender, events) = (sender.clone(), events.clone());
         async move {
             let (mut sender, start) = (sender.lock().await, Instant::now());
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 for _ in 0..burst {
                     sender.send("b", PAYLOAD.into(), QoS::No).await.unwrap();
                 }
@@ -145,21 +147,21 @@ fn send_and_receive_theirs(group: &mut Group<'_>, workers: usize, burst: usize) 
     });
 }
 
-/// The same messages through one channel of tokio, which knows no names: what is left to save.
-fn send_and_receive_channel(group: &mut Group<'_>, workers: usize, burst: usize) {
+/// The same through a tokio channel, without names: the lower limit.
+fn send_and_receive_tokio(group: &mut Group<'_>, workers: usize, burst: usize) {
     let runtime = runtime(workers);
-    let (send, receive) = mpsc::unbounded_channel::<Vec<u8>>();
-    let receive = Arc::new(Mutex::new(receive));
-    measure(group, "tokio channel", &runtime, |turns| {
-        let (send, receive) = (send.clone(), receive.clone());
+    let (sender, receiver) = mpsc::unbounded_channel::<Vec<u8>>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    measure(group, "tokio channel", &runtime, |iterations| {
+        let (sender, receiver) = (sender.clone(), receiver.clone());
         async move {
-            let (mut receive, start) = (receive.lock().await, Instant::now());
-            for _ in 0..turns {
+            let (mut receiver, start) = (receiver.lock().await, Instant::now());
+            for _ in 0..iterations {
                 for _ in 0..burst {
-                    send.send(PAYLOAD.to_vec()).unwrap();
+                    sender.send(PAYLOAD.to_vec()).unwrap();
                 }
                 for _ in 0..burst {
-                    black_box(receive.recv().await.unwrap());
+                    black_box(receiver.recv().await.unwrap());
                 }
             }
             start.elapsed()
@@ -167,17 +169,18 @@ fn send_and_receive_channel(group: &mut Group<'_>, workers: usize, burst: usize)
     });
 }
 
-/// One call of another client, in the frames of the RPC layer, as far as the in-process client itself has it.
+/// A call to another client. For ELBUS the RPC frames are written by hand, because its in-process client has
+/// no RPC layer.
 fn call(criterion: &mut Criterion) {
-    for (shape, workers) in SHAPES {
-        let mut group = criterion.benchmark_group(format!("call another client, {shape}"));
-        call_ours(&mut group, workers);
-        call_theirs(&mut group, workers);
-        call_channels(&mut group, workers);
+    for (runtime, workers) in RUNTIMES {
+        let mut group = criterion.benchmark_group(format!("call another client, {runtime}"));
+        call_elbus(&mut group, workers);
+        call_busrt(&mut group, workers);
+        call_tokio(&mut group, workers);
     }
 }
 
-async fn answer(client: InprocClient) {
+async fn respond(client: InprocClient) {
     while let Some(request) = client.receive().await {
         let reply = [&[0x11], &request.payload()[1..5], &request.payload()[10..]].concat();
         if client.send(request.sender(), reply, Qos::NO).await.is_err() {
@@ -186,15 +189,15 @@ async fn answer(client: InprocClient) {
     }
 }
 
-fn call_ours(group: &mut Group<'_>, workers: usize) {
+fn call_elbus(group: &mut Group<'_>, workers: usize) {
     let (broker, runtime) = (broker(), runtime(workers));
     let caller = Arc::new(broker.connect("a").unwrap());
-    runtime.spawn(answer(broker.connect("b").unwrap()));
-    measure(group, "elbus", &runtime, |turns| {
+    runtime.spawn(respond(broker.connect("b").unwrap()));
+    measure(group, "elbus", &runtime, |iterations| {
         let caller = caller.clone();
         async move {
             let start = Instant::now();
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 caller.send("b", REQUEST, Qos::NO).await.unwrap();
                 let reply = caller.receive().await.unwrap();
                 assert_eq!(reply.payload().get(5..), Some(&b"parameters"[..]));
@@ -204,7 +207,7 @@ fn call_ours(group: &mut Group<'_>, workers: usize) {
     });
 }
 
-fn call_theirs(group: &mut Group<'_>, workers: usize) {
+fn call_busrt(group: &mut Group<'_>, workers: usize) {
     let runtime = runtime(workers);
     let (_broker, caller, _callee) = runtime.block_on(async {
         let broker = busrt::broker::Broker::new();
@@ -212,11 +215,11 @@ fn call_theirs(group: &mut Group<'_>, workers: usize) {
         let callee = RpcClient::new(broker.register_client("b").await.unwrap(), Echo);
         (broker, Arc::new(caller), callee)
     });
-    measure(group, "busrt", &runtime, |turns| {
+    measure(group, "busrt", &runtime, |iterations| {
         let caller = caller.clone();
         async move {
             let start = Instant::now();
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 let reply = caller.call("b", "echo", b"parameters".as_slice().into(), QoS::No).await.unwrap();
                 assert_eq!(reply.payload(), b"parameters");
             }
@@ -225,47 +228,47 @@ fn call_theirs(group: &mut Group<'_>, workers: usize) {
     });
 }
 
-/// Request and reply through two channels of tokio: what the runtime alone takes for two tasks that wait in turn.
-fn call_channels(group: &mut Group<'_>, workers: usize) {
+/// Request and reply through two tokio channels: the cost of the runtime alone.
+fn call_tokio(group: &mut Group<'_>, workers: usize) {
     let runtime = runtime(workers);
-    let (ask, mut asked) = mpsc::unbounded_channel::<Vec<u8>>();
-    let (reply, replied) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (requester, mut requests) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (responder, replies) = mpsc::unbounded_channel::<Vec<u8>>();
     runtime.spawn(async move {
-        while let Some(request) = asked.recv().await {
-            reply.send(request).unwrap();
+        while let Some(request) = requests.recv().await {
+            responder.send(request).unwrap();
         }
     });
-    let replied = Arc::new(Mutex::new(replied));
-    measure(group, "tokio channels", &runtime, |turns| {
-        let (ask, replied) = (ask.clone(), replied.clone());
+    let replies = Arc::new(Mutex::new(replies));
+    measure(group, "tokio channels", &runtime, |iterations| {
+        let (requester, replies) = (requester.clone(), replies.clone());
         async move {
-            let (mut replied, start) = (replied.lock().await, Instant::now());
-            for _ in 0..turns {
-                ask.send(REQUEST.to_vec()).unwrap();
-                black_box(replied.recv().await.unwrap());
+            let (mut replies, start) = (replies.lock().await, Instant::now());
+            for _ in 0..iterations {
+                requester.send(REQUEST.to_vec()).unwrap();
+                black_box(replies.recv().await.unwrap());
             }
             start.elapsed()
         }
     });
 }
 
-/// A call of the broker itself, method `test`.
+/// A call to the broker, method `test`.
 fn call_broker(criterion: &mut Criterion) {
-    for (shape, workers) in SHAPES {
-        let mut group = criterion.benchmark_group(format!("call the broker, {shape}"));
-        call_broker_ours(&mut group, workers);
-        call_broker_theirs(&mut group, workers);
+    for (runtime, workers) in RUNTIMES {
+        let mut group = criterion.benchmark_group(format!("call the broker, {runtime}"));
+        call_broker_elbus(&mut group, workers);
+        call_broker_busrt(&mut group, workers);
     }
 }
 
-fn call_broker_ours(group: &mut Group<'_>, workers: usize) {
+fn call_broker_elbus(group: &mut Group<'_>, workers: usize) {
     let (broker, runtime) = (broker(), runtime(workers));
     let caller = Arc::new(broker.connect("a").unwrap());
-    measure(group, "elbus", &runtime, |turns| {
+    measure(group, "elbus", &runtime, |iterations| {
         let caller = caller.clone();
         async move {
             let start = Instant::now();
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 caller.send(".broker", b"\x01\x01\0\0\0test\0".as_slice(), Qos::NO).await.unwrap();
                 black_box(caller.receive().await.unwrap());
             }
@@ -274,7 +277,7 @@ fn call_broker_ours(group: &mut Group<'_>, workers: usize) {
     });
 }
 
-fn call_broker_theirs(group: &mut Group<'_>, workers: usize) {
+fn call_broker_busrt(group: &mut Group<'_>, workers: usize) {
     let runtime = runtime(workers);
     let (_broker, caller) = runtime.block_on(async {
         let broker = busrt::broker::Broker::new();
@@ -282,11 +285,11 @@ fn call_broker_theirs(group: &mut Group<'_>, workers: usize) {
         let caller = RpcClient::new0(broker.register_client("a").await.unwrap());
         (broker, Arc::new(caller))
     });
-    measure(group, "busrt", &runtime, |turns| {
+    measure(group, "busrt", &runtime, |iterations| {
         let caller = caller.clone();
         async move {
             let start = Instant::now();
-            for _ in 0..turns {
+            for _ in 0..iterations {
                 black_box(caller.call(".broker", "test", busrt::empty_payload!(), QoS::No).await.unwrap());
             }
             start.elapsed()

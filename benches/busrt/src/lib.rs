@@ -1,1 +1,1 @@
-//! Nothing: the package has only a benchmark.
+//! Empty, because Cargo requires a target besides the benchmark.

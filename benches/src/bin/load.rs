@@ -1,103 +1,102 @@
-//! `elbus-load`: loads one broker and says what came through.
+//! `elbus-load`: loads one broker and prints the figures.
 
 use clap::Parser;
 use elbus_benches::{
-    Failure,
-    load::{self, Bound, Over, Plan, Scenario},
+    BoxError,
+    load::{self, Plan, Protocol, RunLength, Scenario},
 };
 use std::{process::ExitCode, time::Duration};
 
-/// Loads a running broker and checks that every message arrives, once and in order
+/// Loads a running broker and checks that every message arrives once and in order
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where the broker is: a UNIX socket or host:port
+    /// Address of the broker: a UNIX socket or host:port
     #[arg(required_unless_present = "in_process")]
     address: Option<String>,
     /// What to measure
     #[arg(long, value_enum, default_value_t = Scenario::Pairs)]
     scenario: Scenario,
-    /// How to speak to the broker
-    #[arg(long, value_enum, default_value_t = Over::Elbus)]
-    over: Over,
-    /// Run a broker in this process, without a socket
-    #[arg(long, conflicts_with_all = ["address", "over", "pid"])]
+    /// Protocol of the broker
+    #[arg(long, alias = "over", value_enum, default_value_t = Protocol::Elbus)]
+    protocol: Protocol,
+    /// Load a broker inside this process, without sockets
+    #[arg(long, conflicts_with_all = ["address", "protocol", "pid"])]
     in_process: bool,
-    /// Groups of clients side by side
-    #[arg(long, default_value_t = 1)]
+    /// Independent groups of clients
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pairs: usize,
-    /// Clients that send to the one of fan-in
-    #[arg(long, default_value_t = 4)]
-    writers: usize,
-    /// Clients that receive of topic and broadcast
-    #[arg(long, default_value_t = 8)]
+    /// Senders of fan-in
+    #[arg(long, value_name = "N", alias = "writers", default_value_t = 4)]
+    senders: usize,
+    /// Receivers of topic and broadcast
+    #[arg(long, value_name = "N", default_value_t = 8)]
     subscribers: usize,
     /// Clients of idle
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
     clients: usize,
-    /// Seconds between two pings of a client of idle
-    #[arg(long, default_value_t = 2.5)]
+    /// Interval at which each client of idle pings, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.5)]
     ping: f64,
-    /// Bytes of a payload, at least 16
-    #[arg(long, default_value_t = 100)]
+    /// Payload size in bytes, at least 16
+    #[arg(long, value_name = "N", default_value_t = 100)]
     bytes: usize,
-    /// Messages of one write [default: 128, at most 64 KiB]
-    #[arg(long)]
+    /// Messages per write [default: 128, at most 64 KiB]
+    #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Messages of a writer that may be under way [default: 4096, at most 4 MiB]
-    #[arg(long)]
+    /// Limit of messages in flight per sender [default: 4096, at most 4 MiB]
+    #[arg(long, value_name = "N")]
     window: Option<usize>,
     /// Quality of service: 0 plain, 1 acknowledged, 2 real-time, 3 both
     #[arg(long, default_value_t = 0)]
     qos: u8,
-    /// Seconds to go on
+    /// Duration of the run in seconds
     #[arg(long, default_value_t = 3.0, conflicts_with = "messages")]
     seconds: f64,
-    /// Messages of each writer, or round trips, instead of a time
-    #[arg(long)]
+    /// Messages per sender, or round trips, instead of a duration
+    #[arg(long, value_name = "N")]
     messages: Option<u64>,
-    /// Messages a second of each writer instead of as many as the window allows; latency then counts from when a message was
-    /// due
-    #[arg(long)]
+    /// Messages per second and sender instead of as many as the window allows; latency is then measured from
+    /// the time at which each message was due
+    #[arg(long, value_name = "N")]
     rate: Option<f64>,
-    /// The process id of the broker, to tell its CPU time and memory
+    /// Process id of the broker, to report its CPU time and memory
     #[arg(long)]
     pid: Option<u32>,
-    /// Tell, too, how much more memory the broker holds 2 s after the end than before; of idle that is always told
-    #[arg(long, requires = "pid")]
-    afterwards: bool,
+    /// Also report how much the broker's memory has grown 2 s after the clients left; idle always does
+    #[arg(long, alias = "afterwards", requires = "pid")]
+    memory_after: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    elbus_benches::end("elbus-load", run())
+    elbus_benches::exit_code("elbus-load", run())
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<ExitCode, BoxError> {
     let arguments = Arguments::parse();
-    let over = if arguments.in_process { Over::InProcess } else { arguments.over };
+    let protocol = if arguments.in_process { Protocol::InProcess } else { arguments.protocol };
     let address = arguments.address.unwrap_or_default();
-    let defaults = Plan::new(over, address, arguments.scenario, arguments.bytes);
+    let defaults = Plan::new(protocol, address, arguments.scenario, arguments.bytes);
     let batch = arguments.batch.unwrap_or(defaults.batch.min(arguments.window.unwrap_or(usize::MAX)));
-    let bound = match arguments.messages {
-        Some(messages) => Bound::Messages(messages),
-        None => Bound::Time(Duration::try_from_secs_f64(arguments.seconds)?),
-    };
     let outcome = load::run(&Plan {
         pairs: arguments.pairs,
-        writers: arguments.writers,
+        senders: arguments.senders,
         subscribers: arguments.subscribers,
         clients: arguments.clients,
-        ping: Duration::try_from_secs_f64(arguments.ping)?,
+        ping_interval: seconds("--ping", arguments.ping)?,
         batch,
         window: arguments.window.unwrap_or(defaults.window.max(batch)),
         qos: arguments.qos,
-        bound,
+        length: match arguments.messages {
+            Some(messages) => RunLength::Messages(messages),
+            None => RunLength::Time(seconds("--seconds", arguments.seconds)?),
+        },
         rate: arguments.rate,
-        broker: arguments.pid,
-        afterwards: arguments.afterwards,
+        broker_pid: arguments.pid,
+        memory_after: arguments.memory_after,
         ..defaults
     })?;
     if arguments.json {
@@ -106,4 +105,8 @@ fn run() -> Result<ExitCode, Failure> {
         println!("{outcome}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn seconds(option: &str, value: f64) -> Result<Duration, BoxError> {
+    Duration::try_from_secs_f64(value).map_err(|error| format!("invalid {option} {value}: {error}").into())
 }

@@ -1,27 +1,28 @@
-//! The brokers: where each is, how it is started for a comparison, what it can do. A broker that is started ends with its
-//! [`Running`].
+//! The brokers: where their programs are, how they are started for a comparison, and which workloads they
+//! support. A started broker ends with its [`RunningBroker`].
 
 use std::{
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 
-use super::{find_program, is_program, workloads::Load};
+use super::workloads::Workload;
 use crate::{
-    Failure,
-    driver::elbus,
-    load::{Over, Scenario},
+    BoxError,
+    driver::{self, elbus},
+    load::{Protocol, Scenario},
 };
 
-/// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Loaded,
-    Linked,
+enum BrokerKind {
+    /// ELBUS with plugins loaded from libraries.
+    ElbusLibraries,
+    /// ELBUS with the plugins that are linked in.
+    ElbusBuiltin,
     Relay,
     Busrt,
     Nats,
@@ -29,46 +30,48 @@ enum Kind {
     Mosquitto,
 }
 
-/// Ours, as it is usually run: what others are compared with.
-pub(super) const OURS: &str = "elbus";
+/// The broker that all others are compared with.
+pub(super) const ELBUS: &str = "elbus";
+/// The upper limit for a broker.
+pub(super) const RELAY: &str = "relay";
 
-const ALL: [(Kind, &str); 7] = [
-    (Kind::Loaded, OURS),
-    (Kind::Linked, "elbus-builtin"),
-    (Kind::Relay, "relay"),
-    (Kind::Busrt, "busrt"),
-    (Kind::Nats, "nats"),
-    (Kind::Redis, "redis"),
-    (Kind::Mosquitto, "mosquitto"),
+const ALL: [(BrokerKind, &str); 7] = [
+    (BrokerKind::ElbusLibraries, ELBUS),
+    (BrokerKind::ElbusBuiltin, "elbus-builtin"),
+    (BrokerKind::Relay, RELAY),
+    (BrokerKind::Busrt, "busrt"),
+    (BrokerKind::Nats, "nats"),
+    (BrokerKind::Redis, "redis"),
+    (BrokerKind::Mosquitto, "mosquitto"),
 ];
 
-/// A broker that is installed.
+/// An installed broker.
 #[derive(Debug)]
-pub(super) struct Contestant {
-    kind: Kind,
+pub(super) struct Broker {
+    kind: BrokerKind,
     name: &'static str,
     program: PathBuf,
 }
 
-/// Brokers of these names, or all that are there.
-pub(super) fn choose(names: &[String], programs: &Path) -> Result<Vec<Contestant>, Failure> {
+/// Selects the brokers of these names, or all that are installed.
+pub(super) fn select(names: &[String], programs: &Path) -> Result<Vec<Broker>, BoxError> {
     let known: Vec<_> = ALL.iter().map(|(_, name)| *name).collect();
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(format!("there is no broker {name}; there are {}", known.join(", ")).into());
+        return Err(format!("unknown broker {name}: expected one of {}", known.join(", ")).into());
     }
-    let mut chosen = Vec::new();
+    let mut selected = Vec::new();
     for (kind, name) in ALL {
-        if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
+        if !names.is_empty() && !names.iter().any(|selected| selected == name) {
             continue;
         }
-        match kind.find(programs) {
-            Some(program) => chosen.push(Contestant { kind, name, program }),
-            None if names.is_empty() && !matches!(kind, Kind::Loaded | Kind::Linked | Kind::Relay) => {
-                eprintln!("{name} is not installed: left out");
+        match kind.find_program(programs) {
+            Some(program) => selected.push(Broker { kind, name, program }),
+            None if names.is_empty() && !kind.is_own() => {
+                eprintln!("{name} is not installed: skipped");
             }
             None => {
                 return Err(format!(
-                    "{name}: its program is neither in {} nor in PATH; build ours with \
+                    "{name}: the program is neither in {} nor in PATH; build elbusd and elbus-relay with \
                      `cargo build --release -p elbusd -p elbus-benches`",
                     programs.display()
                 )
@@ -76,127 +79,134 @@ pub(super) fn choose(names: &[String], programs: &Path) -> Result<Vec<Contestant
             }
         }
     }
-    Ok(chosen)
+    Ok(selected)
 }
 
-impl Kind {
-    fn find(self, programs: &Path) -> Option<PathBuf> {
-        let ours = |name: &str| Some(programs.join(name)).filter(|path| is_program(path));
+impl BrokerKind {
+    /// Whether its program is built from this repository.
+    fn is_own(self) -> bool {
+        matches!(self, BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin | BrokerKind::Relay)
+    }
+
+    fn find_program(self, programs: &Path) -> Option<PathBuf> {
+        let own = |name: &str| Some(programs.join(name)).filter(|path| path.is_file());
         match self {
-            Kind::Loaded | Kind::Linked => ours("elbusd"),
-            Kind::Relay => ours("elbus-relay"),
-            Kind::Busrt => find_program("ELBUS_BUSRTD", "busrtd"),
-            Kind::Nats => find_program("ELBUS_NATS", "nats-server"),
-            Kind::Redis => find_program("ELBUS_REDIS", "redis-server"),
-            Kind::Mosquitto => find_program("ELBUS_MOSQUITTO", "mosquitto"),
+            BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin => own("elbusd"),
+            BrokerKind::Relay => own("elbus-relay"),
+            BrokerKind::Busrt => find_installed("ELBUS_BUSRTD", "busrtd"),
+            BrokerKind::Nats => find_installed("ELBUS_NATS", "nats-server"),
+            BrokerKind::Redis => find_installed("ELBUS_REDIS", "redis-server"),
+            BrokerKind::Mosquitto => find_installed("ELBUS_MOSQUITTO", "mosquitto"),
         }
     }
 }
 
-impl Contestant {
+/// Finds a program by an environment variable, else in PATH.
+fn find_installed(variable: &str, name: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian installs servers in a folder that is not in the PATH of users
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+impl Broker {
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
-    pub(super) fn over(&self) -> Over {
+    pub(super) fn protocol(&self) -> Protocol {
         match self.kind {
-            Kind::Loaded | Kind::Linked | Kind::Busrt => Over::Elbus,
-            Kind::Relay => Over::Relay,
-            Kind::Nats => Over::Nats,
-            Kind::Redis => Over::Redis,
-            Kind::Mosquitto => Over::Mqtt,
+            BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin | BrokerKind::Busrt => Protocol::Elbus,
+            BrokerKind::Relay => Protocol::Relay,
+            BrokerKind::Nats => Protocol::Nats,
+            BrokerKind::Redis => Protocol::Redis,
+            BrokerKind::Mosquitto => Protocol::Mqtt,
         }
     }
 
-    /// Whether it has what a load needs.
-    pub(super) fn can_take(&self, load: &Load) -> bool {
-        match load.scenario {
-            Scenario::Broadcast | Scenario::Call => self.over() == Over::Elbus,
-            Scenario::FanIn => self.kind != Kind::Relay,
-            // the relay needs two descriptors for each, and busrtd loses what is said ahead in the handshake
-            Scenario::Idle => !matches!(self.kind, Kind::Relay | Kind::Busrt),
+    /// Whether it has what a workload needs.
+    pub(super) fn supports(&self, workload: &Workload) -> bool {
+        match workload.scenario {
+            Scenario::Broadcast | Scenario::Call => self.protocol() == Protocol::Elbus,
+            Scenario::FanIn => self.kind != BrokerKind::Relay,
+            // the relay needs two file descriptors per client; busrtd loses what is sent ahead in the
+            // handshake
+            Scenario::Idle => !matches!(self.kind, BrokerKind::Relay | BrokerKind::Busrt),
             _ => true,
         }
     }
 
-    /// What it says its version is.
+    /// The version that it reports.
     pub(super) fn version(&self) -> String {
-        if self.kind == Kind::Busrt {
-            // it has no such option, but tells clients
-            let asked = self.start(false).and_then(|broker| elbus::ask_version(broker.address()));
-            return asked.map_or_else(|_| "unknown".into(), |version| format!("busrtd {version}"));
+        if self.kind == BrokerKind::Busrt {
+            // it has no option for that, but reports its version to clients
+            let version = self.start(false).and_then(|broker| elbus::broker_version(broker.address()));
+            return version.map_or_else(|_| "unknown".into(), |version| format!("busrtd {version}"));
         }
-        let flag = if self.kind == Kind::Mosquitto { "-h" } else { "--version" };
-        let said = Command::new(&self.program).arg(flag).stdin(Stdio::null()).output();
-        let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+        let option = if self.kind == BrokerKind::Mosquitto { "-h" } else { "--version" };
+        let output = Command::new(&self.program).arg(option).stdin(Stdio::null()).output();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let line = text.lines().next().filter(|line| !line.is_empty()).unwrap_or("unknown").trim();
         line.split_once(" sha=").map_or(line, |(version, _)| version).to_owned()
     }
 
-    /// How it is started, for the record: what differs from its defaults.
+    /// How its settings differ from its defaults, for the report.
     pub(super) fn settings(&self) -> &'static str {
         match self.kind {
-            Kind::Loaded => "plugins loaded from libraries",
-            Kind::Linked => "the same plugins, linked in",
-            Kind::Relay => "passes on bytes and looks at none: the limit",
-            Kind::Busrt => "queues of 65,536 frames, as it closes clients whose queue is full",
-            Kind::Nats => "TCP, as it has no UNIX socket",
-            Kind::Redis => "PUBLISH and SUBSCRIBE, nothing saved, no limit for the buffers of subscribers",
-            Kind::Mosquitto => "MQTT 3.1.1, QoS 0, queues without limit, nothing saved",
+            BrokerKind::ElbusLibraries => "plugins loaded from libraries",
+            BrokerKind::ElbusBuiltin => "the same plugins, linked in",
+            BrokerKind::Relay => "passes on bytes without parsing them: the upper limit",
+            BrokerKind::Busrt => "queues of 65,536 frames, because it disconnects clients with a full queue",
+            BrokerKind::Nats => "TCP, because it has no UNIX sockets",
+            BrokerKind::Redis => "PUBLISH and SUBSCRIBE, no persistence, unlimited subscriber buffers",
+            BrokerKind::Mosquitto => "MQTT 3.1.1, QoS 0, unlimited queues, no persistence",
         }
     }
 
     fn has_unix_sockets(&self) -> bool {
-        self.kind != Kind::Nats
+        self.kind != BrokerKind::Nats
     }
 
-    pub(super) fn start(&self, tcp: bool) -> Result<Running, Failure> {
-        let folder = Folder::new()?;
+    pub(super) fn start(&self, tcp: bool) -> Result<RunningBroker, BoxError> {
+        let folder = tempfile::Builder::new().prefix("elbus-compare-").tempdir()?;
         let address = if tcp || !self.has_unix_sockets() {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
             format!("127.0.0.1:{port}")
         } else {
-            folder.0.join("bus.sock").display().to_string()
+            folder.path().join("bus.sock").display().to_string()
         };
         let mut command = Command::new(&self.program);
-        self.arguments(&mut command, &address, &folder.0)?;
-        let errors = std::fs::File::create(folder.0.join("errors"))?;
-        command.current_dir(&folder.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        self.set_arguments(&mut command, &address, folder.path())?;
+        let stderr = std::fs::File::create(folder.path().join("stderr"))?;
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        let mut running = Running { child, address, folder };
-        running.wait_until_it_listens()?;
+        let mut running = RunningBroker { child, address, folder };
+        running.wait_until_listening()?;
         Ok(running)
     }
 
-    fn arguments(&self, command: &mut Command, address: &str, folder: &Path) -> Result<(), Failure> {
-        let port = address.rsplit_once(':').filter(|_| !address.contains('/')).map(|(_, port)| port);
+    fn set_arguments(&self, command: &mut Command, address: &str, folder: &Path) -> Result<(), BoxError> {
+        let port = address.rsplit_once(':').filter(|_| !driver::is_path(address)).map(|(_, port)| port);
+        let elbus = ["--quiet", "--log", "warn", "--bind", address, "--plugins"];
         match self.kind {
-            Kind::Loaded => {
-                command.args(["--quiet", "--log", "warn", "--plugins", "library", "--bind", address])
-            }
-            Kind::Linked => {
-                command.args(["--quiet", "--log", "warn", "--plugins", "builtin", "--bind", address])
-            }
-            Kind::Relay => command.arg(address),
-            Kind::Busrt => command.args(["--queue-size", "65536", "-B", address]),
-            Kind::Nats => command.args(["-a", "127.0.0.1", "-p", port.unwrap_or_default()]),
-            Kind::Redis => {
-                command.args([
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                    "--client-output-buffer-limit",
-                    "pubsub 0 0 0",
-                    "--maxclients",
-                    "20000",
-                ]);
+            BrokerKind::ElbusLibraries => command.args(elbus).arg("library"),
+            BrokerKind::ElbusBuiltin => command.args(elbus).arg("builtin"),
+            BrokerKind::Relay => command.arg(address),
+            BrokerKind::Busrt => command.args(["--queue-size", "65536", "-B", address]),
+            BrokerKind::Nats => command.args(["-a", "127.0.0.1", "-p", port.unwrap_or_default()]),
+            BrokerKind::Redis => {
+                command.args(["--save", "", "--appendonly", "no", "--maxclients", "20000"]);
+                command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
                 match port {
                     Some(port) => command.args(["--bind", "127.0.0.1", "--port", port]),
                     None => command.args(["--port", "0", "--unixsocket", address]),
                 }
             }
-            Kind::Mosquitto => {
+            BrokerKind::Mosquitto => {
                 let listener = match port {
                     Some(port) => format!("{port} 127.0.0.1"),
                     None => format!("0 {address}"),
@@ -214,33 +224,14 @@ impl Contestant {
     }
 }
 
-/// A folder that is removed with what is in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self, Failure> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("elbus-compare-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A broker that runs. Ends when it is dropped.
-pub(super) struct Running {
+/// The process of a broker, which is killed on drop.
+pub(super) struct RunningBroker {
     child: Child,
     address: String,
-    folder: Folder,
+    folder: TempDir,
 }
 
-impl Running {
+impl RunningBroker {
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -249,31 +240,31 @@ impl Running {
         self.child.id()
     }
 
-    fn wait_until_it_listens(&mut self) -> Result<(), Failure> {
+    fn wait_until_listening(&mut self) -> Result<(), BoxError> {
         let begin = Instant::now();
         loop {
-            let listens = match self.address.contains('/') {
+            let listening = match driver::is_path(&self.address) {
                 true => UnixStream::connect(&self.address).is_ok(),
                 false => TcpStream::connect(&self.address).is_ok(),
             };
-            if listens {
-                // what it does at the beginning should not be part of the figures
+            if listening {
+                // the figures should not include what it does while it starts
                 std::thread::sleep(Duration::from_millis(100));
                 return Ok(());
             }
-            let ended = self.child.try_wait()?;
-            if ended.is_some() || begin.elapsed() > Duration::from_secs(10) {
-                let said = std::fs::read_to_string(self.folder.0.join("errors")).unwrap_or_default();
-                let how =
-                    ended.map_or("did not listen within 10 s".to_owned(), |how| format!("ended with {how}"));
-                return Err(format!("the broker {how}: {}", said.trim()).into());
+            let status = self.child.try_wait()?;
+            if status.is_some() || begin.elapsed() > Duration::from_secs(10) {
+                let stderr = std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default();
+                let what = status
+                    .map_or("did not listen within 10 s".to_owned(), |status| format!("ended ({status})"));
+                return Err(format!("the broker {what}: {}", stderr.trim()).into());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningBroker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -285,11 +276,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_and_missing_brokers_are_said() {
-        let nowhere = Path::new("/nonexistent");
-        let unknown = choose(&["rabbit".into()], nowhere).map(|_| ()).unwrap_err().to_string();
+    fn errors_name_unknown_and_missing_brokers() {
+        let programs = Path::new("/nonexistent");
+        let unknown = select(&["rabbit".into()], programs).unwrap_err().to_string();
         assert!(unknown.contains("rabbit") && unknown.contains("busrt"), "{unknown}");
-        let missing = choose(&[OURS.into()], nowhere).map(|_| ()).unwrap_err().to_string();
+        let missing = select(&[ELBUS.into()], programs).unwrap_err().to_string();
         assert!(missing.contains("/nonexistent"), "{missing}");
     }
 }

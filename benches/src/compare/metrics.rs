@@ -1,4 +1,4 @@
-//! What was measured, and what it comes to: medians, spreads, and ratios of figures of one round.
+//! The figures of all runs, and what is computed from them: medians, spreads, and ratios within a round.
 
 use serde_json::{Value, json};
 use std::fmt;
@@ -8,9 +8,9 @@ use crate::load::Outcome;
 /// One run.
 pub(super) struct Sample {
     pub(super) round: usize,
-    pub(super) load: &'static str,
+    pub(super) workload: &'static str,
     pub(super) broker: &'static str,
-    /// The figures, or why there are none.
+    /// The figures, or the reason why there are none.
     pub(super) result: Result<Outcome, String>,
 }
 
@@ -23,8 +23,8 @@ pub(super) enum Metric {
     P99,
     P999,
     BrokerCpu,
-    Memory,
-    /// Above the start, some time after the end.
+    PeakMemory,
+    /// The growth from before the run until some time after it.
     MemoryAfter,
     Connects,
     ConnectCpu,
@@ -41,12 +41,12 @@ impl Metric {
             Metric::P99 => outcome.traffic()?.latency.p99 as f64,
             Metric::P999 => outcome.traffic()?.latency.p999 as f64,
             Metric::BrokerCpu => outcome.traffic()?.broker_nanos()?,
-            Metric::Memory => outcome.broker_peak_memory()? as f64,
+            Metric::PeakMemory => outcome.broker_peak_memory()? as f64,
             Metric::MemoryAfter => outcome.broker_memory_after()? as f64,
-            Metric::Connects => outcome.crowd()?.connects_per_second(),
-            Metric::ConnectCpu => outcome.crowd()?.connect_nanos()?,
-            Metric::IdleCpu => outcome.crowd()?.idle_percent()?,
-            Metric::ClientMemory => outcome.crowd()?.bytes_per_client()?,
+            Metric::Connects => outcome.idle_clients()?.connects_per_second(),
+            Metric::ConnectCpu => outcome.idle_clients()?.connect_nanos()?,
+            Metric::IdleCpu => outcome.idle_clients()?.idle_percent()?,
+            Metric::ClientMemory => outcome.idle_clients()?.bytes_per_client()?,
         })
     }
 
@@ -61,26 +61,26 @@ impl Metric {
             Metric::P50 => "latency p50",
             Metric::P99 => "latency p99",
             Metric::P999 => "latency p99.9",
-            Metric::BrokerCpu => "broker CPU a message",
-            Metric::Memory => "peak memory",
-            Metric::MemoryAfter => "memory 2 s after, above the start",
+            Metric::BrokerCpu => "broker CPU per message",
+            Metric::PeakMemory => "peak memory",
+            Metric::MemoryAfter => "memory growth 2 s after the run",
             Metric::Connects => "connects/s",
-            Metric::ConnectCpu => "broker CPU a connect",
+            Metric::ConnectCpu => "broker CPU per connect",
             Metric::IdleCpu => "broker CPU while idle",
-            Metric::ClientMemory => "memory a client",
+            Metric::ClientMemory => "memory per client",
         }
     }
 
-    /// With a unit that fits.
+    /// A value with a suitable unit.
     pub(super) fn format(self, value: f64) -> String {
         let (factor, unit) = self.unit(value);
-        format!("{} {unit}", digits(value / factor)).trim_end().to_owned()
+        format!("{} {unit}", three_digits(value / factor)).trim_end().to_owned()
     }
 
-    /// The same of a whole spread, the unit said once.
+    /// A spread in the unit of its median.
     pub(super) fn format_spread(self, spread: Spread) -> String {
         let (factor, _) = self.unit(spread.median);
-        let [min, max] = [spread.min, spread.max].map(|value| digits(value / factor));
+        let [min, max] = [spread.min, spread.max].map(|value| three_digits(value / factor));
         format!("{} ({min} to {max})", self.format(spread.median))
     }
 
@@ -88,7 +88,7 @@ impl Metric {
         let units: &[_] = match self {
             Metric::Messages | Metric::Connects => &[(1e6, "M"), (1e3, "k"), (1.0, "")],
             Metric::Bytes => &[(1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")],
-            Metric::Memory | Metric::MemoryAfter => &[(1_048_576.0, "MiB")],
+            Metric::PeakMemory | Metric::MemoryAfter => &[(1_048_576.0, "MiB")],
             Metric::ClientMemory => &[(1.0, "B")],
             Metric::IdleCpu => &[(1.0, "%")],
             _ => &[(1e6, "ms"), (1e3, "us"), (1.0, "ns")],
@@ -97,16 +97,14 @@ impl Metric {
     }
 }
 
-/// Three digits that count.
-fn digits(value: f64) -> String {
-    let digits = if value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
+/// Formats a value with three significant digits.
+fn three_digits(value: f64) -> String {
+    let decimals = match value {
+        value if value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        _ => 2,
     };
-    format!("{value:.digits$}")
+    format!("{value:.decimals$}")
 }
 
 /// A figure over all rounds.
@@ -118,7 +116,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` where nothing was measured.
+    /// `None` if there are no values.
     pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -129,28 +127,34 @@ impl Spread {
     }
 }
 
-/// A figure of one broker under one load.
-pub(super) fn spread(samples: &[Sample], load: &str, broker: &str, metric: Metric) -> Option<Spread> {
-    let of_round = |sample: &Sample| value(sample, load, broker, metric);
-    Spread::of(samples.iter().filter_map(of_round).collect())
+/// The spread of a figure of one broker under one workload.
+pub(super) fn spread(samples: &[Sample], workload: &str, broker: &str, metric: Metric) -> Option<Spread> {
+    let of_run = |sample: &Sample| value(sample, workload, broker, metric);
+    Spread::of(samples.iter().filter_map(of_run).collect())
 }
 
-/// How often one broker has as much of a figure as another, round by round.
-pub(super) fn ratio(samples: &[Sample], load: &str, of: &str, to: &str, metric: Metric) -> Option<Spread> {
+/// The spread of the ratios of one broker's figure to another's in the same round.
+pub(super) fn ratio(
+    samples: &[Sample],
+    workload: &str,
+    broker: &str,
+    reference: &str,
+    metric: Metric,
+) -> Option<Spread> {
     let mut ratios = Vec::new();
     for sample in samples {
-        let Some(one) = value(sample, load, of, metric) else { continue };
-        let other = samples
+        let Some(figure) = value(sample, workload, broker, metric) else { continue };
+        let reference = samples
             .iter()
             .filter(|other| other.round == sample.round)
-            .find_map(|other| value(other, load, to, metric));
-        ratios.extend(other.filter(|other| *other > 0.0).map(|other| one / other));
+            .find_map(|other| value(other, workload, reference, metric));
+        ratios.extend(reference.filter(|reference| *reference > 0.0).map(|reference| figure / reference));
     }
     Spread::of(ratios)
 }
 
-fn value(sample: &Sample, load: &str, broker: &str, metric: Metric) -> Option<f64> {
-    if sample.load != load || sample.broker != broker {
+fn value(sample: &Sample, workload: &str, broker: &str, metric: Metric) -> Option<f64> {
+    if sample.workload != workload || sample.broker != broker {
         return None;
     }
     sample.result.as_ref().ok().and_then(|outcome| metric.of(outcome))
@@ -158,7 +162,7 @@ fn value(sample: &Sample, load: &str, broker: &str, metric: Metric) -> Option<f6
 
 impl Sample {
     pub(super) fn to_json(&self) -> Value {
-        let mut line = json!({ "round": self.round, "load": self.load, "broker": self.broker });
+        let mut line = json!({ "round": self.round, "load": self.workload, "broker": self.broker });
         match &self.result {
             Ok(outcome) => line["figures"] = outcome.to_json(),
             Err(error) => line["error"] = error.as_str().into(),
@@ -169,7 +173,7 @@ impl Sample {
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "round {} {:17} {:13} ", self.round + 1, self.load, self.broker)?;
+        write!(f, "round {} {:19} {:13} ", self.round + 1, self.workload, self.broker)?;
         let outcome = match &self.result {
             Ok(outcome) => outcome,
             Err(error) => return write!(f, "FAILED: {error}"),
@@ -189,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_spreads() {
+    fn the_median_of_an_even_count_is_the_mean_of_the_middle() {
         let of = |values: &[f64]| Spread::of(values.to_vec());
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
@@ -205,6 +209,6 @@ mod tests {
         assert_eq!(Metric::BrokerCpu.format(54.0), "54.0 ns");
         let spread = Spread { median: 1.2e6, min: 9e5, max: 12e6 };
         assert_eq!(Metric::Messages.format_spread(spread), "1.20 M (0.90 to 12.0)");
-        assert_eq!(Metric::Memory.format(5.5 * 1048576.0), "5.50 MiB");
+        assert_eq!(Metric::PeakMemory.format(5.5 * 1048576.0), "5.50 MiB");
     }
 }

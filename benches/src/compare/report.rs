@@ -1,45 +1,46 @@
-//! The results as a page of Markdown.
+//! The results as a Markdown page.
 
 use std::fmt::Write;
 
 use super::{
-    broker::{Contestant, OURS},
+    broker::{Broker, ELBUS},
     charts,
-    environment::Machine,
+    environment::Environment,
     metrics::{Metric, Sample, ratio, spread},
     targets,
-    workloads::Load,
+    workloads::Workload,
 };
 
 const METHOD: &str = "\
-Medians over all rounds, in brackets the least and the most. *ours : theirs* compares the figure in the first column within each
-round; above 1 ours is ahead. Messages are counted where they arrive. Clients, broker and kernel share the processors, so the
-CPU time of the broker for each message says more about a broker than messages a second. Latency of a stream is that of
-a full window: what waits in queues. Figures of one page compare with each other, not with those of another machine or day.
+Each figure is the median of all rounds, with the minimum and the maximum in parentheses.
+*ELBUS : broker* compares the figure of the first column within each round; above 1 ELBUS is ahead.
+Messages are counted at their receivers.
+Clients, broker and kernel share the processors, so the CPU time of the broker per message says more about a
+broker than the messages per second.
+The latency of a stream is that of a full window, most of which is time in queues.
+Compare figures within this page only, not with those of another machine or day.
 ";
 
-pub(super) fn write(
-    machine: &Machine,
-    loads: &[Load],
-    contestants: &[Contestant],
+pub(super) fn format(
+    environment: &Environment,
+    workloads: &[Workload],
+    brokers: &[Broker],
     samples: &[Sample],
 ) -> String {
-    let mut page = format!("# Brokers side by side\n\n{machine}\n{METHOD}");
+    let mut page = format!("# Brokers side by side\n\n{environment}\n{METHOD}");
     page.push_str(&targets::table(samples));
-    for figure in &charts::FIGURES {
-        if charts::has(figure, loads, contestants, samples) {
-            let _ = write!(page, "\n![{}]({})\n", figure.title, figure.file);
-        }
+    for chart in charts::drawn(workloads, brokers, samples) {
+        let _ = write!(page, "\n![{}]({})\n", chart.title, chart.file);
     }
-    for load in loads {
-        let _ = write!(page, "\n## {}: {}\n\n", load.name, load.title);
-        let columns = columns(load);
-        let _ = write!(page, "| broker | {} | ours : theirs |", columns.map(Metric::title).join(" | "));
+    for workload in workloads {
+        let _ = write!(page, "\n## {}: {}\n\n", workload.name, workload.title);
+        let columns = columns(workload);
+        let _ = write!(page, "| broker | {} | ELBUS : broker |", columns.map(Metric::title).join(" | "));
         let _ = writeln!(page, "\n|---|{}---|", "---|".repeat(columns.len()));
-        for contestant in contestants.iter().filter(|contestant| contestant.can_take(load)) {
-            let _ = writeln!(page, "{}", row(load, contestant.name(), columns, samples));
+        for broker in brokers.iter().filter(|broker| broker.supports(workload)) {
+            let _ = writeln!(page, "{}", row(workload, broker.name(), columns, samples));
         }
-        for sample in samples.iter().filter(|sample| sample.load == load.name) {
+        for sample in samples.iter().filter(|sample| sample.workload == workload.name) {
             if let Err(error) = &sample.result {
                 let _ = writeln!(page, "\nRound {} of {} failed: {error}", sample.round + 1, sample.broker);
             }
@@ -48,34 +49,34 @@ pub(super) fn write(
     page
 }
 
-fn columns(load: &Load) -> [Metric; 6] {
+fn columns(workload: &Workload) -> [Metric; 6] {
     use Metric::{
-        BrokerCpu, Bytes, ClientMemory, ConnectCpu, Connects, IdleCpu, Memory, MemoryAfter, Messages, P50,
-        P99, P999,
+        BrokerCpu, Bytes, ClientMemory, ConnectCpu, Connects, IdleCpu, MemoryAfter, Messages, P50, P99, P999,
+        PeakMemory,
     };
-    match load.metric {
-        P50 => [P50, P99, P999, Messages, BrokerCpu, Memory],
-        Bytes => [Bytes, Messages, BrokerCpu, P50, P99, Memory],
-        ClientMemory => [ClientMemory, IdleCpu, Connects, ConnectCpu, Memory, MemoryAfter],
-        _ if load.afterwards => [Messages, BrokerCpu, P50, P99, Memory, MemoryAfter],
-        _ => [Messages, BrokerCpu, P50, P99, P999, Memory],
+    match workload.metric {
+        P50 => [P50, P99, P999, Messages, BrokerCpu, PeakMemory],
+        Bytes => [Bytes, Messages, BrokerCpu, P50, P99, PeakMemory],
+        ClientMemory => [ClientMemory, IdleCpu, Connects, ConnectCpu, PeakMemory, MemoryAfter],
+        _ if workload.memory_after => [Messages, BrokerCpu, P50, P99, PeakMemory, MemoryAfter],
+        _ => [Messages, BrokerCpu, P50, P99, P999, PeakMemory],
     }
 }
 
-fn row(load: &Load, broker: &str, columns: [Metric; 6], samples: &[Sample]) -> String {
+fn row(workload: &Workload, broker: &str, columns: [Metric; 6], samples: &[Sample]) -> String {
     let mut row = format!("| {broker} |");
     for metric in columns {
-        let cell = spread(samples, load.name, broker, metric)
+        let cell = spread(samples, workload.name, broker, metric)
             .map_or("-".into(), |spread| metric.format_spread(spread));
         let _ = write!(row, " {cell} |");
     }
     let [first, ..] = columns;
-    // of times, theirs divided by ours: above 1 ours is ahead everywhere
-    let ahead = match first.more_is_better() {
-        true => ratio(samples, load.name, OURS, broker, first),
-        false => ratio(samples, load.name, broker, OURS, first),
+    // if less is better, the ratio is inverted: above 1 ELBUS is always ahead
+    let ratio = match first.more_is_better() {
+        true => ratio(samples, workload.name, ELBUS, broker, first),
+        false => ratio(samples, workload.name, broker, ELBUS, first),
     };
-    let ahead = ahead.map_or("-".into(), |r| format!("{:.2} ({:.2} to {:.2})", r.median, r.min, r.max));
-    let _ = write!(row, " {ahead} |");
+    let ratio = ratio.map_or("-".into(), |r| format!("{:.2} ({:.2} to {:.2})", r.median, r.min, r.max));
+    let _ = write!(row, " {ratio} |");
     row
 }

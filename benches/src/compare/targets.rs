@@ -1,22 +1,23 @@
-//! What ELBUS is meant to reach against the others, and whether a comparison shows it.
+//! The performance targets of ELBUS, and whether a comparison meets them.
 
 use std::fmt::Write;
 
 use super::{
-    broker::OURS,
-    metrics::{Metric, Sample, ratio, spread},
+    broker::ELBUS,
+    metrics::{Metric, Sample, Spread, ratio, spread},
 };
 
+/// A target relative to another broker.
 struct Target {
-    load: &'static str,
+    workload: &'static str,
     metric: Metric,
-    against: &'static str,
-    /// Ours divided by theirs: at least this where more is better, else at most.
-    bound: f64,
+    reference: &'static str,
+    /// The limit of the ratio of ELBUS to the reference: a minimum if more is better, else a maximum.
+    limit: f64,
 }
 
-const fn target(load: &'static str, metric: Metric, against: &'static str, bound: f64) -> Target {
-    Target { load, metric, against, bound }
+const fn target(workload: &'static str, metric: Metric, reference: &'static str, limit: f64) -> Target {
+    Target { workload, metric, reference, limit }
 }
 
 const TARGETS: [Target; 21] = [
@@ -43,8 +44,8 @@ const TARGETS: [Target; 21] = [
     target("1-1-1m", Metric::Bytes, "relay", 0.8),
 ];
 
-/// What is reached whoever else does what: at least, or at most, in the unit of the figure.
-const BOUNDS: [(&str, Metric, f64); 5] = [
+/// Targets in the unit of the metric: minimums if more is better, else maximums.
+const ABSOLUTE_TARGETS: [(&str, Metric, f64); 5] = [
     ("idle-10000", Metric::ClientMemory, 2048.0),
     ("idle-10000", Metric::IdleCpu, 1.0),
     ("idle-10000", Metric::Connects, 5000.0),
@@ -52,48 +53,63 @@ const BOUNDS: [(&str, Metric, f64); 5] = [
     ("topic-8", Metric::MemoryAfter, 4.0 * 1_048_576.0),
 ];
 
-/// A table of those targets for which there are figures.
+/// A table of the targets for which there are figures.
 pub(super) fn table(samples: &[Sample]) -> String {
     let mut rows = String::new();
-    for target in TARGETS {
-        let Target { load, metric, against, bound } = target;
-        let Some(got) = ratio(samples, load, OURS, against, metric) else { continue };
-        let (word, verdict) = judge(metric, got.median, bound);
-        let _ = writeln!(
-            rows,
-            "| {load} | {} | {against} | {word} {bound:.2} | {:.2} ({:.2} to {:.2}) | {verdict} |",
-            metric.title(),
-            got.median,
-            got.min,
-            got.max
+    for Target { workload, metric, reference, limit } in TARGETS {
+        let Some(ratio) = ratio(samples, workload, ELBUS, reference, metric) else { continue };
+        let Spread { median, min, max } = ratio;
+        let measured = format!("{median:.2} ({min:.2} to {max:.2})");
+        push_row(
+            &mut rows,
+            workload,
+            metric,
+            reference,
+            (limit, &format!("{limit:.2}")),
+            (median, &measured),
         );
     }
-    for (load, metric, bound) in BOUNDS {
-        let Some(got) = spread(samples, load, OURS, metric) else { continue };
-        let (word, verdict) = judge(metric, got.median, bound);
-        let _ = writeln!(
-            rows,
-            "| {load} | {} | - | {word} {} | {} | {verdict} |",
-            metric.title(),
-            metric.format(bound),
-            metric.format_spread(got)
+    for (workload, metric, limit) in ABSOLUTE_TARGETS {
+        let Some(spread) = spread(samples, workload, ELBUS, metric) else { continue };
+        let measured = metric.format_spread(spread);
+        push_row(
+            &mut rows,
+            workload,
+            metric,
+            "-",
+            (limit, &metric.format(limit)),
+            (spread.median, &measured),
         );
     }
     if rows.is_empty() {
         return rows;
     }
     format!(
-        "\n## Targets\n\nOurs divided by theirs, round by round: the median, and the least and most of a round. Where there is nobody to \
-         compare with, the figure itself.\n\n\
-         | load | figure | against | target | measured | met |\n|---|---|---|---|---|---|\n{rows}"
+        "\n## Targets\n\n\
+         The ratio of ELBUS to the other broker within each round: the median, with minimum and maximum \
+         in parentheses.\n\
+         A target without another broker is the figure itself.\n\n\
+         | workload | figure | compared with | target | measured | met |\n|---|---|---|---|---|---|\n{rows}"
     )
 }
 
-/// The word for the bound, and whether it is met.
-fn judge(metric: Metric, median: f64, bound: f64) -> (&'static str, &'static str) {
-    let (word, met) = match metric.more_is_better() {
-        true => ("at least", median >= bound),
-        false => ("at most", median <= bound),
+/// Appends a row; limit and measurement are given as a value and as text.
+fn push_row(
+    rows: &mut String,
+    workload: &str,
+    metric: Metric,
+    reference: &str,
+    (limit, limit_text): (f64, &str),
+    (measured, measured_text): (f64, &str),
+) {
+    let (bound, met) = match metric.more_is_better() {
+        true => ("at least", measured >= limit),
+        false => ("at most", measured <= limit),
     };
-    (word, if met { "yes" } else { "**no**" })
+    let met = if met { "yes" } else { "**no**" };
+    let _ = writeln!(
+        rows,
+        "| {workload} | {} | {reference} | {bound} {limit_text} | {measured_text} | {met} |",
+        metric.title()
+    );
 }

@@ -1,19 +1,19 @@
-//! The loads that brokers are compared by. Owns their names and what each measures.
+//! The workloads of a comparison. Owns their names and what each measures.
 
 use std::time::Duration;
 
-use super::{cpu_latency::Awake, metrics::Metric};
+use super::{cpu_latency::CpuLatencyRequest, metrics::Metric};
 use crate::{
-    Failure,
-    load::{Bound, Over, Plan, Scenario},
+    BoxError,
+    load::{Plan, Protocol, RunLength, Scenario},
 };
 
-/// Idle clients are looked at for at least so long: some rounds of whatever is done every few seconds.
-const IDLE_TIME: Duration = Duration::from_secs(10);
+/// The minimum idle time: several periods of all that is done every few seconds.
+const MIN_IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// A load with a name.
+/// A named load.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct Workload {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) scenario: Scenario,
@@ -21,17 +21,17 @@ pub(super) struct Load {
     subscribers: usize,
     bytes: usize,
     pub(super) tcp: bool,
-    /// Processors are kept awake meanwhile, where that is possible.
-    pub(super) awake: bool,
-    /// It is looked at what is left of the burst.
-    pub(super) afterwards: bool,
-    /// Part of a quick comparison.
-    main: bool,
-    /// What it is about.
+    /// Whether processors are kept from sleeping during a run.
+    pub(super) no_cpu_sleep: bool,
+    /// Whether the memory growth after a run is measured.
+    pub(super) memory_after: bool,
+    /// Whether it is part of a quick comparison.
+    quick: bool,
+    /// The main figure.
     pub(super) metric: Metric,
 }
 
-const PLAIN: Load = Load {
+const BASE: Workload = Workload {
     name: "1-1",
     title: "one client to another",
     scenario: Scenario::Pairs,
@@ -39,141 +39,153 @@ const PLAIN: Load = Load {
     subscribers: 8,
     bytes: 100,
     tcp: false,
-    awake: false,
-    afterwards: false,
-    main: true,
+    no_cpu_sleep: false,
+    memory_after: false,
+    quick: true,
     metric: Metric::Messages,
 };
 
-const LOADS: [Load; 16] = [
-    PLAIN,
-    Load { name: "8-8", title: "eight clients to eight others", pairs: 8, ..PLAIN },
-    Load {
+const WORKLOADS: [Workload; 16] = [
+    BASE,
+    Workload { name: "8-8", title: "eight clients to eight others", pairs: 8, ..BASE },
+    Workload {
         name: "topic-8",
         title: "a topic with 8 subscribers",
         scenario: Scenario::Topic,
-        afterwards: true,
-        ..PLAIN
+        memory_after: true,
+        ..BASE
     },
-    Load {
+    Workload {
         name: "request-reply",
         title: "request and reply between two clients",
         scenario: Scenario::Echo,
         metric: Metric::P50,
-        ..PLAIN
+        ..BASE
     },
-    Load {
+    Workload {
         name: "awake-request-reply",
-        title: "request and reply, processors kept awake",
+        title: "request and reply without sleeping processors",
         scenario: Scenario::Echo,
-        awake: true,
-        main: false,
+        no_cpu_sleep: true,
+        quick: false,
         metric: Metric::P50,
-        ..PLAIN
+        ..BASE
     },
-    Load {
+    Workload {
         name: "topic-100",
         title: "a topic with 100 subscribers",
         scenario: Scenario::Topic,
         subscribers: 100,
-        main: false,
-        ..PLAIN
+        quick: false,
+        ..BASE
     },
-    Load { name: "fan-in-4", title: "four clients to one", scenario: Scenario::FanIn, main: false, ..PLAIN },
-    Load {
+    Workload {
+        name: "fan-in-4",
+        title: "four clients to one",
+        scenario: Scenario::FanIn,
+        quick: false,
+        ..BASE
+    },
+    Workload {
         name: "broadcast-8",
         title: "a broadcast to 8 clients",
         scenario: Scenario::Broadcast,
-        main: false,
-        ..PLAIN
+        quick: false,
+        ..BASE
     },
-    Load {
+    Workload {
         name: "call",
-        title: "a call to the broker itself",
+        title: "a call to the broker",
         scenario: Scenario::Call,
-        main: false,
+        quick: false,
         metric: Metric::P50,
-        ..PLAIN
+        ..BASE
     },
-    Load { name: "1-1-1k", title: "one to another, 1 KiB each", bytes: 1 << 10, main: false, ..PLAIN },
-    Load {
+    Workload {
+        name: "1-1-1k",
+        title: "one client to another, 1 KiB payloads",
+        bytes: 1 << 10,
+        quick: false,
+        ..BASE
+    },
+    Workload {
         name: "1-1-64k",
-        title: "one to another, 64 KiB each",
+        title: "one client to another, 64 KiB payloads",
         bytes: 64 << 10,
-        main: false,
+        quick: false,
         metric: Metric::Bytes,
-        ..PLAIN
+        ..BASE
     },
-    Load {
+    Workload {
         name: "1-1-1m",
-        title: "one to another, 1 MiB each",
+        title: "one client to another, 1 MiB payloads",
         bytes: 1 << 20,
-        main: false,
+        quick: false,
         metric: Metric::Bytes,
-        ..PLAIN
+        ..BASE
     },
-    Load { name: "tcp-1-1", title: "one to another, over TCP", tcp: true, main: false, ..PLAIN },
-    Load {
+    Workload { name: "tcp-1-1", title: "one client to another over TCP", tcp: true, quick: false, ..BASE },
+    Workload {
         name: "tcp-topic-8",
-        title: "a topic with 8 subscribers, over TCP",
+        title: "a topic with 8 subscribers over TCP",
         scenario: Scenario::Topic,
         tcp: true,
-        main: false,
-        ..PLAIN
+        quick: false,
+        ..BASE
     },
-    Load {
+    Workload {
         name: "idle-10000",
-        title: "10,000 clients that only ping",
+        title: "10,000 idle clients",
         scenario: Scenario::Idle,
-        main: false,
+        quick: false,
         metric: Metric::ClientMemory,
-        ..PLAIN
+        ..BASE
     },
-    Load {
+    Workload {
         name: "tcp-request-reply",
-        title: "request and reply, over TCP",
+        title: "request and reply over TCP",
         scenario: Scenario::Echo,
         tcp: true,
-        main: false,
+        quick: false,
         metric: Metric::P50,
-        ..PLAIN
+        ..BASE
     },
 ];
 
-impl Load {
-    pub(super) fn plan(&self, over: Over, address: &str, time: Duration) -> Plan {
-        let mut plan = Plan::new(over, address, self.scenario, self.bytes);
+impl Workload {
+    pub(super) fn plan(&self, protocol: Protocol, address: &str, time: Duration) -> Plan {
+        let mut plan = Plan::new(protocol, address, self.scenario, self.bytes);
         plan.pairs = self.pairs;
         plan.subscribers = self.subscribers;
-        plan.afterwards = self.afterwards;
-        plan.bound = Bound::Time(match self.scenario {
-            Scenario::Idle => time.max(IDLE_TIME),
+        plan.memory_after = self.memory_after;
+        plan.length = RunLength::Time(match self.scenario {
+            Scenario::Idle => time.max(MIN_IDLE_TIME),
             _ => time,
         });
         plan
     }
 }
 
-/// The loads of these names.
-pub(super) fn choose(names: &[String], quick: bool) -> Result<Vec<Load>, Failure> {
-    for name in names {
-        if !LOADS.iter().any(|load| load.name == name) {
-            let known: Vec<_> = LOADS.iter().map(|load| load.name).collect();
-            return Err(format!("there is no load {name}; there are {}", known.join(", ")).into());
-        }
+/// Selects the workloads of these names, or all, or those of a quick comparison.
+pub(super) fn select(names: &[String], quick: bool) -> Result<Vec<Workload>, BoxError> {
+    if let Some(name) = names.iter().find(|name| !WORKLOADS.iter().any(|workload| workload.name == **name)) {
+        let known: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        return Err(format!("unknown workload {name}: expected one of {}", known.join(", ")).into());
     }
-    let wanted = |load: &Load| match names {
-        [] => load.main || !quick,
-        names => names.iter().any(|name| name == load.name),
+    let selected = |workload: &Workload| match names {
+        [] => workload.quick || !quick,
+        names => names.iter().any(|name| name == workload.name),
     };
-    let mut loads: Vec<_> = LOADS.into_iter().filter(wanted).collect();
-    if loads.iter().any(|load| load.awake)
-        && let Err(error) = Awake::keep()
+    let mut workloads: Vec<_> = WORKLOADS.into_iter().filter(selected).collect();
+    if workloads.iter().any(|workload| workload.no_cpu_sleep)
+        && let Err(error) = CpuLatencyRequest::zero()
     {
-        eprintln!("processors cannot be kept awake, so what needs that is left out: {error}");
-        loads.retain(|load| !load.awake);
+        eprintln!(
+            "skipped workloads without sleeping processors: cannot write /dev/cpu_dma_latency: {error}"
+        );
+        workloads.retain(|workload| !workload.no_cpu_sleep);
     }
-    Ok(loads)
+    Ok(workloads)
 }
 
 #[cfg(test)]
@@ -181,21 +193,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_choose_loads() {
-        let names = |wanted: &[&str], quick| {
-            let wanted: Vec<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
-            choose(&wanted, quick).map(|loads| loads.iter().map(|load| load.name).collect::<Vec<_>>())
+    fn names_select_workloads() {
+        let names = |selected: &[&str], quick| {
+            let selected: Vec<_> = selected.iter().map(|name| (*name).to_owned()).collect();
+            select(&selected, quick)
+                .map(|workloads| workloads.iter().map(|workload| workload.name).collect::<Vec<_>>())
         };
         assert_eq!(names(&["call", "1-1"], true).ok(), Some(vec!["1-1", "call"]));
-        assert_eq!(names(&[], true).ok().map(|loads| loads.len()), Some(4));
+        assert_eq!(names(&[], true).ok().map(|workloads| workloads.len()), Some(4));
+        let available = |workload: &&Workload| !workload.no_cpu_sleep || CpuLatencyRequest::zero().is_ok();
         assert_eq!(
-            names(&[], false).ok().map(|loads| loads.len()),
-            Some(LOADS.iter().filter(|load| !load.awake || Awake::keep().is_ok()).count())
+            names(&[], false).ok().map(|workloads| workloads.len()),
+            Some(WORKLOADS.iter().filter(available).count())
         );
         assert!(names(&["nonsense"], false).is_err());
-        for load in LOADS {
-            assert_eq!(LOADS.iter().filter(|other| other.name == load.name).count(), 1);
-            assert!(load.plan(Over::Elbus, "x", Duration::ZERO).check().is_ok());
+        for workload in WORKLOADS {
+            assert_eq!(WORKLOADS.iter().filter(|other| other.name == workload.name).count(), 1);
+            assert!(workload.plan(Protocol::Elbus, "x", Duration::ZERO).validate().is_ok());
         }
     }
 }

@@ -15,17 +15,17 @@ use std::{
 };
 
 use super::is_path;
-use crate::Failure;
+use crate::BoxError;
 
-/// A broker that sends nothing for so long has lost something.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// A broker that neither reads nor writes for this long has lost a message.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A blocking socket, which gives up after a while.
-pub(crate) struct Line(OwnedFd);
+/// A blocking socket with a timeout.
+pub(crate) struct Connection(OwnedFd);
 
-impl Line {
-    /// The address decides: a path is a UNIX socket, all else `host:port` of TCP.
-    pub(crate) fn connect(address: &str) -> Result<Self, Failure> {
+impl Connection {
+    /// Connects to a UNIX socket if the address is a path, else to `host:port` over TCP.
+    pub(crate) fn connect(address: &str) -> Result<Self, BoxError> {
         let socket: OwnedFd = if is_path(address) {
             UnixStream::connect(address)?.into()
         } else {
@@ -34,51 +34,46 @@ impl Line {
             stream.into()
         };
         for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+            sockopt::set_socket_timeout(&socket, direction, Some(TIMEOUT))?;
         }
-        Ok(Line(socket))
+        Ok(Connection(socket))
     }
 
-    /// To wait for many at once.
-    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// The same socket again.
-    pub(crate) fn twin(&self) -> Result<Self, Failure> {
-        Ok(Line(self.0.try_clone()?))
+    /// A second handle of the same socket.
+    pub(crate) fn try_clone(&self) -> Result<Self, BoxError> {
+        Ok(Connection(self.0.try_clone()?))
     }
 
     #[inline]
-    pub(crate) fn send(&self, mut bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn send(&self, mut bytes: &[u8]) -> Result<(), BoxError> {
         while !bytes.is_empty() {
             match retry_on_intr(|| send(&self.0, bytes, SendFlags::NOSIGNAL)) {
                 Ok(sent) => bytes = &bytes[sent..],
-                Err(Errno::AGAIN) => return Err(gave_up("took", "the receivers of a message are stuck")),
+                Err(Errno::AGAIN) => return Err(timed_out("read", "a receiver is stuck")),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    /// Waits for bytes; there is at least one.
+    /// Blocks until at least one byte is received.
     #[inline]
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<usize, BoxError> {
         match retry_on_intr(|| recv(&self.0, &mut *buffer, RecvFlags::empty())) {
-            Ok((0, _)) => Err("the broker closed the connection".into()),
+            Ok((0, _)) => Err(closed()),
             Ok((count, _)) => Ok(count),
-            Err(Errno::AGAIN) => Err(gave_up("sent", "a message is lost")),
+            Err(Errno::AGAIN) => Err(timed_out("sent", "a message is lost")),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Appends what is there; `false`: nothing is.
-    pub(crate) fn receive_now(&self, into: &mut Vec<u8>) -> Result<bool, Failure> {
+    /// Appends what has arrived to `out`; `false` if nothing has. Does not block.
+    pub(crate) fn try_receive(&self, out: &mut Vec<u8>) -> Result<bool, BoxError> {
         let mut buffer = [0; 8192];
         match retry_on_intr(|| recv(&self.0, &mut buffer, RecvFlags::DONTWAIT)) {
-            Ok((0, _)) => Err("the broker closed the connection".into()),
+            Ok((0, _)) => Err(closed()),
             Ok((count, _)) => {
-                into.extend_from_slice(&buffer[..count]);
+                out.extend_from_slice(&buffer[..count]);
                 Ok(true)
             }
             Err(Errno::AGAIN) => Ok(false),
@@ -86,31 +81,31 @@ impl Line {
         }
     }
 
-    pub(crate) fn wait_readable(&self) -> Result<(), Failure> {
-        let patience = Timespec::try_from(PATIENCE)?;
+    pub(crate) fn wait_readable(&self) -> Result<(), BoxError> {
+        let timeout = Timespec::try_from(TIMEOUT)?;
         let mut sockets = [PollFd::new(&self.0, PollFlags::IN)];
-        match retry_on_intr(|| poll(&mut sockets, Some(&patience)))? {
-            0 => Err(gave_up("sent", "an answer is missing")),
+        match retry_on_intr(|| poll(&mut sockets, Some(&timeout)))? {
+            0 => Err(timed_out("sent", "a reply or an acknowledgement is missing")),
             _ => Ok(()),
         }
     }
 
-    /// Reads exactly what is expected.
-    pub(crate) fn expect(&self, expected: &[u8]) -> Result<(), Failure> {
+    /// Receives exactly these bytes; anything else is an error.
+    pub(crate) fn expect(&self, expected: &[u8]) -> Result<(), BoxError> {
         let mut bytes = vec![0; expected.len()];
         let mut filled = 0;
         while filled < bytes.len() {
             filled += self.receive(&mut bytes[filled..])?;
             if bytes[..filled] != expected[..filled] {
-                let said = bytes[..filled].escape_ascii();
-                return Err(format!("the broker said {said} instead of {}", expected.escape_ascii()).into());
+                let (received, expected) = (bytes[..filled].escape_ascii(), expected.escape_ascii());
+                return Err(format!("the broker sent {received}, expected {expected}").into());
             }
         }
         Ok(())
     }
 
-    /// Reads a line, byte by byte: nothing behind it is taken.
-    pub(crate) fn text_line(&self) -> Result<String, Failure> {
+    /// Receives one line, byte by byte, so that nothing behind it is consumed.
+    pub(crate) fn read_line(&self) -> Result<String, BoxError> {
         let (mut text, mut byte) = (Vec::new(), [0]);
         while !text.ends_with(b"\n") {
             self.receive(&mut byte)?;
@@ -120,6 +115,16 @@ impl Line {
     }
 }
 
-fn gave_up(did: &str, hence: &str) -> Failure {
-    format!("the broker {did} nothing for {} s: {hence}", PATIENCE.as_secs()).into()
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn closed() -> BoxError {
+    "the broker closed the connection".into()
+}
+
+fn timed_out(action: &str, consequence: &str) -> BoxError {
+    format!("the broker {action} nothing for {} s: {consequence}", TIMEOUT.as_secs()).into()
 }

@@ -7,8 +7,8 @@ use elbus_protocol::{
     request::{PING, encode_filters, encode_request},
 };
 
-use super::{Dialect, Hello, Joining, Kind, Letter, Line, Step};
-use crate::Failure;
+use super::{ConnectOptions, Connection, Driver, Envelope, Handshake, MessageKind, Parsed};
+use crate::BoxError;
 
 const OK: u8 = 1;
 const NOP: u8 = 0x00;
@@ -17,140 +17,150 @@ const MESSAGE: u8 = 0x12;
 const BROADCAST: u8 = 0x13;
 const ACK: u8 = 0xFE;
 
-/// Connects and gives the name.
-pub(super) fn shake_hands(address: &str, name: &str) -> Result<Line, Failure> {
-    let line = Line::connect(address)?;
-    line.expect(&GREETING)?;
-    line.send(&encode_client_greeting())?;
-    line.expect(&[OK])?;
-    line.send(&encode_client_name(name)?)?;
-    line.expect(&[OK])?;
-    Ok(line)
+/// Connects and registers the name.
+pub(super) fn connect(address: &str, name: &str) -> Result<Connection, BoxError> {
+    let connection = Connection::connect(address)?;
+    connection.expect(&GREETING)?;
+    connection.send(&encode_client_greeting())?;
+    connection.expect(&[OK])?;
+    connection.send(&encode_client_name(name)?)?;
+    connection.expect(&[OK])?;
+    Ok(connection)
 }
 
-/// The handshake without waiting in between.
-pub(super) fn hello(name: &str) -> Result<Hello, Failure> {
-    let said = [&encode_client_greeting()[..], &encode_client_name(name)?].concat();
-    Ok(Hello { said, answered: [&GREETING[..], &[OK, OK]].concat() })
+/// The handshake of a client that does not wait for replies in between.
+pub(super) fn handshake(name: &str) -> Result<Handshake, BoxError> {
+    Ok(Handshake {
+        request: [&encode_client_greeting()[..], &encode_client_name(name)?].concat(),
+        reply_end: [&GREETING[..], &[OK, OK]].concat(),
+    })
 }
 
-/// The version that a broker tells at `.broker`, method `info`.
-pub(crate) fn ask_version(address: &str) -> Result<String, Failure> {
-    let line = shake_hands(address, "load.version")?;
+/// Calls method `info` of `.broker` and returns the broker's version.
+pub(crate) fn broker_version(address: &str) -> Result<String, BoxError> {
+    let connection = connect(address, "load.version")?;
     let mut out = Vec::new();
     encode_request(&mut out, 0, Op::Message, Qos::NO, ".broker", "", b"\x01\x01\0\0\0info\0")?;
-    line.send(&out)?;
+    connection.send(&out)?;
     let mut buffer = vec![0; 4096];
     let mut filled = 0;
     loop {
-        filled += line.receive(buffer.get_mut(filled..).unwrap_or_default())?;
-        // msgpack: the key, then a short text
+        filled += connection.receive(buffer.get_mut(filled..).unwrap_or_default())?;
+        // in msgpack a short string follows its key, the length in the lower 5 bits of the first byte
         let reply = &buffer[..filled];
         let key = b"version";
-        let Some(place) = reply.windows(key.len()).position(|window| window == key) else { continue };
-        let Some((head, text)) = reply[place + key.len()..].split_first() else { continue };
-        if let Some(version) = text.get(..usize::from(head & 0x1f)) {
+        let Some(offset) = reply.windows(key.len()).position(|window| window == key) else { continue };
+        let Some((length, text)) = reply[offset + key.len()..].split_first() else { continue };
+        if let Some(version) = text.get(..usize::from(length & 0x1f)) {
             return Ok(String::from_utf8_lossy(version).into_owned());
         }
     }
 }
 
-/// Looks at what a broker sends: every payload is the end of its frame.
+/// Parses the beginning of what a broker has sent. Every payload is the end of its frame.
 #[inline]
-pub(super) fn step(received: &[u8], payload_bytes: usize) -> Result<Step, Failure> {
-    let Some(head) = received.first_chunk::<6>() else { return Ok(Step::Partial { needed: 6 }) };
-    let [kind, l0, l1, l2, l3, _] = *head;
+pub(super) fn parse(received: &[u8], payload_bytes: usize) -> Result<Parsed, BoxError> {
+    let Some(header) = received.first_chunk::<6>() else { return Ok(Parsed::Incomplete { frame_bytes: 6 }) };
+    let [kind, l0, l1, l2, l3, _] = *header;
     match kind {
         PUBLISH | MESSAGE | BROADCAST => {
-            let frame = head.len() + u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-            if received.len() < frame {
-                return Ok(Step::Partial { needed: frame });
+            let frame_bytes = header.len() + u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+            if received.len() < frame_bytes {
+                return Ok(Parsed::Incomplete { frame_bytes });
             }
-            match frame.checked_sub(payload_bytes) {
-                // what the broker announces
-                _ if kind == PUBLISH && received.get(head.len()) == Some(&b'.') => Ok(Step::Other { frame }),
-                Some(payload) if payload > head.len() && received.get(payload - 1) == Some(&0) => {
-                    Ok(Step::Message { payload, frame })
+            match frame_bytes.checked_sub(payload_bytes) {
+                // an announcement of the broker
+                _ if kind == PUBLISH && received.get(header.len()) == Some(&b'.') => {
+                    Ok(Parsed::Other { frame_bytes })
                 }
-                _ => Err(strange_message(frame)),
+                Some(payload_offset)
+                    if payload_offset > header.len() && received.get(payload_offset - 1) == Some(&0) =>
+                {
+                    Ok(Parsed::Message { payload_offset, frame_bytes })
+                }
+                _ => Err(unexpected_message(frame_bytes)),
             }
         }
-        NOP | ACK => Ok(Step::Other { frame: ACK_BYTES }),
-        _ => Err(strange_kind(kind)),
+        NOP | ACK => Ok(Parsed::Other { frame_bytes: ACK_BYTES }),
+        _ => Err(unknown_kind(kind)),
     }
 }
 
-// apart, so that looking at a message stays short enough to be part of the reader's loop
+// functions of their own, so that `parse` stays short enough to be inlined into the receive loop
 
 #[cold]
-fn strange_message(frame: usize) -> Failure {
-    format!("a message of {frame} bytes is not one that was sent").into()
+fn unexpected_message(frame_bytes: usize) -> BoxError {
+    format!("received a message of {frame_bytes} bytes that the generator did not send").into()
 }
 
 #[cold]
-fn strange_kind(kind: u8) -> Failure {
-    format!("a frame of kind 0x{kind:02x}, which there is not").into()
+fn unknown_kind(kind: u8) -> BoxError {
+    format!("received a frame of unknown kind 0x{kind:02x}").into()
 }
 
 pub(crate) struct Elbus {
     payload_bytes: usize,
 }
 
-impl Dialect for Elbus {
-    const NUMBER: Option<usize> = Some(0);
+impl Driver for Elbus {
+    const ACK_ID_OFFSET: Option<usize> = Some(0);
     const PING: &'static [u8] = &PING;
 
-    fn join(joining: &Joining<'_>) -> Result<(Self, Line, Line), Failure> {
-        let line = shake_hands(joining.address, joining.name)?;
-        if let Some(topic) = joining.topic {
+    fn connect(options: &ConnectOptions<'_>) -> Result<(Self, Connection, Connection), BoxError> {
+        let connection = connect(options.address, options.name)?;
+        if let Some(topic) = options.topic {
             let mut out = Vec::new();
             encode_filters(&mut out, 1, Op::Subscribe, Qos::PROCESSED, [topic])?;
-            line.send(&out)?;
-            line.expect(&[ACK, 1, 0, 0, 0, OK])?;
+            connection.send(&out)?;
+            connection.expect(&[ACK, 1, 0, 0, 0, OK])?;
         }
-        let twin = line.twin()?;
-        Ok((Elbus { payload_bytes: joining.payload_bytes }, line, twin))
+        let receiver = connection.try_clone()?;
+        Ok((Elbus { payload_bytes: options.payload_bytes }, connection, receiver))
     }
 
-    fn hello(name: &str) -> Result<Hello, Failure> {
-        hello(name)
+    fn handshake(name: &str) -> Result<Handshake, BoxError> {
+        handshake(name)
     }
 
-    fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {
-        let op = match letter.kind {
-            Kind::Message => Op::Message,
-            Kind::Broadcast => Op::Broadcast,
-            Kind::Publish => Op::Publish,
+    fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError> {
+        let op = match envelope.kind {
+            MessageKind::Direct => Op::Message,
+            MessageKind::Broadcast => Op::Broadcast,
+            MessageKind::Publish => Op::Publish,
         };
         let before = out.len();
-        encode_request(out, 0, op, Qos::from_bits(letter.qos), &letter.to, "", payload)?;
+        encode_request(out, 0, op, Qos::from_bits(envelope.qos), &envelope.target, "", payload)?;
         Ok(out.len() - before - payload.len())
     }
 
     #[inline]
-    fn step(&self, received: &[u8]) -> Result<Step, Failure> {
-        step(received, self.payload_bytes)
+    fn parse(&self, received: &[u8]) -> Result<Parsed, BoxError> {
+        parse(received, self.payload_bytes)
     }
 
-    fn answers(qos: u8) -> bool {
+    fn acknowledges(qos: u8) -> bool {
         Qos::from_bits(qos).wants_ack()
     }
 
-    fn take_answers(received: &[u8], next: u32) -> Result<(usize, u32), Failure> {
+    fn parse_acks(received: &[u8], next: u32) -> Result<(usize, u32), BoxError> {
         let (mut bytes, mut count) = (0, 0u32);
         while let Some([kind, id @ .., code]) = received[bytes..].first_chunk::<ACK_BYTES>() {
-            let due = next.wrapping_add(count);
+            let expected = next.wrapping_add(count);
             match *kind {
                 NOP => {}
-                ACK if *code == OK && u32::from_le_bytes(*id) == due => count += 1,
+                ACK if *code == OK && u32::from_le_bytes(*id) == expected => count += 1,
                 ACK => {
+                    let id = u32::from_le_bytes(*id);
                     return Err(format!(
-                        "acknowledgement {id:x?} with code 0x{code:02x} where 0x01 of {due} was due"
+                        "acknowledgement {id} with code 0x{code:02x}, expected {expected} with code 0x01"
                     )
                     .into());
                 }
                 kind => {
-                    return Err(format!("a frame of kind 0x{kind:02x} for a client that only sends").into());
+                    return Err(format!(
+                        "received a frame of kind 0x{kind:02x}, expected an acknowledgement"
+                    )
+                    .into());
                 }
             }
             bytes += ACK_BYTES;
@@ -166,22 +176,22 @@ mod tests {
     #[test]
     fn payloads_are_found_at_the_end_of_frames() {
         let frame = b"\x12\x06\0\0\0\0a.b\0hi";
-        assert!(matches!(step(frame, 2), Ok(Step::Message { payload: 10, frame: 12 })));
-        assert!(step(frame, 3).is_err(), "no NUL before it");
-        assert!(matches!(step(&frame[..9], 2), Ok(Step::Partial { needed: 12 })));
-        assert!(matches!(step(&frame[..5], 2), Ok(Step::Partial { needed: 6 })));
+        assert!(matches!(parse(frame, 2), Ok(Parsed::Message { payload_offset: 10, frame_bytes: 12 })));
+        assert!(parse(frame, 3).is_err(), "no NUL before it");
+        assert!(matches!(parse(&frame[..9], 2), Ok(Parsed::Incomplete { frame_bytes: 12 })));
+        assert!(matches!(parse(&frame[..5], 2), Ok(Parsed::Incomplete { frame_bytes: 6 })));
         let announcement = b"\x01\x0c\0\0\0\0.broker\0t\0xx";
-        assert!(matches!(step(announcement, 2), Ok(Step::Other { frame: 18 })));
-        assert!(step(b"\x77\0\0\0\0\0", 2).is_err());
+        assert!(matches!(parse(announcement, 2), Ok(Parsed::Other { frame_bytes: 18 })));
+        assert!(parse(b"\x77\0\0\0\0\0", 2).is_err());
     }
 
     #[test]
-    fn answers_must_be_in_order_and_good() {
+    fn acknowledgements_must_be_positive_and_in_order() {
         let ack = |id: u8, code: u8| [ACK, id, 0, 0, 0, code];
         let two = [ack(7, 1), ack(8, 1)].concat();
-        assert_eq!(Elbus::take_answers(&two, 7).ok(), Some((12, 2)));
-        assert_eq!(Elbus::take_answers(&two[..11], 7).ok(), Some((6, 1)));
-        assert!(Elbus::take_answers(&two, 8).is_err());
-        assert!(Elbus::take_answers(&ack(7, 0x77), 7).is_err());
+        assert_eq!(Elbus::parse_acks(&two, 7).ok(), Some((12, 2)));
+        assert_eq!(Elbus::parse_acks(&two[..11], 7).ok(), Some((6, 1)));
+        assert!(Elbus::parse_acks(&two, 8).is_err());
+        assert!(Elbus::parse_acks(&ack(7, 0x77), 7).is_err());
     }
 }

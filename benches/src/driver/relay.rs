@@ -1,45 +1,45 @@
-//! What a writer says where nothing transforms it on the way: frames as a broker would send them. For the byte relay, which
-//! finds out by names who gets them.
+//! Frames as a broker would deliver them, for the byte relay, which does not transform what it passes on. The
+//! relay finds the receivers by the names of the clients.
 
 use elbus_protocol::{
     FrameKind,
     delivery::{DeliveryHead, encode_head},
 };
 
-use super::{Dialect, Hello, Joining, Kind, Letter, Line, Step, elbus};
-use crate::Failure;
+use super::{ConnectOptions, Connection, Driver, Envelope, Handshake, MessageKind, Parsed, elbus};
+use crate::BoxError;
 
-pub(crate) struct Verbatim {
+pub(crate) struct Relay {
     name: String,
     payload_bytes: usize,
 }
 
-impl Dialect for Verbatim {
-    fn join(joining: &Joining<'_>) -> Result<(Self, Line, Line), Failure> {
-        let line = elbus::shake_hands(joining.address, joining.name)?;
-        let twin = line.twin()?;
-        let verbatim = Verbatim { name: joining.name.to_owned(), payload_bytes: joining.payload_bytes };
-        Ok((verbatim, line, twin))
+impl Driver for Relay {
+    fn connect(options: &ConnectOptions<'_>) -> Result<(Self, Connection, Connection), BoxError> {
+        let connection = elbus::connect(options.address, options.name)?;
+        let receiver = connection.try_clone()?;
+        let driver = Relay { name: options.name.to_owned(), payload_bytes: options.payload_bytes };
+        Ok((driver, connection, receiver))
     }
 
-    fn hello(name: &str) -> Result<Hello, Failure> {
-        elbus::hello(name)
+    fn handshake(name: &str) -> Result<Handshake, BoxError> {
+        elbus::handshake(name)
     }
 
-    fn encode(&self, out: &mut Vec<u8>, letter: &Letter, payload: &[u8]) -> Result<usize, Failure> {
-        let (kind, topic) = match letter.kind {
-            Kind::Message => (FrameKind::Message, ""),
-            Kind::Broadcast => (FrameKind::Broadcast, ""),
-            Kind::Publish => (FrameKind::Publish, &*letter.to),
+    fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError> {
+        let (kind, topic) = match envelope.kind {
+            MessageKind::Direct => (FrameKind::Message, ""),
+            MessageKind::Broadcast => (FrameKind::Broadcast, ""),
+            MessageKind::Publish => (FrameKind::Publish, &*envelope.target),
         };
-        let head = DeliveryHead { kind, realtime: letter.qos & 2 != 0, sender: &self.name, topic };
+        let head = DeliveryHead { kind, realtime: envelope.qos & 2 != 0, sender: &self.name, topic };
         encode_head(out, &head, payload.len())?;
         out.extend_from_slice(payload);
         Ok(head.prefix_len())
     }
 
     #[inline]
-    fn step(&self, received: &[u8]) -> Result<Step, Failure> {
-        elbus::step(received, self.payload_bytes)
+    fn parse(&self, received: &[u8]) -> Result<Parsed, BoxError> {
+        elbus::parse(received, self.payload_bytes)
     }
 }

@@ -1,5 +1,6 @@
-//! The way of a message through the core, without a socket: bytes of a client are gathered into runs, dispatched, encoded by
-//! the receivers' sinks and acknowledged, as a transport does it. Owns the cases and the one function that is counted.
+//! The path of a message through the core, without sockets: as in a transport, the bytes of a client are
+//! grouped into runs, dispatched, encoded by the receivers' sinks, and acknowledged. Owns the cases and the
+//! function whose instructions are counted.
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
@@ -15,37 +16,38 @@ use elbus_socket::Queue;
 use elbus_stream::Wire;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::Failure;
+use crate::BoxError;
 
-/// Frames of one read.
+/// Frames per read.
 const FRAMES: usize = 128;
-/// Reads that are counted, and before these some that are not: caches fill.
+/// Counted reads.
 const READS: usize = 100;
-const WARM_UP: usize = 20;
-/// Messages that are counted.
+/// Reads before these, which fill the caches and are not counted.
+const WARM_UP_READS: usize = 20;
+/// Counted messages.
 pub(super) const MESSAGES: usize = FRAMES * READS;
-/// The function that valgrind is to count.
-pub(super) const COUNTED: &str = "counted_reads";
+/// The function whose instructions valgrind counts.
+pub(super) const COUNTED_FUNCTION: &str = "counted_reads";
 const PAYLOAD: [u8; 100] = [b'x'; 100];
 const SUBSCRIBERS: usize = 8;
-/// Filters among which topics are looked for that nobody has asked for yet.
+/// Filters among which new topics are looked up.
 const FILTERS: usize = 20_000;
 
-/// What is sent.
+/// The kind of messages that are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
     /// Runs of messages to one client.
     Message,
     /// The same, acknowledged.
     Acknowledged,
-    /// Messages to two clients in turn: each is a run of its own.
+    /// Messages to two clients alternately: each is a run of its own.
     TwoTargets,
     /// The same, under access rules.
-    RuledTargets,
-    /// A topic with 8 subscribers, which the sender remembers.
+    TwoTargetsWithRules,
+    /// A topic with 8 subscribers, which the sender has cached.
     Topic,
     /// The same, under access rules.
-    RuledTopic,
+    TopicWithRules,
     /// A different topic each time, among 20,000 filters.
     NewTopics,
     /// A broadcast to 8 clients.
@@ -53,43 +55,43 @@ pub enum Case {
 }
 
 impl Case {
-    /// All of them.
+    /// All cases.
     pub const ALL: [Case; 8] = [
         Case::Message,
         Case::Acknowledged,
         Case::TwoTargets,
-        Case::RuledTargets,
+        Case::TwoTargetsWithRules,
         Case::Topic,
-        Case::RuledTopic,
+        Case::TopicWithRules,
         Case::NewTopics,
         Case::Broadcast,
     ];
 
-    /// As the file of figures and the command line have it.
+    /// The name in the file of figures and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Case::Message => "message",
             Case::Acknowledged => "acknowledged",
             Case::TwoTargets => "two-targets",
-            Case::RuledTargets => "two-targets-ruled",
+            Case::TwoTargetsWithRules => "two-targets-ruled",
             Case::Topic => "topic-8",
-            Case::RuledTopic => "topic-8-ruled",
+            Case::TopicWithRules => "topic-8-ruled",
             Case::NewTopics => "new-topics",
             Case::Broadcast => "broadcast-8",
         }
     }
 
-    /// How many copies of each message arrive.
-    fn copies(self) -> usize {
-        if matches!(self, Case::Topic | Case::RuledTopic | Case::Broadcast) { SUBSCRIBERS } else { 1 }
+    /// The number of receivers of each message.
+    fn receivers(self) -> usize {
+        if matches!(self, Case::Topic | Case::TopicWithRules | Case::Broadcast) { SUBSCRIBERS } else { 1 }
     }
 
-    /// Rules that allow what is sent, where there are any.
-    fn rules(self) -> Result<Option<AccessRules>, Failure> {
-        if !matches!(self, Case::RuledTargets | Case::RuledTopic) {
+    /// Access rules that allow what is sent, if the case has any.
+    fn rules(self) -> Result<Option<AccessRules>, BoxError> {
+        if !matches!(self, Case::TwoTargetsWithRules | Case::TopicWithRules) {
             return Ok(None);
         }
-        let of = |name: &str, send: &str, publish: &str, subscribe: &str| {
+        let client = |name: &str, send: &str, publish: &str, subscribe: &str| {
             let name = name.to_owned();
             let (send, publish) = (vec![send.parse()?], vec![publish.parse()?]);
             Ok::<_, String>(ClientRules {
@@ -101,26 +103,26 @@ impl Case {
             })
         };
         let clients = vec![
-            of("writer", "allow reader.*", "allow plant/#", "deny #")?,
-            of("reader.*", "deny *", "deny #", "allow plant/#")?,
+            client("sender", "allow receiver.*", "allow plant/#", "deny #")?,
+            client("receiver.*", "deny *", "deny #", "allow plant/#")?,
         ];
         Ok(Some(AccessRules { clients, ..Default::default() }))
     }
 
-    fn frame(self, out: &mut Vec<u8>, number: usize) -> Result<(), Failure> {
+    fn frame(self, out: &mut Vec<u8>, number: usize) -> Result<(), BoxError> {
         let topic;
         let (op, qos, target) = match self {
-            Case::Message => (Op::Message, Qos::NO, "reader.0"),
-            Case::Acknowledged => (Op::Message, Qos::PROCESSED, "reader.0"),
-            Case::TwoTargets | Case::RuledTargets => {
-                (Op::Message, Qos::NO, ["reader.0", "reader.1"][number % 2])
+            Case::Message => (Op::Message, Qos::NO, "receiver.0"),
+            Case::Acknowledged => (Op::Message, Qos::PROCESSED, "receiver.0"),
+            Case::TwoTargets | Case::TwoTargetsWithRules => {
+                (Op::Message, Qos::NO, ["receiver.0", "receiver.1"][number % 2])
             }
-            Case::Topic | Case::RuledTopic => (Op::Publish, Qos::NO, "plant/line1/speed"),
+            Case::Topic | Case::TopicWithRules => (Op::Publish, Qos::NO, "plant/line1/speed"),
             Case::NewTopics => {
                 topic = topic_of(number);
                 (Op::Publish, Qos::NO, topic.as_str())
             }
-            Case::Broadcast => (Op::Broadcast, Qos::NO, "reader.*"),
+            Case::Broadcast => (Op::Broadcast, Qos::NO, "receiver.*"),
         };
         Ok(encode_request(out, number as u32, op, qos, target, "", &PAYLOAD)?)
     }
@@ -130,15 +132,16 @@ fn topic_of(number: usize) -> String {
     format!("plant/line{}/sensor{number}/value", number % 100)
 }
 
-/// What waits for a client, as a transport keeps it; forgotten when it is flushed.
+/// The queue of a receiver, as a transport has it. A flush discards its contents.
 #[derive(Default)]
-struct Outgoing {
+struct ReceiverQueue {
     queue: Queue,
+    /// Messages delivered so far.
     messages: usize,
     dirty: bool,
 }
 
-struct MemorySink(Arc<Mutex<Outgoing>>);
+struct MemorySink(Arc<Mutex<ReceiverQueue>>);
 
 impl Sink for MemorySink {
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
@@ -167,61 +170,64 @@ impl Sink for MemorySink {
     }
 }
 
-fn join(broker: &Broker, name: &str) -> Result<(Client, Arc<Mutex<Outgoing>>), Failure> {
+fn register(broker: &Broker, name: &str) -> Result<(Client, Arc<Mutex<ReceiverQueue>>), BoxError> {
     let out = Arc::new(Mutex::default());
     let info = ClientInfo { kind: "local_ipc".into(), locality: Locality::SameHost, ..Default::default() };
     let client = broker.host().register(name, &info, MemorySink(out.clone()));
     Ok((client.map_err(|code| format!("{name}: {code}"))?, out))
 }
 
-/// Does the work of a case, and checks that all of it was done.
-pub(super) fn run(case: Case) -> Result<(), Failure> {
+/// Runs a case and checks that every message was delivered.
+pub(super) fn run(case: Case) -> Result<(), BoxError> {
     let broker = Broker::builder().start()?;
     if let Some(rules) = case.rules()? {
         broker.host().set_access_rules(&rules)?;
     }
-    let (mut sender, _) = join(&broker, "writer")?;
-    let mut readers = Vec::new();
+    let (mut sender, _) = register(&broker, "sender")?;
+    let mut receivers = Vec::new();
     for index in 0..SUBSCRIBERS {
-        let (mut client, out) = join(&broker, &format!("reader.{index}"))?;
+        let (mut client, out) = register(&broker, &format!("receiver.{index}"))?;
         client.dispatch(&Request::new(Op::Subscribe, Qos::NO, "plant/line1/speed", &[]));
-        readers.push((client, out));
+        receivers.push((client, out));
     }
     if case == Case::NewTopics {
         let mut filters = Vec::new();
         let topics: Vec<_> = (0..FILTERS).map(topic_of).collect();
         encode_filters(&mut filters, 0, Op::Subscribe, Qos::NO, topics.iter().map(String::as_str))?;
         let body = std::str::from_utf8(filters.get(9..).unwrap_or_default())?;
-        if let Some((client, _)) = readers.first_mut() {
+        if let Some((client, _)) = receivers.first_mut() {
             client.dispatch(&Request::new(Op::Subscribe, Qos::NO, body, &[]));
         }
     }
     let mut reads = Vec::new();
-    for read in 0..WARM_UP + READS {
+    for read in 0..WARM_UP_READS + READS {
         let mut bytes = Vec::new();
         for frame in 0..FRAMES {
             case.frame(&mut bytes, read * FRAMES + frame)?;
         }
         reads.push(bytes);
     }
-    let (warm_up, counted) = reads.split_at(WARM_UP);
+    let (warm_up, counted) = reads.split_at(WARM_UP_READS);
     let mut acks = Vec::with_capacity(FRAMES * 6);
     handle_reads(&mut sender, warm_up, &mut acks)?;
     counted_reads(&mut sender, counted, &mut acks)?;
-    let arrived = |out: &Mutex<Outgoing>| out.lock().unwrap_or_else(PoisonError::into_inner).messages;
-    let all: usize = readers.iter().map(|(_, out)| arrived(out)).sum();
-    let due = (WARM_UP + READS) * FRAMES * case.copies();
-    if all == due { Ok(()) } else { Err(format!("{all} messages arrived where {due} were due").into()) }
+    let delivered = |out: &Mutex<ReceiverQueue>| out.lock().unwrap_or_else(PoisonError::into_inner).messages;
+    let total: usize = receivers.iter().map(|(_, out)| delivered(out)).sum();
+    let expected = (WARM_UP_READS + READS) * FRAMES * case.receivers();
+    if total != expected {
+        return Err(format!("{total} messages were delivered, expected {expected}").into());
+    }
+    Ok(())
 }
 
-/// What valgrind counts. Its name is what it goes by.
+/// The counted function. valgrind finds it by its name, [`COUNTED_FUNCTION`].
 #[inline(never)]
-fn counted_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), Failure> {
+fn counted_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), BoxError> {
     handle_reads(sender, reads, acks)
 }
 
 #[inline(never)]
-fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), Failure> {
+fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), BoxError> {
     let limits = Limits::default();
     for read in reads {
         let mut run = RunBuffer::<Payload<'_>>::new();

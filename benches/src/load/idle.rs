@@ -1,5 +1,5 @@
-//! Clients that are only there: how fast they connect, what they cost, what is left of them. One thread, which looks at the
-//! sockets in a fixed rhythm, so that what wakes it does not cost the broker.
+//! Clients that only stay connected: how fast they connect, and what they cost. One thread, which polls the
+//! sockets at a fixed interval, so that its own wake-ups take no CPU time from the broker.
 
 use rustix::{
     buffer::spare_capacity,
@@ -11,180 +11,201 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Crowd, Plan, memory_growth::Before};
+use super::{IdleClients, Plan, RunLength, memory_growth::MemoryBaseline};
 use crate::{
-    Failure,
-    driver::{Dialect, Line, PATIENCE},
+    BoxError,
+    driver::{Connection, Driver, TIMEOUT},
     names::{self, Side},
-    process::{Stopwatch, allow_descriptors},
+    process::{UsageMeter, raise_fd_limit},
 };
 
-/// Clients that have connected and are not registered yet, at most.
-const UNDER_WAY: usize = 64;
-/// The rhythm of the idle time.
-const TICK: Duration = Duration::from_millis(20);
-/// Descriptors of the generator beside the clients.
-const OTHERS: u64 = 64;
-/// The longest answer to a hello.
-const MAX_ANSWER: usize = 4096;
+/// The limit of handshakes in progress.
+const MAX_PENDING: usize = 64;
+/// The interval at which sockets are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// File descriptors of the generator besides the clients'.
+const OTHER_FDS: u64 = 64;
+/// The longest reply to a handshake.
+const MAX_REPLY_BYTES: usize = 4096;
 
-pub(super) fn run<D: Dialect>(plan: &Plan) -> Result<Crowd, Failure> {
-    let Bound::Time(time) = plan.bound else { return Err("idle clients need a time".into()) };
-    allow_descriptors(plan.clients as u64 + OTHERS)?;
-    let before = plan.broker.and_then(Before::of);
+pub(super) fn run<D: Driver>(plan: &Plan) -> Result<IdleClients, BoxError> {
+    let RunLength::Time(time) = plan.length else { return Err("idle clients need a time".into()) };
+    raise_fd_limit(plan.clients as u64 + OTHER_FDS)?;
+    let baseline = plan.broker_pid.and_then(MemoryBaseline::of);
 
-    let watch = Stopwatch::start(plan.broker);
+    let meter = UsageMeter::start(plan.broker_pid);
     let mut clients = Clients::new(plan.clients)?;
     clients.connect::<D>(plan)?;
-    let connected = watch.stop();
+    let connected = meter.stop();
 
-    let watch = Stopwatch::start(plan.broker);
-    clients.idle(time, plan.ping, D::PING)?;
-    let idle = watch.stop();
+    let meter = UsageMeter::start(plan.broker_pid);
+    clients.idle(time, plan.ping_interval, D::PING)?;
+    let idle = meter.stop();
 
-    let broker_memory = before.as_ref().and_then(Before::above);
-    clients.must_all_be_there()?;
+    let broker_memory = baseline.as_ref().and_then(MemoryBaseline::growth);
+    clients.check_connected()?;
     drop(clients);
-    Ok(Crowd {
-        clients: plan.clients,
-        connecting: connected.elapsed,
+    Ok(IdleClients {
+        count: plan.clients,
+        connect_time: connected.elapsed,
         connect_cpu: connected.broker_cpu,
-        idle: idle.elapsed,
+        idle_time: idle.elapsed,
         idle_cpu: idle.broker_cpu,
         broker_memory,
-        broker_memory_after: before.as_ref().and_then(Before::above_later),
+        broker_memory_after: baseline.as_ref().and_then(MemoryBaseline::growth_after_settling),
         broker_peak_memory: idle.broker_peak_memory,
-        own_cpu: [connected.own_cpu, idle.own_cpu],
+        generator_connect_cpu: connected.generator_cpu,
+        generator_idle_cpu: idle.generator_cpu,
     })
 }
 
-/// All connections, and what waits for them.
+/// All connections.
 struct Clients {
     epoll: OwnedFd,
-    lines: Vec<Line>,
+    connections: Vec<Connection>,
     events: Vec<epoll::Event>,
-    /// What was read last, of anybody.
+    /// The bytes of the last read, of any connection.
     received: Vec<u8>,
 }
 
-/// Who waits for being registered.
-struct Waiting {
-    answered: Vec<u8>,
+/// A handshake in progress.
+struct PendingHandshake {
+    reply_end: Vec<u8>,
     received: Vec<u8>,
 }
 
 impl Clients {
-    fn new(count: usize) -> Result<Self, Failure> {
+    fn new(count: usize) -> Result<Self, BoxError> {
         Ok(Clients {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            lines: Vec::with_capacity(count),
+            connections: Vec::with_capacity(count),
             events: Vec::with_capacity(1024),
             received: Vec::new(),
         })
     }
 
-    /// Connects all, several at a time.
-    fn connect<D: Dialect>(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let (mut waiting, mut registered) = (Vec::<Option<Waiting>>::new(), 0);
+    /// Connects all clients, several at a time.
+    fn connect<D: Driver>(&mut self, plan: &Plan) -> Result<(), BoxError> {
+        let (mut handshakes, mut registered) = (Vec::<Option<PendingHandshake>>::new(), 0);
         while registered < plan.clients {
-            while self.lines.len() < plan.clients && self.lines.len() - registered < UNDER_WAY {
-                let index = self.lines.len();
-                let hello = D::hello(&names::client(0, Side::Reader, index))?;
-                let line = Line::connect(&plan.address)
-                    .and_then(|line| line.send(&hello.said).map(|()| line))
-                    .map_err(|error| format!("client {index} could not join {}: {error}", plan.address))?;
-                let data = epoll::EventData::new_u64(index as u64);
-                epoll::add(&self.epoll, line.socket(), data, epoll::EventFlags::IN)?;
-                self.lines.push(line);
-                waiting.push(Some(Waiting { answered: hello.answered, received: Vec::new() }));
+            while self.connections.len() < plan.clients && self.connections.len() - registered < MAX_PENDING {
+                handshakes.push(Some(self.begin_handshake::<D>(&plan.address)?));
             }
-            if self.wait(PATIENCE)? == 0 {
-                let seconds = PATIENCE.as_secs();
-                return Err(
-                    format!("only {registered} clients were registered, and none for {seconds} s").into()
-                );
+            if self.wait(TIMEOUT)? == 0 {
+                return Err(format!(
+                    "only {registered} of {} clients were registered; no reply for {} s",
+                    plan.clients,
+                    TIMEOUT.as_secs()
+                )
+                .into());
             }
             for event in &self.events {
                 let index = event.data.u64() as usize;
-                let (Some(line), Some(slot)) = (self.lines.get(index), waiting.get_mut(index)) else {
+                let (Some(connection), Some(slot)) = (self.connections.get(index), handshakes.get_mut(index))
+                else {
                     continue;
                 };
-                let failed = |error, said: &[u8]| {
-                    let said = said.escape_ascii();
-                    format!("client {index} was not registered: {error} (after {said})")
+                let failed = |error: BoxError, received: &[u8]| {
+                    let received = received.escape_ascii();
+                    format!("client {index} was not registered: {error} (received {received})")
                 };
-                let Some(waits) = slot else {
-                    // registered before, and kept alive meanwhile
-                    line.receive_now(&mut self.received).map_err(|error| dropped(index, &error))?;
-                    self.received.clear();
+                let Some(handshake) = slot else {
+                    // registered already; this is a keep-alive
+                    discard(connection, &mut self.received).map_err(|error| disconnected(index, &error))?;
                     continue;
                 };
-                line.receive_now(&mut waits.received).map_err(|error| failed(error, &waits.received))?;
-                if waits.received.ends_with(&waits.answered) {
+                connection
+                    .try_receive(&mut handshake.received)
+                    .map_err(|error| failed(error, &handshake.received))?;
+                if handshake.received.ends_with(&handshake.reply_end) {
                     (*slot, registered) = (None, registered + 1);
-                } else if waits.received.len() > MAX_ANSWER {
-                    return Err(failed("too long an answer".into(), &waits.received).into());
+                } else if handshake.received.len() > MAX_REPLY_BYTES {
+                    return Err(failed("the reply is too long".into(), &handshake.received).into());
                 }
             }
         }
         Ok(())
     }
 
-    /// Reads what comes and pings, each client at its own time.
-    fn idle(&mut self, time: Duration, every: Duration, ping: &[u8]) -> Result<(), Failure> {
-        let (begin, mut pinged) = (Instant::now(), 0);
+    /// Connects the next client and sends its handshake.
+    fn begin_handshake<D: Driver>(&mut self, address: &str) -> Result<PendingHandshake, BoxError> {
+        let index = self.connections.len();
+        let handshake = D::handshake(&names::client(0, Side::Receiver, index))?;
+        let connection = Connection::connect(address)
+            .and_then(|connection| connection.send(&handshake.request).map(|()| connection))
+            .map_err(|error| format!("client {index} could not connect to {address}: {error}"))?;
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(&self.epoll, &connection, data, epoll::EventFlags::IN)?;
+        self.connections.push(connection);
+        Ok(PendingHandshake { reply_end: handshake.reply_end, received: Vec::new() })
+    }
+
+    /// Discards what is received, and pings once per interval and client, evenly spread over the interval.
+    fn idle(&mut self, time: Duration, ping_interval: Duration, ping: &[u8]) -> Result<(), BoxError> {
+        let (begin, mut pings) = (Instant::now(), 0);
         loop {
             let elapsed = begin.elapsed();
             while self.wait(Duration::ZERO)? > 0 {
                 for event in &self.events {
                     let index = event.data.u64() as usize;
-                    let Some(line) = self.lines.get(index) else { continue };
-                    line.receive_now(&mut self.received).map_err(|error| dropped(index, &error))?;
-                    self.received.clear();
+                    let Some(connection) = self.connections.get(index) else { continue };
+                    discard(connection, &mut self.received).map_err(|error| disconnected(index, &error))?;
                 }
             }
             if elapsed >= time {
                 return Ok(());
             }
             if !ping.is_empty() {
-                let due = elapsed.as_secs_f64() / every.as_secs_f64() * self.lines.len() as f64;
-                while pinged < due as usize {
-                    let index = pinged % self.lines.len();
-                    if let Some(line) = self.lines.get(index) {
-                        line.send(ping).map_err(|error| dropped(index, &error))?;
+                let intervals = elapsed.as_secs_f64() / ping_interval.as_secs_f64();
+                let due = (intervals * self.connections.len() as f64) as usize;
+                while pings < due {
+                    let index = pings % self.connections.len();
+                    if let Some(connection) = self.connections.get(index) {
+                        connection.send(ping).map_err(|error| disconnected(index, &error))?;
                     }
-                    pinged += 1;
+                    pings += 1;
                 }
             }
-            std::thread::sleep(TICK.min(time - elapsed));
+            std::thread::sleep(POLL_INTERVAL.min(time - elapsed));
         }
     }
 
-    fn must_all_be_there(&mut self) -> Result<(), Failure> {
-        let mut gone = 0;
-        for line in &self.lines {
-            while match line.receive_now(&mut self.received) {
-                Ok(more) => more,
-                Err(_) => {
-                    gone += 1;
-                    false
+    /// Reads what is left of each connection; one that has ended is an error.
+    fn check_connected(&mut self) -> Result<(), BoxError> {
+        let mut ended = 0;
+        for connection in &self.connections {
+            let result = loop {
+                match discard(connection, &mut self.received) {
+                    Ok(true) => {}
+                    result => break result,
                 }
-            } {}
-            self.received.clear();
+            };
+            ended += usize::from(result.is_err());
         }
-        match gone {
+        match ended {
             0 => Ok(()),
-            gone => Err(format!("{gone} of {} clients were dropped while idle", self.lines.len()).into()),
+            _ => {
+                Err(format!("{ended} of {} clients were disconnected while idle", self.connections.len())
+                    .into())
+            }
         }
     }
 
-    fn wait(&mut self, patience: Duration) -> Result<usize, Failure> {
-        let patience = Timespec::try_from(patience)?;
+    /// Waits for events and returns how many there are.
+    fn wait(&mut self, timeout: Duration) -> Result<usize, BoxError> {
+        let timeout = Timespec::try_from(timeout)?;
         self.events.clear();
-        Ok(retry_on_intr(|| epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&patience)))?)
+        Ok(retry_on_intr(|| epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)))?)
     }
 }
 
-fn dropped(index: usize, error: &Failure) -> Failure {
-    format!("client {index} was dropped after it had been registered: {error}").into()
+/// Reads and discards what has arrived; `false` if nothing has.
+fn discard(connection: &Connection, buffer: &mut Vec<u8>) -> Result<bool, BoxError> {
+    let received = connection.try_receive(buffer);
+    buffer.clear();
+    received
+}
+
+fn disconnected(index: usize, error: &BoxError) -> BoxError {
+    format!("client {index} was disconnected after its registration: {error}").into()
 }

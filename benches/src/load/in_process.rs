@@ -1,5 +1,5 @@
-//! Loads without a socket: a broker inside the generator, and its in-process clients. What is measured is broker, plugin
-//! and client of one process, so the CPU of the broker is that of the generator.
+//! Load without sockets: a broker inside the generator, and its in-process clients. Broker and clients share
+//! the process, so the broker's CPU time includes the generator's.
 
 use elbus_broker::{Broker, PluginDeclaration};
 use elbus_plugin_api::{Qos, inproc::InprocClient};
@@ -12,23 +12,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Plan, Scenario, Traffic, sequence, sequence::Check, window::Window};
+use super::{
+    Plan, RunLength, Scenario, Traffic, latency::LatencyHistogram, sequence, sequence::SequenceCheck,
+    window::Window,
+};
 use crate::{
-    Failure, driver,
-    histogram::Histogram,
+    BoxError, driver,
     names::{self, Side},
-    process::Stopwatch,
+    process::UsageMeter,
 };
 
-struct Unpark(Thread);
+/// Wakes a thread that waits for a future.
+struct ThreadWaker(Thread);
 
-impl Wake for Unpark {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
 }
 
-/// Waits for a future; most are ready at once.
+/// Waits for a future. Most are ready immediately.
 fn block_on<F: Future>(waker: &Waker, future: F) -> F::Output {
     let (mut future, mut context) = (pin!(future), Context::from_waker(waker));
     loop {
@@ -39,154 +42,156 @@ fn block_on<F: Future>(waker: &Waker, future: F) -> F::Output {
     }
 }
 
-fn waker_of_thread() -> Waker {
-    Waker::from(Arc::new(Unpark(std::thread::current())))
+fn thread_waker() -> Waker {
+    Waker::from(Arc::new(ThreadWaker(std::thread::current())))
 }
 
-pub(super) fn run(plan: &Plan) -> Result<Traffic, Failure> {
+pub(super) fn run(plan: &Plan) -> Result<Traffic, BoxError> {
     let broker = Broker::builder()
         .plugin(PluginDeclaration::linked("clients", elbus_inproc::plugin()))
         .plugin(PluginDeclaration::linked("rpc", elbus_rpc::plugin()))
         .start()?;
     let result = match plan.scenario {
-        Scenario::Echo | Scenario::Call => turns(plan, &broker),
+        Scenario::Echo | Scenario::Call => round_trips(plan, &broker),
         _ => stream(plan, &broker),
     };
     broker.stop(Duration::from_secs(1)).wait();
     result
 }
 
-fn connect(broker: &Broker, group: usize, side: Side, index: usize) -> Result<InprocClient, Failure> {
+fn connect(broker: &Broker, group: usize, side: Side, index: usize) -> Result<InprocClient, BoxError> {
     let name = names::client(group, side, index);
     broker.connect(&name).map_err(|code| format!("{name} could not connect: {code:?}").into())
 }
 
-fn stream(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
-    let threads = plan.pairs * (plan.readers() + plan.writers()) + 1;
+fn stream(plan: &Plan, broker: &Broker) -> Result<Traffic, BoxError> {
+    let threads = plan.pairs * (plan.receivers() + plan.senders()) + 1;
     let (start, begin) = (Barrier::new(threads), Instant::now());
     let mut groups = Vec::new();
     for group in 0..plan.pairs {
-        let (mut readers, mut writers) = (Vec::new(), Vec::new());
-        for index in 0..plan.readers() {
-            let client = connect(broker, group, Side::Reader, index)?;
+        let (mut receivers, mut senders) = (Vec::new(), Vec::new());
+        for index in 0..plan.receivers() {
+            let client = connect(broker, group, Side::Receiver, index)?;
             if plan.scenario == Scenario::Topic {
                 client
                     .subscribe(&names::topic(group))
-                    .map_err(|code| format!("no subscription: {code:?}"))?;
+                    .map_err(|code| format!("could not subscribe: {code:?}"))?;
             }
-            readers.push(client);
+            receivers.push((client, SequenceCheck::new(plan.senders(), begin)?));
         }
-        for index in 0..plan.writers() {
-            writers.push(connect(broker, group, Side::Writer, index)?);
+        for index in 0..plan.senders() {
+            senders.push(connect(broker, group, Side::Sender, index)?);
         }
-        groups.push((Window::new(plan.readers(), plan.writers()), readers, writers));
+        groups.push((Window::new(plan.window, plan.receivers(), plan.senders()), receivers, senders));
     }
     std::thread::scope(|scope| {
-        let (mut reading, mut writing) = (Vec::new(), Vec::new());
-        for (group, (window, readers, writers)) in groups.iter().enumerate() {
-            let start = &start;
-            for (index, client) in readers.iter().enumerate() {
-                reading.push(scope.spawn(move || {
+        let (mut receiving, mut sending) = (Vec::new(), Vec::new());
+        for (group, (window, receivers, senders)) in groups.iter_mut().enumerate() {
+            let (start, window) = (&start, &*window);
+            for (index, (client, check)) in receivers.iter_mut().enumerate() {
+                receiving.push(scope.spawn(move || {
                     start.wait();
-                    let check = Check::new(plan.writers(), begin);
-                    read(plan, client, index, window, check).inspect_err(|_| window.fail())
+                    receive(plan, client, index, window, check).inspect_err(|_| window.fail())?;
+                    Ok::<_, BoxError>(check)
                 }));
             }
-            for (index, client) in writers.iter().enumerate() {
-                writing.push(scope.spawn(move || {
+            for (index, client) in senders.iter().enumerate() {
+                sending.push(scope.spawn(move || {
                     start.wait();
-                    write(plan, client, group, index, window, begin).inspect_err(|_| window.fail())
+                    send(plan, client, group, index, window, begin).inspect_err(|_| window.fail())
                 }));
             }
         }
         start.wait();
-        let watch = Stopwatch::start(Some(std::process::id()));
-        let (mut came, mut sent, mut latency) = (0, 0, Histogram::new());
-        let checks: Vec<_> = reading.into_iter().map(|thread| thread.join()).collect();
-        let used = watch.stop();
+        let meter = UsageMeter::start(Some(std::process::id()));
+        let (mut received, mut sent, mut latency) = (0, 0, LatencyHistogram::new()?);
+        let checks: Vec<_> = receiving.into_iter().map(|thread| thread.join()).collect();
+        let usage = meter.stop();
         for check in checks {
-            let check = check.map_err(|_| "a reading thread panicked")??;
-            came += check.came_in_all();
-            latency.merge(&check.into_latency());
+            let check = check.map_err(|_| "a receiving thread panicked")??;
+            received += check.total_received();
+            latency.merge(check.latency())?;
         }
-        for thread in writing {
-            sent += thread.join().map_err(|_| "a writing thread panicked")??;
+        for thread in sending {
+            sent += thread.join().map_err(|_| "a sending thread panicked")??;
         }
-        match sent * plan.readers() as u64 {
-            due if due == came => Ok(Traffic::new(plan, came, &used, &latency)),
-            due => Err(format!("{came} messages came where {due} were due").into()),
+        let expected = sent * plan.receivers() as u64;
+        if received != expected {
+            return Err(format!("{received} messages arrived, expected {expected}").into());
         }
+        Ok(Traffic::new(plan, received, &usage, &latency))
     })
 }
 
-fn read(
+fn receive(
     plan: &Plan,
     client: &InprocClient,
-    reader: usize,
+    receiver: usize,
     window: &Window,
-    mut check: Check,
-) -> Result<Check, Failure> {
+    check: &mut SequenceCheck,
+) -> Result<(), BoxError> {
     while !check.is_complete() {
-        check.read();
-        let first =
-            client.receive_timeout(driver::PATIENCE).ok_or("a message is lost, or the client closed")?;
+        check.begin_read();
+        let first = client
+            .receive_timeout(driver::TIMEOUT)
+            .ok_or("a message is lost, or the client was disconnected")?;
         let mut next = Some(first);
         while let Some(message) = next {
             if !message.sender().starts_with('.') {
-                check.take(message.payload())?;
+                check.accept(message.payload())?;
             }
-            // the rest of what was received together
+            // messages that arrived together count as one read
             next = if check.is_complete() { None } else { client.try_receive() };
-            if next.is_none() || check.came(0).is_multiple_of(64) {
-                for writer in 0..plan.writers() {
-                    window.advance(reader, writer, check.came(writer));
+            if next.is_none() || check.received(0).is_multiple_of(64) {
+                for sender in 0..plan.senders() {
+                    window.advance(receiver, sender, check.received(sender));
                 }
-                check.read();
+                check.begin_read();
             }
         }
     }
-    Ok(check)
+    Ok(())
 }
 
-fn write(
+fn send(
     plan: &Plan,
     client: &InprocClient,
     group: usize,
-    writer: usize,
+    sender: usize,
     window: &Window,
     begin: Instant,
-) -> Result<u64, Failure> {
-    let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
-    let to = match plan.scenario {
+) -> Result<u64, BoxError> {
+    let (waker, qos) = (thread_waker(), Qos::from_bits(plan.qos));
+    let target = match plan.scenario {
         Scenario::Topic => names::topic(group),
-        Scenario::Broadcast => names::readers(group),
-        _ => names::client(group, Side::Reader, 0),
+        Scenario::Broadcast => names::receivers(group),
+        _ => names::client(group, Side::Receiver, 0),
     };
     let (start, batch) = (Instant::now(), plan.batch as u64);
-    let (until, most) = match plan.bound {
-        Bound::Messages(messages) => (None, messages),
-        Bound::Time(time) => (Some(start + time), u64::MAX),
+    let (deadline, limit) = match plan.length {
+        RunLength::Messages(messages) => (None, messages),
+        RunLength::Time(time) => (Some(start + time), u64::MAX),
     };
-    let (mut sent, mut slowest, mut over) = (0, 0, false);
-    while !over {
-        let mut time = 0;
+    let (mut sent, mut slowest, mut last) = (0, 0, false);
+    while !last {
+        let mut timestamp = 0;
         if sent % batch == 0 {
-            window.wait(writer, sent, batch.min(most - sent), plan.window as u64, &mut slowest)?;
+            window.wait(sender, sent, batch.min(limit - sent), &mut slowest)?;
             if let Some(rate) = plan.rate {
                 let due = start + Duration::from_secs_f64(sent as f64 / rate);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            time = sequence::nanos_since(begin);
-            over = until.is_some_and(|until| Instant::now() >= until);
+            timestamp = sequence::nanos_since(begin);
+            last = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         }
-        over |= sent + 1 == most;
+        last |= sent + 1 == limit;
         let mut payload = vec![b'x'; plan.bytes];
-        sequence::stamp(&mut payload, writer, sent, over, time);
+        sequence::stamp(&mut payload, sender, sent, last, timestamp);
         let sending = async {
             match plan.scenario {
-                Scenario::Topic => client.publish(&to, payload, qos).await,
-                Scenario::Broadcast => client.broadcast(&to, payload, qos).await,
-                _ => client.send(&to, payload, qos).await,
+                Scenario::Topic => client.publish(&target, payload, qos).await,
+                Scenario::Broadcast => client.broadcast(&target, payload, qos).await,
+                _ => client.send(&target, payload, qos).await,
             }
         };
         block_on(&waker, sending).map_err(|code| format!("message {sent} was refused: {code:?}"))?;
@@ -195,33 +200,33 @@ fn write(
     Ok(sent)
 }
 
-/// One asker after the other would not be the same load as with sockets, so there is a thread for each side here, too.
-fn turns(plan: &Plan, broker: &Broker) -> Result<Traffic, Failure> {
+/// Requests and replies. As over sockets, each side has a thread.
+fn round_trips(plan: &Plan, broker: &Broker) -> Result<Traffic, BoxError> {
     let mut clients = Vec::new();
     for group in 0..plan.pairs {
-        clients.push((connect(broker, group, Side::Writer, 0)?, connect(broker, group, Side::Reader, 0)?));
+        clients.push((connect(broker, group, Side::Sender, 0)?, connect(broker, group, Side::Receiver, 0)?));
     }
-    let watch = Stopwatch::start(Some(std::process::id()));
+    let meter = UsageMeter::start(Some(std::process::id()));
     std::thread::scope(|scope| {
-        let mut asking = Vec::new();
-        for (asker, answerer) in &clients {
+        let mut requesters = Vec::new();
+        for (requester, responder) in &clients {
             if plan.scenario == Scenario::Echo {
-                scope.spawn(move || answer(plan, answerer));
+                scope.spawn(move || respond(plan, responder));
             }
-            asking.push(scope.spawn(move || ask(plan, asker, answerer.name())));
+            requesters.push(scope.spawn(move || request(plan, requester, responder.name())));
         }
-        let mut latency = Histogram::new();
-        for thread in asking {
-            latency.merge(&thread.join().map_err(|_| "an asking thread panicked")??);
+        let mut latency = LatencyHistogram::new()?;
+        for thread in requesters {
+            latency.merge(&thread.join().map_err(|_| "a requesting thread panicked")??)?;
         }
-        Ok(Traffic::new(plan, latency.samples(), &watch.stop(), &latency))
+        Ok(Traffic::new(plan, latency.samples(), &meter.stop(), &latency))
     })
 }
 
-/// Sends back what comes, until it is empty.
-fn answer(plan: &Plan, client: &InprocClient) {
-    let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
-    while let Some(message) = client.receive_timeout(driver::PATIENCE) {
+/// Sends each message back to its sender, until one is empty.
+fn respond(plan: &Plan, client: &InprocClient) {
+    let (waker, qos) = (thread_waker(), Qos::from_bits(plan.qos));
+    while let Some(message) = client.receive_timeout(driver::TIMEOUT) {
         if message.sender().starts_with('.') {
             continue;
         }
@@ -232,35 +237,37 @@ fn answer(plan: &Plan, client: &InprocClient) {
     }
 }
 
-fn ask(plan: &Plan, client: &InprocClient, answerer: &str) -> Result<Histogram, Failure> {
-    let (waker, qos) = (waker_of_thread(), Qos::from_bits(plan.qos));
-    let (to, head, reply_head) = match plan.scenario {
+fn request(plan: &Plan, client: &InprocClient, responder: &str) -> Result<LatencyHistogram, BoxError> {
+    let (waker, qos) = (thread_waker(), Qos::from_bits(plan.qos));
+    let (target, header, reply_header_bytes) = match plan.scenario {
         Scenario::Call => (".broker", b"\x01\x01\0\0\0benchmark.test\0".as_slice(), 5),
-        _ => (answerer, b"".as_slice(), 0),
+        _ => (responder, b"".as_slice(), 0),
     };
-    let (begin, mut times, mut number) = (Instant::now(), Histogram::new(), 0u64);
+    let (begin, mut latency, mut number) = (Instant::now(), LatencyHistogram::new()?, 0u64);
     loop {
         let before = Instant::now();
-        let mut payload = vec![b'x'; head.len() + plan.bytes];
-        payload[..head.len()].copy_from_slice(head);
-        payload[head.len()..head.len() + 8].copy_from_slice(&number.to_le_bytes());
-        block_on(&waker, client.send(to, payload, qos)).map_err(|code| format!("refused: {code:?}"))?;
-        let reply = client.receive_timeout(driver::PATIENCE).ok_or("a reply is lost")?;
-        if reply.payload().get(reply_head..reply_head + 8) != Some(&number.to_le_bytes()[..]) {
-            return Err(format!("a reply came that is not the one to request {number}").into());
+        let mut payload = vec![b'x'; header.len() + plan.bytes];
+        payload[..header.len()].copy_from_slice(header);
+        payload[header.len()..header.len() + 8].copy_from_slice(&number.to_le_bytes());
+        block_on(&waker, client.send(target, payload, qos))
+            .map_err(|code| format!("request {number} was refused: {code:?}"))?;
+        let reply = client.receive_timeout(driver::TIMEOUT).ok_or("a reply is lost")?;
+        let reply = sequence::number_at(reply.payload(), reply_header_bytes);
+        if reply != Some(number) {
+            return Err(format!("received reply {reply:?}, expected {number}").into());
         }
-        times.record(before.elapsed().as_nanos() as u64);
+        latency.record(before.elapsed().as_nanos() as u64);
         number += 1;
-        let over = match plan.bound {
-            Bound::Messages(messages) => number >= messages,
-            Bound::Time(time) => begin.elapsed() >= time,
+        let done = match plan.length {
+            RunLength::Messages(messages) => number >= messages,
+            RunLength::Time(time) => begin.elapsed() >= time,
         };
-        if over {
+        if done {
             if plan.scenario == Scenario::Echo {
-                let end = client.send(to, Vec::new(), qos);
-                block_on(&waker, end).map_err(|code| format!("refused: {code:?}"))?;
+                let end = client.send(target, Vec::new(), qos);
+                block_on(&waker, end).map_err(|code| format!("the last request was refused: {code:?}"))?;
             }
-            return Ok(times);
+            return Ok(latency);
         }
     }
 }

@@ -1,38 +1,40 @@
-//! What a broker holds once its clients have left. Owns how long it has to give memory back.
+//! The growth of a broker's memory over a run. Owns how long the broker has to return memory after its
+//! clients have left.
 
 use std::time::Duration;
 
 use crate::process::resident_memory;
 
-/// So long after the last client has left the broker is looked at.
-const LATER: Duration = Duration::from_secs(2);
+/// The time between the last disconnect and the measurement.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// What a broker held before a run.
-pub(crate) struct Before {
+/// The resident memory of a broker before a run.
+pub(super) struct MemoryBaseline {
     pid: u32,
     bytes: u64,
 }
 
-impl Before {
-    /// `None`: there is no such process.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
-        resident_memory(pid).map(|bytes| Before { pid, bytes })
+impl MemoryBaseline {
+    /// `None` if there is no such process.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        resident_memory(pid).map(|bytes| MemoryBaseline { pid, bytes })
     }
 
-    /// How much more it holds now, in bytes.
-    pub(crate) fn above(&self) -> Option<i64> {
+    /// The growth since then, in bytes.
+    pub(super) fn growth(&self) -> Option<i64> {
         Some(resident_memory(self.pid)? as i64 - self.bytes as i64)
     }
 
-    /// How much more it holds some time after its clients have left. They must have.
-    pub(crate) fn above_later(&self) -> Option<i64> {
-        std::thread::sleep(LATER);
-        self.above()
+    /// Waits until the broker has had time to return memory, and returns the growth. The clients must have
+    /// disconnected.
+    pub(super) fn growth_after_settling(&self) -> Option<i64> {
+        std::thread::sleep(SETTLE_TIME);
+        self.growth()
     }
 }
 
-/// The figure as text.
-pub(crate) fn tell(bytes: i64) -> String {
+/// Describes the growth after the clients have left.
+pub(super) fn describe(bytes: i64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
-    format!("{} s after the end: {mib:+.2} MiB of broker memory", LATER.as_secs())
+    format!("broker: {mib:+.2} MiB of memory {} s after the clients left", SETTLE_TIME.as_secs())
 }

@@ -1,61 +1,61 @@
-//! What a run came to, whichever scenario it was.
-
-use serde_json::Value;
-use std::fmt;
+//! The outcome of a run of any scenario.
 
 mod idle_clients;
 mod traffic;
 
-pub use idle_clients::Crowd;
-pub use traffic::{Latency, Traffic};
+pub use idle_clients::IdleClients;
+pub use traffic::Traffic;
+
+use serde_json::Value;
+use std::fmt;
 
 /// The figures of a run in which nothing was lost.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Of messages.
+    /// Messages or round trips.
     Traffic(Traffic),
-    /// Of idle clients.
-    Crowd(Crowd),
+    /// Idle clients.
+    IdleClients(IdleClients),
 }
 
 impl Outcome {
-    /// The figures of messages, if it was about these.
+    /// The figures of messages, if the scenario sends any.
     pub fn traffic(&self) -> Option<&Traffic> {
         match self {
             Outcome::Traffic(traffic) => Some(traffic),
-            Outcome::Crowd(_) => None,
+            Outcome::IdleClients(_) => None,
         }
     }
 
-    /// The figures of idle clients, if it was about these.
-    pub fn crowd(&self) -> Option<&Crowd> {
+    /// The figures of idle clients, if the scenario has any.
+    pub fn idle_clients(&self) -> Option<&IdleClients> {
         match self {
             Outcome::Traffic(_) => None,
-            Outcome::Crowd(crowd) => Some(crowd),
+            Outcome::IdleClients(clients) => Some(clients),
         }
     }
 
-    /// The most memory the broker ever had, in bytes.
+    /// The broker's peak memory since it was started, in bytes.
     pub fn broker_peak_memory(&self) -> Option<u64> {
         match self {
             Outcome::Traffic(traffic) => traffic.broker_peak_memory,
-            Outcome::Crowd(crowd) => crowd.broker_peak_memory,
+            Outcome::IdleClients(clients) => clients.broker_peak_memory,
         }
     }
 
-    /// How much more memory the broker holds some time after the end than before the beginning, in bytes.
+    /// The growth of the broker's memory from before the run until some time after it, in bytes.
     pub fn broker_memory_after(&self) -> Option<i64> {
         match self {
             Outcome::Traffic(traffic) => traffic.broker_memory_after,
-            Outcome::Crowd(crowd) => crowd.broker_memory_after,
+            Outcome::IdleClients(clients) => clients.broker_memory_after,
         }
     }
 
-    /// All figures, by name.
+    /// All figures as a JSON object.
     pub fn to_json(&self) -> Value {
         match self {
             Outcome::Traffic(traffic) => traffic.to_json(),
-            Outcome::Crowd(crowd) => crowd.to_json(),
+            Outcome::IdleClients(clients) => clients.to_json(),
         }
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Traffic(traffic) => traffic.fmt(f),
-            Outcome::Crowd(crowd) => crowd.fmt(f),
+            Outcome::IdleClients(clients) => clients.fmt(f),
         }
     }
 }

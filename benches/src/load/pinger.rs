@@ -1,53 +1,44 @@
-//! Pings for those who only listen: a broker closes clients that have not said anything for some seconds. Those who send are
-//! left alone, since bytes of two threads would mix.
+//! Pings for clients that only receive, as a broker disconnects clients that have been silent for some
+//! seconds. Never pings for clients that send, because the bytes of two threads would mix.
 
 use std::{
-    sync::{Arc, Condvar, Mutex},
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread::JoinHandle,
     time::Duration,
 };
 
-use crate::{Failure, driver::Line};
+use crate::{BoxError, driver::Connection};
 
-const EVERY: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Pings until it is dropped.
-pub(super) struct Keeper {
-    over: Arc<(Mutex<bool>, Condvar)>,
+pub(super) struct Pinger {
+    /// Dropping it ends the thread.
+    stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    pub(super) fn of(lines: Vec<Line>, ping: &'static [u8]) -> Result<Self, Failure> {
-        let over = Arc::new((Mutex::new(false), Condvar::new()));
-        let mut thread = None;
-        if !ping.is_empty() && !lines.is_empty() {
-            let over = over.clone();
-            let keep = move || {
-                let (over, changed) = &*over;
-                let Ok(mut guard) = over.lock() else { return };
-                while !*guard {
-                    guard = match changed.wait_timeout(guard, EVERY) {
-                        Ok((guard, _)) => guard,
-                        Err(_) => return,
-                    };
-                    for line in &lines {
-                        let _ = line.send(ping); // who is gone is missed by its reader
-                    }
-                }
-            };
-            thread = Some(std::thread::Builder::new().name("keeper".into()).spawn(keep)?);
+impl Pinger {
+    pub(super) fn start(connections: Vec<Connection>, ping: &'static [u8]) -> Result<Self, BoxError> {
+        if ping.is_empty() || connections.is_empty() {
+            return Ok(Pinger { stop: None, thread: None });
         }
-        Ok(Keeper { over, thread })
+        let (stop, stopped) = channel();
+        let ping_all = move || {
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                for connection in &connections {
+                    let _ = connection.send(ping); // the receiving thread reports a lost connection
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("pinger".into()).spawn(ping_all)?;
+        Ok(Pinger { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Pinger {
     fn drop(&mut self) {
-        if let Ok(mut over) = self.over.0.lock() {
-            *over = true;
-        }
-        self.over.1.notify_all();
+        drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -1,189 +1,198 @@
-//! What is to be measured. Owns the defaults and what makes sense together.
+//! What one run measures. Owns the defaults and the valid combinations.
 
 use clap::ValueEnum;
 use std::time::Duration;
 
-use crate::{Failure, load::sequence};
+use super::sequence;
+use crate::BoxError;
 
-/// The shape of a load.
+/// The shape of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Messages from one client to another, `--pairs` times
+    /// Messages from one client to another, in `--pairs` pairs
     Pairs,
-    /// Messages from `--writers` clients to one
+    /// Messages from `--senders` clients to one client
     FanIn,
-    /// Publications from one client to `--subscribers`
+    /// Publications of one client to `--subscribers` clients
     Topic,
-    /// Broadcasts from one client to `--subscribers`
+    /// Broadcasts of one client to `--subscribers` clients
     Broadcast,
-    /// A message there and one back, one at a time
+    /// Request and reply between two clients, one at a time
     Echo,
-    /// A call to `.broker`, method benchmark.test, one at a time
+    /// Calls of method `benchmark.test` of `.broker`, one at a time
     Call,
-    /// `--clients` that connect as fast as they can, and then only ping
+    /// `--clients` that connect as fast as possible and then only ping
     Idle,
 }
 
-/// Whom to speak to, and how.
+/// The protocol that the broker speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Over {
-    /// The protocol of ELBUS and BUS/RT
+pub enum Protocol {
+    /// ELBUS and BUS/RT
     Elbus,
-    /// The same to elbus-relay, which passes on what it reads
+    /// The same, for elbus-relay, which does not transform what it passes on
     Relay,
     /// The text protocol of NATS
     Nats,
-    /// The protocol of Redis
+    /// RESP, the protocol of Redis
     Redis,
     /// MQTT 3.1.1
     Mqtt,
-    /// A broker inside the generator, without a socket
+    /// None: a broker inside the generator
+    #[value(skip)]
     InProcess,
 }
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Bound {
-    /// After so many messages of each writer.
+pub enum RunLength {
+    /// After this number of messages per sender.
     Messages(u64),
-    /// After so long.
+    /// After this time.
     Time(Duration),
 }
 
 /// One run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How to speak.
-    pub over: Over,
-    /// A UNIX socket or host:port; nothing for [`Over::InProcess`].
+    /// The broker's protocol.
+    pub protocol: Protocol,
+    /// A UNIX socket or host:port; empty for [`Protocol::InProcess`].
     pub address: String,
-    /// The shape.
+    /// The shape of the load.
     pub scenario: Scenario,
-    /// Groups that go on side by side.
+    /// Independent groups of clients.
     pub pairs: usize,
-    /// Writers of [`Scenario::FanIn`].
-    pub writers: usize,
-    /// Readers of [`Scenario::Topic`] and [`Scenario::Broadcast`].
+    /// Senders of [`Scenario::FanIn`].
+    pub senders: usize,
+    /// Receivers of [`Scenario::Topic`] and [`Scenario::Broadcast`].
     pub subscribers: usize,
     /// Clients of [`Scenario::Idle`].
     pub clients: usize,
-    /// The time between two pings of a client of [`Scenario::Idle`], where the broker wants pings.
-    pub ping: Duration,
-    /// Bytes of each payload.
+    /// The time between two pings of a client of [`Scenario::Idle`], if the protocol has pings.
+    pub ping_interval: Duration,
+    /// Bytes per payload.
     pub bytes: usize,
-    /// Messages of one write.
+    /// Messages per write.
     pub batch: usize,
-    /// Messages of a writer that may be under way.
+    /// The limit of messages in flight per sender.
     pub window: usize,
-    /// Bits of the quality of service: 1 asks for acknowledgements, 2 is real-time.
+    /// QoS bits: 1 asks for acknowledgements, 2 is real-time.
     pub qos: u8,
-    /// When it ends.
-    pub bound: Bound,
-    /// Messages a second of each writer, where it is not as many as there is room for.
+    /// When the run ends.
+    pub length: RunLength,
+    /// Messages per second and sender; `None` sends as many as the window allows.
     pub rate: Option<f64>,
-    /// The process id of the broker, to tell what it uses.
-    pub broker: Option<u32>,
-    /// Whether to wait for the broker's memory of some time after the end; of [`Scenario::Idle`] that is told anyhow.
-    pub afterwards: bool,
+    /// The broker's process id, to measure its CPU time and memory.
+    pub broker_pid: Option<u32>,
+    /// Whether to measure the broker's memory some time after the run. [`Scenario::Idle`] always does.
+    pub memory_after: bool,
 }
 
 /// Clients that ping more often are not idle.
-const MOST_OFTEN: Duration = Duration::from_millis(100);
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
 const CLIENTS: usize = 10_000;
-const PING: Duration = Duration::from_millis(2500);
+const PING_INTERVAL: Duration = Duration::from_millis(2500);
 const BATCH: usize = 128;
 const BATCH_BYTES: usize = 64 * 1024;
 const WINDOW: usize = 4096;
 const WINDOW_BYTES: usize = 4 << 20;
 
 impl Plan {
-    /// A plan with the defaults for this size of payloads: batches of up to 128 messages and 64 KiB, and up to 4,096
-    /// messages and 4 MiB under way.
-    pub fn new(over: Over, address: impl Into<String>, scenario: Scenario, bytes: usize) -> Self {
+    /// A plan with the defaults for payloads of this size: batches of up to 128 messages and 64 KiB, and up
+    /// to 4,096 messages and 4 MiB in flight.
+    pub fn new(protocol: Protocol, address: impl Into<String>, scenario: Scenario, bytes: usize) -> Self {
         Plan {
-            over,
+            protocol,
             address: address.into(),
             scenario,
             pairs: 1,
-            writers: 4,
+            senders: 4,
             subscribers: 8,
             clients: CLIENTS,
-            ping: PING,
+            ping_interval: PING_INTERVAL,
             bytes,
             batch: (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH),
             window: (WINDOW_BYTES / bytes.max(1)).clamp(4, WINDOW),
             qos: 0,
-            bound: Bound::Time(Duration::from_secs(3)),
+            length: RunLength::Time(Duration::from_secs(3)),
             rate: None,
-            broker: None,
-            afterwards: false,
+            broker_pid: None,
+            memory_after: false,
         }
     }
 
-    /// Writers of each group.
-    pub(crate) fn writers(&self) -> usize {
-        if self.scenario == Scenario::FanIn { self.writers } else { 1 }
+    /// Senders per group.
+    pub(crate) fn senders(&self) -> usize {
+        if self.scenario == Scenario::FanIn { self.senders } else { 1 }
     }
 
-    /// Readers of each group.
-    pub(crate) fn readers(&self) -> usize {
+    /// Receivers per group.
+    pub(crate) fn receivers(&self) -> usize {
         match self.scenario {
             Scenario::Topic | Scenario::Broadcast => self.subscribers,
             _ => 1,
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        let wrong = |what: String| Err(what.into());
-        if self.bytes < sequence::HEAD_BYTES {
-            return wrong(format!(
-                "payloads of {} bytes; at least {} are needed",
+    pub(crate) fn validate(&self) -> Result<(), BoxError> {
+        let invalid = |message: String| Err(message.into());
+        if self.bytes < sequence::HEADER_BYTES {
+            return invalid(format!(
+                "payloads of {} bytes are too short: at least {} are needed (--bytes)",
                 self.bytes,
-                sequence::HEAD_BYTES
+                sequence::HEADER_BYTES
             ));
         }
-        if self.pairs == 0 || self.readers() == 0 || self.writers() == 0 {
-            return wrong("pairs, writers and subscribers must be at least 1".into());
+        if self.pairs == 0 || self.receivers() == 0 || self.senders() == 0 {
+            return invalid("--pairs, --senders and --subscribers must be at least 1".into());
         }
-        if self.writers() > sequence::MAX_WRITERS {
-            return wrong(format!(
-                "{} writers; at most {} are possible",
-                self.writers(),
-                sequence::MAX_WRITERS
-            ));
+        if self.senders() > sequence::MAX_SENDERS {
+            let (senders, limit) = (self.senders(), sequence::MAX_SENDERS);
+            return invalid(format!("{senders} senders are too many: the limit is {limit} (--senders)"));
         }
         if self.batch == 0 || self.window < self.batch {
-            return wrong(format!(
-                "batch {} and window {}: a batch is at least 1, a window at least a batch",
+            return invalid(format!(
+                "--batch {} and --window {}: a batch is at least 1 message, a window at least a batch",
                 self.batch, self.window
             ));
         }
         if self.qos > 3 {
-            return wrong(format!("QoS {}; it is 0 to 3", self.qos));
+            return invalid(format!("invalid --qos {}: expected 0 to 3", self.qos));
         }
-        if self.bound == Bound::Messages(0) {
-            return wrong("no messages: at least one is needed".into());
+        if self.length == RunLength::Messages(0) {
+            return invalid("invalid --messages 0: expected at least 1".into());
         }
-        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-            return wrong("a rate must be above 0".into());
+        if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+            return invalid(format!("invalid --rate {rate}: expected a number above 0"));
         }
-        if self.scenario == Scenario::Idle && (self.clients == 0 || self.ping < MOST_OFTEN) {
-            return wrong(format!(
-                "{} idle clients that ping each {:?}: at least 1 client, and {MOST_OFTEN:?} between two pings",
-                self.clients, self.ping
-            ));
+        if self.scenario == Scenario::Idle {
+            if self.clients == 0 {
+                return invalid("invalid --clients 0: expected at least 1".into());
+            }
+            if self.ping_interval < MIN_PING_INTERVAL {
+                return invalid(format!(
+                    "a ping interval of {:?} is too short: at least {MIN_PING_INTERVAL:?} (--ping)",
+                    self.ping_interval
+                ));
+            }
+            if matches!(self.length, RunLength::Messages(_)) {
+                return invalid("idle clients send no messages: use --seconds instead of --messages".into());
+            }
         }
-        if self.scenario == Scenario::Idle && !matches!(self.bound, Bound::Time(_)) {
-            return wrong("idle clients send no messages: give a time".into());
-        }
-        let possible = match self.scenario {
-            Scenario::Broadcast | Scenario::Call => matches!(self.over, Over::Elbus | Over::InProcess),
-            Scenario::FanIn => self.over != Over::Relay,
-            Scenario::Idle => self.over != Over::InProcess,
+        let supported = match self.scenario {
+            Scenario::Broadcast | Scenario::Call => {
+                matches!(self.protocol, Protocol::Elbus | Protocol::InProcess)
+            }
+            Scenario::FanIn => self.protocol != Protocol::Relay,
+            Scenario::Idle => self.protocol != Protocol::InProcess,
             _ => true,
         };
-        if !possible {
-            return wrong(format!("{:?} is not possible over {:?}", self.scenario, self.over));
+        if !supported {
+            return invalid(format!(
+                "scenario {:?} is not supported over {:?}",
+                self.scenario, self.protocol
+            ));
         }
         Ok(())
     }
@@ -196,8 +205,8 @@ mod tests {
     #[test]
     fn batch_and_window_follow_the_payload() {
         let sizes = |bytes| {
-            let plan = Plan::new(Over::Elbus, "x", Scenario::Pairs, bytes);
-            assert!(plan.check().is_ok());
+            let plan = Plan::new(Protocol::Elbus, "x", Scenario::Pairs, bytes);
+            assert!(plan.validate().is_ok());
             (plan.batch, plan.window)
         };
         assert_eq!(sizes(100), (128, 4096));
@@ -208,26 +217,27 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
-        let good = Plan::new(Over::Elbus, "x", Scenario::FanIn, 100);
-        assert!(good.check().is_ok());
-        assert!(Plan { over: Over::Redis, ..good.clone() }.check().is_ok());
-        for bad in [
-            Plan { bytes: 8, ..good.clone() },
-            Plan { writers: 0, ..good.clone() },
-            Plan { batch: 0, ..good.clone() },
-            Plan { window: 1, ..good.clone() },
-            Plan { qos: 4, ..good.clone() },
-            Plan { bound: Bound::Messages(0), ..good.clone() },
-            Plan { rate: Some(0.0), ..good.clone() },
-            Plan { over: Over::Relay, ..good.clone() },
-            Plan { over: Over::Nats, scenario: Scenario::Call, ..good.clone() },
-            Plan { over: Over::InProcess, scenario: Scenario::Idle, ..good.clone() },
-            Plan { clients: 0, scenario: Scenario::Idle, ..good.clone() },
-            Plan { ping: Duration::ZERO, scenario: Scenario::Idle, ..good.clone() },
-            Plan { bound: Bound::Messages(1), scenario: Scenario::Idle, ..good.clone() },
+    fn invalid_plans_are_rejected() {
+        let valid = Plan::new(Protocol::Elbus, "x", Scenario::FanIn, 100);
+        assert!(valid.validate().is_ok());
+        assert!(Plan { protocol: Protocol::Redis, ..valid.clone() }.validate().is_ok());
+        for invalid in [
+            Plan { bytes: 8, ..valid.clone() },
+            Plan { senders: 0, ..valid.clone() },
+            Plan { senders: (1 << 16) + 1, ..valid.clone() },
+            Plan { batch: 0, ..valid.clone() },
+            Plan { window: 1, ..valid.clone() },
+            Plan { qos: 4, ..valid.clone() },
+            Plan { length: RunLength::Messages(0), ..valid.clone() },
+            Plan { rate: Some(0.0), ..valid.clone() },
+            Plan { protocol: Protocol::Relay, ..valid.clone() },
+            Plan { protocol: Protocol::Nats, scenario: Scenario::Call, ..valid.clone() },
+            Plan { protocol: Protocol::InProcess, scenario: Scenario::Idle, ..valid.clone() },
+            Plan { clients: 0, scenario: Scenario::Idle, ..valid.clone() },
+            Plan { ping_interval: Duration::ZERO, scenario: Scenario::Idle, ..valid.clone() },
+            Plan { length: RunLength::Messages(1), scenario: Scenario::Idle, ..valid.clone() },
         ] {
-            assert!(bad.check().is_err(), "{bad:?}");
+            assert!(invalid.validate().is_err(), "{invalid:?}");
         }
     }
 }

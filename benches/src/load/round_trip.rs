@@ -1,4 +1,4 @@
-//! Requests and replies, one at a time: what is measured is the round trip.
+//! Requests and replies, one at a time. Measures the round trip.
 
 use elbus_protocol::rpc;
 use std::{
@@ -6,186 +6,192 @@ use std::{
     time::Instant,
 };
 
-use super::{Bound, Plan, Scenario, Traffic};
+use super::{Plan, RunLength, Scenario, Traffic, latency::LatencyHistogram, sequence::number_at};
 use crate::{
-    Failure,
-    driver::{Client, Dialect, Joining, Kind, Letter},
-    histogram::Histogram,
+    BoxError,
+    driver::{Client, ConnectOptions, Driver, Envelope, MessageKind},
     names::{self, Side},
-    process::Stopwatch,
+    process::UsageMeter,
 };
 
-/// Answers to publications are collected once in so many rounds.
-const COLLECT_EVERY: u64 = 256;
-/// Rounds before the clock starts.
+/// Messages between two reads of acknowledgements.
+const READ_ACKS_EVERY: u64 = 256;
+/// Round trips before the measurement.
 const WARM_UP: u64 = 200;
-/// Says to the answering side that it is over.
+/// The number that ends the responder.
 const END: u64 = u64::MAX;
-const METHOD: &[u8] = b"benchmark.test";
+/// The bytes of an RPC reply before the result.
+const REPLY_HEADER_BYTES: usize = 5;
 
-pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Traffic, Failure> {
+pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError> {
     let start = Arc::new(Barrier::new(plan.pairs + 1));
-    let mut asking = Vec::new();
-    let mut answering = Vec::new();
+    let mut requesters = Vec::new();
+    let mut responders = Vec::new();
     for group in 0..plan.pairs {
-        let mut asker = Asker::<D>::new(plan, group)?;
+        let mut requester = Requester::<D>::new(plan, group)?;
         if plan.scenario == Scenario::Echo {
-            let mut answerer = Answerer::<D>::new(plan, group)?;
-            answering.push(std::thread::spawn(move || answerer.run()));
+            let mut responder = Responder::<D>::new(plan, group)?;
+            responders.push(std::thread::spawn(move || responder.run()));
         }
-        let (start, bound) = (start.clone(), plan.bound);
-        asking.push(std::thread::spawn(move || asker.run(bound, &start)));
+        let (start, length) = (start.clone(), plan.length);
+        requesters.push(std::thread::spawn(move || requester.run(length, &start)));
     }
     start.wait();
-    let watch = Stopwatch::start(plan.broker);
-    let mut latency = Histogram::new();
-    for thread in asking {
-        // who answers somebody that has failed waits in vain, and is left behind
-        latency.merge(&thread.join().map_err(|_| "an asking thread panicked")??);
+    let meter = UsageMeter::start(plan.broker_pid);
+    let mut latency = LatencyHistogram::new()?;
+    for thread in requesters {
+        // the responder of a failed requester is not joined, as it waits for a request until its timeout
+        latency.merge(&thread.join().map_err(|_| "a requesting thread panicked")??)?;
     }
-    let used = watch.stop();
-    for thread in answering {
-        thread.join().map_err(|_| "an answering thread panicked")??;
+    let usage = meter.stop();
+    for thread in responders {
+        thread.join().map_err(|_| "a responding thread panicked")??;
     }
-    Ok(Traffic::new(plan, latency.samples(), &used, &latency))
+    Ok(Traffic::new(plan, latency.samples(), &usage, &latency))
 }
 
-/// A client with the one frame that it sends.
-struct Turn<D> {
+/// A client that sends one frame again and again, each time with another number.
+struct Endpoint<D> {
     client: Client<D>,
     frame: Vec<u8>,
-    /// Where the number of the round is: it makes sure that a reply is the one to the request.
-    number: usize,
-    asks: u64,
+    /// The offset in the frame of the number that relates a reply to its request.
+    number_offset: usize,
+    acks_per_frame: u64,
     sent: u64,
 }
 
-impl<D: Dialect> Turn<D> {
-    /// `head` precedes what is echoed, also in what is received.
-    fn new(plan: &Plan, name: &str, to: String, head: &[u8], reply: usize) -> Result<Self, Failure> {
-        let client =
-            Client::<D>::join(&Joining { address: &plan.address, name, topic: None, payload_bytes: reply })?;
-        let payload = [head, &vec![b'x'; plan.bytes]].concat();
+impl<D: Driver> Endpoint<D> {
+    /// `header` precedes the payload in what is sent; what is received has `received_bytes`.
+    fn connect(
+        plan: &Plan,
+        name: &str,
+        target: String,
+        header: &[u8],
+        received_bytes: usize,
+    ) -> Result<Self, BoxError> {
+        let options =
+            ConnectOptions { address: &plan.address, name, topic: None, payload_bytes: received_bytes };
+        let client = Client::<D>::connect(&options)?;
+        let payload = [header, &vec![b'x'; plan.bytes]].concat();
         let mut frame = Vec::new();
-        let letter = Letter { kind: Kind::Message, to, qos: plan.qos };
-        let number = client.sending.dialect.encode(&mut frame, &letter, &payload)? + head.len();
-        let asks = u64::from(D::answers(plan.qos) && D::TWO_LINES);
-        Ok(Turn { client, frame, number, asks, sent: 0 })
+        let envelope = Envelope { kind: MessageKind::Direct, target, qos: plan.qos };
+        let number_offset = client.sender.driver.encode(&mut frame, &envelope, &payload)? + header.len();
+        let acks_per_frame = u64::from(D::acknowledges(plan.qos) && D::TWO_CONNECTIONS);
+        Ok(Endpoint { client, frame, number_offset, acks_per_frame, sent: 0 })
     }
 
     #[inline]
-    fn send(&mut self, number: u64) -> Result<(), Failure> {
-        if let Some(place) = self.frame.get_mut(self.number..self.number + 8) {
-            place.copy_from_slice(&number.to_le_bytes());
+    fn send(&mut self, number: u64) -> Result<(), BoxError> {
+        if let Some(bytes) = self.frame.get_mut(self.number_offset..self.number_offset + 8) {
+            bytes.copy_from_slice(&number.to_le_bytes());
         }
-        self.client.sending.send(&self.frame, self.asks)?;
+        self.client.sender.send(&self.frame, self.acks_per_frame)?;
         self.sent += 1;
-        if self.asks > 0 && self.sent.is_multiple_of(COLLECT_EVERY) {
-            self.client.sending.collect_answers()?;
+        if self.acks_per_frame > 0 && self.sent.is_multiple_of(READ_ACKS_EVERY) {
+            self.client.sender.read_acks()?;
         }
         Ok(())
     }
 
-    /// Waits as whoever has several sockets does. A client that sleeps in `recv` on a UNIX socket is also woken when the
-    /// broker takes in what it has sent: each request would be a wake-up more that no broker can help.
+    /// Waits in `poll`, as a client with several sockets does. A client that blocks in `recv` on a UNIX
+    /// socket is also woken when the broker reads what it has sent: one more wake-up per request, which no
+    /// broker can avoid.
     #[inline]
-    fn receive(&mut self, take: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
-        self.client.receiving.line.wait_readable()?;
-        self.client.receive(take)
+    fn receive(&mut self, accept: impl FnMut(&[u8]) -> Result<(), BoxError>) -> Result<(), BoxError> {
+        self.client.receiver.connection.wait_readable()?;
+        self.client.receive(accept)
     }
 }
 
-fn number_behind(payload: &[u8], head: usize) -> Option<u64> {
-    payload.get(head..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+struct Requester<D> {
+    endpoint: Endpoint<D>,
+    /// The bytes of a reply before the echoed payload.
+    reply_header_bytes: usize,
 }
 
-struct Asker<D> {
-    turn: Turn<D>,
-    /// Bytes before what is echoed, in a reply.
-    reply_head: usize,
-}
-
-impl<D: Dialect> Asker<D> {
-    fn new(plan: &Plan, group: usize) -> Result<Self, Failure> {
-        let name = names::client(group, Side::Writer, 0);
-        let (to, head, reply_head) = match plan.scenario {
+impl<D: Driver> Requester<D> {
+    fn new(plan: &Plan, group: usize) -> Result<Self, BoxError> {
+        let name = names::client(group, Side::Sender, 0);
+        let (target, header, reply_header_bytes) = match plan.scenario {
             Scenario::Call => {
-                let head = [&[rpc::REQUEST, 1, 0, 0, 0], METHOD, &[0]].concat();
-                (".broker".to_owned(), head, 5)
+                let header = [&[rpc::REQUEST, 1, 0, 0, 0], b"benchmark.test\0".as_slice()].concat();
+                (".broker".to_owned(), header, REPLY_HEADER_BYTES)
             }
-            _ => (names::client(group, Side::Reader, 0), Vec::new(), 0),
+            _ => (names::client(group, Side::Receiver, 0), Vec::new(), 0),
         };
-        let turn = Turn::new(plan, &name, to, &head, reply_head + plan.bytes)?;
-        Ok(Asker { turn, reply_head })
+        let endpoint = Endpoint::connect(plan, &name, target, &header, reply_header_bytes + plan.bytes)?;
+        Ok(Requester { endpoint, reply_header_bytes })
     }
 
-    fn run(&mut self, bound: Bound, start: &Barrier) -> Result<Histogram, Failure> {
-        // whoever fails must not leave the others waiting
-        let warm = (0..WARM_UP).try_for_each(|number| self.round(number));
+    fn run(&mut self, length: RunLength, start: &Barrier) -> Result<LatencyHistogram, BoxError> {
+        // an error before the start would leave the other threads at the barrier
+        let warm_up = (0..WARM_UP).try_for_each(|number| self.round_trip(number));
         start.wait();
-        warm?;
-        let mut times = Histogram::new();
+        warm_up?;
+        let mut latency = LatencyHistogram::new()?;
         let (begin, mut number) = (Instant::now(), WARM_UP);
-        let mut before = begin;
+        let mut previous = begin;
         loop {
-            self.round(number)?;
+            self.round_trip(number)?;
             let now = Instant::now();
-            times.record((now - before).as_nanos() as u64);
-            before = now;
+            latency.record((now - previous).as_nanos() as u64);
+            previous = now;
             number += 1;
-            let over = match bound {
-                Bound::Messages(messages) => times.samples() >= messages,
-                Bound::Time(time) => now - begin >= time,
+            let done = match length {
+                RunLength::Messages(messages) => latency.samples() >= messages,
+                RunLength::Time(time) => now - begin >= time,
             };
-            if over {
-                self.turn.send(END)?;
-                return Ok(times);
+            if done {
+                self.endpoint.send(END)?;
+                return Ok(latency);
             }
         }
     }
 
     #[inline]
-    fn round(&mut self, number: u64) -> Result<(), Failure> {
-        self.turn.send(number)?;
-        let mut came = false;
-        while !came {
-            self.turn.receive(|payload| match number_behind(payload, self.reply_head) {
-                Some(reply) if reply == number && !came => {
-                    came = true;
+    fn round_trip(&mut self, number: u64) -> Result<(), BoxError> {
+        self.endpoint.send(number)?;
+        let mut replied = false;
+        while !replied {
+            self.endpoint.receive(|payload| match number_at(payload, self.reply_header_bytes) {
+                Some(reply) if reply == number && !replied => {
+                    replied = true;
                     Ok(())
                 }
-                other => Err(format!("reply {other:?} came where {number} was due").into()),
+                reply => Err(format!("received reply {reply:?}, expected {number}").into()),
             })?;
         }
         Ok(())
     }
 }
 
-struct Answerer<D> {
-    turn: Turn<D>,
+struct Responder<D> {
+    endpoint: Endpoint<D>,
 }
 
-impl<D: Dialect> Answerer<D> {
-    fn new(plan: &Plan, group: usize) -> Result<Self, Failure> {
-        let name = names::client(group, Side::Reader, 0);
-        let to = names::client(group, Side::Writer, 0);
-        Ok(Answerer { turn: Turn::new(plan, &name, to, &[], plan.bytes)? })
+impl<D: Driver> Responder<D> {
+    fn new(plan: &Plan, group: usize) -> Result<Self, BoxError> {
+        let name = names::client(group, Side::Receiver, 0);
+        let target = names::client(group, Side::Sender, 0);
+        Ok(Responder { endpoint: Endpoint::connect(plan, &name, target, &[], plan.bytes)? })
     }
 
-    fn run(&mut self) -> Result<(), Failure> {
+    fn run(&mut self) -> Result<(), BoxError> {
         loop {
-            let mut asked = None;
-            self.turn.receive(|payload| match (number_behind(payload, 0), asked) {
+            let mut request = None;
+            self.endpoint.receive(|payload| match (number_at(payload, 0), request) {
                 (Some(number), None) => {
-                    asked = Some(number);
+                    request = Some(number);
                     Ok(())
                 }
-                (number, _) => Err(format!("request {number:?} came before the last was answered").into()),
+                (number, _) => {
+                    Err(format!("received request {number:?} before the reply to the previous one").into())
+                }
             })?;
-            match asked {
+            match request {
                 Some(END) => return Ok(()),
-                Some(number) => self.turn.send(number)?,
-                None => {} // a part of one
+                Some(number) => self.endpoint.send(number)?,
+                None => {} // the frame is not complete yet
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Streams: writers that send batches, at most a window ahead, and readers that check every message. A thread each.
+//! Streams: senders that write batches, at most a window ahead, and receivers that check every message. Each
+//! client has a thread.
 
 use std::{
     sync::{Arc, Barrier, OnceLock},
@@ -6,19 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, Plan, Scenario, Traffic, pinger::Keeper, sequence, sequence::Check, window::Window};
+use super::{
+    Plan, RunLength, Scenario, Traffic, latency::LatencyHistogram, pinger::Pinger, sequence,
+    sequence::SequenceCheck, window::Window,
+};
 use crate::{
-    Failure,
-    driver::{Client, Dialect, Joining, Kind, Letter},
-    histogram::Histogram,
+    BoxError,
+    driver::{Client, ConnectOptions, Driver, Envelope, MessageKind},
     names::{self, Side},
-    process::Stopwatch,
+    process::UsageMeter,
 };
 
-/// Enough for what is on a thread's stack here.
+/// Threads are many and their stacks shallow.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// What all threads of a group know.
+/// What all threads of a group share.
 struct Group {
     plan: Plan,
     index: usize,
@@ -26,89 +29,91 @@ struct Group {
     start: Arc<Start>,
 }
 
-/// The beginning, at which all have joined.
+/// The start of the run, when all threads are ready.
 struct Start {
-    joined: Barrier,
+    ready: Barrier,
     begin: OnceLock<Instant>,
     go: Barrier,
 }
 
 impl Start {
-    /// Waits for all others; the time is the same for all.
+    /// Waits for all other threads and returns the start of the run, the same for all.
     fn wait(&self) -> Instant {
-        self.joined.wait();
+        self.ready.wait();
         self.go.wait();
         *self.begin.get_or_init(Instant::now)
     }
 }
 
-type Running<T> = JoinHandle<Result<T, Failure>>;
+type Thread<T> = JoinHandle<Result<T, BoxError>>;
 
-pub(super) fn run<D: Dialect + 'static>(plan: &Plan) -> Result<Traffic, Failure> {
-    let threads = plan.pairs * (plan.readers() + plan.writers()) + 1;
-    let start =
-        Arc::new(Start { joined: Barrier::new(threads), begin: OnceLock::new(), go: Barrier::new(threads) });
-    // all join here, so that a failure to join leaves nobody at the barrier
-    let (mut clients, mut kept) = (Vec::new(), Vec::new());
+pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError> {
+    let threads = plan.pairs * (plan.receivers() + plan.senders()) + 1;
+    let (ready, go) = (Barrier::new(threads), Barrier::new(threads));
+    let start = Arc::new(Start { ready, begin: OnceLock::new(), go });
+    // all clients connect before any thread starts, so that a failed connect leaves no thread at the barrier
+    let (mut clients, mut silent) = (Vec::new(), Vec::new());
     for index in 0..plan.pairs {
-        let window = Window::new(plan.readers(), plan.writers());
+        let window = Window::new(plan.window, plan.receivers(), plan.senders());
         let group = Arc::new(Group { plan: plan.clone(), index, window, start: start.clone() });
-        for reader in 0..plan.readers() {
-            let client = group.join::<D>(Side::Reader, reader)?;
-            kept.push(client.sending.line.twin()?);
-            clients.push((group.clone(), Side::Reader, reader, client));
+        for receiver in 0..plan.receivers() {
+            let client = group.connect::<D>(Side::Receiver, receiver)?;
+            silent.push(client.sender.connection.try_clone()?);
+            clients.push((group.clone(), Side::Receiver, receiver, client));
         }
-        for writer in 0..plan.writers() {
-            let client = group.join::<D>(Side::Writer, writer)?;
-            clients.push((group.clone(), Side::Writer, writer, client));
+        for sender in 0..plan.senders() {
+            let client = group.connect::<D>(Side::Sender, sender)?;
+            clients.push((group.clone(), Side::Sender, sender, client));
         }
     }
-    let _keeper = Keeper::of(kept, D::PING)?;
-    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    let _pinger = Pinger::start(silent, D::PING)?;
+    let (mut receivers, mut senders) = (Vec::new(), Vec::new());
     for (group, side, index, client) in clients {
         match side {
-            Side::Reader => readers.push(spawn(move || group.guard(|| group.read(index, client)))?),
-            Side::Writer => writers.push(spawn(move || group.guard(|| group.write(index, client)))?),
+            Side::Receiver => {
+                receivers.push(spawn(move || group.fail_on_error(|| group.receive(index, client)))?);
+            }
+            Side::Sender => senders.push(spawn(move || group.fail_on_error(|| group.send(index, client)))?),
         }
     }
-    start.joined.wait();
-    let watch = Stopwatch::start(plan.broker);
+    start.ready.wait();
+    let meter = UsageMeter::start(plan.broker_pid);
     start.go.wait();
-    let (mut sent, mut came, mut latency) = (0, 0, Histogram::new());
-    // readers first: what a reader has to say is the cause of what writers say
-    let readers: Vec<_> = readers.into_iter().map(join_thread).collect();
-    let used = watch.stop();
-    let writers: Vec<_> = writers.into_iter().map(join_thread).collect();
-    for result in readers {
+    let (mut sent, mut received, mut latency) = (0, 0, LatencyHistogram::new()?);
+    // receivers first: their error is the cause of the senders'
+    let receivers: Vec<_> = receivers.into_iter().map(join).collect();
+    let usage = meter.stop();
+    let senders: Vec<_> = senders.into_iter().map(join).collect();
+    for result in receivers {
         let check = result?;
-        came += check.came_in_all();
-        latency.merge(&check.into_latency());
+        received += check.total_received();
+        latency.merge(check.latency())?;
     }
-    for result in writers {
+    for result in senders {
         sent += result?;
     }
-    let due = sent * plan.readers() as u64;
-    if came != due {
-        return Err(format!("{came} messages came where {due} were due").into());
+    let expected = sent * plan.receivers() as u64;
+    if received != expected {
+        return Err(format!("{received} messages arrived, expected {expected}").into());
     }
-    Ok(Traffic::new(plan, came, &used, &latency))
+    Ok(Traffic::new(plan, received, &usage, &latency))
 }
 
 fn spawn<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<Running<T>, Failure> {
+    work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
+) -> Result<Thread<T>, BoxError> {
     Ok(std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work)?)
 }
 
-fn join_thread<T>(thread: Running<T>) -> Result<T, Failure> {
+fn join<T>(thread: Thread<T>) -> Result<T, BoxError> {
     thread.join().map_err(|_| "a thread of the generator panicked")?
 }
 
 impl Group {
-    fn join<D: Dialect>(&self, side: Side, index: usize) -> Result<Client<D>, Failure> {
-        let topic =
-            (side == Side::Reader && self.plan.scenario == Scenario::Topic).then(|| names::topic(self.index));
-        Client::join(&Joining {
+    fn connect<D: Driver>(&self, side: Side, index: usize) -> Result<Client<D>, BoxError> {
+        let subscribes = side == Side::Receiver && self.plan.scenario == Scenario::Topic;
+        let topic = subscribes.then(|| names::topic(self.index));
+        Client::connect(&ConnectOptions {
             address: &self.plan.address,
             name: &names::client(self.index, side, index),
             topic: topic.as_deref(),
@@ -116,109 +121,103 @@ impl Group {
         })
     }
 
-    fn guard<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        let result = work();
-        if result.is_err() {
-            self.window.fail();
-        }
-        result
+    /// Runs a client; its error stops the other clients of the group.
+    fn fail_on_error<T>(&self, work: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+        work().inspect_err(|_| self.window.fail())
     }
 
-    fn read<D: Dialect>(&self, reader: usize, mut client: Client<D>) -> Result<Check, Failure> {
-        let writers = self.plan.writers();
-        let mut check = Check::new(writers, self.start.wait());
+    fn receive<D: Driver>(&self, receiver: usize, mut client: Client<D>) -> Result<SequenceCheck, BoxError> {
+        let senders = self.plan.senders();
+        let mut check = SequenceCheck::new(senders, self.start.wait())?;
         while !check.is_complete() {
-            check.read();
-            client.receive(|payload| check.take(payload))?;
-            for writer in 0..writers {
-                self.window.advance(reader, writer, check.came(writer));
+            check.begin_read();
+            client.receive(|payload| check.accept(payload))?;
+            for sender in 0..senders {
+                self.window.advance(receiver, sender, check.received(sender));
             }
         }
         Ok(check)
     }
 
-    fn write<D: Dialect>(&self, writer: usize, mut client: Client<D>) -> Result<u64, Failure> {
+    fn send<D: Driver>(&self, sender: usize, mut client: Client<D>) -> Result<u64, BoxError> {
         let plan = &self.plan;
-        let mut batch = Batch::new(&client.sending.dialect, plan, self.letter())?;
-        let (answered, size) = (D::answers(plan.qos), plan.window as u64);
+        // an error before the start would leave the other threads at the barrier
+        let batch = Batch::new(&client.sender.driver, plan, self.envelope());
+        let acknowledged = D::acknowledges(plan.qos);
         let begin = self.start.wait();
-        let (until, most) = match plan.bound {
-            Bound::Messages(messages) => (None, messages),
-            Bound::Time(time) => (Some(begin + time), u64::MAX),
+        let mut batch = batch?;
+        let (deadline, limit) = match plan.length {
+            RunLength::Messages(messages) => (None, messages),
+            RunLength::Time(time) => (Some(begin + time), u64::MAX),
         };
         let (mut sent, mut slowest) = (0, 0);
         loop {
-            let count = (plan.batch as u64).min(most - sent);
-            self.window.wait(writer, sent, count, size, &mut slowest)?;
+            let count = (plan.batch as u64).min(limit - sent);
+            self.window.wait(sender, sent, count, &mut slowest)?;
             let due = plan.rate.map(|rate| begin + Duration::from_secs_f64(sent as f64 / rate));
-            let time = match due {
+            let timestamp = match due {
                 Some(due) => {
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     (due.duration_since(begin).as_nanos() as u64).max(1)
                 }
                 None => sequence::nanos_since(begin),
             };
-            let last = sent + count == most
-                || until.is_some_and(|until| begin + Duration::from_nanos(time) >= until);
-            let frames = batch.number(writer, sent, count as usize, last, time);
-            client.sending.send(frames, if answered { count } else { 0 })?;
+            let last = sent + count == limit
+                || deadline.is_some_and(|deadline| begin + Duration::from_nanos(timestamp) >= deadline);
+            let frames = batch.stamp(sender, sent, count as usize, last, timestamp);
+            client.sender.send(frames, if acknowledged { count } else { 0 })?;
             sent += count;
-            if answered {
-                client.sending.collect_answers()?;
-                while client.sending.owed() > size {
-                    client.sending.line.wait_readable()?;
-                    client.sending.collect_answers()?;
-                }
+            if acknowledged {
+                client.sender.wait_for_acks(if last { 0 } else { plan.window as u64 })?;
             }
             if last {
-                client.sending.await_answers()?;
                 return Ok(sent);
             }
         }
     }
 
-    fn letter(&self) -> Letter {
-        let (kind, to) = match self.plan.scenario {
-            Scenario::Topic => (Kind::Publish, names::topic(self.index)),
-            Scenario::Broadcast => (Kind::Broadcast, names::readers(self.index)),
-            _ => (Kind::Message, names::client(self.index, Side::Reader, 0)),
+    fn envelope(&self) -> Envelope {
+        let (kind, target) = match self.plan.scenario {
+            Scenario::Topic => (MessageKind::Publish, names::topic(self.index)),
+            Scenario::Broadcast => (MessageKind::Broadcast, names::receivers(self.index)),
+            _ => (MessageKind::Direct, names::client(self.index, Side::Receiver, 0)),
         };
-        Letter { kind, to, qos: self.plan.qos }
+        Envelope { kind, target, qos: self.plan.qos }
     }
 }
 
-/// Frames that are encoded once and numbered anew for each write.
+/// Frames that are encoded once and stamped for each write.
 struct Batch {
     frames: Vec<u8>,
     frame_bytes: usize,
-    payload: usize,
-    /// Where the number of an answered frame goes.
-    id: Option<usize>,
+    payload_offset: usize,
+    /// The offset of the acknowledgement id, if frames are acknowledged by id.
+    ack_id_offset: Option<usize>,
 }
 
 impl Batch {
-    fn new<D: Dialect>(dialect: &D, plan: &Plan, letter: Letter) -> Result<Self, Failure> {
-        let text: Vec<u8> = (0..plan.bytes).map(|place| b'a' + (place % 26) as u8).collect();
-        let (mut frames, mut payload) = (Vec::new(), 0);
+    fn new<D: Driver>(driver: &D, plan: &Plan, envelope: Envelope) -> Result<Self, BoxError> {
+        let text: Vec<u8> = (0..plan.bytes).map(|index| b'a' + (index % 26) as u8).collect();
+        let (mut frames, mut payload_offset) = (Vec::new(), 0);
         for _ in 0..plan.batch {
-            payload = dialect.encode(&mut frames, &letter, &text)?;
+            payload_offset = driver.encode(&mut frames, &envelope, &text)?;
         }
         let frame_bytes = frames.len() / plan.batch;
-        let id = D::NUMBER.filter(|_| D::answers(plan.qos));
-        Ok(Batch { frames, frame_bytes, payload, id })
+        let ack_id_offset = D::ACK_ID_OFFSET.filter(|_| D::acknowledges(plan.qos));
+        Ok(Batch { frames, frame_bytes, payload_offset, ack_id_offset })
     }
 
+    /// Stamps the first `count` frames and returns them; only the first of them gets the timestamp.
     #[inline]
-    fn number(&mut self, writer: usize, first: u64, count: usize, last: bool, time: u64) -> &[u8] {
-        let bytes = count * self.frame_bytes;
-        let (payload, id) = (self.payload, self.id);
-        let frames = &mut self.frames[..bytes];
+    fn stamp(&mut self, sender: usize, first: u64, count: usize, last: bool, timestamp: u64) -> &[u8] {
+        let (payload_offset, ack_id_offset) = (self.payload_offset, self.ack_id_offset);
+        let frames = &mut self.frames[..count * self.frame_bytes];
         let end = first + count as u64 - 1;
         for (number, frame) in (first..).zip(frames.chunks_exact_mut(self.frame_bytes)) {
-            let time = if number == first { time } else { 0 };
-            sequence::stamp(&mut frame[payload..], writer, number, last && number == end, time);
-            if let Some(place) = id
-                && let Some(id) = frame.get_mut(place..place + 4)
+            let timestamp = if number == first { timestamp } else { 0 };
+            sequence::stamp(&mut frame[payload_offset..], sender, number, last && number == end, timestamp);
+            if let Some(offset) = ack_id_offset
+                && let Some(id) = frame.get_mut(offset..offset + 4)
             {
                 id.copy_from_slice(&(number as u32).to_le_bytes());
             }

@@ -1,5 +1,5 @@
-//! How far writers may be ahead of readers. A writer that is too far sleeps until half of its window is free: it takes no
-//! processor from what is measured, and wakes once for thousands of messages.
+//! The limit of messages in flight. A sender at its limit sleeps until half of its window is free: it takes
+//! no CPU time from what is measured, and wakes once for thousands of messages.
 
 use std::{
     sync::{
@@ -10,109 +10,114 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Failure, driver};
+use crate::{BoxError, driver};
 
-/// On a cache line of its own.
+/// A counter on a cache line of its own.
 #[repr(align(128))]
 #[derive(Default)]
-struct Place(AtomicU64);
+struct PaddedCounter(AtomicU64);
 
 /// The progress of one group.
-pub(crate) struct Window {
-    /// What each reader has had of each writer: by reader, then writer.
-    progress: Vec<Place>,
-    writers: Vec<Writer>,
+pub(super) struct Window {
+    size: u64,
+    /// Messages that each receiver has received from each sender: by receiver, then by sender.
+    progress: Vec<PaddedCounter>,
+    senders: Vec<SenderState>,
     failed: AtomicBool,
 }
 
-struct Writer {
+struct SenderState {
     thread: OnceLock<Thread>,
-    /// What all readers must have had before it goes on; `u64::MAX` while it is awake.
-    waits_for: Place,
+    /// The progress of the slowest receiver that wakes the sender; `u64::MAX` while it is awake.
+    wake_at: PaddedCounter,
 }
 
 impl Window {
-    pub(crate) fn new(readers: usize, writers: usize) -> Self {
-        let awake = || Writer { thread: OnceLock::new(), waits_for: Place(AtomicU64::new(u64::MAX)) };
+    pub(super) fn new(size: usize, receivers: usize, senders: usize) -> Self {
+        let awake =
+            || SenderState { thread: OnceLock::new(), wake_at: PaddedCounter(AtomicU64::new(u64::MAX)) };
         Window {
-            progress: (0..readers * writers).map(|_| Place::default()).collect(),
-            writers: (0..writers).map(|_| awake()).collect(),
+            size: size as u64,
+            progress: (0..receivers * senders).map(|_| PaddedCounter::default()).collect(),
+            senders: (0..senders).map(|_| awake()).collect(),
             failed: AtomicBool::new(false),
         }
     }
 
-    /// A reader has had so many of a writer.
+    /// Sets the number of messages that a receiver has received from a sender, and wakes the sender if it can
+    /// continue.
     #[inline]
-    pub(crate) fn advance(&self, reader: usize, writer: usize, came: u64) {
-        let Some(place) = self.progress.get(reader * self.writers.len() + writer) else { return };
-        let before = place.0.load(Ordering::Relaxed);
-        if came == before {
+    pub(super) fn advance(&self, receiver: usize, sender: usize, received: u64) {
+        let Some(progress) = self.progress.get(receiver * self.senders.len() + sender) else { return };
+        if received == progress.0.load(Ordering::Relaxed) {
             return;
         }
-        place.0.store(came, Ordering::SeqCst);
-        let Some(writer_state) = self.writers.get(writer) else { return };
-        let wanted = writer_state.waits_for.0.load(Ordering::SeqCst);
-        if came >= wanted
-            && self.slowest(writer) >= wanted
-            && let Some(thread) = writer_state.thread.get()
+        progress.0.store(received, Ordering::SeqCst);
+        let Some(state) = self.senders.get(sender) else { return };
+        let wake_at = state.wake_at.0.load(Ordering::SeqCst);
+        if received >= wake_at
+            && self.slowest(sender) >= wake_at
+            && let Some(thread) = state.thread.get()
         {
             thread.unpark();
         }
     }
 
-    fn slowest(&self, writer: usize) -> u64 {
-        let of_writer = self.progress.iter().skip(writer).step_by(self.writers.len().max(1));
-        of_writer.map(|place| place.0.load(Ordering::SeqCst)).min().unwrap_or(0)
+    /// The progress of the sender's slowest receiver.
+    fn slowest(&self, sender: usize) -> u64 {
+        let of_sender = self.progress.iter().skip(sender).step_by(self.senders.len().max(1));
+        of_sender.map(|progress| progress.0.load(Ordering::SeqCst)).min().unwrap_or(0)
     }
 
-    /// Somebody has failed: nobody waits any longer.
-    pub(crate) fn fail(&self) {
+    /// A client of the group has failed: no sender waits any longer.
+    pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);
-        for thread in self.writers.iter().filter_map(|writer| writer.thread.get()) {
+        for thread in self.senders.iter().filter_map(|sender| sender.thread.get()) {
             thread.unpark();
         }
     }
 
-    /// Waits until `more` messages may follow the `sent` ones; `slowest` is what the writer last knew of its readers.
+    /// Waits until `count` messages fit into the window behind the `sent` ones. `slowest` caches the progress
+    /// of the slowest receiver for the sender.
     #[inline]
-    pub(crate) fn wait(
+    pub(super) fn wait(
         &self,
-        writer: usize,
+        sender: usize,
         sent: u64,
-        more: u64,
-        size: u64,
+        count: u64,
         slowest: &mut u64,
-    ) -> Result<(), Failure> {
-        if sent + more <= *slowest + size {
+    ) -> Result<(), BoxError> {
+        if sent + count <= *slowest + self.size {
             return Ok(());
         }
-        *slowest = self.slowest(writer);
-        if sent + more <= *slowest + size {
+        *slowest = self.slowest(sender);
+        if sent + count <= *slowest + self.size {
             return Ok(());
         }
-        self.sleep(writer, sent.saturating_sub(size / 2), slowest)
+        self.sleep(sender, sent.saturating_sub(self.size / 2), slowest)
     }
 
     #[cold]
-    fn sleep(&self, writer: usize, wanted: u64, slowest: &mut u64) -> Result<(), Failure> {
-        let Some(state) = self.writers.get(writer) else { return Ok(()) };
+    fn sleep(&self, sender: usize, wake_at: u64, slowest: &mut u64) -> Result<(), BoxError> {
+        let Some(state) = self.senders.get(sender) else { return Ok(()) };
         state.thread.get_or_init(std::thread::current);
-        state.waits_for.0.store(wanted, Ordering::SeqCst);
+        state.wake_at.0.store(wake_at, Ordering::SeqCst);
         let begin = Instant::now();
         let result = loop {
-            *slowest = self.slowest(writer);
-            if *slowest >= wanted {
+            *slowest = self.slowest(sender);
+            if *slowest >= wake_at {
                 break Ok(());
             }
             if self.failed.load(Ordering::SeqCst) {
-                break Err("ended, since another client failed".into());
+                break Err("stopped because another client failed".into());
             }
-            if begin.elapsed() > driver::PATIENCE {
-                break Err(format!("{} messages are lost or late", wanted - *slowest).into());
+            if begin.elapsed() > driver::TIMEOUT {
+                let missing = wake_at - *slowest;
+                break Err(format!("{missing} messages did not arrive within {:?}", driver::TIMEOUT).into());
             }
             std::thread::park_timeout(Duration::from_secs(1));
         };
-        state.waits_for.0.store(u64::MAX, Ordering::SeqCst);
+        state.wake_at.0.store(u64::MAX, Ordering::SeqCst);
         result
     }
 }
@@ -123,14 +128,14 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_writer_is_never_more_than_a_window_ahead_of_the_slowest() {
-        let (window, sent) = (Arc::new(Window::new(2, 1)), Arc::new(AtomicU64::new(0)));
-        let writer = std::thread::spawn({
+    fn a_sender_is_never_more_than_a_window_ahead_of_the_slowest_receiver() {
+        let (window, sent) = (Arc::new(Window::new(10, 2, 1)), Arc::new(AtomicU64::new(0)));
+        let sender = std::thread::spawn({
             let (window, sent) = (window.clone(), sent.clone());
             move || {
                 let mut slowest = 0;
                 for number in 0..1000 {
-                    if window.wait(0, number, 1, 10, &mut slowest).is_err() {
+                    if window.wait(0, number, 1, &mut slowest).is_err() {
                         return false;
                     }
                     sent.store(number + 1, Ordering::SeqCst);
@@ -138,27 +143,27 @@ mod tests {
                 true
             }
         });
-        let mut came = 0;
-        while came < 1000 {
-            let there = sent.load(Ordering::SeqCst);
-            assert!(there <= came + 10);
-            if there > came {
-                window.advance(0, 0, there);
-                came += 1;
-                window.advance(1, 0, came);
+        let mut received = 0;
+        while received < 1000 {
+            let sent = sent.load(Ordering::SeqCst);
+            assert!(sent <= received + 10);
+            if sent > received {
+                window.advance(0, 0, sent);
+                received += 1;
+                window.advance(1, 0, received);
             }
         }
-        assert_eq!(writer.join().ok(), Some(true));
+        assert_eq!(sender.join().ok(), Some(true));
     }
 
     #[test]
-    fn a_failure_wakes_writers() {
-        let window = Arc::new(Window::new(1, 1));
-        let writer = std::thread::spawn({
+    fn a_failure_wakes_senders() {
+        let window = Arc::new(Window::new(4, 1, 1));
+        let sender = std::thread::spawn({
             let window = window.clone();
-            move || window.wait(0, 4, 1, 4, &mut 0).is_err()
+            move || window.wait(0, 4, 1, &mut 0).is_err()
         });
         window.fail();
-        assert_eq!(writer.join().ok(), Some(true));
+        assert_eq!(sender.join().ok(), Some(true));
     }
 }

@@ -1,4 +1,4 @@
-//! Who belongs together. Owns the members of groups; passes nothing on.
+//! The groups of clients that exchange messages. Owns their members; forwards nothing.
 
 use std::{
     collections::HashMap,
@@ -8,15 +8,15 @@ use std::{
 use super::peer::Peer;
 use crate::names::Side;
 
-/// The members of one side.
+/// The clients on one side of a group.
 pub(super) type Members = Arc<RwLock<Vec<Arc<Peer>>>>;
 
-/// All groups. Empty ones stay: there is one for each run and pair.
+/// All groups. Empty groups are kept: there is one per run and pair.
 #[derive(Default)]
 pub(super) struct Groups(Mutex<HashMap<String, [Members; 2]>>);
 
 impl Groups {
-    /// Adds a client to its side, and tells the other side, as it is and will be.
+    /// Adds a client to its side and returns the members of the other side.
     pub(super) fn join(&self, group: &str, side: Side, peer: &Arc<Peer>) -> Members {
         let [own, others] = self.sides(group, side);
         own.write().unwrap_or_else(PoisonError::into_inner).push(peer.clone());
@@ -30,7 +30,7 @@ impl Groups {
 
     fn sides(&self, group: &str, own: Side) -> [Members; 2] {
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let [writers, readers] = groups.entry(group.to_owned()).or_default().clone();
-        if own == Side::Writer { [writers, readers] } else { [readers, writers] }
+        let [senders, receivers] = groups.entry(group.to_owned()).or_default().clone();
+        if own == Side::Sender { [senders, receivers] } else { [receivers, senders] }
     }
 }

@@ -1,8 +1,9 @@
-//! What goes on beside the steady traffic: clients that come and go, that are cut off in the middle of a frame, that never
-//! read, and reloads of the configuration.
+//! The disturbances of a soak test: clients that come and go, connections that are cut off in the middle of a
+//! handshake or a frame, clients that never read, and reloads of the configuration.
 
 use elbus_client::{Client, Error, Qos};
 use elbus_protocol::handshake::{encode_client_greeting, encode_client_name};
+use fastrand::Rng;
 use std::{
     fmt, fs,
     io::Write,
@@ -17,81 +18,82 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-use super::{Chance, End, Plan, fixture::House};
-use crate::Failure;
+use super::{Plan, StopFlag, TIMEOUT, fixture::BrokerFixture};
+use crate::BoxError;
 
-/// Tasks that come and go.
-const CHURN: u64 = 4;
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Tasks with clients that come and go.
+const TASKS: u64 = 4;
 
 #[derive(Debug, Default)]
-pub(super) struct Counts {
-    came: AtomicU64,
+pub(super) struct ChurnCounts {
+    came_and_went: AtomicU64,
     cut_off: AtomicU64,
-    stuck: AtomicU64,
+    never_read: AtomicU64,
     reloads: AtomicU64,
-    /// Whether the broker can do that.
+    /// Whether the broker has the method config.reload.
     has_reload: bool,
 }
 
-impl fmt::Display for Counts {
+impl fmt::Display for ChurnCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |count: &AtomicU64| count.load(Relaxed);
         write!(
             f,
-            "{} clients came and went, {} were cut off in the middle of something, {} never read, ",
-            of(&self.came),
-            of(&self.cut_off),
-            of(&self.stuck)
+            "{} clients came and went, {} connections were cut off, {} clients never read, ",
+            self.came_and_went.load(Relaxed),
+            self.cut_off.load(Relaxed),
+            self.never_read.load(Relaxed)
         )?;
         match self.has_reload {
-            true => write!(f, "{} reloads of the configuration", of(&self.reloads)),
-            false => f.write_str("no reloads: this broker has no config.reload"),
+            true => write!(f, "{} reloads of the configuration", self.reloads.load(Relaxed)),
+            false => f.write_str("no reloads: the broker has no method config.reload"),
         }
     }
 }
 
-pub(super) struct Unrest {
-    tasks: Vec<JoinHandle<Result<(), Failure>>>,
-    counts: Arc<Counts>,
+pub(super) struct Churn {
+    tasks: Vec<JoinHandle<Result<(), BoxError>>>,
+    counts: Arc<ChurnCounts>,
 }
 
-impl Unrest {
-    pub(super) async fn begin(plan: &Plan, house: &House, end: &End) -> Result<Self, Failure> {
-        let (client, _frames) = Client::connect(&*house.address(0), "soak.watch").await?;
+impl Churn {
+    pub(super) async fn start(
+        plan: &Plan,
+        fixture: &BrokerFixture,
+        stop: &StopFlag,
+    ) -> Result<Self, BoxError> {
+        let (client, _frames) = Client::connect(&*fixture.address(0), "soak.churn").await?;
         let methods = client.call(".broker", "method.list", "").await?;
-        // msgpack holds texts as they are
-        let has_reload = methods.windows(13).any(|bytes| bytes == b"config.reload");
-        let counts = Arc::new(Counts { has_reload, ..Counts::default() });
+        // strings are verbatim in msgpack
+        let method = b"config.reload";
+        let has_reload = methods.windows(method.len()).any(|bytes| bytes == method);
+        let counts = Arc::new(ChurnCounts { has_reload, ..ChurnCounts::default() });
         let mut tasks = vec![];
-        for task in 0..CHURN {
-            let addresses = [house.address(0), house.address(1)];
-            let chance = Chance::new(plan.seed, task);
-            tasks.push(tokio::spawn(churn(task, addresses, chance, counts.clone(), end.clone())));
+        let mut rng = Rng::with_seed(plan.seed);
+        for index in 0..TASKS {
+            let addresses = [fixture.address(0), fixture.address(1)];
+            let task = ChurnTask { index, addresses, rng: rng.fork(), counts: counts.clone() };
+            tasks.push(tokio::spawn(task.run(stop.clone())));
         }
-        if has_reload && !plan.reload_every.is_zero() {
-            let texts = [house.config_with(true), house.config_with(false)];
-            let file = house.folder.join("broker.toml");
-            tasks.push(tokio::spawn(reload(
+        if has_reload && !plan.reload_interval.is_zero() {
+            let reloads = Reloads {
                 client,
-                file,
-                texts,
-                plan.reload_every,
-                counts.clone(),
-                end.clone(),
-            )));
+                file: fixture.folder().join("broker.toml"),
+                contents: [fixture.config(true), fixture.config(false)],
+                interval: plan.reload_interval,
+                counts: counts.clone(),
+            };
+            tasks.push(tokio::spawn(reloads.run(stop.clone())));
         }
-        Ok(Unrest { tasks, counts })
+        Ok(Churn { tasks, counts })
     }
 
-    pub(super) fn failure(&self) -> Option<Failure> {
-        self.tasks
-            .iter()
-            .any(JoinHandle::is_finished)
-            .then(|| "what goes on beside has ended too early".into())
+    /// An error if a task has ended early. The task has printed the cause.
+    pub(super) fn error(&self) -> Option<BoxError> {
+        let ended = self.tasks.iter().any(JoinHandle::is_finished);
+        ended.then(|| "a task that disturbs the broker has ended early".into())
     }
 
-    pub(super) async fn finish(self) -> Result<Arc<Counts>, Failure> {
+    pub(super) async fn finish(self) -> Result<Arc<ChurnCounts>, BoxError> {
         for task in self.tasks {
             task.await??;
         }
@@ -99,68 +101,104 @@ impl Unrest {
     }
 }
 
-async fn churn(
-    task: u64,
+/// One task whose clients disturb the broker, one after the other.
+struct ChurnTask {
+    index: u64,
     addresses: [String; 2],
-    mut chance: Chance,
-    counts: Arc<Counts>,
-    end: End,
-) -> Result<(), Failure> {
-    let mut number = 0u64;
-    while !end.has_come() {
-        number += 1;
-        // names come again, at once or later
-        let name = format!("churn.{task}.{}", number % 7);
-        let address = &addresses[chance.below(2) as usize];
-        let done = match chance.below(20) {
-            0 => stuck(&name, address, &mut chance, &counts).await,
-            1..=6 => cut_off(&name, address, &mut chance, &counts),
-            _ => come_and_go(&name, address, &mut chance, &counts).await,
-        };
-        if let Err(failure) = done {
-            eprintln!("elbus-soak: {name}: {failure}");
-            return Err(failure);
-        }
-        tokio::time::sleep(Duration::from_millis(chance.below(20))).await;
-    }
-    Ok(())
+    rng: Rng,
+    counts: Arc<ChurnCounts>,
 }
 
-/// Registers, subscribes, sends to itself, and leaves in an orderly way or not.
-async fn come_and_go(name: &str, address: &str, chance: &mut Chance, counts: &Counts) -> Result<(), Failure> {
-    let (client, mut frames) = loop {
-        match Client::builder(name).timeout(PATIENCE).connect(address).await {
-            // that of one that has just left
-            Err(Error::NameTaken { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
-            result => break result?,
-        }
-    };
-    let filters: Vec<String> = (0..chance.below(30)).map(|n| format!("churn/{name}/{n}/#")).collect();
-    if !filters.is_empty() {
-        client.add_filters(filters).await?;
-    }
-    let bytes = chance.below(5000) as usize;
-    client.send(name, vec![7; bytes], Qos::PROCESSED).await?;
-    let arrived = async {
-        while let Some(frame) = frames.next().await {
-            if frame.sender() == name {
-                return frame.payload().len() == bytes;
+impl ChurnTask {
+    async fn run(mut self, stop: StopFlag) -> Result<(), BoxError> {
+        let mut number = 0u64;
+        while !stop.is_set() {
+            number += 1;
+            // names are used again, at once or later
+            let name = format!("churn.{}.{}", self.index, number % 7);
+            let address = self.addresses[self.rng.usize(..2)].clone();
+            let result = match self.rng.u32(..20) {
+                0 => self.never_read(&name, &address).await,
+                1..=6 => self.cut_off(&name, &address),
+                _ => self.come_and_go(&name, &address).await,
+            };
+            if let Err(error) = result {
+                eprintln!("elbus-soak: {name}: {error}");
+                return Err(error);
             }
+            tokio::time::sleep(Duration::from_millis(self.rng.u64(..20))).await;
         }
-        false
-    };
-    if !tokio::time::timeout(PATIENCE, arrived).await? {
-        return Err("what it sent to itself did not come".into());
+        Ok(())
     }
-    if chance.below(2) == 0 {
-        client.close().await;
+
+    /// Registers, subscribes, sends to itself, and disconnects with or without closing.
+    async fn come_and_go(&mut self, name: &str, address: &str) -> Result<(), BoxError> {
+        let (client, mut frames) = loop {
+            match Client::builder(name).timeout(TIMEOUT).connect(address).await {
+                // the previous client of this name is not unregistered yet
+                Err(Error::NameTaken { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
+                result => break result?,
+            }
+        };
+        let filters: Vec<_> = (0..self.rng.u32(..30)).map(|n| format!("churn/{name}/{n}/#")).collect();
+        if !filters.is_empty() {
+            client.add_filters(filters).await?;
+        }
+        let bytes = self.rng.usize(..5000);
+        client.send(name, vec![7; bytes], Qos::PROCESSED).await?;
+        let arrived = async {
+            while let Some(frame) = frames.next().await {
+                if frame.sender() == name {
+                    return frame.payload().len() == bytes;
+                }
+            }
+            false
+        };
+        if !tokio::time::timeout(TIMEOUT, arrived).await? {
+            return Err("a message to itself did not arrive".into());
+        }
+        if self.rng.bool() {
+            client.close().await;
+        }
+        self.counts.came_and_went.fetch_add(1, Relaxed);
+        Ok(())
     }
-    counts.came.fetch_add(1, Relaxed);
-    Ok(())
+
+    /// Disconnects in the middle of the handshake or of a frame.
+    fn cut_off(&mut self, name: &str, address: &str) -> Result<(), BoxError> {
+        let mut bytes = handshake(name)?;
+        // a message of 5000 bytes to itself, 4000 of which are sent
+        bytes.extend([7, 0, 0, 0, 0x12, 0x88, 0x13, 0, 0]);
+        bytes.extend(std::iter::repeat_n(b'x', 4000));
+        // the write fails if the broker has disconnected it because the name is taken
+        let _ = connect(address)?.write_all(&bytes[..self.rng.usize(..bytes.len())]);
+        self.counts.cut_off.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Gets more messages than its queue holds and reads none of them before it disconnects.
+    async fn never_read(&mut self, name: &str, address: &str) -> Result<(), BoxError> {
+        let mut stream = connect(address)?;
+        stream.write_all(&handshake(name)?)?;
+        let (client, _frames) =
+            Client::builder(&format!("{name}.sender")).timeout(TIMEOUT).connect(address).await?;
+        let target = name.to_owned();
+        let sending = tokio::spawn(async move {
+            for _ in 0..40 {
+                // waits until the receiver is gone, and fails then
+                let _ = client.send(&target, vec![7; 100_000], Qos::PROCESSED).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(self.rng.u64(..2000))).await;
+        drop(stream);
+        sending.await?;
+        self.counts.never_read.fetch_add(1, Relaxed);
+        Ok(())
+    }
 }
 
-/// A connection without anybody who reads it.
-fn open(address: &str) -> std::io::Result<Box<dyn Write + Send>> {
+/// A connection whose received bytes are never read.
+fn connect(address: &str) -> std::io::Result<Box<dyn Write + Send>> {
     Ok(if address.starts_with('/') {
         Box::new(UnixStream::connect(address)?)
     } else {
@@ -168,67 +206,38 @@ fn open(address: &str) -> std::io::Result<Box<dyn Write + Send>> {
     })
 }
 
-fn handshake(name: &str) -> Result<Vec<u8>, Failure> {
-    let name = encode_client_name(name).map_err(|error| error.to_string())?;
-    Ok([&encode_client_greeting()[..], &name].concat())
+fn handshake(name: &str) -> Result<Vec<u8>, BoxError> {
+    Ok([&encode_client_greeting()[..], &encode_client_name(name)?].concat())
 }
 
-/// Ends in the middle of the handshake or of a frame.
-fn cut_off(name: &str, address: &str, chance: &mut Chance, counts: &Counts) -> Result<(), Failure> {
-    let mut bytes = handshake(name)?;
-    // 5000 bytes to itself, of which some come
-    bytes.extend([7, 0, 0, 0, 0x12, 0x88, 0x13, 0, 0]);
-    bytes.extend(std::iter::repeat_n(b'x', 4000));
-    // the broker may have closed it: the name may be that of one that is there
-    let _ = open(address)?.write_all(&bytes[..chance.below(bytes.len() as u64) as usize]);
-    counts.cut_off.fetch_add(1, Relaxed);
-    Ok(())
-}
-
-/// Is sent more than its queue holds, and reads nothing of it until it ends.
-async fn stuck(name: &str, address: &str, chance: &mut Chance, counts: &Counts) -> Result<(), Failure> {
-    let mut stream = open(address)?;
-    stream.write_all(&handshake(name)?)?;
-    let (client, _frames) =
-        Client::builder(&format!("{name}.sender")).timeout(PATIENCE).connect(address).await?;
-    let sending = tokio::spawn(async move {
-        for _ in 0..40 {
-            // held back until the stuck one is gone, and the answer is what became of it
-            let _ =
-                client.send(&client.name().replace(".sender", ""), vec![7; 100_000], Qos::PROCESSED).await;
-        }
-    });
-    tokio::time::sleep(Duration::from_millis(chance.below(2000))).await;
-    drop(stream);
-    sending.await?;
-    counts.stuck.fetch_add(1, Relaxed);
-    Ok(())
-}
-
-async fn reload(
+/// Reloads of the configuration at an interval, alternating between two contents of broker.toml.
+struct Reloads {
     client: Client,
     file: PathBuf,
-    texts: [String; 2],
-    every: Duration,
-    counts: Arc<Counts>,
-    end: End,
-) -> Result<(), Failure> {
-    for text in texts.iter().cycle() {
-        let mut waited = Duration::ZERO;
-        while waited < every && !end.has_come() {
-            let step = Duration::from_millis(100).min(every);
-            tokio::time::sleep(step).await;
-            waited += step;
+    contents: [String; 2],
+    interval: Duration,
+    counts: Arc<ChurnCounts>,
+}
+
+impl Reloads {
+    async fn run(self, stop: StopFlag) -> Result<(), BoxError> {
+        for contents in self.contents.iter().cycle() {
+            let mut waited = Duration::ZERO;
+            while waited < self.interval && !stop.is_set() {
+                let step = Duration::from_millis(100).min(self.interval);
+                tokio::time::sleep(step).await;
+                waited += step;
+            }
+            if stop.is_set() {
+                break;
+            }
+            fs::write(&self.file, contents)?;
+            if let Err(error) = self.client.call(".broker", "config.reload", "").await {
+                eprintln!("elbus-soak: config.reload: {error}");
+                return Err(error.into());
+            }
+            self.counts.reloads.fetch_add(1, Relaxed);
         }
-        if end.has_come() {
-            break;
-        }
-        fs::write(&file, text)?;
-        if let Err(error) = client.call(".broker", "config.reload", "").await {
-            eprintln!("elbus-soak: config.reload: {error}");
-            return Err(error.into());
-        }
-        counts.reloads.fetch_add(1, Relaxed);
+        Ok(())
     }
-    Ok(())
 }

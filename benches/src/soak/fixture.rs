@@ -1,91 +1,99 @@
-//! The broker of a soak, in a folder of its own: its process, its broker.toml, its log.
+//! The broker of a soak test, in a folder of its own: its process, its broker.toml, its log.
 
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::Path,
     process::{Child, Command, Stdio},
 };
+use tempfile::TempDir;
 
 use super::Plan;
-use crate::Failure;
+use crate::BoxError;
 
-pub(super) struct House {
+pub(super) struct BrokerFixture {
     child: Child,
-    pub(super) folder: PathBuf,
-    tcp: String,
+    folder: TempDir,
+    tcp_address: String,
     builtin: bool,
 }
 
-impl House {
-    pub(super) fn open(plan: &Plan) -> Result<Self, Failure> {
-        let folder = std::env::temp_dir().join(format!("elbus-soak-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("broker.toml"), config(plan.builtin, false))?;
+impl BrokerFixture {
+    pub(super) fn start(plan: &Plan) -> Result<Self, BoxError> {
+        let folder = tempfile::Builder::new().prefix("elbus-soak-").tempdir()?;
+        fs::write(folder.path().join("broker.toml"), config(plan.builtin, false))?;
         let mut child = Command::new(&plan.elbusd)
             .args(["--config", "broker.toml"])
             .current_dir(&folder)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(folder.join("log"))?)
+            .stderr(File::create(folder.path().join("log"))?)
             .spawn()
             .map_err(|error| {
-                format!("{} (--elbusd): {error}; build it, or say where it is", plan.elbusd.display())
+                format!("{}: {error}; build elbusd or set its path (--elbusd)", plan.elbusd.display())
             })?;
         let stdout = child.stdout.take().ok_or("the broker has no output")?;
-        let mut house = House { child, folder, tcp: String::new(), builtin: plan.builtin };
+        let mut fixture = BrokerFixture { child, folder, tcp_address: String::new(), builtin: plan.builtin };
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         for line in lines.by_ref() {
             if let Some(address) = line.trim().strip_prefix("listening on tcp:") {
-                address.clone_into(&mut house.tcp);
+                address.clone_into(&mut fixture.tcp_address);
             }
             if line.trim().starts_with("plugin ") {
-                // what it says later is not waited for
+                // the rest of the output must be read, or the pipe fills up
                 std::thread::spawn(move || lines.for_each(drop));
-                return Ok(house);
+                return Ok(fixture);
             }
         }
-        Err(format!("the broker did not start: see {}", house.folder.join("log").display()).into())
+        let log = fixture.stop(false);
+        Err(format!("the broker did not start: see {log}").into())
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where clients connect: in turns by UNIX socket and TCP.
-    pub(super) fn address(&self, turn: usize) -> String {
-        if turn.is_multiple_of(2) {
-            self.folder.join("bus.sock").to_string_lossy().into_owned()
+    /// An address of the broker: the UNIX socket for an even index, TCP for an odd one.
+    pub(super) fn address(&self, index: usize) -> String {
+        if index.is_multiple_of(2) {
+            self.folder.path().join("bus.sock").to_string_lossy().into_owned()
         } else {
-            self.tcp.clone()
+            self.tcp_address.clone()
         }
     }
 
-    /// A broker.toml of what runs, with other plugins or without them: what a reload is to find.
-    pub(super) fn config_with(&self, another: bool) -> String {
-        config(self.builtin, another)
+    /// The folder of the broker, with its broker.toml.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
-    /// Whether it has ended by itself.
-    pub(super) fn failure(&mut self) -> Option<Failure> {
+    /// The contents of broker.toml, with or without additional plugins, for a reload.
+    pub(super) fn config(&self, additional_plugins: bool) -> String {
+        config(self.builtin, additional_plugins)
+    }
+
+    /// An error if the broker has ended.
+    pub(super) fn error(&mut self) -> Option<BoxError> {
         let status = self.child.try_wait().ok()??;
-        Some(format!("the broker has ended ({status}): see {}", self.folder.join("log").display()).into())
+        Some(format!("the broker has ended ({status})").into())
     }
 
-    /// Ends the broker. The folder goes, unless somebody may want to look at the log.
-    pub(super) fn close(mut self, good: bool) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if good {
-            let _ = fs::remove_dir_all(&self.folder);
-        } else {
-            eprintln!("elbus-soak: the broker's log is {}", self.folder.join("log").display());
+    /// Stops the broker and removes its folder, unless the test has failed; returns the path of the log.
+    pub(super) fn stop(self, passed: bool) -> String {
+        let BrokerFixture { mut child, mut folder, .. } = self;
+        let _ = child.kill();
+        let _ = child.wait();
+        let log = folder.path().join("log").display().to_string();
+        if !passed {
+            folder.disable_cleanup(true);
+            eprintln!("elbus-soak: the log of the broker is {log}");
         }
+        log
     }
 }
 
-fn config(builtin: bool, another: bool) -> String {
+fn config(builtin: bool, additional_plugins: bool) -> String {
     let plugin = |name: &str, code: &str, table: &str| {
         let code =
             if builtin { format!("builtin = \"{code}\"") } else { format!("library = \"elbus_{code}\"") };
@@ -95,9 +103,12 @@ fn config(builtin: bool, another: bool) -> String {
     text += &plugin("network", "tcp", "bind = \"127.0.0.1:0\"\nqueue_bytes = 1000000");
     text += &plugin("rpc", "rpc", "");
     text += &plugin("announce", "announce", "");
-    if another {
-        text += &plugin("another", "unix", "path = \"another.sock\"");
-        let rules = "default = \"allow\"\n[[plugin.config.client]]\nname = \"soak.*\"\nsubscribe = [\"deny forbidden/#\"]";
+    if additional_plugins {
+        text += &plugin("additional", "unix", "path = \"additional.sock\"");
+        let rules = "default = \"allow\"\n\
+                     [[plugin.config.client]]\n\
+                     name = \"soak.*\"\n\
+                     subscribe = [\"deny forbidden/#\"]";
         text += &plugin("access", "acl", rules);
     }
     text

@@ -1,72 +1,63 @@
-//! The account of one kind of message: how many were sent, and what arrived of them at each of its receivers.
+//! The ledger of one stream: how many messages were sent, and what became of them at each receiver.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The number of the last message of a sender.
 pub(super) const LAST: u64 = u64::MAX;
 
-#[derive(Debug)]
-pub(super) struct Account {
-    pub(super) kind: &'static str,
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) stream: &'static str,
     pub(super) receivers: u64,
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) reordered: AtomicU64,
-    /// Not taken by the broker, which said so: they count as not sent.
+    /// Messages that the broker refused with a negative acknowledgement. They do not count as sent.
     pub(super) refused: AtomicU64,
 }
 
-impl Account {
-    pub(super) fn new(kind: &'static str, receivers: u64) -> Self {
-        let zero = AtomicU64::default;
-        Account {
-            kind,
-            receivers,
-            sent: zero(),
-            received: zero(),
-            lost: zero(),
-            reordered: zero(),
-            refused: zero(),
-        }
+impl Ledger {
+    pub(super) fn new(stream: &'static str, receivers: u64) -> Self {
+        Ledger { stream, receivers, ..Ledger::default() }
     }
 
-    /// All of it that was wrong.
-    pub(super) fn wrong(&self) -> u64 {
+    /// Messages lost or reordered.
+    pub(super) fn errors(&self) -> u64 {
         self.lost.load(Relaxed) + self.reordered.load(Relaxed)
     }
 }
 
-/// What one receiver is to get next.
+/// The next number that one receiver expects.
 #[derive(Debug, Default)]
-pub(super) struct Expected(u64);
+pub(super) struct Sequence(u64);
 
-impl Expected {
-    /// Takes a message in; `false` where it was the last.
-    pub(super) fn take(&mut self, number: u64, account: &Account) -> bool {
+impl Sequence {
+    /// Enters a message into the ledger; `false` if it was the last.
+    pub(super) fn accept(&mut self, number: u64, ledger: &Ledger) -> bool {
         if number == LAST {
-            account.lost.fetch_add(account.sent.load(Relaxed).saturating_sub(self.0), Relaxed);
+            ledger.lost.fetch_add(ledger.sent.load(Relaxed).saturating_sub(self.0), Relaxed);
             return false;
         }
-        account.received.fetch_add(1, Relaxed);
+        ledger.received.fetch_add(1, Relaxed);
         if number < self.0 {
-            account.reordered.fetch_add(1, Relaxed);
+            ledger.reordered.fetch_add(1, Relaxed);
         } else {
-            account.lost.fetch_add(number - self.0, Relaxed);
+            ledger.lost.fetch_add(number - self.0, Relaxed);
             self.0 = number + 1;
         }
         true
     }
 }
 
-/// A payload of so many bytes, at least eight, with its number.
+/// A payload with this number, at least eight bytes long.
 pub(super) fn payload(number: u64, bytes: usize) -> Vec<u8> {
     let mut payload = vec![number as u8; bytes.max(8)];
     payload[..8].copy_from_slice(&number.to_le_bytes());
     payload
 }
 
-/// The number of a payload; `None` where it is none of ours, or not as it was sent.
+/// The number of a payload; `None` if it is damaged.
 pub(super) fn number(payload: &[u8]) -> Option<u64> {
     let (head, rest) = payload.split_first_chunk::<8>()?;
     let number = u64::from_le_bytes(*head);
@@ -74,27 +65,26 @@ pub(super) fn number(payload: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "what fails ends the test")]
 mod tests {
     use super::*;
 
     #[test]
     fn gaps_repetitions_and_a_missing_end_are_counted() {
-        let account = Account::new("test", 1);
-        account.sent.store(10, Relaxed);
-        let mut expected = Expected::default();
+        let ledger = Ledger::new("test", 1);
+        ledger.sent.store(10, Relaxed);
+        let mut sequence = Sequence::default();
         for number in [0, 1, 4, 3, 4, 5] {
-            assert!(expected.take(number, &account));
+            assert!(sequence.accept(number, &ledger));
         }
-        assert!(!expected.take(LAST, &account));
-        // 2 and 3, then 6 to 9; 3 and 4 came too late
-        assert_eq!((account.lost.load(Relaxed), account.reordered.load(Relaxed)), (2 + 4, 2));
-        assert_eq!(account.received.load(Relaxed), 6);
-        assert_eq!(account.wrong(), 8);
+        assert!(!sequence.accept(LAST, &ledger));
+        // lost: 2 and 3, then 6 to 9; reordered: 3 and 4
+        assert_eq!((ledger.lost.load(Relaxed), ledger.reordered.load(Relaxed)), (2 + 4, 2));
+        assert_eq!(ledger.received.load(Relaxed), 6);
+        assert_eq!(ledger.errors(), 8);
     }
 
     #[test]
-    fn a_payload_that_was_changed_is_none_of_ours() {
+    fn a_damaged_payload_has_no_number() {
         let mut bytes = payload(300, 20);
         assert_eq!(number(&bytes), Some(300));
         bytes[19] ^= 1;

@@ -1,4 +1,4 @@
-//! What came of a soak: the tables, and the verdict.
+//! The report of a soak test: its tables, and whether it has passed.
 
 use std::{
     fmt,
@@ -6,41 +6,41 @@ use std::{
 };
 
 use super::{
-    churn::Counts,
-    ledger::Account,
-    resource_usage::{Course, Samples},
+    churn::ChurnCounts,
+    ledger::Ledger,
+    resource_usage::{Trend, UsageSamples},
 };
 
-/// Descriptors and threads come and go with clients; a leak shows in all of them.
-const TOLERATED_COUNT: i64 = 12;
+/// The tolerated growth of file descriptors and threads, which vary with the clients.
+const COUNT_TOLERANCE: i64 = 12;
 
-/// What came of a soak.
+/// The report of a soak test.
 pub struct Report {
-    pub(super) accounts: Vec<Arc<Account>>,
-    pub(super) unrest: Arc<Counts>,
-    pub(super) samples: Samples,
+    pub(super) ledgers: Vec<Arc<Ledger>>,
+    pub(super) churn: Arc<ChurnCounts>,
+    pub(super) usage: UsageSamples,
     pub(super) tolerance_bytes: u64,
 }
 
 impl Report {
-    /// Whether nothing was lost or reordered, and nothing grew beyond the tolerance.
-    pub fn is_good(&self) -> bool {
-        self.accounts.iter().all(|account| account.wrong() == 0)
+    /// Whether nothing was lost or reordered, and nothing grew beyond its tolerance.
+    pub fn passed(&self) -> bool {
+        self.ledgers.iter().all(|ledger| ledger.errors() == 0)
             && self.memory().growth <= self.tolerance_bytes as i64
-            && self.descriptors().growth <= TOLERATED_COUNT
-            && self.threads().growth <= TOLERATED_COUNT
+            && self.fds().growth <= COUNT_TOLERANCE
+            && self.threads().growth <= COUNT_TOLERANCE
     }
 
-    fn memory(&self) -> Course {
-        self.samples.course(|sample| sample.memory)
+    fn memory(&self) -> Trend {
+        self.usage.trend(|sample| sample.memory)
     }
 
-    fn descriptors(&self) -> Course {
-        self.samples.course(|sample| sample.descriptors)
+    fn fds(&self) -> Trend {
+        self.usage.trend(|sample| sample.fds)
     }
 
-    fn threads(&self) -> Course {
-        self.samples.course(|sample| sample.threads)
+    fn threads(&self) -> Trend {
+        self.usage.trend(|sample| sample.threads)
     }
 }
 
@@ -49,45 +49,44 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{:26}{:>12}{:>11}{:>13}{:>6}{:>11}{:>9}",
-            "messages", "sent", "receivers", "received", "lost", "reordered", "refused"
+            "stream", "sent", "receivers", "received", "lost", "reordered", "refused"
         )?;
-        for account in &self.accounts {
-            let of = |count: &std::sync::atomic::AtomicU64| count.load(Relaxed);
+        for ledger in &self.ledgers {
             writeln!(
                 f,
                 "{:26}{:>12}{:>11}{:>13}{:>6}{:>11}{:>9}",
-                account.kind,
-                of(&account.sent),
-                account.receivers,
-                of(&account.received),
-                of(&account.lost),
-                of(&account.reordered),
-                of(&account.refused)
+                ledger.stream,
+                ledger.sent.load(Relaxed),
+                ledger.receivers,
+                ledger.received.load(Relaxed),
+                ledger.lost.load(Relaxed),
+                ledger.reordered.load(Relaxed),
+                ledger.refused.load(Relaxed)
             )?;
         }
-        writeln!(f, "\n{}\n", self.unrest)?;
+        writeln!(f, "\n{}\n", self.churn)?;
         writeln!(
             f,
             "{:26}{:>12}{:>11}{:>13}{:>11}{:>11}",
-            "the broker, once warm", "first", "median", "last", "peak", "growth"
+            "broker after the warm-up", "first", "median", "last", "peak", "growth"
         )?;
-        let line = |f: &mut fmt::Formatter<'_>, what: &str, course: Course, unit: f64, digits: usize| {
-            let of = |value: u64| format!("{:.digits$}", value as f64 / unit);
+        let row = |f: &mut fmt::Formatter<'_>, figure: &str, trend: Trend, unit: f64, decimals: usize| {
+            let cell = |value: u64| format!("{:.decimals$}", value as f64 / unit);
             writeln!(
                 f,
                 "{:26}{:>12}{:>11}{:>13}{:>11}{:>11}",
-                what,
-                of(course.first),
-                of(course.median),
-                of(course.last),
-                of(course.peak),
-                format!("{:+.digits$}", course.growth as f64 / unit)
+                figure,
+                cell(trend.first),
+                cell(trend.median),
+                cell(trend.last),
+                cell(trend.peak),
+                format!("{:+.decimals$}", trend.growth as f64 / unit)
             )
         };
-        line(f, "memory, MiB", self.memory(), 1024.0 * 1024.0, 1)?;
-        line(f, "descriptors", self.descriptors(), 1.0, 0)?;
-        line(f, "threads", self.threads(), 1.0, 0)?;
-        let verdict = if self.is_good() { "nothing lost, nothing grown" } else { "NOT GOOD" };
-        write!(f, "\n{verdict}; {} samples, growth from the first quarter to the last", self.samples.count())
+        row(f, "memory, MiB", self.memory(), 1024.0 * 1024.0, 1)?;
+        row(f, "file descriptors", self.fds(), 1.0, 0)?;
+        row(f, "threads", self.threads(), 1.0, 0)?;
+        let result = if self.passed() { "PASSED: nothing lost, no growth" } else { "FAILED" };
+        write!(f, "\n{result} ({} samples; growth from the first quarter to the last)", self.usage.count())
     }
 }

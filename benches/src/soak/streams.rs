@@ -1,5 +1,5 @@
-//! The steady traffic of a soak: each kind of message goes its own lane from one sender to its receivers for the whole
-//! time.
+//! The steady traffic of a soak test: each stream carries one kind of message from one sender to its
+//! receivers for the whole time.
 
 use elbus_client::{Client, Error, Frames, Qos, Router};
 use std::{
@@ -9,204 +9,235 @@ use std::{
 use tokio::task::JoinHandle;
 
 use super::{
-    End,
-    fixture::House,
-    ledger::{Account, Expected, LAST, number, payload},
+    DRAIN_TIMEOUT, StopFlag, TIMEOUT,
+    fixture::BrokerFixture,
+    ledger::{LAST, Ledger, Sequence, number, payload},
 };
-use crate::Failure;
+use crate::BoxError;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How a lane carries its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Message,
+enum Operation {
+    Send,
     Broadcast,
-    Topic,
+    Publish,
     Call,
 }
 
-/// A kind of message.
+/// What a stream carries.
 #[derive(Debug, Clone, Copy)]
-struct Lane {
-    kind: &'static str,
-    way: Way,
+struct StreamPlan {
+    name: &'static str,
+    operation: Operation,
     receivers: usize,
     qos: Qos,
     bytes: usize,
-    /// Messages between two pauses, the last of which is acknowledged.
+    /// Messages between two pauses of the sender. The last of a burst is acknowledged.
     burst: u64,
     pause: Duration,
-    /// Rests after each so many messages that it has received.
-    slow: Option<u64>,
+    /// The receivers of a slow stream pause after this number of messages.
+    receiver_pause_after: Option<u64>,
 }
 
-const LANES: [Lane; 8] = [
-    Lane::new("one to one, plain", Way::Message, Qos::NO),
-    Lane { burst: 16, ..Lane::new("one to one, acknowledged", Way::Message, Qos::PROCESSED) },
-    Lane { burst: 16, ..Lane::new("real-time", Way::Message, Qos::REALTIME_PROCESSED) },
-    Lane { receivers: 4, ..Lane::new("topic", Way::Topic, Qos::NO) },
-    Lane { receivers: 4, ..Lane::new("broadcast", Way::Broadcast, Qos::NO) },
-    Lane { burst: 8, ..Lane::new("call", Way::Call, Qos::PROCESSED) },
-    Lane {
+const STREAMS: [StreamPlan; 8] = [
+    StreamPlan::new("one to one, plain", Operation::Send, Qos::NO),
+    StreamPlan { burst: 16, ..StreamPlan::new("one to one, acknowledged", Operation::Send, Qos::PROCESSED) },
+    StreamPlan { burst: 16, ..StreamPlan::new("real-time", Operation::Send, Qos::REALTIME_PROCESSED) },
+    StreamPlan { receivers: 4, ..StreamPlan::new("topic", Operation::Publish, Qos::NO) },
+    StreamPlan { receivers: 4, ..StreamPlan::new("broadcast", Operation::Broadcast, Qos::NO) },
+    StreamPlan { burst: 8, ..StreamPlan::new("call", Operation::Call, Qos::PROCESSED) },
+    StreamPlan {
         bytes: 1 << 20,
         burst: 4,
         pause: Duration::from_millis(50),
         receivers: 2,
-        ..Lane::new("topic, 1 MiB", Way::Topic, Qos::NO)
+        ..StreamPlan::new("topic, 1 MiB", Operation::Publish, Qos::NO)
     },
-    Lane { bytes: 1000, slow: Some(500), receivers: 2, ..Lane::new("topic, slow", Way::Topic, Qos::NO) },
+    StreamPlan {
+        bytes: 1000,
+        receiver_pause_after: Some(500),
+        receivers: 2,
+        ..StreamPlan::new("topic, slow receivers", Operation::Publish, Qos::NO)
+    },
 ];
 
-impl Lane {
-    const fn new(kind: &'static str, way: Way, qos: Qos) -> Self {
+/// The pause of a slow receiver.
+const RECEIVER_PAUSE: Duration = Duration::from_millis(30);
+/// The limit of a slow receiver's own queue, so that the broker notices that it is slow.
+const SLOW_QUEUE_BYTES: usize = 100_000;
+
+impl StreamPlan {
+    const fn new(name: &'static str, operation: Operation, qos: Qos) -> Self {
         let pause = Duration::from_millis(3);
-        Lane { kind, way, receivers: 1, qos, bytes: 100, burst: 64, pause, slow: None }
+        let (receivers, bytes, burst, receiver_pause_after) = (1, 100, 64, None);
+        StreamPlan { name, operation, receivers, qos, bytes, burst, pause, receiver_pause_after }
     }
 }
 
-/// All lanes under way.
-pub(super) struct Lanes {
-    senders: Vec<JoinHandle<Result<(), Failure>>>,
-    receivers: Vec<JoinHandle<Result<(), Failure>>>,
-    accounts: Vec<Arc<Account>>,
+/// A task of a sender or a receiver.
+type Task = JoinHandle<Result<(), BoxError>>;
+
+/// All streams.
+pub(super) struct Streams {
+    senders: Vec<Task>,
+    receivers: Vec<Task>,
+    ledgers: Vec<Arc<Ledger>>,
 }
 
-pub(super) async fn begin(house: &House, end: &End) -> Result<Lanes, Failure> {
-    let mut lanes = Lanes { senders: vec![], receivers: vec![], accounts: vec![] };
-    for (at, lane) in LANES.into_iter().enumerate() {
-        let account = Arc::new(Account::new(lane.kind, lane.receivers as u64));
-        lanes.accounts.push(account.clone());
-        for receiver in 0..lane.receivers {
-            let name = format!("soak.{at}.receiver.{receiver}");
-            let builder = Client::builder(&name).timeout(PATIENCE);
-            // a slow one shall be felt by the broker, not hidden by its own queue
-            let builder = if lane.slow.is_some() { builder.queue_bytes(100_000) } else { builder };
-            let (client, frames) = builder.connect(&*house.address(at + receiver)).await?;
-            match lane.way {
-                Way::Topic => client.add_filters(&*format!("soak/{at}")).await?,
-                Way::Call => {
-                    client
-                        .serve(Router::new().raw("echo", |call| async move { Ok(call.params().clone()) }))?;
+impl Streams {
+    pub(super) async fn start(fixture: &BrokerFixture, stop: &StopFlag) -> Result<Self, BoxError> {
+        let mut streams = Streams { senders: vec![], receivers: vec![], ledgers: vec![] };
+        for (index, plan) in STREAMS.into_iter().enumerate() {
+            let ledger = Arc::new(Ledger::new(plan.name, plan.receivers as u64));
+            streams.ledgers.push(ledger.clone());
+            for receiver in 0..plan.receivers {
+                let builder = Client::builder(&receiver_name(index, receiver)).timeout(TIMEOUT);
+                let builder = match plan.receiver_pause_after {
+                    Some(_) => builder.queue_bytes(SLOW_QUEUE_BYTES),
+                    None => builder,
+                };
+                let (client, frames) = builder.connect(&*fixture.address(index + receiver)).await?;
+                match plan.operation {
+                    Operation::Publish => client.add_filters(&*topic(index)).await?,
+                    Operation::Call => {
+                        let echo = Router::new().raw("echo", |call| async move { Ok(call.params().clone()) });
+                        client.serve(echo)?;
+                    }
+                    _ => {}
                 }
-                _ => {}
+                streams.receivers.push(tokio::spawn(receive(plan, client, frames, ledger.clone())));
             }
-            lanes.receivers.push(tokio::spawn(receive(lane, client, frames, account.clone())));
+            let builder = Client::builder(&format!("soak.{index}.sender")).timeout(TIMEOUT);
+            let (client, frames) = builder.connect(&*fixture.address(index)).await?;
+            let sender = Sender { plan, index, client, _frames: frames, ledger };
+            streams.senders.push(tokio::spawn(sender.run(stop.clone())));
         }
-        let builder = Client::builder(&format!("soak.{at}.sender")).timeout(PATIENCE);
-        let (client, frames) = builder.connect(&*house.address(at)).await?;
-        lanes.senders.push(tokio::spawn(send(lane, at, client, frames, account, end.clone())));
+        Ok(streams)
     }
-    Ok(lanes)
-}
 
-impl Lanes {
-    /// What has gone wrong with one that has ended before its time.
-    pub(super) async fn failure(&mut self) -> Option<Failure> {
+    /// The error of a task that has ended early.
+    pub(super) async fn error(&mut self) -> Option<BoxError> {
         let ended = self.senders.iter_mut().chain(&mut self.receivers).find(|task| task.is_finished())?;
         Some(match ended.await {
-            Ok(Ok(())) => "a lane has ended too early".into(),
-            Ok(Err(failure)) => failure,
+            Ok(Ok(())) => "a stream has ended early".into(),
+            Ok(Err(error)) => error,
             Err(panic) => panic.into(),
         })
     }
 
-    /// Waits until all that was sent has arrived, or will not.
-    pub(super) async fn finish(self, rest: Duration) -> Result<Vec<Arc<Account>>, Failure> {
+    /// Waits until all messages in flight have arrived.
+    pub(super) async fn finish(self) -> Result<Vec<Arc<Ledger>>, BoxError> {
         for sender in self.senders {
-            tokio::time::timeout(rest, sender).await.map_err(|_| "a sender that hangs")???;
+            tokio::time::timeout(DRAIN_TIMEOUT, sender).await.map_err(|_| "a sender did not finish")???;
         }
         for receiver in self.receivers {
-            tokio::time::timeout(rest, receiver)
+            tokio::time::timeout(DRAIN_TIMEOUT, receiver)
                 .await
-                .map_err(|_| "the last messages do not arrive")???;
+                .map_err(|_| "the last messages did not arrive")???;
         }
-        Ok(self.accounts)
+        Ok(self.ledgers)
     }
 }
 
-/// Sends one message; `false` where the broker would not take it, and said so.
-async fn send_one(lane: &Lane, at: usize, client: &Client, number: u64, qos: Qos) -> Result<bool, Failure> {
-    let bytes = payload(number, lane.bytes);
-    let sent = match lane.way {
-        Way::Message => client.send(&format!("soak.{at}.receiver.0"), bytes, qos).await,
-        Way::Topic => client.publish(&format!("soak/{at}"), bytes, qos).await,
-        Way::Broadcast => client.broadcast(&format!("soak.{at}.receiver.*"), bytes, qos).await,
-        Way::Call => {
-            let answer = client.call(&format!("soak.{at}.receiver.0"), "echo", bytes.clone()).await?;
-            if answer != bytes {
-                return Err(format!("{}: another answer than asked for", lane.kind).into());
-            }
-            Ok(())
-        }
-    };
-    match sent {
-        Ok(()) => Ok(true),
-        Err(Error::NotDelivered { .. } | Error::QueueFull { .. }) if qos == Qos::REALTIME_PROCESSED => {
-            Ok(false)
-        }
-        Err(error) => Err(format!("{}: {error}", lane.kind).into()),
-    }
+fn receiver_name(stream: usize, receiver: usize) -> String {
+    format!("soak.{stream}.receiver.{receiver}")
 }
 
-async fn send(
-    lane: Lane,
-    at: usize,
+fn topic(stream: usize) -> String {
+    format!("soak/{stream}")
+}
+
+struct Sender {
+    plan: StreamPlan,
+    index: usize,
     client: Client,
+    /// Kept open; the sender receives nothing.
     _frames: Frames,
-    account: Arc<Account>,
-    end: End,
-) -> Result<(), Failure> {
-    let mut next = 0;
-    while !end.has_come() {
-        for of_burst in 1..=lane.burst {
-            let qos = if of_burst == lane.burst && lane.qos == Qos::NO { Qos::PROCESSED } else { lane.qos };
-            if send_one(&lane, at, &client, next, qos).await? {
-                next += 1;
-                account.sent.store(next, Relaxed);
-                if lane.way == Way::Call {
-                    account.received.store(next, Relaxed);
+    ledger: Arc<Ledger>,
+}
+
+impl Sender {
+    async fn run(self, stop: StopFlag) -> Result<(), BoxError> {
+        let plan = &self.plan;
+        let mut next = 0;
+        while !stop.is_set() {
+            for position in 1..=plan.burst {
+                let acknowledged = position == plan.burst && plan.qos == Qos::NO;
+                let qos = if acknowledged { Qos::PROCESSED } else { plan.qos };
+                if self.send(next, qos).await? {
+                    next += 1;
+                    self.ledger.sent.store(next, Relaxed);
+                    if plan.operation == Operation::Call {
+                        self.ledger.received.store(next, Relaxed);
+                    }
+                } else {
+                    self.ledger.refused.fetch_add(1, Relaxed);
                 }
-            } else {
-                account.refused.fetch_add(1, Relaxed);
             }
+            tokio::time::sleep(plan.pause).await;
         }
-        tokio::time::sleep(lane.pause).await;
-    }
-    if lane.way != Way::Call {
-        // by the same way and behind all others, so that nothing may overtake it
-        while !send_one(&lane, at, &client, LAST, lane.qos).await? {
-            tokio::time::sleep(lane.pause).await;
+        if plan.operation == Operation::Call {
+            let target = receiver_name(self.index, 0);
+            self.client.send(&target, payload(LAST, 8), Qos::PROCESSED).await?;
+            return Ok(());
         }
-    } else {
-        client.send(&format!("soak.{at}.receiver.0"), payload(LAST, 8), Qos::PROCESSED).await?;
+        // with the QoS of all others, so that it cannot overtake them
+        while !self.send(LAST, plan.qos).await? {
+            tokio::time::sleep(plan.pause).await;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Sends one message; `false` if the broker refused it.
+    async fn send(&self, number: u64, qos: Qos) -> Result<bool, BoxError> {
+        let (plan, client) = (&self.plan, &self.client);
+        let bytes = payload(number, plan.bytes);
+        let result = match plan.operation {
+            Operation::Send => client.send(&receiver_name(self.index, 0), bytes, qos).await,
+            Operation::Publish => client.publish(&topic(self.index), bytes, qos).await,
+            Operation::Broadcast => {
+                client.broadcast(&format!("soak.{}.receiver.*", self.index), bytes, qos).await
+            }
+            Operation::Call => {
+                let result = client.call(&receiver_name(self.index, 0), "echo", bytes.clone()).await?;
+                if result != bytes {
+                    return Err(format!("{}: the result differs from the parameters", plan.name).into());
+                }
+                Ok(())
+            }
+        };
+        match result {
+            Ok(()) => Ok(true),
+            Err(Error::NotDelivered { .. } | Error::QueueFull { .. }) if qos == Qos::REALTIME_PROCESSED => {
+                Ok(false)
+            }
+            Err(error) => Err(format!("{}: {error}", plan.name).into()),
+        }
+    }
 }
 
 async fn receive(
-    lane: Lane,
+    plan: StreamPlan,
     _client: Client,
     mut frames: Frames,
-    account: Arc<Account>,
-) -> Result<(), Failure> {
-    let mut expected = Expected::default();
+    ledger: Arc<Ledger>,
+) -> Result<(), BoxError> {
+    let mut sequence = Sequence::default();
     let mut count = 0;
     while let Some(frame) = frames.next().await {
         if frame.sender() == ".broker" {
             continue;
         }
         let Some(number) = number(frame.payload()) else {
-            return Err(format!("{}: a message is not as it was sent", lane.kind).into());
+            return Err(format!("{}: a message is damaged", plan.name).into());
         };
-        // calls are answered, and counted by who asks
-        if lane.way == Way::Call || !expected.take(number, &account) {
+        // calls do not appear here; the caller counts their results
+        if plan.operation == Operation::Call || !sequence.accept(number, &ledger) {
             return Ok(());
         }
         count += 1;
-        if lane.slow.is_some_and(|slow| count % slow == 0) {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+        if plan.receiver_pause_after.is_some_and(|messages| count % messages == 0) {
+            tokio::time::sleep(RECEIVER_PAUSE).await;
         }
     }
-    Err(format!("{}: a receiver was disconnected", lane.kind).into())
+    Err(format!("{}: a receiver was disconnected", plan.name).into())
 }
