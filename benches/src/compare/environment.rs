@@ -90,7 +90,7 @@ impl fmt::Display for Environment {
         writeln!(f, "| commit | {} |", self.commit)?;
         writeln!(
             f,
-            "| method | {} rounds of {} s per run, a fresh broker for each run |",
+            "| method | rounds: {}, seconds per run: {}, a fresh broker for each run |",
             self.rounds, self.seconds
         )?;
         for (name, version, settings) in &self.brokers {

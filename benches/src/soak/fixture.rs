@@ -46,8 +46,8 @@ impl BrokerFixture {
                 return Ok(fixture);
             }
         }
-        let log = fixture.stop(false);
-        Err(format!("the broker did not start: see {log}").into())
+        fixture.stop(false);
+        Err("the broker did not start".into())
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -79,17 +79,16 @@ impl BrokerFixture {
         Some(format!("the broker has ended ({status})").into())
     }
 
-    /// Stops the broker and removes its folder, unless the test has failed; returns the path of the log.
-    pub(super) fn stop(self, passed: bool) -> String {
+    /// Stops the broker and removes its folder. If the test has failed, the folder stays and the path of the log
+    /// is printed.
+    pub(super) fn stop(self, passed: bool) {
         let BrokerFixture { mut child, mut folder, .. } = self;
         let _ = child.kill();
         let _ = child.wait();
-        let log = folder.path().join("log").display().to_string();
         if !passed {
             folder.disable_cleanup(true);
-            eprintln!("elbus-soak: the log of the broker is {log}");
+            eprintln!("elbus-soak: the log of the broker is {}", folder.path().join("log").display());
         }
-        log
     }
 }
 
