@@ -1,6 +1,6 @@
-"""Fixtures: each test runs over each address of the broker and with each of the Python clients.
+"""Fixtures: each test runs over both addresses of the broker and with both Python clients.
 
-The broker is running already; ELBUS_UNIX holds its socket path and ELBUS_TCP its `host:port`.
+The broker must be running; ELBUS_UNIX holds the path of its socket and ELBUS_TCP its `host:port`.
 """
 
 import os
@@ -21,12 +21,12 @@ def pytest_configure():
 
 @pytest.fixture
 def buses(caplog):
-    """All variants at once, for the tests that take long."""
+    """All variants, for long tests that use them at the same time."""
     buses = [Bus(transport, os.environ[TRANSPORTS[transport]], flavour) for transport, flavour in VARIANTS]
     yield buses
     for bus in buses:
         bus.close()
-    # The clients complain so about acknowledgements and replies that nobody asked for.
+    # The clients log this word for acknowledgements and replies without a pending operation.
     assert "orphaned" not in "".join(record.getMessage() for record in caplog.get_records("call"))
 
 
@@ -36,6 +36,6 @@ def bus(request, buses):
 
 
 @pytest.fixture(params=LIBRARIES)
-def other_flavour(request):
-    """The flavour of the second party, for tests in which two clients talk to each other."""
+def second_flavour(request):
+    """The flavour of the second client, for tests with two clients."""
     return request.param

@@ -1,7 +1,7 @@
-"""A blocking face over the two published Python clients, so that one test serves both.
+"""A blocking interface to the two published Python clients, so that each test runs with both.
 
 `Peer` owns a client of `busrt` ("sync") or `busrt-async` ("async") and collects what it receives.
-It adds no protocol of its own: every byte on the wire comes from the published packages.
+It adds nothing to the protocol: every byte on the wire comes from the published packages.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import uuid
 import busrt
 import busrt_async
 
-#: Seconds after which something that should have happened counts as failed.
+#: An event that has not happened within this number of seconds is a failure.
 DEADLINE = 10
 
 PUBLISH, SUBSCRIBE, EXCLUDE, UNEXCLUDE, PUBLISH_FOR = 0x01, 0x02, 0x04, 0x05, 0x06
@@ -26,18 +26,18 @@ LIBRARIES = {"sync": busrt, "async": busrt_async}
 
 _loop = asyncio.new_event_loop()
 threading.Thread(target=_loop.run_forever, daemon=True).start()
-_fences = itertools.count()
+_markers = itertools.count()
 
 
-def settle(result):
-    """The outcome of a client call: coroutines of the async client are run, the rest is there already."""
+def resolve(result):
+    """The result of a client call; a coroutine of the async client is run first."""
     if inspect.isawaitable(result):
         return asyncio.run_coroutine_threadsafe(result, _loop).result(3 * DEADLINE)
     return result
 
 
 def wait_until(condition, what):
-    """Polls until `condition()` is true and returns its value, or fails at the deadline."""
+    """Polls until `condition()` is true and returns its value; fails at the deadline."""
     end = time.monotonic() + DEADLINE
     while not (value := condition()):
         assert time.monotonic() < end, f"{what}: not within {DEADLINE} s"
@@ -46,7 +46,7 @@ def wait_until(condition, what):
 
 
 class Refused(Exception):
-    """The broker answered the handshake with `code`."""
+    """The broker refused the handshake with `code`."""
 
     def __init__(self, code):
         super().__init__(hex(code))
@@ -54,7 +54,7 @@ class Refused(Exception):
 
 
 class Peer:
-    """One client; `frames` holds what it received, in the order of arrival."""
+    """A client; `frames` holds the received frames in order of arrival."""
 
     def __init__(self, flavour, address, name):
         self.name = name
@@ -65,7 +65,7 @@ class Peer:
         self.client = self.library.client.Client(address, name)
         self.client.on_frame = self._callback(self.frames.put)
         try:
-            settle(self.client.connect())
+            resolve(self.client.connect())
         except RuntimeError as error:
             raise Refused(int(str(error).rsplit(" ", 1)[1], 16)) from None
 
@@ -84,18 +84,18 @@ class Peer:
 
     def close(self):
         if self.connected:
-            settle(self.client.disconnect())
+            resolve(self.client.disconnect())
 
-    def post(self, target, payload=b"", kind=MESSAGE, qos=1):
-        """Sends without waiting; the result's `wait_completed` tells the acknowledgement."""
-        return settle(self.client.send(target, self.library.client.Frame(payload, kind, qos)))
+    def begin_send(self, target, payload=b"", kind=MESSAGE, qos=1):
+        """Sends without waiting; `wait_for_ack` waits for the acknowledgement of the result."""
+        return resolve(self.client.send(target, self.library.client.Frame(payload, kind, qos)))
 
     def send(self, target, payload=b"", kind=MESSAGE, qos=1):
-        """Sends, waits for the acknowledgement (if `qos` asks for one) and returns its code."""
-        return self.confirm(self.post(target, payload, kind, qos))
+        """Sends, waits for the acknowledgement if `qos` asks for one, and returns its code."""
+        return self.wait_for_ack(self.begin_send(target, payload, kind, qos))
 
-    def confirm(self, operation):
-        return settle(operation.wait_completed(timeout=DEADLINE))
+    def wait_for_ack(self, operation):
+        return resolve(operation.wait_completed(timeout=DEADLINE))
 
     def publish(self, topic, payload=b"", qos=1):
         return self.send(topic, payload, PUBLISH, qos)
@@ -107,39 +107,39 @@ class Peer:
         return self.send(mask, payload, BROADCAST, qos)
 
     def subscribe(self, *filters):
-        """The client subscribes with QoS 0, so nothing confirms it; the next acknowledgement does."""
-        settle(self.client.subscribe(list(filters)))
-        self.fence()
+        """The client subscribes with QoS 0, without acknowledgement; a later one confirms it."""
+        resolve(self.client.subscribe(list(filters)))
+        self.wait_until_processed()
 
     def unsubscribe(self, *filters):
-        settle(self.client.unsubscribe(list(filters)))
-        self.fence()
+        resolve(self.client.unsubscribe(list(filters)))
+        self.wait_until_processed()
 
     def exclude(self, one, other):
-        """The clients lack EXCLUDE; their frames with a target carry exactly two filters."""
+        """The clients lack EXCLUDE, but a frame with a target carries exactly two filters."""
         return self.send(one, other.encode(), EXCLUDE)
 
     def unexclude(self, one, other):
         return self.send(one, other.encode(), UNEXCLUDE)
 
-    def fence(self):
-        """Returns when the broker has processed all that was sent before."""
+    def wait_until_processed(self):
+        """Returns when the broker has processed everything sent before."""
         assert self.send(f"{self.name}.nobody") == NOT_REGISTERED
 
     def next(self):
         return self.frames.get(timeout=DEADLINE)
 
-    def sees_leave(self, name):
+    def wait_until_unregistered(self, name):
         """Waits until the broker has unregistered `name`."""
         wait_until(lambda: self.send(name) == NOT_REGISTERED, f"{name} is unregistered")
 
-    def sees_closed(self):
-        """Waits until the client has noticed that the broker closed its connection."""
-        wait_until(lambda: not self.connected, f"{self.name} is closed")
+    def wait_until_disconnected(self):
+        """Waits until the client has noticed that the broker disconnected it."""
+        wait_until(lambda: not self.connected, f"{self.name} is disconnected")
 
     def received_from(self, sender):
-        """What `sender` has sent here so far: order makes a marker message the last of it."""
-        marker = b"fence %d" % next(_fences)
+        """The frames received from `sender` so far. Order is kept, so a marker message ends them."""
+        marker = b"marker %d" % next(_markers)
         assert sender.send(self.name, marker) == OK
         frames = iter(self.next, None)
         before = itertools.takewhile(lambda frame: frame.payload != marker, frames)
@@ -148,33 +148,33 @@ class Peer:
     def payloads_from(self, sender):
         return [frame.payload for frame in self.received_from(sender)]
 
-    def serve(self, answer=None):
-        """Puts the RPC layer on top; `answer(method, params, event)` handles the calls."""
+    def serve(self, handler=None):
+        """Adds the RPC layer; `handler(method, params, event)` handles the calls."""
         self.rpc = self.library.rpc.Rpc(self.client)
         self.rpc.on_frame = self._callback(self.frames.put)
         self.rpc.on_notification = self._callback(self.notifications.put)
-        if answer:
+        if handler:
             self.rpc.on_call = self._callback(
-                lambda event: answer(event.method.decode(), event.get_payload(), event)
+                lambda event: handler(event.method.decode(), event.get_payload(), event)
             )
         return self
 
     def call(self, target, method, params=b""):
         """Calls and returns the result; an error reply raises `self.library.rpc.RpcException`."""
-        event = settle(self.rpc.call(target, self.library.rpc.Request(method, params)))
-        return settle(event.wait_completed(timeout=DEADLINE)).get_payload()
+        event = resolve(self.rpc.call(target, self.library.rpc.Request(method, params)))
+        return resolve(event.wait_completed(timeout=DEADLINE)).get_payload()
 
     def call_error(self, target, method, params=b""):
-        """Makes a call that must fail; returns code and data of the error."""
+        """Makes a call that must fail and returns the code and data of the error."""
         try:
             result = self.call(target, method, params)
         except self.library.rpc.RpcException as error:
             return error.rpc_error_code, error.rpc_error_payload
-        raise AssertionError(f"{method} gave {result!r} instead of an error")
+        raise AssertionError(f"{method} returned {result!r} instead of an error")
 
 
 class Bus:
-    """An address of the broker and a flavour of client, with names that no other test uses."""
+    """An address of the broker and a flavour of client, with a unique prefix for names."""
 
     def __init__(self, transport, address, flavour):
         self.transport = transport

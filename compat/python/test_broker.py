@@ -1,4 +1,4 @@
-"""The broker's own methods at `.broker`, and what it announces."""
+"""The methods of `.broker`, and the broker's announcements."""
 
 import time
 
@@ -32,11 +32,11 @@ def clients(caller, **params):
     return {client["name"]: client for client in listed}
 
 
-def test_test(caller):
+def test_the_method_test(caller):
     assert caller.call(".broker", "test") == b"\x81\xa2ok\xc3"
 
 
-def test_info(caller):
+def test_the_method_info(caller):
     info = ask(caller, "info")
     assert info.keys() == {"author", "version"}
     assert all(isinstance(value, str) and value for value in info.values())
@@ -125,8 +125,8 @@ def test_errors(caller, method, params, code):
     assert ask(caller, "test") == {"ok": True}
 
 
-def test_the_broker_is_a_silent_target(caller):
-    """It takes notifications, calls without reply and payloads that are no RPC without a word."""
+def test_the_broker_accepts_other_payloads_without_reply(caller):
+    """Notifications, calls without reply, and payloads that are not RPC."""
     for payload in [b"", b"\x00note", b"\x01\0\0\0\0test\0", b"\x77", b"\x01\x01", b"\x11\x05\0\0\0"]:
         assert caller.send(".broker", payload) == OK
     assert caller.broadcast(".broker", b"x") == OK
@@ -134,7 +134,7 @@ def test_the_broker_is_a_silent_target(caller):
     assert caller.rpc.calls == {}
 
 
-def test_names_of_the_broker_are_not_registered(caller):
+def test_other_reserved_names_are_not_registered(caller):
     assert caller.send(".nobody", b"x") == NOT_REGISTERED
 
 
@@ -172,7 +172,7 @@ def test_secondaries_and_refusals_are_not_announced(bus):
     bus.refusal(primary.name)
     bus.refusal(bus.name("absent%%0"))
     secondary.close()
-    primary.sees_leave(secondary.name)
+    primary.wait_until_unregistered(secondary.name)
     last = bus.peer("last")
     own = [(event, name) for _, event, name in announcements(watcher, last.name) if bus.prefix in name]
     assert own == [("reg", primary.name), ("reg", last.name)]
@@ -182,8 +182,8 @@ def test_announcements_can_be_excluded(bus):
     watcher, other = bus.peer("watcher"), bus.peer("other")
     watcher.exclude(".broker/info", ".broker/warn")
     watcher.subscribe("#")
-    bus.peer("unheard")
+    bus.peer("excluded")
     watcher.unexclude(".broker/info", ".broker/warn")
-    heard = bus.peer("heard")
-    names = [name for _, _, name in announcements(watcher, heard.name)]
-    assert bus.name("unheard") not in names and watcher.connected and other.connected
+    announced = bus.peer("announced")
+    names = [name for _, _, name in announcements(watcher, announced.name)]
+    assert bus.name("excluded") not in names and watcher.connected and other.connected

@@ -1,4 +1,4 @@
-"""Direct messages and broadcasts: what arrives where, in which order, and what is acknowledged."""
+"""Direct messages and broadcasts: recipients, order and acknowledgements."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from peers import BROADCAST, MESSAGE, NOT_REGISTERED, OK, PUBLISH
 
 ODD_NAMES = ["with space", "UPPER", "a.*", "?", "*", "a+b", "#", "trailing.", "two..dots", "x" * 1000]
 
-# Broadcast mask, and which of the receivers a, b, a.b, a.c, a.b.c, ab, a.b.c.d get it.
+# Broadcast masks, and the receivers that match.
 RECEIVERS = ["a", "b", "a.b", "a.c", "a.b.c", "ab", "a.b.c.d"]
 MASKS = [
     ("a", ["a"]),
@@ -58,7 +58,7 @@ def test_every_qos_delivers(bus, qos):
     [b"", b"\0", b"\0\0leading", bytes(range(256)), b"\xeb\x01\x00" * 100],
     ids=["empty", "nul", "nuls", "all-bytes", "greetings"],
 )
-def test_payloads_are_opaque(bus, payload):
+def test_payloads_arrive_unchanged(bus, payload):
     sender, receiver = bus.peer("sender"), bus.peer("receiver")
     receiver.subscribe(f"{bus.prefix}/#")
     assert sender.send(receiver.name, payload) == OK
@@ -68,7 +68,7 @@ def test_payloads_are_opaque(bus, payload):
 
 
 @pytest.mark.parametrize("size", [8191, 65535, 65536, 1 << 20])
-def test_big_payloads(bus, size):
+def test_large_payloads(bus, size):
     sender, receiver = bus.peer("sender"), bus.peer("receiver")
     payload = bytes(range(251)) * (size // 251 + 1)
     payload = payload[:size]
@@ -78,7 +78,7 @@ def test_big_payloads(bus, size):
     assert sender.next().payload == payload
 
 
-def test_messages_to_oneself(bus):
+def test_messages_to_itself(bus):
     peer = bus.peer("peer")
     peer.subscribe(f"{bus.prefix}/#")
     assert peer.send(peer.name, b"message") == OK
@@ -95,30 +95,30 @@ def test_order_across_kinds_and_qos(bus):
     for number in range(600):
         target, kind = routes[number % 3]
         sent.append(b"%d" % number)
-        operations.append(sender.post(target, sent[-1], kind, qos=number % 4))
-    assert all(sender.confirm(operation) == OK for operation in operations)
+        operations.append(sender.begin_send(target, sent[-1], kind, qos=number % 4))
+    assert all(sender.wait_for_ack(operation) == OK for operation in operations)
     assert receiver.payloads_from(sender) == sent
 
 
-def test_a_burst_to_oneself_without_acknowledgement(bus):
+def test_a_burst_to_itself_without_acknowledgement(bus):
     peer = bus.peer("peer")
     for number in range(2000):
-        peer.post(peer.name, b"%d" % number, qos=0)
+        peer.begin_send(peer.name, b"%d" % number, qos=0)
     assert peer.payloads_from(peer) == [b"%d" % number for number in range(2000)]
 
 
-def test_unknown_targets_are_reported_if_asked(bus):
+def test_unknown_targets_are_negatively_acknowledged(bus):
     peer = bus.peer("peer")
     nobody = bus.name("nobody")
     assert peer.send(nobody, b"x", qos=1) == NOT_REGISTERED
     assert peer.send(nobody, b"x", qos=3) == NOT_REGISTERED
-    peer.post(nobody, b"x", qos=0)
-    peer.post(nobody, b"x", qos=2)
+    peer.begin_send(nobody, b"x", qos=0)
+    peer.begin_send(nobody, b"x", qos=2)
     assert peer.send(peer.name, b"still here") == OK
     assert peer.next().payload == b"still here"
 
 
-def test_direct_names_are_no_masks(bus):
+def test_masks_are_not_expanded_in_direct_messages(bus):
     sender = bus.peer("sender")
     bus.peer("a.b")
     for mask in ["a.?", "a.*", "*", "A.B"]:
@@ -126,7 +126,7 @@ def test_direct_names_are_no_masks(bus):
 
 
 @pytest.mark.parametrize("label", ODD_NAMES, ids=lambda label: label[:12])
-def test_odd_names_are_targets_like_others(bus, label):
+def test_unusual_names_are_valid_targets(bus, label):
     sender, odd = bus.peer("sender"), bus.peer(label)
     assert sender.send(odd.name, b"there") == OK
     assert odd.next().payload == b"there"
@@ -135,7 +135,7 @@ def test_odd_names_are_targets_like_others(bus, label):
 
 
 def test_names_beyond_ascii(bus):
-    """As a sender only: the clients state a wrong length for a target that is not ASCII."""
+    """As a sender only: the clients write a wrong length for targets that are not ASCII."""
     sender, receiver = bus.peer("Zürich.東京"), bus.peer("receiver")
     assert sender.send(receiver.name, b"x") == OK
     assert receiver.next().sender == sender.name

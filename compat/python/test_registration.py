@@ -1,4 +1,4 @@
-"""Names: who may register, when a name is free again, secondary clients, staying connected."""
+"""Registration: valid names, when a name is free again, secondaries, keep-alive."""
 
 import time
 
@@ -21,7 +21,7 @@ def test_names_are_case_sensitive(bus):
 
 
 @pytest.mark.parametrize("name", ["", ".", ".broker", ".mine"])
-def test_illegal_names_are_refused(bus, name):
+def test_invalid_names_are_refused(bus, name):
     assert bus.refusal(name) == BAD_DATA
 
 
@@ -29,9 +29,9 @@ def test_disconnecting_frees_the_name(bus):
     watcher, peer = bus.peer("watcher"), bus.peer("peer")
     peer.subscribe(f"{bus.prefix}/#")
     peer.close()
-    watcher.sees_leave(peer.name)
+    watcher.wait_until_unregistered(peer.name)
     successor = bus.join(peer.name)
-    assert watcher.publish(f"{bus.prefix}/x", b"subscription of the one before") == OK
+    assert watcher.publish(f"{bus.prefix}/x", b"subscription of the previous client") == OK
     assert watcher.send(successor.name, b"welcome") == OK
     assert successor.payloads_from(watcher) == [b"welcome"]
 
@@ -60,19 +60,19 @@ def test_a_secondary_needs_its_primary(bus):
     bus.peer("p%%0")
 
 
-def test_secondaries_go_with_the_primary(bus):
+def test_secondaries_are_disconnected_with_their_primary(bus):
     other, primary = bus.peer("other"), bus.peer("p")
     secondaries = [bus.peer("p%%0"), bus.peer("p%%1")]
     primary.close()
     for peer in secondaries:
-        other.sees_leave(peer.name)
-        peer.sees_closed()
+        other.wait_until_unregistered(peer.name)
+        peer.wait_until_disconnected()
 
 
-def test_a_secondary_leaves_alone(bus):
+def test_a_secondary_disconnects_alone(bus):
     primary, first, second = bus.peer("p"), bus.peer("p%%0"), bus.peer("p%%1")
     first.close()
-    primary.sees_leave(first.name)
+    primary.wait_until_unregistered(first.name)
     assert second.send(primary.name, b"still here") == OK
     assert primary.next().payload == b"still here"
     bus.join(first.name)
@@ -86,7 +86,7 @@ def test_many_clients_at_once(bus):
 
 
 def test_idle_clients_stay(buses):
-    """The clients ping each second, more often than the broker's limit of 6.25 s asks for."""
+    """The clients ping every second; the broker disconnects clients that are silent for 6.25 s."""
     peers = [bus.peer("idle") for bus in buses]
     time.sleep(7)
     for peer in peers:

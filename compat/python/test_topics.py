@@ -1,10 +1,10 @@
-"""Publications: filters, subscriptions, exclusions, publications for one receiver."""
+"""Publications: filters, subscriptions, exclusions, publications to one receiver."""
 
 import pytest
 
-from peers import OK, PUBLISH, SUBSCRIBE, settle
+from peers import OK, PUBLISH, SUBSCRIBE, resolve
 
-# Filter, topics it matches, topics it does not; all below a prefix of the test's own.
+# Filter, topics that match, topics that do not; all below the prefix of the test.
 FILTERS = [
     ("a/b", ["a/b"], ["a", "a/b/c", "a/", "A/b", "/a/b"]),
     ("a/+", ["a/b", "a/", "a/+"], ["a", "a/b/c", "b/a"]),
@@ -49,7 +49,7 @@ def test_a_publication_carries_sender_and_topic(bus):
     assert frame.payload == b"\0binary\0"
 
 
-def test_subscriptions_are_a_set(bus):
+def test_overlapping_subscriptions_deliver_once(bus):
     sender, receiver = bus.peer("sender"), bus.peer("receiver")
     a, b, c, below = (f"{bus.prefix}/{topic}" for topic in ["a", "b", "c", "#"])
     receiver.subscribe(a, b, c)
@@ -65,18 +65,18 @@ def test_subscriptions_are_a_set(bus):
     assert receiver.payloads_from(sender) == [c.encode()]
 
     receiver.unsubscribe(f"{bus.prefix}/+")
-    sender.publish(c, b"another filter went")
-    assert receiver.payloads_from(sender) == [b"another filter went"]
+    sender.publish(c, b"another filter was removed")
+    assert receiver.payloads_from(sender) == [b"another filter was removed"]
     receiver.unsubscribe(c)
     sender.publish(c, b"gone")
     assert receiver.payloads_from(sender) == []
 
 
-def test_subscriptions_are_acknowledged_if_asked(bus):
+def test_subscriptions_are_acknowledged_on_request(bus):
     peer = bus.peer("peer")
     frame = peer.library.client.Frame(tp=SUBSCRIBE, qos=1)
     frame.topic = [f"{bus.prefix}/a", f"{bus.prefix}/b"]
-    assert peer.confirm(settle(peer.client.send(None, frame))) == OK
+    assert peer.wait_for_ack(resolve(peer.client.send(None, frame))) == OK
 
 
 def test_many_filters_in_one_frame(bus):
@@ -88,28 +88,28 @@ def test_many_filters_in_one_frame(bus):
     assert [frame.topic for frame in receiver.received_from(sender)] == topics[::50]
 
 
-def test_exclusions_withhold_publications(bus):
+def test_exclusions_suppress_publications(bus):
     sender, receiver = bus.peer("sender"), bus.peer("receiver")
     open_, secret, noise = (f"{bus.prefix}/{topic}" for topic in ["open", "secret/a", "noise"])
 
-    def arriving():
+    def publish_all():
         for topic in [open_, secret, noise]:
             sender.publish(topic, b"x")
         return [frame.topic for frame in receiver.received_from(sender)]
 
     assert receiver.exclude(f"{bus.prefix}/secret/#", noise) == OK
-    assert arriving() == []
+    assert publish_all() == []
     receiver.subscribe(f"{bus.prefix}/#", secret)
-    assert arriving() == [open_]
+    assert publish_all() == [open_]
     assert receiver.unexclude(noise, f"{bus.prefix}/never") == OK
-    assert arriving() == [open_, noise]
+    assert publish_all() == [open_, noise]
     assert receiver.unexclude(secret, f"{bus.prefix}/#") == OK
-    assert arriving() == [open_, noise]
+    assert publish_all() == [open_, noise]
     assert receiver.unexclude(f"{bus.prefix}/secret/#", f"{bus.prefix}/never") == OK
-    assert arriving() == [open_, secret, noise]
+    assert publish_all() == [open_, secret, noise]
 
 
-def test_exclusions_concern_publications_only(bus):
+def test_exclusions_apply_to_publications_only(bus):
     sender, receiver = bus.peer("sender"), bus.peer("receiver")
     assert receiver.exclude("#", f"{bus.prefix}/x") == OK
     assert sender.send(receiver.name, b"message") == OK
@@ -117,20 +117,20 @@ def test_exclusions_concern_publications_only(bus):
     assert receiver.payloads_from(sender) == [b"message", b"broadcast"]
 
 
-def test_publications_for_one_receiver(bus):
+def test_publications_to_one_receiver(bus):
     sender, one, other = bus.peer("sender"), bus.peer("one"), bus.peer("other")
     second = bus.peer("one%%0")
-    deaf = bus.peer("one%%1")
+    excluded = bus.peer("one%%1")
     topic = f"{bus.prefix}/t"
     for peer in [one, other, second, sender]:
         peer.subscribe(f"{bus.prefix}/#")
-    deaf.exclude(topic, f"{bus.prefix}/x")
-    deaf.subscribe(f"{bus.prefix}/#")
+    excluded.exclude(topic, f"{bus.prefix}/x")
+    excluded.subscribe(f"{bus.prefix}/#")
     for receiver in [one.name, bus.name("nobody"), bus.name("?"), second.name, sender.name]:
         assert sender.publish_for(topic, receiver, receiver.encode() + b"\0x") == OK
     arrived = [one.name.encode() + b"\0x"]
     assert one.payloads_from(sender) == arrived
     assert second.payloads_from(sender) == arrived
     assert other.payloads_from(sender) == []
-    assert deaf.payloads_from(sender) == []
+    assert excluded.payloads_from(sender) == []
     assert sender.payloads_from(sender) == [sender.name.encode() + b"\0x"]

@@ -1,5 +1,5 @@
-//! What the tests share: the addresses of the running broker, clients with names that no other test uses, waiting with
-//! a deadline. It adds no protocol of its own: every byte on the wire comes from the published crate.
+//! Shared by the tests: the addresses of the running broker, clients with unique names, waiting with a
+//! deadline. Adds nothing to the protocol: every byte on the wire comes from the published crate.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,21 +9,21 @@ use busrt::client::AsyncClient;
 use busrt::ipc::{Client, Config};
 use busrt::{Error, ErrorKind, EventChannel, Frame, OpConfirm, QoS};
 
-/// After this time something that should have happened counts as failed.
+/// An event that has not happened within this time is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// One address of the broker, with a prefix for names and topics.
+/// One address of the broker, with a unique prefix for names and topics.
 pub struct Bus {
     address: String,
     pub prefix: String,
 }
 
 impl Bus {
-    /// The broker's two addresses, from `ELBUS_UNIX` and `ELBUS_TCP`; a test runs over one after the other.
+    /// The broker's two addresses, from `ELBUS_UNIX` and `ELBUS_TCP`. Each test runs over both.
     pub fn each() -> impl Iterator<Item = Self> {
         ["ELBUS_UNIX", "ELBUS_TCP"].into_iter().map(|variable| {
             let address = std::env::var(variable)
@@ -36,17 +36,17 @@ impl Bus {
         })
     }
 
-    /// `prefix.label`, to be used as a client's name.
+    /// The client name `prefix.label`.
     pub fn name(&self, label: &str) -> String {
         format!("{}.{label}", self.prefix)
     }
 
-    /// `prefix/label`, to be used as a topic.
+    /// The topic `prefix/label`.
     pub fn topic(&self, label: &str) -> String {
         format!("{}/{label}", self.prefix)
     }
 
-    /// Connects a client of any name, with the timeout that the CLI uses.
+    /// Connects a client of any name, with the timeout of the published command line.
     pub async fn connect(&self, name: &str) -> Result<Client, Error> {
         Client::connect(&Config::new(&self.address, name).timeout(TIMEOUT)).await
     }
@@ -67,7 +67,7 @@ impl Bus {
     }
 }
 
-/// A client and what it receives.
+/// A client and the channel of its received frames.
 pub struct Peer {
     pub client: Client,
     pub events: EventChannel,
@@ -86,22 +86,22 @@ impl Peer {
     }
 
     pub async fn send(&mut self, target: &str, payload: &[u8]) -> Result<(), ErrorKind> {
-        confirmed(self.client.send(target, payload.into(), QoS::Processed).await).await
+        acknowledged(self.client.send(target, payload.into(), QoS::Processed).await).await
     }
 
     pub async fn broadcast(&mut self, mask: &str, payload: &[u8]) {
-        confirmed(self.client.send_broadcast(mask, payload.into(), QoS::Processed).await).await.unwrap();
+        acknowledged(self.client.send_broadcast(mask, payload.into(), QoS::Processed).await).await.unwrap();
     }
 
     pub async fn publish(&mut self, topic: &str, payload: &[u8]) {
-        confirmed(self.client.publish(topic, payload.into(), QoS::Processed).await).await.unwrap();
+        acknowledged(self.client.publish(topic, payload.into(), QoS::Processed).await).await.unwrap();
     }
 
     pub async fn subscribe(&mut self, filters: &[&str]) {
-        confirmed(self.client.subscribe_bulk(filters, QoS::Processed).await).await.unwrap();
+        acknowledged(self.client.subscribe_bulk(filters, QoS::Processed).await).await.unwrap();
     }
 
-    /// What `sender` has sent here so far: order makes a marker message the last of it.
+    /// The frames received from `sender` so far. Frames keep their order, so a marker message ends them.
     pub async fn received_from(&self, sender: &mut Peer) -> Vec<Frame> {
         let marker = format!("marker {}", COUNTER.fetch_add(1, Ordering::Relaxed));
         sender.send(&self.name, marker.as_bytes()).await.unwrap();
@@ -128,7 +128,7 @@ impl Peer {
     }
 
     /// Waits until the broker has unregistered `name`.
-    pub async fn sees_leave(&mut self, name: &str) {
+    pub async fn wait_until_unregistered(&mut self, name: &str) {
         within("the name is unregistered", async {
             while self.send(name, b"").await != Err(ErrorKind::NotRegistered) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -137,9 +137,9 @@ impl Peer {
         .await;
     }
 
-    /// Waits until the client has noticed that the broker closed its connection.
-    pub async fn sees_closed(&self) {
-        within("the connection is closed", async {
+    /// Waits until the client has noticed that the broker disconnected it.
+    pub async fn wait_until_disconnected(&self) {
+        within("the client is disconnected", async {
             while self.client.is_connected() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -148,8 +148,8 @@ impl Peer {
     }
 }
 
-/// The acknowledgement of an operation; an operation without one succeeds.
-pub async fn confirmed(operation: Result<OpConfirm, Error>) -> Result<(), ErrorKind> {
+/// Waits for the acknowledgement of an operation. An operation without one succeeds.
+pub async fn acknowledged(operation: Result<OpConfirm, Error>) -> Result<(), ErrorKind> {
     match operation.map_err(|error| error.kind())? {
         None => Ok(()),
         Some(receiver) => {
@@ -159,13 +159,13 @@ pub async fn confirmed(operation: Result<OpConfirm, Error>) -> Result<(), ErrorK
     }
 }
 
-/// The outcome of `future`; fails at the deadline.
+/// The output of `future`; panics at the deadline.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let outcome = tokio::time::timeout(DEADLINE, future).await;
     outcome.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
-/// A payload of this size in which no part equals another.
+/// A payload of this size without repeated parts.
 pub fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|position| (position ^ position >> 8 ^ position >> 16) as u8).collect()
 }

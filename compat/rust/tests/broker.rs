@@ -1,4 +1,4 @@
-//! The broker's own methods at `.broker`, read with the types of the crate, and what it announces.
+//! The methods of `.broker`, with the result types of the crate, and the broker's announcements.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use busrt::client::AsyncClient;
 use busrt::common::{BrokerInfo, BrokerStats, ClientList};
 use busrt::rpc::{Rpc, RpcClient, RpcError, RpcEvent};
 use busrt::{QoS, empty_payload};
-use elbus_compat::{Bus, Peer, confirmed, pattern, within};
+use elbus_compat::{Bus, Peer, acknowledged, pattern, within};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize)]
@@ -36,7 +36,7 @@ async fn filtered(rpc: &RpcClient, filter: Option<&str>) -> RpcEvent {
 }
 
 #[tokio::test]
-async fn test_info_and_stats() {
+async fn the_methods_test_info_and_stats() {
     for bus in Bus::each() {
         let rpc = caller(&bus).await;
         let reply = ask(&rpc, "test", empty_payload!()).await.unwrap();
@@ -113,7 +113,7 @@ async fn benchmarks_return_their_params() {
 }
 
 #[tokio::test]
-async fn wrong_calls_get_error_codes() {
+async fn invalid_calls_get_error_codes() {
     let bad_filter = rmp_serde::to_vec_named(&ListParams { filter: Some("(") }).unwrap();
     for bus in Bus::each() {
         let rpc = caller(&bus).await;
@@ -130,8 +130,10 @@ async fn wrong_calls_get_error_codes() {
             let data = error.data().unwrap_or_default();
             assert_eq!((error.code(), !data.is_empty()), (code, has_data), "{method}");
         }
-        confirmed(rpc.call0(".broker", "none.such", empty_payload!(), QoS::Processed).await).await.unwrap();
-        confirmed(rpc.notify(".broker", b"x".as_slice().into(), QoS::Processed).await).await.unwrap();
+        acknowledged(rpc.call0(".broker", "none.such", empty_payload!(), QoS::Processed).await)
+            .await
+            .unwrap();
+        acknowledged(rpc.notify(".broker", b"x".as_slice().into(), QoS::Processed).await).await.unwrap();
         ask(&rpc, "test", empty_payload!()).await.unwrap();
     }
 }
@@ -145,9 +147,9 @@ async fn primaries_are_announced() {
         let secondary = peer.client.register_secondary().await.unwrap();
         let name = peer.name.clone();
         drop(secondary);
-        watcher.sees_leave(&format!("{name}%%0")).await;
+        watcher.wait_until_unregistered(&format!("{name}%%0")).await;
         drop(peer);
-        watcher.sees_leave(&name).await;
+        watcher.wait_until_unregistered(&name).await;
         let _last = bus.peer("last").await;
         let expected = [("reg", "peer"), ("unreg", "peer"), ("reg", "last")]
             .map(|(event, label)| format!("{event} {}", bus.name(label)));
@@ -155,7 +157,7 @@ async fn primaries_are_announced() {
     }
 }
 
-/// The next announcements about clients of this test.
+/// The next announcements about clients of this test, in order.
 async fn announcements(watcher: &Peer, bus: &Bus, count: usize) -> Vec<String> {
     let mut seen = Vec::new();
     while seen.len() < count {
@@ -166,7 +168,7 @@ async fn announcements(watcher: &Peer, bus: &Bus, count: usize) -> Vec<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         assert!(now.abs_diff(Duration::from_nanos(t)) < Duration::from_secs(60));
         let subject = d.unwrap_or_default();
-        // its own registration may be announced after it has subscribed
+        // the watcher's own registration can be announced after it has subscribed
         if subject.starts_with(&bus.prefix) && subject != watcher.name {
             seen.push(format!("{s} {subject}"));
         }

@@ -1,14 +1,14 @@
-//! 20,000 messages to oneself as fast as the client can, while it reads what comes back. A file of its own, so that no
-//! other test takes the time of the reader: what is meant here is a burst, not a client that lags behind.
+//! 20,000 messages of a client to itself, as fast as possible, while it reads them. The test has a file of
+//! its own, so that no other test slows down the reader: it tests a burst, not a slow client.
 
 use busrt::QoS;
 use busrt::client::AsyncClient;
-use elbus_compat::{Bus, Peer, confirmed, within};
+use elbus_compat::{Bus, Peer, acknowledged, within};
 
 const COUNT: u32 = 20_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bursts_to_oneself_arrive_in_order() {
+async fn a_burst_to_itself_arrives_in_order() {
     for bus in Bus::each() {
         for qos in [QoS::No, QoS::Processed, QoS::Realtime, QoS::RealtimeProcessed] {
             burst(bus.peer(&format!("burst{}", qos as u8)).await, qos).await;
@@ -31,7 +31,7 @@ async fn burst(peer: Peer, qos: QoS) {
         operations.push(client.send(&name, payload.into(), qos).await);
     }
     for operation in operations {
-        confirmed(operation).await.unwrap();
+        acknowledged(operation).await.unwrap();
     }
     reader.await.unwrap();
 }

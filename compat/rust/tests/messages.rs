@@ -1,8 +1,8 @@
-//! Direct messages and broadcasts: what arrives where, in which order, and what is acknowledged.
+//! Direct messages and broadcasts: recipients, order and acknowledgements.
 
 use busrt::client::AsyncClient;
 use busrt::{ErrorKind, FrameKind, QoS};
-use elbus_compat::{Bus, Peer, confirmed, pattern};
+use elbus_compat::{Bus, Peer, acknowledged, pattern};
 
 const EVERY_QOS: [QoS; 4] = [QoS::No, QoS::Processed, QoS::Realtime, QoS::RealtimeProcessed];
 
@@ -20,7 +20,7 @@ async fn every_kind_arrives_at_every_qos() {
                 client.publish(&topic, b"publication".as_slice().into(), qos).await,
             ] {
                 assert_eq!(operation.as_ref().unwrap().is_some(), qos.needs_ack());
-                confirmed(operation).await.unwrap();
+                acknowledged(operation).await.unwrap();
             }
             for (kind, topic, payload) in [
                 (FrameKind::Message, None, "message"),
@@ -40,7 +40,7 @@ async fn every_kind_arrives_at_every_qos() {
 }
 
 #[tokio::test]
-async fn payloads_of_every_size_are_opaque() {
+async fn payloads_of_every_size_arrive_unchanged() {
     for bus in Bus::each() {
         let (mut sender, mut receiver) = (bus.peer("sender").await, bus.peer("receiver").await);
         let topic = bus.topic("t");
@@ -57,7 +57,7 @@ async fn payloads_of_every_size_are_opaque() {
                 payload.as_slice().into(),
                 QoS::No,
             );
-            confirmed(operation.await).await.unwrap();
+            acknowledged(operation.await).await.unwrap();
             let frame = receiver.next().await;
             assert!(
                 frame.payload().strip_prefix(b"\0head\0".as_slice()) == Some(payload.as_slice()),
@@ -85,14 +85,14 @@ async fn order_holds_across_kinds_and_qos() {
             });
         }
         for operation in operations {
-            confirmed(operation).await.unwrap();
+            acknowledged(operation).await.unwrap();
         }
         assert_eq!(receiver.payloads_from(&mut sender).await, sent);
     }
 }
 
 #[tokio::test]
-async fn unknown_targets_are_reported_if_asked() {
+async fn unknown_targets_are_negatively_acknowledged() {
     for bus in Bus::each() {
         let mut peer = bus.peer("peer").await;
         bus.peer("a.b").await;
@@ -101,7 +101,7 @@ async fn unknown_targets_are_reported_if_asked() {
             for qos in EVERY_QOS {
                 let expected = if qos.needs_ack() { Err(ErrorKind::NotRegistered) } else { Ok(()) };
                 assert_eq!(
-                    confirmed(peer.client.send(&target, b"x".as_slice().into(), qos).await).await,
+                    acknowledged(peer.client.send(&target, b"x".as_slice().into(), qos).await).await,
                     expected
                 );
             }
@@ -113,7 +113,7 @@ async fn unknown_targets_are_reported_if_asked() {
 }
 
 #[tokio::test]
-async fn names_are_compared_whole() {
+async fn target_names_are_matched_exactly() {
     for bus in Bus::each() {
         let mut sender = bus.peer("sender").await;
         for label in ["with space", "Zürich.東京", "a.*", "?", "+/#", "UPPER", &"x".repeat(900)] {

@@ -1,4 +1,4 @@
-//! Names: who may register, when a name is free again, secondary clients, staying connected.
+//! Registration: valid names, when a name is free again, secondaries, keep-alive.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use busrt::{ErrorKind, QoS, empty_payload};
 use elbus_compat::{Bus, Peer};
 
 #[tokio::test]
-async fn taken_and_illegal_names_are_refused() {
+async fn taken_and_invalid_names_are_refused() {
     for bus in Bus::each() {
         let mut owner = bus.peer("owner").await;
         let own = owner.name.clone();
@@ -23,15 +23,15 @@ async fn taken_and_illegal_names_are_refused() {
 }
 
 #[tokio::test]
-async fn leaving_frees_the_name_and_ends_subscriptions() {
+async fn disconnecting_frees_the_name_and_ends_subscriptions() {
     for bus in Bus::each() {
         let (mut watcher, mut peer) = (bus.peer("watcher").await, bus.peer("peer").await);
         let name = peer.name.clone();
         peer.subscribe(&[&bus.topic("#")]).await;
         drop(peer);
-        watcher.sees_leave(&name).await;
+        watcher.wait_until_unregistered(&name).await;
         let successor = bus.peer("peer").await;
-        watcher.publish(&bus.topic("x"), b"for the one before").await;
+        watcher.publish(&bus.topic("x"), b"for the previous client").await;
         assert!(successor.payloads_from(&mut watcher).await.is_empty());
     }
 }
@@ -57,44 +57,44 @@ async fn secondaries_are_clients_of_their_own() {
 
         let gone = first.name.clone();
         drop(first);
-        other.sees_leave(&gone).await;
+        other.wait_until_unregistered(&gone).await;
         other.send(&second.name, b"you stay").await.unwrap();
         other.send(&primary.name, b"you too").await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn secondaries_go_with_the_primary() {
+async fn secondaries_are_disconnected_with_their_primary() {
     for bus in Bus::each() {
         let (mut other, primary) = (bus.peer("other").await, bus.peer("p").await);
         let first = Peer::new(primary.client.register_secondary().await.unwrap());
         let second = bus.peer("p%%by another process").await;
         drop(primary);
         for peer in [first, second] {
-            other.sees_leave(&peer.name).await;
-            peer.sees_closed().await;
+            other.wait_until_unregistered(&peer.name).await;
+            peer.wait_until_disconnected().await;
         }
         bus.peer("p").await;
     }
 }
 
-/// The times below are those of a broker with its default timeout of 5 s; all addresses are tested at once.
+/// The broker has its default timeout of 5 s. Both addresses are tested at the same time.
 #[tokio::test]
-async fn silent_clients_are_closed() {
+async fn silent_clients_are_disconnected() {
     let start = Instant::now();
     let mut silent = Vec::new();
     for bus in Bus::each() {
         silent.push((bus.peer("silent").await, bus));
     }
     for (peer, bus) in silent {
-        peer.sees_closed().await;
-        assert!(start.elapsed() > Duration::from_secs(5), "closed after {:?}", start.elapsed());
+        peer.wait_until_disconnected().await;
+        assert!(start.elapsed() > Duration::from_secs(5), "disconnected after {:?}", start.elapsed());
         bus.peer("silent").await;
     }
 }
 
 #[tokio::test]
-async fn a_ping_each_few_seconds_keeps_a_client() {
+async fn pings_keep_a_client_connected() {
     let mut peers = Vec::new();
     for bus in Bus::each() {
         peers.push(bus.peer("pinging").await);
@@ -113,7 +113,7 @@ async fn a_ping_each_few_seconds_keeps_a_client() {
 }
 
 #[tokio::test]
-async fn an_rpc_client_keeps_itself() {
+async fn an_rpc_client_keeps_itself_connected() {
     let mut rpcs = Vec::new();
     for bus in Bus::each() {
         rpcs.push(RpcClient::new0(bus.connect(&bus.name("rpc")).await.unwrap()));

@@ -6,10 +6,10 @@ use busrt::rpc::{
     Options, RPC_ERROR_CODE_METHOD_NOT_FOUND, Rpc, RpcClient, RpcError, RpcEvent, RpcHandlers, RpcResult,
 };
 use busrt::{Frame, QoS, async_trait, empty_payload};
-use elbus_compat::{Bus, confirmed, pattern, within};
+use elbus_compat::{Bus, acknowledged, pattern, within};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Answers `echo`, `nothing` and `fail`, and reports whatever it gets as a line of text.
+/// Serves `echo`, `nothing` and `fail`, and logs each event as a line of text.
 struct Server(UnboundedSender<String>);
 
 #[async_trait]
@@ -43,7 +43,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two clients that call each other; the server handles one event after the other.
+    /// Two connected clients. The server handles one event at a time.
     async fn new(bus: &Bus) -> Self {
         let (caller_name, server_name) = (bus.name("caller"), bus.name("server"));
         let (sender, log) = unbounded_channel();
@@ -95,7 +95,7 @@ async fn error_replies() {
 }
 
 #[tokio::test]
-async fn calls_to_nobody() {
+async fn calls_to_unknown_targets_fail() {
     for bus in Bus::each() {
         let pair = Pair::new(&bus).await;
         let nobody = bus.name("nobody");
@@ -112,22 +112,24 @@ async fn calls_without_reply_notifications_and_plain_frames() {
         let mut pair = Pair::new(&bus).await;
         let (caller, server) = (pair.caller_name.clone(), pair.server_name.clone());
         let topic = bus.topic("t");
-        confirmed(pair.server.client().lock().await.subscribe(&topic, QoS::Processed).await).await.unwrap();
+        acknowledged(pair.server.client().lock().await.subscribe(&topic, QoS::Processed).await)
+            .await
+            .unwrap();
 
-        confirmed(pair.caller.call0(&server, "echo", b"x".as_slice().into(), QoS::Processed).await)
+        acknowledged(pair.caller.call0(&server, "echo", b"x".as_slice().into(), QoS::Processed).await)
             .await
             .unwrap();
         assert_eq!(pair.logged().await, format!("call of echo by {caller}"));
-        confirmed(pair.caller.notify(&server, b"\0\x01".as_slice().into(), QoS::Processed).await)
+        acknowledged(pair.caller.notify(&server, b"\0\x01".as_slice().into(), QoS::Processed).await)
             .await
             .unwrap();
         assert_eq!(pair.logged().await, format!("notification [0, 1] by {caller}"));
         let client = pair.caller.client();
-        confirmed(client.lock().await.send_broadcast(&server, vec![1, 2].into(), QoS::Processed).await)
+        acknowledged(client.lock().await.send_broadcast(&server, vec![1, 2].into(), QoS::Processed).await)
             .await
             .unwrap();
         assert_eq!(pair.logged().await, format!("Broadcast [1, 2] by {caller}"));
-        confirmed(client.lock().await.publish(&topic, vec![1, 3].into(), QoS::Processed).await)
+        acknowledged(client.lock().await.publish(&topic, vec![1, 3].into(), QoS::Processed).await)
             .await
             .unwrap();
         assert_eq!(pair.logged().await, format!("Publish [1, 3] by {caller}"));
@@ -135,7 +137,7 @@ async fn calls_without_reply_notifications_and_plain_frames() {
 }
 
 #[tokio::test]
-async fn big_params_and_results() {
+async fn large_params_and_results() {
     for bus in Bus::each() {
         let pair = Pair::new(&bus).await;
         for size in [65_536, 1 << 20, 8 << 20] {
@@ -149,7 +151,7 @@ async fn big_params_and_results() {
 }
 
 #[tokio::test]
-async fn a_thousand_calls_side_by_side() {
+async fn a_thousand_concurrent_calls() {
     for bus in Bus::each() {
         let pair = Arc::new(Pair::new(&bus).await);
         let mut calls = Vec::new();
@@ -167,7 +169,7 @@ async fn a_thousand_calls_side_by_side() {
 }
 
 #[tokio::test]
-async fn secondaries_and_oneself_are_callers_too() {
+async fn secondaries_can_call_and_a_client_can_call_itself() {
     for bus in Bus::each() {
         let mut pair = Pair::new(&bus).await;
         let primary = bus.peer("p").await;

@@ -1,8 +1,8 @@
-//! Publications: filters, subscriptions, exclusions, publications for one receiver.
+//! Publications: filters, subscriptions, exclusions, publications to one receiver.
 
 use busrt::QoS;
 use busrt::client::AsyncClient;
-use elbus_compat::{Bus, Peer, confirmed};
+use elbus_compat::{Bus, Peer, acknowledged};
 
 #[tokio::test]
 async fn filters_select_topics() {
@@ -37,17 +37,17 @@ async fn filters_select_topics() {
 }
 
 #[tokio::test]
-async fn subscriptions_are_a_set() {
+async fn overlapping_subscriptions_deliver_once() {
     for bus in Bus::each() {
         let (mut sender, mut receiver) = (bus.peer("sender").await, bus.peer("receiver").await);
         let (a, b, all) = (bus.topic("a"), bus.topic("b"), bus.topic("#"));
         receiver.subscribe(&[&a, &b, &all]).await;
-        confirmed(receiver.client.subscribe(&a, QoS::RealtimeProcessed).await).await.unwrap();
+        acknowledged(receiver.client.subscribe(&a, QoS::RealtimeProcessed).await).await.unwrap();
         sender.publish(&a, b"x").await;
         assert_eq!(receiver.topics_from(&mut sender).await, [a.as_str()]);
 
-        confirmed(receiver.client.unsubscribe_bulk(&[&all, &a], QoS::Processed).await).await.unwrap();
-        confirmed(receiver.client.unsubscribe(&bus.topic("never"), QoS::Processed).await).await.unwrap();
+        acknowledged(receiver.client.unsubscribe_bulk(&[&all, &a], QoS::Processed).await).await.unwrap();
+        acknowledged(receiver.client.unsubscribe(&bus.topic("never"), QoS::Processed).await).await.unwrap();
         for topic in [&a, &b] {
             sender.publish(topic, b"x").await;
         }
@@ -56,30 +56,30 @@ async fn subscriptions_are_a_set() {
 }
 
 #[tokio::test]
-async fn exclusions_withhold_publications() {
+async fn exclusions_suppress_publications() {
     for bus in Bus::each() {
         let (mut sender, mut receiver) = (bus.peer("sender").await, bus.peer("receiver").await);
         let (open, secret, noise) = (bus.topic("open"), bus.topic("secret/a"), bus.topic("noise"));
         let below = bus.topic("secret/#");
         let all = [open.as_str(), &secret, &noise];
 
-        confirmed(receiver.client.exclude_bulk(&[&below, &noise], QoS::Processed).await).await.unwrap();
+        acknowledged(receiver.client.exclude_bulk(&[&below, &noise], QoS::Processed).await).await.unwrap();
         receiver.subscribe(&[&bus.topic("#"), &secret]).await;
-        assert_eq!(arriving(&receiver, &mut sender, &all).await, [open.as_str()]);
-        confirmed(receiver.client.unexclude(&noise, QoS::Processed).await).await.unwrap();
-        assert_eq!(arriving(&receiver, &mut sender, &all).await, [open.as_str(), &noise]);
-        confirmed(receiver.client.unexclude_bulk(&[&below, &noise], QoS::Processed).await).await.unwrap();
-        assert_eq!(arriving(&receiver, &mut sender, &all).await, all);
-        confirmed(receiver.client.exclude(&open, QoS::Processed).await).await.unwrap();
-        assert_eq!(arriving(&receiver, &mut sender, &all).await, [secret.as_str(), &noise]);
+        assert_eq!(publish_all(&receiver, &mut sender, &all).await, [open.as_str()]);
+        acknowledged(receiver.client.unexclude(&noise, QoS::Processed).await).await.unwrap();
+        assert_eq!(publish_all(&receiver, &mut sender, &all).await, [open.as_str(), &noise]);
+        acknowledged(receiver.client.unexclude_bulk(&[&below, &noise], QoS::Processed).await).await.unwrap();
+        assert_eq!(publish_all(&receiver, &mut sender, &all).await, all);
+        acknowledged(receiver.client.exclude(&open, QoS::Processed).await).await.unwrap();
+        assert_eq!(publish_all(&receiver, &mut sender, &all).await, [secret.as_str(), &noise]);
 
         sender.send(&receiver.name, b"a message").await.unwrap();
         assert_eq!(receiver.next().await.payload(), b"a message");
     }
 }
 
-/// Which of these topics arrive when they are published.
-async fn arriving(receiver: &Peer, sender: &mut Peer, topics: &[&str]) -> Vec<String> {
+/// Publishes to these topics and returns those that arrive.
+async fn publish_all(receiver: &Peer, sender: &mut Peer, topics: &[&str]) -> Vec<String> {
     for topic in topics {
         sender.publish(topic, b"x").await;
     }
@@ -90,15 +90,15 @@ async fn arriving(receiver: &Peer, sender: &mut Peer, topics: &[&str]) -> Vec<St
 async fn empty_topic_lists_are_acknowledged() {
     for bus in Bus::each() {
         let mut peer = bus.peer("peer").await;
-        confirmed(peer.client.exclude_bulk(&[], QoS::Processed).await).await.unwrap();
-        confirmed(peer.client.subscribe_bulk(&[], QoS::Processed).await).await.unwrap();
-        confirmed(peer.client.unsubscribe_bulk(&[], QoS::Processed).await).await.unwrap();
-        confirmed(peer.client.unexclude_bulk(&[], QoS::Processed).await).await.unwrap();
+        acknowledged(peer.client.exclude_bulk(&[], QoS::Processed).await).await.unwrap();
+        acknowledged(peer.client.subscribe_bulk(&[], QoS::Processed).await).await.unwrap();
+        acknowledged(peer.client.unsubscribe_bulk(&[], QoS::Processed).await).await.unwrap();
+        acknowledged(peer.client.unexclude_bulk(&[], QoS::Processed).await).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn publications_for_one_receiver() {
+async fn publications_to_one_receiver() {
     for bus in Bus::each() {
         let mut sender = bus.peer("sender").await;
         let (mut one, mut other) = (bus.peer("one").await, bus.peer("other").await);
@@ -110,7 +110,7 @@ async fn publications_for_one_receiver() {
         for receiver in [one.name.clone(), second.name.clone(), bus.name("?"), bus.name("nobody")] {
             let operation =
                 sender.client.publish_for(&topic, &receiver, receiver.as_bytes().into(), QoS::Processed);
-            confirmed(operation.await).await.unwrap();
+            acknowledged(operation.await).await.unwrap();
         }
         assert_eq!(one.payloads_from(&mut sender).await, [one.name.as_bytes()]);
         assert_eq!(second.payloads_from(&mut sender).await, [one.name.as_bytes()]);
