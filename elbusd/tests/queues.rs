@@ -210,6 +210,50 @@ fn frames_that_are_being_received_count_and_wait_for_each_other() {
 }
 
 #[test]
+fn large_frames_for_clients_that_hardly_read_stay_within_the_limit_and_keep_no_others_out() {
+    const FRAME: usize = 6 << 20;
+    const LIMIT: usize = 8 << 20;
+    let text = r#"
+        broker.max_queued_bytes = 8388608
+        [[plugin]]
+        name = "local"
+        library = "elbus_unix"
+        config = { path = "bus.sock", timeout_seconds = 20.0, stall_seconds = 19.0, queue_bytes = 1000000 }
+        [[plugin]]
+        name = "rpc"
+        library = "elbus_rpc"
+    "#;
+    let daemon = Daemon::start_config(text);
+    let mut witness = daemon.client("witness");
+    let sending: Vec<_> = (0..8)
+        .map(|at| {
+            let name = format!("c{at}");
+            let mut client = daemon.client(&name);
+            std::thread::spawn(move || {
+                // taken, or it was disconnected meanwhile; it reads nothing
+                client.try_write(&frames(Op::Message, Qos::NO, &name, 1, FRAME));
+                client
+            })
+        })
+        .collect();
+    let mut most_queued = 0;
+    let mut look = |witness: &mut Wire| {
+        let health = witness.control("health", &[]).unwrap();
+        most_queued = most_queued.max(field(&health, "queued_bytes").as_u64().unwrap());
+    };
+    while !sending.iter().all(|sending| sending.is_finished()) {
+        look(&mut witness);
+    }
+    let clients: Vec<_> = sending.into_iter().map(|sending| sending.join().unwrap()).collect();
+    look(&mut witness);
+    assert!(most_queued <= (LIMIT + FRAME + (1 << 20)) as u64, "{most_queued} bytes");
+    daemon.wait_for_log("when others needed memory");
+    witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
+    assert_eq!(witness.frame().payload().len(), 900_000);
+    drop(clients);
+}
+
+#[test]
 fn frames_that_never_end_give_their_memory_back() {
     let daemon = with_budget(MIB, "timeout_seconds = 1.0, stall_seconds = 0.5");
     let frame = frames(Op::Message, Qos::NO, "nobody", 1, 900_000);

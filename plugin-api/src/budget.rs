@@ -18,6 +18,8 @@ pub struct QueueBudget(RArc<RawQueueBudget>);
 pub struct RawQueueBudget {
     limit: AtomicUsize,
     queued: AtomicUsize,
+    /// How much of that is in no queue yet.
+    charged: AtomicUsize,
     /// Queues that hold anything.
     blocked: AtomicUsize,
 }
@@ -28,6 +30,7 @@ impl QueueBudget {
         Self::from_raw(RArc::new(RawQueueBudget {
             limit: limit.into(),
             queued: AtomicUsize::new(0),
+            charged: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
         }))
     }
@@ -78,10 +81,17 @@ impl QueueBudget {
     pub fn charge(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
+            self.0.charged.fetch_add(now - before, Relaxed);
             self.0.queued.fetch_add(now - before, Relaxed);
         } else {
             self.0.queued.fetch_sub(before - now, Relaxed);
+            self.0.charged.fetch_sub(before - now, Relaxed);
         }
+    }
+
+    /// Whether queues hold so little that a frame that exceeds the limit can be added to one: an eighth of the limit.
+    pub fn queues_are_nearly_empty(&self) -> bool {
+        self.queued().saturating_sub(self.0.charged.load(Relaxed)) <= self.limit() / 8
     }
 
     /// Whether so many bytes more may be held.
@@ -130,6 +140,19 @@ mod tests {
             Some(MIN_FAIR_SHARE_BYTES),
             "never too little to work with"
         );
+    }
+
+    #[test]
+    fn frames_that_are_being_received_do_not_fill_queues() {
+        let budget = QueueBudget::new(8 * MIB);
+        let (mut queue, mut frame) = (0, 0);
+        budget.charge(&mut frame, 20 * MIB);
+        budget.account(&mut queue, MIB);
+        assert!(!budget.has_room(0) && budget.queues_are_nearly_empty());
+        budget.account(&mut queue, MIB + 1);
+        assert!(!budget.queues_are_nearly_empty());
+        budget.charge(&mut frame, 0);
+        assert!(budget.has_room(0) && !budget.queues_are_nearly_empty());
     }
 
     proptest! {

@@ -8,6 +8,8 @@ use crate::spares;
 
 /// A sent part of the buffer is cut off when it is larger than this, and than what is left, in bytes.
 const COMPACT_BYTES: usize = 256 * 1024;
+/// Memory up to this is kept whatever little of it is still to be sent, in bytes.
+const SMALL_BYTES: usize = 64 * 1024;
 /// The most pieces that are sent at once.
 pub(crate) const PIECES: usize = 16;
 
@@ -33,6 +35,8 @@ pub struct Queue {
     sent: usize,
     /// What goes between the bytes of the buffer.
     kept: VecDeque<Kept>,
+    /// The length of all that, including what has been sent.
+    kept_bytes: usize,
     /// All bytes that wait.
     waiting: usize,
     /// Frames that wait, of which those that were sent in part are an estimate.
@@ -62,6 +66,35 @@ impl Queue {
     /// Bytes exactly; frames, once a part has been sent, as if all were of the same length.
     pub fn queued(&self) -> Backlog {
         Backlog { frames: self.frames, bytes: self.waiting as u64 }
+    }
+
+    /// Bytes of memory that the queue occupies, including what has been sent of a buffer or piece but is not free yet.
+    #[inline]
+    pub fn memory(&self) -> usize {
+        // a buffer was more than half full when it grew last
+        self.buffer.len().max(self.buffer.capacity() / 2) + self.kept_bytes
+    }
+
+    /// Moves what is left of a buffer or a piece into memory of its own when more than three quarters have been sent, so that
+    /// [`memory`](Self::memory) is no more than four times what waits. Copies; for queues that stay full, now and then.
+    pub fn shrink(&mut self) {
+        let unsent = self.buffer.get(self.sent..self.end).unwrap_or_default();
+        if is_worth_moving(unsent.len(), self.buffer.capacity()) {
+            self.buffer = unsent.to_vec();
+            for kept in &mut self.kept {
+                kept.at -= self.sent; // what lies before the sent part is gone from the list
+            }
+            self.end -= self.sent;
+            self.sent = 0;
+        }
+        if let Some(first) = self.kept.front_mut()
+            && let unsent = first.bytes.get(first.sent..).unwrap_or_default()
+            && is_worth_moving(unsent.len(), first.bytes.len())
+        {
+            let unsent = Bytes::copy_from_slice(unsent);
+            self.kept_bytes -= first.sent;
+            (first.bytes, first.sent) = (unsent, 0);
+        }
     }
 
     /// Appends bytes that make `frames` whole frames.
@@ -131,6 +164,7 @@ impl Queue {
     #[inline]
     fn keep(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
+            self.kept_bytes += bytes.len();
             self.kept.push_back(Kept { at: self.end, sent: 0, bytes });
         }
     }
@@ -252,6 +286,7 @@ impl Queue {
             kept.sent += step;
             left -= step;
             if kept.sent == kept.bytes.len() {
+                self.kept_bytes -= kept.sent;
                 self.kept.pop_front();
             }
         }
@@ -264,11 +299,16 @@ impl Queue {
         if self.kept.capacity() > 0 {
             self.kept = VecDeque::new();
         }
+        self.kept_bytes = 0;
         self.end = 0;
         self.sent = 0;
         self.waiting = 0;
         self.frames = 0;
     }
+}
+
+fn is_worth_moving(unsent: usize, occupied: usize) -> bool {
+    occupied > SMALL_BYTES && unsent < occupied / 4
 }
 
 /// Of so many frames those that `left` bytes of `all` are, to the nearest; one at least, if there is any.
@@ -414,6 +454,52 @@ mod tests {
         let rest = drain(&mut queue, 9_999);
         assert_eq!(rest.len(), 100_000 + 3 + 70_000 + 10);
         assert!(rest.ends_with(&[3; 10]) && rest[100_003..].starts_with(&[2; 70_000]));
+    }
+
+    #[test]
+    fn memory_follows_what_is_left_of_a_large_piece_or_buffer() {
+        const LARGE: usize = 1 << 20;
+        let mut queue = Queue::default();
+        push_large(&mut queue, vec![1; LARGE]);
+        push_large(&mut queue, vec![2; LARGE]);
+        let whole = queue.memory();
+        assert!(whole >= 2 * LARGE);
+        queue.advance(LARGE * 3 / 4 + 3);
+        queue.shrink();
+        assert_eq!(queue.memory(), whole, "a quarter is left");
+        queue.advance(1);
+        assert_eq!(queue.memory(), whole, "occupied until it is moved");
+        queue.shrink();
+        assert_eq!(whole - queue.memory(), LARGE * 3 / 4 + 1);
+        queue.advance(LARGE / 4 - 1);
+        assert!(whole - queue.memory() == LARGE, "the first piece is gone");
+        let rest = drain(&mut queue, 100_000);
+        assert!(rest[..3] == [0xF0; 3] && rest[3..] == [2; LARGE] && queue.memory() == 0);
+
+        queue.push(&[3; LARGE], 1);
+        push_large(&mut queue, vec![4; 10]);
+        queue.push(&[5; 10], 1);
+        queue.advance(LARGE / 4);
+        queue.shrink();
+        assert!(queue.memory() >= LARGE);
+        queue.advance(LARGE * 5 / 8);
+        queue.shrink();
+        assert!(queue.memory() < LARGE / 8 + 100);
+        queue.push(&[6; 10], 1);
+        let expected = [&[3; LARGE / 8][..], &[0xF0; 3], &[4; 10], &[5; 10], &[6; 10]].concat();
+        assert!(drain(&mut queue, 9_999) == expected && queue.memory() == 0);
+    }
+
+    #[test]
+    fn a_buffer_occupies_what_was_once_in_it() {
+        let mut queue = Queue::default();
+        queue.push(&vec![1; 1 << 20], 1);
+        queue.advance(700_000);
+        push_large(&mut queue, vec![2; 10]);
+        assert!(queue.end < 400_000 && queue.memory() >= 1 << 19, "cut off, and no memory given back");
+        queue.advance(300_000);
+        queue.shrink();
+        assert!(queue.memory() < 100_000);
     }
 
     #[test]

@@ -99,6 +99,19 @@ impl Socket {
         })
     }
 
+    /// Reads as [`receive`](Self::receive) does, also if nothing has told that there is something to read: a short read is
+    /// taken for the last one, and ends before a byte that is out of band and at bytes that came with file descriptors.
+    pub fn receive_unannounced(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        match recv(&self.0, buffer, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Ok(Received::End),
+            Ok((_, count)) => Ok(Received::Bytes(count)),
+            Err(error) => match io::Error::from(error) {
+                error if is_temporary(&error) => Ok(Received::Nothing),
+                error => Err(error),
+            },
+        }
+    }
+
     #[inline]
     fn read(
         &self,
@@ -118,9 +131,7 @@ impl Socket {
             }
         });
         match result {
-            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                Err(error)
-            }
+            Err(error) if !is_temporary(&error) => Err(error),
             _ => Ok(received),
         }
     }
@@ -217,9 +228,13 @@ impl Socket {
 #[inline]
 fn taken(sent: rustix::io::Result<usize>) -> io::Result<usize> {
     match sent.map_err(io::Error::from) {
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        Err(error) if is_temporary(&error) => Ok(0),
         sent => sent,
     }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// What waits for room in a full socket, of [`Socket::writable_twin`]. To be dropped when nothing waits any more: while

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use elbus_socket::{Queue, Received, Socket};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, IoSlice, Read, Write},
+    mem::MaybeUninit,
+    os::fd::AsFd,
     os::unix::net::{UnixListener, UnixStream},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -101,5 +104,37 @@ fn a_listening_socket_accepts_and_a_shutdown_wakes_who_waits() {
         socket.readable().await.unwrap();
         assert_eq!(socket.receive(&mut [0; 8]).unwrap(), Received::End);
         assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+    });
+}
+
+/// Sends a byte together with a file descriptor.
+fn send_with_descriptor(peer: &UnixStream, byte: u8, descriptor: impl AsFd) {
+    let descriptors = [descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    assert!(with.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    sendmsg(peer, &[IoSlice::new(&[byte])], &mut with, SendFlags::empty()).unwrap();
+}
+
+#[test]
+fn what_nothing_tells_of_is_read_when_it_is_asked_for_and_descriptors_are_closed() {
+    runtime().block_on(async {
+        let (socket, peer) = pair();
+        let (mut reading, writing) = std::io::pipe().unwrap();
+        for byte in [1, 2] {
+            send_with_descriptor(&peer, byte, &writing);
+        }
+        drop(writing);
+        socket.readable().await.unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(socket.receive(&mut buffer).unwrap(), Received::Bytes(1));
+        assert_eq!(socket.receive(&mut buffer).unwrap(), Received::Nothing, "a short read was the last one");
+        assert!(socket.has_unread());
+        assert_eq!(socket.receive_unannounced(&mut buffer).unwrap(), Received::Bytes(1));
+        assert_eq!((buffer[0], socket.has_unread()), (2, false));
+        assert_eq!(socket.receive_unannounced(&mut buffer).unwrap(), Received::Nothing);
+        assert_eq!(reading.read(&mut buffer).unwrap(), 0, "no end for writing is open any more");
+        drop(peer);
+        assert_eq!(socket.receive_unannounced(&mut buffer).unwrap(), Received::End);
     });
 }

@@ -13,7 +13,9 @@ use std::{
 };
 
 use crate::{
+    Source,
     allowance::Allowance,
+    incoming::RUN_BYTES,
     instance::Instance,
     liveness::Liveness,
     overdraft::{Held, Overdrawn, Side, Waiter},
@@ -25,6 +27,7 @@ use crate::{
 /// One connection, as its reader, the broker, the keeper and `stop` see it.
 pub(crate) struct Connection {
     pub(crate) instance: Arc<Instance>,
+    pub(crate) source: Source,
     pub(crate) liveness: Liveness,
     pub(crate) allowance: Allowance,
     /// Set when the client registers.
@@ -33,7 +36,11 @@ pub(crate) struct Connection {
     ended: AtomicBool,
     /// Whether the socket is full: a hint as well.
     blocked: AtomicBool,
-    /// Taken after the census of the instance and before the pool of spare buffers.
+    /// Whether the reader is to read although nothing has told that there is something to read.
+    is_asked: AtomicBool,
+    /// Whether it was to, since it is late.
+    pub(crate) was_asked: AtomicBool,
+    /// Taken after the census of the instance; before the table of those who hold large frames, and the pool of spare buffers.
     outgoing: Mutex<Outgoing>,
 }
 
@@ -42,6 +49,8 @@ pub(crate) struct Outgoing {
     pub(crate) queue: Queue,
     /// How much of it the budget of the broker knows: what stays in it since the socket is full.
     accounted: usize,
+    /// Whether it is in the table of those who hold large frames.
+    is_noted: bool,
     /// `None` once the connection has ended: a recipient that others still remember keeps no descriptor.
     socket: Option<Arc<Socket>>,
     /// Somebody has promised a flush.
@@ -54,7 +63,7 @@ pub(crate) struct Outgoing {
     writer: bool,
     /// Who waits for it, and what may wait in it beyond its limit; `None` while that is nothing.
     pub(crate) held: Option<Box<Held>>,
-    /// The reader, where it waits for something else than its socket.
+    /// The reader's task, once it runs.
     reader: Option<Waker>,
     reason: Option<Reason>,
 }
@@ -77,17 +86,21 @@ pub(crate) struct After {
 }
 
 impl Connection {
-    pub(crate) fn new(instance: Arc<Instance>, socket: Arc<Socket>) -> Arc<Self> {
+    pub(crate) fn new(instance: Arc<Instance>, socket: Arc<Socket>, source: Source) -> Arc<Self> {
         Arc::new(Connection {
             liveness: Liveness::default(),
             allowance: Allowance::new(&instance.settings),
             instance,
+            source,
             name: OnceLock::new(),
             ended: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            is_asked: AtomicBool::new(false),
+            was_asked: AtomicBool::new(false),
             outgoing: Mutex::new(Outgoing {
                 queue: Queue::default(),
                 accounted: 0,
+                is_noted: false,
                 socket: Some(socket),
                 dirty: false,
                 full_since: None,
@@ -118,6 +131,25 @@ impl Connection {
     /// Whether something of the client has arrived that was not read yet.
     pub(crate) fn has_unread(&self) -> bool {
         self.lock().socket().is_some_and(Socket::has_unread)
+    }
+
+    /// Has the reader read everything that is there; nothing may have told that there is something.
+    pub(crate) fn ask_reader(&self) {
+        self.is_asked.store(true, Ordering::Release);
+        if let Some(reader) = &self.lock().reader {
+            reader.wake_by_ref();
+        }
+    }
+
+    /// Whether the reader has not read everything yet since [`ask_reader`](Self::ask_reader).
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
+    }
+
+    /// The reader has found nothing more.
+    pub(crate) fn answer_asked(&self) {
+        self.is_asked.store(false, Ordering::Release);
     }
 
     /// Whether the client has closed its end.
@@ -160,13 +192,31 @@ impl Connection {
         }
     }
 
-    /// Tells the budget of the broker what stays in the queue.
+    /// Counts for the budget of the broker the memory of a queue whose socket is full.
     #[inline]
-    pub(crate) fn account(&self, out: &mut Outgoing) {
+    pub(crate) fn account(self: &Arc<Self>, out: &mut Outgoing) {
         if out.is_blocked() || out.accounted > 0 {
-            let waiting = if out.is_blocked() { out.queue.waiting() } else { 0 };
-            self.instance.budget.account(&mut out.accounted, waiting);
+            let memory = if out.is_blocked() { out.queue.memory() } else { 0 };
+            self.instance.budget.account(&mut out.accounted, memory);
+            let is_large = memory > 0 && out.queue.waiting() > self.most_queued(out);
+            if is_large || out.is_noted {
+                self.note_queued(out, is_large);
+            }
         }
+    }
+
+    /// More than this is in the queue only if a large frame came while there was room.
+    #[inline]
+    fn most_queued(&self, out: &Outgoing) -> usize {
+        let beyond = out.overdrawn().map_or(0, |overdrawn| overdrawn.bytes(Side::Own));
+        self.allowance.queue_bytes().saturating_add(beyond).saturating_add(RUN_BYTES)
+    }
+
+    #[cold]
+    fn note_queued(self: &Arc<Self>, out: &mut Outgoing, is_large: bool) {
+        out.is_noted = is_large;
+        let bytes = if is_large { out.queue.waiting() } else { 0 };
+        self.instance.receiving.lock().note_queued(self, bytes);
     }
 
     #[inline]
@@ -176,7 +226,7 @@ impl Connection {
 
     /// Appends the acknowledgements of a run of the client's own requests.
     #[inline]
-    pub(crate) fn acknowledge(&self, op_ids: &[u32], code: u8) -> DeliveryStatus {
+    pub(crate) fn acknowledge(self: &Arc<Self>, op_ids: &[u32], code: u8) -> DeliveryStatus {
         let mut out = self.lock();
         if out.has_ended() {
             return DeliveryStatus::CLOSED;
@@ -259,6 +309,8 @@ impl Connection {
     pub(crate) fn push_on(self: &Arc<Self>, now: Instant, stall: Duration, attempts: u32) {
         let mut out = self.lock();
         let mut after = self.write(&mut out);
+        out.queue.shrink();
+        self.account(&mut out);
         out.attempts = out.attempts.saturating_add(1);
         if let Some(stalled) = out.full_since.map(|since| now.saturating_duration_since(since))
             && stalled >= stall
@@ -274,7 +326,7 @@ impl Connection {
 
     /// One send; what the socket does not take is left to a writer task.
     #[inline]
-    pub(crate) fn write(&self, out: &mut Outgoing) -> After {
+    pub(crate) fn write(self: &Arc<Self>, out: &mut Outgoing) -> After {
         let mut after = After::default();
         let Some(socket) = &out.socket else { return after };
         if out.queue.is_empty() {
@@ -352,7 +404,7 @@ impl Connection {
 
     /// What waits is offered to the socket once more, the rest is dropped. Where the name is not free yet, the session
     /// tells the peer once it is.
-    pub(crate) fn end(&self, out: &mut Outgoing, reason: Reason) -> After {
+    pub(crate) fn end(self: &Arc<Self>, out: &mut Outgoing, reason: Reason) -> After {
         let Some(socket) = out.socket.take() else { return After::default() };
         if !out.queue.is_empty() && !matches!(reason, Reason::Broken(_)) {
             let _ = socket.send(&out.queue);
@@ -406,7 +458,15 @@ impl Connection {
             std::pin::Pin::new(&mut other).poll(context)
         })
         .await;
-        self.lock().reader = None;
+    }
+
+    /// The calling task is the reader, whatever it waits for.
+    pub(crate) async fn set_reader(&self) {
+        poll_fn(|context| {
+            _ = self.poll_ended(context);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn poll_ended(&self, context: &Context<'_>) -> Poll<()> {
@@ -414,7 +474,10 @@ impl Connection {
         if out.has_ended() {
             return Poll::Ready(());
         }
-        out.reader = Some(context.waker().clone());
+        match &mut out.reader {
+            Some(reader) => reader.clone_from(context.waker()),
+            reader => *reader = Some(context.waker().clone()),
+        }
         Poll::Pending
     }
 }

@@ -256,6 +256,31 @@ mod tests {
     }
 
     #[test]
+    fn the_budget_counts_what_a_queue_occupies_until_it_has_been_moved() {
+        const LARGE: usize = 4 << 20;
+        let mut pair = Pair::new(StreamSettings::default());
+        let budget = pair.connection.instance.budget.clone();
+        let shared = SharedBytes::from(vec![5; LARGE]);
+        with_run(Qos::NO, &shared, Some(&shared), |run| pair.connection.deliver(run));
+        drop(shared);
+        pair.connection.flush();
+        assert!(budget.queued() >= LARGE);
+        let mut taken = 0;
+        while pair.connection.lock().queue.waiting() > LARGE / 8 {
+            taken += pair.peer.read(&mut vec![0; LARGE / 16]).unwrap();
+            pair.connection.flush();
+            let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+            if pair.connection.lock().queue.waiting() > LARGE / 3 {
+                assert!(budget.queued() >= LARGE, "kept as a whole");
+            }
+            pair.connection.push_on(now, hour, u32::MAX);
+        }
+        let waiting = pair.connection.lock().queue.waiting();
+        assert!(budget.queued() < LARGE / 4 + 100, "{} bytes for {waiting}", budget.queued());
+        pair.peer.read_exact(&mut vec![0; FRAME + LARGE - taken]).unwrap();
+    }
+
+    #[test]
     fn what_is_merely_not_flushed_yet_is_no_backlog() {
         for overflow in [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest] {
             let pair = Pair::new(settings(overflow, 1000));

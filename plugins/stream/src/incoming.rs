@@ -22,6 +22,7 @@ use crate::{
     connection::Connection, delivery::ConnectionSink, listener::Origin, liveness::Phase, newcomer::Newcomer,
     pace::Pace, reason::Reason, scratch::Scratch,
 };
+pub(crate) use runs::RUN_BYTES;
 use runs::{Own, Stop};
 
 /// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
@@ -128,6 +129,9 @@ impl Incoming {
         self.account();
         // also after an error: what came before it is valid
         let held = self.end_batch();
+        if self.finishing {
+            self.has_finished();
+        }
         let waits = self.newcomer.as_ref().is_some_and(|newcomer| newcomer.waits());
         outcome.map(|()| held || self.stopped || waits || self.own.turn.is_over())
     }
@@ -170,7 +174,12 @@ impl Incoming {
         } else {
             room
         };
-        let received = match self.socket.receive(room).map_err(Reason::Broken)? {
+        let received = if self.connection.is_asked() {
+            self.receive_unannounced(room)
+        } else {
+            self.socket.receive(room)
+        };
+        let received = match received.map_err(Reason::Broken)? {
             Received::Nothing => return Ok(()),
             Received::End => return Err(Reason::Left),
             Received::Bytes(count) => count,
@@ -182,6 +191,16 @@ impl Incoming {
         scratch.places.put(run);
         self.keep(input.get(used?..).unwrap_or_default());
         Ok(())
+    }
+
+    /// One read that the keeper has asked for; it is done when there is nothing more.
+    #[cold]
+    fn receive_unannounced(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let received = self.socket.receive_unannounced(buffer);
+        if matches!(received, Ok(Received::Nothing)) {
+            self.connection.answer_asked();
+        }
+        received
     }
 
     /// Keeps the beginning of a frame.
@@ -216,7 +235,19 @@ impl Incoming {
             let out_of_memory = |_| Reason::Broken(io::ErrorKind::OutOfMemory.into());
             self.rest.try_reserve_exact(more).map_err(out_of_memory)?;
         }
-        match self.socket.receive_more(&mut self.rest).map_err(Reason::Broken)? {
+        let received = if self.connection.is_asked() {
+            let mut buffer = [0; 4096];
+            let room = buffer.len().min(self.rest.capacity() - have);
+            let room = buffer.get_mut(..room).unwrap_or_default();
+            let received = self.receive_unannounced(room);
+            if let Ok(Received::Bytes(count)) = received {
+                self.rest.extend_from_slice(room.get(..count).unwrap_or_default());
+            }
+            received
+        } else {
+            self.socket.receive_more(&mut self.rest)
+        };
+        match received.map_err(Reason::Broken)? {
             Received::Nothing => return Ok(()),
             Received::End => return Err(Reason::Left),
             Received::Bytes(count) => {
@@ -268,9 +299,6 @@ impl Incoming {
                 Err(Stop::Ended(reason)) => return Err(reason),
             }
         }
-        if self.finishing {
-            self.has_finished();
-        }
         self.enter(Phase::Header);
         Ok(None)
     }
@@ -312,9 +340,6 @@ impl Incoming {
         let phase = if needed > REQUEST_HEADER_BYTES { Phase::Body } else { Phase::Header };
         // bytes that complete nothing are no sign of life
         if pos > start || phase != self.phase {
-            if self.finishing {
-                self.has_finished();
-            }
             self.enter(phase);
         }
         Ok(pos)

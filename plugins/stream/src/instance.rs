@@ -275,10 +275,11 @@ impl Instance {
     }
 
     /// Whether the frame of a connection may be received although the budget of the broker is used up: one at a time may,
-    /// so that frames get complete and memory is freed.
+    /// so that frames get complete and memory is freed; the next one only when the previous one has left the queues.
     pub(crate) fn finish_first(&self, connection: &Arc<Connection>) -> bool {
         let address = Arc::as_ptr(connection).addr();
-        self.first.compare_exchange(0, address, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.budget.queues_are_nearly_empty()
+            && self.first.compare_exchange(0, address, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The frame of [`finish_first`](Self::finish_first) is complete, or its connection has ended.

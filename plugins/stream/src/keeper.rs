@@ -53,6 +53,9 @@ impl Rhythm {
 }
 
 enum Due {
+    /// Its reader may have something unread.
+    Late(Phase),
+    /// Its reader was asked to read everything.
     TooLate(Phase),
     PushOn,
     Nop,
@@ -96,9 +99,14 @@ fn sweep(instance: &Instance, rhythm: &Rhythm) {
     let time = Instant::now();
     for (connection, due) in due {
         match due {
-            // whose bytes wait to be read is not silent: it is looked at again in the next sweep
-            Due::TooLate(_) if connection.has_unread() => {}
-            Due::TooLate(phase) => connection.close(Reason::Late { phase, timeout: rhythm.timeout }),
+            // whose bytes wait to be read is not silent, but they count once only: the client may go on sending what
+            // completes nothing, and there is no readiness for what is out of band or came with file descriptors
+            Due::Late(_) if connection.has_unread() => connection.ask_reader(),
+            // the broker is late, not the client
+            Due::TooLate(_) if connection.is_asked() => {}
+            Due::Late(phase) | Due::TooLate(phase) => {
+                connection.close(Reason::Late { phase, timeout: rhythm.timeout })
+            }
             Due::PushOn => connection.push_on(time, rhythm.stall, rhythm.stalled),
             Due::Nop => connection.send_nop(),
         }
@@ -110,8 +118,9 @@ fn look(entry: &mut Entry, now: u64, rhythm: &Rhythm) -> Option<Due> {
     let connection = &entry.connection;
     let (phase, since) = connection.liveness.last();
     let end = rhythm.end(phase, since).unwrap_or(u64::MAX);
+    let was_asked = connection.was_asked.swap(now >= end, Ordering::Relaxed);
     if now >= end {
-        return Some(Due::TooLate(phase));
+        return Some(if was_asked { Due::TooLate(phase) } else { Due::Late(phase) });
     }
     if connection.is_blocked() {
         return Some(Due::PushOn);
@@ -197,14 +206,26 @@ mod tests {
     }
 
     #[test]
-    fn a_client_whose_bytes_were_not_read_is_not_silent() {
+    fn a_client_whose_bytes_the_broker_has_not_read_is_not_silent() {
+        let (mut pair, rhythm) = registered();
+        pair.peer.write_all(&[0; 9]).unwrap();
+        (1..=100).for_each(|_| sweep(&pair.connection.instance, &rhythm));
+        assert!(!pair.connection.has_ended() && pair.connection.is_asked());
+        // now it has read them, and they were a ping
+        pair.connection.liveness.step(Phase::Header, pair.connection.instance.now());
+        pair.connection.answer_asked();
+        (1..=26).for_each(|_| sweep(&pair.connection.instance, &rhythm));
+        assert!(!pair.connection.has_ended() && pair.connection.is_asked(), "its bytes count again");
+    }
+
+    #[test]
+    fn unread_bytes_count_no_longer_when_the_reader_has_read_what_there_was() {
         let (mut pair, rhythm) = registered();
         pair.peer.write_all(&[0; 9]).unwrap();
         (1..=100).for_each(|_| sweep(&pair.connection.instance, &rhythm));
         assert!(!pair.connection.has_ended());
-        if let Some(socket) = pair.connection.lock().socket() {
-            socket.discard();
-        }
+        // it completed nothing, and there is more
+        pair.connection.answer_asked();
         sweep(&pair.connection.instance, &rhythm);
         assert!(pair.connection.has_ended());
     }

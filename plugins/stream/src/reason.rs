@@ -32,7 +32,7 @@ pub(crate) enum Reason {
     Stalled { bytes: usize, stalled: Duration, cycle: Box<str> },
     /// There was no memory for the rest of its frame.
     NoRoom { bytes: usize, timeout: Duration },
-    /// It held the most memory for long frames when others needed some.
+    /// It held the most memory for large frames when others needed some.
     MadeRoom { bytes: usize },
     /// The queue was over its limit, and the operator wants such clients disconnected.
     Overflow { bytes: usize, limit: usize },
@@ -149,7 +149,7 @@ impl fmt::Display for Reason {
             ),
             Reason::MadeRoom { bytes } => write!(
                 f,
-                "held {bytes} bytes for a frame, the most, when others needed memory (max_queued_bytes is used up)"
+                "held {bytes} bytes of large frames, the most, when others needed memory (max_queued_bytes is used up)"
             ),
             Reason::Overflow { bytes, limit } => {
                 write!(f, "{bytes} waiting bytes exceed {limit} (queue_bytes, overflow = \"disconnect\")")

@@ -4,9 +4,12 @@
 use elbus_plugin_api::{Event, EventKind};
 use elbus_socket::{Received, Socket};
 use std::{
+    future::poll_fn,
     io,
     os::fd::OwnedFd,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::Duration,
 };
 
@@ -45,7 +48,7 @@ impl Session {
         is_paced: bool,
     ) -> io::Result<Option<Self>> {
         let socket = Arc::new(Socket::new(socket)?);
-        let connection = Connection::new(instance, socket.clone());
+        let connection = Connection::new(instance, socket.clone(), Source::of(&origin));
         let key = match connection.instance.enter(&connection) {
             Entered::As(key) => key,
             Entered::Stopping => return Ok(None),
@@ -53,7 +56,7 @@ impl Session {
         let (evicted, limit) = (connection.clone(), connection.instance.pending.limit());
         place.on_eviction(move || evicted.close(Reason::Evicted { limit }));
         connection.send(&elbus_protocol::handshake::GREETING);
-        let newcomer = Newcomer::new(place, Source::of(&origin), key, is_paced);
+        let newcomer = Newcomer::new(place, connection.source, key, is_paced);
         let incoming = Incoming::new(connection.clone(), socket.clone(), origin, port, newcomer);
         Ok(Some(Session { connection, socket, incoming, key: Some(key) }))
     }
@@ -85,11 +88,21 @@ impl Session {
     }
 
     async fn read_until_end(&mut self) -> Reason {
+        self.connection.set_reader().await;
         loop {
-            if !self.incoming.is_stopped()
-                && let Err(error) = self.socket.readable().await
-            {
-                return Reason::Broken(error);
+            if !self.incoming.is_stopped() {
+                if self.connection.is_asked() {
+                    // the peer may go on sending; others have their turn between two reads
+                    Box::pin(tokio::task::yield_now()).await;
+                }
+                let mut readable = pin!(self.socket.readable());
+                let readable = poll_fn(|context| match self.connection.is_asked() {
+                    true => Poll::Ready(Ok(())),
+                    false => readable.as_mut().poll(context),
+                });
+                if let Err(error) = readable.await {
+                    return Reason::Broken(error);
+                }
             }
             if self.connection.instance.is_stopping() {
                 self.connection.until_ended_or(std::future::pending()).await;
@@ -124,7 +137,7 @@ impl Session {
         let mut client_of = None;
         if let Some(mut client) = self.incoming.take_client() {
             client.set_close_reason(&reason.to_string());
-            client_of = Some(Source::of(self.incoming.origin()));
+            client_of = Some(self.connection.source);
         }
         if reason.is_of_the_broker() {
             self.socket.discard();
@@ -141,8 +154,7 @@ impl Session {
     fn tell(&self, reason: &Reason) {
         let (client, source) = (self.connection.name(), self.incoming.origin().source.as_deref());
         let instance = &self.connection.instance;
-        let shown =
-            reason.notice().is_none_or(|notice| instance.admits(notice, Source::of(self.incoming.origin())));
+        let shown = reason.notice().is_none_or(|notice| instance.admits(notice, self.connection.source));
         match reason.loudness() {
             _ if !shown => tracing::debug!(client, source, "connection ended: {reason}"),
             Loudness::Debug => tracing::debug!(client, source, "connection ended: {reason}"),
@@ -194,6 +206,6 @@ mod tests {
     fn an_idle_connection_is_small() {
         let task = size_of_output(Session::run);
         let all = task + size_of::<Connection>() + size_of::<Socket>() + size_of::<Entry>();
-        assert!(task <= 416 && all <= 760, "task {task}, all {all} bytes");
+        assert!(task <= 448 && all <= 808, "task {task}, all {all} bytes");
     }
 }

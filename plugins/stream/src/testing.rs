@@ -9,7 +9,9 @@ use std::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Origin, Prepared, StreamSettings, Transport, connection::Connection, instance::Instance};
+use crate::{
+    Origin, Prepared, Source, StreamSettings, Transport, connection::Connection, instance::Instance,
+};
 
 struct Plain;
 
@@ -30,6 +32,10 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new(settings: StreamSettings) -> Self {
+        Self::of(Source::Unknown, settings)
+    }
+
+    pub(crate) fn of(source: Source, settings: StreamSettings) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let instance =
             Instance::new(FakeHost::new().host("plain"), settings, Plain, runtime.handle().clone());
@@ -38,7 +44,7 @@ impl Pair {
         let within = runtime.enter();
         let socket = Socket::new(ours.into()).unwrap();
         drop(within);
-        Pair { connection: Connection::new(instance, Arc::new(socket)), peer, runtime }
+        Pair { connection: Connection::new(instance, Arc::new(socket), source), peer, runtime }
     }
 }
 

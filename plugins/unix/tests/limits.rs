@@ -7,8 +7,11 @@ mod support;
 
 use elbus_plugin_api::{DeliveryStatus, EventKind, FrameKind, QueueBudget, testing::FakeHost};
 use elbus_unix::Unix;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use std::{
-    os::unix::net::UnixStream,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{fd::AsFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
 use support::{Bus, ack, pattern, request};
@@ -230,4 +233,39 @@ fn the_budget_is_whole_again_after_any_mixture_of_ends() {
     fill(&bus, "stays");
     bus.instance.stop(Duration::from_millis(50));
     wait("the budget", || budget.queued() == 0 && budget.blocked() == 0);
+}
+
+/// Sends bytes together with a file descriptor: they end a read.
+fn send_with_descriptor(stream: &UnixStream, bytes: &[u8]) {
+    let descriptor = io::stdin();
+    let descriptors = [descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    assert!(with.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    sendmsg(stream, &[IoSlice::new(bytes)], &mut with, SendFlags::empty()).unwrap();
+}
+
+#[test]
+fn bytes_that_no_readiness_tells_of_keep_no_silent_client() {
+    let bus = bus("timeout_seconds = 0.3");
+    let mut silent: Vec<_> = (0..2).map(|_| bus.raw()).collect();
+    for byte in [0xEB, 1] {
+        send_with_descriptor(&silent[0].0, &[byte]);
+    }
+    silent[1].send(&[0xEB]);
+    send(&silent[1].0, &[1], SendFlags::OOB).unwrap();
+    for name in ["pings", "part", "oob"] {
+        silent.push(bus.client(name));
+    }
+    (0..50).for_each(|_| send_with_descriptor(&silent[2].0, &[0; 9]));
+    (0..3).for_each(|_| send_with_descriptor(&silent[3].0, &[0]));
+    send(&silent[4].0, &[0], SendFlags::OOB).unwrap();
+    for mut peer in silent {
+        // what was sent to it, then the end; a reset if something of it was not read
+        let mut rest = vec![];
+        match io::Read::read_to_end(&mut peer.0, &mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
 }

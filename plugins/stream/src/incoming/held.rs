@@ -14,9 +14,7 @@ use tokio::{
 };
 
 use super::{COUNTED_BYTES, Incoming, LARGE_FRAME};
-use crate::{
-    Notice, Source, instance::Leaving, liveness::Phase, overdraft::Side, reason::Reason, scratch::Scratch,
-};
+use crate::{Notice, instance::Leaving, liveness::Phase, overdraft::Side, reason::Reason, scratch::Scratch};
 
 /// How often a frame that waits for memory looks whether there is some.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
@@ -134,7 +132,7 @@ impl Incoming {
             }
         };
         if timeout(limit, finish).await.is_err()
-            && self.connection.instance.admits(Notice::Late, Source::of(&self.origin))
+            && self.connection.instance.admits(Notice::Late, self.connection.source)
         {
             let (client, bytes) = (self.connection.name(), self.rest.len());
             let timeout_seconds = limit.as_secs_f64();
@@ -164,11 +162,13 @@ impl Incoming {
         !self.finishing
     }
 
-    /// The frame that went on without memory has been dispatched.
+    /// Whether the frame that went on without memory has been dispatched. Called after the flush, when queues have counted it.
     #[cold]
     pub(super) fn has_finished(&mut self) {
-        self.finishing = false;
-        self.connection.instance.has_finished(&self.connection);
+        if self.charged <= RESERVED {
+            self.finishing = false;
+            self.connection.instance.has_finished(&self.connection);
+        }
     }
 
     /// Waits until there is memory for the frame that is being received.
@@ -212,8 +212,7 @@ impl Incoming {
         let before = std::mem::replace(&mut self.charged, kept);
         if before.max(kept) > RESERVED {
             let held = if kept > RESERVED { bytes(kept) } else { 0 };
-            let mut receiving = self.connection.instance.receiving.lock();
-            receiving.note(&self.connection, || Source::of(&self.origin), held);
+            self.connection.instance.receiving.lock().note_received(&self.connection, held);
         }
         self.connection.instance.budget.charge(&mut bytes(before), bytes(kept));
     }

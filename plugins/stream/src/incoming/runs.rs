@@ -6,7 +6,7 @@ use elbus_protocol::{
     Op,
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead},
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     connection::Connection,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The most that a run of several frames may come to once it is encoded, in bytes: a queue passes its limit by no more.
-pub(super) const RUN_BYTES: usize = 256 * 1024;
+pub(crate) const RUN_BYTES: usize = 256 * 1024;
 /// Frames to a part of the broker in one run: each can be a call, which is carried out while the run is delivered.
 const CALLS_PER_RUN: usize = 32;
 /// What is around the name of the sender, topic and payload of an encoded frame, at most.
@@ -69,7 +69,7 @@ impl Stop {
 /// What runs are dispatched with.
 pub(super) struct Sending<'s> {
     pub(super) client: &'s mut Client,
-    pub(super) connection: &'s Connection,
+    pub(super) connection: &'s Arc<Connection>,
     pub(super) own: &'s mut Own,
     /// Where the client may send only so much.
     pub(super) pace: Option<&'s mut Pace>,
