@@ -217,6 +217,75 @@ fn new_rules_concern_those_who_are_there_at_once() {
 }
 
 #[test]
+fn new_rules_end_the_denied_ones_among_many_filters() {
+    let broker = broker();
+    let (mut a, mut b) = (peer(&broker, "a", 1), peer(&broker, "b", 2));
+    let filters: Vec<_> = (0..1000)
+        .map(|number| match number % 3 {
+            0 => format!("t/{number}"),
+            1 => format!("u/{number}/#"),
+            _ => format!("v/+/{number}"),
+        })
+        .collect();
+    a.subscribe(&filters.iter().map(String::as_str).collect::<Vec<_>>());
+    let topic_of = |number: usize| match number % 3 {
+        0 => format!("t/{number}"),
+        1 => format!("u/{number}/x"),
+        _ => format!("v/x/{number}"),
+    };
+    let denied = [0, 255, 256, 257, 300, 511, 512, 700, 701, 999];
+    let deny = |number: &usize| format!("deny {}", filters[*number]);
+    let subscribe: Vec<Rule> =
+        denied.iter().map(|number| deny(number).parse().unwrap()).chain(rules(&["allow #"])).collect();
+    let tables = vec![
+        ClientRules { subscribe, ..clients("a") },
+        ClientRules { publish: rules(&["allow #"]), ..clients("b") },
+    ];
+    set(&broker, Verdict::Deny, tables);
+    for number in 0..1000 {
+        let expected = u32::from(!denied.contains(&number));
+        assert_eq!(b.publish(&topic_of(number), b""), expected, "{number}");
+    }
+}
+
+#[test]
+fn filters_that_take_too_many_comparisons_with_the_rules_are_refused_or_end() {
+    let broker = broker();
+    // rules that are different for each client, each in another way
+    let different: Vec<_> = (0..999).map(|number| format!("deny {{name}}-{number}/x")).collect();
+    let with = |last: &'static str| {
+        let texts = different.iter().map(String::as_str).chain([last]).collect::<Vec<_>>();
+        let b = ClientRules { publish: rules(&["allow #"]), ..clients("b") };
+        vec![ClientRules { subscribe: rules(&texts), ..clients("a") }, b]
+    };
+    set(&broker, Verdict::Deny, with("allow #"));
+    let (mut a, mut b) = (peer(&broker, "a", 1), peer(&broker, "b", 2));
+    let filters: Vec<_> = (0..8000).map(|number| format!("t{number}")).collect();
+    let filters: Vec<_> = filters.iter().map(String::as_str).collect();
+    assert_eq!(a.filters(Op::Subscribe, &filters[..5000]), Code::Other, "all or none");
+    assert_eq!((b.publish("t0", b""), b.publish("t4999", b"")), (0, 0));
+    for part in filters.chunks(4000) {
+        assert_eq!(a.filters(Op::Subscribe, part), Code::Ok);
+    }
+    // what cannot be checked is not allowed
+    let reached = |b: &mut Peer| filters.iter().filter(|topic| b.publish(topic, b"") == 1).count();
+    assert_eq!(reached(&mut b), 8000);
+    set(&broker, Verdict::Deny, with("allow +"));
+    let left = reached(&mut b);
+    assert!((4000..5000).contains(&left), "{left}");
+    // without such rules there is no such limit
+    set(&broker, Verdict::Deny, with("allow +").split_off(1));
+    let plain: Vec<_> =
+        (0..999).map(|number| format!("deny r{number}/x/+/y")).chain(["allow #".into()]).collect();
+    let plain = rules(&plain.iter().map(String::as_str).collect::<Vec<_>>());
+    set(&broker, Verdict::Deny, vec![ClientRules { subscribe: plain, ..clients("c") }]);
+    let mut c = peer(&broker, "c", 3);
+    let filters: Vec<_> = (0..30_000).map(|number| format!("+/{number}/y")).collect();
+    let filters: Vec<_> = filters.iter().map(String::as_str).collect();
+    assert_eq!(c.filters(Op::Subscribe, &filters), Code::Ok);
+}
+
+#[test]
 fn what_is_denied_is_counted_for_each_client_and_kind() {
     #[derive(Deserialize)]
     struct Details {

@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 pub use pattern::{Piece, Syntax, check_mask, check_pattern, pieces};
 
-/// Rules that one list may have: each denied operation is compared with all of them.
+/// Rules that one list may have.
 pub const MAX_RULES: usize = 1000;
 
 /// What a rule says of what it matches, and a table of what no rule matches.

@@ -7,7 +7,7 @@ use elbus_plugin_api::{
 use elbus_protocol::{name::is_secondary, request};
 use std::{sync::Arc, time::Instant};
 
-use super::{Because, InForce, Judgement, Refusal, Whom};
+use super::{Because, BudgetExhausted, CheckBudget, InForce, Judgement, Refusal, Whom};
 use crate::{
     origin::Origin,
     sync::{
@@ -18,6 +18,19 @@ use crate::{
 
 /// So many denied operations of a kind are logged of a system sender, each.
 const LOGGED_OF_SYSTEM: u64 = 20;
+
+/// Comparisons of segments that the filters of one request may take. Rules without placeholders in different forms take one
+/// for each segment of a filter, however many there are.
+pub(crate) const MAX_FILTER_COMPARISONS: usize = 4 << 20;
+
+/// Why a client may not subscribe to the filters of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FilterDenial {
+    /// A rule denies one of them.
+    Denied,
+    /// They take more than [`MAX_FILTER_COMPARISONS`].
+    TooManyComparisons,
+}
 
 /// The clients of one table of rules.
 pub(super) struct Crowd {
@@ -128,12 +141,32 @@ impl Admission {
     }
 
     /// Whether it may subscribe to all the filters of a body.
-    pub(crate) fn allows_filters(&self, body: &str, origin: &Origin) -> bool {
-        let denied = request::filters(body).find(|filter| !self.allows(Action::Subscribe, filter));
-        if let Some(filter) = denied {
-            self.deny(Action::Subscribe, filter, 1, origin);
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check_filters(&self, body: &str, origin: &Origin) -> Result<(), FilterDenial> {
+        let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS);
+        for filter in request::filters(body) {
+            if !self.allows_filter(filter, &mut budget).map_err(|_| FilterDenial::TooManyComparisons)? {
+                self.deny(Action::Subscribe, filter, 1, origin);
+                return Err(FilterDenial::Denied);
+            }
         }
-        denied.is_none()
+        Ok(())
+    }
+
+    /// Whether it may subscribe to a filter, as one of many.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(crate) fn allows_filter(
+        &self,
+        filter: &str,
+        budget: &mut CheckBudget,
+    ) -> Result<bool, BudgetExhausted> {
+        let whom = Whom { name: &self.name, uid: self.uid };
+        let allowed = self.in_force.rules.allows_filter(self.table, &whom, filter, budget)?;
+        Ok(allowed && !self.barred)
     }
 
     /// Counts operations that were denied, and logs the first of each kind; of a system sender the first twenty, and after that

@@ -13,8 +13,9 @@ mod rules;
 use elbus_plugin_api::{Code, access::AccessRules};
 use std::{collections::HashSet, sync::Arc};
 
-pub(crate) use admission::Admission;
 use admission::Crowd;
+pub(crate) use admission::{Admission, FilterDenial, MAX_FILTER_COMPARISONS};
+pub(crate) use pattern::{BudgetExhausted, CheckBudget};
 use places::Places;
 pub(crate) use rules::{Because, Judgement, Rules, Whom};
 

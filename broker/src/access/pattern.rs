@@ -4,8 +4,13 @@
 //! What a client asks for is compared where it lies: no memory is taken for it, and each comparison costs no more than the
 //! rule is long. A wildcard for the rest is always the last segment, so there is nothing to go back to.
 
+mod index;
+
 use elbus_plugin_api::access::{self, Syntax};
 use elbus_protocol::name::primary_of;
+
+pub(super) use index::PatternIndex;
+pub(crate) use index::{BudgetExhausted, CheckBudget};
 
 /// Ends of segments that are looked for once, for all rules: of those behind, rules that are as deep look again.
 const KNOWN_ENDS: usize = 32;
@@ -38,7 +43,7 @@ enum Segment {
     Rest,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Piece {
     Text(Box<str>),
     Name,
@@ -57,8 +62,10 @@ impl Piece {
 
 /// What is asked of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
+pub(super) enum Question {
+    /// Whether everything that is asked for is matched.
     Covers,
+    /// Whether anything that is asked for is matched.
     Overlaps,
 }
 
@@ -74,14 +81,18 @@ impl Pattern {
         Pattern { syntax, segments: segments.into() }
     }
 
-    /// Whether everything that is asked for is matched.
+    #[cfg(test)]
     pub(super) fn covers(&self, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
-        self.is_for(subject) && self.compare(asked, subject, Question::Covers)
+        self.answers(Question::Covers, asked, subject)
     }
 
-    /// Whether anything that is asked for is matched.
+    #[cfg(test)]
     pub(super) fn overlaps(&self, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
-        self.is_for(subject) && self.compare(asked, subject, Question::Overlaps)
+        self.answers(Question::Overlaps, asked, subject)
+    }
+
+    fn answers(&self, question: Question, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
+        self.is_for(subject) && self.compare(asked, subject, question)
     }
 
     /// Matches nothing where it names a user and the client has none; nor, as a filter of topics, where a placeholder would

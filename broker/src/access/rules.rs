@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr};
 
 use super::{
     certificate,
-    pattern::{Asked, Pattern, Subject},
+    pattern::{Asked, BudgetExhausted, CheckBudget, Pattern, PatternIndex, Question, Subject},
 };
 use crate::origin::Origin;
 
@@ -16,23 +16,22 @@ pub(crate) struct Rules {
     default: Verdict,
     user_names: HashMap<u32, String>,
     pub(super) tables: Vec<ClientRules>,
-    /// What is compared: for each table its mask, and its rules by action.
-    compiled: Vec<Compiled>,
+    /// The masks of the tables.
+    masks: PatternIndex,
+    /// For each table its rules by action.
+    compiled: Vec<[PatternIndex; Action::ALL.len()]>,
 }
 
-struct Compiled {
-    mask: Pattern,
-    lists: [Vec<(Verdict, Pattern)>; Action::ALL.len()],
-}
-
-impl Compiled {
-    fn new(table: &ClientRules) -> Self {
-        let list = |action: Action| {
-            let rules = table.rules(action).iter();
-            rules.map(|rule| (rule.verdict, Pattern::new(action.syntax(), &rule.pattern))).collect()
+/// What is only allowed in part is not allowed; what is forbidden in part is forbidden.
+fn compile(table: &ClientRules, action: Action) -> PatternIndex {
+    let patterns = table.rules(action).iter().map(|rule| {
+        let question = match rule.verdict {
+            Verdict::Allow => Question::Covers,
+            Verdict::Deny => Question::Overlaps,
         };
-        Compiled { mask: Pattern::new(Syntax::Name, &table.name), lists: Action::ALL.map(list) }
-    }
+        (question, Pattern::new(action.syntax(), &rule.pattern))
+    });
+    PatternIndex::new(action.syntax(), patterns.collect())
 }
 
 /// Nobody: what a mask without placeholders is compared for.
@@ -88,11 +87,15 @@ impl Rules {
         for (index, table) in rules.clients.iter().enumerate() {
             table.check().map_err(|(key, why)| format!("client[{index}].{key}: {why}"))?;
         }
-        let compiled: Vec<_> = rules.clients.iter().map(Compiled::new).collect();
+        let compile_table = |table: &ClientRules| Action::ALL.map(|action| compile(table, action));
+        let compiled = rules.clients.iter().map(compile_table).collect();
+        let mask = |table: &ClientRules| (Question::Covers, Pattern::new(Syntax::Name, &table.name));
+        let masks = PatternIndex::new(Syntax::Name, rules.clients.iter().map(mask).collect());
         Ok(Rules {
             default: rules.default,
             user_names: rules.user_names.into_iter().collect(),
             tables: rules.clients,
+            masks,
             compiled,
         })
     }
@@ -100,16 +103,18 @@ impl Rules {
     /// Tables whose names are all an earlier one's, which looks like a mistake, and that one.
     pub(super) fn unreached(&self) -> impl Iterator<Item = (usize, usize)> {
         self.tables.iter().enumerate().filter_map(|(index, table)| {
-            let asked = Asked::wild(Syntax::Name, &table.name);
-            let earlier = &mut self.compiled.iter().take(index);
-            earlier.position(|earlier| earlier.mask.covers(&asked, NOBODY)).map(|first| (index, first))
+            let first = self.first_table(&Asked::wild(Syntax::Name, &table.name))?;
+            (first < index).then_some((index, first))
         })
     }
 
     /// The table for a name: the first whose mask it matches.
     pub(crate) fn table_of(&self, name: &str) -> Option<usize> {
-        let name = Asked::literal(Syntax::Name, primary_of(name));
-        self.compiled.iter().position(|table| table.mask.covers(&name, NOBODY))
+        self.first_table(&Asked::literal(Syntax::Name, primary_of(name)))
+    }
+
+    fn first_table(&self, asked: &Asked<'_>) -> Option<usize> {
+        self.masks.first_match(asked, NOBODY, &mut CheckBudget::unlimited()).ok().flatten()
     }
 
     /// Whether a client of this name and identity may be one.
@@ -151,6 +156,21 @@ impl Rules {
         self.judge_asked(table, whom, Action::Broadcast, &asked).allowed
     }
 
+    /// Whether a client may subscribe to a filter, as one of many: takes what that costs from a budget.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(super) fn allows_filter(
+        &self,
+        table: Option<usize>,
+        whom: &Whom<'_>,
+        filter: &str,
+        budget: &mut CheckBudget,
+    ) -> Result<bool, BudgetExhausted> {
+        let asked = Asked::wild(Syntax::Topic, filter);
+        self.first_rule(table, whom, Action::Subscribe, &asked, budget).map(|judgement| judgement.allowed)
+    }
+
     fn judge_asked(
         &self,
         table: Option<usize>,
@@ -158,23 +178,35 @@ impl Rules {
         action: Action,
         asked: &Asked<'_>,
     ) -> Judgement {
+        let judged = self.first_rule(table, whom, action, asked, &mut CheckBudget::unlimited());
+        judged.unwrap_or(Judgement { allowed: false, because: Because::NoTable })
+    }
+
+    fn first_rule(
+        &self,
+        table: Option<usize>,
+        whom: &Whom<'_>,
+        action: Action,
+        asked: &Asked<'_>,
+        budget: &mut CheckBudget,
+    ) -> Result<Judgement, BudgetExhausted> {
         let default = self.default == Verdict::Allow;
-        let Some(table) = table else { return Judgement { allowed: default, because: Because::NoTable } };
-        let list = self.compiled.get(table).and_then(|table| table.lists.get(action as usize));
-        let rules = list.map_or(&[][..], Vec::as_slice);
-        let subject = self.subject(whom);
-        // what is only allowed in part is not allowed; what is forbidden in part is forbidden
-        let decides = |(verdict, pattern): &(Verdict, Pattern)| match verdict {
-            Verdict::Allow => pattern.covers(asked, subject),
-            Verdict::Deny => pattern.overlaps(asked, subject),
+        let Some(table) = table else {
+            return Ok(Judgement { allowed: default, because: Because::NoTable });
         };
-        match rules.iter().position(decides) {
-            Some(index) => Judgement {
-                allowed: rules[index].0 == Verdict::Allow,
-                because: Because::Rule { table, action, index },
-            },
+        let list = self.compiled.get(table).and_then(|lists| lists.get(action as usize));
+        let first = match list {
+            Some(list) => list.first_match(asked, self.subject(whom), budget)?,
+            None => None,
+        };
+        Ok(match first {
+            Some(index) => {
+                let rule = self.tables.get(table).and_then(|table| table.rules(action).get(index));
+                let allowed = rule.is_some_and(|rule| rule.verdict == Verdict::Allow);
+                Judgement { allowed, because: Because::Rule { table, action, index } }
+            }
             None => Judgement { allowed: default, because: Because::NoRule { table, action } },
-        }
+        })
     }
 
     /// The rule a judgement is because of, as it is written.

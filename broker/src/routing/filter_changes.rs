@@ -12,7 +12,10 @@ use super::{
     registry::{FilterSet, Refusal, Reserved},
     router::Router,
 };
-use crate::{access::Admission, sync::atomic::Ordering};
+use crate::{
+    access::{Admission, FilterDenial},
+    sync::atomic::Ordering,
+};
 
 /// Filters that are added or removed under one lock of the registry.
 pub(super) const FILTERS_PER_LOCK: usize = 256;
@@ -44,8 +47,13 @@ impl Router {
                 return Code::BadData;
             }
             let judging = admission.as_ref().filter(|_| op == Op::Subscribe);
-            if judging.is_some_and(|admission| !admission.allows_filters(body, &member.origin)) {
-                return Code::AccessDenied;
+            match judging.map_or(Ok(()), |admission| admission.check_filters(body, &member.origin)) {
+                Ok(()) => {}
+                Err(FilterDenial::Denied) => return Code::AccessDenied,
+                Err(FilterDenial::TooManyComparisons) => {
+                    limits.tell_refusal(member, Refusal::Comparisons);
+                    return Code::Other;
+                }
             }
             let change = Change { member, set, add, body, admission };
             match self.carry_out(&change, &limits) {

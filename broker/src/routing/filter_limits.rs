@@ -3,10 +3,10 @@
 use elbus_protocol::{MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request};
 
 use super::{registered_client::RegisteredClient, registry::Refusal, router::RouterSettings};
-use crate::access::Admission;
+use crate::access::{Admission, MAX_FILTER_COMPARISONS};
 
 /// Filters of one request: what is done with one request is done before anybody else of its thread gets a turn.
-const MAX_REQUEST_FILTERS: usize = 32_768;
+pub(super) const MAX_REQUEST_FILTERS: usize = 32_768;
 
 /// What filters a client may have, by the broker, its transport and the rules for its name.
 pub(super) struct FilterLimits {
@@ -91,6 +91,10 @@ impl FilterLimits {
             Refusal::Memory => (self.memory, "filter_memory_bytes"),
             Refusal::TotalMemory => (self.total_memory, "total_filter_memory_bytes"),
             Refusal::Complex => (self.complex, "max_complex_segments"),
+            Refusal::Comparisons => (
+                MAX_FILTER_COMPARISONS,
+                "comparisons with access rules; send fewer filters in a request, or use fewer placeholders",
+            ),
         };
         if member.is_first_refusal() {
             tracing::warn!(

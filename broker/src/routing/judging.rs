@@ -1,17 +1,14 @@
 //! Access rules in force: replacing them, and judging those who are there by the new ones. The rules themselves are
 //! [`access`](crate::access)'s.
 
-use elbus_plugin_api::{
-    WARNINGS_TOPIC,
-    access::{AccessRules, Action},
-};
+use elbus_plugin_api::{WARNINGS_TOPIC, access::AccessRules};
 use std::sync::Arc;
 
 use super::{
-    filter_changes::FILTERS_PER_LOCK, id_set::Ids, registered_client::RegisteredClient, registry::FilterSet,
-    router::Router,
+    filter_changes::FILTERS_PER_LOCK, filter_limits::MAX_REQUEST_FILTERS, id_set::Ids,
+    registered_client::RegisteredClient, registry::FilterSet, router::Router,
 };
-use crate::access::{Access, Admission, RuleSetter};
+use crate::access::{Access, Admission, BudgetExhausted, CheckBudget, MAX_FILTER_COMPARISONS, RuleSetter};
 
 impl Router {
     /// Judges everybody by these rules from now on. Rules that are there must be the same instance's.
@@ -86,9 +83,30 @@ impl Router {
             if admission.is_some() { registry.subscription_nodes(member) } else { Ids::new() }
         };
         if let Some(admission) = &admission {
-            let denied =
-                |filter: &str| filter != WARNINGS_TOPIC && !admission.allows(Action::Subscribe, filter);
+            // what requests for as many may take; a filter that cannot be checked within it is not allowed
+            let requests = nodes.len().div_ceil(MAX_REQUEST_FILTERS);
+            let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS.saturating_mul(requests));
+            let mut unchecked = 0;
+            let denied = |filter: &str| {
+                let allowed = filter == WARNINGS_TOPIC
+                    || match admission.allows_filter(filter, &mut budget) {
+                        Ok(allowed) => allowed,
+                        Err(BudgetExhausted) => {
+                            unchecked += 1;
+                            false
+                        }
+                    };
+                !allowed
+            };
             self.end_subscriptions(member, &nodes, denied);
+            if unchecked > 0 {
+                tracing::warn!(
+                    client = &*member.name,
+                    unchecked,
+                    limit = MAX_FILTER_COMPARISONS,
+                    "subscriptions ended: checking them takes too many comparisons with access rules"
+                );
+            }
         }
         let limits =
             |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
@@ -104,7 +122,7 @@ impl Router {
         &self,
         member: &Arc<RegisteredClient>,
         nodes: &[u32],
-        denied: impl Fn(&str) -> bool,
+        mut denied: impl FnMut(&str) -> bool,
     ) {
         let mut any = false;
         for nodes in nodes.chunks(FILTERS_PER_LOCK) {

@@ -55,6 +55,8 @@ pub(crate) enum Refusal {
     TotalMemory,
     /// Too many complex shapes.
     Complex,
+    /// Checking them takes too many comparisons with access rules.
+    Comparisons,
 }
 
 /// The complex filters of a request that have been counted before they are added, by their numbers in the request.
@@ -278,3 +280,7 @@ impl Asked {
         self.complex |= is_complex(filter).0;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests;

@@ -1,0 +1,74 @@
+//! What filters weigh when they are added and when they are removed.
+
+use super::*;
+use crate::origin::Origin;
+use elbus_plugin_api::{
+    DeliveryStatus, Queued, Run, SinkLimits,
+    abi::{NotifierObject, RawSink, RawSink_TO},
+};
+
+struct NullSink;
+
+impl RawSink for NullSink {
+    fn deliver(&self, _: &mut Run<'_>) -> u8 {
+        DeliveryStatus::CLOSED.bits()
+    }
+    fn flush(&self) {}
+    fn when_drained(&self, _: NotifierObject) {}
+    fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
+    fn queued(&self) -> Queued {
+        Queued::default()
+    }
+    fn limit(&self, _: &SinkLimits) {}
+}
+
+fn client(registry: &mut Registry, name: &str) -> Arc<RegisteredClient> {
+    let sink = RawSink_TO::from_value(NullSink, abi_stable::sabi_trait::TD_Opaque);
+    let client = Arc::new(RegisteredClient::new(name.into(), Origin::default(), 0, sink, None));
+    registry.add(client.clone()).unwrap();
+    client
+}
+
+/// Adds or removes subscriptions; returns how many were changed.
+fn change<'f>(
+    registry: &mut Registry,
+    client: &Arc<RegisteredClient>,
+    add: bool,
+    filters: impl IntoIterator<Item = &'f str>,
+) -> usize {
+    let mut changed = 0;
+    let filters = filters.into_iter().map(|filter| (0, filter));
+    registry.change(client, FilterSet::Subscriptions, add, filters, |_| changed += 1).unwrap();
+    changed
+}
+
+fn own_bytes(registry: &Registry, client: &RegisteredClient) -> usize {
+    registry.seat_of(&client.name).unwrap().subscriptions.bytes
+}
+
+#[test]
+fn a_filter_weighs_as_much_when_it_is_removed_as_when_it_was_added() {
+    let long = "x/".repeat(1000);
+    let behind_the_rest = format!("a/#/{long}");
+    let filters = ["a", "", "+", "b/#", "c/+/d", &long, &behind_the_rest, "#/x", "a/b/c/d/e/f/g/h/i/j/+/#"];
+    let mut registry = Registry::default();
+    let clients = ["one", "other"].map(|name| client(&mut registry, name));
+    for client in &clients {
+        assert_eq!(change(&mut registry, client, true, filters), filters.len());
+        assert_eq!(change(&mut registry, client, true, ["a/#", "#"]), 0, "text behind a `#` has no meaning");
+    }
+    let weights = filters.map(|filter| weight(filter.into()));
+    let own = weights.iter().sum();
+    assert_eq!(weight((&*behind_the_rest).into()), weight("a/#".into()));
+    assert_eq!((own_bytes(&registry, &clients[0]), registry.filter_bytes), (own, 2 * own));
+
+    // as a reload of access rules removes them: by the texts in the tree
+    let nodes = registry.subscription_nodes(&clients[0]);
+    let texts = registry.subscriptions_at(&clients[0], &nodes);
+    assert_eq!(change(&mut registry, &clients[0], false, texts.iter().map(String::as_str)), filters.len());
+    assert_eq!((own_bytes(&registry, &clients[0]), registry.filter_bytes), (0, own));
+    // as a client does that writes something else behind the `#`
+    let others = filters.map(|filter| filter.replace("#", "#/other"));
+    assert_eq!(change(&mut registry, &clients[1], false, others.iter().map(String::as_str)), filters.len());
+    assert_eq!((own_bytes(&registry, &clients[1]), registry.filter_bytes), (0, 0));
+}
