@@ -166,8 +166,8 @@ impl Episodes {
         }
         let text = if verdict == Verdict::Unsupported { words(verdict) } else { text };
         let is_known = episode.verdict == verdict && episode.is_told();
-        // one of them has to give way: the others get time until it has
-        let gives_way = episode.gives_way;
+        // one of them has to give way: the others get time until it has; one that has gone is replaced
+        let gives_way = episode.gives_way.filter(|id| component.place_of(*id).is_some());
         let others = component.nodes.iter().filter(|node| **node != start);
         for node in std::iter::once(&start).chain(others).take(MOST_TOLD) {
             let member = component.member(*node);

@@ -242,3 +242,27 @@ fn nothing_is_kept_of_clients_that_have_left() {
     assert!(members.iter().all(|member| member.upgrade().is_none()));
     assert_eq!(bench.router.holds.look(bench.now), None, "nobody looks any more");
 }
+
+#[test]
+fn a_client_that_has_to_give_way_and_reconnects_has_to_give_way_again() {
+    let mut bench = Bench::new(&QueueBudget::new(1 << 30));
+    let mut clients = [bench.client("a", "b", 1), bench.client("b", "a", 2)];
+    clients[0].ready = Arc::default();
+    clients[0].sender.wait_for_itself(true);
+    bench.look(9, &mut clients, |_| ());
+    let own = clients[0].record().0;
+    assert!(own > 0 && own < 64 * MIB, "{own}: it stays in use");
+    clients[0].sender.wait_for_itself(false);
+    *clients[0].ready.lock() = true;
+    let gets_more_time = |bench: &mut Bench, clients: &mut [Client]| {
+        bench.look(40, clients, |_| ());
+        let before = clients[1].record().1;
+        bench.look(10, clients, |_| ());
+        clients[1].record().1 > before
+    };
+    assert!(!gets_more_time(&mut bench, &mut clients));
+    let [a, b] = clients;
+    drop(b);
+    let mut clients = [a, bench.client("b", "a", 2)];
+    assert!(!gets_more_time(&mut bench, &mut clients), "nobody would be disconnected");
+}
