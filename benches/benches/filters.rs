@@ -3,7 +3,7 @@
 //! its own, because freed memory would be reused.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-use elbus_broker::{Broker, BrokerSettings, release_unused_memory};
+use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{Client, ClientInfo, Code, Op, Qos, Request, testing::NullSink};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -144,6 +144,18 @@ fn row(kind: &FilterKind, subscriptions: usize) {
          {remaining:>6} KiB",
         kind.name
     );
+}
+
+/// Returns memory that the allocator keeps to the system, so that what is left over is in use.
+fn release_unused_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: the signature is that of malloc.h; the function touches free memory only.
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> core::ffi::c_int;
+        }
+        _ = malloc_trim(0);
+    }
 }
 
 /// `filters` prints the table. `filters ROW` measures and prints one row.

@@ -75,8 +75,7 @@ impl BrokerBuilder {
         self
     }
 
-    /// A socket that listens already, for the plugin that is configured for its address: from a service manager, see
-    /// [`take_service`](crate::take_service).
+    /// Adds a listening socket, such as one from a service manager, for the plugin that is configured for its address.
     pub fn listener(mut self, socket: OwnedFd) -> Self {
         self.listeners.push(Arc::new(socket));
         self
@@ -147,10 +146,8 @@ impl BrokerBuilder {
     /// # Errors
     /// The first plugin that fails; those before it are stopped again and nothing is left behind.
     pub fn start(self) -> Result<Broker, BrokerError> {
-        let cpu_latency = self.settings.cpu_latency_us;
         let broker = self.build()?;
         broker.plugins.start()?;
-        broker.core.set_cpu_latency(cpu_latency);
         broker.core.listeners.warn_of_unclaimed();
         Ok(broker)
     }
@@ -293,7 +290,6 @@ impl Broker {
             core.router.events.flush(deadline.min(EVENTS_DEADLINE));
             plugins.stop("the broker is shutting down", deadline);
             core.router.events.end();
-            core.set_cpu_latency(None);
             notifier.notify();
         };
         match std::thread::Builder::new().name("broker stop".to_owned()).spawn(body) {

@@ -55,6 +55,40 @@ impl std::fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Keys of `[broker]` that the embedding program reads, beside those of the broker. Each field is a key.
+///
+/// ```
+/// use elbus_broker::{ConfigFile, ProgramSettings};
+///
+/// #[derive(Default, serde::Deserialize)]
+/// #[serde(default)]
+/// struct Settings {
+///     greeting: String,
+/// }
+///
+/// impl ProgramSettings for Settings {}
+///
+/// let text = "[broker]\nname = 'plant'\ngreeting = 'hello'".to_owned();
+/// let (file, settings) = ConfigFile::parse_with::<Settings>("broker.toml".as_ref(), text, &[])?;
+/// assert_eq!((&*file.settings().name, &*settings.greeting), ("plant", "hello"));
+/// # Ok::<(), elbus_broker::ConfigError>(())
+/// ```
+pub trait ProgramSettings: serde::de::DeserializeOwned + Default {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// The first key with an invalid value.
+    fn check(&self) -> Result<(), PluginError> {
+        Ok(())
+    }
+}
+
+/// For programs without keys of their own.
+#[derive(Deserialize, Default)]
+struct NoSettings {}
+
+impl ProgramSettings for NoSettings {}
+
 /// A `broker.toml` that was read and found right as far as the broker itself is concerned.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
@@ -121,11 +155,34 @@ impl ConfigFile {
         Self::parse(path, text_of(path)?, linked)
     }
 
+    /// As [`read`](ConfigFile::read), for a program with keys of its own.
+    ///
+    /// # Errors
+    /// As [`read`](ConfigFile::read).
+    pub fn read_with<P: ProgramSettings>(
+        path: &Path,
+        linked: &[(&str, LinkedPlugin)],
+    ) -> Result<(Self, P), ConfigError> {
+        Self::parse_with(path, text_of(path)?, linked)
+    }
+
     /// As [`read`](ConfigFile::read), from text; `path` is for messages and for what is relative to it.
     ///
     /// # Errors
     /// As [`read`](ConfigFile::read).
     pub fn parse(path: &Path, text: String, linked: &[(&str, LinkedPlugin)]) -> Result<Self, ConfigError> {
+        Self::parse_with::<NoSettings>(path, text, linked).map(|(file, _)| file)
+    }
+
+    /// As [`parse`](ConfigFile::parse), for a program with keys of its own.
+    ///
+    /// # Errors
+    /// As [`read`](ConfigFile::read).
+    pub fn parse_with<P: ProgramSettings>(
+        path: &Path,
+        text: String,
+        linked: &[(&str, LinkedPlugin)],
+    ) -> Result<(Self, P), ConfigError> {
         let (file, errors) = Self::parse_all(path, text, linked);
         match (errors.into_iter().next(), file) {
             (None, Some(file)) => Ok(file),
@@ -137,17 +194,26 @@ impl ConfigFile {
     /// Reads a file and reports everything that is wrong with it, with file and line, rather than the first thing. The file
     /// that is returned has what is right of it, so that this can be checked further; there is none if it is no TOML.
     pub fn inspect(path: &Path, linked: &[(&str, LinkedPlugin)]) -> (Option<Self>, Vec<ConfigError>) {
+        let (read, errors) = Self::inspect_with::<NoSettings>(path, linked);
+        (read.map(|(file, _)| file), errors)
+    }
+
+    /// As [`inspect`](ConfigFile::inspect), for a program with keys of its own.
+    pub fn inspect_with<P: ProgramSettings>(
+        path: &Path,
+        linked: &[(&str, LinkedPlugin)],
+    ) -> (Option<(Self, P)>, Vec<ConfigError>) {
         match text_of(path) {
             Ok(text) => Self::parse_all(path, text, linked),
             Err(error) => (None, vec![error]),
         }
     }
 
-    fn parse_all(
+    fn parse_all<P: ProgramSettings>(
         path: &Path,
         text: String,
         linked: &[(&str, LinkedPlugin)],
-    ) -> (Option<Self>, Vec<ConfigError>) {
+    ) -> (Option<(Self, P)>, Vec<ConfigError>) {
         let place = Place { path, text: &text };
         let table: Table = match syntax::parse(&place) {
             Ok(table) => table,
@@ -161,15 +227,18 @@ impl ConfigFile {
             errors.push(place.error(&[Step::Key(key)], &location::cut(shown, 100), &error));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut settings = BrokerSettings::default();
+        let (mut settings, mut program) = (BrokerSettings::default(), P::default());
         if let Some(value) = table.get("broker") {
             let (read, wrong) = read_all(value, |table| {
-                let settings: BrokerSettings = read_table(table)?;
-                settings.check().map(|()| settings)
+                let config = Config::parse(&table.to_string())?;
+                let (settings, program) = (config.read::<BrokerSettings>()?, config.read::<P>()?);
+                config.finish()?;
+                settings.check()?;
+                program.check().map(|()| (settings, program))
             });
             let located = |error| place.error(&[Step::Key("broker")], "[broker]", error);
             errors.extend(wrong.iter().map(located));
-            settings = read.unwrap_or_default();
+            (settings, program) = read.unwrap_or_default();
         }
         settings.plugin_dirs.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
         let entries = match table.get("plugin") {
@@ -206,7 +275,7 @@ impl ConfigFile {
         for (plugin, index) in plugins.iter_mut().zip(places) {
             plugin.entry = Some(Entry { file: text.clone(), index });
         }
-        (Some(ConfigFile { text, settings, plugins, linked }), errors)
+        (Some((ConfigFile { text, settings, plugins, linked }, program)), errors)
     }
 
     /// Where it was read from.
@@ -410,7 +479,8 @@ mod tests {
     #[test]
     fn all_that_is_wrong_is_reported_and_none_of_it_is_long() {
         let all = |text: &str| {
-            let (file, errors) = ConfigFile::parse_all(Path::new("b.toml"), text.to_owned(), &[]);
+            let (file, errors) =
+                ConfigFile::parse_all::<NoSettings>(Path::new("b.toml"), text.to_owned(), &[]);
             (file.is_some(), errors.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
         let (read, errors) =

@@ -29,12 +29,11 @@ mod settings;
 mod sync;
 
 pub use broker::{Broker, BrokerBuilder, Stopping};
-pub use config_file::{ConfigError, ConfigFile};
+pub use config_file::{ConfigError, ConfigFile, ProgramSettings};
 pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
-    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, Service, hanging_calls,
-    ignore_terminal_stops, inspect, keep_freed_memory, release_unused_memory, report_fatal_signals,
-    run_library_probe, take_service,
+    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, hanging_calls, inspect,
+    report_fatal_signals, run_library_probe,
 };
 pub use settings::BrokerSettings;

@@ -58,13 +58,8 @@ pub struct BrokerSettings {
     pub reload_settle_seconds: f64,
     /// Bytes that may wait in the queues of all transports that carry streams together.
     pub max_queued_bytes: usize,
-    /// The kernel is asked that processors wake up in so many microseconds, 0 for not to sleep at all, while the broker
-    /// runs: for all of the machine, at the price of its power. Nothing is asked where it is `None`.
-    pub cpu_latency_us: Option<u32>,
 }
 
-/// No processor sleeps so deeply.
-const MOST_CPU_LATENCY_US: u32 = 1_000_000;
 /// The protocol's length field holds two bytes.
 const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=elbus_protocol::name::MAX_NAME_BYTES;
 const HOLD_BUDGET_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=86_400.0;
@@ -97,7 +92,6 @@ impl Default for BrokerSettings {
             start_seconds: 60.0,
             reload_settle_seconds: 1.0,
             max_queued_bytes: 1 << 30,
-            cpu_latency_us: None,
         }
     }
 }
@@ -148,12 +142,6 @@ impl BrokerSettings {
         if self.max_queued_bytes < LEAST_QUEUED_BYTES {
             let message = format!("{} is below {LEAST_QUEUED_BYTES}", self.max_queued_bytes);
             return Err(PluginError::of_key("max_queued_bytes", message));
-        }
-        if let Some(microseconds) =
-            self.cpu_latency_us.filter(|microseconds| *microseconds > MOST_CPU_LATENCY_US)
-        {
-            let message = format!("{microseconds} is above {MOST_CPU_LATENCY_US}");
-            return Err(PluginError::of_key("cpu_latency_us", message));
         }
         Ok(())
     }

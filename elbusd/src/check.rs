@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{arguments::Arguments, standard};
+use crate::{arguments::Arguments, process::ProcessSettings, standard};
 
 /// Folders that are made when the machine or the service starts, such as by RuntimeDirectory= of systemd: that one
 /// below them is missing now does not mean that it is missing then.
@@ -23,8 +23,8 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
     let (file, mut errors) = match arguments.config.as_deref() {
         None => (None, Vec::new()),
         Some(path) => {
-            let (file, errors) = ConfigFile::inspect(path, &linked);
-            let Some(file) = file else { return Err(lines(errors)) };
+            let (read, errors) = ConfigFile::inspect_with::<ProcessSettings>(path, &linked);
+            let Some((file, _)) = read else { return Err(lines(errors)) };
             (Some(file), errors)
         }
     };

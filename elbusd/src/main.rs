@@ -13,7 +13,7 @@ mod signals;
 mod standard;
 
 use clap::Parser;
-use elbus_broker::{Broker, BrokerBuilder, ConfigFile, Service};
+use elbus_broker::{Broker, BrokerBuilder, ConfigFile};
 use elbus_protocol::address::Address;
 use std::{
     io::{IsTerminal, Write},
@@ -29,6 +29,7 @@ use late::Late;
 use log::{Log, throttle::Throttle};
 use notify::Notify;
 use pid_file::PidFile;
+use process::{ProcessSettings, ServiceEnvironment, cpu_latency::CpuLatency};
 use reload::Reloader;
 use signals::{Asked, Signals};
 
@@ -48,8 +49,8 @@ fn main() -> ExitCode {
     }
     elbus_broker::report_fatal_signals();
     // before any thread is started
-    elbus_broker::keep_freed_memory();
-    let service = elbus_broker::take_service();
+    process::allocator::keep_freed_memory();
+    let service = ServiceEnvironment::take();
     process::ignore_signals();
     let arguments = Arguments::parse();
     if let Some(document) = arguments.generate {
@@ -124,11 +125,13 @@ fn log_filter(filter: &str, source: &str) -> Result<EnvFilter, String> {
 /// Runs `f` with what the command line describes; errors say where in the file they come from.
 fn with_builder<R>(
     arguments: &Arguments,
-    f: impl FnOnce(BrokerBuilder) -> Result<R, elbus_broker::BrokerError>,
+    f: impl FnOnce(BrokerBuilder, ProcessSettings) -> Result<R, elbus_broker::BrokerError>,
 ) -> Result<R, String> {
-    let read = |path| ConfigFile::read(path, &standard::linked_plugins());
-    let file = arguments.config.as_deref().map(read).transpose().map_err(|error| error.to_string())?;
-    f(standard::describe(arguments, file.as_ref())).map_err(|error| match &file {
+    let read = |path| ConfigFile::read_with(path, &standard::linked_plugins());
+    let read = arguments.config.as_deref().map(read).transpose().map_err(|error| error.to_string())?;
+    let (file, settings) = read.unzip();
+    let builder = standard::describe(arguments, file.as_ref());
+    f(builder, settings.unwrap_or_default()).map_err(|error| match &file {
         Some(file) => file.locate(&error).to_string(),
         None => error.to_string(),
     })
@@ -143,18 +146,20 @@ fn check(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-fn run(arguments: Arguments, service: Service, signals: &Signals) -> Result<(), String> {
-    process::raise_descriptor_limit();
+fn run(arguments: Arguments, service: ServiceEnvironment, signals: &Signals) -> Result<(), String> {
+    process::raise_fd_limit();
     let pid_error = |error| {
         format!("pid file {}: {error}", arguments.pid_file.as_deref().unwrap_or("".as_ref()).display())
     };
     // removed only after the broker has stopped
     let mut pid_file = arguments.pid_file.as_deref().map(PidFile::lock).transpose().map_err(pid_error)?;
     let notify = Notify::to(service.notify_socket);
-    let started = with_builder(&arguments, |builder| {
+    let cpu_latency = Arc::new(CpuLatency::default());
+    let started = with_builder(&arguments, |builder, settings| {
         signals.set_limit(builder.settings_in_force().shutdown());
         let builder = builder.interrupted_by(signals.ending());
-        start(&arguments, service.listeners.into_iter().fold(builder, BrokerBuilder::listener))
+        let builder = service.listeners.into_iter().fold(builder, BrokerBuilder::listener);
+        start(&arguments, builder).inspect(|_| cpu_latency.set(settings.cpu_latency_us))
     });
     let (broker, runtime) = match started {
         Err(error) if signals.is_ending() => {
@@ -170,7 +175,7 @@ fn run(arguments: Arguments, service: Service, signals: &Signals) -> Result<(), 
     let (broker, quiet) = (Arc::new(broker), arguments.quiet);
     memory::watch(&broker);
     let runtime_handle = runtime.as_ref().map(|runtime| runtime.handle().clone());
-    let reloader = Reloader::new(arguments, &broker, runtime_handle, notify.clone());
+    let reloader = Reloader::new(arguments, &broker, runtime_handle, notify.clone(), cpu_latency.clone());
     reloader.add_method(&broker);
     let reload = reloader.on_signal().map_err(|error| format!("a thread to reload in: {error}"))?;
     if !quiet {
@@ -192,6 +197,7 @@ fn run(arguments: Arguments, service: Service, signals: &Signals) -> Result<(), 
         std::thread::sleep(NOTICE_STEP);
     }
     broker.stop(limit.saturating_sub(begun.elapsed())).wait();
+    cpu_latency.set(None);
     for call in elbus_broker::hanging_calls() {
         tracing::error!(call, "abandoned: it has not returned");
     }

@@ -1,11 +1,13 @@
 //! Watches how much memory the process holds, and has what is unused given back once a burst or a crowd is over. Owns
-//! when; the giving back is the broker library's.
+//! when; `process/allocator.rs` gives it back.
 
 use elbus_broker::Broker;
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
+
+use crate::process::allocator::release_unused_memory;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(250);
@@ -30,7 +32,7 @@ pub(crate) fn watch(broker: &Arc<Broker>) {
         while let Some(usage) = Usage::of_this_process() {
             let Some(clients) = broker.upgrade().map(|broker| broker.client_count()) else { return };
             if judge.look(usage, clients) {
-                elbus_broker::release_unused_memory();
+                release_unused_memory();
                 judge.released(Usage::of_this_process().map_or(usage.held, |usage| usage.held));
             }
             std::thread::sleep(LOOK);

@@ -9,7 +9,12 @@ use serde::Serialize;
 use std::sync::{Arc, Weak, mpsc};
 use tokio::runtime::Handle;
 
-use crate::{arguments::Arguments, notify::Notify, standard};
+use crate::{
+    arguments::Arguments,
+    notify::Notify,
+    process::{ProcessSettings, cpu_latency::CpuLatency},
+    standard,
+};
 
 /// A service manager shows a status in one line.
 const MAX_STATUS_CHARS: usize = 400;
@@ -21,6 +26,7 @@ pub(crate) struct Reloader {
     /// That of the program, where plugins are linked in.
     runtime: Option<Handle>,
     notify: Notify,
+    cpu_latency: Arc<CpuLatency>,
     /// Held while one reload is under way: another one reads the file after that.
     one: Mutex<()>,
 }
@@ -47,9 +53,10 @@ impl Reloader {
         broker: &Arc<Broker>,
         runtime: Option<Handle>,
         notify: Notify,
+        cpu_latency: Arc<CpuLatency>,
     ) -> Arc<Self> {
         let broker = Arc::downgrade(broker);
-        Arc::new(Reloader { arguments, broker, runtime, notify, one: Mutex::new(()) })
+        Arc::new(Reloader { arguments, broker, runtime, notify, cpu_latency, one: Mutex::new(()) })
     }
 
     /// Offers it as a control method.
@@ -108,9 +115,9 @@ impl Reloader {
     fn settled(
         &self,
         broker: &Broker,
-        mut file: ConfigFile,
-        read: impl Fn() -> Result<ConfigFile, String>,
-    ) -> Result<ConfigFile, String> {
+        (mut file, mut settings): Read,
+        read: impl Fn() -> Result<Read, String>,
+    ) -> Result<Read, String> {
         let settle = broker.settings().reload_settle();
         let running: Vec<_> = broker.plugins().into_iter().map(|report| report.name).collect();
         for _ in 0..SETTLE_ATTEMPTS {
@@ -122,7 +129,7 @@ impl Reloader {
             let names = builder.plugin_names();
             let removed: Vec<_> = running.iter().filter(|name| !names.contains(&name.as_str())).collect();
             if removed.is_empty() || settle.is_zero() {
-                return Ok(file);
+                return Ok((file, settings));
             }
             tracing::info!(
                 ?removed,
@@ -130,11 +137,11 @@ impl Reloader {
                 "reload would remove plugins; waiting until the file is unchanged"
             );
             std::thread::sleep(settle);
-            let again = read()?;
+            let (again, new_settings) = read()?;
             if again.has_text_of(&file) {
-                return Ok(file);
+                return Ok((file, settings));
             }
-            file = again;
+            (file, settings) = (again, new_settings);
         }
         Err(format!("the file keeps changing (reload_settle_seconds = {})", settle.as_secs_f64()))
     }
@@ -144,11 +151,12 @@ impl Reloader {
             return Err("there is no file to reload: the broker was started without --config".to_owned());
         };
         tracing::info!(file = %path.display(), "reloading");
-        let file = self.settled(broker, read(path)?, || read(path))?;
+        let (file, settings) = self.settled(broker, read(path)?, || read(path))?;
         let builder = standard::describe(&self.arguments, Some(&file));
         // plugins that are linked in share the runtime of those that were there from the start
         let _entered = self.runtime.as_ref().map(Handle::enter);
         let reloaded = broker.reload(builder).map_err(|error| file.locate(&error).to_string())?;
+        self.cpu_latency.set(settings.cpu_latency_us);
         let Reloaded { added, removed, restarted, unchanged, recovered, refreshed, errors, .. } = reloaded;
         let errors: Vec<_> = errors.iter().map(|error| file.locate(error).to_string()).collect();
         errors.iter().for_each(|error| tracing::error!("{error}"));
@@ -169,8 +177,11 @@ fn status_after(status: String, reloaded: &Result<Answer, String>) -> String {
     said.chars().take(MAX_STATUS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn read(path: &std::path::Path) -> Result<ConfigFile, String> {
-    ConfigFile::read(path, &standard::linked_plugins()).map_err(|error| error.to_string())
+/// A file that was read, and the keys of the program in it.
+type Read = (ConfigFile, ProcessSettings);
+
+fn read(path: &std::path::Path) -> Result<Read, String> {
+    ConfigFile::read_with(path, &standard::linked_plugins()).map_err(|error| error.to_string())
 }
 
 /// How the broker is, in a line.

@@ -8,10 +8,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use super::{
-    bell::Bell, bridge::EMBEDDER, cpu_latency::CpuLatency, instance::Instance, listeners::Listeners,
-    workers::Workers,
-};
+use super::{bell::Bell, bridge::EMBEDDER, instance::Instance, listeners::Listeners, workers::Workers};
 use crate::{
     calls,
     control::ControlTable,
@@ -26,7 +23,6 @@ pub(crate) struct Core {
     pub(crate) control: Arc<ControlTable>,
     pub(crate) budget: QueueBudget,
     pub(crate) listeners: Listeners,
-    cpu_latency: CpuLatency,
     /// Rung when an instance has failed, or all are stopped.
     pub(super) failures: Bell,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
@@ -57,7 +53,6 @@ impl Core {
             control,
             budget,
             listeners,
-            cpu_latency: CpuLatency::default(),
             failures: Bell::default(),
             connector: RwLock::default(),
             limits: RwLock::new((settings.callback_limit(), settings.start_limit())),
@@ -75,7 +70,6 @@ impl Core {
         self.router.holds.set(settings.holds());
         self.control.set_remote_admin(settings.remote_admin);
         self.budget.set_limit(settings.max_queued_bytes);
-        self.set_cpu_latency(settings.cpu_latency_us);
         *self.limits.write() = (settings.callback_limit(), settings.start_limit());
     }
 
@@ -96,11 +90,6 @@ impl Core {
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.0.load(Ordering::Acquire) || self.interrupted.1.load(Ordering::Acquire)
-    }
-
-    /// Asks the kernel that processors wake up in so many microseconds, or no longer for that.
-    pub(crate) fn set_cpu_latency(&self, microseconds: Option<u32>) {
-        self.cpu_latency.set(microseconds);
     }
 
     /// A number for an instance that is created, unique in the process: whatever it adds is known by it, and by it

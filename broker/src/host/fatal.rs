@@ -168,15 +168,6 @@ pub fn report_fatal_signals() {
     }
 }
 
-/// Ignores SIGTTOU and SIGTTIN, so that a program in the background of a terminal is not stopped by what it writes there. To be
-/// called at the start of `main`, by programs that own their signals.
-pub fn ignore_terminal_stops() {
-    for signal in [libc::SIGTTOU, libc::SIGTTIN] {
-        // SAFETY: no handler is installed, and the signals are known.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
-}
-
 /// Writes the line, and puts the previous action back: the faulting instruction runs again under that. A signal that was sent
 /// by a call ends the process.
 extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

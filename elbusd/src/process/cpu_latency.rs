@@ -1,5 +1,5 @@
-//! The request to the kernel that no processor sleeps so deeply that it needs longer than so much to wake up. Owns the
-//! device by which Linux is asked; the request lasts for as long as it is open.
+//! The limit of the processors' wake-up latency that is requested from the kernel. Owns the device through which Linux
+//! accepts the request, which is in force for as long as the device is open.
 
 use parking_lot::Mutex;
 use std::{
@@ -8,11 +8,11 @@ use std::{
     path::PathBuf,
 };
 
-/// Of the kernel's power management, `Documentation/power/pm_qos_interface.rst`. It takes a native 32-bit number of
-/// microseconds.
+/// `Documentation/power/pm_qos_interface.rst` of the kernel. The device takes a native 32-bit number of microseconds.
 const DEVICE: &str = "/dev/cpu_dma_latency";
 
-pub(super) struct CpuLatency {
+/// The request of this process.
+pub(crate) struct CpuLatency {
     device: PathBuf,
     /// A leaf.
     request: Mutex<Option<Request>>,
@@ -31,21 +31,21 @@ impl Default for CpuLatency {
 }
 
 impl CpuLatency {
-    /// Asks for so many microseconds at most, or no longer for anything. Where it cannot, the log says so: the broker
-    /// serves without.
-    pub(super) fn set(&self, microseconds: Option<u32>) {
-        if let Err(error) = self.ask(microseconds) {
+    /// Requests a latency of at most `microseconds`, or withdraws the request. A failure is logged: the broker serves
+    /// without it.
+    pub(crate) fn set(&self, microseconds: Option<u32>) {
+        if let Err(error) = self.request(microseconds) {
             let device = self.device.display();
-            tracing::warn!(%error, "processors sleep as before (cpu_latency_us): {device} cannot be written");
+            tracing::warn!(%device, %error, "cpu_latency_us has no effect: device cannot be written");
         }
     }
 
-    fn ask(&self, microseconds: Option<u32>) -> io::Result<()> {
+    fn request(&self, microseconds: Option<u32>) -> io::Result<()> {
         let mut request = self.request.lock();
         if request.as_ref().map(|request| request.microseconds) == microseconds {
             return Ok(());
         }
-        // the old one ends in any case, and none is left where the new one fails
+        // the previous request ends in any case, also if the new one fails
         *request = None;
         let Some(microseconds) = microseconds else { return Ok(()) };
         let number = i32::try_from(microseconds).unwrap_or(i32::MAX);
@@ -61,24 +61,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_is_written_as_the_kernel_takes_it() {
+    fn the_number_is_written_in_the_format_of_the_kernel() {
         let (written, device) = rustix::pipe::pipe().unwrap();
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&device));
         let latency = CpuLatency { device: path.into(), request: Mutex::default() };
         for microseconds in [Some(20), Some(20), None, Some(0), None] {
-            latency.ask(microseconds).unwrap();
+            latency.request(microseconds).unwrap();
         }
         drop(device);
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut File::from(written), &mut bytes).unwrap();
-        assert_eq!(bytes, [20i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat(), "closed, and not asked twice");
+        assert_eq!(
+            bytes,
+            [20i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat(),
+            "closed, and not requested twice"
+        );
     }
 
     #[test]
-    fn what_cannot_be_asked_is_asked_for_again() {
+    fn a_request_that_failed_is_made_again() {
         let latency = CpuLatency { device: "/nowhere/device".into(), request: Mutex::default() };
-        assert!(latency.ask(Some(0)).is_err());
-        assert!(latency.ask(Some(0)).is_err());
-        assert!(latency.ask(None).is_ok());
+        assert!(latency.request(Some(0)).is_err());
+        assert!(latency.request(Some(0)).is_err());
+        assert!(latency.request(None).is_ok());
     }
 }
