@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use std::{collections::VecDeque, io::IoSlice};
 
-use crate::spares;
+use crate::buffer_pool;
 
 /// A sent part of the buffer is cut off when it is larger than this, and than what is left, in bytes.
 const COMPACT_BYTES: usize = 256 * 1024;
@@ -15,7 +15,7 @@ pub(crate) const PIECES: usize = 16;
 
 /// What waits in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backlog {
+pub struct QueueDepth {
     /// Whole frames; an estimate while some have been sent.
     pub frames: u64,
     /// Bytes.
@@ -23,7 +23,7 @@ pub struct Backlog {
 }
 
 /// The bytes that wait to be sent, without a limit: that is the owner's. No call blocks; an empty queue holds no
-/// memory but what [`spares`] keeps for the thread that emptied it.
+/// memory but what [`buffer_pool`] keeps for the thread that emptied it.
 #[derive(Default)]
 pub struct Queue {
     /// Frames, and the heads of those whose payload is kept, then leftovers: what was zeroed once is not zeroed for each
@@ -34,16 +34,16 @@ pub struct Queue {
     /// How much of that has been sent.
     sent: usize,
     /// What goes between the bytes of the buffer.
-    kept: VecDeque<Kept>,
+    kept: VecDeque<SharedChunk>,
     /// The length of all that, including what has been sent.
     kept_bytes: usize,
     /// All bytes that wait.
-    waiting: usize,
+    queued_bytes: usize,
     /// Frames that wait, of which those that were sent in part are an estimate.
     frames: u64,
 }
 
-struct Kept {
+struct SharedChunk {
     /// Where in the buffer it goes: before the byte there.
     at: usize,
     sent: usize,
@@ -54,18 +54,18 @@ impl Queue {
     /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.queued_bytes == 0
     }
 
     /// Bytes that wait.
     #[inline]
-    pub fn waiting(&self) -> usize {
-        self.waiting
+    pub fn bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Bytes exactly; frames, once a part has been sent, as if all were of the same length.
-    pub fn queued(&self) -> Backlog {
-        Backlog { frames: self.frames, bytes: self.waiting as u64 }
+    pub fn queued(&self) -> QueueDepth {
+        QueueDepth { frames: self.frames, bytes: self.queued_bytes as u64 }
     }
 
     /// Bytes of memory that the queue occupies, including what has been sent of a buffer or piece but is not free yet.
@@ -165,7 +165,7 @@ impl Queue {
     fn keep(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.kept_bytes += bytes.len();
-            self.kept.push_back(Kept { at: self.end, sent: 0, bytes });
+            self.kept.push_back(SharedChunk { at: self.end, sent: 0, bytes });
         }
     }
 
@@ -182,7 +182,7 @@ impl Queue {
                 Ok(buffer.len().saturating_sub(before))
             }
             Err(error) => {
-                if self.waiting == 0 {
+                if self.queued_bytes == 0 {
                     self.clear();
                 }
                 Err(error)
@@ -196,8 +196,8 @@ impl Queue {
         let behind = self.kept.back().map_or(self.sent, |kept| kept.at);
         if self.end > behind {
             self.end -= 1;
-            self.waiting -= 1;
-            if self.waiting == 0 {
+            self.queued_bytes -= 1;
+            if self.queued_bytes == 0 {
                 self.clear();
             }
         }
@@ -205,7 +205,7 @@ impl Queue {
 
     #[inline]
     fn count(&mut self, bytes: usize, frames: usize) {
-        self.waiting += bytes;
+        self.queued_bytes += bytes;
         self.frames += frames as u64;
     }
 
@@ -213,7 +213,7 @@ impl Queue {
     #[inline]
     fn room(&mut self) -> (&mut Vec<u8>, &mut usize) {
         if self.buffer.capacity() == 0 {
-            self.buffer = spares::take();
+            self.buffer = buffer_pool::take();
         } else if self.sent > COMPACT_BYTES && self.sent > self.end / 2 {
             self.buffer.copy_within(self.sent..self.end, 0); // leftovers stay where they are
             self.end -= self.sent;
@@ -229,7 +229,7 @@ impl Queue {
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
         let piece = self.first_piece();
-        (piece.len() == self.waiting).then_some(piece)
+        (piece.len() == self.queued_bytes).then_some(piece)
     }
 
     /// The first bytes of what waits, as many as lie together; empty where nothing waits.
@@ -264,12 +264,12 @@ impl Queue {
     /// Forgets the first `count` bytes: they have been sent.
     #[inline]
     pub fn advance(&mut self, count: usize) {
-        let before = self.waiting;
-        self.waiting = before.saturating_sub(count);
-        if self.waiting == 0 {
+        let before = self.queued_bytes;
+        self.queued_bytes = before.saturating_sub(count);
+        if self.queued_bytes == 0 {
             self.clear();
         } else {
-            self.frames = share(self.frames, self.waiting, before);
+            self.frames = share(self.frames, self.queued_bytes, before);
             self.advance_within(count);
         }
     }
@@ -295,14 +295,14 @@ impl Queue {
     /// Drops everything; the buffer goes to whoever on this thread needs one next.
     #[inline]
     pub fn clear(&mut self) {
-        spares::give_back(std::mem::take(&mut self.buffer));
+        buffer_pool::give_back(std::mem::take(&mut self.buffer));
         if self.kept.capacity() > 0 {
             self.kept = VecDeque::new();
         }
         self.kept_bytes = 0;
         self.end = 0;
         self.sent = 0;
-        self.waiting = 0;
+        self.queued_bytes = 0;
         self.frames = 0;
     }
 }
@@ -368,9 +368,9 @@ mod tests {
             });
             assert_eq!(written, Ok(()));
             expected.extend([0xFE, 1, 0xFE, 2]);
-            assert_eq!(queue.queued(), Backlog { frames: 29, bytes: expected.len() as u64 });
+            assert_eq!(queue.queued(), QueueDepth { frames: 29, bytes: expected.len() as u64 });
             assert_eq!(drain(&mut queue, step), expected);
-            assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
+            assert_eq!((queue.queued(), queue.buffer.capacity()), (QueueDepth::default(), 0));
             assert_eq!(queue.kept.capacity(), 0);
         }
     }
@@ -393,7 +393,7 @@ mod tests {
                 expected.extend(vec![i; if i % 2 == 0 { 4 } else { 0 }]);
             }
             queue.push_shared(Bytes::new(), 0);
-            assert_eq!(queue.queued(), Backlog { frames: 50, bytes: expected.len() as u64 });
+            assert_eq!(queue.queued(), QueueDepth { frames: 50, bytes: expected.len() as u64 });
             assert_eq!(drain(&mut queue, step), expected);
             assert_eq!((queue.buffer.capacity(), queue.kept.capacity()), (0, 0));
         }
@@ -439,7 +439,7 @@ mod tests {
                 2 => [&[1; 3][..], &[0xF0; 3], &[2; 10], &[4]].concat(),
                 _ => vec![1, 1, 1, 4],
             };
-            assert_eq!((queue.waiting(), drain(&mut queue, 3)), (expected.len(), expected), "{way}");
+            assert_eq!((queue.bytes(), drain(&mut queue, 3)), (expected.len(), expected), "{way}");
         }
     }
 
@@ -507,13 +507,13 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(&[0; 1000], 10);
         queue.advance(650);
-        assert_eq!(queue.queued(), Backlog { frames: 4, bytes: 350 });
+        assert_eq!(queue.queued(), QueueDepth { frames: 4, bytes: 350 });
         queue.push(&[0; 650], 6);
         (0..9).for_each(|_| queue.advance(100));
-        assert_eq!(queue.queued(), Backlog { frames: 1, bytes: 100 });
+        assert_eq!(queue.queued(), QueueDepth { frames: 1, bytes: 100 });
         queue.push(&[0; 250], 2);
         queue.pop_byte();
-        assert_eq!(queue.waiting(), 349);
+        assert_eq!(queue.bytes(), 349);
     }
 
     #[test]
@@ -525,11 +525,11 @@ mod tests {
         let mut queue = Queue::default();
         assert_eq!(queue.push_with(1, fail), Err("too long"));
         assert_eq!(queue.push_large(vec![2; 10].into(), fail), Err("too long"));
-        assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
+        assert_eq!((queue.queued(), queue.buffer.capacity()), (QueueDepth::default(), 0));
         queue.push(&[1; 3], 1);
         assert_eq!(queue.push_with(1, fail), Err("too long"));
         assert_eq!(queue.push_large(vec![2; 10].into(), fail), Err("too long"));
-        assert_eq!(queue.queued(), Backlog { frames: 1, bytes: 3 });
+        assert_eq!(queue.queued(), QueueDepth { frames: 1, bytes: 3 });
         assert_eq!(drain(&mut queue, 2), [1; 3]);
     }
 
@@ -539,11 +539,11 @@ mod tests {
         queue.push(&[9], 0);
         queue.pop_byte();
         queue.pop_byte();
-        assert_eq!((queue.queued(), queue.buffer.capacity()), (Backlog::default(), 0));
+        assert_eq!((queue.queued(), queue.buffer.capacity()), (QueueDepth::default(), 0));
         queue.push(&[1, 2], 1);
         push_large(&mut queue, vec![3; 4]);
         queue.pop_byte();
-        assert_eq!(queue.waiting(), 9);
+        assert_eq!(queue.bytes(), 9);
         queue.push(&[4], 0);
         queue.pop_byte();
         assert_eq!(drain(&mut queue, 5), [1, 2, 0xF0, 0xF0, 0xF0, 3, 3, 3, 3]);

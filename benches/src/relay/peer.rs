@@ -62,13 +62,13 @@ impl Peer {
                 tokio::spawn(write_backlog(self.clone()));
             }
         }
-        backlog.queue.waiting() > LIMIT_BYTES
+        backlog.queue.bytes() > LIMIT_BYTES
     }
 
     pub(super) async fn wait_drained(&self) {
         loop {
             let drained = self.drained.notified();
-            if self.backlog().queue.waiting() <= LIMIT_BYTES / 4 {
+            if self.backlog().queue.bytes() <= LIMIT_BYTES / 4 {
                 return;
             }
             drained.await;
@@ -79,7 +79,7 @@ impl Peer {
     /// written.
     fn continue_write(&self) -> Option<bool> {
         let mut backlog = self.backlog();
-        let before = backlog.queue.waiting();
+        let before = backlog.queue.bytes();
         match self.socket.send(&backlog.queue) {
             Ok(sent) => backlog.queue.advance(sent),
             Err(_) => {
@@ -87,7 +87,7 @@ impl Peer {
                 backlog.queue.clear();
             }
         }
-        let queued = backlog.queue.waiting();
+        let queued = backlog.queue.bytes();
         if queued <= LIMIT_BYTES / 4 {
             self.drained.notify_waiters();
         }

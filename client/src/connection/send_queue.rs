@@ -181,7 +181,7 @@ impl SendQueue {
         if state.socket.is_none() {
             return Err(state.disconnect_reason.clone().into());
         }
-        let queued = state.queue.waiting();
+        let queued = state.queue.bytes();
         if queued > self.limit {
             match self.limit.saturating_mul(2) {
                 _ if !realtime => return Err(QueueError::Full),
@@ -196,7 +196,7 @@ impl SendQueue {
             state.acks.insert(ack);
         }
         state.frames += 1;
-        state.bytes += (state.queue.waiting() - queued) as u64;
+        state.bytes += (state.queue.bytes() - queued) as u64;
         state.sent_since_ping = true;
         if state.full {
             return Ok(op_id);
@@ -270,7 +270,7 @@ impl SendQueue {
     async fn wait_for_at_most(&self, bytes: usize) {
         std::future::poll_fn(|context| {
             let mut state = self.state.lock();
-            if state.socket.is_none() || state.queue.waiting() <= bytes {
+            if state.socket.is_none() || state.queue.bytes() <= bytes {
                 return Poll::Ready(());
             }
             state.waiters.push((bytes, context.waker().clone()));
@@ -329,7 +329,7 @@ impl SendQueue {
     /// Returns the frames and bytes queued so far, and the bytes queued now.
     pub(crate) fn counts(&self) -> (u64, u64, usize) {
         let state = self.state.lock();
-        (state.frames, state.bytes, state.queue.waiting())
+        (state.frames, state.bytes, state.queue.bytes())
     }
 }
 
@@ -347,7 +347,7 @@ impl State {
         if self.waiters.is_empty() {
             return Vec::new();
         }
-        let queued = self.queue.waiting();
+        let queued = self.queue.bytes();
         let ready = self.waiters.extract_if(.., |(bytes, _)| queued <= *bytes);
         ready.map(|(_, waker)| waker).collect()
     }

@@ -1,6 +1,14 @@
 //! The outgoing side of one connection: its queue, its flushing and its end. Owns the lock of a connection; never
 //! waits, and calls nobody while it holds the lock.
 
+pub(crate) mod close_reason;
+pub(crate) mod limits;
+pub(crate) mod liveness;
+pub(crate) mod overdraft;
+pub(crate) mod sink;
+pub(crate) mod wire;
+pub(crate) mod writer;
+
 use elbus_plugin_api::{DeliveryStatus, Notifier};
 use elbus_protocol::delivery::{ACK_BYTES, encode_ack};
 use elbus_socket::{Queue, Socket};
@@ -13,23 +21,23 @@ use std::{
 };
 
 use crate::{
-    Source,
-    allowance::Allowance,
-    incoming::RUN_BYTES,
-    instance::Instance,
-    liveness::Liveness,
-    overdraft::{Held, Overdrawn, Side, Waiter},
-    reason::Reason,
+    connection::{
+        close_reason::CloseReason,
+        limits::ConnectionLimits,
+        liveness::Liveness,
+        overdraft::{Held, Overdrawn, Side, Waiter},
+    },
+    server::{source::Source, state::ServerState},
+    session::reader::RUN_BYTES,
     sync::{self, AtomicBool, Mutex, MutexGuard},
-    writer,
 };
 
 /// One connection, as its reader, the broker, the keeper and `stop` see it.
 pub(crate) struct Connection {
-    pub(crate) instance: Arc<Instance>,
+    pub(crate) server: Arc<ServerState>,
     pub(crate) source: Source,
     pub(crate) liveness: Liveness,
-    pub(crate) allowance: Allowance,
+    pub(crate) limits: ConnectionLimits,
     /// Set when the client registers.
     pub(crate) name: OnceLock<Box<str>>,
     /// Whether it has ended: a hint for those who do not hold the lock.
@@ -37,20 +45,20 @@ pub(crate) struct Connection {
     /// Whether the socket is full: a hint as well.
     blocked: AtomicBool,
     /// Whether the reader is to read although nothing has told that there is something to read.
-    is_asked: AtomicBool,
+    is_read_requested: AtomicBool,
     /// Whether it was to, since it is late.
-    pub(crate) was_asked: AtomicBool,
+    pub(crate) was_late: AtomicBool,
     /// Taken after the census of the instance; before the table of those who hold large frames, and the pool of spare buffers.
-    outgoing: Mutex<Outgoing>,
+    send_state: Mutex<SendState>,
 }
 
 /// What is behind the lock.
-pub(crate) struct Outgoing {
+pub(crate) struct SendState {
     pub(crate) queue: Queue,
     /// How much of it the budget of the broker knows: what stays in it since the socket is full.
     accounted: usize,
     /// Whether it is in the table of those who hold large frames.
-    is_noted: bool,
+    is_recorded: bool,
     /// `None` once the connection has ended: a recipient that others still remember keeps no descriptor.
     socket: Option<Arc<Socket>>,
     /// Somebody has promised a flush.
@@ -65,7 +73,7 @@ pub(crate) struct Outgoing {
     pub(crate) held: Option<Box<Held>>,
     /// The reader's task, once it runs.
     reader: Option<Waker>,
-    reason: Option<Reason>,
+    reason: Option<CloseReason>,
 }
 
 /// How much may wait in a queue.
@@ -79,28 +87,28 @@ pub(crate) struct Limit {
 /// What is to be done once the lock is released.
 #[must_use]
 #[derive(Default)]
-pub(crate) struct After {
+pub(crate) struct Deferred {
     pub(crate) notifiers: Vec<Waiter>,
     reader: Option<Waker>,
     write: bool,
 }
 
 impl Connection {
-    pub(crate) fn new(instance: Arc<Instance>, socket: Arc<Socket>, source: Source) -> Arc<Self> {
+    pub(crate) fn new(server: Arc<ServerState>, socket: Arc<Socket>, source: Source) -> Arc<Self> {
         Arc::new(Connection {
             liveness: Liveness::default(),
-            allowance: Allowance::new(&instance.settings),
-            instance,
+            limits: ConnectionLimits::new(&server.settings),
+            server,
             source,
             name: OnceLock::new(),
             ended: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
-            is_asked: AtomicBool::new(false),
-            was_asked: AtomicBool::new(false),
-            outgoing: Mutex::new(Outgoing {
+            is_read_requested: AtomicBool::new(false),
+            was_late: AtomicBool::new(false),
+            send_state: Mutex::new(SendState {
                 queue: Queue::default(),
                 accounted: 0,
-                is_noted: false,
+                is_recorded: false,
                 socket: Some(socket),
                 dirty: false,
                 full_since: None,
@@ -119,7 +127,7 @@ impl Connection {
     }
 
     #[inline]
-    pub(crate) fn has_ended(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
@@ -134,22 +142,22 @@ impl Connection {
     }
 
     /// Has the reader read everything that is there; nothing may have told that there is something.
-    pub(crate) fn ask_reader(&self) {
-        self.is_asked.store(true, Ordering::Release);
+    pub(crate) fn request_read(&self) {
+        self.is_read_requested.store(true, Ordering::Release);
         if let Some(reader) = &self.lock().reader {
             reader.wake_by_ref();
         }
     }
 
-    /// Whether the reader has not read everything yet since [`ask_reader`](Self::ask_reader).
+    /// Whether the reader has not read everything yet since [`request_read`](Self::request_read).
     #[inline]
-    pub(crate) fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::Acquire)
+    pub(crate) fn is_read_requested(&self) -> bool {
+        self.is_read_requested.load(Ordering::Acquire)
     }
 
     /// The reader has found nothing more.
-    pub(crate) fn answer_asked(&self) {
-        self.is_asked.store(false, Ordering::Release);
+    pub(crate) fn finish_requested_read(&self) {
+        self.is_read_requested.store(false, Ordering::Release);
     }
 
     /// Whether the client has closed its end.
@@ -168,21 +176,21 @@ impl Connection {
     pub(crate) fn is_over_limit(&self) -> bool {
         self.is_blocked() && {
             let out = self.lock();
-            out.queue.waiting() > self.limit(&out, Side::Own).bytes
+            out.queue.bytes() > self.limit(&out, Side::Own).bytes
         }
     }
 
     /// How much may wait in the queue now: what the client may have, and where too much waits for all clients and this
     /// one is among those for whom it does, no more than its share.
     #[inline]
-    pub(crate) fn limit(&self, out: &Outgoing, side: Side) -> Limit {
-        let own = Limit { bytes: self.allowance.queue_bytes(), shared: false };
+    pub(crate) fn limit(&self, out: &SendState, side: Side) -> Limit {
+        let own = Limit { bytes: self.limits.queue_bytes(), shared: false };
         if out.is_blocked() { self.shared_limit(own, out.overdrawn(), side) } else { own }
     }
 
     /// Only the first half of the budget can be overdrawn on.
     fn shared_limit(&self, own: Limit, overdrawn: Option<&Overdrawn>, side: Side) -> Limit {
-        match self.instance.budget.fair_share() {
+        match self.server.budget.fair_share() {
             Some(share) if share < own.bytes => Limit { bytes: share, shared: true },
             Some(_) => own,
             None => {
@@ -194,41 +202,41 @@ impl Connection {
 
     /// Counts for the budget of the broker the memory of a queue whose socket is full.
     #[inline]
-    pub(crate) fn account(self: &Arc<Self>, out: &mut Outgoing) {
+    pub(crate) fn account(self: &Arc<Self>, out: &mut SendState) {
         if out.is_blocked() || out.accounted > 0 {
             let memory = if out.is_blocked() { out.queue.memory() } else { 0 };
-            self.instance.budget.account(&mut out.accounted, memory);
-            let is_large = memory > 0 && out.queue.waiting() > self.most_queued(out);
-            if is_large || out.is_noted {
-                self.note_queued(out, is_large);
+            self.server.budget.account(&mut out.accounted, memory);
+            let is_large = memory > 0 && out.queue.bytes() > self.most_queued(out);
+            if is_large || out.is_recorded {
+                self.set_queued(out, is_large);
             }
         }
     }
 
     /// More than this is in the queue only if a large frame came while there was room.
     #[inline]
-    fn most_queued(&self, out: &Outgoing) -> usize {
+    fn most_queued(&self, out: &SendState) -> usize {
         let beyond = out.overdrawn().map_or(0, |overdrawn| overdrawn.bytes(Side::Own));
-        self.allowance.queue_bytes().saturating_add(beyond).saturating_add(RUN_BYTES)
+        self.limits.queue_bytes().saturating_add(beyond).saturating_add(RUN_BYTES)
     }
 
     #[cold]
-    fn note_queued(self: &Arc<Self>, out: &mut Outgoing, is_large: bool) {
-        out.is_noted = is_large;
-        let bytes = if is_large { out.queue.waiting() } else { 0 };
-        self.instance.receiving.lock().note_queued(self, bytes);
+    fn set_queued(self: &Arc<Self>, out: &mut SendState, is_large: bool) {
+        out.is_recorded = is_large;
+        let bytes = if is_large { out.queue.bytes() } else { 0 };
+        self.server.frame_memory.lock().set_queued(self, bytes);
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Outgoing> {
-        self.outgoing.lock()
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SendState> {
+        self.send_state.lock()
     }
 
     /// Appends the acknowledgements of a run of the client's own requests.
     #[inline]
     pub(crate) fn acknowledge(self: &Arc<Self>, op_ids: &[u32], code: u8) -> DeliveryStatus {
         let mut out = self.lock();
-        if out.has_ended() {
+        if out.is_closed() {
             return DeliveryStatus::CLOSED;
         }
         let Ok(()) = out.queue.push_with(op_ids.len(), |buffer| {
@@ -239,14 +247,14 @@ impl Connection {
             Ok::<_, Infallible>(())
         });
         self.account(&mut out);
-        let full = out.queue.waiting() > self.limit(&out, Side::Own).bytes;
-        out.owed() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
+        let full = out.queue.bytes() > self.limit(&out, Side::Own).bytes;
+        out.mark_dirty() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
     }
 
     /// Appends bytes and sends them at once.
     pub(crate) fn send(self: &Arc<Self>, bytes: &[u8]) {
         let mut out = self.lock();
-        if !out.has_ended() {
+        if !out.is_closed() {
             out.queue.push(bytes, 1);
         }
         let after = self.write(&mut out);
@@ -255,21 +263,21 @@ impl Connection {
     }
 
     /// Appends a byte ahead of whatever may be delivered from now on, without sending it.
-    pub(crate) fn answer_ahead(&self, answer: u8) {
+    pub(crate) fn push_answer(&self, answer: u8) {
         let mut out = self.lock();
-        if !out.has_ended() {
+        if !out.is_closed() {
             out.queue.push(&[answer], 0);
         }
     }
 
-    /// Replaces the byte of [`answer_ahead`](Self::answer_ahead), which nothing can have followed, and sends.
-    pub(crate) fn answer_instead(self: &Arc<Self>, answer: u8) {
-        self.take_answer_back();
+    /// Replaces the byte of [`push_answer`](Self::push_answer), which nothing can have followed, and sends.
+    pub(crate) fn replace_answer(self: &Arc<Self>, answer: u8) {
+        self.pop_answer();
         self.send(&[answer]);
     }
 
-    /// Takes the byte of [`answer_ahead`](Self::answer_ahead) back, which nothing can have followed.
-    pub(crate) fn take_answer_back(&self) {
+    /// Takes the byte of [`push_answer`](Self::push_answer) back, which nothing can have followed.
+    pub(crate) fn pop_answer(&self) {
         self.lock().queue.pop_byte();
     }
 
@@ -306,7 +314,7 @@ impl Connection {
     /// Tries to send although the socket was full, and ends a connection that has taken nothing for `stall` and in so many
     /// `attempts`: time in which nobody has tried is not held against it. A socket reports room only when much of it is
     /// free; the attempt finds out earlier.
-    pub(crate) fn push_on(self: &Arc<Self>, now: Instant, stall: Duration, attempts: u32) {
+    pub(crate) fn retry_write(self: &Arc<Self>, now: Instant, stall: Duration, attempts: u32) {
         let mut out = self.lock();
         let mut after = self.write(&mut out);
         out.queue.shrink();
@@ -316,9 +324,9 @@ impl Connection {
             && stalled >= stall
             && out.attempts >= attempts
         {
-            let bytes = out.queue.waiting();
+            let bytes = out.queue.bytes();
             let cycle = out.overdrawn().map(|overdrawn| overdrawn.cycle.clone()).unwrap_or_default();
-            after.merge(self.end(&mut out, Reason::Stalled { bytes, stalled, cycle }));
+            after.merge(self.end(&mut out, CloseReason::Stalled { bytes, stalled, cycle }));
         }
         drop(out);
         self.finish(after);
@@ -326,15 +334,15 @@ impl Connection {
 
     /// One send; what the socket does not take is left to a writer task.
     #[inline]
-    pub(crate) fn write(self: &Arc<Self>, out: &mut Outgoing) -> After {
-        let mut after = After::default();
+    pub(crate) fn write(self: &Arc<Self>, out: &mut SendState) -> Deferred {
+        let mut after = Deferred::default();
         let Some(socket) = &out.socket else { return after };
         if out.queue.is_empty() {
             return after;
         }
         let sent = match socket.send(&out.queue) {
             Ok(sent) => sent,
-            Err(error) => return self.end(out, Reason::Broken(error)),
+            Err(error) => return self.end(out, CloseReason::Broken(error)),
         };
         out.queue.advance(sent);
         if out.queue.is_empty() {
@@ -346,24 +354,24 @@ impl Connection {
                 out.full_since = Some(Instant::now());
                 out.attempts = 0;
                 self.blocked.store(true, Ordering::Relaxed);
-                self.instance.any_blocked.store(true, Ordering::Release);
+                self.server.any_blocked.store(true, Ordering::Release);
             }
             after.write = !std::mem::replace(&mut out.writer, true);
         }
         self.account(out);
-        if out.held.is_some() && out.queue.waiting() <= self.resume_bytes(out) {
+        if out.held.is_some() && out.queue.bytes() <= self.resume_bytes(out) {
             after.notifiers = out.take_waiters();
         }
         after
     }
 
     /// A step of the writer task: `None` where it is no longer needed, else whether the socket may take more.
-    pub(crate) fn write_on(self: &Arc<Self>) -> Option<bool> {
+    pub(crate) fn continue_write(self: &Arc<Self>) -> Option<bool> {
         let mut out = self.lock();
-        let before = out.queue.waiting();
+        let before = out.queue.bytes();
         let after = self.write(&mut out);
-        let left = out.queue.waiting();
-        let more = if left == 0 || out.has_ended() {
+        let left = out.queue.bytes();
+        let more = if left == 0 || out.is_closed() {
             out.writer = false;
             None
         } else {
@@ -376,8 +384,8 @@ impl Connection {
 
     /// Senders that wait go on from here.
     #[inline]
-    fn resume_bytes(&self, out: &Outgoing) -> usize {
-        let own = Limit { bytes: self.allowance.queue_bytes(), shared: false };
+    fn resume_bytes(&self, out: &SendState) -> usize {
+        let own = Limit { bytes: self.limits.queue_bytes(), shared: false };
         let limit = if out.is_blocked() { self.shared_limit(own, None, Side::Senders) } else { own };
         limit.bytes / 4
     }
@@ -385,8 +393,8 @@ impl Connection {
     /// Calls `notifier` once senders, or the client itself, may go on.
     pub(crate) fn when_drained(&self, notifier: Notifier, side: Side) {
         let mut out = self.lock();
-        let waiting = out.queue.waiting();
-        if out.has_ended() || waiting <= self.resume_bytes(&out) || self.may_overdraw(&out, side, waiting) {
+        let waiting = out.queue.bytes();
+        if out.is_closed() || waiting <= self.resume_bytes(&out) || self.may_overdraw(&out, side, waiting) {
             drop(out);
             notifier.notify();
         } else {
@@ -395,7 +403,7 @@ impl Connection {
     }
 
     /// Ends the connection. The first reason stands; the reader tells it to whom it concerns.
-    pub(crate) fn close(self: &Arc<Self>, reason: Reason) {
+    pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
         let mut out = self.lock();
         let after = self.end(&mut out, reason);
         drop(out);
@@ -404,12 +412,12 @@ impl Connection {
 
     /// What waits is offered to the socket once more, the rest is dropped. Where the name is not free yet, the session
     /// tells the peer once it is.
-    pub(crate) fn end(self: &Arc<Self>, out: &mut Outgoing, reason: Reason) -> After {
-        let Some(socket) = out.socket.take() else { return After::default() };
-        if !out.queue.is_empty() && !matches!(reason, Reason::Broken(_)) {
+    pub(crate) fn end(self: &Arc<Self>, out: &mut SendState, reason: CloseReason) -> Deferred {
+        let Some(socket) = out.socket.take() else { return Deferred::default() };
+        if !out.queue.is_empty() && !matches!(reason, CloseReason::Broken(_)) {
             let _ = socket.send(&out.queue);
         }
-        if reason.is_of_the_broker() {
+        if reason.is_forced() {
             // its name is free already, or goes with the transport
             socket.shutdown();
         } else if !reason.lingers() {
@@ -421,22 +429,22 @@ impl Connection {
         out.reason = Some(reason);
         self.blocked.store(false, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
-        After { notifiers: out.take_waiters(), reader: out.reader.take(), write: false }
+        Deferred { notifiers: out.take_waiters(), reader: out.reader.take(), write: false }
     }
 
     /// Whether it was ended as others needed the memory of its frames.
-    pub(crate) fn has_made_room(&self) -> bool {
-        matches!(self.lock().reason, Some(Reason::MadeRoom { .. }))
+    pub(crate) fn was_closed_for_memory(&self) -> bool {
+        matches!(self.lock().reason, Some(CloseReason::MadeRoom { .. }))
     }
 
     /// Why it ended, if it has; the answer is given once.
-    pub(crate) fn take_reason(&self) -> Option<Reason> {
+    pub(crate) fn take_reason(&self) -> Option<CloseReason> {
         self.lock().reason.take()
     }
 
     /// Does what had to wait for the lock.
     #[inline]
-    pub(crate) fn finish(self: &Arc<Self>, after: After) {
+    pub(crate) fn finish(self: &Arc<Self>, after: Deferred) {
         for waiter in after.notifiers {
             waiter.notifier.notify();
         }
@@ -444,15 +452,15 @@ impl Connection {
             reader.wake();
         }
         if after.write {
-            let writing = self.instance.host.attribute(writer::write_until_empty(self.clone()));
-            sync::spawn(&self.instance.runtime, writing);
+            let writing = self.server.host.attribute(writer::write_until_empty(self.clone()));
+            sync::spawn(&self.server.runtime, writing);
         }
     }
 
     /// Waits until `other` is done, or the connection has ended.
-    pub(crate) async fn until_ended_or(&self, mut other: impl Future<Output = ()> + Unpin) {
+    pub(crate) async fn wait_unless_closed(&self, mut other: impl Future<Output = ()> + Unpin) {
         poll_fn(|context| {
-            if self.poll_ended(context).is_ready() {
+            if self.poll_closed(context).is_ready() {
                 return Poll::Ready(());
             }
             std::pin::Pin::new(&mut other).poll(context)
@@ -463,15 +471,15 @@ impl Connection {
     /// The calling task is the reader, whatever it waits for.
     pub(crate) async fn set_reader(&self) {
         poll_fn(|context| {
-            _ = self.poll_ended(context);
+            _ = self.poll_closed(context);
             Poll::Ready(())
         })
         .await;
     }
 
-    fn poll_ended(&self, context: &Context<'_>) -> Poll<()> {
+    fn poll_closed(&self, context: &Context<'_>) -> Poll<()> {
         let mut out = self.lock();
-        if out.has_ended() {
+        if out.is_closed() {
             return Poll::Ready(());
         }
         match &mut out.reader {
@@ -485,14 +493,14 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // what was never ended, as a runtime has ended first
-        let out = self.outgoing.get_mut();
-        self.instance.budget.account(&mut out.accounted, 0);
+        let out = self.send_state.get_mut();
+        self.server.budget.account(&mut out.accounted, 0);
     }
 }
 
-impl Outgoing {
+impl SendState {
     #[inline]
-    pub(crate) fn has_ended(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.socket.is_none()
     }
 
@@ -504,7 +512,7 @@ impl Outgoing {
 
     /// What whoever has just appended something owes.
     #[inline]
-    pub(crate) fn owed(&mut self) -> DeliveryStatus {
+    pub(crate) fn mark_dirty(&mut self) -> DeliveryStatus {
         if self.dirty || self.full_since.is_some() {
             return DeliveryStatus::TAKEN;
         }
@@ -534,8 +542,8 @@ impl Outgoing {
     }
 }
 
-impl After {
-    pub(crate) fn merge(&mut self, other: After) {
+impl Deferred {
+    pub(crate) fn merge(&mut self, other: Deferred) {
         self.notifiers.extend(other.notifiers);
         self.reader = self.reader.take().or(other.reader);
         self.write |= other.write;

@@ -10,47 +10,25 @@
 //! do with a socket before, and beside, its session is a task between `listener` and `session`.
 #![forbid(unsafe_code)]
 
-mod allowance;
-mod clients;
 mod connection;
-mod debts;
-mod delivery;
-mod driver;
-mod incoming;
-mod instance;
-mod keeper;
-mod listener;
-mod liveness;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;
-mod newcomer;
-mod notices;
-mod overdraft;
-mod pace;
-mod pending;
-mod reason;
-mod receiving;
-mod runtime;
-mod scratch;
 mod server;
 mod session;
 mod settings;
-mod source;
 mod sync;
 #[cfg(test)]
 mod testing;
-mod turn;
-mod turns;
-mod wire;
-mod writer;
 
-pub use listener::{
-    Admission, Attendance, Certificate, Closer, Listener, Origin, Preparation, Prepared, Transport,
+pub use connection::wire::Wire;
+pub use server::{
+    Server,
+    fair_slots::{FairSlots, Slot},
+    listener::Listener,
+    log_throttle::LogCategory,
+    peer_info::{Certificate, PeerInfo},
+    source::Source,
+    transport::{Closer, Preparation, Prepared, SessionGuard, SessionPermit, Transport},
 };
-pub use notices::Notice;
-pub use pending::{Place, Places};
-pub use server::Server;
 pub use settings::{Overflow, StreamSettings};
-pub use source::Source;
-pub use wire::Wire;

@@ -14,10 +14,8 @@ use std::{
 };
 
 use crate::{
-    StreamSettings,
-    connection::Connection,
-    overdraft::Side,
-    reason::Reason,
+    connection::{Connection, close_reason::CloseReason, overdraft::Side},
+    settings::StreamSettings,
     testing::{Pair, with_run},
 };
 
@@ -94,7 +92,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
         let keeper = {
             let connection = connection.clone();
             thread::spawn(move || {
-                connection.push_on(Instant::now(), Duration::MAX, 0);
+                connection.retry_write(Instant::now(), Duration::MAX, 0);
                 connection.send_nop();
             })
         };
@@ -149,10 +147,10 @@ fn wait_for_room(ends: bool) {
     };
     let pushing = {
         let connection = connection.clone();
-        thread::spawn(move || connection.push_on(Instant::now(), Duration::MAX, 0))
+        thread::spawn(move || connection.retry_write(Instant::now(), Duration::MAX, 0))
     };
     if ends {
-        connection.close(Reason::Gone);
+        connection.close(CloseReason::Gone);
     } else {
         read(&mut pair.peer, sent);
     }
@@ -180,12 +178,12 @@ fn the_reader_hears_of_the_end() {
     explore(|| {
         let pair = pair(LONG);
         let (closed, read) = (pair.connection.clone(), pair.connection.clone());
-        let closing = thread::spawn(move || closed.close(Reason::Gone));
+        let closing = thread::spawn(move || closed.close(CloseReason::Gone));
         // few threads, so that the end often falls between any two steps of the reader
-        let reading = future::spawn(async move { read.until_ended_or(std::future::pending()).await });
+        let reading = future::spawn(async move { read.wait_unless_closed(std::future::pending()).await });
         closing.join().unwrap();
         future::block_on(reading).unwrap();
-        assert!(pair.connection.has_ended());
+        assert!(pair.connection.is_closed());
     });
 }
 
@@ -194,7 +192,7 @@ fn the_reader_hears_of_the_end_and_the_first_reason_stands() {
     explore(|| {
         let pair = pair(LONG);
         let connection = pair.connection.clone();
-        let closing: Vec<_> = [Reason::Left, Reason::Gone]
+        let closing: Vec<_> = [CloseReason::Left, CloseReason::Gone]
             .into_iter()
             .map(|reason| {
                 let connection = connection.clone();
@@ -206,7 +204,7 @@ fn the_reader_hears_of_the_end_and_the_first_reason_stands() {
             thread::spawn(move || {
                 // taken before the end, or refused after it
                 if deliver(&connection, 1, 10) == DeliveryStatus::CLOSED {
-                    assert!(connection.has_ended());
+                    assert!(connection.is_closed());
                 } else {
                     connection.flush();
                 }
@@ -214,9 +212,9 @@ fn the_reader_hears_of_the_end_and_the_first_reason_stands() {
         };
         // a future of its own, so that it begins at any moment
         let reader = connection.clone();
-        let reading = future::spawn(async move { reader.until_ended_or(std::future::pending()).await });
+        let reading = future::spawn(async move { reader.wait_unless_closed(std::future::pending()).await });
         future::block_on(reading).unwrap();
-        assert!(connection.has_ended());
+        assert!(connection.is_closed());
         closing.into_iter().for_each(|thread| thread.join().unwrap());
         delivering.join().unwrap();
         assert!(connection.take_reason().is_some());

@@ -1,6 +1,22 @@
 //! A running instance of a stream transport: start, serve, stop. Owns the order of these and their waiting, which is
 //! done without a runtime, since any thread may call.
 
+pub(crate) mod client_quota;
+pub(crate) mod connection_table;
+pub(crate) mod driver_watch;
+pub(crate) mod fair_slots;
+pub(crate) mod frame_memory;
+pub(crate) mod housekeeping;
+pub(crate) mod listener;
+pub(crate) mod log_throttle;
+pub(crate) mod peer_info;
+pub(crate) mod rate_debts;
+pub(crate) mod registration_queue;
+pub(crate) mod runtime;
+pub(crate) mod source;
+pub(crate) mod state;
+pub(crate) mod transport;
+
 use elbus_plugin_api::{Host, PluginError, Status};
 use elbus_socket::Socket;
 use parking_lot::Mutex;
@@ -11,12 +27,14 @@ use std::{
 use tokio::task::AbortHandle;
 
 use crate::{
-    Listener, StreamSettings, Transport,
-    instance::Instance,
-    keeper,
-    listener::{Entrance, accept},
-    reason::Reason,
-    runtime::Runtime,
+    connection::close_reason::CloseReason,
+    server::{
+        listener::{BoundListener, Listener, accept},
+        runtime::Runtime,
+        state::ServerState,
+        transport::Transport,
+    },
+    settings::StreamSettings,
 };
 
 /// While queues drain, they are looked at this often.
@@ -24,9 +42,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(2);
 
 /// What a stream transport is once its sockets are bound. Stops when it is dropped.
 pub struct Server {
-    instance: Arc<Instance>,
+    state: Arc<ServerState>,
     /// Empty from `stop` on.
-    entrances: Mutex<Vec<Arc<Entrance>>>,
+    listeners: Mutex<Vec<Arc<BoundListener>>>,
     addresses: Vec<String>,
     /// The keeper, and the accepting tasks. Lock order: this, then the entrances, then the census.
     tasks: Mutex<Vec<AbortHandle>>,
@@ -50,19 +68,19 @@ impl Server {
         let runtime = Runtime::obtain(host.instance(), settings.workers)
             .map_err(|error| failed("start a runtime (workers)", error))?;
         let within = runtime.handle().enter();
-        let (mut entrances, mut addresses) = (vec![], vec![]);
+        let (mut bound, mut addresses) = (vec![], vec![]);
         for Listener { socket, port, address, inherited } in listeners {
             let socket = Socket::new(socket).map_err(|error| failed("wait for connections", error))?;
-            entrances.push(Arc::new(Entrance::new(socket, port, inherited)));
+            bound.push(Arc::new(BoundListener::new(socket, port, inherited)));
             addresses.push(address);
         }
         drop(within);
         let handle = runtime.handle().clone();
         host.watch_worker("runtime", move |answer| drop(handle.spawn(async move { answer.notify() })));
-        let instance = Instance::new(host, settings, transport, runtime.handle().clone());
+        let state = ServerState::new(host, settings, transport, runtime.handle().clone());
         Ok(Server {
-            instance,
-            entrances: Mutex::new(entrances),
+            state,
+            listeners: Mutex::new(bound),
             addresses,
             tasks: Mutex::default(),
             acceptors: Mutex::default(),
@@ -72,22 +90,22 @@ impl Server {
 
     /// Accepts from now on.
     pub fn serve(&self) {
-        let instance = &self.instance;
+        let state = &self.state;
         let mut tasks = self.tasks.lock();
-        if instance.is_stopping() || !tasks.is_empty() {
+        if state.is_stopping() || !tasks.is_empty() {
             return;
         }
-        tasks.push(instance.spawn(keeper::keep(instance.clone())).abort_handle());
-        for entrance in &*self.entrances.lock() {
-            tasks.push(self.accept_at(entrance));
+        tasks.push(state.spawn(housekeeping::run(state.clone())).abort_handle());
+        for listener in &*self.listeners.lock() {
+            tasks.push(self.accept_at(listener));
         }
     }
 
-    fn accept_at(&self, entrance: &Arc<Entrance>) -> AbortHandle {
-        let instance = &self.instance;
-        instance.census.lock().listeners += 1;
-        let task = instance.spawn(accept(instance.clone(), entrance.clone())).abort_handle();
-        if entrance.inherited {
+    fn accept_at(&self, listener: &Arc<BoundListener>) -> AbortHandle {
+        let state = &self.state;
+        state.table.lock().listeners += 1;
+        let task = state.spawn(accept(state.clone(), listener.clone())).abort_handle();
+        if listener.inherited {
             self.acceptors.lock().push(task.clone());
         }
         task
@@ -100,39 +118,39 @@ impl Server {
     pub fn rebind(&self, listener: Listener) -> Result<(), PluginError> {
         let failed = |error| PluginError::new(format!("cannot wait for connections: {error}"));
         let Listener { socket, port, inherited, .. } = listener;
-        let within = self.instance.runtime.enter();
+        let within = self.state.runtime.enter();
         let socket = Socket::new(socket).map_err(failed)?;
         drop(within);
-        let entrance = Arc::new(Entrance::new(socket, port, inherited));
+        let listener = Arc::new(BoundListener::new(socket, port, inherited));
         let mut tasks = self.tasks.lock();
-        let mut entrances = self.entrances.lock();
-        if self.instance.is_stopping() {
+        let mut listeners = self.listeners.lock();
+        if self.state.is_stopping() {
             return Ok(());
         }
-        if let Some(previous) = entrances.iter_mut().find(|previous| previous.port == entrance.port) {
+        if let Some(previous) = listeners.iter_mut().find(|previous| previous.port == listener.port) {
             previous.replace();
-            *previous = entrance.clone();
+            *previous = listener.clone();
         } else {
-            entrances.push(entrance.clone());
+            listeners.push(listener.clone());
         }
         tasks.retain(|task| !task.is_finished());
         if !tasks.is_empty() {
-            tasks.push(self.accept_at(&entrance));
+            tasks.push(self.accept_at(&listener));
         }
         Ok(())
     }
 
     /// Where it is reached, and how it is.
     pub fn status(&self) -> Status {
-        let counts = &self.instance.counts;
+        let counts = &self.state.counts;
         let detail = format!(
             "{} connections, {} not registered yet, {} slow consumers disconnected, {} runs of messages refused by full queues, \
              {} connections refused",
-            self.instance.census.lock().connections.len(),
-            self.instance.pending.taken(),
+            self.state.table.lock().entries.len(),
+            self.state.pending.in_use(),
             counts.slow.load(Ordering::Relaxed),
             counts.refused.load(Ordering::Relaxed),
-            counts.turned_away.load(Ordering::Relaxed),
+            counts.refused_connections.load(Ordering::Relaxed),
         );
         Status { addresses: self.addresses.clone(), detail }
     }
@@ -141,20 +159,20 @@ impl Server {
     /// that. Later calls do nothing.
     pub fn stop(&self, deadline: Duration) {
         let start = Instant::now();
-        if self.instance.stopping.swap(true, Ordering::SeqCst) {
+        if self.state.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        for entrance in std::mem::take(&mut *self.entrances.lock()) {
-            if !entrance.inherited {
-                entrance.socket.shutdown();
+        for listener in std::mem::take(&mut *self.listeners.lock()) {
+            if !listener.inherited {
+                listener.socket.shutdown();
             }
         }
         // they would wait on: what comes now is for whoever accepts next
         self.acceptors.lock().drain(..).for_each(|acceptor| acceptor.abort());
         // the last part of the time is for the ends of the connections
         self.drain_until(start + deadline * 4 / 5);
-        for connection in self.instance.connections() {
-            connection.close(Reason::Stopping);
+        for connection in self.state.connections() {
+            connection.close(CloseReason::Stopping);
         }
         let runtime = self.runtime.lock().take();
         if !runtime.as_ref().is_some_and(Runtime::needs_this_thread) {
@@ -168,23 +186,23 @@ impl Server {
 
     /// Sends here what the tasks do not: the calling thread may be the one they would need.
     fn drain_until(&self, end: Instant) {
-        let mut waiting = self.instance.connections();
+        let mut waiting = self.state.connections();
         loop {
             waiting.retain(|connection| !connection.drained());
             if waiting.is_empty() || Instant::now() >= end {
                 return;
             }
-            let mut census = self.instance.census.lock();
-            self.instance.left.wait_for(&mut census, DRAIN_STEP);
+            let mut table = self.state.table.lock();
+            self.state.left.wait_for(&mut table, DRAIN_STEP);
         }
     }
 
     fn wait_for_ends(&self, end: Instant) {
-        let mut census = self.instance.census.lock();
-        while !census.connections.is_empty() || census.listeners > 0 || census.attendants > 0 {
-            if self.instance.left.wait_until(&mut census, end).timed_out() {
-                let left = census.connections.len();
-                drop(census);
+        let mut table = self.state.table.lock();
+        while !table.entries.is_empty() || table.listeners > 0 || table.helper_tasks > 0 {
+            if self.state.left.wait_until(&mut table, end).timed_out() {
+                let left = table.entries.len();
+                drop(table);
                 return tracing::debug!(left, "stopped without waiting for the ends of all connections");
             }
         }

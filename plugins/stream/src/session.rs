@@ -1,6 +1,12 @@
 //! The task of one connection, from accepting to its end. Owns the order of ending: the queue first, then the log and
 //! the broker, then the socket, so that a client that sees the end finds its name free, then the census.
 
+pub(crate) mod rate_limiter;
+pub(crate) mod reader;
+pub(crate) mod scratch;
+pub(crate) mod time_slice;
+pub(crate) mod unregistered;
+
 use elbus_plugin_api::{Event, EventKind};
 use elbus_socket::{Received, Socket};
 use std::{
@@ -13,15 +19,12 @@ use std::{
     time::Duration,
 };
 
+use tracing::Level;
+
 use crate::{
-    connection::Connection,
-    incoming::Incoming,
-    instance::{Entered, Instance},
-    listener::Origin,
-    newcomer::Newcomer,
-    pending::Place,
-    reason::{Loudness, Reason},
-    source::Source,
+    connection::{Connection, close_reason::CloseReason},
+    server::{fair_slots::Slot, peer_info::PeerInfo, source::Source, state::ServerState},
+    session::{reader::Reader, unregistered::Unregistered},
 };
 
 /// How long a refused client's bytes are still read, at most.
@@ -31,7 +34,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Session {
     connection: Arc<Connection>,
     socket: Arc<Socket>,
-    incoming: Incoming,
+    reader: Reader,
     /// Its place in the census, until it has left.
     key: Option<usize>,
 }
@@ -40,25 +43,22 @@ impl Session {
     /// Greets; `None` where the instance is stopping. The connection has the place until it is registered. Must be
     /// called within the runtime.
     pub(crate) fn begin(
-        instance: Arc<Instance>,
+        server: Arc<ServerState>,
         socket: OwnedFd,
-        origin: Origin,
+        peer: PeerInfo,
         port: Arc<str>,
-        place: Place,
-        is_paced: bool,
+        slot: Slot,
+        is_queued: bool,
     ) -> io::Result<Option<Self>> {
         let socket = Arc::new(Socket::new(socket)?);
-        let connection = Connection::new(instance, socket.clone(), Source::of(&origin));
-        let key = match connection.instance.enter(&connection) {
-            Entered::As(key) => key,
-            Entered::Stopping => return Ok(None),
-        };
-        let (evicted, limit) = (connection.clone(), connection.instance.pending.limit());
-        place.on_eviction(move || evicted.close(Reason::Evicted { limit }));
+        let connection = Connection::new(server, socket.clone(), Source::of(&peer));
+        let Some(key) = connection.server.insert(&connection) else { return Ok(None) };
+        let (evicted, limit) = (connection.clone(), connection.server.pending.limit());
+        slot.on_eviction(move || evicted.close(CloseReason::Evicted { limit }));
         connection.send(&elbus_protocol::handshake::GREETING);
-        let newcomer = Newcomer::new(place, connection.source, key, is_paced);
-        let incoming = Incoming::new(connection.clone(), socket.clone(), origin, port, newcomer);
-        Ok(Some(Session { connection, socket, incoming, key: Some(key) }))
+        let unregistered = Unregistered::new(slot, connection.source, key, is_queued);
+        let reader = Reader::new(connection.clone(), socket.clone(), peer, port, unregistered);
+        Ok(Some(Session { connection, socket, reader, key: Some(key) }))
     }
 
     /// The connection it serves.
@@ -84,42 +84,42 @@ impl Session {
     /// room for what is done here.
     fn may_be_evicted(&self) {
         let socket = self.socket.clone();
-        self.incoming.on_eviction(move || socket.shutdown());
+        self.reader.on_eviction(move || socket.shutdown());
     }
 
-    async fn read_until_end(&mut self) -> Reason {
+    async fn read_until_end(&mut self) -> CloseReason {
         self.connection.set_reader().await;
         loop {
-            if !self.incoming.is_stopped() {
-                if self.connection.is_asked() {
+            if !self.reader.is_stopped() {
+                if self.connection.is_read_requested() {
                     // the peer may go on sending; others have their turn between two reads
                     Box::pin(tokio::task::yield_now()).await;
                 }
                 let mut readable = pin!(self.socket.readable());
-                let readable = poll_fn(|context| match self.connection.is_asked() {
+                let readable = poll_fn(|context| match self.connection.is_read_requested() {
                     true => Poll::Ready(Ok(())),
                     false => readable.as_mut().poll(context),
                 });
                 if let Err(error) = readable.await {
-                    return Reason::Broken(error);
+                    return CloseReason::Broken(error);
                 }
             }
-            if self.connection.instance.is_stopping() {
-                self.connection.until_ended_or(std::future::pending()).await;
+            if self.connection.server.is_stopping() {
+                self.connection.wait_unless_closed(std::future::pending()).await;
             }
-            if self.connection.has_ended() {
+            if self.connection.is_closed() {
                 let is_to_finish =
-                    !self.connection.instance.is_stopping() && !self.connection.has_made_room();
-                if self.incoming.is_stopped() && is_to_finish {
+                    !self.connection.server.is_stopping() && !self.connection.was_closed_for_memory();
+                if self.reader.is_stopped() && is_to_finish {
                     // boxed, as below
-                    Box::pin(self.incoming.finish()).await;
+                    Box::pin(self.reader.finish()).await;
                 }
-                return Reason::Gone;
+                return CloseReason::Gone;
             }
-            match self.incoming.step() {
+            match self.reader.step() {
                 Ok(false) => {}
                 Ok(true) => {
-                    if let Err(reason) = Box::pin(self.incoming.held_back()).await {
+                    if let Err(reason) = Box::pin(self.reader.wait_for_capacity()).await {
                         return reason;
                     }
                 }
@@ -129,17 +129,17 @@ impl Session {
     }
 
     /// Ends the connection, for `reason` or one that came first. `true`: the client's bytes are still to be read.
-    fn leave(&mut self, reason: Reason) -> bool {
+    fn leave(&mut self, reason: CloseReason) -> bool {
         let Some(key) = self.key.take() else { return false };
         self.connection.close(reason);
-        let reason = self.connection.take_reason().unwrap_or(Reason::Gone);
+        let reason = self.connection.take_reason().unwrap_or(CloseReason::Gone);
         self.tell(&reason);
         let mut client_of = None;
-        if let Some(mut client) = self.incoming.take_client() {
+        if let Some(mut client) = self.reader.take_client() {
             client.set_close_reason(&reason.to_string());
             client_of = Some(self.connection.source);
         }
-        if reason.is_of_the_broker() {
+        if reason.is_forced() {
             self.socket.discard();
         }
         if reason.lingers() {
@@ -147,36 +147,36 @@ impl Session {
         } else {
             self.socket.shutdown();
         }
-        self.connection.instance.leave(key, client_of);
+        self.connection.server.remove(key, client_of);
         reason.lingers()
     }
 
-    fn tell(&self, reason: &Reason) {
-        let (client, source) = (self.connection.name(), self.incoming.origin().source.as_deref());
-        let instance = &self.connection.instance;
-        let shown = reason.notice().is_none_or(|notice| instance.admits(notice, self.connection.source));
-        match reason.loudness() {
+    fn tell(&self, reason: &CloseReason) {
+        let (client, source) = (self.connection.name(), self.reader.peer().source.as_deref());
+        let server = &self.connection.server;
+        let shown = reason.category().is_none_or(|category| server.admits(category, self.connection.source));
+        match reason.level() {
             _ if !shown => tracing::debug!(client, source, "connection ended: {reason}"),
-            Loudness::Debug => tracing::debug!(client, source, "connection ended: {reason}"),
-            Loudness::Info => tracing::info!(client, source, "connection ended: {reason}"),
-            Loudness::Warn => tracing::warn!(client, source, "connection ended: {reason}"),
+            Level::DEBUG => tracing::debug!(client, source, "connection ended: {reason}"),
+            Level::INFO => tracing::info!(client, source, "connection ended: {reason}"),
+            _ => tracing::warn!(client, source, "connection ended: {reason}"),
         }
-        if matches!(reason, Reason::Full { .. } | Reason::Evicted { .. }) {
-            instance.counts.turned_away.fetch_add(1, Ordering::Relaxed);
+        if matches!(reason, CloseReason::Full { .. } | CloseReason::Evicted { .. }) {
+            server.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
         }
         if reason.is_slow_consumer() {
-            instance.counts.slow.fetch_add(1, Ordering::Relaxed);
-            instance.host.emit(&Event::now(EventKind::SlowConsumer, client, &reason.to_string()));
+            server.counts.slow.fetch_add(1, Ordering::Relaxed);
+            server.host.emit(&Event::now(EventKind::SlowConsumer, client, &reason.to_string()));
         } else if reason.is_refusal() {
-            let from = source.unwrap_or(instance.transport.kind());
-            instance.host.emit(&Event::now(EventKind::ConnectionRefused, from, &reason.to_string()));
+            let from = source.unwrap_or(server.transport.kind());
+            server.host.emit(&Event::now(EventKind::ConnectionRefused, from, &reason.to_string()));
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.leave(Reason::Stopping);
+        self.leave(CloseReason::Stopping);
     }
 }
 
@@ -196,7 +196,7 @@ async fn linger(socket: &Socket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Entry;
+    use crate::server::connection_table::Entry;
 
     fn size_of_output<S, F>(_: impl FnOnce(S) -> F) -> usize {
         size_of::<F>()

@@ -10,7 +10,14 @@ use std::{
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    Origin, Prepared, Source, StreamSettings, Transport, connection::Connection, instance::Instance,
+    connection::Connection,
+    server::{
+        peer_info::PeerInfo,
+        source::Source,
+        state::ServerState,
+        transport::{Prepared, Transport},
+    },
+    settings::StreamSettings,
 };
 
 struct Plain;
@@ -20,7 +27,7 @@ impl Transport for Plain {
         "plain"
     }
     fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {
-        Ok(Prepared::Ready(socket, Origin::default()))
+        Ok(Prepared::Ready(socket, PeerInfo::default()))
     }
 }
 
@@ -37,14 +44,14 @@ impl Pair {
 
     pub(crate) fn of(source: Source, settings: StreamSettings) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let instance =
-            Instance::new(FakeHost::new().host("plain"), settings, Plain, runtime.handle().clone());
+        let server =
+            ServerState::new(FakeHost::new().host("plain"), settings, Plain, runtime.handle().clone());
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let within = runtime.enter();
         let socket = Socket::new(ours.into()).unwrap();
         drop(within);
-        Pair { connection: Connection::new(instance, Arc::new(socket), source), peer, runtime }
+        Pair { connection: Connection::new(server, Arc::new(socket), source), peer, runtime }
     }
 }
 

@@ -23,12 +23,12 @@
 #![deny(unsafe_code)]
 
 mod bind;
-mod shown;
+mod client_certificates;
 mod tls;
 
 use bind::Addresses;
 use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status};
-use elbus_stream::{Origin, Prepared, Server, StreamSettings, Transport};
+use elbus_stream::{PeerInfo, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use socket2::{SockRef, TcpKeepalive};
@@ -141,10 +141,10 @@ impl Transport for Options {
         }
         let source = socket.peer_addr()?.as_socket().map(|address| address.to_string());
         let Some(tls) = self.tls.clone() else {
-            return Ok(Prepared::Ready(accepted, Origin { source, ..Origin::default() }));
+            return Ok(Prepared::Ready(accepted, PeerInfo { source, ..PeerInfo::default() }));
         };
         let told = source.clone();
-        let task = Box::new(move |admission| Box::pin(tls.serve(accepted, told, admission)) as Pin<Box<_>>);
+        let task = Box::new(move |permit| Box::pin(tls.serve(accepted, told, permit)) as Pin<Box<_>>);
         Ok(Prepared::Later { source, task })
     }
 }

@@ -2,7 +2,7 @@
 //! and how many handshakes are under way; the cryptography is `elbus-tls`'s, the session `elbus-stream`'s.
 
 use elbus_plugin_api::PluginError;
-use elbus_stream::{Admission, Certificate, Notice, Origin, Places};
+use elbus_stream::{Certificate, FairSlots, LogCategory, PeerInfo, SessionPermit};
 use elbus_tls::{Acceptor, Chain, Demand, FileError, Part, ServerFiles, Tunnel, tunnel};
 use parking_lot::RwLock;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::shown::Shown;
+use crate::client_certificates::ClientCertificates;
 
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE: u8 = 0x16;
@@ -28,14 +28,14 @@ pub(crate) struct TlsKeys {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
-    client_certificates: Option<Wanted>,
+    client_certificates: Option<CertificateRequest>,
     max_handshakes: Option<usize>,
 }
 
 /// `client_certificates`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Wanted {
+enum CertificateRequest {
     None,
     Optional,
     Required,
@@ -46,16 +46,16 @@ pub(crate) struct Tls {
     files: ServerFiles,
     /// What the next handshake is made with, and how often the files have been read.
     acceptor: RwLock<(u64, Acceptor)>,
-    shown: Shown,
+    client_certificates: ClientCertificates,
     /// The places of handshakes under way.
-    handshakes: Places,
+    handshakes: FairSlots,
     /// For a whole handshake.
-    patience: Duration,
+    handshake_timeout: Duration,
 }
 
 /// A place that was needed for another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lost {
+enum EvictedFrom {
     /// Among those that have not registered.
     Pending,
     /// Among the handshakes under way.
@@ -66,19 +66,19 @@ enum Lost {
 type Proof = (Certificate, (Chain, u64));
 
 /// Why a connection was refused.
-struct Refusal {
-    notice: Notice,
+struct Rejection {
+    category: LogCategory,
     why: String,
 }
 
 impl Tls {
     /// Reads the files of the table.
-    pub(crate) fn new(keys: TlsKeys, patience: Duration) -> Result<Self, PluginError> {
+    pub(crate) fn new(keys: TlsKeys, handshake_timeout: Duration) -> Result<Self, PluginError> {
         let TlsKeys { certificate, key, client_ca, client_certificates, max_handshakes } = keys;
         let demand = match client_certificates {
-            Some(Wanted::None) => Demand::None,
-            Some(Wanted::Optional) => Demand::Optional,
-            Some(Wanted::Required) => Demand::Required,
+            Some(CertificateRequest::None) => Demand::None,
+            Some(CertificateRequest::Optional) => Demand::Optional,
+            Some(CertificateRequest::Required) => Demand::Required,
             // who names an authority means it
             None if client_ca.is_some() => Demand::Required,
             None => Demand::None,
@@ -97,9 +97,9 @@ impl Tls {
         Ok(Tls {
             files,
             acceptor,
-            shown: Shown::default(),
-            handshakes: Places::new(max_handshakes),
-            patience,
+            client_certificates: ClientCertificates::default(),
+            handshakes: FairSlots::new(max_handshakes),
+            handshake_timeout,
         })
     }
 
@@ -110,7 +110,7 @@ impl Tls {
         let mut current = self.acceptor.write();
         *current = (current.0 + 1, acceptor.clone());
         drop(current);
-        let disconnected = self.shown.verify(&acceptor);
+        let disconnected = self.client_certificates.verify(&acceptor);
         if disconnected > 0 {
             tracing::warn!(disconnected, "clients whose certificates are no longer valid were disconnected");
         }
@@ -122,36 +122,36 @@ impl Tls {
         self: Arc<Self>,
         socket: OwnedFd,
         source: Option<String>,
-        admission: Admission,
+        permit: SessionPermit,
     ) {
         let (evict, mut evicted) = mpsc::channel(1);
         let pending = evict.clone();
-        admission.on_eviction(move || _ = pending.try_send(Lost::Pending));
+        permit.on_eviction(move || _ = pending.try_send(EvictedFrom::Pending));
         // boxed, since it would be part of every connection
-        let shaking = Box::pin(self.shake_hands(socket, &admission, evict));
-        let shaken = tokio::select! {
-            shaken = shaking => shaken,
-            Some(place) = evicted.recv() => {
+        let handshaking = Box::pin(self.handshake(socket, &permit, evict));
+        let handshaken = tokio::select! {
+            handshaken = handshaking => handshaken,
+            Some(slot) = evicted.recv() => {
                 let limit = self.handshakes.limit();
                 let why = format!("evicted: {limit} TLS handshakes are under way (tls.max_handshakes)");
-                let why = (place == Lost::Handshake).then_some(why);
-                return admission.evicted(source.as_deref(), why.as_deref());
+                let why = (slot == EvictedFrom::Handshake).then_some(why);
+                return permit.log_eviction(source.as_deref(), why.as_deref());
             }
         };
         drop(evicted);
-        let (secured, shown) = match shaken {
-            Ok(Some(shaken)) => shaken,
+        let (secured, shown) = match handshaken {
+            Ok(Some(handshaken)) => handshaken,
             Ok(None) => return,
-            Err(Refusal { notice, why }) => return admission.refuse(source.as_deref(), notice, &why),
+            Err(Rejection { category, why }) => return permit.reject(source.as_deref(), category, &why),
         };
         let Ok(Tunnel { end, work, .. }) = tunnel(secured) else {
             let why = "no descriptors for a TLS connection";
-            return admission.refuse(source.as_deref(), Notice::Refused, why);
+            return permit.reject(source.as_deref(), LogCategory::Refused, why);
         };
         let (certificate, chain) = shown.map(|(certificate, chain)| (Box::new(certificate), chain)).unzip();
-        let origin = Origin { source, certificate, ..Origin::default() };
-        let Some(attendance) = admission.begin(end, origin) else { return };
-        let shown = chain.map(|(chain, read)| (self.shown.add(chain, attendance.closer()), read));
+        let peer = PeerInfo { source, certificate, ..PeerInfo::default() };
+        let Some(guard) = permit.begin(end, peer) else { return };
+        let shown = chain.map(|(chain, read)| (self.client_certificates.add(chain, guard.closer()), read));
         if let Some((shown, read)) = &shown {
             // the files may have been read since, before this client was among those that were verified then
             let (latest, acceptor) = self.acceptor.read().clone();
@@ -160,22 +160,22 @@ impl Tls {
             }
         }
         work.await;
-        drop((shown, attendance));
+        drop((shown, guard));
     }
 
     /// `None`: the client is gone without a word.
-    async fn shake_hands(
+    async fn handshake(
         &self,
         socket: OwnedFd,
-        admission: &Admission,
-        evict: mpsc::Sender<Lost>,
+        permit: &SessionPermit,
+        evict: mpsc::Sender<EvictedFrom>,
     ) -> Result<
         Option<(impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + use<>, Option<Proof>)>,
-        Refusal,
+        Rejection,
     > {
-        let mut end = Instant::now() + self.patience;
-        let refuse = |why: String| Refusal { notice: Notice::Tls, why };
-        let seconds = self.patience.as_secs_f64();
+        let mut end = Instant::now() + self.handshake_timeout;
+        let refuse = |why: String| Rejection { category: LogCategory::Tls, why };
+        let seconds = self.handshake_timeout.as_secs_f64();
         let Ok(stream) = TcpStream::from_std(StdStream::from(socket)) else { return Ok(None) };
         match timeout_at(end, first_byte(&stream)).await {
             Ok(Ok(Some(HANDSHAKE))) => {}
@@ -188,14 +188,14 @@ impl Tls {
             }
         }
         // until now it has said nothing; from here on it costs something
-        admission.spoken();
-        admission.turn().await;
-        end = end.max(Instant::now() + self.patience);
-        let place = self.handshakes.take(admission.source());
-        place.on_eviction(move || _ = evict.try_send(Lost::Handshake));
+        permit.mark_active();
+        permit.wait_for_turn().await;
+        end = end.max(Instant::now() + self.handshake_timeout);
+        let slot = self.handshakes.take(permit.source());
+        slot.on_eviction(move || _ = evict.try_send(EvictedFrom::Handshake));
         let (read, acceptor) = self.acceptor.read().clone();
         let (secured, verified) = match timeout_at(end, acceptor.accept(stream)).await {
-            Ok(Ok(shaken)) => shaken,
+            Ok(Ok(handshaken)) => handshaken,
             Ok(Err(error)) => return Err(refuse(format!("TLS handshake failed: {error}"))),
             Err(_) => {
                 return Err(refuse(format!(
@@ -203,7 +203,7 @@ impl Tls {
                 )));
             }
         };
-        drop(place);
+        drop(slot);
         let proof = verified.map(|it| (Certificate { names: it.names }, (it.chain, read)));
         Ok(Some((secured, proof)))
     }

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use crate::place::Place;
+use crate::socket_path::SocketPath;
 
 /// Connections that may wait for being accepted.
 const BACKLOG: i32 = 4096;
@@ -34,16 +34,16 @@ const BACKLOG: i32 = 4096;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The socket at the place that the broker was handed: its file is not ours.
-pub(crate) fn inherited(host: &Host, place: &Place) -> Option<Listener> {
-    let port = place.path.display().to_string();
+pub(crate) fn inherited(host: &Host, socket_path: &SocketPath) -> Option<Listener> {
+    let port = socket_path.path.display().to_string();
     let address = format!("unix:{port}");
     let socket = host.inherited_listener(&address)?;
     Some(Listener { socket, port, address, inherited: true })
 }
 
-/// Binds a socket at the place, with its mode and owners, and listens.
-pub(crate) fn bind(place: &Place) -> Result<(Listener, SocketFile), PluginError> {
-    let path = &place.path;
+/// Binds a socket at the socket_path, with its mode and owners, and listens.
+pub(crate) fn bind(socket_path: &SocketPath) -> Result<(Listener, SocketFile), PluginError> {
+    let path = &socket_path.path;
     let failed = |what: &str, error: io::Error| {
         PluginError::of_key("path", format!("cannot {what} {}: {error}", path.display()))
     };
@@ -58,8 +58,8 @@ pub(crate) fn bind(place: &Place) -> Result<(Listener, SocketFile), PluginError>
     bind_socket(&socket, &address).map_err(|error| failed("bind", error.into()))?;
     let node = bound(&folder, &name).map_err(|why| failed("bind", why))?;
     let file = SocketFile { path: path.to_owned(), identity: node.identity() };
-    let opened = give_to_owners(place, &node)
-        .and_then(|()| open_to_users(place, &node))
+    let opened = give_to_owners(socket_path, &node)
+        .and_then(|()| open_to_users(socket_path, &node))
         .and_then(|()| listen(&socket, BACKLOG).map_err(|error| failed("listen on", error.into())));
     drop(lock); // before the file may have to be removed, which takes it again
     opened?;
@@ -94,21 +94,21 @@ fn bound(folder: &Folder, name: &OsStr) -> io::Result<Node> {
     if is_ours { Ok(node) } else { Err(replaced()) }
 }
 
-fn give_to_owners(place: &Place, node: &Node) -> Result<(), PluginError> {
-    let owner = place.owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
-    let group = place.group.as_ref().map(|account| account.group_id("group")).transpose()?;
+fn give_to_owners(socket_path: &SocketPath, node: &Node) -> Result<(), PluginError> {
+    let owner = socket_path.owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
+    let group = socket_path.group.as_ref().map(|account| account.group_id("group")).transpose()?;
     if owner.is_none() && group.is_none() {
         return Ok(());
     }
     let key = if owner.is_some() { "owner" } else { "group" };
     node.give_to(owner, group).map_err(|error| {
-        PluginError::of_key(key, format!("cannot give {} away: {error}", place.path.display()))
+        PluginError::of_key(key, format!("cannot give {} away: {error}", socket_path.path.display()))
     })
 }
 
-fn open_to_users(place: &Place, node: &Node) -> Result<(), PluginError> {
-    node.set_permissions(place.mode).map_err(|error| {
-        PluginError::of_key("mode", format!("cannot set it on {}: {error}", place.path.display()))
+fn open_to_users(socket_path: &SocketPath, node: &Node) -> Result<(), PluginError> {
+    node.set_permissions(socket_path.mode).map_err(|error| {
+        PluginError::of_key("mode", format!("cannot set it on {}: {error}", socket_path.path.display()))
     })
 }
 

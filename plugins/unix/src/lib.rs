@@ -1,6 +1,6 @@
 //! The UNIX socket transport of ELBUS: clients of the same machine.
 //!
-//! It owns the socket file: its place, its permissions, its removal. All that happens on connections is
+//! It owns the socket file: its socket_path, its permissions, its removal. All that happens on connections is
 //! `elbus-stream`'s.
 //!
 //! ```toml
@@ -19,14 +19,14 @@
 #![deny(unsafe_code)]
 
 mod bind;
-mod place;
+mod socket_path;
 mod unit;
 
 use bind::SocketFile;
 use elbus_plugin_api::{Config, Credentials, Host, Locality, Plugin, PluginError, Status};
-use elbus_stream::{Origin, Prepared, Server, StreamSettings, Transport};
+use elbus_stream::{PeerInfo, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
-use place::Place;
+use socket_path::SocketPath;
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -37,7 +37,7 @@ use tokio::net::UnixStream;
 /// The transport.
 pub struct Unix {
     host: Host,
-    place: Place,
+    socket_path: SocketPath,
     settings: StreamSettings,
     /// From `start` to `stop`. The lock is held for no call of the server that waits.
     running: Mutex<Option<Running>>,
@@ -53,16 +53,16 @@ impl Plugin for Unix {
     const ABOUT: &'static str = "clients of the same machine, over a UNIX socket";
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
-        let place = Place::read(config)?;
+        let socket_path = SocketPath::read(config)?;
         let settings: StreamSettings = config.read()?;
         settings.check()?;
-        Ok(Unix { host, place, settings, running: Mutex::new(None) })
+        Ok(Unix { host, socket_path, settings, running: Mutex::new(None) })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let (listener, file) = match bind::inherited(&self.host, &self.place) {
+        let (listener, file) = match bind::inherited(&self.host, &self.socket_path) {
             Some(listener) => (listener, None),
-            None => bind::bind(&self.place).map(|(listener, file)| (listener, Some(file)))?,
+            None => bind::bind(&self.socket_path).map(|(listener, file)| (listener, Some(file)))?,
         };
         let server = Server::start(self.host.clone(), self.settings.clone(), Local, vec![listener])?;
         *self.running.lock() = Some(Running { file, server });
@@ -90,8 +90,8 @@ impl Plugin for Unix {
         if file.is_there() {
             return Ok(());
         }
-        tracing::warn!(path = %self.place.path.display(), "socket file is gone; binding it again");
-        let (listener, again) = bind::bind(&self.place)?;
+        tracing::warn!(path = %self.socket_path.path.display(), "socket file is gone; binding it again");
+        let (listener, again) = bind::bind(&self.socket_path)?;
         server.rebind(listener)?;
         *file = again;
         Ok(())
@@ -121,8 +121,8 @@ impl Transport for Local {
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
         // now, as later somebody else may have its number
         let unit = unit::unit_of(stream.as_fd(), &credentials).map(Box::new);
-        let origin = Origin { credentials: Some(credentials), unit, ..Origin::default() };
-        Ok(Prepared::Ready(stream.into_std()?.into(), origin))
+        let peer = PeerInfo { credentials: Some(credentials), unit, ..PeerInfo::default() };
+        Ok(Prepared::Ready(stream.into_std()?.into(), peer))
     }
 }
 

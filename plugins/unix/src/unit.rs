@@ -39,7 +39,7 @@ pub(crate) fn unit_of(socket: BorrowedFd<'_>, credentials: &Credentials) -> Opti
     };
     let groups = read(pid, "cgroup")?;
     // it still has its number, so what was read is its own
-    if has_ended(&process) {
+    if is_closed(&process) {
         return None;
     }
     unit_in(&groups)
@@ -64,7 +64,7 @@ fn read(pid: i32, file: &str) -> Option<String> {
 }
 
 /// Whether a process has ended, or that cannot be told.
-fn has_ended(process: &OwnedFd) -> bool {
+fn is_closed(process: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
@@ -174,10 +174,10 @@ mod tests {
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = child.id().cast_signed();
         let process = open_process(pid).unwrap();
-        assert!(!has_ended(&process));
+        assert!(!is_closed(&process));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(has_ended(&process));
+        assert!(is_closed(&process));
     }
 
     #[test]

@@ -96,10 +96,10 @@ fn silent_connections_take_nobodys_turn() {
 fn who_comes_too_fast_waits_and_nobody_is_lost() {
     let bus = bus("connects_per_second = 20");
     let start = Instant::now();
-    let crowd: Vec<_> = (0..30).map(|number| bus.client(&format!("c{number}"))).collect();
+    let by_count: Vec<_> = (0..30).map(|number| bus.client(&format!("c{number}"))).collect();
     // twenty at once, the others one after the other
     assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
-    assert_eq!(bus.fake.clients().len(), crowd.len());
+    assert_eq!(bus.fake.clients().len(), by_count.len());
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn fill(bus: &Bus<UnixStream>, name: &str) -> usize {
 fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
     let bus = bus_of(FakeHost::with_queue_budget(4 * MIB), "timeout_seconds = 60\nqueue_bytes = 100000000");
     let budget: QueueBudget = bus.fake.queue_budget().clone();
-    let mut greedy = bus.client("greedy");
+    let mut rank = bus.client("greedy");
     let first = fill(&bus, "greedy");
     assert!(budget.queued() > 4 * MIB && budget.queued() < 4 * MIB + 200_000, "alone: {}", budget.queued());
     let second = bus.client("second");
@@ -191,7 +191,7 @@ fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
     // one reads everything, the other one goes
     let mut read = 0;
     while read < first {
-        read += greedy.frame().len();
+        read += rank.frame().len();
     }
     wait("the bytes of who has read", || budget.blocked() == 1);
     drop(second);

@@ -1,0 +1,347 @@
+//! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
+
+use elbus_plugin_api::{DeliveryStatus, Notifier, Overdraft, Queued, Run, Sink, SinkLimits};
+use elbus_socket::QueueDepth;
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::{
+    connection::{
+        Connection, Deferred, Limit, SendState, close_reason::CloseReason, overdraft::Side, wire::Wire,
+    },
+    settings::Overflow,
+};
+
+/// A connection as the broker sees it.
+pub(crate) struct ConnectionSink(pub(crate) Arc<Connection>);
+
+impl Sink for ConnectionSink {
+    #[inline]
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
+        self.0.deliver(run)
+    }
+
+    #[inline]
+    fn flush(&self) {
+        self.0.flush();
+    }
+
+    fn when_drained(&self, notifier: Notifier) {
+        self.0.when_drained(notifier, Side::Senders);
+    }
+
+    fn close(&self, reason: &str) {
+        self.0.close(CloseReason::Closed(reason.into()));
+    }
+
+    fn queued(&self) -> Queued {
+        let QueueDepth { frames, bytes } = self.0.lock().queue.queued();
+        Queued { frames, bytes }
+    }
+
+    fn limit(&self, limits: &SinkLimits) {
+        self.0.limits.restrict(&self.0.server.settings, limits);
+    }
+
+    fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
+        self.0.overdraw(overdraft)
+    }
+
+    fn overdrawn(&self) -> u64 {
+        self.0.overdrawn()
+    }
+}
+
+/// What the policy says of more bytes.
+enum Verdict {
+    Take(DeliveryStatus),
+    Refuse,
+    End(CloseReason),
+}
+
+impl Connection {
+    /// Takes a run over: one lock, one copy.
+    #[inline]
+    pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> DeliveryStatus {
+        let realtime = run.is_realtime();
+        // its payload is cloned before the lock: it counts in the sender's library
+        let wire = Wire::of(run);
+        self.append(realtime, wire.bytes(), |out| {
+            let sent = match out.socket() {
+                Some(socket) if out.queue.is_empty() && !out.is_blocked() => wire.send_ahead(socket),
+                _ => 0,
+            };
+            sent == wire.bytes() || wire.push(&mut out.queue, sent)
+        })
+    }
+
+    #[inline]
+    fn append(
+        self: &Arc<Self>,
+        realtime: bool,
+        bytes: usize,
+        push: impl FnOnce(&mut SendState) -> bool,
+    ) -> DeliveryStatus {
+        let mut out = self.lock();
+        if out.is_closed() {
+            return DeliveryStatus::CLOSED;
+        }
+        let mut flags = DeliveryStatus::TAKEN;
+        if out.queue.bytes().saturating_add(bytes) > self.limit(&out, Side::Senders).bytes {
+            let (verdict, after) = self.judge(&mut out, realtime, bytes);
+            let (refusal, after) = match verdict {
+                Verdict::Take(full) => {
+                    flags = full;
+                    (None, after)
+                }
+                Verdict::Refuse => (Some(DeliveryStatus::REFUSED), after),
+                Verdict::End(reason) => {
+                    let mut all = after;
+                    all.merge(self.end(&mut out, reason));
+                    (Some(DeliveryStatus::CLOSED), all)
+                }
+            };
+            drop(out);
+            self.finish(after);
+            if let Some(refusal) = refusal {
+                return refusal;
+            }
+            out = self.lock();
+            if out.is_closed() {
+                return DeliveryStatus::CLOSED;
+            }
+        }
+        if !push(&mut out) {
+            return DeliveryStatus::REFUSED;
+        }
+        self.account(&mut out);
+        if out.queue.is_empty() {
+            return flags; // sent already
+        }
+        out.mark_dirty() | flags
+    }
+
+    /// The queue would be over its limit. What has merely not been flushed yet is sent first: it is no backlog.
+    #[cold]
+    fn judge(self: &Arc<Self>, out: &mut SendState, realtime: bool, bytes: usize) -> (Verdict, Deferred) {
+        let after = if out.is_blocked() { Deferred::default() } else { self.write(out) };
+        let Limit { bytes: limit, shared } = self.limit(out, Side::Senders);
+        let waiting = out.queue.bytes();
+        let total = waiting.saturating_add(bytes);
+        // real-time frames never wait, so they may pass the limit up to twice, unless the memory is not theirs
+        let twice = || self.limits.queue_bytes().saturating_mul(2).max(limit);
+        let ceiling = if realtime && !shared { twice() } else { limit };
+        // a run that alone is over the limit is taken by an empty queue: it could never be delivered otherwise
+        let over = waiting > 0 && total > ceiling;
+        let verdict = match self.server.settings.overflow {
+            Overflow::Block if !realtime && total > limit => Verdict::Take(DeliveryStatus::FULL),
+            Overflow::Block | Overflow::DropNewest if over => Verdict::Refuse,
+            Overflow::Disconnect if over && shared => {
+                Verdict::End(CloseReason::Crowded { bytes: total, share: limit })
+            }
+            Overflow::Disconnect if over => Verdict::End(CloseReason::Overflow { bytes: total, limit }),
+            _ => Verdict::Take(DeliveryStatus::TAKEN),
+        };
+        if matches!(verdict, Verdict::Refuse) {
+            self.server.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        (verdict, after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        settings::StreamSettings,
+        testing::{Pair, with_run},
+    };
+    use elbus_plugin_api::{Qos, SHARE_FROM_BYTES, SharedBytes};
+    use std::{
+        io::Read,
+        sync::atomic::AtomicUsize,
+        time::{Duration, Instant},
+    };
+
+    const FRAME: usize = 8; // what a message from "s" has around its payload
+
+    fn settings(overflow: Overflow, queue_bytes: usize) -> StreamSettings {
+        StreamSettings { overflow, queue_bytes, ..StreamSettings::default() }
+    }
+
+    /// Fills the socket, so that what follows stays in the queue.
+    fn fill(pair: &Pair) -> usize {
+        let mut sent = 0;
+        while !pair.connection.is_blocked() {
+            pair.connection.send(&[9; 50_000]);
+            sent += 50_000;
+        }
+        sent
+    }
+
+    fn deliver(pair: &Pair, qos: Qos, len: usize) -> DeliveryStatus {
+        with_run(qos, &vec![1; len], None, |run| pair.connection.deliver(run))
+    }
+
+    #[test]
+    fn one_flush_is_owed_for_several_runs() {
+        let mut pair = Pair::new(StreamSettings::default());
+        assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::TAKEN);
+        assert_eq!(pair.connection.acknowledge(&[1], 1), DeliveryStatus::TAKEN);
+        assert_eq!(ConnectionSink(pair.connection.clone()).queued(), Queued { frames: 3, bytes: 28 });
+        pair.connection.flush();
+        assert!(pair.connection.lock().queue.is_empty());
+        let mut bytes = [0; 28];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes[..11], *b"\x12\x05\0\0\0\0s\0\x01\x01\x01");
+        assert_eq!(bytes[22..], [0xFE, 1, 0, 0, 0, 1]);
+        assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
+    }
+
+    #[test]
+    fn a_large_payload_is_kept_not_copied() {
+        let mut pair = Pair::new(StreamSettings::default());
+        let shared = SharedBytes::from(vec![5; SHARE_FROM_BYTES]);
+        with_run(Qos::NO, &shared, Some(&shared), |run| {
+            assert_eq!(pair.connection.deliver(run), DeliveryStatus::DIRTY);
+        });
+        deliver(&pair, Qos::NO, 1);
+        pair.connection.flush();
+        let mut bytes = vec![0; FRAME + SHARE_FROM_BYTES + FRAME + 1];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes[FRAME..].starts_with(&shared) && bytes.ends_with(b"\x12\x03\0\0\0\0s\0\x01"));
+    }
+
+    #[test]
+    fn a_long_message_needs_no_flush_while_nothing_waits() {
+        let mut pair = Pair::new(StreamSettings::default());
+        let mut bytes = vec![0; FRAME + 50_000];
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), DeliveryStatus::TAKEN);
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes.starts_with(b"\x12\x52\xC3\0\0\0s\0\x01") && bytes.ends_with(&[1]));
+
+        assert_eq!(deliver(&pair, Qos::NO, 1), DeliveryStatus::DIRTY);
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), DeliveryStatus::TAKEN, "behind what waits");
+        pair.connection.flush();
+        pair.peer.read_exact(&mut bytes[..FRAME + 1]).unwrap();
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes.starts_with(b"\x12\x52\xC3"));
+
+        let sent = fill(&pair);
+        assert_eq!(deliver(&pair, Qos::NO, 50_000), DeliveryStatus::TAKEN, "the writer task owes the flush");
+        let mut bytes = vec![0; sent + FRAME + 50_000];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(bytes[sent..].starts_with(b"\x12\x52\xC3"));
+    }
+
+    #[test]
+    fn block_takes_everything_and_says_when_it_is_full() {
+        let pair = Pair::new(settings(Overflow::Block, 1_000_000));
+        assert_eq!(
+            deliver(&pair, Qos::NO, 2_000_000),
+            DeliveryStatus::DIRTY | DeliveryStatus::FULL,
+            "alone over the limit"
+        );
+        pair.connection.flush();
+        assert!(deliver(&pair, Qos::NO, 10).has(DeliveryStatus::FULL));
+        assert_eq!(deliver(&pair, Qos::REALTIME, 10), DeliveryStatus::TAKEN, "real-time frames do not wait");
+        assert_eq!(
+            deliver(&pair, Qos::REALTIME, 500_000),
+            DeliveryStatus::REFUSED,
+            "but not beyond twice the limit"
+        );
+        assert_eq!(pair.connection.server.counts.refused.load(Ordering::Relaxed), 1);
+        assert!(pair.connection.acknowledge(&[1], 1).has(DeliveryStatus::FULL), "the client's own flood");
+    }
+
+    #[test]
+    fn the_budget_counts_what_a_queue_occupies_until_it_has_been_moved() {
+        const LARGE: usize = 4 << 20;
+        let mut pair = Pair::new(StreamSettings::default());
+        let budget = pair.connection.server.budget.clone();
+        let shared = SharedBytes::from(vec![5; LARGE]);
+        with_run(Qos::NO, &shared, Some(&shared), |run| pair.connection.deliver(run));
+        drop(shared);
+        pair.connection.flush();
+        assert!(budget.queued() >= LARGE);
+        let mut taken = 0;
+        while pair.connection.lock().queue.bytes() > LARGE / 8 {
+            taken += pair.peer.read(&mut vec![0; LARGE / 16]).unwrap();
+            pair.connection.flush();
+            let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+            if pair.connection.lock().queue.bytes() > LARGE / 3 {
+                assert!(budget.queued() >= LARGE, "kept as a whole");
+            }
+            pair.connection.retry_write(now, hour, u32::MAX);
+        }
+        let waiting = pair.connection.lock().queue.bytes();
+        assert!(budget.queued() < LARGE / 4 + 100, "{} bytes for {waiting}", budget.queued());
+        pair.peer.read_exact(&mut vec![0; FRAME + LARGE - taken]).unwrap();
+    }
+
+    #[test]
+    fn what_is_merely_not_flushed_yet_is_no_backlog() {
+        for overflow in [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest] {
+            let pair = Pair::new(settings(overflow, 1000));
+            for _ in 0..20 {
+                let delivery = deliver(&pair, Qos::NO, 900);
+                assert!(delivery.is_taken() && !delivery.has(DeliveryStatus::FULL), "{overflow:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn drop_newest_refuses_and_disconnect_ends() {
+        let pair = Pair::new(settings(Overflow::DropNewest, 100_000));
+        fill(&pair);
+        let waiting = pair.connection.lock().queue.bytes();
+        let rest = 100_000 - waiting.min(100_000);
+        assert_eq!(deliver(&pair, Qos::NO, rest + 1), DeliveryStatus::REFUSED);
+        assert_eq!(deliver(&pair, Qos::REALTIME, rest + 1), DeliveryStatus::TAKEN);
+
+        let pair = Pair::new(settings(Overflow::Disconnect, 100_000));
+        fill(&pair);
+        assert_eq!(deliver(&pair, Qos::NO, 100_000), DeliveryStatus::CLOSED);
+        assert_eq!(deliver(&pair, Qos::NO, 1), DeliveryStatus::CLOSED);
+        let reason = pair.connection.take_reason().unwrap().to_string();
+        assert!(reason.ends_with("exceed 100000 (queue_bytes, overflow = \"disconnect\")"), "{reason}");
+    }
+
+    #[test]
+    fn waiters_are_called_when_a_quarter_is_left_or_at_the_end() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let notifier = || {
+            let calls = calls.clone();
+            Notifier::new(move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        let called = |times| {
+            let until = Instant::now() + Duration::from_secs(10);
+            while calls.load(Ordering::SeqCst) != times && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), times);
+        };
+        let mut pair = Pair::new(settings(Overflow::Block, 1_000_000));
+        let sink = ConnectionSink(pair.connection.clone());
+        sink.when_drained(notifier());
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "at once");
+        let sent = fill(&pair);
+        deliver(&pair, Qos::NO, 1_000_000);
+        sink.when_drained(notifier());
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        pair.peer.read_exact(&mut vec![0; sent + FRAME + 1_000_000]).unwrap();
+        called(2);
+        fill(&pair);
+        deliver(&pair, Qos::NO, 1_000_000);
+        sink.when_drained(notifier());
+        sink.close("for a test");
+        called(3);
+        sink.when_drained(notifier());
+        called(4);
+        assert_eq!(sink.queued(), Queued::default());
+        assert_eq!(pair.connection.take_reason().unwrap().to_string(), "for a test");
+        drop(pair.runtime);
+    }
+}

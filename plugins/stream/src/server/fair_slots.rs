@@ -1,0 +1,316 @@
+//! A limited number of slots that sources share fairly. When all are taken, a new connection still gets one: the source
+//! that holds the most loses its oldest. Owns who is evicted; the owner of a place says what that means.
+//!
+//! An eviction costs the logarithm of the number of slots, so that a flood of connections costs little more than
+//! accepting them.
+
+use parking_lot::Mutex;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::server::source::Source;
+
+/// A connection that has said something is not evicted during this time as long as there is one that has said nothing.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// A place is taken away so soon only while connections come faster than this allows.
+pub(crate) const MIN_TENURE: Duration = Duration::from_millis(25);
+
+type Evict = Box<dyn FnOnce() + Send>;
+
+/// A limited number of slots.
+pub struct FairSlots(Arc<Shared>);
+
+struct Shared {
+    limit: usize,
+    /// Occupant last; no eviction is carried out while it is held.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the next slot: slots are numbered in the order in which they were taken.
+    next: u64,
+    taken: HashMap<u64, Occupant>,
+    sources: HashMap<Source, SourceSlots>,
+    /// The sources by how many slots they hold, then by the age of their oldest one.
+    by_count: BTreeSet<(usize, Reverse<u64>, Source)>,
+}
+
+struct Occupant {
+    source: Source,
+    since: Instant,
+    evict: Option<Evict>,
+}
+
+/// The slots of one source.
+#[derive(Default)]
+struct SourceSlots {
+    silent: BTreeSet<u64>,
+    active: BTreeSet<u64>,
+}
+
+/// A slot, given back when it is dropped.
+pub struct Slot {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl FairSlots {
+    /// `limit` slots.
+    pub fn new(limit: usize) -> Self {
+        FairSlots(Arc::new(Shared { limit, state: Mutex::default() }))
+    }
+
+    /// How many there are.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// How many are taken.
+    pub(crate) fn in_use(&self) -> usize {
+        self.0.state.lock().taken.len()
+    }
+
+    /// Takes a place for a connection of `source`, from another connection if all are taken.
+    pub fn take(&self, source: Source) -> Slot {
+        self.take_at(source, Instant::now())
+    }
+
+    fn take_at(&self, source: Source, now: Instant) -> Slot {
+        let mut state = self.0.state.lock();
+        let evict = if state.taken.len() >= self.0.limit { state.evict(source, now) } else { None };
+        let number = state.next;
+        state.next += 1;
+        state.taken.insert(number, Occupant { source, since: now, evict: None });
+        state.change(source, |held| _ = held.silent.insert(number));
+        drop(state);
+        if let Some(evict) = evict {
+            evict();
+        }
+        Slot { shared: self.0.clone(), number }
+    }
+
+    /// Whether the next one would take a place away from a connection that has had it for less than [`MIN_TENURE`].
+    pub(crate) fn is_contended(&self) -> bool {
+        let state = self.0.state.lock();
+        if state.taken.len() < self.0.limit {
+            return false;
+        }
+        let now = Instant::now();
+        state
+            .victim_for(Source::Unknown, now)
+            .is_some_and(|number| !state.is_held_for(MIN_TENURE, number, now))
+    }
+
+    /// Evicts a connection although slots may be free, unless all are new. Returns whether it did.
+    pub(crate) fn evict_one(&self) -> bool {
+        let (mut state, now) = (self.0.state.lock(), Instant::now());
+        let is_old_enough = |number: &u64| state.is_held_for(GRACE, *number, now);
+        let Some(number) = state.victim_for(Source::Unknown, now).filter(is_old_enough) else {
+            return false;
+        };
+        let evict = state.remove(number).and_then(|taken| taken.evict);
+        drop(state);
+        if let Some(evict) = evict {
+            evict();
+        }
+        true
+    }
+}
+
+impl Slot {
+    /// The connection has said something useful.
+    pub fn mark_active(&self) {
+        let mut state = self.shared.state.lock();
+        let Some(source) = state.taken.get(&self.number).map(|taken| taken.source) else { return };
+        state.change(source, |held| {
+            if held.silent.remove(&self.number) {
+                held.active.insert(self.number);
+            }
+        });
+    }
+
+    /// What to do when the place is needed for another connection; done at once if that was so already. Replaces what
+    /// was to be done before.
+    pub fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.state.lock();
+        let replaced = match state.taken.get_mut(&self.number) {
+            Some(taken) => taken.evict.replace(Box::new(evict)),
+            None => {
+                drop(state);
+                return evict();
+            }
+        };
+        drop(state);
+        drop(replaced);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let taken = self.shared.state.lock().remove(self.number);
+        drop(taken); // not under the lock
+    }
+}
+
+impl State {
+    /// Changes what a source holds.
+    fn change(&mut self, source: Source, change: impl FnOnce(&mut SourceSlots)) {
+        let held = self.sources.entry(source).or_default();
+        if let Some(rank) = held.rank(source) {
+            self.by_count.remove(&rank);
+        }
+        change(held);
+        match held.rank(source) {
+            Some(rank) => _ = self.by_count.insert(rank),
+            None => _ = self.sources.remove(&source),
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Occupant> {
+        let taken = self.taken.remove(&number)?;
+        self.change(taken.source, |held| _ = held.silent.remove(&number) || held.active.remove(&number));
+        Some(taken)
+    }
+
+    fn evict(&mut self, source: Source, now: Instant) -> Option<Evict> {
+        self.remove(self.victim_for(source, now)?)?.evict
+    }
+
+    /// The place to lose: of the source that holds the most, counting the one that `source` is about to take.
+    fn victim_for(&self, source: Source, now: Instant) -> Option<u64> {
+        let own = self.sources.get(&source).and_then(|held| held.rank(source));
+        let (most, _, largest) = self.by_count.last().copied()?;
+        // with the new place the source itself may hold the most
+        let victim_for = match own {
+            Some((count, ..)) if count + 1 > most => source,
+            _ => largest,
+        };
+        self.sources.get(&victim_for)?.victim(|number| self.is_held_for(GRACE, number, now))
+    }
+
+    fn is_held_for(&self, time: Duration, number: u64, now: Instant) -> bool {
+        self.taken.get(&number).is_some_and(|taken| now.saturating_duration_since(taken.since) >= time)
+    }
+}
+
+impl SourceSlots {
+    fn rank(&self, source: Source) -> Option<(usize, Reverse<u64>, Source)> {
+        let oldest = match (self.silent.first(), self.active.first()) {
+            (Some(one), Some(other)) => one.min(other),
+            (one, other) => one.or(other)?,
+        };
+        Some((self.silent.len() + self.active.len(), Reverse(*oldest), source))
+    }
+
+    /// The place to lose: the oldest silent one, unless it is new and one that has active is not.
+    fn victim(&self, is_old_enough: impl Fn(u64) -> bool) -> Option<u64> {
+        match (self.silent.first().copied(), self.active.first().copied()) {
+            (Some(silent), Some(active)) if !is_old_enough(silent) && is_old_enough(active) => Some(active),
+            (silent, active) => silent.or(active),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const ONE: Source = Source::User(1);
+    const TWO: Source = Source::User(2);
+
+    struct Table {
+        slots: FairSlots,
+        now: Instant,
+        held: HashMap<u32, Slot>,
+        evicted: (Sender<u32>, Receiver<u32>),
+    }
+
+    impl Table {
+        fn new(limit: usize) -> Self {
+            Table {
+                slots: FairSlots::new(limit),
+                now: Instant::now(),
+                held: HashMap::new(),
+                evicted: channel(),
+            }
+        }
+
+        /// A millisecond later, connection `number` of `source`; returns who had to go.
+        fn take(&mut self, source: Source, number: u32) -> Option<u32> {
+            self.now += Duration::from_millis(1);
+            let slot = self.slots.take_at(source, self.now);
+            let sender = self.evicted.0.clone();
+            slot.on_eviction(move || sender.send(number).unwrap());
+            self.held.insert(number, slot);
+            let evicted_now = self.evicted.1.try_recv().ok();
+            evicted_now.iter().for_each(|evicted_now| drop(self.held.remove(evicted_now)));
+            evicted_now
+        }
+    }
+
+    #[test]
+    fn a_new_connection_always_gets_a_place_and_the_oldest_goes() {
+        let mut table = Table::new(3);
+        let evicted_now: Vec<_> = (0..6).map(|number| table.take(ONE, number)).collect();
+        assert_eq!(evicted_now, [None, None, None, Some(0), Some(1), Some(2)]);
+        assert_eq!(table.slots.in_use(), 3);
+        table.held.clear();
+        assert_eq!(table.slots.in_use(), 0);
+        let state = table.slots.0.state.lock();
+        assert!(state.sources.is_empty() && state.by_count.is_empty());
+    }
+
+    #[test]
+    fn the_source_that_holds_the_most_makes_room() {
+        let mut table = Table::new(10);
+        assert_eq!(table.take(TWO, 0), None);
+        for number in 1..1000 {
+            assert!(table.take(ONE, number).is_none_or(|evicted_now| evicted_now > 0), "its own oldest goes");
+        }
+        for number in 1000..1004 {
+            assert!(table.take(TWO, number).is_some_and(|evicted_now| evicted_now < 1000), "up to the half");
+        }
+        assert_eq!(table.take(TWO, 1004), Some(0), "then its own");
+        // many sources of one place each: the oldest of all
+        let mut table = Table::new(10);
+        for number in 0..30 {
+            let evicted_now = table.take(Source::User(1000 - number), number);
+            assert_eq!(evicted_now, number.checked_sub(10));
+        }
+    }
+
+    #[test]
+    fn the_silent_go_before_those_that_have_spoken_unless_these_take_long() {
+        let mut table = Table::new(3);
+        (0..3).for_each(|number| _ = table.take(ONE, number));
+        table.held[&0].mark_active();
+        assert_eq!(table.take(ONE, 3), Some(1));
+        assert_eq!(table.take(ONE, 4), Some(2));
+        table.now += GRACE;
+        // 0 has had its time; 5 is silent and new
+        assert_eq!((table.take(ONE, 5), table.take(ONE, 6)), (Some(3), Some(4)));
+        assert_eq!((table.take(ONE, 7), table.take(ONE, 8)), (Some(0), Some(5)));
+    }
+
+    #[test]
+    fn an_eviction_before_anybody_listens_is_told_later() {
+        let slots = FairSlots::new(1);
+        let first = slots.take(ONE);
+        let second = slots.take(TWO);
+        let (sender, evicted) = channel();
+        first.mark_active();
+        first.on_eviction(move || sender.send(()).unwrap());
+        assert_eq!(evicted.try_recv(), Ok(()));
+        drop(first);
+        assert_eq!(slots.in_use(), 1);
+        drop(second);
+        assert!(!slots.evict_one());
+    }
+}

@@ -1,0 +1,242 @@
+//! Lines of the log that a stranger can cause as often as he likes. Owns how many of a kind appear in a minute, of one
+//! source and of all, and counts the others.
+
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::server::source::Source;
+
+/// So many lines of a kind about one source appear in each [`WINDOW`]...
+const LINES: u32 = 10;
+/// ...and so many about all sources. The second half is for sources about which none has appeared, so that noisy ones, however
+/// many they are, hide no quiet one before there are as many.
+const ALL_LINES: u32 = 100;
+const FIRST_HALF: u32 = ALL_LINES / 2;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Sources that are told apart in a window; those beyond are one.
+const MAX_SOURCES: usize = 1024;
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogCategory {
+    /// A client broke the protocol.
+    Protocol,
+    /// A client did not say in time what it had to.
+    Late,
+    /// A connection was refused since there are too many.
+    Refused,
+    /// A connection was evicted to make room for another one.
+    Evicted,
+    /// A connection could not be accepted.
+    Accept,
+    /// A TLS handshake failed, or was tried with a port that has no TLS.
+    Tls,
+}
+
+impl LogCategory {
+    const ALL: [LogCategory; 6] = [
+        LogCategory::Protocol,
+        LogCategory::Late,
+        LogCategory::Refused,
+        LogCategory::Evicted,
+        LogCategory::Accept,
+        LogCategory::Tls,
+    ];
+
+    /// What several of them are called.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            LogCategory::Protocol => "protocol errors",
+            LogCategory::Late => "clients that were too slow",
+            LogCategory::Refused => "refused connections",
+            LogCategory::Evicted => "evicted connections",
+            LogCategory::Accept => "failures to accept connections",
+            LogCategory::Tls => "failed TLS handshakes",
+        }
+    }
+}
+
+/// The lines of an instance in the last minute.
+#[derive(Default)]
+pub(crate) struct LogThrottle(Mutex<[CategoryWindow; LogCategory::ALL.len()]>);
+
+/// Lines of one kind in a window.
+#[derive(Default)]
+struct CategoryWindow {
+    /// When the first line of this window appeared.
+    since: Option<Instant>,
+    shown: u32,
+    hidden: u64,
+    /// `None` stands for all that are not told apart.
+    sources: HashMap<Option<Source>, Lines>,
+}
+
+/// Those about one source.
+#[derive(Default)]
+struct Lines {
+    shown: u32,
+    hidden: u64,
+}
+
+/// Lines of one kind that did not appear in a window.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SuppressedLines {
+    pub(crate) category: LogCategory,
+    pub(crate) count: u64,
+    /// About how many sources they were.
+    pub(crate) sources: usize,
+    /// About which most were, and how many; unless that is not known.
+    pub(crate) most: Option<(Source, u64)>,
+}
+
+impl CategoryWindow {
+    fn is_over(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        *self = CategoryWindow { since: Some(now), ..CategoryWindow::default() };
+    }
+
+    fn admit(&mut self, source: Source) -> bool {
+        let is_known = self.sources.contains_key(&Some(source));
+        let key = (is_known || self.sources.len() < MAX_SOURCES).then_some(source);
+        let lines = self.sources.entry(key).or_default();
+        let may_appear = match self.shown {
+            0..FIRST_HALF => lines.shown < LINES,
+            FIRST_HALF..ALL_LINES => lines.shown == 0,
+            _ => false,
+        };
+        if may_appear {
+            lines.shown += 1;
+            self.shown += 1;
+        } else {
+            lines.hidden += 1;
+            self.hidden += 1;
+        }
+        may_appear
+    }
+}
+
+impl LogThrottle {
+    /// Whether another line about a source may appear; where not, it is counted.
+    pub(crate) fn admit(&self, category: LogCategory, source: Source, now: Instant) -> bool {
+        let mut tallies = self.0.lock();
+        let Some(tally) = tallies.get_mut(category as usize) else { return false };
+        if tally.since.is_none() || (tally.is_over(now) && tally.hidden == 0) {
+            tally.begin(now);
+        }
+        tally.admit(source)
+    }
+
+    /// How many lines of which kinds did not appear in the windows that are over; new ones begin.
+    pub(crate) fn take_suppressed(&self, now: Instant) -> Vec<SuppressedLines> {
+        let mut all = vec![];
+        for (category, tally) in LogCategory::ALL.into_iter().zip(&mut *self.0.lock()) {
+            if tally.is_over(now) && tally.hidden > 0 {
+                let hidden = || tally.sources.iter().filter(|(_, lines)| lines.hidden > 0);
+                let most = hidden().max_by_key(|(_, lines)| lines.hidden);
+                let most = most.and_then(|(source, lines)| Some(((*source)?, lines.hidden)));
+                all.push(SuppressedLines { category, count: tally.hidden, sources: hidden().count(), most });
+                tally.begin(now);
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Source = Source::User(1);
+    const B: Source = Source::User(2);
+
+    #[test]
+    fn a_flood_is_ten_lines_a_minute_and_one_that_counts_the_rest() {
+        let (log_throttle, start) = (LogThrottle::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut shown = 0;
+        let mut summaries = vec![];
+        // ten a second, for three minutes
+        for second in 0..180 {
+            summaries.extend(log_throttle.take_suppressed(at(second)));
+            shown += (0..10).filter(|_| log_throttle.admit(LogCategory::Protocol, A, at(second))).count();
+        }
+        summaries.extend(log_throttle.take_suppressed(at(180)));
+        assert_eq!(shown, 30);
+        let each = || SuppressedLines {
+            category: LogCategory::Protocol,
+            count: 590,
+            sources: 1,
+            most: Some((A, 590)),
+        };
+        assert_eq!(summaries, [each(), each(), each()]);
+        assert_eq!(log_throttle.take_suppressed(at(1000)), [], "nothing happened");
+    }
+
+    #[test]
+    fn a_kind_does_not_hide_another_and_a_rare_one_is_never_hidden() {
+        let (log_throttle, start) = (LogThrottle::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!((0..50).filter(|_| log_throttle.admit(LogCategory::Tls, A, at(0))).count(), 10);
+        assert!(log_throttle.admit(LogCategory::Refused, A, at(0)));
+        for minute in 0..100 {
+            assert!(log_throttle.admit(LogCategory::Late, A, at(60 * minute)), "{minute}");
+        }
+        // the count of those that were hidden is told, however late
+        assert!(!log_throttle.admit(LogCategory::Tls, A, at(500)));
+        let hidden = log_throttle.take_suppressed(at(500));
+        assert_eq!(
+            hidden,
+            [SuppressedLines { category: LogCategory::Tls, count: 41, sources: 1, most: Some((A, 41)) }]
+        );
+        assert!(log_throttle.admit(LogCategory::Tls, A, at(501)));
+    }
+
+    #[test]
+    fn a_noisy_source_hides_no_other() {
+        let (log_throttle, now) = (LogThrottle::default(), Instant::now());
+        let shown =
+            |source| (0..1000).filter(|_| log_throttle.admit(LogCategory::Protocol, source, now)).count();
+        assert_eq!((shown(A), shown(B)), (10, 10));
+        let hidden = log_throttle.take_suppressed(now + WINDOW);
+        assert_eq!((hidden[0].count, hidden[0].sources), (1980, 2));
+    }
+
+    #[test]
+    fn noisy_sources_together_hide_no_quiet_one() {
+        let (log_throttle, now) = (LogThrottle::default(), Instant::now());
+        let noisy = 0..20;
+        let mut shown = 0;
+        for _ in 0..1000 {
+            shown += noisy
+                .clone()
+                .filter(|n| log_throttle.admit(LogCategory::Late, Source::User(*n), now))
+                .count();
+        }
+        assert_eq!(shown, 50, "half of what may appear");
+        let quiet =
+            (100..150).filter(|n| log_throttle.admit(LogCategory::Late, Source::User(*n), now)).count();
+        assert_eq!(quiet, 50, "the other half");
+        assert!(
+            !log_throttle.admit(LogCategory::Late, Source::User(200), now),
+            "there is a bound to all of them"
+        );
+    }
+
+    #[test]
+    fn sources_are_remembered_within_bounds() {
+        let (log_throttle, now) = (LogThrottle::default(), Instant::now());
+        let shown =
+            (0..100_000).filter(|n| log_throttle.admit(LogCategory::Tls, Source::User(*n), now)).count();
+        assert_eq!(shown, 100);
+        assert_eq!(log_throttle.0.lock()[LogCategory::Tls as usize].sources.len(), MAX_SOURCES + 1);
+        let hidden = log_throttle.take_suppressed(now + WINDOW);
+        assert_eq!((hidden[0].count, hidden[0].most), (99_900, None), "most are not told apart");
+        assert!(log_throttle.0.lock()[LogCategory::Tls as usize].sources.is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! What clients that have left had already sent of what they may, so that connecting again does not refill it. By identity,
+//! not by name: a name can be changed. Owns no bucket; reads no clock.
+//!
+//! Whoever registers begins with what the last of its identity to leave would have had by now. A debt is a time: that until
+//! a bucket would be full. It is never longer than a second's worth, hence there are few, and those that are over are forgotten.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::{BuildHasher, Hash},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::server::peer_info::PeerInfo;
+
+/// Identities whose debts are known apart; all others have the greatest debt of those there was no room for.
+const MAX_IDENTITIES: usize = 4096;
+/// A bucket is full again after so long, whatever its rate.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// An identity, as a number that nobody outside can choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct IdentityKey(u64);
+
+/// Debts of clients that have left.
+#[derive(Default)]
+pub(crate) struct RateDebts {
+    hashing: RandomState,
+    until: HashMap<IdentityKey, Instant>,
+    /// Of those there was no room for.
+    of_others: Option<Instant>,
+}
+
+impl RateDebts {
+    /// Who a connection is of: its certificate, else its user, else its address. Addresses of IPv6 count by their network
+    /// of 64 bits, as one client has all of them.
+    pub(crate) fn identity(&self, peer: &PeerInfo) -> IdentityKey {
+        let certificate = peer.certificate.as_ref().map(|certificate| &certificate.names);
+        let user = peer.credentials.map(|credentials| credentials.uid);
+        IdentityKey(match (certificate.filter(|names| !names.is_empty()), user) {
+            (Some(names), _) => self.number(names),
+            (None, Some(uid)) => self.number(uid),
+            (None, None) => {
+                let source = peer.source.as_deref().unwrap_or_default();
+                match source.parse::<SocketAddr>().map(|source| source.ip().to_canonical()) {
+                    Ok(address) if address.is_loopback() => self.number(IpAddr::from(Ipv4Addr::LOCALHOST)),
+                    Ok(IpAddr::V6(address)) => self.number(address.to_bits() >> 64),
+                    Ok(address) => self.number(address),
+                    Err(_) => self.number(source),
+                }
+            }
+        })
+    }
+
+    fn number(&self, identity: impl Hash) -> u64 {
+        self.hashing.hash_one(identity)
+    }
+
+    /// How long it takes until a client of this identity may have all of its rates at once.
+    pub(crate) fn of(&self, identity: IdentityKey, now: Instant) -> Duration {
+        let until = self.until.get(&identity).copied().max(self.of_others.filter(|_| self.is_full()));
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// A client has left whose buckets would have been full after so long.
+    pub(crate) fn add(&mut self, identity: IdentityKey, debt: Duration, now: Instant) {
+        if debt.is_zero() {
+            return;
+        }
+        let until = now + debt.min(LONGEST);
+        if let Some(known) = self.until.get_mut(&identity) {
+            *known = until.max(*known);
+            return;
+        }
+        if self.is_full() {
+            self.until.retain(|_, until| *until > now);
+        }
+        if self.is_full() {
+            self.of_others = self.of_others.max(Some(until));
+        } else {
+            self.until.insert(identity, until);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.until.len() >= MAX_IDENTITIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elbus_plugin_api::Credentials;
+
+    fn from(source: &str) -> PeerInfo {
+        PeerInfo { source: Some(source.to_owned()), ..PeerInfo::default() }
+    }
+
+    fn of_user(uid: u32) -> PeerInfo {
+        PeerInfo { credentials: Some(Credentials { pid: 1, uid, gid: 1 }), ..PeerInfo::default() }
+    }
+
+    #[test]
+    fn an_identity_is_a_user_or_an_address_whatever_the_port() {
+        let rate_debts = RateDebts::default();
+        let same = |one: &PeerInfo, other: &PeerInfo| rate_debts.identity(one) == rate_debts.identity(other);
+        assert!(same(&of_user(1), &of_user(1)) && !same(&of_user(1), &of_user(2)));
+        assert!(same(&from("10.0.0.1:1"), &from("10.0.0.1:2")));
+        assert!(!same(&from("10.0.0.1:1"), &from("10.0.0.2:1")));
+        assert!(
+            same(&from("127.0.0.1:1"), &from("127.0.0.9:2")) && same(&from("127.0.0.1:1"), &from("[::1]:2"))
+        );
+        assert!(same(&from("[2001:db8::1]:1"), &from("[2001:db8::ffff:2]:1")));
+        assert!(!same(&from("[2001:db8::1]:1"), &from("[2001:db8:0:1::1]:1")));
+    }
+
+    #[test]
+    fn a_debt_ends_with_its_second_and_is_the_greatest_of_those_who_left() {
+        let (mut rate_debts, start) = (RateDebts::default(), Instant::now());
+        let (me, other) = (rate_debts.identity(&of_user(1)), rate_debts.identity(&of_user(2)));
+        let after = |millis| start + Duration::from_millis(millis);
+        rate_debts.add(me, Duration::from_millis(800), start);
+        rate_debts.add(me, Duration::from_millis(300), start);
+        assert_eq!(
+            (rate_debts.of(me, start), rate_debts.of(other, start)),
+            (Duration::from_millis(800), Duration::ZERO)
+        );
+        rate_debts.add(me, Duration::from_secs(500), after(500));
+        assert_eq!(rate_debts.of(me, after(500)), LONGEST);
+        assert_eq!(rate_debts.of(me, after(1600)), Duration::ZERO);
+    }
+
+    #[test]
+    fn many_identities_need_no_more_room_and_none_escapes() {
+        let (mut rate_debts, start) = (RateDebts::default(), Instant::now());
+        for uid in 0..100_000 {
+            let identity = rate_debts.identity(&of_user(uid));
+            rate_debts.add(identity, LONGEST, start);
+            assert_eq!(rate_debts.of(identity, start), LONGEST, "{uid}");
+        }
+        assert_eq!(rate_debts.until.len(), MAX_IDENTITIES);
+        let late = start + LONGEST * 2;
+        assert_eq!(rate_debts.of(rate_debts.identity(&of_user(99_999)), late), Duration::ZERO);
+        rate_debts.add(rate_debts.identity(&of_user(5)), LONGEST, late);
+        rate_debts.add(rate_debts.identity(&of_user(99_999)), LONGEST, late);
+        assert!(rate_debts.until.len() <= 2, "those that are over are forgotten: {}", rate_debts.until.len());
+    }
+}

@@ -1,0 +1,184 @@
+//! Turns: at most so many connections a second go on to register, and sources take turns. Owns the order and the rate; a
+//! connection that waits holds one of the [`FairSlots`](crate::server::fair_slots::FairSlots), which bound how many wait.
+
+use parking_lot::Mutex;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::server::source::Source;
+
+/// The task that gives turns looks at least so often whether it is still needed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// Gives turns.
+pub(crate) struct RegistrationQueue {
+    per_second: f64,
+    /// Waiting connections, beyond which those that are gone are looked for.
+    most: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// How many may go on now.
+    left: f64,
+    at: Instant,
+    waiting: HashMap<Source, VecDeque<oneshot::Sender<()>>>,
+    /// The sources of those that wait, in the order of their turns.
+    order: VecDeque<Source>,
+    count: usize,
+    /// A task gives turns.
+    is_served: bool,
+}
+
+impl RegistrationQueue {
+    /// `per_second` on average and at once, for connections of which `most` exist at a time.
+    pub(crate) fn new(per_second: u64, most: usize, now: Instant) -> Arc<Self> {
+        let per_second = per_second.max(1) as f64;
+        let state = State {
+            left: per_second,
+            at: now,
+            waiting: HashMap::new(),
+            order: VecDeque::new(),
+            count: 0,
+            is_served: false,
+        };
+        Arc::new(RegistrationQueue { per_second, most, state: Mutex::new(state) })
+    }
+
+    /// `None`: go on at once. Otherwise it is the connection's turn when the receiver ends, however it ends.
+    pub(crate) fn ask(self: &Arc<Self>, source: Source, runtime: &Handle) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state.lock();
+        self.refill(&mut state, Instant::now());
+        if state.count == 0 && state.left >= 1.0 {
+            state.left -= 1.0;
+            return None;
+        }
+        let (turn, receiver) = oneshot::channel();
+        state.push(source, turn, self.most);
+        let is_served = std::mem::replace(&mut state.is_served, true);
+        drop(state);
+        if !is_served {
+            runtime.spawn(serve(Arc::downgrade(self)));
+        }
+        Some(receiver)
+    }
+
+    fn refill(&self, state: &mut State, now: Instant) {
+        let passed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.at = state.at.max(now);
+        state.left = (state.left + passed * self.per_second).min(self.per_second);
+    }
+
+    /// Gives the turns that are due. How long until the next one; `None` if nobody waits any more.
+    fn give(&self, now: Instant) -> Option<Duration> {
+        let mut state = self.state.lock();
+        self.refill(&mut state, now);
+        while state.left >= 1.0 {
+            let Some(turn) = state.pop() else {
+                state.is_served = false;
+                return None;
+            };
+            // one that is gone takes nobody's turn
+            if turn.send(()).is_ok() {
+                state.left -= 1.0;
+            }
+        }
+        Some(Duration::from_secs_f64(((1.0 - state.left) / self.per_second).max(0.0)))
+    }
+}
+
+impl State {
+    fn push(&mut self, source: Source, turn: oneshot::Sender<()>, most: usize) {
+        if self.count >= most.saturating_mul(2) {
+            self.forget_gone();
+        }
+        let queue = self.waiting.entry(source).or_default();
+        if queue.is_empty() {
+            self.order.push_back(source);
+        }
+        queue.push_back(turn);
+        self.count += 1;
+    }
+
+    /// The next of the source whose turn it is.
+    fn pop(&mut self) -> Option<oneshot::Sender<()>> {
+        let source = self.order.pop_front()?;
+        let queue = self.waiting.get_mut(&source)?;
+        let turn = queue.pop_front();
+        if queue.is_empty() {
+            self.waiting.remove(&source);
+        } else {
+            self.order.push_back(source);
+        }
+        self.count = self.count.saturating_sub(1);
+        turn
+    }
+
+    fn forget_gone(&mut self) {
+        self.waiting.retain(|_, queue| {
+            queue.retain(|turn| !turn.is_closed());
+            !queue.is_empty()
+        });
+        self.order.retain(|source| self.waiting.contains_key(source));
+        self.count = self.waiting.values().map(VecDeque::len).sum();
+    }
+}
+
+/// Gives turns until nobody waits, or the instance is gone.
+async fn serve(turns: Weak<RegistrationQueue>) {
+    loop {
+        let Some(wait) = turns.upgrade().and_then(|turns| turns.give(Instant::now())) else { return };
+        tokio::time::sleep(wait.min(LONGEST_SLEEP)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Receivers = Vec<oneshot::Receiver<()>>;
+
+    fn taken(receivers: &mut Receivers) -> usize {
+        let before = receivers.len();
+        receivers.retain_mut(|receiver| receiver.try_recv().is_err());
+        before - receivers.len()
+    }
+
+    #[test]
+    fn sources_take_turns_at_the_rate_and_who_is_gone_takes_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap(); // never runs the task
+        let start = Instant::now();
+        let turns = RegistrationQueue::new(10, 20, start);
+        let ask = |user| turns.ask(Source::User(user), runtime.handle());
+        assert_eq!((0..10).filter(|_| ask(1).is_some()).count(), 0, "a second's worth at once");
+        let mut rank: Receivers = (0..30).filter_map(|_| ask(1)).collect();
+        let mut modest: Receivers = (0..2).filter_map(|_| ask(2)).collect();
+        assert_eq!((rank.len(), modest.len()), (30, 2));
+        let at = |tenths: u64| start + Duration::from_millis(100 * tenths + 50);
+        assert!(turns.give(at(2)).is_some_and(|wait| wait <= Duration::from_millis(100)));
+        assert_eq!((taken(&mut rank), taken(&mut modest)), (1, 1), "one each");
+        turns.give(at(4));
+        assert_eq!((taken(&mut rank), taken(&mut modest)), (1, 1));
+        rank.drain(..20);
+        turns.give(at(6));
+        assert_eq!((taken(&mut rank), rank.len()), (2, 6));
+        assert_eq!(turns.give(at(20)), None, "all have had their turns");
+        assert_eq!(rank.len() - taken(&mut rank), 0);
+        assert!(ask(1).is_none());
+    }
+
+    #[test]
+    fn those_that_are_gone_are_forgotten() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let turns = RegistrationQueue::new(1, 10, Instant::now());
+        for _ in 0..1000 {
+            drop(turns.ask(Source::Unknown, runtime.handle()));
+        }
+        let state = turns.state.lock();
+        assert!(state.count <= 20 && state.waiting.len() <= 1, "{}", state.count);
+    }
+}

@@ -1,0 +1,201 @@
+//! Token buckets: how long to wait so that no more than so much happens in a second. Owns the arithmetic; reads no clock
+//! and waits for nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::connection::limits::Rates;
+
+/// No pause is longer, whatever a client has sent.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// What happens at most so often a second on average; as much as in one second may happen at once.
+#[derive(Debug)]
+pub(crate) struct TokenBucket {
+    per_second: f64,
+    /// Below zero: more has happened than may, and the wait is for the rest.
+    left: f64,
+    at: Instant,
+}
+
+impl TokenBucket {
+    pub(crate) fn new(per_second: u64, now: Instant) -> Self {
+        let per_second = per_second.max(1) as f64;
+        TokenBucket { per_second, left: per_second, at: now }
+    }
+
+    /// `count` have happened; how long nothing more may.
+    pub(crate) fn take(&mut self, count: u64, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.left = (self.left + passed * self.per_second).min(self.per_second) - count as f64;
+        if self.left >= 0.0 {
+            return Duration::ZERO;
+        }
+        Duration::try_from_secs_f64(-self.left / self.per_second).unwrap_or(Duration::MAX)
+    }
+
+    /// How much may happen at once.
+    fn left(&mut self, now: Instant) -> f64 {
+        self.take(0, now);
+        self.left
+    }
+
+    /// How long until something may happen again, where nothing may now.
+    fn wait(&self) -> Duration {
+        if self.left >= 1.0 {
+            return Duration::ZERO;
+        }
+        let portion = (self.per_second * PORTION).max(1.0);
+        Duration::try_from_secs_f64((portion - self.left) / self.per_second).unwrap_or(Duration::MAX)
+    }
+}
+
+/// What one client may send.
+#[derive(Debug)]
+pub(crate) struct RateLimiter {
+    /// What it was made for.
+    pub(crate) rates: Rates,
+    /// How many messages of a read may still be dispatched; who dispatches them keeps it.
+    pub(crate) messages_left: u32,
+    messages: Option<TokenBucket>,
+    bytes: Option<TokenBucket>,
+    /// Until when nothing more is to be read.
+    until: Option<Instant>,
+}
+
+/// Once a bucket is empty it is waited for so much of a second's worth, so that a client at its limit is not woken for each
+/// byte.
+const PORTION: f64 = 0.02;
+/// So many bytes are read at once for each message that is left, and no less: what is read and may not be dispatched yet waits
+/// in memory.
+const READ_BYTES_PER_MESSAGE: usize = 512;
+const MIN_READ_BYTES: usize = 4096;
+
+impl RateLimiter {
+    /// `debt` is the time after which all of a second's worth may come at once.
+    pub(crate) fn new(rates: Rates, debt: Duration, now: Instant) -> Self {
+        let bucket = |rate: u64| {
+            let mut bucket = (rate > 0).then(|| TokenBucket::new(rate, now));
+            bucket.iter_mut().for_each(|bucket| bucket.left -= debt.as_secs_f64() * bucket.per_second);
+            bucket
+        };
+        let (messages, bytes) = (bucket(rates.messages.into()), bucket(rates.bytes));
+        RateLimiter { rates, messages_left: 0, messages, bytes, until: None }
+    }
+
+    /// So much has been read; whether nothing more is to be read for a while.
+    pub(crate) fn take(&mut self, messages: u64, bytes: u64, now: Instant) -> bool {
+        let wait = |bucket: &mut Option<TokenBucket>, count| {
+            bucket.as_mut().map_or(Duration::ZERO, |bucket| {
+                bucket.take(count, now);
+                bucket.wait()
+            })
+        };
+        let wait = wait(&mut self.messages, messages).max(wait(&mut self.bytes, bytes));
+        self.until = (!wait.is_zero()).then(|| now.checked_add(wait).unwrap_or(now + LONGEST));
+        self.until.is_some()
+    }
+
+    /// Until when nothing more is to be read; asked once.
+    pub(crate) fn take_deadline(&mut self) -> Option<Instant> {
+        self.until.take()
+    }
+
+    /// How many messages may be dispatched now, where so much has been read that was not [taken](Self::take) yet.
+    pub(crate) fn left(&mut self, messages: u64, bytes: u64, now: Instant) -> u32 {
+        if self.bytes.as_mut().is_some_and(|bucket| bucket.left(now) < bytes as f64) {
+            return 0;
+        }
+        self.messages.as_mut().map_or(u32::MAX, |bucket| (bucket.left(now) - messages as f64).max(0.0) as u32)
+    }
+
+    /// How many bytes are to be read at once.
+    pub(crate) fn read_bytes(&mut self, now: Instant) -> usize {
+        let by_bytes = self.bytes.as_mut().map_or(usize::MAX, |bucket| bucket.left(now).max(1.0) as usize);
+        let by_messages = self.messages.as_mut().map_or(usize::MAX, |bucket| {
+            let left = bucket.left(now).max(0.0) as usize;
+            left.saturating_mul(READ_BYTES_PER_MESSAGE).max(MIN_READ_BYTES)
+        });
+        by_bytes.min(by_messages)
+    }
+
+    /// The time after which all of a second's worth may come at once.
+    pub(crate) fn debt(&mut self, now: Instant) -> Duration {
+        let debt = |bucket: &mut Option<TokenBucket>| {
+            bucket.as_mut().map_or(Duration::ZERO, |bucket| {
+                let missing = (bucket.per_second - bucket.left(now)) / bucket.per_second;
+                Duration::try_from_secs_f64(missing.max(0.0)).unwrap_or(LONGEST)
+            })
+        };
+        debt(&mut self.messages).max(debt(&mut self.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_may_come_at_once_and_no_more_than_the_rate_after_it() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(100, start);
+        let (mut now, mut count) = (start, 0);
+        while now < start + Duration::from_secs(10) {
+            count += 1;
+            now += bucket.take(1, now);
+        }
+        assert!((1099..=1101).contains(&count), "{count}");
+        // what was not used for a long time is a second's worth, not more
+        now += Duration::from_secs(1000);
+        assert_eq!(bucket.take(100, now), Duration::ZERO);
+        assert_eq!(bucket.take(50, now), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn more_than_a_second_at_once_is_waited_for_afterwards() {
+        let start = Instant::now();
+        let mut pace = RateLimiter::new(Rates { messages: 10, bytes: 1000 }, Duration::ZERO, start);
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(pace.take(1, 5000, start));
+        assert_eq!((pace.take_deadline(), pace.take_deadline()), (Some(at(4020)), None));
+        assert_eq!(pace.left(0, 0, at(3990)), 0, "nothing is dispatched as long as bytes are owed");
+        assert!(!pace.take(0, 0, at(4020)) && pace.take_deadline().is_none());
+        assert_eq!(pace.left(0, 0, at(4020)), 10);
+        assert!(pace.take(20, 1, at(4020)));
+        assert_eq!(pace.take_deadline(), Some(at(5120)), "until there is one");
+        let mut free = RateLimiter::new(Rates::default(), Duration::ZERO, start);
+        assert!(!free.take(u64::MAX, u64::MAX, start));
+        assert_eq!(
+            (free.left(7, 7, start), free.read_bytes(start), free.debt(start)),
+            (u32::MAX, usize::MAX, Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn no_more_is_dispatched_than_is_left() {
+        let start = Instant::now();
+        let mut pace = RateLimiter::new(Rates { messages: 10, bytes: 0 }, Duration::ZERO, start);
+        assert_eq!((pace.left(0, 0, start), pace.left(3, 0, start), pace.left(30, 0, start)), (10, 7, 0));
+        assert!(pace.take(10, 100_000, start), "all at once, then one by one");
+        assert_eq!(pace.take_deadline(), Some(start + Duration::from_millis(100)));
+        assert_eq!(pace.left(0, 0, start + Duration::from_millis(110)), 1);
+        assert_eq!(pace.read_bytes(start), MIN_READ_BYTES);
+    }
+
+    #[test]
+    fn whoever_comes_again_has_what_was_left() {
+        let start = Instant::now();
+        let rates = Rates { messages: 100, bytes: 100_000 };
+        let (mut now, mut sent, mut debt) = (start, 0, Duration::ZERO);
+        // a new connection for each burst
+        while now < start + Duration::from_secs(10) {
+            let mut pace = RateLimiter::new(rates, debt, now);
+            let burst = pace.left(0, 0, now);
+            pace.take(burst.into(), 0, now);
+            (sent, debt) = (sent + burst, pace.debt(now));
+            now += Duration::from_millis(7);
+            debt = debt.saturating_sub(Duration::from_millis(7));
+        }
+        assert!((1000..=1100).contains(&sent), "{sent}");
+    }
+}

@@ -1,0 +1,460 @@
+//! The incoming side of one connection: handshake, then requests, dispatched in runs and acknowledged in order. Owns
+//! the bytes that have arrived and make no whole frame yet; commits no memory for what is merely announced.
+//!
+//! Dispatching stops in the middle of a read when a receiver is full: the rest of the read is kept, and dispatched before
+//! anything else is read ([`waiting`]).
+
+mod dispatch;
+mod rate_limit;
+mod waiting;
+
+use bytes::Bytes;
+use elbus_plugin_api::{Client, ClientInfo, Code, Payload, SharedBytes};
+use elbus_protocol::{
+    Limits,
+    handshake::{Progress, ServerHandshake},
+    request::{REQUEST_HEADER_BYTES, RunBuffer, Step, next_run},
+};
+use elbus_socket::{READ_BYTES, Received, Socket};
+use std::{io, sync::Arc};
+
+use crate::{
+    connection::{Connection, close_reason::CloseReason, liveness::Phase, sink::ConnectionSink},
+    server::peer_info::PeerInfo,
+    session::{rate_limiter::RateLimiter, scratch::Scratch, unregistered::Unregistered},
+};
+pub(crate) use dispatch::RUN_BYTES;
+use dispatch::{DispatchStop, ReadBatch};
+
+/// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
+const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
+
+/// So much of a large frame must arrive in each timeout.
+pub(crate) const MIN_RATE_BYTES: usize = 64 * 1024;
+
+/// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
+const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Kept bytes count for the budget of the broker in pieces of this length; what is less is the price of a connection.
+const COUNTED_BYTES: usize = 4096;
+
+/// What the reader of a connection keeps between two batches.
+pub(crate) struct Reader {
+    connection: Arc<Connection>,
+    socket: Arc<Socket>,
+    peer: PeerInfo,
+    port: Arc<str>,
+    handshake: ServerHandshake,
+    /// The registered client.
+    client: Option<Client>,
+    phase: Phase,
+    /// An incomplete frame; unallocated when idle. From [`LARGE_FRAME`] on it ends where the frame ends.
+    rest: Vec<u8>,
+    /// How long the frame in `rest` is, as far as is known.
+    needed: usize,
+    /// Whether `rest` begins with frames that are to be dispatched before anything is read.
+    stopped: bool,
+    /// Whether the frame in `rest` is the one that may be received although there is no memory for it.
+    exceeds_budget: bool,
+    /// How much of `rest` the budget of the broker knows, in [`COUNTED_BYTES`].
+    charged: u32,
+    /// How long the last large frame was.
+    last_large: u32,
+    /// What the acknowledgements of this batch ask for: a flush, a pause.
+    batch: ReadBatch,
+    /// Until the client is registered.
+    unregistered: Option<Box<Unregistered>>,
+    /// Where the client may send only so much.
+    rate_limiter: Option<Box<RateLimiter>>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        socket: Arc<Socket>,
+        peer: PeerInfo,
+        port: Arc<str>,
+        unregistered: Box<Unregistered>,
+    ) -> Self {
+        Reader {
+            connection,
+            socket,
+            peer,
+            port,
+            handshake: ServerHandshake::new(),
+            client: None,
+            phase: Phase::Greeting,
+            rest: Vec::new(),
+            needed: REQUEST_HEADER_BYTES,
+            stopped: false,
+            exceeds_budget: false,
+            charged: 0,
+            last_large: 0,
+            batch: ReadBatch::default(),
+            unregistered: Some(unregistered),
+            rate_limiter: None,
+        }
+    }
+
+    /// Where the connection comes from.
+    pub(crate) fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
+    /// What to do when the place of a connection that is not registered is needed for another one.
+    pub(crate) fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
+        if let Some(unregistered) = &self.unregistered {
+            unregistered.on_eviction(evict);
+        }
+    }
+
+    /// Takes the registered client out; dropping it frees its name.
+    pub(crate) fn take_client(&mut self) -> Option<Client> {
+        self.stop_rate_limit();
+        self.client.take()
+    }
+
+    /// One read, everything in it dispatched, everything dirty flushed. `true`: read no more for now, see
+    /// [`wait_for_capacity`](Self::wait_for_capacity).
+    pub(crate) fn step(&mut self) -> Result<bool, CloseReason> {
+        if self.must_wait_for_memory() {
+            return Ok(true);
+        }
+        let outcome = if self.stopped {
+            self.resume()
+        } else if self.needed < LARGE_FRAME {
+            self.read_chunk()
+        } else {
+            self.read_large()
+        };
+        self.account();
+        // also after an error: what came before it is valid
+        let held = self.end_batch();
+        if self.exceeds_budget {
+            self.end_exceeding();
+        }
+        let waits = self.unregistered.as_ref().is_some_and(|unregistered| unregistered.waits());
+        outcome.map(|()| held || self.stopped || waits || self.batch.turn.is_over())
+    }
+
+    /// Flushes the receivers first: they are what somebody waits for.
+    #[inline]
+    fn end_batch(&mut self) -> bool {
+        let held = self.client.as_mut().is_some_and(Client::end_batch);
+        if std::mem::take(&mut self.batch.dirty) {
+            self.connection.flush();
+        }
+        // what others, or the replies to its own calls, have piled up counts like its acknowledgements
+        self.batch.full |= self.connection.is_over_limit();
+        held | self.batch.full | self.is_rate_limited()
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.connection.liveness.step(phase, self.connection.server.now());
+    }
+
+    /// One read into the buffer of the thread, behind what was left of the last one.
+    fn read_chunk(&mut self) -> Result<(), CloseReason> {
+        let mut scratch = Scratch::take();
+        let result = self.read_into(&mut scratch);
+        scratch.give_back();
+        result
+    }
+
+    fn read_into(&mut self, scratch: &mut Scratch) -> Result<(), CloseReason> {
+        let kept = self.rest.len();
+        // what is kept is shorter than a large frame, or than the longest name, so there is room behind it
+        let Some((start, room)) = scratch.buffer.split_at_mut_checked(kept) else {
+            return Err(CloseReason::Broken(io::ErrorKind::InvalidData.into()));
+        };
+        start.copy_from_slice(&self.rest);
+        let room = if self.rate_limiter.is_some() {
+            let at_once = self.read_bytes(room.len());
+            room.get_mut(..at_once).unwrap_or_default()
+        } else {
+            room
+        };
+        let received = if self.connection.is_read_requested() {
+            self.receive_unannounced(room)
+        } else {
+            self.socket.receive(room)
+        };
+        let received = match received.map_err(CloseReason::Broken)? {
+            Received::Nothing => return Ok(()),
+            Received::End => return Err(CloseReason::Left),
+            Received::Bytes(count) => count,
+        };
+        self.batch.bytes = self.batch.bytes.saturating_add(received as u32);
+        let input = scratch.buffer.get(..kept + received).unwrap_or_default();
+        let mut run = scratch.places.run();
+        let used = self.feed(input, &mut run);
+        scratch.places.put(run);
+        self.keep(input.get(used?..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// One read that the keeper has asked for; it is done when there is nothing more.
+    #[cold]
+    fn receive_unannounced(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let received = self.socket.receive_unannounced(buffer);
+        if matches!(received, Ok(Received::Nothing)) {
+            self.connection.finish_requested_read();
+        }
+        received
+    }
+
+    /// Keeps the beginning of a frame.
+    fn keep(&mut self, rest: &[u8]) {
+        if self.needed >= LARGE_FRAME {
+            let wanted = self.large_capacity(rest.len());
+            self.rest = Vec::with_capacity(if self.has_room(wanted) { wanted } else { rest.len() });
+        } else if rest.is_empty() {
+            self.rest = Vec::new();
+        } else {
+            self.rest.clear();
+        }
+        self.rest.extend_from_slice(rest);
+    }
+
+    /// Memory for a large frame of which `arrived` bytes are there: grows with these, or is as much as the last one
+    /// turned out to need, and ends where the frame ends.
+    fn large_capacity(&self, arrived: usize) -> usize {
+        arrived
+            .saturating_mul(2)
+            .max(READ_BYTES)
+            .max(TRUSTED_BYTES.min(self.last_large as usize))
+            .min(self.needed)
+    }
+
+    /// One read into the memory of a large frame.
+    fn read_large(&mut self) -> Result<(), CloseReason> {
+        let have = self.rest.len();
+        if self.rest.capacity() == have {
+            let more = self.large_capacity(have).saturating_sub(have);
+            let more = if self.has_room(more) { more } else { more.min(READ_BYTES) };
+            let out_of_memory = |_| CloseReason::Broken(io::ErrorKind::OutOfMemory.into());
+            self.rest.try_reserve_exact(more).map_err(out_of_memory)?;
+        }
+        let received = if self.connection.is_read_requested() {
+            let mut buffer = [0; 4096];
+            let room = buffer.len().min(self.rest.capacity() - have);
+            let room = buffer.get_mut(..room).unwrap_or_default();
+            let received = self.receive_unannounced(room);
+            if let Ok(Received::Bytes(count)) = received {
+                self.rest.extend_from_slice(room.get(..count).unwrap_or_default());
+            }
+            received
+        } else {
+            self.socket.receive_more(&mut self.rest)
+        };
+        match received.map_err(CloseReason::Broken)? {
+            Received::Nothing => return Ok(()),
+            Received::End => return Err(CloseReason::Left),
+            Received::Bytes(count) => {
+                self.batch.bytes = self.batch.bytes.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            }
+        }
+        if self.rest.len() < self.needed {
+            // each piece has a timeout of its own: what was declared bounds the time that all may take
+            if have / MIN_RATE_BYTES < self.rest.len() / MIN_RATE_BYTES {
+                self.enter(Phase::Body);
+            }
+            return Ok(());
+        }
+        self.take_large()
+    }
+
+    /// Takes the large frame that is whole, and what is behind it.
+    fn take_large(&mut self) -> Result<(), CloseReason> {
+        self.last_large = u32::try_from(self.needed).unwrap_or(u32::MAX);
+        let mut frame = std::mem::take(&mut self.rest);
+        // empty, unless the allocator gave more than it was asked for
+        let behind = frame.split_off(self.needed);
+        if let Some(blocked) = self.dispatch_large(Bytes::from(frame))? {
+            self.stopped = true;
+            self.rest = blocked.into();
+            self.rest.extend_from_slice(&behind);
+            return Ok(());
+        }
+        self.needed = REQUEST_HEADER_BYTES;
+        let used = self.feed(&behind, &mut RunBuffer::new())?;
+        self.keep(behind.get(used..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Dispatches a whole frame; receivers may keep its payload without copying. Gives it back where a receiver is full.
+    fn dispatch_large(&mut self, frame: Bytes) -> Result<Option<Bytes>, CloseReason> {
+        let limits = self.limits();
+        let Some(client) = &mut self.client else { return Ok(None) };
+        let mut run = RunBuffer::<Payload<'_>>::new();
+        if let Step::Run(head) = next_run(&frame, &mut 0, &limits, &mut run).map_err(CloseReason::Frame)? {
+            let payload = run.payloads.first().map_or(0, |payload| payload.len());
+            let shared = SharedBytes::from(frame.slice(frame.len() - payload..));
+            let rate_limiter = self.rate_limiter.as_deref_mut();
+            let mut sending = dispatch::Dispatcher {
+                client,
+                connection: &self.connection,
+                batch: &mut self.batch,
+                rate_limiter,
+            };
+            match sending.dispatch(&head, &run, 0..head.len, Some(&shared)) {
+                Ok(()) | Err(DispatchStop::Full | DispatchStop::TurnOver) => {}
+                Err(DispatchStop::Blocked { .. }) => return Ok(Some(frame)),
+                Err(DispatchStop::Ended(reason)) => return Err(reason),
+            }
+        }
+        self.enter(Phase::Header);
+        Ok(None)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_frame_bytes: self.connection.limits.max_frame_bytes() }
+    }
+
+    /// Takes everything whole from `input`; tells how much that was.
+    #[inline]
+    fn feed<'a>(&mut self, input: &'a [u8], run: &mut RunBuffer<Payload<'a>>) -> Result<usize, CloseReason> {
+        let mut pos = 0;
+        if self.client.is_none() {
+            pos = self.greet(input)?;
+        }
+        let limits = self.limits();
+        if self.rate_limiter.is_some() {
+            self.refill_messages();
+        }
+        let Some(client) = &mut self.client else { return Ok(pos) };
+        let start = pos;
+        let rate_limiter = self.rate_limiter.as_deref_mut();
+        let mut sending = dispatch::Dispatcher {
+            client,
+            connection: &self.connection,
+            batch: &mut self.batch,
+            rate_limiter,
+        };
+        let around = sending.around();
+        let needed = loop {
+            match next_run(input, &mut pos, &limits, run).map_err(CloseReason::Frame)? {
+                Step::Run(head) => match sending.dispatch_parts(&head, run, around) {
+                    Ok(()) => {}
+                    Err(stop) => {
+                        pos = stop.position(&head, run, pos)?;
+                        self.stopped = true;
+                        break REQUEST_HEADER_BYTES;
+                    }
+                },
+                Step::Incomplete { needed } => break needed,
+            }
+        };
+        self.needed = needed;
+        let phase = if needed > REQUEST_HEADER_BYTES { Phase::Body } else { Phase::Header };
+        // bytes that complete nothing are no sign of life
+        if pos > start || phase != self.phase {
+            self.enter(phase);
+        }
+        Ok(pos)
+    }
+
+    /// The steps of the handshake that `input` is enough for. Who has said everything ahead gets the answers together.
+    fn greet(&mut self, input: &[u8]) -> Result<usize, CloseReason> {
+        let mut pos = 0;
+        loop {
+            let left = input.get(pos..).unwrap_or_default();
+            match self.handshake.advance(left) {
+                Ok(Progress::NeedMore) => {
+                    if self.phase == Phase::NameLength && left.len() >= 2 {
+                        self.enter(Phase::Name);
+                    }
+                    self.connection.flush();
+                    return Ok(pos);
+                }
+                Ok(Progress::Greeted { consumed }) => {
+                    pos += consumed;
+                    self.connection.push_answer(Code::Ok as u8);
+                    self.enter(Phase::NameLength);
+                    let server = &self.connection.server;
+                    if self.unregistered.as_mut().is_some_and(|unregistered| unregistered.has_greeted(server))
+                    {
+                        return Ok(pos); // the answer waits for the turn
+                    }
+                }
+                Ok(Progress::Name { consumed, name }) => {
+                    self.register(name, true)?;
+                    return Ok(pos + consumed);
+                }
+                Err(_) if is_tls(left) => return Err(CloseReason::Tls),
+                Err(error) => {
+                    self.connection.send(&[error.reply() as u8]);
+                    return Err(CloseReason::Handshake(error));
+                }
+            }
+        }
+    }
+
+    /// Registers, or notes whom to wait for first where that `may_wait`.
+    fn register(&mut self, name: &str, may_wait: bool) -> Result<(), CloseReason> {
+        let _ = self.connection.name.set(name.into()); // once only, since a handshake has one name
+        if !self.claim_place(name, may_wait)? {
+            return Ok(());
+        }
+        let connection = &self.connection;
+        let server = &connection.server;
+        let info = ClientInfo {
+            kind: server.transport.kind().to_owned(),
+            locality: server.transport.locality(),
+            source: self.peer.source.clone(),
+            port: Some(self.port.to_string()),
+            credentials: self.peer.credentials,
+            unit: self.peer.unit.as_deref().cloned(),
+            certificate_names: self.peer.certificate.as_ref().map(|it| it.names.clone()).unwrap_or_default(),
+            max_filters: server.settings.max_filters,
+            max_filter_depth: server.settings.max_filter_depth,
+            internal: false,
+        };
+        // others may deliver as soon as it is registered: the answer must be in front of that
+        connection.push_answer(Code::Ok as u8);
+        match server.host.register(name, &info, ConnectionSink(connection.clone())) {
+            Ok(client) => {
+                connection.flush();
+                tracing::debug!(client = name, source = self.peer.source, "registered");
+                self.client = Some(client);
+                self.start_rate_limit();
+                self.unregistered = None;
+                self.enter(Phase::Header);
+                Ok(())
+            }
+            Err(code) => {
+                self.unregistered.iter().for_each(|unregistered| unregistered.release(server));
+                // a client that was closed and comes again at once: what it has sent before is delivered first
+                let previous_owner =
+                    if may_wait && code == Code::Busy { server.find_departing(name) } else { None };
+                if let (Some(previous_owner), Some(unregistered)) = (previous_owner, &mut self.unregistered) {
+                    connection.pop_answer();
+                    tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
+                    unregistered.previous_owner = Some(previous_owner);
+                    return Ok(());
+                }
+                connection.replace_answer(code as u8);
+                Err(CloseReason::Refused { name: name.into(), code })
+            }
+        }
+    }
+
+    /// A place among the registered clients; `false`: it waits for that of the former holder of its name.
+    fn claim_place(&mut self, name: &str, may_wait: bool) -> Result<bool, CloseReason> {
+        let server = &self.connection.server;
+        let Some(unregistered) = &mut self.unregistered else { return Ok(true) };
+        let Err(limit) = unregistered.claim(server) else { return Ok(true) };
+        unregistered.previous_owner = if may_wait { server.find_departing(name) } else { None };
+        if unregistered.previous_owner.is_none() {
+            self.connection.send(&[Code::Other as u8]);
+            return Err(CloseReason::Full { limit });
+        }
+        Ok(false)
+    }
+}
+
+/// Whether this is what a TLS client says first: a handshake record of any version.
+fn is_tls(start: &[u8]) -> bool {
+    matches!(start, [0x16, 0x03, ..])
+}

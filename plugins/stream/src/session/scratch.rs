@@ -1,0 +1,80 @@
+//! What a thread needs while it reads from one connection after the other: a buffer and the places of a run. Owns
+//! their reuse, so that a batch allocates nothing.
+
+use elbus_plugin_api::Payload;
+use elbus_protocol::request::RunBuffer;
+use elbus_socket::READ_BYTES;
+use std::cell::Cell;
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// The read buffer, and the places of runs that are found in it.
+pub(crate) struct Scratch {
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) places: FairSlots,
+}
+
+impl Scratch {
+    /// That of this thread, or a new one where it is in use further up the stack.
+    #[inline]
+    pub(crate) fn take() -> Box<Self> {
+        SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
+            Box::new(Scratch {
+                buffer: vec![0; READ_BYTES].into_boxed_slice(),
+                places: FairSlots { op_ids: Vec::new(), payloads: Vec::new() },
+            })
+        })
+    }
+
+    /// Leaves it to the next batch of this thread.
+    #[inline]
+    pub(crate) fn give_back(self: Box<Self>) {
+        let _ = SCRATCH.try_with(|place| place.set(Some(self)));
+    }
+}
+
+/// The memory of a [`RunBuffer`] between its uses.
+pub(crate) struct FairSlots {
+    op_ids: Vec<u32>,
+    payloads: Vec<Payload<'static>>,
+}
+
+impl FairSlots {
+    /// Places for runs that borrow from a buffer; they must come [back](Self::put).
+    #[inline]
+    pub(crate) fn run<'a>(&mut self) -> RunBuffer<Payload<'a>> {
+        RunBuffer { op_ids: std::mem::take(&mut self.op_ids), payloads: std::mem::take(&mut self.payloads) }
+    }
+
+    /// Keeps the memory of a run's places.
+    #[inline]
+    pub(crate) fn put(&mut self, run: RunBuffer<Payload<'_>>) {
+        self.op_ids = run.op_ids;
+        let mut payloads = run.payloads;
+        payloads.clear();
+        // collects in place: the same memory, with nothing left in it that could borrow
+        self.payloads = payloads.into_iter().map(|_| Payload::from(&[][..])).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_run_is_kept() {
+        let mut scratch = Scratch::take();
+        let text = vec![7; 10];
+        let mut run = scratch.places.run();
+        run.payloads.resize(256, Payload::from(&text[..]));
+        let address = run.payloads.as_ptr().addr();
+        scratch.places.put(run);
+        drop(text);
+        scratch.give_back();
+        let run = Scratch::take().places.run();
+        assert!(run.payloads.is_empty());
+        assert_eq!((run.payloads.as_ptr().addr(), run.payloads.capacity()), (address, 256));
+    }
+}

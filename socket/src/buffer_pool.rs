@@ -1,0 +1,97 @@
+//! Buffers for whoever has something to send: an idle queue keeps none. Owns a pool for each thread and gives back
+//! what a burst left behind.
+
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
+
+/// Buffers kept for each thread. With too few of them the allocator maps and unmaps memory all the time.
+const MAX_BUFFERS: usize = 16;
+/// Larger buffers are not kept, in bytes.
+const MAX_BUFFER_BYTES: usize = 512 * 1024;
+
+#[derive(Default)]
+struct Pool {
+    buffers: Vec<Vec<u8>>,
+    /// The fewest there were since the last [`release_unused`]: so many nobody has needed.
+    fewest: usize,
+}
+
+/// The pools of all threads. Lock order: this, then a pool; a pool's lock is taken last of all and held for no call.
+static POOLS: Mutex<Vec<Weak<Mutex<Pool>>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static POOL: Arc<Mutex<Pool>> = {
+        let pool = Arc::default();
+        POOLS.lock().push(Arc::downgrade(&pool));
+        pool
+    };
+}
+
+/// A buffer, with memory if this thread has any to spare. What is in it are leftovers.
+#[inline]
+pub(crate) fn take() -> Vec<u8> {
+    let taken = POOL.try_with(|pool| {
+        let mut pool = pool.lock();
+        let buffer = pool.buffers.pop();
+        pool.fewest = pool.fewest.min(pool.buffers.len());
+        buffer
+    });
+    taken.ok().flatten().unwrap_or_default()
+}
+
+/// Keeps a buffer for the next one on this thread, or frees it.
+#[inline]
+pub(crate) fn give_back(buffer: Vec<u8>) {
+    if buffer.capacity() == 0 || buffer.capacity() > MAX_BUFFER_BYTES {
+        return;
+    }
+    // a thread that is ending has no pool any more: freed
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.lock();
+        if pool.buffers.len() < MAX_BUFFERS {
+            pool.buffers.push(buffer);
+        }
+    });
+}
+
+/// Frees the buffers that no thread has needed since the last call. Whoever has queues calls it every few seconds, from
+/// any thread; it waits for no more than another thread's taking of a buffer.
+pub fn release_unused() {
+    let mut unused = vec![];
+    POOLS.lock().retain(|pool| {
+        let Some(pool) = pool.upgrade() else { return false };
+        let mut pool = pool.lock();
+        let kept = pool.buffers.len() - pool.fewest.min(pool.buffers.len());
+        unused.extend(pool.buffers.drain(kept..));
+        pool.fewest = pool.buffers.len();
+        true
+    });
+    drop(unused); // freed outside the locks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_go_round_and_are_released() {
+        // a thread of its own, hence a pool that no other test touches, but for releasing
+        std::thread::spawn(|| {
+            let mut buffer = take();
+            buffer.reserve_exact(1000);
+            buffer.push(1);
+            let address = buffer.as_ptr();
+            give_back(buffer);
+            let again = take();
+            assert!(again.as_ptr() == address || again.capacity() == 0, "the same, or released meanwhile");
+            give_back(Vec::with_capacity(MAX_BUFFER_BYTES + 1));
+            assert_eq!(take().capacity(), 0, "too large to keep");
+            give_back(Vec::with_capacity(10));
+            release_unused();
+            release_unused();
+            assert_eq!(take().capacity(), 0, "released");
+        })
+        .join()
+        .unwrap();
+    }
+}
