@@ -4,6 +4,8 @@
 mod arguments;
 mod benchmark;
 mod commands;
+#[cfg(test)]
+mod documented_commands;
 mod ending;
 mod failure;
 mod input;

@@ -158,6 +158,26 @@ mod tests {
         }
     }
 
+    /// Quoted arguments in these commands contain no blanks.
+    #[test]
+    fn commands_in_the_documents_parse() {
+        let mut count = 0;
+        for document in ["README.md", "docs/install.md", "docs/upgrading.md", "compat/README.md"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document);
+            let text = std::fs::read_to_string(path).unwrap();
+            let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
+            let quoted = text.split('`').skip(1).step_by(2);
+            for command in indented.chain(quoted).filter(|text| text.starts_with("elbusd ")) {
+                count += 1;
+                let words = command.split(' ').filter(|word| !word.is_empty());
+                let words = words.take_while(|word| !["#", "&", "|", ">"].contains(word));
+                let parsed = Arguments::try_parse_from(words.map(|word| word.trim_matches('\'')));
+                assert!(parsed.is_ok(), "{document}: {command}: {:?}", parsed.err());
+            }
+        }
+        assert!(count > 5, "found {count} commands only");
+    }
+
     #[test]
     fn limits_of_queues() {
         let parse = |args: &[&str]| Arguments::try_parse_from([&["elbusd"], args].concat());
