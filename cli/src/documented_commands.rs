@@ -1,4 +1,5 @@
-//! Test: the `elbus` commands in the documents parse. Checks names of commands and options, never runs a command.
+//! Test: the `elbus` commands in the documents parse. Checks names of commands and options, never runs a
+//! command.
 
 use clap::Parser;
 use std::path::Path;

@@ -1,66 +1,66 @@
-//! `elbus`: the command line of the ELBUS message broker. Reads the command line, runs the command, and turns its
-//! end into an exit code and at most one line on stderr.
+//! `elbus`, the command-line client of the ELBUS message broker. Parses the command line, runs the command,
+//! and turns its result into an exit code and at most one line on stderr.
 
 mod arguments;
 mod benchmark;
 mod commands;
+mod connect;
+mod context;
 #[cfg(test)]
 mod documented_commands;
-mod ending;
-mod failure;
+mod error;
 mod input;
-mod link;
 mod output;
 mod parameters;
+mod shutdown;
 mod top;
 
 use clap::{Parser, error::ErrorKind};
 use std::process::ExitCode;
 
 use arguments::Arguments;
-use failure::Failure;
-use link::Link;
+use error::CliError;
 
-/// Threads beside the one that runs the command, which an output that nobody reads may block. With more than one, what
-/// waits for a round trip moves between them.
+/// Threads besides the one that runs the command, which a full stdout can block. With more than one, tasks
+/// that wait for a round trip would move between threads.
 const WORKERS: usize = 1;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error),
+        Err(error) => return exit_without_command(&error),
     };
     let json = arguments.global.json;
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !matches!(failure, Failure::OutputClosed) {
-                output::complain(&failure, json);
+        Err(error) => {
+            if !matches!(error, CliError::OutputClosed) {
+                output::print_error(&error, json);
             }
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Failure> {
-    let link = Link::new(&arguments.global)?;
+fn run(arguments: Arguments) -> Result<(), CliError> {
+    let context = arguments.global.context()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("elbus")
         .enable_all()
         .build()
-        .map_err(|error| Failure::bus(format!("cannot start threads: {error}")))?;
-    let result = runtime.block_on(commands::run(&link, arguments.command));
-    // nothing that still waits for the bus may hold up the end
+        .map_err(|error| CliError::runtime(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(commands::run(&context, arguments.command));
+    // tasks that still wait for the broker must not delay the exit
     runtime.shutdown_background();
     result
 }
 
-/// Help and version are asked for; anything else is said in one line.
-fn refuse(error: &clap::Error) -> ExitCode {
+/// Prints the help or the version, or the error in one line.
+fn exit_without_command(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // whoever asked may have closed the output
+            // stdout may be closed
             _ = error.print();
             ExitCode::SUCCESS
         }
@@ -69,15 +69,15 @@ fn refuse(error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            let failure = Failure::usage(one_line(&error.render().to_string()));
-            // the command line could not be read, but what it asks for can be seen
-            output::complain(&failure, std::env::args_os().any(|argument| argument == "--json"));
-            ExitCode::from(failure.exit_code())
+            let error = CliError::usage(one_line(&error.render().to_string()));
+            // the command line is invalid, but it shows in which form errors are wanted
+            output::print_error(&error, std::env::args_os().any(|argument| argument == "--json"));
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
-/// What clap says in paragraphs, without its usage.
+/// Joins the paragraphs of a clap error to one line, without the usage.
 fn one_line(rendered: &str) -> String {
     let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let mut parts: Vec<String> = Vec::new();
@@ -98,23 +98,23 @@ fn one_line(rendered: &str) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(line: &str) -> String {
+    fn error_of(line: &str) -> String {
         one_line(&Arguments::try_parse_from(line.split(' ')).unwrap_err().render().to_string())
     }
 
     #[test]
-    fn a_refusal_is_one_line() {
-        assert_eq!(refusal("elbus listen --nothing"), "unexpected argument '--nothing' found; see --help");
-        let text = refusal("elbus rpc call");
+    fn usage_errors_are_one_line() {
+        assert_eq!(error_of("elbus listen --nothing"), "unexpected argument '--nothing' found; see --help");
+        let text = error_of("elbus rpc call");
         assert!(
             text.starts_with("the following required arguments were not provided: <TARGET> <METHOD>"),
             "{text}"
         );
-        let text = refusal("elbus lisen");
+        let text = error_of("elbus lisen");
         assert!(
             text.starts_with("unrecognized subcommand 'lisen'; tip: ") && text.contains("'listen'"),
             "{text}"
         );
-        assert!(refusal("elbus send a b --qos best").contains("[possible values: no, processed,"));
+        assert!(error_of("elbus send a b --qos best").contains("[possible values: no, processed,"));
     }
 }

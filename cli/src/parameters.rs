@@ -1,17 +1,17 @@
-//! The parameters of a call on the command line: `key=value` for each key of a map, or one JSON value. Owns what a value
-//! is taken for.
+//! Parses the parameters of a call: `KEY=VALUE` for each key of a map, or a single JSON value. Owns which
+//! type a value has.
 
 use serde_json::{Map, Value};
 
-/// A map in the order of the command line, or a single value.
+/// Returns a map in the order of the command line, or the single value.
 ///
 /// # Errors
-/// What is wrong, and with which one.
+/// A parameter is neither; the error names it.
 pub(crate) fn parse(params: &[String]) -> Result<Value, String> {
     if let [param] = params
         && let Ok(value) = serde_json::from_str::<Value>(param)
     {
-        return value_of_number(value, param);
+        return check_integer(value, param);
     }
     let mut map = Map::new();
     for param in params {
@@ -21,31 +21,31 @@ pub(crate) fn parse(params: &[String]) -> Result<Value, String> {
             .ok_or_else(|| {
                 format!("invalid parameter {param:?}: expected KEY=VALUE, or a single JSON value such as 150 or '\"on\"'")
             })?;
-        let value = value(text).map_err(|why| format!("parameter {key}: {why}"))?;
+        let value = parse_value(text).map_err(|error| format!("parameter {key}: {error}"))?;
         if map.insert(key.to_owned(), value).is_some() {
-            return Err(format!("parameter {key}: given twice"));
+            return Err(format!("parameter {key} is given twice"));
         }
     }
     Ok(Value::Object(map))
 }
 
-/// JSON where it is, else text.
-fn value(text: &str) -> Result<Value, String> {
+/// Returns the value of JSON, and other text as a string.
+fn parse_value(text: &str) -> Result<Value, String> {
     match serde_json::from_str::<Value>(text) {
-        Ok(value) => value_of_number(value, text),
-        // whoever begins like this means it
-        Err(error) if text.starts_with(['[', '{', '"']) => {
-            Err(format!("{text} is not JSON ({error}); for text write it as a JSON string, in quotes"))
-        }
+        Ok(value) => check_integer(value, text),
+        // text that starts like this is meant as JSON
+        Err(error) if text.starts_with(['[', '{', '"']) => Err(format!(
+            "{text} is not valid JSON ({error}); to send it as text, write a JSON string in quotes"
+        )),
         Err(_) => Ok(Value::String(text.to_owned())),
     }
 }
 
-/// A value, unless it is an integer that would lose digits.
-fn value_of_number(value: Value, text: &str) -> Result<Value, String> {
+/// Refuses an integer that would lose digits.
+fn check_integer(value: Value, text: &str) -> Result<Value, String> {
     match value {
         Value::Number(number) if number.is_f64() && is_integer(text) => {
-            Err(format!("{text} has more than 64 bits; for text write '\"{text}\"'"))
+            Err(format!("integer {text} exceeds 64 bits; to send it as text, write '\"{text}\"'"))
         }
         value => Ok(value),
     }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_what_they_look_like() {
+    fn json_values_keep_their_type_and_other_values_are_text() {
         for (text, value) in [
             ("1", json!(1)),
             ("-1", json!(-1)),
@@ -89,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
-        assert!(one("[1,2").unwrap_err().starts_with("parameter k: [1,2 is not JSON"));
+    fn errors_name_the_parameter() {
+        assert!(one("[1,2").unwrap_err().starts_with("parameter k: [1,2 is not valid JSON"));
         assert!(one("{a}").is_err() && one("\"a").is_err());
-        assert!(one("18446744073709551616").unwrap_err().contains("more than 64 bits"));
+        assert!(one("18446744073709551616").unwrap_err().contains("exceeds 64 bits"));
         let refused =
             |params: &[&str]| parse(&params.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>()).unwrap_err();
         for wrong in ["k", "=v"] {
@@ -100,8 +100,8 @@ mod tests {
             assert!(text.starts_with(&format!("invalid parameter {wrong:?}: expected KEY=VALUE")), "{text}");
         }
         assert!(refused(&["1", "2"]).starts_with("invalid parameter \"1\""));
-        assert!(refused(&["18446744073709551616"]).contains("more than 64 bits"));
-        assert_eq!(refused(&["k=1", "k=2"]), "parameter k: given twice");
+        assert!(refused(&["18446744073709551616"]).contains("exceeds 64 bits"));
+        assert_eq!(refused(&["k=1", "k=2"]), "parameter k is given twice");
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn one_value_needs_no_key() {
+    fn a_single_json_value_needs_no_key() {
         for (text, value) in
             [("150", json!(150)), ("\"on\"", json!("on")), ("[1,2]", json!([1, 2])), ("null", Value::Null)]
         {

@@ -1,4 +1,4 @@
-//! `elbus broker`, `elbus client` and `elbus plugin`: what they print, in text and in JSON.
+//! `elbus broker`, `elbus client` and `elbus plugin`: their output as text and as JSON.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -7,7 +7,7 @@ use serde_json::json;
 use support::Bus;
 
 #[test]
-fn info_and_test_and_stats() {
+fn info_test_and_stats_are_printed() {
     let bus = Bus::start();
     assert_eq!(bus.output(&["broker", "test"]), "ok\n");
     assert_eq!(bus.json(&["broker", "test"]), [json!({"ok": true})]);
@@ -24,13 +24,13 @@ fn info_and_test_and_stats() {
 }
 
 #[test]
-fn clients_are_an_aligned_table_by_name() {
+fn clients_are_a_table_sorted_by_name() {
     let bus = Bus::start();
-    let _connected = (bus.client("plant.b"), bus.client("plant.a"), bus.client("office"));
+    let _connected = (bus.client("plant.b"), bus.client("plant.a"), bus.client("console"));
     let table = bus.output(&["-n", "me", "broker", "clients"]);
     let lines: Vec<_> = table.lines().collect();
     let names: Vec<_> = lines.iter().map(|line| line.split_whitespace().next().unwrap()).collect();
-    assert_eq!(names, ["NAME", ".broker", "me", "office", "plant.a", "plant.b"]);
+    assert_eq!(names, ["NAME", ".broker", "console", "me", "plant.a", "plant.b"]);
     let kind = lines[0].find("KIND").unwrap();
     for line in &lines[1..] {
         let kind = line[kind..].split_whitespace().next().unwrap();
@@ -93,7 +93,7 @@ fn plugins_are_listed_stopped_and_started() {
 }
 
 #[test]
-fn the_transport_of_the_command_itself_is_reloaded_and_stopped() {
+fn the_transport_of_the_command_itself_can_be_reloaded_and_stopped() {
     let bus = Bus::start();
     for _ in 0..5 {
         assert_eq!(bus.output(&["plugin", "reload", "local"]), "local is reloaded\n");
@@ -104,7 +104,7 @@ fn the_transport_of_the_command_itself_is_reloaded_and_stopped() {
 }
 
 #[test]
-fn errors_are_json_where_results_are() {
+fn errors_are_json_objects_with_json_output() {
     let bus = Bus::start();
     let error = |code, arguments: &[&str]| -> serde_json::Value {
         serde_json::from_str(&bus.failure(code, arguments)).unwrap()
@@ -116,7 +116,7 @@ fn errors_are_json_where_results_are() {
 }
 
 #[test]
-fn addresses_of_other_forms_are_understood() {
+fn addresses_can_be_urls_with_blanks_around_them() {
     let bus = Bus::start();
     let unix =
         format!(" unix://{} ", bus.broker().plugins()[0].status.addresses[0].trim_start_matches("unix:"));
@@ -127,22 +127,22 @@ fn addresses_of_other_forms_are_understood() {
 }
 
 #[test]
-fn a_reload_says_what_it_has_done() {
+fn a_reload_reports_changed_plugins() {
     let bus = Bus::start();
     let failure = bus.failure(1, &["broker", "reload"]);
-    assert!(failure.contains("this broker offers no config.reload"), "one within a program: {failure}");
+    assert!(failure.contains("this broker has no method config.reload"), "an embedded broker: {failure}");
     let answer = std::sync::Arc::new(std::sync::Mutex::new(json!({})));
     let answers = answer.clone();
     let method = elbus_plugin_api::Method { name: "config.reload", ..Default::default() };
     let handler =
         move |_: &elbus_plugin_api::Call<'_>| Ok(rmp_serde::to_vec(&*answers.lock().unwrap()).unwrap());
     bus.broker().host().add_method(&method, handler).unwrap();
-    assert_eq!(bus.output(&["broker", "reload"]), "reloaded: no plugin has changed\n");
+    assert_eq!(bus.output(&["broker", "reload"]), "reloaded: no plugin changed\n");
     *answer.lock().unwrap() = json!({"added": ["a", "b"], "removed": [], "restarted": ["c"], "errors": []});
     assert_eq!(bus.output(&["broker", "reload"]), "reloaded: added a, b; restarted c\n");
     assert_eq!(bus.json(&["broker", "reload"])[0]["added"], json!(["a", "b"]));
     *answer.lock().unwrap() = json!({"unchanged": ["a", "b"], "refreshed": ["a", "b"]});
-    let refreshed = "reloaded: no plugin has changed\nrefreshed: a, b\n";
+    let refreshed = "reloaded: no plugin changed\nrefreshed: a, b\n";
     assert_eq!(bus.output(&["broker", "reload"]), refreshed);
     assert_eq!(bus.output(&["-q", "broker", "reload"]), "");
     *answer.lock().unwrap() = json!({"errors": ["broker.toml:3: wrong"]});
@@ -150,32 +150,32 @@ fn a_reload_says_what_it_has_done() {
 }
 
 #[test]
-fn what_changes_the_broker_is_refused_from_elsewhere() {
+fn remote_clients_cannot_change_the_broker() {
     let bus = Bus::start();
     let tcp = bus.tcp_address();
     assert_eq!(bus.output(&["--addr", &tcp, "broker", "test"]), "ok\n");
     let failure = bus.failure(1, &["--addr", &tcp, "plugin", "stop", "announce"]);
     assert!(failure.starts_with("error -32121: access denied: "), "{failure}");
-    assert!(failure.ends_with("try it on the broker's own machine, through its UNIX socket"), "{failure}");
+    assert!(failure.ends_with("call it on the broker's machine, through its UNIX socket"), "{failure}");
 }
 
 #[test]
-fn a_broker_without_calls_is_named_so() {
+fn a_broker_without_the_rpc_plugin_is_reported() {
     let mut bus = Bus::without_broker();
     bus.start_with(|builder| builder);
     let failure = bus.failure(1, &["broker", "info"]);
-    assert!(failure.starts_with("error: this broker answers no calls"), "{failure}");
+    assert!(failure.starts_with("error: the broker does not answer calls"), "{failure}");
 }
 
 #[test]
-fn explain_says_who_would_get_it() {
+fn explain_lists_the_recipients() {
     let bus = Bus::start();
     let _connected = (bus.client("plant.a"), bus.client("plant.b"));
-    let told = bus.output(&["broker", "explain", "broadcast", "me", "plant.*"]);
+    let text = bus.output(&["broker", "explain", "broadcast", "me", "plant.*"]);
     assert_eq!(
-        told,
-        "verdict       allowed: no access rules concern it\nrule          -\nplace         -\n\
-         would get it  2\nwho           plant.a, plant.b\n"
+        text,
+        "decision    allowed: no access rules concern it\nrule        -\nplace       -\n\
+         recipients  2\nnames       plant.a, plant.b\n"
     );
     assert_eq!(
         bus.json(&["broker", "explain", "send", "me", "plant.a"])[0]["recipients"],

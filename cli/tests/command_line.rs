@@ -1,4 +1,5 @@
-//! What needs no healthy broker: help, completions, man pages, wrong usage, and brokers that are not there or not brokers.
+//! Help, completions, man pages, usage errors, and errors for missing brokers and for peers that are not
+//! brokers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -70,10 +71,11 @@ fn completions_for_each_shell() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
-    // the one shell that is everywhere takes it
+    // bash accepts its script
     std::fs::write(bus.path("script"), bus.output(&["completions", "bash"])).unwrap();
     let mut bash = Command::new("bash");
-    bash.args(["--norc", "-c", "source ./script && COMP_WORDS=(elbus br) COMP_CWORD=1 && _elbus elbus br elbus && echo ${COMPREPLY[@]}"]);
+    let complete = "COMP_WORDS=(elbus br) COMP_CWORD=1 && _elbus elbus br elbus && echo ${COMPREPLY[@]}";
+    bash.args(["--norc", "-c", &format!("source ./script && {complete}")]);
     let output = bash.current_dir(bus.folder.path()).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "broker\n");
 }
@@ -83,9 +85,9 @@ fn man_pages_for_every_command() {
     let bus = Bus::without_broker();
     let page = bus.output(&["man"]);
     assert!(page.contains(".TH elbus 1") && page.contains("\\-\\-timeout"), "{page}");
-    let ended = bus.run(&["man", "made/of/it"]);
-    assert_eq!((ended.code, ended.stderr.as_str()), (0, "man pages are in made/of/it\n"));
-    let folder = bus.path("made/of/it");
+    let ended = bus.run(&["man", "new/folder"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, "man pages written to new/folder\n"));
+    let folder = bus.path("new/folder");
     for command in COMMANDS.iter().filter(|command| !command.starts_with("help")) {
         let mut name = vec!["elbus"];
         name.extend(command.split_whitespace());
@@ -94,12 +96,12 @@ fn man_pages_for_every_command() {
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(page.contains(".SH SYNOPSIS"), "{command}");
     }
-    // a link that somebody has put there is replaced, what it leads to is not touched
+    // a symbolic link is replaced; its target is not changed
     let (page, victim) = (folder.join("elbus-send.1"), bus.path("victim"));
     std::fs::write(&victim, "precious").unwrap();
     std::fs::remove_file(&page).unwrap();
     std::os::unix::fs::symlink(&victim, &page).unwrap();
-    assert_eq!(bus.run(&["man", "made/of/it"]).code, 0);
+    assert_eq!(bus.run(&["man", "new/folder"]).code, 0);
     assert!(page.symlink_metadata().unwrap().is_file());
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     std::fs::write(bus.path("file"), "").unwrap();
@@ -110,14 +112,14 @@ fn man_pages_for_every_command() {
 }
 
 #[test]
-fn wrong_usage_is_one_line_and_code_2() {
+fn usage_errors_are_one_line_with_exit_code_2() {
     let bus = Bus::without_broker();
     for (arguments, text) in [
         (&["listen", "--nothing"][..], "error: unexpected argument '--nothing' found; see --help"),
         (&["lisen"], "error: unrecognized subcommand 'lisen'; tip: "),
         (&["send"], "error: the following required arguments were not provided: <TARGET>"),
         (&["send", "a", "@missing"], "error: cannot read \"missing\": No such file or directory"),
-        (&["send", "a", "text", "--msgpack"], "error: the payload: not JSON"),
+        (&["send", "a", "text", "--msgpack"], "error: the payload is not JSON"),
         (&["--addr", "nonsense", "broker", "test"], "error: invalid value 'nonsense' for '--addr <ADDR>'"),
         (
             &["-n", ".me", "broker", "test"],
@@ -153,7 +155,7 @@ fn wrong_usage_is_one_line_and_code_2() {
 }
 
 #[test]
-fn no_broker_says_where_and_what_to_try() {
+fn the_error_for_a_missing_broker_names_address_and_remedy() {
     let bus = Bus::without_broker();
     let all = [
         &["broker", "info"][..],
@@ -171,7 +173,7 @@ fn no_broker_says_where_and_what_to_try() {
         assert_eq!(
             bus.failure(1, arguments),
             format!(
-                "error: no broker at {} (No such file or directory (os error 2)): start elbusd, or say where it is with \
+                "error: no broker at {} (No such file or directory (os error 2)): start elbusd, or set its address with \
                  --addr or ELBUS_ADDR",
                 bus.address()
             )
@@ -182,7 +184,7 @@ fn no_broker_says_where_and_what_to_try() {
 }
 
 #[test]
-fn the_address_is_that_of_the_daemon_where_nothing_is_said() {
+fn the_default_sockets_are_tried_without_an_address() {
     let bus = Bus::without_broker();
     for (variable, value) in [("ELBUS_ADDR", None), ("ELBUS_ADDR", Some(""))] {
         let mut command = bus.command(&["broker", "test"]);
@@ -195,16 +197,16 @@ fn the_address_is_that_of_the_daemon_where_nothing_is_said() {
         let missing = "(No such file or directory (os error 2))";
         let expected = format!("error: no broker at {} {missing}, ", bus.path("elbus.sock").display());
         assert!(stderr.starts_with(&expected), "{stderr}");
-        // all the places, in their order, each with a reason of its own
-        let places = ["/run/elbus/bus.sock (", "/run/elbus.sock (", "/tmp/elbus.sock ("];
-        let found: Vec<_> = places.iter().map(|place| stderr.find(place)).collect();
+        // all default sockets, in their order, each with its reason
+        let sockets = ["/run/elbus/bus.sock (", "/run/elbus.sock (", "/tmp/elbus.sock ("];
+        let found: Vec<_> = sockets.iter().map(|socket| stderr.find(socket)).collect();
         assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{stderr}");
         assert!(
-            stderr.ends_with("): start elbusd, or say where it is with --addr or ELBUS_ADDR\n"),
+            stderr.ends_with("): start elbusd, or set its address with --addr or ELBUS_ADDR\n"),
             "{stderr}"
         );
     }
-    // what is there and serves nobody is tried, and no other
+    // an existing socket is tried although nothing listens, and no other
     drop(UnixListener::bind(bus.path("elbus.sock")).unwrap());
     let mut command = bus.command(&["broker", "test"]);
     let output = command.env_remove("ELBUS_ADDR").env("XDG_RUNTIME_DIR", bus.folder.path()).output().unwrap();
@@ -216,41 +218,41 @@ fn the_address_is_that_of_the_daemon_where_nothing_is_said() {
 }
 
 #[test]
-fn what_is_no_broker_is_named_so() {
+fn a_peer_that_is_not_a_broker_is_reported() {
     let bus = Bus::without_broker();
     let listener = UnixListener::bind(bus.address()).unwrap();
-    let stranger = std::thread::spawn(move || {
+    let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"220 mail ready\r\n").unwrap();
         _ = stream.read_to_end(&mut Vec::new());
         listener
     });
     let failure = bus.failure(1, &["broker", "test"]);
-    assert!(failure.starts_with("error: no broker of this protocol at "), "{failure}");
+    assert!(failure.contains(" is not an ELBUS broker: it "), "{failure}");
     assert!(failure.ends_with("check --addr or ELBUS_ADDR"), "{failure}");
 
-    // and one that says nothing at all
-    let _listener = stranger.join().unwrap();
+    // and one that sends nothing
+    let _listener = server.join().unwrap();
     let failure = bus.failure(1, &["--timeout", "0.2", "broker", "test"]);
     assert!(failure.starts_with("error: timed out: connecting to "), "{failure}");
-    assert!(failure.ends_with("wait longer with --timeout"), "{failure}");
+    assert!(failure.ends_with("set a longer --timeout"), "{failure}");
 }
 
 #[test]
-fn a_name_that_is_taken_is_an_error() {
+fn a_taken_name_is_an_error() {
     let bus = Bus::start();
     let _owner = bus.client("taken");
     for arguments in [&["listen", "-n", "taken"][..], &["-n", "taken", "broker", "test"]] {
         assert_eq!(
             bus.failure(1, arguments),
-            "error: name taken: another client is registered as \"taken\": choose another with --name, or leave it out"
+            "error: name taken: another client is registered as \"taken\": choose another with --name, or omit --name"
         );
     }
     let failure = bus.failure(1, &["-n", "nobody%%1", "broker", "test"]);
     assert!(failure.contains("its primary client is not registered"), "{failure}");
 }
 
-/// What it writes to a terminal.
+/// Returns what `elbus` writes to a terminal.
 fn in_terminal(bus: &Bus, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let pair = native_pty_system().openpty(PtySize::default()).unwrap();
     let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_elbus"));
@@ -262,14 +264,14 @@ fn in_terminal(bus: &Bus, arguments: &[&str], variables: &[(&str, &str)]) -> Str
     let mut child = pair.slave.spawn_command(command).unwrap();
     drop(pair.slave);
     let mut written = Vec::new();
-    // ends with an error when the last one to write has gone
+    // ends with an error once no process has the terminal open
     _ = reader.read_to_end(&mut written);
     assert!(child.wait().unwrap().success());
     String::from_utf8(written).unwrap()
 }
 
 #[test]
-fn colours_are_for_terminals_and_can_be_switched_off() {
+fn colours_are_for_terminals_and_can_be_disabled() {
     let bus = Bus::start();
     let clients = ["broker", "clients"];
     assert!(in_terminal(&bus, &clients, &[]).contains("\x1b[1mNAME"));

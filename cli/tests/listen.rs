@@ -1,4 +1,4 @@
-//! `elbus listen`: what it shows of what arrives, and how it ends.
+//! `elbus listen`: what it prints, and when it exits.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -75,7 +75,7 @@ fn json_is_one_object_a_line_and_count_ends_it() {
 }
 
 #[test]
-fn long_payloads_are_cut_and_said_to_be() {
+fn long_payloads_are_truncated_with_a_note() {
     let bus = Bus::start();
     let listen = bus.listen(&["-n", "me", "listen", "--max-bytes", "4"]);
     bus.run(&["-n", "you", "send", "me", "123456"]).succeeded();
@@ -86,13 +86,13 @@ fn long_payloads_are_cut_and_said_to_be() {
 }
 
 #[test]
-fn raw_is_the_payload_and_nothing_else() {
+fn raw_output_is_the_payload_only() {
     let bus = Bus::start();
     let mut command = bus.command(&["-q", "-n", "me", "listen", "--raw", "--count", "2"]);
     let mut child = command.spawn().unwrap();
     let sent: [&[u8]; 2] = [b"\x1b\0\xff", b"second\n"];
     for payload in sent {
-        // registered as soon as it gets what is sent to it
+        // fails until the listener has registered
         while bus.run_with_input(&["send", "me"], payload).code != 0 {}
     }
     let mut all = Vec::new();
@@ -101,11 +101,11 @@ fn raw_is_the_payload_and_nothing_else() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    assert_eq!(stderr, "", "-q says nothing");
+    assert_eq!(stderr, "", "-q prints nothing");
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_silently() {
+fn a_closed_stdout_ends_listen_silently() {
     let bus = Bus::start();
     // as `elbus listen | head -1` does, although nothing more arrives
     let mut command = bus.command(&["-n", "me", "listen"]);
@@ -123,7 +123,7 @@ fn a_reader_that_goes_away_ends_it_silently() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_no_error() {
+fn a_closed_stdout_is_no_error() {
     let bus = Bus::start();
     for arguments in
         [&["broker", "clients"][..], &["broker", "info", "--json"], &["completions", "bash"], &["--help"]]
@@ -138,61 +138,61 @@ fn output_that_nobody_reads_is_no_error() {
 }
 
 #[test]
-fn a_lost_connection_is_said_and_made_again() {
+fn a_lost_connection_is_reported_and_restored() {
     let mut bus = Bus::start();
     let listen = bus.listen(&["-n", "me", "listen", "-t", "a", "--exclude", "b"]);
     bus.stop_broker();
     let line = listen.stderr_line();
-    assert!(line.starts_with("the connection was lost: ") && line.ends_with(": connecting again"), "{line}");
+    assert!(line.starts_with("connection lost: ") && line.ends_with("; reconnecting"), "{line}");
     let line = listen.stderr_line();
     assert!(
-        line.starts_with("not yet connected: no broker at ") && line.ends_with(": trying again"),
+        line.starts_with("cannot reconnect yet: no broker at ") && line.ends_with("; retrying"),
         "{line}"
     );
     bus.start_broker();
     loop {
         let line = listen.stderr_line();
-        if line == "connected again" {
+        if line == "reconnected" {
             break;
         }
-        // first refused, then gone: each reason is said once
-        assert!(line.starts_with("not yet connected: "), "{line}");
+        // first refused, then missing: each reason is reported once
+        assert!(line.starts_with("cannot reconnect yet: "), "{line}");
     }
     bus.run(&["-n", "you", "publish", "a", "after"]).succeeded();
-    // what the broker said at its end comes first
+    // announcements of the stopping broker come first
     while listen.shown() != "publish you a after" {}
     listen.signal(Signal::INT);
     assert_eq!(listen.ended().0, 0);
 }
 
 #[test]
-fn a_lost_connection_ends_it_where_that_is_wanted() {
+fn a_lost_connection_is_an_error_without_reconnecting() {
     let mut bus = Bus::start();
     let listen = bus.listen(&["listen", "--no-reconnect"]);
     bus.stop_broker();
     let (code, _, stderr) = listen.ended();
     assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
-    assert!(stderr[0].starts_with("error: the connection was lost: "), "{stderr:?}");
+    assert!(stderr[0].starts_with("error: connection lost: "), "{stderr:?}");
     assert!(stderr[0].ends_with("is the broker still running?"), "{stderr:?}");
 }
 
 #[test]
-fn a_kicked_listener_comes_back() {
+fn a_kicked_listener_reconnects() {
     let bus = Bus::start();
     let listen = bus.listen(&["-n", "me", "listen"]);
     bus.run(&["client", "kick", "me"]);
-    assert!(listen.stderr_line().starts_with("the connection was lost: "));
-    assert_eq!(listen.stderr_line(), "connected again");
+    assert!(listen.stderr_line().starts_with("connection lost: "));
+    assert_eq!(listen.stderr_line(), "reconnected");
     bus.run(&["-n", "you", "send", "me", "x"]).succeeded();
     assert_eq!(listen.shown(), "message you x");
 }
 
 #[test]
-fn a_signal_ends_it_although_nobody_reads() {
+fn a_signal_ends_listen_although_its_stdout_is_full() {
     let bus = Bus::start();
     let mut command = bus.command(&["-n", "me", "listen", "--raw"]);
     let mut child = command.spawn().unwrap();
-    // fills the pipe, which nobody empties
+    // fills the pipe, which is not read
     while bus.run_with_input(&["send", "me"], &vec![b'x'; 1 << 20]).code != 0 {}
     let stdout = child.stdout.take().unwrap();
     let listen = Running::attach(child);

@@ -1,4 +1,4 @@
-//! `elbus send` and `elbus publish`: where the payload comes from and who gets it.
+//! `elbus send` and `elbus publish`: the sources of payloads, and the recipients.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -6,14 +6,14 @@ mod support;
 use elbus_client::{FrameKind, Frames};
 use support::Bus;
 
-/// Kind, sender, topic and payload of the next frame.
+/// Returns kind, sender, topic and payload of the next frame.
 fn next(bus: &Bus, frames: &mut Frames) -> (FrameKind, String, String, Vec<u8>) {
     let frame = bus.next(frames);
     (frame.kind(), frame.sender().to_owned(), frame.topic().to_owned(), frame.payload().to_vec())
 }
 
 #[test]
-fn payloads_come_from_everywhere() {
+fn payloads_come_from_arguments_files_and_stdin() {
     let bus = Bus::start();
     let (_display, mut frames) = bus.client("display");
     std::fs::write(bus.path("file"), b"\0of a file\xff").unwrap();
@@ -30,7 +30,7 @@ fn payloads_come_from_everywhere() {
     ];
     for (arguments, input, payload) in table {
         let ended = bus.run_with_input(&[&["-n", "me", "send", "display"], arguments].concat(), input);
-        assert_eq!(ended.succeeded(), "", "nothing to say");
+        assert_eq!(ended.succeeded(), "", "no output");
         let expected = (FrameKind::Message, "me".to_owned(), String::new(), payload.to_vec());
         assert_eq!(next(&bus, &mut frames), expected, "{arguments:?}");
     }
@@ -50,7 +50,7 @@ fn a_large_payload_arrives_whole_with_every_quality_of_service() {
 }
 
 #[test]
-fn a_wildcard_makes_it_a_broadcast() {
+fn a_wildcard_in_the_target_sends_a_broadcast() {
     let bus = Bus::start();
     let (_a, mut a) = bus.client("plant.a");
     let (_b, mut b) = bus.client("plant.b");
@@ -62,20 +62,23 @@ fn a_wildcard_makes_it_a_broadcast() {
     }
     bus.run(&["send", "plant*", "one"]).succeeded();
     let (kind, _, _, payload) = next(&bus, &mut star);
-    assert_eq!((kind, payload), (FrameKind::Message, b"one".to_vec()), "within a segment it means nothing");
+    assert_eq!((kind, payload), (FrameKind::Message, b"one".to_vec()), "part of a segment is no wildcard");
     bus.run(&["send", "nobody.*", "x"]).succeeded();
 }
 
 #[test]
-fn an_unknown_target_is_an_error_where_the_broker_is_asked() {
+fn an_unregistered_target_is_an_error_if_acknowledged() {
     let bus = Bus::start();
     let failure = bus.failure(1, &["send", "nobody", "x"]);
-    assert_eq!(failure, "error: no client is registered as \"nobody\": see who is with elbus broker clients");
+    assert_eq!(
+        failure,
+        "error: no client is registered as \"nobody\": elbus broker clients lists the registered clients"
+    );
     bus.run(&["send", "nobody", "x", "--qos", "no"]).succeeded();
 }
 
 #[test]
-fn publications_reach_subscribers_and_one_of_them_alone() {
+fn publications_reach_all_subscribers_or_one_receiver() {
     let bus = Bus::start();
     let (a, mut frames_a) = bus.client("a");
     let (b, mut frames_b) = bus.client("b");
@@ -96,7 +99,7 @@ fn publications_reach_subscribers_and_one_of_them_alone() {
 }
 
 #[test]
-fn verbose_says_what_was_done() {
+fn verbose_prints_details() {
     let bus = Bus::start();
     let ended = bus.run(&["-v", "-n", "me", "publish", "a/b", "12345"]);
     assert_eq!(ended.code, 0);

@@ -1,4 +1,4 @@
-//! `elbus rpc`: calls, notifications, and being called.
+//! `elbus rpc`: calls, notifications, and answering calls.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use support::{Bus, PATIENCE};
 
-/// Answers with its parameters, an error, or never, and tells of everything that arrives.
+/// Answers with its parameters, an error, or never, and records everything that arrives.
 struct Server {
-    tell: Sender<(String, Vec<u8>)>,
+    received: Sender<(String, Vec<u8>)>,
 }
 
 impl RpcHandler for Server {
     async fn call(&self, call: Call) -> Result<Bytes, RpcError> {
-        self.tell.send((call.method().to_owned(), call.params().to_vec())).unwrap();
+        self.received.send((call.method().to_owned(), call.params().to_vec())).unwrap();
         match call.method() {
             "echo" => Ok(call.params().clone()),
             "fail" => Err(RpcError::new(42, "it is\ntoo \x1b[31mhot")),
@@ -27,22 +27,22 @@ impl RpcHandler for Server {
     }
 
     async fn notification(&self, notification: Notification) {
-        self.tell.send(("(notification)".to_owned(), notification.payload().to_vec())).unwrap();
+        self.received.send(("(notification)".to_owned(), notification.payload().to_vec())).unwrap();
     }
 }
 
-/// A client that serves, and what it is told.
+/// Returns a client that answers calls, and the channel of what it receives.
 fn serve(bus: &Bus) -> (Client, Receiver<(String, Vec<u8>)>) {
-    let (tell, told) = channel();
+    let (sender, received) = channel();
     let (client, _frames) = bus.client("server");
     let entered = bus.runtime.enter();
-    client.serve(Server { tell }).unwrap();
+    client.serve(Server { received: sender }).unwrap();
     drop(entered);
-    (client, told)
+    (client, received)
 }
 
 #[test]
-fn parameters_are_what_they_look_like() {
+fn json_parameters_keep_their_type_and_other_parameters_are_text() {
     let bus = Bus::start();
     let _server = serve(&bus);
     let call = ["--json", "rpc", "call", "server", "echo"];
@@ -66,7 +66,7 @@ fn parameters_are_what_they_look_like() {
 }
 
 #[test]
-fn results_are_shown_for_people_and_as_they_are() {
+fn results_are_printed_as_text_or_raw_bytes() {
     let bus = Bus::start();
     let _server = serve(&bus);
     let echo = |arguments: &[&str]| bus.run(&[&["rpc", "call", "server", "echo"], arguments].concat());
@@ -94,38 +94,38 @@ fn errors_of_a_call_have_their_code() {
     assert_eq!(bus.failure(1, &["rpc", "call", "server", "fail"]), "error 42: it is too \\x1b[31mhot");
     assert_eq!(
         bus.failure(1, &["rpc", "call", "nobody", "echo"]),
-        "error: no client is registered as \"nobody\": see who is with elbus broker clients"
+        "error: no client is registered as \"nobody\": elbus broker clients lists the registered clients"
     );
     let failure = bus.failure(1, &["--timeout", "0.2", "rpc", "call", "server", "never"]);
     assert!(failure.starts_with("error: timed out: "), "{failure}");
-    assert!(failure.contains("within 0.2 s") && failure.ends_with("wait longer with --timeout"), "{failure}");
+    assert!(failure.contains("within 0.2 s") && failure.ends_with("set a longer --timeout"), "{failure}");
 }
 
 #[test]
-fn wrong_parameters_never_get_to_the_bus() {
+fn invalid_parameters_are_not_sent() {
     let bus = Bus::start();
-    let (_client, told) = serve(&bus);
+    let (_client, received) = serve(&bus);
     let refused =
         |arguments: &[&str]| bus.failure(2, &[&["rpc", "call", "server", "echo"], arguments].concat());
     assert_eq!(
         refused(&["k"]),
         "error: invalid parameter \"k\": expected KEY=VALUE, or a single JSON value such as 150 or '\"on\"'"
     );
-    assert_eq!(refused(&["k=1", "k=2"]), "error: parameter k: given twice");
-    assert!(refused(&["k=[1,"]).starts_with("error: parameter k: [1, is not JSON"));
-    assert!(refused(&["--json-params", "{"]).starts_with("error: --json-params: not JSON"));
+    assert_eq!(refused(&["k=1", "k=2"]), "error: parameter k is given twice");
+    assert!(refused(&["k=[1,"]).starts_with("error: parameter k: [1, is not valid JSON"));
+    assert!(refused(&["--json-params", "{"]).starts_with("error: --json-params is not JSON"));
     assert!(
         refused(&["--raw-params", "@nothing"]).starts_with("error: cannot read \"nothing\": No such file")
     );
     bus.run(&["rpc", "call", "server", "echo"]).succeeded();
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), [("echo".to_owned(), vec![])]);
+    assert_eq!(received.try_iter().collect::<Vec<_>>(), [("echo".to_owned(), vec![])]);
 }
 
 #[test]
 fn call0_and_notify_arrive() {
     let bus = Bus::start();
-    let (_client, told) = serve(&bus);
-    let next = || told.recv_timeout(PATIENCE).unwrap();
+    let (_client, received) = serve(&bus);
+    let next = || received.recv_timeout(PATIENCE).unwrap();
     bus.run(&["rpc", "call0", "server", "never", "k=1"]).succeeded();
     assert_eq!(next(), ("never".to_owned(), b"\x81\xa1k\x01".to_vec()));
     bus.run(&["rpc", "call0", "server", "fail", "--qos", "no"]).succeeded();
@@ -140,7 +140,7 @@ fn call0_and_notify_arrive() {
 }
 
 #[test]
-fn rpc_listen_shows_calls_and_answers_them() {
+fn rpc_listen_prints_calls_and_answers_them() {
     let bus = Bus::start();
     let listen = bus.listen(&["-n", "server", "rpc", "listen", "-t", "a/#"]);
     assert_eq!(bus.output(&["-n", "me", "rpc", "call", "server", "method", "k=[1]"]), "");
@@ -158,7 +158,7 @@ fn rpc_listen_shows_calls_and_answers_them() {
 }
 
 #[test]
-fn rpc_listen_in_json() {
+fn rpc_listen_prints_json_objects() {
     let bus = Bus::start();
     let listen = bus.listen(&["-n", "server", "--json", "rpc", "listen", "--count", "2"]);
     bus.run(&["-n", "me", "rpc", "call", "server", "method", "k=1"]).succeeded();

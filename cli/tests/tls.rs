@@ -1,4 +1,4 @@
-//! Brokers that are reached under TLS.
+//! Connections with TLS.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 #[path = "../../plugins/tcp/tests/authority/mod.rs"]
@@ -10,7 +10,7 @@ use elbus_broker::PluginDeclaration;
 use support::Bus;
 
 #[test]
-fn certificates_are_files_and_what_is_wrong_with_them_is_said() {
+fn tls_connections_use_certificate_files_and_report_their_errors() {
     let (mut bus, authority) = (Bus::without_broker(), Authority::new());
     authority.write(&bus.path("ca.pem"));
     authority.issue(bus.folder.path(), "broker", "broker", vec![]);
@@ -28,16 +28,16 @@ fn certificates_are_files_and_what_is_wrong_with_them_is_said() {
 
     let info = bus.output(&[&under_tls[..], &me, &["client", "info", "plc"]].concat());
     assert!(info.contains("tls") && info.contains("plc-1"), "{info}");
-    // without the address saying so, as certificates are given
+    // an authority implies TLS, also without tls:// in the address
     let test = [&["--addr", &address, "--tls-ca", "ca.pem"][..], &me, &["broker", "test"]].concat();
     bus.output(&test);
 
     let refused = bus.failure(1, &[&under_tls[..], &["broker", "test"]].concat());
-    assert!(refused.contains(&format!("no TLS connection to tls://{address}")), "{refused}");
+    assert!(refused.contains(&format!("TLS connection to tls://{address} failed")), "{refused}");
     let other = bus.failure(1, &[&under_tls[..], &me, &["--tls-name", "other", "broker", "test"]].concat());
     assert!(other.contains("not valid for name"), "{other}");
     let half = bus.failure(2, &[&under_tls[..], &["--tls-cert", "me.pem", "broker", "test"]].concat());
-    assert!(half.contains("--tls-cert and --tls-key need each other"), "{half}");
+    assert!(half.contains("--tls-cert requires --tls-key"), "{half}");
     let none = bus.failure(1, &[&under_tls[..2], &["--tls-ca", "nowhere.pem", "broker", "test"]].concat());
     assert!(none.contains("cannot read \"nowhere.pem\""), "{none}");
 }

@@ -1,100 +1,75 @@
-//! `elbus top` as a person meets it: the real program in a terminal, beside a broker in this process.
+//! `elbus top` in a terminal, with a broker in this process.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
+#[path = "support/pty.rs"]
 mod pty;
+mod support;
 
-use elbus_broker::{Broker, PluginDeclaration};
+use elbus_broker::PluginDeclaration;
 use elbus_client::{Client, Qos};
 use pty::Pty;
 use rustix::process::Signal;
 use serde::Deserialize;
-use std::{path::PathBuf, process::Command, time::Duration};
-use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
-
-/// A broker with a UNIX socket in a folder of its own.
-struct Bus {
-    runtime: Runtime,
-    folder: TempDir,
-    broker: Option<Broker>,
-}
+use std::{process::Command, time::Duration};
+use support::Bus;
 
 #[derive(Deserialize)]
 struct ClientList {
-    clients: Vec<Listed>,
+    clients: Vec<ClientEntry>,
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct ClientEntry {
     name: String,
     r_frames: u64,
 }
 
-impl Bus {
-    fn start() -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let folder = tempfile::Builder::new().prefix("elbus").tempdir().unwrap();
-        let mut bus = Bus { runtime, folder, broker: None };
-        bus.start_broker();
-        bus
-    }
+/// Starts a broker without announcements, which would be traffic on the screen.
+fn start() -> Bus {
+    let mut bus = Bus::without_broker();
+    start_broker(&mut bus);
+    bus
+}
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("bus.sock")
-    }
+fn start_broker(bus: &mut Bus) {
+    bus.start_with(|builder| builder.plugin(PluginDeclaration::linked("rpc", elbus_rpc::plugin())));
+}
 
-    fn address(&self) -> String {
-        self.socket().to_str().unwrap().to_owned()
-    }
+fn client(bus: &Bus, name: &str) -> Client {
+    bus.client(name).0
+}
 
-    fn start_broker(&mut self) {
-        let _context = self.runtime.enter();
-        let local = PluginDeclaration::linked("local", elbus_unix::plugin()).set("path", self.address());
-        let rpc = PluginDeclaration::linked("rpc", elbus_rpc::plugin());
-        self.broker = Some(Broker::builder().plugin(local).plugin(rpc).start().unwrap());
-    }
+/// Runs `elbus top`, which polls every 0.1 s under the name `viewer`.
+fn run_top(bus: &Bus, columns: u16, lines: u16, more: &[&str]) -> Pty {
+    let address = bus.address();
+    let arguments = ["--addr", &address, "-n", "viewer", "top", "--interval", "0.1"];
+    Pty::elbus(columns, lines, &[&arguments, more].concat())
+}
 
-    fn stop_broker(&mut self) {
-        let broker = self.broker.take().unwrap();
-        self.runtime.block_on(broker.stop(Duration::from_secs(1)));
-    }
-
-    fn client(&self, name: &str) -> Client {
-        self.runtime.block_on(async { Client::connect(self.address().as_str(), name).await.unwrap().0 })
-    }
-
-    /// Polls every 0.1 s under the name `viewer`.
-    fn top(&self, columns: u16, lines: u16, more: &[&str]) -> Pty {
-        let address = self.address();
-        let arguments = ["--addr", &address, "-n", "viewer", "top", "--interval", "0.1"];
-        Pty::elbus(columns, lines, &[&arguments, more].concat())
-    }
-
-    /// Returns when the client named `viewer` has been answered two polls more, as this client sees.
-    fn wait_for_polls(&self, client: &Client) {
-        let frames = || {
-            let list = self.runtime.block_on(client.call_as::<ClientList>(".broker", "client.list", &()));
-            let clients = list.unwrap().clients;
-            clients.into_iter().find(|listed| listed.name == "viewer").unwrap().r_frames
-        };
-        // a poll is two to four calls
-        let enough = frames() + 12;
-        while frames() < enough {
-            std::thread::yield_now();
-        }
+/// Returns once the client named `viewer` has polled at least twice more.
+fn wait_for_polls(bus: &Bus, client: &Client) {
+    let frames = || {
+        let list = bus.runtime.block_on(client.call_as::<ClientList>(".broker", "client.list", &()));
+        let clients = list.unwrap().clients;
+        clients.into_iter().find(|entry| entry.name == "viewer").unwrap().r_frames
+    };
+    // a poll is two to four calls
+    let enough = frames() + 12;
+    while frames() < enough {
+        std::thread::yield_now();
     }
 }
 
-/// The first column of the table's lines.
+/// Returns the first column of the table's rows.
 fn names(lines: &[String]) -> Vec<&str> {
     lines[4..lines.len() - 1].iter().filter_map(|line| line.split_whitespace().next()).collect()
 }
 
 #[test]
 fn eighty_by_twenty_four_shows_broker_and_clients() {
-    let bus = Bus::start();
-    let _clients = [bus.client("plant.sensor"), bus.client("plant.display")];
-    let mut top = bus.top(80, 24, &["--sort", "name"]);
+    let bus = start();
+    let _clients = [client(&bus, "plant.sensor"), client(&bus, "plant.display")];
+    let mut top = run_top(&bus, 80, 24, &["--sort", "name"]);
     let lines = top.wait("all clients", |lines| lines[1].contains("clients 4"));
     assert!(lines[0].starts_with("elbus top  ") && lines[0].contains("up 00:00:"), "{}", lines[0]);
     assert!(lines[2].ends_with("sort NAME ▲"), "{}", lines[2]);
@@ -109,32 +84,32 @@ fn eighty_by_twenty_four_shows_broker_and_clients() {
 }
 
 #[test]
-fn rates_are_those_of_who_sends() {
-    let bus = Bus::start();
-    let (sensor, _display) = (bus.client("sensor"), bus.client("display"));
+fn rates_are_shown_for_sender_and_receiver() {
+    let bus = start();
+    let (sensor, _display) = (client(&bus, "sensor"), client(&bus, "display"));
     bus.runtime.spawn(async move {
         while sensor.send("display", vec![0_u8; 1000], Qos::PROCESSED).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
-    let mut top = bus.top(80, 24, &["--sort", "rx"]);
+    let mut top = run_top(&bus, 80, 24, &["--sort", "rx"]);
     let is_rate = |cell: &str| cell != "0" && cell != "-";
     let is_busy = |line: &str| {
-        // from the right: instances, queue, bytes, what it gets, what it sends
+        // from the right: instances, queue, bytes, frames to and from the client
         let cells: Vec<&str> = line.split_whitespace().rev().collect();
         cells.len() > 5 && is_rate(cells[4]) && is_rate(cells[2])
     };
-    top.wait("the sender above all others", |lines| lines[4].starts_with("sensor") && is_busy(&lines[4]));
-    top.wait("sums", |lines| lines[1].split_once(" in ").is_some_and(|(_, rates)| is_rate(&rates[..1])));
+    top.wait("the sender in the first row", |lines| lines[4].starts_with("sensor") && is_busy(&lines[4]));
+    top.wait("totals", |lines| lines[1].split_once(" in ").is_some_and(|(_, rates)| is_rate(&rates[..1])));
     top.press("q");
     assert_eq!(top.finish().0, 0);
 }
 
 #[test]
 fn the_order_changes_with_the_keys() {
-    let bus = Bus::start();
-    let (_a, _b) = (bus.client("aaa"), bus.client("bbb"));
-    let mut top = bus.top(80, 24, &["--sort", "name", "--filter", "LOCAL_ipc"]);
+    let bus = start();
+    let (_a, _b) = (client(&bus, "aaa"), client(&bus, "bbb"));
+    let mut top = run_top(&bus, 80, 24, &["--sort", "name", "--filter", "LOCAL_ipc"]);
     top.wait("by name", |lines| names(lines) == ["aaa", "bbb", "viewer"]);
     top.press("r");
     top.wait("reversed", |lines| {
@@ -145,7 +120,7 @@ fn the_order_changes_with_the_keys() {
     top.press("<<");
     top.wait("the last column", |lines| lines[2].ends_with("sort INST ▼"));
     top.press(">");
-    top.wait("and round", |lines| {
+    top.wait("the first column again", |lines| {
         names(lines) == ["aaa", "bbb", "viewer"] && lines[2].ends_with("sort NAME ▲")
     });
     // Ctrl-C
@@ -154,10 +129,10 @@ fn the_order_changes_with_the_keys() {
 }
 
 #[test]
-fn a_filter_works_while_it_is_typed_and_stays_or_goes() {
-    let bus = Bus::start();
-    let _clients = [bus.client("plant.sensor"), bus.client("plant.display")];
-    let mut top = bus.top(80, 24, &[]);
+fn a_filter_applies_while_it_is_typed_and_can_be_kept_or_cleared() {
+    let bus = start();
+    let _clients = [client(&bus, "plant.sensor"), client(&bus, "plant.display")];
+    let mut top = run_top(&bus, 80, 24, &[]);
     top.wait_text("clients 4");
     top.press("/Plant.D");
     let wanted = |lines: &[String]| lines[2].starts_with("filter: Plant.D_  (1 of 4)");
@@ -170,27 +145,26 @@ fn a_filter_works_while_it_is_typed_and_stays_or_goes() {
     top.wait("a shorter one", |lines| names(lines).len() == 2 && lines[2].starts_with("filter: Plant_"));
     top.press("\x1b");
     top.wait("no filter", |lines| names(lines).len() == 4 && !lines[2].contains("filter"));
-    // there is nothing left for Esc to clear
+    // without a filter, Esc quits
     top.press("\x1b");
     assert_eq!(top.finish(), (0, String::new()));
 }
 
 #[test]
-fn a_paused_screen_stands_still_and_then_catches_up() {
-    let bus = Bus::start();
-    let mut top = bus.top(80, 24, &["--sort", "name"]);
+fn a_paused_screen_is_frozen_until_it_is_resumed() {
+    let bus = start();
+    let mut top = run_top(&bus, 80, 24, &["--sort", "name"]);
     top.wait_text("clients 2");
     top.press("p");
     top.wait_text("PAUSED");
-    let late = bus.client("late");
-    bus.wait_for_polls(&late);
+    let late = client(&bus, "late");
+    wait_for_polls(&bus, &late);
     let lines = top.lines();
     assert!(lines[1].contains("clients 2") && lines[2].contains("PAUSED"), "{lines:?}");
-    // who is gone when it goes on is not to be seen, and who has come is
     top.press("r");
-    top.wait("the order of what stands still", |lines| names(lines) == ["viewer", ".broker"]);
+    top.wait("the frozen rows reversed", |lines| names(lines) == ["viewer", ".broker"]);
     top.press(" ");
-    top.wait("the newest", |lines| {
+    top.wait("the newest rows", |lines| {
         names(lines) == ["viewer", "late", ".broker"] && !lines[2].contains("PAUSED")
     });
     top.press("q");
@@ -199,9 +173,9 @@ fn a_paused_screen_stands_still_and_then_catches_up() {
 
 #[test]
 fn long_lists_scroll() {
-    let bus = Bus::start();
-    let _clients: Vec<Client> = (0..30).map(|n| bus.client(&format!("c{n:02}"))).collect();
-    let mut top = bus.top(80, 15, &["--sort", "name"]);
+    let bus = start();
+    let _clients: Vec<Client> = (0..30).map(|n| client(&bus, &format!("c{n:02}"))).collect();
+    let mut top = run_top(&bus, 80, 15, &["--sort", "name"]);
     let at = |first: &'static str, range: &'static str| {
         move |lines: &[String]| names(lines).first() == Some(&first) && lines[14].ends_with(range)
     };
@@ -223,12 +197,12 @@ fn long_lists_scroll() {
 
 #[test]
 fn the_screen_follows_the_size_of_the_terminal() {
-    let bus = Bus::start();
-    let mut top = bus.top(80, 24, &[]);
+    let bus = start();
+    let mut top = run_top(&bus, 80, 24, &[]);
     top.wait_text("clients 2");
     top.resize(120, 40);
     let pid = std::process::id().to_string();
-    let _client = bus.client("mine");
+    let _client = client(&bus, "mine");
     let lines = top.wait("more columns", |lines| {
         lines.len() == 40
             && lines[39].starts_with("q quit")
@@ -238,7 +212,7 @@ fn the_screen_follows_the_size_of_the_terminal() {
     top.resize(40, 10);
     let lines = top.wait("fewer columns", |lines| lines[9].ends_with("1-3 of 3"));
     assert!(lines[3].ends_with("QUEUE") && !lines[3].contains("KIND"), "{}", lines[3]);
-    // not narrower than what stands on the other screen, which the emulator would cut
+    // not narrower than the prompt on the other screen, which the emulator would cut
     for (columns, rows) in [(12, 1), (15, 30), (200, 2)] {
         top.resize(columns, rows);
     }
@@ -250,8 +224,8 @@ fn the_screen_follows_the_size_of_the_terminal() {
 
 #[test]
 fn help_opens_and_closes() {
-    let bus = Bus::start();
-    let mut top = bus.top(80, 24, &[]);
+    let bus = start();
+    let mut top = run_top(&bus, 80, 24, &[]);
     top.wait_text("clients 2");
     top.press("?");
     top.wait_text("reverse the order");
@@ -262,10 +236,10 @@ fn help_opens_and_closes() {
 }
 
 #[test]
-fn signals_leave_the_terminal_as_it_was() {
-    let bus = Bus::start();
+fn the_terminal_is_restored_after_a_signal() {
+    let bus = start();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let top = bus.top(80, 24, &[]);
+        let top = run_top(&bus, 80, 24, &[]);
         top.wait_text("clients 2");
         top.signal(signal);
         assert_eq!(top.finish(), (0, String::new()), "{signal:?}");
@@ -273,17 +247,17 @@ fn signals_leave_the_terminal_as_it_was() {
 }
 
 #[test]
-fn it_goes_on_when_the_broker_comes_back() {
-    let mut bus = Bus::start();
-    let first = bus.client("first");
-    let mut top = bus.top(80, 24, &["--sort", "name"]);
+fn top_reconnects_to_a_restarted_broker() {
+    let mut bus = start();
+    let first = client(&bus, "first");
+    let mut top = run_top(&bus, 80, 24, &["--sort", "name"]);
     top.wait_text("clients 3");
     drop(first);
     bus.stop_broker();
     let lines = top.wait("the loss", |lines| lines[2].starts_with("reconnecting in "));
-    assert!(lines.iter().any(|line| line.starts_with("viewer")), "what was is still to be read: {lines:?}");
-    bus.start_broker();
-    let _second = bus.client("second");
+    assert!(lines.iter().any(|line| line.starts_with("viewer")), "the old rows stay: {lines:?}");
+    start_broker(&mut bus);
+    let _second = client(&bus, "second");
     top.wait("its clients", |lines| {
         names(lines) == [".broker", "second", "viewer"] && !lines[2].contains("reco")
     });
@@ -294,11 +268,11 @@ fn it_goes_on_when_the_broker_comes_back() {
 }
 
 #[test]
-fn names_do_nothing_to_the_terminal() {
-    let bus = Bus::start();
-    let _evil = bus.client("evil\x1b[2J\x07\u{9b}1m");
-    let _wide = bus.client("日本語の名前がとても長い場合はどうなりますか");
-    let mut top = bus.top(80, 24, &["--sort", "name"]);
+fn control_characters_in_names_do_not_reach_the_terminal() {
+    let bus = start();
+    let _evil = client(&bus, "evil\x1b[2J\x07\u{9b}1m");
+    let _wide = client(&bus, "日本語の名前がとても長い場合はどうなりますか");
+    let mut top = run_top(&bus, 80, 24, &["--sort", "name"]);
     let lines = top.wait_text("clients 4");
     assert_eq!(names(&lines)[..2], [".broker", r"evil\x1b[2J\x07\u{9b}1m"], "{lines:?}");
     let wide = lines.iter().find(|line| line.starts_with("日本語")).unwrap();
@@ -310,7 +284,7 @@ fn names_do_nothing_to_the_terminal() {
 }
 
 #[test]
-fn without_a_broker_the_terminal_is_not_touched() {
+fn without_a_broker_the_terminal_is_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("none.sock");
     let top = Pty::elbus(200, 24, &["--addr", nowhere.to_str().unwrap(), "top"]);
@@ -322,8 +296,8 @@ fn without_a_broker_the_terminal_is_not_touched() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_to_do() {
-    let bus = Bus::start();
+fn without_a_terminal_the_error_names_an_alternative() {
+    let bus = start();
     let mut command = Command::new(env!("CARGO_BIN_EXE_elbus"));
     let output = command.args(["--addr", &bus.address(), "top"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -1,16 +1,18 @@
-//! The payloads of a run: each holds its number where its size allows, so that what arrives can be checked one by one.
+//! Makes and checks the payloads of a stage. Each carries its number if its size allows, so that a missing or
+//! reordered message is found.
 
 use bytes::{Bytes, BytesMut};
 use std::mem::size_of;
 
-/// Fills a payload. As the first byte it says that this is no RPC: clients that serve calls leave such a message alone.
+/// The fill byte. As the first byte it marks the payload as no RPC frame, so that clients that serve calls
+/// ignore it.
 const FILL: u8 = 0xEE;
-/// The number stands behind the first byte.
+/// The number follows the first byte.
 const NUMBER: std::ops::Range<usize> = 1..1 + size_of::<u64>();
-/// Payloads are cut from blocks of about this size: one allocation for many of them.
+/// Payloads are cut from blocks of about this size in bytes: one allocation serves many.
 const BLOCK: usize = 64 * 1024;
 
-/// Makes and checks the payloads of one worker.
+/// Makes and checks the payloads of one task.
 pub(super) struct Payloads {
     size: usize,
     expected: Vec<u8>,
@@ -22,7 +24,7 @@ impl Payloads {
         Payloads { size, expected: vec![FILL; size], block: BytesMut::new() }
     }
 
-    /// The payload with this number.
+    /// Returns the payload with this number.
     pub(super) fn make(&mut self, number: u64) -> Bytes {
         if self.block.capacity() < self.size {
             self.block.reserve(self.size.max(BLOCK));
@@ -32,30 +34,29 @@ impl Payloads {
         self.block.split().freeze()
     }
 
-    /// Whether this is the payload with that number; if not, what is wrong with it.
+    /// Checks that this is the payload with that number.
+    ///
+    /// # Errors
+    /// How it differs.
     pub(super) fn check(&mut self, payload: &[u8], number: u64) -> Result<(), String> {
         self.number(number);
         if payload == self.expected {
             return Ok(());
         }
         if payload.len() != self.size {
-            return Err(format!(
-                "a payload of {} bytes arrived where {} were sent",
-                payload.len(),
-                self.size
-            ));
+            return Err(format!("received a payload of {} bytes, expected {}", payload.len(), self.size));
         }
         match payload.get(NUMBER).and_then(|bytes| bytes.first_chunk()) {
             Some(bytes) if u64::from_le_bytes(*bytes) != number => {
-                Err(format!("number {} arrived where {number} was due", u64::from_le_bytes(*bytes)))
+                Err(format!("received message {}, expected message {number}", u64::from_le_bytes(*bytes)))
             }
-            _ => Err(format!("the payload of number {number} arrived changed")),
+            _ => Err(format!("the payload of message {number} has changed")),
         }
     }
 
     fn number(&mut self, number: u64) {
-        if let Some(place) = self.expected.get_mut(NUMBER) {
-            place.copy_from_slice(&number.to_le_bytes());
+        if let Some(bytes) = self.expected.get_mut(NUMBER) {
+            bytes.copy_from_slice(&number.to_le_bytes());
         }
     }
 }
@@ -65,25 +66,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_known_by_its_number() {
+    fn a_payload_is_identified_by_its_number() {
         let (mut sender, mut receiver) = (Payloads::new(100), Payloads::new(100));
         for number in [0, 1, 77, u64::MAX] {
             let payload = sender.make(number);
             assert_eq!(payload.len(), 100);
             assert_eq!(receiver.check(&payload, number), Ok(()));
         }
-        let said = receiver.check(&sender.make(5), 4);
-        assert_eq!(said, Err("number 5 arrived where 4 was due".to_owned()));
+        let checked = receiver.check(&sender.make(5), 4);
+        assert_eq!(checked, Err("received message 5, expected message 4".to_owned()));
     }
 
     #[test]
-    fn a_changed_or_cut_payload_is_noticed() {
+    fn a_changed_or_truncated_payload_is_an_error() {
         let mut payloads = Payloads::new(20);
         let mut changed = payloads.make(3).to_vec();
         changed[19] = 0;
-        assert_eq!(payloads.check(&changed, 3), Err("the payload of number 3 arrived changed".to_owned()));
+        assert_eq!(payloads.check(&changed, 3), Err("the payload of message 3 has changed".to_owned()));
         let cut = payloads.check(&changed[..19], 3);
-        assert_eq!(cut, Err("a payload of 19 bytes arrived where 20 were sent".to_owned()));
+        assert_eq!(cut, Err("received a payload of 19 bytes, expected 20".to_owned()));
     }
 
     #[test]
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn no_payload_is_taken_for_rpc() {
+    fn payloads_are_not_rpc_frames() {
         assert_eq!(Payloads::new(1).make(0).first(), Some(&FILL));
         assert!(![0x00, 0x01, 0x11, 0x12].contains(&FILL));
     }

@@ -1,4 +1,4 @@
-//! What a stage came to, as a row of a table and as JSON. Measures nothing.
+//! Formats the results of stages as a table and as JSON. Measures nothing.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -6,27 +6,27 @@ use std::{fmt::Write as _, time::Duration};
 
 use super::stage::Stage;
 
-/// Nanoseconds, three digits of precision up to a minute.
+/// A histogram of latencies in nanoseconds.
 pub(super) type Latency = Histogram<u64>;
 
-/// What one stage came to.
-pub(super) struct Outcome {
+/// The result of one stage.
+pub(super) struct StageResult {
     pub(super) stage: Stage,
     pub(super) workers: usize,
     pub(super) payload_size: usize,
-    /// Of the publications; otherwise the stage has none.
+    /// In the publish stage only.
     pub(super) subscribers: Option<usize>,
     /// Calls, messages, or deliveries of publications.
     pub(super) iterations: u64,
     pub(super) elapsed: Duration,
-    /// Of the stages where each iteration waits for an answer.
+    /// In stages whose iterations wait for an answer.
     pub(super) latency: Option<Latency>,
 }
 
-/// The shares of the iterations whose latency is reported.
+/// The latency percentiles reported, with their names.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-impl Outcome {
+impl StageResult {
     fn per_second(&self) -> f64 {
         self.iterations as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
@@ -38,7 +38,7 @@ impl Outcome {
         }
     }
 
-    /// One object, for scripts. Its keys are the same for all stages.
+    /// Returns a JSON object. Its keys are the same for all stages.
     pub(super) fn json(&self) -> Value {
         let latency = self.latency.as_ref().map(|latency| {
             let micros = |share| latency.value_at_percentile(share) as f64 / 1e3;
@@ -59,8 +59,8 @@ impl Outcome {
     }
 }
 
-/// All stages, for people.
-pub(super) fn table(outcomes: &[Outcome]) -> String {
+/// Formats all stages as a table.
+pub(super) fn table(outcomes: &[StageResult]) -> String {
     let mut text = format!("{:<24} {:>11} {:>11}", "stage", "iterations", "it/s");
     for (name, _) in PERCENTILES {
         let _ = write!(text, " {name:>9}");
@@ -78,7 +78,7 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// With a comma every three digits.
+/// Formats a number with a comma every three digits.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -91,7 +91,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// Nanoseconds in the unit that fits, with three or four digits.
+/// Formats nanoseconds in a suitable unit, with up to four digits.
 fn duration(nanos: u64) -> String {
     let (value, unit) = match nanos {
         0..1_000_000 => (nanos as f64 / 1e3, "us"),
@@ -102,12 +102,12 @@ fn duration(nanos: u64) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a histogram that cannot be made ends the test")]
+#[allow(clippy::unwrap_used, reason = "a test that cannot continue should fail")]
 mod tests {
     use super::*;
 
-    fn outcome(stage: Stage, latency: Option<Latency>) -> Outcome {
-        Outcome {
+    fn outcome(stage: Stage, latency: Option<Latency>) -> StageResult {
+        StageResult {
             stage,
             workers: 2,
             payload_size: 100,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_row_a_stage_in_columns() {
+    fn the_table_has_a_row_per_stage_in_columns() {
         let rows = [outcome(Stage::Call, Some(measured())), outcome(Stage::Publish, None)];
         assert_eq!(
             table(&rows),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_durations_are_easy_to_read() {
+    fn numbers_are_grouped_and_durations_have_units() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
             [0, 1_550, 99_900, 250_000, 1_200_000, 2_000_000_000].map(duration),

@@ -1,30 +1,31 @@
-//! The stages of a run: their names, how one picks them, and what help says about them. What they do is in `work`.
+//! The stages and their names. `tasks` implements them.
 
 use std::fmt;
 
-/// One kind of load. The first seven are those of the field's own benchmark, under its names and in its order.
+/// One kind of load. The first seven match those of `busrt benchmark`, with the same names and in the same
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Calls of the broker.
+    /// Calls to the broker.
     Call,
-    /// Calls of the caller itself, which serves them.
+    /// Calls to the worker itself, which answers them.
     CallHandled,
-    /// Calls with id 0 of a name that is not registered.
+    /// Calls without a reply to an unregistered name.
     CallZero,
-    /// Messages without acknowledgement to a name that is not registered.
+    /// Messages without acknowledgement to an unregistered name.
     Send,
     /// The same, acknowledged.
     SendProcessed,
-    /// Messages without acknowledgement to oneself.
+    /// Messages without acknowledgement to the worker itself.
     SendReceive,
     /// The same, acknowledged.
     SendReceiveProcessed,
-    /// Publications of one client to several subscribers.
+    /// Publications of one worker to several subscribers.
     Publish,
 }
 
 impl Stage {
-    /// All of them, in the order they run in.
+    /// All stages, in the order in which they run.
     pub(super) const ALL: [Stage; 8] = [
         Stage::Call,
         Stage::CallHandled,
@@ -36,7 +37,7 @@ impl Stage {
         Stage::Publish,
     ];
 
-    /// The name `--stages` and the report know it by.
+    /// Returns the name, as in `--stages` and in the report.
     pub(super) fn name(self) -> &'static str {
         match self {
             Stage::Call => "rpc.call",
@@ -50,11 +51,11 @@ impl Stage {
         }
     }
 
-    /// Parses a value of `--stages`; clap says which option it belongs to.
+    /// Parses a value of `--stages`; clap adds the option's name to an error.
     pub(super) fn parse(text: &str) -> Result<Stage, String> {
         Stage::ALL.into_iter().find(|stage| stage.name() == text).ok_or_else(|| {
             let names: Vec<_> = Stage::ALL.iter().map(|stage| stage.name()).collect();
-            format!("there is no such stage; the stages are {}", names.join(", "))
+            format!("expected one of {}", names.join(", "))
         })
     }
 }
@@ -77,10 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_stage_is_answered_with_those_there_are() {
-        let said = Stage::parse("rpc").err().unwrap_or_default();
+    fn the_error_for_an_unknown_stage_lists_all_stages() {
+        let error = Stage::parse("rpc").err().unwrap_or_default();
         for stage in Stage::ALL {
-            assert!(said.contains(stage.name()), "{stage} is missing in {said:?}");
+            assert!(error.contains(stage.name()), "{stage} is missing in {error:?}");
         }
     }
 }

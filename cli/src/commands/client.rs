@@ -1,28 +1,28 @@
-//! `elbus client`: one client of the broker.
+//! `elbus client`: shows or disconnects one client.
 
 use serde_json::json;
 
-use super::control::{As, Field, ask, change, show_map};
-use crate::{arguments::ClientCommand, failure::Failure, link::Link};
+use super::control::{Field, Format, call_and_confirm, call_broker, print_map};
+use crate::{arguments::ClientCommand, context::Context, error::CliError};
 
 const INFO: [Field; 8] = [
-    ("name", "name", As::Text),
-    ("kind", "kind", As::Text),
-    ("queue_bytes", "queue", As::Bytes),
-    ("pid", "pid", As::Count),
-    ("uid", "uid", As::Count),
-    ("gid", "gid", As::Count),
-    ("certificate_names", "certificate", As::Text),
-    ("denied", "denied", As::Count),
+    ("name", "name", Format::Text),
+    ("kind", "kind", Format::Text),
+    ("queue_bytes", "queue", Format::Bytes),
+    ("pid", "pid", Format::Count),
+    ("uid", "uid", Format::Count),
+    ("gid", "gid", Format::Count),
+    ("certificate_names", "certificate", Format::Text),
+    ("denied", "denied", Format::Count),
 ];
 
-pub(crate) async fn run(link: &Link, command: ClientCommand) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, command: ClientCommand) -> Result<(), CliError> {
     match command {
         ClientCommand::Info { client } => {
-            show_map(link, ask(link, "client.info", json!({ "name": client })).await?, &INFO)
+            print_map(context, call_broker(context, "client.info", json!({ "name": client })).await?, &INFO)
         }
         ClientCommand::Kick { client } => {
-            change(link, "client.kick", &client, &format!("{client} is disconnected")).await
+            call_and_confirm(context, "client.kick", &client, &format!("{client} is disconnected")).await
         }
     }
 }

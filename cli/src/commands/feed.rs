@@ -1,5 +1,5 @@
-//! What arrives, shown until there is an end to it: the loop behind `elbus listen` and `elbus rpc listen`. Never asks
-//! for anything itself.
+//! The loop of `elbus listen` and `elbus rpc listen`: prints what arrives until a signal, a count, or the end
+//! of the connection. Never sends anything but subscriptions.
 
 use elbus_client::{Client, ConnectionEvent, ConnectionEvents, Frame, FrameKind, Frames, Reconnect};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
@@ -8,53 +8,53 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::{
-    arguments::FeedArguments,
-    ending::Ending,
-    failure::Failure,
-    link::Link,
-    output::{Bound, Expect, Palette, Payload, Results, Shown, Tone, escape},
+    arguments::messages::FeedArguments,
+    context::Context,
+    error::CliError,
+    output::{DisplayLimit, Expect, Palette, Payload, Rendered, Results, Style, escape},
+    shutdown::Shutdown,
 };
 
-/// Bytes shown of a payload, unless it is said.
+/// Bytes printed of a payload by default.
 const TEXT_BYTES: u64 = 4096;
-/// The same in JSON, which is for programs.
+/// Bytes printed of a payload by default with `--json`.
 const JSON_BYTES: u64 = 1 << 20;
-/// What closing the connection may take at the end.
-const CLOSE: Duration = Duration::from_secs(1);
+/// Timeout for closing the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Something that arrived.
+/// A frame, call or notification to be printed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival<'a> {
-    /// `message`, `broadcast`, `publish`, `call`, `call0` (nobody waits for its result), `notification`.
+pub(crate) struct FeedItem<'a> {
+    /// `message`, `broadcast`, `publish`, `call`, `call0` (a call without a reply) or `notification`.
     pub(crate) kind: &'static str,
     pub(crate) realtime: bool,
     pub(crate) sender: &'a str,
-    /// The topic of a publication, the method of a call.
+    /// The topic of a publication or the method of a call, with its JSON key.
     pub(crate) subject: Option<(&'static str, &'a str)>,
-    /// `payload` or `params`, and what is expected of it.
-    pub(crate) holds: (&'static str, Expect),
+    /// The JSON key of the payload, `payload` or `params`, and the expected encoding.
+    pub(crate) content: (&'static str, Expect),
     pub(crate) payload: &'a [u8],
 }
 
-/// A call or a notification that a handler has taken.
+/// A call or a notification, as its handler received it.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct RpcEvent {
     pub(crate) kind: &'static str,
     pub(crate) sender: String,
     pub(crate) realtime: bool,
-    /// `None` of a notification.
+    /// `None` for a notification.
     pub(crate) method: Option<String>,
     pub(crate) payload: elbus_client::Bytes,
 }
 
-impl Heard {
-    fn arrival(&self) -> Arrival<'_> {
-        Arrival {
+impl RpcEvent {
+    fn item(&self) -> FeedItem<'_> {
+        FeedItem {
             kind: self.kind,
             realtime: self.realtime,
             sender: &self.sender,
             subject: self.method.as_deref().map(|method| ("method", method)),
-            holds: match self.method {
+            content: match self.method {
                 Some(_) => ("params", Expect::Msgpack),
                 None => ("payload", Expect::Anything),
             },
@@ -63,155 +63,159 @@ impl Heard {
     }
 }
 
-fn arrival(frame: &Frame) -> Arrival<'_> {
+fn item(frame: &Frame) -> FeedItem<'_> {
     let (kind, subject) = match frame.kind() {
         FrameKind::Publish => ("publish", Some(("topic", frame.topic()))),
         FrameKind::Broadcast => ("broadcast", None),
         _ => ("message", None),
     };
-    Arrival {
+    FeedItem {
         kind,
         realtime: frame.is_realtime(),
         sender: frame.sender(),
         subject,
-        holds: ("payload", Expect::Anything),
+        content: ("payload", Expect::Anything),
         payload: frame.payload(),
     }
 }
 
-/// Connects as the arguments say; nothing is subscribed to yet.
-pub(crate) async fn connect(link: &Link, arguments: &FeedArguments) -> Result<(Client, Frames), Failure> {
+/// Connects, without subscribing yet.
+pub(crate) async fn connect(
+    context: &Context,
+    arguments: &FeedArguments,
+) -> Result<(Client, Frames), CliError> {
     let reconnect = if arguments.no_reconnect { Reconnect::Off } else { Reconnect::backoff() };
-    link.connect_with(link.builder(link.name()).reconnect(reconnect)).await
+    context.connect_with(context.connection.builder(&context.connection.name).reconnect(reconnect)).await
 }
 
-/// Excludes and subscribes, then says that it listens.
+/// Excludes and subscribes to topics, then prints the notice that it listens.
 pub(crate) async fn subscribe(
-    link: &Link,
+    context: &Context,
     client: &Client,
     arguments: &FeedArguments,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     if !arguments.exclude.is_empty() {
         client.exclude(arguments.exclude.clone()).await?;
     }
     if !arguments.topics.is_empty() {
         client.add_filters(arguments.topics.clone()).await?;
     }
-    link.notice(&format!("listening at {} as {}, Ctrl-C ends it", link.address(), link.name()));
+    let (address, name) = (&context.connection.address, &context.connection.name);
+    context.output.notice(&format!("listening at {address} as {name}; press Ctrl-C to exit"));
     Ok(())
 }
 
-/// Shows what arrives.
+/// Prints what arrives.
 pub(crate) struct Feed<'a> {
-    link: &'a Link,
+    context: &'a Context,
     results: Results,
-    bound: Bound,
+    limit: DisplayLimit,
     raw: bool,
     zone: TimeZone,
-    /// How many are still to be shown, where that is limited.
-    left: Option<u64>,
-    watched: Watched<'a>,
+    /// Items until the exit, if `--count` is given.
+    remaining: Option<u64>,
+    reporter: ConnectionReporter<'a>,
 }
 
 impl<'a> Feed<'a> {
-    /// To be made as soon as the client is connected: from then on it notes what happens to the connection.
-    pub(crate) fn new(link: &'a Link, client: &Client, arguments: &FeedArguments, raw: bool) -> Self {
-        let default = if link.json() { JSON_BYTES } else { TEXT_BYTES };
+    /// Creates the feed of a client that has just connected. Connection events are observed from here on.
+    pub(crate) fn new(context: &'a Context, client: &Client, arguments: &FeedArguments, raw: bool) -> Self {
+        let default = if context.output.json { JSON_BYTES } else { TEXT_BYTES };
         Feed {
-            link,
-            results: Results::new(link),
-            bound: Bound::all(arguments.max_bytes.unwrap_or(default)),
+            context,
+            results: Results::new(&context.output),
+            limit: DisplayLimit::all(arguments.max_bytes.unwrap_or(default)),
             raw,
             zone: TimeZone::system(),
-            left: arguments.count,
-            watched: Watched::new(link, client.events(), !arguments.no_reconnect),
+            remaining: arguments.count,
+            reporter: ConnectionReporter::new(context, client.events(), !arguments.no_reconnect),
         }
     }
 
-    /// Until a signal, the count, a closed output or, where that was chosen, the end of the connection.
+    /// Runs until a signal, the count, a closed stdout or, with `--no-reconnect`, the end of the connection.
     pub(crate) async fn run(
         mut self,
-        mut ending: Ending,
+        mut shutdown: Shutdown,
         client: Client,
         mut frames: Frames,
-        mut heard: mpsc::Receiver<Heard>,
-    ) -> Result<(), Failure> {
-        while self.left != Some(0) {
+        mut rpc_events: mpsc::Receiver<RpcEvent>,
+    ) -> Result<(), CliError> {
+        while self.remaining != Some(0) {
             tokio::select! {
                 biased;
-                () = ending.wait() => break,
-                () = self.watched.next() => continue,
-                Some(heard) = heard.recv() => self.show(&heard.arrival())?,
+                () = shutdown.wait() => break,
+                () = self.reporter.next() => continue,
+                Some(event) = rpc_events.recv() => self.print(&event.item())?,
                 frame = frames.next() => match frame {
-                    Some(frame) => self.show(&arrival(&frame))?,
+                    Some(frame) => self.print(&item(&frame))?,
                     None => {
                         self.results.flush()?;
                         client.connected().await?;
-                        return Err(Failure::bus("the connection has ended: is the broker still running?"));
+                        return Err(CliError::runtime("connection lost: is the broker still running?"));
                     }
                 },
             }
-            // what is there already is written at once
-            while self.left != Some(0) {
-                if let Ok(heard) = heard.try_recv() {
-                    self.show(&heard.arrival())?;
+            // print everything that has already arrived before the flush
+            while self.remaining != Some(0) {
+                if let Ok(event) = rpc_events.try_recv() {
+                    self.print(&event.item())?;
                 } else if let Some(frame) = frames.try_next() {
-                    self.show(&arrival(&frame))?;
+                    self.print(&item(&frame))?;
                 } else {
                     break;
                 }
             }
             self.results.flush()?;
         }
-        // the broker notices the end either way
-        _ = tokio::time::timeout(CLOSE, client.close()).await;
+        // if this times out, the exit of the process closes the connection
+        _ = tokio::time::timeout(CLOSE_TIMEOUT, client.close()).await;
         Ok(())
     }
 
-    fn show(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
-        if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(1);
+    fn print(&mut self, item: &FeedItem<'_>) -> Result<(), CliError> {
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining.saturating_sub(1);
         }
         if self.raw {
-            return self.results.bytes(arrival.payload);
+            return self.results.bytes(item.payload);
         }
         let now = Timestamp::now();
-        if self.link.json() {
-            return self.results.json(&in_json(arrival, now, self.bound));
+        if self.context.output.json {
+            return self.results.json(&to_json(item, now, self.limit));
         }
-        let text = in_text(arrival, &now.to_zoned(self.zone.clone()), self.bound, self.results.palette);
+        let text = to_text(item, &now.to_zoned(self.zone.clone()), self.limit, self.results.palette);
         self.results.line(&text)
     }
 }
 
-fn in_json(arrival: &Arrival<'_>, now: Timestamp, bound: Bound) -> Value {
+fn to_json(item: &FeedItem<'_>, now: Timestamp, limit: DisplayLimit) -> Value {
     let mut object = Map::new();
     object.insert("time".to_owned(), json!(format!("{now:.6}")));
-    object.insert("kind".to_owned(), json!(arrival.kind));
-    object.insert("realtime".to_owned(), json!(arrival.realtime));
-    object.insert("sender".to_owned(), json!(arrival.sender));
-    if let Some((key, subject)) = arrival.subject {
+    object.insert("kind".to_owned(), json!(item.kind));
+    object.insert("realtime".to_owned(), json!(item.realtime));
+    object.insert("sender".to_owned(), json!(item.sender));
+    if let Some((key, subject)) = item.subject {
         object.insert(key.to_owned(), json!(subject));
     }
-    let (key, expect) = arrival.holds;
-    Payload::read(arrival.payload, expect).add_to(&mut object, key, arrival.payload, bound);
+    let (key, expect) = item.content;
+    Payload::read(item.payload, expect).add_to(&mut object, key, item.payload, limit);
     Value::Object(object)
 }
 
-fn in_text(arrival: &Arrival<'_>, now: &Zoned, bound: Bound, palette: Palette) -> String {
-    let realtime = if arrival.realtime { "!" } else { "" };
+fn to_text(item: &FeedItem<'_>, now: &Zoned, limit: DisplayLimit, palette: Palette) -> String {
+    let realtime = if item.realtime { "!" } else { "" };
     let mut parts = vec![
-        palette.paint(Tone::Dim, &now.strftime("%H:%M:%S%.3f").to_string()),
-        palette.paint(Tone::Kind, &format!("{}{realtime}", arrival.kind)),
-        palette.paint(Tone::Name, &escape(arrival.sender)),
+        palette.paint(Style::Dim, &now.strftime("%H:%M:%S%.3f").to_string()),
+        palette.paint(Style::Kind, &format!("{}{realtime}", item.kind)),
+        palette.paint(Style::Name, &escape(item.sender)),
     ];
-    if let Some((_, subject)) = arrival.subject {
-        parts.push(palette.paint(Tone::Topic, &escape(subject)));
+    if let Some((_, subject)) = item.subject {
+        parts.push(palette.paint(Style::Topic, &escape(subject)));
     }
-    match Payload::read(arrival.payload, arrival.holds.1).line(bound, palette) {
-        Shown::Inline(text) => parts.push(text),
-        Shown::Below(text) => {
-            parts.push(palette.paint(Tone::Dim, &format!("{} bytes", arrival.payload.len())));
+    match Payload::read(item.payload, item.content.1).line(limit, palette) {
+        Rendered::Inline(text) => parts.push(text),
+        Rendered::Below(text) => {
+            parts.push(palette.paint(Style::Dim, &format!("{} bytes", item.payload.len())));
             let lines: Vec<_> = text.lines().map(|line| format!("\n    {line}")).collect();
             return parts.join(" ") + &lines.concat();
         }
@@ -219,22 +223,22 @@ fn in_text(arrival: &Arrival<'_>, now: &Zoned, bound: Bound, palette: Palette) -
     parts.join(" ")
 }
 
-/// Tells on stderr what happens to a connection that is made again when it is lost.
-struct Watched<'a> {
-    link: &'a Link,
+/// Reports on stderr when the connection is lost and restored.
+struct ConnectionReporter<'a> {
+    context: &'a Context,
     events: ConnectionEvents,
-    /// The end of one that is not made again is the end of the command, which says so.
+    /// Without reconnecting, a lost connection is the error of the command instead.
     silent: bool,
-    /// Why there is none now, as it was said last.
+    /// The reason reported last, while there is no connection.
     lost: Option<String>,
 }
 
-impl<'a> Watched<'a> {
-    fn new(link: &'a Link, events: ConnectionEvents, reconnects: bool) -> Self {
-        Watched { link, events, silent: !reconnects, lost: None }
+impl<'a> ConnectionReporter<'a> {
+    fn new(context: &'a Context, events: ConnectionEvents, reconnects: bool) -> Self {
+        ConnectionReporter { context, events, silent: !reconnects, lost: None }
     }
 
-    /// Ends with each event, never once there are no more.
+    /// Returns after each event, and never again once there are no more.
     async fn next(&mut self) {
         let Some(event) = self.events.next().await else { return std::future::pending().await };
         if self.silent {
@@ -242,17 +246,21 @@ impl<'a> Watched<'a> {
         }
         match event {
             ConnectionEvent::Disconnected { reason, .. } => {
-                self.link.notice(&format!("the connection was lost: {reason}: connecting again"));
+                self.context.output.notice(&format!("connection lost: {reason}; reconnecting"));
                 self.lost = Some(reason);
             }
             ConnectionEvent::Retrying { attempt, after, reason, .. } => {
-                self.link.detail(&format!("attempt {attempt} in {:.1} s", after.as_secs_f64()));
+                self.context
+                    .output
+                    .detail(&format!("reconnect attempt {attempt} in {:.1} s", after.as_secs_f64()));
                 if self.lost.as_ref() != Some(&reason) {
-                    self.link.notice(&format!("not yet connected: {reason}: trying again"));
+                    self.context.output.notice(&format!("cannot reconnect yet: {reason}; retrying"));
                     self.lost = Some(reason);
                 }
             }
-            ConnectionEvent::Connected if self.lost.take().is_some() => self.link.notice("connected again"),
+            ConnectionEvent::Connected if self.lost.take().is_some() => {
+                self.context.output.notice("reconnected")
+            }
             _ => {}
         }
     }
@@ -262,13 +270,13 @@ impl<'a> Watched<'a> {
 mod tests {
     use super::*;
 
-    fn sample<'a>(payload: &'a [u8]) -> Arrival<'a> {
-        Arrival {
+    fn sample<'a>(payload: &'a [u8]) -> FeedItem<'a> {
+        FeedItem {
             kind: "publish",
             realtime: false,
             sender: "a\x1b.b",
             subject: Some(("topic", "x/y")),
-            holds: ("payload", Expect::Anything),
+            content: ("payload", Expect::Anything),
             payload,
         }
     }
@@ -278,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn one_line_holds_it_all() {
-        let text = |arrival: &Arrival<'_>| {
-            in_text(arrival, &noon().to_zoned(TimeZone::UTC), Bound::all(64), Palette::PLAIN)
+    fn an_item_is_one_line_and_binary_payloads_follow_it() {
+        let text = |item: &FeedItem<'_>| {
+            to_text(item, &noon().to_zoned(TimeZone::UTC), DisplayLimit::all(64), Palette::PLAIN)
         };
         assert_eq!(text(&sample(b"71.5")), "12:00:00.500 publish a\\x1b.b x/y 71.5");
-        let realtime = Arrival { kind: "message", realtime: true, subject: None, ..sample(b"") };
+        let realtime = FeedItem { kind: "message", realtime: true, subject: None, ..sample(b"") };
         assert_eq!(text(&realtime), "12:00:00.500 message! a\\x1b.b (empty)");
         let binary = text(&sample(&[0xff; 80]));
         let lines: Vec<_> = binary.lines().collect();
@@ -296,9 +304,9 @@ mod tests {
     }
 
     #[test]
-    fn json_has_every_key() {
+    fn json_items_have_every_key() {
         assert_eq!(
-            in_json(&sample(b"{\"k\":1}"), noon(), Bound::all(0)).to_string(),
+            to_json(&sample(b"{\"k\":1}"), noon(), DisplayLimit::all(0)).to_string(),
             r#"{"time":"2026-01-02T12:00:00.500000Z","kind":"publish","realtime":false,"sender":"a\u001b.b","topic":"x/y","payload":{"k":1},"encoding":"json","bytes":7}"#
         );
     }

@@ -1,16 +1,16 @@
-//! `elbus listen`.
+//! `elbus listen`: prints what arrives.
 
 use tokio::sync::mpsc;
 
 use super::feed::{Feed, connect, subscribe};
-use crate::{arguments::ListenArguments, ending::Ending, failure::Failure, link::Link};
+use crate::{arguments::messages::ListenArguments, context::Context, error::CliError, shutdown::Shutdown};
 
-pub(crate) async fn run(link: &Link, arguments: ListenArguments) -> Result<(), Failure> {
-    let ending = Ending::watch()?;
-    let (client, frames) = connect(link, &arguments.feed).await?;
-    let feed = Feed::new(link, &client, &arguments.feed, arguments.raw);
-    subscribe(link, &client, &arguments.feed).await?;
-    // nobody calls
-    let (_, heard) = mpsc::channel(1);
-    feed.run(ending, client, frames, heard).await
+pub(crate) async fn run(context: &Context, arguments: ListenArguments) -> Result<(), CliError> {
+    let shutdown = Shutdown::install()?;
+    let (client, frames) = connect(context, &arguments.feed).await?;
+    let feed = Feed::new(context, &client, &arguments.feed, arguments.raw);
+    subscribe(context, &client, &arguments.feed).await?;
+    // this client answers no calls
+    let (_, rpc_events) = mpsc::channel(1);
+    feed.run(shutdown, client, frames, rpc_events).await
 }

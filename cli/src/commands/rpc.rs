@@ -5,84 +5,93 @@ use std::io::IsTerminal;
 
 use super::send::{connect, finish};
 use crate::{
-    arguments::{PayloadArguments, QosArgument, RequestArguments, ResultArguments},
-    failure::Failure,
+    arguments::{
+        messages::{PayloadArguments, QosArgument},
+        rpc::{RequestArguments, ResultArguments},
+    },
+    context::Context,
+    error::CliError,
     input,
-    link::Link,
-    output::{Bound, Expect, Payload, Results},
+    output::{DisplayLimit, Expect, Payload, Results},
     parameters,
 };
 
-/// Binary data shown of a result, in bytes.
-const BINARY: usize = 4096;
+/// Bytes printed of a binary result by default.
+const BINARY_BYTES: usize = 4096;
 
 pub(crate) async fn call(
-    link: &Link,
+    context: &Context,
     request: RequestArguments,
-    shown: ResultArguments,
-) -> Result<(), Failure> {
-    let params = params(link, &request)?;
-    let client = connect(link).await?;
+    options: ResultArguments,
+) -> Result<(), CliError> {
+    let params = params(context, &request)?;
+    let client = connect(context).await?;
     let result = client.call(&request.target, &request.method, params).await?;
     client.close().await;
-    show(link, &result, &shown)
+    print_result(context, &result, &options)
 }
 
-pub(crate) async fn call0(link: &Link, request: RequestArguments, qos: QosArgument) -> Result<(), Failure> {
-    let params = params(link, &request)?;
-    let client = connect(link).await?;
+pub(crate) async fn call0(
+    context: &Context,
+    request: RequestArguments,
+    qos: QosArgument,
+) -> Result<(), CliError> {
+    let params = params(context, &request)?;
+    let client = connect(context).await?;
     let qos = qos.qos.into();
     client.call0(&request.target, &request.method, params, qos).await?;
     finish(&client, qos).await?;
-    link.detail(&format!("called {} of {}", request.method, request.target));
+    context.output.detail(&format!("called {} of {}", request.method, request.target));
     Ok(())
 }
 
 pub(crate) async fn notify(
-    link: &Link,
+    context: &Context,
     target: &str,
     payload: &PayloadArguments,
     qos: QosArgument,
-) -> Result<(), Failure> {
-    let payload = input::payload(link, payload)?;
-    let client = connect(link).await?;
+) -> Result<(), CliError> {
+    let payload = input::read_payload(context, payload)?;
+    let client = connect(context).await?;
     let qos = qos.qos.into();
     client.notify(target, payload, qos).await?;
     finish(&client, qos).await?;
-    link.detail(&format!("notified {target}"));
+    context.output.detail(&format!("notified {target}"));
     Ok(())
 }
 
-/// No parameters are zero bytes (protocol section 7).
-fn params(link: &Link, request: &RequestArguments) -> Result<Vec<u8>, Failure> {
+/// Returns the encoded parameters. No parameters are zero bytes (protocol section 7).
+fn params(context: &Context, request: &RequestArguments) -> Result<Vec<u8>, CliError> {
     if let Some(raw) = &request.raw_params {
-        return input::argument(link, raw);
+        return input::read_argument(context, raw);
     }
     if let Some(text) = &request.json_params {
-        let bytes = input::argument(link, text)?;
-        return input::pack(&input::json(&bytes, "--json-params")?);
+        let bytes = input::read_argument(context, text)?;
+        return input::to_msgpack(&input::parse_json(&bytes, "--json-params")?);
     }
     if request.params.is_empty() {
         return Ok(Vec::new());
     }
-    input::pack(&parameters::parse(&request.params).map_err(Failure::usage)?)
+    input::to_msgpack(&parameters::parse(&request.params).map_err(CliError::usage)?)
 }
 
-fn show(link: &Link, result: &[u8], shown: &ResultArguments) -> Result<(), Failure> {
-    let mut results = Results::new(link);
-    if shown.raw {
+fn print_result(context: &Context, result: &[u8], options: &ResultArguments) -> Result<(), CliError> {
+    let mut results = Results::new(&context.output);
+    if options.raw {
         results.bytes(result)?;
         return results.flush();
     }
     let payload = Payload::read(result, Expect::Msgpack);
-    if link.json() {
+    if context.output.json {
         let mut object = Map::new();
-        payload.add_to(&mut object, "result", result, Bound::all(shown.max_bytes.unwrap_or(0)));
+        payload.add_to(&mut object, "result", result, DisplayLimit::all(options.max_bytes.unwrap_or(0)));
         results.json(&Value::Object(object))?;
         return results.flush();
     }
-    let bound = shown.max_bytes.map_or(Bound { readable: usize::MAX, binary: BINARY }, Bound::all);
-    let text = payload.block(bound, results.palette, std::io::stdout().is_terminal());
+    let limit = options
+        .max_bytes
+        .map_or(DisplayLimit { readable: usize::MAX, binary: BINARY_BYTES }, DisplayLimit::all);
+    let text = payload.block(limit, results.palette, std::io::stdout().is_terminal());
     if !text.is_empty() {
         results.line(&text)?;
     }

@@ -1,55 +1,55 @@
-//! `elbus rpc listen`: answers each call with an empty result, and shows it.
+//! `elbus rpc listen`: prints calls and notifications, and answers each call with an empty result.
 
 use elbus_client::{Bytes, Call, Notification, RpcError, RpcHandler};
 use tokio::sync::mpsc;
 
-use super::feed::{Feed, Heard, connect, subscribe};
-use crate::{arguments::FeedArguments, ending::Ending, failure::Failure, link::Link};
+use super::feed::{Feed, RpcEvent, connect, subscribe};
+use crate::{arguments::messages::FeedArguments, context::Context, error::CliError, shutdown::Shutdown};
 
-/// Calls that wait to be shown; those behind them are not answered before.
-const WAITING: usize = 64;
+/// Calls queued to be printed. Further calls are answered once there is room again.
+const CHANNEL_CAPACITY: usize = 64;
 
-pub(crate) async fn run(link: &Link, arguments: FeedArguments) -> Result<(), Failure> {
-    let ending = Ending::watch()?;
-    let (client, frames) = connect(link, &arguments).await?;
-    let feed = Feed::new(link, &client, &arguments, false);
-    let (tell, heard) = mpsc::channel(WAITING);
-    let serving = client.serve(Teller { tell })?;
-    subscribe(link, &client, &arguments).await?;
-    let result = feed.run(ending, client, frames, heard).await;
-    drop(serving);
+pub(crate) async fn run(context: &Context, arguments: FeedArguments) -> Result<(), CliError> {
+    let shutdown = Shutdown::install()?;
+    let (client, frames) = connect(context, &arguments).await?;
+    let feed = Feed::new(context, &client, &arguments, false);
+    let (events, rpc_events) = mpsc::channel(CHANNEL_CAPACITY);
+    let serve_handle = client.serve(RpcPrinter { events })?;
+    subscribe(context, &client, &arguments).await?;
+    let result = feed.run(shutdown, client, frames, rpc_events).await;
+    drop(serve_handle);
     result
 }
 
-/// Passes on what it is called with.
-struct Teller {
-    tell: mpsc::Sender<Heard>,
+/// Passes calls and notifications to the feed, which prints them.
+struct RpcPrinter {
+    events: mpsc::Sender<RpcEvent>,
 }
 
-impl RpcHandler for Teller {
+impl RpcHandler for RpcPrinter {
     async fn call(&self, call: Call) -> Result<Bytes, RpcError> {
-        let heard = Heard {
+        let event = RpcEvent {
             kind: if call.wants_reply() { "call" } else { "call0" },
             sender: call.sender().to_owned(),
             realtime: call.is_realtime(),
             method: Some(call.method().to_owned()),
             payload: call.params().clone(),
         };
-        match self.tell.send(heard).await {
+        match self.events.send(event).await {
             Ok(()) => Ok(Bytes::new()),
-            Err(_) => Err(RpcError::internal("it is ending")),
+            Err(_) => Err(RpcError::internal("the listener is exiting")),
         }
     }
 
     async fn notification(&self, notification: Notification) {
-        let heard = Heard {
+        let event = RpcEvent {
             kind: "notification",
             sender: notification.sender().to_owned(),
             realtime: false,
             method: None,
             payload: notification.payload().clone(),
         };
-        // fails at the end, when nobody looks any more
-        _ = self.tell.send(heard).await;
+        // fails once the feed has ended
+        _ = self.events.send(event).await;
     }
 }

@@ -1,50 +1,50 @@
-//! `elbus send` and `elbus publish`.
+//! `elbus send` and `elbus publish`, and how commands that only send connect and finish.
 
 use elbus_client::{Client, Qos};
 
 use crate::{
-    arguments::{PublishArguments, SendArguments},
-    failure::Failure,
+    arguments::messages::{PublishArguments, SendArguments},
+    context::Context,
+    error::CliError,
     input,
-    link::Link,
 };
 
-pub(crate) async fn send(link: &Link, arguments: SendArguments) -> Result<(), Failure> {
-    let payload = input::payload(link, &arguments.payload)?;
+pub(crate) async fn send(context: &Context, arguments: SendArguments) -> Result<(), CliError> {
+    let payload = input::read_payload(context, &arguments.payload)?;
     let (target, qos, len) = (arguments.target, Qos::from(arguments.qos.qos), payload.len());
-    let client = connect(link).await?;
+    let client = connect(context).await?;
     if is_mask(&target) {
         client.broadcast(&target, payload, qos).await?;
     } else {
         client.send(&target, payload, qos).await?;
     }
     finish(&client, qos).await?;
-    link.detail(&format!("sent {len} bytes to {target}"));
+    context.output.detail(&format!("sent {len} bytes to {target}"));
     Ok(())
 }
 
-pub(crate) async fn publish(link: &Link, arguments: PublishArguments) -> Result<(), Failure> {
-    let payload = input::payload(link, &arguments.payload)?;
+pub(crate) async fn publish(context: &Context, arguments: PublishArguments) -> Result<(), CliError> {
+    let payload = input::read_payload(context, &arguments.payload)?;
     let (topic, qos, len) = (arguments.topic, Qos::from(arguments.qos.qos), payload.len());
-    let client = connect(link).await?;
+    let client = connect(context).await?;
     match &arguments.receiver {
         Some(receiver) => client.publish_for(&topic, receiver, payload, qos).await?,
         None => client.publish(&topic, payload, qos).await?,
     }
     finish(&client, qos).await?;
-    link.detail(&format!("published {len} bytes to {topic}"));
+    context.output.detail(&format!("published {len} bytes to {topic}"));
     Ok(())
 }
 
-/// Of one that only sends.
-pub(crate) async fn connect(link: &Link) -> Result<Client, Failure> {
-    let (client, frames) = link.connect().await?;
+/// Connects a client that only sends.
+pub(crate) async fn connect(context: &Context) -> Result<Client, CliError> {
+    let (client, frames) = context.connect().await?;
     drop(frames);
     Ok(client)
 }
 
-/// What was sent without acknowledgement has been taken by the broker when this ends, or the command fails.
-pub(crate) async fn finish(client: &Client, qos: Qos) -> Result<(), Failure> {
+/// Closes the connection. Frames without acknowledgement have been read by the broker when this returns `Ok`.
+pub(crate) async fn finish(client: &Client, qos: Qos) -> Result<(), CliError> {
     if !qos.wants_ack() {
         client.round_trip().await?;
     }
@@ -52,7 +52,8 @@ pub(crate) async fn finish(client: &Client, qos: Qos) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a segment of the target is a wildcard (protocol section 6); within a segment they mean nothing.
+/// Returns whether a segment of the target is a wildcard (protocol section 6). Part of a segment is never
+/// one.
 fn is_mask(target: &str) -> bool {
     target.split('.').any(|segment| matches!(segment, "?" | "*"))
 }

@@ -1,28 +1,28 @@
-//! Colours of the terminal. Never decides whether there are any.
+//! Colours of text on a terminal. Never decides whether colours are used.
 
-/// What a piece of text is.
+/// The role of a piece of text, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tone {
-    /// Of less interest: time, what was left out.
+pub(crate) enum Style {
+    /// Minor information, such as times.
     Dim,
     /// A heading.
     Strong,
-    /// A client.
+    /// The name of a client.
     Name,
     /// A topic or a method.
     Topic,
-    /// What kind of frame it is.
+    /// The kind of a frame.
     Kind,
 }
 
-/// Paints, or leaves text as it is.
+/// Colours text, or leaves it unchanged if colours are off.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Palette {
     on: bool,
 }
 
 impl Palette {
-    /// No colours.
+    /// Colours are off.
     #[cfg(test)]
     pub(crate) const PLAIN: Palette = Palette { on: false };
 
@@ -30,16 +30,16 @@ impl Palette {
         Palette { on }
     }
 
-    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+    pub(crate) fn paint(self, style: Style, text: &str) -> String {
         if !self.on || text.is_empty() {
             return text.to_owned();
         }
-        let code = match tone {
-            Tone::Dim => "2",
-            Tone::Strong => "1",
-            Tone::Name => "32",
-            Tone::Topic => "36",
-            Tone::Kind => "33",
+        let code = match style {
+            Style::Dim => "2",
+            Style::Strong => "1",
+            Style::Name => "32",
+            Style::Topic => "36",
+            Style::Kind => "33",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
@@ -50,9 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paints_only_where_asked() {
-        assert_eq!(Palette::new(true).paint(Tone::Name, "a"), "\x1b[32ma\x1b[0m");
-        assert_eq!(Palette::new(true).paint(Tone::Name, ""), "");
-        assert_eq!(Palette::new(false).paint(Tone::Name, "a"), "a");
+    fn text_is_coloured_only_if_colours_are_on() {
+        assert_eq!(Palette::new(true).paint(Style::Name, "a"), "\x1b[32ma\x1b[0m");
+        assert_eq!(Palette::new(true).paint(Style::Name, ""), "");
+        assert_eq!(Palette::new(false).paint(Style::Name, "a"), "a");
     }
 }

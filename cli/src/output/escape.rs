@@ -1,12 +1,16 @@
-//! Text from outside made harmless for a terminal. Owns which characters those are.
+//! Escapes text from outside for a terminal. Owns which characters are escaped.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// Whether a terminal would act on it, or show what follows elsewhere than it stands: C0, DEL, C1, line and paragraph
-/// separators, and the marks that turn the direction of text.
+/// Returns whether a terminal would act on the character or move the text after it: C0, DEL, C1, line and
+/// paragraph separators, and bidirectional formatting characters.
 fn is_harmful(c: char) -> bool {
+    let separators_and_embeddings = '\u{2028}'..='\u{202e}';
+    let isolates = '\u{2066}'..='\u{2069}';
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || separators_and_embeddings.contains(&c)
+        || isolates.contains(&c)
 }
 
 fn escape_where(text: &str, harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -27,18 +31,18 @@ fn escape_where(text: &str, harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// In one line.
+/// Escapes text for one line.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     escape_where(text, is_harmful)
 }
 
-/// Line ends and tabs stay.
+/// Escapes text of several lines: line ends and tabs stay.
 pub(crate) fn escape_block(text: &str) -> Cow<'_, str> {
     escape_where(text, |c| is_harmful(c) && c != '\n' && c != '\t')
 }
 
-/// JSON as a serializer writes it, which escapes only C0: what else is harmful can stand in its strings alone, and is
-/// escaped as JSON does. Line ends between values stay.
+/// Escapes serialized JSON, in which only C0 is escaped. Other harmful characters occur only within strings
+/// and are escaped as JSON escapes. Line ends between values stay.
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let harmful = |c: char| is_harmful(c) && c != '\n';
     if !json.chars().any(harmful) {
@@ -47,7 +51,7 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
         if harmful(c) {
-            // all of them lie in the basic plane: one unit of UTF-16
+            // all are in the basic multilingual plane: one UTF-16 unit
             _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);
@@ -61,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terminals_get_no_control_characters() {
+    fn control_characters_are_escaped() {
         assert_eq!(escape("a ünï → b"), "a ünï → b");
         assert_eq!(
             escape("\x1b[2J\0\x7f\u{9b}\u{202e}\r\n\t"),
@@ -75,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_json() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({"k\u{9b}": ["\u{7f}\u{2028}\x1b", "plain"]});
         let text = value.to_string();
         let escaped = escape_json(&text);

@@ -1,11 +1,11 @@
-//! Bytes as hexadecimal digits.
+//! Formats bytes as hexadecimal digits.
 
 use std::fmt::Write;
 
-/// Bytes of a line of a dump.
+/// Bytes per line of a dump.
 const LINE: usize = 16;
 
-/// Digits alone.
+/// Returns two digits per byte, without separators.
 pub(crate) fn digits(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -14,7 +14,7 @@ pub(crate) fn digits(bytes: &[u8]) -> String {
     text
 }
 
-/// Lines of offset, digits and the characters that are printable ASCII, without a line end behind the last.
+/// Returns a hex dump: lines of offset, digits and printable ASCII characters. The last line has no line end.
 pub(crate) fn dump(bytes: &[u8]) -> String {
     let mut text = String::new();
     for (index, line) in bytes.chunks(LINE).enumerate() {

@@ -1,15 +1,15 @@
-//! Msgpack as JSON: everything msgpack can say, in a form that can be told apart. Bytes and extensions, which JSON does not
-//! have, become `{"$bytes": hex}` and `{"$ext": type, "$bytes": hex}`.
+//! Converts msgpack to JSON. Bytes and extensions, which JSON does not have, become `{"$bytes": hex}` and
+//! `{"$ext": type, "$bytes": hex}`.
 
 use rmpv::{Value as Packed, decode::read_value_with_max_depth};
 use serde_json::{Map, Number, Value, json};
 
 use super::hex::digits;
 
-/// Lists and maps within each other.
+/// The maximum nesting of lists and maps.
 const MAX_DEPTH: usize = 64;
 
-/// The one value that the bytes are, all of them.
+/// Decodes bytes that are exactly one value. Returns `None` for anything else.
 pub(crate) fn decode(mut bytes: &[u8]) -> Option<Value> {
     let packed = read_value_with_max_depth(&mut bytes, MAX_DEPTH).ok()?;
     bytes.is_empty().then(|| to_json(packed))
@@ -23,7 +23,7 @@ fn to_json(packed: Packed) -> Value {
             (Some(value), _) => Value::from(value),
             (None, value) => Value::from(value),
         },
-        // by way of its digits: 0.1 is to stay 0.1
+        // converted by its digits, so that 0.1 stays 0.1
         Packed::F32(value) => number(value.to_string().parse().unwrap_or(f64::from(value))),
         Packed::F64(value) => number(value),
         Packed::String(text) => match text.into_str() {
@@ -43,7 +43,7 @@ fn to_json(packed: Packed) -> Value {
     }
 }
 
-/// JSON has no numbers for these.
+/// Returns a JSON number, or a string for infinities and NaN, which JSON does not have.
 fn number(value: f64) -> Value {
     Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number)
 }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_has_a_form() {
+    fn every_msgpack_type_is_converted() {
         let map = Packed::Map(vec![
             ("z".into(), Packed::F32(0.1)),
             (Packed::from(7), Packed::Nil),
@@ -80,17 +80,18 @@ mod tests {
         ]);
         assert_eq!(
             decode(&packed(&map)).unwrap().to_string(),
-            r#"{"z":0.1,"7":null,"a":{"$bytes":"01ff"},"e":{"$ext":-1,"$bytes":"02"},"n":"NaN","i":[-1,18446744073709551615,true]}"#
+            r#"{"z":0.1,"7":null,"a":{"$bytes":"01ff"},"e":{"$ext":-1,"$bytes":"02"},"n":"NaN","#.to_owned()
+                + r#""i":[-1,18446744073709551615,true]}"#
         );
     }
 
     #[test]
-    fn only_one_whole_value_counts() {
+    fn only_one_complete_value_is_decoded() {
         assert_eq!(decode(&[0x01]), Some(json!(1)));
         assert_eq!(decode(&[0x01, 0x02]), None);
-        assert_eq!(decode(&[0x92, 0x01]), None, "a list that is not all there");
-        assert_eq!(decode(&[0xdf, 0xff, 0xff, 0xff, 0xff]), None, "a length is a claim");
+        assert_eq!(decode(&[0x92, 0x01]), None, "an incomplete list");
+        assert_eq!(decode(&[0xdf, 0xff, 0xff, 0xff, 0xff]), None, "a length without the items");
         assert_eq!(decode(&[]), None);
-        assert_eq!(decode(&[0x91; 10_000]), None, "deeper than anything sensible");
+        assert_eq!(decode(&[0x91; 10_000]), None, "nested too deeply");
     }
 }

@@ -1,22 +1,22 @@
-//! Aligned columns of text.
+//! Formats tables of aligned columns.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Palette, Tone, escape};
+use super::{Palette, Style, escape};
 
-/// The widest cell; a name may have 65,535 bytes.
+/// The maximum width of a cell. A name can have 65,535 bytes.
 const MAX_WIDTH: usize = 120;
-/// Between columns.
+/// Blanks between columns.
 const GAP: usize = 2;
 
-/// To which side.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// The head of a column.
+/// The title and alignment of a column.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     pub(crate) title: &'static str,
@@ -34,12 +34,12 @@ impl Table {
         Table { columns, rows: Vec::new() }
     }
 
-    /// Cells are escaped, and cut where they are too wide.
+    /// Adds a row. Cells are escaped, and truncated if they are too wide.
     pub(crate) fn row<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) {
-        self.rows.push(cells.into_iter().map(|cell| cut(&escape(cell))).collect());
+        self.rows.push(cells.into_iter().map(|cell| truncate(&escape(cell))).collect());
     }
 
-    /// Lines, the heading first, without blanks at their ends.
+    /// Returns the lines, heading first, without trailing blanks.
     pub(crate) fn lines(&self, palette: Palette) -> Vec<String> {
         let widths: Vec<usize> = self
             .columns
@@ -64,13 +64,13 @@ impl Table {
             text
         };
         let heading = line(&mut self.columns.iter().map(|column| column.title));
-        let mut lines = vec![palette.paint(Tone::Strong, &heading)];
+        let mut lines = vec![palette.paint(Style::Strong, &heading)];
         lines.extend(self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
         lines
     }
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     if text.width() <= MAX_WIDTH {
         return text.to_owned();
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_cell_is_cut() {
+    fn wide_cells_are_truncated() {
         let mut table = table();
         table.row([&*"x".repeat(65_000), "1"]);
         let lines = table.lines(Palette::PLAIN);

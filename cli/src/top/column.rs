@@ -1,4 +1,4 @@
-//! The columns: what each shows of a row, how it sorts, from which width of the terminal on it is there.
+//! The columns of the table: their cells, their order, and the terminal width from which each is shown.
 
 use clap::ValueEnum;
 use std::cmp::Ordering;
@@ -7,50 +7,51 @@ use super::{
     model::{Rates, Row},
     text,
 };
+use crate::output::compact_bytes;
 
-/// A column; the names are the values of `--sort`.
+/// A column. The names are the values of `--sort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Column {
     /// The client's name
     Name,
     /// Transport
     Kind,
-    /// Where a TCP client connects from
+    /// The client's address, for network transports
     Source,
-    /// The address it came in by
+    /// The broker's address that the client has connected to
     Port,
     /// Process id of a local client
     Pid,
-    /// Frames a second from the client
+    /// Frames per second from the client
     Rx,
-    /// Frames a second to the client
+    /// Frames per second to the client
     Tx,
-    /// Bytes a second, both ways
+    /// Bytes per second in both directions
     Bytes,
-    /// Bytes a second from the client
+    /// Bytes per second from the client
     RxBytes,
-    /// Bytes a second to the client
+    /// Bytes per second to the client
     TxBytes,
-    /// Frames that wait for it
+    /// Frames queued for the client
     Queue,
     /// The client and its secondaries
     Instances,
-    /// Frames from the client so far
+    /// Frames from the client since it registered
     RxTotal,
-    /// Frames to the client so far
+    /// Frames to the client since it registered
     TxTotal,
-    /// Bytes so far, both ways
+    /// Bytes in both directions since the client registered
     Total,
 }
 
 impl Column {
-    /// What a terminal of this width shows, from left to right.
+    /// Returns the columns that a terminal of this width shows, from left to right.
     pub(super) fn visible(terminal: u16) -> impl Iterator<Item = Self> {
-        Self::value_variants().iter().copied().filter(move |column| column.needs() <= terminal)
+        Self::value_variants().iter().copied().filter(move |column| column.min_terminal_width() <= terminal)
     }
 
-    /// The width of the terminal from which on it is shown.
-    fn needs(self) -> u16 {
+    /// Returns the terminal width from which the column is shown.
+    fn min_terminal_width(self) -> u16 {
         match self {
             Self::Name => 0,
             Self::Bytes => 22,
@@ -64,7 +65,7 @@ impl Column {
             Self::Pid => 100,
             Self::RxBytes | Self::TxBytes => 112,
             Self::RxTotal | Self::TxTotal => 132,
-            Self::Total => 144,
+            Self::Total => 145,
         }
     }
 
@@ -88,26 +89,30 @@ impl Column {
         }
     }
 
-    /// Its width, or None if that follows from what is in it.
+    /// Returns the width of the column, or `None` if its cells decide it.
     pub(super) fn fixed_width(self) -> Option<usize> {
         match self {
             Self::Name | Self::Source | Self::Port => None,
             Self::Kind => Some(9),
             Self::Pid | Self::Bytes => Some(7),
-            Self::RxBytes | Self::TxBytes => Some(6),
+            Self::RxBytes | Self::TxBytes | Self::Total => Some(6),
             Self::Instances => Some(4),
             _ => Some(5),
         }
     }
 
-    /// Numbers stand at the right.
+    /// Returns whether the column holds numbers, which are aligned to the right.
     pub(super) fn is_number(self) -> bool {
         !matches!(self, Self::Name | Self::Kind | Self::Source | Self::Port)
     }
 
-    /// What it shows of a row.
+    /// Returns the cell of a row.
     pub(super) fn cell(self, row: &Row) -> String {
-        let rate = |of: fn(&Rates) -> f64| row.rates.as_ref().map_or("-".to_owned(), |r| text::rate(of(r)));
+        let format = |of: fn(&Rates) -> f64, form: fn(f64) -> String| {
+            row.rates.as_ref().map_or("-".to_owned(), |rates| form(of(rates)))
+        };
+        let rate = |of| format(of, text::rate);
+        let byte_rate = |of| format(of, compact_bytes);
         match self {
             Self::Name => row.name.clone(),
             Self::Kind => row.kind.clone(),
@@ -116,18 +121,18 @@ impl Column {
             Self::Pid => row.pid.map_or_else(String::new, |pid| pid.to_string()),
             Self::Rx => rate(|rates| rates.r_frames),
             Self::Tx => rate(|rates| rates.w_frames),
-            Self::Bytes => rate(|rates| rates.r_bytes + rates.w_bytes),
-            Self::RxBytes => rate(|rates| rates.r_bytes),
-            Self::TxBytes => rate(|rates| rates.w_bytes),
+            Self::Bytes => byte_rate(|rates| rates.r_bytes + rates.w_bytes),
+            Self::RxBytes => byte_rate(|rates| rates.r_bytes),
+            Self::TxBytes => byte_rate(|rates| rates.w_bytes),
             Self::Queue => text::count(row.queue),
             Self::Instances => text::count(row.instances),
             Self::RxTotal => text::count(row.counters.r_frames),
             Self::TxTotal => text::count(row.counters.w_frames),
-            Self::Total => text::count(bytes(row)),
+            Self::Total => compact_bytes(bytes(row) as f64),
         }
     }
 
-    /// The order of two rows, smallest first; no value at all is smallest.
+    /// Compares two rows, smallest first. A missing value is smallest.
     pub(super) fn compare(self, a: &Row, b: &Row) -> Ordering {
         let rate = |of: fn(&Rates) -> f64| {
             let value = |row: &Row| row.rates.as_ref().map_or(-1.0, of);
@@ -166,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn eighty_columns_have_what_one_looks_for() {
+    fn a_terminal_of_80_columns_shows_the_main_columns() {
         let expected = ["NAME", "KIND", "SOURCE", "PORT", "RX/S", "TX/S", "BYTES/S", "QUEUE", "INST"];
         assert_eq!(titles(80), expected);
     }
 
     #[test]
-    fn a_wider_terminal_loses_no_column() {
+    fn a_wider_terminal_shows_at_least_the_same_columns() {
         assert_eq!(titles(0), ["NAME"]);
         for terminal in 0..200 {
             let (narrow, wide) = (titles(terminal), titles(terminal + 1));
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_columns_hold_title_and_numbers_and_leave_room_for_the_name() {
+    fn fixed_columns_fit_their_titles_and_leave_room_for_the_name() {
         for column in Column::value_variants() {
             assert!(column.fixed_width().is_none_or(|width| width >= column.title().len()), "{column:?}");
         }

@@ -1,8 +1,8 @@
-//! What a key means. Pure: a key and the mode in, an action out.
+//! Maps keys to actions, depending on the mode. Pure.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-/// What keys act upon.
+/// What keys apply to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
     /// The table.
@@ -10,17 +10,17 @@ pub(super) enum Mode {
     Table,
     /// The line in which the filter is typed.
     Filter,
-    /// The help above everything.
+    /// The help window.
     Help,
 }
 
-/// What to do.
+/// The action of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Quit,
-    /// Stop as any program does at Ctrl-Z.
+    /// Stop the process until it is continued.
     Suspend,
-    /// Draw everything anew.
+    /// Draw everything again.
     Redraw,
     Up,
     Down,
@@ -32,7 +32,7 @@ pub(super) enum Action {
     PreviousColumn,
     Reverse,
     Pause,
-    /// Begin to type a filter.
+    /// Start typing a filter.
     Filter,
     Type(char),
     Erase,
@@ -43,7 +43,7 @@ pub(super) enum Action {
     CloseHelp,
 }
 
-/// What this key does in this mode.
+/// Returns the action of this key in this mode.
 pub(super) fn action(key: &KeyEvent, mode: Mode) -> Option<Action> {
     if key.kind == KeyEventKind::Release {
         return None;
@@ -77,7 +77,7 @@ fn in_table(code: KeyCode) -> Option<Action> {
         KeyCode::Char('p' | ' ') => Some(Action::Pause),
         KeyCode::Char('/') => Some(Action::Filter),
         KeyCode::Char('?' | 'h') | KeyCode::F(1) => Some(Action::Help),
-        _ => moving(code),
+        _ => scrolling(code),
     }
 }
 
@@ -87,11 +87,11 @@ fn in_filter(code: KeyCode) -> Option<Action> {
         KeyCode::Backspace => Some(Action::Erase),
         KeyCode::Enter => Some(Action::KeepFilter),
         KeyCode::Esc => Some(Action::ClearFilter),
-        _ => moving(code),
+        _ => scrolling(code),
     }
 }
 
-fn moving(code: KeyCode) -> Option<Action> {
+fn scrolling(code: KeyCode) -> Option<Action> {
     match code {
         KeyCode::Up => Some(Action::Up),
         KeyCode::Down => Some(Action::Down),
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn ctrl_c_quits_whatever_is_open() {
+    fn ctrl_c_quits_in_every_mode() {
         for mode in [Mode::Table, Mode::Filter, Mode::Help] {
             assert_eq!(control('c', mode), Some(Action::Quit));
         }
     }
 
     #[test]
-    fn letters_are_commands_in_the_table_and_letters_in_the_filter() {
+    fn letters_are_commands_in_the_table_and_text_in_the_filter() {
         for (letter, expected) in [
             ('q', Action::Quit),
             ('s', Action::NextColumn),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_leaves_what_is_open_and_else_the_program() {
+    fn escape_closes_help_and_filter_and_quits_from_the_table() {
         assert_eq!(plain(KeyCode::Esc, Mode::Table), Some(Action::Quit));
         assert_eq!(plain(KeyCode::Esc, Mode::Filter), Some(Action::ClearFilter));
         assert_eq!(plain(KeyCode::Esc, Mode::Help), Some(Action::CloseHelp));

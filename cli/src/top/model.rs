@@ -1,4 +1,4 @@
-//! What the screen is about: samples of the broker become rows with rates. Pure; never talks to anybody.
+//! Turns samples of the broker into rows with rates. Pure; does no I/O.
 
 use std::{
     collections::HashMap,
@@ -7,12 +7,12 @@ use std::{
 
 use super::text;
 
-/// Of longer names, sources and ports no more is kept to be shown.
-const SHOWN_CHARACTERS: usize = 256;
-/// Two samples are never taken to be closer than this, so that a rate stays a number.
-const LEAST_ELAPSED: Duration = Duration::from_millis(1);
+/// Characters kept of names, sources and ports.
+const MAX_CHARACTERS: usize = 256;
+/// Minimum time between two samples in the computation of rates, which keeps them finite.
+const MIN_ELAPSED: Duration = Duration::from_millis(1);
 
-/// What passed, both ways, as the broker sees it: `r` from clients, `w` to them.
+/// Traffic counters in both directions, as the broker counts them: `r` from clients, `w` to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) r_frames: u64,
@@ -22,7 +22,8 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// What passed since `earlier`. Counters that went down began anew in between, so all of it is new.
+    /// Returns the difference since `earlier`. If a counter went down, all were reset in between and count
+    /// from zero.
     fn since(self, earlier: Option<Self>) -> Self {
         let minus = |earlier: Self| {
             Some(Self {
@@ -36,7 +37,7 @@ impl Counters {
     }
 }
 
-/// The same, a second.
+/// The same per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
     pub(super) r_frames: f64,
@@ -47,7 +48,7 @@ pub(super) struct Rates {
 
 impl Rates {
     fn over(passed: Counters, elapsed: Duration) -> Self {
-        let per_second = |passed: u64| passed as f64 / elapsed.max(LEAST_ELAPSED).as_secs_f64();
+        let per_second = |passed: u64| passed as f64 / elapsed.max(MIN_ELAPSED).as_secs_f64();
         Self {
             r_frames: per_second(passed.r_frames),
             r_bytes: per_second(passed.r_bytes),
@@ -57,7 +58,7 @@ impl Rates {
     }
 }
 
-/// A client as the broker described it.
+/// A client as the broker reports it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClientSample {
     pub(super) name: String,
@@ -67,11 +68,11 @@ pub(super) struct ClientSample {
     pub(super) counters: Counters,
     pub(super) queue: u64,
     pub(super) instances: u64,
-    /// Of the process, where the broker offers it.
+    /// The process id, if the broker reports it.
     pub(super) pid: Option<u32>,
 }
 
-/// The broker as it described itself; what a broker does not offer is missing.
+/// The broker as it reports itself. Values that a broker does not report are `None`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BrokerSample {
     pub(super) author: String,
@@ -82,7 +83,7 @@ pub(super) struct BrokerSample {
     pub(super) refused_frames: Option<u64>,
 }
 
-/// Everything at one instant.
+/// A sample of the broker and all its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) at: Instant,
@@ -90,7 +91,7 @@ pub(super) struct Sample {
     pub(super) clients: Vec<ClientSample>,
 }
 
-/// A client as it is shown.
+/// A row of the table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Row {
     pub(super) name: String,
@@ -98,14 +99,14 @@ pub(super) struct Row {
     pub(super) source: String,
     pub(super) port: String,
     pub(super) counters: Counters,
-    /// None until there are two samples.
+    /// `None` until there are two samples.
     pub(super) rates: Option<Rates>,
     pub(super) queue: u64,
     pub(super) instances: u64,
     pub(super) pid: Option<u32>,
 }
 
-/// The sums, as they are shown.
+/// The totals of the broker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub(super) broker: BrokerSample,
@@ -114,14 +115,14 @@ pub(super) struct Totals {
     pub(super) queued: u64,
 }
 
-/// What the screen shows of one sample.
+/// The contents of the screen for one sample.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) totals: Totals,
     pub(super) rows: Vec<Row>,
 }
 
-/// Remembers of the last sample what rates need.
+/// Computes rates, for which it keeps the counters of the previous sample.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     previous: Option<Previous>,
@@ -135,7 +136,7 @@ struct Previous {
 }
 
 impl Model {
-    /// What to show of this sample, with the rates since the one before.
+    /// Returns the rows of this sample, with the rates since the previous one.
     pub(super) fn accept(&mut self, sample: Sample) -> Snapshot {
         let previous = self.previous.take();
         let elapsed = previous.as_ref().map(|previous| sample.at.saturating_duration_since(previous.at));
@@ -153,22 +154,23 @@ impl Model {
         }
         self.previous = Some(Previous { at: sample.at, totals: sample.broker.counters, clients: seen });
         let broker = BrokerSample {
-            author: text::clean(&sample.broker.author, SHOWN_CHARACTERS),
-            version: text::clean(&sample.broker.version, SHOWN_CHARACTERS),
-            name: sample.broker.name.map(|name| text::clean(&name, SHOWN_CHARACTERS)),
+            author: text::sanitize(&sample.broker.author, MAX_CHARACTERS),
+            version: text::sanitize(&sample.broker.version, MAX_CHARACTERS),
+            name: sample.broker.name.map(|name| text::sanitize(&name, MAX_CHARACTERS)),
             ..sample.broker
         };
         Snapshot { totals: Totals { broker, rates: total_rates, clients: rows.len(), queued }, rows }
     }
 
-    /// The connection was lost: what passed meanwhile is not a rate of now, and it may be another broker.
-    pub(super) fn forget(&mut self) {
+    /// Drops the previous sample. Called when the connection was lost: the counters after it may be another
+    /// broker's.
+    pub(super) fn reset(&mut self) {
         self.previous = None;
     }
 }
 
 fn row(client: &ClientSample, rates: Option<Rates>) -> Row {
-    let clean = |text: &str| text::clean(text, SHOWN_CHARACTERS);
+    let clean = |text: &str| text::sanitize(text, MAX_CHARACTERS);
     Row {
         name: clean(&client.name),
         kind: clean(&client.kind),
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_the_differences_over_the_time_that_passed() {
+    fn rates_are_differences_over_elapsed_time() {
         let (mut model, start) = (Model::default(), Instant::now());
         let first = model.accept(sample(start, 100, vec![client("a", 100)]));
         assert_eq!((first.rows[0].rates, first.totals.rates), (None, None), "one sample has no rate");
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn who_came_or_came_back_counts_from_zero() {
+    fn new_and_reconnected_clients_count_from_zero() {
         let (mut model, start) = (Model::default(), Instant::now());
         model.accept(sample(start, 0, vec![client("back", 1000)]));
         let next = sample(start + Duration::from_secs(1), 0, vec![client("back", 7), client("new", 5)]);
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn one_counter_that_fell_is_enough_to_have_begun_anew() {
+    fn one_counter_that_went_down_means_a_reset_of_all() {
         let mut before = counters(10);
         before.w_bytes = 1_000_000;
         assert_eq!(counters(20).since(Some(before)), counters(20));
@@ -231,16 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_spans_a_lost_connection() {
+    fn rates_do_not_span_a_lost_connection() {
         let (mut model, start) = (Model::default(), Instant::now());
         model.accept(sample(start, 0, vec![client("a", 0)]));
-        model.forget();
+        model.reset();
         let after = model.accept(sample(start + Duration::from_secs(60), 9, vec![client("a", 9)]));
         assert_eq!((after.rows[0].rates, after.totals.rates), (None, None));
     }
 
     #[test]
-    fn two_samples_of_one_instant_give_a_finite_rate() {
+    fn two_samples_at_one_instant_give_a_finite_rate() {
         let (mut model, at) = (Model::default(), Instant::now());
         model.accept(sample(at, 0, vec![client("a", 0)]));
         let row = &model.accept(sample(at, 0, vec![client("a", 1)])).rows[0];
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_apart_raw_and_shown_clean() {
+    fn clients_are_distinguished_by_raw_names_and_shown_with_escaped_names() {
         let (mut model, start) = (Model::default(), Instant::now());
         model.accept(sample(start, 0, vec![client("x\x1b", 50), client("x\x07", 0)]));
         let next = sample(start + Duration::from_secs(1), 0, vec![client("x\x1b", 51), client("x\x07", 2)]);
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_without_stats_has_rows_all_the_same() {
+    fn a_broker_without_stats_still_has_rows() {
         let (mut model, start) = (Model::default(), Instant::now());
         for step in 0..2 {
             let at = start + Duration::from_secs(step);

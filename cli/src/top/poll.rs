@@ -1,8 +1,8 @@
-//! Asks the broker at each interval, and tells how the connection is. Knows which methods every broker has and which
-//! only some; never decides what is shown.
+//! Polls the broker at each interval and reports connection events. Knows which control methods a broker may
+//! lack; never decides what is shown.
 
 use elbus_client::{Client, ConnectionEvent, ConnectionEvents, Error};
-use elbus_protocol::rpc::METHOD_NOT_FOUND;
+use elbus_protocol::{BROKER_NAME, rpc::METHOD_NOT_FOUND};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::HashMap,
@@ -15,33 +15,32 @@ use super::{
     state::Connection,
 };
 
-const BROKER: &str = ".broker";
-/// Of so many clients at most the process is asked for in one poll; the others get their turn in the next ones.
-const PROCESSES_A_POLL: usize = 32;
+/// Maximum calls of `client.info` per poll. Further clients are queried in the next polls.
+const MAX_PROCESS_CALLS: usize = 32;
 
-/// What a poll or the connection has to tell.
+/// The result of a poll, or a change of the connection.
 #[derive(Debug)]
 pub(super) enum Update {
     Sample(Sample),
     Connection(Connection),
-    /// Nothing will follow.
+    /// The connection is closed for good; no update follows.
     Ended,
 }
 
 #[derive(Deserialize)]
 struct ClientList {
-    clients: Vec<Listed>,
+    clients: Vec<ClientEntry>,
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct ClientEntry {
     name: String,
     #[serde(default)]
     kind: String,
     source: Option<String>,
     port: Option<String>,
     #[serde(flatten)]
-    counters: Passed,
+    counters: CounterFields,
     #[serde(default)]
     queue: u64,
     #[serde(default)]
@@ -50,16 +49,16 @@ struct Listed {
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-struct Passed {
+struct CounterFields {
     r_frames: u64,
     r_bytes: u64,
     w_frames: u64,
     w_bytes: u64,
 }
 
-impl From<Passed> for Counters {
-    fn from(passed: Passed) -> Self {
-        let Passed { r_frames, r_bytes, w_frames, w_bytes } = passed;
+impl From<CounterFields> for Counters {
+    fn from(passed: CounterFields) -> Self {
+        let CounterFields { r_frames, r_bytes, w_frames, w_bytes } = passed;
         Self { r_frames, r_bytes, w_frames, w_bytes }
     }
 }
@@ -68,7 +67,7 @@ impl From<Passed> for Counters {
 struct Stats {
     uptime: u64,
     #[serde(flatten)]
-    counters: Passed,
+    counters: CounterFields,
 }
 
 #[derive(Default, Deserialize)]
@@ -85,12 +84,12 @@ struct Health {
 }
 
 #[derive(Deserialize)]
-struct Process {
+struct ProcessInfo {
     pid: Option<u32>,
 }
 
-/// What is known of a client's process, and how far its counter was: one that fell is that of another connection.
-struct Known {
+/// A client's process id, with the frame counter at that time: a lower one belongs to another connection.
+struct KnownProcess {
     pid: Option<u32>,
     r_frames: u64,
 }
@@ -102,7 +101,7 @@ pub(super) struct Poller {
     info: Option<Info>,
     has_health: bool,
     has_processes: bool,
-    processes: HashMap<String, Known>,
+    processes: HashMap<String, KnownProcess>,
 }
 
 impl Poller {
@@ -112,29 +111,31 @@ impl Poller {
         Self { client, events, info: None, has_health: true, has_processes: true, processes }
     }
 
-    /// Polls until the connection has ended for good or nobody takes updates.
+    /// Polls until the connection is closed for good or the receiver of updates is dropped.
     pub(super) async fn run(mut self, interval: Duration, updates: mpsc::Sender<Update>) {
         let mut ticks = tokio::time::interval(interval);
-        // a late poll moves those after it: none follows on its heels
+        // after a late poll, the next one is a full interval later
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let update = tokio::select! {
-                // what happened to the connection is told before the polls that failed by it
+                // events of the connection are reported before the polls that failed because of them
                 biased;
                 event = self.events.next() => {
                     let connection = match event {
                         Some(ConnectionEvent::Connected) => {
-                            // perhaps to another broker
-                            self.forget();
+                            // it may be another broker
+                            self.reset();
                             ticks.reset_immediately();
                             Connection::Waiting
                         }
-                        Some(ConnectionEvent::Disconnected { reason, .. }) => Connection::Lost { reason, retry: None },
+                        Some(ConnectionEvent::Disconnected { reason, .. }) => {
+                            Connection::Lost { reason, retry: None }
+                        }
                         Some(ConnectionEvent::Retrying { attempt, after, reason, .. }) => {
                             Connection::Lost { reason, retry: Some((attempt, after)) }
                         }
                         Some(ConnectionEvent::Closed) | None => {
-                            // fails when nobody takes it, which is just as well
+                            // fails if the receiver is gone
                             let _ = updates.send(Update::Ended).await;
                             return;
                         }
@@ -144,7 +145,7 @@ impl Poller {
                 }
                 _ = ticks.tick(), if self.client.is_connected() => match self.sample().await {
                     Ok(sample) => Update::Sample(sample),
-                    // the events tell
+                    // the events report it
                     Err(Error::Disconnected { .. } | Error::Closed) => continue,
                     Err(error) => Update::Connection(Connection::Failing(error.to_string())),
                 },
@@ -155,23 +156,24 @@ impl Poller {
         }
     }
 
-    fn forget(&mut self) {
+    fn reset(&mut self) {
         self.info = None;
         (self.has_health, self.has_processes) = (true, true);
         self.processes.clear();
     }
 
     async fn sample(&mut self) -> Result<Sample, Error> {
-        let list: ClientList = self.client.call_as(BROKER, "client.list", &()).await?;
+        let list: ClientList = self.client.call_as(BROKER_NAME, "client.list", &()).await?;
         let at = Instant::now();
-        let stats: Option<Stats> = self.offered("stats").await?;
+        let stats: Option<Stats> = self.call_if_offered("stats").await?;
         if self.info.is_none() {
-            self.info = self.offered("info").await?;
+            self.info = self.call_if_offered("info").await?;
         }
-        let health: Option<Health> = if self.has_health { self.offered("health").await? } else { None };
+        let health: Option<Health> =
+            if self.has_health { self.call_if_offered("health").await? } else { None };
         self.has_health = health.is_some();
         let mut clients: Vec<ClientSample> = list.clients.into_iter().map(client_sample).collect();
-        self.add_processes(&mut clients).await?;
+        self.add_process_ids(&mut clients).await?;
         let info = self.info.as_ref();
         let broker = BrokerSample {
             author: info.map(|info| info.author.clone()).unwrap_or_default(),
@@ -184,39 +186,39 @@ impl Poller {
         Ok(Sample { at, broker, clients })
     }
 
-    /// The result of a method without parameters; None where the broker does not offer it.
-    async fn offered<R: DeserializeOwned>(&self, method: &str) -> Result<Option<R>, Error> {
-        match self.client.call_as(BROKER, method, &()).await {
+    /// Calls a method without parameters. Returns `None` if the broker does not have it.
+    async fn call_if_offered<R: DeserializeOwned>(&self, method: &str) -> Result<Option<R>, Error> {
+        match self.client.call_as(BROKER_NAME, method, &()).await {
             Ok(result) => Ok(Some(result)),
             Err(Error::Rpc(_) | Error::Conversion { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Process ids do not change while a client is there: each is asked for once.
-    async fn add_processes(&mut self, clients: &mut [ClientSample]) -> Result<(), Error> {
+    /// Adds process ids. They do not change while a client is connected, so each is queried once.
+    async fn add_process_ids(&mut self, clients: &mut [ClientSample]) -> Result<(), Error> {
         let mut known = std::mem::take(&mut self.processes);
-        let mut questions = PROCESSES_A_POLL;
+        let mut remaining_calls = MAX_PROCESS_CALLS;
         for client in clients {
             let r_frames = client.counters.r_frames;
             let same = known.remove(&client.name).filter(|known| known.r_frames <= r_frames);
             let pid = match same {
                 Some(known) => known.pid,
-                None if client.kind == "local_ipc" && self.has_processes && questions > 0 => {
-                    questions -= 1;
-                    self.ask_process(&client.name).await?
+                None if client.kind == "local_ipc" && self.has_processes && remaining_calls > 0 => {
+                    remaining_calls -= 1;
+                    self.query_process_id(&client.name).await?
                 }
                 None => continue,
             };
             client.pid = pid;
-            self.processes.insert(client.name.clone(), Known { pid, r_frames });
+            self.processes.insert(client.name.clone(), KnownProcess { pid, r_frames });
         }
         Ok(())
     }
 
-    async fn ask_process(&mut self, name: &str) -> Result<Option<u32>, Error> {
+    async fn query_process_id(&mut self, name: &str) -> Result<Option<u32>, Error> {
         let params = HashMap::from([("name", name)]);
-        match self.client.call_as::<Process>(BROKER, "client.info", &params).await {
+        match self.client.call_as::<ProcessInfo>(BROKER_NAME, "client.info", &params).await {
             Ok(process) => Ok(process.pid),
             Err(Error::Rpc(error)) => {
                 self.has_processes &= error.code != METHOD_NOT_FOUND;
@@ -228,7 +230,7 @@ impl Poller {
     }
 }
 
-fn client_sample(listed: Listed) -> ClientSample {
+fn client_sample(listed: ClientEntry) -> ClientSample {
     ClientSample {
         name: listed.name,
         kind: listed.kind,

@@ -1,58 +1,59 @@
-//! Everything the screen shows and how keys change it: order, filter, pause, place. Pure; draws nothing.
+//! The state of the screen and how keys change it: order, filter, pause, scroll position. Pure; draws
+//! nothing.
 
 use std::time::Duration;
 
 use super::{
     column::Column,
     keys::{Action, Mode},
+    layout::visible_rows,
     model::{Row, Snapshot},
-    screen,
 };
 
-/// Of a filter no more can be typed.
+/// The maximum length of a filter, in characters.
 const FILTER_CHARACTERS: usize = 128;
 
-/// How the connection is.
+/// The state of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Connection {
-    /// Nothing was heard yet.
+    /// Connected; the first poll is not answered yet.
     #[default]
     Waiting,
     /// The last poll was answered.
     Up,
     /// Connected, but the last poll failed.
     Failing(String),
-    /// Lost; what is shown is old.
+    /// Lost; the rows shown are old.
     Lost { reason: String, retry: Option<(u32, Duration)> },
 }
 
-/// What is to be done besides drawing.
+/// What the loop does after an action, besides drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     None,
     Quit,
     Suspend,
-    /// Everything, whatever the terminal may show by now.
+    /// Draw everything, not only changes.
     Redraw,
 }
 
-/// Everything the screen shows.
+/// The state of the screen.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Of the broker, as text.
+    /// The broker's address.
     pub(super) address: String,
     pub(super) connection: Connection,
     pub(super) sort: Column,
-    /// Against the natural order: numbers from the largest, text from A.
+    /// Reverses the default order, which is descending for numbers and ascending for text.
     pub(super) reversed: bool,
     pub(super) filter: String,
     pub(super) mode: Mode,
-    /// Rows above the first one shown; at most what leaves the last page full once it was drawn.
+    /// Number of rows above the first one shown. Each action limits it, so that the last page is full.
     pub(super) scroll: usize,
-    /// Of the terminal: columns, lines.
+    /// The terminal's columns and lines.
     pub(super) size: (u16, u16),
     current: Snapshot,
-    /// What was shown when it was paused.
+    /// The snapshot shown while paused.
     frozen: Option<Snapshot>,
 }
 
@@ -72,7 +73,7 @@ impl State {
         }
     }
 
-    /// A poll was answered.
+    /// Shows the answer to a poll.
     pub(super) fn show(&mut self, snapshot: Snapshot) {
         self.connection = Connection::Up;
         self.current = snapshot;
@@ -82,12 +83,13 @@ impl State {
         self.frozen.is_some()
     }
 
-    /// What is shown: the newest, or what it was when it was paused.
+    /// Returns the snapshot shown: the newest, or while paused that of the pause.
     pub(super) fn snapshot(&self) -> &Snapshot {
         self.frozen.as_ref().unwrap_or(&self.current)
     }
 
-    /// The rows that pass the filter, in order. Equal ones stand by name, so that they do not dance.
+    /// Returns the rows that match the filter, sorted. Equal rows are sorted by name, so that they keep their
+    /// order.
     pub(super) fn rows(&self) -> Vec<&Row> {
         let wanted = self.filter.to_lowercase();
         let passes = |text: &String| text.to_lowercase().contains(&wanted);
@@ -108,9 +110,9 @@ impl State {
         self.sort.is_number() != self.reversed
     }
 
-    /// Does what a key asked for.
+    /// Applies an action.
     pub(super) fn apply(&mut self, action: Action) -> Effect {
-        let page = screen::page(self.size.1);
+        let page = visible_rows(self.size.1);
         let last = self.rows().len().saturating_sub(page);
         self.scroll = self.scroll.min(last);
         match action {
@@ -159,7 +161,8 @@ impl State {
         Effect::None
     }
 
-    /// By the next column of those that are to be seen; from one that is not, by the first or last.
+    /// Sorts by the next or previous visible column. From a hidden one, it moves to the first or last visible
+    /// one.
     fn sort_by_neighbour(&mut self, next: bool) {
         let visible: Vec<Column> = Column::visible(self.size.0).collect();
         let count = visible.len();
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_from_the_largest_text_from_a_and_reversed_the_other_way() {
+    fn numbers_are_sorted_descending_and_text_ascending_unless_reversed() {
         let mut state = state(&[("c", 1), ("a", 9), ("b", 1)]);
         assert_eq!(names(&state), ["a", "b", "c"], "by queue, then by name");
         state.apply(Action::Reverse);
@@ -205,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_works_while_it_is_typed() {
-        let mut state = state(&[("plant.Sensor", 0), ("plant.display", 0), ("office", 0)]);
+    fn the_filter_applies_while_it_is_typed() {
+        let mut state = state(&[("plant.Sensor", 0), ("plant.display", 0), ("console", 0)]);
         state.apply(Action::Filter);
         for c in "SENS".chars() {
             state.apply(Action::Type(c));
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_has_an_end() {
+    fn the_length_of_a_filter_is_limited() {
         let mut state = state(&[]);
         for _ in 0..10 * FILTER_CHARACTERS {
             state.apply(Action::Type('x'));
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn paused_is_frozen_and_then_the_newest() {
+    fn a_pause_freezes_the_rows_until_it_ends() {
         let mut state = state(&[("old", 0)]);
         state.apply(Action::Pause);
         state.show(Snapshot { rows: Vec::new(), totals: Totals::default() });
@@ -245,11 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn scrolling_ends_at_both_ends() {
+    fn scrolling_stops_at_both_ends() {
         let many: Vec<(String, u64)> = (0..25).map(|n| (format!("c{n:02}"), 0)).collect();
         let many: Vec<(&str, u64)> = many.iter().map(|(name, queue)| (name.as_str(), *queue)).collect();
         let mut state = state(&many);
-        assert_eq!(screen::page(15), 10);
+        assert_eq!(visible_rows(15), 10);
         for (action, expected) in [
             (Action::Up, 0),
             (Action::Down, 1),
@@ -266,11 +269,11 @@ mod tests {
         state.apply(Action::End);
         state.size = (80, 30);
         state.apply(Action::Up);
-        assert_eq!(state.scroll, 0, "everything fits by now");
+        assert_eq!(state.scroll, 0, "all rows fit");
     }
 
     #[test]
-    fn only_columns_that_are_seen_are_chosen() {
+    fn only_visible_columns_are_selected() {
         let mut state = state(&[]);
         state.size = (40, 10);
         let mut chosen = Vec::new();
@@ -283,7 +286,7 @@ mod tests {
         assert_eq!(state.sort, Column::Bytes);
         state.sort = Column::Total;
         state.apply(Action::PreviousColumn);
-        assert_eq!(state.sort, Column::Queue, "from one that is not seen");
+        assert_eq!(state.sort, Column::Queue, "from a hidden column");
         state.size = (0, 0);
         state.apply(Action::NextColumn);
         assert_eq!(state.sort, Column::Name);

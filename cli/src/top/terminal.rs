@@ -1,4 +1,4 @@
-//! The terminal while `elbus top` has it, and how it is given back: on return, on errors, on a panic.
+//! Sets the terminal up for `elbus top` and restores it: on return, on errors, on a panic.
 
 use crossterm::{
     cursor::{Hide, Show},
@@ -16,77 +16,81 @@ use std::{
     },
 };
 
-/// Whether the terminal is changed. There is one terminal, and a panic hook knows nothing but statics.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal is set up. A static, as there is one terminal and the panic hook must reach it.
+static IN_USE: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
-/// The terminal in raw mode, showing its alternate screen. Given back when dropped.
+/// The terminal in raw mode with its alternate screen. Restored when dropped.
 pub(super) struct Terminal {
     inner: ratatui::Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Terminal {
-    pub(super) fn take() -> io::Result<Self> {
+    /// Sets the terminal up, and installs a panic hook that restores it.
+    pub(super) fn enter() -> io::Result<Self> {
         HOOK.call_once(|| {
             let report = panic::take_hook();
             panic::set_hook(Box::new(move |info| {
-                // first, else what is reported goes to the alternate screen and is lost with it
-                give_back();
+                // restore first: a report on the alternate screen would be lost
+                restore();
                 report(info);
             }));
         });
         let inner = ratatui::Terminal::new(CrosstermBackend::new(stdout()))?;
         let terminal = Self { inner };
-        terminal.enter()?;
+        terminal.set_up()?;
         Ok(terminal)
     }
 
-    /// If this fails half-way, dropping gives back what was done.
-    fn enter(&self) -> io::Result<()> {
-        TAKEN.store(true, Ordering::SeqCst);
+    /// Switches to raw mode and the alternate screen. If a step fails, dropping undoes the others.
+    fn set_up(&self) -> io::Result<()> {
+        IN_USE.store(true, Ordering::SeqCst);
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen, Hide)
     }
 
-    /// Refused once the terminal was given back, which a panic in another thread does.
+    /// Draws a frame.
+    ///
+    /// # Errors
+    /// The terminal fails, or a panic in another thread has restored it.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
-        if !TAKEN.load(Ordering::SeqCst) {
-            return Err(io::Error::other("it was given back after an internal error"));
+        if !IN_USE.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the terminal was restored after an internal error"));
         }
         self.inner.draw(draw).map(drop)
     }
 
-    /// The next drawing draws everything. Not by ratatui's `clear`, which asks the terminal where its cursor is and
-    /// waits for the answer.
-    pub(super) fn forget(&mut self) -> io::Result<()> {
+    /// Makes the next draw repaint everything. Does not use ratatui's `clear`, which queries the cursor
+    /// position and waits for the terminal's answer.
+    pub(super) fn redraw_all(&mut self) -> io::Result<()> {
         let size = self.inner.size()?;
         self.inner.resize(Rect::from(size))
     }
 
-    /// Gives the terminal back while `pause` lasts.
-    pub(super) fn lend(&mut self, pause: impl FnOnce()) -> io::Result<()> {
-        give_back();
+    /// Restores the terminal while `pause` runs.
+    pub(super) fn restore_while(&mut self, pause: impl FnOnce()) -> io::Result<()> {
+        restore();
         pause();
-        self.enter()?;
-        self.forget()
+        self.set_up()?;
+        self.redraw_all()
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-/// Whatever fails here, the rest is tried: there is nobody left to tell.
-fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
+/// Restores the terminal, if it is set up. If a step fails, the others are tried, and nothing is reported.
+fn restore() {
+    if IN_USE.swap(false, Ordering::SeqCst) {
         let _ = execute!(stdout(), ResetColor, SetAttribute(Attribute::Reset), LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }
 
-/// For a terminal that takes nothing: gives back what needs no writing to it.
-pub(super) fn abandon() {
+/// Restores what needs no write to the terminal, which may block writes.
+pub(super) fn disable_raw_mode_only() {
     let _ = disable_raw_mode();
 }

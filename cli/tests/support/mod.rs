@@ -1,5 +1,4 @@
-//! What the tests of the command line share: a broker in the test's own process, and `elbus` run beside it as a person
-//! would.
+//! Shared by the tests of the command line: a broker in the test's process, and `elbus` as a child process.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use elbus_broker::{Broker, PluginDeclaration};
@@ -17,10 +16,10 @@ use std::{
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-/// What a test waits for happens within this, or not at all.
+/// The time after which a test gives up waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A broker with a UNIX socket in a folder of its own.
+/// A broker with a UNIX socket in its own folder.
 pub(crate) struct Bus {
     // dropped before the runtime its plugins run on
     broker: Option<Broker>,
@@ -29,14 +28,14 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// With the standard plugins: UNIX socket and TCP, calls at `.broker`, announcements.
+    /// Starts a broker with UNIX socket, TCP, RPC and announcements.
     pub(crate) fn start() -> Self {
         let mut bus = Bus::without_broker();
         bus.start_broker();
         bus
     }
 
-    /// Nobody listens at the address yet.
+    /// Creates the folder; nothing listens at the address yet.
     pub(crate) fn without_broker() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::Builder::new().prefix("elbus").tempdir().unwrap();
@@ -52,7 +51,7 @@ impl Bus {
         });
     }
 
-    /// With a UNIX socket and whatever `add` adds.
+    /// Starts a broker with a UNIX socket and the plugins that `add` adds.
     pub(crate) fn start_with(
         &mut self,
         add: impl FnOnce(elbus_broker::BrokerBuilder) -> elbus_broker::BrokerBuilder,
@@ -66,7 +65,7 @@ impl Bus {
         self.broker.as_ref().unwrap()
     }
 
-    /// As if it were killed: connections end, nothing is announced to whoever waits for it.
+    /// Stops the broker without draining queues.
     pub(crate) fn stop_broker(&mut self) {
         self.broker.take().unwrap().stop(Duration::ZERO).wait();
     }
@@ -75,12 +74,12 @@ impl Bus {
         self.path("bus.sock").to_str().unwrap().to_owned()
     }
 
-    /// `host:port`.
+    /// Returns the `host:port` of the TCP transport.
     pub(crate) fn tcp_address(&self) -> String {
         self.address_of("tcp:")
     }
 
-    /// `host:port` of an address of this kind.
+    /// Returns the `host:port` of the address that starts with `kind`.
     pub(crate) fn address_of(&self, kind: &str) -> String {
         let reports = self.broker.as_ref().unwrap().plugins();
         let mut addresses = reports.iter().flat_map(|report| report.status.addresses.clone());
@@ -91,12 +90,12 @@ impl Bus {
         self.folder.path().join(name)
     }
 
-    /// A client of the test itself.
+    /// Connects a client in the test's process.
     pub(crate) fn client(&self, name: &str) -> (Client, Frames) {
         self.runtime.block_on(Client::connect(self.address(), name)).unwrap()
     }
 
-    /// `elbus` with these arguments; the address comes by the environment.
+    /// Returns a command that runs `elbus` with these arguments and the address in its environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elbus"));
         command.args(arguments).current_dir(self.folder.path()).env("ELBUS_ADDR", self.address());
@@ -105,16 +104,16 @@ impl Bus {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs `elbus` until it exits.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with_input(arguments, b"")
     }
 
-    /// Runs it to its end, with this on stdin.
+    /// Runs `elbus` with this stdin until it exits.
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ended {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-        // it may end without having read all of it
+        // it may exit before it has read all of it
         thread::spawn(move || _ = stdin.write_all(&input));
         let (stdout, stderr) =
             (read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap()));
@@ -123,23 +122,23 @@ impl Bus {
         Ended { code, stdout: stdout.recv().unwrap(), stderr }
     }
 
-    /// What a run that succeeds prints.
+    /// Returns the stdout of a run that succeeds.
     pub(crate) fn output(&self, arguments: &[&str]) -> String {
         self.run(arguments).succeeded()
     }
 
-    /// The lines of a run that succeeds, as JSON.
+    /// Returns the JSON lines of a run that succeeds.
     pub(crate) fn json(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.output(&[&["--json"], arguments].concat());
         output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The one line on stderr of a run that ends with this code.
+    /// Returns the line on stderr of a run that exits with this code.
     pub(crate) fn failure(&self, code: i32, arguments: &[&str]) -> String {
         self.run(arguments).failed(code)
     }
 
-    /// Starts what goes on and on, and waits until it listens.
+    /// Starts a command that listens, and waits until it does.
     pub(crate) fn listen(&self, arguments: &[&str]) -> Running {
         let running = Running::start(self.command(arguments));
         let line = running.stderr_line();
@@ -147,14 +146,14 @@ impl Bus {
         running
     }
 
-    /// The next frame that a client of the test gets.
+    /// Returns the next frame of a client of the test.
     pub(crate) fn next(&self, frames: &mut Frames) -> Frame {
         let next = async { tokio::time::timeout(PATIENCE, frames.next()).await };
         self.runtime.block_on(next).expect("nothing arrived").expect("the connection ended")
     }
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -167,13 +166,13 @@ impl Ended {
         String::from_utf8(self.stdout.clone()).unwrap()
     }
 
-    /// Exit code 0 and nothing on stderr; returns stdout.
+    /// Checks for exit code 0 and an empty stderr, and returns stdout.
     pub(crate) fn succeeded(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.text());
         self.text()
     }
 
-    /// This exit code, nothing on stdout and one line on stderr, which is returned.
+    /// Checks for this exit code and an empty stdout, and returns the only line on stderr.
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!((self.code, self.text().as_str()), (code, ""), "{}", self.stderr);
         let line = self.stderr.strip_suffix('\n').unwrap();
@@ -184,13 +183,13 @@ impl Ended {
 }
 
 fn read_all(mut source: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (tell, read) = channel();
+    let (sender, receiver) = channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         source.read_to_end(&mut bytes).unwrap();
-        tell.send(bytes)
+        sender.send(bytes)
     });
-    read
+    receiver
 }
 
 fn wait(child: &mut Child) -> i32 {
@@ -206,7 +205,7 @@ fn wait(child: &mut Child) -> i32 {
     panic!("it did not end");
 }
 
-/// An `elbus` that goes on and on. Killed when dropped.
+/// A running `elbus`. Killed when dropped.
 pub(crate) struct Running {
     child: Child,
     stdout: Receiver<String>,
@@ -214,15 +213,15 @@ pub(crate) struct Running {
 }
 
 fn lines(source: impl Read + Send + 'static) -> Receiver<String> {
-    let (tell, read) = channel();
+    let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(source).lines() {
-            if tell.send(line.unwrap()).is_err() {
+            if sender.send(line.unwrap()).is_err() {
                 break;
             }
         }
     });
-    read
+    receiver
 }
 
 impl Running {
@@ -233,19 +232,19 @@ impl Running {
         Running { child, stdout, stderr }
     }
 
-    /// One whose stdout somebody else reads, or nobody.
+    /// Takes over a process without reading its stdout.
     pub(crate) fn attach(mut child: Child) -> Self {
         let (_, stdout) = channel();
         let stderr = lines(child.stderr.take().unwrap());
         Running { child, stdout, stderr }
     }
 
-    /// The next line, which must be there without anything else happening: it has been flushed.
+    /// Returns the next line of stdout, which must have been flushed.
     pub(crate) fn line(&self) -> String {
         self.stdout.recv_timeout(PATIENCE).expect("no line on stdout")
     }
 
-    /// As [`line`](Self::line), without the time in front.
+    /// As [`line`](Self::line), without the leading time.
     pub(crate) fn shown(&self) -> String {
         let line = self.line();
         let (time, rest) = line.split_once(' ').unwrap();
@@ -265,12 +264,12 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for the exit, and returns the code.
     pub(crate) fn code(mut self) -> i32 {
         wait(&mut self.child)
     }
 
-    /// Waits for its end: the code, and the lines of both that nobody has read yet.
+    /// Waits for the exit, and returns the code and the remaining lines of stdout and stderr.
     pub(crate) fn ended(mut self) -> (i32, Vec<String>, Vec<String>) {
         let code = wait(&mut self.child);
         (code, self.stdout.iter().collect(), self.stderr.iter().collect())

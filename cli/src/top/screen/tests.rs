@@ -1,4 +1,4 @@
-//! The screen at many sizes, drawn into a buffer.
+//! Tests of the screen at many sizes, drawn into a buffer.
 
 use ratatui::{Terminal, backend::TestBackend};
 use std::time::Duration;
@@ -51,11 +51,11 @@ fn state(width: u16, height: u16) -> State {
     state
 }
 
-/// The lines of the screen, wide characters once.
+/// Returns the lines of the screen; a wide character is one character.
 fn drawn(state: &State) -> Vec<String> {
     let (width, height) = state.size;
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| draw(frame, state, Look { colour: true })).unwrap();
+    terminal.draw(|frame| draw(frame, state, Theme { colour: true })).unwrap();
     let buffer = terminal.backend().buffer().clone();
     let mut lines = Vec::new();
     for y in 0..height {
@@ -82,32 +82,32 @@ fn eighty_by_twenty_four() {
         lines[..8],
         [
             "elbus top  unix:/run/user/1000/elbus.sock  plant ELBUS 0.1.0      up 1d 02:03:04",
-            "clients 4  queued 68  in 12.3k f/s 1.0MB/s  out 1.0M f/s 123MB/s  refused 3",
+            "clients 4  queued 68  in 12.3k f/s 977KiB/s  out 1.0M f/s 118MiB/s  refused 3",
             "                                                                     sort RX/S ▼",
             "NAME             KIND      SOURCE          PORT    RX/S  TX/S BYTES/S QUEUE INST",
-            "plant.sensor     local_ipc                 ….sock   250   0.5   10.0M    17    2",
-            "a.very.long.nam… tcp       ….100.100:54321 …:7777   7.0   0.5   10.0M    17    2",
-            "日本語の名前が…  websocket …01:db8::1]:443          3.0   0.5   10.0M    17    2",
-            ".broker          internal                             0   0.5   10.0M    17    2",
+            "plant.sensor     local_ipc                 ….sock   250   0.5   9.6Mi    17    2",
+            "a.very.long.nam… tcp       ….100.100:54321 …:7777   7.0   0.5   9.5Mi    17    2",
+            "日本語の名前が…  websocket …01:db8::1]:443          3.0   0.5   9.5Mi    17    2",
+            ".broker          internal                             0   0.5   9.5Mi    17    2",
         ]
     );
     assert_eq!(lines[23], "q quit  / filter  s sort  r reverse  p pause  ? help                    1-4 of 4");
 }
 
 #[test]
-fn a_hundred_and_twenty_by_forty_has_more_columns() {
+fn a_hundred_and_twenty_by_forty_shows_more_columns() {
     let lines = drawn(&state(120, 40));
     for title in ["PID", "RX B/S", "TX B/S"] {
         assert!(lines[3].contains(title), "{}", lines[3]);
     }
-    assert!(lines[1].contains("in 12.3k frames/s 1.0MB/s"), "{}", lines[1]);
+    assert!(lines[1].contains("in 12.3k frames/s 977KiB/s"), "{}", lines[1]);
     assert!(lines[4].contains("4194304") && lines[4].contains("local_ipc"), "{}", lines[4]);
     let widest = drawn(&state(200, 40));
     assert!(widest[5].contains("a.very.long.name.that.nobody.can.fit.into.a.column "), "{}", widest[5]);
 }
 
 #[test]
-fn forty_by_ten_has_the_names_and_the_rates() {
+fn forty_by_ten_shows_names_and_rates() {
     let lines = drawn(&state(40, 10));
     assert!(lines[3].starts_with("NAME") && lines[3].ends_with("QUEUE"), "{}", lines[3]);
     assert!(lines[4].starts_with("plant.sensor"), "{}", lines[4]);
@@ -135,7 +135,7 @@ fn no_size_and_no_mode_panics() {
 }
 
 #[test]
-fn trouble_and_pause_are_said() {
+fn a_lost_connection_and_a_pause_are_shown() {
     let mut state = state(80, 24);
     let retry = Some((3, Duration::from_millis(400)));
     state.connection = Connection::Lost { reason: "closed by\x1b[2J the broker".into(), retry };
@@ -160,7 +160,7 @@ fn the_filter_is_shown_while_typed_and_after() {
 }
 
 #[test]
-fn help_covers_the_middle_and_names_the_keys() {
+fn the_help_lists_the_keys() {
     let mut state = state(80, 24);
     state.apply(Action::Help);
     let text = drawn(&state).join("\n");
@@ -170,9 +170,9 @@ fn help_covers_the_middle_and_names_the_keys() {
 }
 
 #[test]
-fn scrolled_rows_begin_further_down() {
+fn scrolling_skips_the_first_rows() {
     let mut state = state(80, 7);
-    assert_eq!(page(7), 2);
+    assert_eq!(visible_rows(7), 2);
     state.apply(Action::End);
     let lines = drawn(&state);
     assert!(lines[4].starts_with("日本語") && lines[5].starts_with(".broker"), "{lines:?}");
@@ -180,7 +180,7 @@ fn scrolled_rows_begin_further_down() {
 }
 
 #[test]
-fn no_control_character_is_drawn() {
+fn control_characters_are_not_drawn() {
     let mut state = state(80, 24);
     state.filter = "\x07".into();
     state.address = "unix:/tmp/x\x1b]0;y\x07".into();

@@ -1,4 +1,5 @@
-//! Counts what the workers of a stage have done and holds senders back while too much is under way. Knows no bus.
+//! Counts what the tasks of a stage have completed, and holds senders back while too many messages are in
+//! flight. Does no I/O.
 
 use std::sync::{
     Arc,
@@ -6,25 +7,25 @@ use std::sync::{
 };
 use tokio::sync::Notify;
 
-/// One worker's count. Each has a cache line of its own, as it is written with every message.
+/// The count of one task. Each has its own cache line, as it is written with every message.
 #[derive(Default)]
 #[repr(align(128))]
-struct Count(AtomicU64);
+struct Counter(AtomicU64);
 
-/// What the workers of a stage have done so far; they write, the progress bar reads.
-pub(super) struct Progress(Box<[Count]>);
+/// How many iterations each task has completed. Tasks write, the progress bar reads.
+pub(super) struct Progress(Box<[Counter]>);
 
 impl Progress {
-    pub(super) fn of(workers: usize) -> Self {
-        Progress((0..workers).map(|_| Count::default()).collect())
+    pub(super) fn new(tasks: usize) -> Self {
+        Progress((0..tasks).map(|_| Counter::default()).collect())
     }
 
-    /// Worker `index` has done `count` so far.
+    /// Records that task `index` has completed `count` iterations.
     pub(super) fn set(&self, index: usize, count: u64) {
         self.0[index].0.store(count, Ordering::Release);
     }
 
-    /// All workers together.
+    /// Returns the sum over all tasks.
     pub(super) fn total(&self) -> u64 {
         self.0.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
     }
@@ -34,42 +35,42 @@ impl Progress {
     }
 }
 
-/// How far a sender may be ahead of its slowest receiver. Once it is too far ahead it waits until half of that is
-/// done, so that it goes on with many messages instead of one at a time.
+/// Limits how far a sender is ahead of its slowest receiver. At the limit the sender waits until half of it
+/// has arrived, so that it continues with many messages instead of one at a time.
 pub(super) struct Window {
     limit: u64,
     received: Arc<Progress>,
-    moved: Notify,
+    advanced: Notify,
 }
 
 impl Window {
-    /// For this many receivers, and at least two messages.
+    /// Creates a window of at least two messages.
     pub(super) fn new(limit: u64, receivers: usize) -> Self {
-        Window { limit: limit.max(2), received: Arc::new(Progress::of(receivers)), moved: Notify::new() }
+        Window { limit: limit.max(2), received: Arc::new(Progress::new(receivers)), advanced: Notify::new() }
     }
 
-    /// What the receivers have.
+    /// Returns how many messages each receiver has received.
     pub(super) fn progress(&self) -> Arc<Progress> {
         self.received.clone()
     }
 
-    /// Returns once `sent` messages are not too far ahead.
-    pub(super) async fn room(&self, sent: u64) {
+    /// Waits until a sender that has sent `sent` messages can send the next one.
+    pub(super) async fn wait_for_room(&self, sent: u64) {
         if sent < self.received.slowest() + self.limit {
             return;
         }
         while sent > self.received.slowest() + self.limit / 2 {
-            // Leaves a permit if it comes between the look and the wait.
-            self.moved.notified().await;
+            // a notification between the check and the wait leaves a permit
+            self.advanced.notified().await;
         }
     }
 
-    /// Receiver `index` has `count` messages.
+    /// Records that receiver `index` has received `count` messages.
     pub(super) fn received(&self, index: usize, count: u64) {
         self.received.set(index, count);
-        // Of all the messages that are under way when a sender waits, one of the second half has such a number.
+        // of the messages in flight while a sender waits, one in the second half has such a number
         if count.is_multiple_of(self.limit / 2) {
-            self.moved.notify_one();
+            self.advanced.notify_one();
         }
     }
 }
@@ -81,7 +82,7 @@ mod tests {
 
     fn ready(window: &Window, sent: u64) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        pin!(window.room(sent)).poll(&mut cx) == Poll::Ready(())
+        pin!(window.wait_for_room(sent)).poll(&mut cx) == Poll::Ready(())
     }
 
     #[test]
@@ -89,7 +90,7 @@ mod tests {
         let window = Window::new(8, 2);
         assert!(ready(&window, 7));
         let mut cx = Context::from_waker(Waker::noop());
-        let mut waiting = pin!(window.room(8));
+        let mut waiting = pin!(window.wait_for_room(8));
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         (1..=8).for_each(|count| window.received(0, count));
         assert!(waiting.as_mut().poll(&mut cx).is_pending(), "the second receiver has nothing yet");
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_limit_a_sender_that_waits_is_woken() {
+    fn a_waiting_sender_is_woken_at_any_limit() {
         for limit in 0..=9 {
             let window = Window::new(limit, 1);
             let (mut sent, mut received) = (0, 0);
@@ -109,7 +110,7 @@ mod tests {
                     sent += 1;
                 }
                 let mut cx = Context::from_waker(Waker::noop());
-                let mut waiting = pin!(window.room(sent));
+                let mut waiting = pin!(window.wait_for_room(sent));
                 assert!(waiting.as_mut().poll(&mut cx).is_pending());
                 while received < sent {
                     received += 1;
@@ -121,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_the_sum_of_all_workers() {
-        let progress = Progress::of(3);
+    fn the_total_is_the_sum_over_all_tasks() {
+        let progress = Progress::new(3);
         progress.set(0, 5);
         progress.set(2, 7);
         assert_eq!(progress.total(), 12);

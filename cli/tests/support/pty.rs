@@ -1,5 +1,5 @@
-//! A program in a terminal of its own: a pty whose screen is kept by a terminal emulator. Waits for what is on it, never
-//! for time to pass.
+//! Runs `elbus` in a pseudoterminal whose screen a terminal emulator keeps. Waits for text on it, never for a
+//! fixed time.
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,12 +12,12 @@ use std::{
 };
 use vt100::{Parser, Screen};
 
-/// What a test waits for happens within this, or not at all.
+/// The time after which a test gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What stood on the screen before the program began.
+/// The text on the screen before the program starts.
 const PROMPT: &str = "$ elbus top";
 
-/// A terminal and the program in it, which is killed when this is dropped.
+/// A terminal and the program in it. The program is killed when this is dropped.
 pub(crate) struct Pty {
     master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,
@@ -33,7 +33,7 @@ struct Shown {
 
 struct Emulator {
     parser: Parser,
-    /// Nobody has the terminal open any more, and all that was written to it has been read.
+    /// No process has the terminal open any more, and everything written to it has been read.
     ended: bool,
     bytes: Vec<u8>,
 }
@@ -47,7 +47,7 @@ fn nonzero(value: u16) -> NonZeroU16 {
 }
 
 impl Pty {
-    /// Runs `elbus` with these arguments in a terminal of so many columns and lines.
+    /// Runs `elbus` with these arguments in a terminal of this size.
     pub(crate) fn elbus(columns: u16, lines: u16, arguments: &[&str]) -> Self {
         let pair = native_pty_system().openpty(size(columns, lines)).unwrap();
         let modes_before = format!("{:?}", pair.master.get_termios().unwrap());
@@ -67,14 +67,14 @@ impl Pty {
         let mut reader = pair.master.try_clone_reader().unwrap();
         let writer = pair.master.take_writer().unwrap();
         let child = pair.slave.spawn_command(command).unwrap();
-        // so that the last one to close it is the program
+        // the program must be the last to close it
         drop(pair.slave);
 
         let reading = shown.clone();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             loop {
-                // the end of a pty is an error
+                // at the end, a pty returns an error
                 let read = reader.read(&mut buffer).unwrap_or(0);
                 let mut state = reading.state.lock().unwrap();
                 state.ended |= read == 0;
@@ -89,7 +89,7 @@ impl Pty {
         Pty { master: pair.master, writer, child, shown, modes_before }
     }
 
-    /// Waits until the screen is as wanted, and returns its lines.
+    /// Waits until `wanted` accepts the screen, and returns its lines.
     pub(crate) fn wait(&self, what: &str, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
         let lines = |emulator: &Emulator| lines(emulator.parser.screen());
         let state = self.wait_state(what, |emulator| wanted(&lines(emulator)));
@@ -108,7 +108,7 @@ impl Pty {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let contents = state.parser.screen().contents();
-                // else the thread that reads panics as well
+                // a poisoned lock would make the reading thread panic as well
                 drop(state);
                 panic!("waited for {what}, and there is\n{contents}");
             }
@@ -117,12 +117,12 @@ impl Pty {
         state
     }
 
-    /// What is on the screen now.
+    /// Returns the lines on the screen.
     pub(crate) fn lines(&self) -> Vec<String> {
         lines(self.shown.state.lock().unwrap().parser.screen())
     }
 
-    /// Everything that was ever written to the terminal.
+    /// Returns everything written to the terminal so far.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.shown.state.lock().unwrap().bytes.clone()
     }
@@ -142,18 +142,18 @@ impl Pty {
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
-    /// Waits for the program's end, and returns its exit code and what it left on the screen behind the prompt. The
-    /// terminal must be as it was before.
+    /// Waits for the exit, and returns the code and the text after the prompt. Checks that the terminal is
+    /// restored.
     pub(crate) fn finish(mut self) -> (u32, String) {
         let state = self.wait_state("the end", |emulator| emulator.ended);
         let screen = state.parser.screen();
         assert!(!screen.alternate_screen(), "the alternate screen is left");
-        assert!(!screen.hide_cursor(), "the cursor is to be seen");
+        assert!(!screen.hide_cursor(), "the cursor is visible");
         assert!(!screen.bracketed_paste() && !screen.inverse() && !screen.bold(), "no mode is left");
         let contents = screen.contents();
         drop(state);
         let left = contents.strip_prefix(PROMPT).map(str::to_owned);
-        let left = left.unwrap_or_else(|| panic!("what stood there is gone: {contents}"));
+        let left = left.unwrap_or_else(|| panic!("the prompt is gone: {contents}"));
         assert_eq!(format!("{:?}", self.master.get_termios().unwrap()), self.modes_before);
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), None);
@@ -163,7 +163,7 @@ impl Pty {
 
 impl Drop for Pty {
     fn drop(&mut self) {
-        // fails when it has ended, which is as well
+        // fails if it has already exited
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
