@@ -171,7 +171,10 @@ impl BrokerBuilder {
         add_plugin_methods(&control, &plugins);
         let placed = Arc::downgrade(&plugins);
         let knows = Arc::downgrade(&plugins);
-        core.router.access.places.found_by(move |instance, key| knows.upgrade()?.place_of(instance, key));
+        core.router
+            .access
+            .rule_locations
+            .set_finder(move |instance, key| knows.upgrade()?.place_of(instance, key));
         add_explain_method(&control, &core.router, move |instance, key| {
             placed.upgrade()?.place_of(instance, key)
         });

@@ -1,4 +1,5 @@
-//! Access rules in a broker: who is let in, what is denied, and what a new set of rules does to those who are there.
+//! Access rules in a broker: who is let in, what is denied, and what a new set of rules does to those who are
+//! there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -56,7 +57,7 @@ fn explain(broker: &Broker, action: &str, name: &str, target: &str) -> Answer {
 }
 
 #[test]
-fn only_those_who_are_what_the_name_asks_for_are_let_in() {
+fn only_clients_with_a_required_identity_are_admitted() {
     let broker = broker();
     let who = vec![
         Identity { uid: Some(7), ..Identity::default() },
@@ -174,7 +175,7 @@ fn each_action_has_its_rules_and_the_first_that_matches_decides() {
 }
 
 #[test]
-fn an_address_of_nobody_and_one_that_is_denied_are_told_apart_by_nothing() {
+fn a_denied_target_and_a_missing_one_cannot_be_distinguished() {
     let broker = broker();
     set(&broker, Verdict::Deny, vec![clients("a"), clients("b")]);
     let (mut a, b) = (peer(&broker, "a", 1), peer(&broker, "b", 1));
@@ -184,7 +185,7 @@ fn an_address_of_nobody_and_one_that_is_denied_are_told_apart_by_nothing() {
 }
 
 #[test]
-fn new_rules_concern_those_who_are_there_at_once() {
+fn new_rules_apply_to_registered_clients_at_once() {
     let broker = broker();
     let (mut a, b, mut c) = (peer(&broker, "a", 1), peer(&broker, "b", 2), peer(&broker, "c", 1));
     a.subscribe(&["x/#", "y/1", "y/+/+"]);
@@ -286,7 +287,7 @@ fn filters_that_take_too_many_comparisons_with_the_rules_are_refused_or_end() {
 }
 
 #[test]
-fn what_is_denied_is_counted_for_each_client_and_kind() {
+fn denials_are_counted_for_each_client_and_action() {
     #[derive(Deserialize)]
     struct Details {
         denied: BTreeMap<String, u64>,
@@ -341,7 +342,7 @@ fn the_limits_of_a_mask_are_those_of_its_clients() {
 }
 
 #[test]
-fn explain_names_who_would_get_it_or_the_rule_that_denies_it() {
+fn explain_names_the_recipients_or_the_rule_that_denies() {
     let broker = broker();
     assert_eq!(explain(&broker, "send", "a", "b").why, "allowed: no access rules concern it");
     let mut b = peer(&broker, "b", 1);
@@ -370,7 +371,7 @@ fn explain_names_who_would_get_it_or_the_rule_that_denies_it() {
 }
 
 #[test]
-fn explain_knows_what_is_for_administrators_only() {
+fn explain_reports_that_a_method_is_for_administrators_only() {
     let broker = broker();
     let _remote = Peer::new(&broker, "remote");
     let _local = peer(&broker, "local", 1);

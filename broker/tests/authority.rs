@@ -71,7 +71,7 @@ fn a_call_is_authorised_by_the_registration_and_not_by_the_name() {
 }
 
 #[test]
-fn a_call_is_judged_by_the_rules_in_force_when_it_is_made() {
+fn a_call_is_checked_against_the_rules_in_force_when_it_is_made() {
     let broker = broker();
     let a = peer(&broker, "a", 1);
     let call =
@@ -119,7 +119,7 @@ fn registrations_of_one_identity_have_one_number() {
 }
 
 #[test]
-fn a_reply_reaches_the_registration_it_is_for_and_no_later_holder_of_the_name() {
+fn a_reply_reaches_its_registration_and_no_later_owner_of_the_name() {
     let broker = broker();
     let mut server = peer(&broker, "server", 1);
     let asker = peer(&broker, "asker", 1);
@@ -215,7 +215,7 @@ fn rules_apply_to_a_system_sender_under_its_own_name() {
 }
 
 #[test]
-fn nobody_registers_the_name_of_a_system_sender() {
+fn names_of_system_senders_cannot_be_registered() {
     let broker = broker();
     for internal in [false, true] {
         let info = ClientInfo { internal, locality: Locality::InProcess, ..ClientInfo::default() };

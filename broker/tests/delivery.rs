@@ -81,7 +81,7 @@ fn publications_go_once_to_each_subscriber() {
 }
 
 #[test]
-fn exclusions_withhold() {
+fn exclusions_withhold_publications() {
     let broker = broker();
     let (mut subscriber, mut sender) = (Peer::new(&broker, "sub"), Peer::new(&broker, "pub"));
     subscriber.filters(Op::Exclude, &["a/secret", "x/#"]);
@@ -112,7 +112,7 @@ fn publications_for_one_primary() {
 }
 
 #[test]
-fn everybody_hears_warnings_unless_they_do_not_want_to() {
+fn all_clients_receive_warnings_unless_they_unsubscribe() {
     let broker = broker();
     let (mut a, mut b, mut c) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"), Peer::new(&broker, "c"));
     b.filters(Op::Unsubscribe, &[".broker/warn"]);
@@ -161,7 +161,7 @@ fn refusals_are_acknowledged_truthfully() {
 }
 
 #[test]
-fn senders_wait_for_all_who_are_full() {
+fn senders_wait_for_all_full_receivers() {
     let broker = broker();
     let mut a = Peer::new(&broker, "a");
     let peers: Vec<_> = ["x.1", "x.2", "x.3"].iter().map(|name| Peer::new(&broker, name)).collect();
@@ -239,7 +239,7 @@ fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
 }
 
 #[test]
-fn who_does_not_wait_is_refused_before_memory_runs_out() {
+fn a_sender_that_ignores_back_pressure_is_refused_before_memory_runs_out() {
     let broker = broker();
     let mut a = Peer::new(&broker, "a");
     let (slow, healthy) = (Peer::new(&broker, "slow"), Peer::new(&broker, "healthy"));

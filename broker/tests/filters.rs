@@ -1,4 +1,5 @@
-//! Limits of filters: what a request of a client may bring, all or nothing, and what clients that leave take with them.
+//! Limits of filters: what a request of a client may bring, all or nothing, and what clients that leave take
+//! with them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;

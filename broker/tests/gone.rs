@@ -1,4 +1,5 @@
-//! What is left of an instance that was stopped, such as a thread of its own, adds nothing to the broker any more.
+//! What is left of an instance that was stopped, such as a thread of its own, adds nothing to the broker any
+//! more.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;

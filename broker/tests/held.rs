@@ -1,5 +1,5 @@
-//! What receivers keep of the senders that wait for them: no more than there are clients, however many have come and gone, and
-//! a sender waits for no more than some receivers at once.
+//! What receivers keep of the senders that wait for them: no more than there are clients, however many have
+//! come and gone, and a sender waits for no more than some receivers at once.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;

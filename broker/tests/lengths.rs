@@ -1,4 +1,5 @@
-//! Lengths of names, targets, masks, topics and receivers: what is longer than the limit is refused, and the client stays.
+//! Lengths of names, targets, masks, topics and receivers: what is longer than the limit is refused, and the
+//! client stays.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -12,7 +13,7 @@ fn code(peer: &mut Peer, op: Op, target: &str, receiver: &str) -> Code {
 }
 
 #[test]
-fn what_is_longer_than_max_topic_bytes_is_refused_and_the_client_stays() {
+fn targets_longer_than_max_topic_bytes_are_refused_and_the_client_stays() {
     let broker = broker();
     let mut client = Peer::new(&broker, "a");
     client.subscribe(&["#"]);

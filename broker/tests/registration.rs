@@ -98,7 +98,7 @@ fn force_register_evicts_the_first() {
 }
 
 #[test]
-fn events_tell_who_comes_and_goes_in_order() {
+fn events_report_registrations_and_departures_in_order() {
     let broker = broker();
     let told = Arc::new(Mutex::new(Vec::new()));
     let telling = told.clone();
@@ -128,7 +128,7 @@ fn events_tell_who_comes_and_goes_in_order() {
 }
 
 #[test]
-fn a_listener_that_blocks_delays_no_registration_and_is_told_what_it_missed() {
+fn a_listener_that_blocks_delays_no_registration_and_gets_the_events_it_missed() {
     let broker = broker();
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();

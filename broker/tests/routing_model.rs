@@ -26,7 +26,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => who().prop_map(Step::Connect),
         1 => who().prop_map(Step::Leave),
-        5 => (who(), filter_op, prop::collection::vec(topic(), 1..4)).prop_map(|(w, op, f)| Step::Filters(w, op, f)),
+        5 => (who(), filter_op, prop::collection::vec(topic(), 1..4))
+            .prop_map(|(w, op, f)| Step::Filters(w, op, f)),
         5 => (who(), topic()).prop_map(|(w, t)| Step::Publish(w, t)),
         2 => (who(), topic(), name()).prop_map(|(w, t, r)| Step::PublishFor(w, t, r)),
         3 => (who(), path(".", ["?", "*"])).prop_map(|(w, m)| Step::Broadcast(w, m)),

@@ -1,4 +1,5 @@
-//! Access rules through reloads: they are in force as long as a plugin that sets rules is declared, whether it runs or not.
+//! Access rules through reloads: they are in force as long as a plugin that sets rules is declared, whether
+//! it runs or not.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -63,7 +64,7 @@ fn let_in(broker: &Broker) -> Vec<&'static str> {
 }
 
 #[test]
-fn rules_go_only_with_the_last_plugin_that_may_set_any() {
+fn rules_stay_until_no_plugin_can_set_any() {
     let broker = with(&["first"]).start().unwrap();
     assert_eq!(let_in(&broker), ["first"]);
 

@@ -82,7 +82,7 @@ fn a_secondary_must_be_what_its_primary_is() {
 }
 
 #[test]
-fn a_secondary_without_its_primary_is_not_registered_whoever_asks() {
+fn a_secondary_without_its_primary_is_never_registered() {
     let broker = broker();
     assert_eq!(Peer::of(&broker, "a%%x", of_user(7)).err(), Some(Code::NotRegistered));
     drop(Peer::of(&broker, "a", of_user(7)).unwrap());

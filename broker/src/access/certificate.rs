@@ -1,16 +1,16 @@
-//! The names of a client certificate and the patterns of rules for them. Owns which names a pattern is for; a single
-//! comparison is `pattern`'s.
+//! The names of a client certificate and the patterns of rules for them. Owns which names a pattern is for; a
+//! single comparison is `pattern`'s.
 
-use super::pattern::{Subject, certificate_matches};
+use super::pattern::{PlaceholderValues, certificate_matches};
 
 /// The common name of the subject: by itself no more than a description of the certificate's owner.
 const COMMON_NAME: &str = "cn:";
 /// The names a certificate was issued for.
 const ALTERNATIVES: [&str; 3] = ["dns:", "uri:", "email:"];
 
-/// Whether one of the names is like the pattern. With a kind in front it is for names of that kind. Without one it is for
-/// all, but for the common name only where the certificate was issued for no other name.
-pub(super) fn any_matches(pattern: &str, names: &[String], subject: Subject<'_>) -> bool {
+/// Whether one of the names is like the pattern. With a kind in front it is for names of that kind. Without
+/// one it is for all, but for the common name only where the certificate was issued for no other name.
+pub(super) fn any_matches(pattern: &str, names: &[String], values: PlaceholderValues<'_>) -> bool {
     let kinds = [&ALTERNATIVES[..], &[COMMON_NAME]].concat();
     let kind_of = |text: &str| kinds.iter().copied().find(|kind| text.starts_with(kind));
     let wanted = kind_of(pattern);
@@ -22,7 +22,7 @@ pub(super) fn any_matches(pattern: &str, names: &[String], subject: Subject<'_>)
             Some(wanted) => kind == Some(wanted),
             None => kind != Some(COMMON_NAME) || !has_alternatives,
         };
-        counts && certificate_matches(pattern, name.strip_prefix(kind.unwrap_or("")).unwrap_or(name), subject)
+        counts && certificate_matches(pattern, name.strip_prefix(kind.unwrap_or("")).unwrap_or(name), values)
     })
 }
 
@@ -32,10 +32,10 @@ mod tests {
 
     #[test]
     fn a_pattern_is_for_names_of_its_kind_and_a_common_name_does_not_pass_for_another() {
-        let subject = Subject { name: "plc1", user: None };
+        let values = PlaceholderValues { name: "plc1", user: None };
         let matches = |pattern: &str, names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            any_matches(pattern, &names, subject)
+            any_matches(pattern, &names, values)
         };
         let all = ["cn:plc1", "dns:plc1.plant", "uri:spiffe://plant/plc1", "email:plc1@plant"];
         for pattern in ["cn:plc1", "cn:{name}", "dns:*.plant", "dns:plc1.plant", "uri:spiffe://plant/{name}"]
@@ -50,7 +50,7 @@ mod tests {
         {
             assert!(!matches(pattern, &all), "{pattern}");
         }
-        // whoever chooses the common name does not choose what else the certificate is for
+        // the common name does not count as another kind of name
         assert!(!matches("plc1.plant", &["cn:plc1.plant", "dns:other.plant"]));
         assert!(matches("plc1.plant", &["cn:plc1.plant"]));
         assert!(!matches("dns:plc1.plant", &["cn:dns:plc1.plant"]));

@@ -1,8 +1,9 @@
-//! Masks and filters of access rules, compared with targets and with the masks and filters that clients ask for. Knows
-//! neither rules nor clients.
+//! Masks and filters of access rules, compared with targets and with the masks and filters that clients ask
+//! for. Knows neither rules nor clients.
 //!
-//! What a client asks for is compared where it lies: no memory is taken for it, and each comparison costs no more than the
-//! rule is long. A wildcard for the rest is always the last segment, so there is nothing to go back to.
+//! What a client asks for is compared where it lies: no memory is taken for it, and each comparison costs no
+//! more than the rule is long. A wildcard for the rest is always the last segment, so there is nothing to go
+//! back to.
 
 mod index;
 
@@ -12,12 +13,12 @@ use elbus_protocol::name::primary_of;
 pub(super) use index::PatternIndex;
 pub(crate) use index::{BudgetExhausted, CheckBudget};
 
-/// Ends of segments that are looked for once, for all rules: of those behind, rules that are as deep look again.
+/// Ends of segments that are searched once for all rules; deeper rules search again behind them.
 const KNOWN_ENDS: usize = 32;
 
-/// Whom `{name}` and `{user}` stand for.
+/// The values of `{name}` and `{user}`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Subject<'a> {
+pub(super) struct PlaceholderValues<'a> {
     /// The name of the client; that of its primary counts.
     pub(super) name: &'a str,
     /// The user it runs as, where that is known.
@@ -35,8 +36,8 @@ pub(super) struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
     Literal(Box<str>),
-    /// To be filled in for each client. What is put in for a placeholder is never a wildcard, whatever a client calls
-    /// itself; in a mask of names it may be several segments.
+    /// To be filled in for each client. What is put in for a placeholder is never a wildcard, whatever a
+    /// client calls itself; in a mask of names it may be several segments.
     Filled(Box<[Piece]>),
     One,
     /// One or more. Always the last.
@@ -51,11 +52,11 @@ enum Piece {
 }
 
 impl Piece {
-    fn text<'a>(&'a self, subject: Subject<'a>) -> &'a str {
+    fn text<'a>(&'a self, values: PlaceholderValues<'a>) -> &'a str {
         match self {
             Piece::Text(text) => text,
-            Piece::Name => primary_of(subject.name),
-            Piece::User => subject.user.unwrap_or_default(),
+            Piece::Name => primary_of(values.name),
+            Piece::User => values.user.unwrap_or_default(),
         }
     }
 }
@@ -82,35 +83,34 @@ impl Pattern {
     }
 
     #[cfg(test)]
-    pub(super) fn covers(&self, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
-        self.answers(Question::Covers, asked, subject)
+    pub(super) fn covers(&self, target: &Target<'_>, values: PlaceholderValues<'_>) -> bool {
+        self.answers(Question::Covers, target, values)
     }
 
     #[cfg(test)]
-    pub(super) fn overlaps(&self, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
-        self.answers(Question::Overlaps, asked, subject)
+    pub(super) fn overlaps(&self, target: &Target<'_>, values: PlaceholderValues<'_>) -> bool {
+        self.answers(Question::Overlaps, target, values)
     }
 
-    fn answers(&self, question: Question, asked: &Asked<'_>, subject: Subject<'_>) -> bool {
-        self.is_for(subject) && self.compare(asked, subject, question)
+    fn answers(&self, question: Question, target: &Target<'_>, values: PlaceholderValues<'_>) -> bool {
+        self.is_for(values) && self.compare(target, values, question)
     }
 
-    /// Matches nothing where it names a user and the client has none; nor, as a filter of topics, where a placeholder would
-    /// be several segments: those may be another client's subtree.
-    fn is_for(&self, subject: Subject<'_>) -> bool {
+    /// Matches nothing where it names a user and the client has none; nor, as a filter of topics, where a
+    /// placeholder would be several segments: those may be another client's subtree.
+    fn is_for(&self, values: PlaceholderValues<'_>) -> bool {
         let pieces = self.segments.iter().filter_map(|segment| match segment {
             Segment::Filled(pieces) => Some(pieces),
             _ => None,
         });
         pieces.flatten().all(|piece| {
-            let is_known = *piece != Piece::User || subject.user.is_some();
-            is_known
-                && (self.syntax == Syntax::Name || !piece.text(subject).contains(self.syntax.separator()))
+            let is_known = *piece != Piece::User || values.user.is_some();
+            is_known && (self.syntax == Syntax::Name || !piece.text(values).contains(self.syntax.separator()))
         })
     }
 
-    fn compare(&self, asked: &Asked<'_>, subject: Subject<'_>, question: Question) -> bool {
-        let mut theirs = asked.parts();
+    fn compare(&self, target: &Target<'_>, values: PlaceholderValues<'_>, question: Question) -> bool {
+        let mut theirs = target.parts();
         for segment in &self.segments {
             let part = theirs.next();
             let answer = match (segment, part) {
@@ -119,7 +119,7 @@ impl Pattern {
                 (_, Some(Part::Rest)) => Some(question == Question::Overlaps),
                 (Segment::One, Some(_)) => None,
                 (Segment::Filled(pieces), Some(first)) => {
-                    filled(pieces, self.syntax, subject, first, &mut theirs, question)
+                    filled(pieces, self.syntax, values, first, &mut theirs, question)
                 }
                 (Segment::Literal(_), Some(Part::One)) => (question == Question::Covers).then_some(false),
                 (Segment::Literal(ours), Some(Part::Literal(theirs))) => (**ours != *theirs).then_some(false),
@@ -136,12 +136,12 @@ impl Pattern {
 fn filled<'a>(
     pieces: &[Piece],
     syntax: Syntax,
-    subject: Subject<'_>,
+    values: PlaceholderValues<'_>,
     first: Part<'a>,
     theirs: &mut impl Iterator<Item = Part<'a>>,
     question: Question,
 ) -> Option<bool> {
-    let mut ours = pieces.iter().flat_map(|piece| piece.text(subject).bytes()).peekable();
+    let mut ours = pieces.iter().flat_map(|piece| piece.text(values).bytes()).peekable();
     let mut part = first;
     loop {
         match part {
@@ -187,7 +187,7 @@ impl Segment {
 }
 
 /// What a client asks for: a target, mask or filter.
-pub(super) struct Asked<'a> {
+pub(super) struct Target<'a> {
     text: &'a str,
     syntax: Syntax,
     /// From this byte on all segments are what they say.
@@ -205,7 +205,7 @@ enum Part<'a> {
     Rest,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> Target<'a> {
     /// Every segment is what it says.
     pub(super) fn literal(syntax: Syntax, text: &'a str) -> Self {
         Self::new(syntax, text, 0)
@@ -236,7 +236,7 @@ impl<'a> Asked<'a> {
                 break;
             }
         }
-        Asked { text, syntax, literal_from, ends, known }
+        Target { text, syntax, literal_from, ends, known }
     }
 
     fn parts(&self) -> impl Iterator<Item = Part<'a>> {
@@ -270,12 +270,13 @@ fn end_of_segment(text: &str, start: usize, syntax: Syntax) -> usize {
     rest.find(syntax.separator()).map_or(text.len(), |at| start + at)
 }
 
-/// Whether the name of a certificate is like a pattern: `*` stands for any characters but dots, placeholders are filled.
-pub(super) fn certificate_matches(pattern: &str, name: &str, subject: Subject<'_>) -> bool {
-    if pattern.contains("{user}") && subject.user.is_none() {
+/// Whether the name of a certificate is like a pattern: `*` stands for any characters but dots, placeholders
+/// are filled.
+pub(super) fn certificate_matches(pattern: &str, name: &str, values: PlaceholderValues<'_>) -> bool {
+    if pattern.contains("{user}") && values.user.is_none() {
         return false;
     }
-    let patterns: Vec<_> = pattern.split('*').map(|part| filled_text(part, subject)).collect();
+    let patterns: Vec<_> = pattern.split('*').map(|part| filled_text(part, values)).collect();
     let Some(mut rest) = patterns.first().and_then(|first| name.strip_prefix(&**first)) else {
         return false;
     };
@@ -293,11 +294,11 @@ pub(super) fn certificate_matches(pattern: &str, name: &str, subject: Subject<'_
 }
 
 /// Each placeholder is filled once, so that a client called `{user}` is only that.
-fn filled_text(text: &str, subject: Subject<'_>) -> String {
+fn filled_text(text: &str, values: PlaceholderValues<'_>) -> String {
     let text_of = |piece| match piece {
         access::Piece::Text(text) => text,
-        access::Piece::Name => primary_of(subject.name),
-        access::Piece::User => subject.user.unwrap_or_default(),
+        access::Piece::Name => primary_of(values.name),
+        access::Piece::User => values.user.unwrap_or_default(),
     };
     access::pieces(text).map(text_of).collect()
 }

@@ -1,5 +1,5 @@
-//! The rules as they were handed over, and what they say: of a client's name and identity, and of each thing it asks for.
-//! Pure judgement; who is connected and what was counted is elsewhere.
+//! The rules as they were handed over, and what they say: of a client's name and identity, and of each thing
+//! it asks for. Decides only; who is connected and what was counted is elsewhere.
 
 use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Syntax, Verdict};
 use elbus_protocol::name::primary_of;
@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr};
 
 use super::{
     certificate,
-    pattern::{Asked, BudgetExhausted, CheckBudget, Pattern, PatternIndex, Question, Subject},
+    pattern::{BudgetExhausted, CheckBudget, Pattern, PatternIndex, PlaceholderValues, Question, Target},
 };
 use crate::origin::Origin;
 
@@ -34,12 +34,12 @@ fn compile(table: &ClientRules, action: Action) -> PatternIndex {
     PatternIndex::new(action.syntax(), patterns.collect())
 }
 
-/// Nobody: what a mask without placeholders is compared for.
-const NOBODY: Subject<'_> = Subject { name: "", user: None };
+/// For masks of tables, which have no placeholders.
+const NO_VALUES: PlaceholderValues<'_> = PlaceholderValues { name: "", user: None };
 
 /// Why something is allowed or not: what stands where in the table of the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Because {
+pub(crate) enum DecisionReason {
     /// This rule of a list, the first one that matches.
     Rule { table: usize, action: Action, index: usize },
     /// No rule of the list matches; the default decides.
@@ -52,30 +52,32 @@ pub(crate) enum Because {
     Anybody { table: usize },
 }
 
-impl Because {
+impl DecisionReason {
     /// The key it stands at in the table of the plugin.
     pub(crate) fn key(&self) -> Option<String> {
         match self {
-            Because::NoTable => None,
-            Because::Rule { table, action, index } => {
+            DecisionReason::NoTable => None,
+            DecisionReason::Rule { table, action, index } => {
                 Some(format!("client[{table}].{}[{index}]", action.key()))
             }
-            Because::NoRule { table, .. } | Because::Anybody { table } => Some(format!("client[{table}]")),
-            Because::Who { table } => Some(format!("client[{table}].who")),
+            DecisionReason::NoRule { table, .. } | DecisionReason::Anybody { table } => {
+                Some(format!("client[{table}]"))
+            }
+            DecisionReason::Who { table } => Some(format!("client[{table}].who")),
         }
     }
 }
 
-/// A judgement with its reason.
+/// A decision with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Judgement {
+pub(crate) struct Decision {
     pub(crate) allowed: bool,
-    pub(crate) because: Because,
+    pub(crate) reason: DecisionReason,
 }
 
-/// Whom rules are about.
+/// The client that rules are applied to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Whom<'a> {
+pub(crate) struct Subject<'a> {
     pub(crate) name: &'a str,
     pub(crate) uid: Option<u32>,
 }
@@ -103,57 +105,62 @@ impl Rules {
     /// Tables whose names are all an earlier one's, which looks like a mistake, and that one.
     pub(super) fn unreached(&self) -> impl Iterator<Item = (usize, usize)> {
         self.tables.iter().enumerate().filter_map(|(index, table)| {
-            let first = self.first_table(&Asked::wild(Syntax::Name, &table.name))?;
+            let first = self.first_table(&Target::wild(Syntax::Name, &table.name))?;
             (first < index).then_some((index, first))
         })
     }
 
     /// The table for a name: the first whose mask it matches.
     pub(crate) fn table_of(&self, name: &str) -> Option<usize> {
-        self.first_table(&Asked::literal(Syntax::Name, primary_of(name)))
+        self.first_table(&Target::literal(Syntax::Name, primary_of(name)))
     }
 
-    fn first_table(&self, asked: &Asked<'_>) -> Option<usize> {
-        self.masks.first_match(asked, NOBODY, &mut CheckBudget::unlimited()).ok().flatten()
+    fn first_table(&self, target: &Target<'_>) -> Option<usize> {
+        self.masks.first_match(target, NO_VALUES, &mut CheckBudget::unlimited()).ok().flatten()
     }
 
     /// Whether a client of this name and identity may be one.
-    pub(super) fn judge_client(&self, name: &str, origin: &Origin) -> Judgement {
+    pub(super) fn decide_registration(&self, name: &str, origin: &Origin) -> Decision {
         let Some(table) = self.table_of(name) else {
-            return Judgement { allowed: self.default == Verdict::Allow, because: Because::NoTable };
+            return Decision { allowed: self.default == Verdict::Allow, reason: DecisionReason::NoTable };
         };
         let who = &self.tables[table].who;
         if who.is_empty() {
-            return Judgement { allowed: true, because: Because::Anybody { table } };
+            return Decision { allowed: true, reason: DecisionReason::Anybody { table } };
         }
         let uid = origin.credentials.map(|credentials| credentials.uid);
-        let subject = self.subject(&Whom { name, uid });
-        let allowed = who.iter().any(|identity| is(identity, origin, subject));
-        Judgement { allowed, because: Because::Who { table } }
+        let values = self.values(&Subject { name, uid });
+        let allowed = who.iter().any(|identity| is(identity, origin, values));
+        Decision { allowed, reason: DecisionReason::Who { table } }
     }
 
     /// Whether a client may do something to a target. `table` is the one for its name.
-    pub(crate) fn judge(
+    pub(crate) fn decide(
         &self,
         table: Option<usize>,
-        whom: &Whom<'_>,
+        subject: &Subject<'_>,
         action: Action,
         target: &str,
-    ) -> Judgement {
-        let asked = match action {
-            Action::Send => Asked::literal(Syntax::Name, primary_of(target)),
-            Action::Call => Asked::literal(Syntax::Name, target),
-            Action::Broadcast => Asked::primaries_of(target),
-            Action::Publish => Asked::literal(Syntax::Topic, target),
-            Action::Subscribe => Asked::wild(Syntax::Topic, target),
+    ) -> Decision {
+        let target = match action {
+            Action::Send => Target::literal(Syntax::Name, primary_of(target)),
+            Action::Call => Target::literal(Syntax::Name, target),
+            Action::Broadcast => Target::primaries_of(target),
+            Action::Publish => Target::literal(Syntax::Topic, target),
+            Action::Subscribe => Target::wild(Syntax::Topic, target),
         };
-        self.judge_asked(table, whom, action, &asked)
+        self.decide_target(table, subject, action, &target)
     }
 
     /// Whether a broadcast of a client may go to this one, as its primary is called.
-    pub(super) fn allows_broadcast_to(&self, table: Option<usize>, whom: &Whom<'_>, name: &str) -> bool {
-        let asked = Asked::literal(Syntax::Name, primary_of(name));
-        self.judge_asked(table, whom, Action::Broadcast, &asked).allowed
+    pub(super) fn allows_broadcast_to(
+        &self,
+        table: Option<usize>,
+        subject: &Subject<'_>,
+        name: &str,
+    ) -> bool {
+        let target = Target::literal(Syntax::Name, primary_of(name));
+        self.decide_target(table, subject, Action::Broadcast, &target).allowed
     }
 
     /// Whether a client may subscribe to a filter, as one of many: takes what that costs from a budget.
@@ -163,89 +170,91 @@ impl Rules {
     pub(super) fn allows_filter(
         &self,
         table: Option<usize>,
-        whom: &Whom<'_>,
+        subject: &Subject<'_>,
         filter: &str,
         budget: &mut CheckBudget,
     ) -> Result<bool, BudgetExhausted> {
-        let asked = Asked::wild(Syntax::Topic, filter);
-        self.first_rule(table, whom, Action::Subscribe, &asked, budget).map(|judgement| judgement.allowed)
+        let target = Target::wild(Syntax::Topic, filter);
+        self.first_rule(table, subject, Action::Subscribe, &target, budget).map(|decision| decision.allowed)
     }
 
-    fn judge_asked(
+    fn decide_target(
         &self,
         table: Option<usize>,
-        whom: &Whom<'_>,
+        subject: &Subject<'_>,
         action: Action,
-        asked: &Asked<'_>,
-    ) -> Judgement {
-        let judged = self.first_rule(table, whom, action, asked, &mut CheckBudget::unlimited());
-        judged.unwrap_or(Judgement { allowed: false, because: Because::NoTable })
+        target: &Target<'_>,
+    ) -> Decision {
+        let decided = self.first_rule(table, subject, action, target, &mut CheckBudget::unlimited());
+        decided.unwrap_or(Decision { allowed: false, reason: DecisionReason::NoTable })
     }
 
     fn first_rule(
         &self,
         table: Option<usize>,
-        whom: &Whom<'_>,
+        subject: &Subject<'_>,
         action: Action,
-        asked: &Asked<'_>,
+        target: &Target<'_>,
         budget: &mut CheckBudget,
-    ) -> Result<Judgement, BudgetExhausted> {
+    ) -> Result<Decision, BudgetExhausted> {
         let default = self.default == Verdict::Allow;
         let Some(table) = table else {
-            return Ok(Judgement { allowed: default, because: Because::NoTable });
+            return Ok(Decision { allowed: default, reason: DecisionReason::NoTable });
         };
         let list = self.compiled.get(table).and_then(|lists| lists.get(action as usize));
         let first = match list {
-            Some(list) => list.first_match(asked, self.subject(whom), budget)?,
+            Some(list) => list.first_match(target, self.values(subject), budget)?,
             None => None,
         };
         Ok(match first {
             Some(index) => {
                 let rule = self.tables.get(table).and_then(|table| table.rules(action).get(index));
                 let allowed = rule.is_some_and(|rule| rule.verdict == Verdict::Allow);
-                Judgement { allowed, because: Because::Rule { table, action, index } }
+                Decision { allowed, reason: DecisionReason::Rule { table, action, index } }
             }
-            None => Judgement { allowed: default, because: Because::NoRule { table, action } },
+            None => Decision { allowed: default, reason: DecisionReason::NoRule { table, action } },
         })
     }
 
-    /// The rule a judgement is because of, as it is written.
-    pub(crate) fn text_of(&self, because: &Because) -> Option<String> {
-        let Because::Rule { table, action, index } = because else { return None };
+    /// The rule that is the reason of a decision, as it is written.
+    pub(crate) fn text_of(&self, reason: &DecisionReason) -> Option<String> {
+        let DecisionReason::Rule { table, action, index } = reason else { return None };
         Some(self.tables.get(*table)?.rules(*action).get(*index)?.to_string())
     }
 
-    /// A judgement in words.
-    pub(crate) fn explain(&self, judgement: &Judgement) -> String {
-        let verdict = if judgement.allowed { "allowed" } else { "denied" };
+    /// A decision in words.
+    pub(crate) fn explain(&self, decision: &Decision) -> String {
+        let verdict = if decision.allowed { "allowed" } else { "denied" };
         let name = |table: &usize| self.tables.get(*table).map_or("?", |table| &*table.name);
         let default = if self.default == Verdict::Allow { "allow" } else { "deny" };
-        match &judgement.because {
-            Because::Rule { table, .. } => {
-                let rule = self.text_of(&judgement.because).unwrap_or_default();
+        match &decision.reason {
+            DecisionReason::Rule { table, .. } => {
+                let rule = self.text_of(&decision.reason).unwrap_or_default();
                 format!("{verdict} by {rule:?}, of the clients {:?}", name(table))
             }
-            Because::NoRule { table, action } => format!(
+            DecisionReason::NoRule { table, action } => format!(
                 "{verdict}: no rule of `{}` matches, of the clients {:?}, and the default is {default}",
                 action.key(),
                 name(table)
             ),
-            Because::NoTable => {
+            DecisionReason::NoTable => {
                 format!("{verdict}: no [[client]] is for the name, and the default is {default}")
             }
-            Because::Who { table } if judgement.allowed => {
+            DecisionReason::Who { table } if decision.allowed => {
                 format!("allowed: it is one of `who`, of the clients {:?}", name(table))
             }
-            Because::Who { table } => {
+            DecisionReason::Who { table } => {
                 format!("denied: it is none of `who`, of the clients {:?}", name(table))
             }
-            Because::Anybody { table } => format!("allowed: anybody may be of the clients {:?}", name(table)),
+            DecisionReason::Anybody { table } => {
+                format!("allowed: anybody may be of the clients {:?}", name(table))
+            }
         }
     }
 
-    fn subject<'a>(&'a self, whom: &Whom<'a>) -> Subject<'a> {
-        let user = whom.uid.and_then(|uid| self.user_names.get(&uid)).map(String::as_str);
-        Subject { name: whom.name, user }
+    fn values<'a>(&'a self, subject: &Subject<'a>) -> PlaceholderValues<'a> {
+        let user = subject.uid.and_then(|uid| self.user_names.get(&uid)).map(String::as_str);
+        PlaceholderValues { name: subject.name, user }
     }
 }
 
@@ -256,7 +265,7 @@ impl fmt::Debug for Rules {
 }
 
 /// Whether a client is all that an identity asks for.
-fn is(identity: &Identity, origin: &Origin, subject: Subject<'_>) -> bool {
+fn is(identity: &Identity, origin: &Origin, values: PlaceholderValues<'_>) -> bool {
     let Identity { uid, group, unit, address, certificate } = identity;
     let credentials = origin.credentials;
     let source =
@@ -269,5 +278,5 @@ fn is(identity: &Identity, origin: &Origin, subject: Subject<'_>) -> bool {
         && address.is_none_or(|network| source().is_some_and(|source| network.contains(&source)))
         && certificate
             .as_ref()
-            .is_none_or(|pattern| certificate::any_matches(pattern, origin.certificate_names(), subject))
+            .is_none_or(|pattern| certificate::any_matches(pattern, origin.certificate_names(), values))
 }

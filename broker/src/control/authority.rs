@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use crate::{
-    access::{Because, Judgement},
+    access::{Decision, DecisionReason},
     routing::{RegisteredClient, Router},
 };
 
@@ -51,13 +51,13 @@ impl Authority {
     /// Why the call is denied.
     pub(super) fn authorize(&self, call: &Call<'_>, admin: Option<bool>) -> Result<Caller, CallError> {
         let caller = self.identify(call)?;
-        let judgement = match &caller {
+        let decision = match &caller {
             Caller::Broker => None,
             Caller::Client(member) => self.check_rules(member, call)?,
         };
         let admin = admin.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
         if admin && let Caller::Client(member) = &caller {
-            self.check_admin(member, call, judgement.as_ref())?;
+            self.check_admin(member, call, decision.as_ref())?;
         }
         Ok(caller)
     }
@@ -74,18 +74,14 @@ impl Authority {
     }
 
     /// What the access rules in force say, `None` if none apply.
-    fn check_rules(
-        &self,
-        member: &RegisteredClient,
-        call: &Call<'_>,
-    ) -> Result<Option<Judgement>, CallError> {
-        let in_force = self.router.admission_in_force(member).map_err(|refusal| denied(refusal.why))?;
-        let Some(admission) = in_force else { return Ok(None) };
-        let judgement = admission.judge(Action::Call, call.method);
-        if judgement.allowed {
-            return Ok(Some(judgement));
+    fn check_rules(&self, member: &RegisteredClient, call: &Call<'_>) -> Result<Option<Decision>, CallError> {
+        let active = self.router.policy_in_force(member).map_err(|refusal| denied(refusal.why))?;
+        let Some(policy) = active else { return Ok(None) };
+        let decision = policy.decide(Action::Call, call.method);
+        if decision.allowed {
+            return Ok(Some(decision));
         }
-        admission.deny(Action::Call, call.method, 1, &member.origin);
+        policy.deny(Action::Call, call.method, 1, &member.origin);
         Err(denied(format!("access rules do not let {} call {}", member.name, call.method)))
     }
 
@@ -93,9 +89,9 @@ impl Authority {
         &self,
         member: &RegisteredClient,
         call: &Call<'_>,
-        judgement: Option<&Judgement>,
+        decision: Option<&Decision>,
     ) -> Result<(), CallError> {
-        let Some(why) = self.admin_refusal(member, call.method, judgement) else { return Ok(()) };
+        let Some(why) = self.admin_refusal(member, call.method, decision) else { return Ok(()) };
         let (caller, method) = (&*member.name, call.method);
         let (source, uid) = (member.origin.source.as_deref(), member.origin.uid());
         if member.system.is_some() {
@@ -118,10 +114,10 @@ impl Authority {
         &self,
         member: &RegisteredClient,
         method: &str,
-        judgement: Option<&Judgement>,
+        decision: Option<&Decision>,
     ) -> Option<String> {
         if let Some(rights) = member.system {
-            let by_rule = judgement.is_some_and(|is| matches!(is.because, Because::Rule { .. }));
+            let by_rule = decision.is_some_and(|is| matches!(is.reason, DecisionReason::Rule { .. }));
             return (!rights.admin && !by_rule).then(|| {
                 format!("{method} needs `admin = true` or an access rule that allows it to {}", member.name)
             });

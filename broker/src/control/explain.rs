@@ -10,7 +10,7 @@ use super::{
     ControlTable, decode_params, encode_result, expression::check_pattern, shown, table::MAX_NAME_BYTES,
 };
 use crate::{
-    access::Whom,
+    access::Subject,
     routing::{RegisteredClient, Router},
 };
 
@@ -77,19 +77,19 @@ fn answer(
     }
     let member = router.find(&name);
     let registered = member.is_some();
-    let judged = judged(router, member.as_deref(), &name, action, &target);
+    let explanation = explanation(router, member.as_deref(), &name, action, &target);
     // what the rules allow may be for others all the same
     let refusal = member.as_deref().filter(|_| action == Action::Call).and_then(|member| {
-        let judgement = judged.as_ref().map(|(judgement, ..)| judgement);
-        methods.upgrade()?.admin_refusal(member, &target, judgement)
+        let decision = explanation.as_ref().map(|(decision, ..)| decision);
+        methods.upgrade()?.admin_refusal(member, &target, decision)
     });
-    let mut answer = match judged {
-        Some((judgement, why, rule, instance)) => {
-            let key = judgement.because.key();
+    let mut answer = match explanation {
+        Some((decision, why, rule, instance)) => {
+            let key = decision.reason.key();
             let place = key.map(|key| {
                 place_of(&instance, &key).unwrap_or_else(|| format!("{key} of plugin {instance}"))
             });
-            let allowed = judgement.allowed;
+            let allowed = decision.allowed;
             Answer { allowed, why, rule, place, registered, recipients: vec![], recipient_count: 0 }
         }
         None => Answer {
@@ -124,29 +124,29 @@ fn check_length(key: &str, text: &str) -> Result<(), CallError> {
     Err(CallError::new(INVALID_PARAMS, text))
 }
 
-type Judged = (crate::access::Judgement, String, Option<String>, String);
+type Explanation = (crate::access::Decision, String, Option<String>, String);
 
 /// `None` where no rules concern it.
-fn judged(
+fn explanation(
     router: &Router,
     member: Option<&RegisteredClient>,
     name: &str,
     action: Action,
     target: &str,
-) -> Option<Judged> {
+) -> Option<Explanation> {
     if action == Action::Send && target == BROKER_NAME {
         return None;
     }
     let current = router.access.current()?;
-    let judgement = match member {
-        Some(member) => member.admission()?.judge(action, target),
+    let decision = match member {
+        Some(member) => member.policy()?.decide(action, target),
         None => {
-            let whom = Whom { name, uid: None };
-            current.rules.judge(current.rules.table_of(name), &whom, action, target)
+            let subject = Subject { name, uid: None };
+            current.rules.decide(current.rules.table_of(name), &subject, action, target)
         }
     };
-    let (why, rule) = (current.rules.explain(&judgement), current.rules.text_of(&judgement.because));
-    Some((judgement, why, rule, current.setter.instance.clone()))
+    let (why, rule) = (current.rules.explain(&decision), current.rules.text_of(&decision.reason));
+    Some((decision, why, rule, current.setter.instance.clone()))
 }
 
 fn recipients(
@@ -155,10 +155,10 @@ fn recipients(
     action: Action,
     target: &str,
 ) -> Vec<Arc<RegisteredClient>> {
-    let admission = sender.and_then(RegisteredClient::admission);
+    let policy = sender.and_then(RegisteredClient::policy);
     match action {
         Action::Send => router.find(target).into_iter().collect(),
-        Action::Broadcast => router.resolve_mask(admission.as_deref(), target).recipients(),
+        Action::Broadcast => router.resolve_mask(policy.as_deref(), target).recipients(),
         Action::Publish => router.resolve_topic(target).recipients(),
         Action::Subscribe | Action::Call => vec![],
     }

@@ -228,8 +228,8 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
     let name = name_param(call)?;
     let member = router.find(&name).ok_or_else(|| no_client(&name))?;
     let credentials = member.origin.credentials;
-    let admission = member.admission();
-    let denied = admission.iter().flat_map(|admission| admission.denied());
+    let policy = member.policy();
+    let denied = policy.iter().flat_map(|policy| policy.denied());
     encode_result(&ClientDetails {
         secondaries: router.secondaries(&name, NAMED_SECONDARIES),
         name,

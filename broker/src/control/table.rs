@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::authority::Authority;
 use crate::{
-    access::Judgement,
+    access::Decision,
     calls::{self, Callback},
     routing::{RegisteredClient, Router},
 };
@@ -124,10 +124,10 @@ impl ControlTable {
         &self,
         member: &RegisteredClient,
         method: &str,
-        judgement: Option<&Judgement>,
+        decision: Option<&Decision>,
     ) -> Option<String> {
         let admin = self.methods.read().get(method).is_some_and(|entry| entry.admin);
-        admin.then(|| self.authority.admin_refusal(member, method, judgement)).flatten()
+        admin.then(|| self.authority.admin_refusal(member, method, decision)).flatten()
     }
 
     /// Calls a method, if the caller is allowed to at this moment.

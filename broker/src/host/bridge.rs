@@ -15,7 +15,10 @@ use elbus_plugin_api::{
 use std::sync::{Arc, Weak};
 
 use super::{core::Core, instance::Instance, log};
-use crate::control::Handler;
+use crate::{
+    control::Handler,
+    routing::{RegisteredClient, Sender},
+};
 
 /// The owner of what the embedding program registers.
 pub(crate) const EMBEDDER: u32 = 1;
@@ -34,6 +37,10 @@ pub(crate) struct Bridge {
 impl Bridge {
     pub(crate) fn new(core: Arc<Core>, owner: u32, instance: Weak<Instance>) -> Self {
         Bridge { core, owner, instance }
+    }
+
+    fn sender(&self, client: Option<Arc<RegisteredClient>>) -> ClientObject {
+        RawClient_TO::from_value(Sender::new(self.core.router.clone(), client), TD_Opaque)
     }
 
     /// Whether the instance may add something to the broker, which is taken back when it stops.
@@ -56,7 +63,7 @@ impl RawHost for Bridge {
         let registered =
             self.core.router.register(name.as_str(), ClientInfo::from_raw(info), self.owner, sink);
         registered
-            .map(|sender| RawClient_TO::from_value(sender, TD_Opaque))
+            .map(|client| self.sender(Some(client)))
             .map_err(|code| {
                 tracing::debug!(client = name.as_str(), %code, "registration refused");
                 code as u8
@@ -65,7 +72,7 @@ impl RawHost for Bridge {
     }
 
     fn system_client(&self) -> ClientObject {
-        RawClient_TO::from_value(self.core.router.system_client(), TD_Opaque)
+        self.sender(None)
     }
 
     fn call(&self, call: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
@@ -89,7 +96,7 @@ impl RawHost for Bridge {
         let name = instance.as_ref().map_or("", |instance| &*instance.name);
         let admin = flags & SENDER_ADMIN != 0;
         let sender = self.core.router.system_sender(kind.as_str(), name, self.owner, admin);
-        sender.map(|sender| RawClient_TO::from_value(sender, TD_Opaque)).map_err(|code| code as u8).into()
+        sender.map(|sender| self.sender(Some(sender))).map_err(|code| code as u8).into()
     }
 
     fn method_flags(&self, method: RStr<'_>) -> u32 {

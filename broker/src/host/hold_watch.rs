@@ -13,7 +13,7 @@ use crate::routing::Holds;
 pub(crate) fn watch_holds(holds: &Arc<Holds>, budget: &QueueBudget) {
     let bell = Arc::<Bell>::default();
     let rung = bell.clone();
-    holds.set_bell(move || rung.ring());
+    holds.set_waker(move || rung.ring());
     let watched = Arc::downgrade(holds);
     let body = move || watch(&watched, &bell);
     match std::thread::Builder::new().name("hold watch".to_owned()).spawn(body) {
@@ -26,7 +26,7 @@ pub(crate) fn watch_holds(holds: &Arc<Holds>, budget: &QueueBudget) {
 
 fn watch(holds: &Weak<Holds>, bell: &Bell) {
     // not held while waiting: the router may be dropped meanwhile
-    while let Some(next) = holds.upgrade().map(|holds| holds.look(Instant::now())) {
+    while let Some(next) = holds.upgrade().map(|holds| holds.check(Instant::now())) {
         bell.wait(next);
     }
 }

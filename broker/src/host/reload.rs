@@ -118,7 +118,7 @@ impl Plugins {
             .router
             .access
             .release_unless(|setter| after.iter().any(|instance| instance.is_setter(setter)));
-        self.core.router.access.places.forget();
+        self.core.router.access.rule_locations.forget();
         let mut to_serve = Vec::new();
         for step in steps {
             match step {
@@ -157,7 +157,7 @@ impl Plugins {
         to_serve.iter().for_each(|instance| instance.serve());
         self.refresh(&mut reloaded);
         // what was looked for while declarations moved
-        self.core.router.access.places.forget();
+        self.core.router.access.rule_locations.forget();
         reloaded
     }
 

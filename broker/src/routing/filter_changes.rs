@@ -1,5 +1,5 @@
-//! Carrying out SUBSCRIBE, UNSUBSCRIBE, EXCLUDE and UNEXCLUDE: all filters of a request, or none. Owns the order of checks;
-//! the registry is locked for some filters at a time.
+//! Carrying out SUBSCRIBE, UNSUBSCRIBE, EXCLUDE and UNEXCLUDE: all filters of a request, or none. Owns the
+//! order of checks; the registry is locked for some filters at a time.
 
 use elbus_plugin_api::{Code, Op};
 use elbus_protocol::request;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::{
     filter_limits::FilterLimits,
     registered_client::RegisteredClient,
-    registry::{FilterSet, Refusal, Reserved},
+    registry::{FilterRefusal, FilterSet, Reserved},
     router::Router,
 };
 use crate::{
-    access::{Admission, FilterDenial},
+    access::{FilterDenial, PolicySnapshot},
     sync::atomic::Ordering,
 };
 
@@ -26,8 +26,8 @@ struct Change<'c> {
     set: FilterSet,
     add: bool,
     body: &'c str,
-    /// By which rules it was judged.
-    admission: Option<Arc<Admission>>,
+    /// The policy it was checked against.
+    policy: Option<Arc<PolicySnapshot>>,
 }
 
 impl Router {
@@ -40,28 +40,28 @@ impl Router {
             _ => (FilterSet::Exclusions, false),
         };
         loop {
-            // judged without the lock, as there may be many, and again where rules were replaced meanwhile
-            let admission = member.admission().filter(|_| add);
-            let limits = FilterLimits::new(self.settings(), member, admission.as_deref());
+            // without the lock, as there can be many, and again if rules were replaced meanwhile
+            let policy = member.policy().filter(|_| add);
+            let limits = FilterLimits::new(self.settings(), member, policy.as_deref());
             if !limits.allow(member, body, add) {
                 return Code::BadData;
             }
-            let judging = admission.as_ref().filter(|_| op == Op::Subscribe);
-            match judging.map_or(Ok(()), |admission| admission.check_filters(body, &member.origin)) {
+            let checked = policy.as_ref().filter(|_| op == Op::Subscribe);
+            match checked.map_or(Ok(()), |policy| policy.check_filters(body, &member.origin)) {
                 Ok(()) => {}
                 Err(FilterDenial::Denied) => return Code::AccessDenied,
                 Err(FilterDenial::TooManyComparisons) => {
-                    limits.tell_refusal(member, Refusal::Comparisons);
+                    limits.log_refusal(member, FilterRefusal::Comparisons);
                     return Code::Other;
                 }
             }
-            let change = Change { member, set, add, body, admission };
+            let change = Change { member, set, add, body, policy };
             match self.carry_out(&change, &limits) {
                 Ok(true) => return Code::Ok,
                 Ok(false) => {}
-                Err(Refusal::Gone) => return Code::NotRegistered,
+                Err(FilterRefusal::Gone) => return Code::NotRegistered,
                 Err(refusal) => {
-                    limits.tell_refusal(member, refusal);
+                    limits.log_refusal(member, refusal);
                     return Code::Other;
                 }
             }
@@ -69,7 +69,7 @@ impl Router {
     }
 
     /// Carries a change out. `false`: rules were replaced, and nothing has changed.
-    fn carry_out(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<bool, Refusal> {
+    fn carry_out(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<bool, FilterRefusal> {
         let Change { member, set, add, body, .. } = *change;
         let mut left = request::filters(body).enumerate().peekable();
         let mut reserved: Option<Reserved> = None;
@@ -77,8 +77,8 @@ impl Router {
         let mut changed: SmallVec<[usize; 4]> = SmallVec::new();
         loop {
             let mut registry = self.registry.write();
-            // within the lock, under which a client is judged anew
-            if add && !change.is_judged_by(member.admission()) {
+            // under the lock within which a client gets another policy
+            if add && !change.has_policy(member.policy()) {
                 let undone = request::filters(body).enumerate();
                 let undone = undone.filter(|(number, _)| changed.binary_search(number).is_ok());
                 registry.change(member, set, false, undone, |_| ())?;
@@ -107,7 +107,7 @@ impl Router {
 }
 
 impl Change<'_> {
-    fn is_judged_by(&self, now: Option<Arc<Admission>>) -> bool {
-        now.as_ref().map(Arc::as_ptr) == self.admission.as_ref().map(Arc::as_ptr)
+    fn has_policy(&self, now: Option<Arc<PolicySnapshot>>) -> bool {
+        now.as_ref().map(Arc::as_ptr) == self.policy.as_ref().map(Arc::as_ptr)
     }
 }

@@ -1,11 +1,13 @@
-//! What filters a client may have: the strictest of what the broker, its transport and the rules for its name say.
+//! What filters a client may have: the strictest of what the broker, its transport and the rules for its name
+//! say.
 
 use elbus_protocol::{MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request};
 
-use super::{registered_client::RegisteredClient, registry::Refusal, router::RouterSettings};
-use crate::access::{Admission, MAX_FILTER_COMPARISONS};
+use super::{registered_client::RegisteredClient, registry::FilterRefusal, router_settings::RouterSettings};
+use crate::access::{MAX_FILTER_COMPARISONS, PolicySnapshot};
 
-/// Filters of one request: what is done with one request is done before anybody else of its thread gets a turn.
+/// Filters of one request: what is done with one request is done before anybody else of its thread gets a
+/// turn.
 pub(super) const MAX_REQUEST_FILTERS: usize = 32_768;
 
 /// What filters a client may have, by the broker, its transport and the rules for its name.
@@ -22,12 +24,12 @@ impl FilterLimits {
     pub(super) fn new(
         settings: RouterSettings,
         member: &RegisteredClient,
-        admission: Option<&Admission>,
+        policy: Option<&PolicySnapshot>,
     ) -> Self {
         let least = |limits: [Option<u64>; 2], own: usize| {
             limits.into_iter().flatten().filter_map(|limit| limit.try_into().ok()).fold(own, usize::min)
         };
-        let of_name = admission.map(Admission::limits).unwrap_or_default();
+        let of_name = policy.map(PolicySnapshot::limits).unwrap_or_default();
         FilterLimits {
             count: least(
                 [Some(member.origin.max_filters.into()), of_name.subscriptions],
@@ -41,7 +43,8 @@ impl FilterLimits {
         }
     }
 
-    /// Whether a request may have these filters. Those that are taken away may be as deep as they were allowed to be once.
+    /// Whether a request may have these filters. Those that are taken away may be as deep as they were
+    /// allowed to be once.
     pub(super) fn allow(&self, member: &RegisteredClient, body: &str, add: bool) -> bool {
         let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = *self;
         let mut count = 0;
@@ -84,14 +87,14 @@ impl FilterLimits {
     }
 
     /// Logs why a client does not get filters.
-    pub(super) fn tell_refusal(&self, member: &RegisteredClient, refusal: Refusal) {
+    pub(super) fn log_refusal(&self, member: &RegisteredClient, refusal: FilterRefusal) {
         let (limit, key) = match refusal {
-            Refusal::Gone => return,
-            Refusal::Count => (self.count, "max_filters"),
-            Refusal::Memory => (self.memory, "filter_memory_bytes"),
-            Refusal::TotalMemory => (self.total_memory, "total_filter_memory_bytes"),
-            Refusal::Complex => (self.complex, "max_complex_segments"),
-            Refusal::Comparisons => (
+            FilterRefusal::Gone => return,
+            FilterRefusal::Count => (self.count, "max_filters"),
+            FilterRefusal::Memory => (self.memory, "filter_memory_bytes"),
+            FilterRefusal::TotalMemory => (self.total_memory, "total_filter_memory_bytes"),
+            FilterRefusal::Complex => (self.complex, "max_complex_segments"),
+            FilterRefusal::Comparisons => (
                 MAX_FILTER_COMPARISONS,
                 "comparisons with access rules; send fewer filters in a request, or use fewer placeholders",
             ),

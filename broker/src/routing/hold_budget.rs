@@ -1,35 +1,33 @@
-//! How long receivers may hold senders that have other receivers as well: a budget for each sender with each name and each
-//! identity of receivers, in any ten minutes. Owns the table of what was used; reads no clock and calls nobody.
+//! How long receivers may hold senders that have other receivers as well: a budget for each sender with each
+//! name and each identity of receivers, in any ten minutes. Owns the table of what was used; reads no clock
+//! and calls nobody.
 //!
-//! A budget belongs to the name and the identity, not to the connection: neither reconnecting nor renaming renews it. It is
-//! the sender's own: what one sender makes a receiver spend is spent for no other.
+//! A budget belongs to the name and the identity, not to the connection: neither reconnecting nor renaming
+//! renews it. It is the sender's own: what one sender makes a receiver spend is spent for no other.
 
-use elbus_protocol::name::primary_of;
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, LazyLock, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use super::{Hashing, registered_client::RegisteredClient};
-use crate::{
-    origin::Origin,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use super::{Hashing, client_keys::ClientKeys, registered_client::RegisteredClient};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 /// Senders that have left and whose receivers' use is remembered.
-const REMEMBERED: usize = 1024;
-/// Names of receivers whose use of one sender is remembered. Those of one identity are limited together anyway.
-const REMEMBERED_NAMES: usize = 32;
-/// Identities of receivers whose use of one sender is remembered. All their budgets together are several windows.
-const REMEMBERED_IDENTITIES: usize = 256;
-/// A window is divided into so many parts; what was used in one is forgotten as a whole.
+const MAX_DEPARTED_SENDERS: usize = 1024;
+/// Names of receivers whose use of one sender is remembered. Those of one identity are limited together
+/// anyway.
+const MAX_NAMES: usize = 32;
+/// Identities of receivers whose use of one sender is remembered. All their budgets together are several
+/// windows.
+const MAX_IDENTITIES: usize = 256;
+/// Parts of a window; what was used in one is forgotten as a whole.
 const PARTS: usize = 10;
-/// An identity may use so many halves of what a name may.
+/// The budget of an identity in halves of that of a name.
 const IDENTITY_HALVES: u32 = 5;
 
 /// How long receivers may hold their senders.
@@ -46,67 +44,6 @@ pub(crate) struct HoldSettings {
 impl Default for HoldSettings {
     fn default() -> Self {
         HoldSettings { budget: Duration::from_secs(8), window: Duration::from_secs(600), exempt: Vec::new() }
-    }
-}
-
-/// Whose budget it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Holder {
-    /// A client, by its primary name.
-    Name(Box<str>),
-    /// Everybody with a certificate of these names.
-    Certificate(Box<[String]>),
-    /// The user of a process on this machine.
-    User(u32),
-    /// An address, of IPv6 the first half.
-    Address(Box<str>),
-}
-
-impl Holder {
-    /// The one a client belongs to by identity, unless it is within this process.
-    pub(super) fn identity_of(origin: &Origin) -> Option<Holder> {
-        match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
-            ([], None, None) => None,
-            ([], None, Some(source)) => Some(Holder::Address(network(source).into())),
-            ([], Some(credentials), _) => Some(Holder::User(credentials.uid)),
-            (names, ..) => Some(Holder::Certificate(names.into())),
-        }
-    }
-}
-
-/// By what a client is known where it holds senders or is held: hashes, with a secret of this process.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Keys {
-    pub(super) name: u64,
-    /// 0 for clients within this process.
-    pub(super) identity: u64,
-}
-
-static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-impl Keys {
-    /// Those of whoever speaks as `.broker`.
-    pub(super) const SPEAKER: Keys = Keys { name: 1, identity: 0 };
-
-    pub(super) fn of(name: &str, origin: &Origin) -> Self {
-        let key = |holder: &Holder| SECRET.hash_one(holder).max(2);
-        let identity = Holder::identity_of(origin).map_or(0, |holder| key(&holder));
-        Keys { name: key(&Holder::Name(primary_of(name).into())), identity }
-    }
-
-    /// Both as one: another identity's client of the same name is another sender.
-    fn of_sender(self) -> u64 {
-        SECRET.hash_one(self)
-    }
-}
-
-/// The part of `ip:port` that a network assigns to one subscriber. This machine has one address.
-fn network(source: &str) -> String {
-    match source.parse::<std::net::SocketAddr>().map(|address| address.ip().to_canonical()) {
-        Ok(ip) if ip.is_loopback() => std::net::Ipv4Addr::LOCALHOST.to_string(),
-        Ok(std::net::IpAddr::V6(ip)) => format!("{:x?}", ip.segments().first_chunk::<4>()),
-        Ok(ip) => ip.to_string(),
-        Err(_) => source.to_owned(),
     }
 }
 
@@ -159,26 +96,26 @@ pub(super) struct SpentFor {
     /// How many there are: mostly none.
     count: AtomicUsize,
     /// Keys of their names and identities. Taken last, for a moment.
-    holders: Mutex<HashSet<u64, Hashing>>,
+    owners: Mutex<HashSet<u64, Hashing>>,
 }
 
 impl SpentFor {
     /// Whether the budget of a receiver is spent for this sender.
     #[inline]
-    pub(super) fn has(&self, receiver: Keys) -> bool {
+    pub(super) fn has(&self, receiver: ClientKeys) -> bool {
         self.count.load(Ordering::Relaxed) > 0 && self.contains(receiver)
     }
 
     #[cold]
-    fn contains(&self, Keys { name, identity }: Keys) -> bool {
-        let holders = self.holders.lock();
-        holders.contains(&name) || holders.contains(&identity)
+    fn contains(&self, ClientKeys { name, identity }: ClientKeys) -> bool {
+        let owners = self.owners.lock();
+        owners.contains(&name) || owners.contains(&identity)
     }
 
     fn change(&self, change: impl FnOnce(&mut HashSet<u64, Hashing>)) {
-        let mut holders = self.holders.lock();
-        change(&mut holders);
-        self.count.store(holders.len(), Ordering::Relaxed);
+        let mut owners = self.owners.lock();
+        change(&mut owners);
+        self.count.store(owners.len(), Ordering::Relaxed);
     }
 }
 
@@ -225,9 +162,9 @@ pub(super) struct HoldTable {
     accounts: HashMap<u64, Account, Hashing>,
     /// By the keys of names and identities of receivers.
     spent: HashMap<u64, Spent, Hashing>,
-    /// How many accounts there are when it is next looked for those that can be forgotten.
+    /// The number of accounts at which those that can be forgotten are searched next.
     sweep_at: usize,
-    /// In which part of the window it was last looked for budgets that have refilled.
+    /// The part of the window in which refilled budgets were last searched.
     refilled: Option<u64>,
 }
 
@@ -236,8 +173,8 @@ impl HoldSettings {
     pub(super) fn exempts(&self, member: &RegisteredClient) -> bool {
         self.budget.is_zero()
             || member.origin.internal
-            || self.exempt.iter().any(|mask| fits(mask, &member.name))
-            || member.admission().is_some_and(|admission| admission.limits().may_hold == Some(true))
+            || self.exempt.iter().any(|mask| mask_matches(mask, &member.name))
+            || member.policy().is_some_and(|policy| policy.limits().may_hold == Some(true))
     }
 
     /// After what time budgets refill.
@@ -256,7 +193,7 @@ impl HoldTable {
             begun: now,
             accounts: HashMap::default(),
             spent: HashMap::default(),
-            sweep_at: REMEMBERED,
+            sweep_at: MAX_DEPARTED_SENDERS,
             refilled: None,
         }
     }
@@ -280,7 +217,12 @@ impl HoldTable {
     }
 
     /// The receivers whose budget is spent for a sender. Its account is kept as long as this is.
-    pub(super) fn spent_for(&mut self, sender: Keys, settings: &HoldSettings, now: Instant) -> Arc<SpentFor> {
+    pub(super) fn spent_for(
+        &mut self,
+        sender: ClientKeys,
+        settings: &HoldSettings,
+        now: Instant,
+    ) -> Arc<SpentFor> {
         let key = sender.of_sender();
         if let Some(account) = self.accounts.get(&key) {
             return account.spent.clone();
@@ -288,7 +230,7 @@ impl HoldTable {
         if self.accounts.len() >= self.sweep_at {
             self.sweep(self.part_of(settings, now));
         }
-        let spent = SpentFor { key, count: AtomicUsize::new(0), holders: Mutex::default() };
+        let spent = SpentFor { key, count: AtomicUsize::new(0), owners: Mutex::default() };
         let spent = Arc::new(spent);
         let account = Account {
             names: HashMap::default(),
@@ -301,7 +243,7 @@ impl HoldTable {
     }
 
     /// Whether the budget of a receiver is spent for any sender.
-    pub(super) fn is_spent(&self, Keys { name, identity }: Keys) -> bool {
+    pub(super) fn is_spent(&self, ClientKeys { name, identity }: ClientKeys) -> bool {
         self.spent.contains_key(&name) || self.spent.contains_key(&identity)
     }
 
@@ -311,7 +253,7 @@ impl HoldTable {
     }
 
     /// How much of the budget of its name a receiver has used: of that with the sender with which it is most.
-    pub(super) fn used(&mut self, receiver: Keys, settings: &HoldSettings, now: Instant) -> Duration {
+    pub(super) fn used(&mut self, receiver: ClientKeys, settings: &HoldSettings, now: Instant) -> Duration {
         let part = self.part_of(settings, now);
         let used = self.accounts.values_mut().filter_map(|account| account.names.get_mut(&receiver.name));
         let sums = used.map(|used| {
@@ -321,8 +263,8 @@ impl HoldTable {
         sums.max().unwrap_or_default()
     }
 
-    /// These receivers have held these senders for so long while others starved. Each budget is charged once, however many
-    /// they are.
+    /// These receivers have held these senders for so long while others starved. Each budget is charged once,
+    /// however many they are.
     pub(super) fn charge(
         &mut self,
         charged: &[(Arc<RegisteredClient>, Arc<SpentFor>)],
@@ -334,10 +276,10 @@ impl HoldTable {
         let (mut seen, mut begun) = (HashSet::<_, Hashing>::default(), Vec::new());
         for (client, spent_for) in charged {
             let Some(account) = self.accounts.get_mut(&spent_for.key) else { continue };
-            let Keys { name, identity } = client.keys;
+            let ClientKeys { name, identity } = client.keys;
             for (key, used, limit, most) in [
-                (name, &mut account.names, settings.budget, REMEMBERED_NAMES),
-                (identity, &mut account.identities, settings.of_identity(), REMEMBERED_IDENTITIES),
+                (name, &mut account.names, settings.budget, MAX_NAMES),
+                (identity, &mut account.identities, settings.of_identity(), MAX_IDENTITIES),
             ] {
                 if key == 0 || !seen.insert((spent_for.key, key)) {
                     continue;
@@ -348,8 +290,8 @@ impl HoldTable {
                 let used = used.entry(key).or_default();
                 used.forget(part, limit);
                 used.add(time, limit);
-                if used.spent && !spent_for.holders.lock().contains(&key) {
-                    spent_for.change(|holders| _ = holders.insert(key));
+                if used.spent && !spent_for.owners.lock().contains(&key) {
+                    spent_for.change(|owners| _ = owners.insert(key));
                     let client_of = || Spent { senders: 0, client: Arc::downgrade(client) };
                     let spent = self.spent.entry(key).or_insert_with(client_of);
                     spent.senders += 1;
@@ -361,8 +303,8 @@ impl HoldTable {
         begun
     }
 
-    /// Finds out which budgets have refilled since it was last called; returns the clients of those that are spent for no
-    /// sender any more.
+    /// Finds out which budgets have refilled since it was last called; returns the clients of those that are
+    /// spent for no sender any more.
     pub(super) fn refill(&mut self, settings: &HoldSettings, now: Instant) -> Vec<Arc<RegisteredClient>> {
         let part = self.part_of(settings, now);
         if self.refilled.replace(part) == Some(part) || self.spent.is_empty() {
@@ -370,8 +312,8 @@ impl HoldTable {
         }
         let mut refilled = Vec::new();
         for account in self.accounts.values_mut() {
-            let holders: Vec<u64> = account.spent.holders.lock().iter().copied().collect();
-            for key in holders {
+            let owners: Vec<u64> = account.spent.owners.lock().iter().copied().collect();
+            for key in owners {
                 let used = match account.names.get_mut(&key) {
                     Some(used) => Some((used, settings.budget)),
                     None => account.identities.get_mut(&key).map(|used| (used, settings.of_identity())),
@@ -388,8 +330,8 @@ impl HoldTable {
         refilled
     }
 
-    /// Forgets accounts of senders that have left: those of which nothing was used in the window, and where there are too many
-    /// others, those of which least was used among the identities that have most.
+    /// Forgets accounts of senders that have left: those of which nothing was used in the window, and where
+    /// there are too many others, those of which least was used among the identities that have most.
     fn sweep(&mut self, part: u64) {
         let mut departed: HashMap<u64, Vec<(Duration, u64)>, Hashing> = HashMap::default();
         for (key, account) in &mut self.accounts {
@@ -412,7 +354,7 @@ impl HoldTable {
         // each identity keeps an equal share, and what others leave of theirs
         let mut sizes: Vec<usize> = departed.values().map(Vec::len).collect();
         sizes.sort_unstable();
-        let (mut left, mut share) = (REMEMBERED / 2, usize::MAX);
+        let (mut left, mut share) = (MAX_DEPARTED_SENDERS / 2, usize::MAX);
         for (at, size) in sizes.iter().enumerate() {
             let fair = left / (sizes.len() - at);
             if *size > fair {
@@ -427,10 +369,10 @@ impl HoldTable {
         }
         for key in forgotten {
             let Some(account) = self.accounts.remove(&key) else { continue };
-            let holders: Vec<u64> = account.spent.holders.lock().iter().copied().collect();
-            holders.into_iter().for_each(|key| _ = forget_spent(&mut self.spent, &account.spent, key));
+            let owners: Vec<u64> = account.spent.owners.lock().iter().copied().collect();
+            owners.into_iter().for_each(|key| _ = forget_spent(&mut self.spent, &account.spent, key));
         }
-        self.sweep_at = self.accounts.len() + (REMEMBERED / 2).max(self.accounts.len() / 4);
+        self.sweep_at = self.accounts.len() + (MAX_DEPARTED_SENDERS / 2).max(self.accounts.len() / 4);
     }
 }
 
@@ -441,7 +383,7 @@ fn forget_spent(
     key: u64,
 ) -> Option<Arc<RegisteredClient>> {
     let mut was_spent = false;
-    spent_for.change(|holders| was_spent = holders.remove(&key));
+    spent_for.change(|owners| was_spent = owners.remove(&key));
     let of_all = spent.get_mut(&key).filter(|_| was_spent)?;
     of_all.senders = of_all.senders.saturating_sub(1);
     if of_all.senders > 0 {
@@ -477,7 +419,7 @@ fn make_room(
 }
 
 /// Whether a mask matches a name (protocol section 6).
-fn fits(mask: &str, name: &str) -> bool {
+fn mask_matches(mask: &str, name: &str) -> bool {
     let (mut masks, mut names) = (mask.split('.'), name.split('.'));
     loop {
         match (masks.next(), names.next()) {

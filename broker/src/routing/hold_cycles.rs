@@ -1,8 +1,9 @@
-//! Cycles of clients that are not read until the next of them has drained, and that drain nothing, since they write before
-//! they read. Owns who waits for whom; finds the cycles, and lets one client of each go on ([`episodes`]).
+//! Cycles of clients that are not read until the next of them has drained, and that drain nothing, since they
+//! write before they read. Owns the wait-for graph; finds the cycles, and lets one client of each go on
+//! ([`episodes`]).
 //!
-//! A client waits for the full receivers that hold it, and for itself while its transport does not read it since its own
-//! queue is full. It is stuck when that and its queue have not changed for [`PATIENCE`].
+//! A client waits for the full receivers that hold it, and for itself while its transport does not read it
+//! since its own queue is full. It is stuck when that and its queue have not changed for [`PATIENCE`].
 //!
 //! Lock order: the locks here are leaves. None is held while a sink is called or a member may be dropped.
 
@@ -25,33 +26,33 @@ use crate::sync::{
 };
 use episodes::Episodes;
 
-/// How often the clients that wait are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Interval of the checks of waiting clients.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// A client is stuck after it has waited and taken nothing for this time.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// One that has been given an overdraft is stuck again after waiting for this time.
 const SHORT_PATIENCE: Duration = Duration::from_millis(40);
 /// Looks after the last client has waited, so that not every hold starts them.
-const KEEP_LOOKS: u32 = 20;
-/// Clients looked at: those that have waited longest.
+const IDLE_CHECKS: u32 = 20;
+/// Clients of one check: those that have waited longest.
 const MOST_NODES: usize = 4096;
 /// Clients that each of them waits for.
 const MOST_EDGES: usize = 16;
 
-/// Who waits for whom.
+/// The wait-for graph of the clients, and the cycles found in it.
 #[derive(Default)]
 pub(super) struct Cycles {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingClients>,
     /// Taken by the thread that looks.
-    found: Mutex<Found>,
+    found: Mutex<CycleState>,
     /// `None`: nobody looks.
     budget: OnceLock<QueueBudget>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingClients {
     clients: HashMap<u64, Held, Hashing>,
-    looks: bool,
+    checks: bool,
     idle: u32,
 }
 
@@ -73,7 +74,7 @@ impl Held {
 }
 
 #[derive(Default)]
-struct Found {
+struct CycleState {
     /// What was queued for clients that wait, and since when it has not become less.
     samples: HashMap<u64, (u64, Instant), Hashing>,
     episodes: Episodes,
@@ -88,13 +89,13 @@ struct Node {
 }
 
 impl Cycles {
-    /// Somebody looks from now on, and charges what is granted to `budget`.
+    /// Starts recording: checks run from now on and charge overdrafts to `budget`.
     pub(super) fn begin(&self, budget: QueueBudget) {
         _ = self.budget.set(budget); // there is one
     }
 
-    /// A client is not read until these receivers, or its `own` queue, have drained, or `left` says that nobody is left.
-    /// Returns whether looks are to begin.
+    /// A client is not read until these receivers, or its `own` queue, have drained, or `left` is zero.
+    /// Returns whether the checks must be started.
     pub(super) fn note(
         &self,
         sender: &Arc<RegisteredClient>,
@@ -114,11 +115,12 @@ impl Cycles {
         };
         let mut waiting = self.waiting.lock();
         waiting.clients.insert(sender.id, held); // `Held` drops nothing of a plugin
-        !std::mem::replace(&mut waiting.looks, true)
+        !std::mem::replace(&mut waiting.checks, true)
     }
 
-    /// Finds cycles and lets one client of each go on. Returns when to look again, if anybody waits.
-    pub(super) fn look(&self, now: Instant) -> Option<Instant> {
+    /// Finds cycles and lets one client of each go on. Returns when the next check is due, if any client
+    /// waits.
+    pub(super) fn check(&self, now: Instant) -> Option<Instant> {
         let budget = self.budget.get()?;
         if !self.is_anybody_there() {
             return None;
@@ -135,25 +137,25 @@ impl Cycles {
         let members: Vec<_> = nodes.into_iter().map(|node| (node.member, node.own)).collect();
         found.episodes.proceed(&members, &edges, graph::components(&edges), budget);
         *self.found.lock() = found;
-        Some(now + LOOK_EVERY)
+        Some(now + CHECK_INTERVAL)
     }
 
-    /// Forgets who does not wait any more; whether looks are to go on.
+    /// Forgets clients that no longer wait; returns whether checks go on.
     fn is_anybody_there(&self) -> bool {
         let has_episodes = !self.found.lock().episodes.is_empty();
         let mut waiting = self.waiting.lock();
-        if !waiting.looks {
+        if !waiting.checks {
             return false;
         }
         waiting.clients.retain(|_, held| held.waits());
         let idle = waiting.clients.is_empty() && !has_episodes;
         waiting.idle = if idle { waiting.idle + 1 } else { 0 };
-        waiting.looks = waiting.idle <= KEEP_LOOKS;
-        if !waiting.looks {
+        waiting.checks = waiting.idle <= IDLE_CHECKS;
+        if !waiting.checks {
             waiting.idle = 0;
             waiting.clients.shrink_to_fit();
         }
-        waiting.looks
+        waiting.checks
     }
 
     /// Those who have waited for some time.
@@ -184,8 +186,8 @@ impl Cycles {
     }
 }
 
-/// Whom of the others, or itself, each one waits for. Who waits for itself alone concerns nobody else, unless somebody
-/// waits for it.
+/// Returns the nodes that each one waits for, itself included. A client that waits only for itself matters
+/// only if another waits for it.
 fn edges_of(nodes: &[Node]) -> graph::Edges {
     let places: HashMap<u64, usize, Hashing> =
         nodes.iter().enumerate().map(|(at, node)| (node.member.id, at)).collect();
@@ -206,8 +208,9 @@ fn edges_of(nodes: &[Node]) -> graph::Edges {
     edges
 }
 
-impl Found {
-    /// Whether each of the nodes has taken nothing for some time. Only those are asked that are in the middle.
+impl CycleState {
+    /// Whether each of the nodes has taken nothing for some time. Only those are asked that are in the
+    /// middle.
     fn sample(&mut self, nodes: &[Node], edges: &graph::Edges, now: Instant) -> Vec<bool> {
         let waited_for: HashSet<usize, Hashing> = edges.iter().flatten().copied().collect();
         let before = std::mem::take(&mut self.samples);

@@ -1,5 +1,5 @@
-//! Models of what threads do to the router at the same time: shuttle runs each in many orders, and what must hold is looked
-//! at in all of them. Built with `--cfg elbus_model` only, see `.ci/models`.
+//! Models of what threads do to the router at the same time: shuttle runs each in many orders, and what must
+//! hold is looked at in all of them. Built with `--cfg elbus_model` only, see `.ci/models`.
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -92,9 +92,9 @@ impl RawSink for Recording {
 
 /// The kinds and subjects of events, as they are told.
 #[derive(Clone, Default)]
-struct Told(Arc<Plain<Vec<(bool, String)>>>);
+struct EventRecord(Arc<Plain<Vec<(bool, String)>>>);
 
-impl RawListener for Told {
+impl RawListener for EventRecord {
     fn on_event(&self, event: &RawEvent<'_>) {
         thread::yield_now();
         let came = event.kind == EventKind::ClientRegistered as u32;
@@ -102,18 +102,19 @@ impl RawListener for Told {
     }
 }
 
-fn router(force_register: bool) -> (Arc<Router>, Told) {
+fn router(force_register: bool) -> (Arc<Router>, EventRecord) {
     let router =
         Router::new(RouterSettings { force_register, ..RouterSettings::of(&BrokerSettings::default()) });
-    let told = Told::default();
-    router.events.listen(1, RawListener_TO::from_value(told.clone(), TD_Opaque));
-    (router, told)
+    let events = EventRecord::default();
+    router.events.listen(1, RawListener_TO::from_value(events.clone(), TD_Opaque));
+    (router, events)
 }
 
 fn register(router: &Arc<Router>, name: &str) -> Result<(Sender, Arc<Record>), Code> {
     let record = Arc::<Record>::default();
     let sink = RawSink_TO::from_value(Recording(record.clone()), TD_Opaque);
-    router.register(name, ClientInfo::default(), 1, sink).map(|sender| (sender, record))
+    let client = router.register(name, ClientInfo::default(), 1, sink)?;
+    Ok((Sender::new(router.clone(), Some(client)), record))
 }
 
 fn dispatch(sender: &mut Sender, op: Op, target: &str, payloads: &[u8]) -> Dispatch {
@@ -123,9 +124,9 @@ fn dispatch(sender: &mut Sender, op: Op, target: &str, payloads: &[u8]) -> Dispa
 }
 
 #[test]
-fn every_event_is_told_once_and_in_the_order_of_the_changes() {
+fn every_event_is_dispatched_once_and_in_the_order_of_the_changes() {
     explore(|| {
-        let (router, told) = router(false);
+        let (router, events) = router(false);
         let come_and_go = |router: Arc<Router>, name: &'static str| {
             thread::spawn(move || {
                 for _ in 0..2 {
@@ -135,19 +136,19 @@ fn every_event_is_told_once_and_in_the_order_of_the_changes() {
         };
         let threads = [come_and_go(router.clone(), "a"), come_and_go(router.clone(), "b")];
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let told = told.0.lock().unwrap();
+        let events = events.0.lock().unwrap();
         for name in ["a", "b"] {
             let of_name: Vec<_> =
-                told.iter().filter(|(_, subject)| subject == name).map(|(came, _)| *came).collect();
+                events.iter().filter(|(_, subject)| subject == name).map(|(came, _)| *came).collect();
             assert_eq!(of_name, [true, false, true, false], "{name}");
         }
     });
 }
 
 #[test]
-fn a_name_that_several_want_has_one_holder_and_all_others_are_closed() {
+fn a_contested_name_has_one_owner_and_all_others_are_disconnected() {
     explore(|| {
-        let (router, told) = router(true);
+        let (router, events) = router(true);
         let (mut witness, _) = register(&router, "witness").unwrap();
         let threads: Vec<_> = (0..2)
             .map(|_| {
@@ -160,14 +161,14 @@ fn a_name_that_several_want_has_one_holder_and_all_others_are_closed() {
             acknowledged +=
                 usize::from(dispatch(&mut witness, Op::Message, "n", &[number]).code() == Code::Ok);
         }
-        let holders: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let owners: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert_eq!(router.client_count(), 2);
-        let closed: usize = holders.iter().map(|(_, record)| record.closed.load(SeqCst)).sum();
+        let closed: usize = owners.iter().map(|(_, record)| record.closed.load(SeqCst)).sum();
         assert_eq!(closed, 1, "the first of them, once");
-        let got: usize = holders.iter().map(|(_, record)| record.count()).sum();
+        let got: usize = owners.iter().map(|(_, record)| record.count()).sum();
         assert_eq!(got, acknowledged, "what was acknowledged has come to one of them");
         // who has left is gone when the next one comes, also to those who only hear of it
-        let of_name = told
+        let of_name = events
             .0
             .lock()
             .unwrap()
@@ -180,7 +181,7 @@ fn a_name_that_several_want_has_one_holder_and_all_others_are_closed() {
 }
 
 #[test]
-fn a_sender_forgets_its_routes_when_somebody_subscribes_or_comes() {
+fn cached_routes_are_invalidated_by_subscriptions_and_registrations() {
     explore(|| {
         let (router, _) = router(false);
         let (mut sender, _) = register(&router, "sender").unwrap();
@@ -214,7 +215,7 @@ impl RawNotifier for CountingWake {
 }
 
 #[test]
-fn a_sender_that_is_held_back_is_woken_once_when_all_have_drained() {
+fn a_held_sender_is_notified_once_when_all_receivers_have_drained() {
     explore(|| {
         let (router, _) = router(false);
         let (mut sender, _) = register(&router, "sender").unwrap();
@@ -258,7 +259,7 @@ fn dispatch_blocking(sender: &mut Sender, target: &str, payload: u8) {
 }
 
 #[test]
-fn who_is_blocked_goes_on_when_its_receiver_has_drained_and_nothing_comes_twice() {
+fn a_blocked_sender_goes_on_when_its_receiver_has_drained_and_nothing_arrives_twice() {
     explore(|| {
         let (router, _) = router(false);
         let (_slow, record) = register(&router, "slow").unwrap();
@@ -289,7 +290,7 @@ fn who_is_blocked_goes_on_when_its_receiver_has_drained_and_nothing_comes_twice(
 }
 
 #[test]
-fn who_is_held_is_woken_once_whether_its_receiver_drains_or_has_spent_its_budget() {
+fn a_held_sender_is_notified_once_when_its_receiver_drains_or_has_spent_its_budget() {
     explore(|| {
         let (router, _) = router(false);
         let budget = Duration::from_millis(1);
@@ -301,12 +302,12 @@ fn who_is_held_is_woken_once_whether_its_receiver_drains_or_has_spent_its_budget
         dispatch(&mut sender, Op::Message, "other", &[1]);
         assert!(dispatch(&mut sender, Op::Message, "slow", &[2]).is_congested());
         sender.end_batch();
-        let looking = {
+        let checking = {
             let router = router.clone();
             let now = Instant::now();
             thread::spawn(move || {
                 for seconds in 0..3 {
-                    router.holds.look(now + Duration::from_secs(seconds));
+                    router.holds.check(now + Duration::from_secs(seconds));
                 }
             })
         };
@@ -316,7 +317,7 @@ fn who_is_held_is_woken_once_whether_its_receiver_drains_or_has_spent_its_budget
         };
         let woken = Arc::<AtomicUsize>::default();
         sender.when_ready(RawNotifier_TO::from_ptr(RArc::new(CountingWake(woken.clone())), TD_Opaque));
-        looking.join().unwrap();
+        checking.join().unwrap();
         draining.join().unwrap();
         assert_eq!(woken.load(SeqCst), 1);
         assert!(!router.holds.any());
@@ -324,7 +325,7 @@ fn who_is_held_is_woken_once_whether_its_receiver_drains_or_has_spent_its_budget
 }
 
 #[test]
-fn when_rules_have_changed_nobody_has_what_they_deny() {
+fn no_client_keeps_what_new_rules_deny() {
     explore(|| {
         let (router, _) = router(false);
         let (mut publisher, _) = register(&router, "publisher").unwrap();

@@ -1,5 +1,7 @@
 //! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
 
+pub(super) mod blocked_senders;
+
 use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
     DeliveryStatus, Overdraft, Queued, Run, SinkLimits,
@@ -10,13 +12,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use super::{hold_budget::Keys, holding::Waiting};
+use super::client_keys::ClientKeys;
 use crate::{
-    access::Admission,
+    access::PolicySnapshot,
     calls::{self, Callback},
     origin::Origin,
     sync::{Mutex, atomic::AtomicU8},
 };
+use blocked_senders::BlockedSenders;
 
 /// [`RegisteredClient::state`]: it has been unregistered.
 const GONE: u8 = 1;
@@ -29,23 +32,23 @@ pub(crate) struct RegisteredClient {
     pub(crate) id: u64,
     pub(crate) origin: Origin,
     /// By what hold budgets know it.
-    pub(super) keys: Keys,
+    pub(super) keys: ClientKeys,
     /// Which instance of a plugin registered it.
     pub(crate) owner: u32,
     sink: SinkObject,
     pub(crate) counts: Counts,
     /// `None` for a client.
     pub(crate) system: Option<SystemRights>,
-    /// Of [`GONE`] and what [`holding`](super::holding) adds.
+    /// Of [`GONE`] and what [`blocked_senders`] adds.
     pub(super) state: AtomicU8,
     /// Senders that wait for its queue to drain. Taken last, for a moment.
-    pub(super) waiting: Mutex<Waiting>,
+    pub(super) blocked: Mutex<BlockedSenders>,
     /// Frames that were dropped since its hold budget was spent for their sender.
     pub(crate) dropped: AtomicU64,
     /// Whether the log has a line about filters it did not get.
     filters_refused: AtomicBool,
-    /// By which rules it was let in; `None` where there are none for it. Taken last, for a moment.
-    admission: Mutex<Option<Arc<Admission>>>,
+    /// The access rules that apply to it; `None` if there are none. Taken last, for a moment.
+    policy: Mutex<Option<Arc<PolicySnapshot>>>,
 }
 
 /// What a system sender may do besides what rules allow it.
@@ -63,10 +66,10 @@ impl RegisteredClient {
         origin: Origin,
         owner: u32,
         sink: SinkObject,
-        admission: Option<Arc<Admission>>,
+        policy: Option<Arc<PolicySnapshot>>,
     ) -> Self {
         RegisteredClient {
-            keys: Keys::of(&name, &origin),
+            keys: ClientKeys::of(&name, &origin),
             name,
             id: LAST_ID.fetch_add(1, Relaxed) + 1,
             origin,
@@ -75,10 +78,10 @@ impl RegisteredClient {
             counts: Counts::default(),
             system: None,
             state: AtomicU8::new(0),
-            waiting: Mutex::default(),
+            blocked: Mutex::default(),
             dropped: AtomicU64::new(0),
             filters_refused: AtomicBool::new(false),
-            admission: Mutex::new(admission),
+            policy: Mutex::new(policy),
         }
     }
 
@@ -130,16 +133,16 @@ impl RegisteredClient {
         calls::for_client(self.owner, Callback::Overdrawn, || self.sink.overdrawn())
     }
 
-    /// By which rules it was let in.
-    pub(crate) fn admission(&self) -> Option<Arc<Admission>> {
-        self.admission.lock().clone()
+    /// Returns the access rules that apply to it.
+    pub(crate) fn policy(&self) -> Option<Arc<PolicySnapshot>> {
+        self.policy.lock().clone()
     }
 
-    /// It was judged anew.
-    pub(super) fn set_admission(&self, admission: Option<Arc<Admission>>) {
-        let former = std::mem::replace(&mut *self.admission.lock(), admission);
-        if let Some(former) = former {
-            former.leave();
+    /// Replaces its policy.
+    pub(super) fn set_policy(&self, policy: Option<Arc<PolicySnapshot>>) {
+        let previous = std::mem::replace(&mut *self.policy.lock(), policy);
+        if let Some(previous) = previous {
+            previous.leave();
         }
     }
 
@@ -149,7 +152,8 @@ impl RegisteredClient {
         self.state.load(Relaxed) & GONE != 0
     }
 
-    /// Whether filters of it are refused for the first time: further refusals are not worth a line in the log each.
+    /// Whether filters of it are refused for the first time: further refusals are not worth a line in the log
+    /// each.
     pub(super) fn is_first_refusal(&self) -> bool {
         !self.filters_refused.swap(true, Relaxed)
     }
@@ -157,8 +161,8 @@ impl RegisteredClient {
     /// Marks it unregistered. Only the registry does, under its lock.
     pub(super) fn mark_gone(&self) {
         self.state.fetch_or(GONE, Relaxed);
-        if let Some(admission) = &*self.admission.lock() {
-            admission.leave();
+        if let Some(policy) = &*self.policy.lock() {
+            policy.leave();
         }
     }
 }
@@ -183,8 +187,8 @@ pub(crate) struct Totals {
 }
 
 impl Counts {
-    /// Counts what came from the client. To be called by its one [`Sender`](super::sender::Sender) only: who writes
-    /// alone need not add atomically.
+    /// Counts what came from the client. To be called by its one [`Sender`](super::sender::Sender) only: who
+    /// writes alone need not add atomically.
     #[inline]
     pub(super) fn received(&self, frames: usize, bytes: usize) {
         let add = |to: &AtomicU64, more: usize| to.store(to.load(Relaxed).wrapping_add(more as u64), Relaxed);
@@ -212,7 +216,7 @@ impl Counts {
         }
     }
 
-    /// Adds what another one counted: the totals of those who left.
+    /// Adds the totals of a client that has left.
     pub(crate) fn add(&self, totals: Totals) {
         self.received_frames.fetch_add(totals.received_frames, Relaxed);
         self.received_bytes.fetch_add(totals.received_bytes, Relaxed);

@@ -1,4 +1,5 @@
-//! The names, subscriptions and exclusions of all clients. Plain data without locks: the router holds the lock.
+//! The names, subscriptions and exclusions of all clients. Plain data without locks: the router holds the
+//! lock.
 
 use elbus_plugin_api::Code;
 use elbus_protocol::name::{is_secondary, primary_of};
@@ -9,20 +10,21 @@ use std::{
 };
 
 use super::{
-    Hashing, filter_tree::FilterTree, id_set::Ids, mask::each_match, places::Places, recipients::Recipients,
-    registered_client::RegisteredClient, shapes::Shapes,
+    Hashing, index::filter_tree::FilterTree, index::id_set::Ids, index::mask::each_match,
+    index::paged_slab::PagedSlab, recipients::Recipients, registered_client::RegisteredClient,
+    shapes::Shapes,
 };
-use filters::{Departed, Own};
+use filters::{ClientFilters, Departed};
 
 mod filters;
 
-pub(super) use filters::{Refusal, Reserved};
+pub(super) use filters::{FilterRefusal, Reserved};
 
 /// A client with what it wants.
-struct Seat {
+struct RegistryEntry {
     member: Arc<RegisteredClient>,
-    subscriptions: Own,
-    exclusions: Own,
+    subscriptions: ClientFilters,
+    exclusions: ClientFilters,
 }
 
 /// The filters of all clients of one kind.
@@ -42,7 +44,7 @@ pub(super) enum FilterSet {
 /// Everything that is registered.
 #[derive(Default)]
 pub(super) struct Registry {
-    seats: Places<Option<Seat>>,
+    entries: PagedSlab<Option<RegistryEntry>>,
     by_name: HashMap<Arc<str>, u32, Hashing>,
     /// Has the names themselves as keys: a walk over many names does not touch their clients.
     in_order: BTreeMap<Arc<str>, Arc<RegisteredClient>>,
@@ -58,12 +60,12 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn find(&self, name: &str) -> Option<&Arc<RegisteredClient>> {
-        self.seat_of(name).map(|seat| &seat.member)
+        self.entry_of(name).map(|entry| &entry.member)
     }
 
-    fn seat_of(&self, name: &str) -> Option<&Seat> {
-        let seat = *self.by_name.get(name)?;
-        self.seats[seat].as_ref()
+    fn entry_of(&self, name: &str) -> Option<&RegistryEntry> {
+        let entry = *self.by_name.get(name)?;
+        self.entries[entry].as_ref()
     }
 
     /// Adds a client.
@@ -77,16 +79,20 @@ impl Registry {
         if is_secondary(&member.name) && !self.by_name.contains_key(primary_of(&member.name)) {
             return Err(Code::NotRegistered);
         }
-        let seat = Seat { member: member.clone(), subscriptions: Own::default(), exclusions: Own::default() };
-        let id = self.seats.add(Some(seat));
+        let entry = RegistryEntry {
+            member: member.clone(),
+            subscriptions: ClientFilters::default(),
+            exclusions: ClientFilters::default(),
+        };
+        let id = self.entries.add(Some(entry));
         self.by_name.insert(member.name.clone(), id);
         self.internal += usize::from(member.origin.internal);
         self.in_order.insert(member.name.clone(), member);
         Ok(())
     }
 
-    /// Why a client may not be a secondary of its primary: it must be the same kind and value of identity. `None` where it
-    /// may, or there is no such primary.
+    /// Why a client may not be a secondary of its primary: it must be the same kind and value of identity.
+    /// `None` where it may, or there is no such primary.
     pub(super) fn stranger_to_primary(&self, member: &RegisteredClient) -> Option<String> {
         if !is_secondary(&member.name) || member.origin.internal {
             return None;
@@ -102,8 +108,8 @@ impl Registry {
         (primary != own).then(why)
     }
 
-    /// Removes this very client with all it wanted; `false` where it was removed before. Where it had many filters, they
-    /// are [cleared](Self::clear_departed) later.
+    /// Removes this very client with all it wanted; `false` where it was removed before. Where it had many
+    /// filters, they are [cleared](Self::clear_departed) later.
     pub(super) fn remove(&mut self, member: &Arc<RegisteredClient>) -> bool {
         if !self.find(&member.name).is_some_and(|found| Arc::ptr_eq(found, member)) {
             return false;
@@ -113,7 +119,7 @@ impl Registry {
         self.in_order.remove(&*member.name);
         self.internal -= usize::from(member.origin.internal);
         self.vacate(id);
-        // memory is given back after a crowd has left
+        // memory is returned after many clients have left
         if self.by_name.len() < self.by_name.capacity() / 4 {
             self.by_name.shrink_to(self.by_name.len() * 2);
         }
@@ -134,7 +140,7 @@ impl Registry {
             .map(|(_, member)| member)
     }
 
-    /// Everybody in order of names.
+    /// All clients in order of their names.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<RegisteredClient>> {
         self.in_order.values()
     }
@@ -160,6 +166,6 @@ impl Registry {
             excluding.sort_unstable();
             ids.retain(|id| excluding.binary_search(id).is_err());
         }
-        Recipients::new(ids.iter().filter_map(|id| self.seats[*id].as_ref().map(|seat| &seat.member)))
+        Recipients::new(ids.iter().filter_map(|id| self.entries[*id].as_ref().map(|entry| &entry.member)))
     }
 }

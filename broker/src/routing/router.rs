@@ -1,69 +1,35 @@
 //! The router: the registry behind its lock, and everything that changes it or asks it.
 //!
-//! Lock order: a change of access rules, registry, then the event queue or a member's admission. No sink, wake or listener is called while either is held.
+//! Lock order: a change of access rules, the registry, then the event queue or the policy of a client. No
+//! sink, notifier or listener is called while any of them is held.
+
+mod system_senders;
 
 use elbus_plugin_api::{ClientInfo, Code, EventKind, Locality, WARNINGS_TOPIC, abi::SinkObject};
 use elbus_protocol::name::{check_name, is_secondary};
 use std::sync::Arc;
 
+use system_senders::SystemSenders;
+
 use super::{
     Hashing,
-    holding::Holds,
+    holds::Holds,
     recipients::Recipients,
     registered_client::{Counts, RegisteredClient, Totals},
     registry::{FilterSet, Registry},
-    sender::Sender,
-    system::SystemSenders,
+    router_settings::RouterSettings,
 };
 use crate::{
-    access::{Access, Admission},
+    access::{Access, PolicySnapshot},
     events::Events,
     origin::{Origin, Words},
-    settings::BrokerSettings,
     sync::{
         RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-/// What of the router can be set.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RouterSettings {
-    /// A second client of a primary name evicts the first.
-    pub(crate) force_register: bool,
-    /// Subscriptions of one client, and exclusions as many.
-    pub(crate) max_filters: usize,
-    /// Length of one filter.
-    pub(crate) max_filter_bytes: usize,
-    /// Length of a client's name.
-    pub(crate) max_name_bytes: usize,
-    /// Length of a target, mask, topic or receiver.
-    pub(crate) max_topic_bytes: usize,
-    /// Memory of the subscriptions of one client, and of its exclusions as much.
-    pub(crate) filter_memory_bytes: usize,
-    /// Memory of all filters of all clients.
-    pub(crate) total_filter_memory_bytes: usize,
-    /// Segments of complex shapes of subscriptions, and of exclusions as many.
-    pub(crate) max_complex_segments: usize,
-}
-
-impl RouterSettings {
-    /// Those of the `[broker]` table.
-    pub(crate) fn of(settings: &BrokerSettings) -> Self {
-        RouterSettings {
-            force_register: settings.force_register,
-            max_filters: settings.max_filters,
-            max_filter_bytes: settings.max_filter_bytes,
-            max_name_bytes: settings.max_name_bytes,
-            max_topic_bytes: settings.max_topic_bytes,
-            filter_memory_bytes: settings.filter_memory_bytes,
-            total_filter_memory_bytes: settings.total_filter_memory_bytes,
-            max_complex_segments: settings.max_complex_segments,
-        }
-    }
-}
-
-/// Who is registered and who gets what.
+/// Registers and removes clients, and resolves recipients.
 pub(crate) struct Router {
     pub(crate) access: Access,
     pub(super) words: Words,
@@ -97,7 +63,8 @@ impl Resolved {
         self.recipients.iter().collect()
     }
 
-    /// Nobody, as the sender may not send there. Right in any epoch: when rules change, senders forget what they remember.
+    /// Nobody, as the sender may not send there. Right in any epoch: when rules change, senders forget what
+    /// they remember.
     pub(super) fn denied(epoch: u64) -> Self {
         Resolved { epoch, recipients: Arc::new(Recipients::denied()) }
     }
@@ -138,14 +105,14 @@ impl Router {
         self.max_topic_bytes.load(Ordering::Relaxed)
     }
 
-    /// Registers a client (protocol section 2).
+    /// Registers a client (protocol section 2), until its [`Sender`](super::sender::Sender) is dropped.
     pub(crate) fn register(
-        self: &Arc<Self>,
+        &self,
         name: &str,
         info: ClientInfo,
         owner: u32,
         sink: SinkObject,
-    ) -> Result<Sender, Code> {
+    ) -> Result<Arc<RegisteredClient>, Code> {
         if let Err(error) = check_name(name)
             && !(info.internal && is_part(name))
         {
@@ -158,9 +125,9 @@ impl Router {
         }
         let name: Arc<str> = name.into();
         let origin = Origin::new(info, &self.words);
-        let admission = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
-        let limits = admission.as_ref().map(|admission| admission.sink_limits());
-        let member = Arc::new(RegisteredClient::new(name.clone(), origin, owner, sink, admission));
+        let policy = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
+        let limits = policy.as_ref().map(|policy| policy.sink_limits());
+        let member = Arc::new(RegisteredClient::new(name.clone(), origin, owner, sink, policy));
         if let Some(limits) = limits {
             member.limit(&limits);
         }
@@ -191,9 +158,9 @@ impl Router {
         }
         self.names_epoch.fetch_add(1, Ordering::Release);
         drop(registry);
-        while !member.is_gone() && !self.is_judged_by_current_rules(&member) {
+        while !member.is_gone() && !self.has_current_policy(&member) {
             // they were replaced meanwhile, perhaps before it could be seen by who did
-            self.judge_anew(&member);
+            self.reauthorize(&member);
         }
         self.close_all(&evicted);
         tracing::debug!(
@@ -203,12 +170,7 @@ impl Router {
             "registered"
         );
         self.events.tell();
-        Ok(Sender::new(self.clone(), Some(member)))
-    }
-
-    /// Somebody who speaks as `.broker`.
-    pub(crate) fn system_client(self: &Arc<Self>) -> Sender {
-        Sender::new(self.clone(), None)
+        Ok(member)
     }
 
     /// Unregisters a client, if it still is.
@@ -227,8 +189,8 @@ impl Router {
         self.events.tell();
     }
 
-    /// Unregisters the client of this name and ends its connection; `false` where there is none, or it is a part
-    /// of the broker.
+    /// Unregisters the client of this name and ends its connection; `false` where there is none, or it is a
+    /// part of the broker.
     pub(crate) fn evict(&self, name: &str, why: &str) -> bool {
         let mut evicted = vec![];
         let mut registry = self.registry.write();
@@ -242,7 +204,7 @@ impl Router {
         found.is_some()
     }
 
-    /// Unregisters everybody an instance has registered and ends their connections.
+    /// Unregisters all clients of an instance and ends their connections.
     pub(crate) fn evict_owner(&self, owner: u32, why: &str) {
         self.system.end(|member| member.owner == owner);
         let mut evicted = vec![];
@@ -256,8 +218,8 @@ impl Router {
         self.events.tell();
     }
 
-    /// Removes a client, and its secondaries where it is a primary. Those to be closed once the lock is released
-    /// are added to `evicted`.
+    /// Removes a client, and its secondaries where it is a primary. Those to be closed once the lock is
+    /// released are added to `evicted`.
     pub(super) fn remove(
         &self,
         registry: &mut Registry,
@@ -300,9 +262,9 @@ impl Router {
         self.topics_epoch.load(Ordering::Acquire)
     }
 
-    /// Those whose name matches the mask; under access rules without those secondaries whose primary is not allowed, though
-    /// the mask is.
-    pub(crate) fn resolve_mask(&self, access: Option<&Admission>, mask: &str) -> Resolved {
+    /// Those whose name matches the mask; under access rules without those secondaries whose primary is not
+    /// allowed, though the mask is.
+    pub(crate) fn resolve_mask(&self, access: Option<&PolicySnapshot>, mask: &str) -> Resolved {
         let registry = self.registry.read();
         let epoch = self.names_epoch();
         let matching = registry.matching(mask);
@@ -311,7 +273,7 @@ impl Router {
             return Resolved { epoch, recipients: Arc::new(Recipients::new(matching.into_iter())) };
         };
         let mut matching: Vec<_> = matching.into_iter().cloned().collect();
-        drop(registry); // judging may take a while
+        drop(registry); // the check can take a while
         matching.retain(|member| access.allows_broadcast_to(&member.name));
         Resolved { epoch, recipients: Arc::new(Recipients::new(matching.iter())) }
     }
@@ -341,7 +303,7 @@ impl Router {
         self.refused_frames.load(Ordering::Relaxed)
     }
 
-    /// All frames and bytes since the start, of those who left as well.
+    /// All frames and bytes since the start, departed clients included.
     pub(crate) fn totals(&self) -> Totals {
         let registry = self.registry.read();
         let mut totals = self.departed.totals();
@@ -365,7 +327,8 @@ impl Router {
             .collect()
     }
 
-    /// Ends the connections of those who were removed. To be called when the lock of the registry is released.
+    /// Ends the connections of those who were removed. To be called when the lock of the registry is
+    /// released.
     pub(super) fn close_all(&self, evicted: &[(Arc<RegisteredClient>, String)]) {
         for (member, why) in evicted {
             member.close(why);
@@ -376,8 +339,8 @@ impl Router {
     }
 }
 
-/// Whether a part of the broker may have this name: `.WORD`. Names with a second dot are those by which access rules know
-/// system senders.
+/// Whether a part of the broker may have this name: `.WORD`. Names with a second dot are those by which
+/// access rules know system senders.
 fn is_part(name: &str) -> bool {
     name.strip_prefix('.').is_some_and(|rest| !rest.contains('.'))
 }

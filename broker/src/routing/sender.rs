@@ -1,4 +1,5 @@
-//! The sending side of a client: takes each run in, judges and counts it, and hands it to those it [reaches](super::reach).
+//! The sending side of a client: authorises and counts each run, and has it
+//! [delivered](super::fan_out).
 //! Owned by one reader at a time, so it needs no lock.
 
 use abi_stable::std_types::RStr;
@@ -11,18 +12,18 @@ use elbus_protocol::name::primary_of;
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    reach::{Reach, UNHEEDED_BYTES},
+    fan_out::{FanOut, UNHEEDED_BYTES},
     registered_client::RegisteredClient,
     router::Router,
 };
-use crate::{access::Admission, calls, sync::atomic::AtomicUsize};
+use crate::{access::PolicySnapshot, calls, sync::atomic::AtomicUsize};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
 
 thread_local! {
-    /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch itself.
-    /// Boxed, as it is moved for every run.
+    /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch
+    /// itself. Boxed, as it is moved for every run.
     static ENCODING: Cell<Option<Box<Encoding>>> = const { Cell::new(None) };
 }
 
@@ -35,9 +36,9 @@ pub(crate) struct Sender {
     name: Arc<str>,
     /// The id of its registration, 0 for a speaker.
     id: u64,
-    reach: Reach,
+    fan_out: FanOut,
     /// What the client may do, as of an epoch of access.
-    admission: Option<Arc<Admission>>,
+    policy: Option<Arc<PolicySnapshot>>,
     access_epoch: u64,
     /// Why it leaves, where that was said.
     why: Option<Box<str>>,
@@ -48,21 +49,22 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(router: Arc<Router>, member: Option<Arc<RegisteredClient>>) -> Self {
+    /// Creates the sender of a client, or without one a sender that speaks as `.broker`.
+    pub(crate) fn new(router: Arc<Router>, member: Option<Arc<RegisteredClient>>) -> Self {
         // first, so that what is older is asked again
         let access_epoch = router.access.epoch();
-        let admission = member.as_ref().and_then(|member| member.admission());
+        let policy = member.as_ref().and_then(|member| member.policy());
         let client = member.as_ref().filter(|member| member.system.is_none());
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
-        let reach = Reach::new(member.as_ref());
+        let fan_out = FanOut::new(member.as_ref());
         Sender {
             router,
             member,
             name,
             id,
-            reach,
-            admission,
+            fan_out,
+            policy,
             access_epoch,
             why: None,
             draining: false,
@@ -80,8 +82,8 @@ impl Sender {
             Op::Broadcast => FrameKind::Broadcast,
             _ => FrameKind::Publish,
         };
-        let Sender { router, name, id, reach, admission, .. } = self;
-        let access = admission.as_deref();
+        let Sender { router, name, id, fan_out, policy, .. } = self;
+        let access = policy.as_deref();
         let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
         // a thread that is ending has none any more
@@ -92,24 +94,24 @@ impl Sender {
                 .with_sender_id(*id);
         let result = match op {
             Op::Message => {
-                reach.send_to(router, access, (target, request.receiver_id()), &mut run, body_bytes)
+                fan_out.send_to(router, access, (target, request.receiver_id()), &mut run, body_bytes)
             }
             Op::Broadcast => {
-                let recipients = reach.matching(router, access, target);
-                reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes)
+                let recipients = fan_out.mask_recipients(router, access, target);
+                fan_out.deliver_to_all(router, &recipients, |_| true, &mut run, body_bytes)
             }
             Op::PublishFor => {
-                let recipients = reach.subscribed(router, access, target);
+                let recipients = fan_out.topic_recipients(router, access, target);
                 let is_for = |member: &RegisteredClient| primary_of(&member.name) == receiver;
-                reach.fan_out(router, &recipients, is_for, &mut run, body_bytes)
+                fan_out.deliver_to_all(router, &recipients, is_for, &mut run, body_bytes)
             }
             _ => {
-                let recipients = reach.subscribed(router, access, target);
+                let recipients = fan_out.topic_recipients(router, access, target);
                 match request.excepted() {
-                    None => reach.fan_out(router, &recipients, |_| true, &mut run, body_bytes),
+                    None => fan_out.deliver_to_all(router, &recipients, |_| true, &mut run, body_bytes),
                     Some(name) => {
                         let is_for = |member: &RegisteredClient| *member.name != *name;
-                        reach.fan_out(router, &recipients, is_for, &mut run, body_bytes)
+                        fan_out.deliver_to_all(router, &recipients, is_for, &mut run, body_bytes)
                     }
                 }
             }
@@ -128,8 +130,8 @@ impl Sender {
             Op::Broadcast => Action::Broadcast,
             _ => Action::Publish,
         };
-        if let (Some(admission), Some(member)) = (&self.admission, &self.member) {
-            admission.deny(action, target, frames, &member.origin);
+        if let (Some(policy), Some(member)) = (&self.policy, &self.member) {
+            policy.deny(action, target, frames, &member.origin);
         }
     }
 
@@ -141,12 +143,12 @@ impl Sender {
         (Code::BadData, 0)
     }
 
-    /// Access rules were replaced: what was remembered may be allowed no longer, or is now.
+    /// Access rules were replaced: cached answers are no longer valid.
     #[cold]
-    fn ask_anew(&mut self, epoch: u64) {
+    fn refresh_policy(&mut self, epoch: u64) {
         self.access_epoch = epoch;
-        self.admission = self.member.as_ref().and_then(|member| member.admission());
-        self.reach.forget();
+        self.policy = self.member.as_ref().and_then(|member| member.policy());
+        self.fan_out.forget();
     }
 
     #[inline]
@@ -160,9 +162,9 @@ impl Sender {
         }
         let epoch = self.router.access.epoch();
         if epoch != self.access_epoch {
-            self.ask_anew(epoch);
+            self.refresh_policy(epoch);
         }
-        self.reach.begin(request.may_block() && !request.qos().is_realtime());
+        self.fan_out.begin(request.may_block() && !request.qos().is_realtime());
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
         let payloads = request.payloads();
         let (frames, body_bytes, (code, reached));
@@ -182,10 +184,10 @@ impl Sender {
             } else {
                 self.carry(op, request, body_bytes)
             };
-            if self.reach.is_blocked() {
+            if self.fan_out.is_blocked() {
                 return Dispatch::blocked();
             }
-            if self.reach.flood_begins() {
+            if self.fan_out.flood_begins() {
                 let (client, limit) = (&*self.name, UNHEEDED_BYTES);
                 let origin = self.member.as_ref().map(|member| &member.origin);
                 let source = origin.and_then(|origin| origin.source.as_deref());
@@ -195,7 +197,7 @@ impl Sender {
                     source,
                     uid,
                     limit,
-                    "goes on sending to full queues though it is to wait: refused"
+                    "client ignores back-pressure; further messages are refused"
                 );
             }
         }
@@ -205,7 +207,7 @@ impl Sender {
                 member.counts.sent(frames, frames * ACK_BYTES);
             }
         }
-        Dispatch::new(code, reached).congested(self.reach.has_met_full())
+        Dispatch::new(code, reached).congested(self.fan_out.has_met_full())
     }
 }
 
@@ -218,13 +220,13 @@ impl RawClient for Sender {
 
     fn end_batch(&mut self) -> bool {
         calls::set_client(self.id);
-        let is_full = self.reach.end_batch();
+        let is_full = self.fan_out.end_batch();
         calls::end_batch();
         is_full
     }
 
     fn when_ready(&mut self, notifier: NotifierObject) {
-        self.reach.when_ready(&self.router, self.member.as_ref(), notifier);
+        self.fan_out.when_ready(&self.router, self.member.as_ref(), notifier);
     }
 
     fn set_close_reason(&mut self, why: RStr<'_>) {
@@ -255,7 +257,7 @@ impl RawClient for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        // a batch that was not ended: its sinks would wait for their flush for ever
+        // a batch that was not ended: without this its sinks would never be flushed
         self.end_batch();
         if let Some(member) = self.member.take() {
             self.router.leave(&member, self.why.as_deref().unwrap_or("disconnected"));

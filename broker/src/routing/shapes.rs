@@ -1,11 +1,12 @@
-//! Complex filters: those of which many can match one topic. Owns what they cost together, which bounds how many nodes of the
-//! tree one publication looks at; never sees a topic.
+//! Complex filters: those of which many can match one topic. Owns what they cost together, which bounds how
+//! many nodes of the tree one publication visits; never sees a topic.
 //!
-//! The *shape* of a filter is how many segments it has and which of them are wildcards: `a/+/c` and `x/+/z` have the same. A
-//! topic agrees with at most one filter of a shape, however many there are, and a walk over the tree looks at a node for
-//! each beginning of a shape at most. There are only so many [ordinary](is_complex) shapes. All others are complex:
-//! the number of segments of all complex shapes in use is limited, for one client, for one identity and for all together.
-//! Hence a publication looks at no more than [`MOST_ORDINARY`] nodes and that limit, whoever has subscribed to what.
+//! The *shape* of a filter is how many segments it has and which of them are wildcards: `a/+/c` and `x/+/z`
+//! have the same. A topic agrees with at most one filter of a shape, however many there are, and a walk over
+//! the tree visits at most one node for each beginning of a shape. There is a fixed number of
+//! [ordinary](is_complex) shapes. All others are complex: the number of segments of all complex shapes in use
+//! is limited, for one client, for one identity and for all together. Hence a publication visits no more than
+//! [`MOST_ORDINARY`] nodes and that limit, whatever the subscriptions are.
 
 use smallvec::SmallVec;
 use std::{
@@ -13,23 +14,24 @@ use std::{
     hash::{BuildHasher, Hash, Hasher},
 };
 
-use super::{Hashing, filter_tree::Filter};
+use super::{Hashing, index::filter_tree::Filter};
 
-/// Up to so many segments wildcards may stand anywhere.
+/// Filters of up to this many segments can have wildcards anywhere.
 const FREE_SEGMENTS: usize = 8;
-/// Up to so many segments a few `+` may stand anywhere, and a `#` at the end.
+/// Filters of up to this many segments can have a few `+` anywhere, and a `#` at the end.
 const ORDINARY_SEGMENTS: usize = 16;
 const FEW_PLUSES: usize = 2;
 /// A longer filter with wildcards counts by itself and by its length: comparing it takes time as well.
 const ORDINARY_BYTES: usize = 1024;
-/// So many bytes of one cost as much as a segment.
+/// Bytes of a long filter that cost as much as a segment.
 const BYTES_PER_SEGMENT: usize = 64;
 /// One client may have so much of what all may have together.
 const CLIENTS_PART: usize = 8;
 /// All clients of one identity may have so much of it: others find some left.
 const IDENTITYS_PART: usize = 2;
 
-/// The most nodes that a topic looks at where all filters are ordinary: the root and each beginning of an ordinary shape.
+/// The most nodes that a topic visits if all filters are ordinary: the root and each beginning of an ordinary
+/// shape.
 #[cfg(test)]
 pub(super) const MOST_ORDINARY: usize = 2074;
 
@@ -65,7 +67,7 @@ pub(super) struct Shape {
 
 /// The complex shapes that one client uses, or all of one identity.
 #[derive(Default)]
-pub(super) struct OwnShapes {
+pub(super) struct ClientShapes {
     /// The identity of the client, as a number.
     identity: u64,
     in_use: HashMap<u64, InUse, Hashing>,
@@ -78,11 +80,12 @@ pub(super) struct Shapes {
     hashing: Hashing,
     in_use: HashMap<u64, InUse, Hashing>,
     cost: usize,
-    by_identity: HashMap<u64, OwnShapes, Hashing>,
+    by_identity: HashMap<u64, ClientShapes, Hashing>,
 }
 
 struct InUse {
-    /// How many filters of the client have the shape, or how many clients, of all or of an identity, have filters of it.
+    /// How many filters of the client have the shape, or how many clients, of all or of an identity, have
+    /// filters of it.
     users: u32,
     cost: u32,
 }
@@ -111,7 +114,7 @@ impl Shapes {
     }
 
     /// Counts one more filter of the shape; `false`, and nothing is counted, where that would be too much.
-    pub(super) fn reserve(&mut self, own: &mut OwnShapes, shape: Shape, limit: usize) -> bool {
+    pub(super) fn reserve(&mut self, own: &mut ClientShapes, shape: Shape, limit: usize) -> bool {
         if let Some(used) = own.in_use.get_mut(&shape.key) {
             used.users += 1;
             return true;
@@ -141,7 +144,7 @@ impl Shapes {
     }
 
     /// Counts one filter of the shape less.
-    pub(super) fn release(&mut self, own: &mut OwnShapes, shape: Shape) {
+    pub(super) fn release(&mut self, own: &mut ClientShapes, shape: Shape) {
         if let Some(cost) = use_less(&mut own.in_use, shape.key) {
             own.cost -= cost;
             self.give_back(own.identity, shape.key);
@@ -149,7 +152,7 @@ impl Shapes {
     }
 
     /// The client has left.
-    pub(super) fn release_all(&mut self, own: &OwnShapes) {
+    pub(super) fn release_all(&mut self, own: &ClientShapes) {
         own.in_use.keys().for_each(|key| self.give_back(own.identity, *key));
     }
 
@@ -180,10 +183,10 @@ fn use_less(shapes: &mut HashMap<u64, InUse, Hashing>, key: u64) -> Option<usize
     shapes.remove(&key).map(|used| used.cost as usize)
 }
 
-impl OwnShapes {
+impl ClientShapes {
     /// Those of a client that has none yet.
     pub(super) fn of(identity: u64) -> Self {
-        OwnShapes { identity, ..OwnShapes::default() }
+        ClientShapes { identity, ..ClientShapes::default() }
     }
 
     /// Whether the client has no complex filter.

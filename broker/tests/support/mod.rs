@@ -1,5 +1,5 @@
-//! Clients of a broker without transports: they register through the host, as a transport does, and record what
-//! their sinks are given.
+//! Clients of a broker without transports: they register through the host, as a transport does, and record
+//! what their sinks are given.
 #![allow(dead_code, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 

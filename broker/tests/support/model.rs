@@ -1,5 +1,5 @@
-//! A naive model of the specification: who gets what, by looking at everybody each time. Steps are carried out by a
-//! broker and by the model, and must come to the same.
+//! A naive model of the specification: who gets what, by looking at everybody each time. Steps are carried
+//! out by a broker and by the model, and must come to the same.
 
 use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{Code, DeliveryStatus, Op};

@@ -1,15 +1,16 @@
-//! The patterns of a list of rules, indexed by segment: finds the first rule that decides about a target in time that hardly
-//! depends on how many rules there are. Knows neither verdicts nor clients.
+//! The patterns of a list of rules, indexed by segment: finds the first rule that decides about a target in
+//! time that hardly depends on how many rules there are. Knows neither verdicts nor clients.
 //!
-//! A column for each of the first segments has, as sets of rules, those that agree with a given literal, with a wildcard, or
-//! with the end of the target. The intersection along the target is what matches. Only rules that columns cannot decide (longer
-//! ones than there are columns, and masks of names with placeholders, which stand for several segments) are compared as a whole.
+//! A column for each of the first segments has, as sets of rules, those that agree with a given literal, with
+//! a wildcard, or with the end of the target. The intersection along the target is what matches. Only rules
+//! that columns cannot decide (longer ones than there are columns, and masks of names with placeholders,
+//! which stand for several segments) are compared as a whole.
 
 use elbus_plugin_api::access::Syntax;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
-use super::{Asked, Part, Pattern, Piece, Question, Segment, Subject};
+use super::{Part, Pattern, Piece, PlaceholderValues, Question, Segment, Target};
 
 /// Segments that have a column.
 const MAX_COLUMNS: usize = 32;
@@ -219,12 +220,12 @@ impl PatternIndex {
     /// The budget is used up.
     pub(in crate::access) fn first_match(
         &self,
-        asked: &Asked<'_>,
-        subject: Subject<'_>,
+        target: &Target<'_>,
+        values: PlaceholderValues<'_>,
         budget: &mut CheckBudget,
     ) -> Result<Option<usize>, BudgetExhausted> {
-        let mut candidates = self.candidates_for(subject);
-        let mut parts = asked.parts();
+        let mut candidates = self.candidates_for(values);
+        let mut parts = target.parts();
         let last = self.columns.len().saturating_sub(1);
         for (position, column) in self.columns.iter().enumerate() {
             budget.charge(1)?;
@@ -239,7 +240,7 @@ impl PatternIndex {
                     column.literals.get(text).inspect(|postings| postings.add_to(&mut agreeing));
                     budget.charge(column.filled.len())?;
                     for (pieces, postings) in &column.filled {
-                        if is_filled(pieces, subject, text) {
+                        if is_filled(pieces, values, text) {
                             postings.add_to(&mut agreeing);
                         }
                     }
@@ -253,16 +254,16 @@ impl PatternIndex {
                 break;
             }
         }
-        self.first_of(&candidates, asked, subject, budget)
+        self.first_of(&candidates, target, values, budget)
     }
 
     /// Rules that can match anything for this client: see [`Pattern::is_for`].
-    fn candidates_for(&self, subject: Subject<'_>) -> Candidates {
+    fn candidates_for(&self, values: PlaceholderValues<'_>) -> Candidates {
         let mut candidates = Candidates::from_slice(&self.all.0);
         let splits = |piece: Piece| {
-            self.syntax == Syntax::Topic && piece.text(subject).contains(self.syntax.separator())
+            self.syntax == Syntax::Topic && piece.text(values).contains(self.syntax.separator())
         };
-        if subject.user.is_none() || splits(Piece::User) {
+        if values.user.is_none() || splits(Piece::User) {
             exclude(&mut candidates, &self.with_user);
         }
         if splits(Piece::Name) {
@@ -274,8 +275,8 @@ impl PatternIndex {
     fn first_of(
         &self,
         candidates: &Candidates,
-        asked: &Asked<'_>,
-        subject: Subject<'_>,
+        target: &Target<'_>,
+        values: PlaceholderValues<'_>,
         budget: &mut CheckBudget,
     ) -> Result<Option<usize>, BudgetExhausted> {
         for (number, word) in candidates.iter().enumerate() {
@@ -285,7 +286,7 @@ impl PatternIndex {
                 word &= word - 1;
                 let Some((question, pattern)) = self.compared.get(&rule) else { return Ok(Some(rule)) };
                 budget.charge(pattern.segments.len())?;
-                if pattern.answers(*question, asked, subject) {
+                if pattern.answers(*question, target, values) {
                     return Ok(Some(rule));
                 }
             }
@@ -356,8 +357,8 @@ fn literal(pieces: &[Piece]) -> Option<String> {
 }
 
 /// Whether a segment of a target is what the placeholders stand for.
-fn is_filled(pieces: &[Piece], subject: Subject<'_>, segment: &str) -> bool {
-    let rest = pieces.iter().try_fold(segment, |rest, piece| rest.strip_prefix(piece.text(subject)));
+fn is_filled(pieces: &[Piece], values: PlaceholderValues<'_>, segment: &str) -> bool {
+    let rest = pieces.iter().try_fold(segment, |rest, piece| rest.strip_prefix(piece.text(values)));
     rest == Some("")
 }
 

@@ -4,10 +4,10 @@ use super::*;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
-const SUBJECT: Subject<'_> = Subject { name: "a.b%%7", user: Some("plc") };
+const VALUES: PlaceholderValues<'_> = PlaceholderValues { name: "a.b%%7", user: Some("plc") };
 
 fn covers(syntax: Syntax, rule: &str, target: &str) -> bool {
-    Pattern::new(syntax, rule).covers(&Asked::literal(syntax, target), SUBJECT)
+    Pattern::new(syntax, rule).covers(&Target::literal(syntax, target), VALUES)
 }
 
 #[test]
@@ -19,35 +19,35 @@ fn placeholders_are_filled_with_what_is_no_wildcard() {
     assert!(!covers(Syntax::Topic, "s/{user}-{name}", "s/plc-a.bc"));
     assert!(!covers(Syntax::Topic, "s/{user}-{name}", "s/plc-a"));
 
-    let sly = Subject { name: "#", user: Some("{name}") };
+    let sly = PlaceholderValues { name: "#", user: Some("{name}") };
     let sly =
-        |text, topic| Pattern::new(Syntax::Topic, text).covers(&Asked::literal(Syntax::Topic, topic), sly);
+        |text, topic| Pattern::new(Syntax::Topic, text).covers(&Target::literal(Syntax::Topic, topic), sly);
     assert!(!sly("s/{name}", "s/x"));
     assert!(sly("s/{name}", "s/#"));
     assert!(sly("s/{user}", "s/{name}"), "filled once");
-    let nobody = Subject { name: "a", user: None };
+    let nobody = PlaceholderValues { name: "a", user: None };
     for text in ["s/{user}", "{user}", "#/{user}"] {
         let pattern = Pattern::new(Syntax::Topic, text);
-        let asked = Asked::wild(Syntax::Topic, "#");
-        assert!(!pattern.covers(&asked, nobody) || text.starts_with('#'), "{text}");
+        let target = Target::wild(Syntax::Topic, "#");
+        assert!(!pattern.covers(&target, nobody) || text.starts_with('#'), "{text}");
     }
 }
 
 #[test]
 fn a_client_called_like_a_wildcard_is_not_one() {
-    let sly = Subject { name: "?.*", user: None };
+    let sly = PlaceholderValues { name: "?.*", user: None };
     let pattern = Pattern::new(Syntax::Name, "x.{name}");
     for (mask, covers, overlaps) in
         [("x.?.*", false, true), ("x.?.a", false, false), ("x.a.*", false, false), ("x.*", false, true)]
     {
-        let asked = Asked::wild(Syntax::Name, mask);
+        let target = Target::wild(Syntax::Name, mask);
         assert_eq!(
-            (pattern.covers(&asked, sly), pattern.overlaps(&asked, sly)),
+            (pattern.covers(&target, sly), pattern.overlaps(&target, sly)),
             (covers, overlaps),
             "{mask}"
         );
     }
-    assert!(pattern.covers(&Asked::literal(Syntax::Name, "x.?.*"), sly));
+    assert!(pattern.covers(&Target::literal(Syntax::Name, "x.?.*"), sly));
 }
 
 #[test]
@@ -58,18 +58,18 @@ fn a_name_with_a_slash_is_no_way_into_the_topics_of_another() {
         ("/", "a{name}b", "a/b"),
         ("a/", "{name}", "a/"),
     ] {
-        let subject = Subject { name, user: None };
+        let values = PlaceholderValues { name, user: None };
         let rule = Pattern::new(Syntax::Topic, pattern);
-        for asked in [Asked::literal(Syntax::Topic, topic), Asked::wild(Syntax::Topic, "#")] {
-            assert!(!rule.covers(&asked, subject) && !rule.overlaps(&asked, subject), "{name} {pattern}");
+        for target in [Target::literal(Syntax::Topic, topic), Target::wild(Syntax::Topic, "#")] {
+            assert!(!rule.covers(&target, values) && !rule.overlaps(&target, values), "{name} {pattern}");
         }
         // in a mask of names a slash is a character as any other
         let mask = Pattern::new(Syntax::Name, "x.{name}");
-        assert!(mask.covers(&Asked::literal(Syntax::Name, &format!("x.{name}")), subject), "{name}");
+        assert!(mask.covers(&Target::literal(Syntax::Name, &format!("x.{name}")), values), "{name}");
     }
-    let secondary = Subject { name: "a%%x/y", user: None };
+    let secondary = PlaceholderValues { name: "a%%x/y", user: None };
     let rule = Pattern::new(Syntax::Topic, "s/{name}");
-    assert!(rule.covers(&Asked::literal(Syntax::Topic, "s/a"), secondary), "the primary name counts");
+    assert!(rule.covers(&Target::literal(Syntax::Topic, "s/a"), secondary), "the primary name counts");
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn a_character_in_braces_is_no_wildcard() {
     assert!(covers(Syntax::Name, "plc{*}", "plc*") && covers(Syntax::Name, "{?}", "?"));
     assert!(covers(Syntax::Topic, "c{+}{+}/#", "c++/x") && !covers(Syntax::Topic, "{#}", "x"));
     assert!(covers(Syntax::Topic, "{{}name}", "{name}"));
-    let asked = Asked::wild(Syntax::Name, "a.*");
+    let target = Target::wild(Syntax::Name, "a.*");
     let pattern = Pattern::new(Syntax::Name, "a.{*}");
-    assert!(!pattern.covers(&asked, SUBJECT) && pattern.overlaps(&asked, SUBJECT));
+    assert!(!pattern.covers(&target, VALUES) && pattern.overlaps(&target, VALUES));
 }
 
 #[test]
 fn to_cover_is_more_than_to_overlap() {
-    for (rule, asked, covers, overlaps) in [
+    for (rule, target, covers, overlaps) in [
         ("a/#", "a/b", true, true),
         ("a/#", "a/+/c", true, true),
         ("a/#", "a/#", true, true),
@@ -101,11 +101,11 @@ fn to_cover_is_more_than_to_overlap() {
         ("", "", true, true),
         ("a/#/b", "a/x", true, true),
     ] {
-        let (ours, theirs) = (Pattern::new(Syntax::Topic, rule), Asked::wild(Syntax::Topic, asked));
+        let (ours, theirs) = (Pattern::new(Syntax::Topic, rule), Target::wild(Syntax::Topic, target));
         assert_eq!(
-            (ours.covers(&theirs, SUBJECT), ours.overlaps(&theirs, SUBJECT)),
+            (ours.covers(&theirs, VALUES), ours.overlaps(&theirs, VALUES)),
             (covers, overlaps),
-            "{rule} {asked}"
+            "{rule} {target}"
         );
     }
 }
@@ -124,16 +124,16 @@ fn a_mask_that_names_a_secondary_is_one_of_its_primary() {
         ("victim", "*", true),
     ] {
         let pattern = Pattern::new(Syntax::Name, rule);
-        assert_eq!(pattern.overlaps(&Asked::primaries_of(mask), SUBJECT), overlaps, "{rule} {mask}");
+        assert_eq!(pattern.overlaps(&Target::primaries_of(mask), VALUES), overlaps, "{rule} {mask}");
     }
     // a wildcard before the marks is a character of the name
-    assert!(!Pattern::new(Syntax::Name, "a.b").covers(&Asked::primaries_of("a.?%%0"), SUBJECT));
-    assert!(Pattern::new(Syntax::Name, "a.{?}").covers(&Asked::primaries_of("a.?%%0"), SUBJECT));
+    assert!(!Pattern::new(Syntax::Name, "a.b").covers(&Target::primaries_of("a.?%%0"), VALUES));
+    assert!(Pattern::new(Syntax::Name, "a.{?}").covers(&Target::primaries_of("a.?%%0"), VALUES));
 }
 
 #[test]
 fn names_of_certificates() {
-    let matches = |pattern, name| certificate_matches(pattern, name, SUBJECT);
+    let matches = |pattern, name| certificate_matches(pattern, name, VALUES);
     for (pattern, name) in [
         ("{name}", "a.b"),
         ("*.b", "a.b"),
@@ -151,7 +151,7 @@ fn names_of_certificates() {
 
 /// What a client of any kind sends costs a rule no more than the rule is long, and nothing is searched twice.
 #[test]
-fn what_a_client_sends_costs_the_rules_nothing() {
+fn a_comparison_is_linear_in_the_rule_whatever_the_length_of_the_target() {
     const BYTES: usize = 8 << 20;
     let rules: Vec<_> = ["+/x", "+/+/+/+/x", "x/#", "{name}/+", "+/{name}{user}/x", "#", "+", "a/+/b"]
         .into_iter()
@@ -161,9 +161,9 @@ fn what_a_client_sends_costs_the_rules_nothing() {
         .collect();
     let begun = Instant::now();
     for text in ["/".repeat(BYTES), "a".repeat(BYTES), "+/".repeat(BYTES / 2), "a/".repeat(BYTES / 2)] {
-        for asked in [Asked::literal(Syntax::Topic, &text), Asked::wild(Syntax::Topic, &text)] {
+        for target in [Target::literal(Syntax::Topic, &text), Target::wild(Syntax::Topic, &text)] {
             let matched =
-                |pattern: &&Pattern| pattern.covers(&asked, SUBJECT) || pattern.overlaps(&asked, SUBJECT);
+                |pattern: &&Pattern| pattern.covers(&target, VALUES) || pattern.overlaps(&target, VALUES);
             assert!(rules.iter().filter(matched).count() >= rules.len() / 8);
         }
     }
@@ -171,7 +171,8 @@ fn what_a_client_sends_costs_the_rules_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-/// No combination of wildcards makes a comparison go back: the longest ones there are take a walk through both.
+/// No combination of wildcards makes a comparison go back: the longest ones there are take a walk through
+/// both.
 #[test]
 fn crossing_wildcards_are_walked_once() {
     let deep = |one: &str, end: &str| format!("{}{end}", format!("{one}.").repeat(30_000));
@@ -179,9 +180,9 @@ fn crossing_wildcards_are_walked_once() {
     for rule in [deep("?", "*"), deep("?", "x"), deep("a", "*"), deep("{name}", "x")] {
         let rule = Pattern::new(Syntax::Name, &rule);
         for mask in [deep("?", "*"), deep("?", "y"), deep("a", "?"), deep("*", "?"), deep("?.a", "*")] {
-            let asked = Asked::wild(Syntax::Name, &mask);
-            assert!(!rule.covers(&asked, SUBJECT) || mask.starts_with('?') || mask.starts_with('a'));
-            _ = rule.overlaps(&asked, SUBJECT);
+            let target = Target::wild(Syntax::Name, &mask);
+            assert!(!rule.covers(&target, VALUES) || mask.starts_with('?') || mask.starts_with('a'));
+            _ = rule.overlaps(&target, VALUES);
         }
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -228,9 +229,10 @@ mod model {
         }
     }
 
-    /// Whether the rule covers and whether it overlaps what is asked for, as all names of up to five segments show.
-    pub(super) fn answers(rule: &str, name: &str, asked: &str) -> (bool, bool) {
-        let (ours, theirs) = (segments(rule, Some(name)), segments(asked, None));
+    /// Whether the rule covers and whether it overlaps what is asked for, as all names of up to five segments
+    /// show.
+    pub(super) fn answers(rule: &str, name: &str, target: &str) -> (bool, bool) {
+        let (ours, theirs) = (segments(rule, Some(name)), segments(target, None));
         let (mut covers, mut overlaps) = (true, false);
         let mut level: Vec<Vec<&str>> = vec![vec![]];
         for _ in 0..5 {
@@ -257,20 +259,20 @@ proptest! {
 
     /// What is said to be covered or to overlap is so: where it is not, there is a name that shows it.
     #[test]
-    fn there_is_a_name_that_shows_it(
+    fn covering_and_overlapping_agree_with_the_model(
         rule in masks(&["a", "b", "", "?", "*", "{name}", "{name}b"]),
         name in prop::sample::select(vec!["a", "?", "a.b", "*", ".", "b."]),
-        asked in masks(&["a", "b", "", "?", "*", "ab"]),
+        target in masks(&["a", "b", "", "?", "*", "ab"]),
     ) {
-        let subject = Subject { name, user: None };
-        let (ours, theirs) = (Pattern::new(Syntax::Name, &rule), Asked::wild(Syntax::Name, &asked));
-        let answers = (ours.covers(&theirs, subject), ours.overlaps(&theirs, subject));
+        let values = PlaceholderValues { name, user: None };
+        let (ours, theirs) = (Pattern::new(Syntax::Name, &rule), Target::wild(Syntax::Name, &target));
+        let answers = (ours.covers(&theirs, values), ours.overlaps(&theirs, values));
         let segments = |text: &str| text.matches('.').count() + 1;
         // a model of five segments cannot tell what is deeper, nor of texts it does not know
-        prop_assume!(segments(&rule.replace("{name}", name)) <= 4 && !asked.contains("ab"));
+        prop_assume!(segments(&rule.replace("{name}", name)) <= 4 && !target.contains("ab"));
         prop_assume!(!rule.contains("{name}b") || answers == (false, false));
         prop_assume!(!(rule.contains("{name}") && name == "*"));
-        prop_assert_eq!(answers, model::answers(&rule, name, &asked), "{} {} {}", rule, name, asked);
+        prop_assert_eq!(answers, model::answers(&rule, name, &target), "{} {} {}", rule, name, target);
     }
 }
 
@@ -284,17 +286,20 @@ fn topics() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn as_for_every_single_topic(rule in filters(), asked in filters(), topic in topics()) {
-        let (ours, theirs) = (Pattern::new(Syntax::Topic, &rule), Pattern::new(Syntax::Topic, &asked));
-        let (literal, asked) = (Asked::literal(Syntax::Topic, &topic), Asked::wild(Syntax::Topic, &asked));
-        let covers = |pattern: &Pattern| pattern.covers(&literal, SUBJECT);
+    fn covering_and_overlapping_agree_with_matching_of_single_topics(
+        rule in filters(), target in filters(), topic in topics()
+    ) {
+        let (ours, theirs) = (Pattern::new(Syntax::Topic, &rule), Pattern::new(Syntax::Topic, &target));
+        let literal = Target::literal(Syntax::Topic, &topic);
+        let target = Target::wild(Syntax::Topic, &target);
+        let covers = |pattern: &Pattern| pattern.covers(&literal, VALUES);
         prop_assert_eq!(covers(&ours), elbus_protocol::topic::matches(&rule, &topic));
-        prop_assert_eq!(covers(&ours), ours.overlaps(&literal, SUBJECT));
-        if ours.covers(&asked, SUBJECT) && covers(&theirs) {
+        prop_assert_eq!(covers(&ours), ours.overlaps(&literal, VALUES));
+        if ours.covers(&target, VALUES) && covers(&theirs) {
             prop_assert!(covers(&ours));
         }
         if covers(&ours) && covers(&theirs) {
-            prop_assert!(ours.overlaps(&asked, SUBJECT));
+            prop_assert!(ours.overlaps(&target, VALUES));
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What clients in cycles are given beyond the limits of their queues: an episode for each cycle, from its discovery until
-//! what it was given has drained. Owns the sums and their limits, and the words that a disconnected client is told.
+//! What clients in cycles are given beyond the limits of their queues: an episode for each cycle, from its
+//! discovery until what it was given has drained. Owns the sums and their limits, and the reason given to a
+//! disconnected client.
 
 use elbus_plugin_api::{Overdraft, QueueBudget};
 use elbus_protocol::name::primary_of;
@@ -9,20 +10,22 @@ use std::{
 };
 
 use super::{
-    super::{Hashing, hold_budget::Holder, registered_client::RegisteredClient},
+    super::{Hashing, client_keys::BudgetOwner, registered_client::RegisteredClient},
     graph::{self, Edges},
 };
 
-/// What the clients of one cycle, and those of one identity, may have beyond their limits at the same time, in bytes.
+/// What the clients of one cycle, and those of one identity, may have beyond their limits at the same time,
+/// in bytes.
 const MOST_BYTES: u64 = 64 << 20;
-/// It is given in pieces, as long as the cycle goes on: for a receiver, and for what the sender itself is owed.
+/// It is given in pieces, as long as the cycle goes on: for a receiver, and for what the sender itself is
+/// owed.
 const PIECE: u64 = 8 << 20;
 const OWN_PIECE: u64 = 4 << 20;
 const LEAST_PIECE: u64 = 256 << 10;
 /// Cycles at the same time.
 const MOST_EPISODES: usize = 256;
-/// Clients of a cycle that are told.
-const MOST_TOLD: usize = 64;
+/// Clients of a cycle that are informed.
+const MAX_INFORMED: usize = 64;
 /// Names of a cycle that are shown, and characters of each.
 const SHOWN_NAMES: usize = 8;
 const SHOWN_CHARS: usize = 64;
@@ -38,10 +41,10 @@ pub(super) struct Episodes {
 struct Episode {
     /// The client that goes on.
     sender: u64,
-    told: HashMap<u64, Weak<RegisteredClient>, Hashing>,
+    informed: HashMap<u64, Weak<RegisteredClient>, Hashing>,
     given: HashMap<u64, Given, Hashing>,
-    verdict: Verdict,
-    /// Who has to give way since nothing more is given: it gets no more time.
+    outcome: Outcome,
+    /// The client that has to give way since nothing more is given: it gets no more time.
     gives_way: Option<u64>,
     logged: bool,
 }
@@ -49,14 +52,14 @@ struct Episode {
 /// What the queue of one client was given.
 struct Given {
     member: Weak<RegisteredClient>,
-    holder: Holder,
+    owner: BudgetOwner,
     queue: u64,
     own: u64,
 }
 
 /// Whether a cycle was given anything the last time, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Outcome {
     Given,
     UsedUp,
     NoMemory,
@@ -64,14 +67,14 @@ enum Verdict {
     Unsupported,
 }
 
-impl Verdict {
+impl Outcome {
     fn words(self) -> &'static str {
         match self {
-            Verdict::Given => "more was given to it",
-            Verdict::UsedUp => "no more is given to one cycle",
-            Verdict::NoMemory => "half of max_queued_bytes is used",
-            Verdict::Identity => "no more is given to one identity",
-            Verdict::Unsupported => "its transport supports no more",
+            Outcome::Given => "more was given to it",
+            Outcome::UsedUp => "no more is given to one cycle",
+            Outcome::NoMemory => "half of max_queued_bytes is used",
+            Outcome::Identity => "no more is given to one identity",
+            Outcome::Unsupported => "its transport supports no more",
         }
     }
 }
@@ -86,8 +89,8 @@ impl Episodes {
         self.ids.contains(&id)
     }
 
-    /// Lets one client of each of `components` go on, and ends what is over. Each of `members` is either held by its
-    /// receivers or, where that is true, by itself.
+    /// Lets one client of each of `components` go on, and ends what is over. Each of `members` is either held
+    /// by its receivers or, where that is true, by itself.
     pub(super) fn proceed(
         &mut self,
         members: &[(Arc<RegisteredClient>, bool)],
@@ -120,13 +123,13 @@ impl Episodes {
                 self.step(at, &component, budget);
             }
         }
-        self.ids = self.all.iter().flat_map(|episode| episode.told.keys().copied()).collect();
+        self.ids = self.all.iter().flat_map(|episode| episode.informed.keys().copied()).collect();
     }
 
     /// The cycle of an episode is there still: gives it another piece, or tells its clients why it does not.
     fn step(&mut self, at: usize, component: &Component<'_>, budget: &QueueBudget) {
         let Some(episode) = self.all.get(at) else { return };
-        let start = component.place_of(episode.sender).or_else(|| component.place_of(component.easiest()));
+        let start = component.node_of(episode.sender).or_else(|| component.node_of(component.easiest()));
         let Some(start) = start else { return };
         let (sender, own) = (component.member(start), component.members[start].1);
         let receivers = if own { vec![start] } else { component.next_of(start) };
@@ -136,59 +139,60 @@ impl Episodes {
         let more = piece.saturating_mul(count);
         let has_memory = budget.fair_share().is_none()
             && (budget.queued() as u64).saturating_add(more) <= (budget.limit() / 2) as u64;
-        let mut verdict = if piece < LEAST_PIECE {
-            Verdict::UsedUp
+        let mut outcome = if piece < LEAST_PIECE {
+            Outcome::UsedUp
         } else if !has_memory {
-            Verdict::NoMemory
+            Outcome::NoMemory
         } else if receivers.iter().any(|node| !self.may_have(at, component.member(*node), more)) {
-            Verdict::Identity
+            Outcome::Identity
         } else {
-            Verdict::Given
+            Outcome::Given
         };
         let names = component.names(start);
         let Some(episode) = self.all.get_mut(at) else { return };
         episode.sender = sender.id;
-        let bytes = sum + if verdict == Verdict::Given { more } else { 0 };
-        let words = |verdict: Verdict| {
-            let why = verdict.words();
+        let bytes = sum + if outcome == Outcome::Given { more } else { 0 };
+        let words = |outcome: Outcome| {
+            let why = outcome.words();
             format!(
                 "in a cycle of clients that wait for each other ({names}) with {bytes} bytes more than queue_bytes: {why}"
             )
         };
-        let text = words(verdict);
-        if verdict == Verdict::Given {
+        let text = words(outcome);
+        if outcome == Outcome::Given {
             for node in &receivers {
                 let (queue, own) = if own { (0, piece) } else { (piece, 0) };
                 if !episode.give(component.member(*node), queue, own, &text) {
-                    verdict = Verdict::Unsupported;
+                    outcome = Outcome::Unsupported;
                 }
             }
         }
-        let text = if verdict == Verdict::Unsupported { words(verdict) } else { text };
-        let is_known = episode.verdict == verdict && episode.is_told();
+        let text = if outcome == Outcome::Unsupported { words(outcome) } else { text };
+        let is_known = episode.outcome == outcome && episode.has_informed();
         // one of them has to give way: the others get time until it has; one that has gone is replaced
-        let gives_way = episode.gives_way.filter(|id| component.place_of(*id).is_some());
+        let gives_way = episode.gives_way.filter(|id| component.node_of(*id).is_some());
         let others = component.nodes.iter().filter(|node| **node != start);
-        for node in std::iter::once(&start).chain(others).take(MOST_TOLD) {
+        for node in std::iter::once(&start).chain(others).take(MAX_INFORMED) {
             let member = component.member(*node);
-            let is_given = verdict == Verdict::Given && receivers.contains(node);
-            if !is_given && (verdict == Verdict::Given || gives_way != Some(member.id)) {
-                episode.tell(member, &text);
+            let is_given = outcome == Outcome::Given && receivers.contains(node);
+            if !is_given && (outcome == Outcome::Given || gives_way != Some(member.id)) {
+                episode.inform(member, &text);
             }
         }
         let receiver = receivers.first().map(|node| component.member(*node));
-        episode.gives_way = match verdict {
-            Verdict::Given => None,
+        episode.gives_way = match outcome {
+            Outcome::Given => None,
             _ => gives_way.or(receiver.map(|receiver| receiver.id)),
         };
-        episode.verdict = verdict;
+        episode.outcome = outcome;
         let client = receiver.map_or("", |receiver| &receiver.name);
         episode.log(client, &names, is_known);
     }
 
-    /// Whether the identity of a client may have so much more, beside what its clients have been given in all cycles.
+    /// Whether the identity of a client may have so much more, beside what its clients have been given in all
+    /// cycles.
     fn may_have(&self, at: usize, member: &Arc<RegisteredClient>, more: u64) -> bool {
-        let holder = holder_of(member);
+        let owner = owner_of(member);
         let given = self.all.iter().enumerate().flat_map(|(other, episode)| {
             let is_elsewhere = other != at;
             episode.given.iter().map(move |(id, given)| (is_elsewhere, *id, given))
@@ -198,7 +202,7 @@ impl Episodes {
             if is_elsewhere && id == member.id {
                 return false; // it has one overdraft, of one cycle
             }
-            if given.holder == holder {
+            if given.owner == owner {
                 sum = sum.saturating_add(given.queue).saturating_add(given.own);
             }
         }
@@ -207,8 +211,8 @@ impl Episodes {
 
     /// What it was given has drained: its clients are in no cycle any more.
     fn end(&self, over: &Episode) {
-        for (id, member) in &over.told {
-            let is_elsewhere = self.all.iter().any(|episode| episode.told.contains_key(id));
+        for (id, member) in &over.informed {
+            let is_elsewhere = self.all.iter().any(|episode| episode.informed.contains_key(id));
             if let Some(member) = member.upgrade().filter(|_| !is_elsewhere) {
                 member.overdraw(&Overdraft::new(0, 0, ""));
             }
@@ -220,24 +224,24 @@ impl Episode {
     fn new(sender: u64) -> Self {
         Episode {
             sender,
-            told: HashMap::default(),
+            informed: HashMap::default(),
             given: HashMap::default(),
-            verdict: Verdict::Given,
+            outcome: Outcome::Given,
             gives_way: None,
             logged: false,
         }
     }
 
-    fn is_told(&self) -> bool {
-        !self.told.is_empty()
+    fn has_informed(&self) -> bool {
+        !self.informed.is_empty()
     }
 
     fn knows(&self, id: u64) -> bool {
-        self.told.contains_key(&id)
+        self.informed.contains_key(&id)
     }
 
     fn has_any(&self, ids: &HashSet<u64, Hashing>) -> bool {
-        self.told.keys().any(|id| ids.contains(id))
+        self.informed.keys().any(|id| ids.contains(id))
     }
 
     /// Whether anything that was given waits still.
@@ -254,29 +258,29 @@ impl Episode {
     fn give(&mut self, member: &Arc<RegisteredClient>, queue: u64, own: u64, text: &str) -> bool {
         let (had, had_own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
         let (queue, own) = (had + queue, had_own + own);
-        self.told.insert(member.id, Arc::downgrade(member));
+        self.informed.insert(member.id, Arc::downgrade(member));
         let is_taken = member.overdraw(&Overdraft::new(queue, own, text));
         if is_taken {
-            let given = Given { member: Arc::downgrade(member), holder: holder_of(member), queue, own };
+            let given = Given { member: Arc::downgrade(member), owner: owner_of(member), queue, own };
             self.given.insert(member.id, given);
         }
         is_taken
     }
 
     /// Tells a client in which cycle it is, and restarts the time in which it must take something.
-    fn tell(&mut self, member: &Arc<RegisteredClient>, text: &str) {
+    fn inform(&mut self, member: &Arc<RegisteredClient>, text: &str) {
         let (queue, own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
-        self.told.insert(member.id, Arc::downgrade(member));
+        self.informed.insert(member.id, Arc::downgrade(member));
         member.overdraw(&Overdraft::new(queue, own, text));
     }
 
     /// Once for each episode. A sink that has just drained takes nothing either: that is worth no line.
     fn log(&mut self, client: &str, cycle: &str, is_known: bool) {
-        let is_certain = self.verdict != Verdict::Unsupported || is_known;
+        let is_certain = self.outcome != Outcome::Unsupported || is_known;
         if !is_certain || std::mem::replace(&mut self.logged, true) {
             return;
         }
-        if self.verdict == Verdict::Given {
+        if self.outcome == Outcome::Given {
             let limit = MOST_BYTES;
             tracing::warn!(
                 client,
@@ -285,7 +289,7 @@ impl Episode {
                 "clients wait for each other in a cycle: more than queue_bytes may wait for one"
             );
         } else {
-            let why = self.verdict.words();
+            let why = self.outcome.words();
             tracing::warn!(
                 client,
                 cycle,
@@ -312,11 +316,11 @@ impl<'l> Component<'l> {
         self.nodes.iter().map(|node| self.member(*node).id)
     }
 
-    fn place_of(&self, id: u64) -> Option<usize> {
+    fn node_of(&self, id: u64) -> Option<usize> {
         self.nodes.iter().copied().find(|node| self.member(*node).id == id)
     }
 
-    /// For whom of them one waits.
+    /// Returns the clients of the component that one waits for.
     fn next_of(&self, node: usize) -> Vec<usize> {
         self.edges[node].iter().copied().filter(|to| self.nodes.contains(to)).collect()
     }
@@ -344,6 +348,7 @@ impl<'l> Component<'l> {
 }
 
 /// Whose budget is charged: that of its identity, and within this process that of its name.
-fn holder_of(member: &RegisteredClient) -> Holder {
-    Holder::identity_of(&member.origin).unwrap_or_else(|| Holder::Name(primary_of(&member.name).into()))
+fn owner_of(member: &RegisteredClient) -> BudgetOwner {
+    BudgetOwner::identity_of(&member.origin)
+        .unwrap_or_else(|| BudgetOwner::Name(primary_of(&member.name).into()))
 }

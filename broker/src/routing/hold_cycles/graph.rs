@@ -1,12 +1,12 @@
-//! Cycles in a graph of who waits for whom. Owns the search only; time is linear in nodes and edges.
+//! Cycles in a wait-for graph. Owns the search only; time is linear in nodes and edges.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Whom each node waits for.
+/// The nodes that each node waits for.
 pub(super) type Edges = Vec<Vec<usize>>;
 
-/// Sets of nodes that all wait for each other, directly or not; nodes that wait for nobody who waits for them are left
-/// out (Tarjan's algorithm).
+/// Sets of nodes that all wait for each other, directly or not; nodes that wait for none that waits for them
+/// are left out (Tarjan's algorithm).
 pub(super) fn components(edges: &Edges) -> Vec<Vec<usize>> {
     const UNSEEN: usize = usize::MAX;
     let count = edges.len();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_pairs_and_loops_are_found_and_those_who_merely_wait_for_them_are_not() {
+    fn rings_pairs_and_loops_are_found_and_clients_that_wait_for_them_are_not() {
         // a ring of three, one that waits for it, a pair that it waits for, one alone that waits for itself
         let edges = vec![vec![1], vec![2], vec![0, 4], vec![0], vec![5], vec![4], vec![6], vec![]];
         assert_eq!(sorted(components(&edges)), [vec![0, 1, 2], vec![4, 5], vec![6]]);
@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn components_are_those_who_reach_each_other(
+        fn components_are_clients_that_reach_each_other(
             edges in prop::collection::vec(prop::collection::vec(0..8usize, 0..4), 8)
         ) {
             let reaches = |from: usize, to: usize| {

@@ -17,9 +17,9 @@ use super::super::{Router, RouterSettings, sender::Sender};
 use crate::settings::BrokerSettings;
 
 const MIB: u64 = 1 << 20;
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a client's sink was told, and what it answers.
+/// What a client's sink has received, and what it answers.
 #[derive(Default)]
 struct Record {
     queued: u64,
@@ -122,16 +122,17 @@ impl Bench {
         let sink = RawSink_TO::from_value(Full(record.clone()), TD_Opaque);
         let credentials = Some(Credentials { pid: 1, uid, gid: 1 });
         let info = ClientInfo { credentials, ..ClientInfo::default() };
-        let Ok(sender) = self.router.register(name, info, 1, sink) else { panic!("{name} is taken") };
+        let Ok(client) = self.router.register(name, info, 1, sink) else { panic!("{name} is taken") };
+        let sender = Sender::new(self.router.clone(), Some(client));
         Client { name, target, sender, record, ready: Arc::new(Mutex::new(true)) }
     }
 
-    /// So many looks; in between whoever may go on does.
-    fn look(&mut self, looks: usize, clients: &mut [Client], between: impl Fn(&mut [Client])) {
-        for _ in 0..looks {
+    /// Runs checks; between them every client that can go on does.
+    fn check(&mut self, checks: usize, clients: &mut [Client], between: impl Fn(&mut [Client])) {
+        for _ in 0..checks {
             clients.iter_mut().for_each(Client::go_on);
-            self.now += LOOK;
-            self.router.holds.look(self.now);
+            self.now += CHECK_INTERVAL;
+            self.router.holds.check(self.now);
             between(clients);
         }
     }
@@ -141,38 +142,38 @@ impl Bench {
 fn a_cycle_is_given_pieces_up_to_its_limit_and_then_one_gives_way() {
     let mut bench = Bench::new(&QueueBudget::new(1 << 30));
     let mut clients = [bench.client("a", "b", 1), bench.client("b", "c", 2), bench.client("c", "a", 3)];
-    bench.look(4, &mut clients, |_| ());
+    bench.check(4, &mut clients, |_| ());
     assert!(clients.iter().all(|client| client.record() == (0, 0)), "not at once");
-    bench.look(4, &mut clients, |_| ());
+    bench.check(4, &mut clients, |_| ());
     let given = |clients: &[Client]| clients.iter().map(|client| client.record().0).collect::<Vec<_>>();
     assert!(given(&clients)[1] >= 8 * MIB, "{:?}", given(&clients));
-    bench.look(40, &mut clients, |_| ());
+    bench.check(40, &mut clients, |_| ());
     assert_eq!(given(&clients), [0, 64 * MIB, 0], "the oldest goes on");
     let cycle = clients[1].record.lock().cycle.clone();
     assert!(cycle.contains("(a -> b -> c -> a) with 67108864 bytes"), "{cycle}");
     assert!(cycle.contains("no more is given to one cycle"), "{cycle}");
     let told: Vec<_> = clients.iter().map(|client| client.record().1).collect();
-    bench.look(10, &mut clients, |_| ());
+    bench.check(10, &mut clients, |_| ());
     for (client, told) in clients.iter().zip(told) {
         assert_eq!(client.record().1 > told, client.name != "b", "b gets no more time, the others do");
     }
-    // when it has left, the others are in no cycle, and are told so
+    // when it has left, the others are in no cycle, and their sinks are informed
     let [a, b, c] = clients;
     drop(b);
     let mut left = [a, c];
-    bench.look(3, &mut left, |_| ());
+    bench.check(3, &mut left, |_| ());
     assert!(left.iter().all(|client| client.record.lock().cycle.is_empty()));
 }
 
 #[test]
-fn who_takes_a_little_or_waits_for_nobody_who_waits_for_it_is_left_alone() {
+fn clients_that_make_progress_or_are_in_no_cycle_get_no_overdraft() {
     let mut bench = Bench::new(&QueueBudget::new(1 << 30));
     let mut pair = [bench.client("a", "b", 1), bench.client("b", "a", 1)];
-    bench.look(40, &mut pair, |clients| clients[0].record.lock().queued -= 1);
+    bench.check(40, &mut pair, |clients| clients[0].record.lock().queued -= 1);
     assert!(pair.iter().all(|client| client.record() == (0, 0)), "one of them reads");
     let mut chain = [bench.client("c", "d", 1), bench.client("d", "e", 1), bench.client("e", "nobody", 1)];
     chain[2].ready = Arc::default();
-    bench.look(40, &mut chain, |_| ());
+    bench.check(40, &mut chain, |_| ());
     assert!(chain.iter().all(|client| client.record() == (0, 0)), "no cycle");
 }
 
@@ -188,7 +189,7 @@ fn an_identity_has_one_overdraft_and_a_full_budget_gives_none() {
         bench.client("e", "f", 2),
         bench.client("f", "e", 2),
     ];
-    bench.look(40, &mut pairs, |_| ());
+    bench.check(40, &mut pairs, |_| ());
     let sum = |clients: &[Client]| clients.iter().map(|client| client.record().0).sum::<u64>();
     assert_eq!((sum(&pairs[..4]), sum(&pairs[4..])), (64 * MIB, 64 * MIB));
     // what has drained is free for the other pair
@@ -196,13 +197,13 @@ fn an_identity_has_one_overdraft_and_a_full_budget_gives_none() {
         let mut record = client.record.lock();
         (record.queued, record.overdrawn) = (0, 0);
     });
-    bench.look(40, &mut pairs, |_| ());
+    bench.check(40, &mut pairs, |_| ());
 
     let mut held = 0;
     budget.charge(&mut held, 512 << 20);
     let mut bench = Bench::new(&budget);
     let mut pair = [bench.client("a", "b", 1), bench.client("b", "a", 1)];
-    bench.look(40, &mut pair, |_| ());
+    bench.check(40, &mut pair, |_| ());
     assert_eq!(sum(&pair), 0);
     let cycle = pair[0].record.lock().cycle.clone();
     assert!(
@@ -212,12 +213,12 @@ fn an_identity_has_one_overdraft_and_a_full_budget_gives_none() {
 }
 
 #[test]
-fn one_that_waits_for_itself_goes_on_where_others_wait_for_it_and_not_without_support() {
+fn a_client_that_waits_for_itself_goes_on_only_if_others_wait_for_it_and_its_sink_supports_it() {
     let mut bench = Bench::new(&QueueBudget::new(1 << 30));
     let mut clients = [bench.client("a", "b", 1), bench.client("b", "nobody", 1)];
     clients[1].ready = Arc::default();
     clients[1].sender.wait_for_itself(true);
-    bench.look(40, &mut clients, |_| ());
+    bench.check(40, &mut clients, |_| ());
     assert_eq!(clients[1].record().0, 64 * MIB);
     clients[1].sender.wait_for_itself(false);
 
@@ -226,7 +227,7 @@ fn one_that_waits_for_itself_goes_on_where_others_wait_for_it_and_not_without_su
     alone[0].sender.wait_for_itself(true);
     let mut pair = [bench.client("e", "f", 4), bench.client("f", "e", 4)];
     pair.iter().for_each(|client| client.record.lock().supports_none = true);
-    bench.look(40, &mut pair, |_| ());
+    bench.check(40, &mut pair, |_| ());
     assert!(alone.iter().chain(&pair).all(|client| client.record() == (0, 0)));
 }
 
@@ -234,13 +235,13 @@ fn one_that_waits_for_itself_goes_on_where_others_wait_for_it_and_not_without_su
 fn nothing_is_kept_of_clients_that_have_left() {
     let mut bench = Bench::new(&QueueBudget::new(1 << 30));
     let mut pair = [bench.client("a", "b", 1), bench.client("b", "a", 1)];
-    bench.look(20, &mut pair, |_| ());
+    bench.check(20, &mut pair, |_| ());
     let members: Vec<Weak<_>> =
         pair.iter().map(|client| Arc::downgrade(&bench.router.find(client.name).unwrap())).collect();
     drop(pair);
-    bench.look(30, &mut [], |_| ());
+    bench.check(30, &mut [], |_| ());
     assert!(members.iter().all(|member| member.upgrade().is_none()));
-    assert_eq!(bench.router.holds.look(bench.now), None, "nobody looks any more");
+    assert_eq!(bench.router.holds.check(bench.now), None, "nobody checks any more");
 }
 
 #[test]
@@ -249,15 +250,15 @@ fn a_client_that_has_to_give_way_and_reconnects_has_to_give_way_again() {
     let mut clients = [bench.client("a", "b", 1), bench.client("b", "a", 2)];
     clients[0].ready = Arc::default();
     clients[0].sender.wait_for_itself(true);
-    bench.look(9, &mut clients, |_| ());
+    bench.check(9, &mut clients, |_| ());
     let own = clients[0].record().0;
     assert!(own > 0 && own < 64 * MIB, "{own}: it stays in use");
     clients[0].sender.wait_for_itself(false);
     *clients[0].ready.lock() = true;
     let gets_more_time = |bench: &mut Bench, clients: &mut [Client]| {
-        bench.look(40, clients, |_| ());
+        bench.check(40, clients, |_| ());
         let before = clients[1].record().1;
-        bench.look(10, clients, |_| ());
+        bench.check(10, clients, |_| ());
         clients[1].record().1 > before
     };
     assert!(!gets_more_time(&mut bench, &mut clients));

@@ -1,22 +1,23 @@
-//! The filters of clients in the registry: admitting, adding and removing them. Owns how many there are and what they weigh;
-//! decides about all filters of a request before it adds the first.
+//! The filters of clients in the registry: admitting, adding and removing them. Owns how many there are and
+//! what they weigh; decides about all filters of a request before it adds the first.
 
 use std::sync::Arc;
 
 use super::{FilterSet, Filters, Registry};
 use crate::routing::{
+    client_keys::BudgetOwner,
     filter_limits::FilterLimits,
-    filter_tree::Filter,
-    hold_budget::Holder,
-    id_set::{IdSet, Ids},
+    index::filter_tree::Filter,
+    index::id_set::{IdSet, Ids},
     registered_client::RegisteredClient,
-    shapes::{OwnShapes, Shape, is_complex},
+    shapes::{ClientShapes, Shape, is_complex},
 };
 use elbus_protocol::request;
 
 /// Memory of a filter beside its text, in bytes: a node of the tree, its place in indices and sets.
 const FILTER_BYTES: usize = 128;
-/// Memory of a segment that may become a node of its own, where there are more than [`FREE_SEGMENTS`] in the filter.
+/// Memory of a segment that may become a node of its own, where there are more than [`FREE_SEGMENTS`] in the
+/// filter.
 const SEGMENT_BYTES: usize = 64;
 const FREE_SEGMENTS: usize = 8;
 /// A client whose filters weigh less may have more however much those of all clients weigh.
@@ -26,25 +27,25 @@ const REMOVED_AT_ONCE: usize = 512;
 
 /// The filters of one kind that a client has.
 #[derive(Default)]
-pub(super) struct Own {
+pub(super) struct ClientFilters {
     /// Where they stand.
     nodes: IdSet,
     /// What they weigh.
     bytes: usize,
     /// The complex ones; `None` where there are none.
-    shapes: Option<Box<OwnShapes>>,
+    shapes: Option<Box<ClientShapes>>,
 }
 
-/// A client that has left, and where its filters stand. Nobody takes its seat before they are removed.
+/// A client that has left, and where its filters stand. Its entry is reused after they are removed.
 pub(super) struct Departed {
-    seat: u32,
+    entry: u32,
     subscriptions: Ids,
     exclusions: Ids,
 }
 
 /// Why a client does not get its filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum FilterRefusal {
     /// It is no longer registered.
     Gone,
     /// It would have too many.
@@ -59,7 +60,8 @@ pub(crate) enum Refusal {
     Comparisons,
 }
 
-/// The complex filters of a request that have been counted before they are added, by their numbers in the request.
+/// The complex filters of a request that have been counted before they are added, by their numbers in the
+/// request.
 #[derive(Default)]
 pub(crate) struct Reserved(Vec<(usize, Shape)>);
 
@@ -70,70 +72,74 @@ pub(super) fn weight(filter: Filter<'_>) -> usize {
 }
 
 impl Registry {
-    /// The seat of this very client.
-    fn seat_of_member(&self, member: &Arc<RegisteredClient>) -> Option<u32> {
+    /// The id of this very client.
+    fn id_of(&self, member: &Arc<RegisteredClient>) -> Option<u32> {
         let id = *self.by_name.get(&*member.name)?;
-        let seat = self.seats[id].as_ref()?;
-        Arc::ptr_eq(&seat.member, member).then_some(id)
+        let entry = self.entries[id].as_ref()?;
+        Arc::ptr_eq(&entry.member, member).then_some(id)
     }
 
-    fn filters_and_own(&mut self, set: FilterSet, id: u32) -> Option<(&mut Filters, &mut Own, &mut usize)> {
-        let seat = self.seats[id].as_mut()?;
+    fn filters_of(
+        &mut self,
+        set: FilterSet,
+        id: u32,
+    ) -> Option<(&mut Filters, &mut ClientFilters, &mut usize)> {
+        let entry = self.entries[id].as_mut()?;
         Some(match set {
             FilterSet::Subscriptions => {
-                (&mut self.subscriptions, &mut seat.subscriptions, &mut self.filter_bytes)
+                (&mut self.subscriptions, &mut entry.subscriptions, &mut self.filter_bytes)
             }
-            FilterSet::Exclusions => (&mut self.exclusions, &mut seat.exclusions, &mut self.filter_bytes),
+            FilterSet::Exclusions => (&mut self.exclusions, &mut entry.exclusions, &mut self.filter_bytes),
         })
     }
 
-    /// Decides whether a client gets all filters of a request, and counts the complex ones among them. What is admitted
-    /// stays admitted, since nobody else adds filters of this client.
+    /// Decides whether a client gets all filters of a request, and counts the complex ones among them. What
+    /// is admitted stays admitted, since nobody else adds filters of this client.
     pub(in super::super) fn admit(
         &mut self,
         member: &Arc<RegisteredClient>,
         set: FilterSet,
         body: &str,
         limits: &FilterLimits,
-    ) -> Result<Reserved, Refusal> {
-        let id = self.seat_of_member(member).ok_or(Refusal::Gone)?;
-        let (filters, own, total) = self.filters_and_own(set, id).ok_or(Refusal::Gone)?;
+    ) -> Result<Reserved, FilterRefusal> {
+        let id = self.id_of(member).ok_or(FilterRefusal::Gone)?;
+        let (filters, own, total) = self.filters_of(set, id).ok_or(FilterRefusal::Gone)?;
         let fits = |count: usize, bytes: usize| {
             if own.nodes.len() + count > limits.count {
-                Err(Refusal::Count)
+                Err(FilterRefusal::Count)
             } else if own.bytes + bytes > limits.memory {
-                Err(Refusal::Memory)
+                Err(FilterRefusal::Memory)
             } else if own.bytes + bytes > RESERVED_BYTES && *total + bytes > limits.total_memory {
-                Err(Refusal::TotalMemory)
+                Err(FilterRefusal::TotalMemory)
             } else {
                 Ok(())
             }
         };
         // as if all were new: true of most requests, and then none is looked for
-        let mut asked = Asked::default();
-        request::filters(body).for_each(|filter| asked.add(filter.into()));
-        if !asked.complex && fits(asked.count, asked.bytes).is_ok() {
+        let mut requested = RequestedFilters::default();
+        request::filters(body).for_each(|filter| requested.add(filter.into()));
+        if !requested.complex && fits(requested.count, requested.bytes).is_ok() {
             return Ok(Reserved::default());
         }
         let mut new: Vec<_> = request::filters(body).map(Filter::from).zip(0..).collect();
         new.sort_unstable();
         new.dedup_by_key(|(filter, _)| *filter);
         new.retain(|(filter, _)| !filters.tree.has(*filter, id));
-        asked = Asked::default();
-        new.iter().for_each(|(filter, _)| asked.add(*filter));
-        if asked.count > 0 {
-            fits(asked.count, asked.bytes)?;
+        requested = RequestedFilters::default();
+        new.iter().for_each(|(filter, _)| requested.add(*filter));
+        if requested.count > 0 {
+            fits(requested.count, requested.bytes)?;
         }
         let mut reserved = Reserved::default();
         for (filter, number) in new {
             let Some(shape) = filters.shapes.of(filter) else { continue };
-            let own_shapes = own.shapes.get_or_insert_with(|| {
-                let identity = filters.shapes.number(Holder::identity_of(&member.origin));
-                Box::new(OwnShapes::of(identity))
+            let client_shapes = own.shapes.get_or_insert_with(|| {
+                let identity = filters.shapes.number(BudgetOwner::identity_of(&member.origin));
+                Box::new(ClientShapes::of(identity))
             });
-            if !filters.shapes.reserve(own_shapes, shape, limits.complex) {
+            if !filters.shapes.reserve(client_shapes, shape, limits.complex) {
                 self.release(member, set, reserved, &[]);
-                return Err(Refusal::Complex);
+                return Err(FilterRefusal::Complex);
             }
             reserved.0.push((number, shape));
         }
@@ -148,8 +154,8 @@ impl Registry {
         reserved: Reserved,
         added: &[usize],
     ) {
-        let Some(id) = self.seat_of_member(member) else { return };
-        let Some((filters, own, _)) = self.filters_and_own(set, id) else { return };
+        let Some(id) = self.id_of(member) else { return };
+        let Some((filters, own, _)) = self.filters_of(set, id) else { return };
         for (number, shape) in reserved.0 {
             if added.binary_search(&number).is_err()
                 && let Some(shapes) = &mut own.shapes
@@ -160,8 +166,8 @@ impl Registry {
         own.shapes.take_if(|shapes| shapes.is_empty());
     }
 
-    /// Adds admitted filters of a client, or removes filters; calls `changed` with the number of each one that was not
-    /// there, or was.
+    /// Adds admitted filters of a client, or removes filters; calls `changed` with the number of each one
+    /// that was not there, or was.
     pub(in super::super) fn change<'f>(
         &mut self,
         member: &Arc<RegisteredClient>,
@@ -169,9 +175,9 @@ impl Registry {
         add: bool,
         changes: impl Iterator<Item = (usize, &'f str)>,
         mut changed: impl FnMut(usize),
-    ) -> Result<(), Refusal> {
-        let id = self.seat_of_member(member).ok_or(Refusal::Gone)?;
-        let (filters, own, total) = self.filters_and_own(set, id).ok_or(Refusal::Gone)?;
+    ) -> Result<(), FilterRefusal> {
+        let id = self.id_of(member).ok_or(FilterRefusal::Gone)?;
+        let (filters, own, total) = self.filters_of(set, id).ok_or(FilterRefusal::Gone)?;
         for (number, filter) in changes {
             let filter = Filter::from(filter);
             if add {
@@ -191,8 +197,8 @@ impl Registry {
     /// Where the subscriptions of a client stand.
     pub(in super::super) fn subscription_nodes(&self, member: &Arc<RegisteredClient>) -> Ids {
         let mut nodes = Ids::new();
-        let seat = self.seat_of_member(member).and_then(|id| self.seats[id].as_ref());
-        seat.inspect(|seat| seat.subscriptions.nodes.extend_into(&mut nodes));
+        let entry = self.id_of(member).and_then(|id| self.entries[id].as_ref());
+        entry.inspect(|entry| entry.subscriptions.nodes.extend_into(&mut nodes));
         nodes
     }
 
@@ -202,19 +208,19 @@ impl Registry {
         member: &Arc<RegisteredClient>,
         nodes: &[u32],
     ) -> Vec<String> {
-        let seat = self.seat_of_member(member).and_then(|id| self.seats[id].as_ref());
-        let Some(seat) = seat else { return Vec::new() };
-        let own = nodes.iter().filter(|node| seat.subscriptions.nodes.contains(**node));
+        let entry = self.id_of(member).and_then(|id| self.entries[id].as_ref());
+        let Some(entry) = entry else { return Vec::new() };
+        let own = nodes.iter().filter(|node| entry.subscriptions.nodes.contains(**node));
         own.map(|node| self.subscriptions.tree.text_at(*node)).collect()
     }
 
-    /// Empties the seat of a client that leaves.
+    /// Empties the entry of a client that leaves.
     pub(super) fn vacate(&mut self, id: u32) {
-        let Some(seat) = self.seats[id].take() else { return };
-        let mut departed = Departed { seat: id, subscriptions: Ids::new(), exclusions: Ids::new() };
+        let Some(entry) = self.entries[id].take() else { return };
+        let mut departed = Departed { entry: id, subscriptions: Ids::new(), exclusions: Ids::new() };
         for (own, filters, nodes) in [
-            (seat.subscriptions, &mut self.subscriptions, &mut departed.subscriptions),
-            (seat.exclusions, &mut self.exclusions, &mut departed.exclusions),
+            (entry.subscriptions, &mut self.subscriptions, &mut departed.subscriptions),
+            (entry.exclusions, &mut self.exclusions, &mut departed.exclusions),
         ] {
             own.nodes.extend_into(nodes);
             self.filter_bytes -= own.bytes;
@@ -232,7 +238,7 @@ impl Registry {
     pub(in super::super) fn clear_departed(&mut self) -> bool {
         let mut left = REMOVED_AT_ONCE;
         while let Some(departed) = self.departed.last_mut() {
-            let id = departed.seat;
+            let id = departed.entry;
             for (nodes, filters) in [
                 (&mut departed.subscriptions, &mut self.subscriptions),
                 (&mut departed.exclusions, &mut self.exclusions),
@@ -244,14 +250,14 @@ impl Registry {
             if !departed.subscriptions.is_empty() || !departed.exclusions.is_empty() {
                 return true;
             }
-            self.seats.release(id);
+            self.entries.release(id);
             self.departed.pop();
         }
         false
     }
 }
 
-impl Own {
+impl ClientFilters {
     fn removed(&mut self, node: u32, filter: Filter<'_>, filters: &mut Filters, total: &mut usize) {
         self.nodes.remove(node);
         self.bytes -= weight(filter);
@@ -267,13 +273,13 @@ impl Own {
 
 /// What a request asks for, if all its filters are new.
 #[derive(Default)]
-struct Asked {
+struct RequestedFilters {
     count: usize,
     bytes: usize,
     complex: bool,
 }
 
-impl Asked {
+impl RequestedFilters {
     fn add(&mut self, filter: Filter<'_>) {
         self.count += 1;
         self.bytes += weight(filter);

@@ -1,9 +1,9 @@
-//! The bound of what one publication costs, counted in nodes that it looks at.
+//! The bound of what one publication costs, counted in visited nodes.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::routing::{filter_tree::FilterTree, id_set::Ids};
+use crate::routing::{index::filter_tree::FilterTree, index::id_set::Ids};
 
 const LIMIT: usize = 8192;
 
@@ -12,7 +12,7 @@ const LIMIT: usize = 8192;
 struct Admitting {
     tree: FilterTree,
     shapes: Shapes,
-    own: HashMap<u32, OwnShapes>,
+    own: HashMap<u32, ClientShapes>,
 }
 
 impl Admitting {
@@ -21,7 +21,7 @@ impl Admitting {
         if self.tree.has(filter.into(), client) {
             return true;
         }
-        let own = self.own.entry(client).or_insert_with(|| OwnShapes::of(client.into()));
+        let own = self.own.entry(client).or_insert_with(|| ClientShapes::of(client.into()));
         if shape.is_some_and(|shape| !self.shapes.reserve(own, shape, limit)) {
             return false;
         }
@@ -36,7 +36,7 @@ impl Admitting {
         }
     }
 
-    fn looked_at(&self, topic: &str) -> usize {
+    fn visited(&self, topic: &str) -> usize {
         self.tree.matches(topic, &mut Ids::new())
     }
 }
@@ -52,7 +52,7 @@ fn crossing(set: u64, segments: usize, rest: bool) -> String {
 }
 
 #[test]
-fn ordinary_filters_cost_so_much_at_most() {
+fn ordinary_filters_have_a_maximum_cost() {
     let mut admitting = Admitting::default();
     for segments in 1..=ORDINARY_SEGMENTS {
         for set in 0..1u64 << segments {
@@ -67,8 +67,8 @@ fn ordinary_filters_cost_so_much_at_most() {
         }
     }
     assert_eq!(admitting.shapes.cost(), 0);
-    assert_eq!(admitting.looked_at(&crossing(0, ORDINARY_SEGMENTS, false)), MOST_ORDINARY);
-    assert!(admitting.looked_at(&crossing(0, ORDINARY_SEGMENTS + 4, false)) <= MOST_ORDINARY);
+    assert_eq!(admitting.visited(&crossing(0, ORDINARY_SEGMENTS, false)), MOST_ORDINARY);
+    assert!(admitting.visited(&crossing(0, ORDINARY_SEGMENTS + 4, false)) <= MOST_ORDINARY);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn crossing_filters_are_limited_for_one_client_and_for_all() {
     let all: usize = taken.values().sum();
     assert_eq!(all, LIMIT / segments);
     assert!(taken.values().all(|one| *one <= LIMIT / CLIENTS_PART / segments));
-    assert!(admitting.looked_at(&crossing(0, segments, false)) <= MOST_ORDINARY + LIMIT);
+    assert!(admitting.visited(&crossing(0, segments, false)) <= MOST_ORDINARY + LIMIT);
     // more filters of a shape that it uses cost a client nothing
     let mut other = Admitting::default();
     let filter = |number: usize| crossing(7, segments, false).replace('t', &number.to_string());
@@ -107,9 +107,9 @@ fn a_client_that_leaves_gives_back_what_it_used() {
 }
 
 #[test]
-fn the_clients_of_one_identity_leave_some_to_others() {
+fn the_clients_of_one_identity_leave_filters_for_others() {
     let (segments, mut admitting) = (20, Admitting::default());
-    let mut hostile: Vec<_> = (0..100).map(|_| OwnShapes::of(1)).collect();
+    let mut hostile: Vec<_> = (0..100).map(|_| ClientShapes::of(1)).collect();
     let shape =
         |admitting: &Admitting, set| admitting.shapes.of((&*crossing(set, segments, false)).into()).unwrap();
     for set in 1 << 10..1 << 14u64 {
@@ -118,7 +118,7 @@ fn the_clients_of_one_identity_leave_some_to_others() {
         admitting.shapes.reserve(own, shape, LIMIT);
     }
     assert_eq!(admitting.shapes.cost(), LIMIT / IDENTITYS_PART / segments * segments);
-    let mut innocent = OwnShapes::of(2);
+    let mut innocent = ClientShapes::of(2);
     let new = shape(&admitting, 1 << 18 | 7);
     assert!(!admitting.shapes.reserve(&mut hostile[0], new, LIMIT));
     assert!(admitting.shapes.reserve(&mut innocent, new, LIMIT));
@@ -152,7 +152,7 @@ fn filter() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn no_topic_looks_at_more_than_the_bound(
+    fn no_topic_visits_more_nodes_than_the_bound(
         steps in prop::collection::vec((0..4u8, filter(), 0..6u32), 1..400),
         topics in prop::collection::vec(prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..30), 1..10),
     ) {
@@ -166,13 +166,13 @@ proptest! {
         }
         prop_assert!(admitting.shapes.cost() <= limit);
         for topic in topics {
-            let looked_at = admitting.looked_at(&topic.join("/"));
-            prop_assert!(looked_at <= MOST_ORDINARY + 1 + admitting.shapes.cost(), "{looked_at}");
+            let visited = admitting.visited(&topic.join("/"));
+            prop_assert!(visited <= MOST_ORDINARY + 1 + admitting.shapes.cost(), "{visited}");
         }
         for (_, filter, client) in &steps {
             admitting.remove(filter, *client);
         }
         prop_assert_eq!(admitting.shapes.cost(), 0);
-        prop_assert!(admitting.tree.is_empty() && admitting.own.values().all(OwnShapes::is_empty));
+        prop_assert!(admitting.tree.is_empty() && admitting.own.values().all(ClientShapes::is_empty));
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use elbus_plugin_api::access::MAX_RULES;
 use proptest::prelude::*;
 
-const SUBJECT: Subject<'_> = Subject { name: "me", user: Some("plc") };
+const VALUES: PlaceholderValues<'_> = PlaceholderValues { name: "me", user: Some("plc") };
 
 fn compile(syntax: Syntax, rules: &[(Question, String)]) -> Vec<(Question, Pattern)> {
     rules.iter().map(|(question, text)| (*question, Pattern::new(syntax, text))).collect()
@@ -18,7 +18,7 @@ fn index(syntax: Syntax, rules: &[(Question, String)]) -> PatternIndex {
 fn cost(index: &PatternIndex, targets: &[String]) -> (usize, usize) {
     let mut budget = CheckBudget::unlimited();
     let decided = targets.iter().filter(|target| {
-        index.first_match(&Asked::wild(Syntax::Topic, target), SUBJECT, &mut budget).unwrap().is_some()
+        index.first_match(&Target::wild(Syntax::Topic, target), VALUES, &mut budget).unwrap().is_some()
     });
     let decided = decided.count();
     (usize::MAX - budget.left(), decided)
@@ -59,14 +59,14 @@ fn the_work_of_a_check_does_not_grow_with_the_number_of_rules() {
 }
 
 #[test]
-fn what_takes_more_comparisons_is_counted_and_ends_with_the_budget() {
+fn comparisons_are_counted_and_end_with_the_budget() {
     let different = |i: usize| (Question::Overlaps, format!("{{name}}-{i}/x"));
     let rules: Vec<_> = (0..100).map(different).collect();
     let index = index(Syntax::Topic, &rules);
     let filters = ["a/x".to_owned(), "me-99/x".to_owned()];
     assert_eq!(cost(&index, &filters), (101 + 103, 1), "a column for each segment, and the end");
     let check = |filter: &str, budget: &mut CheckBudget| {
-        index.first_match(&Asked::wild(Syntax::Topic, filter), SUBJECT, budget)
+        index.first_match(&Target::wild(Syntax::Topic, filter), VALUES, budget)
     };
     let mut budget = CheckBudget::new(204);
     assert_eq!((check("a/x", &mut budget), budget.left()), (Ok(None), 103));
@@ -109,11 +109,11 @@ fn assert_as_compared(
     user: Option<&str>,
     text: &str,
 ) {
-    let subject = Subject { name, user };
+    let values = PlaceholderValues { name, user };
     let (patterns, index) = (compile(syntax, rules), index(syntax, rules));
-    for asked in [Asked::literal(syntax, text), Asked::wild(syntax, text)] {
-        let compared = patterns.iter().position(|(question, rule)| rule.answers(*question, &asked, subject));
-        let indexed = index.first_match(&asked, subject, &mut CheckBudget::unlimited());
+    for target in [Target::literal(syntax, text), Target::wild(syntax, text)] {
+        let compared = patterns.iter().position(|(question, rule)| rule.answers(*question, &target, values));
+        let indexed = index.first_match(&target, values, &mut CheckBudget::unlimited());
         assert_eq!(indexed, Ok(compared), "{rules:?} {name} {user:?} {text}");
     }
 }
@@ -127,9 +127,9 @@ proptest! {
         ),
         name in prop::sample::select(vec!["a", "b", "", "+", "#", "a/b", "a%%x", "b.a"]),
         user in prop::sample::select(vec![None, Some("a"), Some("b"), Some("+"), Some("a/b")]),
-        asked in text(vec!["a", "b", "", "+", "+", "#", "xa", "b+", "a-a"], "/"),
+        target in text(vec!["a", "b", "", "+", "+", "#", "xa", "b+", "a-a"], "/"),
     ) {
-        assert_as_compared(Syntax::Topic, &rules, name, user, &asked);
+        assert_as_compared(Syntax::Topic, &rules, name, user, &target);
     }
 
     #[test]
@@ -140,8 +140,8 @@ proptest! {
         ),
         name in prop::sample::select(vec!["a", "b", "", "?", "*", "a/b", "a%%x", "b.a", "a.a.b"]),
         user in prop::sample::select(vec![None, Some("a"), Some("b"), Some("*"), Some("a.b")]),
-        asked in text(vec!["a", "b", "", "?", "?", "*", "xa", "b*", "a-a"], "."),
+        target in text(vec!["a", "b", "", "?", "?", "*", "xa", "b*", "a-a"], "."),
     ) {
-        assert_as_compared(Syntax::Name, &rules, name, user, &asked);
+        assert_as_compared(Syntax::Name, &rules, name, user, &target);
     }
 }

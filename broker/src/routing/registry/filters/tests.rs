@@ -43,7 +43,7 @@ fn change<'f>(
 }
 
 fn own_bytes(registry: &Registry, client: &RegisteredClient) -> usize {
-    registry.seat_of(&client.name).unwrap().subscriptions.bytes
+    registry.entry_of(&client.name).unwrap().subscriptions.bytes
 }
 
 #[test]

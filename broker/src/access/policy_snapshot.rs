@@ -1,4 +1,5 @@
-//! A client that was let in: which rules are for it, what it was denied, and its place among those of the same table.
+//! The access rules as they apply to one client: its table of rules, the counts of what was denied, and its
+//! part of the quota of clients.
 
 use elbus_plugin_api::{
     Code, SinkLimits,
@@ -7,7 +8,7 @@ use elbus_plugin_api::{
 use elbus_protocol::{name::is_secondary, request};
 use std::{sync::Arc, time::Instant};
 
-use super::{Because, BudgetExhausted, CheckBudget, InForce, Judgement, Refusal, Whom};
+use super::{ActivePolicy, BudgetExhausted, CheckBudget, Decision, DecisionReason, Refusal, Subject};
 use crate::{
     origin::Origin,
     sync::{
@@ -16,11 +17,11 @@ use crate::{
     },
 };
 
-/// So many denied operations of a kind are logged of a system sender, each.
+/// Denied operations of each kind that are logged one by one for a system sender.
 const LOGGED_OF_SYSTEM: u64 = 20;
 
-/// Comparisons of segments that the filters of one request may take. Rules without placeholders in different forms take one
-/// for each segment of a filter, however many there are.
+/// Comparisons of segments that the filters of one request may take. Rules without placeholders in different
+/// forms take one for each segment of a filter, however many there are.
 pub(crate) const MAX_FILTER_COMPARISONS: usize = 4 << 20;
 
 /// Why a client may not subscribe to the filters of a request.
@@ -32,21 +33,25 @@ pub(crate) enum FilterDenial {
     TooManyComparisons,
 }
 
-/// The clients of one table of rules.
-pub(super) struct Crowd {
+/// The quota of clients of one table of rules.
+pub(super) struct ClientQuota {
     limits: ClientLimits,
     present: AtomicU64,
     /// How many more may register now, and when that was so.
     arrivals: Mutex<(f64, Instant)>,
 }
 
-impl Crowd {
+impl ClientQuota {
     pub(super) fn new(limits: &ClientLimits) -> Self {
         let burst = limits.connects_per_second.unwrap_or(0) as f64;
-        Crowd { limits: *limits, present: AtomicU64::new(0), arrivals: Mutex::new((burst, Instant::now())) }
+        ClientQuota {
+            limits: *limits,
+            present: AtomicU64::new(0),
+            arrivals: Mutex::new((burst, Instant::now())),
+        }
     }
 
-    /// One more; those who are there already are never too many.
+    /// Counts one more client. Clients that are registered already never exceed the quota.
     fn enter(&self, is_new: bool) -> Result<(), String> {
         if !is_new {
             self.present.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +64,7 @@ impl Crowd {
         let limit = self.limits.clients.unwrap_or(u64::MAX);
         let one_more = |present: u64| (present < limit).then_some(present + 1);
         let entered = self.present.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        entered.map(drop).map_err(|present| format!("{present} are there (clients = {limit})"))
+        entered.map(drop).map_err(|present| format!("client limit reached ({present} of {limit}; clients)"))
     }
 
     /// Takes one from what a second allows.
@@ -74,9 +79,9 @@ impl Crowd {
     }
 }
 
-/// What the rules have let in.
-pub(crate) struct Admission {
-    in_force: Arc<InForce>,
+/// The access rules as they apply to one client.
+pub(crate) struct PolicySnapshot {
+    active: Arc<ActivePolicy>,
     /// The table for its name, where there is one.
     table: Option<usize>,
     name: Arc<str>,
@@ -90,54 +95,54 @@ pub(crate) struct Admission {
     has_left: AtomicBool,
 }
 
-impl Admission {
+impl PolicySnapshot {
     pub(super) fn new(
-        in_force: Arc<InForce>,
+        active: Arc<ActivePolicy>,
         name: Arc<str>,
         origin: &Origin,
         is_new: bool,
     ) -> Result<Self, Refusal> {
-        let table = in_force.rules.table_of(&name);
-        if let Some(crowd) = table.and_then(|table| in_force.crowds.get(table)) {
-            crowd.enter(is_new).map_err(|why| Refusal { code: Code::Busy, why })?;
+        let table = active.rules.table_of(&name);
+        if let Some(quota) = table.and_then(|table| active.quotas.get(table)) {
+            quota.enter(is_new).map_err(|why| Refusal { code: Code::Busy, why })?;
         }
         let uid = origin.credentials.map(|credentials| credentials.uid);
         let (denied, has_left) = (Default::default(), AtomicBool::new(false));
-        Ok(Admission { in_force, table, name, uid, denied, barred: false, is_system: false, has_left })
+        Ok(PolicySnapshot { active, table, name, uid, denied, barred: false, is_system: false, has_left })
     }
 
-    /// Of a system sender, which counts in no crowd.
-    pub(super) fn of_system(in_force: Arc<InForce>, name: Arc<str>, barred: bool) -> Self {
-        let table = in_force.rules.table_of(&name);
+    /// Creates that of a system sender, which counts in no quota.
+    pub(super) fn of_system(active: Arc<ActivePolicy>, name: Arc<str>, barred: bool) -> Self {
+        let table = active.rules.table_of(&name);
         let (denied, has_left) = (Default::default(), AtomicBool::new(true));
-        Admission { in_force, table, name, uid: None, denied, barred, is_system: true, has_left }
+        PolicySnapshot { active, table, name, uid: None, denied, barred, is_system: true, has_left }
     }
 
-    /// Whether it was let in by these rules.
-    pub(crate) fn is_by(&self, current: &Arc<InForce>) -> bool {
-        Arc::ptr_eq(&self.in_force, current)
+    /// Returns whether it is of these rules.
+    pub(crate) fn is_by(&self, current: &Arc<ActivePolicy>) -> bool {
+        Arc::ptr_eq(&self.active, current)
     }
 
     /// What the rules say of an action, without counting.
-    pub(crate) fn judge(&self, action: Action, target: &str) -> Judgement {
+    pub(crate) fn decide(&self, action: Action, target: &str) -> Decision {
         if self.barred {
-            let because = self.table.map_or(Because::NoTable, |table| Because::Who { table });
-            return Judgement { allowed: false, because };
+            let reason = self.table.map_or(DecisionReason::NoTable, |table| DecisionReason::Who { table });
+            return Decision { allowed: false, reason };
         }
-        let whom = Whom { name: &self.name, uid: self.uid };
-        self.in_force.rules.judge(self.table, &whom, action, target)
+        let subject = Subject { name: &self.name, uid: self.uid };
+        self.active.rules.decide(self.table, &subject, action, target)
     }
 
     /// Whether the client may do it.
     pub(crate) fn allows(&self, action: Action, target: &str) -> bool {
-        self.judge(action, target).allowed
+        self.decide(action, target).allowed
     }
 
-    /// Whether a broadcast it may send may go to this client. Rules name primaries; a secondary may match a mask that its
-    /// primary does not.
+    /// Whether a broadcast it may send may go to this client. Rules name primaries; a secondary may match a
+    /// mask that its primary does not.
     pub(crate) fn allows_broadcast_to(&self, name: &str) -> bool {
-        let whom = Whom { name: &self.name, uid: self.uid };
-        !is_secondary(name) || self.in_force.rules.allows_broadcast_to(self.table, &whom, name)
+        let subject = Subject { name: &self.name, uid: self.uid };
+        !is_secondary(name) || self.active.rules.allows_broadcast_to(self.table, &subject, name)
     }
 
     /// Whether it may subscribe to all the filters of a body.
@@ -164,22 +169,22 @@ impl Admission {
         filter: &str,
         budget: &mut CheckBudget,
     ) -> Result<bool, BudgetExhausted> {
-        let whom = Whom { name: &self.name, uid: self.uid };
-        let allowed = self.in_force.rules.allows_filter(self.table, &whom, filter, budget)?;
+        let subject = Subject { name: &self.name, uid: self.uid };
+        let allowed = self.active.rules.allows_filter(self.table, &subject, filter, budget)?;
         Ok(allowed && !self.barred)
     }
 
-    /// Counts operations that were denied, and logs the first of each kind; of a system sender the first twenty, and after that
-    /// whenever the count has doubled.
+    /// Counts operations that were denied, and logs the first of each kind; of a system sender the first
+    /// twenty, and after that whenever the count has doubled.
     #[cold]
     pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &Origin) {
-        self.in_force.denied.fetch_add(count as u64, Ordering::Relaxed);
+        self.active.denied.fetch_add(count as u64, Ordering::Relaxed);
         let Some(denied) = self.denied.get(action as usize) else { return };
         let before = denied.fetch_add(count as u64, Ordering::Relaxed);
         let doubles = || before.checked_ilog2() != before.saturating_add(count as u64).checked_ilog2();
         if before == 0 || (self.is_system && (before < LOGGED_OF_SYSTEM || doubles())) {
-            let judgement = self.judge(action, target);
-            let place = self.in_force.place_of(&judgement);
+            let decision = self.decide(action, target);
+            let place = self.active.location_of(&decision);
             tracing::warn!(
                 client = &*self.name,
                 source = origin.source.as_deref(),
@@ -189,7 +194,7 @@ impl Admission {
                 denied_before = before,
                 "{} {}; more of the kind are only counted",
                 action.key(),
-                self.in_force.rules.explain(&judgement)
+                self.active.rules.explain(&decision)
             );
         }
     }
@@ -201,7 +206,7 @@ impl Admission {
 
     /// Its limits.
     pub(crate) fn limits(&self) -> ClientLimits {
-        let table = self.table.and_then(|table| self.in_force.rules.tables.get(table));
+        let table = self.table.and_then(|table| self.active.rules.tables.get(table));
         table.map(|table| table.limits).unwrap_or_default()
     }
 
@@ -217,17 +222,17 @@ impl Admission {
         of_sink
     }
 
-    /// It has left, or was let in anew: its place is free.
+    /// Gives back its part of the quota: the client has left or has another policy.
     pub(crate) fn leave(&self) {
         if !self.has_left.swap(true, Ordering::Relaxed)
-            && let Some(crowd) = self.table.and_then(|table| self.in_force.crowds.get(table))
+            && let Some(quota) = self.table.and_then(|table| self.active.quotas.get(table))
         {
-            crowd.present.fetch_sub(1, Ordering::Relaxed);
+            quota.present.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Admission {
+impl Drop for PolicySnapshot {
     fn drop(&mut self) {
         self.leave();
     }
@@ -239,29 +244,29 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_second_allows_so_many_and_then_one_by_one() {
+    fn a_rate_allows_a_burst_of_one_second_and_then_one_by_one() {
         let limits = ClientLimits { connects_per_second: Some(4), ..ClientLimits::default() };
-        let crowd = Crowd::new(&limits);
+        let quota = ClientQuota::new(&limits);
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        assert_eq!((0..10).filter(|_| crowd.has_time_for_one(start)).count(), 4);
-        assert!(!crowd.has_time_for_one(after(200)));
-        assert!(crowd.has_time_for_one(after(260)));
-        assert!(!crowd.has_time_for_one(after(260)));
+        assert_eq!((0..10).filter(|_| quota.has_time_for_one(start)).count(), 4);
+        assert!(!quota.has_time_for_one(after(200)));
+        assert!(quota.has_time_for_one(after(260)));
+        assert!(!quota.has_time_for_one(after(260)));
         assert_eq!(
-            (0..10).filter(|_| crowd.has_time_for_one(after(60_000))).count(),
+            (0..10).filter(|_| quota.has_time_for_one(after(60_000))).count(),
             4,
             "no more than a second's"
         );
     }
 
     #[test]
-    fn a_full_crowd_has_room_again_when_one_leaves() {
-        let crowd = Crowd::new(&ClientLimits { clients: Some(2), ..ClientLimits::default() });
-        assert_eq!((crowd.enter(true), crowd.enter(false)), (Ok(()), Ok(())));
-        assert_eq!(crowd.enter(true).unwrap_err(), "2 are there (clients = 2)");
-        assert_eq!(crowd.enter(false), Ok(()), "who is there may stay");
-        crowd.present.fetch_sub(2, Ordering::Relaxed);
-        assert_eq!(crowd.enter(true), Ok(()));
+    fn a_full_quota_has_room_again_when_one_leaves() {
+        let quota = ClientQuota::new(&ClientLimits { clients: Some(2), ..ClientLimits::default() });
+        assert_eq!((quota.enter(true), quota.enter(false)), (Ok(()), Ok(())));
+        assert_eq!(quota.enter(true).unwrap_err(), "client limit reached (2 of 2; clients)");
+        assert_eq!(quota.enter(false), Ok(()), "who is there may stay");
+        quota.present.fetch_sub(2, Ordering::Relaxed);
+        assert_eq!(quota.enter(true), Ok(()));
     }
 }

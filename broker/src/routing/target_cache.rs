@@ -1,15 +1,16 @@
-//! The clients that a sender has last sent messages to, so that sending to a few in turn takes no lock of the broker.
-//! Never keeps one alive, nor decides whether one is still registered but by what the client itself says.
+//! The clients that a sender has last sent messages to, so that sending to a few in turn takes no lock of the
+//! broker. Never keeps one alive, nor decides whether one is still registered but by what the client itself
+//! says.
 
 use std::sync::{Arc, Weak};
 
 use super::registered_client::RegisteredClient;
 
-/// So many are remembered: more would be looked through for longer than the registry takes.
+/// Capacity: searching more would take longer than the registry.
 const REMEMBERED: usize = 8;
 
 #[derive(Default)]
-pub(super) struct Peers {
+pub(super) struct TargetCache {
     known: Vec<Known>,
     /// The one found last. Looking begins here, hence those in turn are found at the second look.
     last: usize,
@@ -21,7 +22,7 @@ struct Known {
     member: Weak<RegisteredClient>,
 }
 
-impl Peers {
+impl TargetCache {
     /// The client of a name, remembered or found by `find`.
     #[inline]
     pub(super) fn get(
@@ -37,7 +38,7 @@ impl Peers {
                     self.last = at;
                     match known.member.upgrade() {
                         Some(member) if !member.is_gone() => return Some(member),
-                        _ => return self.find_anew(name, find),
+                        _ => return self.find_again(name, find),
                     }
                 }
                 Some(_) => at += 1,
@@ -57,7 +58,7 @@ impl Peers {
 
     /// The one of the name has left. Who comes after it is another client.
     #[cold]
-    fn find_anew(
+    fn find_again(
         &mut self,
         name: &str,
         find: impl FnOnce(&str) -> Option<Arc<RegisteredClient>>,
@@ -86,7 +87,7 @@ impl Peers {
     }
 }
 
-/// Whether two names are the same. Most that differ do so at the end, which is looked at first.
+/// Whether two names are the same. Most that differ do so at the end, which is compared first.
 #[inline]
 fn is_same(one: &str, other: &str) -> bool {
     one.as_bytes().last() == other.as_bytes().last() && one == other

@@ -1,4 +1,4 @@
-//! Who is remembered, who is looked for again, and what is let go of.
+//! What is cached, what is looked up again, and what is released.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use super::*;
@@ -34,9 +34,9 @@ fn unasked(name: &str) -> Option<Arc<RegisteredClient>> {
 }
 
 #[test]
-fn as_many_as_are_remembered_are_looked_for_once() {
+fn cached_targets_are_looked_up_once() {
     let members: Vec<_> = (0..REMEMBERED).map(|number| member(&format!("m{number}"))).collect();
-    let mut peers = Peers::default();
+    let mut peers = TargetCache::default();
     for member in &members {
         assert!(peers.get(&member.name, |_| Some(member.clone())).is_some());
     }
@@ -46,9 +46,9 @@ fn as_many_as_are_remembered_are_looked_for_once() {
 }
 
 #[test]
-fn more_than_are_remembered_are_all_found() {
+fn more_targets_than_are_cached_are_all_found() {
     let members: Vec<_> = (0..3 * REMEMBERED).map(|number| member(&format!("m{number}"))).collect();
-    let mut peers = Peers::default();
+    let mut peers = TargetCache::default();
     for member in members.iter().chain(&members) {
         assert!(Arc::ptr_eq(&peers.get(&member.name, |_| Some(member.clone())).unwrap(), member));
     }
@@ -56,9 +56,9 @@ fn more_than_are_remembered_are_all_found() {
 }
 
 #[test]
-fn who_has_left_is_looked_for_again_and_not_kept() {
+fn departed_targets_are_looked_up_again_and_not_kept() {
     let (old, other, new) = (member("a"), member("b"), member("a"));
-    let mut peers = Peers::default();
+    let mut peers = TargetCache::default();
     peers.get("a", |_| Some(old.clone()));
     peers.get("b", |_| Some(other.clone()));
     old.mark_gone();

@@ -1,6 +1,6 @@
-//! A set of numbers of places: three in place, beyond that bits in an ordered map. Places are given out from the lowest on, so
-//! what one client takes lies together and costs little more than a bit each. No addition takes long, however large the
-//! set is.
+//! A set of slot numbers: three inline, beyond that bits in an ordered map. Slots are assigned from the
+//! lowest on, so what one client takes lies together and costs little more than a bit each. No addition takes
+//! long, however large the set is.
 
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 const FEW: usize = 3;
 
 /// Numbers gathered from sets.
-pub(super) type Ids = SmallVec<[u32; 32]>;
+pub(in crate::routing) type Ids = SmallVec<[u32; 32]>;
 
 /// A set of numbers.
-pub(super) enum IdSet {
+pub(in crate::routing) enum IdSet {
     Few { len: u8, ids: [u32; FEW] },
     Many(Box<Bits>),
 }
 
 /// Which numbers are in it, by the number divided by 64.
 #[derive(Default)]
-pub(super) struct Bits {
+pub(in crate::routing) struct Bits {
     len: usize,
     words: BTreeMap<u32, u64>,
 }
@@ -60,13 +60,13 @@ fn each_bit(high: u32, mut word: u64, mut found: impl FnMut(u32)) {
     }
 }
 
-/// The union of sets that have much in common: a bit for each number up to the greatest one. Adding a set takes as long as
-/// it has words, not members.
+/// The union of sets that have much in common: a bit for each number up to the greatest one. Adding a set
+/// takes as long as it has words, not members.
 #[derive(Default)]
-pub(super) struct Union(Vec<u64>);
+pub(in crate::routing) struct Union(Vec<u64>);
 
 impl Union {
-    pub(super) fn add(&mut self, set: &IdSet) {
+    pub(in crate::routing) fn add(&mut self, set: &IdSet) {
         match set {
             IdSet::Few { len, ids } => {
                 few(*len, ids).iter().for_each(|id| self.word(id / 64, 1 << (id % 64)))
@@ -84,7 +84,7 @@ impl Union {
     }
 
     /// Adds its numbers to `out`, in order.
-    pub(super) fn extend_into(&self, out: &mut Ids) {
+    pub(in crate::routing) fn extend_into(&self, out: &mut Ids) {
         self.0.iter().zip(0..).for_each(|(word, high)| each_bit(high, *word, |id| out.push(id)));
     }
 }
@@ -101,7 +101,7 @@ fn few(len: u8, ids: &[u32; FEW]) -> &[u32] {
 
 impl IdSet {
     /// Adds; `false` where it was there already.
-    pub(super) fn insert(&mut self, id: u32) -> bool {
+    pub(in crate::routing) fn insert(&mut self, id: u32) -> bool {
         match self {
             IdSet::Few { len, ids } if few(*len, ids).contains(&id) => false,
             IdSet::Few { len, ids } => {
@@ -120,7 +120,7 @@ impl IdSet {
     }
 
     /// Removes; `false` where it was not there. A set that has become small gives its memory back.
-    pub(super) fn remove(&mut self, id: u32) -> bool {
+    pub(in crate::routing) fn remove(&mut self, id: u32) -> bool {
         match self {
             IdSet::Few { len, ids } => {
                 let Some(at) = few(*len, ids).iter().position(|other| *other == id) else { return false };
@@ -141,14 +141,14 @@ impl IdSet {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::routing) fn len(&self) -> usize {
         match self {
             IdSet::Few { len, .. } => usize::from(*len),
             IdSet::Many(bits) => bits.len,
         }
     }
 
-    pub(super) fn contains(&self, id: u32) -> bool {
+    pub(in crate::routing) fn contains(&self, id: u32) -> bool {
         match self {
             IdSet::Few { len, ids } => few(*len, ids).contains(&id),
             IdSet::Many(bits) => bits.contains(id),
@@ -156,12 +156,12 @@ impl IdSet {
     }
 
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::routing) fn is_empty(&self) -> bool {
         // `Many` is never empty
         matches!(self, IdSet::Few { len: 0, .. })
     }
 
-    pub(super) fn extend_into(&self, out: &mut Ids) {
+    pub(in crate::routing) fn extend_into(&self, out: &mut Ids) {
         match self {
             IdSet::Few { len, ids } => out.extend_from_slice(few(*len, ids)),
             IdSet::Many(bits) => {
@@ -176,6 +176,8 @@ impl IdSet {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const NUMBERS: &[u32] = &[0, 1, 62, 63, 64, 130, u32::MAX];
 
     #[test]
     fn grows_and_shrinks() {
@@ -217,7 +219,9 @@ mod tests {
         }
 
         #[test]
-        fn equals_a_set(steps in prop::collection::vec((any::<bool>(), prop::sample::select(vec![0, 1, 62, 63, 64, 130, u32::MAX])), 1..100)) {
+        fn equals_a_set(
+            steps in prop::collection::vec((any::<bool>(), prop::sample::select(NUMBERS)), 1..100)
+        ) {
             let mut set = IdSet::default();
             let mut model = std::collections::BTreeSet::new();
             for (add, id) in steps {
@@ -231,7 +235,7 @@ mod tests {
                 all.sort_unstable();
                 prop_assert!(all.iter().eq(&model));
                 prop_assert_eq!((set.len(), set.is_empty()), (model.len(), model.is_empty()));
-                for id in [0, 1, 62, 63, 64, 130, u32::MAX] {
+                for id in NUMBERS.iter().copied() {
                     prop_assert_eq!(set.contains(id), model.contains(&id));
                 }
             }

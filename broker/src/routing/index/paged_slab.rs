@@ -1,6 +1,6 @@
-//! A growing list with stable numbers, in pages: it grows by a page and never moves what it holds, so no addition takes long.
-//! The lowest free place is used first and pages that nobody uses are given back, so that a crowd that came and went
-//! leaves nothing behind.
+//! A growing list with stable numbers, in pages: it grows by a page and never moves what it holds, so no
+//! addition takes long. The lowest free slot is used first and pages that nobody uses are given back, so that
+//! many values that came and went leave nothing behind.
 
 use std::{
     collections::BTreeSet,
@@ -10,31 +10,32 @@ use std::{
 const PAGE: usize = 256;
 const WORDS: usize = PAGE / 64;
 
-/// Values by number. A free place holds the default.
-pub(super) struct Places<T> {
+/// Values by number. A free slot holds the default.
+pub(in crate::routing) struct PagedSlab<T> {
     /// A page that was given back is empty, unless it was at the end.
     pages: Vec<Box<[T]>>,
-    /// Which places of each page are taken, a bit each.
+    /// The slots of each page that are taken, a bit each.
     taken: Vec<[u64; WORDS]>,
-    /// Pages with free places, also those that were given back.
+    /// Pages with free slots, also those that were given back.
     open: BTreeSet<u32>,
-    /// A page that is there though nobody uses it: a value that comes and goes does not take a page along each time.
+    /// A page that is there though nobody uses it: a value that comes and goes does not take a page along
+    /// each time.
     spare: Option<usize>,
 }
 
-impl<T> Default for Places<T> {
+impl<T> Default for PagedSlab<T> {
     fn default() -> Self {
-        Places { pages: vec![], taken: vec![], open: BTreeSet::new(), spare: None }
+        PagedSlab { pages: vec![], taken: vec![], open: BTreeSet::new(), spare: None }
     }
 }
 
-fn page_of(place: u32) -> usize {
-    place as usize / PAGE
+fn page_of(slot: u32) -> usize {
+    slot as usize / PAGE
 }
 
-impl<T: Default> Places<T> {
-    /// Takes the lowest free place and puts the value there.
-    pub(super) fn add(&mut self, value: T) -> u32 {
+impl<T: Default> PagedSlab<T> {
+    /// Puts the value into the lowest free slot and returns its number.
+    pub(in crate::routing) fn add(&mut self, value: T) -> u32 {
         let page = match self.open.first() {
             Some(page) => *page as usize,
             None => {
@@ -61,10 +62,10 @@ impl<T: Default> Places<T> {
         (page * PAGE + at) as u32
     }
 
-    /// Gives a place back that was taken.
-    pub(super) fn release(&mut self, place: u32) -> T {
-        let page = page_of(place);
-        let at = place as usize % PAGE;
+    /// Frees a slot and returns its value.
+    pub(in crate::routing) fn release(&mut self, slot: u32) -> T {
+        let page = page_of(slot);
+        let at = slot as usize % PAGE;
         let value = std::mem::take(&mut self.pages[page][at]);
         self.taken[page][at / 64] &= !(1 << (at % 64));
         self.open.insert(page as u32);
@@ -93,26 +94,26 @@ impl<T: Default> Places<T> {
     }
 }
 
-impl<T> Index<u32> for Places<T> {
+impl<T> Index<u32> for PagedSlab<T> {
     type Output = T;
 
     #[inline]
-    fn index(&self, place: u32) -> &T {
-        &self.pages[page_of(place)][place as usize % PAGE]
+    fn index(&self, slot: u32) -> &T {
+        &self.pages[page_of(slot)][slot as usize % PAGE]
     }
 }
 
-impl<T> IndexMut<u32> for Places<T> {
+impl<T> IndexMut<u32> for PagedSlab<T> {
     #[inline]
-    fn index_mut(&mut self, place: u32) -> &mut T {
-        &mut self.pages[page_of(place)][place as usize % PAGE]
+    fn index_mut(&mut self, slot: u32) -> &mut T {
+        &mut self.pages[page_of(slot)][slot as usize % PAGE]
     }
 }
 
 #[cfg(test)]
-impl<T> Places<T> {
-    /// How many places are taken.
-    pub(super) fn taken(&self) -> usize {
+impl<T> PagedSlab<T> {
+    /// Number of slots that are taken.
+    pub(in crate::routing) fn taken(&self) -> usize {
         self.taken.iter().flatten().map(|word| word.count_ones() as usize).sum()
     }
 }
@@ -124,17 +125,17 @@ mod tests {
 
     #[test]
     fn low_places_first_and_the_end_is_cut_off() {
-        let mut list: Places<u32> = Places::default();
+        let mut list: PagedSlab<u32> = PagedSlab::default();
         for n in 0..1000 {
             assert_eq!(list.add(n), n);
         }
-        for place in [998, 5, 3] {
-            assert_eq!(list.release(place), place);
+        for slot in [998, 5, 3] {
+            assert_eq!(list.release(slot), slot);
         }
         assert_eq!([list.add(1), list.add(2), list.add(3), list.add(4)], [3, 5, 998, 1000]);
         assert_eq!((list[3], list[999], list[1000]), (1, 999, 4));
-        for place in (1..=1000).rev() {
-            list.release(place);
+        for slot in (1..=1000).rev() {
+            list.release(slot);
         }
         assert_eq!((list.pages.len(), list.taken()), (2, 1), "one free page is kept");
         assert!(list.pages.capacity() <= 8);
@@ -142,10 +143,10 @@ mod tests {
 
     #[test]
     fn a_page_between_others_is_given_back_and_used_again() {
-        let mut list: Places<u32> = Places::default();
+        let mut list: PagedSlab<u32> = PagedSlab::default();
         (0..10 * PAGE as u32).for_each(|n| _ = list.add(n));
-        for place in PAGE as u32..9 * PAGE as u32 {
-            list.release(place);
+        for slot in PAGE as u32..9 * PAGE as u32 {
+            list.release(slot);
         }
         assert_eq!(list.pages.iter().filter(|page| !page.is_empty()).count(), 3, "one free page is kept");
         assert_eq!(list[9 * PAGE as u32], 9 * PAGE as u32);
@@ -159,26 +160,26 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(50))]
         #[test]
         fn equals_a_map(steps in prop::collection::vec((0..3u8, 0..700u32), 1..2000)) {
-            let mut list: Places<u32> = Places::default();
+            let mut list: PagedSlab<u32> = PagedSlab::default();
             let mut model = std::collections::BTreeMap::new();
             for (kind, n) in steps {
                 // whole stretches go, so that pages become free
                 let gone = if kind == 0 { n..n + 300 } else { n..n };
-                for place in gone {
-                    if let Some(value) = model.remove(&place) {
-                        prop_assert_eq!(list.release(place), value);
+                for slot in gone {
+                    if let Some(value) = model.remove(&slot) {
+                        prop_assert_eq!(list.release(slot), value);
                     }
                 }
-                let place = list.add(n);
-                prop_assert_eq!(model.insert(place, n), None);
-                prop_assert!((place as usize) < model.len(), "not the lowest");
-                for (place, value) in &model {
-                    prop_assert_eq!(list[*place], *value);
+                let slot = list.add(n);
+                prop_assert_eq!(model.insert(slot, n), None);
+                prop_assert!((slot as usize) < model.len(), "not the lowest");
+                for (slot, value) in &model {
+                    prop_assert_eq!(list[*slot], *value);
                 }
             }
             prop_assert_eq!(list.taken(), model.len());
             let there = list.pages.iter().filter(|page| !page.is_empty()).count();
-            let used: BTreeSet<_> = model.keys().map(|place| page_of(*place)).collect();
+            let used: BTreeSet<_> = model.keys().map(|slot| page_of(*slot)).collect();
             prop_assert_eq!(there, used.len() + usize::from(list.spare.is_some()));
         }
     }

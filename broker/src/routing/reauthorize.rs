@@ -1,29 +1,32 @@
-//! Access rules in force: replacing them, and judging those who are there by the new ones. The rules themselves are
-//! [`access`](crate::access)'s.
+//! Replacing access rules, and checking the clients that are registered against the new ones. The rules
+//! themselves are [`access`](crate::access)'s.
 
 use elbus_plugin_api::{WARNINGS_TOPIC, access::AccessRules};
 use std::sync::Arc;
 
 use super::{
-    filter_changes::FILTERS_PER_LOCK, filter_limits::MAX_REQUEST_FILTERS, id_set::Ids,
+    filter_changes::FILTERS_PER_LOCK, filter_limits::MAX_REQUEST_FILTERS, index::id_set::Ids,
     registered_client::RegisteredClient, registry::FilterSet, router::Router,
 };
-use crate::access::{Access, Admission, BudgetExhausted, CheckBudget, MAX_FILTER_COMPARISONS, RuleSetter};
+use crate::access::{
+    Access, BudgetExhausted, CheckBudget, MAX_FILTER_COMPARISONS, PolicySnapshot, RuleSetter,
+};
 
 impl Router {
-    /// Judges everybody by these rules from now on. Rules that are there must be the same instance's.
+    /// Replaces the access rules and checks all clients against them. Rules in force must be the same
+    /// instance's.
     ///
     /// # Errors
     /// A sentence, where they are another's.
     pub(crate) fn set_access_rules(&self, setter: RuleSetter, rules: AccessRules) -> Result<(), String> {
         let _changing = self.access.change();
         self.access.replace(setter, rules)?;
-        self.judge_all_anew();
+        self.reauthorize_all();
         Ok(())
     }
 
-    /// Takes rules away whose instance was [released](Access::release_unless) and which no other one has replaced, unless
-    /// there is one that may.
+    /// Takes rules away whose instance was [released](Access::release_unless) and which no other one has
+    /// replaced, unless there is one that may.
     pub(crate) fn drop_released_rules(&self, may_be_replaced: impl Fn(&RuleSetter) -> bool) {
         let _changing = self.access.change();
         let Some(setter) = self.access.released() else { return };
@@ -36,37 +39,37 @@ impl Router {
         } else {
             self.access.drop_rules();
             tracing::warn!("access rules removed: everybody may do everything");
-            self.judge_all_anew();
+            self.reauthorize_all();
         }
     }
 
     /// To be called within a change of rules. The registry is locked for one client at a time.
-    fn judge_all_anew(&self) {
+    fn reauthorize_all(&self) {
         let members: Vec<_> = self.registry.read().all().cloned().collect();
-        members.iter().for_each(|member| self.judge_anew(member));
+        members.iter().for_each(|member| self.reauthorize(member));
         for member in self.system.all() {
-            member.set_admission(self.access.admit_system(&member.name, &member.origin));
+            member.set_policy(self.access.admit_system(&member.name, &member.origin));
         }
-        // behind the judgements: whoever asks anew gets new answers
+        // last: senders that ask again from now on get the new answers
         self.access.advance();
     }
 
-    pub(super) fn is_judged_by_current_rules(&self, member: &RegisteredClient) -> bool {
-        match (self.access.current(), member.admission()) {
+    pub(super) fn has_current_policy(&self, member: &RegisteredClient) -> bool {
+        match (self.access.current(), member.policy()) {
             (None, None) => true,
-            (Some(current), Some(admission)) => admission.is_by(&current),
+            (Some(current), Some(policy)) => policy.is_by(&current),
             (Some(_), None) => !Access::concerns(&member.origin),
             (None, Some(_)) => false,
         }
     }
 
     /// Subscriptions that are no longer allowed end; a client that is no longer allowed is disconnected.
-    pub(super) fn judge_anew(&self, member: &Arc<RegisteredClient>) {
+    pub(super) fn reauthorize(&self, member: &Arc<RegisteredClient>) {
         if member.is_gone() {
             return;
         }
-        let admission = match self.access.readmit(&member.name, &member.origin) {
-            Ok(admission) => admission,
+        let policy = match self.access.readmit(&member.name, &member.origin) {
+            Ok(policy) => policy,
             Err(refusal) => {
                 tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);
                 let mut evicted = vec![];
@@ -75,21 +78,21 @@ impl Router {
                 return self.events.tell();
             }
         };
-        let before = member.admission();
+        let before = member.policy();
         let nodes = {
             let registry = self.registry.write();
-            // what it subscribes to from now on is judged by these rules
-            member.set_admission(admission.clone());
-            if admission.is_some() { registry.subscription_nodes(member) } else { Ids::new() }
+            // later subscriptions are checked against this policy
+            member.set_policy(policy.clone());
+            if policy.is_some() { registry.subscription_nodes(member) } else { Ids::new() }
         };
-        if let Some(admission) = &admission {
+        if let Some(policy) = &policy {
             // what requests for as many may take; a filter that cannot be checked within it is not allowed
             let requests = nodes.len().div_ceil(MAX_REQUEST_FILTERS);
             let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS.saturating_mul(requests));
             let mut unchecked = 0;
             let denied = |filter: &str| {
                 let allowed = filter == WARNINGS_TOPIC
-                    || match admission.allows_filter(filter, &mut budget) {
+                    || match policy.allows_filter(filter, &mut budget) {
                         Ok(allowed) => allowed,
                         Err(BudgetExhausted) => {
                             unchecked += 1;
@@ -109,15 +112,15 @@ impl Router {
             }
         }
         let limits =
-            |admission: Option<Arc<Admission>>| admission.map(|is| is.sink_limits()).unwrap_or_default();
-        let (before, after) = (limits(before), limits(admission));
+            |policy: Option<Arc<PolicySnapshot>>| policy.map(|is| is.sink_limits()).unwrap_or_default();
+        let (before, after) = (limits(before), limits(policy));
         if before != after {
             member.limit(&after);
         }
     }
 
-    /// Ends the subscriptions at these nodes that are denied. The registry is locked for some of them at a time, and not
-    /// while they are judged.
+    /// Ends the subscriptions at these nodes that are denied. The registry is locked for some of them at a
+    /// time, and not while they are checked.
     fn end_subscriptions(
         &self,
         member: &Arc<RegisteredClient>,

@@ -1,4 +1,5 @@
-//! The recipients of topics and masks that a sender remembers. Owns how much memory that takes; never decides who they are.
+//! The cached recipients of the topics and masks of a sender. Owns how much memory that takes; never decides
+//! who they are.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,25 +11,26 @@ const MAX_ROUTES: usize = 4096;
 const MAX_BYTES: usize = 512 * 1024;
 /// A longer topic or mask is not remembered.
 const MAX_TARGET_BYTES: usize = 1024;
-/// Of these, so many are looked at to find out whether a sender has other receivers.
+/// Routes that are visited to find out whether a sender has other receivers.
 const RECENT_ROUTES: usize = 16;
 /// What one takes beside its text and its recipients.
 const ROUTE_BYTES: usize = 96;
 
-/// Recipients by topic or mask, all of one epoch. Of those to which the sender may not send only the last is remembered.
+/// Recipients by topic or mask, all of one epoch. Of those to which the sender may not send only the last is
+/// remembered.
 #[derive(Default)]
-pub(super) struct Routes {
+pub(super) struct RouteCache {
     epoch: u64,
     last_target: String,
     last: Option<Arc<Recipients>>,
     by_target: HashMap<Box<str>, Arc<Recipients>, Hashing>,
     /// What `by_target` takes.
     bytes: usize,
-    /// Some that were remembered before, so that a change does not hide to whom a sender sends.
-    former: Vec<Arc<Recipients>>,
+    /// Some of the previous epoch, so that a change does not hide the recipients of a sender.
+    previous: Vec<Arc<Recipients>>,
 }
 
-impl Routes {
+impl RouteCache {
     /// The recipients, as remembered or as `resolve` finds them.
     #[inline]
     pub(super) fn get(
@@ -90,7 +92,7 @@ impl Routes {
 
     fn clear(&mut self) {
         if !self.by_target.is_empty() {
-            self.former =
+            self.previous =
                 self.by_target.drain().map(|(_, recipients)| recipients).take(RECENT_ROUTES).collect();
         }
         self.bytes = 0;
@@ -98,7 +100,7 @@ impl Routes {
 
     /// Some of those that were used last.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Arc<Recipients>> {
-        self.last.iter().chain(self.by_target.values().take(RECENT_ROUTES)).chain(&self.former)
+        self.last.iter().chain(self.by_target.values().take(RECENT_ROUTES)).chain(&self.previous)
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
     }
 
     /// Asks for a target; whether it had to be resolved.
-    fn asks(routes: &mut Routes, epoch: u64, target: &str) -> bool {
+    fn asks(routes: &mut RouteCache, epoch: u64, target: &str) -> bool {
         let mut asked = false;
         routes.get(epoch, target, || {
             asked = true;
@@ -122,9 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn as_many_topics_as_are_remembered_are_resolved_once() {
+    fn cached_topics_are_resolved_once() {
         let (mut routes, topics) =
-            (Routes::default(), (0..MAX_ROUTES).map(|number| format!("topic/{number}")));
+            (RouteCache::default(), (0..MAX_ROUTES).map(|number| format!("topic/{number}")));
         for turn in 0..3 {
             for topic in topics.clone() {
                 assert_eq!(asks(&mut routes, 1, &topic), turn == 0, "{topic}");
@@ -137,7 +139,7 @@ mod tests {
 
     #[test]
     fn topics_with_the_same_recipients_share_them() {
-        let mut routes = Routes::default();
+        let mut routes = RouteCache::default();
         let one = routes.get(1, "one", || resolved(1));
         let other = routes.get(1, "other", || resolved(1));
         assert!(Arc::ptr_eq(&one, &other));
@@ -147,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_limited_in_bytes() {
-        let mut routes = Routes::default();
+    fn cached_routes_are_limited_in_bytes() {
+        let mut routes = RouteCache::default();
         for number in 0..10_000 {
             assert!(asks(&mut routes, 1, &format!("{number}/{}", "x".repeat(1000))));
         }
@@ -160,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn of_denied_targets_only_the_last_is_remembered() {
-        let mut routes = Routes::default();
+    fn only_the_last_denied_target_is_cached() {
+        let mut routes = RouteCache::default();
         for number in 0..100 {
             for turn in 0..2 {
                 let mut asked = false;
@@ -176,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_denied_is_not_remembered_beyond_its_epoch() {
-        let mut routes = Routes::default();
+    fn denials_are_not_cached_beyond_their_epoch() {
+        let mut routes = RouteCache::default();
         assert!(routes.get(1, "t", || Resolved::denied(1)).is_denied());
         assert!(!routes.get(2, "t", || resolved(2)).is_denied());
     }

@@ -1,9 +1,10 @@
-//! A piece of a filter: short ones, which most are, lie where the label lies, so comparing one reads no other memory.
+//! A piece of a filter: short ones, which most are, lie where the label lies, so comparing one reads no other
+//! memory.
 
 const SHORT: usize = 30;
 
 /// Bytes of a filter.
-pub(super) enum Label {
+pub(in crate::routing) enum Label {
     Short { len: u8, bytes: [u8; SHORT] },
     Long(Box<[u8]>),
 }

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{FilterTree, NONE, Node, NodeId, ROOT, WHOLE, split_first};
-use crate::routing::id_set::{IdSet, Ids, Union};
+use crate::routing::index::id_set::{IdSet, Ids, Union};
 
 /// How a label and the topic from there on go together.
 enum Fit<'t> {
@@ -52,18 +52,19 @@ fn fit<'t>(label: &[u8], topic: &'t [u8]) -> Fit<'t> {
 const UNITED_MEMBERS: usize = 256;
 
 impl FilterTree {
-    /// Adds the members with a filter that matches `topic` to `out`, each of them once. Returns how many nodes it looked at,
-    /// the measure of its cost, which [`shapes`](crate::routing::shapes) bounds.
-    pub(in super::super) fn matches(&self, topic: &str, out: &mut Ids) -> usize {
+    /// Adds the members with a filter that matches `topic` to `out`, each of them once. Returns the number of
+    /// visited nodes, the measure of its cost, which [`shapes`](crate::routing::shapes) bounds.
+    pub(in crate::routing) fn matches(&self, topic: &str, out: &mut Ids) -> usize {
         let topic = topic.as_bytes();
-        let mut looked_at = 1;
+        let mut visited = 1;
         let mut hits: SmallVec<[NodeId; 16]> = SmallVec::new();
         let mut hit = |id: NodeId, node: &Node| {
             if !node.members.is_empty() {
                 hits.push(id);
             }
         };
-        // In a large tree most of the time is waiting for memory: this is waited for together with what the tree needs.
+        // In a large tree most of the time is waiting for memory: this is waited for together with what the
+        // tree needs.
         let whole = (!self.whole.is_empty()).then(|| self.whole.begin(self.hash_of(WHOLE, topic)));
         let mut open: SmallVec<[(NodeId, &[u8]); 16]> = SmallVec::new();
         let mut next = (ROOT, topic);
@@ -71,11 +72,11 @@ impl FilterTree {
             let (at, rest) = next;
             let node = &self.nodes[at];
             if node.hash != NONE {
-                looked_at += 1;
+                visited += 1;
                 hit(node.hash, &self.nodes[node.hash]);
             }
             if node.plus != NONE {
-                looked_at += 1;
+                visited += 1;
                 let child = &self.nodes[node.plus];
                 match fit(&child.label, rest) {
                     Fit::Differs => {}
@@ -87,7 +88,7 @@ impl FilterTree {
                 let first = split_first(rest).0;
                 let same = |id| self.is_child(id, at, first);
                 if let Some(id) = self.children.find(self.hash_of(at, first), same) {
-                    looked_at += 1;
+                    visited += 1;
                     let child = &self.nodes[id];
                     match fit(&child.label, rest) {
                         Fit::Differs => {}
@@ -105,11 +106,11 @@ impl FilterTree {
         if let Some(search) = whole
             && let Some(id) = self.whole.end(search, |id| self.is_whole(id, topic))
         {
-            looked_at += 1;
+            visited += 1;
             hit(id, &self.nodes[id]);
         }
         self.members_of(&hits, out);
-        looked_at
+        visited
     }
 
     /// Adds the members of these nodes to `out`, each of them once.

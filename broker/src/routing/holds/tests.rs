@@ -1,11 +1,17 @@
-use abi_stable::std_types::RStr;
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{RArc, RStr},
+};
 use elbus_plugin_api::{
     Queued, Run, SinkLimits,
-    abi::{RawSink, RawSink_TO},
+    abi::{NotifierObject, RawNotifier, RawNotifier_TO, RawSink, RawSink_TO},
 };
 
 use super::*;
-use crate::origin::Origin;
+use crate::{
+    origin::Origin,
+    routing::registered_client::blocked_senders::{OTHERS_PER_CHECK, OtherRecipients},
+};
 
 /// Has always so much in its queue; counts how often it was asked.
 struct Queue {
@@ -40,9 +46,9 @@ fn hold(
     others: &[Arc<RegisteredClient>],
     woken: &Arc<AtomicUsize>,
 ) {
-    let keys = Keys::of(sender, &Origin::default());
-    let peers = others.iter().map(Arc::downgrade).collect();
-    let others = Others { peers, routes: Vec::new(), own: 0, keys, spent: holds.spent_for(keys) };
+    let keys = ClientKeys::of(sender, &Origin::default());
+    let targets = others.iter().map(Arc::downgrade).collect();
+    let others = OtherRecipients { targets, routes: Vec::new(), own: 0, keys, spent: holds.spent_for(keys) };
     let notifier = RawNotifier_TO::from_ptr(RArc::new(Counting(woken.clone())), TD_Opaque);
     receiver.hold(holds, notifier, Some(others));
 }
@@ -57,7 +63,7 @@ impl RawNotifier for Counting {
 }
 
 #[test]
-fn a_look_is_bounded_and_comes_to_everybody_in_turn() {
+fn a_check_of_held_senders_is_bounded_and_reaches_every_receiver_in_turn() {
     const LOOKS: u32 = 60;
     let (holds, asked, woken) = (Arc::<Holds>::default(), Arc::default(), Arc::default());
     let mut others: Vec<_> = (0..100).map(|number| member(&format!("busy{number}"), 1, &asked)).collect();
@@ -70,18 +76,18 @@ fn a_look_is_bounded_and_comes_to_everybody_in_turn() {
         }
     }
     let begun = Instant::now();
-    for look in 0..LOOKS {
+    for check in 0..LOOKS {
         let before = asked.load(Ordering::Relaxed);
-        let now = begun + look * LOOK_EVERY;
-        assert!(holds.look(now).is_some_and(|next| next >= now + LOOK_EVERY));
+        let now = begun + check * CHECK_INTERVAL;
+        assert!(holds.check(now).is_some_and(|next| next >= now + CHECK_INTERVAL));
         let asked = asked.load(Ordering::Relaxed) - before;
         // each of those that hold is asked as well
-        assert!(asked > 100 && asked <= LOOK_AT_ALL + 2 * LOOK_AT_OTHERS + full.len(), "{asked}");
+        assert!(asked > 100 && asked <= RECEIVERS_PER_CHECK + 2 * OTHERS_PER_CHECK + full.len(), "{asked}");
     }
     // a round takes six looks
     for receiver in &full {
         let used = holds.used(receiver);
-        assert!(used > (LOOKS - 20) * LOOK_EVERY && used <= LOOKS * LOOK_EVERY, "{used:?}");
+        assert!(used > (LOOKS - 20) * CHECK_INTERVAL && used <= LOOKS * CHECK_INTERVAL, "{used:?}");
     }
     assert_eq!(woken.load(Ordering::Relaxed), 0);
 }
@@ -96,11 +102,11 @@ fn only_the_sender_whose_budget_is_spent_goes_on() {
     hold(&receiver, &holds, "flooder", std::slice::from_ref(&idle), &flooder);
     hold(&receiver, &holds, "sender", std::slice::from_ref(&busy), &sender);
     let begun = Instant::now();
-    for look in 0..20 {
-        holds.look(begun + look * LONGEST_LOOK);
+    for check in 0..20 {
+        holds.check(begun + check * MAX_CHARGE);
     }
     assert_eq!((flooder.load(Ordering::Relaxed), sender.load(Ordering::Relaxed)), (1, 0));
-    let spent_for = |name: &str| holds.spent_for(Keys::of(name, &Origin::default()));
+    let spent_for = |name: &str| holds.spent_for(ClientKeys::of(name, &Origin::default()));
     assert!(holds.is_spent_for(&spent_for("flooder"), &receiver) && holds.is_spent(&receiver));
     assert!(!holds.is_spent_for(&spent_for("sender"), &receiver));
     hold(&receiver, &holds, "flooder", std::slice::from_ref(&receiver), &flooder);

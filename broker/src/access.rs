@@ -1,23 +1,23 @@
-//! Access: the rules in force, who was let in by them, and what was denied. A plugin hands the rules over; without any,
-//! everybody may do everything, which costs a comparison for each run.
+//! Access control: the rules in force, and what was denied. A plugin hands the rules over; without rules
+//! everything is allowed, which costs a comparison for each run.
 //!
-//! The router asks when a client registers and when it asks for something new; senders remember the answers until
-//! [`Access::epoch`] changes. Clients in the broker's process are not subject to rules.
+//! The router asks when a client registers and when it asks for something new; senders remember the answers
+//! until [`Access::epoch`] changes. Clients in the broker's process are not subject to rules.
 
-mod admission;
 mod certificate;
 mod pattern;
-mod places;
+mod policy_snapshot;
+mod rule_locations;
 mod rules;
 
 use elbus_plugin_api::{Code, access::AccessRules};
 use std::{collections::HashSet, sync::Arc};
 
-use admission::Crowd;
-pub(crate) use admission::{Admission, FilterDenial, MAX_FILTER_COMPARISONS};
 pub(crate) use pattern::{BudgetExhausted, CheckBudget};
-use places::Places;
-pub(crate) use rules::{Because, Judgement, Rules, Whom};
+use policy_snapshot::ClientQuota;
+pub(crate) use policy_snapshot::{FilterDenial, MAX_FILTER_COMPARISONS, PolicySnapshot};
+use rule_locations::RuleLocations;
+pub(crate) use rules::{Decision, DecisionReason, Rules, Subject};
 
 use crate::{
     origin::Origin,
@@ -27,89 +27,92 @@ use crate::{
     },
 };
 
-/// Names whose refusal was logged are remembered up to so many, so that each is logged once.
+/// Refused names that are remembered, so that each is logged once.
 const REMEMBERED_REFUSALS: usize = 1024;
 
 /// Rules with what is counted by them.
-pub(crate) struct InForce {
+pub(crate) struct ActivePolicy {
     pub(crate) rules: Rules,
     pub(crate) setter: RuleSetter,
     /// One for each table of the rules.
-    crowds: Vec<Crowd>,
+    quotas: Vec<ClientQuota>,
     denied: Arc<AtomicU64>,
-    places: Arc<Places>,
+    locations: Arc<RuleLocations>,
 }
 
-impl InForce {
+impl ActivePolicy {
     /// Logs tables that are for no client.
     fn warn_of_unreached(&self) {
         for (table, first) in self.rules.unreached() {
-            let place = |index: usize| self.places.of(&self.setter.instance, &format!("client[{index}]"));
+            let location =
+                |index: usize| self.locations.locate(&self.setter.instance, &format!("client[{index}]"));
             let name = |index: usize| self.rules.tables.get(index).map(|table| table.name.as_str());
             tracing::warn!(
-                place = place(table),
+                place = location(table),
                 name = name(table),
-                earlier = place(first),
+                earlier = location(first),
                 earlier_name = name(first),
                 "access rules for nobody: earlier ones are for all of its names"
             );
         }
     }
 
-    /// Where in the configuration the reason of a judgement stands.
-    fn place_of(&self, judgement: &Judgement) -> Option<String> {
-        judgement.because.key().map(|key| self.places.of(&self.setter.instance, &key))
+    /// Where in the configuration the reason of a decision stands.
+    fn location_of(&self, decision: &Decision) -> Option<String> {
+        decision.reason.key().map(|key| self.locations.locate(&self.setter.instance, &key))
     }
 }
 
-/// Who has set the rules: an instance, and the plugin it is one of. Both empty for the embedding program.
+/// The instance that has set the rules, and its plugin. Both empty for the embedding program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RuleSetter {
     pub(crate) instance: String,
     pub(crate) plugin: String,
 }
 
-/// Why a client is not let in.
+/// Why a client is not admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) why: String,
 }
 
-/// Who may do what.
+/// The access rules in force, if there are any, and the count of denials.
 #[derive(Default)]
 pub(crate) struct Access {
-    /// Held while rules are replaced and everybody is judged anew. Lock order: this, then the registry, then the rest.
+    /// Held while rules are replaced and all clients are checked against them. Lock order: this, then the
+    /// registry, then the rest.
     changing: Mutex<()>,
-    current: RwLock<Option<Arc<InForce>>>,
-    /// Whether the instance that has set them is taken out of the configuration, and any other may replace them.
+    current: RwLock<Option<Arc<ActivePolicy>>>,
+    /// Whether the instance that has set them is taken out of the configuration, and any other may replace
+    /// them.
     released: AtomicBool,
     epoch: AtomicU64,
     denied: Arc<AtomicU64>,
     refused: Mutex<HashSet<String>>,
     /// Where the rules stand.
-    pub(crate) places: Arc<Places>,
+    pub(crate) rule_locations: Arc<RuleLocations>,
 }
 
 impl Access {
-    /// Changes after rules have: what was remembered of them is to be asked again.
+    /// Returns a number that changes after the rules: cached decisions of another number are outdated.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Everybody has been judged by the rules that are in force now.
+    /// All clients have been checked against the rules in force.
     pub(crate) fn advance(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// To be held from before rules are replaced until everybody has been judged by the new ones.
+    /// Must be held from before rules are replaced until all clients have been checked against the new ones.
     pub(crate) fn change(&self) -> impl Sized {
         self.changing.lock()
     }
 
     /// The rules in force.
-    pub(crate) fn current(&self) -> Option<Arc<InForce>> {
+    pub(crate) fn current(&self) -> Option<Arc<ActivePolicy>> {
         self.current.read().clone()
     }
 
@@ -121,33 +124,34 @@ impl Access {
     /// Replaces the rules.
     ///
     /// # Errors
-    /// Those in force are another instance's, or something is wrong with the new ones. Then nothing has changed.
+    /// Those in force are another instance's, or something is wrong with the new ones. Then nothing has
+    /// changed.
     pub(crate) fn replace(&self, setter: RuleSetter, rules: AccessRules) -> Result<(), String> {
         let mut current = self.current.write();
         let released = self.released.load(Ordering::Relaxed);
-        let is_another = |current: &&Arc<InForce>| current.setter.instance != setter.instance;
+        let is_another = |current: &&Arc<ActivePolicy>| current.setter.instance != setter.instance;
         if let Some(other) = current.as_ref().filter(|_| !released).filter(is_another) {
             return Err(format!("plugin {} has set access rules already", other.setter.instance));
         }
         let rules = Rules::new(rules)?;
-        let crowds = rules.tables.iter().map(|table| Crowd::new(&table.limits)).collect();
+        let quotas = rules.tables.iter().map(|table| ClientQuota::new(&table.limits)).collect();
         self.released.store(false, Ordering::Relaxed);
-        let in_force = Arc::new(InForce {
+        let active = Arc::new(ActivePolicy {
             rules,
             setter,
-            crowds,
+            quotas,
             denied: self.denied.clone(),
-            places: self.places.clone(),
+            locations: self.rule_locations.clone(),
         });
-        *current = Some(in_force.clone());
+        *current = Some(active.clone());
         drop(current);
-        in_force.warn_of_unreached();
+        active.warn_of_unreached();
         self.refused.lock().clear();
         Ok(())
     }
 
-    /// Unless the instance that has set the rules `stays`: they stay until another one's replace them, or they are
-    /// [dropped](Self::drop_rules).
+    /// Unless the instance that has set the rules `stays`: they stay until another one's replace them, or
+    /// they are [dropped](Self::drop_rules).
     pub(crate) fn release_unless(&self, stays: impl Fn(&RuleSetter) -> bool) {
         let Some(current) = self.current() else { return };
         // those of the embedding program belong to no declaration
@@ -156,7 +160,7 @@ impl Access {
         }
     }
 
-    /// Who has set the rules that are released and not replaced.
+    /// Returns the setter of rules that are released and not replaced.
     pub(crate) fn released(&self) -> Option<RuleSetter> {
         let released = self.released.load(Ordering::Relaxed);
         self.current().filter(|_| released).map(|current| current.setter.clone())
@@ -172,8 +176,12 @@ impl Access {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn admit(&self, name: &Arc<str>, origin: &Origin) -> Result<Option<Arc<Admission>>, Refusal> {
-        let admitted = self.judge(name, origin, true);
+    pub(crate) fn admit(
+        &self,
+        name: &Arc<str>,
+        origin: &Origin,
+    ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
+        let admitted = self.check_registration(name, origin, true);
         if let Err(refusal) = &admitted {
             self.note_refusal(name, origin, &refusal.why);
         }
@@ -201,21 +209,26 @@ impl Access {
         &self,
         name: &Arc<str>,
         origin: &Origin,
-    ) -> Result<Option<Arc<Admission>>, Refusal> {
-        self.judge(name, origin, false)
+    ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
+        self.check_registration(name, origin, false)
     }
 
-    /// By which rules a [system sender](crate::routing::Router::system_sender) acts; `None` if there are none. It is never
-    /// refused: where the rules do not admit its name, all it sends and calls is denied.
-    pub(crate) fn admit_system(&self, name: &Arc<str>, origin: &Origin) -> Option<Arc<Admission>> {
+    /// By which rules a [system sender](crate::routing::Router::system_sender) acts; `None` if there are
+    /// none. It is never refused: where the rules do not admit its name, all it sends and calls is denied.
+    pub(crate) fn admit_system(&self, name: &Arc<str>, origin: &Origin) -> Option<Arc<PolicySnapshot>> {
         let current = self.current()?;
-        let judgement = current.rules.judge_client(name, origin);
-        if !judgement.allowed {
-            let why = current.rules.explain(&judgement);
-            let place = current.place_of(&judgement);
-            tracing::warn!(client = &**name, place, why, "access rules deny everything to a system sender");
+        let decision = current.rules.decide_registration(name, origin);
+        if !decision.allowed {
+            let why = current.rules.explain(&decision);
+            let location = current.location_of(&decision);
+            tracing::warn!(
+                client = &**name,
+                place = location,
+                why,
+                "access rules deny everything to a system sender"
+            );
         }
-        Some(Arc::new(Admission::of_system(current, name.clone(), !judgement.allowed)))
+        Some(Arc::new(PolicySnapshot::of_system(current, name.clone(), !decision.allowed)))
     }
 
     /// Whether rules concern a client: not one within this process.
@@ -223,23 +236,23 @@ impl Access {
         origin.locality.is_subject_to_rules() && !origin.internal
     }
 
-    fn judge(
+    fn check_registration(
         &self,
         name: &Arc<str>,
         origin: &Origin,
         is_new: bool,
-    ) -> Result<Option<Arc<Admission>>, Refusal> {
+    ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
         let Some(current) = self.current().filter(|_| Self::concerns(origin)) else {
             return Ok(None);
         };
-        let judgement = current.rules.judge_client(name, origin);
-        if !judgement.allowed {
-            let mut why = current.rules.explain(&judgement);
-            if let Some(place) = current.place_of(&judgement) {
+        let decision = current.rules.decide_registration(name, origin);
+        if !decision.allowed {
+            let mut why = current.rules.explain(&decision);
+            if let Some(place) = current.location_of(&decision) {
                 why.push_str(&format!(" ({place})"));
             }
             return Err(Refusal { code: Code::AccessDenied, why });
         }
-        Admission::new(current, name.clone(), origin, is_new).map(|admission| Some(Arc::new(admission)))
+        PolicySnapshot::new(current, name.clone(), origin, is_new).map(|policy| Some(Arc::new(policy)))
     }
 }

@@ -1,10 +1,10 @@
-//! Broadcast masks (protocol section 6): names split at `.`, `?` for one segment, `*` for the rest. Finds those that match
-//! in an ordered map of names; never knows whose the names are.
+//! Broadcast masks (protocol section 6): names split at `.`, `?` for one segment, `*` for the rest. Finds
+//! those that match in an ordered map of names; never knows whose the names are.
 //!
-//! The walk goes through the names in their order and jumps over those that cannot match. Names with the same first
-//! segments lie together: all that begin with `a.b.` are those from `a.b.` to before `a.b/`, `/` being the byte after `.`.
-//! So a name that does not match tells where the next one may be: at the same segments with the mask's literal ones behind
-//! them, or where the range of those segments ends. No name is met twice.
+//! The walk goes through the names in their order and jumps over those that cannot match. Names with the same
+//! first segments lie together: all that begin with `a.b.` are those from `a.b.` to before `a.b/`, `/` being
+//! the byte after `.`. So a name that does not match tells where the next one may be: at the same segments
+//! with the mask's literal ones behind them, or where the range of those segments ends. No name is met twice.
 
 use std::{
     collections::BTreeMap,
@@ -12,17 +12,18 @@ use std::{
     sync::Arc,
 };
 
-/// Names to pass over one by one before a jump, at most: a jump costs a look-up in the map, worth several steps.
+/// Names to pass over one by one before a jump, at most: a jump costs a look-up in the map, worth several
+/// steps.
 const PATIENCE: usize = 16;
-/// After so many jumps one more name is passed over before each: a mask with few jumps shall not wait for them, and one
-/// with many that each skip little shall cost no more than looking at every name.
+/// After this many jumps one more name is passed over before each: a mask with few jumps need not wait for
+/// them, and one with many that each skip little costs no more than visiting every name.
 const JUMPS_PER_PATIENCE: usize = 4;
-/// So many bytes of the mask are used as the start of the next search, if the name at hand is not longer.
+/// Bytes of the mask that are used as the start of the next search, if the name at hand is not longer.
 const LITERAL_BYTES: usize = 256;
 
-/// Calls `found` for each name that matches, in order. Returns how many names it looked at, the measure of its cost: never
-/// more than begin like the mask.
-pub(super) fn each_match<'n, T>(
+/// Calls `found` for each name that matches, in order. Returns the number of visited names, the measure of
+/// its cost: never more than begin like the mask.
+pub(in crate::routing) fn each_match<'n, T>(
     mask: &str,
     names: &'n BTreeMap<Arc<str>, T>,
     mut found: impl FnMut(&'n str, &'n T),
@@ -34,13 +35,13 @@ pub(super) fn each_match<'n, T>(
         return 1;
     };
     let mut start = prefix.to_owned();
-    let (mut looked_at, mut jumps) = (0, 0);
+    let (mut visited, mut jumps) = (0, 0);
     'jump: loop {
         let patience = (1 + jumps / JUMPS_PER_PATIENCE).min(PATIENCE);
         let mut passed = 0;
         let mut next: Option<Start<'_, '_>> = None;
         for (name, value) in names.range::<str, _>((Included(&*start), Unbounded)) {
-            looked_at += 1;
+            visited += 1;
             if let Some(next) = next.filter(|next| next.is_behind(name)) {
                 passed += 1;
                 if passed > patience {
@@ -56,10 +57,10 @@ pub(super) fn each_match<'n, T>(
                 Fit::Matches => found(name, value),
                 Fit::Differs => {}
                 Fit::NoneBefore(start) => next = Some(start),
-                Fit::NoneLeft => return looked_at,
+                Fit::NoneLeft => return visited,
             }
         }
-        return looked_at;
+        return visited;
     }
 }
 
@@ -75,7 +76,8 @@ enum Fit<'m, 'n> {
     NoneLeft,
 }
 
-/// Where the next name that matches may be: a part of a name with something else behind it. Greater than that name.
+/// Where the next name that matches may be: a part of a name with something else behind it. Greater than that
+/// name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Start<'m, 'n> {
     kept: &'n str,
@@ -128,8 +130,8 @@ fn behind<'m, 'n>(name: &'n str, dot: usize) -> Fit<'m, 'n> {
     Fit::NoneBefore(Start { kept: &name[..dot], then: "/" })
 }
 
-/// The beginning of the mask that is without wildcards, cut where it is long beside the name: it stays greater than
-/// `name_bytes` bytes that are less than the whole.
+/// The beginning of the mask that is without wildcards, cut where it is long beside the name: it stays
+/// greater than `name_bytes` bytes that are less than the whole.
 fn literal_run(mask: &str, name_bytes: usize) -> &str {
     let cut = (name_bytes + 1).max(LITERAL_BYTES);
     let cut = (cut..mask.len()).find(|at| mask.is_char_boundary(*at)).unwrap_or(mask.len());
@@ -137,8 +139,8 @@ fn literal_run(mask: &str, name_bytes: usize) -> &str {
     literal_prefix(mask).unwrap_or(mask)
 }
 
-/// What every matching name begins with: the segments before the first wildcard, with their dots. `None`: no wildcard
-/// in it, so it matches only itself.
+/// What every matching name begins with: the segments before the first wildcard, with their dots. `None`: no
+/// wildcard in it, so it matches only itself.
 fn literal_prefix(mask: &str) -> Option<&str> {
     let mut start = 0;
     for segment in mask.split('.') {
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_in_front_does_not_look_at_all_names() {
+    fn a_leading_wildcard_does_not_visit_all_names() {
         let name = |n: usize| Arc::from(format!("plant.line{}.sensor{n}.out", n % 100));
         let names: BTreeMap<Arc<str>, ()> = (0..100_000).map(|n| (name(n), ())).collect();
         for (mask, matching, at_most) in [
@@ -287,9 +289,9 @@ mod tests {
             ("?.line5.*", 1000, 1010),
         ] {
             let mut found = 0;
-            let looked_at = each_match(mask, &names, |_, ()| found += 1);
+            let visited = each_match(mask, &names, |_, ()| found += 1);
             assert_eq!(found, matching, "{mask}");
-            assert!(looked_at <= at_most, "{mask} looked at {looked_at}");
+            assert!(visited <= at_most, "{mask} looked at {visited}");
         }
     }
 

@@ -1,14 +1,14 @@
-//! Finds places by the hash of what they hold: one probe of neighbouring slots, which hold hash and place, so that a place
-//! is only looked at where all of the hash agrees.
+//! Finds numbers by the hash of their values: one probe of neighbouring slots, which hold hash and number, so
+//! that a value is only compared if all of the hash agrees.
 //!
-//! The index is cut into parts by hash, each a table with linear probing that grows and shrinks alone. However large the
-//! whole is, one addition moves at most a part.
+//! The index is cut into parts by hash, each a table with linear probing that grows and shrinks alone.
+//! However large the whole is, one addition moves at most a part.
 
 const PARTS: usize = 256;
 const LEAST_SLOTS: usize = 4;
 
-/// Places by hash. No place is 0.
-pub(super) struct HashIndex {
+/// Numbers by hash. No number is 0.
+pub(in crate::routing) struct HashIndex {
     parts: Box<[Part]>,
     len: usize,
 }
@@ -35,24 +35,25 @@ impl Default for HashIndex {
 
 /// A search under way: what its first slot holds.
 #[derive(Clone, Copy)]
-pub(super) struct Search {
+pub(in crate::routing) struct Search {
     hash: u64,
     home: Slot,
 }
 
-/// The part is told by the highest bits of the hash, the slot by the lowest.
+/// The highest bits of the hash select the part, the lowest the slot.
 fn part_of(hash: u64) -> usize {
     (hash >> 56) as usize
 }
 
 impl HashIndex {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::routing) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Begins to look for a hash. Several searches that are begun before the first is ended wait for memory together.
+    /// Begins to look for a hash. Several searches that are begun before the first is ended wait for memory
+    /// together.
     #[inline]
-    pub(super) fn begin(&self, hash: u64) -> Search {
+    pub(in crate::routing) fn begin(&self, hash: u64) -> Search {
         let slots = &self.parts[part_of(hash)].slots;
         let home = slots.get(hash as usize & slots.len().wrapping_sub(1)).copied();
         Search { hash, home: home.unwrap_or_default() }
@@ -60,7 +61,7 @@ impl HashIndex {
 
     /// The place with the hash that is the one meant.
     #[inline]
-    pub(super) fn end(&self, search: Search, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(in crate::routing) fn end(&self, search: Search, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let Search { hash, home } = search;
         if home.place == 0 {
             return None;
@@ -73,12 +74,12 @@ impl HashIndex {
 
     /// Both.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(in crate::routing) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.end(self.begin(hash), is_it)
     }
 
     /// Adds a place that is not in it.
-    pub(super) fn insert(&mut self, hash: u64, place: u32) {
+    pub(in crate::routing) fn insert(&mut self, hash: u64, place: u32) {
         let part = &mut self.parts[part_of(hash)];
         if (part.len + 1) * 4 > part.slots.len() * 3 {
             part.resize((part.slots.len() * 2).max(LEAST_SLOTS));
@@ -89,7 +90,7 @@ impl HashIndex {
     }
 
     /// Takes a place out.
-    pub(super) fn remove(&mut self, hash: u64, place: u32) {
+    pub(in crate::routing) fn remove(&mut self, hash: u64, place: u32) {
         let part = &mut self.parts[part_of(hash)];
         let Some((at, _)) = part.find(hash as u32, 0, &mut |other| other == place) else { return };
         part.close(at);
@@ -102,7 +103,7 @@ impl HashIndex {
 }
 
 impl Part {
-    /// Looks from so many slots behind the first one on.
+    /// Searches from this many slots behind the first one on.
     #[inline]
     fn find(&self, hash: u32, skipped: usize, is_it: &mut impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
         let mask = self.slots.len().checked_sub(1)?;

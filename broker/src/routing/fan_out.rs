@@ -1,7 +1,7 @@
-//! Whom a sender reaches: the way there, handing runs over, and what is owed on arrival.
+//! Delivery of runs to their recipients: finding them, handing runs to their sinks, flushing and waiting.
 //!
-//! Steady traffic takes no lock of the broker: the peers that were sent to last are remembered as long as they are
-//! registered, the recipients of a topic or mask as long as their epoch lasts.
+//! Steady traffic takes no lock of the broker: the last targets are cached as long as they are registered,
+//! the recipients of a topic or mask as long as their epoch lasts.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
@@ -12,34 +12,38 @@ use elbus_plugin_api::{
 use std::sync::{Arc, Weak};
 
 use super::{
-    hold_budget::{Keys, SpentFor},
-    holding::{Holds, Others, is_other},
-    peers::Peers,
+    client_keys::ClientKeys,
+    hold_budget::SpentFor,
+    holds::Holds,
     recipients::Recipients,
-    registered_client::RegisteredClient,
+    registered_client::{
+        RegisteredClient,
+        blocked_senders::{OtherRecipients, is_other},
+    },
+    route_cache::RouteCache,
     router::{Resolved, Router},
-    routes::Routes,
+    target_cache::TargetCache,
 };
 use crate::{
-    access::Admission,
+    access::PolicySnapshot,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-/// Bytes that a sender may have waiting at its recipients beyond their limits although it was told to wait: it ignores
-/// that. Those who read no more until they are called never come near it.
+/// Bytes that a sender that ignores back-pressure can have queued at its recipients beyond their limits.
+/// Those who read no more until they are called never come near it.
 pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
 /// Recipients that a sender waits for at once: it meets the others when it goes on.
 const MOST_CONGESTED: usize = 1024;
 
-/// Whom a sender reaches: what it remembers of the way there, and what it owes on arrival.
+/// The caches of a sender, and the recipients that it has to flush or wait for.
 #[derive(Default)]
-pub(super) struct Reach {
-    peers: Peers,
-    topics: Option<Box<Routes>>,
-    masks: Option<Box<Routes>>,
+pub(super) struct FanOut {
+    targets: TargetCache,
+    topics: Option<Box<RouteCache>>,
+    masks: Option<Box<RouteCache>>,
     /// Those owed a flush. A sink is in it once: it says dirty only to the first.
     dirty: Vec<Arc<RegisteredClient>>,
     congested: Vec<Arc<RegisteredClient>>,
@@ -48,16 +52,16 @@ pub(super) struct Reach {
     /// Whether the request under way can wait, and whether it has to.
     may_block: bool,
     blocked: bool,
-    /// Whether the sender was told to wait, and has not asked since when it may go on.
+    /// Whether the sender must wait, and has not yet asked to be notified.
     waits: bool,
     /// Bytes it has sent to recipients over their limit nevertheless.
     unheeded: u32,
-    /// Whether the request under way has looked already how much of that has drained.
+    /// Whether this request has already checked how much of that has drained.
     recounted: bool,
     flood: Flood,
     /// The address of the sender's own member, and by what hold budgets know it.
     own: usize,
-    keys: Keys,
+    keys: ClientKeys,
     /// Receivers whose budget is spent for the sender; `None` until it has waited for one.
     spent: Option<Arc<SpentFor>>,
 }
@@ -82,7 +86,7 @@ enum Flood {
     Said,
 }
 
-impl Reach {
+impl FanOut {
     /// A request begins.
     #[inline]
     pub(super) fn begin(&mut self, may_block: bool) {
@@ -92,15 +96,15 @@ impl Reach {
 
     /// That of a member, or of nobody.
     pub(super) fn new(own: Option<&Arc<RegisteredClient>>) -> Self {
-        let keys = own.map_or(Keys::SPEAKER, |own| own.keys);
-        Reach { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), keys, ..Reach::default() }
+        let keys = own.map_or(ClientKeys::SPEAKER, |own| own.keys);
+        FanOut { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), keys, ..FanOut::default() }
     }
 
-    /// Whether the sender has lately sent to somebody else than this recipient, too, who is there.
+    /// Returns whether the sender has lately sent to another registered client as well.
     fn shares(&self, recipient: &Arc<RegisteredClient>) -> bool {
         let other = |member: &Arc<RegisteredClient>| is_other(member, recipient, self.own);
         !self.is_own(recipient)
-            && (self.peers.iter().filter_map(Weak::upgrade).any(|member| other(&member))
+            && (self.targets.iter().filter_map(Weak::upgrade).any(|member| other(&member))
                 || self.routes().any(|route| route.iter().any(|member| other(&member))))
     }
 
@@ -108,14 +112,18 @@ impl Reach {
         self.topics.iter().chain(&self.masks).flat_map(|routes| routes.recent())
     }
 
-    /// To whom else the sender has lately sent, if to anybody.
-    fn others_than(&mut self, recipient: &Arc<RegisteredClient>, holds: &Holds) -> Option<Others> {
+    /// Returns the other recipients that the sender has lately sent to, if there are any.
+    fn other_recipients(
+        &mut self,
+        recipient: &Arc<RegisteredClient>,
+        holds: &Holds,
+    ) -> Option<OtherRecipients> {
         if !self.shares(recipient) {
             return None;
         }
         let spent = self.spent.get_or_insert_with(|| holds.spent_for(self.keys)).clone();
-        Some(Others {
-            peers: self.peers.iter().cloned().collect(),
+        Some(OtherRecipients {
+            targets: self.targets.iter().cloned().collect(),
             routes: self.routes().cloned().collect(),
             own: self.own,
             keys: self.keys,
@@ -127,9 +135,10 @@ impl Reach {
         Arc::as_ptr(recipient).addr() == self.own
     }
 
-    /// What a full recipient does to the sender of so many bytes. It holds one that has nobody else to send to in any case.
+    /// Decides what a full recipient does to a sender of `bytes`. A sender without other recipients is held
+    /// in any case.
     #[cold]
-    fn met(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> Fullness {
+    fn fullness(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> Fullness {
         if !self.shares(recipient) {
             Fullness::Holds
         } else if self.spent.as_ref().is_some_and(|spent| holds.is_spent_for(spent, recipient)) {
@@ -142,20 +151,20 @@ impl Reach {
     }
 
     fn is_held_by(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> bool {
-        self.met(holds, recipient, bytes) == Fullness::Holds
+        self.fullness(holds, recipient, bytes) == Fullness::Holds
     }
 
-    /// Forgets whom it reaches, not what it owes.
+    /// Clears the caches, not what has to be flushed.
     pub(super) fn forget(&mut self) {
-        self.peers = Peers::default();
+        self.targets = TargetCache::default();
         self.topics = None;
         self.masks = None;
     }
 
-    pub(super) fn matching(
+    pub(super) fn mask_recipients(
         &mut self,
         router: &Router,
-        access: Option<&Admission>,
+        access: Option<&PolicySnapshot>,
         mask: &str,
     ) -> Arc<Recipients> {
         let routes = self.masks.get_or_insert_default();
@@ -166,10 +175,10 @@ impl Reach {
         })
     }
 
-    pub(super) fn subscribed(
+    pub(super) fn topic_recipients(
         &mut self,
         router: &Router,
-        access: Option<&Admission>,
+        access: Option<&PolicySnapshot>,
         topic: &str,
     ) -> Arc<Recipients> {
         let epoch = router.topics_epoch();
@@ -190,14 +199,14 @@ impl Reach {
     pub(super) fn send_to(
         &mut self,
         router: &Router,
-        access: Option<&Admission>,
+        access: Option<&PolicySnapshot>,
         (target, id): (&str, u64),
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
         let may_send = || access.is_none_or(|access| allows_message(access, target));
-        let Some(peer) = self.peers.get(target, |name| router.find(name).filter(|_| may_send())) else {
-            // also of who is not there: whether somebody is, is not for everybody to know
+        let Some(peer) = self.targets.get(target, |name| router.find(name).filter(|_| may_send())) else {
+            // also for a missing client: whether a client exists is not for every sender to know
             return (if may_send() { Code::NotRegistered } else { Code::AccessDenied }, 0);
         };
         if id != 0 && peer.id != id {
@@ -207,7 +216,7 @@ impl Reach {
             self.block(&peer);
             return (Code::NotDelivered, 0);
         }
-        let delivery = self.hand(router, peer, run, body_bytes);
+        let delivery = self.deliver_run(router, peer, run, body_bytes);
         if delivery.is_taken() {
             (Code::Ok, 1)
         } else if delivery.has(DeliveryStatus::REFUSED) {
@@ -218,7 +227,7 @@ impl Reach {
     }
 
     #[inline]
-    pub(super) fn fan_out(
+    pub(super) fn deliver_to_all(
         &mut self,
         router: &Router,
         recipients: &Recipients,
@@ -245,7 +254,7 @@ impl Reach {
         }
         let (mut reached, mut refused) = (0, false);
         for member in recipients.iter().filter(|member| is_meant(member)) {
-            let delivery = self.hand(router, member, run, body_bytes);
+            let delivery = self.deliver_run(router, member, run, body_bytes);
             reached += u32::from(delivery.is_taken());
             refused |= delivery.has(DeliveryStatus::REFUSED);
         }
@@ -254,15 +263,15 @@ impl Reach {
     }
 
     #[inline]
-    fn hand(
+    fn deliver_run(
         &mut self,
         router: &Router,
         member: Arc<RegisteredClient>,
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> DeliveryStatus {
-        let met =
-            (member.is_full() && !run.is_realtime()).then(|| self.met(&router.holds, &member, body_bytes));
+        let met = (member.is_full() && !run.is_realtime())
+            .then(|| self.fullness(&router.holds, &member, body_bytes));
         let delivery = if met == Some(Fullness::GetsNothing) {
             member.dropped.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
             DeliveryStatus::REFUSED
@@ -317,8 +326,8 @@ impl Reach {
         self.blocked
     }
 
-    /// Whether so much that was sent against being told to wait is waiting still that a recipient over its limit gets
-    /// no more.
+    /// Returns whether so much that was sent in spite of back-pressure is still queued that a full recipient
+    /// gets no more.
     #[cold]
     fn floods(&mut self, member: &Arc<RegisteredClient>) -> bool {
         if self.unheeded <= UNHEEDED_BYTES || !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
@@ -353,7 +362,7 @@ impl Reach {
         begins
     }
 
-    /// Flushes what is owed; whether the sender is to wait.
+    /// Flushes all dirty recipients; returns whether the sender must wait.
     pub(super) fn end_batch(&mut self) -> bool {
         if !self.dirty.is_empty() {
             for member in self.dirty.drain(..) {
@@ -363,7 +372,7 @@ impl Reach {
         if self.congested.is_empty() {
             return false;
         }
-        // those who left meanwhile hold nobody up
+        // clients that left meanwhile hold no sender
         self.congested.retain(|member| !member.is_gone());
         self.waits = !self.congested.is_empty();
         self.waits
@@ -387,7 +396,7 @@ impl Reach {
         }
         let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(Some(notifier))))));
         for member in congested {
-            let others = self.others_than(&member, &router.holds);
+            let others = self.other_recipients(&member, &router.holds);
             member.forget_departed(|| router.client_count());
             member.hold(&router.holds, RawNotifier_TO::from_ptr(countdown.clone(), TD_Opaque), others);
         }
@@ -395,11 +404,11 @@ impl Reach {
 }
 
 /// Whatever is sent to the broker itself: its methods have rules of their own.
-fn allows_message(access: &Admission, target: &str) -> bool {
+fn allows_message(access: &PolicySnapshot, target: &str) -> bool {
     target == BROKER_NAME || access.allows(Action::Send, target)
 }
 
-/// Wakes once it was itself woken as often as there were recipients to wait for.
+/// Notifies once all recipients have drained.
 #[derive(Clone)]
 struct Countdown(Arc<(Arc<AtomicUsize>, Mutex<Option<NotifierObject>>)>);
 

@@ -1,12 +1,12 @@
 //! Topic filters of many members, and which members a topic matches (protocol section 6).
 //!
-//! Filters without wildcards are found by their whole text at once. The others are in a tree over their segments: a node
-//! holds as many segments as nothing branches at, wildcards among them, and its children are told apart by their first segment.
-//! Matching goes only where there are filters with wildcards, visits each node at most once, and only nodes that agree
-//! with the topic so far.
+//! Filters without wildcards are found by their whole text at once. The others are in a tree over their
+//! segments: a node holds as many segments as nothing branches at, wildcards among them, and its children are
+//! told apart by their first segment. Matching goes only where there are filters with wildcards, visits each
+//! node at most once, and only nodes that agree with the topic so far.
 //!
-//! Filters without wildcards and children are found by hash, so a node is small, one cache line where the label is short,
-//! and a look-up does not depend on how many siblings there are.
+//! Filters without wildcards and children are found by hash, so a node is small, one cache line where the
+//! label is short, and a look-up does not depend on how many siblings there are.
 //!
 //! A filter ends at its `#`: `a/#/b` is the filter `a/#`.
 
@@ -14,10 +14,11 @@ mod matching;
 
 use std::hash::{BuildHasher, Hasher};
 
-use super::{Hashing, hash_index::HashIndex, id_set::IdSet, label::Label, places::Places};
+use super::{hash_index::HashIndex, id_set::IdSet, label::Label, paged_slab::PagedSlab};
+use crate::routing::Hashing;
 
 /// Where a filter stands. Valid as long as somebody has the filter.
-pub(super) type NodeId = u32;
+pub(in crate::routing) type NodeId = u32;
 
 /// The root of the tree. Nobody's child.
 const ROOT: NodeId = 0;
@@ -40,20 +41,20 @@ struct Node {
     children: u32,
 }
 
-/// Filters and who has them.
-pub(super) struct FilterTree {
-    nodes: Places<Node>,
+/// Filters and the members that have them.
+pub(in crate::routing) struct FilterTree {
+    nodes: PagedSlab<Node>,
     /// Filters without wildcards by their text.
     whole: HashIndex,
-    /// Children by parent and the first segment of their label. Apart from the others: a topic asks for many that are
-    /// not there, and does so in less memory.
+    /// Children by parent and the first segment of their label. Apart from the others: a topic asks for many
+    /// that are not there, and does so in less memory.
     children: HashIndex,
     hashing: Hashing,
 }
 
 impl Default for FilterTree {
     fn default() -> Self {
-        let mut nodes = Places::default();
+        let mut nodes = PagedSlab::default();
         nodes.add(Node::default());
         FilterTree {
             nodes,
@@ -79,7 +80,7 @@ fn split_first(path: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// A filter up to its `#`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Filter<'f> {
+pub(in crate::routing) struct Filter<'f> {
     text: &'f [u8],
     is_wild: bool,
 }
@@ -101,22 +102,23 @@ impl<'f> From<&'f str> for Filter<'f> {
 
 impl<'f> Filter<'f> {
     /// Its text.
-    pub(super) fn text(self) -> &'f [u8] {
+    pub(in crate::routing) fn text(self) -> &'f [u8] {
         self.text
     }
 
     /// Whether it has a `+` or a `#`.
-    pub(super) fn is_wild(self) -> bool {
+    pub(in crate::routing) fn is_wild(self) -> bool {
         self.is_wild
     }
 
     /// Its segments, a `#` included.
-    pub(super) fn segments(self) -> impl Iterator<Item = &'f [u8]> {
+    pub(in crate::routing) fn segments(self) -> impl Iterator<Item = &'f [u8]> {
         segments(self.text)
     }
 }
 
-/// How many bytes of whole segments `label` and `path` have in common at their beginning. The first segment is.
+/// How many bytes of whole segments `label` and `path` have in common at their beginning. The first segment
+/// is.
 fn common_segments(label: &[u8], path: &[u8]) -> usize {
     let common = segments(label).zip(segments(path)).take_while(|(a, b)| a == b);
     common.map(|(segment, _)| segment.len() + 1).sum::<usize>().max(1) - 1
@@ -129,20 +131,28 @@ fn after(path: &[u8], bytes: usize) -> Option<&[u8]> {
 
 impl FilterTree {
     /// Gives `member` the filter. Returns where it stands, or `None` where the member had it already.
-    pub(super) fn insert<'f>(&mut self, filter: impl Into<Filter<'f>>, member: u32) -> Option<NodeId> {
+    pub(in crate::routing) fn insert<'f>(
+        &mut self,
+        filter: impl Into<Filter<'f>>,
+        member: u32,
+    ) -> Option<NodeId> {
         let filter = filter.into();
         let at = if filter.is_wild { self.place_wild(filter.text) } else { self.place_whole(filter.text) };
         self.nodes[at].members.insert(member).then_some(at)
     }
 
     /// Takes the filter from `member`. Returns where it stood, or `None` where the member did not have it.
-    pub(super) fn remove<'f>(&mut self, filter: impl Into<Filter<'f>>, member: u32) -> Option<NodeId> {
+    pub(in crate::routing) fn remove<'f>(
+        &mut self,
+        filter: impl Into<Filter<'f>>,
+        member: u32,
+    ) -> Option<NodeId> {
         let at = self.find(filter.into())?;
         self.remove_at(at, member).then_some(at)
     }
 
     /// Whether `member` has the filter.
-    pub(super) fn has(&self, filter: Filter<'_>, member: u32) -> bool {
+    pub(in crate::routing) fn has(&self, filter: Filter<'_>, member: u32) -> bool {
         self.find(filter).is_some_and(|at| self.nodes[at].members.contains(member))
     }
 
@@ -151,14 +161,14 @@ impl FilterTree {
     }
 
     /// Takes the filter that stands at `at` from `member`.
-    pub(super) fn remove_at(&mut self, at: NodeId, member: u32) -> bool {
+    pub(in crate::routing) fn remove_at(&mut self, at: NodeId, member: u32) -> bool {
         let was = self.nodes[at].members.remove(member);
         self.prune(at);
         was
     }
 
     /// The filter that stands at `at`, up to its `#`.
-    pub(super) fn text_at(&self, at: NodeId) -> String {
+    pub(in crate::routing) fn text_at(&self, at: NodeId) -> String {
         let (mut labels, mut at) = (vec![], at);
         while at != ROOT {
             let node = &self.nodes[at];
@@ -170,7 +180,7 @@ impl FilterTree {
     }
 
     /// Whether nobody has any filter.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::routing) fn is_empty(&self) -> bool {
         let root = &self.nodes[ROOT];
         self.whole.is_empty() && root.children == 0 && root.plus == NONE && root.hash == NONE
     }
@@ -298,8 +308,8 @@ impl FilterTree {
     fn prune(&mut self, mut at: NodeId) {
         while at != ROOT {
             let node = &self.nodes[at];
-            // A node that only leads to one other is left as it is. Its only child keeps it, so there are never
-            // more of them than segments of filters that somebody has.
+            // A node that only leads to one other is left as it is. Its only child keeps it, so there are
+            // never more of them than segments of filters that somebody has.
             if !node.members.is_empty() || node.children > 0 || node.plus != NONE || node.hash != NONE {
                 return;
             }

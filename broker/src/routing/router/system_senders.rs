@@ -9,24 +9,27 @@ use elbus_plugin_api::{
 };
 use std::{hash::BuildHasher, sync::Arc};
 
-use super::{
-    hold_budget::Holder,
-    registered_client::{RegisteredClient, SystemRights},
-    router::Router,
-    sender::Sender,
+use super::Router;
+use crate::{
+    access::{PolicySnapshot, Refusal},
+    origin::Origin,
+    routing::{
+        client_keys::BudgetOwner,
+        registered_client::{RegisteredClient, SystemRights},
+    },
+    sync::Mutex,
 };
-use crate::{access::Refusal, origin::Origin, sync::Mutex};
 
 /// The system senders there are.
 #[derive(Default)]
-pub(super) struct SystemSenders(
-    /// Taken within a change of access rules or alone, for a moment; a member's admission may be taken within
-    /// it.
+pub(in crate::routing) struct SystemSenders(
+    /// Taken within a change of access rules or alone, for a moment; the policy of a client may be taken
+    /// within it.
     Mutex<Vec<Arc<RegisteredClient>>>,
 );
 
 impl SystemSenders {
-    pub(super) fn all(&self) -> Vec<Arc<RegisteredClient>> {
+    pub(in crate::routing) fn all(&self) -> Vec<Arc<RegisteredClient>> {
         self.0.lock().clone()
     }
 
@@ -35,7 +38,7 @@ impl SystemSenders {
     }
 
     /// Ends those for which `ends` holds.
-    pub(super) fn end(&self, ends: impl Fn(&RegisteredClient) -> bool) {
+    pub(in crate::routing) fn end(&self, ends: impl Fn(&RegisteredClient) -> bool) {
         self.0.lock().retain(|member| {
             let ends = ends(member);
             if ends {
@@ -47,17 +50,17 @@ impl SystemSenders {
 }
 
 impl Router {
-    /// A system sender of an instance.
+    /// Adds a system sender of an instance, until its [`Sender`](crate::routing::Sender) is dropped.
     ///
     /// # Errors
     /// [`Code::BadData`] if `kind` is not one segment of a name.
     pub(crate) fn system_sender(
-        self: &Arc<Self>,
+        &self,
         kind: &str,
         instance: &str,
         owner: u32,
         admin: bool,
-    ) -> Result<Sender, Code> {
+    ) -> Result<Arc<RegisteredClient>, Code> {
         if kind.is_empty() || kind.contains(['.', '*', '?', '%', '\0']) {
             return Err(Code::BadData);
         }
@@ -66,14 +69,14 @@ impl Router {
             ClientInfo { kind: kind.to_owned(), locality: Locality::SameHost, ..ClientInfo::default() };
         let origin = Origin::new(info, &self.words);
         let sink = RawSink_TO::from_value(NoSink, TD_Opaque);
-        // so that no rules are replaced between its judgement and its place among the others
+        // so that no rules are replaced before it is added to the others
         let changing = self.access.change();
-        let admission = self.access.admit_system(&name, &origin);
-        let member = RegisteredClient::new(name, origin, owner, sink, admission);
+        let policy = self.access.admit_system(&name, &origin);
+        let member = RegisteredClient::new(name, origin, owner, sink, policy);
         let member = Arc::new(member.with_system_rights(SystemRights { admin }));
         self.system.0.lock().push(member.clone());
         drop(changing);
-        Ok(Sender::new(self.clone(), Some(member)))
+        Ok(member)
     }
 
     /// The registration with this name and id, as a [`Run`] names its sender; `None` once it has ended.
@@ -83,24 +86,24 @@ impl Router {
         found.filter(|member| !member.is_gone())
     }
 
-    /// The [identity](Holder::identity_of) of a registration as a number that nobody outside can choose; zero once the
-    /// registration has ended.
+    /// The [identity](BudgetOwner::identity_of) of a registration as a number that nobody outside can choose;
+    /// zero once the registration has ended.
     pub(crate) fn identity_number(&self, name: &str, id: u64) -> u64 {
         let Some(member) = self.registration(name, id) else { return 0 };
         // zero is taken
-        self.identities.hash_one(Holder::identity_of(&member.origin)).max(1)
+        self.identities.hash_one(BudgetOwner::identity_of(&member.origin)).max(1)
     }
 
     /// By which of the rules in force a client acts; `None` if none apply to it.
     ///
     /// # Errors
     /// They do not admit it, and it is about to be disconnected.
-    pub(crate) fn admission_in_force(
+    pub(crate) fn policy_in_force(
         &self,
         member: &RegisteredClient,
-    ) -> Result<Option<Arc<crate::access::Admission>>, Refusal> {
-        if self.is_judged_by_current_rules(member) {
-            return Ok(member.admission());
+    ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
+        if self.has_current_policy(member) {
+            return Ok(member.policy());
         }
         if member.system.is_some() {
             return Ok(self.access.admit_system(&member.name, &member.origin));

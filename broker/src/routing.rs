@@ -1,0 +1,38 @@
+//! Routing: registration of clients and resolution of recipients. Synchronous, without I/O, without a
+//! runtime.
+//!
+//! The walk of a message: [`sender`] takes it in, [`fan_out`] resolves the recipients (from its caches, or
+//! through [`router`], which asks the [`registry`]) and hands the run to their sinks.
+
+mod client_keys;
+mod fan_out;
+mod filter_changes;
+mod filter_limits;
+mod hold_budget;
+mod hold_cycles;
+mod holds;
+mod index;
+#[cfg(all(test, elbus_model))]
+#[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
+mod models;
+mod reauthorize;
+mod recipients;
+mod registered_client;
+mod registry;
+mod route_cache;
+mod router;
+mod router_settings;
+mod sender;
+mod sender_quotas;
+mod shapes;
+mod target_cache;
+
+pub(crate) use hold_budget::HoldSettings;
+pub(crate) use holds::Holds;
+pub(crate) use registered_client::RegisteredClient;
+pub(crate) use router::Router;
+pub(crate) use router_settings::RouterSettings;
+pub(crate) use sender::Sender;
+
+/// Fast hashing of keys that may come from strangers: seeded at random for each map.
+type Hashing = foldhash::fast::RandomState;

@@ -1,0 +1,303 @@
+//! Receivers whose queue is over its limit, and the senders that are held because of them. Owns when a
+//! receiver can no longer hold senders; never a queue or its limit.
+//!
+//! A sender that has other receivers is not held while it has only [a little](super::sender_quotas) in the
+//! queue of a full one: one that floods it holds up nobody else. While such senders are held, their receivers
+//! are checked every [`CHECK_INTERVAL`]: if one of them has nothing left to take, the time is
+//! [charged](super::hold_budget). A receiver whose budget with a sender is spent holds it only while it sends
+//! to nobody else; of what it sends, the receiver gets nothing more until it has drained.
+//!
+//! Lock order: the senders of a member, or the watch, or settings, or the table and then what is spent for a
+//! sender. None is held while a sink or notifier is called.
+
+use elbus_plugin_api::QueueBudget;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, Instant},
+};
+
+use super::{
+    client_keys::ClientKeys,
+    hold_budget::{HoldSettings, HoldTable, SpentFor},
+    hold_cycles::Cycles,
+    registered_client::RegisteredClient,
+};
+use crate::sync::{
+    Mutex, RwLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Interval of the checks of receivers that hold senders, from the end of one to the next.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// Checks after a receiver has last held a sender, so that the time of its checks does not depend on when it
+/// began.
+const IDLE_CHECKS: u32 = 50;
+/// The most that one check charges: its thread may have had no processor.
+const MAX_CHARGE: Duration = Duration::from_millis(500);
+/// Other receivers, of all senders together, that one check visits; the next check goes on behind them.
+const RECEIVERS_PER_CHECK: usize = 4096;
+
+/// What the router knows of all receivers that are full.
+pub(crate) struct Holds {
+    /// Full receivers: while there are none, nothing is searched.
+    full: AtomicUsize,
+    settings: RwLock<Arc<HoldSettings>>,
+    table: Mutex<HoldTable>,
+    watch: Mutex<Watch>,
+    cycles: Cycles,
+    /// Wakes the thread that [checks](Self::check).
+    waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Watch {
+    /// Those that hold senders with other receivers, in the order of the checks.
+    holding: VecDeque<Watched>,
+    /// Those that remain in this round. A round takes one check, unless there are very many.
+    left: usize,
+    /// Time of the last check, if there was anything to check, and number of checks.
+    checked_at: Option<Instant>,
+    checks: usize,
+    /// The time of all looks, when in it the round began, and how long the last one took: what is charged in
+    /// this one.
+    clock: Duration,
+    round: Duration,
+    charged: Duration,
+}
+
+struct Watched {
+    member: Weak<RegisteredClient>,
+    /// Rounds since it has last held anybody.
+    idle: u32,
+    /// Senders that have been checked in this round.
+    next: usize,
+}
+
+impl Watch {
+    /// Begins a check, and a round if the last one has ended. Returns the number of the check and the time to
+    /// charge.
+    fn begin(&mut self, now: Instant) -> (usize, Duration) {
+        let passed =
+            self.checked_at.map_or(Duration::ZERO, |checked_at| now.saturating_duration_since(checked_at));
+        self.clock += passed.min(MAX_CHARGE);
+        self.checks = self.checks.wrapping_add(1);
+        self.checked_at = Some(now);
+        if self.left == 0 {
+            self.charged = self.clock.saturating_sub(self.round);
+            self.round = self.clock;
+            self.left = self.holding.len();
+        }
+        (self.checks, self.charged)
+    }
+
+    fn next(&mut self) -> Option<Watched> {
+        self.left = self.left.checked_sub(1)?;
+        self.holding.pop_front()
+    }
+
+    /// Goes on with this one in the next look.
+    fn put_back(&mut self, watched: Watched) {
+        self.left += 1;
+        self.holding.push_front(watched);
+    }
+}
+
+/// A full receiver, counted for as long as this lives.
+pub(super) struct CountedFull(Arc<Holds>);
+
+impl Drop for CountedFull {
+    fn drop(&mut self) {
+        self.0.full.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Holds {
+    fn default() -> Self {
+        Holds {
+            full: AtomicUsize::new(0),
+            settings: RwLock::default(),
+            table: Mutex::new(HoldTable::new(Instant::now())),
+            watch: Mutex::default(),
+            cycles: Cycles::default(),
+            waker: OnceLock::new(),
+        }
+    }
+}
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        self.wake_watcher(); // the thread ends
+    }
+}
+
+impl Holds {
+    /// Counts one more full receiver.
+    pub(super) fn count_full(self: &Arc<Self>) -> CountedFull {
+        self.full.fetch_add(1, Ordering::Relaxed);
+        CountedFull(self.clone())
+    }
+
+    /// Whether any receiver is full.
+    #[inline]
+    pub(super) fn any(&self) -> bool {
+        self.full.load(Ordering::Relaxed) > 0
+    }
+
+    /// Sets other budgets.
+    pub(crate) fn set(&self, settings: HoldSettings) {
+        let settings = Arc::new(settings);
+        let before = std::mem::replace(&mut *self.settings.write(), settings.clone());
+        self.table.lock().set(&before, &settings);
+        self.wake_watcher();
+    }
+
+    fn settings(&self) -> Arc<HoldSettings> {
+        self.settings.read().clone()
+    }
+
+    /// Sets what wakes the thread that [checks](Self::check). Can be set once.
+    pub(crate) fn set_waker(&self, waker: impl Fn() + Send + Sync + 'static) {
+        _ = self.waker.set(Box::new(waker));
+    }
+
+    fn wake_watcher(&self) {
+        if let Some(wake) = self.waker.get() {
+            wake();
+        }
+    }
+
+    /// Checks find cycles as well, and charge overdrafts to `budget`.
+    pub(crate) fn find_cycles(&self, budget: QueueBudget) {
+        self.cycles.begin(budget);
+    }
+
+    /// A client is not read before these receivers, or its `own` queue, have drained.
+    pub(super) fn note(
+        &self,
+        sender: &Arc<RegisteredClient>,
+        receivers: impl Iterator<Item = u64>,
+        own: bool,
+        left: &Arc<AtomicUsize>,
+    ) {
+        if self.cycles.note(sender, receivers, own, left) {
+            self.wake_watcher();
+        }
+    }
+
+    /// How long a receiver has held a sender, as far as that counts for the budget of its name; of several,
+    /// the one that it has held longest.
+    pub(crate) fn used(&self, member: &RegisteredClient) -> Duration {
+        let settings = self.settings();
+        self.table.lock().used(member.keys, &settings, Instant::now())
+    }
+
+    /// Whether the hold budget of a receiver is spent for any sender.
+    pub(crate) fn is_spent(&self, member: &RegisteredClient) -> bool {
+        self.table.lock().is_spent(member.keys) && !self.settings().exempts(member)
+    }
+
+    /// The receivers whose budget is spent for a sender.
+    pub(super) fn spent_for(&self, sender: ClientKeys) -> Arc<SpentFor> {
+        let settings = self.settings();
+        self.table.lock().spent_for(sender, &settings, Instant::now())
+    }
+
+    /// Whether a receiver holds this sender no longer, if it sends to others as well.
+    pub(super) fn is_spent_for(&self, spent: &SpentFor, member: &RegisteredClient) -> bool {
+        spent.has(member.keys) && !self.settings().exempts(member)
+    }
+
+    /// A receiver has begun to hold senders that have others.
+    pub(super) fn watch(&self, member: &Arc<RegisteredClient>) {
+        let was_idle = {
+            let mut watch = self.watch.lock();
+            watch.holding.push_back(Watched { member: Arc::downgrade(member), idle: 0, next: 0 });
+            watch.holding.len() == 1
+        };
+        if was_idle {
+            self.wake_watcher();
+        }
+    }
+
+    /// Charges those who hold senders, finds out whose budget is spent or refilled, and lets cycles of
+    /// senders go on. Returns when the next check is due, if there is anything to check.
+    pub(crate) fn check(&self, now: Instant) -> Option<Instant> {
+        let (holds, cycles) = (self.check_holds(now), self.cycles.check(now));
+        [holds, cycles].into_iter().flatten().min()
+    }
+
+    fn check_holds(&self, now: Instant) -> Option<Instant> {
+        let began = Instant::now();
+        let settings = self.settings();
+        let (check, charge) = self.watch.lock().begin(now);
+        let (mut visited, mut seen, mut charged) = (0, Vec::new(), Vec::new());
+        while visited < RECEIVERS_PER_CHECK
+            && let Some(mut watched) = self.next_watched()
+        {
+            let Some(member) = watched.member.upgrade() else { continue };
+            let exempt = settings.exempts(&member);
+            let (senders, more) = member.sharing(watched.next, RECEIVERS_PER_CHECK - visited);
+            let mut count = 0;
+            for others in &senders {
+                count += 1;
+                if others.any_starves(&member, check, &mut visited) && !exempt {
+                    charged.push((member.clone(), others.spent.clone()));
+                }
+                if visited >= RECEIVERS_PER_CHECK {
+                    break;
+                }
+            }
+            let goes_on = more || count < senders.len();
+            watched.idle = if senders.is_empty() && watched.next == 0 { watched.idle + 1 } else { 0 };
+            watched.next = if goes_on { watched.next + count } else { 0 };
+            if count > 0 {
+                seen.push((member.clone(), senders));
+            }
+            if goes_on {
+                self.watch.lock().put_back(watched);
+            } else if watched.idle <= IDLE_CHECKS || !member.unwatch() {
+                self.watch.lock().holding.push_back(watched);
+            }
+        }
+        let (begun, refilled, any_spent) = {
+            let mut table = self.table.lock();
+            let begun = table.charge(&charged, &settings, charge, now);
+            let refilled = table.refill(&settings, now);
+            (begun, refilled, table.any_spent())
+        };
+        for begun in begun {
+            let (client, budget_seconds) = (&*begun.client.name, begun.budget.as_secs_f64());
+            if begun.first {
+                tracing::warn!(
+                    client,
+                    budget_seconds,
+                    "hold budget spent: messages that exceed the queue are dropped until it has refilled \
+                     (hold_budget_seconds)"
+                );
+            } else {
+                tracing::debug!(client, budget_seconds, "hold budget of another sender spent");
+            }
+        }
+        for client in refilled {
+            let dropped = client.dropped.load(Ordering::Relaxed);
+            tracing::info!(client = &*client.name, dropped, "hold budget refilled");
+        }
+        for (member, senders) in seen {
+            member.release(&senders, |others| self.is_spent_for(&others.spent, &member));
+        }
+        let mut watch = self.watch.lock();
+        if watch.holding.is_empty() {
+            watch.checked_at = None;
+            return any_spent.then(|| now + settings.part());
+        }
+        Some(now + began.elapsed() + CHECK_INTERVAL)
+    }
+
+    fn next_watched(&self) -> Option<Watched> {
+        self.watch.lock().next()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! The data structures of the registry. They know numbers, filters and names, and neither clients nor access
+//! rules.
+
+pub(super) mod filter_tree;
+mod hash_index;
+pub(super) mod id_set;
+mod label;
+pub(super) mod mask;
+pub(super) mod paged_slab;

@@ -1,0 +1,307 @@
+//! A client as a receiver: whether it is full, and which senders it holds because of that. Owns the states of
+//! one receiver; which receivers are full altogether, and their budgets, is
+//! [`holds`](crate::routing::holds)'s.
+//!
+//! A receiver is full from the delivery that its sink answers with `FULL` until the sink says that it has
+//! drained, or it has left. The core asks the sink for that once, and notifies all senders itself.
+
+use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
+use elbus_plugin_api::abi::{NotifierObject, RawNotifier, RawNotifier_TO};
+use std::sync::{Arc, Weak};
+
+use super::RegisteredClient;
+use crate::{
+    routing::{
+        client_keys::ClientKeys,
+        hold_budget::SpentFor,
+        holds::{CountedFull, Holds},
+        recipients::Recipients,
+        sender_quotas::SenderQuotas,
+    },
+    sync::atomic::Ordering,
+};
+
+/// [`RegisteredClient::state`]: its queue has exceeded its limit and has not drained since.
+const FULL: u8 = 2;
+/// [`RegisteredClient::state`]: it is in the watch.
+const WATCHED: u8 = 8;
+
+/// Other receivers of one sender that one check visits.
+pub(in crate::routing) const OTHERS_PER_CHECK: usize = 128;
+/// Notifiers that a receiver keeps, however few clients there are. Beyond that and two for each client, most
+/// belong to senders that have left.
+const KEPT_NOTIFIERS: usize = 1024;
+/// Receivers of one sender among which these are found in turn.
+const MAX_OTHERS: usize = 4096;
+
+/// The senders that wait for a receiver. Nothing is allocated while it is not full.
+#[derive(Default)]
+pub(in crate::routing) struct BlockedSenders(Option<Box<Full>>);
+
+struct Full {
+    /// Senders that have no other receivers, as far as is known.
+    alone: Vec<NotifierObject>,
+    /// Senders that have others.
+    sharing: Vec<(NotifierObject, Arc<OtherRecipients>)>,
+    /// What it takes nevertheless.
+    quotas: SenderQuotas,
+    _counted: CountedFull,
+}
+
+/// The other recipients of a sender.
+pub(in crate::routing) struct OtherRecipients {
+    pub(in crate::routing) targets: Vec<Weak<RegisteredClient>>,
+    pub(in crate::routing) routes: Vec<Arc<Recipients>>,
+    /// The address of the sender's own member.
+    pub(in crate::routing) own: usize,
+    /// By what hold budgets know the sender.
+    pub(in crate::routing) keys: ClientKeys,
+    /// Receivers whose budget is spent for the sender.
+    pub(in crate::routing) spent: Arc<SpentFor>,
+}
+
+impl OtherRecipients {
+    /// Those but for one, and the sender itself.
+    fn except<'o>(&'o self, one: &'o Arc<RegisteredClient>) -> impl Iterator<Item = Arc<RegisteredClient>> {
+        let routes = self.routes.iter().flat_map(|route| route.iter());
+        let all = self.targets.iter().filter_map(Weak::upgrade).chain(routes);
+        all.filter(move |member| is_other(member, one, self.own))
+    }
+
+    /// Whether one of them has taken everything, and could have more but for `one`. Of many, each check
+    /// visits others. Counts the visits.
+    pub(in crate::routing) fn any_starves(
+        &self,
+        one: &Arc<RegisteredClient>,
+        check: usize,
+        visited: &mut usize,
+    ) -> bool {
+        *visited += 1;
+        let first = check.wrapping_mul(OTHERS_PER_CHECK) % MAX_OTHERS;
+        let mut count = 0;
+        let mut starves = |other: Arc<RegisteredClient>| {
+            count += 1;
+            !other.is_full() && other.queued().bytes == 0
+        };
+        let mut skipped = 0;
+        let behind =
+            self.except(one).inspect(|_| skipped += 1).skip(first).take(OTHERS_PER_CHECK).any(&mut starves);
+        let left = OTHERS_PER_CHECK - count.min(OTHERS_PER_CHECK);
+        *visited += skipped;
+        if behind {
+            return true;
+        }
+        // if there are fewer, from the beginning
+        let mut others = self.except(one).take(left);
+        let mut any = || {
+            let other = others.next()?;
+            *visited += 1;
+            Some(!other.is_full() && other.queued().bytes == 0)
+        };
+        while let Some(starves) = any() {
+            if starves {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whether a receiver is another one than `one`, of a sender whose own member has the address `own`.
+pub(in crate::routing) fn is_other(
+    member: &Arc<RegisteredClient>,
+    one: &Arc<RegisteredClient>,
+    own: usize,
+) -> bool {
+    !Arc::ptr_eq(member, one)
+        && Arc::as_ptr(member).addr() != own
+        && !member.origin.internal
+        && !member.is_gone()
+}
+
+impl RegisteredClient {
+    /// Whether it is full.
+    #[inline]
+    pub(in crate::routing) fn is_full(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & FULL != 0
+    }
+
+    /// Its sink has answered that it is full.
+    #[cold]
+    pub(in crate::routing) fn fill(self: &Arc<Self>, holds: &Arc<Holds>) {
+        if self.is_full() {
+            return;
+        }
+        let quotas = SenderQuotas::new(self.queued().bytes);
+        {
+            let mut blocked = self.blocked.lock();
+            if self.state.fetch_or(FULL, Ordering::Relaxed) & FULL != 0 {
+                return;
+            }
+            let _counted = holds.count_full();
+            blocked.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), quotas, _counted }));
+        }
+        let drained = Drained(Arc::downgrade(self));
+        self.when_drained(RawNotifier_TO::from_ptr(RArc::new(drained), TD_Opaque));
+    }
+
+    /// Releases all senders that wait for it: it has drained or left.
+    pub(in crate::routing) fn drained(&self) {
+        let full = {
+            let mut blocked = self.blocked.lock();
+            self.state.fetch_and(!FULL, Ordering::Relaxed);
+            blocked.0.take()
+        };
+        if let Some(full) = full {
+            full.wake();
+        }
+    }
+
+    /// Notifies all waiting senders if they are more than `clients` can have: registered senders wait again,
+    /// departed ones are forgotten.
+    pub(in crate::routing) fn forget_departed(&self, clients: impl FnOnce() -> usize) {
+        let count = self.blocked.lock().0.as_ref().map_or(0, |full| full.alone.len() + full.sharing.len());
+        if count < KEPT_NOTIFIERS || count < clients().saturating_mul(2) {
+            return;
+        }
+        let (alone, sharing) = match &mut self.blocked.lock().0 {
+            Some(full) => (std::mem::take(&mut full.alone), std::mem::take(&mut full.sharing)),
+            None => return,
+        };
+        let sharing = sharing.into_iter().map(|(sender, _)| sender);
+        alone.into_iter().chain(sharing).for_each(|sender| sender.notify());
+    }
+
+    /// Wakes a sender once it has drained, at once if it is not full. One that has `others` is woken also
+    /// when the budget is spent for it, or the receiver takes more of it.
+    pub(in crate::routing) fn hold(
+        self: &Arc<Self>,
+        holds: &Holds,
+        sender: NotifierObject,
+        others: Option<OtherRecipients>,
+    ) {
+        let Some(others) = others else {
+            let mut blocked = self.blocked.lock();
+            if let Some(full) = &mut blocked.0 {
+                return full.alone.push(sender);
+            }
+            drop(blocked);
+            return sender.notify();
+        };
+        if self.is_full() && !holds.is_spent_for(&others.spent, self) {
+            let mut blocked = self.blocked.lock();
+            if let Some(full) = &mut blocked.0 {
+                full.sharing.push((sender, Arc::new(others)));
+                let is_new = self.state.fetch_or(WATCHED, Ordering::Relaxed) & WATCHED == 0;
+                drop(blocked);
+                if is_new {
+                    holds.watch(self);
+                }
+                return;
+            }
+        }
+        sender.notify();
+    }
+
+    /// Returns the other recipients of `most` held senders from `first` on, and whether there are more.
+    pub(in crate::routing) fn sharing(&self, first: usize, most: usize) -> (Vec<Arc<OtherRecipients>>, bool) {
+        let blocked = self.blocked.lock();
+        let sharing = blocked.0.iter().flat_map(|full| full.sharing.get(first..).unwrap_or_default());
+        let mut sharing = sharing.map(|(_, others)| others.clone());
+        (sharing.by_ref().take(most).collect(), sharing.next().is_some())
+    }
+
+    /// Returns whether it takes `bytes` more of a sender although it is full.
+    #[cold]
+    pub(in crate::routing) fn takes_more_of(&self, sender: ClientKeys, bytes: usize) -> bool {
+        let taken = self.taken_frames();
+        let mut blocked = self.blocked.lock();
+        blocked.0.as_mut().is_none_or(|full| {
+            full.quotas.taken(taken);
+            full.quotas.has_room_for(sender, bytes as u64)
+        })
+    }
+
+    /// A sender has delivered something while it was full.
+    #[cold]
+    pub(in crate::routing) fn took_more_of(&self, sender: ClientKeys, bytes: usize) {
+        let delivered = self.counts.sent_frames();
+        if let Some(full) = &mut self.blocked.lock().0 {
+            full.quotas.add(sender, bytes as u64, delivered);
+        }
+    }
+
+    /// How many of the frames that were ever delivered to it are no longer queued.
+    fn taken_frames(&self) -> u64 {
+        self.counts.sent_frames().saturating_sub(self.queued().frames)
+    }
+
+    /// Takes it out of the watch, unless it holds senders.
+    pub(in crate::routing) fn unwatch(&self) -> bool {
+        let blocked = self.blocked.lock();
+        let idle = blocked.0.as_ref().is_none_or(|full| full.sharing.is_empty());
+        if idle {
+            self.state.fetch_and(!WATCHED, Ordering::Relaxed);
+        }
+        idle
+    }
+
+    /// Releases those of these senders for which its budget is spent, or that have little in its queue now
+    /// and had more.
+    pub(in crate::routing) fn release(
+        &self,
+        senders: &[Arc<OtherRecipients>],
+        is_spent: impl Fn(&OtherRecipients) -> bool,
+    ) {
+        let taken = self.taken_frames();
+        let mut going: Vec<_> = senders.iter().filter(|others| is_spent(others)).map(Arc::as_ptr).collect();
+        let mut released = Vec::new();
+        {
+            let mut blocked = self.blocked.lock();
+            let Some(full) = &mut blocked.0 else { return };
+            let had_more =
+                |quotas: &SenderQuotas, others: &OtherRecipients| !quotas.has_little_of(others.keys);
+            let candidates: Vec<_> = senders.iter().filter(|others| had_more(&full.quotas, others)).collect();
+            full.quotas.taken(taken);
+            let again = candidates.into_iter().filter(|others| !had_more(&full.quotas, others));
+            going.extend(again.map(Arc::as_ptr));
+            if going.is_empty() {
+                return;
+            }
+            going.sort_unstable();
+            let is_going = |(_, others): &mut (NotifierObject, Arc<OtherRecipients>)| {
+                going.binary_search(&Arc::as_ptr(others)).is_ok()
+            };
+            released.extend(full.sharing.extract_if(.., is_going));
+        }
+        released.into_iter().for_each(|(sender, _)| sender.notify());
+    }
+}
+
+impl Full {
+    fn wake(self) {
+        let sharing = self.sharing.into_iter().map(|(sender, _)| sender);
+        self.alone.into_iter().chain(sharing).for_each(|sender| sender.notify());
+    }
+}
+
+impl Drop for BlockedSenders {
+    /// A sink that never said that it has drained holds nobody once its client is forgotten.
+    fn drop(&mut self) {
+        if let Some(full) = self.0.take() {
+            full.wake();
+        }
+    }
+}
+
+/// What the sink of a full receiver calls.
+#[derive(Clone)]
+struct Drained(Weak<RegisteredClient>);
+
+impl RawNotifier for Drained {
+    fn notify(&self) {
+        if let Some(member) = self.0.upgrade() {
+            member.drained();
+        }
+    }
+}
