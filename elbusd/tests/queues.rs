@@ -210,7 +210,7 @@ fn frames_that_are_being_received_count_and_wait_for_each_other() {
 }
 
 #[test]
-fn large_frames_for_clients_that_hardly_read_stay_within_the_limit_and_keep_no_others_out() {
+fn large_frames_in_queues_stay_within_the_limit_and_keep_no_others_out() {
     const FRAME: usize = 6 << 20;
     const LIMIT: usize = 8 << 20;
     let text = r#"

@@ -37,8 +37,8 @@ impl Folder {
     /// Opens a folder. Symbolic links on the way are followed if root or the current user owns them.
     ///
     /// # Errors
-    /// It does not exist; it or a folder on the way may be written to by every user and is not sticky; a symbolic link
-    /// on the way belongs to another user.
+    /// It does not exist; it or a folder on the way may be written to by every user and is not sticky; a
+    /// symbolic link on the way belongs to another user.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         Ok(Folder { descriptor: resolve::folder(path)?, path: path.to_owned() })
@@ -80,7 +80,8 @@ impl Folder {
         Node::new(openat(&self.descriptor, name, resolve::REACH, Mode::empty())?)
     }
 
-    /// Opens a file, with these flags and without following a symbolic link or waiting for the other end of a FIFO.
+    /// Opens a file, with these flags and without following a symbolic link or waiting for the other end of a
+    /// FIFO.
     ///
     /// # Errors
     /// The system call fails; [`Errno::LOOP`] if the name is a symbolic link.
@@ -109,8 +110,8 @@ impl Folder {
         }
     }
 
-    /// Puts a regular file with these contents under a name, at once: whoever opens the name finds the previous file or the
-    /// whole new one. A symbolic link under that name is replaced, not followed.
+    /// Puts a regular file with these contents under a name, at once: whoever opens the name finds the
+    /// previous file or the whole new one. A symbolic link under that name is replaced, not followed.
     ///
     /// # Errors
     /// A system call fails; then the name is as it was.
@@ -142,8 +143,8 @@ impl Folder {
         Err(Errno::EXIST)
     }
 
-    /// Locks the folder against others who do so, leaving no file behind. Waits for at most `patience`; `None` if the lock
-    /// cannot be had.
+    /// Locks the folder against others who do so, leaving no file behind. Waits for at most `patience`;
+    /// `None` if the lock cannot be had.
     pub fn lock(&self, patience: Duration) -> Option<FolderLock> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = openat(&self.descriptor, ".", flags, Mode::empty()).ok()?;

@@ -26,8 +26,8 @@ impl Identity {
     }
 }
 
-/// A file that was reached by name and is from then on by descriptor. It is not open for reading or writing, and
-/// reaching it had no effect on it.
+/// A file that was reached by name and is from then on by descriptor. It is not open for reading or writing,
+/// and reaching it had no effect on it.
 #[derive(Debug)]
 pub struct Node {
     descriptor: OwnedFd,
@@ -50,8 +50,8 @@ impl Node {
         type_of(&self.stat)
     }
 
-    /// Whether it belongs to the current user and has this name alone: then it is not somebody else's file under
-    /// another name.
+    /// Whether it belongs to the current user and has this name alone: then it is not somebody else's file
+    /// under another name.
     pub fn is_own(&self) -> bool {
         self.stat.st_uid == geteuid().as_raw() && self.stat.st_nlink == 1
     }

@@ -1,5 +1,5 @@
-//! From a path to the descriptor of a folder, one component at a time. Owns which folders and links on the way are
-//! trusted; never looks at the files in the folder.
+//! From a path to the descriptor of a folder, one component at a time. Owns which folders and links on the
+//! way are trusted; never looks at the files in the folder.
 
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat},

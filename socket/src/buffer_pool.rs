@@ -1,22 +1,22 @@
-//! Buffers for whoever has something to send: an idle queue keeps none. Owns a pool for each thread and gives back
-//! what a burst left behind.
+//! Per-thread pools of send buffers, so that an idle queue holds no memory. Owns the pools, and frees what a
+//! burst has left behind.
 
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 
-/// Buffers kept for each thread. With too few of them the allocator maps and unmaps memory all the time.
+/// Buffers kept for each thread. With fewer the allocator maps and unmaps memory all the time.
 const MAX_BUFFERS: usize = 16;
-/// Larger buffers are not kept, in bytes.
+/// Largest capacity that is kept, in bytes.
 const MAX_BUFFER_BYTES: usize = 512 * 1024;
 
 #[derive(Default)]
 struct Pool {
     buffers: Vec<Vec<u8>>,
-    /// The fewest there were since the last [`release_unused`]: so many nobody has needed.
+    /// The fewest buffers since the last [`release_unused`]: this many were not needed.
     fewest: usize,
 }
 
-/// The pools of all threads. Lock order: this, then a pool; a pool's lock is taken last of all and held for no call.
+/// The pools of all threads. Lock order: this, then a pool; a pool's lock is last and held for no call.
 static POOLS: Mutex<Vec<Weak<Mutex<Pool>>>> = Mutex::new(Vec::new());
 
 thread_local! {
@@ -27,7 +27,7 @@ thread_local! {
     };
 }
 
-/// A buffer, with memory if this thread has any to spare. What is in it are leftovers.
+/// Takes a buffer of this thread, or an empty one. Its contents are leftovers.
 #[inline]
 pub(crate) fn take() -> Vec<u8> {
     let taken = POOL.try_with(|pool| {
@@ -39,13 +39,13 @@ pub(crate) fn take() -> Vec<u8> {
     taken.ok().flatten().unwrap_or_default()
 }
 
-/// Keeps a buffer for the next one on this thread, or frees it.
+/// Returns a buffer to this thread's pool, or frees it.
 #[inline]
 pub(crate) fn give_back(buffer: Vec<u8>) {
     if buffer.capacity() == 0 || buffer.capacity() > MAX_BUFFER_BYTES {
         return;
     }
-    // a thread that is ending has no pool any more: freed
+    // a thread that is ending has no pool: freed
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.lock();
         if pool.buffers.len() < MAX_BUFFERS {
@@ -54,8 +54,8 @@ pub(crate) fn give_back(buffer: Vec<u8>) {
     });
 }
 
-/// Frees the buffers that no thread has needed since the last call. Whoever has queues calls it every few seconds, from
-/// any thread; it waits for no more than another thread's taking of a buffer.
+/// Frees the buffers that were not needed since the last call. To be called every few seconds, from any
+/// thread; waits at most for another thread that takes a buffer.
 pub fn release_unused() {
     let mut unused = vec![];
     POOLS.lock().retain(|pool| {

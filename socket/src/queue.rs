@@ -1,19 +1,20 @@
-//! What waits for one peer, in order: small frames in one contiguous buffer, what is large or meant for many by reference
-//! count in between. Owns bytes and their count; never a socket or a lock, and never what a frame is.
+//! The bytes queued for one peer, in order: small frames in one contiguous buffer, with large and shared
+//! chunks in between by reference count. Owns bytes and their count; never a socket or a lock, and knows no
+//! frames.
 
 use bytes::Bytes;
 use std::{collections::VecDeque, io::IoSlice};
 
 use crate::buffer_pool;
 
-/// A sent part of the buffer is cut off when it is larger than this, and than what is left, in bytes.
+/// The sent part of the buffer is cut off when it is larger than this and than the rest, in bytes.
 const COMPACT_BYTES: usize = 256 * 1024;
-/// Memory up to this is kept whatever little of it is still to be sent, in bytes.
+/// Memory up to this is kept however little of it is unsent, in bytes.
 const SMALL_BYTES: usize = 64 * 1024;
 /// The most pieces that are sent at once.
 pub(crate) const PIECES: usize = 16;
 
-/// What waits in a queue.
+/// The length of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueDepth {
     /// Whole frames; an estimate while some have been sent.
@@ -22,61 +23,63 @@ pub struct QueueDepth {
     pub bytes: u64,
 }
 
-/// The bytes that wait to be sent, without a limit: that is the owner's. No call blocks; an empty queue holds no
-/// memory but what [`buffer_pool`] keeps for the thread that emptied it.
+/// The bytes to be sent, without a limit: that is the owner's. No call blocks; an empty queue holds no memory
+/// but what [`buffer_pool`] keeps for the thread that emptied it.
 #[derive(Default)]
 pub struct Queue {
-    /// Frames, and the heads of those whose payload is kept, then leftovers: what was zeroed once is not zeroed for each
-    /// run. Unallocated while nothing waits.
+    /// Frames, and the heads of those whose payload is shared, then leftovers, so that memory is not zeroed
+    /// for each run. Unallocated while the queue is empty.
     buffer: Vec<u8>,
-    /// How much of the buffer is not leftovers.
+    /// End of the queued bytes in the buffer.
     end: usize,
-    /// How much of that has been sent.
+    /// Bytes of the buffer that were sent.
     sent: usize,
-    /// What goes between the bytes of the buffer.
+    /// Chunks between the bytes of the buffer.
     kept: VecDeque<SharedChunk>,
-    /// The length of all that, including what has been sent.
+    /// Length of all chunks, including what was sent.
     kept_bytes: usize,
-    /// All bytes that wait.
+    /// All queued bytes.
     queued_bytes: usize,
-    /// Frames that wait, of which those that were sent in part are an estimate.
+    /// Queued frames; an estimate once a part was sent.
     frames: u64,
 }
 
 struct SharedChunk {
-    /// Where in the buffer it goes: before the byte there.
+    /// Its position in the buffer: before the byte there.
     at: usize,
     sent: usize,
     bytes: Bytes,
 }
 
 impl Queue {
-    /// Whether nothing waits.
+    /// Returns whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queued_bytes == 0
     }
 
-    /// Bytes that wait.
+    /// Returns the number of queued bytes.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    /// Bytes exactly; frames, once a part has been sent, as if all were of the same length.
+    /// Returns the length: bytes exactly; frames, once a part was sent, as if all had the same length.
     pub fn queued(&self) -> QueueDepth {
         QueueDepth { frames: self.frames, bytes: self.queued_bytes as u64 }
     }
 
-    /// Bytes of memory that the queue occupies, including what has been sent of a buffer or piece but is not free yet.
+    /// Returns the bytes of memory in use, including parts of a buffer or chunk that were sent and are not
+    /// freed yet.
     #[inline]
     pub fn memory(&self) -> usize {
         // a buffer was more than half full when it grew last
         self.buffer.len().max(self.buffer.capacity() / 2) + self.kept_bytes
     }
 
-    /// Moves what is left of a buffer or a piece into memory of its own when more than three quarters have been sent, so that
-    /// [`memory`](Self::memory) is no more than four times what waits. Copies; for queues that stay full, now and then.
+    /// Moves the rest of a buffer or chunk of which more than three quarters were sent into memory of its
+    /// own, so that [`memory`](Self::memory) is at most four times the queued bytes. Copies; to be called now
+    /// and then for queues that stay full.
     pub fn shrink(&mut self) {
         let unsent = self.buffer.get(self.sent..self.end).unwrap_or_default();
         if is_worth_moving(unsent.len(), self.buffer.capacity()) {
@@ -113,8 +116,8 @@ impl Queue {
         self.count(bytes.len(), frames);
     }
 
-    /// Appends what `write` appends to the buffer, `frames` whole frames. `write` must leave alone what is in it.
-    /// After its error the queue is as before.
+    /// Appends what `write` appends to the buffer, `frames` whole frames. `write` must not change what is in
+    /// it. After an error the queue is unchanged.
     #[inline]
     pub fn push_with<E>(
         &mut self,
@@ -126,8 +129,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Appends `frames` whole frames that `write` writes into a buffer of `room` bytes, of which it tells how many it has
-    /// written from the beginning. What it has not written are leftovers, perhaps of another peer.
+    /// Appends `frames` whole frames that `write` writes into a buffer of `room` bytes; `write` returns how
+    /// many bytes it has written. The other bytes are leftovers, perhaps of another peer.
     #[inline]
     pub fn push_within(&mut self, room: usize, frames: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let (buffer, end) = self.room();
@@ -140,15 +143,15 @@ impl Queue {
         self.count(used, frames);
     }
 
-    /// Appends bytes that make `frames` whole frames and are kept, not copied.
+    /// Appends a shared chunk of `frames` whole frames, without copying.
     #[inline]
     pub fn push_shared(&mut self, bytes: Bytes, frames: usize) {
         self.count(bytes.len(), frames);
         self.keep(bytes);
     }
 
-    /// Appends one frame whose payload is kept, not copied: `write_head` appends to the buffer what goes before the
-    /// payload, and must leave alone what is in it. After its error the queue is as before.
+    /// Appends one frame with a shared payload, without copying it: `write_head` appends the head to the
+    /// buffer and must not change what is in it. After an error the queue is unchanged.
     #[inline]
     pub fn push_large<E>(
         &mut self,
@@ -169,7 +172,7 @@ impl Queue {
         }
     }
 
-    /// How many bytes `write` has appended; after its error the buffer is as before.
+    /// Returns how many bytes `write` has appended; after an error the buffer is unchanged.
     #[inline]
     fn append<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<usize, E> {
         let (buffer, end) = self.room();
@@ -190,8 +193,8 @@ impl Queue {
         }
     }
 
-    /// Takes the last byte back: a one-byte answer that turned out to be another one. Nothing happens where the last
-    /// byte has been sent, or is kept by reference count.
+    /// Removes the last byte: a one-byte answer that is replaced. Does nothing if the byte was sent or is in
+    /// a shared chunk.
     pub fn pop_byte(&mut self) {
         let behind = self.kept.back().map_or(self.sent, |kept| kept.at);
         if self.end > behind {
@@ -209,7 +212,7 @@ impl Queue {
         self.frames += frames as u64;
     }
 
-    /// The buffer, and where in it the next bytes go.
+    /// Returns the buffer, and the position for the next bytes.
     #[inline]
     fn room(&mut self) -> (&mut Vec<u8>, &mut usize) {
         if self.buffer.capacity() == 0 {
@@ -225,14 +228,14 @@ impl Queue {
         (&mut self.buffer, &mut self.end)
     }
 
-    /// What waits, where it is one piece: the usual case.
+    /// Returns all queued bytes if they are contiguous: the usual case.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
         let piece = self.first_piece();
         (piece.len() == self.queued_bytes).then_some(piece)
     }
 
-    /// The first bytes of what waits, as many as lie together; empty where nothing waits.
+    /// Returns the first contiguous bytes; empty if the queue is.
     #[inline]
     pub fn first_piece(&self) -> &[u8] {
         let piece = match self.kept.front() {
@@ -242,7 +245,7 @@ impl Queue {
         piece.unwrap_or_default()
     }
 
-    /// The first pieces of what waits; tells how many places it has filled.
+    /// Writes the first pieces to `places`; returns their number.
     pub(crate) fn pieces<'a>(&'a self, places: &mut [IoSlice<'a>; PIECES]) -> usize {
         let between = |from: usize, to: usize| self.buffer.get(from..to).unwrap_or_default();
         let mut from = self.sent;
@@ -261,7 +264,7 @@ impl Queue {
         used
     }
 
-    /// Forgets the first `count` bytes: they have been sent.
+    /// Removes the first `count` bytes, which were sent.
     #[inline]
     pub fn advance(&mut self, count: usize) {
         let before = self.queued_bytes;
@@ -292,7 +295,7 @@ impl Queue {
         }
     }
 
-    /// Drops everything; the buffer goes to whoever on this thread needs one next.
+    /// Removes everything; returns the buffer to the thread's pool.
     #[inline]
     pub fn clear(&mut self) {
         buffer_pool::give_back(std::mem::take(&mut self.buffer));
@@ -311,7 +314,7 @@ fn is_worth_moving(unsent: usize, occupied: usize) -> bool {
     occupied > SMALL_BYTES && unsent < occupied / 4
 }
 
-/// Of so many frames those that `left` bytes of `all` are, to the nearest; one at least, if there is any.
+/// Scales a number of frames by `left` of `all` bytes, to the nearest; at least one if there is any.
 fn share(frames: u64, left: usize, all: usize) -> u64 {
     let (left, all) = (left as u128, all.max(1) as u128);
     let nearest = (u128::from(frames) * left + all / 2) / all;

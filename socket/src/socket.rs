@@ -1,9 +1,9 @@
 //! A connected or listening socket, registered for reading only. Owns every system call on it; never blocks.
 //!
-//! With write readiness in its interest every read by the peer would wake this end through EPOLLOUT for nothing,
-//! which is the largest part of a round trip. tokio's own sockets always register for both, and `AsyncFd` cannot
-//! be made for one without `unsafe`; its pipe ends can: they take any descriptor as it is, own it, and register it
-//! for their one direction. No read or write of theirs is used.
+//! With write readiness in its interest every read by the peer would wake this end through EPOLLOUT for
+//! nothing, which is the largest part of a round trip. tokio's own sockets always register for both, and
+//! `AsyncFd` cannot be created for one without `unsafe`; its pipe ends can: they take any file descriptor,
+//! own it, and register it for one direction. Their reads and writes are not used.
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -21,18 +21,19 @@ use tokio::net::unix::pipe;
 
 use crate::queue::{PIECES, Queue};
 
-/// How many bytes are best read at once by whoever passes them on: a little less than a socket holds by default (208 KiB), so
-/// that what one read brings fits whole into the sockets of those it is for. Of more, each read would leave a part waiting.
+/// The best number of bytes to read at once and pass on: a little less than the default socket buffer (208
+/// KiB), so that one read fits into the sockets of its receivers. With more, each read would leave a part
+/// queued.
 pub const READ_BYTES: usize = 192 * 1024;
 
 const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
-/// What a read came to.
+/// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// Nothing is there now.
+    /// Nothing has arrived.
     Nothing,
-    /// So many bytes.
+    /// This many bytes.
     Bytes(usize),
     /// The peer will send no more.
     End,
@@ -40,14 +41,13 @@ pub enum Received {
 
 /// A connected or listening socket that is registered for reading. Closed when it is dropped.
 ///
-/// All calls but [`new`](Self::new) may come from any thread, within a runtime or not, several at a time; none of
-/// them blocks.
+/// All methods but [`new`](Self::new) can be called from any thread, within a runtime or not, concurrently;
+/// none of them blocks.
 #[derive(Debug)]
 pub struct Socket(pipe::Receiver);
 
 impl Socket {
-    /// Takes a non-blocking socket over; closes it if that fails, which happens where the runtime has no room for one
-    /// more registration.
+    /// Takes ownership of a non-blocking socket; closes it if the registration with the runtime fails.
     ///
     /// # Panics
     ///
@@ -56,15 +56,15 @@ impl Socket {
         pipe::Receiver::from_owned_fd_unchecked(socket).map(Socket)
     }
 
-    /// Waits until there may be something to read, or to accept; a read may still find nothing. One task at a time
-    /// should wait. Fails only when the runtime ends. Nothing is lost when the future is dropped.
+    /// Waits until there may be something to read or accept; a read can still find nothing. One task at a
+    /// time should wait. Fails only when the runtime ends. Cancel safe.
     pub async fn readable(&self) -> io::Result<()> {
         self.0.readable().await
     }
 
-    /// Waits as [`readable`](Self::readable) does, but for the time `busy` at first asks the system again and again, in
-    /// turns with the other tasks of the runtime, so that its thread does not fall asleep. That takes the whole
-    /// processor, and saves the time of waking it.
+    /// Waits as [`readable`](Self::readable) does, but polls for the time `busy` first, alternating with
+    /// other tasks, so that the thread does not sleep. Uses a whole processor and saves the time of waking
+    /// it.
     pub async fn readable_busy(&self, busy: Duration) -> io::Result<()> {
         let mut readable = pin!(self.readable());
         if busy.is_zero() {
@@ -81,15 +81,15 @@ impl Socket {
         readable.await
     }
 
-    /// Reads once into a buffer that is not empty. The error is that of the connection, which cannot go on.
+    /// Reads once into a buffer that is not empty. An error is final for the connection.
     #[inline]
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let room = buffer.len();
         self.read(room, |socket| recv(socket, buffer, RecvFlags::DONTWAIT).map(|(_, count)| count))
     }
 
-    /// Reads once behind the bytes of a buffer, which has spare capacity, and adds no memory to it. The error is that
-    /// of the connection, which cannot go on.
+    /// Reads once into the spare capacity of a buffer, which must not be 0, without growing it. An error is
+    /// final for the connection.
     #[inline]
     pub fn receive_more(&self, buffer: &mut Vec<u8>) -> io::Result<Received> {
         let room = buffer.capacity() - buffer.len();
@@ -99,8 +99,8 @@ impl Socket {
         })
     }
 
-    /// Reads as [`receive`](Self::receive) does, also if nothing has told that there is something to read: a short read is
-    /// taken for the last one, and ends before a byte that is out of band and at bytes that came with file descriptors.
+    /// Reads as [`receive`](Self::receive) does, also if no readiness was reported: a short read counts as
+    /// the last one, but it also ends before an out-of-band byte and at bytes sent with file descriptors.
     pub fn receive_unannounced(&self, buffer: &mut [u8]) -> io::Result<Received> {
         match recv(&self.0, buffer, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Ok(Received::End),
@@ -126,7 +126,7 @@ impl Socket {
             }
             count => {
                 received = Received::Bytes(count);
-                // a short read has emptied the socket: saying so saves the read that would find nothing
+                // a short read has emptied the socket: reporting that saves a read that would find nothing
                 if count < room { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
             }
         });
@@ -136,8 +136,8 @@ impl Socket {
         }
     }
 
-    /// Reads and forgets what has arrived, up to a few megabytes: a TCP socket that is closed with something unread
-    /// resets the connection, and the last bytes to the peer are lost.
+    /// Reads and discards up to a few megabytes: a TCP socket that is closed with unread bytes resets the
+    /// connection, and the last bytes to the peer are lost.
     pub fn discard(&self) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..256 {
@@ -147,8 +147,8 @@ impl Socket {
         }
     }
 
-    /// Accepts a connection, non-blocking and closed on exec; `None`: there is none now. The error may be that of the
-    /// one connection, or a lack of descriptors, so a listener goes on after it.
+    /// Accepts a connection, non-blocking and closed on exec; `None` if there is none. The error can be that
+    /// of one connection or a lack of file descriptors, so a listener continues after it.
     pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let result = self.0.try_io(|| Ok(rustix::net::accept_with(self.0.as_fd(), flags)?));
@@ -159,12 +159,12 @@ impl Socket {
         }
     }
 
-    /// Whether the peer has closed the connection, or its sending side; there may be bytes of it that are not read yet.
+    /// Returns whether the peer has closed the connection or its sending side; unread bytes may be left.
     pub fn peer_has_closed(&self) -> bool {
         self.polls(PollFlags::RDHUP, PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
     }
 
-    /// Whether something has arrived that is not read yet: bytes, or the end.
+    /// Returns whether unread bytes, or the end, have arrived.
     pub fn has_unread(&self) -> bool {
         self.polls(PollFlags::IN, PollFlags::IN)
     }
@@ -175,9 +175,9 @@ impl Socket {
         result.is_ok_and(|_| polled.iter().any(|socket| socket.revents().intersects(expected)))
     }
 
-    /// Sends what the socket takes of a queue at once, which the caller then takes [off](Queue::advance) it; 0 where it
-    /// is full. The error is that of the connection, which cannot go on. One caller at a time, or the bytes interleave:
-    /// the owner's lock of the queue sees to that.
+    /// Sends what the socket takes of a queue; the caller then [removes](Queue::advance) that. Returns 0 if
+    /// the socket is full. An error is final for the connection. One caller at a time, or bytes interleave:
+    /// the owner's lock ensures that.
     #[inline]
     pub fn send(&self, queue: &Queue) -> io::Result<usize> {
         match queue.single() {
@@ -190,14 +190,15 @@ impl Socket {
         }
     }
 
-    /// Sends what the socket takes of these pieces at once, as [`send`](Self::send) does of a queue, which must be empty.
+    /// Sends what the socket takes of these pieces, as [`send`](Self::send) does of a queue, which must be
+    /// empty.
     #[inline]
     pub fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         taken(sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), SEND))
     }
 
-    /// A second descriptor of the same socket, registered for writing, that tells when there is room. Fails where the
-    /// process is out of descriptors.
+    /// Creates a second file descriptor of the same socket, registered for writing, that reports when there
+    /// is room. Fails if the process is out of file descriptors.
     ///
     /// # Panics
     ///
@@ -207,24 +208,24 @@ impl Socket {
         pipe::Sender::from_owned_fd_unchecked(twin).map(WritableTwin)
     }
 
-    /// Reads no more; whoever waits for the socket wakes up, and the peer does not notice yet.
+    /// Stops reading; wakes tasks that wait for the socket. The peer does not notice yet.
     pub fn shutdown_read(&self) {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Read);
     }
 
-    /// Says that nothing more will be sent; the peer may still send.
+    /// Stops sending; the peer can still send.
     pub fn shutdown_write(&self) {
-        // fails where the peer is gone, which serves as well
+        // fails if the peer is gone, which is fine
         let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
     }
 
-    /// Ends both directions; whoever waits for the socket wakes up. A listening socket accepts no more.
+    /// Ends both directions; wakes tasks that wait for the socket. A listening socket accepts no more.
     pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
     }
 }
 
-/// How much the socket has taken: nothing where it is full.
+/// Returns how much the socket has taken: 0 if it is full.
 #[inline]
 fn taken(sent: rustix::io::Result<usize>) -> io::Result<usize> {
     match sent.map_err(io::Error::from) {
@@ -237,19 +238,19 @@ fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// What waits for room in a full socket, of [`Socket::writable_twin`]. To be dropped when nothing waits any more: while
-/// it exists, what the peer reads wakes this end. The connection is closed only once it is dropped, too.
+/// Waits for room in a full socket, see [`Socket::writable_twin`]. To be dropped when the queue is empty:
+/// while it exists, each read of the peer wakes this end, and the connection stays open.
 #[derive(Debug)]
 pub struct WritableTwin(pipe::Sender);
 
 impl WritableTwin {
-    /// Waits until there may be room, or the connection is broken. Fails only when the runtime ends. Nothing is lost
-    /// when the future is dropped.
+    /// Waits until there may be room, or the connection is broken. Fails only when the runtime ends. Cancel
+    /// safe.
     pub async fn writable(&self) -> io::Result<()> {
         self.0.writable().await
     }
 
-    /// Runs `write`, unless the socket is known to be full; if it says `false`, it is full now, and
+    /// Runs `write`, unless the socket is known to be full; if it returns `false`, the socket is full, and
     /// [`writable`](Self::writable) waits again.
     pub fn while_writable(&self, write: impl FnOnce() -> bool) {
         let full = || io::Error::from(ErrorKind::WouldBlock);
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_busily_hears_of_everything_while_awake_and_asleep() {
+    async fn a_busy_wait_misses_nothing_while_polling_and_asleep() {
         for busy in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(50), LONG] {
             let (socket, mut peer) = pair();
             let writer = thread::spawn(move || (0..200).for_each(|i: u8| peer.write_all(&[i]).unwrap()));

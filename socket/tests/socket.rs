@@ -117,7 +117,7 @@ fn send_with_descriptor(peer: &UnixStream, byte: u8, descriptor: impl AsFd) {
 }
 
 #[test]
-fn what_nothing_tells_of_is_read_when_it_is_asked_for_and_descriptors_are_closed() {
+fn unannounced_bytes_are_read_on_request_and_passed_file_descriptors_are_closed() {
     runtime().block_on(async {
         let (socket, peer) = pair();
         let (mut reading, writing) = std::io::pipe().unwrap();

@@ -1,4 +1,5 @@
-//! Certificates and keys in PEM files. Owns reading them, their greatest length, and the words for what is wrong with them.
+//! Certificates and keys in PEM files. Owns reading them, their greatest length, and the words for what is
+//! wrong with them.
 
 use rustls::{
     RootCertStore,

@@ -3,8 +3,9 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// The common name of the subject, then the DNS names, URIs and email addresses it is also valid for, each once and with
-/// its kind in front: `cn:`, `dns:`, `uri:` or `email:`. What holds control characters is left out: no rule could mean it.
+/// The common name of the subject, then the DNS names, URIs and email addresses it is also valid for, each
+/// once and with its kind in front: `cn:`, `dns:`, `uri:` or `email:`. What holds control characters is left
+/// out: no rule could mean it.
 pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let mut names = vec![];
     let Ok((_, parsed)) = parse_x509_certificate(certificate) else { return names };

@@ -1,4 +1,5 @@
-//! The side that listens: its certificate, whom it demands one of, and the handshake. Owns no socket and no time limit.
+//! The side that listens: its certificate, whom it demands one of, and the handshake. Owns no socket and no
+//! time limit.
 
 use rustls::{
     ServerConfig,
@@ -57,8 +58,9 @@ pub struct Acceptor {
 }
 
 impl ServerFiles {
-    /// Reads the files. Beside the server there is what an operator should see to, though it keeps nobody from serving:
-    /// certificates outside of the time for which they are valid, and a key that others can read.
+    /// Reads the files. Beside the server there is what an operator should see to, though it keeps nobody
+    /// from serving: certificates outside of the time for which they are valid, and a key that others can
+    /// read.
     ///
     /// # Errors
     /// The first file that is of no use.

@@ -1,6 +1,6 @@
-//! Carries a connection under TLS on as plain bytes: a task copies between it and a socket pair, whose other end is used
-//! like any socket. Owns the copying and its end; bytes are kept in two buffers of a fixed length, so that whoever reads
-//! too slowly holds the other one back.
+//! Carries a connection under TLS on as plain bytes: a task copies between it and a socket pair, whose other
+//! end is used like any socket. Owns the copying and its end; bytes are kept in two buffers of a fixed
+//! length, so that a side that reads too slowly holds the other one.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -25,15 +25,17 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Tunnel<F> {
     /// The plain end: a non-blocking stream socket, closed on exec.
     pub end: OwnedFd,
-    /// To be run until it ends, which it does when the connection has ended, or within two seconds of the closing of the
-    /// plain end where the peer takes nothing of what is left. What was sent before a closing arrives before it.
+    /// To be run until it ends, which it does when the connection has ended, or within two seconds of the
+    /// closing of the plain end where the peer takes nothing of what is left. What was sent before a closing
+    /// arrives before it.
     pub work: F,
-    /// Why nothing more can be received, where that is no orderly end; known before the plain end sees its end.
+    /// Why nothing more can be received, where that is no orderly end; known before the plain end sees its
+    /// end.
     pub fault: Arc<OnceLock<io::Error>>,
 }
 
-/// Makes a tunnel to a connection that has shaken hands. Both directions end on their own, each with what was sent
-/// before; the end of ours is a `close_notify`.
+/// Makes a tunnel to a connection that has shaken hands. Both directions end on their own, each with what was
+/// sent before; the end of ours is a `close_notify`.
 ///
 /// # Errors
 /// Where there is no descriptor for the socket pair.
@@ -100,7 +102,8 @@ async fn outward(plain: &UnixStream, mut to_peer: impl AsyncWrite + Unpin) {
     let _ = patiently(to_peer.shutdown(), plain).await;
 }
 
-/// Waits for something that needs the peer, in vain only where the plain end is closed and the peer does not move.
+/// Waits for something that needs the peer, in vain only where the plain end is closed and the peer does not
+/// move.
 async fn patiently(work: impl Future<Output = io::Result<()>>, plain: &UnixStream) -> io::Result<()> {
     let mut work = pin!(work);
     let mut last_look = false;

@@ -1,5 +1,5 @@
-//! The outgoing side of one connection: its queue, its flushing and its end. Owns the lock of a connection; never
-//! waits, and calls nobody while it holds the lock.
+//! The outgoing side of one connection: its queue, flushing and closing. Owns the connection's lock; never
+//! waits, and calls nothing outside while it holds the lock.
 
 pub(crate) mod close_reason;
 pub(crate) mod limits;
@@ -32,7 +32,7 @@ use crate::{
     sync::{self, AtomicBool, Mutex, MutexGuard},
 };
 
-/// One connection, as its reader, the broker, the keeper and `stop` see it.
+/// One connection, shared by its reader, the broker, housekeeping and `stop`.
 pub(crate) struct Connection {
     pub(crate) server: Arc<ServerState>,
     pub(crate) source: Source,
@@ -40,51 +40,51 @@ pub(crate) struct Connection {
     pub(crate) limits: ConnectionLimits,
     /// Set when the client registers.
     pub(crate) name: OnceLock<Box<str>>,
-    /// Whether it has ended: a hint for those who do not hold the lock.
+    /// Whether it has closed: a hint for readers without the lock.
     ended: AtomicBool,
     /// Whether the socket is full: a hint as well.
     blocked: AtomicBool,
-    /// Whether the reader is to read although nothing has told that there is something to read.
+    /// Whether the reader must read although readiness was not reported.
     is_read_requested: AtomicBool,
-    /// Whether it was to, since it is late.
+    /// Whether housekeeping has found it late since it was last in time.
     pub(crate) was_late: AtomicBool,
-    /// Taken after the census of the instance; before the table of those who hold large frames, and the pool of spare buffers.
+    /// Lock order: the connection table, this, then the frame memory or the buffer pool.
     send_state: Mutex<SendState>,
 }
 
-/// What is behind the lock.
+/// State behind the lock.
 pub(crate) struct SendState {
     pub(crate) queue: Queue,
-    /// How much of it the budget of the broker knows: what stays in it since the socket is full.
+    /// Bytes counted in the broker's budget: the memory of the queue while the socket is full.
     accounted: usize,
-    /// Whether it is in the table of those who hold large frames.
+    /// Whether the queue is recorded in the frame memory.
     is_recorded: bool,
-    /// `None` once the connection has ended: a recipient that others still remember keeps no descriptor.
+    /// `None` once closed, so that cached references to the connection keep no file descriptor open.
     socket: Option<Arc<Socket>>,
-    /// Somebody has promised a flush.
+    /// A sender has promised a flush.
     pub(crate) dirty: bool,
     /// Since when the socket is full and has taken nothing.
     pub(crate) full_since: Option<Instant>,
-    /// How often the keeper has tried to send since, in vain.
+    /// Attempts of housekeeping to send since then.
     pub(crate) attempts: u32,
     /// A writer task exists.
     writer: bool,
-    /// Who waits for it, and what may wait in it beyond its limit; `None` while that is nothing.
+    /// Waiters, and the overdraft; `None` if there are neither.
     pub(crate) held: Option<Box<Held>>,
     /// The reader's task, once it runs.
     reader: Option<Waker>,
     reason: Option<CloseReason>,
 }
 
-/// How much may wait in a queue.
+/// Limit of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit {
     pub(crate) bytes: usize,
-    /// It is a share of the budget of the broker.
+    /// It is a share of the broker's budget.
     pub(crate) shared: bool,
 }
 
-/// What is to be done once the lock is released.
+/// Work to do once the lock is released.
 #[must_use]
 #[derive(Default)]
 pub(crate) struct Deferred {
@@ -121,7 +121,7 @@ impl Connection {
         })
     }
 
-    /// The name of the client, or nothing before it has registered.
+    /// Returns the name of the client, empty before it has registered.
     pub(crate) fn name(&self) -> &str {
         self.name.get().map_or("", |name| name)
     }
@@ -131,17 +131,17 @@ impl Connection {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Whether it is that of a registered client.
+    /// Returns whether its client is registered.
     pub(crate) fn is_registered(&self) -> bool {
         self.liveness.last().0.is_registered()
     }
 
-    /// Whether something of the client has arrived that was not read yet.
+    /// Returns whether the client has sent bytes that are unread.
     pub(crate) fn has_unread(&self) -> bool {
         self.lock().socket().is_some_and(Socket::has_unread)
     }
 
-    /// Has the reader read everything that is there; nothing may have told that there is something.
+    /// Makes the reader read everything that has arrived, whether or not readiness was reported.
     pub(crate) fn request_read(&self) {
         self.is_read_requested.store(true, Ordering::Release);
         if let Some(reader) = &self.lock().reader {
@@ -149,29 +149,29 @@ impl Connection {
         }
     }
 
-    /// Whether the reader has not read everything yet since [`request_read`](Self::request_read).
+    /// Returns whether a [requested read](Self::request_read) is not complete.
     #[inline]
     pub(crate) fn is_read_requested(&self) -> bool {
         self.is_read_requested.load(Ordering::Acquire)
     }
 
-    /// The reader has found nothing more.
+    /// The reader has found nothing more to read.
     pub(crate) fn finish_requested_read(&self) {
         self.is_read_requested.store(false, Ordering::Release);
     }
 
-    /// Whether the client has closed its end.
+    /// Returns whether the client has closed its end.
     pub(crate) fn peer_has_closed(&self) -> bool {
         self.lock().socket().is_none_or(Socket::peer_has_closed)
     }
 
-    /// Whether the socket was full when it was last written to.
+    /// Returns whether the socket was full at the last write.
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Whether so much waits that the client is read no more.
+    /// Returns whether so much is queued that the client must not be read.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {
         self.is_blocked() && {
@@ -180,15 +180,15 @@ impl Connection {
         }
     }
 
-    /// How much may wait in the queue now: what the client may have, and where too much waits for all clients and this
-    /// one is among those for whom it does, no more than its share.
+    /// Returns the current limit of the queue: the client's own, or its share of the broker's budget while
+    /// that is half used and the queue is one of those that use it.
     #[inline]
     pub(crate) fn limit(&self, out: &SendState, side: Side) -> Limit {
         let own = Limit { bytes: self.limits.queue_bytes(), shared: false };
         if out.is_blocked() { self.shared_limit(own, out.overdrawn(), side) } else { own }
     }
 
-    /// Only the first half of the budget can be overdrawn on.
+    /// Only the first half of the budget can be overdrawn.
     fn shared_limit(&self, own: Limit, overdrawn: Option<&Overdrawn>, side: Side) -> Limit {
         match self.server.budget.fair_share() {
             Some(share) if share < own.bytes => Limit { bytes: share, shared: true },
@@ -200,7 +200,7 @@ impl Connection {
         }
     }
 
-    /// Counts for the budget of the broker the memory of a queue whose socket is full.
+    /// Counts the memory of the queue in the broker's budget while the socket is full.
     #[inline]
     pub(crate) fn account(self: &Arc<Self>, out: &mut SendState) {
         if out.is_blocked() || out.accounted > 0 {
@@ -213,7 +213,7 @@ impl Connection {
         }
     }
 
-    /// More than this is in the queue only if a large frame came while there was room.
+    /// Returns the bytes that are exceeded only by a large frame that was appended while there was room.
     #[inline]
     fn most_queued(&self, out: &SendState) -> usize {
         let beyond = out.overdrawn().map_or(0, |overdrawn| overdrawn.bytes(Side::Own));
@@ -251,7 +251,7 @@ impl Connection {
         out.mark_dirty() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
     }
 
-    /// Appends bytes and sends them at once.
+    /// Appends bytes and flushes.
     pub(crate) fn send(self: &Arc<Self>, bytes: &[u8]) {
         let mut out = self.lock();
         if !out.is_closed() {
@@ -262,7 +262,7 @@ impl Connection {
         self.finish(after);
     }
 
-    /// Appends a byte ahead of whatever may be delivered from now on, without sending it.
+    /// Appends a handshake answer ahead of any delivery, without sending it.
     pub(crate) fn push_answer(&self, answer: u8) {
         let mut out = self.lock();
         if !out.is_closed() {
@@ -270,25 +270,25 @@ impl Connection {
         }
     }
 
-    /// Replaces the byte of [`push_answer`](Self::push_answer), which nothing can have followed, and sends.
+    /// Replaces the byte of [`push_answer`](Self::push_answer), if nothing can have followed it, and sends.
     pub(crate) fn replace_answer(self: &Arc<Self>, answer: u8) {
         self.pop_answer();
         self.send(&[answer]);
     }
 
-    /// Takes the byte of [`push_answer`](Self::push_answer) back, which nothing can have followed.
+    /// Removes the byte of [`push_answer`](Self::push_answer), if nothing can have followed it.
     pub(crate) fn pop_answer(&self) {
         self.lock().queue.pop_byte();
     }
 
-    /// Sends a keep-alive, unless something else is on its way anyhow.
+    /// Sends a keep-alive, unless something is queued.
     pub(crate) fn send_nop(self: &Arc<Self>) {
         if self.lock().queue.is_empty() {
             self.send(&elbus_protocol::delivery::NOP);
         }
     }
 
-    /// Sends what the socket takes now.
+    /// Sends as much as the socket takes.
     #[inline]
     pub(crate) fn flush(self: &Arc<Self>) {
         let mut out = self.lock();
@@ -301,7 +301,7 @@ impl Connection {
         self.finish(after);
     }
 
-    /// Sends what the socket takes now; whether nothing waits any more.
+    /// Sends as much as the socket takes; returns whether the queue is empty.
     pub(crate) fn drained(self: &Arc<Self>) -> bool {
         let mut out = self.lock();
         let after = self.write(&mut out);
@@ -311,9 +311,9 @@ impl Connection {
         drained
     }
 
-    /// Tries to send although the socket was full, and ends a connection that has taken nothing for `stall` and in so many
-    /// `attempts`: time in which nobody has tried is not held against it. A socket reports room only when much of it is
-    /// free; the attempt finds out earlier.
+    /// Tries to send although the socket was full, and closes a connection that has taken nothing for `stall`
+    /// and in `attempts` attempts: time without attempts does not count. A socket reports room only when much
+    /// of it is free; an attempt finds out earlier.
     pub(crate) fn retry_write(self: &Arc<Self>, now: Instant, stall: Duration, attempts: u32) {
         let mut out = self.lock();
         let mut after = self.write(&mut out);
@@ -332,7 +332,7 @@ impl Connection {
         self.finish(after);
     }
 
-    /// One send; what the socket does not take is left to a writer task.
+    /// Sends once; a writer task sends the rest.
     #[inline]
     pub(crate) fn write(self: &Arc<Self>, out: &mut SendState) -> Deferred {
         let mut after = Deferred::default();
@@ -365,7 +365,7 @@ impl Connection {
         after
     }
 
-    /// A step of the writer task: `None` where it is no longer needed, else whether the socket may take more.
+    /// One step of the writer task: `None` if it is no longer needed, else whether the socket may take more.
     pub(crate) fn continue_write(self: &Arc<Self>) -> Option<bool> {
         let mut out = self.lock();
         let before = out.queue.bytes();
@@ -382,7 +382,7 @@ impl Connection {
         more
     }
 
-    /// Senders that wait go on from here.
+    /// Waiting senders resume at or below this.
     #[inline]
     fn resume_bytes(&self, out: &SendState) -> usize {
         let own = Limit { bytes: self.limits.queue_bytes(), shared: false };
@@ -390,7 +390,7 @@ impl Connection {
         limit.bytes / 4
     }
 
-    /// Calls `notifier` once senders, or the client itself, may go on.
+    /// Calls `notifier` once senders, or the client itself, can go on.
     pub(crate) fn when_drained(&self, notifier: Notifier, side: Side) {
         let mut out = self.lock();
         let waiting = out.queue.bytes();
@@ -402,7 +402,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection. The first reason stands; the reader tells it to whom it concerns.
+    /// Closes the connection. The first reason is kept; the reader reports it.
     pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
         let mut out = self.lock();
         let after = self.end(&mut out, reason);
@@ -410,8 +410,8 @@ impl Connection {
         self.finish(after);
     }
 
-    /// What waits is offered to the socket once more, the rest is dropped. Where the name is not free yet, the session
-    /// tells the peer once it is.
+    /// Offers the queue to the socket once more and drops the rest. If the name is not free yet, the session
+    /// closes the socket once it is.
     pub(crate) fn end(self: &Arc<Self>, out: &mut SendState, reason: CloseReason) -> Deferred {
         let Some(socket) = out.socket.take() else { return Deferred::default() };
         if !out.queue.is_empty() && !matches!(reason, CloseReason::Broken(_)) {
@@ -432,17 +432,17 @@ impl Connection {
         Deferred { notifiers: out.take_waiters(), reader: out.reader.take(), write: false }
     }
 
-    /// Whether it was ended as others needed the memory of its frames.
+    /// Returns whether it was closed to free memory for others.
     pub(crate) fn was_closed_for_memory(&self) -> bool {
         matches!(self.lock().reason, Some(CloseReason::MadeRoom { .. }))
     }
 
-    /// Why it ended, if it has; the answer is given once.
+    /// Takes the close reason, if there is one.
     pub(crate) fn take_reason(&self) -> Option<CloseReason> {
         self.lock().reason.take()
     }
 
-    /// Does what had to wait for the lock.
+    /// Does what must not be done under the lock.
     #[inline]
     pub(crate) fn finish(self: &Arc<Self>, after: Deferred) {
         for waiter in after.notifiers {
@@ -457,7 +457,7 @@ impl Connection {
         }
     }
 
-    /// Waits until `other` is done, or the connection has ended.
+    /// Waits until `other` is done or the connection has closed.
     pub(crate) async fn wait_unless_closed(&self, mut other: impl Future<Output = ()> + Unpin) {
         poll_fn(|context| {
             if self.poll_closed(context).is_ready() {
@@ -468,7 +468,7 @@ impl Connection {
         .await;
     }
 
-    /// The calling task is the reader, whatever it waits for.
+    /// Makes the calling task the reader that is woken by requests and closing.
     pub(crate) async fn set_reader(&self) {
         poll_fn(|context| {
             _ = self.poll_closed(context);
@@ -492,7 +492,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // what was never ended, as a runtime has ended first
+        // a connection that was never closed, since its runtime has ended first
         let out = self.send_state.get_mut();
         self.server.budget.account(&mut out.accounted, 0);
     }
@@ -504,13 +504,13 @@ impl SendState {
         self.socket.is_none()
     }
 
-    /// Whether the socket was full when it was last written to.
+    /// Returns whether the socket was full at the last write.
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
         self.full_since.is_some()
     }
 
-    /// What whoever has just appended something owes.
+    /// Marks the queue dirty after an append; returns whether the caller must flush it.
     #[inline]
     pub(crate) fn mark_dirty(&mut self) -> DeliveryStatus {
         if self.dirty || self.full_since.is_some() {
@@ -530,12 +530,12 @@ impl SendState {
         self.held.take().map(|held| held.waiters).unwrap_or_default()
     }
 
-    /// A descriptor for the writer task.
+    /// The socket, for the writer task.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         self.socket.as_deref()
     }
 
-    /// The writer task cannot go on; the keeper does its work.
+    /// The writer task cannot continue; housekeeping sends instead.
     #[cfg_attr(elbus_model, expect(dead_code, reason = "a schedule needs no descriptor"))]
     pub(crate) fn without_writer(&mut self) {
         self.writer = false;

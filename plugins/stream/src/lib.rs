@@ -1,13 +1,7 @@
-//! What the transports of ELBUS that carry byte streams share.
-//!
-//! A transport binds and describes its sockets; everything behind that is here: accepting, the handshake, reading
-//! requests, writing deliveries and acknowledgements, back-pressure, time limits, ending. Socket and queue themselves
-//! are `elbus-socket`'s. It never routes, never judges a name, and knows the broker through the plugin API only.
-//!
-//! The way of a message: `incoming` reads a chunk and dispatches its runs, the broker calls `delivery` of each
-//! recipient, which appends to its queue, and what became dirty is flushed by `connection` at the end of the chunk.
-//! `writer` goes on where a socket is full, `keeper` watches the time, `session` ends it all. What a transport has to
-//! do with a socket before, and beside, its session is a task between `listener` and `session`.
+//! Shared implementation of ELBUS transports that carry byte streams. A transport binds its sockets and
+//! identifies its peers; accepting, the handshake, requests, deliveries, acknowledgements, back-pressure,
+//! time limits and closing are here. Sockets and queues are in `elbus-socket`. This crate never routes or
+//! checks a name, and knows the broker through the plugin API only.
 #![forbid(unsafe_code)]
 
 mod connection;

@@ -1,5 +1,5 @@
-//! Models of what threads do to one connection at the same time: shuttle runs each in many orders, over a real socket that
-//! is soon full. Built with `--cfg elbus_model` only, see `.ci/models`.
+//! Models of what threads do to one connection at the same time: shuttle runs each in many orders, over a
+//! real socket that is soon full. Built with `--cfg elbus_model` only, see `.ci/models`.
 
 use elbus_plugin_api::{DeliveryStatus, Notifier, Qos};
 use shuttle::{Config, Runner, future, scheduler::RandomScheduler, thread};
@@ -73,7 +73,7 @@ fn frames(all: &[u8]) -> Vec<(u8, usize)> {
 }
 
 #[test]
-fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
+fn no_byte_is_left_behind_by_any_order_of_deliveries_and_flushes() {
     explore(|| {
         let mut pair = pair(usize::MAX);
         let connection = pair.connection.clone();
@@ -89,7 +89,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
             })
         };
         let threads = [delivering(10), delivering(20)];
-        let keeper = {
+        let housekeeping = {
             let connection = connection.clone();
             thread::spawn(move || {
                 connection.retry_write(Instant::now(), Duration::MAX, 0);
@@ -100,7 +100,7 @@ fn whoever_delivers_flushes_or_pushes_on_no_byte_is_left_behind() {
         let wanted = 2 * (5 * LONG + 10 + 3 * AROUND);
         let all = read(&mut pair.peer, wanted);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        keeper.join().unwrap();
+        housekeeping.join().unwrap();
         assert!(all.len() <= wanted + 6);
         let found: Vec<_> = frames_without_nops(&all);
         for first in [10, 20] {
@@ -164,12 +164,12 @@ fn wait_for_room(ends: bool) {
 }
 
 #[test]
-fn whoever_waits_for_room_is_woken_once_when_there_is() {
+fn a_waiter_is_notified_once_when_there_is_room() {
     explore(|| wait_for_room(false));
 }
 
 #[test]
-fn whoever_waits_for_room_is_woken_once_when_there_never_will_be() {
+fn a_waiter_is_notified_once_when_the_connection_closes() {
     explore(|| wait_for_room(true));
 }
 

@@ -1,5 +1,5 @@
-//! A running instance of a stream transport: start, serve, stop. Owns the order of these and their waiting, which is
-//! done without a runtime, since any thread may call.
+//! A running stream transport: starts, serves and stops. Waits without a runtime, since any thread can call
+//! `stop`.
 
 pub(crate) mod client_quota;
 pub(crate) mod connection_table;
@@ -37,27 +37,28 @@ use crate::{
     settings::StreamSettings,
 };
 
-/// While queues drain, they are looked at this often.
+/// Time between two checks of queues that are draining.
 const DRAIN_STEP: Duration = Duration::from_millis(2);
 
-/// What a stream transport is once its sockets are bound. Stops when it is dropped.
+/// A stream transport with bound sockets. Stops when it is dropped.
 pub struct Server {
     state: Arc<ServerState>,
-    /// Empty from `stop` on.
+    /// Empty after `stop`.
     listeners: Mutex<Vec<Arc<BoundListener>>>,
     addresses: Vec<String>,
-    /// The keeper, and the accepting tasks. Lock order: this, then the entrances, then the census.
+    /// Housekeeping and the accepting tasks. Lock order: this, then the listeners, then the connection table.
     tasks: Mutex<Vec<AbortHandle>>,
-    /// The accepting tasks of sockets that are not shut down.
+    /// The accepting tasks of inherited sockets, which are not shut down.
     acceptors: Mutex<Vec<AbortHandle>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
 impl Server {
-    /// Takes bound sockets over; accepts nobody yet. Runs on the runtime the calling thread is in, else on its own.
+    /// Takes ownership of bound sockets without accepting yet. Uses the calling thread's tokio runtime if
+    /// there is one, else its own.
     ///
     /// # Errors
-    /// Where the runtime or a registration with it cannot be had.
+    /// The runtime cannot be created, or a socket cannot be registered with it.
     pub fn start(
         host: Host,
         settings: StreamSettings,
@@ -88,7 +89,7 @@ impl Server {
         })
     }
 
-    /// Accepts from now on.
+    /// Starts accepting connections.
     pub fn serve(&self) {
         let state = &self.state;
         let mut tasks = self.tasks.lock();
@@ -111,10 +112,10 @@ impl Server {
         task
     }
 
-    /// Accepts at this socket instead of the one at the same address, which nobody can reach any more. Connections go on.
+    /// Replaces the socket at the same address, which clients can no longer reach. Connections are kept.
     ///
     /// # Errors
-    /// The socket cannot be registered with the runtime; then nothing has changed.
+    /// The socket cannot be registered with the runtime; nothing has changed then.
     pub fn rebind(&self, listener: Listener) -> Result<(), PluginError> {
         let failed = |error| PluginError::new(format!("cannot wait for connections: {error}"));
         let Listener { socket, port, inherited, .. } = listener;
@@ -140,7 +141,7 @@ impl Server {
         Ok(())
     }
 
-    /// Where it is reached, and how it is.
+    /// Returns the addresses and the counters.
     pub fn status(&self) -> Status {
         let counts = &self.state.counts;
         let detail = format!(
@@ -155,8 +156,8 @@ impl Server {
         Status { addresses: self.addresses.clone(), detail }
     }
 
-    /// Accepts and reads no more, lets queues drain, closes all, and waits for their ends; `deadline` is for all of
-    /// that. Later calls do nothing.
+    /// Stops accepting and reading, drains queues, closes all connections and waits for their tasks, all
+    /// until `deadline`. Later calls do nothing.
     pub fn stop(&self, deadline: Duration) {
         let start = Instant::now();
         if self.state.stopping.swap(true, Ordering::SeqCst) {
@@ -167,9 +168,9 @@ impl Server {
                 listener.socket.shutdown();
             }
         }
-        // they would wait on: what comes now is for whoever accepts next
+        // they would not end by themselves: new connections belong to the process that accepts next
         self.acceptors.lock().drain(..).for_each(|acceptor| acceptor.abort());
-        // the last part of the time is for the ends of the connections
+        // the last fifth is for the ends of the connections
         self.drain_until(start + deadline * 4 / 5);
         for connection in self.state.connections() {
             connection.close(CloseReason::Stopping);
@@ -184,7 +185,7 @@ impl Server {
         drop(runtime);
     }
 
-    /// Sends here what the tasks do not: the calling thread may be the one they would need.
+    /// Sends from the calling thread, since that can be the one that the tasks need.
     fn drain_until(&self, end: Instant) {
         let mut waiting = self.state.connections();
         loop {

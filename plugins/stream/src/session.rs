@@ -1,5 +1,5 @@
-//! The task of one connection, from accepting to its end. Owns the order of ending: the queue first, then the log and
-//! the broker, then the socket, so that a client that sees the end finds its name free, then the census.
+//! The task of one connection, from accepting to closing. Owns the order of closing: the queue, the log and
+//! the broker, the socket (so that a client that sees the end finds its name free), the connection table.
 
 pub(crate) mod rate_limiter;
 pub(crate) mod reader;
@@ -27,21 +27,21 @@ use crate::{
     session::{reader::Reader, unregistered::Unregistered},
 };
 
-/// How long a refused client's bytes are still read, at most.
+/// Longest time for which bytes of a refused client are still read.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A connection being served. Dropping it, also unfinished when a runtime ends, ends the connection.
+/// A connection that is served. Dropping it closes the connection, also if the runtime ends first.
 pub(crate) struct Session {
     connection: Arc<Connection>,
     socket: Arc<Socket>,
     reader: Reader,
-    /// Its place in the census, until it has left.
+    /// Its key in the connection table, until it has left.
     key: Option<usize>,
 }
 
 impl Session {
-    /// Greets; `None` where the instance is stopping. The connection has the place until it is registered. Must be
-    /// called within the runtime.
+    /// Sends the greeting; `None` if the instance is stopping. The connection holds the slot until it is
+    /// registered. Must be called within the runtime.
     pub(crate) fn begin(
         server: Arc<ServerState>,
         socket: OwnedFd,
@@ -66,22 +66,22 @@ impl Session {
         &self.connection
     }
 
-    /// Serves it until its end. No `async fn`, whose future has room for its arguments twice, and this one is
-    /// there for every connection.
+    /// Serves the connection until it closes. Not an `async fn`: its future would store the arguments twice,
+    /// for every connection.
     #[expect(clippy::manual_async_fn, reason = "half the memory")]
     pub(crate) fn run(mut self) -> impl Future<Output = ()> + Send {
         async move {
             let reason = self.read_until_end().await;
             if self.leave(reason) {
                 self.may_be_evicted();
-                // boxed, since every connection would have to make room for it
+                // boxed, since it would be part of every connection's task
                 Box::pin(linger(&self.socket)).await;
             }
         }
     }
 
-    /// While what a refused client sends is still read, its place may be needed. No part of the task, which would have
-    /// room for what is done here.
+    /// Allows eviction while bytes of a refused client are read. Not part of the task, which would store its
+    /// variables.
     fn may_be_evicted(&self) {
         let socket = self.socket.clone();
         self.reader.on_eviction(move || socket.shutdown());
@@ -92,7 +92,7 @@ impl Session {
         loop {
             if !self.reader.is_stopped() {
                 if self.connection.is_read_requested() {
-                    // the peer may go on sending; others have their turn between two reads
+                    // the peer can go on sending; other tasks run between two reads
                     Box::pin(tokio::task::yield_now()).await;
                 }
                 let mut readable = pin!(self.socket.readable());
@@ -128,7 +128,8 @@ impl Session {
         }
     }
 
-    /// Ends the connection, for `reason` or one that came first. `true`: the client's bytes are still to be read.
+    /// Closes the connection, for `reason` or an earlier one. Returns whether the client's bytes must still
+    /// be read.
     fn leave(&mut self, reason: CloseReason) -> bool {
         let Some(key) = self.key.take() else { return false };
         self.connection.close(reason);
@@ -180,7 +181,7 @@ impl Drop for Session {
     }
 }
 
-/// Reads and forgets until the client closes, too.
+/// Reads and discards until the client closes.
 async fn linger(socket: &Socket) {
     let forget = async {
         while socket.readable().await.is_ok() {

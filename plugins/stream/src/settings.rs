@@ -1,4 +1,5 @@
-//! What the table of a stream transport says beside its addresses. Owns defaults and limits; reads nothing itself.
+//! What the table of a stream transport says beside its addresses. Owns defaults and limits; reads nothing
+//! itself.
 
 use elbus_plugin_api::PluginError;
 use elbus_protocol::request::DEFAULT_MAX_FRAME_BYTES;
@@ -28,19 +29,20 @@ pub enum Overflow {
     DropNewest,
 }
 
-/// The keys every stream transport has: `config.read::<StreamSettings>()`, then [`check`](StreamSettings::check).
+/// The keys every stream transport has: `config.read::<StreamSettings>()`, then
+/// [`check`](StreamSettings::check).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct StreamSettings {
     /// Threads of the instance's own runtime. Unused where the embedding program has a tokio runtime.
     pub workers: usize,
-    /// `T` of the protocol, in seconds: how long a step of the handshake or the body of a frame may take; a client
-    /// is pinged each half of it and closed after a silence of 1.25 times.
+    /// `T` of the protocol, in seconds: how long a step of the handshake or the body of a frame may take; a
+    /// client is pinged each half of it and closed after a silence of 1.25 times.
     pub timeout_seconds: f64,
     /// How much may wait for one client, in bytes.
     pub queue_bytes: usize,
-    /// How long a client may take nothing of what waits for it, in seconds; below `timeout_seconds`. The default
-    /// is 4, or 0.8 times the timeout where that is less.
+    /// How long a client may take nothing of what waits for it, in seconds; below `timeout_seconds`. The
+    /// default is 4, or 0.8 times the timeout where that is less.
     pub stall_seconds: Option<f64>,
     /// What happens at `queue_bytes`.
     pub overflow: Overflow,
@@ -48,14 +50,14 @@ pub struct StreamSettings {
     pub max_frame_bytes: usize,
     /// Registered clients at once; further ones are refused.
     pub max_clients: Option<usize>,
-    /// Connections at once that have not registered yet; a further one takes the place of the oldest silent one. The
-    /// default is `max_clients`, but at least 1024 and at most 4096, and 1024 without `max_clients`.
+    /// Connections at once that have not registered yet; a further one takes the place of the oldest silent
+    /// one. The default is `max_clients`, but at least 1024 and at most 4096, and 1024 without `max_clients`.
     pub max_pending: Option<usize>,
-    /// The share of `max_clients`, from 0 to 1, that one source (a user, an address, a /64 of IPv6) keeps when
-    /// clients of other sources want in.
+    /// The share of `max_clients`, from 0 to 1, that one source (a user, an address, a /64 of IPv6) keeps
+    /// when clients of other sources want in.
     pub max_source_share: f64,
-    /// Connections that go on to register in a second, on average and at once; further ones wait, and sources take
-    /// turns.
+    /// Connections that go on to register in a second, on average and at once; further ones wait, and sources
+    /// take turns.
     pub connects_per_second: Option<u64>,
     /// Frames read from one client in a second, on average and at once; then it is not read from for a while.
     pub messages_per_second: Option<u64>,

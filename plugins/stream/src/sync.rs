@@ -1,5 +1,6 @@
-//! The lock, the hints and the tasks of a connection: those of parking_lot, std and tokio, and in a build for the models
-//! (`--cfg elbus_model`) those of shuttle, which tries the orders in which threads may run. Owns no logic.
+//! The lock, the hints and the tasks of a connection: those of parking_lot, std and tokio, and in a build for
+//! the models (`--cfg elbus_model`) those of shuttle, which tries the orders in which threads may run. Owns
+//! no logic.
 
 #[cfg(not(elbus_model))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};

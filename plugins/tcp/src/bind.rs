@@ -1,4 +1,4 @@
-//! The addresses of the table, and the sockets bound to them: all or none.
+//! The configured addresses, and the sockets bound to them: all or none.
 
 use elbus_plugin_api::{Host, PluginError};
 use elbus_stream::Listener;
@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
 };
 
-/// Connections that may wait for being accepted.
+/// Length of the accept queue.
 const BACKLOG: i32 = 4096;
 
 /// One address or several, each `host:port`.
@@ -30,7 +30,7 @@ impl Addresses {
         }
     }
 
-    /// Judges the addresses without resolving names.
+    /// Checks the addresses without resolving names.
     pub(crate) fn check(&self) -> Result<(), PluginError> {
         if self.each().is_empty() {
             return Err(PluginError::of_key("bind", "no address"));
@@ -51,8 +51,8 @@ impl Addresses {
         Ok(())
     }
 
-    /// Binds all of them and listens. A name is bound at each of its addresses that this machine has.
-    /// What the broker was handed for one of them is taken instead. Their addresses are told with the kind in front.
+    /// Binds all addresses and listens. A name is bound at each of its addresses that this machine has. Uses
+    /// inherited sockets if there are any. `kind` is the prefix of the reported addresses.
     pub(crate) fn bind(&self, host: &Host, kind: &str) -> Result<Vec<Listener>, PluginError> {
         let mut listeners = vec![];
         for address in self.each() {

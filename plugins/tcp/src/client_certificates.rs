@@ -1,12 +1,12 @@
-//! The certificates that connected clients have shown, to be verified again when the authority changes. Owns who is
-//! disconnected then; never reads a file.
+//! The certificates of connected clients, which are verified again when the authority changes. Owns the
+//! choice who is disconnected then; never reads a file.
 
 use elbus_stream::Closer;
 use elbus_tls::{Acceptor, Chain};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
-/// The clients that have shown one.
+/// The certificates of connected clients.
 #[derive(Default)]
 pub(crate) struct ClientCertificates(Mutex<Registry>);
 
@@ -21,7 +21,7 @@ struct Client {
     closer: Closer,
 }
 
-/// One of them; forgotten when it is dropped.
+/// A registered certificate; removed when it is dropped.
 pub(crate) struct RegisteredCertificate<'a> {
     registry: &'a ClientCertificates,
     number: u64,
@@ -29,7 +29,7 @@ pub(crate) struct RegisteredCertificate<'a> {
 }
 
 impl ClientCertificates {
-    /// Remembers what a client has shown.
+    /// Adds the certificate chain of a client.
     pub(crate) fn add(&self, chain: Chain, closer: Closer) -> RegisteredCertificate<'_> {
         let client = Arc::new(Client { chain, closer });
         let mut registry = self.0.lock();
@@ -40,9 +40,9 @@ impl ClientCertificates {
         RegisteredCertificate { registry: self, number, client }
     }
 
-    /// Verifies all of them, and disconnects whose certificate is not valid. Returns how many those are.
+    /// Verifies all chains and disconnects the clients of invalid ones. Returns their number.
     pub(crate) fn verify(&self, acceptor: &Acceptor) -> usize {
-        // without the lock: it takes a tenth of a millisecond for each
+        // without the lock: each takes a tenth of a millisecond
         let clients: Vec<_> = self.0.lock().clients.values().cloned().collect();
         clients.iter().filter(|client| !client.verify(acceptor)).count()
     }
@@ -59,7 +59,7 @@ impl Client {
 }
 
 impl RegisteredCertificate<'_> {
-    /// Verifies this one, as [`ClientCertificates::verify`] does.
+    /// Verifies this chain, as [`ClientCertificates::verify`] does.
     pub(crate) fn verify(&self, acceptor: &Acceptor) {
         self.client.verify(acceptor);
     }

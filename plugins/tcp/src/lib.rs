@@ -19,7 +19,7 @@
 //! # and, in plugin.config, the keys of every stream transport, see `StreamSettings`
 //! ```
 //!
-//! Where the broker was handed a socket that listens at one of these addresses, it serves that one.
+//! If the broker has inherited a socket that listens at one of these addresses, it uses that one.
 #![deny(unsafe_code)]
 
 mod bind;
@@ -35,7 +35,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::{io, os::fd::OwnedFd, pin::Pin, sync::Arc, time::Duration};
 use tls::{Tls, TlsKeys};
 
-/// The kernel takes no more than this, in seconds.
+/// Longest keep-alive time of the kernel, in seconds.
 const MAX_KEEP_ALIVE_SECONDS: u64 = 32_767;
 
 #[derive(Deserialize)]
@@ -62,7 +62,7 @@ pub struct Tcp {
     addresses: Addresses,
     options: Options,
     settings: StreamSettings,
-    /// From `start` to `stop`. The lock is held for no call of the server that waits.
+    /// `Some` from `start` to `stop`. The lock is held for no call of the server that waits.
     running: Mutex<Option<Server>>,
 }
 
@@ -101,9 +101,8 @@ impl Plugin for Tcp {
         }
     }
 
-    /// Reads the certificates and keys of the table `tls` again, for connections from now on. Of those there are, whoever
-    /// has shown a certificate that is not valid any more is disconnected. Where a file is of no use, what was in use
-    /// before stays so.
+    /// Reads the certificates and keys of the table `tls` again, for new connections. Disconnects clients
+    /// whose certificates are no longer valid. If a file is invalid, the previous files stay in use.
     fn refresh(&self) -> Result<(), PluginError> {
         self.options.tls.as_ref().map_or(Ok(()), |tls| tls.refresh())
     }
@@ -120,7 +119,7 @@ impl Plugin for Tcp {
     }
 }
 
-/// What is set on every connection.
+/// Options of every connection.
 #[derive(Clone)]
 struct Options {
     no_delay: bool,
@@ -149,7 +148,7 @@ impl Transport for Options {
     }
 }
 
-/// Apart from the rest, since what the macro writes needs unsafe attributes.
+/// In a module of its own, since the macro's code needs unsafe attributes.
 mod export {
     #![allow(unsafe_code)]
     elbus_plugin_api::export_plugin!(crate::Tcp);

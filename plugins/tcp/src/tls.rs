@@ -1,5 +1,5 @@
-//! TLS: the table `tls`, and what is done with a connection before it is one like any other. Owns the certificates in use
-//! and how many handshakes are under way; the cryptography is `elbus-tls`'s, the session `elbus-stream`'s.
+//! The table `tls`, and the TLS handshake before a session. Owns the certificates in use and the number of
+//! handshakes in progress; the cryptography is in `elbus-tls`, the session in `elbus-stream`.
 
 use elbus_plugin_api::PluginError;
 use elbus_stream::{Certificate, FairSlots, LogCategory, PeerInfo, SessionPermit};
@@ -18,7 +18,7 @@ use crate::client_certificates::ClientCertificates;
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE: u8 = 0x16;
 
-/// Handshakes at once, unless the table says otherwise.
+/// Default of `max_handshakes`.
 const DEFAULT_MAX_HANDSHAKES: usize = 256;
 
 /// The table `tls`.
@@ -41,28 +41,28 @@ enum CertificateRequest {
     Required,
 }
 
-/// What the connections of an instance share.
+/// TLS state shared by the connections of an instance.
 pub(crate) struct Tls {
     files: ServerFiles,
-    /// What the next handshake is made with, and how often the files have been read.
+    /// How often the files were read, and the acceptor made from them.
     acceptor: RwLock<(u64, Acceptor)>,
     client_certificates: ClientCertificates,
-    /// The places of handshakes under way.
+    /// Slots of handshakes in progress.
     handshakes: FairSlots,
-    /// For a whole handshake.
+    /// Time limit of a handshake.
     handshake_timeout: Duration,
 }
 
-/// A place that was needed for another connection.
+/// Which slot of a connection was needed for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EvictedFrom {
-    /// Among those that have not registered.
+    /// That of a connection that has not registered.
     Pending,
-    /// Among the handshakes under way.
+    /// That of a handshake in progress.
     Handshake,
 }
 
-/// What a client has shown, and how often the files had been read when it was verified.
+/// A client's certificate, its chain, and how often the files had been read when it was verified.
 type Proof = (Certificate, (Chain, u64));
 
 /// Why a connection was refused.
@@ -72,14 +72,14 @@ struct Rejection {
 }
 
 impl Tls {
-    /// Reads the files of the table.
+    /// Reads the configured files.
     pub(crate) fn new(keys: TlsKeys, handshake_timeout: Duration) -> Result<Self, PluginError> {
         let TlsKeys { certificate, key, client_ca, client_certificates, max_handshakes } = keys;
         let demand = match client_certificates {
             Some(CertificateRequest::None) => Demand::None,
             Some(CertificateRequest::Optional) => Demand::Optional,
             Some(CertificateRequest::Required) => Demand::Required,
-            // who names an authority means it
+            // an authority implies that certificates are required
             None if client_ca.is_some() => Demand::Required,
             None => Demand::None,
         };
@@ -103,8 +103,8 @@ impl Tls {
         })
     }
 
-    /// Reads the files again, for handshakes from now on, and verifies the certificates of connected clients again.
-    /// Where a file is of no use, all stays as it was.
+    /// Reads the files again, for new handshakes, and verifies the certificates of connected clients again.
+    /// If a file is invalid, nothing changes.
     pub(crate) fn refresh(&self) -> Result<(), PluginError> {
         let acceptor = load(&self.files)?;
         let mut current = self.acceptor.write();
@@ -117,7 +117,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Shakes hands, then carries the connection for as long as its session lasts.
+    /// Performs the handshake, then carries the connection for as long as its session lasts.
     pub(crate) async fn serve(
         self: Arc<Self>,
         socket: OwnedFd,
@@ -153,7 +153,7 @@ impl Tls {
         let Some(guard) = permit.begin(end, peer) else { return };
         let shown = chain.map(|(chain, read)| (self.client_certificates.add(chain, guard.closer()), read));
         if let Some((shown, read)) = &shown {
-            // the files may have been read since, before this client was among those that were verified then
+            // the files may have been read again before this client was among the verified ones
             let (latest, acceptor) = self.acceptor.read().clone();
             if latest != *read {
                 shown.verify(&acceptor);
@@ -163,7 +163,7 @@ impl Tls {
         drop((shown, guard));
     }
 
-    /// `None`: the client is gone without a word.
+    /// Performs the handshake; `None` if the client has closed the connection.
     async fn handshake(
         &self,
         socket: OwnedFd,
@@ -187,7 +187,7 @@ impl Tls {
                 return Err(refuse(format!("{why}; timeout_seconds is {seconds}")));
             }
         }
-        // until now it has said nothing; from here on it costs something
+        // silent until now; from here on the connection costs something
         permit.mark_active();
         permit.wait_for_turn().await;
         end = end.max(Instant::now() + self.handshake_timeout);
@@ -209,7 +209,7 @@ impl Tls {
     }
 }
 
-/// Reads the files, and logs what an operator should see to.
+/// Reads the files, and logs warnings for the operator.
 fn load(files: &ServerFiles) -> Result<Acceptor, PluginError> {
     let (acceptor, warnings) = files.load().map_err(|error| of_key(&error))?;
     for warning in warnings {
@@ -218,7 +218,7 @@ fn load(files: &ServerFiles) -> Result<Acceptor, PluginError> {
     Ok(acceptor)
 }
 
-/// The first byte, which stays to be read.
+/// Returns the first byte without consuming it.
 async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut first = [0];
     Ok((stream.peek(&mut first).await? > 0).then_some(first[0]))

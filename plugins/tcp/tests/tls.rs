@@ -1,4 +1,4 @@
-//! The table `tls`: what is wrong with it, and certificates that are read anew while connections go on.
+//! The table `tls`: what is wrong with it, and certificates that are read again while connections go on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod authority;

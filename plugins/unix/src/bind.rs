@@ -1,9 +1,9 @@
-//! Binding: the old socket file, if there is one, and the new one. Owns the file from bind to removal; never touches
-//! a socket that somebody serves, nor a file that is no socket.
+//! Binds the socket file and removes a stale one. Owns the file from bind to removal; never touches a socket
+//! that is served, nor a file that is no socket.
 //!
-//! Between looking at an old file and putting a new one there nobody else may do the same: that is what the lock on the
-//! folder is for. Permissions and owners are set on the file that was bound, never by its name, which others may
-//! have given to another file meanwhile.
+//! The lock on the folder prevents other brokers from replacing the file between the check of a stale file
+//! and the bind. Permissions and owners are set on the file that was bound, never by its name, which another
+//! file can have by then.
 
 use elbus_files::{Folder, FolderLock, Identity, Node};
 use elbus_plugin_api::{Host, PluginError};
@@ -27,13 +27,13 @@ use std::{
 
 use crate::socket_path::SocketPath;
 
-/// Connections that may wait for being accepted.
+/// Length of the accept queue.
 const BACKLOG: i32 = 4096;
-/// Other brokers hold the lock of a folder for moments. Whoever holds it for longer is no broker, and cannot keep one
-/// from starting.
+/// Brokers hold the lock of a folder briefly. A process that holds it longer cannot keep a broker from
+/// starting.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The socket at the place that the broker was handed: its file is not ours.
+/// Returns the inherited socket of this path, if there is one; its file is not removed.
 pub(crate) fn inherited(host: &Host, socket_path: &SocketPath) -> Option<Listener> {
     let port = socket_path.path.display().to_string();
     let address = format!("unix:{port}");
@@ -41,7 +41,7 @@ pub(crate) fn inherited(host: &Host, socket_path: &SocketPath) -> Option<Listene
     Some(Listener { socket, port, address, inherited: true })
 }
 
-/// Binds a socket at the socket_path, with its mode and owners, and listens.
+/// Binds a socket at the path, with its mode and owners, and listens.
 pub(crate) fn bind(socket_path: &SocketPath) -> Result<(Listener, SocketFile), PluginError> {
     let path = &socket_path.path;
     let failed = |what: &str, error: io::Error| {
@@ -53,7 +53,7 @@ pub(crate) fn bind(socket_path: &SocketPath) -> Result<(Listener, SocketFile), P
     clear_way(path, &folder, &name)?;
 
     let socket = stream_socket().map_err(|error| failed("make a socket for", error))?;
-    // The file takes the mode of the unbound socket over, so it is closed to everybody until its owners are right.
+    // the file takes over the mode of the unbound socket, so it is closed to all until its owners are set
     fchmod(&socket, Mode::empty()).map_err(|error| failed("make a socket for", error.into()))?;
     bind_socket(&socket, &address).map_err(|error| failed("bind", error.into()))?;
     let node = bound(&folder, &name).map_err(|why| failed("bind", why))?;
@@ -82,8 +82,9 @@ fn stream_socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-/// The file of the socket that was just bound under this name. Somebody who may write to the folder may have put another
-/// file there, which must not be given away: ours is a socket without any permissions, with one name and of our user.
+/// Returns the file of the socket that was just bound under this name. Another user with write access to the
+/// folder can have replaced it, and that file must not be given away: ours is a socket without permissions,
+/// with one name, and of our user.
 fn bound(folder: &Folder, name: &OsStr) -> io::Result<Node> {
     let replaced = || io::Error::other("the socket was replaced by another file while it was bound");
     let node = match folder.node(name) {
@@ -112,7 +113,7 @@ fn open_to_users(socket_path: &SocketPath, node: &Node) -> Result<(), PluginErro
     })
 }
 
-/// Removes the socket file of a broker that is gone.
+/// Removes a stale socket file.
 fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginError> {
     let refuse = |why: &dyn Display| Err(PluginError::of_key("path", format!("{}: {why}", path.display())));
     let node = match folder.node(name) {
@@ -131,7 +132,7 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
         Err(error) => return refuse(&format_args!("cannot ask who serves it: {error}")),
     };
     match connect(&socket, &address) {
-        // a full backlog has somebody behind it, too
+        // a full accept queue is served as well
         Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => refuse(&"a broker is listening there already"),
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::CONNREFUSED) => {
@@ -145,7 +146,7 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
     }
 }
 
-/// The file of a bound socket. Removed when dropped, if it still is the one that was bound.
+/// The file of a bound socket. Removed when dropped, if the path still leads to it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -153,7 +154,7 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Whether the path still leads to this socket. While it is bound no other file has its identity.
+    /// Returns whether the path still leads to this socket. While it is bound no other file has its identity.
     pub(crate) fn is_there(&self) -> bool {
         self.folder().is_some_and(|(folder, name)| folder.holds(&name, self.identity))
     }

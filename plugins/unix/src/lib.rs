@@ -1,7 +1,7 @@
 //! The UNIX socket transport of ELBUS: clients of the same machine.
 //!
-//! It owns the socket file: its socket_path, its permissions, its removal. All that happens on connections is
-//! `elbus-stream`'s.
+//! It owns the socket file: its path, its permissions, its removal. Connections are handled by
+//! `elbus-stream`.
 //!
 //! ```toml
 //! [[plugin]]
@@ -15,7 +15,8 @@
 //! # and the keys of every stream transport, see `StreamSettings`
 //! ```
 //!
-//! Where the broker was handed a socket that listens at this path, it serves that one and leaves the file as it is.
+//! If the broker has inherited a socket that listens at this path, it uses that one and leaves the file
+//! alone.
 #![deny(unsafe_code)]
 
 mod bind;
@@ -39,12 +40,12 @@ pub struct Unix {
     host: Host,
     socket_path: SocketPath,
     settings: StreamSettings,
-    /// From `start` to `stop`. The lock is held for no call of the server that waits.
+    /// `Some` from `start` to `stop`. The lock is held for no call of the server that waits.
     running: Mutex<Option<Running>>,
 }
 
 struct Running {
-    /// `None` where the socket was handed over.
+    /// `None` if the socket is inherited.
     file: Option<SocketFile>,
     server: Server,
 }
@@ -83,7 +84,7 @@ impl Plugin for Unix {
         }
     }
 
-    /// A socket file that somebody has removed is bound again: clients would not find the broker any more.
+    /// Binds a removed socket file again, so that clients find the broker.
     fn refresh(&self) -> Result<(), PluginError> {
         let mut running = self.running.lock();
         let Some(Running { file: Some(file), server }) = &mut *running else { return Ok(()) };
@@ -115,18 +116,19 @@ impl Transport for Local {
     }
 
     fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {
-        // not rustix: its process ids are never 0, which the kernel says for a client of another pid namespace
+        // not rustix: its process ids are never 0, which the kernel reports for clients of another pid
+        // namespace
         let stream = UnixStream::from_std(socket.into())?;
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
-        // now, as later somebody else may have its number
+        // now: later another process may have its id
         let unit = unit::unit_of(stream.as_fd(), &credentials).map(Box::new);
         let peer = PeerInfo { credentials: Some(credentials), unit, ..PeerInfo::default() };
         Ok(Prepared::Ready(stream.into_std()?.into(), peer))
     }
 }
 
-/// Apart from the rest, since what the macro writes needs unsafe attributes.
+/// In a module of its own, since the macro's code needs unsafe attributes.
 mod export {
     #![allow(unsafe_code)]
     elbus_plugin_api::export_plugin!(crate::Unix);

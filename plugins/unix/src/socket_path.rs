@@ -1,10 +1,10 @@
-//! Where the socket is and who may use it, as the table says. Owns the judgement of these keys; touches nothing.
+//! The keys of the socket: its path and who can use it. Owns their validation; touches no file.
 
 use elbus_plugin_api::{Account, Config, PluginError};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// Bytes of a path that an address of the kernel has room for, its NUL not counted.
+/// Longest path in a socket address, without its NUL.
 pub(crate) const MAX_PATH_BYTES: usize = 107;
 
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ fn default_mode() -> String {
     "0660".to_owned()
 }
 
-/// Where the socket is and who may use it.
+/// The path of the socket, its mode and owners.
 #[derive(Debug, Clone)]
 pub(crate) struct SocketPath {
     pub(crate) path: PathBuf,
@@ -53,7 +53,7 @@ impl SocketPath {
         let octal = u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
             PluginError::of_key("mode", format!("{mode:?} is not an octal number up to \"0777\""))
         })?;
-        // read again when the socket is bound: who they are may have changed by then
+        // read again when the socket is bound, since ids can change
         owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
         group.as_ref().map(|account| account.group_id("group")).transpose()?;
         Ok(SocketPath { path: path.into(), mode: octal, owner, group })

@@ -1,8 +1,8 @@
-//! Which unit of systemd the process behind a connection belongs to, so that access rules can go by it. Reads small files of
-//! the kernel and nothing else.
+//! The systemd unit of the process behind a connection, for access rules. Reads small kernel files and
+//! nothing else.
 //!
-//! A unit is determined as systemd does: the first part of the control group's path below the slices. What is further down is
-//! made by the unit itself: whoever has a user manager, or a container, can call a group `plc.service`.
+//! A unit is determined as systemd does: the first part of the control group's path below the slices. The
+//! unit itself creates what is further down: a user manager or container can name a group `plc.service`.
 
 use elbus_plugin_api::{Credentials, peer_process};
 use rustix::{
@@ -15,17 +15,17 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-/// More of such a file is not read.
+/// Most bytes read of such a file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// The longest name of a unit.
 const MAX_NAME_BYTES: usize = 255;
-/// Units that have processes.
+/// Suffixes of units that have processes.
 const SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 const SLICE: &str = ".slice";
-/// What is in it belongs to users: their sessions and their own managers.
+/// The slice of users: their sessions and managers.
 const USERS: &str = "user.slice";
 
-/// The unit of the process that connected. `None` where it belongs to none, or it cannot be told for certain.
+/// Returns the unit of the process that connected. `None` if it has none or that is not certain.
 pub(crate) fn unit_of(socket: BorrowedFd<'_>, credentials: &Credentials) -> Option<String> {
     let pid = credentials.pid;
     if pid <= 0 {
@@ -33,12 +33,12 @@ pub(crate) fn unit_of(socket: BorrowedFd<'_>, credentials: &Credentials) -> Opti
     }
     let process = match peer_process(socket) {
         Ok(Some(process)) => process,
-        // whoever has the number now need not be who connected, but must at least be of the same user
+        // the process that has the id now can be another one, but must at least be of the same user
         Ok(None) => open_process(pid).filter(|_| is_of_user(pid, credentials.uid))?,
         Err(_) => return None,
     };
     let groups = read(pid, "cgroup")?;
-    // it still has its number, so what was read is its own
+    // it still has its id, so its own file was read
     if is_closed(&process) {
         return None;
     }
@@ -63,14 +63,14 @@ fn read(pid: i32, file: &str) -> Option<String> {
     Some(text)
 }
 
-/// Whether a process has ended, or that cannot be told.
+/// Returns whether a process has ended, or that is unknown.
 fn is_closed(process: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
 
-/// From lines `number:controllers:/path`. Where systemd has a hierarchy of its own beside the unified one, both must say the
-/// same.
+/// Parses lines `number:controllers:/path`. If systemd has a hierarchy beside the unified one, both must
+/// agree.
 fn unit_in(groups: &str) -> Option<String> {
     let path_of = |wanted: &str| {
         groups.lines().find_map(|line| {
@@ -95,12 +95,12 @@ fn unit_of_path(path: &str) -> Option<String> {
     is_unit(unit, &SUFFIXES).then(|| unit.to_owned())
 }
 
-/// systemd puts `_` before names that would be taken for files of the kernel.
+/// Removes the `_` that systemd puts before names that look like kernel files.
 fn unescaped(part: &str) -> &str {
     part.strip_prefix('_').unwrap_or(part)
 }
 
-/// Whether it is the name of a unit of these kinds.
+/// Returns whether this is the name of a unit of these kinds.
 fn is_unit(name: &str, suffixes: &[&str]) -> bool {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));

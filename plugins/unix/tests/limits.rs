@@ -1,4 +1,5 @@
-//! Limits of a stream transport, over UNIX sockets: who is let in, how fast, and what may wait for all together.
+//! Limits of a stream transport, over UNIX sockets: who is let in, how fast, and what may wait for all
+//! together.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[allow(dead_code, reason = "each test file uses some of it")]
@@ -35,7 +36,7 @@ fn bus(settings: &str) -> Bus<UnixStream> {
 }
 
 #[test]
-fn no_more_clients_than_may() {
+fn no_more_clients_than_max_clients() {
     let bus = bus("max_clients = 2");
     let (_first, second) = (bus.client("first"), bus.client("second"));
     for _ in 0..3 {
@@ -177,7 +178,7 @@ fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
     };
     assert_eq!(realtime("greedy"), DeliveryStatus::REFUSED, "it does not wait, so it is not taken");
     assert_eq!(realtime("second"), DeliveryStatus::REFUSED);
-    // whoever keeps up notices nothing
+    // a client that keeps up is not affected
     let mut quick = bus.client("quick");
     for _ in 0..100 {
         assert!(
@@ -246,7 +247,7 @@ fn send_with_descriptor(stream: &UnixStream, bytes: &[u8]) {
 }
 
 #[test]
-fn bytes_that_no_readiness_tells_of_keep_no_silent_client() {
+fn unannounced_bytes_do_not_keep_a_silent_client_connected() {
     let bus = bus("timeout_seconds = 0.3");
     let mut silent: Vec<_> = (0..2).map(|_| bus.raw()).collect();
     for byte in [0xEB, 1] {

@@ -265,10 +265,10 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Somebody who may write to the folder replaces the socket by a link to a file of the broker's user, again and again:
-/// neither its owner nor its permissions change, and it is never removed.
+/// Somebody who may write to the folder replaces the socket by a link to a file of the broker's user, again
+/// and again: neither its owner nor its permissions change, and it is never removed.
 #[test]
-fn whoever_swaps_the_socket_for_a_link_gets_nothing() {
+fn a_link_swapped_for_the_socket_changes_no_other_file() {
     let folder = Folder::new();
     let (path, victim) = (folder.path("bus.sock"), folder.path("victim"));
     std::fs::write(&victim, "secret").unwrap();

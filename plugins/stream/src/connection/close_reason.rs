@@ -1,4 +1,4 @@
-//! Why a connection ended: the words for log, event and broker, and how loud they are.
+//! Why a connection closed: the text for log, event and broker, and its log level.
 
 use elbus_protocol::{Code, FrameError, handshake::HandshakeError};
 use std::{fmt, io, time::Duration};
@@ -8,7 +8,7 @@ use crate::{
     connection::liveness::Phase, server::log_throttle::LogCategory, session::reader::MIN_RATE_BYTES,
 };
 
-/// Why a connection ended. The first reason stands.
+/// Why a connection closed. The first reason is kept.
 #[derive(Debug)]
 pub(crate) enum CloseReason {
     /// The client closed its side.
@@ -21,17 +21,18 @@ pub(crate) enum CloseReason {
     Handshake(HandshakeError),
     /// The broker refused the name.
     Refused { name: Box<str>, code: Code },
-    /// As many clients are registered as may be.
+    /// `max_clients` was reached.
     Full { limit: usize },
-    /// It had not registered, and its place was needed for a new connection.
+    /// It had not registered, and its slot was needed for a new connection.
     Evicted { limit: usize },
-    /// Its source has more than its share of the clients, and another one wanted in.
+    /// Its source had more than its share of the clients, and a client of another source registered.
     OverShare { limit: usize, share: f64 },
     /// A frame was wrong.
     Frame(FrameError),
-    /// What the broker waited for did not come.
+    /// A time limit of the protocol was exceeded.
     Late { phase: Phase, timeout: Duration },
-    /// The client took nothing of what waited for it; `cycle` is empty unless it waited for others that waited for it.
+    /// The client took nothing from its queue; `cycle` is empty unless it was in a cycle of clients that wait
+    /// for each other.
     Stalled { bytes: usize, stalled: Duration, cycle: Box<str> },
     /// There was no memory for the rest of its frame.
     NoRoom { bytes: usize, timeout: Duration },
@@ -61,7 +62,7 @@ impl CloseReason {
             | CloseReason::Full { .. }
             | CloseReason::OverShare { .. } => Level::WARN,
             CloseReason::Late { .. } | CloseReason::Closed(_) | CloseReason::Evicted { .. } => Level::INFO,
-            // refusals are told as events; a client that tries again and again must not fill the log
+            // refusals are reported as events; a client that keeps retrying must not fill the log
             CloseReason::Left | CloseReason::Broken(_) | CloseReason::Gone | CloseReason::Stopping => {
                 Level::DEBUG
             }
@@ -69,7 +70,7 @@ impl CloseReason {
         }
     }
 
-    /// What a stranger can cause as often as he likes: too many such lines are not shown.
+    /// Returns the category of reasons that a peer can cause any number of times.
     pub(crate) fn category(&self) -> Option<LogCategory> {
         match self {
             CloseReason::Frame(_) => Some(LogCategory::Protocol),
@@ -83,7 +84,7 @@ impl CloseReason {
         }
     }
 
-    /// The client took nothing, or too little.
+    /// Returns whether the client took nothing or too little.
     pub(crate) fn is_slow_consumer(&self) -> bool {
         matches!(
             self,
@@ -91,7 +92,7 @@ impl CloseReason {
         )
     }
 
-    /// The connection was refused before it was registered.
+    /// Returns whether the connection was refused before it was registered.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,
@@ -102,12 +103,12 @@ impl CloseReason {
         )
     }
 
-    /// The broker ends it, in the middle of whatever the client is doing.
+    /// Returns whether the broker closes it regardless of what the client is doing.
     pub(crate) fn is_forced(&self) -> bool {
         matches!(self, CloseReason::Closed(_) | CloseReason::OverShare { .. } | CloseReason::Stopping)
     }
 
-    /// What the client still has on its way must be read before closing: otherwise TCP answers it with a reset,
+    /// Returns whether unread bytes must be read before closing: otherwise TCP answers them with a reset,
     /// which can overtake the last bytes to the client.
     pub(crate) fn lingers(&self) -> bool {
         self.is_refusal() || matches!(self, CloseReason::Frame(_))

@@ -1,12 +1,11 @@
-//! What one client may: taken from the settings of the instance when it connects, and kept for each connection, so that it
-//! can be changed for one of them. Owns the numbers; enforces none.
+//! The limits of one connection, initially those of the instance. Owns the numbers; enforces none.
 
 use elbus_plugin_api::SinkLimits;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::settings::StreamSettings;
 
-/// The limits of one connection; a rate of zero is none.
+/// The limits of one connection; a rate of 0 is unlimited.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionLimits {
     queue_bytes: AtomicUsize,
@@ -15,14 +14,14 @@ pub(crate) struct ConnectionLimits {
     bytes_per_second: AtomicU64,
 }
 
-/// How much a client may send in a second; zero: no limit.
+/// What a client can send per second; 0 is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rates {
     pub(crate) messages: u32,
     pub(crate) bytes: u64,
 }
 
-/// There is one of them for each connection, so they are no longer than they need to be.
+/// One for each connection, so no longer than necessary.
 fn short(value: impl TryInto<u32>) -> u32 {
     value.try_into().unwrap_or(u32::MAX)
 }
@@ -37,7 +36,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Limits of this client beside those of the instance: the stricter ones hold.
+    /// Sets limits of this client; the stricter of these and the instance's apply.
     pub(crate) fn restrict(&self, settings: &StreamSettings, limits: &SinkLimits) {
         let ConnectionLimits { queue_bytes, max_frame_bytes, messages_per_second, bytes_per_second } =
             Self::new(settings);
@@ -55,19 +54,19 @@ impl ConnectionLimits {
         self.bytes_per_second.store(bytes, Relaxed);
     }
 
-    /// How much may wait for the client.
+    /// Returns the limit of the queue in bytes.
     #[inline]
     pub(crate) fn queue_bytes(&self) -> usize {
         self.queue_bytes.load(Relaxed)
     }
 
-    /// The longest body of a frame it may send.
+    /// Returns the length of the longest frame body.
     #[inline]
     pub(crate) fn max_frame_bytes(&self) -> usize {
         self.max_frame_bytes.load(Relaxed) as usize
     }
 
-    /// How much it may send.
+    /// Returns the rates at which the client can send.
     #[inline]
     pub(crate) fn rates(&self) -> Rates {
         Rates { messages: self.messages_per_second.load(Relaxed), bytes: self.bytes_per_second.load(Relaxed) }

@@ -1,12 +1,13 @@
-//! Whether a client is alive, without a clock in its reader: the reader notes during which sweep of the keeper it has
-//! completed something. Owns the phases of a connection and how long each may last (sections 2, 3 and 5).
+//! Whether a client is alive, without a clock in its reader: the reader records the housekeeping tick during
+//! which something was completed. Owns the phases of a connection and their time limits (protocol sections 2,
+//! 3 and 5).
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// What the broker waits for.
+/// What the broker is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
@@ -20,9 +21,9 @@ pub(crate) enum Phase {
     Header = 3,
     /// The body of a frame, its header being complete, or the next 64 KiB of it.
     Body = 4,
-    /// Somebody else: the client is not read from until its receivers have drained.
+    /// A receiver: the client is not read until its receivers have drained.
     Held = 5,
-    /// Its turn to register, where only so many may in a second.
+    /// Its turn to register, if registrations are limited per second.
     Turn = 6,
 }
 
@@ -37,7 +38,7 @@ impl Phase {
         Phase::Turn,
     ];
 
-    /// How long it may last, the timeout being `T`.
+    /// Returns the time limit of the phase; `T` of the protocol is `timeout`.
     pub(crate) fn limit(self, timeout: Duration) -> Option<Duration> {
         match self {
             Phase::Greeting | Phase::NameLength | Phase::Name | Phase::Body => Some(timeout),
@@ -46,7 +47,7 @@ impl Phase {
         }
     }
 
-    /// Whether the client is registered.
+    /// Returns whether the client is registered.
     pub(crate) fn is_registered(self) -> bool {
         matches!(self, Phase::Header | Phase::Body | Phase::Held)
     }
@@ -65,19 +66,19 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// Written by the reader of a connection, read by the keeper: the phase in the low byte, above it the sweep of the keeper
-/// during which it began.
+/// Written by the reader, read by housekeeping: the phase in the low byte, the tick during which it began
+/// above it.
 #[derive(Default)]
 pub(crate) struct Liveness(AtomicU64);
 
 impl Liveness {
-    /// The client has completed something, and the broker now waits for `phase`; `now` is the number of the last sweep.
+    /// The client has completed something and `phase` begins; `now` is the current tick.
     #[inline]
     pub(crate) fn step(&self, phase: Phase, now: u64) {
         self.0.store(now << 8 | phase as u64, Ordering::Relaxed);
     }
 
-    /// What the broker waits for, and during which sweep that began.
+    /// Returns the phase, and the tick during which it began.
     #[inline]
     pub(crate) fn last(&self) -> (Phase, u64) {
         let word = self.0.load(Ordering::Relaxed);
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phase_and_time_are_told_together() {
+    fn phase_and_tick_are_stored_together() {
         let liveness = Liveness::default();
         assert_eq!(liveness.last(), (Phase::Greeting, 0));
         for (phase, now) in Phase::ALL.into_iter().zip([0, 1, 255, 256, 1 << 20, 1 << 40, 1 << 50]) {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_held_back_by_others_may_take_any_time() {
+    fn only_phases_that_depend_on_others_have_no_limit() {
         let timeout = Duration::from_secs(4);
         for phase in Phase::ALL {
             let limit = match phase {

@@ -1,5 +1,6 @@
-//! What may wait for a client beyond its limit while it is in a cycle of clients that wait for each other. Owns what was
-//! given, and for whom; the broker finds the cycles and decides, and the connection ends it once senders may go on.
+//! What may wait for a client beyond its limit while it is in a cycle of clients that wait for each other.
+//! Owns what was given, and for whom; the broker finds the cycles and decides, and the connection ends it
+//! once senders may go on.
 
 use elbus_plugin_api::{Notifier, Overdraft};
 use std::{sync::Arc, time::Instant};
@@ -54,7 +55,8 @@ impl Connection {
         has_any && waiting <= self.limit(out, side).bytes
     }
 
-    /// Replaces the overdraft. Who may go on now does, and the time begins again in which the client must take something.
+    /// Replaces the overdraft. Who may go on now does, and the time begins again in which the client must
+    /// take something.
     pub(crate) fn overdraw(self: &Arc<Self>, overdraft: &Overdraft<'_>) -> bool {
         let mut out = self.lock();
         if out.is_closed() || !out.is_blocked() {

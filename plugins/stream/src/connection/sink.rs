@@ -1,4 +1,4 @@
-//! What the broker asks of a connection: taking runs over, within the limits of its queue. Owns the overflow policy.
+//! Delivery to a connection, within the limits of its queue. Owns the overflow policy.
 
 use elbus_plugin_api::{DeliveryStatus, Notifier, Overdraft, Queued, Run, Sink, SinkLimits};
 use elbus_socket::QueueDepth;
@@ -11,7 +11,7 @@ use crate::{
     settings::Overflow,
 };
 
-/// A connection as the broker sees it.
+/// A connection as the broker's [`Sink`].
 pub(crate) struct ConnectionSink(pub(crate) Arc<Connection>);
 
 impl Sink for ConnectionSink {
@@ -51,7 +51,7 @@ impl Sink for ConnectionSink {
     }
 }
 
-/// What the policy says of more bytes.
+/// Decision of the overflow policy.
 enum Verdict {
     Take(DeliveryStatus),
     Refuse,
@@ -59,7 +59,7 @@ enum Verdict {
 }
 
 impl Connection {
-    /// Takes a run over: one lock, one copy.
+    /// Queues a run: one lock, one copy.
     #[inline]
     pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> DeliveryStatus {
         let realtime = run.is_realtime();
@@ -120,17 +120,19 @@ impl Connection {
         out.mark_dirty() | flags
     }
 
-    /// The queue would be over its limit. What has merely not been flushed yet is sent first: it is no backlog.
+    /// Applies the overflow policy to a queue that would exceed its limit. Sends first what has merely not
+    /// been flushed.
     #[cold]
     fn judge(self: &Arc<Self>, out: &mut SendState, realtime: bool, bytes: usize) -> (Verdict, Deferred) {
         let after = if out.is_blocked() { Deferred::default() } else { self.write(out) };
         let Limit { bytes: limit, shared } = self.limit(out, Side::Senders);
         let waiting = out.queue.bytes();
         let total = waiting.saturating_add(bytes);
-        // real-time frames never wait, so they may pass the limit up to twice, unless the memory is not theirs
+        // real-time frames cannot wait, so they can exceed the limit up to twice, unless it is a share of the
+        // budget
         let twice = || self.limits.queue_bytes().saturating_mul(2).max(limit);
         let ceiling = if realtime && !shared { twice() } else { limit };
-        // a run that alone is over the limit is taken by an empty queue: it could never be delivered otherwise
+        // an empty queue takes a run that alone exceeds the limit: it could never be delivered otherwise
         let over = waiting > 0 && total > ceiling;
         let verdict = match self.server.settings.overflow {
             Overflow::Block if !realtime && total > limit => Verdict::Take(DeliveryStatus::FULL),
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flush_is_owed_for_several_runs() {
+    fn several_runs_need_one_flush() {
         let mut pair = Pair::new(StreamSettings::default());
         assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
         assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::TAKEN);
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn block_takes_everything_and_says_when_it_is_full() {
+    fn block_queues_everything_and_reports_a_full_queue() {
         let pair = Pair::new(settings(Overflow::Block, 1_000_000));
         assert_eq!(
             deliver(&pair, Qos::NO, 2_000_000),
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_counts_what_a_queue_occupies_until_it_has_been_moved() {
+    fn the_budget_counts_the_memory_of_a_queue_until_it_shrinks() {
         const LARGE: usize = 4 << 20;
         let mut pair = Pair::new(StreamSettings::default());
         let budget = pair.connection.server.budget.clone();
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_merely_not_flushed_yet_is_no_backlog() {
+    fn unflushed_bytes_do_not_count_against_the_limit() {
         for overflow in [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest] {
             let pair = Pair::new(settings(overflow, 1000));
             for _ in 0..20 {

@@ -1,5 +1,5 @@
-//! What a run is on the wire, and the cheapest way of passing it on: copied, encoded where it is sent from, sent from
-//! where it was read, or kept by reference count. Owns that choice; never a lock, a limit or a connection.
+//! The wire form of a run, and the cheapest way to pass it on: copied, encoded in place, sent from the read
+//! buffer, or shared by reference count. Owns that choice; never a lock, a limit or a connection.
 
 use bytes::Bytes;
 use elbus_plugin_api::{Payload, Run, SHARE_FROM_BYTES};
@@ -13,10 +13,10 @@ use std::{convert::Infallible, io::IoSlice};
 /// The number of this wire format, for [`Encoding`](elbus_plugin_api::Encoding).
 const PROTOCOL: u32 = 0xEB01;
 
-/// Messages of this length on average are copied piece by piece; shorter ones are written by a faster loop, into memory
-/// that has to be zeroed before.
+/// Messages of this length on average are copied piece by piece; shorter ones are written by a faster loop,
+/// into memory that has to be zeroed before.
 const LONG_BYTES: usize = 1024;
-/// Runs from this length on, of at most so many frames, are sent at once if nothing waits.
+/// Runs from this length on, and of at most this many frames, are sent immediately if the queue is empty.
 const AHEAD_BYTES: usize = 32 * 1024;
 const AHEAD_FRAMES: usize = 8;
 
@@ -32,7 +32,8 @@ enum Form<'r> {
     Large { head: DeliveryHead<'r>, payload: Bytes },
     /// For one recipient: written where it is sent from.
     One { head: DeliveryHead<'r>, payloads: &'r [Payload<'r>] },
-    /// For one recipient, of longer payloads: heads apart, so that the rest can be sent from where it was read.
+    /// For one recipient, of longer payloads: heads apart, so that the rest can be sent from where it was
+    /// read.
     Long { heads: Vec<u8>, payloads: &'r [Payload<'r>] },
     /// For many recipients, and long enough to be shared.
     Shared(Bytes),
@@ -82,14 +83,14 @@ impl<'r> Wire<'r> {
         Wire { len: encoded.bytes().len(), frames, form }
     }
 
-    /// How many bytes it has.
+    /// Returns its length in bytes.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.len
     }
 
-    /// Sends as much as the socket takes now, where that saves copying so much that it is worth a system call of its own;
-    /// to be called only while nothing waits in the queue. Tells how many bytes were sent.
+    /// Sends as much as the socket takes, if that saves enough copying to be worth a system call of its own;
+    /// called only while the queue is empty. Returns the number of bytes sent.
     #[inline]
     pub(crate) fn send_ahead(&self, socket: &Socket) -> usize {
         match &self.form {
@@ -167,7 +168,8 @@ mod tests {
     use super::*;
     use elbus_plugin_api::{Encoding, Qos, SharedBytes};
 
-    /// What two recipients get, which is queued behind something else, without the first `sent` bytes for the second.
+    /// What two recipients get, which is queued behind something else, without the first `sent` bytes for the
+    /// second.
     fn queued(
         kind: FrameKind,
         payloads: &[Vec<u8>],

@@ -1,5 +1,5 @@
-//! The task that goes on writing when a socket is full. It exists only that long, and waits on a second descriptor,
-//! so that the connection itself stays registered for reading only.
+//! The task that writes while a socket is full. It exists only that long and waits on a second file
+//! descriptor, so that the connection itself stays registered for reading only.
 
 #[cfg(not(elbus_model))]
 use elbus_socket::Socket;
@@ -15,7 +15,7 @@ pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
     }
 }
 
-/// Writes until nothing waits any more or the connection has ended.
+/// Writes until the queue is empty or the connection has closed.
 #[cfg(not(elbus_model))]
 pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
     let twin = {
@@ -24,7 +24,7 @@ pub(crate) async fn write_until_empty(connection: Arc<Connection>) {
         match twin {
             Some(Ok(twin)) => twin,
             Some(Err(error)) => {
-                // out of descriptors: the keeper writes in its own rhythm meanwhile
+                // out of file descriptors: housekeeping writes at its own rate meanwhile
                 out.without_writer();
                 drop(out);
                 let client = connection.name();

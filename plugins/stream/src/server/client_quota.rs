@@ -1,33 +1,33 @@
-//! The registered clients of an instance that has a limit (`max_clients`), by source. Owns who gets in when the limit is
-//! reached: a source below its share does, in place of a client of one above it.
+//! The registered clients of an instance with `max_clients`, by source. Owns the decision when the limit is
+//! reached: a client of a source below its share replaces one of a source above it.
 
 use std::collections::HashMap;
 
 use crate::server::source::Source;
 
-/// Registered clients, by their keys in the census.
+/// Registered clients, by their keys in the connection table.
 pub(crate) struct ClientQuota {
     limit: usize,
-    /// What one source may hold when others want in.
+    /// Number of clients that one source can keep when others want to register.
     share: usize,
     count: usize,
-    /// In the order in which they registered.
+    /// Keys in order of registration.
     sources: HashMap<Source, Vec<usize>>,
 }
 
-/// What becomes of a client that wants to register.
+/// Result of [`ClientQuota::claim`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It gets in.
+    /// The client can register.
     Granted,
-    /// It gets in, and the client of this key must go.
+    /// The client can register, and the client of this key must be disconnected.
     Evicting(usize),
-    /// There are as many clients as may be.
+    /// The limit is reached.
     Full,
 }
 
 impl ClientQuota {
-    /// At most `limit`, and `share` of them, from 0 to 1, for one source when others want in.
+    /// A quota of `limit` clients, of which one source keeps `share` (0 to 1) when others want to register.
     pub(crate) fn new(limit: usize, share: f64) -> Self {
         let share = (limit as f64 * share).ceil() as usize;
         ClientQuota { limit, share: share.clamp(1, limit), count: 0, sources: HashMap::new() }
@@ -53,7 +53,7 @@ impl ClientQuota {
         claim
     }
 
-    /// The source that holds the most, if that is more than its share.
+    /// Returns the source with the most clients, if that exceeds its share.
     fn largest(&self) -> Option<Source> {
         let (source, keys) = self.sources.iter().max_by_key(|(_, keys)| keys.len())?;
         (keys.len() > self.share).then_some(*source)
@@ -65,10 +65,10 @@ impl ClientQuota {
         Some(last)
     }
 
-    /// Takes a client out, unless that has happened already.
+    /// Removes a client, unless it was evicted before.
     pub(crate) fn release(&mut self, source: Source, key: usize) {
         let Some(keys) = self.sources.get_mut(&source) else { return };
-        // those that come and go are usually the newest
+        // clients that come and go are usually the newest
         let Some(at) = keys.iter().rposition(|other| *other == key) else { return };
         keys.remove(at);
         if keys.is_empty() {
@@ -86,7 +86,7 @@ mod tests {
     const TWO: Source = Source::User(2);
 
     #[test]
-    fn one_source_may_have_all_until_another_one_comes() {
+    fn one_source_can_have_all_slots_until_another_one_connects() {
         let mut clients = ClientQuota::new(5, 0.5);
         for key in 0..5 {
             assert_eq!(clients.claim(ONE, key), Claim::Granted);

@@ -1,5 +1,5 @@
-//! Who is connected, and the tasks of an instance that its end has to wait for. Owns the entries; the lock around them is that
-//! of the [state](super::state).
+//! The connections and tasks of an instance. Owns the entries; the lock around them belongs to the
+//! [state](super::state).
 
 use slab::Slab;
 use std::{pin::pin, sync::Arc};
@@ -13,37 +13,39 @@ use crate::{
     server::state::ServerState,
 };
 
-/// Connections, and accepting tasks.
+/// Connections, and the number of tasks that `stop` waits for.
 #[derive(Default)]
 pub(crate) struct ConnectionTable {
     pub(crate) entries: Slab<Entry>,
-    /// Those that are registered, where their number is limited.
+    /// Registered clients, if their number is limited.
     pub(crate) clients: Option<ClientQuota>,
     pub(crate) listeners: usize,
-    /// Tasks that work beside the session of a connection.
+    /// Tasks beside the sessions, such as TLS.
     pub(crate) helper_tasks: usize,
 }
 
-/// A connection, and when the keeper has to do with it, in sweeps. Until then the keeper only walks over this entry.
+/// A connection, and the ticks at which housekeeping has to act. Until then housekeeping only iterates over
+/// the entry.
 pub(crate) struct Entry {
     pub(crate) connection: Arc<Connection>,
-    /// When it is to be looked at.
+    /// Tick of the next check.
     pub(crate) next_check: u64,
-    /// When the next keep-alive is due; zero until the keeper has seen the client registered.
+    /// Tick of the next keep-alive; 0 until housekeeping has seen the client registered.
     pub(crate) next_nop: u64,
 }
 
-/// Somebody in the census who is on the way out. Held as long as it is waited for, so the key means nobody else.
+/// A client that has closed its connection and is still in the table. Keeps the connection, so that its key
+/// is not reused for comparison.
 pub(crate) struct DepartingClient {
     key: usize,
     connection: Arc<Connection>,
 }
 
 impl ServerState {
-    /// Adds a connection, unless the instance is stopping.
+    /// Adds a connection; `None` if the instance is stopping.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Option<usize> {
         let mut table = self.table.lock();
-        // within the lock: whoever enters is seen by `stop`, which sets the flag first
+        // within the lock: `stop` sets the flag first and then sees every entry
         if self.is_stopping() {
             return None;
         }
@@ -69,14 +71,14 @@ impl ServerState {
         Ok(())
     }
 
-    /// Takes back what [`claim`](Self::claim) has counted.
+    /// Reverts [`claim`](Self::claim).
     pub(crate) fn release(&self, source: Source, key: usize) {
         if let Some(clients) = &mut self.table.lock().clients {
             clients.release(source, key);
         }
     }
 
-    /// Takes a connection out, which was that of a registered client of `source`, or of none.
+    /// Removes a connection; `client_of` is the source if it was a registered client.
     pub(crate) fn remove(&self, key: usize, client_of: Option<Source>) {
         let mut table = self.table.lock();
         if let (Some(clients), Some(source)) = (&mut table.clients, client_of) {
@@ -89,7 +91,8 @@ impl ServerState {
         drop(gone);
     }
 
-    /// The client of a name that has closed its connection, but is still here: its last messages are being read.
+    /// Finds the client of a name that has closed its connection while its last messages are still being
+    /// read.
     pub(crate) fn find_departing(&self, name: &str) -> Option<DepartingClient> {
         let table = self.table.lock();
         let (key, entry) = table.entries.iter().find(|(_, entry)| {
@@ -99,7 +102,7 @@ impl ServerState {
         Some(DepartingClient { key, connection: entry.connection.clone() })
     }
 
-    /// Waits until departing has left.
+    /// Waits until a departing client has left.
     pub(crate) async fn wait_for_departure(&self, departing: &DepartingClient) {
         loop {
             let mut next = pin!(self.departures.notified());

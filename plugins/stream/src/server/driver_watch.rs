@@ -1,9 +1,9 @@
-//! Keeps the I/O and timer driver of a multi-threaded runtime attended. Owns one thread per runtime, which polls nothing
-//! and runs no task itself.
+//! Keeps the I/O and timer driver of a multi-threaded runtime attended. Owns one thread per runtime, which
+//! polls nothing and runs no task itself.
 //!
-//! In tokio a worker that is about to sleep takes the driver if it is free. The worker that the driver has woken gives it
-//! up and runs its task; while that task blocks, the other workers sleep without the driver, and nobody polls. The thread
-//! notices that and wakes one of them (ADR 19).
+//! In tokio a worker that is about to sleep takes the driver if it is free. The worker that the driver has
+//! woken gives it up and runs its task; while that task blocks, the other workers sleep without the driver,
+//! and nobody polls. The thread notices that and wakes one of them (ADR 19).
 
 use parking_lot::Mutex;
 use std::{
@@ -19,7 +19,8 @@ const BUSY_PERIOD: Duration = Duration::from_millis(10);
 /// Time between two looks while all workers sleep.
 const IDLE_PERIOD: Duration = Duration::from_millis(50);
 
-/// The watches of this process: several instances may share the runtime of the program. Nothing is called under the lock.
+/// The watches of this process: several instances may share the runtime of the program. Nothing is called
+/// under the lock.
 static WATCHES: Mutex<Vec<Weak<DriverWatch>>> = Mutex::new(Vec::new());
 
 /// The watch over the driver of one runtime. The thread ends after it is dropped.
@@ -28,8 +29,8 @@ pub(crate) struct DriverWatch {
 }
 
 impl DriverWatch {
-    /// Returns the watch over a runtime, starting it if there is none. `None` if the runtime has a single worker: there is
-    /// nobody to wake.
+    /// Returns the watch over a runtime, starting it if there is none. `None` if the runtime has a single
+    /// worker: there is nobody to wake.
     pub(crate) fn over(runtime: &Handle) -> io::Result<Option<Arc<Self>>> {
         let single =
             runtime.runtime_flavor() != RuntimeFlavor::MultiThread || runtime.metrics().num_workers() < 2;
@@ -108,8 +109,8 @@ impl Look {
         self.changes != workers.changes
     }
 
-    /// Whether the driver may be unattended: no worker has fallen asleep since the previous look, one is active and
-    /// others sleep.
+    /// Whether the driver may be unattended: no worker has fallen asleep since the previous look, one is
+    /// active and others sleep.
     fn is_unattended(&mut self, workers: &Workers) -> bool {
         let same = !self.has_changed(workers);
         self.changes = workers.changes;

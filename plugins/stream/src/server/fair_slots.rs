@@ -1,8 +1,7 @@
-//! A limited number of slots that sources share fairly. When all are taken, a new connection still gets one: the source
-//! that holds the most loses its oldest. Owns who is evicted; the owner of a place says what that means.
-//!
-//! An eviction costs the logarithm of the number of slots, so that a flood of connections costs little more than
-//! accepting them.
+//! A limited number of slots, shared fairly by sources. If all are in use, a new connection still gets one:
+//! the source with the most slots loses its oldest. Owns the choice; the owner of a slot defines what
+//! eviction does. An eviction costs the logarithm of the number of slots, so a connection flood costs little
+//! more than accepting.
 
 use parking_lot::Mutex;
 use std::{
@@ -14,10 +13,10 @@ use std::{
 
 use crate::server::source::Source;
 
-/// A connection that has said something is not evicted during this time as long as there is one that has said nothing.
+/// An active connection is not evicted during this time while there is a silent one.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// A place is taken away so soon only while connections come faster than this allows.
+/// A slot is lost earlier only while connections come faster than this allows.
 pub(crate) const MIN_TENURE: Duration = Duration::from_millis(25);
 
 type Evict = Box<dyn FnOnce() + Send>;
@@ -27,17 +26,17 @@ pub struct FairSlots(Arc<Shared>);
 
 struct Shared {
     limit: usize,
-    /// Occupant last; no eviction is carried out while it is held.
+    /// Taken last; no eviction is carried out while it is held.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The number of the next slot: slots are numbered in the order in which they were taken.
+    /// Number of the next slot, in the order of acquisition.
     next: u64,
     taken: HashMap<u64, Occupant>,
     sources: HashMap<Source, SourceSlots>,
-    /// The sources by how many slots they hold, then by the age of their oldest one.
+    /// Sources by number of slots, then by the age of their oldest.
     by_count: BTreeSet<(usize, Reverse<u64>, Source)>,
 }
 
@@ -54,29 +53,29 @@ struct SourceSlots {
     active: BTreeSet<u64>,
 }
 
-/// A slot, given back when it is dropped.
+/// A slot, returned when it is dropped.
 pub struct Slot {
     shared: Arc<Shared>,
     number: u64,
 }
 
 impl FairSlots {
-    /// `limit` slots.
+    /// Creates `limit` slots.
     pub fn new(limit: usize) -> Self {
         FairSlots(Arc::new(Shared { limit, state: Mutex::default() }))
     }
 
-    /// How many there are.
+    /// Returns the number of slots.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// How many are taken.
+    /// Returns the number of slots in use.
     pub(crate) fn in_use(&self) -> usize {
         self.0.state.lock().taken.len()
     }
 
-    /// Takes a place for a connection of `source`, from another connection if all are taken.
+    /// Acquires a slot for a connection of `source`, evicting another connection if all are in use.
     pub fn take(&self, source: Source) -> Slot {
         self.take_at(source, Instant::now())
     }
@@ -95,7 +94,8 @@ impl FairSlots {
         Slot { shared: self.0.clone(), number }
     }
 
-    /// Whether the next one would take a place away from a connection that has had it for less than [`MIN_TENURE`].
+    /// Returns whether the next acquisition would evict a connection that has had its slot for less than
+    /// [`MIN_TENURE`].
     pub(crate) fn is_contended(&self) -> bool {
         let state = self.0.state.lock();
         if state.taken.len() < self.0.limit {
@@ -124,7 +124,7 @@ impl FairSlots {
 }
 
 impl Slot {
-    /// The connection has said something useful.
+    /// Marks that the connection has sent something useful.
     pub fn mark_active(&self) {
         let mut state = self.shared.state.lock();
         let Some(source) = state.taken.get(&self.number).map(|taken| taken.source) else { return };
@@ -135,8 +135,8 @@ impl Slot {
         });
     }
 
-    /// What to do when the place is needed for another connection; done at once if that was so already. Replaces what
-    /// was to be done before.
+    /// Sets what to do on eviction, replacing the previous action; done immediately if the slot was lost
+    /// already.
     pub fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.state.lock();
         let replaced = match state.taken.get_mut(&self.number) {
@@ -182,11 +182,12 @@ impl State {
         self.remove(self.victim_for(source, now)?)?.evict
     }
 
-    /// The place to lose: of the source that holds the most, counting the one that `source` is about to take.
+    /// Returns the slot to evict, of the source with the most slots, counting the one that `source` is about
+    /// to acquire.
     fn victim_for(&self, source: Source, now: Instant) -> Option<u64> {
         let own = self.sources.get(&source).and_then(|held| held.rank(source));
         let (most, _, largest) = self.by_count.last().copied()?;
-        // with the new place the source itself may hold the most
+        // with the new slot the source itself may have the most
         let victim_for = match own {
             Some((count, ..)) if count + 1 > most => source,
             _ => largest,
@@ -208,7 +209,7 @@ impl SourceSlots {
         Some((self.silent.len() + self.active.len(), Reverse(*oldest), source))
     }
 
-    /// The place to lose: the oldest silent one, unless it is new and one that has active is not.
+    /// Returns the slot to evict: the oldest silent one, unless it is new and the oldest active one is not.
     fn victim(&self, is_old_enough: impl Fn(u64) -> bool) -> Option<u64> {
         match (self.silent.first().copied(), self.active.first().copied()) {
             (Some(silent), Some(active)) if !is_old_enough(silent) && is_old_enough(active) => Some(active),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_always_gets_a_place_and_the_oldest_goes() {
+    fn a_new_connection_always_gets_a_slot_and_the_oldest_is_evicted() {
         let mut table = Table::new(3);
         let evicted_now: Vec<_> = (0..6).map(|number| table.take(ONE, number)).collect();
         assert_eq!(evicted_now, [None, None, None, Some(0), Some(1), Some(2)]);
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_that_holds_the_most_makes_room() {
+    fn the_source_with_the_most_slots_is_evicted_from() {
         let mut table = Table::new(10);
         assert_eq!(table.take(TWO, 0), None);
         for number in 1..1000 {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_silent_go_before_those_that_have_spoken_unless_these_take_long() {
+    fn silent_connections_are_evicted_before_active_ones_unless_these_take_long() {
         let mut table = Table::new(3);
         (0..3).for_each(|number| _ = table.take(ONE, number));
         table.held[&0].mark_active();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eviction_before_anybody_listens_is_told_later() {
+    fn an_eviction_before_an_action_is_set_is_carried_out_then() {
         let slots = FairSlots::new(1);
         let first = slots.take(ONE);
         let second = slots.take(TWO);

@@ -1,6 +1,6 @@
-//! Who holds memory for large frames: connections that receive or keep one of more than one read, and those whose queue holds
-//! one beyond its own limit. Owns who has to give its memory back when there is none for others: the largest of the source
-//! that holds the most. Closes nobody.
+//! Memory held for large frames: by connections that receive or keep a frame of more than one read, and by
+//! queues that hold one beyond their own limit. Owns the choice who must free memory for others: the largest
+//! user of the source that holds the most. Closes no connection.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{connection::Connection, server::source::Source};
 
-/// Who holds memory for large frames, by the addresses of their connections.
+/// Users of memory for large frames, by the addresses of their connections.
 #[derive(Default)]
 pub(crate) struct FrameMemory(HashMap<usize, MemoryUse>);
 
@@ -27,12 +27,12 @@ impl MemoryUse {
 }
 
 impl FrameMemory {
-    /// A connection holds `bytes` of a frame that it sends; zero: no more than any connection may.
+    /// Sets what a connection holds of a frame that it sends; 0 if no more than any connection can.
     pub(crate) fn set_received(&mut self, connection: &Arc<Connection>, bytes: usize) {
         self.note(connection, |holding| holding.received = bytes);
     }
 
-    /// The queue of a connection holds `bytes`; zero: no more than its limit.
+    /// Sets what the queue of a connection holds; 0 if no more than its limit.
     pub(crate) fn set_queued(&mut self, connection: &Arc<Connection>, bytes: usize) {
         self.note(connection, |holding| holding.queued = bytes);
     }
@@ -52,8 +52,8 @@ impl FrameMemory {
         }
     }
 
-    /// Takes out whoever has to make room for `asking`, and tells how much that one holds. `None`: nobody, as `asking` itself
-    /// holds the most.
+    /// Removes and returns the connection that must free memory for `asking`, and its bytes. `None` if
+    /// `asking` itself holds the most.
     pub(crate) fn take_largest_user(&mut self, asking: &Arc<Connection>) -> Option<(Arc<Connection>, usize)> {
         let mut sums: HashMap<Source, usize> = HashMap::new();
         for holding in self.0.values() {

@@ -1,6 +1,6 @@
-//! Time limits and keep-alives of all connections of an instance, in one task. Owns the rhythm; the limits are those
-//! of [`liveness`](crate::connection::liveness) and the settings. Time is counted in sweeps: what a broker that was busy elsewhere has not
-//! looked at is not held against a client.
+//! Time limits, keep-alives and stalled sockets of all connections of an instance, in one task. Owns the
+//! schedule; the limits are those of [`liveness`](crate::connection::liveness) and the settings. Time is
+//! counted in ticks: time in which a busy broker did not serve a client is not held against the client.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -12,23 +12,23 @@ use crate::{
     server::{connection_table::Entry, state::ServerState},
 };
 
-/// Looks at all connections are so far apart, as a part of the timeout.
+/// Ticks per timeout.
 const TICKS_PER_TIMEOUT: u32 = 16;
 const MIN_PERIOD: Duration = Duration::from_millis(10);
 const MAX_PERIOD: Duration = Duration::from_millis(250);
-/// Spare buffers that nobody has needed for this time are freed, and at the latest after twice as long.
+/// Pooled buffers that were unused for this long are freed, at the latest after twice this time.
 const BUFFER_POOL_IDLE: Duration = Duration::from_millis(200);
 
-/// The rhythm of the sweeps, and what lasts how many of them.
+/// The tick period, and limits in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TickSchedule {
-    /// Sweeps are at least so far apart.
+    /// Minimum time between two ticks.
     period: Duration,
     timeout: Duration,
-    /// Sweeps between two keep-alives, half the timeout.
+    /// Ticks between two keep-alives: half the timeout.
     nop: u64,
     stall: Duration,
-    /// In so many sweeps a client takes nothing before it is stalled, however late they come.
+    /// Ticks without progress after which a client is stalled, however late they come.
     stalled: u32,
 }
 
@@ -36,14 +36,14 @@ impl TickSchedule {
     fn new(timeout: Duration, stall: Duration) -> Self {
         let period = (timeout / TICKS_PER_TIMEOUT).clamp(MIN_PERIOD, MAX_PERIOD);
         let nop = (timeout / 2).as_nanos() / period.as_nanos();
-        // one less than fit: sweeps are a little further apart than a period
+        // one less than fit: ticks are a little further apart than a period
         let stalled = (stall.as_nanos() / period.as_nanos()).saturating_sub(1).max(1);
         let stalled = u32::try_from(stalled).unwrap_or(u32::MAX);
         TickSchedule { period, timeout, nop: (nop as u64).max(1), stall, stalled }
     }
 
-    /// When a phase has lasted too long that began during the sweep `since`: never early, and late by a sweep at most,
-    /// since it may have begun just before the next one.
+    /// Returns the tick at which a phase that began during tick `since` has lasted too long: never early, and
+    /// at most one tick late, since the phase may have begun just before the next tick.
     fn end(&self, phase: Phase, since: u64) -> Option<u64> {
         let limit = phase.limit(self.timeout)?;
         Some(since + limit.as_nanos().div_ceil(self.period.as_nanos()) as u64 + 1)
@@ -51,9 +51,9 @@ impl TickSchedule {
 }
 
 enum DueAction {
-    /// Its reader may have something unread.
+    /// Too late, but its reader may have unread bytes.
     Late(Phase),
-    /// Its reader was asked to read everything.
+    /// Too late, after its reader was requested to read everything.
     TooLate(Phase),
     PushOn,
     Nop,
@@ -64,7 +64,7 @@ pub(crate) async fn run(server: Arc<ServerState>) {
     let schedule = TickSchedule::new(server.settings.timeout(), server.settings.stall());
     let mut released = Instant::now();
     loop {
-        // an interval would make up for a late sweep by an early one
+        // a tokio interval would compensate a late tick by an early one
         tokio::time::sleep(schedule.period).await;
         tick(&server, &schedule);
         if released.elapsed() >= BUFFER_POOL_IDLE {
@@ -75,11 +75,11 @@ pub(crate) async fn run(server: Arc<ServerState>) {
     }
 }
 
-/// Finds out under the census' lock what is due, and does it after that.
+/// Determines under the table's lock what is due, and does it after releasing the lock.
 fn tick(server: &ServerState, schedule: &TickSchedule) {
     let now = server.ticks.fetch_add(1, Ordering::Relaxed) + 1;
     let mut due: Vec<(Arc<Connection>, DueAction)> = vec![];
-    // most sweeps touch no connection: ten thousand of them are not in the processor's cache
+    // most ticks touch no connection: ten thousand of them do not fit in the processor's cache
     let check_all = server.any_blocked.swap(false, Ordering::AcqRel);
     let mut any_blocked = false;
     for (_, entry) in &mut server.table.lock().entries {
@@ -97,8 +97,8 @@ fn tick(server: &ServerState, schedule: &TickSchedule) {
     let time = Instant::now();
     for (connection, due) in due {
         match due {
-            // whose bytes wait to be read is not silent, but they count once only: the client may go on sending what
-            // completes nothing, and there is no readiness for what is out of band or came with file descriptors
+            // unread bytes excuse a client once only: it can go on sending bytes that complete nothing, and
+            // readiness is not reported for out-of-band bytes or at file descriptors
             DueAction::Late(_) if connection.has_unread() => connection.request_read(),
             // the broker is late, not the client
             DueAction::TooLate(_) if connection.is_read_requested() => {}
@@ -111,7 +111,7 @@ fn tick(server: &ServerState, schedule: &TickSchedule) {
     }
 }
 
-/// What is due for a connection, and when it is to be looked at again.
+/// Returns what is due for a connection, and schedules the next check.
 fn next_action(entry: &mut Entry, now: u64, schedule: &TickSchedule) -> Option<DueAction> {
     let connection = &entry.connection;
     let (phase, since) = connection.liveness.last();
@@ -179,7 +179,7 @@ mod tests {
                     nops.push(now);
                 }
             }
-            // the last one during sweep 60
+            // the last one during tick 60
             if now % 20 == 0 && now <= 60 {
                 pair.connection.liveness.step(Phase::Header, pair.connection.server.now());
             }
@@ -188,13 +188,13 @@ mod tests {
             }
         }
         assert_eq!(nops, [11, 21, 31, 41, 51, 61, 71, 81]);
-        // 25 sweeps are 1.25 of the timeout, and it may have pinged just before sweep 61
+        // 25 ticks are 1.25 of the timeout, and it may have pinged just before tick 61
         tick(&pair.connection.server, &schedule);
         assert!(pair.connection.is_closed());
     }
 
     #[test]
-    fn whoever_does_not_register_is_closed_after_the_timeout() {
+    fn a_connection_that_does_not_register_is_closed_after_the_timeout() {
         let (pair, schedule) = registered();
         pair.connection.liveness.step(Phase::Name, 0);
         (1..=20).for_each(|_| tick(&pair.connection.server, &schedule));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_socket_is_looked_at_in_every_sweep_until_it_is_empty() {
+    fn a_full_socket_is_checked_in_every_tick_until_it_is_empty() {
         let (mut pair, schedule) = registered();
         let server = pair.connection.server.clone();
         tick(&server, &schedule);
@@ -257,7 +257,7 @@ mod tests {
         pair.peer.set_nonblocking(false).unwrap();
         let mut all = vec![0; 1 << 20];
         pair.peer.read_exact(&mut all).unwrap();
-        // two: that of a socket that has just been emptied by the sweep is seen by the next one
+        // two: that of a socket that has just been emptied by the tick is seen by the next one
         (0..2).for_each(|_| tick(&server, &schedule));
         assert!(!server.any_blocked.load(Ordering::Acquire));
     }

@@ -22,21 +22,21 @@ use crate::{
     session::Session,
 };
 
-/// After a failure, which usually is a want of descriptors, so long nobody is accepted.
+/// Pause after a failed accept, usually for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Likewise, where a connection was evicted: until it is closed.
+/// Pause after a failed accept when a connection was evicted, until that is closed.
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
-/// A socket that is bound and listens.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
     /// The socket, non-blocking.
     pub socket: OwnedFd,
-    /// What `client.list` says of clients that came by it: the path or the address as configured.
+    /// Port of its clients in `client.list`: the path or address as configured.
     pub port: String,
-    /// How clients reach it, as they would be told: `tcp:127.0.0.1:7777`.
+    /// Address for clients, such as `tcp:127.0.0.1:7777`.
     pub address: String,
-    /// Whether somebody else has it as well, who wants to go on with it: it is not shut down at the end.
+    /// Whether another process goes on with the socket: it is not shut down at the end.
     pub inherited: bool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct BoundListener {
     pub(crate) socket: Socket,
     pub(crate) port: Arc<str>,
     pub(crate) inherited: bool,
-    /// Another socket has taken its slot.
+    /// Whether another socket has replaced it.
     pub(crate) replaced: AtomicBool,
 }
 
@@ -54,7 +54,7 @@ impl BoundListener {
         BoundListener { socket, port: port.into(), inherited, replaced: AtomicBool::new(false) }
     }
 
-    /// Ends accepting although the instance goes on.
+    /// Stops accepting while the instance goes on.
     pub(crate) fn replace(&self) {
         self.replaced.store(true, Ordering::Release);
         self.socket.shutdown();
@@ -65,7 +65,8 @@ impl BoundListener {
     }
 }
 
-/// Accepts until the instance stops or another socket replaces this one. The table counts it from before it is spawned.
+/// Accepts until the instance stops or another socket replaces this one. Counted in the table before it is
+/// spawned.
 pub(crate) async fn accept(server: Arc<ServerState>, listener: Arc<BoundListener>) {
     let _guard = ListenerGuard(&server);
     let mut failing = false;
@@ -76,12 +77,12 @@ pub(crate) async fn accept(server: Arc<ServerState>, listener: Arc<BoundListener
         match listener.socket.accept() {
             Ok(Some(socket)) => {
                 if server.pending.is_contended() {
-                    // the kernel keeps a burst for a moment
+                    // the kernel queues a burst for a moment
                     tokio::time::sleep(MIN_TENURE).await;
                 }
                 begin(&server, socket, listener.port.clone());
             }
-            // once it is replaced, those who came before are still accepted
+            // connections made before the replacement are still accepted
             Ok(None) if listener.is_closed(&server) => return,
             Ok(None) => failing = false,
             Err(_) if listener.is_closed(&server) => return,
@@ -91,7 +92,7 @@ pub(crate) async fn accept(server: Arc<ServerState>, listener: Arc<BoundListener
                 if is_new && server.admits(LogCategory::Accept, Source::Unknown) {
                     tracing::warn!(port = &*listener.port, %error, "cannot accept connections for now");
                 }
-                // whoever has not registered yet makes room
+                // a connection that has not registered yet is evicted
                 let pause = if server.pending.evict_one() { SHORT_PAUSE } else { PAUSE };
                 tokio::time::sleep(pause).await;
             }
@@ -114,13 +115,13 @@ fn begin(server: &Arc<ServerState>, socket: OwnedFd, port: Arc<str>) {
     }
 }
 
-/// The connection failed, not the listener.
+/// Returns whether the connection failed rather than the listener.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied | TimedOut)
 }
 
-/// An accepting task in the census.
+/// Counts an accepting task in the table.
 struct ListenerGuard<'a>(&'a ServerState);
 
 impl Drop for ListenerGuard<'_> {

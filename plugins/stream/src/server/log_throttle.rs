@@ -1,5 +1,4 @@
-//! Lines of the log that a stranger can cause as often as he likes. Owns how many of a kind appear in a minute, of one
-//! source and of all, and counts the others.
+//! Limits log lines that peers can cause, per category, source and minute, and counts suppressed ones.
 
 use parking_lot::Mutex;
 use std::{
@@ -9,30 +8,30 @@ use std::{
 
 use crate::server::source::Source;
 
-/// So many lines of a kind about one source appear in each [`WINDOW`]...
+/// Lines of a category about one source in a [`WINDOW`].
 const LINES: u32 = 10;
-/// ...and so many about all sources. The second half is for sources about which none has appeared, so that noisy ones, however
-/// many they are, hide no quiet one before there are as many.
+/// Lines of a category about all sources. The second half is for sources that have none yet, so that noisy
+/// sources do not hide quiet ones.
 const ALL_LINES: u32 = 100;
 const FIRST_HALF: u32 = ALL_LINES / 2;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Sources that are told apart in a window; those beyond are one.
+/// Sources counted separately in a window; the others count as one.
 const MAX_SOURCES: usize = 1024;
 
-/// What a line is about.
+/// What a log line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogCategory {
-    /// A client broke the protocol.
+    /// A protocol error.
     Protocol,
-    /// A client did not say in time what it had to.
+    /// A client exceeded a time limit.
     Late,
-    /// A connection was refused since there are too many.
+    /// A connection was refused because of a limit.
     Refused,
-    /// A connection was evicted to make room for another one.
+    /// A connection was evicted for another one.
     Evicted,
     /// A connection could not be accepted.
     Accept,
-    /// A TLS handshake failed, or was tried with a port that has no TLS.
+    /// A TLS handshake failed, or was tried at a port without TLS.
     Tls,
 }
 
@@ -46,7 +45,7 @@ impl LogCategory {
         LogCategory::Tls,
     ];
 
-    /// What several of them are called.
+    /// Returns the plural noun for log lines.
     pub(crate) fn plural(self) -> &'static str {
         match self {
             LogCategory::Protocol => "protocol errors",
@@ -59,36 +58,36 @@ impl LogCategory {
     }
 }
 
-/// The lines of an instance in the last minute.
+/// Log lines of an instance in the current windows.
 #[derive(Default)]
 pub(crate) struct LogThrottle(Mutex<[CategoryWindow; LogCategory::ALL.len()]>);
 
-/// Lines of one kind in a window.
+/// Lines of one category in a window.
 #[derive(Default)]
 struct CategoryWindow {
-    /// When the first line of this window appeared.
+    /// When the first line of this window was logged.
     since: Option<Instant>,
     shown: u32,
     hidden: u64,
-    /// `None` stands for all that are not told apart.
+    /// `None` stands for all sources that are not counted separately.
     sources: HashMap<Option<Source>, Lines>,
 }
 
-/// Those about one source.
+/// Lines about one source.
 #[derive(Default)]
 struct Lines {
     shown: u32,
     hidden: u64,
 }
 
-/// Lines of one kind that did not appear in a window.
+/// Suppressed lines of one category in a window.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SuppressedLines {
     pub(crate) category: LogCategory,
     pub(crate) count: u64,
-    /// About how many sources they were.
+    /// Number of their sources.
     pub(crate) sources: usize,
-    /// About which most were, and how many; unless that is not known.
+    /// The source with the most lines and their number, if known.
     pub(crate) most: Option<(Source, u64)>,
 }
 
@@ -122,7 +121,7 @@ impl CategoryWindow {
 }
 
 impl LogThrottle {
-    /// Whether another line about a source may appear; where not, it is counted.
+    /// Returns whether another line about a source can be logged; counts it as suppressed if not.
     pub(crate) fn admit(&self, category: LogCategory, source: Source, now: Instant) -> bool {
         let mut tallies = self.0.lock();
         let Some(tally) = tallies.get_mut(category as usize) else { return false };
@@ -132,7 +131,7 @@ impl LogThrottle {
         tally.admit(source)
     }
 
-    /// How many lines of which kinds did not appear in the windows that are over; new ones begin.
+    /// Takes the suppressed lines of the windows that have ended, and begins new windows.
     pub(crate) fn take_suppressed(&self, now: Instant) -> Vec<SuppressedLines> {
         let mut all = vec![];
         for (category, tally) in LogCategory::ALL.into_iter().zip(&mut *self.0.lock()) {
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_does_not_hide_another_and_a_rare_one_is_never_hidden() {
+    fn categories_do_not_suppress_each_other_and_rare_ones_are_never_suppressed() {
         let (log_throttle, start) = (LogThrottle::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!((0..50).filter(|_| log_throttle.admit(LogCategory::Tls, A, at(0))).count(), 10);
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_noisy_source_hides_no_other() {
+    fn a_noisy_source_suppresses_no_other() {
         let (log_throttle, now) = (LogThrottle::default(), Instant::now());
         let shown =
             |source| (0..1000).filter(|_| log_throttle.admit(LogCategory::Protocol, source, now)).count();
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn noisy_sources_together_hide_no_quiet_one() {
+    fn noisy_sources_together_suppress_no_quiet_one() {
         let (log_throttle, now) = (LogThrottle::default(), Instant::now());
         let noisy = 0..20;
         let mut shown = 0;
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_remembered_within_bounds() {
+    fn the_number_of_counted_sources_is_bounded() {
         let (log_throttle, now) = (LogThrottle::default(), Instant::now());
         let shown =
             (0..100_000).filter(|n| log_throttle.admit(LogCategory::Tls, Source::User(*n), now)).count();

@@ -2,22 +2,22 @@
 
 use elbus_plugin_api::Credentials;
 
-/// Where a connection comes from.
+/// The peer of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// `ip:port`, where that means anything.
+    /// `ip:port`, if the transport has addresses.
     pub source: Option<String>,
-    /// The process at the other end, where it is known.
+    /// The process at the other end, if known.
     pub credentials: Option<Credentials>,
-    /// The unit of systemd it belongs to, where that is known.
+    /// The systemd unit of that process, if known.
     pub unit: Option<Box<String>>,
-    /// What a verified certificate says of the client, where it has shown one.
+    /// The verified certificate of the client, if it has sent one.
     pub certificate: Option<Box<Certificate>>,
 }
 
-/// A client certificate that was verified.
+/// A verified client certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Certificate {
-    /// As [`ClientInfo`](elbus_plugin_api::ClientInfo) lists them.
+    /// Names as in [`ClientInfo`](elbus_plugin_api::ClientInfo).
     pub names: Vec<String>,
 }

@@ -1,8 +1,6 @@
-//! What clients that have left had already sent of what they may, so that connecting again does not refill it. By identity,
-//! not by name: a name can be changed. Owns no bucket; reads no clock.
-//!
-//! Whoever registers begins with what the last of its identity to leave would have had by now. A debt is a time: that until
-//! a bucket would be full. It is never longer than a second's worth, hence there are few, and those that are over are forgotten.
+//! How much of their rates clients had used when they left, by identity, so that a reconnection does not
+//! refill them. Owns no bucket and reads no clock. A debt is the time until the bucket would be full, at most
+//! a second: there are few of them, and those that have passed are removed.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -13,12 +11,12 @@ use std::{
 
 use crate::server::peer_info::PeerInfo;
 
-/// Identities whose debts are known apart; all others have the greatest debt of those there was no room for.
+/// Identities with debts of their own; all others share the greatest debt that did not fit.
 const MAX_IDENTITIES: usize = 4096;
-/// A bucket is full again after so long, whatever its rate.
+/// Time in which any bucket is full again.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// An identity, as a number that nobody outside can choose.
+/// Hash of an identity, with a random key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct IdentityKey(u64);
 
@@ -27,13 +25,13 @@ pub(crate) struct IdentityKey(u64);
 pub(crate) struct RateDebts {
     hashing: RandomState,
     until: HashMap<IdentityKey, Instant>,
-    /// Of those there was no room for.
+    /// The greatest debt that did not fit.
     of_others: Option<Instant>,
 }
 
 impl RateDebts {
-    /// Who a connection is of: its certificate, else its user, else its address. Addresses of IPv6 count by their network
-    /// of 64 bits, as one client has all of them.
+    /// Returns the identity of a connection: its certificate, else its user, else its address. IPv6 addresses
+    /// count by their /64 network, since one client has all addresses in it.
     pub(crate) fn identity(&self, peer: &PeerInfo) -> IdentityKey {
         let certificate = peer.certificate.as_ref().map(|certificate| &certificate.names);
         let user = peer.credentials.map(|credentials| credentials.uid);
@@ -56,13 +54,13 @@ impl RateDebts {
         self.hashing.hash_one(identity)
     }
 
-    /// How long it takes until a client of this identity may have all of its rates at once.
+    /// Returns the time until a client of this identity has its full rates.
     pub(crate) fn of(&self, identity: IdentityKey, now: Instant) -> Duration {
         let until = self.until.get(&identity).copied().max(self.of_others.filter(|_| self.is_full()));
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// A client has left whose buckets would have been full after so long.
+    /// Adds the debt of a client that has left.
     pub(crate) fn add(&mut self, identity: IdentityKey, debt: Duration, now: Instant) {
         if debt.is_zero() {
             return;
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn many_identities_need_no_more_room_and_none_escapes() {
+    fn many_identities_need_bounded_memory_and_none_escapes_its_debt() {
         let (mut rate_debts, start) = (RateDebts::default(), Instant::now());
         for uid in 0..100_000 {
             let identity = rate_debts.identity(&of_user(uid));

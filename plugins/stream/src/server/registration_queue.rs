@@ -1,5 +1,5 @@
-//! Turns: at most so many connections a second go on to register, and sources take turns. Owns the order and the rate; a
-//! connection that waits holds one of the [`FairSlots`](crate::server::fair_slots::FairSlots), which bound how many wait.
+//! Limits registrations per second, round-robin among sources. Owns the order and the rate; a queued
+//! connection holds one of the [`FairSlots`](crate::server::fair_slots::FairSlots), which bound the queue.
 
 use parking_lot::Mutex;
 use std::{
@@ -11,31 +11,31 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::server::source::Source;
 
-/// The task that gives turns looks at least so often whether it is still needed.
+/// Longest sleep of the task, after which it checks whether it is still needed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
-/// Gives turns.
+/// Queued registrations.
 pub(crate) struct RegistrationQueue {
     per_second: f64,
-    /// Waiting connections, beyond which those that are gone are looked for.
+    /// Number of queued connections beyond which closed ones are removed.
     most: usize,
     state: Mutex<State>,
 }
 
 struct State {
-    /// How many may go on now.
+    /// Registrations that can proceed now.
     left: f64,
     at: Instant,
     waiting: HashMap<Source, VecDeque<oneshot::Sender<()>>>,
-    /// The sources of those that wait, in the order of their turns.
+    /// Sources of queued connections, in round-robin order.
     order: VecDeque<Source>,
     count: usize,
-    /// A task gives turns.
+    /// A task releases queued connections.
     is_served: bool,
 }
 
 impl RegistrationQueue {
-    /// `per_second` on average and at once, for connections of which `most` exist at a time.
+    /// Allows `per_second` on average and at once; `most` connections can be queued.
     pub(crate) fn new(per_second: u64, most: usize, now: Instant) -> Arc<Self> {
         let per_second = per_second.max(1) as f64;
         let state = State {
@@ -49,7 +49,7 @@ impl RegistrationQueue {
         Arc::new(RegistrationQueue { per_second, most, state: Mutex::new(state) })
     }
 
-    /// `None`: go on at once. Otherwise it is the connection's turn when the receiver ends, however it ends.
+    /// Returns `None` if the connection can proceed now, else a receiver that completes when it can.
     pub(crate) fn ask(self: &Arc<Self>, source: Source, runtime: &Handle) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
         self.refill(&mut state, Instant::now());
@@ -73,7 +73,8 @@ impl RegistrationQueue {
         state.left = (state.left + passed * self.per_second).min(self.per_second);
     }
 
-    /// Gives the turns that are due. How long until the next one; `None` if nobody waits any more.
+    /// Releases the registrations that are due. Returns the time until the next one, `None` if the queue is
+    /// empty.
     fn give(&self, now: Instant) -> Option<Duration> {
         let mut state = self.state.lock();
         self.refill(&mut state, now);
@@ -82,7 +83,7 @@ impl RegistrationQueue {
                 state.is_served = false;
                 return None;
             };
-            // one that is gone takes nobody's turn
+            // a connection that is gone takes no turn
             if turn.send(()).is_ok() {
                 state.left -= 1.0;
             }
@@ -104,7 +105,7 @@ impl State {
         self.count += 1;
     }
 
-    /// The next of the source whose turn it is.
+    /// Removes the next connection in round-robin order.
     fn pop(&mut self) -> Option<oneshot::Sender<()>> {
         let source = self.order.pop_front()?;
         let queue = self.waiting.get_mut(&source)?;
@@ -128,7 +129,7 @@ impl State {
     }
 }
 
-/// Gives turns until nobody waits, or the instance is gone.
+/// Releases queued connections until the queue is empty or the instance is gone.
 async fn serve(turns: Weak<RegistrationQueue>) {
     loop {
         let Some(wait) = turns.upgrade().and_then(|turns| turns.give(Instant::now())) else { return };
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_take_turns_at_the_rate_and_who_is_gone_takes_none() {
+    fn sources_take_turns_at_the_rate_and_closed_connections_take_none() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap(); // never runs the task
         let start = Instant::now();
         let turns = RegistrationQueue::new(10, 20, start);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_gone_are_forgotten() {
+    fn closed_connections_are_removed_from_the_queue() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let turns = RegistrationQueue::new(1, 10, Instant::now());
         for _ in 0..1000 {

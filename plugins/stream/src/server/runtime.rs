@@ -1,5 +1,5 @@
-//! Where the tasks of an instance run: on the runtime of the embedding program, or on its own. Owns that choice and
-//! the end of an own runtime, which never blocks and never panics.
+//! Where the tasks of an instance run: on the runtime of the embedding program, or on its own. Owns that
+//! choice and the end of an own runtime, which never blocks and never panics.
 
 use std::{io, sync::Arc};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
@@ -16,7 +16,8 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// The runtime that the calling thread is in, else a new one with `workers` threads named after the instance.
+    /// The runtime that the calling thread is in, else a new one with `workers` threads named after the
+    /// instance.
     ///
     /// The program's runtime must have its I/O and time drivers enabled.
     pub(crate) fn obtain(instance: &str, workers: usize) -> io::Result<Self> {

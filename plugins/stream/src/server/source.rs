@@ -1,5 +1,5 @@
-//! Where a connection comes from, as a key: limits are shared fairly among sources. Owns what counts as one source;
-//! counts nothing itself.
+//! Where a connection comes from, as a key: limits are shared fairly among sources. Owns what counts as one
+//! source; counts nothing itself.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! What all connections of an instance share. Owns who is connected, and the counts that status shows.
+//! State shared by all connections of an instance. Owns the counters that `status` returns.
 
 use elbus_plugin_api::{Event, EventKind, Host, QueueBudget};
 use parking_lot::{Condvar, Mutex};
@@ -27,47 +27,47 @@ use crate::{
     settings::StreamSettings,
 };
 
-/// What the connections of an instance share.
+/// State shared by all connections of an instance.
 pub(crate) struct ServerState {
     pub(crate) host: Host,
     pub(crate) settings: StreamSettings,
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) runtime: Handle,
-    /// Set once, by `stop`: nobody is accepted or read from any more.
+    /// Set once by `stop`: no connection is accepted or read from afterwards.
     pub(crate) stopping: AtomicBool,
-    /// How often the keeper has looked: the clock of those who need none that is exact.
+    /// Ticks of housekeeping so far: a coarse clock.
     pub(crate) ticks: AtomicU64,
-    /// A socket has become full since the keeper has last seen none that was.
+    /// A socket has become full since housekeeping last found none full.
     pub(crate) any_blocked: AtomicBool,
-    /// Who is there. Lock order: this, then [`Connection`]'s own.
+    /// All connections. Lock order: this, then [`Connection`]'s own.
     pub(crate) table: Mutex<ConnectionTable>,
-    /// Somebody has left the census: for threads, and for tasks.
+    /// Notified when a connection or task has left the table: for threads, and for tasks.
     pub(crate) left: Condvar,
     pub(crate) departures: Notify,
     pub(crate) counts: Counts,
     pub(crate) log_throttle: LogThrottle,
-    /// What clients that have left had sent of what they may. Held for moments, alone.
+    /// Rate debts of clients that have left. Held briefly, with no other lock.
     pub(crate) rate_debts: Mutex<RateDebts>,
-    /// Who holds memory for long frames. Held for moments, alone.
+    /// Memory held for large frames. Held briefly; taken after a connection's lock.
     pub(crate) frame_memory: Mutex<FrameMemory>,
-    /// The places of connections that have not registered yet.
+    /// Slots of connections that have not registered yet.
     pub(crate) pending: FairSlots,
-    /// Paces registering.
+    /// Limits the rate of registrations.
     pub(crate) turns: Option<Arc<RegistrationQueue>>,
-    /// What may wait in all queues of the broker.
+    /// Limit of all queues of the broker together.
     pub(crate) budget: QueueBudget,
-    /// The connection whose frame is received although that is used up, by its address; zero: none.
+    /// Address of the connection whose frame is received although the budget is used up; 0 if there is none.
     over_budget: AtomicUsize,
 }
 
-/// Counts since the start.
+/// Counters since the start.
 #[derive(Default)]
 pub(crate) struct Counts {
-    /// Clients that were disconnected since they took nothing or too little.
+    /// Clients disconnected for taking nothing or too little.
     pub(crate) slow: AtomicU64,
-    /// Runs of messages that were refused since a queue was full.
+    /// Runs of messages refused because a queue was full.
     pub(crate) refused: AtomicU64,
-    /// Connections that were refused before they could say anything.
+    /// Connections refused before they could send anything.
     pub(crate) refused_connections: AtomicU64,
 }
 
@@ -103,7 +103,7 @@ impl ServerState {
         })
     }
 
-    /// Runs a task of this instance, whose log lines name it.
+    /// Spawns a task whose log lines name this instance.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -116,13 +116,13 @@ impl ServerState {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Whether a line of the log about a source may appear.
+    /// Returns whether a log line about a source is within its limit.
     pub(crate) fn admits(&self, category: LogCategory, source: Source) -> bool {
         self.log_throttle.admit(category, source, Instant::now())
     }
 
-    /// Tells of a connection that was evicted before its session began. No event: whoever connects often enough
-    /// causes as many.
+    /// Logs that a connection was evicted before its session began. Emits no event: a peer can cause any
+    /// number of these.
     pub(crate) fn log_eviction(&self, (key, source): (Source, Option<&str>), why: &str) {
         self.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
         if self.admits(LogCategory::Evicted, key) {
@@ -132,7 +132,7 @@ impl ServerState {
         }
     }
 
-    /// Tells of a connection that was refused before it could say anything.
+    /// Logs and counts a connection that was refused before it could send anything.
     pub(crate) fn reject(&self, (key, source): (Source, Option<&str>), category: LogCategory, why: &str) {
         self.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
         if self.admits(category, key) {
@@ -144,7 +144,7 @@ impl ServerState {
         self.host.emit(&Event::now(EventKind::ConnectionRefused, from, why));
     }
 
-    /// Says how many lines were not shown.
+    /// Logs how many lines were suppressed.
     pub(crate) fn log_suppressed(&self, now: Instant) {
         for SuppressedLines { category, count, sources, most } in self.log_throttle.take_suppressed(now) {
             let (noisiest, its_count) = most.map(|(source, count)| (source.to_string(), count)).unzip();
@@ -159,27 +159,29 @@ impl ServerState {
         }
     }
 
-    /// How often the keeper has looked.
+    /// Returns the number of the current tick.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         self.ticks.load(Ordering::Relaxed)
     }
 
-    /// Whether the frame of a connection may be received although the budget of the broker is used up: one at a time may,
-    /// so that frames get complete and memory is freed; the next one only when the previous one has left the queues.
+    /// Returns whether a connection can receive the rest of its frame although the budget is used up. One at
+    /// a time can, so that frames complete and memory is freed; the next one only when the previous frame has
+    /// left the queues.
     pub(crate) fn try_exceed_budget(&self, connection: &Arc<Connection>) -> bool {
         let address = Arc::as_ptr(connection).addr();
         self.budget.queues_are_nearly_empty()
             && self.over_budget.compare_exchange(0, address, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The frame of [`try_exceed_budget`](Self::try_exceed_budget) is complete, or its connection has ended.
+    /// Releases [`try_exceed_budget`](Self::try_exceed_budget): the frame is complete, or its connection has
+    /// closed.
     pub(crate) fn end_exceeding(&self, connection: &Arc<Connection>) {
         let address = Arc::as_ptr(connection).addr();
         let _ = self.over_budget.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Ends the connection that holds the most memory for long frames, to make room for another one, unless that is it itself.
+    /// Closes the connection that holds the most memory for large frames, unless that is `asking`.
     pub(crate) fn free_memory_for(&self, asking: &Arc<Connection>) {
         let largest = self.frame_memory.lock().take_largest_user(asking);
         if let Some((connection, bytes)) = largest {
@@ -187,7 +189,7 @@ impl ServerState {
         }
     }
 
-    /// The connections of this moment.
+    /// Returns the current connections.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         self.table.lock().entries.iter().map(|(_, entry)| entry.connection.clone()).collect()
     }

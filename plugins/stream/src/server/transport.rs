@@ -1,5 +1,5 @@
-//! The interface between a transport and its sessions: how an accepted socket is prepared, and what its task can do before
-//! and beside the session. Owns no socket and no table.
+//! The interface between a transport and its sessions: how an accepted socket is prepared, and what its task
+//! can do before and beside the session. Owns no socket and no table.
 
 use elbus_plugin_api::Locality;
 use std::{
@@ -19,36 +19,36 @@ use crate::{
 
 /// A kind of byte stream.
 pub trait Transport: Send + Sync + 'static {
-    /// The kind of its connections, as `client.list` shows it.
+    /// Returns the kind of its connections in `client.list`.
     fn kind(&self) -> &'static str;
 
-    /// Where its peers run.
+    /// Returns where its peers run.
     fn locality(&self) -> Locality {
         Locality::Remote
     }
 
-    /// Prepares a socket that was accepted, and says where it comes from. Called within the runtime; must not
-    /// block, nor need another descriptor, as there may be none.
+    /// Prepares an accepted socket and determines its peer. Called within the runtime; must not block or need
+    /// another file descriptor, as there may be none.
     ///
     /// # Errors
-    /// Where the socket is not usable; it is closed then.
+    /// The socket is unusable and is closed.
     fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared>;
 }
 
-/// A socket that was accepted.
+/// An accepted socket.
 pub enum Prepared {
-    /// Its session begins at once.
+    /// The session begins immediately.
     Ready(OwnedFd, PeerInfo),
-    /// A task works on it first. It has come from `source`, which is told where it is refused.
+    /// A task works on the socket first.
     Later {
-        /// As in [`Origin`].
+        /// As in [`PeerInfo`].
         source: Option<String>,
-        /// What is to be done.
+        /// The task.
         task: Preparation,
     },
 }
 
-/// Makes the task that admits a connection, or refuses it.
+/// Creates the task that begins the session of a connection or rejects it.
 pub type Preparation = Box<dyn FnOnce(SessionPermit) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// The right to begin one session.
@@ -60,10 +60,11 @@ pub struct SessionPermit {
 }
 
 impl SessionPermit {
-    /// Begins the session, of a socket that is non-blocking. The task may go on working for it; a transport that stops
-    /// waits for it as long as it does for connections. `None`: the instance is stopping, or the connection is gone.
+    /// Begins the session of a non-blocking socket. The calling task can go on working for it; `stop` waits
+    /// for the task as it does for connections. Returns `None` if the instance is stopping or the connection
+    /// is gone.
     pub fn begin(self, socket: OwnedFd, peer: PeerInfo) -> Option<SessionGuard> {
-        // before the session, so that whoever waits for the end of both finds one of them
+        // before the session, so that `stop` finds at least one of the two
         self.server.table.lock().helper_tasks += 1;
         let mut guard = SessionGuard { server: self.server.clone(), connection: Weak::new() };
         let SessionPermit { server, port, slot, .. } = self;
@@ -74,17 +75,17 @@ impl SessionPermit {
         spawn(&server, session).then_some(guard)
     }
 
-    /// Where the connection comes from.
+    /// Returns the source of the connection.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// The connection has said something useful: those that have not make room for others first.
+    /// Marks that the peer has sent something useful: silent connections are evicted first.
     pub fn mark_active(&self) {
         self.slot.mark_active();
     }
 
-    /// Waits until the connection may go on, where only so many may in a second.
+    /// Waits for the connection's turn if registrations are limited per second.
     pub async fn wait_for_turn(&self) {
         let turn = self.server.turns.as_ref().map(|turns| turns.ask(self.source, &self.server.runtime));
         if let Some(Some(turn)) = turn {
@@ -92,19 +93,19 @@ impl SessionPermit {
         }
     }
 
-    /// What to do when the place of the connection is needed for another one before its session begins: stop, and
-    /// [tell](Self::log_eviction).
+    /// Sets what to do when the connection is evicted before its session begins: stop, and [log
+    /// it](Self::log_eviction).
     pub fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
         self.slot.on_eviction(evict);
     }
 
-    /// Tells that the connection was evicted; `why` if not because others wait to register.
+    /// Logs that the connection was evicted; `why` defaults to `max_pending`.
     pub fn log_eviction(self, source: Option<&str>, why: Option<&str>) {
         let pending = CloseReason::Evicted { limit: self.server.pending.limit() };
         self.server.log_eviction((self.source, source), why.unwrap_or(&pending.to_string()));
     }
 
-    /// Tells why there will be no session, unless the instance is stopping.
+    /// Logs why there will be no session, unless the instance is stopping.
     pub fn reject(self, source: Option<&str>, category: LogCategory, why: &str) {
         if !self.server.is_stopping() {
             self.server.reject((self.source, source), category, why);
@@ -112,7 +113,7 @@ impl SessionPermit {
     }
 }
 
-/// A task that works beside a session. To be dropped at its end.
+/// Counts a task that works beside a session, until it is dropped.
 pub struct SessionGuard {
     server: Arc<ServerState>,
     connection: Weak<Connection>,
@@ -122,14 +123,14 @@ pub struct SessionGuard {
 pub struct Closer(Weak<Connection>);
 
 impl SessionGuard {
-    /// What closes the connection of the session.
+    /// Returns a handle that closes the session's connection.
     pub fn closer(&self) -> Closer {
         Closer(self.connection.clone())
     }
 }
 
 impl Closer {
-    /// Closes the connection, unless it is gone; `why` is logged and announced.
+    /// Closes the connection if it is still open; `why` is logged and announced.
     pub fn close(&self, why: &str) {
         if let Some(connection) = self.0.upgrade() {
             connection.close(CloseReason::Closed(why.into()));
@@ -146,7 +147,7 @@ impl Drop for SessionGuard {
     }
 }
 
-/// Runs a session that has begun; returns whether there is one.
+/// Spawns a session that has begun; returns whether there is one.
 pub(crate) fn spawn(server: &ServerState, session: io::Result<Option<Session>>) -> bool {
     match session {
         Ok(Some(session)) => {

@@ -1,18 +1,18 @@
-//! Token buckets: how long to wait so that no more than so much happens in a second. Owns the arithmetic; reads no clock
+//! Token buckets: how long a client must pause to stay within its rates. Owns the arithmetic; reads no clock
 //! and waits for nothing.
 
 use std::time::{Duration, Instant};
 
 use crate::connection::limits::Rates;
 
-/// No pause is longer, whatever a client has sent.
+/// Longest pause, whatever a client has sent.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// What happens at most so often a second on average; as much as in one second may happen at once.
+/// A token bucket that holds the tokens of one second.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     per_second: f64,
-    /// Below zero: more has happened than may, and the wait is for the rest.
+    /// Negative if more was taken than was there.
     left: f64,
     at: Instant,
 }
@@ -23,7 +23,7 @@ impl TokenBucket {
         TokenBucket { per_second, left: per_second, at: now }
     }
 
-    /// `count` have happened; how long nothing more may.
+    /// Takes `count` tokens; returns how long no more can be taken.
     pub(crate) fn take(&mut self, count: u64, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
@@ -34,13 +34,13 @@ impl TokenBucket {
         Duration::try_from_secs_f64(-self.left / self.per_second).unwrap_or(Duration::MAX)
     }
 
-    /// How much may happen at once.
+    /// Returns the tokens that are left.
     fn left(&mut self, now: Instant) -> f64 {
         self.take(0, now);
         self.left
     }
 
-    /// How long until something may happen again, where nothing may now.
+    /// Returns the time until some tokens can be taken again.
     fn wait(&self) -> Duration {
         if self.left >= 1.0 {
             return Duration::ZERO;
@@ -50,29 +50,29 @@ impl TokenBucket {
     }
 }
 
-/// What one client may send.
+/// The rate limits of one client.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    /// What it was made for.
+    /// The rates it was created for.
     pub(crate) rates: Rates,
-    /// How many messages of a read may still be dispatched; who dispatches them keeps it.
+    /// Messages of the current read that can still be dispatched; maintained by the dispatcher.
     pub(crate) messages_left: u32,
     messages: Option<TokenBucket>,
     bytes: Option<TokenBucket>,
-    /// Until when nothing more is to be read.
+    /// End of the current pause.
     until: Option<Instant>,
 }
 
-/// Once a bucket is empty it is waited for so much of a second's worth, so that a client at its limit is not woken for each
-/// byte.
+/// Portion of a second's tokens that an empty bucket waits for, so that a client at its limit is not woken
+/// for each byte.
 const PORTION: f64 = 0.02;
-/// So many bytes are read at once for each message that is left, and no less: what is read and may not be dispatched yet waits
-/// in memory.
+/// Bytes read at once for each message left, and the minimum: messages that cannot be dispatched yet occupy
+/// memory.
 const READ_BYTES_PER_MESSAGE: usize = 512;
 const MIN_READ_BYTES: usize = 4096;
 
 impl RateLimiter {
-    /// `debt` is the time after which all of a second's worth may come at once.
+    /// `debt` is the time after which the buckets are full.
     pub(crate) fn new(rates: Rates, debt: Duration, now: Instant) -> Self {
         let bucket = |rate: u64| {
             let mut bucket = (rate > 0).then(|| TokenBucket::new(rate, now));
@@ -83,7 +83,7 @@ impl RateLimiter {
         RateLimiter { rates, messages_left: 0, messages, bytes, until: None }
     }
 
-    /// So much has been read; whether nothing more is to be read for a while.
+    /// Counts what was read; returns whether reading must pause.
     pub(crate) fn take(&mut self, messages: u64, bytes: u64, now: Instant) -> bool {
         let wait = |bucket: &mut Option<TokenBucket>, count| {
             bucket.as_mut().map_or(Duration::ZERO, |bucket| {
@@ -96,12 +96,12 @@ impl RateLimiter {
         self.until.is_some()
     }
 
-    /// Until when nothing more is to be read; asked once.
+    /// Takes the end of the pause.
     pub(crate) fn take_deadline(&mut self) -> Option<Instant> {
         self.until.take()
     }
 
-    /// How many messages may be dispatched now, where so much has been read that was not [taken](Self::take) yet.
+    /// Returns how many messages can be dispatched now, given what was read and not [taken](Self::take) yet.
     pub(crate) fn left(&mut self, messages: u64, bytes: u64, now: Instant) -> u32 {
         if self.bytes.as_mut().is_some_and(|bucket| bucket.left(now) < bytes as f64) {
             return 0;
@@ -109,7 +109,7 @@ impl RateLimiter {
         self.messages.as_mut().map_or(u32::MAX, |bucket| (bucket.left(now) - messages as f64).max(0.0) as u32)
     }
 
-    /// How many bytes are to be read at once.
+    /// Returns how many bytes to read at once.
     pub(crate) fn read_bytes(&mut self, now: Instant) -> usize {
         let by_bytes = self.bytes.as_mut().map_or(usize::MAX, |bucket| bucket.left(now).max(1.0) as usize);
         let by_messages = self.messages.as_mut().map_or(usize::MAX, |bucket| {
@@ -119,7 +119,7 @@ impl RateLimiter {
         by_bytes.min(by_messages)
     }
 
-    /// The time after which all of a second's worth may come at once.
+    /// Returns the time after which the buckets are full.
     pub(crate) fn debt(&mut self, now: Instant) -> Duration {
         let debt = |bucket: &mut Option<TokenBucket>| {
             bucket.as_mut().map_or(Duration::ZERO, |bucket| {
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_may_come_at_once_and_no_more_than_the_rate_after_it() {
+    fn a_burst_of_one_second_is_allowed_and_then_the_rate() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(100, start);
         let (mut now, mut count) = (start, 0);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_second_at_once_is_waited_for_afterwards() {
+    fn a_larger_burst_is_paid_for_by_a_pause() {
         let start = Instant::now();
         let mut pace = RateLimiter::new(Rates { messages: 10, bytes: 1000 }, Duration::ZERO, start);
         let at = |millis| start + Duration::from_millis(millis);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_again_has_what_was_left() {
+    fn a_reconnection_has_only_what_was_left() {
         let start = Instant::now();
         let rates = Rates { messages: 100, bytes: 100_000 };
         let (mut now, mut sent, mut debt) = (start, 0, Duration::ZERO);

@@ -1,8 +1,7 @@
-//! The incoming side of one connection: handshake, then requests, dispatched in runs and acknowledged in order. Owns
-//! the bytes that have arrived and make no whole frame yet; commits no memory for what is merely announced.
-//!
-//! Dispatching stops in the middle of a read when a receiver is full: the rest of the read is kept, and dispatched before
-//! anything else is read ([`waiting`]).
+//! The incoming side of one connection: handshake, then requests, dispatched in runs and acknowledged in
+//! order. Owns the bytes of incomplete frames; allocates nothing for a length that is merely announced.
+//! Dispatching stops within a read when a receiver is full: the rest of the read is kept and dispatched
+//! before anything else is read ([`waiting`]).
 
 mod dispatch;
 mod rate_limit;
@@ -26,19 +25,20 @@ use crate::{
 pub(crate) use dispatch::RUN_BYTES;
 use dispatch::{DispatchStop, ReadBatch};
 
-/// Frames from this size on, header included, are read into memory of their own, which becomes the payload.
+/// Frames from this length on, header included, are read into memory of their own, which becomes the payload.
 const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
 
-/// So much of a large frame must arrive in each timeout.
+/// Bytes of a large frame that must arrive in each timeout.
 pub(crate) const MIN_RATE_BYTES: usize = 64 * 1024;
 
-/// A client that has sent a large frame gets memory for one as large at once, up to this, in bytes.
+/// A client that has sent a large frame gets memory for one of the same length at once, up to this many
+/// bytes.
 const TRUSTED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Kept bytes count for the budget of the broker in pieces of this length; what is less is the price of a connection.
+/// Unit in which kept bytes count in the broker's budget.
 const COUNTED_BYTES: usize = 4096;
 
-/// What the reader of a connection keeps between two batches.
+/// The reader of a connection between two reads.
 pub(crate) struct Reader {
     connection: Arc<Connection>,
     socket: Arc<Socket>,
@@ -50,21 +50,21 @@ pub(crate) struct Reader {
     phase: Phase,
     /// An incomplete frame; unallocated when idle. From [`LARGE_FRAME`] on it ends where the frame ends.
     rest: Vec<u8>,
-    /// How long the frame in `rest` is, as far as is known.
+    /// Length of the frame in `rest`, as far as known.
     needed: usize,
-    /// Whether `rest` begins with frames that are to be dispatched before anything is read.
+    /// Whether `rest` begins with frames that must be dispatched before anything is read.
     stopped: bool,
-    /// Whether the frame in `rest` is the one that may be received although there is no memory for it.
+    /// Whether the frame in `rest` is the one that can be received although the budget is used up.
     exceeds_budget: bool,
-    /// How much of `rest` the budget of the broker knows, in [`COUNTED_BYTES`].
+    /// Memory of `rest` counted in the broker's budget, in [`COUNTED_BYTES`].
     charged: u32,
-    /// How long the last large frame was.
+    /// Length of the last large frame.
     last_large: u32,
-    /// What the acknowledgements of this batch ask for: a flush, a pause.
+    /// The current batch.
     batch: ReadBatch,
-    /// Until the client is registered.
+    /// `Some` until the client is registered.
     unregistered: Option<Box<Unregistered>>,
-    /// Where the client may send only so much.
+    /// `Some` if the client has rate limits.
     rate_limiter: Option<Box<RateLimiter>>,
 }
 
@@ -96,25 +96,25 @@ impl Reader {
         }
     }
 
-    /// Where the connection comes from.
+    /// Returns the peer of the connection.
     pub(crate) fn peer(&self) -> &PeerInfo {
         &self.peer
     }
 
-    /// What to do when the place of a connection that is not registered is needed for another one.
+    /// Sets what to do when a connection that is not registered is evicted.
     pub(crate) fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
         if let Some(unregistered) = &self.unregistered {
             unregistered.on_eviction(evict);
         }
     }
 
-    /// Takes the registered client out; dropping it frees its name.
+    /// Takes the registered client; dropping it frees its name.
     pub(crate) fn take_client(&mut self) -> Option<Client> {
         self.stop_rate_limit();
         self.client.take()
     }
 
-    /// One read, everything in it dispatched, everything dirty flushed. `true`: read no more for now, see
+    /// Reads once, dispatches everything in it and flushes. Returns `true` if reading must pause, see
     /// [`wait_for_capacity`](Self::wait_for_capacity).
     pub(crate) fn step(&mut self) -> Result<bool, CloseReason> {
         if self.must_wait_for_memory() {
@@ -128,7 +128,7 @@ impl Reader {
             self.read_large()
         };
         self.account();
-        // also after an error: what came before it is valid
+        // also after an error: frames before it are valid
         let held = self.end_batch();
         if self.exceeds_budget {
             self.end_exceeding();
@@ -137,14 +137,14 @@ impl Reader {
         outcome.map(|()| held || self.stopped || waits || self.batch.turn.is_over())
     }
 
-    /// Flushes the receivers first: they are what somebody waits for.
+    /// Flushes the receivers first: they are waited for.
     #[inline]
     fn end_batch(&mut self) -> bool {
         let held = self.client.as_mut().is_some_and(Client::end_batch);
         if std::mem::take(&mut self.batch.dirty) {
             self.connection.flush();
         }
-        // what others, or the replies to its own calls, have piled up counts like its acknowledgements
+        // deliveries of others and replies to its own calls count like its acknowledgements
         self.batch.full |= self.connection.is_over_limit();
         held | self.batch.full | self.is_rate_limited()
     }
@@ -154,7 +154,7 @@ impl Reader {
         self.connection.liveness.step(phase, self.connection.server.now());
     }
 
-    /// One read into the buffer of the thread, behind what was left of the last one.
+    /// Reads into the thread's buffer, behind the kept bytes.
     fn read_chunk(&mut self) -> Result<(), CloseReason> {
         let mut scratch = Scratch::take();
         let result = self.read_into(&mut scratch);
@@ -164,7 +164,7 @@ impl Reader {
 
     fn read_into(&mut self, scratch: &mut Scratch) -> Result<(), CloseReason> {
         let kept = self.rest.len();
-        // what is kept is shorter than a large frame, or than the longest name, so there is room behind it
+        // kept bytes are shorter than a large frame or the longest name, so there is room behind them
         let Some((start, room)) = scratch.buffer.split_at_mut_checked(kept) else {
             return Err(CloseReason::Broken(io::ErrorKind::InvalidData.into()));
         };
@@ -194,7 +194,7 @@ impl Reader {
         Ok(())
     }
 
-    /// One read that the keeper has asked for; it is done when there is nothing more.
+    /// Reads as requested by housekeeping, until nothing is left.
     #[cold]
     fn receive_unannounced(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let received = self.socket.receive_unannounced(buffer);
@@ -217,8 +217,8 @@ impl Reader {
         self.rest.extend_from_slice(rest);
     }
 
-    /// Memory for a large frame of which `arrived` bytes are there: grows with these, or is as much as the last one
-    /// turned out to need, and ends where the frame ends.
+    /// Returns the memory for a large frame of which `arrived` bytes are there: grows with these, or is as
+    /// much as the last frame needed, and ends where the frame ends.
     fn large_capacity(&self, arrived: usize) -> usize {
         arrived
             .saturating_mul(2)
@@ -227,7 +227,7 @@ impl Reader {
             .min(self.needed)
     }
 
-    /// One read into the memory of a large frame.
+    /// Reads into the memory of a large frame.
     fn read_large(&mut self) -> Result<(), CloseReason> {
         let have = self.rest.len();
         if self.rest.capacity() == have {
@@ -256,7 +256,7 @@ impl Reader {
             }
         }
         if self.rest.len() < self.needed {
-            // each piece has a timeout of its own: what was declared bounds the time that all may take
+            // each piece has its own timeout: the announced length bounds the total
             if have / MIN_RATE_BYTES < self.rest.len() / MIN_RATE_BYTES {
                 self.enter(Phase::Body);
             }
@@ -265,11 +265,11 @@ impl Reader {
         self.take_large()
     }
 
-    /// Takes the large frame that is whole, and what is behind it.
+    /// Dispatches the complete large frame and what is behind it.
     fn take_large(&mut self) -> Result<(), CloseReason> {
         self.last_large = u32::try_from(self.needed).unwrap_or(u32::MAX);
         let mut frame = std::mem::take(&mut self.rest);
-        // empty, unless the allocator gave more than it was asked for
+        // empty, unless the allocator gave more than requested
         let behind = frame.split_off(self.needed);
         if let Some(blocked) = self.dispatch_large(Bytes::from(frame))? {
             self.stopped = true;
@@ -283,7 +283,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Dispatches a whole frame; receivers may keep its payload without copying. Gives it back where a receiver is full.
+    /// Dispatches a complete frame, whose payload receivers can share. Returns the frame if a receiver is
+    /// full.
     fn dispatch_large(&mut self, frame: Bytes) -> Result<Option<Bytes>, CloseReason> {
         let limits = self.limits();
         let Some(client) = &mut self.client else { return Ok(None) };
@@ -312,7 +313,7 @@ impl Reader {
         Limits { max_frame_bytes: self.connection.limits.max_frame_bytes() }
     }
 
-    /// Takes everything whole from `input`; tells how much that was.
+    /// Dispatches all complete frames of `input`; returns their length.
     #[inline]
     fn feed<'a>(&mut self, input: &'a [u8], run: &mut RunBuffer<Payload<'a>>) -> Result<usize, CloseReason> {
         let mut pos = 0;
@@ -355,7 +356,8 @@ impl Reader {
         Ok(pos)
     }
 
-    /// The steps of the handshake that `input` is enough for. Who has said everything ahead gets the answers together.
+    /// Advances the handshake as far as `input` allows. A client that sends all of it at once gets all
+    /// answers together.
     fn greet(&mut self, input: &[u8]) -> Result<usize, CloseReason> {
         let mut pos = 0;
         loop {
@@ -391,7 +393,7 @@ impl Reader {
         }
     }
 
-    /// Registers, or notes whom to wait for first where that `may_wait`.
+    /// Registers the client; if the name or slot is being released and `may_wait`, records what to wait for.
     fn register(&mut self, name: &str, may_wait: bool) -> Result<(), CloseReason> {
         let _ = self.connection.name.set(name.into()); // once only, since a handshake has one name
         if !self.claim_place(name, may_wait)? {
@@ -411,7 +413,7 @@ impl Reader {
             max_filter_depth: server.settings.max_filter_depth,
             internal: false,
         };
-        // others may deliver as soon as it is registered: the answer must be in front of that
+        // deliveries can come as soon as it is registered: the answer must precede them
         connection.push_answer(Code::Ok as u8);
         match server.host.register(name, &info, ConnectionSink(connection.clone())) {
             Ok(client) => {
@@ -425,12 +427,13 @@ impl Reader {
             }
             Err(code) => {
                 self.unregistered.iter().for_each(|unregistered| unregistered.release(server));
-                // a client that was closed and comes again at once: what it has sent before is delivered first
+                // a client that reconnects immediately: what its previous connection has sent is delivered
+                // first
                 let previous_owner =
                     if may_wait && code == Code::Busy { server.find_departing(name) } else { None };
                 if let (Some(previous_owner), Some(unregistered)) = (previous_owner, &mut self.unregistered) {
                     connection.pop_answer();
-                    tracing::debug!(client = name, "waits for its name, whose former holder is leaving");
+                    tracing::debug!(client = name, "name is being released by its previous owner; waiting");
                     unregistered.previous_owner = Some(previous_owner);
                     return Ok(());
                 }
@@ -440,7 +443,8 @@ impl Reader {
         }
     }
 
-    /// A place among the registered clients; `false`: it waits for that of the former holder of its name.
+    /// Claims a place among the registered clients; `false` if it must wait for the previous owner of its
+    /// name.
     fn claim_place(&mut self, name: &str, may_wait: bool) -> Result<bool, CloseReason> {
         let server = &self.connection.server;
         let Some(unregistered) = &mut self.unregistered else { return Ok(true) };
@@ -454,7 +458,7 @@ impl Reader {
     }
 }
 
-/// Whether this is what a TLS client says first: a handshake record of any version.
+/// Returns whether this is the beginning of a TLS handshake record of any version.
 fn is_tls(start: &[u8]) -> bool {
     matches!(start, [0x16, 0x03, ..])
 }

@@ -1,5 +1,5 @@
-//! What a thread needs while it reads from one connection after the other: a buffer and the places of a run. Owns
-//! their reuse, so that a batch allocates nothing.
+//! Per-thread memory for reading: a buffer and the vectors of a run. Owns their reuse, so that a batch
+//! allocates nothing.
 
 use elbus_plugin_api::Payload;
 use elbus_protocol::request::RunBuffer;
@@ -10,14 +10,14 @@ thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// The read buffer, and the places of runs that are found in it.
+/// The read buffer, and the vectors of runs found in it.
 pub(crate) struct Scratch {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) places: FairSlots,
 }
 
 impl Scratch {
-    /// That of this thread, or a new one where it is in use further up the stack.
+    /// Takes that of this thread, or a new one if it is in use further up the stack.
     #[inline]
     pub(crate) fn take() -> Box<Self> {
         SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| {
@@ -28,7 +28,7 @@ impl Scratch {
         })
     }
 
-    /// Leaves it to the next batch of this thread.
+    /// Returns it to this thread.
     #[inline]
     pub(crate) fn give_back(self: Box<Self>) {
         let _ = SCRATCH.try_with(|place| place.set(Some(self)));
@@ -42,19 +42,19 @@ pub(crate) struct FairSlots {
 }
 
 impl FairSlots {
-    /// Places for runs that borrow from a buffer; they must come [back](Self::put).
+    /// Returns vectors for a run that borrows from a buffer; to be [returned](Self::put).
     #[inline]
     pub(crate) fn run<'a>(&mut self) -> RunBuffer<Payload<'a>> {
         RunBuffer { op_ids: std::mem::take(&mut self.op_ids), payloads: std::mem::take(&mut self.payloads) }
     }
 
-    /// Keeps the memory of a run's places.
+    /// Keeps the vectors of a run.
     #[inline]
     pub(crate) fn put(&mut self, run: RunBuffer<Payload<'_>>) {
         self.op_ids = run.op_ids;
         let mut payloads = run.payloads;
         payloads.clear();
-        // collects in place: the same memory, with nothing left in it that could borrow
+        // collects in place: the same memory, without anything that could borrow
         self.payloads = payloads.into_iter().map(|_| Payload::from(&[][..])).collect();
     }
 }

@@ -1,35 +1,35 @@
-//! The turn of a reader: how much it may do before the runtime serves others. Owns the limit; looks at the clock only after so
-//! much work that looking costs nothing beside it.
+//! The time slice of a reader before other tasks run. Owns the limit; reads the clock only after so much work
+//! that the cost is negligible.
 
 use std::{
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-/// How long a turn lasts. What is begun is ended, which takes longer by the work between two looks.
+/// Length of a slice. It can be exceeded by the work between two checks.
 const TURN: Duration = Duration::from_millis(3);
-/// Work between two looks at the clock: recipients and messages.
+/// Work between two checks of the clock, in recipients and messages.
 const WORK_PER_LOOK: u32 = 1023;
-/// What a run counts whose recipients may have to be looked for.
+/// Work of a run whose recipients may have to be resolved.
 pub(crate) const LOOKING: u32 = 128;
-/// What a message to a part of the broker counts, which can be a call.
+/// Work of a message to a part of the broker, which can be a call.
 pub(crate) const CALL: u32 = 32;
-/// What a request with filters counts.
+/// Work of a request with filters.
 pub(crate) const FILTERS: u32 = WORK_PER_LOOK;
 
-/// What a reader has done since others had their turn. Two bytes, as there is one for each connection: the work in the lower
-/// ten bits, above them the time when the clock was first looked at, 0 for not yet; or [`OVER`].
+/// Work of a reader since it last yielded, in two bytes, as there is one for each connection: the work in the
+/// lower ten bits, above them the time of the first check, 0 for none; or [`OVER`].
 #[derive(Default)]
 pub(crate) struct TimeSlice(u16);
 
 const WORK_BITS: u32 = 10;
 /// Times wrap around at this, in milliseconds.
 const WRAP: u16 = 1 << (u16::BITS - WORK_BITS);
-/// It is the turn of others. No work comes to as much.
+/// The slice is over; no work reaches this value.
 const OVER: u16 = u16::MAX;
 
 impl TimeSlice {
-    /// Counts work; whether it is the turn of others.
+    /// Counts work; returns whether the slice is over.
     #[inline]
     pub(crate) fn spend(&mut self, work: u32) -> bool {
         let work = u32::from(self.0 & (WORK_PER_LOOK as u16)).saturating_add(work);
@@ -51,13 +51,13 @@ impl TimeSlice {
         is_over
     }
 
-    /// Whether it is the turn of others.
+    /// Returns whether the slice is over.
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.0 == OVER
     }
 
-    /// Lets others have their turn, if it is theirs.
+    /// Yields if the slice is over, and begins a new one.
     pub(crate) async fn pass(&mut self) {
         if std::mem::take(self).is_over() {
             tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! What a connection has until it is registered: its place among those that wait, and its turn. Owns the steps from
-//! one to the other; a registered connection has given all of it back.
+//! State of a connection that is not registered yet: its slot, its turn, and the previous owner of its name.
+//! Owns the transitions; a registered connection has released all of it.
 
 use tokio::sync::oneshot;
 
@@ -11,23 +11,23 @@ use crate::server::{
 pub(crate) struct Unregistered {
     slot: Slot,
     source: Source,
-    /// In the census.
+    /// In the connection table.
     key: usize,
-    /// It has had its turn, or has asked for it.
+    /// It has had its turn or is queued.
     is_queued: bool,
-    /// It waits for its turn.
+    /// Completes when it is its turn.
     pub(crate) turn: Option<oneshot::Receiver<()>>,
-    /// It waits for the name of this one.
+    /// The client whose name it waits for.
     pub(crate) previous_owner: Option<DepartingClient>,
 }
 
 impl Unregistered {
-    /// Boxed, since every connection has room for it, and few have one.
+    /// Boxed, since few connections have one and all would have room for it.
     pub(crate) fn new(slot: Slot, source: Source, key: usize, is_queued: bool) -> Box<Self> {
         Box::new(Unregistered { slot, source, key, is_queued, turn: None, previous_owner: None })
     }
 
-    /// The connection has greeted; whether it must wait for its turn.
+    /// Marks that the peer has sent its greeting; returns whether the connection must wait for its turn.
     pub(crate) fn has_greeted(&mut self, server: &ServerState) -> bool {
         self.slot.mark_active();
         if !std::mem::replace(&mut self.is_queued, true)
@@ -38,12 +38,12 @@ impl Unregistered {
         self.turn.is_some()
     }
 
-    /// Whether it waits for something else than its peer.
+    /// Returns whether it waits for anything but its peer.
     pub(crate) fn waits(&self) -> bool {
         self.turn.is_some() || self.previous_owner.is_some()
     }
 
-    /// What to do when its place is needed, instead of what was to be done before.
+    /// Replaces what is done on eviction.
     pub(crate) fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
         self.slot.on_eviction(evict);
     }
@@ -53,7 +53,7 @@ impl Unregistered {
         server.claim(self.source, self.key)
     }
 
-    /// It is not registered after all.
+    /// Reverts [`claim`](Self::claim).
     pub(crate) fn release(&self, server: &ServerState) {
         server.release(self.source, self.key);
     }

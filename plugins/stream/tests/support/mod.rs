@@ -1,5 +1,5 @@
-//! A client made of bytes, and a transport behind a fake broker: what the tests of every stream transport use.
-//! [`suite`] holds the tests themselves.
+//! A client made of bytes, and a transport behind a fake broker: what the tests of every stream transport
+//! use. [`suite`] holds the tests themselves.
 
 pub(crate) mod suite;
 

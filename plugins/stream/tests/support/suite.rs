@@ -1,5 +1,5 @@
-//! What every stream transport must do, as scripts: run over each of them, with a function that makes a bus from
-//! the settings it needs.
+//! What every stream transport must do, as scripts: run over each of them, with a function that makes a bus
+//! from the settings it needs.
 
 use super::{Bus, LONG, Stream, ack, pattern, request};
 use elbus_plugin_api::{Code, DeliveryStatus, EventKind, FrameKind, Op, Qos};

@@ -1,5 +1,5 @@
-//! Dispatching the runs of a read, and acknowledging them. Owns how long a run may be once it is encoded, and what is left
-//! of it when a receiver is full; keeps no bytes.
+//! Dispatches the runs of a read and acknowledges them. Owns the length of an encoded run and the position
+//! where dispatching stops; keeps no bytes.
 
 use elbus_plugin_api::{Client, DeliveryStatus, Payload, Request, SharedBytes};
 use elbus_protocol::{
@@ -16,38 +16,40 @@ use crate::{
     },
 };
 
-/// The most that a run of several frames may come to once it is encoded, in bytes: a queue passes its limit by no more.
+/// Longest encoded run of several frames in bytes: a queue exceeds its limit by no more.
 pub(crate) const RUN_BYTES: usize = 256 * 1024;
-/// Frames to a part of the broker in one run: each can be a call, which is carried out while the run is delivered.
+/// Frames to a part of the broker in one run: each can be a call, which is executed while the run is
+/// delivered.
 const CALLS_PER_RUN: usize = 32;
-/// What is around the name of the sender, topic and payload of an encoded frame, at most.
+/// Longest head of an encoded frame without sender, topic and payload.
 const AROUND_BYTES: usize = 8;
 
-/// What the acknowledgements of a batch ask for, and what was read in it.
+/// Counters of the current batch, and what its acknowledgements require.
 #[derive(Default)]
 pub(super) struct ReadBatch {
     pub(super) dirty: bool,
     pub(super) full: bool,
-    /// Frames and bytes read since its pace was last looked at.
+    /// Frames and bytes read since the rate limiter last counted them.
     pub(super) frames: u32,
     pub(super) bytes: u32,
     pub(super) turn: TimeSlice,
 }
 
-/// Why nothing more of a read is dispatched for now.
+/// Why dispatching stops within a read.
 pub(super) enum DispatchStop {
-    /// The connection is to end.
+    /// The connection must close.
     Ended(CloseReason),
-    /// A receiver is full, or the client has sent as much as it may for now. So many frames of the run were dispatched before, the others were not.
+    /// A receiver is full, or a rate is exhausted. `dispatched` frames of the run were dispatched, the others
+    /// were not.
     Blocked { dispatched: usize },
-    /// The whole run was dispatched, and the client itself is full.
+    /// The whole run was dispatched, and the client's own queue is full.
     Full,
-    /// The whole run was dispatched, and it is the turn of others.
+    /// The whole run was dispatched, and the time slice is over.
     TurnOver,
 }
 
 impl DispatchStop {
-    /// Where the bytes begin that were not dispatched: `behind` is where the run ends.
+    /// Returns where the undispatched bytes begin; `behind` is the end of the run.
     #[cold]
     pub(super) fn position(
         self,
@@ -72,18 +74,18 @@ pub(super) struct Dispatcher<'s> {
     pub(super) client: &'s mut Client,
     pub(super) connection: &'s Arc<Connection>,
     pub(super) batch: &'s mut ReadBatch,
-    /// Where the client may send only so much.
+    /// `Some` if the client has rate limits.
     pub(super) rate_limiter: Option<&'s mut RateLimiter>,
 }
 
 impl Dispatcher<'_> {
-    /// What encoding adds to a frame of this client, at most.
+    /// Returns the most that encoding adds to a frame of this client.
     #[inline]
     pub(super) fn around(&self) -> usize {
         self.connection.name().len() + AROUND_BYTES
     }
 
-    /// Dispatches a run in parts that are no longer than [`RUN_BYTES`] once they are encoded.
+    /// Dispatches a run in parts of at most [`RUN_BYTES`] once encoded.
     #[inline]
     pub(super) fn dispatch_parts(
         &mut self,
@@ -97,7 +99,7 @@ impl Dispatcher<'_> {
         self.dispatch_whole(head, run, around)
     }
 
-    /// No more frames than the pace of the client allows.
+    /// Dispatches no more frames than the rate allows.
     #[cold]
     fn dispatch_paced(
         &mut self,
@@ -171,7 +173,7 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Dispatches frames of a run as one, and acknowledges them where that is wanted.
+    /// Dispatches frames as one run, and acknowledges them if requested.
     #[inline]
     pub(super) fn dispatch(
         &mut self,
@@ -218,7 +220,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Whether messages to this name go to a part of the broker.
+/// Returns whether messages to this name go to a part of the broker.
 #[inline]
 fn is_part_of_broker(name: &str) -> bool {
     name.starts_with('.')

@@ -1,5 +1,5 @@
-//! A client that may send only so much: when its pace begins, how much of a read is dispatched, and when reading goes on. Owns
-//! no arithmetic, which is [`pace`](crate::session::rate_limiter)'s, and no waiting.
+//! Applies the rate limits of a client: when they begin, how much of a read is dispatched, and when reading
+//! resumes. The arithmetic is [`rate_limiter`](crate::session::rate_limiter)'s.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use super::Reader;
 use crate::{connection::limits::Rates, session::rate_limiter::RateLimiter};
 
 impl Reader {
-    /// It has registered: what it has sent behind its name counts already, and so does what the last client of its identity
-    /// had sent when it left.
+    /// Starts the rate limits of a registered client: bytes sent behind its name count already, and so does
+    /// the debt of its identity.
     pub(super) fn start_rate_limit(&mut self) {
         let rates = self.connection.limits.rates();
         if rates == Rates::default() {
@@ -22,7 +22,7 @@ impl Reader {
         self.rate_limiter = Some(Box::new(RateLimiter::new(rates, debt, now)));
     }
 
-    /// It is about to leave: what it has sent counts for whoever of its identity comes next.
+    /// Stops the rate limits of a client that leaves, and records its debt for its identity.
     pub(super) fn stop_rate_limit(&mut self) {
         let Some(rate_limiter) = &mut self.rate_limiter else { return };
         let now = Instant::now();
@@ -40,7 +40,7 @@ impl Reader {
         }
     }
 
-    /// How many frames may be dispatched now.
+    /// Updates how many frames can be dispatched now.
     #[cold]
     pub(super) fn refill_messages(&mut self) {
         if let Some(rate_limiter) = &mut self.rate_limiter {
@@ -49,14 +49,14 @@ impl Reader {
         }
     }
 
-    /// How much is read at once.
+    /// Returns how many bytes to read at once.
     pub(super) fn read_bytes(&mut self, room: usize) -> usize {
         self.rate_limiter
             .as_mut()
             .map_or(room, |rate_limiter| room.min(rate_limiter.read_bytes(Instant::now())))
     }
 
-    /// Whether the client has sent as much as it may, so that it is not to be read from for a while.
+    /// Returns whether the client has used up its rates, so that reading must pause.
     #[inline]
     pub(super) fn is_rate_limited(&mut self) -> bool {
         let rates = self.connection.limits.rates();
@@ -74,12 +74,12 @@ impl Reader {
         {
             let early = rate_limiter.take(frames.into(), bytes.into(), now);
             if early {
-                // not only as it leaves: another one may come before
+                // not only when it leaves: another client may register before
                 self.note_debt(now);
             }
             return early;
         }
-        // what it has sent before there was this limit is not held against it
+        // what was sent before the limit existed does not count
         let is_queued = rates != Rates::default();
         self.rate_limiter = is_queued.then(|| Box::new(RateLimiter::new(rates, Duration::ZERO, now)));
         false

@@ -1,5 +1,5 @@
-//! A reader that waits: for its receivers, for itself, for its name, for memory; and what it does first when it goes on.
-//! Owns the order of these; dispatches nothing itself.
+//! Pauses of a reader: for its receivers, its own queue, its name, its turn, its rates and memory; and how it
+//! resumes. Owns their order; dispatches nothing itself.
 
 use elbus_plugin_api::Notified;
 use elbus_protocol::request::RunBuffer;
@@ -20,21 +20,21 @@ use crate::{
     session::scratch::Scratch,
 };
 
-/// How often a frame that waits for memory looks whether there is some.
+/// Time between two checks whether there is memory for a frame.
 const MEMORY_POLL_PERIOD: Duration = Duration::from_millis(10);
-/// After this part of the timeout somebody else has to make room for it, and again after it.
+/// A frame that waits for memory frees that of another connection after each such part of the timeout.
 const EVICTIONS_PER_TIMEOUT: u32 = 16;
-/// What any connection may keep without waiting for memory, in [`COUNTED_BYTES`]: one read.
+/// What a connection can keep without waiting for memory, in [`COUNTED_BYTES`]: one read.
 const RESERVED: u32 = (READ_BYTES / COUNTED_BYTES) as u32;
 
 impl Reader {
-    /// Whether there are frames that are to be dispatched before anything is read.
+    /// Returns whether frames must be dispatched before anything is read.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Waits until reading may go on: until it is the client's turn to register, until the name is free, or all
-    /// receivers, and the client itself, have drained; or until the connection has ended.
+    /// Waits until reading can resume: for the client's turn to register, for its name, or for all receivers
+    /// and its own queue to drain; or until the connection has closed.
     pub(crate) async fn wait_for_capacity(&mut self) -> Result<(), CloseReason> {
         self.batch.turn.pass().await;
         if let Some(turn) = self.unregistered.as_mut().and_then(|unregistered| unregistered.turn.take()) {
@@ -69,7 +69,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Goes on with what the client has sent, once it is its turn.
+    /// Resumes the handshake when it is the connection's turn.
     async fn resume_when_due(&mut self, turn: oneshot::Receiver<()>) -> Result<(), CloseReason> {
         let after = self.phase;
         self.enter(Phase::Turn);
@@ -79,15 +79,15 @@ impl Reader {
         }
         self.enter(after);
         self.feed_rest()?;
-        self.end_batch(); // whoever is full now is met again with the next read
+        self.end_batch(); // receivers that are full now are met again with the next read
         match self.unregistered.as_mut().and_then(|unregistered| unregistered.previous_owner.take()) {
             Some(previous_owner) => self.take_over_name(&previous_owner).await,
             None => Ok(()),
         }
     }
 
-    /// Registers once the former holder of the name has left, and takes what the client has sent behind its name. Who
-    /// has not left after half the timeout has the name still.
+    /// Registers once the previous owner of the name has left, and dispatches what was sent behind the name.
+    /// An owner that has not left after half the timeout keeps the name.
     async fn take_over_name(&mut self, previous_owner: &DepartingClient) -> Result<(), CloseReason> {
         let connection = self.connection.clone();
         let server = &connection.server;
@@ -98,11 +98,11 @@ impl Reader {
         }
         self.register(connection.name(), false)?;
         self.feed_rest()?;
-        self.end_batch(); // whoever is full now is met again with the next read
+        self.end_batch(); // receivers that are full now are met again with the next read
         Ok(())
     }
 
-    /// Goes on where dispatching has stopped.
+    /// Resumes where dispatching stopped.
     pub(super) fn resume(&mut self) -> Result<(), CloseReason> {
         self.stopped = false;
         if self.needed >= LARGE_FRAME { self.take_large() } else { self.feed_rest() }
@@ -119,11 +119,11 @@ impl Reader {
         Ok(())
     }
 
-    /// Dispatches what was received before the connection ended, as far as its receivers take it in time.
+    /// Dispatches what was received before the connection closed, as far as receivers take it in time.
     pub(crate) async fn finish(&mut self) {
         let limit = self.connection.server.settings.timeout();
         let finish = async {
-            // whoever is no longer registered finds out at once
+            // a client that is no longer registered finds out at once
             while self.stopped && self.resume().is_ok() {
                 self.account();
                 self.batch.turn.pass().await;
@@ -154,8 +154,8 @@ impl Reader {
         }
     }
 
-    /// Whether the frame that is being received has to wait for memory. One of them may go on without, so that there will
-    /// be some.
+    /// Returns whether the frame that is being received must wait for memory. One frame at a time can exceed
+    /// the budget.
     #[inline]
     pub(super) fn must_wait_for_memory(&mut self) -> bool {
         self.charged > RESERVED
@@ -171,7 +171,8 @@ impl Reader {
         !self.exceeds_budget
     }
 
-    /// Whether the frame that went on without memory has been dispatched. Called after the flush, when queues have counted it.
+    /// Ends exceeding the budget if the frame was dispatched. Called after the flush, when queues have
+    /// counted it.
     #[cold]
     pub(super) fn end_exceeding(&mut self) {
         if self.charged <= RESERVED {
@@ -201,12 +202,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether the budget of the broker has so many bytes.
+    /// Returns whether the broker's budget has this many bytes left.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.connection.server.budget.has_room(bytes)
     }
 
-    /// Tells the budget of the broker what is kept.
+    /// Counts in the broker's budget what is kept.
     #[inline]
     pub(super) fn account(&mut self) {
         let kept = self.rest.capacity() / COUNTED_BYTES;
