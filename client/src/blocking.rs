@@ -1,4 +1,4 @@
-//! The client for programs without tokio: every function waits for its outcome instead of returning a future.
+//! The client without async: every function waits for its outcome instead of returning a future.
 //!
 //! Names and semantics are those of the [crate] itself, whose documentation applies. One thread of the
 //! library serves the connections of all blocking clients. It starts with the first of them and ends with the
@@ -19,10 +19,23 @@
 //! # Ok(()) }
 //! ```
 //!
-//! These functions must not wait on a thread that runs async tasks. There they fail with
-//! [`Error::InAsyncContext`](crate::Error::InAsyncContext), and iterators return `None`; this includes
-//! tokio's `spawn_blocking`. Functions that this module calls can wait: methods, notification functions and
-//! [handlers](Client::subscribe_with).
+//! # Where the functions can be called
+//!
+//! - In any thread of a program without tokio.
+//! - In a thread of a program with tokio, `spawn_blocking` included. The clients never use its runtimes.
+//! - In `start` and `stop` of a plugin of the broker, linked or loaded.
+//! - In an async task, where they block the thread as [`std::thread::sleep`] does: other tasks of a
+//!   current-thread runtime, and those queued behind this one in a multi-threaded runtime, do not run until
+//!   the function returns. If its outcome depends on them, it fails with
+//!   [`Error::Timeout`](crate::Error::Timeout), and an iterator waits forever. Examples are a broker whose
+//!   linked plugins run in this runtime, and [`Client`](crate::Client)s that are to answer. Use
+//!   `spawn_blocking` there.
+//! - In the functions that this module calls: methods, notification functions and
+//!   [handlers](Client::subscribe_with).
+//!
+//! They fail only on the thread that serves the clients, with
+//! [`Error::InAsyncContext`](crate::Error::InAsyncContext), and iterators return `None` there. It runs the
+//! library, the subscriber of its log (`tracing`), and `drop` of functions that were passed to it.
 //!
 //! A program that exits while frames are queued loses them; [`Client::close`] sends them first.
 //!

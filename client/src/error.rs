@@ -162,7 +162,8 @@ pub enum Error {
     },
     /// The client already serves calls.
     AlreadyServing,
-    /// A blocking function was called in an async task, whose runtime it would block.
+    /// A blocking function was called on the thread that serves the blocking clients; see
+    /// [`blocking`](crate::blocking).
     InAsyncContext,
     /// The thread of the blocking clients could not be started.
     #[non_exhaustive]
@@ -295,7 +296,7 @@ impl fmt::Display for Error {
                 "the client already serves calls: stop its server first, or use a secondary client",
             ),
             Error::InAsyncContext => {
-                f.write_str("a blocking function was called in an async task: use elbus_client::Client there")
+                f.write_str("a blocking function was called on the thread that serves the blocking clients")
             }
             Error::NoRuntime { source } => {
                 write!(f, "cannot start the thread of the blocking clients: {source}")

@@ -2,7 +2,7 @@
 //!
 //! [`Client`] registers under a name and sends, broadcasts, publishes, subscribes and calls, over a UNIX
 //! socket, over TCP, with the cargo feature `tls` under TLS, or with the feature `in-process` within the
-//! broker's program. [`blocking`] has the same for programs without tokio.
+//! broker's program. [`blocking`] has the same without async.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), elbus_client::Error> {

@@ -1,18 +1,14 @@
-//! The blocking client: in programs without tokio, and its errors in programs with it.
+//! The blocking client in programs without tokio and in async tasks.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
 use elbus_client::{
-    Bytes, Call, CallOptions, ConnectionEvent, Error, Frame, FrameKind, Notification, Qos, Reconnect,
-    RpcError,
-    blocking::{Client, Frames, Router, RpcHandler},
+    CallOptions, ConnectionEvent, Error, Frame, FrameKind, Qos, Reconnect,
+    blocking::{Client, Frames, Router},
 };
 use std::{
-    sync::{
-        Arc, Barrier,
-        mpsc::{Sender, channel},
-    },
+    sync::{Arc, Barrier, mpsc::channel},
     thread,
     time::Duration,
 };
@@ -191,129 +187,6 @@ fn a_handler_is_called_in_order_and_can_block() {
     assert!(receiver.recv().is_err(), "the function is gone");
 }
 
-/// Returns its parameters, and reports notifications.
-struct Echo(Sender<Vec<u8>>);
-
-impl RpcHandler for Echo {
-    fn call(&self, call: Call) -> Result<Bytes, RpcError> {
-        match call.method() {
-            "echo" => Ok(call.params().clone()),
-            "tell" => {
-                assert!(!call.wants_reply());
-                self.0.send(call.params().to_vec()).unwrap();
-                Ok(Bytes::new())
-            }
-            "panic" => panic!("as it should"),
-            _ => Err(RpcError::method_not_found()),
-        }
-    }
-
-    fn notification(&self, notification: Notification) {
-        self.0.send(notification.payload().to_vec()).unwrap();
-    }
-}
-
-#[test]
-fn calls_and_notifications_reach_their_handler() {
-    for kind in broker_kinds() {
-        let broker = TestBroker::start(kind);
-        let (caller, _) = Client::connect(broker.path(), "caller").unwrap();
-        let (callee, mut frames) = Client::connect(broker.path(), "callee").unwrap();
-        let (sender, receiver) = channel();
-        let serving = callee.serve(Echo(sender.clone())).unwrap();
-        assert!(matches!(callee.serve(Echo(sender)), Err(Error::AlreadyServing)));
-        assert_eq!(caller.call("callee", "echo", "hello").unwrap(), "hello");
-        let options = CallOptions::new().realtime(true).timeout(TEST_TIMEOUT);
-        assert_eq!(caller.call_with("callee", "echo", "now", options).unwrap(), "now");
-        assert_eq!(caller.call_as::<(u8, bool)>("callee", "echo", &(7, true)).unwrap(), (7, true));
-        for (method, code) in [("none", -32601), ("panic", -32603)] {
-            let error = caller.call("callee", method, "").unwrap_err();
-            assert!(matches!(error, Error::Rpc(RpcError { code: c, .. }) if c == code), "{error}");
-        }
-        assert!(matches!(caller.call("nobody", "echo", ""), Err(Error::NotRegistered { .. })));
-        caller.call0("callee", "tell", "zero", Qos::PROCESSED).unwrap();
-        assert_eq!(receiver.recv_timeout(TEST_TIMEOUT).unwrap(), b"zero");
-        caller.notify("callee", "note", Qos::PROCESSED).unwrap();
-        assert_eq!(receiver.recv_timeout(TEST_TIMEOUT).unwrap(), b"note");
-        serving.stop();
-        caller.notify("callee", "raw", Qos::PROCESSED).unwrap();
-        assert_eq!(frames.next().unwrap().payload(), b"\0raw");
-    }
-}
-
-#[test]
-fn methods_call_each_other() {
-    let broker = broker();
-    let (a, _) = Client::connect(broker.path(), "a").unwrap();
-    let (b, _) = Client::connect(broker.path(), "b").unwrap();
-    // each adds one and calls the other, to the given depth
-    for (client, other) in [(a.clone(), "b"), (b, "a")] {
-        let asker = client.clone();
-        let router = Router::new()
-            .method("deep", move |depth: u32| match depth {
-                0 => Ok(0),
-                _ => asker
-                    .call_as::<u32>(other, "deep", &(depth - 1))
-                    .map(|sum| sum + 1)
-                    .map_err(|error| RpcError::internal(error.to_string())),
-            })
-            .method_with_call("who", |call, ()| Ok(call.sender().to_owned()))
-            .raw("raw", |call| Ok(call.params().clone()));
-        client.serve(router).unwrap();
-    }
-    assert_eq!(a.call_as::<u32>("b", "deep", &20).unwrap(), 20);
-    assert_eq!(a.call_as::<String>("b", "who", &()).unwrap(), "a");
-    assert_eq!(a.call("b", "raw", "raw").unwrap(), "raw");
-    let wrong = a.call_as::<u32>("b", "deep", "text");
-    assert!(matches!(wrong, Err(Error::Rpc(RpcError { code: -32602, .. }))));
-}
-
-#[test]
-fn a_slow_method_delays_no_other_call() {
-    let broker = broker();
-    let (client, _) = Client::connect(broker.path(), "a").unwrap();
-    let (go_on, both) = (Arc::new(Barrier::new(2)), client.clone());
-    let (sender, receiver) = channel();
-    let router = Router::new()
-        .method("wait", move |()| Ok(go_on.wait().is_leader()))
-        .notification(move |notification| sender.send(notification.payload().clone()).unwrap());
-    client.serve(router).unwrap();
-    // each of the two calls ends with the other's help
-    let first = thread::spawn(move || both.call_as::<bool>("a", "wait", &()).unwrap());
-    let second = client.call_as::<bool>("a", "wait", &()).unwrap();
-    assert_ne!(first.join().unwrap(), second);
-    client.notify("a", "note", Qos::NO).unwrap();
-    assert_eq!(receiver.recv_timeout(TEST_TIMEOUT).unwrap(), "note");
-}
-
-#[test]
-fn a_cursor_is_an_iterator() {
-    let broker = broker();
-    let (client, _) = Client::connect(broker.path(), "a").unwrap();
-    let inner = client.clone();
-    let router = Router::new().cursor("squares", "next", move |to: u64| {
-        let client = inner.clone();
-        Ok((0..to).map(move |n| {
-            client.round_trip().unwrap(); // items can wait as well
-            n * n
-        }))
-    });
-    let router = router.method("zero", |()| Ok(0)).cursor_lifetime(TEST_TIMEOUT);
-    client.serve(router).unwrap();
-    let cursor = client.cursor::<u64>("a", "squares", &5, "next").unwrap();
-    assert_eq!(cursor.collect::<Result<Vec<_>, _>>().unwrap(), [0, 1, 4, 9, 16]);
-
-    let mut cursor = client.cursor::<u64>("a", "squares", &5, "next").unwrap();
-    assert_eq!(cursor.block(3).unwrap(), [0, 1, 4]);
-    assert_eq!(cursor.block(3).unwrap(), [9, 16]);
-    assert!(cursor.block(3).unwrap().is_empty() && cursor.next().is_none());
-
-    let cursor = client.cursor::<u64>("a", "squares", &5, "unknown").unwrap();
-    let items: Vec<_> = cursor.collect();
-    assert!(matches!(items[..], [Err(Error::Rpc(_))]), "an error is the end: {items:?}");
-    assert!(client.cursor::<u64>("a", "zero", &(), "next").is_err());
-}
-
 #[test]
 fn a_client_is_shared_by_many_threads() {
     const THREADS: usize = 8;
@@ -349,62 +222,68 @@ fn in_process_clients_can_block() {
     assert_eq!(client.address(), "this process");
 }
 
-#[test]
-fn blocking_functions_fail_in_async_tasks() {
-    let broker = broker();
+/// Calls all functions that wait, each with an outcome.
+fn wait_with_all_functions(broker: &TestBroker) {
     let (client, mut frames) = Client::connect(broker.path(), "a").unwrap();
-    client.serve(Router::new().cursor("numbers", "next", |()| Ok(0..3))).unwrap();
+    let (sender, receiver) = channel();
+    let router = Router::new()
+        .raw("m", |call| Ok(call.params().clone()))
+        .notification(move |_| sender.send(()).unwrap())
+        .cursor("numbers", "next", |()| Ok(0..3));
+    let server = client.serve(router).unwrap();
     let mut subscription = client.subscribe("t").unwrap();
     let mut cursor = client.cursor::<u8>("a", "numbers", &(), "next").unwrap();
     let handler = client.subscribe_with("h", |_| ()).unwrap();
     let mut events = client.events();
-    client.send("a", "waits", Qos::PROCESSED).unwrap();
 
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let refused: Vec<Result<(), Error>> = vec![
-            Client::connect(broker.path(), "b").map(drop),
-            Client::builder("b").connect_in_process(broker.embedded().host()).map(drop),
-            client.secondary().map(drop),
-            client.connected(),
-            client.send("a", "", Qos::NO),
-            client.broadcast("*", "", Qos::NO),
-            client.publish("t", "", Qos::NO),
-            client.publish_for("t", "a", "", Qos::NO),
-            client.add_filters("t"),
-            client.remove_filters("t"),
-            client.exclude("t"),
-            client.unexclude("t"),
-            client.ping(),
-            client.round_trip().map(drop),
-            client.subscribe("t").map(drop),
-            client.subscribe_with("t", |_| ()).map(drop),
-            client.call("a", "m", "").map(drop),
-            client.call_with("a", "m", "", CallOptions::new()).map(drop),
-            client.call_as("a", "m", &()),
-            client.call0("a", "m", "", Qos::NO),
-            client.notify("a", "", Qos::NO),
-            client.cursor::<u8>("a", "numbers", &(), "next").map(drop),
-            cursor.block(1).map(drop),
-            cursor.next().unwrap().map(drop),
-            frames.next_timeout(TEST_TIMEOUT).map(drop),
-            subscription.next_timeout(TEST_TIMEOUT).map(drop),
-            events.next_timeout(TEST_TIMEOUT).map(drop),
-            handler.stop(),
-            client.close(),
-        ];
-        for (number, result) in refused.into_iter().enumerate() {
-            assert!(matches!(result, Err(Error::InAsyncContext)), "{number}: {result:?}");
-        }
-        assert!(frames.next().is_none() && subscription.next().is_none() && events.next().is_none());
-        assert!(
-            client.is_connected() && client.stats().frames_received > 0,
-            "functions that do not wait work"
-        );
-    });
-    // the failed calls have lost nothing
-    let frame = frames.next().unwrap();
-    assert_eq!(text(&frame), "waits");
+    client.connected().unwrap();
+    client.send("a", "1", Qos::NO).unwrap();
+    client.broadcast("?", "2", Qos::PROCESSED).unwrap();
+    client.add_filters("x").unwrap();
+    client.publish("x", "3", Qos::REALTIME).unwrap();
+    client.publish_for("x", "a", "4", Qos::PROCESSED).unwrap();
+    client.exclude("x/y").unwrap();
+    client.unexclude("x/y").unwrap();
+    client.remove_filters("x").unwrap();
+    client.ping().unwrap();
+    client.round_trip().unwrap();
+    assert_eq!(frames.by_ref().take(3).map(|frame| text(&frame).to_owned()).collect::<String>(), "123");
+    assert_eq!(text(&frames.next_timeout(TEST_TIMEOUT).unwrap()), "4");
+    client.publish("t", "5", Qos::PROCESSED).unwrap();
+    client.publish("t", "6", Qos::PROCESSED).unwrap();
+    assert_eq!(text(&subscription.next().unwrap()), "5");
+    assert_eq!(text(&subscription.next_timeout(TEST_TIMEOUT).unwrap()), "6");
+    subscription.unsubscribe().unwrap();
+    assert_eq!(client.call("a", "m", "x").unwrap(), "x");
+    assert_eq!(client.call_with("a", "m", "x", CallOptions::new()).unwrap(), "x");
+    assert_eq!(client.call_as::<u8>("a", "m", &7).unwrap(), 7);
+    client.call0("a", "m", "", Qos::NO).unwrap();
+    client.notify("a", "", Qos::NO).unwrap();
+    receiver.recv_timeout(TEST_TIMEOUT).unwrap();
+    assert_eq!(cursor.next().unwrap().unwrap(), 0);
+    assert_eq!(cursor.block(2).unwrap(), [1, 2]);
+    handler.stop().unwrap();
+    server.drain().unwrap();
+    let (secondary, _) = client.secondary().unwrap();
+    secondary.close().unwrap();
+    let (in_process, mut frames) = Client::builder("b").connect_in_process(broker.embedded().host()).unwrap();
+    in_process.send("b", "7", Qos::PROCESSED).unwrap();
+    assert_eq!(text(&frames.next().unwrap()), "7");
+    client.close().unwrap();
+    assert_eq!(events.next_timeout(TEST_TIMEOUT).unwrap(), ConnectionEvent::Closed);
+    assert!(events.next().is_none());
+}
+
+#[test]
+fn blocking_functions_work_in_async_tasks() {
+    let broker = broker();
+    let current_thread = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    current_thread.block_on(async { wait_with_all_functions(&broker) });
+    tokio::task::LocalSet::new().block_on(&current_thread, async { wait_with_all_functions(&broker) });
+    let multi_thread = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let broker = Arc::new(broker);
+    let of_task = broker.clone();
+    multi_thread.block_on(multi_thread.spawn(async move { wait_with_all_functions(&of_task) })).unwrap();
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Waits for async functions. Owns the runtime of all blocking clients and the rule where waiting is not
-//! allowed; never knows the functions.
+//! allowed; never knows the functions, and never uses a runtime of the program.
 
 use parking_lot::Mutex;
 use std::{
@@ -13,7 +13,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
 };
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::unconstrained,
+};
 
 use crate::error::Error;
 
@@ -33,8 +36,8 @@ impl Drop for BlockingRuntime {
 }
 
 thread_local! {
-    /// Whether this thread runs functions of the user, which can block, although it belongs to a runtime.
-    static BLOCKING_ALLOWED: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread runs the tasks of the blocking clients. A wait on it would last until its limit.
+    static RUNS_CLIENTS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Returns the runtime, which runs until the last reference to it is dropped. Each client holds one.
@@ -46,6 +49,7 @@ pub(super) fn runtime() -> Result<Arc<BlockingRuntime>, Error> {
     let started = Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("elbus client")
+        .on_thread_start(|| RUNS_CLIENTS.set(true))
         .enable_all()
         .build()
         .map_err(|error| Error::NoRuntime { source: Arc::new(error) })?;
@@ -54,18 +58,19 @@ pub(super) fn runtime() -> Result<Arc<BlockingRuntime>, Error> {
     Ok(runtime)
 }
 
-/// Waits for a future on this thread.
+/// Waits for a future on this thread, which is parked and can belong to another runtime.
 ///
-/// The runtime's own `block_on` panics if it is nested, and it would be: a method can call another client
-/// while its own is waited for.
+/// The runtime's own `block_on` panics if it is nested, and it would be: in a task of another runtime, and
+/// if a method calls another client while its own is waited for.
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Error> {
-    if Handle::try_current().is_ok() && !BLOCKING_ALLOWED.get() {
+    if RUNS_CLIENTS.get() {
         return Err(Error::InAsyncContext);
     }
     // the future's timers and tasks belong to the runtime
     let runtime = runtime()?;
     let _context = runtime.0.as_ref().map(Runtime::enter);
-    let mut future = pin!(future);
+    // a task that this function is called in gets no new budget of operations before the function returns
+    let mut future = pin!(unconstrained(future));
     // a future that is ready at once, as most sends are, needs no waker
     let first_poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     if let Poll::Ready(output) = first_poll {
@@ -106,7 +111,7 @@ impl Wake for ThreadWaker {
 /// up to 512. A panic is resumed in the caller.
 pub(super) async fn run_blocking<T: Send + 'static>(function: impl FnOnce() -> T + Send + 'static) -> T {
     let ran = tokio::task::spawn_blocking(|| {
-        BLOCKING_ALLOWED.set(true);
+        RUNS_CLIENTS.set(false);
         function()
     });
     match ran.await {
@@ -132,7 +137,6 @@ mod tests {
                 if std::mem::replace(&mut woken, true) {
                     return Poll::Ready(7);
                 }
-                BLOCKING_ALLOWED.set(true);
                 context.waker().wake_by_ref();
                 block_on(tokio::time::sleep(Duration::from_millis(1))).unwrap();
                 Poll::Pending
@@ -149,9 +153,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_in_a_task_is_an_error() {
-        assert!(matches!(block_on(async {}), Err(Error::InAsyncContext)));
-        let blocking = tokio::task::spawn_blocking(|| block_on(async {})).await.unwrap();
-        assert!(matches!(blocking, Err(Error::InAsyncContext)));
+    async fn a_wait_in_a_task_of_another_runtime_completes() {
+        block_on(async { tokio::time::sleep(Duration::from_millis(1)).await }).unwrap();
+        // more operations than one poll of a task can complete
+        for number in 0..1000 {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            sender.send(number).unwrap();
+            assert_eq!(block_on(receiver).unwrap(), Ok(number));
+        }
+    }
+
+    #[test]
+    fn a_wait_in_a_task_of_the_clients_is_an_error() {
+        let waited = block_on(async {
+            let in_task = tokio::spawn(async { block_on(async {}) }).await.unwrap();
+            let in_function = run_blocking(|| block_on(async {})).await;
+            (in_task, in_function)
+        });
+        assert!(matches!(waited, Ok((Err(Error::InAsyncContext), Ok(())))), "{waited:?}");
     }
 }

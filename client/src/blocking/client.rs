@@ -19,8 +19,8 @@ use crate::{
     settings::{Overflow, Reconnect},
 };
 
-/// A client of a broker for programs without tokio; as [`crate::Client`], except that each operation waits
-/// for its outcome.
+/// A client of a broker without async; as [`crate::Client`], except that each operation waits for its
+/// outcome. The [module](super) lists where these functions can be called.
 ///
 /// Cheap to clone; all methods can be called concurrently from many threads. The connection ends when the
 /// last clone, its [`Frames`], subscriptions and handlers are dropped, or with [`close`](Client::close).

@@ -86,8 +86,7 @@ impl Frames {
 impl Iterator for Frames {
     type Item = Frame;
 
-    /// Waits for the next frame; `None` once the client has ended and the queue is empty, and in an async
-    /// context.
+    /// Waits for the next frame; `None` once the client has ended and the queue is empty.
     fn next(&mut self) -> Option<Frame> {
         block_on(self.inner.next()).ok()?
     }
@@ -151,8 +150,7 @@ impl Subscription {
 impl Iterator for Subscription {
     type Item = Frame;
 
-    /// Waits for the next publication; `None` once the client has ended and the queue is empty, and in an
-    /// async context.
+    /// Waits for the next publication; `None` once the client has ended and the queue is empty.
     fn next(&mut self) -> Option<Frame> {
         block_on(self.inner.next()).ok()?
     }
@@ -193,7 +191,7 @@ impl ConnectionEvents {
 impl Iterator for ConnectionEvents {
     type Item = ConnectionEvent;
 
-    /// Waits for the next event; `None` after [`ConnectionEvent::Closed`], and in an async context.
+    /// Waits for the next event; `None` after [`ConnectionEvent::Closed`].
     fn next(&mut self) -> Option<ConnectionEvent> {
         block_on(self.inner.next()).ok()?
     }

@@ -171,7 +171,7 @@ impl RpcHandler for Router {
     }
 
     fn notification(&self, notification: Notification) {
-        // fails only in an async context, in which no handler is called
+        // fails only on the thread that serves the clients, on which no handler is called
         let _ = block_on(rpc::serve::RpcHandler::notification(&self.inner, notification));
     }
 }

@@ -1,8 +1,8 @@
 //! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and drains it before it
-//! stops.
+//! stops. Its start waits for a publication to itself.
 
 use elbus_client::{
-    Call,
+    Call, Qos,
     blocking::{Client, Router, ServeHandle},
 };
 use elbus_plugin_api::{Config, Host, Plugin, PluginError};
@@ -13,6 +13,8 @@ use std::{
 
 /// So that some calls are under way at any time.
 const WORK: Duration = Duration::from_millis(3);
+/// Limit for the publication, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Server {
     host: Host,
@@ -34,6 +36,13 @@ impl Plugin for Server {
             .connect_in_process(&self.host)
             .map_err(failed)?;
         drop(frames);
+        let topic = format!("started/{}", self.host.instance());
+        let mut started = client.subscribe(topic.as_str()).map_err(failed)?;
+        client.publish(&topic, "", Qos::PROCESSED).map_err(failed)?;
+        let frame = started.next_timeout(PATIENCE).map_err(failed)?;
+        if frame.topic() != topic {
+            return Err(PluginError::new(format!("received {:?} instead of {topic:?}", frame.topic())));
+        }
         let router = Router::new().raw("echo", |call: Call| {
             std::thread::sleep(WORK);
             Ok(call.params().clone())
@@ -46,7 +55,7 @@ impl Plugin for Server {
     fn stop(&self, _: Duration) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((client, serving)) = running {
-            // both fail in async contexts only, which this is not
+            // both fail on the blocking clients' own threads only
             _ = serving.drain();
             _ = client.close();
         }
