@@ -48,7 +48,8 @@ pub struct BrokerSettings {
     /// Segments of the shapes of all complex filters in use together, an eighth of them for one client, a half for one
     /// identity; exclusions likewise. Limits what one publication costs.
     pub max_complex_segments: usize,
-    /// What the end of the broker may take: clients are told, then what is queued for them drains.
+    /// What the end of the broker may take: clients are told, then what is queued for them drains. A plugin that is stopped or
+    /// reloaded alone may take as long, and at least 2 s.
     pub shutdown_seconds: f64,
     /// How long a callback of a plugin that must not block may take; then the instance is failed.
     pub callback_seconds: f64,

@@ -16,6 +16,9 @@ use crate::{
     settings::BrokerSettings,
 };
 
+/// An operator who wants the broker to end fast does not want a reload to lose what is queued.
+const MIN_STOP_LIMIT: Duration = Duration::from_secs(2);
+
 /// What of the broker its plugins share.
 pub(crate) struct Core {
     pub(crate) name: Arc<RwLock<String>>,
@@ -27,8 +30,8 @@ pub(crate) struct Core {
     pub(super) failures: Bell,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
     pub(super) workers: Workers,
-    /// Limits of callbacks and of starts.
-    limits: RwLock<(Duration, Duration)>,
+    /// Limits of callbacks, of starts and of stops.
+    limits: RwLock<[Duration; 3]>,
     /// Set from outside, or once all plugins are to be stopped: nobody waits any more for plugins that do not return.
     interrupted: (Arc<AtomicBool>, AtomicBool),
     /// Instances that have taken the connector: their in-process clients end with it. Taken alone.
@@ -55,7 +58,7 @@ impl Core {
             listeners,
             failures: Bell::default(),
             connector: RwLock::default(),
-            limits: RwLock::new((settings.callback_limit(), settings.start_limit())),
+            limits: RwLock::new(limits(settings)),
             interrupted: (interrupted, AtomicBool::new(false)),
             workers: Workers::default(),
             connected: Mutex::default(),
@@ -70,17 +73,22 @@ impl Core {
         self.router.holds.set(settings.holds());
         self.control.set_remote_admin(settings.remote_admin);
         self.budget.set_limit(settings.max_queued_bytes);
-        *self.limits.write() = (settings.callback_limit(), settings.start_limit());
+        *self.limits.write() = limits(settings);
     }
 
     /// How long a callback may take that must not block.
     pub(super) fn callback_limit(&self) -> Duration {
-        self.limits.read().0
+        self.limits.read()[0]
     }
 
     /// How long a plugin may take to be created or to start.
     pub(super) fn start_limit(&self) -> Duration {
-        self.limits.read().1
+        self.limits.read()[1]
+    }
+
+    /// How long a plugin may take to stop while the broker goes on: as when the broker ends, and at least 2 s.
+    pub(super) fn stop_limit(&self) -> Duration {
+        self.limits.read()[2]
     }
 
     /// Lets nobody wait any more for plugins that do not return.
@@ -161,4 +169,9 @@ impl Core {
             }
         }
     }
+}
+
+fn limits(settings: &BrokerSettings) -> [Duration; 3] {
+    let stop_limit = settings.shutdown().max(MIN_STOP_LIMIT);
+    [settings.callback_limit(), settings.start_limit(), stop_limit]
 }

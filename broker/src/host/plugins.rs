@@ -14,7 +14,7 @@ use super::{
     instance::{Instance, PluginReport, PluginState},
     library::{Libraries, Wanted},
     needs::missing,
-    stop::{stop_all, stop_one},
+    stop::{INTERRUPTED_PATIENCE, Limit, stop_all, stop_one},
     supervisor::supervise,
     watch::watch,
 };
@@ -24,11 +24,8 @@ use crate::{
     error::BrokerError,
 };
 
-/// What an instance gets to stop while the broker goes on.
-pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(2);
-
-/// What a change that is under way gets to end when all are to be stopped, at least.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(1);
+/// What a change that is under way gets to end when all are to be stopped, at least: a little more than it waits then.
+const CHANGE_PATIENCE: Duration = INTERRUPTED_PATIENCE.saturating_add(Duration::from_millis(200));
 
 /// All instances of plugins, in the order of their declaration.
 pub(crate) struct Plugins {
@@ -97,6 +94,13 @@ impl Plugins {
             .map_or(Ok(()), Err)
     }
 
+    /// Whether all that the instances require is declared once one is replaced: its library may have changed.
+    fn check_requirements(&self, old: &Arc<Instance>, new: &Arc<Instance>) -> Result<(), BrokerError> {
+        let all = self.all();
+        let needs = all.iter().map(|other| if Arc::ptr_eq(other, old) { new.needs() } else { other.needs() });
+        missing(&needs.collect::<Vec<_>>()).into_iter().next().map_or(Ok(()), Err)
+    }
+
     /// Reads and probes the libraries of these declarations, several at the same time.
     pub(super) fn prepare_libraries(&self, declarations: &[&PluginDeclaration]) {
         let tables: Vec<_> = declarations.iter().map(|declaration| declaration.config.to_string()).collect();
@@ -139,7 +143,7 @@ impl Plugins {
         let instances = self.all();
         for instance in &instances {
             if let Err(error) = instance.start() {
-                stop_all(&instances, "the broker could not start", Duration::ZERO);
+                stop_all(&instances, "the broker could not start", Limit::of_end(Duration::ZERO));
                 return Err(BrokerError::Start { plugin: instance.name.clone(), error });
             }
         }
@@ -160,7 +164,7 @@ impl Plugins {
         if changing.is_none() {
             tracing::error!("a plugin that was being started or stopped hangs; not waited for");
         }
-        stop_all(&self.all(), why, deadline.saturating_sub(begun.elapsed()));
+        stop_all(&self.all(), why, Limit::of_end(deadline.saturating_sub(begun.elapsed())));
     }
 
     pub(crate) fn reports(&self) -> Vec<PluginReport> {
@@ -233,7 +237,7 @@ impl Plugins {
         let instance = self.find(name)?;
         tracing::info!(plugin = name, caller, "stopping on request");
         instance.retire();
-        stop_one(&instance, STOP_DEADLINE, &format!("plugin {name} was stopped by {caller}"));
+        stop_one(&instance, self.core.stop_limit(), &format!("plugin {name} was stopped by {caller}"));
         Ok(())
     }
 
@@ -243,7 +247,7 @@ impl Plugins {
         let _changing = self.change().map_err(|_| Refusal::Ending)?;
         let old = self.find(name)?;
         let fresh = Instance::candidate(old.declaration(), self.core.clone());
-        if let Err(error) = self.configure_one(&fresh) {
+        if let Err(error) = self.configure_one(&fresh).and_then(|()| self.check_requirements(&old, &fresh)) {
             fresh.discard();
             tracing::error!(plugin = name, caller, %error, "not reloaded; the running instance goes on");
             return Err(Refusal::Failed(error));
@@ -251,7 +255,7 @@ impl Plugins {
         tracing::info!(plugin = name, caller, "reloading on request");
         let had_run = old.state() == PluginState::Started;
         old.retire();
-        stop_one(&old, STOP_DEADLINE, &format!("plugin {name} was reloaded by {caller}"));
+        stop_one(&old, self.core.stop_limit(), &format!("plugin {name} was reloaded by {caller}"));
         self.replace(&old, &fresh);
         fresh.adopt();
         let mut errors = Vec::new();
@@ -281,7 +285,13 @@ impl Plugins {
 
     /// Configures and starts an instance. Where that fails it is tried again later, as its policy says.
     fn start_again(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
-        let started = self.configure_one(instance).and_then(|()| self.bring_up(instance));
+        let configured = self.configure_one(instance).and_then(|()| {
+            self.check_requirements(instance, instance).inspect_err(|error| {
+                instance.discard();
+                instance.set(PluginState::Failed(error.to_string()));
+            })
+        });
+        let started = configured.and_then(|()| self.bring_up(instance));
         match &started {
             Ok(()) => instance.serve(),
             Err(_) => instance.try_later(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{
     instance::{Instance, PluginState},
     needs::missing,
-    plugins::{Plugins, STOP_DEADLINE, check_names},
-    stop::stop_all,
+    plugins::{Plugins, check_names},
+    stop::{Limit, stop_all},
 };
 use crate::{
     access::RuleSetter, declaration::PluginDeclaration, error::BrokerError, settings::BrokerSettings,
@@ -112,7 +112,7 @@ impl Plugins {
         let is_declared = |name: &str| after.iter().any(|instance| instance.name == name);
         reloaded.removed =
             leaving.iter().map(|old| old.name.clone()).filter(|name| !is_declared(name)).collect();
-        stop_all(&leaving, "broker.toml has changed", STOP_DEADLINE);
+        stop_all(&leaving, "broker.toml has changed", Limit::of_change(self.core.stop_limit()));
         self.instances.write().clone_from(&after);
         self.core
             .router

@@ -12,34 +12,47 @@ use crate::calls::{self, Callback};
 /// How long an instance may take beyond its deadline to stop before it is given up.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// When it is interrupted, a change waits no longer than this for what it stops.
+pub(super) const INTERRUPTED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The interval of checks whether a change is interrupted.
+const STEP: Duration = Duration::from_millis(20);
+
 /// The end of a stop, which several instances share.
 #[derive(Clone, Copy)]
-struct Limit {
+pub(super) struct Limit {
     /// What is queued has drained until then.
     deadline: Instant,
-    /// Who has not stopped by then is given up.
+    /// An instance that has not stopped by then is given up.
     given_up: Instant,
-    total: Duration,
+    begun: Instant,
+    /// The broker goes on, unless it is interrupted meanwhile.
+    is_change: bool,
 }
 
 impl Limit {
-    fn new(deadline: Duration) -> Self {
+    /// For the end of the broker.
+    pub(super) fn of_end(deadline: Duration) -> Self {
         let now = Instant::now();
-        Limit { deadline: now + deadline, given_up: now + deadline + GRACE, total: deadline + GRACE }
+        Limit { deadline: now + deadline, given_up: now + deadline + GRACE, begun: now, is_change: false }
+    }
+
+    /// For a change while the broker goes on.
+    pub(super) fn of_change(deadline: Duration) -> Self {
+        Limit { is_change: true, ..Self::of_end(deadline) }
     }
 }
 
-/// Stops one instance and takes back what it has added. Returns when it has stopped or was given up.
+/// Stops one instance while the broker goes on, and takes back what it has added. Returns when it has stopped or was given up.
 pub(super) fn stop_one(instance: &Arc<Instance>, deadline: Duration, why: &str) {
-    Stop::begin(instance, Limit::new(deadline), why).wait();
+    Stop::begin(instance, Limit::of_change(deadline), why).wait();
 }
 
 /// Stops instances in the reverse order of their declaration: each when the one after it has stopped, so that what an instance
 /// was built on is still there while it stops. One that takes more than half of the time that is left does not keep
 /// those before it from stopping; all that hang are given up at the same time.
-pub(super) fn stop_all(instances: &[Arc<Instance>], why: &str, deadline: Duration) {
+pub(super) fn stop_all(instances: &[Arc<Instance>], why: &str, limit: Limit) {
     instances.iter().for_each(|instance| instance.retire());
-    let limit = Limit::new(deadline);
     let least = GRACE / (2 * instances.len().max(1)) as u32;
     let stops = instances.iter().rev().map(|instance| {
         let mut stop = Stop::begin(instance, limit, why);
@@ -85,8 +98,20 @@ impl Stop {
 
     /// Waits until the instance has stopped, and no longer than this.
     fn wait_for(&mut self, limit: Duration) {
-        // it disconnects where there was no thread
-        self.has_stopped |= self.waiting.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout);
+        let until = Instant::now() + limit;
+        loop {
+            if self.limit.is_change && self.instance.core.is_interrupted() {
+                self.limit.is_change = false;
+                self.limit.given_up = self.limit.given_up.min(Instant::now() + INTERRUPTED_PATIENCE);
+            }
+            let left = until.min(self.limit.given_up).saturating_duration_since(Instant::now());
+            let step = if self.limit.is_change { left.min(STEP) } else { left };
+            // it disconnects where there was no thread
+            self.has_stopped |= self.waiting.recv_timeout(step) != Err(mpsc::RecvTimeoutError::Timeout);
+            if self.has_stopped || step == left {
+                break;
+            }
+        }
         if self.has_stopped && !matches!(self.instance.state(), PluginState::Failed(_)) {
             self.instance.set(PluginState::Stopped);
         }
@@ -99,7 +124,8 @@ impl Stop {
         }
         self.wait_for(self.limit.given_up.saturating_duration_since(Instant::now()));
         if !self.has_stopped {
-            let why = format!("did not stop within {} ms", self.limit.total.as_millis());
+            let total = self.limit.given_up.saturating_duration_since(self.limit.begun);
+            let why = format!("did not stop within {} ms", total.as_millis());
             tracing::error!(plugin = self.instance.name, "{why}; given up");
             self.instance.core.remove_owner(self.owner, &self.why);
             self.instance.set(PluginState::Failed(why));
