@@ -7,16 +7,19 @@ mod syntax;
 mod wrong_keys;
 
 use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use std::{
-    fs::File,
+    collections::HashSet,
+    fs::{File, FileType},
     io::Read,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use toml::{Table, Value};
 
-use location::{Place, Step, path_steps};
+use location::{Layout, Place, Step, path_steps};
 pub(crate) use wrong_keys::WrongKeys;
 
 use crate::{
@@ -104,11 +107,12 @@ pub struct ConfigFile {
 struct FileText {
     path: PathBuf,
     text: String,
+    layout: OnceLock<Layout>,
 }
 
 impl FileText {
     fn place(&self) -> Place<'_> {
-        Place { path: &self.path, text: &self.text }
+        Place { path: &self.path, text: &self.text, layout: &self.layout }
     }
 }
 
@@ -214,13 +218,15 @@ impl ConfigFile {
         text: String,
         linked: &[(&str, LinkedPlugin)],
     ) -> (Option<(Self, P)>, Vec<ConfigError>) {
-        let place = Place { path, text: &text };
+        let file = Arc::new(FileText { path: path.to_owned(), text, layout: OnceLock::new() });
+        let place = file.place();
         let table: Table = match syntax::parse(&place) {
             Ok(table) => table,
             Err(errors) => return (None, errors),
         };
         let mut errors = Vec::new();
-        for key in table.keys().filter(|key| !["broker", "plugin"].contains(&key.as_str())) {
+        let unknown = table.keys().filter(|key| !["broker", "plugin"].contains(&key.as_str()));
+        for key in unknown.take(MAX_ERRORS) {
             let error = PluginError::new("unknown key; known are [broker] and [[plugin]]");
             // not as a path, since it may hold anything
             let shown = if key.is_empty() { "\"\"" } else { key };
@@ -250,32 +256,31 @@ impl ConfigFile {
             }
         };
         let mut plugins: Vec<PluginDeclaration> = Vec::new();
-        let mut places = Vec::new();
+        let mut names = HashSet::new();
         for (index, value) in entries.iter().enumerate() {
             let steps = [Step::Key("plugin"), Step::Index(index)];
             let name = value.get("name").and_then(Value::as_str).unwrap_or("?");
             let who = format!("plugin {:?}", location::cut(name, 100));
             let (declared, wrong) = read_all(value, |table| {
                 let keys: PluginKeys = read_table(table)?;
-                if plugins.iter().any(|other| other.name == keys.name) {
+                if names.contains(&keys.name) {
                     let why = "another plugin has this name already; names are unique";
                     return Err(PluginError::of_key("name", why));
                 }
                 declaration(keys, folder, linked)
             });
-            errors.extend(wrong.iter().map(|error| place.error(&steps, &who, error)));
-            if let Some(declared) = declared {
+            // further errors are not shown, but correct tables are still declared
+            let shown = wrong.iter().take(MAX_ERRORS.saturating_sub(errors.len()));
+            errors.extend(shown.map(|error| place.error(&steps, &who, error)));
+            if let Some(mut declared) = declared {
+                names.insert(declared.name.clone());
+                declared.entry = Some(Entry { file: file.clone(), index });
                 plugins.push(declared);
-                places.push(index);
             }
         }
         errors.truncate(MAX_ERRORS);
         let linked = linked.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let text = Arc::new(FileText { path: path.to_owned(), text });
-        for (plugin, index) in plugins.iter_mut().zip(places) {
-            plugin.entry = Some(Entry { file: text.clone(), index });
-        }
-        (Some((ConfigFile { text, settings, plugins, linked }, program)), errors)
+        (Some((ConfigFile { text: file, settings, plugins, linked }, program)), errors)
     }
 
     /// Where it was read from.
@@ -357,14 +362,30 @@ fn error_of(path: &Path, message: String) -> ConfigError {
 
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let failed = |error| error_of(path, format!("cannot be read: {error}"));
-    let file = File::open(path).map_err(failed)?;
+    // a named pipe would be waited for until somebody opens it for writing
+    let nonblock = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
+    let file_type = file.metadata().map_err(failed)?.file_type();
+    if !file_type.is_file() {
+        let kind = kind_of(file_type);
+        return Err(error_of(path, format!("cannot be read: it is a {kind}, must be a regular file")));
+    }
     let mut text = String::new();
-    // not by its length: that of a device is 0
     file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(error_of(path, format!("exceeds {MAX_FILE_BYTES} bytes")));
     }
     Ok(text)
+}
+
+fn kind_of(file_type: FileType) -> &'static str {
+    if file_type.is_dir() {
+        "directory"
+    } else if file_type.is_fifo() {
+        "pipe"
+    } else {
+        "device"
+    }
 }
 
 /// Reads a table, and finds all that is wrong with it: after each error the key that it is about is left out.
@@ -531,6 +552,25 @@ mod tests {
                 &errors[0][..2000.min(errors[0].len())]
             );
         }
+    }
+
+    #[test]
+    fn the_file_is_parsed_once_for_all_errors() {
+        const TABLES: usize = 5000;
+        let table =
+            |index| format!("[[plugin]]\nname = 'p{index}'\nlibrary = 'x'\nconfig = {{ x = {index} }}\n");
+        let text: String = (0..TABLES).map(table).collect();
+        let file = ConfigFile::parse(Path::new("b.toml"), text, &[]).unwrap();
+        // takes an hour if each parses the file
+        for (index, plugin) in file.plugins.iter().enumerate() {
+            assert_eq!(plugin.place("x"), Some(format!("b.toml:{}", 4 * index + 4)));
+        }
+        let (_, errors) = ConfigFile::parse_all::<NoSettings>(
+            Path::new("b.toml"),
+            (0..TABLES).map(|index| format!("[unknown{index}]\n")).collect(),
+            &[],
+        );
+        assert_eq!(errors.len(), MAX_ERRORS);
     }
 
     #[test]

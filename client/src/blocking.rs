@@ -27,9 +27,9 @@
 //! - In an async task, where they block the thread as [`std::thread::sleep`] does: other tasks of a
 //!   current-thread runtime, and those queued behind this one in a multi-threaded runtime, do not run until
 //!   the function returns. If its outcome depends on them, it fails with
-//!   [`Error::Timeout`](crate::Error::Timeout), and an iterator waits forever. Examples are a broker whose
-//!   linked plugins run in this runtime, and [`Client`](crate::Client)s that are to answer. Use
-//!   `spawn_blocking` there.
+//!   [`Error::Timeout`](crate::Error::Timeout), and an iterator waits until the client ends. Examples are a
+//!   broker with linked transports in this runtime, and an async [`Client`](crate::Client) that must answer.
+//!   Use `spawn_blocking` there.
 //! - In the functions that this module calls: methods, notification functions and
 //!   [handlers](Client::subscribe_with).
 //!

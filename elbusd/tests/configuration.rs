@@ -3,8 +3,12 @@
 
 mod support;
 
-use rustix::process::Signal;
-use support::daemon::{Daemon, folder, refused_config, run_to_end, through_shell};
+use rustix::{fs::Mode, process::Signal};
+use support::{
+    daemon::{Daemon, folder, refused_config, run_to_end, through_shell},
+    field, plugin,
+    wire::Wire,
+};
 
 #[test]
 fn what_is_wrong_with_the_file() {
@@ -85,9 +89,19 @@ fn a_missing_file_and_wrong_arguments() {
     let refused = run_to_end(folder.path(), &["--config", "nothing.toml"]);
     assert!(!refused.status.success());
     assert!(refused.stderr.contains("nothing.toml: cannot be read: No such file"), "{}", refused.stderr);
-    // whose length says nothing
-    let refused = run_to_end(folder.path(), &["--config", "/dev/zero", "--check"]);
-    assert!(refused.stderr.contains("/dev/zero: exceeds 16777216 bytes"), "{}", refused.stderr);
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("fifo"), Mode::RUSR).unwrap();
+    for (path, kind) in [("/dev/zero", "device"), ("fifo", "pipe"), (".", "directory")] {
+        for arguments in [&["--config", path][..], &["--config", path, "--check"]] {
+            let refused = run_to_end(folder.path(), arguments);
+            let expected = format!("{path}: cannot be read: it is a {kind}, must be a regular file");
+            assert!(!refused.status.success() && refused.stderr.contains(&expected), "{}", refused.stderr);
+        }
+    }
+    std::fs::remove_file(folder.path().join("fifo")).unwrap();
+    std::fs::File::create(folder.path().join("long")).unwrap().set_len(1 << 40).unwrap();
+    let refused = run_to_end(folder.path(), &["--config", "long", "--check"]);
+    assert!(refused.stderr.contains("long: exceeds 16777216 bytes"), "{}", refused.stderr);
+    std::fs::remove_file(folder.path().join("long")).unwrap();
     for (arguments, expected) in [
         (&["--workers", "0"][..], "--workers"),
         (&["--timeout", "soon"], "--timeout"),
@@ -170,7 +184,9 @@ fn check_reports_everything_at_once() {
         [[plugin]]\nname = \"c\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"b.sock\"\n\
         [[plugin]]\nname = \"t\"\nbuiltin = \"tcp\"\n[plugin.config]\nbind = [\"127.0.0.1:7777\", \"0.0.0.0:7777\"]\n\
         [[plugin]]\nname = \"r\"\nlibrary = \"elbus_nothing\"\n\
-        [[plugin]]\nname = \"r\"\nbuiltin = \"rpc\"\n";
+        [[plugin]]\nname = \"r\"\nbuiltin = \"rpc\"\n\
+        [[plugin]]\nname = \"m\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npaht = \"m.sock\"\nqueue_bytes = -1\nqueu = 1\n\
+        [[plugin]]\nnmae = \"n\"\nlibrary = 8\n";
     std::fs::write(folder.path().join("b.toml"), text).unwrap();
     let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
     assert_eq!(checked.status.code(), Some(1));
@@ -187,12 +203,17 @@ fn check_reports_everything_at_once() {
         (28, "plugin \"t\": bind[1] = \"0.0.0.0:7777\": plugin \"t\" has it already"),
         (31, "plugin \"r\": library = \"elbus_nothing\": libelbus_nothing.so not found"),
         (33, "plugin \"r\": name = \"r\": another plugin has this name already; names are unique"),
+        (39, "plugin \"m\": paht = \"m.sock\": unknown key; did you mean path?"),
+        (40, "plugin \"m\": queue_bytes = -1: expected a whole number of 0 or more, found integer -1"),
+        (41, "plugin \"m\": queu = 1: unknown key; known are "),
+        (43, "plugin \"?\": nmae = \"n\": unknown key; did you mean name?"),
+        (44, "plugin \"?\": library = 8: expected a string, found integer 8"),
     ] {
         let expected = format!("elbusd: b.toml:{line}: {expected}");
         let found = checked.stderr.lines().filter(|line| line.starts_with(&expected)).count();
         assert_eq!(found, 1, "{expected}\n{}", checked.stderr);
     }
-    assert_eq!(checked.stderr.lines().count(), 12, "{}", checked.stderr);
+    assert_eq!(checked.stderr.lines().count(), 17, "{}", checked.stderr);
     for (text, expected) in [
         ("", "b.toml: the file declares no plugin"),
         ("# nothing\n[broker]\nname = \"x\"\n", "b.toml: the file declares no plugin"),
@@ -303,6 +324,37 @@ fn a_plugin_without_what_it_requires_is_reported() {
     daemon.signal(Signal::HUP);
     daemon.wait_for_log("not reloaded: broker.toml:8: plugin \"server\" requires the plugin elbus-inproc");
     assert_eq!(daemon.client("a").send("server", b"x"), 0x01, "the plugin and its client are there");
+}
+
+#[test]
+fn a_library_that_requires_more_than_before_is_not_reloaded() {
+    let home = folder();
+    let executable = std::env::current_exe().unwrap();
+    let library = home.path().join("libit.so");
+    let copy = |name: &str| {
+        std::fs::remove_file(&library).ok();
+        std::fs::copy(executable.parent().unwrap().join(name), &library).unwrap();
+    };
+    copy("libelbus_faulty.so");
+    let text = "[[plugin]]\nname = \"local\"\nbuiltin = \"unix\"\nconfig = { path = \"bus.sock\" }\n\
+                [[plugin]]\nname = \"rpc\"\nbuiltin = \"rpc\"\n\
+                [[plugin]]\nname = \"it\"\nlibrary = \"./libit.so\"\nrestart = \"never\"\n";
+    std::fs::write(home.path().join("broker.toml"), text).unwrap();
+    let daemon = Daemon::start_in(home, &["--config", "broker.toml"]);
+    let mut client = daemon.client("operator");
+    let state =
+        |client: &mut Wire| field(&plugin(client, "it").unwrap(), "state").as_str().unwrap().to_owned();
+    copy("libelbus_serving.so");
+    let (_, refused) = client.control("plugin.reload", &[("name", "it")]).unwrap_err();
+    assert!(refused.contains("plugin \"it\" requires the plugin elbus-inproc"), "{refused}");
+    assert_eq!(state(&mut client), "started", "the instance of the previous build goes on");
+    client.control("plugin.stop", &[("name", "it")]).unwrap();
+    let (_, refused) = client.control("plugin.start", &[("name", "it")]).unwrap_err();
+    assert!(refused.contains("plugin \"it\" requires the plugin elbus-inproc"), "{refused}");
+    assert_eq!(state(&mut client), "failed");
+    copy("libelbus_faulty.so");
+    client.control("plugin.start", &[("name", "it")]).unwrap();
+    assert_eq!(state(&mut client), "started");
 }
 
 #[test]

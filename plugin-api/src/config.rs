@@ -34,7 +34,7 @@ impl Config {
     /// is no plain struct takes the whole of it.
     ///
     /// # Errors
-    /// A value of the wrong type, a missing key.
+    /// A value of the wrong type, a missing key, or the unknown key that is the missing one misspelt.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, PluginError> {
         let mut table = self.table.clone();
         match fields_of::<T>() {
@@ -47,8 +47,21 @@ impl Config {
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let path = error.path().to_string();
             let key = if path == "." { String::new() } else { path };
-            PluginError::of_key(key, explain(error.inner().message().trim_end()))
+            let message = error.inner().message().trim_end();
+            let missing = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+            match missing.filter(|_| key.is_empty()).and_then(|missing| self.misspelt(missing)) {
+                Some(error) => error,
+                None => PluginError::of_key(key, explain(message)),
+            }
         })
+    }
+
+    /// The key that is like a missing one and not known, as an error.
+    fn misspelt(&self, missing: &str) -> Option<PluginError> {
+        let known = self.known.borrow();
+        let mut unknown = self.table.keys().filter(|key| !known.contains(key.as_str()));
+        let key = unknown.find(|key| is_similar(key, missing))?;
+        Some(PluginError::of_key(key, format!("unknown key; did you mean {missing}?")))
     }
 
     /// Reports a key that nobody has read. Done for every plugin after its `create`.
@@ -66,11 +79,40 @@ impl Config {
                 Err(PluginError::of_key(key, "unknown key; this plugin takes no configuration"))
             }
             Some(key) => {
+                let similar =
+                    known.iter().find(|known| is_similar(key, known) && !self.table.contains_key(**known));
+                let hint = similar.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
                 let known = known.iter().copied().collect::<Vec<_>>().join(", ");
-                Err(PluginError::of_key(key, format!("unknown key; known are {known}")))
+                Err(PluginError::of_key(key, format!("unknown key; known are {known}{hint}")))
             }
         }
     }
+}
+
+/// Whether one key is another one misspelt: at most one change in three characters, and two in all, each of which inserts,
+/// leaves out or replaces a character, or swaps two.
+fn is_similar(written: &str, key: &str) -> bool {
+    let limit = (key.len() / 3).clamp(1, 2);
+    // the work is limited by the length of the key
+    if written.len() > key.len() + limit {
+        return false;
+    }
+    let (written, key): (Vec<_>, Vec<_>) = (written.bytes().collect(), key.bytes().collect());
+    // changes from the first bytes of one to the first bytes of the other, for the last two rows
+    let (mut before, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=key.len()).collect());
+    for (row, from) in written.iter().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, to) in key.iter().enumerate() {
+            let replaced = last[column] + usize::from(from != to);
+            let mut changes = replaced.min(last[column + 1] + 1).min(current[column] + 1);
+            if row > 0 && column > 0 && *from == key[column - 1] && written[row - 1] == *to {
+                changes = changes.min(before[column - 1] + 1);
+            }
+            current.push(changes);
+        }
+        before = std::mem::replace(&mut last, current);
+    }
+    last.last().is_some_and(|changes| *changes <= limit)
 }
 
 /// What serde says, in terms of what stands in the file.
@@ -178,8 +220,32 @@ mod tests {
         let error = config.finish().unwrap_err();
         assert_eq!(error.key, "paht");
         assert_eq!(error.message, "unknown key; known are mode, path, queue_bytes");
+        let config = Config::parse("mdoe = 1\npath = '/x'").unwrap();
+        config.read::<Place>().unwrap();
+        assert_eq!(
+            config.finish().unwrap_err().message,
+            "unknown key; known are mode, path; did you mean mode?"
+        );
         let error = Config::parse("a = 1").unwrap().finish().unwrap_err();
         assert_eq!(error.message, "unknown key; this plugin takes no configuration");
+    }
+
+    #[test]
+    fn a_missing_key_is_reported_as_misspelt_if_a_similar_one_is_there() {
+        for key in ["paht", "pth", "paths", "Path", "patj"] {
+            let error = Config::parse(&format!("a = 1\n{key} = '/x'")).unwrap().read::<Place>().unwrap_err();
+            assert_eq!(
+                (error.key.as_str(), error.message.as_str()),
+                (key, "unknown key; did you mean path?")
+            );
+        }
+        let long = "path".repeat(100_000);
+        for key in ["mode", "queue_bytes", "thap", "p", long.as_str()] {
+            let error = Config::parse(&format!("{key} = 1")).unwrap().read::<Place>().unwrap_err();
+            assert_eq!((error.key.as_str(), error.message.as_str()), ("", "missing key `path`"), "{key:.20}");
+        }
+        assert!(is_similar("queue_byts", "queue_bytes") && is_similar("queuebyte", "queue_bytes"));
+        assert!(!is_similar("max_bytes", "queue_bytes") && !is_similar("", "path") && is_similar("x", "y"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Where in a file something stands, and how it is shown: nothing that is shown is longer than a few lines, whatever the
-//! file holds.
+//! file holds. The file is parsed once for all that is looked up in it.
 
 use elbus_plugin_api::PluginError;
-use std::{borrow::Cow, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path, sync::OnceLock};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -24,16 +24,85 @@ pub(super) enum Step<'a> {
     Index(usize),
 }
 
+/// The positions of all keys, values and lines of a file.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// Empty if the file is not valid TOML.
+    root: Children,
+    /// The bytes at which lines begin, but for the first.
+    line_starts: Vec<usize>,
+}
+
+/// A value in the file.
+#[derive(Debug)]
+struct Node {
+    /// Where its key begins, or itself in a list.
+    start: usize,
+    value: Range<usize>,
+    children: Children,
+}
+
+#[derive(Debug)]
+enum Children {
+    Leaf,
+    Table(BTreeMap<String, Node>),
+    Array(Vec<Node>),
+}
+
+impl Layout {
+    fn of(text: &str) -> Self {
+        let root = DeTable::parse(text).map_or(Children::Leaf, |root| Children::of_table(root.get_ref()));
+        let line_starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Layout { root, line_starts: line_starts.collect() }
+    }
+}
+
+impl Node {
+    fn new(start: usize, value: &Spanned<DeValue<'_>>) -> Self {
+        // nested as deep as the parser allows
+        let children = match value.get_ref() {
+            DeValue::Table(table) => Children::of_table(table),
+            DeValue::Array(array) => {
+                Children::Array(array.iter().map(|value| Node::new(value.span().start, value)).collect())
+            }
+            _ => Children::Leaf,
+        };
+        Node { start, value: value.span(), children }
+    }
+}
+
+impl Children {
+    fn of_table(table: &DeTable<'_>) -> Self {
+        let entry = |(key, value): (&Spanned<Cow<'_, str>>, _)| {
+            (key.get_ref().to_string(), Node::new(key.span().start, value))
+        };
+        Children::Table(table.iter().map(entry).collect())
+    }
+}
+
 /// The file, for finding lines in it.
 pub(super) struct Place<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
+    /// Of the same text; made when something is looked up first.
+    pub(super) layout: &'a OnceLock<Layout>,
 }
 
 impl Place<'_> {
+    fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| Layout::of(self.text))
+    }
+
     /// The line of a byte, from 1.
     pub(super) fn line_at(&self, byte: usize) -> usize {
-        1 + self.text.bytes().take(byte).filter(|b| *b == b'\n').count()
+        1 + self.layout().line_starts.partition_point(|start| *start <= byte)
+    }
+
+    /// A line, from 1.
+    pub(super) fn line_text(&self, line: usize) -> Option<&str> {
+        let starts = &self.layout().line_starts;
+        let start = if line == 1 { 0 } else { *starts.get(line.checked_sub(2)?)? };
+        self.text.get(start..)?.lines().next()
     }
 
     /// An error about a key of the table that `steps` lead to; `who` is named before it.
@@ -53,27 +122,18 @@ impl Place<'_> {
 
     /// The line of the last of the keys that is in the file, and the value of the very last one as it is written.
     pub(super) fn find(&self, steps: &[Step<'_>], keys: &[Step<'_>]) -> (Option<usize>, Option<String>) {
-        let Ok(root) = DeTable::parse(self.text) else { return (None, None) };
-        let mut line = None;
-        let mut table = Some(root.get_ref());
-        let mut array: Option<&[Spanned<DeValue<'_>>]> = None;
-        let mut value = None;
+        let (mut line, mut value, mut children) = (None, None, &self.layout().root);
         for step in steps.iter().chain(keys) {
-            let found = match step {
-                Step::Key(key) => table
-                    .and_then(|table| table.iter().find(|(k, _)| k.get_ref() == key))
-                    .map(|(key, value)| (key.span().start, value)),
-                Step::Index(index) => {
-                    array.and_then(|array| array.get(*index)).map(|value| (value.span().start, value))
-                }
+            let found = match (step, children) {
+                (Step::Key(key), Children::Table(table)) => table.get(*key),
+                (Step::Index(index), Children::Array(array)) => array.get(*index),
+                _ => None,
             };
-            let Some((start, found)) = found else { return (line, None) };
-            line = Some(self.line_at(start));
-            value = Some(found.span());
-            table = found.get_ref().as_table();
-            array = found.get_ref().as_array().map(|array| &array[..]);
+            let Some(found) = found else { return (line, None) };
+            line = Some(self.line_at(found.start));
+            (value, children) = (Some(found.value.clone()), &found.children);
         }
-        let is_leaf = table.is_none() && !keys.is_empty();
+        let is_leaf = !matches!(children, Children::Table(_)) && !keys.is_empty();
         let text = value.filter(|_| is_leaf).and_then(|span| self.text.get(span));
         (line, text.map(shorten))
     }

@@ -26,7 +26,7 @@ pub(super) fn parse(place: &Place<'_>) -> Result<Table, Vec<ConfigError>> {
         let line = error.span().map(|span| place.line_at(span.start));
         // what follows from an error on the same line helps nobody
         if errors.last().is_none_or(|last| last.line != line) {
-            let message = explain(error.message(), line.and_then(|line| place.text.lines().nth(line - 1)));
+            let message = explain(error.message(), line.and_then(|line| place.line_text(line)));
             errors.push(ConfigError { path: place.path.to_owned(), line, message });
         }
     }

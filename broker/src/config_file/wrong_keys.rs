@@ -1,5 +1,5 @@
-//! All that is wrong with one table: whoever reads it reports the first error; the key that this is about is left out, and the table
-//! is read again. Owns what is left out; knows no key.
+//! All that is wrong with one table: its reader reports the first error; the key that this is about is left out, or renamed if it
+//! is misspelt, and the table is read again. Owns what is left out; knows no key.
 
 use elbus_plugin_api::PluginError;
 use toml::{Table, Value};
@@ -13,24 +13,49 @@ pub(crate) struct WrongKeys {
     pub(crate) errors: Vec<PluginError>,
     /// Elements of lists that are left out, as they are counted in the file: those behind them have moved up.
     elements: Vec<String>,
+    /// Keys that were renamed, and what they are in the file.
+    renamed: Vec<(String, String)>,
 }
 
 impl WrongKeys {
     /// Takes an error and removes the key it is about from the table; whether it makes sense to read the table again.
     pub(crate) fn leave_out(&mut self, mut error: PluginError, table: &mut Table) -> bool {
         let key = std::mem::take(&mut error.key);
-        error.key = self.in_file(&key);
+        let counted = self.in_file(&key);
+        error.key = self.as_written(&counted);
         if let Some(missing) = missing_key(&error.message) {
-            let dot = if error.key.is_empty() { "" } else { "." };
-            if self.is_left_out(&format!("{}{dot}{missing}", error.key)) {
+            let dot = if counted.is_empty() { "" } else { "." };
+            let missing = format!("{counted}{dot}{missing}");
+            if self.is_left_out(&missing) || self.is_left_out(&self.as_written(&missing)) {
                 // no mistake of its own: the rest of what it is in cannot be read
                 return self.remove(table, &key);
             }
         }
-        let more =
-            self.errors.len() < MAX_ERRORS && !self.is_left_out(&error.key) && self.remove(table, &key);
+        let has_room = self.errors.len() < MAX_ERRORS;
+        let meant = meant_key(&error.message).filter(|meant| !table.contains_key(*meant)).map(str::to_owned);
+        let more = match meant {
+            Some(meant) => has_room && self.rename(table, &key, &meant),
+            None => has_room && !self.is_left_out(&counted) && self.remove(table, &key),
+        };
         self.errors.push(error);
         more
+    }
+
+    /// Lets the reader find the value of a misspelt key.
+    fn rename(&mut self, table: &mut Table, key: &str, meant: &str) -> bool {
+        let Some(value) = table.remove(key) else { return false };
+        table.insert(meant.to_owned(), value);
+        self.renamed.push((meant.to_owned(), key.to_owned()));
+        true
+    }
+
+    /// A key or what is below it as it is in the file.
+    fn as_written(&self, key: &str) -> String {
+        let written = self.renamed.iter().find_map(|(meant, written)| {
+            let rest = key.strip_prefix(meant)?;
+            (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("{written}{rest}"))
+        });
+        written.unwrap_or_else(|| key.to_owned())
     }
 
     /// Whether an error was about this key or an element of it.
@@ -75,6 +100,11 @@ impl WrongKeys {
 /// The key that a message says is missing.
 fn missing_key(message: &str) -> Option<&str> {
     message.strip_prefix("missing key `")?.split_once('`').map(|(key, _)| key)
+}
+
+/// The key that a message says is meant.
+fn meant_key(message: &str) -> Option<&str> {
+    message.strip_suffix('?')?.rsplit_once("did you mean ").map(|(_, key)| key)
 }
 
 /// What is before the first index of a path, the index, and what is behind it.
@@ -158,5 +188,25 @@ mod tests {
         assert_eq!(leave_out("", "missing key `list`"), (false, "t[2].who[0].u".to_owned()));
         assert_eq!(leave_out("", "missing key `x`"), (false, String::new()));
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn the_value_of_a_misspelt_key_is_read() {
+        let mut table: Table = "paht = ['/x', 5]\nmode = 1".parse().unwrap();
+        let mut wrong = WrongKeys::default();
+        let mut leave_out = |key: &str, message: &str, table: &mut Table| {
+            let more = wrong.leave_out(PluginError::of_key(key, message), table);
+            (more, wrong.errors.iter().map(|error| error.key.clone()).collect::<Vec<_>>().join(" "))
+        };
+        let mut expect = |key: &str, message: &str, keys: &str, left: &str| {
+            assert_eq!(leave_out(key, message, &mut table).1, keys);
+            assert_eq!(table.to_string().replace('\n', " ").trim(), left);
+        };
+        expect("paht", "unknown key; did you mean path?", "paht", "mode = 1 path = [\"/x\", 5]");
+        expect("path[1]", "expected a string", "paht paht[1]", "mode = 1 path = [\"/x\"]");
+        expect("path", "is too short", "paht paht[1] paht", "mode = 1");
+        // a mistake of its own is none of these
+        expect("", "missing key `path`", "paht paht[1] paht", "mode = 1");
+        expect("mode", "wrong", "paht paht[1] paht mode", "");
     }
 }
