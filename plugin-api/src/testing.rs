@@ -384,7 +384,7 @@ mod tests {
     fn a_panic_in_create_is_an_error() {
         let error = FakeHost::new().create::<Faulty>("x", "fail = 'create'").err().unwrap();
         assert!(error.message.starts_with("panic in create: "), "{error}");
-        assert!(error.message.contains("as told") && error.message.contains("fake.rs:"), "{error}");
+        assert!(error.message.contains("as told") && error.message.contains("testing.rs:"), "{error}");
     }
 
     #[test]
