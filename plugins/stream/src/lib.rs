@@ -14,6 +14,7 @@ mod settings;
 mod sync;
 #[cfg(test)]
 mod testing;
+mod token_bucket;
 
 pub use connection::wire::Wire;
 pub use server::{

@@ -149,8 +149,8 @@ impl Server {
              {} connections refused",
             self.state.table.lock().entries.len(),
             self.state.pending.in_use(),
-            counts.slow.load(Ordering::Relaxed),
-            counts.refused.load(Ordering::Relaxed),
+            counts.slow_consumers.load(Ordering::Relaxed),
+            counts.refused_runs.load(Ordering::Relaxed),
             counts.refused_connections.load(Ordering::Relaxed),
         );
         Status { addresses: self.addresses.clone(), detail }

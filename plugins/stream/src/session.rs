@@ -134,7 +134,7 @@ impl Session {
         let Some(key) = self.key.take() else { return false };
         self.connection.close(reason);
         let reason = self.connection.take_reason().unwrap_or(CloseReason::Gone);
-        self.tell(&reason);
+        self.report(&reason);
         let mut client_of = None;
         if let Some(mut client) = self.reader.take_client() {
             client.set_close_reason(&reason.to_string());
@@ -152,7 +152,7 @@ impl Session {
         reason.lingers()
     }
 
-    fn tell(&self, reason: &CloseReason) {
+    fn report(&self, reason: &CloseReason) {
         let (client, source) = (self.connection.name(), self.reader.peer().source.as_deref());
         let server = &self.connection.server;
         let shown = reason.category().is_none_or(|category| server.admits(category, self.connection.source));
@@ -166,7 +166,7 @@ impl Session {
             server.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
         }
         if reason.is_slow_consumer() {
-            server.counts.slow.fetch_add(1, Ordering::Relaxed);
+            server.counts.slow_consumers.fetch_add(1, Ordering::Relaxed);
             server.host.emit(&Event::now(EventKind::SlowConsumer, client, &reason.to_string()));
         } else if reason.is_refusal() {
             let from = source.unwrap_or(server.transport.kind());

@@ -144,7 +144,7 @@ impl Connection {
             _ => Verdict::Take(DeliveryStatus::TAKEN),
         };
         if matches!(verdict, Verdict::Refuse) {
-            self.server.counts.refused.fetch_add(1, Ordering::Relaxed);
+            self.server.counts.refused_runs.fetch_add(1, Ordering::Relaxed);
         }
         (verdict, after)
     }
@@ -252,7 +252,7 @@ mod tests {
             DeliveryStatus::REFUSED,
             "but not beyond twice the limit"
         );
-        assert_eq!(pair.connection.server.counts.refused.load(Ordering::Relaxed), 1);
+        assert_eq!(pair.connection.server.counts.refused_runs.load(Ordering::Relaxed), 1);
         assert!(pair.connection.acknowledge(&[1], 1).has(DeliveryStatus::FULL), "the client's own flood");
     }
 

@@ -9,24 +9,22 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::server::source::Source;
+use crate::{server::source::Source, token_bucket::TokenBucket};
 
 /// Longest sleep of the task, after which it checks whether it is still needed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// Queued registrations.
 pub(crate) struct RegistrationQueue {
-    per_second: f64,
     /// Number of queued connections beyond which closed ones are removed.
-    most: usize,
+    max_queued: usize,
     state: Mutex<State>,
 }
 
 struct State {
     /// Registrations that can proceed now.
-    left: f64,
-    at: Instant,
-    waiting: HashMap<Source, VecDeque<oneshot::Sender<()>>>,
+    tokens: TokenBucket,
+    queues: HashMap<Source, VecDeque<oneshot::Sender<()>>>,
     /// Sources of queued connections, in round-robin order.
     order: VecDeque<Source>,
     count: usize,
@@ -35,30 +33,32 @@ struct State {
 }
 
 impl RegistrationQueue {
-    /// Allows `per_second` on average and at once; `most` connections can be queued.
-    pub(crate) fn new(per_second: u64, most: usize, now: Instant) -> Arc<Self> {
-        let per_second = per_second.max(1) as f64;
+    /// Allows `per_second` on average and at once; `max_queued` connections can be queued.
+    pub(crate) fn new(per_second: u64, max_queued: usize, now: Instant) -> Arc<Self> {
         let state = State {
-            left: per_second,
-            at: now,
-            waiting: HashMap::new(),
+            tokens: TokenBucket::new(per_second, now),
+            queues: HashMap::new(),
             order: VecDeque::new(),
             count: 0,
             is_served: false,
         };
-        Arc::new(RegistrationQueue { per_second, most, state: Mutex::new(state) })
+        Arc::new(RegistrationQueue { max_queued, state: Mutex::new(state) })
     }
 
     /// Returns `None` if the connection can proceed now, else a receiver that completes when it can.
-    pub(crate) fn ask(self: &Arc<Self>, source: Source, runtime: &Handle) -> Option<oneshot::Receiver<()>> {
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        source: Source,
+        runtime: &Handle,
+    ) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
-        self.refill(&mut state, Instant::now());
-        if state.count == 0 && state.left >= 1.0 {
-            state.left -= 1.0;
+        let now = Instant::now();
+        if state.count == 0 && state.tokens.left(now) >= 1.0 {
+            state.tokens.take(1, now);
             return None;
         }
         let (turn, receiver) = oneshot::channel();
-        state.push(source, turn, self.most);
+        state.push(source, turn, self.max_queued);
         let is_served = std::mem::replace(&mut state.is_served, true);
         drop(state);
         if !is_served {
@@ -67,37 +67,30 @@ impl RegistrationQueue {
         Some(receiver)
     }
 
-    fn refill(&self, state: &mut State, now: Instant) {
-        let passed = now.saturating_duration_since(state.at).as_secs_f64();
-        state.at = state.at.max(now);
-        state.left = (state.left + passed * self.per_second).min(self.per_second);
-    }
-
     /// Releases the registrations that are due. Returns the time until the next one, `None` if the queue is
     /// empty.
-    fn give(&self, now: Instant) -> Option<Duration> {
+    fn release_due(&self, now: Instant) -> Option<Duration> {
         let mut state = self.state.lock();
-        self.refill(&mut state, now);
-        while state.left >= 1.0 {
+        while state.tokens.left(now) >= 1.0 {
             let Some(turn) = state.pop() else {
                 state.is_served = false;
                 return None;
             };
             // a connection that is gone takes no turn
             if turn.send(()).is_ok() {
-                state.left -= 1.0;
+                state.tokens.take(1, now);
             }
         }
-        Some(Duration::from_secs_f64(((1.0 - state.left) / self.per_second).max(0.0)))
+        Some(state.tokens.until(1.0))
     }
 }
 
 impl State {
-    fn push(&mut self, source: Source, turn: oneshot::Sender<()>, most: usize) {
-        if self.count >= most.saturating_mul(2) {
-            self.forget_gone();
+    fn push(&mut self, source: Source, turn: oneshot::Sender<()>, max_queued: usize) {
+        if self.count >= max_queued.saturating_mul(2) {
+            self.remove_closed();
         }
-        let queue = self.waiting.entry(source).or_default();
+        let queue = self.queues.entry(source).or_default();
         if queue.is_empty() {
             self.order.push_back(source);
         }
@@ -108,10 +101,10 @@ impl State {
     /// Removes the next connection in round-robin order.
     fn pop(&mut self) -> Option<oneshot::Sender<()>> {
         let source = self.order.pop_front()?;
-        let queue = self.waiting.get_mut(&source)?;
+        let queue = self.queues.get_mut(&source)?;
         let turn = queue.pop_front();
         if queue.is_empty() {
-            self.waiting.remove(&source);
+            self.queues.remove(&source);
         } else {
             self.order.push_back(source);
         }
@@ -119,20 +112,20 @@ impl State {
         turn
     }
 
-    fn forget_gone(&mut self) {
-        self.waiting.retain(|_, queue| {
+    fn remove_closed(&mut self) {
+        self.queues.retain(|_, queue| {
             queue.retain(|turn| !turn.is_closed());
             !queue.is_empty()
         });
-        self.order.retain(|source| self.waiting.contains_key(source));
-        self.count = self.waiting.values().map(VecDeque::len).sum();
+        self.order.retain(|source| self.queues.contains_key(source));
+        self.count = self.queues.values().map(VecDeque::len).sum();
     }
 }
 
 /// Releases queued connections until the queue is empty or the instance is gone.
 async fn serve(turns: Weak<RegistrationQueue>) {
     loop {
-        let Some(wait) = turns.upgrade().and_then(|turns| turns.give(Instant::now())) else { return };
+        let Some(wait) = turns.upgrade().and_then(|turns| turns.release_due(Instant::now())) else { return };
         tokio::time::sleep(wait.min(LONGEST_SLEEP)).await;
     }
 }
@@ -154,20 +147,20 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap(); // never runs the task
         let start = Instant::now();
         let turns = RegistrationQueue::new(10, 20, start);
-        let ask = |user| turns.ask(Source::User(user), runtime.handle());
+        let ask = |user| turns.enqueue(Source::User(user), runtime.handle());
         assert_eq!((0..10).filter(|_| ask(1).is_some()).count(), 0, "a second's worth at once");
         let mut rank: Receivers = (0..30).filter_map(|_| ask(1)).collect();
         let mut modest: Receivers = (0..2).filter_map(|_| ask(2)).collect();
         assert_eq!((rank.len(), modest.len()), (30, 2));
         let at = |tenths: u64| start + Duration::from_millis(100 * tenths + 50);
-        assert!(turns.give(at(2)).is_some_and(|wait| wait <= Duration::from_millis(100)));
+        assert!(turns.release_due(at(2)).is_some_and(|wait| wait <= Duration::from_millis(100)));
         assert_eq!((taken(&mut rank), taken(&mut modest)), (1, 1), "one each");
-        turns.give(at(4));
+        turns.release_due(at(4));
         assert_eq!((taken(&mut rank), taken(&mut modest)), (1, 1));
         rank.drain(..20);
-        turns.give(at(6));
+        turns.release_due(at(6));
         assert_eq!((taken(&mut rank), rank.len()), (2, 6));
-        assert_eq!(turns.give(at(20)), None, "all have had their turns");
+        assert_eq!(turns.release_due(at(20)), None, "all have had their turns");
         assert_eq!(rank.len() - taken(&mut rank), 0);
         assert!(ask(1).is_none());
     }
@@ -177,9 +170,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let turns = RegistrationQueue::new(1, 10, Instant::now());
         for _ in 0..1000 {
-            drop(turns.ask(Source::Unknown, runtime.handle()));
+            drop(turns.enqueue(Source::Unknown, runtime.handle()));
         }
         let state = turns.state.lock();
-        assert!(state.count <= 20 && state.waiting.len() <= 1, "{}", state.count);
+        assert!(state.count <= 20 && state.queues.len() <= 1, "{}", state.count);
     }
 }

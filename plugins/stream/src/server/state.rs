@@ -64,9 +64,9 @@ pub(crate) struct ServerState {
 #[derive(Default)]
 pub(crate) struct Counts {
     /// Clients disconnected for taking nothing or too little.
-    pub(crate) slow: AtomicU64,
+    pub(crate) slow_consumers: AtomicU64,
     /// Runs of messages refused because a queue was full.
-    pub(crate) refused: AtomicU64,
+    pub(crate) refused_runs: AtomicU64,
     /// Connections refused before they could send anything.
     pub(crate) refused_connections: AtomicU64,
 }

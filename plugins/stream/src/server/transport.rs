@@ -87,7 +87,7 @@ impl SessionPermit {
 
     /// Waits for the connection's turn if registrations are limited per second.
     pub async fn wait_for_turn(&self) {
-        let turn = self.server.turns.as_ref().map(|turns| turns.ask(self.source, &self.server.runtime));
+        let turn = self.server.turns.as_ref().map(|turns| turns.enqueue(self.source, &self.server.runtime));
         if let Some(Some(turn)) = turn {
             let _ = turn.await; // ends when it is its turn, or when the instance ends
         }

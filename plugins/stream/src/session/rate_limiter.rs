@@ -1,54 +1,12 @@
-//! Token buckets: how long a client must pause to stay within its rates. Owns the arithmetic; reads no clock
-//! and waits for nothing.
+//! The rate limits of one client: how long it must pause to stay within them. Owns the arithmetic; reads no
+//! clock and waits for nothing.
 
 use std::time::{Duration, Instant};
 
-use crate::connection::limits::Rates;
+use crate::{connection::limits::Rates, token_bucket::TokenBucket};
 
 /// Longest pause, whatever a client has sent.
 const LONGEST: Duration = Duration::from_secs(86_400);
-
-/// A token bucket that holds the tokens of one second.
-#[derive(Debug)]
-pub(crate) struct TokenBucket {
-    per_second: f64,
-    /// Negative if more was taken than was there.
-    left: f64,
-    at: Instant,
-}
-
-impl TokenBucket {
-    pub(crate) fn new(per_second: u64, now: Instant) -> Self {
-        let per_second = per_second.max(1) as f64;
-        TokenBucket { per_second, left: per_second, at: now }
-    }
-
-    /// Takes `count` tokens; returns how long no more can be taken.
-    pub(crate) fn take(&mut self, count: u64, now: Instant) -> Duration {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = self.at.max(now);
-        self.left = (self.left + passed * self.per_second).min(self.per_second) - count as f64;
-        if self.left >= 0.0 {
-            return Duration::ZERO;
-        }
-        Duration::try_from_secs_f64(-self.left / self.per_second).unwrap_or(Duration::MAX)
-    }
-
-    /// Returns the tokens that are left.
-    fn left(&mut self, now: Instant) -> f64 {
-        self.take(0, now);
-        self.left
-    }
-
-    /// Returns the time until some tokens can be taken again.
-    fn wait(&self) -> Duration {
-        if self.left >= 1.0 {
-            return Duration::ZERO;
-        }
-        let portion = (self.per_second * PORTION).max(1.0);
-        Duration::try_from_secs_f64((portion - self.left) / self.per_second).unwrap_or(Duration::MAX)
-    }
-}
 
 /// The rate limits of one client.
 #[derive(Debug)]
@@ -76,7 +34,7 @@ impl RateLimiter {
     pub(crate) fn new(rates: Rates, debt: Duration, now: Instant) -> Self {
         let bucket = |rate: u64| {
             let mut bucket = (rate > 0).then(|| TokenBucket::new(rate, now));
-            bucket.iter_mut().for_each(|bucket| bucket.left -= debt.as_secs_f64() * bucket.per_second);
+            bucket.iter_mut().for_each(|bucket| bucket.owe(debt));
             bucket
         };
         let (messages, bytes) = (bucket(rates.messages.into()), bucket(rates.bytes));
@@ -88,7 +46,7 @@ impl RateLimiter {
         let wait = |bucket: &mut Option<TokenBucket>, count| {
             bucket.as_mut().map_or(Duration::ZERO, |bucket| {
                 bucket.take(count, now);
-                bucket.wait()
+                pause_of(bucket)
             })
         };
         let wait = wait(&mut self.messages, messages).max(wait(&mut self.bytes, bytes));
@@ -122,34 +80,23 @@ impl RateLimiter {
     /// Returns the time after which the buckets are full.
     pub(crate) fn debt(&mut self, now: Instant) -> Duration {
         let debt = |bucket: &mut Option<TokenBucket>| {
-            bucket.as_mut().map_or(Duration::ZERO, |bucket| {
-                let missing = (bucket.per_second - bucket.left(now)) / bucket.per_second;
-                Duration::try_from_secs_f64(missing.max(0.0)).unwrap_or(LONGEST)
-            })
+            bucket.as_mut().map_or(Duration::ZERO, |bucket| bucket.until_full(now))
         };
         debt(&mut self.messages).max(debt(&mut self.bytes))
     }
 }
 
+/// Returns the time until some tokens can be taken again.
+fn pause_of(bucket: &TokenBucket) -> Duration {
+    if bucket.until(1.0).is_zero() {
+        return Duration::ZERO;
+    }
+    bucket.until((bucket.per_second() * PORTION).max(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_burst_of_one_second_is_allowed_and_then_the_rate() {
-        let start = Instant::now();
-        let mut bucket = TokenBucket::new(100, start);
-        let (mut now, mut count) = (start, 0);
-        while now < start + Duration::from_secs(10) {
-            count += 1;
-            now += bucket.take(1, now);
-        }
-        assert!((1099..=1101).contains(&count), "{count}");
-        // what was not used for a long time is a second's worth, not more
-        now += Duration::from_secs(1000);
-        assert_eq!(bucket.take(100, now), Duration::ZERO);
-        assert_eq!(bucket.take(50, now), Duration::from_millis(500));
-    }
 
     #[test]
     fn a_larger_burst_is_paid_for_by_a_pause() {

@@ -33,7 +33,7 @@ impl Unregistered {
         if !std::mem::replace(&mut self.is_queued, true)
             && let Some(turns) = &server.turns
         {
-            self.turn = turns.ask(self.source, &server.runtime);
+            self.turn = turns.enqueue(self.source, &server.runtime);
         }
         self.turn.is_some()
     }
