@@ -4,7 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Client, ClientInfo, Code, Op, Qos, Request, testing::NullSink};
+use elbus_plugin_api::{Client, ClientInfo, Code, NullSink, Op, Qos, Request};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     process::{Command, ExitCode},

@@ -9,7 +9,7 @@
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Client, ClientInfo, Op, Payload, Qos, Request, testing::NullSink};
+use elbus_plugin_api::{Client, ClientInfo, NullSink, Op, Payload, Qos, Request};
 use submap::{BroadcastMap, SubMap};
 
 /// Numbers of names.

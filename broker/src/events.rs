@@ -170,7 +170,7 @@ impl Shared {
     /// Calls the listeners, unless this thread is replaced meanwhile.
     fn call_listeners(&self, event: &Pending, is_current: impl Fn() -> bool) {
         let Pending { kind, subject, detail, unix_nanos } = event;
-        let event = Event { kind: *kind, subject, detail, unix_nanos: *unix_nanos };
+        let event = Event::at(*unix_nanos, *kind, subject, detail);
         let listeners = self.listeners.read().clone();
         for (owner, listener) in listeners {
             calls::other(owner, Callback::OnEvent, "the broker", || listener.on_event(&event.to_raw()));

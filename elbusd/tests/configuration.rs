@@ -195,7 +195,7 @@ fn check_reports_everything_at_once() {
         (3, "[broker]: nmae = \"x\": unknown key; known are "),
         (4, "[broker]: max_filters = 0: must be at least 1"),
         (9, "plugin \"a\": path = \"missing/a.sock\": folder "),
-        (10, "plugin \"a\": group = \"no-such-group\": no \"no-such-group\" in /etc/group"),
+        (10, "plugin \"a\": group = \"no-such-group\": no group \"no-such-group\" in /etc/group"),
         (11, "plugin \"a\": mode = 660: expected a string, found integer 660; write it in quotes: \"660\""),
         (12, "plugin \"a\": queue_bytes = -1: expected a whole number of 0 or more, found integer -1"),
         (13, "plugin \"a\": paht = 1: unknown key; known are "),
@@ -239,7 +239,7 @@ fn check_reports_everything_at_once() {
     for (line, expected) in [
         (5, "defualt = \"deny\": unknown key; known are client, default"),
         (7, "client[0].name = \"plc*\": \"*\" in \"plc*\" is not a wildcard"),
-        (10, "client[1].who[0].user = \"no such\": no \"no such\" in /etc/passwd"),
+        (10, "client[1].who[0].user = \"no such\": no user \"no such\" in /etc/passwd"),
         (10, "client[1].who[1].address = \"10.0/8\": \"10.0/8\" is not an address"),
         (11, "client[1].sned = []: unknown field `sned`"),
         (13, "client[1].send[0] = \"b\": \"b\" is not a rule; expected \"allow PATTERN\""),

@@ -1,4 +1,5 @@
-//! Any line at all from a FIFO: it is refused with a sentence, or asks for something that can be put on the wire.
+//! Any line at all from a FIFO: it is refused with a sentence, or asks for something that can be put on the
+//! wire.
 #![no_main]
 
 use elbus_fifo::parse;

@@ -1,4 +1,5 @@
-//! Whatever clients do, in whatever order, a broker delivers what the naive model of the specification delivers.
+//! Whatever clients do, in whatever order, a broker delivers what the naive model of the specification
+//! delivers.
 #![no_main]
 
 #[path = "../../broker/tests/support/mod.rs"]

@@ -1,8 +1,9 @@
-//! Any parameters at all for any control method: an answer in msgpack or an error, soon, and the broker goes on.
+//! Any parameters at all for any control method: an answer in msgpack or an error, soon, and the broker goes
+//! on.
 #![no_main]
 
 use elbus_broker::Broker;
-use elbus_plugin_api::{Call, Client, ClientInfo, testing::NullSink};
+use elbus_plugin_api::{Call, Client, ClientInfo, NullSink};
 use libfuzzer_sys::fuzz_target;
 use rmpv::Value;
 use std::{cell::RefCell, sync::OnceLock};

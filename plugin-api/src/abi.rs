@@ -1,44 +1,38 @@
-//! What crosses the boundary, as the loader and the broker see it. Plugin authors never need this module.
+//! The declarations of what crosses the boundary, as the loader and the broker see it. Plugin authors never
+//! need them.
 //!
-//! Every trait is an `abi_stable` trait object that may grow at its end within a major version of the API: a
-//! method added later stands after the one marked `last_prefix_field` and has a default body. Structs carry `flags` for what is added later. No std `Box`, `Vec` or `Arc` crosses.
+//! Every trait is an `abi_stable` trait object that can grow at its end within a major version of the API: a
+//! method added later stands after the one marked `last_prefix_field` and has a default body. Structs carry
+//! `flags` for additions. No std `Box`, `Vec` or `Arc` crosses.
 #![allow(missing_docs, non_local_definitions, clippy::undocumented_unsafe_blocks, unused_qualifications)]
+
+pub(crate) mod catch;
+pub mod export;
+pub(crate) mod guard;
+mod passed_fd;
 
 use abi_stable::{
     StableAbi, declare_root_module_statics,
-    library::{CheckTypeLayout, LibHeader, RootModule, RootModuleResult},
-    package_version_strings,
-    prefix_type::{PrefixRefTrait, WithMetadata},
-    sabi_trait,
+    library::RootModule,
+    package_version_strings, sabi_trait,
     sabi_types::VersionStrings,
-    staticref,
     std_types::{RArc, RBox, ROption, RResult, RSlice, RStr, RString, RVec},
 };
-use std::marker::PhantomData;
+use elbus_protocol::Code;
 
-pub use crate::budget::RawQueueBudget;
-pub use crate::descriptor::PassedDescriptor;
-use crate::{
-    CallError, Code, Dispatch, Locality, Overdraft, Queued, Request, Run, SinkLimits,
-    guard::{self, PanicScope},
-    inproc::RunBatch,
-    plugin::Plugin,
+pub use self::passed_fd::PassedFd;
+pub use crate::{
+    budget::RawQueueBudget,
+    buffer::{RawBuffer, RawBuffer_TO},
+    notifier::{NotifierObject, RawNotifier, RawNotifier_TO},
 };
-
-/// Bytes with an owner in whichever library made them.
-#[sabi_trait]
-pub trait RawBuffer: Send + Sync + Clone + 'static {
-    #[sabi(last_prefix_field)]
-    fn bytes(&self) -> RSlice<'_, u8>;
-}
-
-/// A callback without arguments.
-#[sabi_trait]
-pub trait RawNotifier: Send + Sync + Clone + 'static {
-    #[sabi(last_prefix_field)]
-    fn notify(&self);
-}
-pub type NotifierObject = RawNotifier_TO<RArc<()>>;
+use crate::{
+    inproc::owned_run::RunBatch,
+    locality::Locality,
+    request::{Dispatch, Request},
+    run::Run,
+    sink::{Overdraft, Queued, SinkLimits},
+};
 
 /// See [`Sink`](crate::Sink). Implemented by plugins.
 #[sabi_trait]
@@ -67,7 +61,7 @@ pub trait RawClient: Send + 'static {
     fn end_batch(&mut self) -> bool;
     fn when_ready(&mut self, notifier: NotifierObject);
     #[sabi(last_prefix_field)]
-    fn set_close_reason(&mut self, why: RStr<'_>);
+    fn set_close_reason(&mut self, reason: RStr<'_>);
     fn id(&self) -> u64 {
         0
     }
@@ -103,8 +97,8 @@ pub struct RawCredentials {
     pub gid: u32,
 }
 
-/// [`RawClientInfo::flags`]: not a client of the bus but a part of the broker; may have a leading dot, is
-/// subscribed to nothing, is not announced.
+/// [`RawClientInfo::flags`]: a part of the broker rather than a client of the bus. Its name can have a
+/// leading dot; it has no subscriptions and is not announced.
 pub const CLIENT_INTERNAL: u32 = 1;
 
 #[repr(C)]
@@ -152,14 +146,14 @@ pub struct RawMethod<'a> {
     pub about: RStr<'a>,
 }
 
-/// [`RawHost::system_sender`]: may call administrative methods without an access rule that says so.
+/// [`RawHost::system_sender`]: can call administrative methods without an access rule that allows it.
 pub const SENDER_ADMIN: u32 = 1;
 
-/// [`RawMethod::flags`]: it exists.
+/// [`RawMethod::flags`]: the method exists.
 pub const METHOD_KNOWN: u32 = 1;
-/// [`RawMethod::flags`]: it may block, so no transport's thread may call it.
+/// [`RawMethod::flags`]: the method can block, so no thread of a transport calls it.
 pub const METHOD_SLOW: u32 = 2;
-/// [`RawMethod::flags`]: it changes the broker; not for clients from other machines.
+/// [`RawMethod::flags`]: the method changes the broker; not for clients on other machines.
 pub const METHOD_ADMIN: u32 = 4;
 
 /// See [`ControlHandler`](crate::ControlHandler). Implemented by plugins.
@@ -170,7 +164,7 @@ pub trait RawHandler: Send + Sync + 'static {
 }
 pub type HandlerObject = RawHandler_TO<RBox<()>>;
 
-/// A worker of a plugin that can be asked for a sign of life. Implemented by plugins.
+/// A worker of a plugin that answers liveness checks. Implemented by plugins.
 #[sabi_trait]
 pub trait RawWorker: Send + Sync + 'static {
     #[sabi(last_prefix_field)]
@@ -178,7 +172,8 @@ pub trait RawWorker: Send + Sync + 'static {
 }
 pub type WorkerObject = RawWorker_TO<RBox<()>>;
 
-/// See [`InprocConnector`](crate::inproc::InprocConnector). Implemented by the plugin that offers in-process clients.
+/// See [`InprocConnector`](crate::inproc::InprocConnector). Implemented by the plugin that offers in-process
+/// clients.
 #[sabi_trait]
 pub trait RawConnector: Send + Sync + Clone + 'static {
     #[sabi(last_prefix_field)]
@@ -192,14 +187,14 @@ pub trait RawEndpoint: Send + Sync + 'static {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch;
     fn when_ready(&self, notifier: NotifierObject);
     fn receive(&self, into: &mut RunBatch, waits: bool) -> bool;
-    fn set_notifier(&self, bell: NotifierObject);
+    fn set_notifier(&self, notifier: NotifierObject);
     #[sabi(last_prefix_field)]
     fn close(&self);
     fn drain(&self) {}
 }
 pub type EndpointObject = RawEndpoint_TO<RBox<()>>;
 
-/// See [`Host`](crate::Host). Implemented by the broker, once for each instance of a plugin.
+/// See [`Host`](crate::Host). Implemented by the broker, once per instance of a plugin.
 #[sabi_trait]
 pub trait RawHost: Send + Sync + Clone + 'static {
     fn register(
@@ -223,28 +218,28 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn max_log_level(&self) -> u8;
     fn log_enabled(&self, level: u8, target: RStr<'_>) -> bool;
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>, fields: RStr<'_>);
-    /// A panic was caught in a callback of the instance: it must not be called again.
+    /// Reports a panic in a callback of the instance, which must not be called again.
     #[sabi(last_prefix_field)]
-    fn failed(&self, why: RStr<'_>);
-    fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedDescriptor> {
+    fn failed(&self, reason: RStr<'_>);
+    fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedFd> {
         let _ = address;
         ROption::RNone
     }
-    /// Whether a call would be carried out now. Denied unless a host says otherwise.
+    /// Checks whether a call would be carried out now. Denied unless a host implements it.
     fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {
         let _ = call;
-        let text = "the host cannot authorise calls";
-        RResult::RErr(CallError::new(Code::AccessDenied.rpc_code(), text).into_raw())
+        let data = b"the host cannot authorise calls".to_vec().into();
+        RResult::RErr(RawCallError { code: Code::AccessDenied.rpc_code(), flags: 0, data })
     }
     fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
         let _ = (kind, flags);
         RResult::RErr(Code::NotSupported as u8)
     }
-    /// The broker asks the worker from time to time whether it still runs.
-    fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {
-        let _ = (what, worker);
+    /// Adds a worker that the broker checks periodically.
+    fn watch_worker(&self, name: RStr<'_>, worker: WorkerObject) {
+        let _ = (name, worker);
     }
-    /// Who is behind a registration, as a number; zero where the host cannot tell.
+    /// Returns a number that stands for the identity behind a registration; zero if it is unknown.
     fn identity(&self, name: RStr<'_>, id: u64) -> u64 {
         let _ = (name, id);
         0
@@ -260,17 +255,17 @@ pub struct RawStatus {
     pub detail: RString,
 }
 
-/// Why a plugin could not be configured or started.
+/// The error of a plugin that could not be configured or started.
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]
 pub struct RawPluginError {
     pub flags: u32,
-    /// The key of the configuration it is about, dotted, or empty.
+    /// Key of the configuration that it is about, dotted, or empty.
     pub key: RString,
     pub message: RString,
 }
 
-/// A running instance. Implemented by the guard around every plugin.
+/// A running instance. Implemented by the panic barrier around every plugin.
 #[sabi_trait]
 pub trait RawInstance: Send + Sync + 'static {
     fn start(&self) -> RResult<(), RawPluginError>;
@@ -289,11 +284,11 @@ pub type InstanceObject = RawInstance_TO<RBox<()>>;
 pub struct RawContext<'a> {
     pub flags: u32,
     pub instance: RStr<'a>,
-    /// The plugin's own table, as TOML text.
+    /// The instance's own table, as TOML text.
     pub config: RStr<'a>,
 }
 
-/// [`RawContext::flags`]: linked into the program, hence with its tracing, its runtime, its panic hook.
+/// [`RawContext::flags`]: linked into the program, hence with its tracing, its runtime and its panic hook.
 pub const CONTEXT_LINKED: u32 = 1;
 
 /// The root module of a plugin.
@@ -310,54 +305,6 @@ impl RootModule for PluginRef {
     const BASE_NAME: &'static str = "elbus";
     const NAME: &'static str = "elbus plugin";
     const VERSION_STRINGS: VersionStrings = package_version_strings!();
-}
-
-/// Makes the root module of a plugin from its type.
-pub struct Make<P>(PhantomData<P>);
-
-impl<P: Plugin> Make<P> {
-    staticref!(const VALUE: WithMetadata<PluginModule> = WithMetadata::new(PluginModule { create: Self::create }));
-    pub const MODULE: PluginRef = PluginRef(Self::VALUE.as_prefix());
-
-    extern "C" fn create(
-        host: HostObject,
-        context: &RawContext<'_>,
-    ) -> RResult<InstanceObject, RawPluginError> {
-        let linked = context.flags & CONTEXT_LINKED != 0;
-        let instance = PanicScope::new(host, context.instance.as_str());
-        guard::install_hook(linked);
-        if !linked {
-            guard::note::<P>(&instance);
-            crate::log::install(instance.host());
-        }
-        guard::create::<P>(instance, context.config.as_str()).into()
-    }
-
-    extern "C" fn root() -> RootModuleResult {
-        // SAFETY: the erased prefix reference is only ever read back through `LibHeader`, whose layout constant is
-        // that of the same `PluginRef`.
-        RResult::ROk(unsafe { Self::MODULE.to_prefix_ref().cast() })
-    }
-}
-
-/// The one exported symbol of a plugin library. The header comes first; the note is named so that no linker drops
-/// it.
-#[repr(C)]
-pub struct Entry {
-    header: LibHeader,
-    note: *const u8,
-}
-
-// SAFETY: both fields are constants of the library and never written; the pointer is never read through.
-unsafe impl Sync for Entry {}
-
-impl Entry {
-    pub const fn new<P: Plugin>(note: *const u8) -> Self {
-        // SAFETY: `Make::<P>::root` returns the prefix reference of a `PluginModule`, the type named here.
-        let header =
-            unsafe { LibHeader::from_constructor::<PluginRef>(Make::<P>::root, CheckTypeLayout::Yes) };
-        Entry { header, note }
-    }
 }
 
 impl RawPluginError {

@@ -1,7 +1,7 @@
-//! Access rules: who may be a client under which name, and what a client may do. Owns their form and its checks; the
-//! broker judges by them, and only once a plugin has handed them over.
+//! Access rules: which programs can be clients under which name, and what a client can do. Owns their form
+//! and its checks. The broker enforces them, once a plugin has set them.
 //!
-//! They cross the boundary as text. A key that the broker does not know is refused: a rule must not be passed over.
+//! They cross the boundary as text. A key that the broker does not know is refused: no rule may be ignored.
 
 mod pattern;
 
@@ -11,30 +11,40 @@ use std::{fmt, str::FromStr};
 
 pub use pattern::{Piece, Syntax, check_mask, check_pattern, pieces};
 
-/// Rules that one list may have.
+/// Rules that one list can have.
 pub const MAX_RULES: usize = 1000;
 
-/// What a rule says of what it matches, and a table of what no rule matches.
+/// What a rule decides about what it matches, and a table about what no rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It may.
+    /// Allowed.
     Allow,
-    /// It may not.
+    /// Denied.
     #[default]
     Deny,
 }
 
-/// A rule of a list: `allow PATTERN` or `deny PATTERN`. The first one that matches decides.
+/// A rule of a list: `allow PATTERN` or `deny PATTERN`. The first rule that matches decides.
 ///
-/// In a pattern `{name}` stands for the primary name of the client, `{user}` for the user it runs as. In a filter of topics
-/// a name with a slash in it matches nothing. `{*}`, `{?}`, `{+}`, `{#}` and `{{}` are the characters themselves.
+/// In a pattern `{name}` stands for the primary name of the client, `{user}` for the user it runs as. In a
+/// topic filter a name that contains a slash matches nothing. `{*}`, `{?}`, `{+}`, `{#}` and `{{}` are the
+/// characters themselves.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::access::{Rule, Verdict};
+///
+/// let rule: Rule = "allow plant/{name}/#".parse().unwrap();
+/// assert_eq!((rule.verdict, rule.pattern.as_str()), (Verdict::Allow, "plant/{name}/#"));
+/// assert!("permit plant".parse::<Rule>().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rule {
-    /// What it says.
+    /// What it decides.
     pub verdict: Verdict,
-    /// Of which targets: a mask of names or methods, or a filter of topics.
+    /// Targets: a mask of names or methods, or a topic filter.
     pub pattern: String,
 }
 
@@ -84,14 +94,14 @@ impl fmt::Display for Rule {
     }
 }
 
-/// One of several things a client may be: all that is given must hold.
+/// One entry of `who`: all of the given conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
-    /// It runs as this user (of a UNIX socket, as the kernel says).
+    /// It runs as this user (on a UNIX socket, as the kernel reports it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Its user's primary group is the first of these, or its user is one of the others.
+    /// The primary group of its user is the first of these, or its user is one of the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<(u32, Vec<u32>)>,
     /// Its process belongs to this unit of systemd.
@@ -100,48 +110,49 @@ pub struct Identity {
     /// It connects from this network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpNet>,
-    /// Its verified certificate has a name like this: `*` stands for anything but dots, `{name}` for the client's name. With
-    /// `dns:`, `uri:`, `email:` or `cn:` in front the name is of that kind; without, of any kind, but the common name
-    /// counts only where the certificate has no other name.
+    /// Its verified certificate has a matching name: `*` stands for anything but dots, `{name}` for the
+    /// client's name. With `dns:`, `uri:`, `email:` or `cn:` in front only names of that kind match;
+    /// without, all do, but the common name counts only if the certificate has no other name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
 }
 
-/// What one client may have of the broker. Nothing given is no limit beside that of transport and broker.
+/// Limits of one client. The effective limit is the stricter of these and those of the transport and the
+/// broker.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientLimits {
-    /// Bytes that may wait for it.
+    /// Bytes that can be queued for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_bytes: Option<u64>,
     /// Bytes of one frame it sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frame_bytes: Option<u64>,
-    /// Frames it sends in a second. It is read from more slowly; nothing is refused.
+    /// Frames it sends per second. It is read more slowly; nothing is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<u64>,
-    /// Bytes it sends in a second, likewise.
+    /// Bytes it sends per second, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
-    /// Subscriptions, and exclusions as many.
+    /// Subscriptions, and exclusions likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<u64>,
-    /// Segments of one filter.
+    /// Segments of a filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_depth: Option<u64>,
-    /// Clients at once that the same table of rules is for.
+    /// Clients at once that match the same table of rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clients: Option<u64>,
-    /// How many of them may register in a second; those beyond are refused as busy.
+    /// Registrations of these per second; those beyond are refused as busy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connects_per_second: Option<u64>,
-    /// Whether it may hold those who send to it for any time, rather than for its hold budget.
+    /// Whether its full queue can hold its senders indefinitely rather than for its hold budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may_hold: Option<bool>,
 }
 
 impl ClientLimits {
-    /// The limits by name.
+    /// Returns the limits by name.
     pub fn each(&self) -> [(&'static str, Option<u64>); 8] {
         [
             ("queue_bytes", self.queue_bytes),
@@ -156,7 +167,7 @@ impl ClientLimits {
     }
 }
 
-/// What a client may do, as far as rules can say: each kind has a list.
+/// An operation that rules control; each has a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -173,11 +184,11 @@ pub enum Action {
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub const ALL: [Action; 5] =
         [Action::Send, Action::Broadcast, Action::Publish, Action::Subscribe, Action::Call];
 
-    /// Its key in a table of rules.
+    /// Returns its key in a table of rules.
     pub fn key(self) -> &'static str {
         match self {
             Action::Send => "send",
@@ -189,31 +200,34 @@ impl Action {
     }
 }
 
-/// The rules for the clients of one mask. A client is judged by the first of them whose mask its primary name matches.
+/// The rules for the clients of one mask. The first table whose mask matches the primary name of a client
+/// applies to it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientRules {
     /// A mask of names.
     pub name: String,
-    /// What it must be, one of these; with none given it may be anybody.
+    /// Identities, one of which the client must have; empty allows any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub who: Vec<Identity>,
-    /// Names it may send to; masks.
+    /// Names it can send to; masks.
     pub send: Vec<Rule>,
-    /// Masks it may broadcast to: allowed where the rule's mask covers all of it, denied where it has anything of it.
+    /// Masks it can broadcast to: allowed if the rule's mask covers all of it, denied if it has anything in
+    /// common with it.
     pub broadcast: Vec<Rule>,
-    /// Topics it may publish to; filters.
+    /// Topics it can publish to; filters.
     pub publish: Vec<Rule>,
-    /// Filters it may subscribe to: allowed where the rule's filter covers all of it, denied where it has anything of it.
+    /// Filters it can subscribe to: allowed if the rule's filter covers all of it, denied if it has anything
+    /// in common with it.
     pub subscribe: Vec<Rule>,
-    /// Control methods it may call; masks.
+    /// Control methods it can call; masks.
     pub call: Vec<Rule>,
-    /// What it may have.
+    /// Its limits.
     pub limits: ClientLimits,
 }
 
 impl ClientRules {
-    /// The list for an action.
+    /// Returns the list for an action.
     pub fn rules(&self, action: Action) -> &[Rule] {
         match action {
             Action::Send => &self.send,
@@ -227,7 +241,7 @@ impl ClientRules {
     /// Checks the mask and the lists.
     ///
     /// # Errors
-    /// The key that is wrong, within this table, and what is wrong with it.
+    /// The invalid key, within this table, and what is wrong with it.
     pub fn check(&self) -> Result<(), (String, String)> {
         check_mask(&self.name).map_err(|why| ("name".to_owned(), why))?;
         for action in Action::ALL {
@@ -245,15 +259,28 @@ impl ClientRules {
     }
 }
 
-/// All rules.
+/// A set of access rules.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::access::{AccessRules, ClientRules, Verdict};
+///
+/// let sensors = ClientRules {
+///     name: "sensor.*".into(),
+///     publish: vec!["allow sensors/{name}/#".parse().unwrap()],
+///     ..ClientRules::default()
+/// };
+/// assert_eq!(sensors.check(), Ok(()));
+/// let rules = AccessRules { default: Verdict::Deny, clients: vec![sensors], ..AccessRules::default() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessRules {
-    /// For names that no mask matches, and for what no rule of a list does.
+    /// For names that no mask matches, and for what no rule of a list matches.
     pub default: Verdict,
-    /// What `{user}` stands for.
+    /// The user names that `{user}` stands for, by number.
     pub user_names: Vec<(u32, String)>,
-    /// By mask; the first one that matches a name is the one for it.
+    /// The tables by mask; the first that matches a name applies.
     pub clients: Vec<ClientRules>,
 }
 
@@ -279,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn they_survive_the_way_across_the_boundary() {
+    fn rules_cross_the_boundary_as_text() {
         let identity = Identity {
             uid: Some(1),
             group: Some((2, vec![3])),

@@ -1,13 +1,26 @@
-//! What may wait in all queues of a broker together. Owns the sum and each queue's fair share of it; queues tell it only
-//! what stays in them, so whoever keeps up costs nothing.
+//! The budget that all queues of a broker share. Owns the sum and the fair share of each queue. Queues
+//! report only what stays in them, so a receiver that keeps up costs nothing.
 
 use abi_stable::{StableAbi, std_types::RArc};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// A share is never smaller, in bytes: one read of a sender must fit.
+/// The smallest fair share, in bytes: one read of a sender must fit.
 const MIN_FAIR_SHARE_BYTES: usize = 64 * 1024;
 
-/// How many bytes wait in the queues of all transports that account for them, and how many may. Cheap to clone; all clones are the same one.
+/// The number of bytes queued by all transports, and its limit. Cheap to clone; all clones share the same
+/// counters.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::QueueBudget;
+///
+/// let budget = QueueBudget::new(1 << 20);
+/// let mut reported = 0;
+/// budget.account(&mut reported, 600_000);
+/// assert_eq!((budget.queued(), budget.fair_share()), (600_000, Some(1 << 20)));
+/// budget.account(&mut reported, 0);
+/// assert_eq!(budget.queued(), 0);
+/// ```
 #[derive(Clone)]
 pub struct QueueBudget(RArc<RawQueueBudget>);
 
@@ -18,14 +31,14 @@ pub struct QueueBudget(RArc<RawQueueBudget>);
 pub struct RawQueueBudget {
     limit: AtomicUsize,
     queued: AtomicUsize,
-    /// How much of that is in no queue yet.
+    /// The part of `queued` that is in no queue yet.
     charged: AtomicUsize,
-    /// Queues that hold anything.
+    /// Queues that are not empty.
     blocked: AtomicUsize,
 }
 
 impl QueueBudget {
-    /// A budget of so many bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self::from_raw(RArc::new(RawQueueBudget {
             limit: limit.into(),
@@ -35,39 +48,40 @@ impl QueueBudget {
         }))
     }
 
-    /// From what crossed the boundary.
+    /// Converts from the form that crosses the boundary.
     #[doc(hidden)]
     pub fn from_raw(raw: RArc<RawQueueBudget>) -> Self {
         QueueBudget(raw)
     }
 
-    /// What crosses the boundary.
+    /// Converts to the form that crosses the boundary.
     #[doc(hidden)]
     pub fn to_raw(&self) -> RArc<RawQueueBudget> {
         self.0.clone()
     }
 
-    /// How much may wait.
+    /// Returns the limit in bytes.
     pub fn limit(&self) -> usize {
         self.0.limit.load(Relaxed)
     }
 
-    /// Another limit, from now on.
+    /// Sets the limit. Plugins leave this to the broker, whose operator configures it.
     pub fn set_limit(&self, bytes: usize) {
         self.0.limit.store(bytes, Relaxed);
     }
 
-    /// How much waits now.
+    /// Returns the number of queued bytes.
     pub fn queued(&self) -> usize {
         self.0.queued.load(Relaxed)
     }
 
-    /// How many queues hold something that waits.
+    /// Returns the number of queues that are not empty.
     pub fn blocked(&self) -> usize {
         self.0.blocked.load(Relaxed)
     }
 
-    /// What a queue may hold while half of the budget is used: as much as every other one. `None` while there is less.
+    /// Returns the limit of each queue while at least half of the budget is used: an equal share. `None`
+    /// while less is used.
     pub fn fair_share(&self) -> Option<usize> {
         let limit = self.limit();
         if self.queued() < limit / 2 {
@@ -76,8 +90,8 @@ impl QueueBudget {
         Some((limit / self.blocked().max(1)).max(MIN_FAIR_SHARE_BYTES))
     }
 
-    /// Something that is no queue holds `now` bytes, a frame that is being received for example: it counts, but gets no
-    /// share. Told as in [`account`](Self::account).
+    /// Reports that something other than a queue, a frame that is being received for example, holds `now`
+    /// bytes. They count, but get no share. `held` is as in [`account`](Self::account).
     pub fn charge(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
@@ -89,18 +103,18 @@ impl QueueBudget {
         }
     }
 
-    /// Whether queues hold so little that a frame that exceeds the limit can be added to one: an eighth of the limit.
+    /// Returns whether queues hold so little, an eighth of the limit, that one of them can take a frame beyond it.
     pub fn queues_are_nearly_empty(&self) -> bool {
         self.queued().saturating_sub(self.0.charged.load(Relaxed)) <= self.limit() / 8
     }
 
-    /// Whether so many bytes more may be held.
+    /// Returns whether `bytes` more fit within the limit.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.queued().saturating_add(bytes) <= self.limit()
     }
 
-    /// A queue holds `now` bytes that wait; `held` is what it has told before, zero at first. It must tell zero before it
-    /// goes.
+    /// Reports that a queue holds `now` bytes; `held` is what it reported before, zero initially. A queue
+    /// must report zero before it is dropped.
     pub fn account(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
@@ -124,7 +138,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[test]
-    fn shares_are_equal_and_only_under_pressure() {
+    fn fair_shares_are_equal_and_apply_from_half_of_the_budget_on() {
         let budget = QueueBudget::new(100 * MIB);
         let mut held = [0; 10];
         budget.account(&mut held[0], 49 * MIB);

@@ -1,4 +1,4 @@
-//! Payload bytes as they cross the boundary: borrowed for the time of a call, or shared by reference count.
+//! Payload bytes as they cross the boundary: borrowed for a call, or shared by reference count.
 
 use abi_stable::{
     StableAbi,
@@ -8,18 +8,40 @@ use abi_stable::{
 use bytes::Bytes;
 use std::{fmt, ops::Deref};
 
-use crate::abi::{RawBuffer, RawBuffer_TO};
+mod raw {
+    //! The trait object behind [`SharedBytes`].
+    #![allow(missing_docs, non_local_definitions, clippy::undocumented_unsafe_blocks, unused_qualifications)]
 
-/// Payloads from this size on are worth sharing by reference count; smaller ones are cheaper to copy.
+    use abi_stable::{sabi_trait, std_types::RSlice};
+
+    /// Bytes owned by the library that allocated them.
+    #[sabi_trait]
+    pub trait RawBuffer: Send + Sync + Clone + 'static {
+        #[sabi(last_prefix_field)]
+        fn bytes(&self) -> RSlice<'_, u8>;
+    }
+}
+
+pub use raw::{RawBuffer, RawBuffer_TO};
+
+/// Size from which sharing a payload by reference count is cheaper than copying it.
 pub const SHARE_FROM_BYTES: usize = 64 * 1024;
 
-/// The bytes of one message, borrowed for the time of a call.
+/// The bytes of one message, borrowed for a call.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::Payload;
+///
+/// let payload = Payload::from(&b"20.5"[..]);
+/// assert_eq!(payload.bytes(), b"20.5");
+/// ```
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct Payload<'a>(RSlice<'a, u8>);
 
 impl<'a> Payload<'a> {
-    /// The bytes, for as long as they are borrowed.
+    /// Returns the bytes.
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
         self.0.as_slice()
@@ -48,7 +70,15 @@ impl fmt::Debug for Payload<'_> {
     }
 }
 
-/// Bytes that several owners share without copying, whichever library allocated them.
+/// Bytes that several owners share without copying, independent of the library that allocated them.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::SharedBytes;
+///
+/// let shared = SharedBytes::from(vec![7; 100_000]);
+/// assert_eq!(shared.clone().as_ptr(), shared.as_ptr());
+/// ```
 #[repr(C)]
 #[derive(StableAbi, Clone)]
 pub struct SharedBytes {
@@ -117,13 +147,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_survive_the_way_there_and_back() {
-        let there = SharedBytes::from(Bytes::from(vec![7; 100_000]));
-        let address = there.as_ptr();
-        let back = Bytes::from(there.clone());
+    fn shared_bytes_are_not_copied() {
+        let shared = SharedBytes::from(Bytes::from(vec![7; 100_000]));
+        let address = shared.as_ptr();
+        let back = Bytes::from(shared.clone());
         assert_eq!(back.len(), 100_000);
         assert_eq!(back.as_ptr(), address, "nothing was copied");
-        drop(there);
+        drop(shared);
         assert!(back.iter().all(|b| *b == 7));
         let vec = SharedBytes::from(vec![1, 2, 3]);
         assert_eq!(vec.clone().as_ptr(), vec.as_ptr(), "a clone shares");

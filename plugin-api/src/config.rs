@@ -1,37 +1,53 @@
 //! The table of an instance in `broker.toml`, as its plugin reads it.
 //!
-//! It remembers which keys were read, so that the others can be reported as unknown, and turns every error into
-//! one about a key; the broker, which has the file, adds line and value.
+//! It remembers which keys were read, so that the others can be reported as unknown, and turns every error
+//! into one about a key. The broker, which has the file, adds line and value.
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use std::{cell::RefCell, collections::BTreeSet};
 use toml::{Table, Value};
 
-use crate::PluginError;
+use crate::plugin_error::PluginError;
 
-/// More of a wrong value is not repeated in a message.
+/// Characters of a wrong value that a message repeats.
 const SHOWN_CHARS: usize = 60;
 
 /// The configuration of one instance.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::Config;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Settings {
+///     path: String,
+///     #[serde(default)]
+///     mode: Option<u32>,
+/// }
+///
+/// let config = Config::parse("path = '/run/x'").unwrap();
+/// let settings: Settings = config.read().unwrap();
+/// assert_eq!((settings.path.as_str(), settings.mode), ("/run/x", None));
+/// ```
 #[derive(Debug)]
 pub struct Config {
     table: Table,
     known: RefCell<BTreeSet<&'static str>>,
-    takes_any: RefCell<bool>,
+    takes_all: RefCell<bool>,
 }
 
 impl Config {
-    /// From TOML text.
+    /// Parses TOML text.
     ///
     /// # Errors
-    /// Where the text is no TOML.
+    /// The text is not TOML.
     pub fn parse(text: &str) -> Result<Self, PluginError> {
         let table = text.parse::<Table>().map_err(|error| PluginError::new(error.message()))?;
-        Ok(Config { table, known: RefCell::default(), takes_any: RefCell::new(false) })
+        Ok(Config { table, known: RefCell::default(), takes_all: RefCell::new(false) })
     }
 
-    /// Reads the keys that are fields of `T`. May be called for several types that share the table; a type that
-    /// is no plain struct takes the whole of it.
+    /// Reads the keys that are fields of `T`. Several types can share the table. A type that is not a plain
+    /// struct takes the whole of it.
     ///
     /// # Errors
     /// A value of the wrong type, a missing key, or the unknown key that is the missing one misspelt.
@@ -42,7 +58,7 @@ impl Config {
                 table.retain(|key, _| fields.contains(&key));
                 self.known.borrow_mut().extend(fields);
             }
-            None => *self.takes_any.borrow_mut() = true,
+            None => *self.takes_all.borrow_mut() = true,
         }
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let path = error.path().to_string();
@@ -56,7 +72,7 @@ impl Config {
         })
     }
 
-    /// The key that is like a missing one and not known, as an error.
+    /// Returns the error for a missing key that is present misspelt.
     fn misspelt(&self, missing: &str) -> Option<PluginError> {
         let known = self.known.borrow();
         let mut unknown = self.table.keys().filter(|key| !known.contains(key.as_str()));
@@ -64,12 +80,12 @@ impl Config {
         Some(PluginError::of_key(key, format!("unknown key; did you mean {missing}?")))
     }
 
-    /// Reports a key that nobody has read. Done for every plugin after its `create`.
+    /// Checks that every key was read. The broker does this for every plugin after its `create`.
     ///
     /// # Errors
-    /// The first such key, and which are known.
+    /// The first key that was not read, and those that are known.
     pub fn finish(&self) -> Result<(), PluginError> {
-        if *self.takes_any.borrow() {
+        if *self.takes_all.borrow() {
             return Ok(());
         }
         let known = self.known.borrow();
@@ -89,7 +105,7 @@ impl Config {
     }
 }
 
-/// Whether one key is another one misspelt: at most one change in three characters, and two in all, each of which inserts,
+/// Returns whether one key is another one misspelt: at most one change in three characters, and two in all, each of which inserts,
 /// leaves out or replaces a character, or swaps two.
 fn is_similar(written: &str, key: &str) -> bool {
     let limit = (key.len() / 3).clamp(1, 2);
@@ -115,7 +131,7 @@ fn is_similar(written: &str, key: &str) -> bool {
     last.last().is_some_and(|changes| *changes <= limit)
 }
 
-/// What serde says, in terms of what stands in the file.
+/// Rephrases an error of serde in terms of the file.
 fn explain(message: &str) -> String {
     let found = ["invalid type: ", "invalid value: "].iter().find_map(|kind| message.strip_prefix(kind));
     let Some((found, expected)) = found.and_then(|rest| rest.rsplit_once(", expected ")) else {
@@ -136,7 +152,7 @@ fn explain(message: &str) -> String {
         "a map" => "a table",
         other => other,
     };
-    let shown = match found.char_indices().nth(SHOWN_CHARS) {
+    let excerpt = match found.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{}...", found.get(..end).unwrap_or_default()),
         None => found.to_owned(),
     };
@@ -145,11 +161,11 @@ fn explain(message: &str) -> String {
         Some(number) if expected == "a string" => {
             format!("expected {wanted}, found integer {number}; write it in quotes: \"{number}\"")
         }
-        _ => format!("expected {wanted}, found {}", shown.replace('`', "")),
+        _ => format!("expected {wanted}, found {}", excerpt.replace('`', "")),
     }
 }
 
-/// The names of the fields of a struct, which serde tells to whoever deserializes it.
+/// Returns the names of the fields of a struct, which serde passes to its deserializer.
 fn fields_of<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let mut found = None;
     let _ = T::deserialize(FieldProbe(&mut found));
@@ -186,7 +202,7 @@ mod tests {
     use super::*;
 
     #[derive(serde::Deserialize, Debug)]
-    struct Place {
+    struct Socket {
         path: String,
         #[serde(default)]
         mode: Option<u32>,
@@ -206,22 +222,22 @@ mod tests {
     #[test]
     fn several_types_share_a_table() {
         let config = Config::parse("path = '/x'\nqueue_bytes = 9").unwrap();
-        let place = config.read::<Place>().unwrap();
-        assert_eq!((place.path.as_str(), place.mode), ("/x", None));
+        let socket = config.read::<Socket>().unwrap();
+        assert_eq!((socket.path.as_str(), socket.mode), ("/x", None));
         assert_eq!(config.read::<Limits>().unwrap().queue_bytes, 9);
         assert_eq!(config.finish(), Ok(()));
     }
 
     #[test]
-    fn what_nobody_reads_is_unknown() {
+    fn keys_that_are_not_read_are_unknown() {
         let config = Config::parse("path = '/x'\npaht = '/y'").unwrap();
-        config.read::<Place>().unwrap();
+        config.read::<Socket>().unwrap();
         config.read::<Limits>().unwrap();
         let error = config.finish().unwrap_err();
         assert_eq!(error.key, "paht");
         assert_eq!(error.message, "unknown key; known are mode, path, queue_bytes");
         let config = Config::parse("mdoe = 1\npath = '/x'").unwrap();
-        config.read::<Place>().unwrap();
+        config.read::<Socket>().unwrap();
         assert_eq!(
             config.finish().unwrap_err().message,
             "unknown key; known are mode, path; did you mean mode?"
@@ -233,7 +249,7 @@ mod tests {
     #[test]
     fn a_missing_key_is_reported_as_misspelt_if_a_similar_one_is_there() {
         for key in ["paht", "pth", "paths", "Path", "patj"] {
-            let error = Config::parse(&format!("a = 1\n{key} = '/x'")).unwrap().read::<Place>().unwrap_err();
+            let error = Config::parse(&format!("a = 1\n{key} = '/x'")).unwrap().read::<Socket>().unwrap_err();
             assert_eq!(
                 (error.key.as_str(), error.message.as_str()),
                 (key, "unknown key; did you mean path?")
@@ -241,7 +257,7 @@ mod tests {
         }
         let long = "path".repeat(100_000);
         for key in ["mode", "queue_bytes", "thap", "p", long.as_str()] {
-            let error = Config::parse(&format!("{key} = 1")).unwrap().read::<Place>().unwrap_err();
+            let error = Config::parse(&format!("{key} = 1")).unwrap().read::<Socket>().unwrap_err();
             assert_eq!((error.key.as_str(), error.message.as_str()), ("", "missing key `path`"), "{key:.20}");
         }
         assert!(is_similar("queue_byts", "queue_bytes") && is_similar("queuebyte", "queue_bytes"));
@@ -250,7 +266,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_key() {
-        let error = Config::parse("path = 5").unwrap().read::<Place>().unwrap_err();
+        let error = Config::parse("path = 5").unwrap().read::<Socket>().unwrap_err();
         assert_eq!(error.key, "path");
         assert_eq!(error.message, "expected a string, found integer 5; write it in quotes: \"5\"");
         for (text, message) in [
@@ -259,13 +275,13 @@ mod tests {
             ("mode = 4294967296", "expected a whole number from 0 to 4294967295, found integer 4294967296"),
             ("path = [1]", "expected a string, found sequence"),
         ] {
-            let error = Config::parse(text).unwrap().read::<Place>().unwrap_err();
+            let error = Config::parse(text).unwrap().read::<Socket>().unwrap_err();
             assert_eq!(error.message, message);
         }
         let long = format!("mode = '{}'", "x".repeat(100_000));
-        let error = Config::parse(&long).unwrap().read::<Place>().unwrap_err();
+        let error = Config::parse(&long).unwrap().read::<Socket>().unwrap_err();
         assert!(error.message.len() < 200 && error.message.ends_with("..."), "{error}");
-        let error = Config::parse("").unwrap().read::<Place>().unwrap_err();
+        let error = Config::parse("").unwrap().read::<Socket>().unwrap_err();
         assert_eq!((error.key.as_str(), error.message.as_str()), ("", "missing key `path`"));
         let any = Config::parse("what = 'ever'").unwrap();
         any.read::<Table>().unwrap();

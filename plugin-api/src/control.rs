@@ -1,25 +1,66 @@
-//! Control methods: the one table of what can be asked of the broker, whoever asks.
+//! Control methods of the broker: their description, calls and errors.
+
+use abi_stable::std_types::{RSlice, RStr};
+use elbus_protocol::{BROKER_NAME, Code, rpc};
 
 use crate::abi::{METHOD_ADMIN, METHOD_SLOW, RawCall, RawCallError, RawMethod};
-use abi_stable::std_types::{RSlice, RStr};
-use elbus_protocol::BROKER_NAME;
 
-/// What a control method is.
+/// The description of a control method.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{Call, Host, Method, PluginError};
+///
+/// fn add(host: &Host) -> Result<(), PluginError> {
+///     let method = Method::new("counter.get").params("none").about("returns the counter");
+///     // a msgpack integer
+///     host.add_method(&method, |_: &Call<'_>| Ok(vec![42]))
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Method<'a> {
-    /// Its name, `subject.verb`.
+    /// Name, `subject.verb`.
     pub name: &'a str,
-    /// What parameters it takes, for people.
+    /// Parameters, for people: `{topic: str}`.
     pub params: &'a str,
     /// What it does, for people.
     pub about: &'a str,
-    /// It may block, so it is not called on a transport's thread.
+    /// The method can block, so no thread of a transport calls it.
     pub slow: bool,
-    /// It changes the broker: refused to clients from other machines.
+    /// The method changes the broker: denied to clients on other machines unless `remote_admin` is set.
     pub admin: bool,
 }
 
 impl<'a> Method<'a> {
+    /// Creates the description of a method that neither blocks nor changes the broker.
+    pub fn new(name: &'a str) -> Self {
+        Method { name, ..Method::default() }
+    }
+
+    /// Sets the description of the parameters.
+    pub fn params(mut self, params: &'a str) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// Sets the description of what the method does.
+    pub fn about(mut self, about: &'a str) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Declares that the method can block.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
+    /// Declares that the method changes the broker.
+    pub fn admin(mut self) -> Self {
+        self.admin = true;
+        self
+    }
+
     pub(crate) fn to_raw(self) -> RawMethod<'a> {
         let flags = if self.slow { METHOD_SLOW } else { 0 } | if self.admin { METHOD_ADMIN } else { 0 };
         RawMethod {
@@ -30,7 +71,7 @@ impl<'a> Method<'a> {
         }
     }
 
-    /// From what crossed the boundary.
+    /// Converts from the form that crosses the boundary.
     #[doc(hidden)]
     pub fn from_raw(raw: &RawMethod<'a>) -> Self {
         Method {
@@ -43,37 +84,37 @@ impl<'a> Method<'a> {
     }
 }
 
-/// What of a control method decides where it runs.
+/// The properties of a control method that decide how it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MethodTraits {
-    /// It may block, so it is not called on a transport's thread.
+    /// The method can block, so no thread of a transport calls it.
     pub slow: bool,
-    /// It changes the broker.
+    /// The method changes the broker.
     pub admin: bool,
 }
 
 /// A call of a control method.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// Who asks: the name of a client, or `.broker` for the broker's own parts.
+    /// Name of the calling client; `.broker` for the broker's own parts.
     pub caller: &'a str,
-    /// The registration of the caller, as [`Run::sender_id`](crate::Run::sender_id) gave it; 0 for the broker
-    /// itself. A call is authorised by this registration: once it has ended, or without one, the call is
-    /// denied.
+    /// Registration of the caller, as returned by [`Run::sender_id`](crate::Run::sender_id); 0 for the
+    /// broker itself. A call is authorised by this registration: without one, or once it has ended, the call
+    /// is denied.
     pub caller_id: u64,
-    /// Which method.
+    /// Name of the method.
     pub method: &'a str,
-    /// Its parameters in msgpack; none is zero bytes.
+    /// Parameters in msgpack; without any, zero bytes.
     pub params: &'a [u8],
 }
 
 impl<'a> Call<'a> {
-    /// A call by the broker itself, which no rules limit.
+    /// Creates a call by the broker itself, which access rules do not limit.
     pub fn by_broker(method: &'a str, params: &'a [u8]) -> Self {
         Call { caller: BROKER_NAME, caller_id: 0, method, params }
     }
 
-    /// As it crosses the boundary.
+    /// Converts to the form that crosses the boundary.
     #[doc(hidden)]
     pub fn to_raw(self) -> RawCall<'a> {
         RawCall {
@@ -85,7 +126,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// From what crossed the boundary.
+    /// Converts from the form that crosses the boundary.
     #[doc(hidden)]
     pub fn from_raw(raw: &RawCall<'a>) -> Self {
         Call {
@@ -97,28 +138,63 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Why a control method failed: what an RPC error reply carries (section 7 of the protocol).
+/// The error of a control method: what an RPC error reply carries (section 7 of the protocol).
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{CallError, Code};
+///
+/// let error = CallError::invalid_params("expected {topic: str}");
+/// assert_eq!((error.code, error.to_string()), (-32602, "expected {topic: str}".to_owned()));
+/// assert_eq!(CallError::of_code(Code::Busy, "try again").code, -32118);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallError {
-    /// The RPC error code.
+    /// RPC error code.
     pub code: i16,
-    /// A sentence, or nothing.
+    /// Text for people; can be empty.
     pub text: String,
 }
 
 impl CallError {
-    /// An error with a code of section 7 and a sentence.
+    /// Creates an error with an RPC error code of section 7 of the protocol.
     pub fn new(code: i16, text: impl Into<String>) -> Self {
         CallError { code, text: text.into() }
     }
 
-    /// As it crosses the boundary.
+    /// Creates an error that stands for a result code of the bus: busy, access denied, ...
+    pub fn of_code(code: Code, text: impl Into<String>) -> Self {
+        CallError::new(code.rpc_code(), text)
+    }
+
+    /// Creates the error for parameters that cannot be parsed, that are missing or of the wrong type: -32602.
+    pub fn invalid_params(text: impl Into<String>) -> Self {
+        CallError::new(rpc::INVALID_PARAMS, text)
+    }
+
+    /// Creates the error for parameters that name something that does not exist: -32001.
+    pub fn not_found(text: impl Into<String>) -> Self {
+        CallError::new(rpc::NOT_FOUND, text)
+    }
+
+    /// Creates the error for a method that does not exist: -32601.
+    pub fn method_not_found(text: impl Into<String>) -> Self {
+        CallError::new(rpc::METHOD_NOT_FOUND, text)
+    }
+
+    /// Creates the error for a method that failed: -32603.
+    pub fn internal(text: impl Into<String>) -> Self {
+        CallError::new(rpc::INTERNAL_ERROR, text)
+    }
+
+    /// Converts to the form that crosses the boundary.
     #[doc(hidden)]
     pub fn into_raw(self) -> RawCallError {
         RawCallError { code: self.code, flags: 0, data: self.text.into_bytes().into() }
     }
 
-    /// From what crossed the boundary.
+    /// Converts from the form that crosses the boundary.
     #[doc(hidden)]
     pub fn from_raw(raw: RawCallError) -> Self {
         CallError { code: raw.code, text: String::from_utf8_lossy(&raw.data).into_owned() }
@@ -133,13 +209,13 @@ impl std::fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-/// Serves a control method. Called from any thread, several at once; may block only if the method is declared
-/// [slow](Method::slow).
+/// Handles calls of a control method. Called from any thread, concurrently; can block only if the method is
+/// declared [slow](Method::slow).
 pub trait ControlHandler: Send + Sync + 'static {
-    /// Answers a call with a result in msgpack.
+    /// Returns the result of a call in msgpack.
     ///
     /// # Errors
-    /// What the caller is told.
+    /// The error that the caller receives.
     fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError>;
 }
 

@@ -1,11 +1,11 @@
-//! What happens in the broker, told to whoever listens.
+//! Events of the broker and their listeners.
 
 use abi_stable::std_types::RStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::abi::RawEvent;
 
-/// What kind of event it is.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -14,15 +14,16 @@ pub enum EventKind {
     ClientRegistered = 1,
     /// A primary client left; subject: its name, detail: why.
     ClientLeft = 2,
-    /// A plugin came to another state; subject: the instance, detail: the state.
+    /// The state of a plugin changed; subject: the instance, detail: the state.
     PluginState = 3,
-    /// A client was disconnected since it took nothing; subject: its name, detail: how long and how much waits.
+    /// A client was disconnected because it read nothing; subject: its name, detail: for how long and how
+    /// much was queued.
     SlowConsumer = 4,
-    /// A connection was refused; subject: where from, detail: why.
+    /// A connection was refused; subject: its address, detail: why.
     ConnectionRefused = 5,
-    /// The broker is ending.
+    /// The broker shuts down.
     Shutdown = 6,
-    /// Events about clients were dropped, since listeners were too slow: read the list of clients again.
+    /// Events about clients were dropped because listeners were too slow: read the list of clients again.
     EventsMissed = 7,
 }
 
@@ -40,26 +41,32 @@ impl EventKind {
 
 /// Something that happened in the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event<'a> {
-    /// What kind of event.
+    /// Kind of event.
     pub kind: EventKind,
-    /// Whom it is about: a client, an instance, an address; may be empty.
+    /// What it is about: a client, an instance, an address; can be empty.
     pub subject: &'a str,
-    /// More about it, for people; may be empty.
+    /// Details for people; can be empty.
     pub detail: &'a str,
-    /// When, in nanoseconds since 1970.
+    /// Time in nanoseconds since 1970.
     pub unix_nanos: u64,
 }
 
 impl<'a> Event<'a> {
-    /// An event of this moment.
+    /// Creates an event that happens now.
     pub fn now(kind: EventKind, subject: &'a str, detail: &'a str) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         Event { kind, subject, detail, unix_nanos }
     }
 
-    /// As it crosses the boundary.
+    /// Creates an event that happened at `unix_nanos`, in nanoseconds since 1970.
+    pub fn at(unix_nanos: u64, kind: EventKind, subject: &'a str, detail: &'a str) -> Self {
+        Event { kind, subject, detail, unix_nanos }
+    }
+
+    /// Converts to the form that crosses the boundary.
     #[doc(hidden)]
     pub fn to_raw(&self) -> RawEvent<'a> {
         RawEvent {
@@ -71,7 +78,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// From what crossed the boundary; `None` for a kind that is not known on this side.
+    /// Converts from the form that crosses the boundary; `None` for a kind that this side does not know.
     #[doc(hidden)]
     pub fn from_raw(raw: &RawEvent<'a>) -> Option<Self> {
         let kind = EventKind::ALL.into_iter().find(|kind| *kind as u32 == raw.kind)?;
@@ -84,11 +91,13 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Receives events, one at a time, from a thread of the broker; may dispatch. Events about clients come in the order
-/// they happened, others may overtake them. A listener that blocks delays all later events; beyond 8,192 of them about
-/// clients they are coalesced per client, and at last replaced by [`EventKind::EventsMissed`].
+/// Receives events, one at a time, in a thread of the broker; can dispatch requests.
+///
+/// Events about clients arrive in the order in which they happened; others can overtake them. A listener
+/// that blocks delays all later events. From 8,192 pending events about clients on they are coalesced per
+/// client, and finally replaced by [`EventKind::EventsMissed`].
 pub trait EventListener: Send + Sync + 'static {
-    /// Takes note of an event.
+    /// Handles an event.
     fn on_event(&self, event: &Event<'_>);
 }
 
@@ -103,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_survive_the_boundary() {
+    fn events_cross_the_boundary_unchanged() {
         for kind in EventKind::ALL {
             let event = Event::now(kind, "a.b", "why");
             assert_eq!(Event::from_raw(&event.to_raw()), Some(event));

@@ -8,28 +8,48 @@ use elbus_protocol::Code;
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use crate::{
-    Call, CallError, Client, ClientInfo, ControlHandler, Event, EventListener, Method, MethodTraits,
-    Notifier, PluginError, PluginThread, QueueBudget, Sink,
     abi::{
         HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO,
-        RawSink_TO, RawWorker_TO, SENDER_ADMIN,
+        RawSink_TO, RawWorker_TO, SENDER_ADMIN, catch,
+        guard::{Guarded, PanicScope},
     },
     access::AccessRules,
-    guard::{self, Guarded, PanicScope},
-    inproc::{GuardedConnector, InprocClient, InprocConnector},
+    budget::QueueBudget,
+    client::Client,
+    client_info::ClientInfo,
+    control::{Call, CallError, ControlHandler, Method, MethodTraits},
+    event::{Event, EventListener},
+    inproc::{InprocClient, InprocConnector, guarded::GuardedConnector},
+    notifier::Notifier,
+    plugin_error::PluginError,
+    sink::Sink,
+    thread::PluginThread,
 };
 
-/// The broker, as one instance of a plugin sees it. Cheap to clone; every method may be called from any thread.
-/// What an instance registers, adds and offers ends with it.
+/// The broker, as one instance of a plugin sees it. Cheap to clone; every method can be called from any
+/// thread. What an instance registers, adds and offers ends with it.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{ClientInfo, Code, NullSink, testing::FakeHost};
+///
+/// let fake = FakeHost::new();
+/// let host = fake.host("demo");
+/// let client = host.register("plugin.demo", &ClientInfo::in_process(), NullSink)?;
+/// assert_eq!((host.instance(), fake.clients()), ("demo", vec!["plugin.demo".to_owned()]));
+/// drop(client);
+/// assert!(fake.clients().is_empty());
+/// # Ok::<(), Code>(())
+/// ```
 #[derive(Clone)]
 pub struct Host(Arc<PanicScope>);
 
 impl Host {
-    pub(crate) fn new(instance: Arc<PanicScope>) -> Self {
-        Host(instance)
+    pub(crate) fn new(scope: Arc<PanicScope>) -> Self {
+        Host(scope)
     }
 
-    /// A host for code that is no plugin: the program that embeds the broker.
+    /// Creates a host for code outside plugins: the program that embeds the broker.
     #[doc(hidden)]
     pub fn from_object(object: HostObject, name: &str) -> Self {
         Host(PanicScope::new(object, name))
@@ -39,26 +59,28 @@ impl Host {
         self.0.object()
     }
 
-    /// The name of this instance in `broker.toml`.
+    /// Returns the name of this instance in `broker.toml`.
     pub fn instance(&self) -> &str {
         self.0.name()
     }
 
-    /// The name of the broker.
+    /// Returns the name of the broker.
     pub fn broker_name(&self) -> String {
         self.object().broker_name().into_string()
     }
 
-    /// What may wait in the queues of all transports together; to be asked for once.
+    /// Returns the budget that the queues of all transports share. Ask once and keep it.
     pub fn queue_budget(&self) -> QueueBudget {
         QueueBudget::from_raw(self.object().queue_budget())
     }
 
-    /// Registers a client under a name. Does not block.
+    /// Registers a client under a name: from now on messages for it are delivered into `sink`. Does not
+    /// block.
     ///
     /// # Errors
-    /// [`Code::BadData`] for an illegal name, [`Code::Busy`] for one that is taken, [`Code::NotRegistered`] for a
-    /// secondary without its primary, [`Code::AccessDenied`] where rules forbid it (section 2 of the protocol).
+    /// [`Code::BadData`] for an illegal name, [`Code::Busy`] for a name that is taken,
+    /// [`Code::NotRegistered`] for a secondary without its primary, [`Code::AccessDenied`] if access rules
+    /// deny it (section 2 of the protocol).
     pub fn register(&self, name: &str, info: &ClientInfo, sink: impl Sink) -> Result<Client, Code> {
         let sink = RawSink_TO::from_value(Guarded::new(sink, self.0.clone()), TD_Opaque);
         info.with_raw(|info| self.object().register(RStr::from_str(name), info, sink))
@@ -67,14 +89,15 @@ impl Host {
             .map_err(|code| Code::from_wire(code).unwrap_or(Code::Other))
     }
 
-    /// Somebody who speaks as `.broker`, without being registered or receiving anything.
+    /// Returns a sender named `.broker`, which is not registered and receives nothing.
     pub fn system_client(&self) -> Client {
         Client(self.object().system_client())
     }
 
-    /// A sender for commands that reach the broker from outside the bus. It sends as `.broker` and receives nothing;
-    /// access rules apply to it as to a client named `.KIND.INSTANCE`, a name that nobody can register. Without rules
-    /// that allow a method explicitly, administrative methods are denied to it unless `admin` is set.
+    /// Returns a sender for commands that reach the broker from outside the bus. It sends as `.broker` and
+    /// receives nothing. Access rules apply to it as to a client named `.KIND.INSTANCE`, a name that nobody
+    /// can register. Without rules that allow a method explicitly, administrative methods are denied to it
+    /// unless `admin` is set.
     ///
     /// # Errors
     /// [`Code::BadData`] if `kind` is not a single segment of a name.
@@ -88,37 +111,39 @@ impl Host {
     }
 
     /// Checks whether a call would be carried out: by a registered client that the access rules, and for an
-    /// administrative method `remote_admin`, allow it now. [`call`](Host::call) checks the same again; this is for
-    /// calls that wait before they are made.
+    /// administrative method `remote_admin`, allow it now. [`call`](Host::call) checks the same again; this
+    /// is for calls that wait before they are made.
     ///
     /// # Errors
-    /// Why it would be denied.
+    /// The reason for denying it.
     pub fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
         self.object().authorize(&call.to_raw()).into_result().map_err(CallError::from_raw)
     }
 
-    /// A number for who is behind a registration, by which a plugin shares fairly what it gives to clients: the same for all
-    /// clients with the same certificate, else of the same user, else from the same address (of IPv6 its first 64 bits),
-    /// and for all within this process. It means nothing else, and nothing to another process. Zero for a registration that
-    /// has ended.
+    /// Returns a number for the identity behind a registration, by which a plugin shares its resources
+    /// fairly among clients. It is the same for all clients with the same certificate, else of the same
+    /// user, else from the same address (of IPv6 its first 64 bits), and for all within this process. It has
+    /// no other meaning, and none in another process. Zero if the registration has ended.
     pub fn identity(&self, client: &str, id: u64) -> u64 {
         self.object().identity(RStr::from_str(client), id)
     }
 
-    /// Calls a control method. The caller is authorised first. Blocks only if the method is slow, see [`is_slow`](Host::is_slow).
+    /// Calls a control method. The caller is authorised first. Blocks only if the method is slow, see
+    /// [`is_slow`](Host::is_slow).
     ///
     /// # Errors
-    /// No such method, access denied, wrong parameters, or what the method says.
+    /// No such method, access denied, invalid parameters, or an error of the method.
     pub fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         self.object().call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
     }
 
-    /// Whether a control method may block; `None` where there is no such method.
+    /// Returns whether a control method can block; `None` if there is no such method.
     pub fn is_slow(&self, method: &str) -> Option<bool> {
         self.method_traits(method).map(|traits| traits.slow)
     }
 
-    /// Whether a control method may block and whether it is administrative; `None` if there is no such method.
+    /// Returns whether a control method can block and whether it is administrative; `None` if there is no
+    /// such method.
     pub fn method_traits(&self, method: &str) -> Option<MethodTraits> {
         let flags = self.object().method_flags(RStr::from_str(method));
         let traits = MethodTraits { slow: flags & METHOD_SLOW != 0, admin: flags & METHOD_ADMIN != 0 };
@@ -128,61 +153,64 @@ impl Host {
     /// Adds a control method.
     ///
     /// # Errors
-    /// Where the name is taken.
+    /// The name is taken.
     pub fn add_method(&self, method: &Method<'_>, handler: impl ControlHandler) -> Result<(), PluginError> {
         let handler = RawHandler_TO::from_value(Guarded::new(handler, self.0.clone()), TD_Opaque);
         let added = self.object().add_method(&method.to_raw(), handler);
         added.into_result().map_err(|text| PluginError::new(text.into_string()))
     }
 
-    /// Hears all events from now on.
+    /// Adds a listener, which receives all events from now on.
     pub fn add_listener(&self, listener: impl EventListener) {
         self.object()
             .add_listener(RawListener_TO::from_value(Guarded::new(listener, self.0.clone()), TD_Opaque));
     }
 
-    /// Tells an event to whoever listens. Does not block.
+    /// Emits an event to all listeners. Does not block.
     pub fn emit(&self, event: &Event<'_>) {
         self.object().emit(&event.to_raw());
     }
 
-    /// Judges clients by these rules from now on, those who are connected as well: a subscription that is no longer
-    /// allowed ends, a client that is no longer allowed is disconnected. They stay until another set replaces them or the
-    /// instance is taken out of the configuration, also where the instance stops or fails. Does not block for long.
+    /// Replaces the access rules. Connected clients are re-checked immediately: a subscription that is no
+    /// longer allowed ends, a client that is no longer allowed is disconnected. The rules stay in force
+    /// until they are replaced or the instance is removed from the configuration, even if the instance stops
+    /// or fails. Blocks only briefly.
     ///
     /// # Errors
-    /// Where another instance has set rules.
+    /// Another instance has set access rules.
     pub fn set_access_rules(&self, rules: &AccessRules) -> Result<(), PluginError> {
         let text = toml::to_string(rules).map_err(|error| PluginError::new(error.to_string()))?;
         let set = self.object().set_access_rules(RStr::from_str(&text));
         set.into_result().map_err(|text| PluginError::new(text.into_string()))
     }
 
-    /// A task of this instance, for any runtime: what it logs names the instance.
+    /// Attributes a task to this instance, for any runtime: what it logs names the instance.
     pub fn attribute<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
-        let (instance, mut task) = (self.0.clone(), Box::pin(task));
-        std::future::poll_fn(move |context| guard::in_task(&instance, || task.as_mut().poll(context)))
+        let (scope, mut task) = (self.0.clone(), Box::pin(task));
+        std::future::poll_fn(move |context| catch::in_task(scope.instance(), || task.as_mut().poll(context)))
     }
 
-    /// Runs `work` in a thread named after the instance. A panic in it fails the instance, as one in a callback does.
+    /// Runs `work` in a thread named after the instance. A panic in it fails the instance, as a panic in a
+    /// callback does.
     ///
     /// # Errors
-    /// Where the system has no thread to give.
+    /// The thread could not be created.
     pub fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<PluginThread, PluginError> {
         PluginThread::spawn(self.0.clone(), work)
     }
 
-    /// Lets the broker ask a worker of the plugin, a thread or a runtime, for a sign of life: `ask` gets the worker to
-    /// [notifier](Notifier::notify) the answer, and must not block. While one does not answer, the service manager is not told that
-    /// the broker is alive.
-    pub fn watch_worker(&self, what: &str, ask: impl Fn(Notifier) + Send + Sync + 'static) {
+    /// Adds a worker, a thread or a runtime of the plugin, that the broker checks periodically: `ask` makes
+    /// the worker [notify](Notifier::notify) the answer, and must not block. While a worker does not answer,
+    /// the service manager is not notified that the broker is alive.
+    pub fn watch_worker(&self, name: &str, ask: impl Fn(Notifier) + Send + Sync + 'static) {
         let worker = RawWorker_TO::from_value(Guarded::new(ask, self.0.clone()), TD_Opaque);
-        self.object().watch_worker(RStr::from_str(what), worker);
+        self.object().watch_worker(RStr::from_str(name), worker);
     }
 
-    /// A socket that listens at `address` (`unix:/run/elbus.sock`, `tcp:127.0.0.1:7777`) and was handed to the broker
-    /// by whoever started it, a service manager for instance. Each call gives another duplicate of it. The socket
-    /// stays that of its giver: it must not be shut down, nor its file be removed or changed.
+    /// Returns the socket that listens at `address` (`unix:/run/elbus.sock`, `tcp:127.0.0.1:7777`) and was
+    /// passed to the broker by its parent, a service manager for example. Each call returns another
+    /// duplicate. The socket belongs to the parent: it must not be shut down, nor its file be removed or
+    /// changed.
     pub fn inherited_listener(&self, address: &str) -> Option<OwnedFd> {
         self.object().inherited_listener(RStr::from_str(address)).into_option().map(Into::into)
     }
@@ -190,7 +218,7 @@ impl Host {
     /// Offers in-process clients to the embedding program and to other plugins.
     ///
     /// # Errors
-    /// Where another instance offers them already.
+    /// Another instance offers them already.
     pub fn offer_connector(&self, connector: impl InprocConnector) -> Result<(), PluginError> {
         let connector = GuardedConnector::new(connector, self.0.clone());
         let connector = RawConnector_TO::from_ptr(RArc::new(connector), TD_Opaque);
@@ -201,7 +229,7 @@ impl Host {
     /// Connects an in-process client under a name. Does not block.
     ///
     /// # Errors
-    /// [`Code::NotSupported`] where no plugin offers in-process clients (`inproc` does), else as
+    /// [`Code::NotSupported`] if no plugin offers in-process clients (`inproc` does), else as
     /// [`register`](Host::register).
     pub fn connect(&self, name: &str) -> Result<InprocClient, Code> {
         let connector = self.object().connector().into_option().ok_or(Code::NotSupported)?;

@@ -1,7 +1,8 @@
 //! The plugin API of the ELBUS broker.
 //!
-//! Authors implement [`Plugin`] in safe Rust, name the type in [`export_plugin!`], and build a crate of crate-type
-//! `["cdylib", "rlib"]`: the same crate is loaded by a broker as a library or linked into a program.
+//! Authors implement [`Plugin`] in safe Rust, name the type in [`export_plugin!`], and build a crate of
+//! crate-type `["cdylib", "rlib"]`: the same crate is loaded by a broker as a library or linked into a
+//! program.
 //!
 //! ```
 //! use elbus_plugin_api::{Config, Host, Plugin, PluginError};
@@ -25,27 +26,47 @@
 //! # fn main() {}
 //! ```
 //!
-//! A plugin that connects clients within the process ([`Host::connect`]) needs the plugin `inproc` beside it, and says so by
-//! [`Plugin::REQUIRES`].
+//! # Where to look
+//! - A plugin: [`Plugin`], [`Config`], [`Host`], [`Status`], [`PluginError`].
+//! - A client of its own: [`Host::register`], [`Client`], [`Sink`], [`NullSink`]. Or, with futures,
+//!   [`Host::connect`] and [`inproc::InprocClient`]; this needs the plugin `inproc` beside it, which the
+//!   plugin declares by [`Plugin::REQUIRES`].
+//! - Control methods and events: [`Method`], [`ControlHandler`], [`CallError`], [`Event`], [`EventListener`].
+//! - A transport: [`Request`], [`Dispatch`], [`Run`], [`Encoding`], [`DeliveryStatus`], [`Notifier`],
+//!   [`QueueBudget`], [`ClientInfo`], [`os`].
+//! - Access rules: [`access`]. Tests: [`testing`]. What a library says of itself: [`manifest`].
 //!
-//! It owns the boundary: what crosses it, its versions, the panic barrier, the forwarding of logs. It knows no
-//! broker, no socket and no runtime, and no type of `abi_stable` or tokio is in what authors use.
+//! `docs/plugins.md` in the repository is a guide for authors; `examples/last-value` is a plugin to copy.
+//!
+//! # Threads
+//! Callbacks come from threads of the broker and of other plugins. [`Plugin`]'s own callbacks can block,
+//! except `status`; those of [`Sink`] and [`Notifier`] must not; those of [`ControlHandler`] only if the
+//! method is declared slow.
+//!
+//! # Versions
+//! Libraries and broker must be built for the same version of this crate. Where its signatures name types of
+//! other crates, those crates are re-exported: [`bytes`], [`ipnet`].
+//!
+//! This crate owns the boundary: what crosses it, its versions, the panic barrier, the forwarding of logs. It
+//! knows no broker, no socket and no runtime, and no type of `abi_stable` or tokio is in what authors use.
 
-mod account;
 mod budget;
 mod buffer;
 mod client;
+mod client_info;
 mod config;
 mod control;
-mod descriptor;
+mod delivery_status;
 mod event;
-mod guard;
 mod host;
+mod linked_plugin;
 mod locality;
 mod log;
 mod notifier;
-mod peer;
 mod plugin;
+mod plugin_error;
+mod request;
+mod run;
 mod sink;
 mod thread;
 
@@ -54,21 +75,27 @@ pub mod abi;
 pub mod access;
 pub mod inproc;
 pub mod manifest;
+pub mod os;
 pub mod testing;
 
-pub use account::{Account, GroupMembers, user_names};
+pub use abi::catch::running_instance;
 pub use budget::QueueBudget;
 pub use buffer::{Payload, SHARE_FROM_BYTES, SharedBytes};
-pub use client::{Client, ClientInfo, Credentials, Dispatch, Request};
+pub use client::Client;
+pub use client_info::{ClientInfo, Credentials};
 pub use config::Config;
 pub use control::{Call, CallError, ControlHandler, Method, MethodTraits};
+pub use delivery_status::DeliveryStatus;
 pub use elbus_protocol::{BROKER_NAME, Code, FrameKind, Op, Qos, WARNINGS_TOPIC};
 pub use event::{Event, EventKind, EventListener};
-pub use guard::running_instance;
 pub use host::Host;
+pub use linked_plugin::LinkedPlugin;
 pub use locality::Locality;
 pub use notifier::{Notified, Notifier};
-pub use peer::peer_process;
-pub use plugin::{LinkedPlugin, Plugin, PluginError, Status};
-pub use sink::{DeliveryStatus, Encoded, Encoding, Overdraft, Queued, Run, Sink, SinkLimits};
+pub use plugin::{Plugin, Status};
+pub use plugin_error::PluginError;
+pub use request::{Dispatch, Request};
+pub use run::{Encoded, Encoding, Run};
+pub use sink::{NullSink, Overdraft, Queued, Sink, SinkLimits};
 pub use thread::PluginThread;
+pub use {bytes, ipnet};

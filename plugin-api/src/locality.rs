@@ -7,23 +7,23 @@ use abi_stable::StableAbi;
 #[repr(u8)]
 #[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Locality {
-    /// In the broker's process: exempt from access rules, may administer.
+    /// In the broker's process: exempt from access rules, can administer.
     InProcess,
-    /// On the same host, by a UNIX socket: may administer.
+    /// On the same host, by a UNIX socket: can administer.
     SameHost,
-    /// Anywhere else, loopback TCP and WebSocket included. The default, so that a transport that says nothing
-    /// grants nothing.
+    /// Anywhere else, including loopback TCP and WebSocket. The default, so that a transport that sets
+    /// nothing grants nothing.
     #[default]
     Remote,
 }
 
 impl Locality {
-    /// Whether administrative methods are allowed without `remote_admin`.
+    /// Returns whether administrative methods are allowed without `remote_admin`.
     pub fn may_administer(self) -> bool {
         self != Locality::Remote
     }
 
-    /// Whether access rules apply.
+    /// Returns whether access rules apply.
     pub fn is_subject_to_rules(self) -> bool {
         self != Locality::InProcess
     }

@@ -1,7 +1,7 @@
-//! Hands the tracing events of a loaded library to the broker, whose filter and output they obey.
+//! Forwards the tracing events of a loaded library to the broker, which filters and writes them.
 //!
-//! A loaded library has its own copy of `tracing`, hence no subscriber; linked in, a plugin shares the program's.
-//! Each line gets the name of the instance whose code has logged it, where that is known. Spans are not forwarded.
+//! A loaded library has its own copy of `tracing`, hence no subscriber; linked in, a plugin shares the
+//! program's.
 
 use abi_stable::std_types::RStr;
 use std::fmt::{Debug, Write};
@@ -12,9 +12,9 @@ use tracing_core::{
     span::{Attributes, Id, Record},
 };
 
-use crate::{Host, guard};
+use crate::{abi::catch, host::Host};
 
-/// The number of a level as it crosses the boundary: 1 error to 5 trace.
+/// Returns the number of a level as it crosses the boundary: 1 error to 5 trace.
 fn number(level: &Level) -> u8 {
     match *level {
         Level::ERROR => 1,
@@ -25,10 +25,10 @@ fn number(level: &Level) -> u8 {
     }
 }
 
-/// Once for each library: the first instance's host takes the events of all.
+/// Installs the subscriber, once per library: the host of the first instance takes the events of all.
 pub(crate) fn install(host: Host) {
     if !dispatcher::has_been_set() {
-        // fails only where somebody was quicker, which serves as well
+        // fails only if another thread has set one meanwhile, which serves as well
         let _ = dispatcher::set_global_default(Dispatch::new(Forwarder(host)));
     }
 }
@@ -60,7 +60,7 @@ impl Subscriber for Forwarder {
         let mut text = Text::default();
         event.record(&mut text);
         let metadata = event.metadata();
-        if let Some(instance) = guard::current_name() {
+        if let Some(instance) = catch::current_name() {
             let _ = write!(text.fields, "plugin={instance:?}");
         }
         self.0.object().log(
@@ -118,9 +118,9 @@ mod tests {
         let fake = FakeHost::new();
         let dispatch = Dispatch::new(super::Forwarder(fake.host("log")));
         with_default(&dispatch, || {
-            tracing::warn!(target: "some::place", client = "a.b", bytes = 7, "queue {}", "full");
+            tracing::warn!(target: "some::module", client = "a.b", bytes = 7, "queue {}", "full");
         });
         let lines = fake.logged();
-        assert_eq!(lines, ["2 some::place queue full client=\"a.b\" bytes=7"]);
+        assert_eq!(lines, ["2 some::module queue full client=\"a.b\" bytes=7"]);
     }
 }

@@ -1,6 +1,7 @@
-//! A callback that somebody else calls later: how back-pressure crosses the boundary without a future.
+//! Callbacks that cross the boundary: how back-pressure does without a future.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
+use parking_lot::Mutex;
 use std::{
     future::Future,
     pin::Pin,
@@ -8,35 +9,59 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{
-    abi::{NotifierObject, RawNotifier, RawNotifier_TO},
-    guard,
-};
-use parking_lot::Mutex;
+use crate::abi::catch;
 
-/// A callback without arguments, to be called once, from any thread. It must not block.
+mod raw {
+    //! The trait object behind [`Notifier`](super::Notifier).
+    #![allow(missing_docs, non_local_definitions, clippy::undocumented_unsafe_blocks, unused_qualifications)]
+
+    use abi_stable::{sabi_trait, std_types::RArc};
+
+    /// A callback without arguments.
+    #[sabi_trait]
+    pub trait RawNotifier: Send + Sync + Clone + 'static {
+        #[sabi(last_prefix_field)]
+        fn notify(&self);
+    }
+    pub type NotifierObject = RawNotifier_TO<RArc<()>>;
+}
+
+pub use raw::{NotifierObject, RawNotifier, RawNotifier_TO};
+
+/// A callback without arguments, called from any thread. It must not block.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::Notifier;
+/// use std::sync::mpsc;
+///
+/// let (sender, receiver) = mpsc::channel();
+/// let notifier = Notifier::new(move || _ = sender.send(()));
+/// notifier.notify();
+/// assert!(receiver.try_recv().is_ok());
+/// ```
 #[derive(Clone)]
 pub struct Notifier(pub(crate) NotifierObject);
 
 impl Notifier {
-    /// A notifier that runs `f`. A panic in it is caught and logged.
+    /// Creates a notifier that runs `f`. A panic in it is caught and logged.
     pub fn new(f: impl Fn() + Send + Sync + 'static) -> Self {
         Notifier(RawNotifier_TO::from_ptr(RArc::new(Callback(Arc::new(f))), TD_Opaque))
     }
 
-    /// Calls it.
+    /// Runs the callback.
     #[inline]
     pub fn notify(&self) {
         self.0.notify();
     }
 
-    /// The object that crosses the boundary.
+    /// Converts to the object that crosses the boundary.
     #[doc(hidden)]
     pub fn into_object(self) -> NotifierObject {
         self.0
     }
 
-    /// From the object that crossed the boundary.
+    /// Converts from the object that crossed the boundary.
     #[doc(hidden)]
     pub fn from_object(object: NotifierObject) -> Self {
         Notifier(object)
@@ -53,13 +78,24 @@ impl<F> Clone for Callback<F> {
 
 impl<F: Fn() + Send + Sync + 'static> RawNotifier for Callback<F> {
     fn notify(&self) {
-        if let Err(panic) = guard::catch_notify(&*self.0) {
+        if let Err(panic) = catch::catch_notify(&*self.0) {
             tracing::error!(%panic, "panic in a notifier callback");
         }
     }
 }
 
-/// A future that ends when the [`Notifier`] made with it is called. Needs no runtime.
+/// A future that completes when the [`Notifier`] created with it is called. Needs no runtime.
+///
+/// # Examples
+/// ```no_run
+/// use elbus_plugin_api::{Client, Notified};
+///
+/// async fn wait_for_receivers(client: &mut Client) {
+///     let (notifier, notified) = Notified::pair();
+///     client.when_ready(notifier);
+///     notified.await;
+/// }
+/// ```
 pub struct Notified {
     shared: Arc<Mutex<Signal>>,
 }
@@ -71,12 +107,12 @@ struct Signal {
 }
 
 impl Notified {
-    /// The notifier, and the future that waits for it.
+    /// Creates a notifier and the future that waits for it.
     pub fn pair() -> (Notifier, Notified) {
         let shared = Arc::new(Mutex::new(Signal::default()));
-        let theirs = shared.clone();
+        let signalled = shared.clone();
         let notifier = Notifier::new(move || {
-            let mut signal = theirs.lock();
+            let mut signal = signalled.lock();
             signal.called = true;
             let waker = signal.waker.take();
             drop(signal);
@@ -98,7 +134,7 @@ impl Future for Notified {
         }
         match &mut signal.waker {
             Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
+            empty => *empty = Some(context.waker().clone()),
         }
         Poll::Pending
     }
@@ -117,20 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn a_future_ends_with_its_wake() {
+    fn a_future_completes_when_its_notifier_is_called() {
         let flag = Arc::new(Flag(false.into()));
         let waker = Waker::from(flag.clone());
         let mut context = Context::from_waker(&waker);
-        let (notifier, mut woken) = Notified::pair();
-        assert!(Pin::new(&mut woken).poll(&mut context).is_pending());
+        let (notifier, mut notified) = Notified::pair();
+        assert!(Pin::new(&mut notified).poll(&mut context).is_pending());
         notifier.notify();
         assert!(flag.0.load(std::sync::atomic::Ordering::SeqCst));
-        assert!(Pin::new(&mut woken).poll(&mut context).is_ready());
+        assert!(Pin::new(&mut notified).poll(&mut context).is_ready());
         flag.wake();
     }
 
     #[test]
-    fn a_panic_in_a_wake_stays_there() {
+    fn a_panic_in_a_notifier_is_caught() {
         Notifier::new(|| panic!("no")).notify();
     }
 }

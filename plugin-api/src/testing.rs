@@ -1,7 +1,7 @@
-//! A host for testing a plugin alone: it records what the plugin does and plays the broker's part.
+//! A fake broker to test a plugin alone: it records what the plugin does and answers as the test says.
 //!
-//! It routes nothing. A test makes an instance with [`FakeHost::create`], looks at what was registered and
-//! dispatched, delivers runs into the plugin's sinks, tells events, and waits for what it expects.
+//! It routes nothing. A test creates an instance with [`FakeHost::create`], checks what was registered and
+//! dispatched, delivers runs into the plugin's sinks, emits events, and waits for what it expects.
 
 mod fake_client;
 
@@ -17,30 +17,39 @@ use std::{
 };
 
 use crate::{
-    ClientInfo, Code, DeliveryStatus, Encoding, Event, FrameKind, Host, Notifier, Op, Payload, Plugin,
-    PluginError, Qos, QueueBudget, Queued, Run, Sink,
-    abi::*,
+    abi::{
+        ConnectorObject, HandlerObject, HostObject, InstanceObject, ListenerObject, NotifierObject,
+        RawHost_TO, SinkObject, catch, export, guard::PanicScope,
+    },
     access::AccessRules,
-    guard::{self, PanicScope},
-    plugin::Status,
+    budget::QueueBudget,
+    buffer::Payload,
+    client_info::ClientInfo,
+    delivery_status::DeliveryStatus,
+    event::Event,
+    host::Host,
+    plugin::{Plugin, Status},
+    plugin_error::PluginError,
+    run::{Encoding, Run},
 };
+use elbus_protocol::{Code, FrameKind, Op, Qos};
 
 /// A request that the plugin dispatched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// The name it was sent under; `.broker` for a speaker.
+    /// Name of the sender; `.broker` for a system client.
     pub sender: String,
-    /// The operation.
+    /// Operation.
     pub op: Op,
-    /// Its quality of service.
+    /// Quality of service.
     pub qos: Qos,
-    /// Name, mask, topic or filters.
+    /// Name, mask, topic, or filters separated by NUL.
     pub target: String,
-    /// The receiver of a limited publication.
+    /// Receiver of a limited publication.
     pub receiver: String,
-    /// The registration a message is limited to; 0 is any.
+    /// Registration that a message is limited to; 0 is any.
     pub receiver_id: u64,
-    /// The payloads.
+    /// Payloads.
     pub payloads: Vec<Vec<u8>>,
 }
 
@@ -55,10 +64,10 @@ struct State {
     connector: Option<ConnectorObject>,
     access_rules: Option<AccessRules>,
     refuse_names_with: Option<Code>,
-    /// By sender: the id of its registration.
+    /// The id of the registration, by sender.
     ids: BTreeMap<String, u64>,
     last_id: u64,
-    /// By sender; zero unless the test has said otherwise.
+    /// The identity, by sender; zero unless the test has set it.
     identities: BTreeMap<String, u64>,
     deny_calls_with: Option<Code>,
     system_senders: Vec<(String, bool)>,
@@ -67,29 +76,33 @@ struct State {
     waiting: Vec<NotifierObject>,
 }
 
-/// A sink that takes everything and keeps nothing: of a client that only sends.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NullSink;
-
-impl Sink for NullSink {
-    fn deliver(&self, _: &mut Run<'_>) -> DeliveryStatus {
-        DeliveryStatus::TAKEN
-    }
-
-    fn flush(&self) {}
-
-    fn when_drained(&self, notifier: Notifier) {
-        notifier.notify();
-    }
-
-    fn close(&self, _: &str) {}
-
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
-}
-
-/// The fake broker. Cheap to clone; all clones are the same one.
+/// The fake broker. Cheap to clone; all clones share its state.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{Config, DeliveryStatus, FrameKind, Host, Plugin, PluginError, testing::FakeHost};
+/// use elbus_plugin_api::{Client, ClientInfo, NullSink};
+/// use std::sync::Mutex;
+///
+/// struct Idle(Mutex<Client>);
+///
+/// impl Plugin for Idle {
+///     const ABOUT: &'static str = "registers a client";
+///
+///     fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
+///         let client = host.register("idle", &ClientInfo::in_process(), NullSink);
+///         client.map(|client| Idle(Mutex::new(client))).map_err(|code| PluginError::new(code.text()))
+///     }
+/// }
+///
+/// let fake = FakeHost::new();
+/// let instance = fake.create::<Idle>("demo", "")?;
+/// instance.start()?;
+/// assert_eq!(fake.clients(), ["idle"]);
+/// let status = fake.deliver("idle", FrameKind::Message, "sender", "", &[b"hello"]);
+/// assert_eq!(status, Some(DeliveryStatus::TAKEN));
+/// # Ok::<(), PluginError>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct FakeHost(Arc<Shared>);
 
@@ -106,69 +119,69 @@ impl Default for Shared {
 }
 
 impl FakeHost {
-    /// A broker without clients.
+    /// Creates a broker without clients.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A broker without clients, in whose queues so many bytes may wait.
+    /// Creates a broker without clients, with a queue budget of `bytes`.
     pub fn with_queue_budget(bytes: usize) -> Self {
         FakeHost(Arc::new(Shared { budget: QueueBudget::new(bytes), ..Shared::default() }))
     }
 
-    /// What may wait in all queues.
+    /// Returns the queue budget.
     pub fn queue_budget(&self) -> &QueueBudget {
         &self.0.budget
     }
 
-    /// A host for the named instance.
+    /// Returns a host for the named instance.
     pub fn host(&self, instance: &str) -> Host {
         Host::from_object(self.object(), instance)
     }
 
-    /// Configures an instance of a plugin from TOML text, behind the panic barrier as in a real broker.
+    /// Creates an instance of a plugin from TOML text, behind the panic barrier as in a real broker.
     ///
     /// # Errors
-    /// What the plugin finds wrong, or its panic.
+    /// The error of the plugin, or its panic.
     pub fn create<P: Plugin>(&self, instance: &str, config: &str) -> Result<FakeInstance, PluginError> {
-        guard::install_hook(true);
-        guard::create::<P>(PanicScope::new(self.object(), instance), config)
+        catch::install_hook(true);
+        export::create::<P>(PanicScope::new(self.object(), instance), config)
             .map(FakeInstance)
             .map_err(PluginError::from_raw)
     }
 
-    /// As it crosses the boundary.
+    /// Converts to the form that crosses the boundary.
     #[doc(hidden)]
     pub fn object(&self) -> HostObject {
         RawHost_TO::from_ptr(RArc::new(self.clone()), TD_Opaque)
     }
 
-    /// The registered names.
+    /// Returns the registered names.
     pub fn clients(&self) -> Vec<String> {
         self.0.state.lock().clients.keys().cloned().collect()
     }
 
-    /// What was told of a client when it registered.
+    /// Returns the description of a client when it registered.
     pub fn client_info(&self, name: &str) -> Option<ClientInfo> {
         self.0.state.lock().clients.get(name).map(|(info, _)| info.clone())
     }
 
-    /// Everything dispatched so far, in order.
+    /// Returns all requests so far, in order.
     pub fn requests(&self) -> Vec<Recorded> {
         self.0.state.lock().requests.clone()
     }
 
-    /// What was logged through the host: `level target message fields`.
+    /// Returns the events logged through the host: `level target message fields`.
     pub fn logged(&self) -> Vec<String> {
         self.0.state.lock().logged.clone()
     }
 
-    /// The access rules that were set last.
+    /// Returns the access rules that were set last.
     pub fn access_rules(&self) -> Option<AccessRules> {
         self.0.state.lock().access_rules.clone()
     }
 
-    /// The panics that were caught.
+    /// Returns the panics that were caught.
     pub fn failures(&self) -> Vec<String> {
         self.0.state.lock().failures.clone()
     }
@@ -178,12 +191,12 @@ impl FakeHost {
         self.0.state.lock().refuse_names_with = code;
     }
 
-    /// Answers every request with a code; normally `Ok`.
+    /// Answers every request with a code; `None` means `Ok`.
     pub fn answer_with(&self, code: Option<Code>) {
         self.0.state.lock().answer = code;
     }
 
-    /// The system senders that were asked for: `.KIND`, and whether they may administer.
+    /// Returns the system senders that were created: `.KIND`, and whether they can administer.
     pub fn system_senders(&self) -> Vec<(String, bool)> {
         self.0.state.lock().system_senders.clone()
     }
@@ -193,24 +206,24 @@ impl FakeHost {
         self.0.state.lock().deny_calls_with = code;
     }
 
-    /// The id of the registration that a sender has: given at its first registration or delivery.
+    /// Returns the id of a sender's registration, assigned at its first registration or delivery.
     pub fn id_of(&self, sender: &str) -> u64 {
         self.0.state.lock().id_of(sender)
     }
 
-    /// The identity of a sender from now on, see [`Host::identity`].
+    /// Sets the identity of a sender, see [`Host::identity`].
     pub fn set_identity(&self, sender: &str, identity: u64) {
         self.0.state.lock().identities.insert(sender.to_owned(), identity);
     }
 
-    /// Another client has the name of a sender from now on.
+    /// Gives the name of a sender to another client.
     pub fn replace_sender(&self, sender: &str) {
         let mut state = self.0.state.lock();
         state.ids.remove(sender);
         state.id_of(sender);
     }
 
-    /// From now on the receivers of all requests are over their limit, or have drained.
+    /// Makes the receivers of all requests full, or drains them.
     pub fn fill_receivers(&self, full: bool) {
         let waiting = self.change(|state| {
             state.receivers_full = full;
@@ -219,7 +232,8 @@ impl FakeHost {
         waiting.iter().for_each(|notifier| notifier.notify());
     }
 
-    /// Delivers messages into the sink of a registered client and flushes it.
+    /// Delivers messages into the sink of a registered client and flushes it. `None` if there is no such
+    /// client.
     pub fn deliver(
         &self,
         to: &str,
@@ -231,7 +245,7 @@ impl FakeHost {
         self.deliver_as(Qos::NO, to, kind, sender, topic, payloads)
     }
 
-    /// Delivers a real-time message from a sender, as [`deliver`](Self::deliver) does others.
+    /// Delivers a real-time message, as [`deliver`](Self::deliver) does others.
     pub fn deliver_realtime(&self, to: &str, sender: &str, payload: &[u8]) -> Option<DeliveryStatus> {
         self.deliver_as(Qos::REALTIME, to, FrameKind::Message, sender, "", &[payload])
     }
@@ -259,7 +273,7 @@ impl FakeHost {
         Some(delivery)
     }
 
-    /// Closes the sink of a client, as a kick does.
+    /// Closes the sink of a client, as `client.kick` does.
     pub fn close(&self, name: &str, reason: &str) {
         let sink = self.0.state.lock().clients.get(name).map(|(_, sink)| sink.clone());
         if let Some(sink) = sink {
@@ -267,13 +281,13 @@ impl FakeHost {
         }
     }
 
-    /// Tells an event to all listeners.
-    pub fn tell(&self, event: &Event<'_>) {
+    /// Emits an event to all listeners.
+    pub fn emit(&self, event: &Event<'_>) {
         let listeners = self.0.state.lock().listeners.clone();
         listeners.iter().for_each(|listener| listener.on_event(&event.to_raw()));
     }
 
-    /// Waits until `ready` says so; `false` after `limit`.
+    /// Waits until `ready` returns `true`. Returns `false` if `limit` has passed first.
     pub fn wait_until(&self, limit: Duration, mut ready: impl FnMut(&Self) -> bool) -> bool {
         let until = Instant::now() + limit;
         loop {
@@ -281,7 +295,8 @@ impl FakeHost {
                 return true;
             }
             let mut state = self.0.state.lock();
-            // what is not a change of the fake itself, such as bytes on a socket, is looked at every so often
+            // `ready` can depend on more than this fake, bytes on a socket for example, hence the short
+            // steps
             let step = (Instant::now() + Duration::from_millis(5)).min(until);
             self.0.changed.wait_until(&mut state, step);
             if Instant::now() >= until {
@@ -298,37 +313,37 @@ impl FakeHost {
     }
 }
 
-/// An instance that a [`FakeHost`] has created.
+/// An instance that a [`FakeHost`] has created, with the callbacks of [`Plugin`].
 pub struct FakeInstance(InstanceObject);
 
 impl FakeInstance {
-    /// Starts it.
+    /// Calls [`Plugin::start`].
     ///
     /// # Errors
-    /// What the plugin says.
+    /// The error of the plugin.
     pub fn start(&self) -> Result<(), PluginError> {
         self.0.start().into_result().map_err(PluginError::from_raw)
     }
 
-    /// Lets it serve.
+    /// Calls [`Plugin::serve`].
     pub fn serve(&self) {
         self.0.serve();
     }
 
-    /// Tells it that the file was reloaded.
+    /// Calls [`Plugin::refresh`].
     ///
     /// # Errors
-    /// What the plugin says.
+    /// The error of the plugin.
     pub fn refresh(&self) -> Result<(), PluginError> {
         self.0.refresh().into_result().map_err(PluginError::from_raw)
     }
 
-    /// Stops it.
+    /// Calls [`Plugin::stop`].
     pub fn stop(&self, deadline: Duration) {
         self.0.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// How it is.
+    /// Returns [`Plugin::status`].
     pub fn status(&self) -> Status {
         Status::from_raw(self.0.status())
     }
@@ -337,12 +352,12 @@ impl FakeInstance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Notifier, Sink, sink::Queued};
+    use crate::{client_info::ClientInfo, config::Config, sink::Sink};
 
     struct Faulty(Host, String);
 
     impl Plugin for Faulty {
-        const ABOUT: &'static str = "fails where it is told to";
+        const ABOUT: &'static str = "fails in the callback that its configuration names";
 
         fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
             #[derive(serde::Deserialize)]
@@ -350,13 +365,13 @@ mod tests {
                 fail: String,
             }
             let settings: Settings = config.read()?;
-            assert_ne!(settings.fail, "create", "as told");
+            assert_ne!(settings.fail, "create", "as configured");
             Ok(Faulty(host, settings.fail))
         }
 
         fn start(&self) -> Result<(), PluginError> {
-            assert_ne!(self.1, "start", "as told");
-            let info = ClientInfo { kind: "test".into(), ..Default::default() };
+            assert_ne!(self.1, "start", "as configured");
+            let info = ClientInfo::in_process();
             let client = self.0.register("faulty", &info, FaultySink(self.1.clone()));
             std::mem::forget(client.map_err(|code| PluginError::new(code.text()))?);
             Ok(())
@@ -367,16 +382,8 @@ mod tests {
 
     impl Sink for FaultySink {
         fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
-            assert_ne!(self.0, "deliver", "as told by {}", run.sender());
+            assert_ne!(self.0, "deliver", "as configured, from {}", run.sender());
             DeliveryStatus::DIRTY
-        }
-        fn flush(&self) {}
-        fn when_drained(&self, notifier: Notifier) {
-            notifier.notify();
-        }
-        fn close(&self, _: &str) {}
-        fn queued(&self) -> Queued {
-            Queued::default()
         }
     }
 
@@ -384,7 +391,7 @@ mod tests {
     fn a_panic_in_create_is_an_error() {
         let error = FakeHost::new().create::<Faulty>("x", "fail = 'create'").err().unwrap();
         assert!(error.message.starts_with("panic in create: "), "{error}");
-        assert!(error.message.contains("as told") && error.message.contains("testing.rs:"), "{error}");
+        assert!(error.message.contains("as configured") && error.message.contains("testing.rs:"), "{error}");
     }
 
     #[test]
@@ -405,12 +412,14 @@ mod tests {
         assert_eq!((first, again), (Some(DeliveryStatus::CLOSED), Some(DeliveryStatus::CLOSED)));
         let failures = fake.failures();
         assert_eq!(failures.len(), 1, "refused after the first: {failures:?}");
-        assert!(failures[0].starts_with("panic in deliver: ") && failures[0].contains("as told by a"));
+        assert!(
+            failures[0].starts_with("panic in deliver: ") && failures[0].contains("as configured, from a")
+        );
         assert!(instance.start().unwrap_err().message.contains("has failed before"));
     }
 
     #[test]
-    fn a_sound_instance_works() {
+    fn an_instance_without_a_failure_works() {
         let fake = FakeHost::new();
         let instance = fake.create::<Faulty>("x", "fail = ''").unwrap();
         instance.start().unwrap();

@@ -1,4 +1,4 @@
-//! A thread of a plugin: behind the panic barrier, and waited for no longer than one has time.
+//! Threads of a plugin: behind the panic barrier, and waited for no longer than a limit.
 
 use std::{
     convert::Infallible,
@@ -7,34 +7,46 @@ use std::{
     time::Duration,
 };
 
-use crate::{PluginError, guard::PanicScope};
+use crate::{abi::guard::PanicScope, plugin_error::PluginError};
 
-/// A thread of an instance, made by [`Host::spawn`](crate::Host::spawn). Dropping it lets the thread run on.
+/// A thread of an instance, created by [`Host::spawn`](crate::Host::spawn). Dropping it does not stop the
+/// thread.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{PluginError, testing::FakeHost};
+/// use std::time::Duration;
+///
+/// let fake = FakeHost::new();
+/// let thread = fake.host("demo").spawn(|| tracing::info!("working"))?;
+/// assert!(thread.ended_within(Duration::from_secs(10)));
+/// # Ok::<(), PluginError>(())
+/// ```
 #[derive(Debug)]
 pub struct PluginThread {
     id: ThreadId,
-    /// Nothing is ever sent: it disconnects when the thread ends, however it ends.
+    /// Nothing is ever sent: it disconnects when the thread ends, even by a panic.
     ended: mpsc::Receiver<Infallible>,
 }
 
 impl PluginThread {
     pub(crate) fn spawn(
-        instance: Arc<PanicScope>,
+        scope: Arc<PanicScope>,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<Self, PluginError> {
         let (alive, ended) = mpsc::channel();
-        let name = instance.name().to_owned();
+        let name = scope.name().to_owned();
         let body = move || {
             let _alive = alive;
-            instance.run_even_failed("a thread", |_| (), work);
+            scope.run_even_failed("a thread", |_| (), work);
         };
         let spawned = thread::Builder::new().name(name).spawn(body);
-        let handle = spawned.map_err(|error| PluginError::new(format!("cannot start a thread: {error}")))?;
+        let handle = spawned.map_err(|error| PluginError::new(format!("cannot create a thread: {error}")))?;
         Ok(PluginThread { id: handle.thread().id(), ended })
     }
 
-    /// Blocks until the thread has ended, `limit` at most; whether it has. Called in that thread itself it does not
-    /// wait, and says `true`: the thread ends when its caller returns.
+    /// Blocks until the thread has ended, at most for `limit`, and returns whether it has. Called in that
+    /// thread itself it returns `true` immediately: the thread ends when its caller returns.
     pub fn ended_within(self, limit: Duration) -> bool {
         thread::current().id() == self.id
             || self.ended.recv_timeout(limit) != Err(mpsc::RecvTimeoutError::Timeout)
@@ -47,7 +59,7 @@ mod tests {
     use crate::testing::FakeHost;
 
     #[test]
-    fn waited_for_within_limits() {
+    fn waiting_for_a_thread_has_a_limit() {
         let fake = FakeHost::new();
         let (go, wait) = mpsc::channel::<()>();
         let thread = fake.host("x").spawn(move || _ = wait.recv()).unwrap();
@@ -61,13 +73,13 @@ mod tests {
     #[test]
     fn a_thread_does_not_wait_for_itself() {
         let (give, take) = mpsc::channel::<PluginThread>();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let thread = FakeHost::new().host("x").spawn(move || {
             let itself = take.recv().unwrap();
-            tell.send(itself.ended_within(Duration::from_secs(60))).unwrap();
+            sender.send(itself.ended_within(Duration::from_secs(60))).unwrap();
         });
         give.send(thread.unwrap()).unwrap();
-        assert!(told.recv_timeout(Duration::from_secs(30)).unwrap());
+        assert!(receiver.recv_timeout(Duration::from_secs(30)).unwrap());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! linked in, and called directly.
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Code, Config, DeliveryStatus, Host, Locality, Method, Notifier, Op,
-    Payload, Plugin, PluginError, Qos, Queued, Request, Run, Sink,
+    Call, CallError, Client, ClientInfo, Code, Config, DeliveryStatus, Host, Method, Op, Payload, Plugin,
+    PluginError, Qos, Request, Run, Sink,
 };
 use std::{
     sync::{
@@ -26,18 +26,6 @@ impl Sink for CountingSink {
         self.0.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
         DeliveryStatus::TAKEN
     }
-
-    fn flush(&self) {}
-
-    fn when_drained(&self, notifier: Notifier) {
-        notifier.notify();
-    }
-
-    fn close(&self, _: &str) {}
-
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
 }
 
 /// A client that sends to another.
@@ -55,8 +43,7 @@ impl Dispatcher {
     /// As [`Host::register`].
     pub fn new(host: &Host, prefix: &str) -> Result<Self, Code> {
         let arrived = Arc::new(AtomicU64::default());
-        let (kind, locality) = ("internal".into(), Locality::InProcess);
-        let info = ClientInfo { kind, locality, ..Default::default() };
+        let info = ClientInfo::in_process();
         let register =
             |side: &str| host.register(&format!("{prefix}.{side}"), &info, CountingSink(arrived.clone()));
         let (sender, receiver) = (register("sender")?, register("receiver")?);
@@ -100,17 +87,16 @@ impl Plugin for BenchPlugin {
         let dispatcher = Dispatcher::new(&self.0, self.0.instance())
             .map_err(|code| PluginError::new(format!("cannot register the clients: {code}")))?;
         let dispatcher = Mutex::new(dispatcher);
-        let method =
-            Method { name: METHOD, params: "two u64", about: "nanoseconds, a u64", ..Default::default() };
+        let method = Method::new(METHOD).params("two u64").about("nanoseconds, a u64");
         self.0.add_method(&method, move |call: &Call<'_>| {
             let number =
                 |offset: usize| call.params.get(offset..)?.first_chunk().map(|n| u64::from_le_bytes(*n));
             let (Some(dispatches), Some(messages)) = (number(0), number(8)) else {
-                return Err(CallError::new(-32602, "expected two u64 numbers"));
+                return Err(CallError::invalid_params("expected two u64 numbers"));
             };
             let mut dispatcher = dispatcher.lock().unwrap_or_else(PoisonError::into_inner);
             let elapsed = dispatcher.run(dispatches, messages as usize);
-            let elapsed = elapsed.map_err(|error| CallError::new(-32603, error))?;
+            let elapsed = elapsed.map_err(CallError::internal)?;
             Ok((elapsed.as_nanos() as u64).to_le_bytes().to_vec())
         })
     }

@@ -8,7 +8,7 @@ use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
         ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_ADMIN, METHOD_KNOWN,
-        METHOD_SLOW, PassedDescriptor, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost,
+        METHOD_SLOW, PassedFd, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost,
         RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
     },
 };
@@ -173,8 +173,8 @@ impl RawHost for Bridge {
         log::write(level, target.as_str(), message.as_str(), fields.as_str());
     }
 
-    fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedDescriptor> {
-        self.core.listeners.duplicate(address.as_str()).map(PassedDescriptor::from).into()
+    fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedFd> {
+        self.core.listeners.duplicate(address.as_str()).map(PassedFd::from).into()
     }
 
     fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {

@@ -3,7 +3,7 @@
 //! Refuses whatever the dynamic loader would die of, above all a file that was cut off: mapping one ends the
 //! process with SIGBUS.
 
-use elbus_plugin_api::manifest::{API, OWNER, RECORD_VERSION, TARGET, value};
+use elbus_plugin_api::manifest::{API, MANIFEST_VERSION, OWNER, TARGET, value};
 use object::{
     Endianness,
     elf::{DF_1_PIE, DT_FLAGS_1, ET_DYN, FileHeader64, PT_INTERP},
@@ -122,9 +122,9 @@ fn read(data: &[u8]) -> Result<PluginRecord, Refusal> {
         _ if !dynamic => Err("not a shared library (nothing to link in it)".to_owned()),
         [] if program => Err("a program, not an ELBUS plugin".to_owned()),
         [] => Err("a shared library, but not an ELBUS plugin (it has no plugin record)".to_owned()),
-        [(RECORD_VERSION, text)] => parse(text).map(|record| PluginRecord { build_id, ..record }),
+        [(MANIFEST_VERSION, text)] => parse(text).map(|record| PluginRecord { build_id, ..record }),
         [(version, _)] => Err(format!(
-            "its plugin record has version {version}, this broker reads {RECORD_VERSION}; update the broker"
+            "its plugin record has version {version}, this broker reads {MANIFEST_VERSION}; update the broker"
         )),
         several => Err(format!(
             "{} plugin records in one library, expected one (does it link another plugin's crate?)",

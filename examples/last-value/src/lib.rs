@@ -1,8 +1,8 @@
-//! A plugin to start from: remembers the last value of every topic it is configured for. It keeps nothing of `.broker/...`,
+//! A plugin to start from: remembers the last value of every topic it is configured for, except those of `.broker/...`,
 //! the broker's own announcements.
 //!
-//! Copy the folder and set the dependency in its Cargo.toml. `cargo build --release` makes `liblast_value.so`; copy it to a
-//! folder of `plugin_dirs`. In broker.toml:
+//! Copy the folder and set the dependency in its Cargo.toml. `cargo build --release` makes `liblast_value.so`; copy it to
+//! a folder of `plugin_dirs`. In broker.toml:
 //!
 //! ```toml
 //! [[plugin]]
@@ -22,8 +22,8 @@
 //! ```
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Code, Config, DeliveryStatus, Host, Locality, Method, Notifier, Op,
-    Plugin, PluginError, Qos, Queued, Request, Run, Sink, Status,
+    Call, CallError, Client, ClientInfo, Config, DeliveryStatus, Host, Method, Plugin, PluginError, Run,
+    Sink, Status,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use std::{
@@ -32,7 +32,7 @@ use std::{
     time::Duration,
 };
 
-/// The configuration of an instance. Keys that are no fields are reported as unknown, with file and line.
+/// The configuration of an instance. Other keys are reported as unknown, with file and line.
 #[derive(Deserialize)]
 struct Settings {
     filters: Vec<String>,
@@ -56,7 +56,7 @@ struct Query {
     topic: String,
 }
 
-/// The result of `last.get`. Parameters and results are msgpack maps, so that every client can read them.
+/// The result of `last.get`. Parameters and results are msgpack maps, which every client can read.
 #[derive(Serialize)]
 struct Answer {
     topic: String,
@@ -64,7 +64,7 @@ struct Answer {
     payload: Vec<u8>,
 }
 
-/// Payloads are any bytes: msgpack text if they are UTF-8, else msgpack binary.
+/// Serializes a payload as msgpack text if it is UTF-8, else as msgpack binary.
 fn text_or_binary<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     match std::str::from_utf8(payload) {
         Ok(text) => serializer.serialize_str(text),
@@ -72,17 +72,17 @@ fn text_or_binary<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok,
     }
 }
 
-/// The values; shared by the plugin, its sink and its control method.
+/// The values, shared by the plugin, its sink and its control method.
 struct Values {
-    kept: Mutex<Kept>,
+    cache: Mutex<Cache>,
     max_topics: usize,
     max_bytes: usize,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Cache {
     by_topic: HashMap<String, Vec<u8>>,
-    /// Of topics and values. Clients choose both, so their number alone limits no memory.
+    /// Bytes of topics and values. Clients choose both, so a limit of topics alone would not limit memory.
     bytes: usize,
 }
 
@@ -90,31 +90,31 @@ impl Values {
     /// Answers a call of `last.get`.
     fn get(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         let Query { topic } = rmp_serde::from_slice(call.params)
-            .map_err(|error| CallError::new(-32602, format!("expected {{topic: str}}: {error}")))?;
-        let found = self.lock().by_topic.get(&topic).cloned();
-        let payload =
-            found.ok_or_else(|| CallError::new(-32001, format!("no value of {topic:?} was published")))?;
+            .map_err(|error| CallError::invalid_params(format!("expected {{topic: str}}: {error}")))?;
+        let Some(payload) = self.lock().by_topic.get(&topic).cloned() else {
+            return Err(CallError::not_found(format!("no value of topic {topic:?}")));
+        };
         rmp_serde::to_vec_named(&Answer { topic, payload })
-            .map_err(|error| CallError::new(-32603, error.to_string()))
+            .map_err(|error| CallError::internal(error.to_string()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Remembers a value; a topic whose new value does not fit is forgotten, since the old one is wrong.
+    /// Remembers a value. If it does not fit, the topic is removed, since its previous value is out of date.
     fn set(&self, topic: &str, value: &[u8]) -> bool {
-        let mut kept = self.lock();
-        if let Some(old) = kept.by_topic.remove(topic) {
-            kept.bytes -= topic.len() + old.len();
+        let mut cache = self.lock();
+        if let Some(previous) = cache.by_topic.remove(topic) {
+            cache.bytes -= topic.len() + previous.len();
         }
-        let bytes = kept.bytes + topic.len() + value.len();
-        let fits = kept.by_topic.len() < self.max_topics && bytes <= self.max_bytes;
+        let bytes = cache.bytes + topic.len() + value.len();
+        let fits = cache.by_topic.len() < self.max_topics && bytes <= self.max_bytes;
         if fits {
-            kept.by_topic.insert(topic.to_owned(), value.to_vec());
-            kept.bytes = bytes;
+            cache.by_topic.insert(topic.to_owned(), value.to_vec());
+            cache.bytes = bytes;
         }
         fits
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,47 +128,34 @@ pub struct LastValue {
 
 impl Plugin for LastValue {
     const ABOUT: &'static str = "remembers the last value of topics";
-    // A plugin that connects clients within the process (`Host::connect`, `ClientBuilder::connect_in_process`) needs the plugin
-    // inproc and says so, so that `elbusd --check` reports a configuration without it:
-    // const REQUIRES: &'static str = "elbus-inproc";
 
     /// Reads and checks the configuration, touches nothing outside.
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let Settings { filters, max_topics, max_bytes } = config.read()?;
         if filters.is_empty() {
-            return Err(PluginError::of_key("filters", "must name at least one topic filter"));
+            return Err(PluginError::of_key("filters", "expected at least one topic filter"));
         }
-        let values = Arc::new(Values { kept: Mutex::default(), max_topics, max_bytes });
+        let values = Arc::new(Values { cache: Mutex::default(), max_topics, max_bytes });
         Ok(LastValue { host, filters, values, client: Mutex::default() })
     }
 
-    /// Registers as a client, excludes the broker's announcements, subscribes, and adds a control method.
+    /// Registers a client, subscribes, and adds a control method.
     fn start(&self) -> Result<(), PluginError> {
         let name = format!("plugin.{}", self.host.instance());
-        let (kind, locality) = ("internal".into(), Locality::InProcess);
-        let info = ClientInfo { kind, locality, ..Default::default() };
-        let registered = self.host.register(&name, &info, ValueSink(self.values.clone()));
-        let mut client = registered.map_err(|code| PluginError::new(format!("client {name}: {code}")))?;
-        // first, so that not even one announcement arrives when `filters` has "#"
-        let excluded = client.dispatch(&Request::new(Op::Exclude, Qos::NO, ".broker/#", &[]));
-        if excluded.code() != Code::Ok {
-            return Err(PluginError::new(format!("exclude .broker/#: {}", excluded.code().text())));
-        }
-        let filters = self.filters.join("\0");
-        let subscribed = client.dispatch(&Request::new(Op::Subscribe, Qos::NO, &filters, &[]));
-        if subscribed.code() != Code::Ok {
-            return Err(PluginError::of_key("filters", subscribed.code().text()));
-        }
+        let mut client = self
+            .host
+            .register(&name, &ClientInfo::in_process(), ValueSink(self.values.clone()))
+            .map_err(|code| PluginError::new(format!("cannot register {name}: {code}")))?;
+        // first, so that no announcement arrives if `filters` has "#"
+        client
+            .exclude([".broker/#"])
+            .map_err(|code| PluginError::new(format!("cannot exclude .broker/#: {code}")))?;
+        client.subscribe(&self.filters).map_err(|code| PluginError::of_key("filters", code.text()))?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
 
         let values = self.values.clone();
         let name = format!("{}.get", self.host.instance());
-        let method = Method {
-            name: &name,
-            params: "{topic: str}",
-            about: "the last payload of a topic",
-            ..Default::default()
-        };
+        let method = Method::new(&name).params("{topic: str}").about("the last payload of a topic");
         self.host.add_method(&method, move |call: &Call<'_>| values.get(call))
     }
 
@@ -178,35 +165,23 @@ impl Plugin for LastValue {
     }
 
     fn status(&self) -> Status {
-        Status { detail: format!("{} topics", self.values.lock().by_topic.len()), ..Default::default() }
+        Status::with_detail(format!("{} topics", self.values.lock().by_topic.len()))
     }
 }
 
-/// Where publications arrive: called by the threads of their senders, so it must be quick and never block for long.
+/// Receives publications in the threads of their senders, so it must never block for long.
 struct ValueSink(Arc<Values>);
 
 impl Sink for ValueSink {
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
-        // of a run of values, only the last counts
-        if let Some(payload) = run.payloads().last().filter(|_| !run.topic().is_empty())
-            && !self.0.set(run.topic(), payload)
+        // only the last value of a run counts; messages to the client itself have no topic
+        if let Some(value) = run.payloads().last().filter(|_| !run.topic().is_empty())
+            && !self.0.set(run.topic(), value)
         {
             let Values { max_topics, max_bytes, .. } = *self.0;
             tracing::debug!(topic = run.topic(), max_topics, max_bytes, "value not remembered");
         }
         DeliveryStatus::TAKEN
-    }
-
-    fn flush(&self) {}
-
-    fn when_drained(&self, notifier: Notifier) {
-        notifier.notify();
-    }
-
-    fn close(&self, _: &str) {}
-
-    fn queued(&self) -> Queued {
-        Queued::default()
     }
 }
 
@@ -215,7 +190,7 @@ elbus_plugin_api::export_plugin!(LastValue);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elbus_plugin_api::{FrameKind, testing::FakeHost};
+    use elbus_plugin_api::{FrameKind, Op, testing::FakeHost};
     use std::collections::BTreeMap;
 
     fn query(topic: &str) -> Vec<u8> {
@@ -224,7 +199,7 @@ mod tests {
 
     /// A plugin is tested alone, against a host that records what it does.
     #[test]
-    fn remembers_the_last_value() {
+    fn the_last_value_of_a_topic_is_returned() {
         let fake = FakeHost::new();
         let instance = fake.create::<LastValue>("last", "filters = ['a/#', 'b']").unwrap();
         instance.start().unwrap();
@@ -243,7 +218,7 @@ mod tests {
             BTreeMap::from([("topic", "a/x"), ("payload", "2")].map(|(k, v)| (k.into(), v.into())))
         );
         fake.deliver("plugin.last", FrameKind::Publish, "sensor", "b", &[b"\xff"]);
-        assert!(get("b").unwrap().ends_with(b"\xc4\x01\xff"), "what is not UTF-8 is binary");
+        assert!(get("b").unwrap().ends_with(b"\xc4\x01\xff"), "a payload that is not UTF-8 is binary");
         assert_eq!(instance.status().detail, "2 topics");
         instance.stop(Duration::ZERO);
         assert!(fake.clients().is_empty());
@@ -265,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn wrong_configuration_is_refused() {
+    fn invalid_configuration_is_refused() {
         let error = |config| FakeHost::new().create::<LastValue>("last", config).err().unwrap().to_string();
-        assert_eq!(error("filters = []"), "filters: must name at least one topic filter");
+        assert_eq!(error("filters = []"), "filters: expected at least one topic filter");
         assert_eq!(
             error("filters = ['a']\nmax = 5"),
             "max: unknown key; known are filters, max_bytes, max_topics"

@@ -1,5 +1,5 @@
-//! The example plugin can be copied out of the workspace: it builds in a folder of its own, with nothing but its
-//! dependency on the plugin API changed.
+//! The example plugin can be copied out of the workspace: it builds in a folder of its own, with nothing but
+//! its dependency on the plugin API changed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 use std::{

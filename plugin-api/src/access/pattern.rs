@@ -1,21 +1,21 @@
-//! The form of a rule's pattern: segments, wildcards, placeholders and escapes. Owns their parsing, and the refusal of
-//! patterns that look like a wildcard and are none; never compares a pattern with anything.
+//! The form of a rule's pattern: segments, wildcards, placeholders and escapes. Owns their parsing, and
+//! refuses patterns that look like a wildcard but are not; never matches a pattern against anything.
 //!
-//! A wildcard is a whole segment. Elsewhere the characters `*`, `?`, `+` and `#` must be escaped, as `{*}`, so that
-//! nobody writes `plc*` and means `plc.*`.
+//! A wildcard is a whole segment. Elsewhere the characters `*`, `?`, `+` and `#` must be escaped, as `{*}`,
+//! so that nobody writes `plc*` and means `plc.*`.
 
 use super::Action;
 
 /// Characters that are a wildcard of one syntax or the other.
 const WILDCARDS: [char; 4] = ['*', '?', '+', '#'];
-/// What may stand in braces, besides the placeholders: the character itself is meant.
+/// What braces can enclose, in addition to placeholders: the character itself is meant.
 const ESCAPES: [&str; 5] = ["{*}", "{?}", "{+}", "{#}", "{{}"];
 const NAME: &str = "{name}";
 const USER: &str = "{user}";
-/// More of a pattern is not repeated in a message.
+/// Characters of a pattern that a message repeats.
 const SHOWN_CHARS: usize = 100;
 
-/// Names, masks and methods, or topics and filters.
+/// The syntax of names, masks and methods, or of topics and filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
     /// Segments between dots, `?` for one, `*` for the rest.
@@ -25,17 +25,17 @@ pub enum Syntax {
 }
 
 impl Syntax {
-    /// What stands between two segments.
+    /// Returns the separator of segments.
     pub fn separator(self) -> char {
         if self == Syntax::Name { '.' } else { '/' }
     }
 
-    /// The wildcard for exactly one segment.
+    /// Returns the wildcard for exactly one segment.
     pub fn one(self) -> &'static str {
         if self == Syntax::Name { "?" } else { "+" }
     }
 
-    /// The wildcard for one or more segments, all that are left.
+    /// Returns the wildcard for one or more segments, all that are left.
     pub fn rest(self) -> &'static str {
         if self == Syntax::Name { "*" } else { "#" }
     }
@@ -46,7 +46,7 @@ impl Syntax {
 }
 
 impl Action {
-    /// The syntax of its targets.
+    /// Returns the syntax of its targets.
     pub fn syntax(self) -> Syntax {
         match self {
             Action::Send | Action::Broadcast | Action::Call => Syntax::Name,
@@ -55,10 +55,10 @@ impl Action {
     }
 }
 
-/// A part of a segment that is no wildcard.
+/// A part of a segment that is not a wildcard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// What it says.
+    /// Literal text.
     Text(&'a str),
     /// `{name}`: the primary name of the client.
     Name,
@@ -66,7 +66,8 @@ pub enum Piece<'a> {
     User,
 }
 
-/// The parts of a segment. A brace that begins no placeholder stands for itself; [`check_pattern`] refuses it.
+/// Returns the parts of a segment. A brace that does not begin a placeholder stands for itself;
+/// [`check_pattern`] refuses it.
 pub fn pieces(segment: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = segment;
     std::iter::from_fn(move || {
@@ -91,7 +92,7 @@ pub fn pieces(segment: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// The first thing in braces that is neither a placeholder nor an escape.
+/// Returns the first text in braces that is neither a placeholder nor an escape.
 pub(super) fn unknown_placeholder(pattern: &str) -> Option<&str> {
     let mut rest = pattern;
     while let Some(start) = rest.find('{') {
@@ -112,17 +113,26 @@ pub(super) fn unknown_placeholder(pattern: &str) -> Option<&str> {
 pub fn check_mask(mask: &str) -> Result<(), String> {
     if let Some(token) = [NAME, USER].into_iter().find(|token| mask.contains(token)) {
         return Err(format!(
-            "{token} in {:?} has no meaning: the mask says which names there are",
-            shown(mask)
+            "{token} in {:?} has no meaning: the mask itself defines the names",
+            excerpt(mask)
         ));
     }
     if let Some(wrong) = unknown_placeholder(mask) {
-        return Err(format!("{:?} in {:?} is not an escape: {}", shown(wrong), shown(mask), escapes()));
+        return Err(format!("{:?} in {:?} is not an escape: {}", excerpt(wrong), excerpt(mask), escapes()));
     }
     check_pattern(Syntax::Name, mask)
 }
 
-/// Refuses a pattern that is taken literally, or in part, though it looks as if a wildcard was meant.
+/// Checks a pattern: refuses one that would be taken literally, or in part, though it looks as if a wildcard
+/// was meant.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::access::{Syntax, check_pattern};
+///
+/// assert_eq!(check_pattern(Syntax::Name, "plc.*"), Ok(()));
+/// assert!(check_pattern(Syntax::Name, "plc*").unwrap_err().contains("write \"plc.*\""));
+/// ```
 ///
 /// # Errors
 /// What is wrong with it, and how it is written.
@@ -134,11 +144,11 @@ pub fn check_pattern(syntax: Syntax, pattern: &str) -> Result<(), String> {
             let (separator, spelled) = (syntax.separator(), spelled(syntax, pattern));
             let before = pattern.split_once(&format!("{rest}{separator}")).map_or("", |(before, _)| before);
             return Err(format!(
-                "{rest:?} in {:?} stands for all that follows, so nothing may stand behind it: write {:?} for one \
+                "{rest:?} in {:?} matches all that follows, so nothing can follow it: write {:?} for one \
                  segment, or {:?} for the rest",
-                shown(pattern),
-                shown(&spelled),
-                shown(&format!("{before}{rest}")),
+                excerpt(pattern),
+                excerpt(&spelled),
+                excerpt(&format!("{before}{rest}")),
             ));
         }
         if segment == one || segment == rest {
@@ -149,9 +159,9 @@ pub fn check_pattern(syntax: Syntax, pattern: &str) -> Result<(), String> {
             return Err(format!(
                 "\"{found}\" in {:?} is not a wildcard: write {:?}, or {:?} for the character itself (of {} the \
                  wildcards are {one:?} for one segment and {rest:?} for the rest, each a whole segment)",
-                shown(pattern),
-                shown(&spelled(syntax, pattern)),
-                shown(&escaped(syntax, pattern)),
+                excerpt(pattern),
+                excerpt(&spelled(syntax, pattern)),
+                excerpt(&escaped(syntax, pattern)),
                 if syntax == Syntax::Name { "names" } else { "topics" },
             ));
         }
@@ -159,23 +169,23 @@ pub fn check_pattern(syntax: Syntax, pattern: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The parts of a segment that are neither placeholders nor escaped.
+/// Returns the parts of a segment that are neither placeholders nor escaped.
 fn pieces_of_text(segment: &str) -> impl Iterator<Item = &str> {
     pieces(segment).filter_map(|piece| match piece {
-        // an escaped one is a single character, whose brace lies before it
+        // an escaped one is a single character behind a brace
         Piece::Text(text) if !ESCAPES.iter().any(|token| token[1..token.len() - 1] == *text) => Some(text),
         Piece::Text(text) if is_bare(segment, text) => Some(text),
         _ => None,
     })
 }
 
-/// Whether a part of a segment stands in it without braces.
+/// Returns whether a part of a segment stands in it without braces.
 fn is_bare(segment: &str, part: &str) -> bool {
     let start = part.as_ptr() as usize - segment.as_ptr() as usize;
     start == 0 || !segment[..start].ends_with('{') || !segment[start + part.len()..].starts_with('}')
 }
 
-/// What was probably meant: the wildcards and separators of this syntax, each wildcard a segment.
+/// Returns what was probably meant: the wildcards and separators of this syntax, each wildcard a segment.
 fn spelled(syntax: Syntax, pattern: &str) -> String {
     let (other, separator) = (syntax.other(), syntax.separator());
     let is_rest = |text: &str| text == syntax.rest() || text == other.rest();
@@ -203,34 +213,34 @@ fn spelled(syntax: Syntax, pattern: &str) -> String {
     segments.collect::<Vec<_>>().join(&separator.to_string())
 }
 
-/// The same with every character that is no wildcard escaped.
+/// Returns the pattern with every character escaped that is not a wildcard.
 fn escaped(syntax: Syntax, pattern: &str) -> String {
     let separator = syntax.separator();
     let segments = pattern.split(separator).map(|segment| {
         if segment == syntax.one() || segment == syntax.rest() {
             return segment.to_owned();
         }
-        let mut whole = String::new();
+        let mut text = String::new();
         for (at, c) in segment.char_indices() {
             let end = at + c.len_utf8();
             if WILDCARDS.contains(&c) && is_bare(segment, &segment[at..end]) {
-                whole.extend(['{', c, '}']);
+                text.extend(['{', c, '}']);
             } else {
-                whole.push(c);
+                text.push(c);
             }
         }
-        whole
+        text
     });
     segments.collect::<Vec<_>>().join(&separator.to_string())
 }
 
-/// What may stand in braces for a character.
+/// Returns the hint about escapes.
 pub(super) fn escapes() -> String {
     format!("the characters themselves are written {}", ESCAPES.join(" "))
 }
 
-/// As much of a text as a message repeats.
-fn shown(text: &str) -> &str {
+/// Returns as much of a text as a message repeats.
+fn excerpt(text: &str) -> &str {
     text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
@@ -257,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_let_through() {
+    fn valid_patterns_are_accepted() {
         for pattern in ["", "a", "a.*", "?.a.?", "*", "a.{*}", "plc{*}", "{name}.*", "a/b.c", "{{}", "{+}.x"]
         {
             assert_eq!(check_pattern(Syntax::Name, pattern), Ok(()), "{pattern}");
@@ -271,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_a_wildcard_is_refused_with_the_right_spelling() {
+    fn near_wildcards_are_refused_with_the_right_spelling() {
         for (syntax, pattern, found, spelling, literal) in [
             (Syntax::Name, "plc*", "*", "plc.*", "plc{*}"),
             (Syntax::Name, "plc?", "?", "?", "plc{?}"),

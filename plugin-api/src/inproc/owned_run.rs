@@ -1,5 +1,5 @@
-//! What an in-process client receives: runs as the plugin keeps them, and the messages they are taken apart into. A
-//! run is one piece of memory, texts and payloads together; a lone message goes on owning it.
+//! What an in-process client receives: runs as the plugin keeps them, and the messages they are split into.
+//! A run is one allocation, texts and payloads together; a single message keeps owning it.
 
 use abi_stable::{
     StableAbi,
@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use elbus_protocol::{FrameKind, Qos};
 use std::{fmt, ops::Range};
 
-use crate::{Run, SharedBytes};
+use crate::{buffer::SharedBytes, run::Run};
 
 /// Bytes of an entry in the table of ends.
 const END_BYTES: usize = size_of::<u64>();
@@ -18,13 +18,13 @@ const END_BYTES: usize = size_of::<u64>();
 #[repr(C)]
 #[derive(StableAbi, Default)]
 pub struct RunBatch {
-    /// Apart, so that a lone run needs no memory.
+    /// Separate, so that a single run needs no allocation.
     first: ROption<OwnedRun>,
     more: RVec<OwnedRun>,
 }
 
 impl RunBatch {
-    /// Adds a run behind the others.
+    /// Appends a run.
     #[inline]
     pub fn push(&mut self, run: OwnedRun) {
         match self.first {
@@ -33,40 +33,40 @@ impl RunBatch {
         }
     }
 
-    /// How many runs there are.
+    /// Returns the number of runs.
     pub fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no runs.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
-    /// Takes the only message, where there is just one.
+    /// Takes the message if there is exactly one.
     #[inline]
-    pub(super) fn take_lone(&mut self) -> Option<Message> {
+    pub(super) fn take_single(&mut self) -> Option<Message> {
         let message = match &mut self.first {
-            ROption::RSome(run) if run.count == 1 && self.more.is_empty() => run.take_whole(),
+            ROption::RSome(run) if run.count == 1 && self.more.is_empty() => run.take_all(),
             _ => return None,
         };
-        // nothing is left in it, which is not worth asking the library that made it
+        // it owns nothing any more, so the library that made it need not be called
         std::mem::forget(std::mem::replace(&mut self.first, ROption::RNone));
         Some(message)
     }
 
-    /// Takes all runs apart, and keeps its memory, but for what is room for more than `keep` of them.
-    pub(super) fn take_apart(&mut self, keep: usize, mut each: impl FnMut(Message)) {
+    /// Splits all runs into messages, and keeps its capacity for at most `keep` runs.
+    pub(super) fn split(&mut self, keep: usize, mut each: impl FnMut(Message)) {
         if let ROption::RSome(mut run) = self.first.take() {
-            run.take_apart(&mut each);
+            run.split(&mut each);
         }
         if self.more.is_empty() {
             return;
         }
         let mut runs = std::mem::take(&mut self.more).into_vec();
         for mut run in runs.drain(..) {
-            run.take_apart(&mut each);
+            run.split(&mut each);
         }
         if runs.capacity() > keep {
             runs.shrink_to(keep);
@@ -75,25 +75,25 @@ impl RunBatch {
     }
 }
 
-/// A run of messages, kept: what an in-process client receives.
+/// A run of messages that owns its memory: what an in-process client receives.
 #[repr(C)]
 #[derive(StableAbi, Clone)]
 pub struct OwnedRun {
     kind: u8,
     qos: u8,
     flags: u32,
-    /// How many messages.
+    /// The number of messages.
     count: usize,
     sender_len: usize,
     topic_len: usize,
-    /// Of several messages, where each payload ends, 8 bytes each; sender, NUL, and of a publication the topic, NUL;
-    /// the payloads, unless shared.
+    /// For several messages, where each payload ends, 8 bytes each; then the sender, NUL, and of a
+    /// publication the topic, NUL; then the payloads, unless shared.
     block: RVec<u8>,
     shared: ROption<SharedBytes>,
 }
 
 impl OwnedRun {
-    /// Keeps a run: one copy of small payloads, none of a shared one.
+    /// Copies a run: one copy of small payloads, none of a shared one.
     #[inline]
     pub fn new(run: &Run<'_>) -> Self {
         let (kind, sender, topic, payloads) = (run.kind(), run.sender(), run.topic(), run.payloads());
@@ -104,7 +104,7 @@ impl OwnedRun {
         let topic_room = if kind == FrameKind::Publish { topic.len() + 1 } else { 0 };
         let table = if payloads.len() > 1 { payloads.len() * END_BYTES } else { 0 };
         let copied = if run.shared().is_some() { 0 } else { payload_bytes };
-        // exactly as large as it must be, so that it becomes `Bytes` without another allocation
+        // exactly as large as needed, so that it becomes `Bytes` without another allocation
         let mut block = Vec::with_capacity(table + sender.len() + 1 + topic_room + copied);
         if table > 0 {
             let mut end = 0;
@@ -136,34 +136,34 @@ impl OwnedRun {
         }
     }
 
-    /// How many messages it is.
+    /// Returns the number of messages.
     #[inline]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether it is none.
+    /// Returns whether there are no messages.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The bytes of all payloads, of the sender and the topic.
+    /// Returns the bytes of all payloads, of the sender and the topic.
     #[inline]
     pub fn bytes(&self) -> usize {
         let shared = self.shared.as_ref().map_or(0, |shared| shared.len());
         self.block.len().saturating_sub(self.texts()) + shared
     }
 
-    /// Where the texts begin, behind the table of ends.
+    /// Returns where the texts begin, behind the table of ends.
     #[inline]
     fn texts(&self) -> usize {
         if self.count > 1 { self.count * END_BYTES } else { 0 }
     }
 
-    /// All payloads as those of one message, which of a run of one it is. No memory is left.
+    /// Takes all payloads as those of one message, which a run of one is. Leaves no memory behind.
     #[inline]
-    fn take_whole(&mut self) -> Message {
+    fn take_all(&mut self) -> Message {
         let kind = FrameKind::from_wire(self.kind).unwrap_or(FrameKind::Message);
         let topic_room = if kind == FrameKind::Publish { self.topic_len + 1 } else { 0 };
         let texts = self.texts();
@@ -181,9 +181,9 @@ impl OwnedRun {
     }
 
     #[inline]
-    fn take_apart(&mut self, each: &mut impl FnMut(Message)) {
+    fn split(&mut self, each: &mut impl FnMut(Message)) {
         let table = self.texts();
-        let whole = self.take_whole();
+        let whole = self.take_all();
         if table == 0 {
             return each(whole);
         }
@@ -199,7 +199,8 @@ impl OwnedRun {
 
 /// A message that an in-process client received. Cloning shares its memory.
 ///
-/// Small messages that were sent together share one piece of memory, which is freed with the last of them.
+/// Small messages that were sent together share one allocation, which is freed with the last of them.
+///
 #[derive(Clone)]
 pub struct Message {
     kind: FrameKind,
@@ -211,30 +212,30 @@ pub struct Message {
     /// Where the payload lies in the block, unless it is shared with its sender.
     payload: Range<usize>,
     block: Bytes,
-    /// Boxed, since it is rare, and messages are moved often.
+    /// Boxed because it is rare, and messages are moved often.
     shared: Option<Box<Bytes>>,
 }
 
 impl Message {
-    /// One-to-one message, broadcast or publication.
+    /// Returns the kind: message, broadcast or publication.
     #[inline]
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// Whether it was sent as real-time.
+    /// Returns whether it was sent as real-time.
     #[inline]
     pub fn is_realtime(&self) -> bool {
         self.realtime
     }
 
-    /// The full name of the sender.
+    /// Returns the full name of the sender.
     #[inline]
     pub fn sender(&self) -> &str {
         self.text(self.texts, self.sender_len)
     }
 
-    /// The topic of a publication, else empty.
+    /// Returns the topic of a publication; empty for other kinds.
     #[inline]
     pub fn topic(&self) -> &str {
         self.text(self.texts + self.sender_len + 1, self.topic_len)
@@ -246,7 +247,7 @@ impl Message {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// The payload.
+    /// Returns the payload.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         match &self.shared {
@@ -255,7 +256,7 @@ impl Message {
         }
     }
 
-    /// The payload, to be kept without copying it. Where it was large it is the sender's memory.
+    /// Returns the payload in a form that can be kept without copying. A large one is the sender's memory.
     pub fn to_payload(&self) -> Bytes {
         match &self.shared {
             Some(shared) => Bytes::clone(shared),
@@ -263,7 +264,7 @@ impl Message {
         }
     }
 
-    /// The payload alone, for no more than the message itself.
+    /// Converts the message into its payload without copying.
     pub fn into_payload(self) -> Bytes {
         match self.shared {
             Some(shared) => *shared,
@@ -276,8 +277,9 @@ impl Message {
         }
     }
 
-    /// As the body of a frame on the wire (sender, NUL, of a publication topic and NUL, payload), with the length of
-    /// the sender and where the payload begins; the message itself where its memory is not laid out so.
+    /// Converts the message into the body of a frame on the wire (sender, NUL, of a publication topic and
+    /// NUL, payload), with the length of the sender and the offset of the payload. Returns the message if
+    /// its memory has another layout.
     #[doc(hidden)]
     pub fn into_body(self) -> Result<(Bytes, usize, usize), Message> {
         if self.texts == 0 && self.shared.is_none() {
@@ -305,7 +307,7 @@ mod tests {
     use super::*;
     use crate::{Encoding, Payload};
 
-    fn kept(kind: FrameKind, topic: &str, payloads: &[&[u8]], shared: Option<&SharedBytes>) -> RunBatch {
+    fn batch_of(kind: FrameKind, topic: &str, payloads: &[&[u8]], shared: Option<&SharedBytes>) -> RunBatch {
         let payloads: Vec<_> = payloads.iter().map(|payload| Payload::from(*payload)).collect();
         let mut encoding = Encoding::new();
         let run = Run::new(kind, Qos::REALTIME, "sender", topic, &payloads, shared, &mut encoding);
@@ -314,19 +316,19 @@ mod tests {
         received
     }
 
-    fn taken_apart(mut received: RunBatch) -> Vec<Message> {
+    fn messages_of(mut received: RunBatch) -> Vec<Message> {
         let mut messages = Vec::new();
-        received.take_apart(1, |message| messages.push(message));
+        received.split(1, |message| messages.push(message));
         messages
     }
 
     #[test]
-    fn messages_are_what_was_kept() {
+    fn messages_are_what_was_batch_of() {
         for (kind, topic) in
             [(FrameKind::Message, ""), (FrameKind::Broadcast, ""), (FrameKind::Publish, "a/b")]
         {
             for payloads in [&[&b"one"[..]][..], &[b"", b"two", b"", b"three"], &[b""]] {
-                let messages = taken_apart(kept(kind, topic, payloads, None));
+                let messages = messages_of(batch_of(kind, topic, payloads, None));
                 assert_eq!(messages.len(), payloads.len());
                 for (message, payload) in messages.into_iter().zip(payloads) {
                     assert_eq!((message.kind(), message.is_realtime()), (kind, true));
@@ -348,7 +350,7 @@ mod tests {
     #[test]
     fn shared_payloads_are_not_copied() {
         let shared = SharedBytes::from(vec![7; 100]);
-        let message = taken_apart(kept(FrameKind::Publish, "t", &[&shared], Some(&shared))).remove(0);
+        let message = messages_of(batch_of(FrameKind::Publish, "t", &[&shared], Some(&shared))).remove(0);
         assert_eq!((message.sender(), message.topic()), ("sender", "t"));
         assert_eq!(message.payload().as_ptr(), shared.as_ptr());
         assert_eq!(message.clone().into_body().unwrap_err().to_payload().as_ptr(), shared.as_ptr());
@@ -356,8 +358,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_payload_stays_where_it_was_kept() {
-        let message = taken_apart(kept(FrameKind::Message, "", &[b"payload"], None)).remove(0);
+    fn a_lone_payload_stays_where_it_was_batch_of() {
+        let message = messages_of(batch_of(FrameKind::Message, "", &[b"payload"], None)).remove(0);
         let address = message.payload().as_ptr();
         assert_eq!(message.into_payload().as_ptr(), address);
     }

@@ -1,5 +1,5 @@
-//! The reading side of an in-process client: messages taken over and not yet read, and who waits for more. Knows
-//! nothing of where they come from.
+//! The receiving side of an in-process client: messages taken over and not yet read, and the readers that
+//! wait for more. Knows nothing of their source.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -15,34 +15,34 @@ use std::{
     thread::Thread,
 };
 
-use super::{Message, RunBatch};
+use super::owned_run::{Message, RunBatch};
 
-/// Room for so many runs, and messages, is kept when all are read.
-const KEEP: usize = 64;
-/// So many readers wait at once. Those that have given up cannot be told from the others, so beyond this all are
-/// woken: a reader that still waits looks and comes again.
+/// Capacity for runs, and for messages, that is kept when all are read.
+const KEPT_CAPACITY: usize = 64;
+/// Readers that wait at once. Those that have given up cannot be told from the others, so beyond this all
+/// are woken: a reader that still waits polls again.
 const MAX_READERS: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Receiver {
-    /// A leaf.
+    /// No other lock is taken under it.
     state: Mutex<State>,
-    /// Whether there are messages in the state: right for whoever reads alone, a hint for several.
+    /// Whether there are messages in the state: exact for a single reader, a hint for several.
     unread: AtomicBool,
-    /// How often the bell has rung: whoever found nothing before waits only if it has not rung since. Changed under
-    /// the lock.
-    rung: AtomicU64,
+    /// The number of notifications: a reader that found nothing waits only if it has not changed since.
+    /// Changed under the lock.
+    notifications: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     messages: VecDeque<Message>,
-    /// Emptied, for what is received next.
+    /// Emptied, reused for the next batch.
     spare: RunBatch,
     waiting: Waiting,
 }
 
-/// Those who wait. One alone, which is the rule, needs no allocation.
+/// The readers that wait. A single one, which is the rule, needs no allocation.
 #[derive(Default)]
 struct Waiting {
     first: Option<Waker>,
@@ -59,25 +59,26 @@ impl Waiting {
         }
     }
 
-    /// To be called without the lock: a waker may run its task at once.
+    /// Must be called without the lock: a waker can run its task at once.
     fn wake(self) {
         self.first.into_iter().chain(self.others).for_each(Waker::wake);
     }
 }
 
 impl Receiver {
-    /// There is something to receive: all who wait look.
-    pub(super) fn ring(&self) {
+    /// Wakes all readers that wait: there is something to receive, or the client is closed.
+    pub(super) fn notify(&self) {
         let mut state = self.state.lock();
-        self.rung.fetch_add(1, Release);
+        self.notifications.fetch_add(1, Release);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         waiting.wake();
     }
 
-    /// The next message, `Ready(None)` once nothing will follow. `receive` moves what has come into its argument,
-    /// and, if told so and there is nothing, sees to it that the bell [rings](Receiver::ring) when there is; `false`
-    /// once nothing will follow. `waker` is called when it is worth another look.
+    /// Returns the next message, `Ready(None)` once nothing will follow. `receive` moves what has arrived
+    /// into its argument and, if its second argument is `true` and there is nothing, has
+    /// [`notify`](Receiver::notify) called when there is; it returns `false` once nothing will follow.
+    /// `waker` is called when polling again is useful.
     #[inline]
     pub(super) fn poll(
         &self,
@@ -87,62 +88,64 @@ impl Receiver {
         if self.unread.load(Relaxed) {
             return self.poll_unread(None, waker, receive);
         }
-        let (mut received, rung) = (RunBatch::default(), self.rung.load(Acquire));
+        let (mut received, notifications) = (RunBatch::default(), self.notifications.load(Acquire));
         let open = receive(&mut received, waker.is_some());
-        match received.take_lone() {
+        match received.take_single() {
             Some(message) => Poll::Ready(Some(message)),
-            None => self.poll_unread(Some(Polled { received, open, rung }), waker, receive),
+            None => self.poll_unread(Some(Polled { received, open, notifications }), waker, receive),
         }
     }
 
-    /// The same with what has been taken over and not been read before; `look` is what was found just now.
+    /// As [`poll`](Receiver::poll), for messages that have been taken over and not been read; `polled` is
+    /// what was received just now.
     fn poll_unread(
         &self,
-        mut look: Option<Polled>,
+        mut polled: Option<Polled>,
         waker: Option<&Waker>,
         receive: impl Fn(&mut RunBatch, bool) -> bool,
     ) -> Poll<Option<Message>> {
         let mut state = self.state.lock();
         loop {
-            if let Some(look) = &mut look
-                && !look.received.is_empty()
+            if let Some(polled) = &mut polled
+                && !polled.received.is_empty()
             {
-                look.received.take_apart(KEEP, |message| state.messages.push_back(message));
+                polled.received.split(KEPT_CAPACITY, |message| state.messages.push_back(message));
             }
             if let Some(message) = state.messages.pop_front() {
-                return Poll::Ready(Some(self.leave(state, message)));
+                return Poll::Ready(Some(self.take_over(state, message)));
             }
-            let Some(Polled { received, open, rung }) = look.take() else {
-                let (mut received, rung) = (std::mem::take(&mut state.spare), self.rung.load(Acquire));
-                // outside the lock: it wakes senders, and a waker may run its task at once
+            let Some(Polled { received, open, notifications }) = polled.take() else {
+                let (mut received, notifications) =
+                    (std::mem::take(&mut state.spare), self.notifications.load(Acquire));
+                // outside the lock: it wakes senders, and a waker can run its task at once
                 drop(state);
                 let open = receive(&mut received, waker.is_some());
-                look = Some(Polled { received, open, rung });
+                polled = Some(Polled { received, open, notifications });
                 state = self.state.lock();
                 continue;
             };
             state.spare = received;
-            if state.messages.capacity() > KEEP {
-                state.messages.shrink_to(KEEP);
+            if state.messages.capacity() > KEPT_CAPACITY {
+                state.messages.shrink_to(KEPT_CAPACITY);
             }
             if !open {
                 return Poll::Ready(None);
             }
             let Some(waker) = waker else { return Poll::Pending };
-            if self.rung.load(Relaxed) == rung {
+            if self.notifications.load(Relaxed) == notifications {
                 state.waiting.add(waker);
-                let crowd =
+                let all =
                     (state.waiting.others.len() >= MAX_READERS).then(|| std::mem::take(&mut state.waiting));
                 drop(state);
-                if let Some(crowd) = crowd {
-                    crowd.wake();
+                if let Some(all) = all {
+                    all.wake();
                 }
                 return Poll::Pending;
             }
         }
     }
 
-    /// Moves messages that were taken over and not read, `most` of them.
+    /// Moves messages that were taken over and not read, `most` of them at most.
     pub(super) fn take_unread(&self, into: &mut Vec<Message>, most: usize) -> usize {
         if !self.unread.load(Relaxed) {
             return 0;
@@ -154,9 +157,10 @@ impl Receiver {
         count
     }
 
-    /// Whoever leaves others waiting beside messages, which they did not see when they looked, wakes them.
+    /// Returns `message`. If readers wait while messages are left, which were not there when they polled,
+    /// wakes them.
     #[inline]
-    fn leave(&self, mut state: MutexGuard<'_, State>, message: Message) -> Message {
+    fn take_over(&self, mut state: MutexGuard<'_, State>, message: Message) -> Message {
         let unread = !state.messages.is_empty();
         self.unread.store(unread, Relaxed);
         if unread && state.waiting.first.is_some() {
@@ -168,13 +172,13 @@ impl Receiver {
     }
 }
 
-/// What came of asking for more.
+/// What `receive` returned.
 struct Polled {
     received: RunBatch,
-    /// Something may follow.
+    /// Whether more can follow.
     open: bool,
-    /// How often the bell had rung before.
-    rung: u64,
+    /// The number of notifications before.
+    notifications: u64,
 }
 
 struct Unpark(Thread);
@@ -185,7 +189,7 @@ impl std::task::Wake for Unpark {
     }
 }
 
-/// A waker that ends the [parking](std::thread::park) of this thread.
+/// Returns a waker that ends the [parking](std::thread::park) of this thread.
 pub(super) fn waker_of_thread() -> Waker {
     thread_local! {
         static WAKER: Waker = new_waker();
@@ -193,7 +197,7 @@ pub(super) fn waker_of_thread() -> Waker {
     fn new_waker() -> Waker {
         Arc::new(Unpark(std::thread::current())).into()
     }
-    // a thread that is ending has none any more
+    // a thread that ends has destroyed its waker
     WAKER.try_with(Waker::clone).unwrap_or_else(|_| new_waker())
 }
 

@@ -1,4 +1,4 @@
-//! The broker's part, as the fake host plays it: what a plugin asks of it is recorded, and answered as the test has said.
+//! The fake broker's side of the boundary: records what a plugin requests, and answers as the test says.
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -7,7 +7,18 @@ use abi_stable::{
 use std::sync::Arc;
 
 use super::{FakeHost, Recorded, State};
-use crate::{CallError, ClientInfo, Code, Dispatch, Event, Op, Request, abi::*};
+use crate::{
+    abi::{
+        ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_KNOWN, NotifierObject, RawCall,
+        RawCallError, RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget,
+        SENDER_ADMIN, SinkObject,
+    },
+    client_info::ClientInfo,
+    control::CallError,
+    event::Event,
+    request::{Dispatch, Request},
+};
+use elbus_protocol::{Code, Op};
 
 impl State {
     pub(super) fn id_of(&mut self, sender: &str) -> u64 {
@@ -22,7 +33,8 @@ impl State {
         self.last_id
     }
 
-    /// Whether a call is denied: as the test has said, or since the caller's registration has ended.
+    /// Returns the code that denies a call: the one set by the test, or because the caller's registration
+    /// has ended.
     fn denies(&self, call: &RawCall<'_>) -> Option<Code> {
         let ended = self.ids.get(call.caller.as_str()).is_some_and(|id| *id != call.caller_id);
         self.deny_calls_with.or(ended.then_some(Code::AccessDenied))
@@ -127,7 +139,7 @@ impl RawHost for FakeHost {
 
     fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {
         match self.0.state.lock().denies(call) {
-            Some(code) => RResult::RErr(CallError::new(code.rpc_code(), "denied").into_raw()),
+            Some(code) => RResult::RErr(CallError::of_code(code, "denied").into_raw()),
             None => RResult::ROk(()),
         }
     }
@@ -144,7 +156,7 @@ impl RawHost for FakeHost {
             self.0.state.lock().methods.get(call.method.as_str()).map(|(_, handler)| handler.clone());
         match handler {
             Some(handler) => handler.call(call),
-            None => RResult::RErr(CallError::new(-32601, "").into_raw()),
+            None => RResult::RErr(CallError::method_not_found("").into_raw()),
         }
     }
 
@@ -164,7 +176,7 @@ impl RawHost for FakeHost {
 
     fn emit(&self, event: &RawEvent<'_>) {
         if let Some(event) = Event::from_raw(event) {
-            self.tell(&event);
+            FakeHost::emit(self, &event);
         }
     }
 
@@ -205,7 +217,7 @@ impl RawHost for FakeHost {
         self.change(|state| state.logged.push(format!("{level} {target} {message} {fields}")));
     }
 
-    fn failed(&self, why: RStr<'_>) {
-        self.change(|state| state.failures.push(why.as_str().to_owned()));
+    fn failed(&self, reason: RStr<'_>) {
+        self.change(|state| state.failures.push(reason.as_str().to_owned()));
     }
 }

@@ -58,7 +58,7 @@ impl Plugin for Acl {
 
     fn status(&self) -> Status {
         let clients = self.rules.lock().clients.len();
-        Status { addresses: vec![], detail: format!("rules for {clients} masks of names") }
+        Status::with_detail(format!("rules for {clients} masks of names"))
     }
 }
 

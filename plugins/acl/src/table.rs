@@ -1,9 +1,9 @@
 //! The table of the plugin, and the rules it comes to. Owns its judgement; looks up users and groups, nothing else.
 
 use elbus_plugin_api::{
-    Account, PluginError,
+    PluginError,
     access::{AccessRules, Action, ClientLimits, ClientRules, Identity, Rule, Verdict},
-    user_names,
+    os::{UserOrGroup, user_names},
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -41,8 +41,8 @@ struct ClientTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Who {
-    user: Option<Account>,
-    group: Option<Account>,
+    user: Option<UserOrGroup>,
+    group: Option<UserOrGroup>,
     unit: Option<String>,
     address: Option<String>,
     certificate: Option<String>,

@@ -55,11 +55,11 @@ mod tests {
 
     #[test]
     fn the_bytes_of_section_8() {
-        let event = Event { kind: EventKind::ClientRegistered, subject: "a", detail: "", unix_nanos: 5 };
+        let event = Event::at(5, EventKind::ClientRegistered, "a", "");
         let announcement = Announcement::of(&event).unwrap();
         assert_eq!(announcement.topic(), ".broker/info");
         assert_eq!(announcement.payload().unwrap(), b"\x83\xA1s\xA3reg\xA1d\xA1a\xA1t\x05");
-        let event = Event { kind: EventKind::Shutdown, subject: "", detail: "", unix_nanos: u64::MAX };
+        let event = Event::at(u64::MAX, EventKind::Shutdown, "", "");
         let announcement = Announcement::of(&event).unwrap();
         assert_eq!(announcement.topic(), ".broker/warn");
         let expected = b"\x82\xA1s\xA8shutdown\xA1t\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";

@@ -9,7 +9,7 @@ use elbus_plugin_api::{
 use std::time::Duration;
 
 fn event(kind: EventKind, subject: &'static str, detail: &'static str) -> Event<'static> {
-    Event { kind, subject, detail, unix_nanos: 1_700_000_000_000_000_001 }
+    Event::at(1_700_000_000_000_000_001, kind, subject, detail)
 }
 
 /// Topic and payload, the latter as text.
@@ -51,7 +51,7 @@ fn every_announced_event_has_its_topic_and_keys() {
     ];
     let mut expected = Vec::new();
     for (event, publication) in table {
-        fake.tell(&event);
+        fake.emit(&event);
         expected.extend(publication.map(|(topic, map)| (topic.to_owned(), map.replace('T', T))));
     }
     let found: Vec<_> = fake.requests().iter().map(shown).collect();
@@ -63,10 +63,10 @@ fn every_announced_event_has_its_topic_and_keys() {
 fn it_is_silent_before_start_and_after_stop() {
     let fake = FakeHost::new();
     let announce = fake.create::<Announce>("announce", "").unwrap();
-    fake.tell(&event(EventKind::Shutdown, "", ""));
+    fake.emit(&event(EventKind::Shutdown, "", ""));
     announce.start().unwrap();
     announce.stop(Duration::ZERO);
-    fake.tell(&event(EventKind::Shutdown, "", ""));
+    fake.emit(&event(EventKind::Shutdown, "", ""));
     assert_eq!(fake.requests(), []);
     assert!(fake.clients().is_empty(), "it speaks without being registered");
 }

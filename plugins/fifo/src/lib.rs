@@ -99,7 +99,7 @@ impl Plugin for Fifo {
             Some((pipe, _)) => vec![format!("fifo:{}", pipe.path().display())],
             None => Vec::new(),
         };
-        Status { addresses, detail: String::new() }
+        Status::new(addresses, "")
     }
 }
 

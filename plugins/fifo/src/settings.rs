@@ -1,7 +1,7 @@
 //! The table of an instance in `broker.toml`: which keys there are, and what is right. Touches nothing
 //! outside.
 
-use elbus_plugin_api::{Account, PluginError};
+use elbus_plugin_api::{PluginError, os::UserOrGroup};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub(crate) struct Settings {
     /// Its permissions, octal, whatever the umask.
     mode: Option<String>,
     /// Its group, a name or a number.
-    group: Option<Account>,
+    group: Option<UserOrGroup>,
     /// Whether its lines may call administrative methods where no access rule says so.
     #[serde(default)]
     admin: bool,

@@ -52,7 +52,7 @@ impl Plugin for Inproc {
     }
 
     fn status(&self) -> Status {
-        Status { addresses: Vec::new(), detail: format!("{} clients", self.office.clients()) }
+        Status::with_detail(format!("{} clients", self.office.clients()))
     }
 }
 

@@ -5,8 +5,7 @@ mod bus;
 
 use bus::{Bus, LONG, run};
 use elbus_plugin_api::{
-    ClientInfo, Code, FrameKind, Locality, Op, Payload, Plugin, Qos, Request, inproc::InprocClient,
-    testing::NullSink,
+    ClientInfo, Code, FrameKind, Locality, NullSink, Op, Payload, Plugin, Qos, Request, inproc::InprocClient,
 };
 use std::{
     pin::Pin,

@@ -153,7 +153,7 @@ impl Server {
             counts.refused_runs.load(Ordering::Relaxed),
             counts.refused_connections.load(Ordering::Relaxed),
         );
-        Status { addresses: self.addresses.clone(), detail }
+        Status::new(self.addresses.clone(), detail)
     }
 
     /// Stops accepting and reading, drains queues, closes all connections and waits for their tasks, all

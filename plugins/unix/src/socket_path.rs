@@ -1,6 +1,6 @@
 //! The keys of the socket: its path and who can use it. Owns their validation; touches no file.
 
-use elbus_plugin_api::{Account, Config, PluginError};
+use elbus_plugin_api::{Config, PluginError, os::UserOrGroup};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ struct Keys {
     path: String,
     #[serde(default = "default_mode")]
     mode: String,
-    owner: Option<Account>,
-    group: Option<Account>,
+    owner: Option<UserOrGroup>,
+    group: Option<UserOrGroup>,
 }
 
 fn default_mode() -> String {
@@ -25,8 +25,8 @@ fn default_mode() -> String {
 pub(crate) struct SocketPath {
     pub(crate) path: PathBuf,
     pub(crate) mode: u32,
-    pub(crate) owner: Option<Account>,
-    pub(crate) group: Option<Account>,
+    pub(crate) owner: Option<UserOrGroup>,
+    pub(crate) group: Option<UserOrGroup>,
 }
 
 impl SocketPath {
@@ -75,8 +75,8 @@ mod tests {
         assert_eq!((socket_path.mode, socket_path.path.as_path()), (0o660, Path::new("x.sock")));
         let socket_path = read("path = '/run/x.sock'\nmode = '600'\nowner = 5\ngroup = 'root'").unwrap();
         assert_eq!((socket_path.mode, socket_path.path.as_path()), (0o600, Path::new("/run/x.sock")));
-        assert_eq!(socket_path.owner, Some(Account::Number(5)));
-        assert_eq!(socket_path.group, Some(Account::Name("root".into())));
+        assert_eq!(socket_path.owner, Some(UserOrGroup::Number(5)));
+        assert_eq!(socket_path.group, Some(UserOrGroup::Name("root".into())));
     }
 
     #[test]

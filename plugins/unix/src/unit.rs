@@ -4,7 +4,7 @@
 //! A unit is determined as systemd does: the first part of the control group's path below the slices. The
 //! unit itself creates what is further down: a user manager or container can name a group `plc.service`.
 
-use elbus_plugin_api::{Credentials, peer_process};
+use elbus_plugin_api::{Credentials, os::peer_process};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},

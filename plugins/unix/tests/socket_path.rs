@@ -75,10 +75,10 @@ fn owner_and_group_are_set_or_refused() {
     let file = path.metadata().unwrap();
     assert_eq!((file.uid(), file.gid()), (me.uid(), me.gid()));
     instance.stop(LONG);
-    for key in ["owner", "group"] {
+    for (key, kind) in [("owner", "user"), ("group", "group")] {
         let text = format!("path = '{}'\n{key} = 'no-such-account'", path.display());
         let error = folder.fake.create::<Unix>("local", &text).err().unwrap().to_string();
-        assert!(error.starts_with(&format!("{key}: no \"no-such-account\" in /etc/")), "{error}");
+        assert!(error.starts_with(&format!("{key}: no {kind} \"no-such-account\" in /etc/")), "{error}");
         assert!(!path.exists(), "nothing is left behind");
     }
 }

@@ -1,7 +1,7 @@
 //! Clients of a broker that is running: `cargo run -p elbus-examples --bin client [ADDRESS]`.
 //!
-//! An oven says how hot it is and can be heated; a display listens and heats it. They might as well be two programs, on
-//! two machines.
+//! An oven says how hot it is and can be heated; a display listens and heats it. They might as well be two
+//! programs, on two machines.
 
 use elbus_client::{Address, Client, Error, Qos, Router, RpcError};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Who waits and who is woken, with a source that the test fills.
+//! Readers that wait and are woken, with a source that the test fills.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use super::*;
@@ -43,67 +43,67 @@ fn text(message: Poll<Option<Message>>) -> String {
 
 #[test]
 fn messages_come_in_order_and_then_the_end() {
-    let reading = Receiver::default();
+    let receiver = Receiver::default();
     let received = |into: &mut RunBatch, _: bool| {
         into.push(run_of(&["1", "2"]));
         into.push(run_of(&["3"]));
         false
     };
-    assert_eq!(text(reading.poll(None, received)), "1");
+    assert_eq!(text(receiver.poll(None, received)), "1");
     for expected in ["2", "3"] {
-        assert_eq!(text(reading.poll(None, |_, _| unreachable!("it is there"))), expected);
+        assert_eq!(text(receiver.poll(None, |_, _| unreachable!("it is there"))), expected);
     }
-    assert_eq!(text(reading.poll(None, give(&["4"]))), "4");
-    assert!(matches!(reading.poll(None, |_, _| false), Poll::Ready(None)));
+    assert_eq!(text(receiver.poll(None, give(&["4"]))), "4");
+    assert!(matches!(receiver.poll(None, |_, _| false), Poll::Ready(None)));
 }
 
 #[test]
 fn who_waits_is_woken_once_and_who_does_not_is_not_noted() {
     let (counter, waker) = counted();
-    let reading = Receiver::default();
-    assert!(reading.poll(None, |_, waits| !waits).is_pending());
-    assert!(reading.poll(Some(&waker), |_, waits| waits).is_pending());
-    assert!(reading.poll(Some(&waker), nothing).is_pending(), "again, by the same task");
-    reading.ring();
-    reading.ring();
+    let receiver = Receiver::default();
+    assert!(receiver.poll(None, |_, waits| !waits).is_pending());
+    assert!(receiver.poll(Some(&waker), |_, waits| waits).is_pending());
+    assert!(receiver.poll(Some(&waker), nothing).is_pending(), "again, by the same task");
+    receiver.notify();
+    receiver.notify();
     assert_eq!(counter.0.load(SeqCst), 1);
 }
 
 #[test]
-fn who_hears_the_bell_before_it_waits_looks_again() {
+fn a_notification_before_a_reader_waits_makes_it_poll_again() {
     let (counter, waker) = counted();
-    let (reading, looks) = (Receiver::default(), AtomicUsize::new(0));
+    let (receiver, polls) = (Receiver::default(), AtomicUsize::new(0));
     let received = |into: &mut RunBatch, _: bool| {
-        if looks.fetch_add(1, SeqCst) == 0 {
-            reading.ring(); // something comes after the look
+        if polls.fetch_add(1, SeqCst) == 0 {
+            receiver.notify(); // something arrives after the poll
         } else {
             into.push(run_of(&["x"]));
         }
         true
     };
-    assert_eq!(text(reading.poll(Some(&waker), received)), "x");
+    assert_eq!(text(receiver.poll(Some(&waker), received)), "x");
     assert_eq!(counter.0.load(SeqCst), 0);
 }
 
 #[test]
-fn who_takes_more_than_it_reads_wakes_those_who_wait() {
+fn a_reader_that_leaves_messages_wakes_the_readers_that_wait() {
     let (counter, waker) = counted();
-    let reading = Receiver::default();
-    assert!(reading.poll(Some(&waker), nothing).is_pending());
-    assert_eq!(text(reading.poll(None, give(&["1"]))), "1");
+    let receiver = Receiver::default();
+    assert!(receiver.poll(Some(&waker), nothing).is_pending());
+    assert_eq!(text(receiver.poll(None, give(&["1"]))), "1");
     assert_eq!(counter.0.load(SeqCst), 0, "nothing is left for it");
-    assert_eq!(text(reading.poll(None, give(&["2", "3"]))), "2");
+    assert_eq!(text(receiver.poll(None, give(&["2", "3"]))), "2");
     assert_eq!(counter.0.load(SeqCst), 1);
 }
 
 #[test]
 fn readers_that_gave_up_are_not_kept_for_ever() {
-    let reading = Receiver::default();
+    let receiver = Receiver::default();
     let crowd: Vec<_> = (0..=MAX_READERS).map(|_| counted()).collect();
     for (_, waker) in &crowd {
-        assert!(reading.poll(Some(waker), nothing).is_pending());
+        assert!(receiver.poll(Some(waker), nothing).is_pending());
     }
     assert!(crowd.iter().all(|(counter, _)| counter.0.load(SeqCst) == 1));
-    let state = reading.state.lock();
+    let state = receiver.state.lock();
     assert!(state.waiting.first.is_none() && state.waiting.others.is_empty());
 }

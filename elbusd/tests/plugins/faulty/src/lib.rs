@@ -2,8 +2,8 @@
 
 use elbus_plugin_api::inproc::InprocClient;
 use elbus_plugin_api::{
-    Call, Client, ClientInfo, Config, DeliveryStatus, Event, Host, Locality, Method, Notifier, Op, Payload,
-    Plugin, PluginError, Qos, Queued, Request, Run, Sink, Status,
+    Call, Client, ClientInfo, Config, DeliveryStatus, Event, Host, Method, Plugin, PluginError, Run, Sink,
+    Status,
 };
 use serde::Deserialize;
 use std::{
@@ -26,11 +26,13 @@ struct Settings {
     local: Option<String>,
     /// Where it returns an error: create, start or refresh.
     fail_in: String,
-    /// Where it panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread of its method.
+    /// Where it panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread of its
+    /// method.
     panic_in: String,
     /// Where it ends the process: create or method.
     abort_in: String,
-    /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the first call of its method on.
+    /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the
+    /// first call of its method on.
     hang_in: String,
     /// Where it takes a moment: deliver.
     linger_in: String,
@@ -53,9 +55,7 @@ struct Late(Client);
 impl Drop for Late {
     fn drop(&mut self) {
         tracing::warn!(reason = "as configured", "thread-local dropped");
-        let payloads = [Payload::from(&b"late"[..])];
-        let sent = self.0.dispatch(&Request::new(Op::Publish, Qos::NO, "late", &payloads));
-        self.0.end_batch();
+        let sent = self.0.publish("late", b"late");
         tracing::warn!(code = ?sent.code(), "thread-local has sent");
         // caught here, after the hook has logged it
         let caught = std::panic::catch_unwind(|| panic!("thread-local panics as configured"));
@@ -63,16 +63,14 @@ impl Drop for Late {
     }
 }
 
-fn start_late_thread(speaker: Client) {
+fn start_late_thread(client: Client) {
     std::thread::spawn(move || {
-        LATE.with_borrow_mut(|late| *late = Some(Late(speaker)));
+        LATE.with_borrow_mut(|late| *late = Some(Late(client)));
         // now those that a line and a message need, which are destroyed first
         tracing::warn!("thread-local made");
         LATE.with_borrow_mut(|late| {
-            let payloads = [Payload::from(&b"early"[..])];
             let Some(Late(client)) = late else { return };
-            client.dispatch(&Request::new(Op::Publish, Qos::NO, "late", &payloads));
-            client.end_batch();
+            client.publish("late", b"early");
         });
     });
 }
@@ -128,8 +126,7 @@ impl Plugin for Faulty {
             return Err(PluginError::new("start fails as configured"));
         }
         if let Some(name) = &self.settings.client {
-            let (kind, locality) = ("internal".into(), Locality::InProcess);
-            let info = ClientInfo { kind, locality, ..Default::default() };
+            let info = ClientInfo::in_process();
             for number in 0..=self.settings.clients {
                 let name = if number == 0 { name.clone() } else { format!("{name}{number}") };
                 let loops_to = (number > 0 && self.settings.loop_in == "deliver").then(|| self.host.clone());
@@ -147,7 +144,7 @@ impl Plugin for Faulty {
         self.host.add_listener(move |_: &Event<'_>| settings.reach("event"));
         let (settings, called, host) = (self.settings.clone(), self.called.clone(), self.host.clone());
         let name = format!("{}.try", self.host.instance());
-        let method = Method { name: &name, about: "reaches the method callback", ..Default::default() };
+        let method = Method::new(&name).about("reaches the method callback");
         self.host.add_method(&method, move |_: &Call<'_>| {
             settings.reach("method");
             if settings.panic_in == "task" {
@@ -207,9 +204,9 @@ impl Sink for FaultySink {
     fn deliver(&self, _: &mut Run<'_>) -> DeliveryStatus {
         self.settings.reach("deliver");
         if let (Some(host), Some(name)) = (&self.loops_to, &self.settings.client) {
-            let (mut speaker, payloads) = (host.system_client(), [Payload::from(&b"again"[..])]);
+            let mut sender = host.system_client();
             loop {
-                speaker.dispatch(&Request::new(Op::Message, Qos::NO, name, &payloads).ending_batch());
+                sender.send(name, b"again");
             }
         }
         DeliveryStatus::DIRTY
@@ -217,14 +214,8 @@ impl Sink for FaultySink {
     fn flush(&self) {
         self.settings.reach("flush");
     }
-    fn when_drained(&self, notifier: Notifier) {
-        notifier.notify();
-    }
     fn close(&self, reason: &str) {
         tracing::info!(reason, "faulty sink closed");
-    }
-    fn queued(&self) -> Queued {
-        Queued::default()
     }
 }
 

@@ -1,5 +1,5 @@
-//! A library for tests: its record says it is a plugin of this API, but its module has another layout, as if it had
-//! been built against an API that was changed without a new version.
+//! A library for tests: its record says it is a plugin of this API, but its module has another layout, as if
+//! it had been built against an API that was changed without a new version.
 #![allow(missing_docs, non_local_definitions)]
 
 use abi_stable::{

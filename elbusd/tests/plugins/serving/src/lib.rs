@@ -1,5 +1,5 @@
-//! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and drains it before it
-//! stops. Its start waits for a publication to itself.
+//! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and drains it
+//! before it stops. Its start waits for a publication to itself.
 
 use elbus_client::{
     Call, Qos,

@@ -1,37 +1,45 @@
-//! Users and groups by name or number. Reads `/etc/passwd` and `/etc/group` and nothing else: what only a directory
-//! service knows must be given as a number.
+//! Users and groups by name or number. Reads `/etc/passwd` and `/etc/group` and nothing else: what only a
+//! directory service knows must be given as a number.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, fs::File, io::Read};
 
-use crate::PluginError;
+use crate::plugin_error::PluginError;
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
-/// More of such a file is not read.
+/// Largest size of these files.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// A user or a group, as tables name it: `owner = "bus"`, `owner = 972`.
+/// A user or a group, as configurations name it: `owner = "bus"`, `owner = 972`.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::os::UserOrGroup;
+///
+/// assert_eq!(UserOrGroup::Number(972).user_id("owner"), Ok(972));
+/// assert_eq!(UserOrGroup::Name("root".into()).user_id("owner"), Ok(0));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a name or a number")]
-pub enum Account {
+pub enum UserOrGroup {
     /// By number.
     Number(u32),
     /// By name, or by number as text.
     Name(String),
 }
 
-/// Who is in a group.
+/// The members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupMembers {
-    /// Its number, which is the primary group of its users.
+    /// Number of the group, which is the primary group of its users.
     pub gid: u32,
-    /// The users who have it besides their primary group.
+    /// Users who have it in addition to their primary group.
     pub uids: Vec<u32>,
 }
 
-impl Account {
-    /// The number of a user; `key` is what an error is about. Reads a file.
+impl UserOrGroup {
+    /// Returns the number of a user; `key` is the key that an error is about. Reads a file.
     ///
     /// # Errors
     /// No such user, or the file cannot be read.
@@ -39,7 +47,7 @@ impl Account {
         self.number(key, USERS)
     }
 
-    /// The number of a group, as [`user_id`](Self::user_id).
+    /// Returns the number of a group, as [`user_id`](Self::user_id).
     ///
     /// # Errors
     /// No such group, or the file cannot be read.
@@ -47,13 +55,13 @@ impl Account {
         self.number(key, GROUPS)
     }
 
-    /// The group with those who are named as its members. Reads two files.
+    /// Returns the group and its members. Reads two files.
     ///
     /// # Errors
-    /// No such group, or a file cannot be read. Members that are no users of this machine are passed over.
+    /// No such group, or a file cannot be read. Members that are not users of this machine are ignored.
     pub fn group_members(&self, key: &str) -> Result<GroupMembers, PluginError> {
         let gid = self.group_id(key)?;
-        // a group that is given by number need not be in the file
+        // a group given by number can be missing in the file
         let members = read(key, GROUPS).map(|text| members_of(&text, gid)).unwrap_or_default();
         let users = if members.is_empty() { String::new() } else { read(key, USERS)? };
         Ok(GroupMembers { gid, uids: members.iter().filter_map(|name| number_of(&users, name)).collect() })
@@ -61,31 +69,32 @@ impl Account {
 
     fn number(&self, key: &str, file: &str) -> Result<u32, PluginError> {
         let name = match self {
-            Account::Number(number) => return Ok(*number),
-            Account::Name(name) => name,
+            UserOrGroup::Number(number) => return Ok(*number),
+            UserOrGroup::Name(name) => name,
         };
         if let Ok(number) = name.parse() {
             return Ok(number);
         }
+        let kind = if file == USERS { "user" } else { "group" };
         number_of(&read(key, file)?, name).ok_or_else(|| {
-            PluginError::of_key(key, format!("no {name:?} in {file}; a number is taken as well"))
+            PluginError::of_key(key, format!("no {kind} {name:?} in {file} (a numeric id also works)"))
         })
     }
 }
 
-impl fmt::Display for Account {
+impl fmt::Display for UserOrGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Account::Number(number) => number.fmt(f),
-            Account::Name(name) => f.write_str(name),
+            UserOrGroup::Number(number) => number.fmt(f),
+            UserOrGroup::Name(name) => f.write_str(name),
         }
     }
 }
 
-/// The users of this machine, number and name. Reads a file.
+/// Returns the users of this machine, number and name. Reads a file.
 ///
 /// # Errors
-/// The file cannot be read; `key` is what the error is about.
+/// The file cannot be read; `key` is the key that the error is about.
 pub fn user_names(key: &str) -> Result<Vec<(u32, String)>, PluginError> {
     let text = read(key, USERS)?;
     let users = text.lines().filter_map(|line| {
@@ -101,14 +110,14 @@ fn read(key: &str, file: &str) -> Result<String, PluginError> {
     File::open(file)
         .and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
         .map_err(|error| PluginError::of_key(key, format!("cannot read {file}: {error}")))?;
-    // cut off, its last number could be that of somebody else
+    // the last number of a truncated file could be another one
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(PluginError::of_key(key, format!("{file} exceeds {MAX_FILE_BYTES} bytes")));
     }
     Ok(text)
 }
 
-/// From a list of lines `name:password:number`.
+/// Finds a number in lines `name:password:number`.
 fn number_of(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -116,14 +125,14 @@ fn number_of(text: &str, name: &str) -> Option<u32> {
     })
 }
 
-/// From a list of lines `name:password:number:member,member`.
+/// Finds the members in lines `name:password:number:member,member`.
 fn members_of(text: &str, gid: u32) -> Vec<String> {
-    let of_line = |line: &str| {
+    let parse = |line: &str| {
         let mut fields = line.split(':').skip(2);
-        let is_it = fields.next()?.parse() == Ok(gid);
-        is_it.then(|| fields.next().map(str::to_owned))?
+        let found = fields.next()?.parse() == Ok(gid);
+        found.then(|| fields.next().map(str::to_owned))?
     };
-    let members = text.lines().find_map(of_line).unwrap_or_default();
+    let members = text.lines().find_map(parse).unwrap_or_default();
     members.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
@@ -139,23 +148,26 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers() {
+    fn users_and_groups_are_found_by_name_or_number() {
         let file = "root:x:0:0:root:/root:/bin/sh\nbroken\nbus:x:972:\n";
         assert_eq!((number_of(file, "root"), number_of(file, "bus")), (Some(0), Some(972)));
         assert_eq!((number_of(file, "broken"), number_of(file, "")), (None, None));
-        assert_eq!(Account::Name("33".into()).user_id("owner"), Ok(33));
-        assert_eq!(Account::Number(7).group_id("owner"), Ok(7));
-        let error = Account::Name("no such one".into()).user_id("owner").unwrap_err();
-        assert_eq!(error.to_string(), "owner: no \"no such one\" in /etc/passwd; a number is taken as well");
+        assert_eq!(UserOrGroup::Name("33".into()).user_id("owner"), Ok(33));
+        assert_eq!(UserOrGroup::Number(7).group_id("owner"), Ok(7));
+        let error = UserOrGroup::Name("no such one".into()).user_id("owner").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "owner: no user \"no such one\" in /etc/passwd (a numeric id also works)"
+        );
     }
 
     #[test]
-    fn members_of_groups() {
+    fn members_of_a_group_are_listed() {
         let file = "wheel:x:10:root,bus\nempty:x:11:\nbroken\n:x:no:a\n";
         assert_eq!(members_of(file, 10), ["root", "bus"]);
         assert_eq!(members_of(file, 11), Vec::<String>::new());
         assert_eq!(members_of(file, 12), Vec::<String>::new());
-        let members = Account::Number(4_000_000_000).group_members("group").unwrap();
+        let members = UserOrGroup::Number(4_000_000_000).group_members("group").unwrap();
         assert_eq!(members, GroupMembers { gid: 4_000_000_000, uids: vec![] });
         assert!(user_names("user").unwrap().contains(&(0, "root".to_owned())));
     }

@@ -1,5 +1,5 @@
-//! The process at the other end of a UNIX socket, as something that cannot become another process: a pidfd. One call of
-//! the kernel that no safe wrapper has yet; who is asked and what for is the transport's business.
+//! The process at the other end of a UNIX socket as a pidfd, which cannot come to mean another process. One
+//! system call that has no safe wrapper yet.
 
 use std::{
     ffi::{c_int, c_void},
@@ -7,7 +7,8 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-/// The same on all architectures of Linux that Rust has, but for those that took their numbers from other systems.
+/// The same on all architectures of Linux that Rust supports, except those that took their numbers from
+/// other systems.
 #[cfg(not(any(
     target_arch = "mips",
     target_arch = "mips64",
@@ -32,11 +33,11 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// A descriptor of the process that connected a UNIX socket, whoever has its number by now. `None` where the kernel (before
-/// Linux 6.5) does not know that.
+/// Returns a pidfd of the process that connected a UNIX socket, even if its number has been reused. `None`
+/// if the kernel does not support it (before Linux 6.5).
 ///
 /// # Errors
-/// The process is gone, there are no descriptors left, or it is not a UNIX socket.
+/// The process has exited, there are no file descriptors left, or it is not a UNIX socket.
 pub fn peer_process(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     #[cfg(any(
         target_arch = "mips",
@@ -52,16 +53,16 @@ pub fn peer_process(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
         target_arch = "sparc64"
     )))]
     {
-        let mut descriptor: c_int = -1;
+        let mut fd: c_int = -1;
         let mut bytes = size_of::<c_int>() as u32;
-        // SAFETY: the socket is open as long as it is borrowed; the kernel writes no more than `bytes` bytes to a value that
-        // is as long, and how many to a place of their own.
+        // SAFETY: the socket is open while it is borrowed; the kernel writes at most `bytes` bytes to a
+        // value of that length, and their number to a variable of its own.
         let result = unsafe {
             getsockopt(
                 socket.as_raw_fd(),
                 numbers::SOL_SOCKET,
                 numbers::SO_PEERPIDFD,
-                (&raw mut descriptor).cast(),
+                (&raw mut fd).cast(),
                 &raw mut bytes,
             )
         };
@@ -69,11 +70,11 @@ pub fn peer_process(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
             let error = io::Error::last_os_error();
             return if error.raw_os_error() == Some(numbers::ENOPROTOOPT) { Ok(None) } else { Err(error) };
         }
-        if descriptor < 0 || bytes as usize != size_of::<c_int>() {
+        if fd < 0 || bytes as usize != size_of::<c_int>() {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        // SAFETY: the kernel has just made it for this call, so nobody else has it.
-        Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+        // SAFETY: the kernel has just created it for this call, so nothing else owns it.
+        Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 }
 
@@ -83,9 +84,9 @@ mod tests {
     use std::os::{fd::AsFd, unix::net::UnixStream};
 
     #[test]
-    fn the_process_behind_a_socket_is_known_where_the_kernel_knows_it() {
-        let (one, _other) = UnixStream::pair().unwrap();
-        if let Some(process) = peer_process(one.as_fd()).unwrap() {
+    fn the_process_behind_a_socket_is_known_if_the_kernel_supports_it() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        if let Some(process) = peer_process(near.as_fd()).unwrap() {
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).unwrap();
             let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
             assert_eq!(pid.map(|pid| pid.trim().parse()), Some(Ok(std::process::id())), "{info}");

@@ -1,0 +1,175 @@
+//! What a transport reports of a connection when it registers a client.
+
+use abi_stable::std_types::{ROption, RSlice, RStr};
+
+use crate::{
+    abi::{CLIENT_INTERNAL, RawClientInfo, RawCredentials},
+    locality::Locality,
+};
+
+/// What a transport reports of a connection when it registers a client.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{ClientInfo, Credentials, Locality};
+///
+/// let info = ClientInfo::new("local_ipc", Locality::SameHost)
+///     .with_port("/run/elbus.sock")
+///     .with_credentials(Credentials { pid: 4711, uid: 1000, gid: 1000 });
+/// assert_eq!(info.source, None);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Kind of connection, as `client.list` shows it: `internal`, `local_ipc`, `tcp`, ... For display only.
+    pub kind: String,
+    /// Where the peer runs. Access rules and administration depend on it.
+    pub locality: Locality,
+    /// Address of the peer (`ip:port` for TCP), if that means anything.
+    pub source: Option<String>,
+    /// Socket path or bound address that accepted the connection.
+    pub port: Option<String>,
+    /// Process at the other end, if the transport knows it.
+    pub credentials: Option<Credentials>,
+    /// Unit of systemd that this process belonged to when it connected, if the transport could determine it.
+    pub unit: Option<String>,
+    /// Names in the verified client certificate, each prefixed with its kind: the common name of the subject
+    /// (`cn:`), then the DNS names (`dns:`), URIs (`uri:`) and email addresses (`email:`) it was issued for.
+    /// Empty without a client certificate.
+    pub certificate_names: Vec<String>,
+    /// Limit of subscriptions, and of exclusions likewise. The effective limit is the stricter of this and
+    /// the broker's.
+    pub max_filters: Option<u32>,
+    /// Limit of the segments of a filter.
+    pub max_filter_depth: Option<u32>,
+    /// Marks a part of the broker rather than a client of the bus: its name can have a leading dot, it has
+    /// no subscriptions and is not announced.
+    pub internal: bool,
+}
+
+impl ClientInfo {
+    /// Creates the description of a connection of this kind. All else is absent.
+    pub fn new(kind: impl Into<String>, locality: Locality) -> Self {
+        ClientInfo { kind: kind.into(), locality, ..ClientInfo::default() }
+    }
+
+    /// Creates the description of a client that a plugin runs itself, inside the broker's process.
+    pub fn in_process() -> Self {
+        ClientInfo::new("internal", Locality::InProcess)
+    }
+
+    /// Sets the address of the peer.
+    pub fn with_source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Sets the socket path or address that accepted the connection.
+    pub fn with_port(mut self, port: impl Into<String>) -> Self {
+        self.port = Some(port.into());
+        self
+    }
+
+    /// Sets the process at the other end.
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets the unit of systemd that the process belongs to.
+    pub fn with_unit(mut self, unit: impl Into<String>) -> Self {
+        self.unit = Some(unit.into());
+        self
+    }
+
+    /// Sets the names in the client certificate.
+    pub fn with_certificate_names(mut self, names: Vec<String>) -> Self {
+        self.certificate_names = names;
+        self
+    }
+
+    /// Sets the limits of subscriptions and of the segments of a filter.
+    pub fn with_filter_limits(mut self, max_filters: u32, max_filter_depth: u32) -> Self {
+        self.max_filters = Some(max_filters);
+        self.max_filter_depth = Some(max_filter_depth);
+        self
+    }
+
+    pub(crate) fn with_raw<R>(&self, f: impl FnOnce(&RawClientInfo<'_>) -> R) -> R {
+        fn text(text: &Option<String>) -> ROption<RStr<'_>> {
+            text.as_deref().map(RStr::from_str).into()
+        }
+        let names: Vec<_> = self.certificate_names.iter().map(|name| RStr::from_str(name)).collect();
+        f(&RawClientInfo {
+            flags: if self.internal { CLIENT_INTERNAL } else { 0 },
+            kind: RStr::from_str(&self.kind),
+            locality: self.locality,
+            source: text(&self.source),
+            port: text(&self.port),
+            credentials: self
+                .credentials
+                .map(|c| RawCredentials { pid: c.pid, uid: c.uid, gid: c.gid })
+                .into(),
+            unit: text(&self.unit),
+            certificate_names: RSlice::from_slice(&names),
+            max_filters: self.max_filters.into(),
+            max_filter_depth: self.max_filter_depth.into(),
+        })
+    }
+
+    /// From what crossed the boundary.
+    #[doc(hidden)]
+    pub fn from_raw(raw: &RawClientInfo<'_>) -> Self {
+        let text = |text: ROption<RStr<'_>>| text.into_option().map(|t| t.as_str().to_owned());
+        ClientInfo {
+            kind: raw.kind.as_str().to_owned(),
+            locality: raw.locality,
+            source: text(raw.source),
+            port: text(raw.port),
+            credentials: raw.credentials.into_option().map(|c| Credentials {
+                pid: c.pid,
+                uid: c.uid,
+                gid: c.gid,
+            }),
+            unit: text(raw.unit),
+            certificate_names: raw.certificate_names.iter().map(|name| name.as_str().to_owned()).collect(),
+            max_filters: raw.max_filters.into_option(),
+            max_filter_depth: raw.max_filter_depth.into_option(),
+            internal: raw.flags & CLIENT_INTERNAL != 0,
+        }
+    }
+}
+
+/// The process at the other end of a UNIX socket, as the kernel reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id; 0 if unknown.
+    pub pid: i32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_a_description_crosses_the_boundary() {
+        let full = ClientInfo {
+            kind: "tcp".into(),
+            locality: Locality::SameHost,
+            source: Some("127.0.0.1:5".into()),
+            port: Some("localhost:7777".into()),
+            credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),
+            unit: Some("plc.service".into()),
+            certificate_names: vec!["plc-1".into(), String::new(), "spiffe://plant/plc/1".into()],
+            max_filters: Some(7),
+            max_filter_depth: Some(8),
+            internal: true,
+        };
+        for info in [full, ClientInfo::default()] {
+            assert_eq!(info.with_raw(ClientInfo::from_raw), info);
+        }
+    }
+}
