@@ -62,7 +62,10 @@ fn what_is_wrong_is_found_before_it_starts() {
         ("[[client]]\nname = 'a'\npublish = ['allow x/{nme}']", "client[0].publish[0]: \"{nme}\" in "),
         ("[[client]]\nname = 'a'\nwho = []", "client[0].who: nobody could be such a client"),
         ("[[client]]\nname = 'a'\nwho = [{}]", "client[0].who[0]: is empty; expected one or more of user"),
-        ("[[client]]\nname = 'a'\nwho = [{ user = 'no such' }]", "client[0].who[0].user: no user \"no such\" in"),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ user = 'no such' }]",
+            "client[0].who[0].user: no user \"no such\" in",
+        ),
         (
             "[[client]]\nname = 'a'\nwho = [{ address = '10.0/8' }]",
             "client[0].who[0].address: \"10.0/8\" is not",
@@ -83,7 +86,7 @@ fn what_is_wrong_is_found_before_it_starts() {
         ),
         (
             "[[client]]\nname = 'a'\nbroadcast = ['allow a.*.b']",
-            "client[0].broadcast[0]: \"*\" in \"a.*.b\" stands for all that follows",
+            "client[0].broadcast[0]: \"*\" in \"a.*.b\" matches all that follows",
         ),
         (
             "[[client]]\nname = 'a'\ncall = ['allow client*']",
