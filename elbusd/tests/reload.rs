@@ -98,7 +98,7 @@ fn a_broken_file_changes_nothing() {
         ),
         (
             "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npaht = \"x\"\n",
-            "broker.toml:16: plugin \"x\": missing key `path`",
+            "broker.toml:17: plugin \"x\": paht = \"x\": unknown key; did you mean path?",
         ),
         (
             "[[plugin]]\nname = \"x\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nfail_in = \"create\"\n",
