@@ -103,7 +103,7 @@ impl QueueBudget {
         }
     }
 
-    /// Returns whether queues hold so little, an eighth of the limit, that one of them can take a frame beyond it.
+    /// Returns whether queues hold at most an eighth of the limit, so that one can take a frame beyond it.
     pub fn queues_are_nearly_empty(&self) -> bool {
         self.queued().saturating_sub(self.0.charged.load(Relaxed)) <= self.limit() / 8
     }

@@ -105,8 +105,8 @@ impl Config {
     }
 }
 
-/// Returns whether one key is another one misspelt: at most one change in three characters, and two in all, each of which inserts,
-/// leaves out or replaces a character, or swaps two.
+/// Returns whether one key is another one misspelt: by at most one change in three characters, and two in all.
+/// A change inserts, omits or replaces a character, or swaps two.
 fn is_similar(written: &str, key: &str) -> bool {
     let limit = (key.len() / 3).clamp(1, 2);
     // the work is limited by the length of the key
