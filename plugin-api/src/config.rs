@@ -105,7 +105,7 @@ impl Config {
     }
 }
 
-/// Returns whether one key is another one misspelt: by at most one change in three characters, and two in all.
+/// Returns whether a key is another one misspelt: by one change in three characters at most, and two in all.
 /// A change inserts, omits or replaces a character, or swaps two.
 fn is_similar(written: &str, key: &str) -> bool {
     let limit = (key.len() / 3).clamp(1, 2);
