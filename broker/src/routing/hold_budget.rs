@@ -5,6 +5,8 @@
 //! A budget belongs to the name and the identity, not to the connection: neither reconnecting nor renaming
 //! renews it. It is the sender's own: what one sender makes a receiver spend is spent for no other.
 
+mod used_time;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
@@ -16,6 +18,7 @@ use crate::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
 };
+use used_time::{PARTS, UsedTime};
 
 /// Senders that have left and whose receivers' use is remembered.
 const MAX_DEPARTED_SENDERS: usize = 1024;
@@ -25,8 +28,6 @@ const MAX_NAMES: usize = 32;
 /// Identities of receivers whose use of one sender is remembered. All their budgets together are several
 /// windows.
 const MAX_IDENTITIES: usize = 256;
-/// Parts of a window; what was used in one is forgotten as a whole.
-const PARTS: usize = 10;
 /// The budget of an identity in halves of that of a name.
 const IDENTITY_HALVES: u32 = 5;
 
@@ -44,48 +45,6 @@ pub(crate) struct HoldSettings {
 impl Default for HoldSettings {
     fn default() -> Self {
         HoldSettings { budget: Duration::from_secs(8), window: Duration::from_secs(600), exempt: Vec::new() }
-    }
-}
-
-/// What one holder has used.
-#[derive(Default)]
-struct Used {
-    /// In each part of the window, and in the one before it.
-    parts: [Duration; PARTS + 1],
-    /// The number of the newest part.
-    part: u64,
-    /// Nothing was left, and no half of it has been forgotten since.
-    spent: bool,
-}
-
-impl Used {
-    /// Forgets what is no longer in the window, `part` being the present one.
-    fn forget(&mut self, part: u64, limit: Duration) {
-        self.turn(part);
-        self.spent &= self.sum() > limit / 2;
-    }
-
-    fn turn(&mut self, part: u64) {
-        let passed = part.saturating_sub(self.part).min(self.parts.len() as u64);
-        for behind in 0..passed {
-            let at = (part - behind) % self.parts.len() as u64;
-            if let Some(place) = self.parts.get_mut(at as usize) {
-                *place = Duration::ZERO;
-            }
-        }
-        self.part = self.part.max(part);
-    }
-
-    fn add(&mut self, time: Duration, limit: Duration) {
-        let at = self.part % self.parts.len() as u64;
-        if let Some(place) = self.parts.get_mut(at as usize) {
-            *place = place.saturating_add(time);
-        }
-        self.spent |= self.sum() >= limit;
-    }
-
-    fn sum(&self) -> Duration {
-        self.parts.iter().fold(Duration::ZERO, |sum, part| sum.saturating_add(*part))
     }
 }
 
@@ -121,8 +80,8 @@ impl SpentFor {
 
 /// What receivers have used of one sender's time.
 struct Account {
-    names: HashMap<u64, Used, Hashing>,
-    identities: HashMap<u64, Used, Hashing>,
+    names: HashMap<u64, UsedTime, Hashing>,
+    identities: HashMap<u64, UsedTime, Hashing>,
     /// Of the sender.
     identity: u64,
     spent: Arc<SpentFor>,
@@ -135,7 +94,7 @@ impl Account {
     }
 
     fn sum(&self) -> Duration {
-        self.names.values().map(Used::sum).fold(Duration::ZERO, Duration::saturating_add)
+        self.names.values().map(UsedTime::sum).fold(Duration::ZERO, Duration::saturating_add)
     }
 }
 
@@ -394,7 +353,7 @@ fn forget_spent(
 
 /// Forgets those that have used nothing in the window, and where there are none, the one that has used least.
 fn make_room(
-    all: &mut HashMap<u64, Used, Hashing>,
+    all: &mut HashMap<u64, UsedTime, Hashing>,
     most: usize,
     part: u64,
     mut forgotten: impl FnMut(u64) -> Option<Arc<RegisteredClient>>,

@@ -5,7 +5,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn no_window_has_more_than_the_limit_and_half_of_it_refills_first() {
-    let (limit, mut used) = (10 * SECOND, Used::default());
+    let (limit, mut used) = (10 * SECOND, UsedTime::default());
     for part in 0..10 {
         used.forget(part, limit);
         assert!(!used.spent, "{part}");
