@@ -5,77 +5,77 @@ use std::{path::PathBuf, time::Duration};
 
 /// The ELBUS message broker
 ///
-/// Without --config and --bind it serves a UNIX socket: $XDG_RUNTIME_DIR/elbus.sock, else
+/// Without --config and --bind it listens on a UNIX socket: $XDG_RUNTIME_DIR/elbus.sock, else
 /// /run/elbus.sock for root, else /tmp/elbus.sock.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 #[command(
-    after_help = "Exit codes: 0 orderly end, 1 an error or a second signal, 2 wrong usage, 3 something hung beyond the \
-                        time for stopping."
+    after_help = "Exit codes: 0 stopped normally, 1 an error or a second signal, 2 invalid usage, 3 not stopped within \
+                  shutdown_seconds."
 )]
 pub(crate) struct Arguments {
-    /// Run what this broker.toml declares
+    /// The configuration file, broker.toml
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Report everything that is wrong with the configuration and its libraries, then exit without binding anything
+    /// Report all errors of the configuration and its libraries, then exit; binds and creates nothing
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Listen here as well: a UNIX socket (a path that begins with / or ends in .sock, .socket or .ipc),
-    /// host:port, or fifo:PATH; permissions behind a path as in fifo:/run/commands?mode=0620&group=plant (mode, group,
-    /// of sockets owner too); may be repeated
+    /// Also listen on ADDR: a UNIX socket (unix:PATH, or a path that starts with / or ends in .sock, .socket
+    /// or .ipc), host:port, or fifo:PATH; a path can be followed by permissions, as in
+    /// fifo:/run/commands?mode=0620&group=plant (mode, group, and for sockets owner); can be repeated
     #[arg(short = 'B', long, value_name = "ADDR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) bind: Vec<String>,
 
-    /// Look for plugin libraries in this folder as well; may be repeated
+    /// Also search this folder for plugin libraries; can be repeated
     #[arg(long, value_name = "DIR")]
     pub(crate) plugin_dir: Vec<PathBuf>,
 
-    /// Where the plugins of --bind and of the default come from
+    /// The source of the plugins for --bind and for the default socket
     #[arg(long, value_enum, default_value_t = Plugins::Auto)]
     pub(crate) plugins: Plugins,
 
-    /// Threads of each transport of --bind and of the default
+    /// Threads of each transport for --bind and for the default socket
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "config")]
     pub(crate) workers: Option<u16>,
 
-    /// Seconds a client may take for a step of the handshake or the rest of a frame; it must ping within 1.25 times
-    /// as much
+    /// Time limit for each step of the handshake and for the rest of a frame; a client must ping within 1.25
+    /// times this time
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "config")]
     pub(crate) timeout: Option<Duration>,
 
-    /// Bytes that may wait for a client before those who send to it are held back
+    /// Queue limit of each client in bytes; senders are held while a receiver's queue is full
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1024..=i64::MAX as u64), conflicts_with = "config")]
     pub(crate) queue_bytes: Option<u64>,
 
-    /// The same in frames of 1 KiB
+    /// Queue limit of each client in frames of 1 KiB
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..=1 << 40), conflicts_with_all = ["config", "queue_bytes"])]
     pub(crate) queue_size: Option<u64>,
 
-    /// A second client of a name evicts the first instead of being refused
+    /// Let a client that registers a name in use evict the previous owner, instead of being refused
     #[arg(long)]
     pub(crate) force_register: bool,
 
-    /// Write the process id here, and remove the file at the end
+    /// Write the process id to this file, and remove it on exit
     #[arg(short = 'P', long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
 
-    /// What to log: error, warn, info, debug, trace, or a filter such as info,elbus_unix=debug [default: $RUST_LOG,
-    /// else info]
+    /// Log level (off, error, warn, info, debug or trace), or a filter such as info,elbus_unix=debug
+    /// [default: $RUST_LOG, else info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
 
-    /// Print the man page, or completions for a shell, then exit
+    /// Print the man page or the completion script for a shell, then exit
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) generate: Option<Document>,
 
-    /// Print nothing but the log
+    /// Do not print the banner
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub(crate) quiet: bool,
 }
 
-/// What is made from the definition of the command line.
+/// A document generated from the definition of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Document {
     /// The man page
@@ -89,7 +89,7 @@ pub(crate) enum Document {
 }
 
 impl Document {
-    /// Its text.
+    /// Generates the text.
     ///
     /// # Errors
     /// It cannot be rendered.
@@ -106,26 +106,26 @@ impl Document {
     }
 }
 
-/// Where standard plugins come from.
+/// The source of standard plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Plugins {
-    /// The library where there is one, else what is linked in
+    /// The library if it exists, else the plugin that is linked in
     Auto,
-    /// Libraries
+    /// The library
     Library,
-    /// What is linked in
+    /// The plugin that is linked in
     Builtin,
 }
 
 impl Arguments {
-    /// Bytes that may wait for a client, where the command line says.
+    /// Returns the queue limit in bytes, if the command line sets one.
     pub(crate) fn queue_limit(&self) -> Option<u64> {
         self.queue_bytes.or(self.queue_size.map(|frames| frames * 1024))
     }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     if !(0.1..=86_400.0).contains(&seconds) {
         return Err("must be between 0.1 and 86400 seconds".to_owned());
     }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
     }
 
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_queues() {
+    fn queue_limits_are_in_bytes_or_frames() {
         let parse = |args: &[&str]| Arguments::try_parse_from([&["elbusd"], args].concat());
         assert_eq!(parse(&[]).unwrap().queue_limit(), None);
         assert_eq!(parse(&["--queue-size", "8192"]).unwrap().queue_limit(), Some(8 << 20));
         assert_eq!(parse(&["--queue-bytes", "5000"]).unwrap().queue_limit(), Some(5000));
         assert!(parse(&["--queue-bytes", "5000", "--queue-size", "5"]).is_err());
-        assert!(parse(&["--config", "x", "--workers", "2"]).is_err(), "they would have no effect");
+        assert!(parse(&["--config", "x", "--workers", "2"]).is_err(), "--workers would have no effect");
         assert!(parse(&["--timeout", "0"]).is_err());
         assert!(parse(&["--timeout", "nan"]).is_err());
     }

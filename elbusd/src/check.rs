@@ -1,5 +1,5 @@
-//! `elbusd --check`: everything that is wrong with a configuration, at once. Owns what no plugin can see by itself: two
-//! plugins at one address, folders that are missing, a file that declares nothing. Binds and creates nothing.
+//! `elbusd --check`: reports all errors of a configuration. Owns the checks that no plugin can make by
+//! itself: two plugins with one address, missing folders, a file without plugins. Binds and creates nothing.
 
 use elbus_broker::{BrokerError, ConfigError, ConfigFile, PluginDeclaration};
 use elbus_plugin_api::PluginError;
@@ -8,18 +8,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{arguments::Arguments, process::ProcessSettings, standard};
+use crate::{arguments::Arguments, builder, builtin_plugins, process::ProcessSettings};
 
-/// Folders that are made when the machine or the service starts, such as by RuntimeDirectory= of systemd: that one
-/// below them is missing now does not mean that it is missing then.
+/// Folders whose contents are created when the machine or the service starts, such as by RuntimeDirectory= of
+/// systemd. A folder below them may not exist yet.
 const VOLATILE: [&str; 2] = ["/run/", "/var/run/"];
 
-/// Checks what the command line describes.
+/// Checks the broker that the command line describes.
 ///
 /// # Errors
-/// All that is wrong, a line each.
+/// All errors, one line each.
 pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
-    let linked = standard::linked_plugins();
+    let linked = builtin_plugins::linked_plugins();
     let (file, mut errors) = match arguments.config.as_deref() {
         None => (None, Vec::new()),
         Some(path) => {
@@ -28,11 +28,11 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
             (Some(file), errors)
         }
     };
-    let builder = standard::describe(arguments, file.as_ref());
-    let mut found = addresses_in_use_twice(builder.declarations());
+    let builder = builder::broker_builder(arguments, file.as_ref());
+    let mut found = duplicate_addresses(builder.declarations());
     found.extend(missing_folders(builder.declarations()));
     if let (Some(file), true) = (&file, builder.declarations().is_empty() && errors.is_empty()) {
-        let message = "the file declares no plugin, so that nobody could reach the broker; add a [[plugin]]";
+        let message = "the file declares no plugin, so clients cannot connect; add a [[plugin]]";
         errors.push(ConfigError { path: file.path().to_owned(), line: None, message: message.to_owned() });
     }
     errors.extend(file.iter().flat_map(missing_plugin_folders));
@@ -52,7 +52,8 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-/// Says which limits apply that earlier versions did not have, or had higher (docs/upgrading.md), and are not set here.
+/// Logs limits that earlier versions did not have, or had higher (docs/upgrading.md), and that the file does
+/// not set.
 fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
     let settings = file.settings();
     let changed = [
@@ -70,8 +71,8 @@ fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
     if !defaults.is_empty() {
         tracing::info!(
             defaults,
-            "limits that version 0.1.0 did not have apply by default; docs/upgrading.md says what they do, and setting a key \
-             ends this message about it"
+            "limits that version 0.1.0 did not have apply by default; see docs/upgrading.md; \
+             set a key to remove it from this message"
         );
     }
     if file.sets("max_filters") && !file.sets("filter_memory_bytes") {
@@ -79,7 +80,7 @@ fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
         tracing::warn!(
             max_filters,
             filter_memory_bytes,
-            "filter_memory_bytes is a default, and may be reached before max_filters"
+            "filter_memory_bytes is not set; its default may be reached before max_filters"
         );
     }
     for plugin in plugins {
@@ -89,13 +90,14 @@ fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
             tracing::warn!(
                 plugin = plugin.name(),
                 place,
-                "one user or address has no more than half of max_clients while others want in, since max_source_share is not set"
+                "max_source_share is not set: one user or address gets at most half of max_clients while other clients \
+                 connect"
             );
         }
     }
 }
 
-/// In the order of the file, each once.
+/// Returns the errors in the order of the file, each once.
 fn lines(mut errors: Vec<ConfigError>) -> Vec<String> {
     errors.sort_by_key(|error| error.line);
     let mut lines: Vec<_> = errors
@@ -108,22 +110,22 @@ fn lines(mut errors: Vec<ConfigError>) -> Vec<String> {
     lines
 }
 
-fn wrong(plugin: &PluginDeclaration, key: &str, message: String) -> BrokerError {
+fn plugin_error(plugin: &PluginDeclaration, key: &str, message: String) -> BrokerError {
     BrokerError::Configure { plugin: plugin.name().to_owned(), error: PluginError::of_key(key, message) }
 }
 
-/// What a standard plugin binds: the key, and the value that no other may have.
+/// An address that a standard plugin binds, and that no other can bind.
 #[derive(PartialEq)]
-enum Bound {
+enum BoundAddress {
     Path(PathBuf),
     Port(SocketAddr),
     Text(String),
 }
 
-impl Bound {
-    fn collides(&self, other: &Bound) -> bool {
+impl BoundAddress {
+    fn collides(&self, other: &BoundAddress) -> bool {
         match (self, other) {
-            (Bound::Port(a), Bound::Port(b)) => {
+            (BoundAddress::Port(a), BoundAddress::Port(b)) => {
                 let any = a.ip().is_unspecified() || b.ip().is_unspecified();
                 a.port() != 0
                     && a.port() == b.port()
@@ -135,13 +137,15 @@ impl Bound {
     }
 }
 
-fn bound(plugin: &PluginDeclaration) -> Vec<(String, Bound)> {
+/// Returns the addresses of a plugin, each with its key.
+fn bound_addresses(plugin: &PluginDeclaration) -> Vec<(String, BoundAddress)> {
     let text = |value: &toml::Value| value.as_str().map(str::to_owned);
-    let port = |text: String| text.parse().map_or_else(|_| Bound::Text(text.clone()), Bound::Port);
+    let port =
+        |text: String| text.parse().map_or_else(|_| BoundAddress::Text(text.clone()), BoundAddress::Port);
     if let Some(path) = path_of(plugin) {
-        return vec![("path".to_owned(), Bound::Path(path))];
+        return vec![("path".to_owned(), BoundAddress::Path(path))];
     }
-    match (standard::is(plugin.code(), "tcp"), plugin.table().get("bind")) {
+    match (builtin_plugins::is(plugin.code(), "tcp"), plugin.table().get("bind")) {
         (true, Some(toml::Value::Array(all))) => {
             let each = all.iter().enumerate();
             each.filter_map(|(index, value)| Some((format!("bind[{index}]"), port(text(value)?)))).collect()
@@ -151,23 +155,23 @@ fn bound(plugin: &PluginDeclaration) -> Vec<(String, Bound)> {
     }
 }
 
-/// The path that a plugin binds or makes, absolute.
+/// Returns the absolute path of the socket or FIFO of a plugin.
 fn path_of(plugin: &PluginDeclaration) -> Option<PathBuf> {
-    let makes_file = ["unix", "fifo"].iter().any(|name| standard::is(plugin.code(), name));
+    let makes_file = ["unix", "fifo"].iter().any(|name| builtin_plugins::is(plugin.code(), name));
     let path = plugin.table().get("path").filter(|_| makes_file)?.as_str()?;
     if path.is_empty() { None } else { std::path::absolute(path).ok() }
 }
 
-fn addresses_in_use_twice(plugins: &[PluginDeclaration]) -> Vec<BrokerError> {
+fn duplicate_addresses(plugins: &[PluginDeclaration]) -> Vec<BrokerError> {
     let mut errors = Vec::new();
-    let mut before: Vec<(&str, Bound)> = Vec::new();
+    let mut seen: Vec<(&str, BoundAddress)> = Vec::new();
     for plugin in plugins {
-        for (key, bound) in bound(plugin) {
-            match before.iter().find(|(_, other)| bound.collides(other)) {
+        for (key, address) in bound_addresses(plugin) {
+            match seen.iter().find(|(_, other)| address.collides(other)) {
                 Some((other, _)) => {
-                    errors.push(wrong(plugin, &key, format!("plugin {other:?} has it already")))
+                    errors.push(plugin_error(plugin, &key, format!("plugin {other:?} uses it as well")))
                 }
-                None => before.push((plugin.name(), bound)),
+                None => seen.push((plugin.name(), address)),
             }
         }
     }
@@ -183,7 +187,7 @@ fn missing_folders(plugins: &[PluginDeclaration]) -> Vec<BrokerError> {
         if VOLATILE.iter().any(|volatile| path.starts_with(volatile)) {
             tracing::warn!(plugin = plugin.name(), folder = %folder.display(), "folder does not exist yet");
         } else {
-            errors.push(wrong(plugin, "path", message));
+            errors.push(plugin_error(plugin, "path", message));
         }
     }
     errors

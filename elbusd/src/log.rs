@@ -1,7 +1,8 @@
-//! The log on standard error, written by a thread of its own: a pipe that nobody reads, a full disk or a closed
-//! descriptor hold up nobody who logs. What there is no room for is lost, and how much that was is said. What clients
-//! can cause is limited by [`throttle`] and written by [`fields`].
+//! The log on standard error, written by a separate thread: an unread pipe, a full disk or a closed
+//! descriptor does not block a thread that logs. Lines beyond the buffer are lost, and their number is
+//! logged. [`throttle`] limits the lines that clients can cause, [`fields`] formats them.
 
+pub(crate) mod exiting_thread;
 pub(crate) mod fields;
 pub(crate) mod instance;
 pub(crate) mod throttle;
@@ -15,40 +16,41 @@ use std::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait to be written.
-const ROOM: usize = 1 << 20;
-/// Suppressed messages are reported so long after the first of them.
-const SUPPRESSED_EVERY: Duration = Duration::from_secs(10);
-/// Targets that suppressed messages are counted for; the others count as one.
+/// Maximum bytes buffered.
+const MAX_BUFFERED_BYTES: usize = 1 << 20;
+/// Time from the first suppressed message to the report.
+const SUPPRESSED_REPORT_DELAY: Duration = Duration::from_secs(10);
+/// Targets whose suppressed messages are counted separately; the others count as one.
 const MAX_SUPPRESSED_TARGETS: usize = 64;
-/// What the last lines get to be written in at the end.
-const LAST: Duration = Duration::from_secs(1);
+/// Timeout for writing the last lines before the exit.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where lines wait. Cheap to clone; all clones are the same one.
+/// The log's buffer. Cheap to clone; clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    buffer: Mutex<Buffer>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Buffer {
     text: Vec<u8>,
-    /// Lines that were not written since the last time it was said.
+    /// Lines lost since the last report.
     lost: u64,
-    /// Messages that were suppressed, by target, and when that is to be reported.
+    /// Suppressed messages since the last report, by target.
     suppressed: BTreeMap<String, u64>,
+    /// When to report them.
     report_at: Option<Instant>,
     /// Whether the thread is writing.
     busy: bool,
-    /// Whether the last write failed: the next one is made with the next line.
+    /// Whether the last write failed. The next line causes the next attempt.
     failing: bool,
 }
 
-impl Waiting {
+impl Buffer {
     fn is_written(&self) -> bool {
         !self.busy && self.text.is_empty() && self.suppressed.is_empty() && (self.lost == 0 || self.failing)
     }
@@ -57,7 +59,7 @@ impl Waiting {
     fn report_suppressed(&mut self) {
         for (target, count) in std::mem::take(&mut self.suppressed) {
             let mut line = format!("elbusd: {count} messages suppressed target=");
-            // a plugin may call its targets anything
+            // a plugin can choose any target
             _ = fields::escape(&mut line, &format_args!("{target}"));
             line.push('\n');
             self.text.extend_from_slice(line.as_bytes());
@@ -70,7 +72,7 @@ impl Log {
     /// Starts the thread that writes to `output`.
     ///
     /// # Errors
-    /// Where the system has none to give.
+    /// The thread cannot be started.
     pub(crate) fn start(mut output: impl Write + Send + 'static) -> io::Result<Self> {
         let log = Log::default();
         let shared = log.0.clone();
@@ -78,43 +80,42 @@ impl Log {
         Ok(log)
     }
 
-    /// Takes a whole line, or counts it as lost. Never blocks for longer than another line takes to be copied.
+    /// Buffers a line, or counts it as lost. Never blocks for longer than copying another line takes.
     pub(crate) fn line(&self, line: &[u8]) {
-        let mut waiting = self.0.waiting.lock();
-        if waiting.text.len() + line.len() > ROOM {
-            waiting.lost += 1;
+        let mut buffer = self.0.buffer.lock();
+        if buffer.text.len() + line.len() > MAX_BUFFERED_BYTES {
+            buffer.lost += 1;
             return;
         }
-        waiting.text.extend_from_slice(line);
+        buffer.text.extend_from_slice(line);
         self.0.changed.notify_all();
     }
 
-    /// Counts a message that was not written because there were too many like it.
+    /// Counts a message that [`throttle`] has suppressed.
     pub(crate) fn suppress(&self, target: &str) {
-        let mut waiting = self.0.waiting.lock();
-        let known = waiting.suppressed.contains_key(target);
-        let target =
-            if known || waiting.suppressed.len() < MAX_SUPPRESSED_TARGETS { target } else { "other" };
-        *waiting.suppressed.entry(target.to_owned()).or_default() += 1;
-        if waiting.report_at.is_none() {
-            waiting.report_at = Some(Instant::now() + SUPPRESSED_EVERY);
+        let mut buffer = self.0.buffer.lock();
+        let known = buffer.suppressed.contains_key(target);
+        let target = if known || buffer.suppressed.len() < MAX_SUPPRESSED_TARGETS { target } else { "other" };
+        *buffer.suppressed.entry(target.to_owned()).or_default() += 1;
+        if buffer.report_at.is_none() {
+            buffer.report_at = Some(Instant::now() + SUPPRESSED_REPORT_DELAY);
             self.0.changed.notify_all();
         }
     }
 
-    /// Waits until everything is written, for a moment at most.
+    /// Waits until everything is written, for a limited time.
     pub(crate) fn finish(&self) {
-        self.finish_within(LAST);
+        self.finish_within(FINISH_TIMEOUT);
     }
 
-    /// As [`finish`](Self::finish), for so long at most.
+    /// As [`finish`](Self::finish), with another time limit.
     pub(crate) fn finish_within(&self, limit: Duration) {
         let end = Instant::now() + limit;
-        let mut waiting = self.0.waiting.lock();
-        waiting.report_suppressed();
+        let mut buffer = self.0.buffer.lock();
+        buffer.report_suppressed();
         self.0.changed.notify_all();
-        while !waiting.is_written() {
-            if self.0.changed.wait_until(&mut waiting, end).timed_out() {
+        while !buffer.is_written() {
+            if self.0.changed.wait_until(&mut buffer, end).timed_out() {
                 return;
             }
         }
@@ -123,80 +124,80 @@ impl Log {
 
 impl Shared {
     fn write(&self, output: &mut impl Write) {
-        let mut writer = Writer { output, torn: false, why: None };
+        let mut writer = Writer { output, mid_line: false, error: None };
         loop {
             let (text, lost) = self.next();
-            // a full disk may have room again later; until then it is counted how much is missing
+            // a full disk may have room again later; until then lost lines are counted
             let mut failed = writer.write(&text);
             if lost > 0 && failed == 0 {
-                let why = writer.why.take();
-                let why = why.unwrap_or_else(|| "the log was not read or written fast enough".to_owned());
-                let said = format!("elbusd: {lost} lines of the log were lost here: {why}\n");
-                failed = if writer.write(said.as_bytes()) == 0 { 0 } else { lost };
+                let error = writer.error.take();
+                let error = error.unwrap_or_else(|| "it was not read or written fast enough".to_owned());
+                let report = format!("elbusd: {lost} log lines lost here error={error}\n");
+                failed = if writer.write(report.as_bytes()) == 0 { 0 } else { lost };
             } else {
                 failed += lost;
             }
-            let mut waiting = self.waiting.lock();
-            (waiting.busy, waiting.failing) = (false, failed > 0);
-            waiting.lost += failed;
+            let mut buffer = self.buffer.lock();
+            (buffer.busy, buffer.failing) = (false, failed > 0);
+            buffer.lost += failed;
         }
     }
 
-    /// What waits; blocks until something does.
+    /// Takes the buffered text and the number of lost lines. Blocks while there are none.
     fn next(&self) -> (Vec<u8>, u64) {
-        let mut waiting = self.waiting.lock();
+        let mut buffer = self.buffer.lock();
         self.changed.notify_all();
-        while waiting.text.is_empty() && (waiting.lost == 0 || waiting.failing) {
-            let Some(at) = waiting.report_at else {
-                self.changed.wait(&mut waiting);
+        while buffer.text.is_empty() && (buffer.lost == 0 || buffer.failing) {
+            let Some(at) = buffer.report_at else {
+                self.changed.wait(&mut buffer);
                 continue;
             };
-            if self.changed.wait_until(&mut waiting, at).timed_out() {
+            if self.changed.wait_until(&mut buffer, at).timed_out() {
                 break;
             }
         }
-        if waiting.report_at.is_some_and(|at| at <= Instant::now()) {
-            waiting.report_suppressed();
+        if buffer.report_at.is_some_and(|at| at <= Instant::now()) {
+            buffer.report_suppressed();
         }
-        waiting.busy = true;
-        (std::mem::take(&mut waiting.text), std::mem::take(&mut waiting.lost))
+        buffer.busy = true;
+        (std::mem::take(&mut buffer.text), std::mem::take(&mut buffer.lost))
     }
 }
 
-/// Where lines go, and how the last write ended.
+/// The output, and the result of the last write.
 struct Writer<'a, W> {
     output: &'a mut W,
-    /// The last line is not whole: the next one must not be joined to it.
-    torn: bool,
-    /// Why the last write failed.
-    why: Option<String>,
+    /// Whether the last line is incomplete: the next one must not be appended to it.
+    mid_line: bool,
+    /// The error of the last write that failed.
+    error: Option<String>,
 }
 
 impl<W: Write> Writer<'_, W> {
-    /// Writes lines, and returns how many of them are not whole in the output.
+    /// Writes lines. Returns how many of them were not written completely.
     fn write(&mut self, text: &[u8]) -> u64 {
         let mut left = text;
         if !text.is_empty()
-            && let Err(error) = self.mend().and_then(|()| self.write_some(&mut left))
+            && let Err(error) = self.end_line().and_then(|()| self.write_some(&mut left))
         {
-            self.why = Some(error.to_string());
+            self.error = Some(error.to_string());
         }
         let written = text.len() - left.len();
         if let Some(last) = written.checked_sub(1).and_then(|last| text.get(last)) {
-            self.torn = *last != b'\n';
+            self.mid_line = *last != b'\n';
         }
         left.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
-    fn mend(&mut self) -> io::Result<()> {
-        if self.torn {
+    fn end_line(&mut self) -> io::Result<()> {
+        if self.mid_line {
             self.write_some(&mut &b"\n"[..])?;
-            self.torn = false;
+            self.mid_line = false;
         }
         Ok(())
     }
 
-    /// Writes as much as can be written; what is left stays in `left`.
+    /// Writes as much as possible; the rest stays in `left`.
     fn write_some(&mut self, left: &mut &[u8]) -> io::Result<()> {
         while !left.is_empty() {
             match self.output.write(left) {
@@ -210,7 +211,7 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
-/// One event on its way to a [`Log`].
+/// A line being formatted, which is added to the [`Log`] when dropped.
 pub(crate) struct Line<'a>(&'a Log, Vec<u8>);
 
 impl Write for Line<'_> {
@@ -234,7 +235,7 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        crate::late::note_formatting();
+        exiting_thread::init_sentinel();
         Line(self, Vec::with_capacity(128))
     }
 }
@@ -244,7 +245,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Takes what it is given when it is let, or fails.
+    /// Accepts or fails each write as `go` says.
     struct Output {
         go: mpsc::Receiver<bool>,
         got: mpsc::Sender<Vec<u8>>,
@@ -266,11 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_stuck_output_and_what_is_lost_is_said() {
+    fn a_stuck_output_blocks_nothing_and_lost_lines_are_reported() {
         let ((go, wait), (got, given)) = (mpsc::channel(), mpsc::channel());
         let log = Log::start(Output { go: wait, got }).unwrap();
         let line = [&[b'x'; 1023][..], b"\n"].concat();
-        // far more than there is room for, while nothing is written
+        // far more than the buffer holds, while nothing is written
         (0..4096).for_each(|_| log.line(&line));
         drop(go);
         log.finish();
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn suppressed_messages_are_counted_by_target_within_bounds() {
+    fn suppressed_messages_are_counted_by_target_in_bounded_memory() {
         let ((go, wait), (got, given)) = (mpsc::channel(), mpsc::channel());
         let log = Log::start(Output { go: wait, got }).unwrap();
         for number in 0..1000 {
@@ -301,22 +302,22 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_tried_again_with_the_next_line() {
+    fn a_failed_write_is_retried_with_the_next_line() {
         let ((go, wait), (got, given)) = (mpsc::channel(), mpsc::channel());
         let log = Log::start(Output { go: wait, got }).unwrap();
         go.send(false).unwrap();
         log.line(b"one\n");
-        support_wait(|| log.0.waiting.lock().lost == 1);
+        wait_until(|| log.0.buffer.lock().lost == 1);
         go.send(true).unwrap();
         go.send(true).unwrap();
         log.line(b"two\n");
         log.finish();
         let written: Vec<_> = given.try_iter().flatten().collect();
         let text = String::from_utf8(written).unwrap();
-        assert!(text.starts_with("two\nelbusd: 1 lines of the log were lost"), "{text}");
+        assert!(text.starts_with("two\nelbusd: 1 log lines lost here error="), "{text}");
     }
 
-    /// Takes so many bytes, then fails, as a file does that has reached the limit of its size.
+    /// Accepts a number of bytes, then fails, as a file at its size limit does.
     #[derive(Clone)]
     struct Limited(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -338,19 +339,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_large_tears_one_line_and_counts_it() {
+    fn a_line_cut_by_a_file_size_limit_is_counted_as_lost() {
         let output = Limited(Arc::new(Mutex::new((10, Vec::new()))));
         let log = Log::start(output.clone()).unwrap();
         log.line(b"one\ntwo\nthree\nfour\n");
-        support_wait(|| log.0.waiting.lock().lost == 2);
+        wait_until(|| log.0.buffer.lock().lost == 2);
         output.0.lock().0 = 1000;
         log.line(b"five\n");
         log.finish();
         let text = String::from_utf8(output.0.lock().1.clone()).unwrap();
-        assert_eq!(text, "one\ntwo\nth\nfive\nelbusd: 2 lines of the log were lost here: file too large\n");
+        assert_eq!(text, "one\ntwo\nth\nfive\nelbusd: 2 log lines lost here error=file too large\n");
     }
 
-    fn support_wait(mut ready: impl FnMut() -> bool) {
+    fn wait_until(mut ready: impl FnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
         while !ready() {
             assert!(Instant::now() < end);

@@ -1,16 +1,17 @@
-//! The ELBUS broker: reads command line and broker.toml, starts what they describe, ends on a signal.
+//! The ELBUS broker: reads the command line and broker.toml, starts the broker they describe, stops it on a
+//! signal.
 
 mod arguments;
+mod builder;
+mod builtin_plugins;
 mod check;
-mod late;
 mod log;
-mod memory;
+mod memory_trim;
 mod notify;
 mod pid_file;
 mod process;
 mod reload;
 mod signals;
-mod standard;
 
 use clap::Parser;
 use elbus_broker::{Broker, BrokerBuilder, ConfigFile};
@@ -25,23 +26,22 @@ use tokio::runtime::Runtime;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use arguments::Arguments;
-use late::Late;
-use log::{Log, throttle::Throttle};
-use notify::Notify;
+use log::{Log, exiting_thread::ExitingThreadLayer, throttle::Throttle};
+use notify::ServiceNotifier;
 use pid_file::PidFile;
 use process::{ProcessSettings, ServiceEnvironment, cpu_latency::CpuLatency};
 use reload::Reloader;
-use signals::{Asked, Signals};
+use signals::{SignalRequest, Signals};
 
-/// How long clients that were told of the end may go on, and no more than half of `shutdown_seconds`; what is left of
-/// these is for the queues to drain.
-const NOTICE: Duration = Duration::from_secs(1);
-/// What is logged if nobody says otherwise.
+/// Time for clients to disconnect after the shutdown was announced, at most half of `shutdown_seconds`. The
+/// rest of that is for queues to drain.
+const DISCONNECT_TIME: Duration = Duration::from_secs(1);
+/// Pause between checks whether clients are left.
+const DISCONNECT_POLL: Duration = Duration::from_millis(10);
+/// The default log level.
 const DEFAULT_LEVEL: &str = "info";
-/// More of a wrong filter is not repeated.
+/// Characters of an invalid filter that an error repeats.
 const SHOWN_FILTER_CHARS: usize = 100;
-/// How often it is looked whether any are left.
-const NOTICE_STEP: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
     if let Some(ended) = elbus_broker::run_library_probe() {
@@ -60,16 +60,16 @@ fn main() -> ExitCode {
     let log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
         Err(error) => {
-            _ = writeln!(std::io::stderr(), "elbusd: no thread for the log: {error}");
+            _ = writeln!(std::io::stderr(), "elbusd: cannot start the log thread: {error}");
             return ExitCode::FAILURE;
         }
     };
     let run = start_log(&arguments, &log).and_then(|()| {
         if arguments.check {
-            // a signal ends it at once
+            // a signal ends the process immediately
             return check(&arguments);
         }
-        // before anything that may hang
+        // before anything that can hang
         let signals = Signals::start(&log).map_err(|error| format!("cannot handle signals: {error}"))?;
         run(arguments, service, &signals)
     });
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
 }
 
 fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
-    // a variable that is meant for another program does not keep the broker from starting
+    // an invalid variable may be meant for another program, so it does not prevent the start
     let mut ignored = None;
     let filter = match (&arguments.log, std::env::var_os("RUST_LOG")) {
         (Some(filter), _) => log_filter(filter, "--log")?,
@@ -100,11 +100,16 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
         .with_writer(log.clone())
         .with_ansi(std::io::stderr().is_terminal());
     let throttle = Throttle::new(log.clone());
-    tracing_subscriber::registry().with(filter).with(throttle).with(lines).with(Late(log.clone())).init();
-    // the one of std writes to standard error in the thread that panics
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(throttle)
+        .with(lines)
+        .with(ExitingThreadLayer(log.clone()))
+        .init();
+    // the hook of std writes to stderr in the thread that panics, which can block
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
     if let Some(error) = ignored {
-        tracing::warn!(default = DEFAULT_LEVEL, "RUST_LOG is ignored: {error}");
+        tracing::warn!(default = DEFAULT_LEVEL, %error, "RUST_LOG is ignored");
     }
     Ok(())
 }
@@ -112,7 +117,7 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
 fn log_filter(filter: &str, source: &str) -> Result<EnvFilter, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let shown: String = filter.chars().take(SHOWN_FILTER_CHARS).collect();
-    // a lone word is the name of a crate to tracing, which silences everything else
+    // tracing takes a single word for the name of a crate, and silences everything else
     if !filter.contains(['=', ',', ':', '[']) && !LEVELS.contains(&filter.to_lowercase().as_str()) {
         return Err(format!(
             "invalid log level {shown:?} in {source}: expected off, error, warn, info, debug or trace, or a filter \
@@ -122,15 +127,15 @@ fn log_filter(filter: &str, source: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(filter).map_err(|error| format!("invalid log filter {shown:?} in {source}: {error}"))
 }
 
-/// Runs `f` with what the command line describes; errors say where in the file they come from.
+/// Runs `f` with the builder that the command line describes. Errors name their line of the file.
 fn with_builder<R>(
     arguments: &Arguments,
     f: impl FnOnce(BrokerBuilder, ProcessSettings) -> Result<R, elbus_broker::BrokerError>,
 ) -> Result<R, String> {
-    let read = |path| ConfigFile::read_with(path, &standard::linked_plugins());
+    let read = |path| ConfigFile::read_with(path, &builtin_plugins::linked_plugins());
     let read = arguments.config.as_deref().map(read).transpose().map_err(|error| error.to_string())?;
     let (file, settings) = read.unzip();
-    let builder = standard::describe(arguments, file.as_ref());
+    let builder = builder::broker_builder(arguments, file.as_ref());
     f(builder, settings.unwrap_or_default()).map_err(|error| match &file {
         Some(file) => file.locate(&error).to_string(),
         None => error.to_string(),
@@ -153,63 +158,63 @@ fn run(arguments: Arguments, service: ServiceEnvironment, signals: &Signals) -> 
     };
     // removed only after the broker has stopped
     let mut pid_file = arguments.pid_file.as_deref().map(PidFile::lock).transpose().map_err(pid_error)?;
-    let notify = Notify::to(service.notify_socket);
+    let notify = ServiceNotifier::new(service.notify_socket);
     let cpu_latency = Arc::new(CpuLatency::default());
     let started = with_builder(&arguments, |builder, settings| {
         signals.set_limit(builder.settings_in_force().shutdown());
-        let builder = builder.interrupted_by(signals.ending());
+        let builder = builder.interrupted_by(signals.stopping());
         let builder = service.listeners.into_iter().fold(builder, BrokerBuilder::listener);
         start(&arguments, builder).inspect(|_| cpu_latency.set(settings.cpu_latency_us))
     });
     let (broker, runtime) = match started {
-        Err(error) if signals.is_ending() => {
-            tracing::warn!("ended before the start was complete: {error}");
+        Err(error) if signals.is_stopping() => {
+            tracing::warn!(%error, "stopped before the start was complete");
             return Ok(());
         }
         started => started?,
     };
     pid_file.as_mut().map_or(Ok(()), PidFile::write).map_err(pid_error)?;
     if broker.plugins().is_empty() {
-        tracing::warn!("no plugins are declared: nobody can reach this broker");
+        tracing::warn!("no plugins are declared: clients cannot connect");
     }
     let (broker, quiet) = (Arc::new(broker), arguments.quiet);
-    memory::watch(&broker);
+    memory_trim::start(&broker);
     let runtime_handle = runtime.as_ref().map(|runtime| runtime.handle().clone());
     let reloader = Reloader::new(arguments, &broker, runtime_handle, notify.clone(), cpu_latency.clone());
     reloader.add_method(&broker);
-    let reload = reloader.on_signal().map_err(|error| format!("a thread to reload in: {error}"))?;
+    let reload = reloader.on_signal().map_err(|error| format!("cannot start the reload thread: {error}"))?;
     if !quiet {
-        welcome(&broker);
+        print_banner(&broker);
     }
     notify.ready(&reload::status(&broker));
     if let Some(limit) = service.watchdog {
         notify.keep_alive(&broker, limit);
     }
-    while signals.next() == Asked::Reload {
+    while signals.next() == SignalRequest::Reload {
         reload();
         signals.set_limit(broker.settings().shutdown());
     }
     notify.stopping();
-    let (begun, limit) = (Instant::now(), broker.settings().shutdown());
+    let (started, limit) = (Instant::now(), broker.settings().shutdown());
     signals.set_limit(limit);
     broker.announce_shutdown();
-    while broker.client_count() > 0 && begun.elapsed() < NOTICE.min(limit / 2) {
-        std::thread::sleep(NOTICE_STEP);
+    while broker.client_count() > 0 && started.elapsed() < DISCONNECT_TIME.min(limit / 2) {
+        std::thread::sleep(DISCONNECT_POLL);
     }
-    broker.stop(limit.saturating_sub(begun.elapsed())).wait();
+    broker.stop(limit.saturating_sub(started.elapsed())).wait();
     cpu_latency.set(None);
     for call in elbus_broker::hanging_calls() {
-        tracing::error!(call, "abandoned: it has not returned");
+        tracing::error!(call, "callback abandoned: it has not returned");
     }
     drop(broker);
     if let Some(runtime) = runtime {
         runtime.shutdown_background();
     }
-    tracing::info!("ended");
+    tracing::info!("stopped");
     Ok(())
 }
 
-/// Starts the broker; with a runtime of ours where plugins are linked in, since those loaded bring their own.
+/// Starts the broker, with a tokio runtime if plugins are linked in. Loaded libraries have their own.
 fn start(
     arguments: &Arguments,
     builder: BrokerBuilder,
@@ -223,7 +228,9 @@ fn start(
         .thread_name("elbusd")
         .enable_all()
         .build()
-        .inspect_err(|error| tracing::warn!(%error, "no runtime of the program; plugins make their own"))
+        .inspect_err(
+            |error| tracing::warn!(%error, "cannot start the program's runtime; plugins create their own"),
+        )
         .ok();
     let _entered = runtime.as_ref().map(Runtime::enter);
     let broker = builder.start()?;
@@ -231,8 +238,8 @@ fn start(
     Ok((broker, runtime))
 }
 
-/// An address as the command line takes it, as short as it can be.
-fn place_to_try(address: &str) -> Option<&str> {
+/// Returns the shortest form of an address that the command line accepts.
+fn hint_address(address: &str) -> Option<&str> {
     if let Some(path) = address.strip_prefix("unix:") {
         let is_plain = matches!(Address::parse(path), Address::Unix(plain) if plain == path);
         return Some(if is_plain { path } else { address });
@@ -240,8 +247,8 @@ fn place_to_try(address: &str) -> Option<&str> {
     address.strip_prefix("tcp:")
 }
 
-/// Says where the broker listens and how to try it.
-fn welcome(broker: &Broker) {
+/// Prints the addresses, the plugins, and how to try the broker.
+fn print_banner(broker: &Broker) {
     let reports = broker.plugins();
     let mut text = format!("elbusd {} is ready\n", env!("CARGO_PKG_VERSION"));
     let addresses: Vec<_> = reports.iter().flat_map(|report| report.status.addresses.clone()).collect();
@@ -251,13 +258,13 @@ fn welcome(broker: &Broker) {
     for report in &reports {
         text.push_str(&format!("  plugin {}: {} ({})\n", report.name, report.plugin, report.origin));
     }
-    if let Some(place) = addresses.iter().find_map(|address| place_to_try(address)) {
-        let place = place.replace('\'', "'\\''");
+    if let Some(address) = addresses.iter().find_map(|address| hint_address(address)) {
+        let address = address.replace('\'', "'\\''");
         text.push_str(&format!(
             "try it with the command line, or any ELBUS or BUS/RT client:\n  \
-             elbus --addr '{place}' listen -t '#'\n  elbus --addr '{place}' publish hello/world 42\n"
+             elbus --addr '{address}' listen -t '#'\n  elbus --addr '{address}' publish hello/world 42\n"
         ));
     }
-    // whoever started the broker may have closed its output
+    // stdout may be closed
     _ = std::io::stdout().write_all(text.as_bytes());
 }

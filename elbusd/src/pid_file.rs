@@ -1,9 +1,9 @@
-//! The pid file: locked before anything is bound, written when the broker has started, removed when it ends.
+//! The pid file: locked before anything is bound, written when the broker has started, removed on exit.
 //!
-//! The lock is what says that a broker is running, not the number in the file: a number may belong to any process by
-//! now. It never follows a symbolic link, never waits for the other end of a FIFO, and never touches a file that is
-//! not a pid file of the broker's user. Only that user and root can open it: anybody who may read a file may lock it, and
-//! would keep the broker from starting.
+//! The lock indicates a running broker, not the number in the file: process ids are reused. Never follows a
+//! symbolic link, never waits for the other end of a FIFO, and never changes a file that is not a pid file of
+//! the broker's user. Only that user and root can open it: any user who can read a file can lock it, which
+//! would prevent the start.
 
 use elbus_files::{Folder, Identity};
 use rustix::{
@@ -18,11 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who can open the file, and so lock it.
+/// The mode of the file: only its owner can open it, and so lock it.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// A longer file is not a pid file.
 const MAX_BYTES: usize = 64;
-/// So often a file that is removed while it is being locked is opened again.
+/// How often to reopen a file that is removed while it is being locked.
 const ATTEMPTS: u32 = 100;
 
 /// The pid file of this process, locked. Dropping it removes the file.
@@ -33,8 +33,8 @@ pub(crate) struct PidFile {
     path: PathBuf,
     file: OwnedFd,
     identity: Identity,
-    /// It is ours to remove: made or written by us.
-    ours: bool,
+    /// Whether this process created or wrote the file, and so removes it.
+    owned: bool,
 }
 
 impl PidFile {
@@ -47,16 +47,16 @@ impl PidFile {
         for _ in 0..ATTEMPTS {
             let (file, created) = open(&folder, &name)?;
             let identity = check(&file)?;
-            take(&file)?;
-            // one of an earlier broker was open to everybody
+            acquire_lock(&file)?;
+            // a file of an earlier version was readable by all users
             fchmod(&file, MODE)?;
-            // whoever had it locked may have removed it meanwhile
+            // the previous owner of the lock may have removed the file
             if folder.holds(&name, identity) {
                 let path = path.to_owned();
-                return Ok(PidFile { folder, name, path, file, identity, ours: created });
+                return Ok(PidFile { folder, name, path, file, identity, owned: created });
             }
         }
-        Err(Error::new(ErrorKind::ResourceBusy, "it is being removed and created again by others"))
+        Err(Error::new(ErrorKind::ResourceBusy, "other processes keep removing and creating it"))
     }
 
     /// Writes the process id.
@@ -65,13 +65,13 @@ impl PidFile {
     /// The system call fails.
     pub(crate) fn write(&mut self) -> Result<(), Error> {
         let text = format!("{}\n", std::process::id());
-        self.ours = true;
+        self.owned = true;
         pwrite(&self.file, text.as_bytes(), 0)?;
         Ok(ftruncate(&self.file, text.len() as u64)?)
     }
 
-    /// Whether what is in the file is ours or nothing.
-    fn holds_our_pid(&self) -> bool {
+    /// Returns whether the file is empty or contains this process's id.
+    fn holds_own_pid(&self) -> bool {
         read(&self.file).is_ok_and(|text| {
             let text = text.trim();
             text.is_empty() || text.parse() == Ok(std::process::id())
@@ -79,7 +79,7 @@ impl PidFile {
     }
 }
 
-/// The file, and whether it was created.
+/// Opens the file. Returns it, and whether it was created.
 fn open(folder: &Folder, name: &OsString) -> Result<(OwnedFd, bool), Error> {
     for _ in 0..ATTEMPTS {
         match folder.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, MODE) {
@@ -94,14 +94,14 @@ fn open(folder: &Folder, name: &OsString) -> Result<(OwnedFd, bool), Error> {
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Error::new(ErrorKind::ResourceBusy, "it is being removed and created again by others"))
+    Err(Error::new(ErrorKind::ResourceBusy, "other processes keep removing and creating it"))
 }
 
 fn refused(what: &str) -> Error {
     Error::other(format!("the file {what}; remove it or choose another path"))
 }
 
-/// Whether it may be a pid file of ours.
+/// Checks that it can be a pid file of the broker's user.
 fn check(file: &OwnedFd) -> Result<Identity, Error> {
     let stat = fstat(file)?;
     if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
@@ -114,28 +114,25 @@ fn check(file: &OwnedFd) -> Result<Identity, Error> {
         return Err(refused("has other names as well (hard links)"));
     }
     if u64::try_from(stat.st_size).unwrap_or_default() > MAX_BYTES as u64 {
-        return Err(refused(&format!(
-            "has {} bytes, a pid file has no more than {MAX_BYTES}: it is something else",
-            stat.st_size
-        )));
+        return Err(refused(&format!("has {} bytes, more than the {MAX_BYTES} of a pid file", stat.st_size)));
     }
     Ok(Identity::of(&stat))
 }
 
-/// Locks the file, or says who has locked it.
-fn take(file: &OwnedFd) -> Result<(), Error> {
-    let named = || read(file).ok()?.trim().parse().ok().and_then(Pid::from_raw);
+/// Locks the file. An error names the process that has locked it.
+fn acquire_lock(file: &OwnedFd) -> Result<(), Error> {
+    let recorded_pid = || read(file).ok()?.trim().parse().ok().and_then(Pid::from_raw);
     let running = |who: String| Error::new(ErrorKind::AlreadyExists, who);
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(running(match named() {
-            Some(pid) => format!("process {pid} has locked it, which is alive"),
+        Err(Errno::WOULDBLOCK) => Err(running(match recorded_pid() {
+            Some(pid) => format!("process {pid} is running and has locked it"),
             None => "another process has locked it".to_owned(),
         })),
-        // a file system without locks: the number is all there is
-        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => match named() {
+        // a file system without locks: only the number is known
+        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => match recorded_pid() {
             Some(pid) if is_alive(pid) => Err(running(format!(
-                "it names process {pid}, which is alive; the file system has no locks to tell whether that is a broker"
+                "it names process {pid}, which is running; the file system has no locks to tell whether it is a broker"
             ))),
             _ => Ok(()),
         },
@@ -143,7 +140,7 @@ fn take(file: &OwnedFd) -> Result<(), Error> {
     }
 }
 
-/// Whether a process other than this one exists. One of another user cannot be signalled, but does.
+/// Returns whether a process other than this one exists. One of another user cannot be signalled, but exists.
 fn is_alive(pid: Pid) -> bool {
     let other = pid.as_raw_nonzero().get().unsigned_abs() != std::process::id();
     other && matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM))
@@ -158,16 +155,16 @@ fn read(file: &OwnedFd) -> Result<String, Error> {
 impl Drop for PidFile {
     fn drop(&mut self) {
         let path = self.path.display();
-        if !self.ours {
+        if !self.owned {
             return;
         }
-        if !self.holds_our_pid() {
+        if !self.holds_own_pid() {
             return tracing::warn!(%path, "pid file names another process; not removed");
         }
         match self.folder.remove(&self.name, self.identity) {
             Ok(true) => {}
             Ok(false) => {
-                tracing::warn!(%path, "pid file is gone or another file has taken its place; not removed")
+                tracing::warn!(%path, "pid file was removed or replaced; not removed")
             }
             Err(error) => tracing::warn!(%path, %error, "pid file not removed"),
         }
@@ -184,10 +181,10 @@ mod tests {
     }
 
     #[test]
-    fn written_and_removed() {
+    fn the_file_is_written_after_the_start_and_removed_on_exit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
-        // a number that is used again, of a process that is alive, is no reason to refuse; nor is anything else
+        // a reused number of a running process is no reason to refuse, and neither is other text
         for before in ["1\n", "no number", "", "4294967295\n"] {
             fs::write(&path, before).unwrap();
             let mut file = PidFile::lock(&path).unwrap();
@@ -198,26 +195,26 @@ mod tests {
             assert!(!path.exists());
         }
         drop(PidFile::lock(&path).unwrap());
-        assert!(!path.exists(), "made by us");
+        assert!(!path.exists(), "created by this process");
         fs::write(&path, "17\n").unwrap();
         drop(PidFile::lock(&path).unwrap());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "17\n", "not written by us");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "17\n", "not written by this process");
     }
 
     #[test]
-    fn one_at_a_time() {
+    fn only_one_process_can_lock_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
         let mut file = PidFile::lock(&path).unwrap();
         assert_eq!(refusal(&path), "another process has locked it");
         file.write().unwrap();
-        assert_eq!(refusal(&path), format!("process {} has locked it, which is alive", std::process::id()));
+        assert_eq!(refusal(&path), format!("process {} is running and has locked it", std::process::id()));
         drop(file);
         drop(PidFile::lock(&path).unwrap());
     }
 
     #[test]
-    fn what_is_no_pid_file_of_ours_is_left_alone() {
+    fn files_that_are_not_pid_files_are_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, victim) = (folder.path().join("pid"), folder.path().join("victim"));
         fs::write(&victim, "precious").unwrap();
@@ -233,7 +230,7 @@ mod tests {
         fs::write(&path, "x".repeat(65)).unwrap();
         assert!(refusal(&path).contains("has 65 bytes"), "{}", refusal(&path));
         fs::remove_file(&path).unwrap();
-        // what has taken its place, or was written into it by others, stays
+        // a replacement, or a file rewritten by another process, is not removed
         let mut file = PidFile::lock(&path).unwrap();
         file.write().unwrap();
         fs::remove_file(&path).unwrap();
@@ -250,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_open_and_lock_it() {
+    fn other_users_cannot_open_and_lock_the_file() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
@@ -261,12 +258,12 @@ mod tests {
         fs::write(&path, "17\n").unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         let _file = PidFile::lock(&path).unwrap();
-        assert_eq!(mode(), 0o600, "one that was left by an earlier broker");
+        assert_eq!(mode(), 0o600, "left by an earlier version");
     }
 
     #[test]
-    fn processes_of_others_are_alive() {
-        assert!(is_alive(Pid::INIT), "as root and as anybody else");
+    fn processes_of_other_users_are_alive() {
+        assert!(is_alive(Pid::INIT), "as root and as another user");
         assert!(!is_alive(rustix::process::getpid()));
     }
 }

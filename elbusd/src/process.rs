@@ -1,5 +1,6 @@
-//! What `elbusd` sets for its own process: allocator, ignored signals, file descriptors, wake-up latency, and what the
-//! service manager passes. The broker library does none of it, since an embedding program decides that for itself.
+//! What `elbusd` sets for its own process: allocator, ignored signals, file descriptors, wake-up latency, and
+//! what the service manager passes. The broker library does none of it, since an embedding program decides
+//! that for itself.
 
 pub(crate) mod allocator;
 pub(crate) mod cpu_latency;
@@ -37,8 +38,8 @@ impl ProgramSettings for ProcessSettings {
     }
 }
 
-/// Raises the soft limit of file descriptors to the hard one. Each connection needs one, and the soft limit is kept low
-/// for programs that use select(2), which this one does not.
+/// Raises the soft limit of file descriptors to the hard one. Each connection needs one, and the soft limit
+/// is kept low for programs that use select(2), which this one does not.
 pub(crate) fn raise_fd_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {

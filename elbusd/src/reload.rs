@@ -1,5 +1,5 @@
-//! Reloading broker.toml: by SIGHUP and by the control method `config.reload`, one at a time. Owns the reading and the
-//! reporting; what changes is the broker library's.
+//! Reloads broker.toml on SIGHUP and for the control method `config.reload`, one reload at a time. Owns
+//! reading the file and reporting the result; the broker library applies the changes.
 
 use elbus_broker::{Broker, ConfigFile, Reloaded};
 use elbus_plugin_api::{Call, CallError, Code, Method};
@@ -11,30 +11,29 @@ use tokio::runtime::Handle;
 
 use crate::{
     arguments::Arguments,
-    notify::Notify,
+    builder, builtin_plugins,
+    notify::ServiceNotifier,
     process::{ProcessSettings, cpu_latency::CpuLatency},
-    standard,
 };
 
-/// A service manager shows a status in one line.
+/// The maximum length of the status, which a service manager shows in one line.
 const MAX_STATUS_CHARS: usize = 400;
+/// How often the file can change while a reload waits for it.
+const SETTLE_ATTEMPTS: usize = 10;
 
 /// Reloads the file of the command line.
 pub(crate) struct Reloader {
     arguments: Arguments,
     broker: Weak<Broker>,
-    /// That of the program, where plugins are linked in.
+    /// The program's runtime, if plugins are linked in.
     runtime: Option<Handle>,
-    notify: Notify,
+    notify: ServiceNotifier,
     cpu_latency: Arc<CpuLatency>,
-    /// Held while one reload is under way: another one reads the file after that.
-    one: Mutex<()>,
+    /// Held during a reload: a further one reads the file afterwards.
+    reloading: Mutex<()>,
 }
 
-/// How often a file may change while a reload waits for it.
-const SETTLE_ATTEMPTS: usize = 10;
-
-/// The answer of `config.reload`.
+/// The result of `config.reload`.
 #[derive(Serialize)]
 struct Answer {
     added: Vec<String>,
@@ -43,7 +42,7 @@ struct Answer {
     unchanged: Vec<String>,
     recovered: Vec<String>,
     refreshed: Vec<String>,
-    /// Who could not start, or not read its files anew; with file and line.
+    /// Errors of plugins that could not start or reread their files, with file and line.
     errors: Vec<String>,
 }
 
@@ -52,26 +51,26 @@ impl Reloader {
         arguments: Arguments,
         broker: &Arc<Broker>,
         runtime: Option<Handle>,
-        notify: Notify,
+        notify: ServiceNotifier,
         cpu_latency: Arc<CpuLatency>,
     ) -> Arc<Self> {
         let broker = Arc::downgrade(broker);
-        Arc::new(Reloader { arguments, broker, runtime, notify, cpu_latency, one: Mutex::new(()) })
+        Arc::new(Reloader { arguments, broker, runtime, notify, cpu_latency, reloading: Mutex::new(()) })
     }
 
-    /// Offers it as a control method.
+    /// Adds the control method `config.reload`.
     pub(crate) fn add_method(self: &Arc<Self>, broker: &Broker) {
         let method = Method {
             name: "config.reload",
             params: "none",
-            about: "reads broker.toml anew: plugins come, go and restart as it says",
+            about: "reloads broker.toml: plugins are added, removed or restarted as needed",
             slow: true,
             admin: true,
         };
         let this = self.clone();
         let added = broker.host().add_method(&method, move |call: &Call<'_>| this.answer(call));
         if let Err(error) = added {
-            tracing::error!(%error, "config.reload is not offered");
+            tracing::error!(%error, "cannot add the control method config.reload");
         }
     }
 
@@ -83,35 +82,36 @@ impl Reloader {
         rmp_serde::to_vec_named(&answer).map_err(|error| CallError::new(INTERNAL_ERROR, error.to_string()))
     }
 
-    /// Starts the thread that reloads because of a signal, so that other signals are not kept waiting. What it returns
-    /// asks for one; asked while one is under way it does another after it, however often.
+    /// Starts the thread that reloads on a signal, so that a reload does not delay other signals. The
+    /// returned function requests a reload. Requests during a reload cause one more after it.
     ///
     /// # Errors
-    /// Where the system has no thread to give.
+    /// The thread cannot be started.
     pub(crate) fn on_signal(self: &Arc<Self>) -> std::io::Result<impl Fn() + use<>> {
-        let (ask, asked) = mpsc::sync_channel(1);
+        let (request, requests) = mpsc::sync_channel(1);
         let this = self.clone();
         let body = move || {
-            while asked.recv().is_ok() {
-                // the log has said how it went
+            while requests.recv().is_ok() {
+                // the result has been logged
                 _ = this.reload();
             }
         };
         std::thread::Builder::new().name("reload".to_owned()).spawn(body)?;
-        Ok(move || _ = ask.try_send(()))
+        Ok(move || _ = request.try_send(()))
     }
 
     fn reload(&self) -> Result<Answer, String> {
-        let _one = self.one.lock();
-        let broker = self.broker.upgrade().ok_or("the broker is ending")?;
+        let _reloading = self.reloading.lock();
+        let broker = self.broker.upgrade().ok_or("the broker is shutting down")?;
         self.notify.reloading();
-        let reloaded = self.change(&broker).inspect_err(|error| tracing::error!("not reloaded: {error}"));
+        let reloaded = self.change(&broker).inspect_err(|error| tracing::error!(%error, "reload failed"));
         self.notify.ready(&status_after(status(&broker), &reloaded));
         reloaded
     }
 
-    /// The file as it is to be used: at once if it removes no plugin, otherwise when it has been unchanged for a while. An
-    /// editor that truncates a file before it writes, or writes it in pieces, removes nothing this way.
+    /// Returns the file to apply: immediately if it removes no plugin, otherwise once it has been unchanged
+    /// for `reload_settle_seconds`. An editor that truncates a file before it writes therefore removes no
+    /// plugins.
     fn settled(
         &self,
         broker: &Broker,
@@ -125,7 +125,7 @@ impl Reloader {
             if !file.declares_plugins() && running.iter().any(from_file) {
                 return Err("the file declares no plugins; a reload does not remove all of them".to_owned());
             }
-            let builder = standard::describe(&self.arguments, Some(&file));
+            let builder = builder::broker_builder(&self.arguments, Some(&file));
             let names = builder.plugin_names();
             let removed: Vec<_> = running.iter().filter(|name| !names.contains(&name.as_str())).collect();
             if removed.is_empty() || settle.is_zero() {
@@ -152,39 +152,39 @@ impl Reloader {
         };
         tracing::info!(file = %path.display(), "reloading");
         let (file, settings) = self.settled(broker, read(path)?, || read(path))?;
-        let builder = standard::describe(&self.arguments, Some(&file));
-        // plugins that are linked in share the runtime of those that were there from the start
+        let builder = builder::broker_builder(&self.arguments, Some(&file));
+        // plugins that are linked in share the runtime of those at the start
         let _entered = self.runtime.as_ref().map(Handle::enter);
         let reloaded = broker.reload(builder).map_err(|error| file.locate(&error).to_string())?;
         self.cpu_latency.set(settings.cpu_latency_us);
         let Reloaded { added, removed, restarted, unchanged, recovered, refreshed, errors, .. } = reloaded;
         let errors: Vec<_> = errors.iter().map(|error| file.locate(error).to_string()).collect();
-        errors.iter().for_each(|error| tracing::error!("{error}"));
+        errors.iter().for_each(|error| tracing::error!(%error, "plugin not reloaded"));
         tracing::info!(?added, ?removed, ?restarted, ?recovered, unchanged = unchanged.len(), "reloaded");
         Ok(Answer { added, removed, restarted, unchanged, recovered, refreshed, errors })
     }
 }
 
-/// How the broker is after a reload, in a line of limited length.
+/// Returns the broker's status after a reload, in one line of limited length.
 fn status_after(status: String, reloaded: &Result<Answer, String>) -> String {
-    let said = match reloaded {
+    let text = match reloaded {
         Ok(Answer { errors, .. }) => match errors.first() {
             None => return status,
             Some(error) => format!("{status}; reloaded with {} errors: {error}", errors.len()),
         },
         Err(error) => format!("{status}; reload failed, the previous configuration is in force: {error}"),
     };
-    said.chars().take(MAX_STATUS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().take(MAX_STATUS_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A file that was read, and the keys of the program in it.
+/// A file, and the program's keys in it.
 type Read = (ConfigFile, ProcessSettings);
 
 fn read(path: &std::path::Path) -> Result<Read, String> {
-    ConfigFile::read_with(path, &standard::linked_plugins()).map_err(|error| error.to_string())
+    ConfigFile::read_with(path, &builtin_plugins::linked_plugins()).map_err(|error| error.to_string())
 }
 
-/// How the broker is, in a line.
+/// Returns the broker's status in one line.
 pub(crate) fn status(broker: &Broker) -> String {
     let reports = broker.plugins();
     let failed: Vec<_> =
@@ -192,7 +192,7 @@ pub(crate) fn status(broker: &Broker) -> String {
     if failed.is_empty() {
         format!("serving, {} plugins", reports.len())
     } else {
-        // a name may be any text, the message is lines
+        // a name can be any text, and the notification consists of lines
         let failed = failed.join(", ").replace(char::is_control, " ");
         format!("serving, {} plugins, failed: {failed}", reports.len())
     }

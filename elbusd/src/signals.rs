@@ -1,12 +1,13 @@
-//! Signals, handled by a thread of their own from the first moment on, and the deadline that the first one sets: the process
-//! ends within `shutdown_seconds` plus a second, whatever hangs. Owns that end, and never takes part in an orderly one.
+//! Handles signals in a separate thread, and enforces the deadline that the first terminating signal sets:
+//! the process exits within `shutdown_seconds` plus a second, whatever hangs. Owns the forced exit; the
+//! normal one is in `main.rs`.
 //!
-//! SIGTERM, SIGINT and SIGQUIT end the process, and so do SIGXCPU (the limit of CPU time) and SIGPWR (the power fails); SIGHUP
-//! reloads. `process.rs` ignores all others whose default is to end it, except for those that report a fault of the program
-//! (SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGTRAP, SIGSYS).
+//! SIGTERM, SIGINT, SIGQUIT, SIGXCPU (CPU time limit) and SIGPWR (power failure) stop the process; SIGHUP
+//! reloads. `process/ignored_signals.rs` ignores all others whose default is to end it, except for those that
+//! report a fault of the program (SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGTRAP, SIGSYS).
 //!
-//! Exit codes: 0 after an orderly end, also of a start that a signal has interrupted; 1 after an error, or at once upon a
-//! second SIGTERM, SIGINT or SIGQUIT; 3 if the deadline has passed.
+//! Exit codes: 0 if stopped normally, even during the start; 1 after an error, or immediately after a second
+//! SIGTERM, SIGINT or SIGQUIT; 3 if the deadline has passed.
 
 use parking_lot::Mutex;
 use signal_hook::{
@@ -26,39 +27,41 @@ use std::{
 
 use crate::log::Log;
 
-/// The power fails: sent by some init systems.
+/// Power failure, sent by some init systems.
 const SIGPWR: i32 = 30;
-/// Signals that end the process in order.
-const ENDING: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGXCPU, SIGPWR];
-/// Signals that end it at once if it is ending already. The kernel repeats SIGXCPU each second.
-const IMPATIENT: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
-/// A process that is ended by a second signal.
+/// Signals that stop the process.
+const TERMINATING: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGXCPU, SIGPWR];
+/// Signals that end the process immediately if it is stopping already. The kernel repeats SIGXCPU every
+/// second.
+const FORCING: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
+/// Exit code after a second signal.
 const EXIT_SECOND_SIGNAL: i32 = 1;
-/// A process that did not end in time by itself.
+/// Exit code after the deadline.
 const EXIT_DEADLINE: i32 = 3;
-/// What the end may take beyond `shutdown_seconds`; the last part of it is for the last lines of the log.
+/// Time beyond `shutdown_seconds` until the forced exit.
 const GRACE: Duration = Duration::from_secs(1);
+/// The last part of [`GRACE`], which is for the last log lines.
 const LAST_LINES: Duration = Duration::from_millis(300);
-/// Before the configuration is read.
+/// The limit before the configuration is read.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(2);
-/// Waiting for the deadline, it is looked this often whether it was changed.
+/// Pause between checks of the deadline, which a reload can change.
 const STEP: Duration = Duration::from_millis(20);
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum SignalRequest {
     Reload,
-    End,
+    Stop,
 }
 
-/// The signals of the process.
+/// Receives the requests of signals.
 pub(crate) struct Signals {
     shared: Arc<Shared>,
-    asked: Receiver<Asked>,
+    requests: Receiver<SignalRequest>,
 }
 
 struct Shared {
-    ending: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
     /// `shutdown_seconds`. A leaf.
     limit: Mutex<Duration>,
     log: Log,
@@ -68,82 +71,89 @@ impl Signals {
     /// Handles signals from now on.
     ///
     /// # Errors
-    /// The system refuses a handler or a thread.
+    /// A handler cannot be installed, or the thread cannot be started.
     pub(crate) fn start(log: &Log) -> io::Result<Self> {
-        let signals = signal_hook::iterator::Signals::new(ENDING.iter().chain([&SIGHUP]))?;
+        let signals = signal_hook::iterator::Signals::new(TERMINATING.iter().chain([&SIGHUP]))?;
         let shared =
-            Arc::new(Shared { ending: Arc::default(), limit: Mutex::new(DEFAULT_LIMIT), log: log.clone() });
-        // reloads that are asked for while one is pending are one
-        let (ask, asked) = mpsc::sync_channel(2);
+            Arc::new(Shared { stopping: Arc::default(), limit: Mutex::new(DEFAULT_LIMIT), log: log.clone() });
+        // reload requests while one is pending are merged
+        let (request, requests) = mpsc::sync_channel(2);
         let this = shared.clone();
-        thread::Builder::new().name("signals".to_owned()).spawn(move || this.handle(signals, &ask))?;
-        Ok(Signals { shared, asked })
+        thread::Builder::new().name("signals".to_owned()).spawn(move || this.handle(signals, &request))?;
+        Ok(Signals { shared, requests })
     }
 
     /// Waits for a signal.
-    pub(crate) fn next(&self) -> Asked {
-        if self.is_ending() { Asked::End } else { self.asked.recv().unwrap_or(Asked::End) }
+    pub(crate) fn next(&self) -> SignalRequest {
+        if self.is_stopping() {
+            return SignalRequest::Stop;
+        }
+        self.requests.recv().unwrap_or(SignalRequest::Stop)
     }
 
-    /// Set once the process has been asked to end.
-    pub(crate) fn ending(&self) -> Arc<AtomicBool> {
-        self.shared.ending.clone()
+    /// Returns a flag that is set once the process is stopping.
+    pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
+        self.shared.stopping.clone()
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
-        self.shared.ending.load(Ordering::Acquire)
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Acquire)
     }
 
-    /// What the end may take, counted from the signal.
+    /// Sets the time limit for stopping, counted from the signal.
     pub(crate) fn set_limit(&self, limit: Duration) {
         *self.shared.limit.lock() = limit;
     }
 }
 
 impl Shared {
-    fn handle(self: Arc<Self>, mut signals: signal_hook::iterator::Signals, ask: &SyncSender<Asked>) {
+    fn handle(
+        self: Arc<Self>,
+        mut signals: signal_hook::iterator::Signals,
+        request: &SyncSender<SignalRequest>,
+    ) {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                _ = ask.try_send(Asked::Reload);
+                _ = request.try_send(SignalRequest::Reload);
                 continue;
             }
             let name = if signal == SIGPWR { "SIGPWR" } else { signal_name(signal).unwrap_or("?") };
-            if self.ending.swap(true, Ordering::AcqRel) {
-                if !IMPATIENT.contains(&signal) {
+            if self.stopping.swap(true, Ordering::AcqRel) {
+                if !FORCING.contains(&signal) {
                     continue;
                 }
-                self.line(&format!("a second signal ({name}): ended at once"));
+                self.line(&format!("second signal ({name}): exiting immediately"));
                 self.log.finish_within(LAST_LINES / 2);
                 exit(EXIT_SECOND_SIGNAL);
             }
-            let (this, begun) = (self.clone(), Instant::now());
-            let deadline = move || this.end_by_deadline(begun);
+            let (this, started) = (self.clone(), Instant::now());
+            let deadline = move || this.exit_at_deadline(started);
             if thread::Builder::new().name("deadline".to_owned()).spawn(deadline).is_err() {
-                self.line("cannot start a thread: ended at once");
+                self.line("cannot start the deadline thread: exiting immediately");
                 exit(EXIT_DEADLINE);
             }
             tracing::info!(signal = name, "shutting down");
-            // full: the main thread looks at `ending` before it waits
-            _ = ask.try_send(Asked::End);
+            // if it is full, the main thread checks `stopping` before it waits
+            _ = request.try_send(SignalRequest::Stop);
         }
     }
 
-    /// Ends the process if it does not end by itself.
-    fn end_by_deadline(&self, begun: Instant) -> ! {
+    /// Exits at the deadline, unless the process has exited before.
+    fn exit_at_deadline(&self, started: Instant) -> ! {
         let last = GRACE.saturating_sub(LAST_LINES);
-        while begun.elapsed() < self.limit.lock().saturating_add(last) {
+        while started.elapsed() < self.limit.lock().saturating_add(last) {
             thread::sleep(STEP);
         }
         let limit = self.limit.lock().as_secs_f64();
         for call in elbus_broker::hanging_calls() {
-            self.line(&format!("does not return: {call}"));
+            self.line(&format!("callback does not return: {call}"));
         }
-        self.line(&format!("not ended in time (shutdown_seconds = {limit}): ended at once"));
+        self.line(&format!("not stopped within shutdown_seconds = {limit}: exiting"));
         self.log.finish_within(LAST_LINES / 2);
         exit(EXIT_DEADLINE);
     }
 
-    /// Past tracing: whoever hangs may hold what it needs.
+    /// Logs without `tracing`, whose locks a hanging thread may hold.
     fn line(&self, text: &str) {
         self.log.line(format!("elbusd: {text}\n").as_bytes());
     }

@@ -1,4 +1,4 @@
-//! Access rules over real sockets: what a client that is not allowed gets, and what the log says of it.
+//! Access rules over real sockets: what denied clients receive, and what the log reports.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -7,7 +7,7 @@ use elbus_protocol::{Op, Qos};
 use std::time::{Duration, Instant};
 use support::{
     daemon::{BOTH, Daemon, refused_config},
-    wait_until,
+    plugin_source, wait_until,
     wire::Wire,
 };
 
@@ -15,10 +15,7 @@ const DENIED: u8 = 0x79;
 const TAKEN: u8 = 0x01;
 
 fn config(code: &str, rules: &str) -> String {
-    let plugin = |name: &str| match code {
-        "library" => format!("library = \"elbus_{name}\""),
-        _ => format!("builtin = \"{name}\""),
-    };
+    let plugin = |name: &str| plugin_source(code, name);
     format!(
         "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
          [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\" }}\n\
@@ -31,7 +28,7 @@ fn config(code: &str, rules: &str) -> String {
 }
 
 #[test]
-fn the_kernel_says_who_may_bear_a_name() {
+fn rules_restrict_names_by_user() {
     let me = rustix::process::getuid().as_raw();
     for code in BOTH {
         let rules = format!(
@@ -44,10 +41,10 @@ fn the_kernel_says_who_may_bear_a_name() {
         let addresses = daemon.addresses();
         let answer = |address: &str, name: &str| Wire::raw(&daemon, address).greet(name.as_bytes());
         assert_eq!(answer(&addresses[0], "plc.1"), TAKEN);
-        assert_eq!(answer(&addresses[1], "plc.2"), DENIED, "nobody knows who that is");
+        assert_eq!(answer(&addresses[1], "plc.2"), DENIED, "the client has no user id");
         assert_eq!(answer(&addresses[0], "hmi.1"), DENIED);
         assert_eq!(answer(&addresses[0], "hmi.1"), DENIED);
-        assert_eq!(answer(&addresses[0], "stranger"), DENIED);
+        assert_eq!(answer(&addresses[0], "other"), DENIED);
         daemon.wait_for_log("no [[client]] is for the name, and the default is deny");
         let log = daemon.log();
         assert!(log.contains("it is none of `who`, of the clients \"hmi.*\" (broker.toml:"), "{log}");
@@ -56,7 +53,7 @@ fn the_kernel_says_who_may_bear_a_name() {
 }
 
 #[test]
-fn one_denied_frame_is_one_acknowledgement_and_one_line_for_all_of_a_kind() {
+fn denied_frames_are_acknowledged_each_and_logged_once_per_kind() {
     let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"*\"\n\
                  send = [\"allow b\"]\npublish = [\"deny x/secret\", \"allow x/#\"]\nsubscribe = [\"allow x/+\"]\n\
                  call = [\"allow test\", \"allow explain\", \"allow client.*\"]\n";
@@ -76,10 +73,10 @@ fn one_denied_frame_is_one_acknowledgement_and_one_line_for_all_of_a_kind() {
             }
             assert!(a.call(".broker", "test", b"").is_ok());
             assert_eq!(a.call(".broker", "info", b"").unwrap_err().0, -32121);
-            let told = a
+            let reply = a
                 .control("explain", &[("action", "publish"), ("name", "b"), ("target", "x/secret")])
                 .unwrap();
-            let keys = told.as_map().unwrap();
+            let keys = reply.as_map().unwrap();
             let value = |key: &str| keys.iter().find(|(k, _)| k.as_str() == Some(key)).unwrap().1.clone();
             assert_eq!(
                 (value("allowed").as_bool(), value("rule").as_str()),
@@ -93,7 +90,7 @@ fn one_denied_frame_is_one_acknowledgement_and_one_line_for_all_of_a_kind() {
 }
 
 #[test]
-fn a_reload_is_in_force_for_everybody_when_it_has_answered() {
+fn reloaded_rules_apply_to_all_clients_once_the_reload_has_answered() {
     let table = |code: &str, rules: &str| config(code, &format!("[plugin.config]\n{rules}"));
     let open = "default = \"allow\"\n";
     let some = "[[plugin.config.client]]\nname = \"a\"\nsend = [\"deny b\", \"allow *\"]\ncall = [\"allow *\"]\n\
@@ -106,24 +103,24 @@ fn a_reload_is_in_force_for_everybody_when_it_has_answered() {
         assert_eq!((b.frame().payload(), b.frame().payload()), (&b"1"[..], &b"2"[..]));
         let mut reload = |text: &str| {
             std::fs::write(daemon.path("broker.toml"), text).unwrap();
-            a.control("config.reload", &[]).map(|told| told.to_string())
+            a.control("config.reload", &[]).map(|reply| reply.to_string())
         };
 
-        let told = reload(&table(code, "[[plugin.config.client]]\n")).unwrap_err().1;
-        assert!(told.contains("missing key `name`"), "{told}");
+        let reply = reload(&table(code, "[[plugin.config.client]]\n")).unwrap_err().1;
+        assert!(reply.contains("missing key `name`"), "{reply}");
         assert_eq!(c.send("b", b"3"), TAKEN, "nothing has changed");
 
-        let told = reload(&table(code, some)).unwrap();
-        assert!(told.contains("\"restarted\": [\"access\"]"), "{told}");
+        let reply = reload(&table(code, some)).unwrap();
+        assert!(reply.contains("\"restarted\": [\"access\"]"), "{reply}");
         c.wait_closed();
         assert_eq!(a.send("b", b"4"), DENIED);
-        let told =
+        let reply =
             a.control("explain", &[("action", "send"), ("name", "a"), ("target", "b")]).unwrap().to_string();
         let text = std::fs::read_to_string(daemon.path("broker.toml")).unwrap();
         let line = 1 + text.lines().position(|line| line.starts_with("send = ")).unwrap();
-        assert!(told.contains(&format!("broker.toml:{line}")), "{told}");
+        assert!(reply.contains(&format!("broker.toml:{line}")), "{reply}");
 
-        // without the plugin everybody may do everything again
+        // without the plugin, everything is allowed again
         std::fs::write(
             daemon.path("broker.toml"),
             table(code, "").split("[[plugin]]\nname = \"access\"").next().unwrap(),
@@ -153,7 +150,7 @@ fn rules_stay_when_their_plugin_is_stopped() {
 }
 
 #[test]
-fn the_limits_of_a_mask_are_kept_by_the_transport() {
+fn the_transport_enforces_the_limits_of_a_mask() {
     let limited = |limits: &str| {
         config(
             "builtin",
@@ -170,13 +167,14 @@ fn the_limits_of_a_mask_are_kept_by_the_transport() {
     a.wait_closed();
     daemon.wait_for_log("exceeds 1000");
 
-    // far more than a rate that comes later would let through while anybody waits
+    // far more than a later limit would admit while others wait
     let mut a = daemon.client("a");
     for _ in 0..30 {
         let ids: Vec<_> = (0..100).map(|_| a.request(Op::Message, Qos::PROCESSED, "b", "", b"0")).collect();
         ids.into_iter().for_each(|id| assert_eq!(a.expect_ack(id), TAKEN));
     }
-    // a rate is an interval, however long it takes: of 60 messages 30 may come at once, so the rest needs a second
+    // the rate is an interval, independent of the machine's speed: of 60 messages 30 are admitted at once,
+    // the rest needs a second
     std::fs::write(daemon.path("broker.toml"), limited("limits = { messages_per_second = 30 }")).unwrap();
     b.control("config.reload", &[]).unwrap();
     assert_eq!(a.send("b", b"0"), TAKEN, "what was sent before is not held against it");
@@ -205,7 +203,7 @@ fn a_transport_limits_the_filters_of_its_clients() {
     daemon.wait_for_log("3 segments (max_filter_depth, filter_depth)");
     assert_eq!(a.filters(Op::Subscribe, &["x", "y"]), 0x74);
 
-    // the stricter of transport and mask holds, and what is too deep by now may be taken away
+    // the stricter limit of transport and mask applies; filters that are now too deep can be removed
     let rules =
         "[[plugin.config.client]]\nname = \"a\"\nlimits = { filter_depth = 2, subscriptions = 100 }\n";
     std::fs::write(daemon.path("broker.toml"), limited(rules)).unwrap();
@@ -216,9 +214,9 @@ fn a_transport_limits_the_filters_of_its_clients() {
 }
 
 #[test]
-fn a_stranger_gets_no_secondary_of_anybody() {
+fn secondaries_require_the_identity_of_their_primary() {
     for code in BOTH {
-        // without rules, and with rules by which everybody may do everything
+        // without rules, and with rules that allow everything
         let with = config(code, "[plugin.config]\ndefault = \"allow\"\n");
         let without = with.split("[[plugin]]\nname = \"access\"").next().unwrap();
         for text in [without, &with] {
@@ -243,7 +241,7 @@ fn a_stranger_gets_no_secondary_of_anybody() {
 }
 
 #[test]
-fn a_name_with_a_slash_and_the_name_of_a_secondary_pass_no_rule() {
+fn names_with_a_slash_and_secondaries_do_not_bypass_rules() {
     let rules = "[plugin.config]\ndefault = \"allow\"\n[[plugin.config.client]]\nname = \"sly/*\"\n\
                  [[plugin.config.client]]\nname = \"*\"\nbroadcast = [\"deny victim\", \"allow *\"]\n\
                  publish = [\"allow {name}/#\", \"deny #\"]\n";

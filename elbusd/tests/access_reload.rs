@@ -1,5 +1,5 @@
-//! Access rules while the plugins that set them come and go: at no moment is anything let through that neither the rules
-//! before nor those after allow.
+//! Access rules while the plugins that set them are added and removed: at no moment is anything allowed that
+//! neither the previous nor the new rules allow.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -7,23 +7,15 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{
     daemon::{BOTH, Daemon},
-    field,
+    names, plugin_source,
     wire::Wire,
 };
 
 const DENIED: u8 = 0x79;
 
-fn source(code: &str, plugin: &str) -> String {
-    if code == "library" {
-        format!("library = \"elbus_{plugin}\"")
-    } else {
-        format!("builtin = \"{plugin}\"")
-    }
-}
-
 fn config(code: &str, guards: &[&str]) -> String {
     let part = |name: &str, plugin: &str, config: &str| {
-        format!("[[plugin]]\nname = \"{name}\"\n{}\n{config}\n", source(code, plugin))
+        format!("[[plugin]]\nname = \"{name}\"\n{}\n{config}\n", plugin_source(code, plugin))
     };
     let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"admin\"\ncall = [\"allow *\"]\n\
                  [[plugin.config.client]]\nname = \"*\"\nsend = [\"deny victim\"]\n";
@@ -33,13 +25,8 @@ fn config(code: &str, guards: &[&str]) -> String {
     text
 }
 
-fn names(answer: &rmpv::Value, key: &str) -> Vec<String> {
-    let names = field(answer, key).as_array().unwrap();
-    names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
-fn a_second_set_of_rules_takes_over_without_a_gap() {
+fn a_second_acl_instance_takes_over_without_a_gap() {
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, &["first"]));
         let (mut admin, mut hostile) = (daemon.client("admin"), daemon.client("hostile"));
@@ -54,7 +41,7 @@ fn a_second_set_of_rules_takes_over_without_a_gap() {
                 let mut attempts = 0;
                 while !ended.load(Ordering::Relaxed) {
                     assert_eq!(hostile.send("victim", b"x"), DENIED, "after {attempts} attempts");
-                    // a new sender asks for everything anew
+                    // a new sender has no cached decisions
                     if attempts % 20 == 0 {
                         assert_eq!(
                             Wire::connect(&daemon, &daemon.address(), "other").send("victim", b"x"),
@@ -89,14 +76,14 @@ fn a_second_set_of_rules_takes_over_without_a_gap() {
         });
         assert!(!daemon.log().contains("access rules removed"), "{}", daemon.log());
 
-        // the name alone keeps no rules in force
+        // the instance's name alone keeps no rules in force
         reload(
             &config(code, &["first"])
-                .replace(&source(code, "acl"), &source(code, "announce"))
-                .replace(config(code, &["first"]).split(&source(code, "acl")).last().unwrap(), ""),
+                .replace(&plugin_source(code, "acl"), &plugin_source(code, "announce"))
+                .replace(config(code, &["first"]).split(&plugin_source(code, "acl")).last().unwrap(), ""),
         );
         daemon.wait_for_log("access rules removed");
-        // a busy machine takes so long for all of this that it may have been disconnected as silent
+        // a busy machine can take so long that the client was disconnected as silent
         drop(victim);
         victim = daemon.client("victim");
         assert_eq!(hostile.send("victim", b"x"), 0x01);

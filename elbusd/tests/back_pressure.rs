@@ -1,5 +1,5 @@
-//! Bursts, slow readers and dead ones: nothing that was sent is lost while its receiver reads at all, and one that
-//! never reads holds nobody up for long.
+//! Bursts, slow receivers and stalled ones: nothing is lost while the receiver reads at all, and a stalled
+//! one does not hold others for long.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -13,19 +13,8 @@ use std::time::{Duration, Instant};
 use support::{
     daemon::{BOTH, Daemon},
     wait_until,
-    wire::Wire,
+    wire::{Wire, numbered_frames},
 };
-
-/// `count` messages of `bytes` bytes, each beginning with its number.
-fn burst(target: &str, count: u32, bytes: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for number in 0..count {
-        let mut payload = vec![0; bytes];
-        payload[..4].copy_from_slice(&number.to_le_bytes());
-        encode_request(&mut out, number, Op::Message, Qos::NO, target, "", &payload).unwrap();
-    }
-    out
-}
 
 fn expect_in_order(client: &mut Wire, count: u32, bytes: usize) {
     for number in 0..count {
@@ -36,22 +25,22 @@ fn expect_in_order(client: &mut Wire, count: u32, bytes: usize) {
 }
 
 #[test]
-fn a_burst_to_itself_and_to_a_slow_reader_arrives() {
+fn bursts_to_itself_and_to_a_slow_reader_arrive() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
         for (index, address) in daemon.addresses().iter().enumerate() {
             let (sender, slow) = (format!("sender{index}"), format!("slow{index}"));
             let mut sending = Wire::connect(&daemon, address, &sender);
             let mut reading = Wire::connect(&daemon, address, &slow);
-            // all of it is written before anything is read
-            sending.write(&burst(&sender, 20_000, 100));
+            // everything is written before anything is read
+            sending.write(&numbered_frames(Op::Message, Qos::NO, &sender, 20_000, 100));
             expect_in_order(&mut sending, 20_000, 100);
-            sending.write(&burst(&slow, 20_000, 100));
+            sending.write(&numbered_frames(Op::Message, Qos::NO, &slow, 20_000, 100));
             for _ in 0..20 {
                 std::thread::sleep(Duration::from_millis(5));
                 let frame = reading.frame();
                 assert_eq!(frame.payload().len(), 100);
-                // the first of a thousand, then the rest of them
+                // the first of a thousand, then the others
                 for _ in 1..1000 {
                     reading.frame();
                 }
@@ -62,15 +51,17 @@ fn a_burst_to_itself_and_to_a_slow_reader_arrives() {
 }
 
 #[test]
-fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_delivered() {
+fn a_reconnecting_client_gets_its_name_once_its_last_messages_are_delivered() {
     for plugins in BOTH {
         let more = ["--queue-bytes", "1000000", "--log", "info,elbus_stream=debug"];
         let daemon = Daemon::start(plugins, &more);
         let (mut slow, mut watch) = (daemon.client("slow"), daemon.client("watch"));
         let mut first = daemon.client("again");
         let end = first.writer();
-        // until the broker reads it no more, and further
-        let flood = std::thread::spawn(move || while first.try_write(&burst("slow", 1, 50_000)) {});
+        // until the broker stops reading, and further
+        let flood = std::thread::spawn(move || {
+            while first.try_write(&numbered_frames(Op::Message, Qos::NO, "slow", 1, 50_000)) {}
+        });
         wait_until("the flood is held back", || {
             let info = watch.control("client.info", &[("name", "slow")]).unwrap();
             info["queue_bytes"].as_u64().unwrap() > 1_000_000
@@ -80,7 +71,7 @@ fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_de
         drop(end);
 
         let mut again = Wire::raw(&daemon, &daemon.address());
-        // everything ahead, and a message behind it
+        // everything so far, and one more message
         let mut ahead = encode_client_greeting().to_vec();
         ahead.extend(encode_client_name("again").unwrap());
         encode_request(&mut ahead, 7, Op::Message, Qos::PROCESSED, "again", "", b"x").unwrap();
@@ -91,7 +82,7 @@ fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_de
             (again.expect_ack(7), again)
         });
         daemon.wait_for_log("waits for its name");
-        // what it has sent before is delivered, and then its name is free
+        // its previous messages are delivered, then its name is free
         wait_until("everything is delivered", || {
             while let Some(frame) = slow.frame_within(Duration::from_millis(50)) {
                 assert_eq!(frame.payload().len(), 50_000);
@@ -105,15 +96,15 @@ fn a_client_that_comes_again_at_once_gets_its_name_when_its_last_messages_are_de
 }
 
 #[test]
-fn a_reader_that_pauses_loses_nothing() {
+fn a_paused_reader_loses_nothing() {
     let daemon = Daemon::start("library", &["--queue-bytes", "1000000"]);
     for address in daemon.addresses() {
         let mut sending = Wire::connect(&daemon, &address, "sending");
         let mut pausing = Wire::connect(&daemon, &address, "pausing");
         let mut others = (Wire::connect(&daemon, &address, "x"), Wire::connect(&daemon, &address, "y"));
-        // far more than its queue and the buffers of the sockets hold
+        // far more than its queue and the socket buffers hold
         let flood = std::thread::spawn(move || {
-            sending.write(&burst("pausing", 150_000, 200));
+            sending.write(&numbered_frames(Op::Message, Qos::NO, "pausing", 150_000, 200));
             sending
         });
         let paused = Instant::now();
@@ -128,7 +119,7 @@ fn a_reader_that_pauses_loses_nothing() {
 }
 
 #[test]
-fn a_reader_that_never_reads_is_let_go_with_a_reason() {
+fn a_stalled_receiver_is_disconnected_with_a_reason() {
     for transport in 0..2 {
         let daemon = Daemon::start("library", &["--queue-bytes", "100000", "--timeout", "3"]);
         let address = daemon.addresses()[transport].clone();
@@ -143,13 +134,13 @@ fn a_reader_that_never_reads_is_let_go_with_a_reason() {
         });
         let mut sending = Wire::connect(&daemon, &address, "sending");
         let mut others = (Wire::connect(&daemon, &address, "x"), Wire::connect(&daemon, &address, "y"));
-        // what is announced goes to the listener only
+        // announcements go only to the listener
         for client in [&mut sending, &mut others.0, &mut others.1] {
             client.filters(Op::Exclude, &["#"]);
         }
         let flood = std::thread::spawn(move || {
-            sending.write(&burst("dead", 100_000, 100));
-            // held back until the dead one was let go, then told the truth
+            sending.write(&numbered_frames(Op::Message, Qos::NO, "dead", 100_000, 100));
+            // held until the stalled receiver was disconnected, then answered correctly
             wait_until("the dead one is gone", || sending.send("dead", b"?") == 0x71);
         });
         while !daemon.log().contains("stall_seconds") {
@@ -161,7 +152,7 @@ fn a_reader_that_never_reads_is_let_go_with_a_reason() {
         dead.wait_closed();
         drop(dead);
         keeping_alive.join().unwrap();
-        // announced as well
+        // it is announced as well
         let announced = loop {
             let frame = listener.frame();
             if frame.payload().windows(4).any(|bytes| bytes == b"slow") {
@@ -177,7 +168,7 @@ fn a_reader_that_never_reads_is_let_go_with_a_reason() {
 }
 
 #[test]
-fn a_flood_of_requests_without_reading_the_answers_is_held_back() {
+fn a_client_that_does_not_read_its_acknowledgements_is_held() {
     let daemon = Daemon::start("library", &["--queue-bytes", "200000"]);
     let before = daemon.memory();
     let mut client = daemon.client("greedy");
@@ -194,7 +185,7 @@ fn a_flood_of_requests_without_reading_the_answers_is_held_back() {
         }
         writer.write(&out);
     });
-    // its acknowledgements wait, and so does it
+    // its acknowledgements are queued, so it is held as well
     let mut witness = daemon.client("witness");
     let watched = Instant::now();
     while watched.elapsed() < Duration::from_millis(500) {

@@ -1,5 +1,5 @@
-//! What strangers send: every malformed handshake and frame ends that connection only, costs no memory, and is never
-//! acted upon; the silent and the slow are let go (protocol sections 2, 3 and 5).
+//! Invalid input: every malformed handshake and frame ends only its own connection, costs no memory and is
+//! not acted upon; silent and slow clients are disconnected (protocol sections 2, 3 and 5).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -19,7 +19,7 @@ fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn malformed_frames_end_their_own_connection_only() {
+fn malformed_frames_end_only_their_own_connection() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
         for (index, address) in daemon.addresses().iter().enumerate() {
@@ -42,20 +42,20 @@ fn malformed_frames_end_their_own_connection_only() {
                 ("filter not UTF-8", frame(0x42, b"a\0\xff")),
                 ("longer than the limit", vec![7, 0, 0, 0, 0x12, 0xff, 0xff, 0xff, 0xff]),
             ] {
-                let mut stranger = Wire::connect(&daemon, address, "stranger");
-                // what came before it is carried, what follows is not
+                let mut sender = Wire::connect(&daemon, address, "sender");
+                // frames before it are delivered, frames after it are not
                 let after = frame(0x12, &[target.as_bytes(), b"\0after"].concat());
-                assert!(stranger.try_write(&[&good[..], &bad, &after].concat()), "{case}");
-                stranger.wait_closed();
+                assert!(sender.try_write(&[&good[..], &bad, &after].concat()), "{case}");
+                sender.wait_closed();
                 assert_eq!(witness.frame().payload(), b"before", "{case}");
-                assert_eq!(witness.send("stranger", b"free?"), 0x71, "{case}: its name is free");
+                assert_eq!(witness.send("sender", b"free?"), 0x71, "{case}: its name is free");
             }
         }
     }
 }
 
 #[test]
-fn a_frame_with_too_long_a_target_is_refused_and_the_connection_stays() {
+fn a_frame_with_a_too_long_target_is_refused_and_the_connection_stays() {
     let daemon = Daemon::start("library", &[]);
     let longer = "t".repeat(65_536);
     for address in daemon.addresses() {
@@ -73,11 +73,11 @@ fn a_flood_of_garbage_does_not_fill_the_log() {
     let daemon = Daemon::start("library", &[]);
     let address = daemon.addresses().into_iter().find(|address| address.starts_with("tcp:")).unwrap();
     for number in 0..60 {
-        let mut stranger = Wire::connect(&daemon, &address, &format!("stranger{number}"));
-        stranger.write(&frame(0x55 & 0x3f, b"x\0y"));
-        stranger.wait_closed();
+        let mut sender = Wire::connect(&daemon, &address, &format!("sender{number}"));
+        sender.write(&frame(0x55 & 0x3f, b"x\0y"));
+        sender.wait_closed();
     }
-    // of another kind, so not hidden by those
+    // another kind of line, so the flood does not suppress it
     let mut other = Wire::raw(&daemon, &address);
     other.write(&[0x16, 3, 1, 2, 0, 1]);
     other.wait_closed();
@@ -86,7 +86,7 @@ fn a_flood_of_garbage_does_not_fill_the_log() {
 }
 
 #[test]
-fn handshakes_are_refused_with_their_code() {
+fn failed_handshakes_are_answered_with_their_code() {
     let daemon = Daemon::start("library", &[]);
     let many_dots = vec!["x"; 61].join(".");
     for address in daemon.addresses() {
@@ -107,9 +107,9 @@ fn handshakes_are_refused_with_their_code() {
             (&[b'n'; 1025], 0x72),
             (&[b'n'; 65_535], 0x72),
         ] {
-            let mut stranger = Wire::raw(&daemon, &address);
-            assert_eq!(stranger.greet(name), code, "{name:?}");
-            stranger.wait_closed();
+            let mut sender = Wire::raw(&daemon, &address);
+            assert_eq!(sender.greet(name), code, "{name:?}");
+            sender.wait_closed();
         }
         for name in [&many_dots, &"n".repeat(1024), "a b", "ü.*", "?"] {
             let mut odd = Wire::connect(&daemon, &address, name);
@@ -120,7 +120,7 @@ fn handshakes_are_refused_with_their_code() {
 }
 
 #[test]
-fn a_handshake_may_come_byte_by_byte_or_at_once() {
+fn a_handshake_can_arrive_byte_by_byte_or_at_once() {
     let daemon = Daemon::start("library", &[]);
     let all = [&[0xEB, 1, 0][..], &[1, 0], b"a", &frame(0x52, b"a\0hi")].concat();
     for address in daemon.addresses() {
@@ -147,14 +147,14 @@ fn a_handshake_may_come_byte_by_byte_or_at_once() {
 }
 
 #[test]
-fn a_claimed_length_costs_nothing() {
+fn a_declared_length_allocates_nothing() {
     let daemon = Daemon::start("library", &[]);
     let before = daemon.memory();
-    let mut strangers: Vec<_> = (0..100).map(|n| daemon.client(&format!("s{n}"))).collect();
-    for stranger in &mut strangers {
-        // 255 MiB, which is below the limit, and then a few bytes
-        stranger.write(&[7, 0, 0, 0, 0x12, 0, 0, 0xf0, 0x0f]);
-        stranger.write(&[b'x'; 5000]);
+    let mut clients: Vec<_> = (0..100).map(|n| daemon.client(&format!("s{n}"))).collect();
+    for sender in &mut clients {
+        // declares 255 MiB, which is below the limit, and sends a few bytes
+        sender.write(&[7, 0, 0, 0, 0x12, 0, 0, 0xf0, 0x0f]);
+        sender.write(&[b'x'; 5000]);
     }
     let mut witness = daemon.client("witness");
     assert_eq!(witness.send("witness", b"x"), 0x01);
@@ -163,7 +163,7 @@ fn a_claimed_length_costs_nothing() {
 }
 
 #[test]
-fn odd_topics_and_filters_work() {
+fn unusual_topics_and_filters_work() {
     let daemon = Daemon::start("library", &[]);
     let mut client = daemon.client("a");
     let deep = vec!["x"; 1000].join("/");
@@ -183,17 +183,17 @@ fn odd_topics_and_filters_work() {
 }
 
 #[test]
-fn the_silent_and_the_slow_are_let_go() {
+fn silent_and_slow_clients_are_disconnected() {
     let daemon = Daemon::start("library", &["--timeout", "0.4", "--log", "debug"]);
     for address in daemon.addresses() {
-        // says nothing at all
+        // sends nothing at all
         let mut silent = Wire::raw(&daemon, &address);
         // stops in the middle of the handshake
         let mut halfway = Wire::raw(&daemon, &address);
         halfway.write(&[0xEB, 1]);
         let mut nameless = Wire::raw(&daemon, &address);
         nameless.write(&[0xEB, 1, 0, 5, 0, b'x']);
-        // registers and then sends nothing, or an incomplete frame
+        // registers, then sends nothing or an incomplete frame
         let mut idle = Wire::connect(&daemon, &address, "idle");
         let mut stuck = Wire::connect(&daemon, &address, "stuck");
         stuck.write(&frame(0x12, b"stuck\0x")[..10]);
@@ -206,11 +206,11 @@ fn the_silent_and_the_slow_are_let_go() {
 }
 
 #[test]
-fn a_long_frame_may_take_its_time_at_a_minimum_rate() {
+fn a_long_frame_can_arrive_at_the_minimum_rate() {
     let daemon = Daemon::start("library", &["--timeout", "2", "--log", "debug"]);
     for address in daemon.addresses() {
         let mut slow = Wire::connect(&daemon, &address, "slow");
-        // twice the timeout, and half a second between more than 64 KiB each
+        // twice the timeout, and half a second between pieces of more than 64 KiB
         let all = frame(0x52, &[&b"slow\0"[..], &[7; 900_000]].concat());
         let begin = std::time::Instant::now();
         for piece in all.chunks(100_000) {
@@ -221,7 +221,7 @@ fn a_long_frame_may_take_its_time_at_a_minimum_rate() {
         assert!(begin.elapsed() > Duration::from_secs(4), "longer than the timeout");
         assert_eq!(slow.frame().payload(), [7; 900_000]);
 
-        // however often it sends a little
+        // even if it sends a little often
         let mut trickling = Wire::connect(&daemon, &address, "trickling");
         trickling.write(&all[..200_000]);
         let begin = std::time::Instant::now();
@@ -235,26 +235,26 @@ fn a_long_frame_may_take_its_time_at_a_minimum_rate() {
 }
 
 #[test]
-fn out_of_descriptors_it_says_so_and_recovers() {
+fn a_broker_out_of_file_descriptors_logs_it_and_recovers() {
     let daemon = Daemon::start("library", &[]);
     let pid = rustix::process::Pid::from_raw(daemon.pid() as i32);
     let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
     let limit = rustix::process::Rlimit { current: Some(open + 10), maximum: Some(open + 10) };
     rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
     for address in daemon.addresses() {
-        let crowd: Vec<_> = (0..40).map(|_| Wire::raw(&daemon, &address)).collect();
+        let connections: Vec<_> = (0..40).map(|_| Wire::raw(&daemon, &address)).collect();
         daemon.wait_for_log("cannot accept connections for now");
-        drop(crowd);
+        drop(connections);
         let mut client = Wire::connect(&daemon, &address, "late");
         assert_eq!(client.send("late", b"x"), 0x01);
     }
 }
 
 #[test]
-fn those_who_ping_stay() {
+fn clients_that_ping_stay_connected() {
     let daemon = Daemon::start("library", &["--timeout", "0.4"]);
     let mut client = daemon.client("pinging");
-    // three times as long as it may be silent
+    // three times as long as a client may be silent
     for _ in 0..15 {
         client.ping();
         assert_eq!(client.frame_within(Duration::from_millis(100)), None, "and only gets NOPs");
@@ -263,7 +263,7 @@ fn those_who_ping_stay() {
 }
 
 #[test]
-fn one_byte_at_a_time_is_fine_but_not_for_ever() {
+fn a_frame_can_arrive_byte_by_byte_within_its_time_limit() {
     let daemon = Daemon::start("library", &["--timeout", "0.5"]);
     let mut client = daemon.client("dripping");
     let mut message = Vec::new();
@@ -287,7 +287,7 @@ fn one_byte_at_a_time_is_fine_but_not_for_ever() {
 }
 
 #[test]
-fn vanishing_in_any_way_frees_the_name() {
+fn every_way_of_disconnecting_frees_the_name() {
     let daemon = Daemon::start("library", &[]);
     for address in daemon.addresses() {
         let mut witness = Wire::connect(&daemon, &address, "witness");

@@ -1,4 +1,5 @@
-//! Plugins that block a thread of the broker: others are served meanwhile, and it is said who blocks whom.
+//! Plugins that block a thread of the broker: other clients are served meanwhile, and the log names the
+//! plugin.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -14,7 +15,7 @@ use support::{
     wire::Wire,
 };
 
-/// A broker with `workers` threads for its clients and a plugin that never returns from `place`.
+/// Starts a broker with `workers` threads for its clients and a plugin that never returns from `place`.
 fn hanging(origin: &str, workers: u32, place: &str, more: &str) -> Daemon {
     Daemon::start_config(&format!(
         "{more}\n[[plugin]]\nname = \"local\"\n{origin} = \"{}\"\n[plugin.config]\npath = \"bus.sock\"\n\
@@ -26,7 +27,7 @@ fn hanging(origin: &str, workers: u32, place: &str, more: &str) -> Daemon {
 }
 
 #[test]
-fn with_one_worker_blocked_the_others_go_on() {
+fn a_blocked_worker_does_not_stop_the_others() {
     for origin in BOTH {
         // linked in, the workers are those of the program
         let daemon = hanging(origin, 4, "deliver", "");
@@ -37,7 +38,7 @@ fn with_one_worker_blocked_the_others_go_on() {
             let mut victim = daemon.client(&format!("victim{number}"));
             victim.request(Op::Message, Qos::NO, "bad.client", "", b"x");
             held.push(victim);
-            // asked for one at a time, each by a single event, so that whoever polls for it runs it
+            // each is requested by a single event, so that the thread that polls for it runs it
             for client in &mut clients {
                 assert_eq!(client.send("c0", b"x"), 0x01, "{origin}, {number} blocked");
             }
@@ -63,7 +64,7 @@ fn wait_for_line(daemon: &Daemon, parts: &[&str]) {
     wait_until(&format!("a line with {parts:?}"), || line_with(&daemon.log(), parts).is_some());
 }
 
-/// Gets the callback called that hangs.
+/// Causes the call of the hanging callback.
 fn reach(daemon: &Daemon, place: &str) -> Wire {
     let mut victim = daemon.client("victim");
     match place {
@@ -98,7 +99,7 @@ fn a_callback_that_does_not_return_is_reported_and_its_plugin_fails() {
             &daemon,
             &["failed: ", "has not returned within 1 s (callback_seconds)", "plugin=\"bad\""],
         );
-        // by the client that did not hang, and for the event by the thread that replaced the one that does
+        // by the client that does not hang, and for the event by the thread that replaced the hanging one
         let listed = plugin(&mut client, "bad").unwrap();
         assert_eq!(field(&listed, "state").as_str(), Some("failed"), "{place}");
         assert!(field(&listed, "slow_callbacks").as_u64().unwrap() >= 1, "{place}: {listed}");
@@ -110,7 +111,7 @@ fn a_callback_that_does_not_return_is_reported_and_its_plugin_fails() {
     }
 }
 
-/// A broker with a plugin that has many clients, and with this line in its table.
+/// Starts a broker with a plugin that has many clients, and with this line in its table.
 fn with_clients(line: &str) -> Daemon {
     let config = config("nowhere", "[broker]\ncallback_seconds = 1");
     Daemon::start_config(&config.replace("hang_in = \"nowhere\"", &format!("clients = 1000\n{line}")))
@@ -127,12 +128,12 @@ fn short_callbacks_that_hold_up_a_thread_together_are_reported_and_their_plugin_
     wait_for_line(&daemon, &[&warned[..], &of_whom].concat());
     let failed = "deliver has lasted, call after call, for 1 s (callback_seconds)";
     wait_for_line(&daemon, &["failed: ", failed, "plugin=\"bad\""]);
-    // the thread is free again, since none of the clients is there any more
+    // the thread is free again, as all the clients are gone
     assert_eq!(sender.send("sender", b"x"), 0x01);
 }
 
 #[test]
-fn a_callback_that_makes_short_calls_for_ever_is_blamed_itself() {
+fn a_callback_that_makes_endless_short_calls_is_reported_itself() {
     let daemon = with_clients("loop_in = \"deliver\"");
     let mut sender = daemon.client("sender");
     sender.request(Op::Message, Qos::NO, "bad.client1", "", b"x");
@@ -152,7 +153,7 @@ fn a_status_that_does_not_return_delays_the_list_only() {
 }
 
 #[test]
-fn a_start_says_whom_it_waits_for_and_has_an_end() {
+fn a_start_reports_the_plugin_it_waits_for_and_times_out() {
     for place in ["create", "start"] {
         let refused = refused_config(&config(place, "[broker]\nstart_seconds = 1"));
         let line = line_with(&refused, &["has not returned within 100 ms", "plugin=\"bad\"", place]);
@@ -164,14 +165,14 @@ fn a_start_says_whom_it_waits_for_and_has_an_end() {
     }
 }
 
-/// Starts `elbusd` without waiting for it to be ready.
+/// Starts `elbusd` without waiting until it is ready.
 fn spawn(folder: &std::path::Path, text: &str) -> std::process::Child {
     std::fs::write(folder.join("broker.toml"), text).unwrap();
     let mut command = through_shell(folder, "exec \"$@\"", &["--config", "broker.toml"]);
     command.spawn().unwrap()
 }
 
-/// Sends SIGTERM; returns how long the end took, the exit code, and the log from then on.
+/// Sends SIGTERM. Returns how long the exit took, the exit code, and the log since the signal.
 fn terminate(mut child: std::process::Child, mut log: impl Read) -> (Duration, Option<i32>, String) {
     let begun = Instant::now();
     let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
@@ -184,7 +185,7 @@ fn terminate(mut child: std::process::Child, mut log: impl Read) -> (Duration, O
 }
 
 #[test]
-fn nobody_is_late_while_the_process_is_stopped() {
+fn time_while_the_process_is_stopped_counts_for_no_timeout() {
     let (folder, begun) = (folder(), Instant::now());
     let mut child = spawn(folder.path(), &config("start", "[broker]\nstart_seconds = 2"));
     let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -202,13 +203,13 @@ fn nobody_is_late_while_the_process_is_stopped() {
     std::thread::sleep(stopped);
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     wait_for("start has not returned within 2 s");
-    // a millisecond for each of its clocks
+    // a millisecond for each clock
     assert!(begun.elapsed() + Duration::from_millis(10) >= stopped + Duration::from_secs(2));
     child.wait().unwrap();
 }
 
 #[test]
-fn a_start_that_hangs_ends_at_a_signal_and_says_who_hangs() {
+fn a_hanging_start_ends_on_a_signal_and_names_the_plugin() {
     for place in ["create", "start"] {
         let folder = folder();
         let mut child = spawn(folder.path(), &config(place, "[broker]\nshutdown_seconds = 1"));
@@ -229,7 +230,7 @@ fn a_start_that_hangs_ends_at_a_signal_and_says_who_hangs() {
 }
 
 #[test]
-fn the_end_comes_in_time_whatever_hangs() {
+fn the_process_exits_in_time_whatever_hangs() {
     for place in ["deliver", "event", "method", "stop"] {
         let more = "[broker]\nshutdown_seconds = 1";
         let daemon = Daemon::start_config(&config(place, more));
@@ -240,7 +241,7 @@ fn the_end_comes_in_time_whatever_hangs() {
         let begun = Instant::now();
         let (_, log) = daemon.stop();
         let took = begun.elapsed();
-        // a second more than promised, for a machine that is busy
+        // a second more than promised, for a busy machine
         assert!(took < Duration::from_secs(3), "{place}: {took:?} {log}");
         assert!(
             line_with(&log, &["bad", if place == "event" { "on_event" } else { place }]).is_some(),
@@ -251,12 +252,12 @@ fn the_end_comes_in_time_whatever_hangs() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_ends_the_process_immediately() {
     let daemon = Daemon::start_config(&config("stop", "[broker]\nshutdown_seconds = 3600"));
     daemon.signal(rustix::process::Signal::TERM);
     daemon.wait_for_log("shutting down");
     daemon.signal(rustix::process::Signal::INT);
     let (status, log) = daemon.wait_end();
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("a second signal (SIGINT): ended at once"), "{log}");
+    assert!(log.contains("second signal (SIGINT): exiting immediately"), "{log}");
 }

@@ -1,5 +1,6 @@
-//! Plugins whose `start` uses blocking clients, linked and loaded, in programs with and without tokio. Nothing of the clients is
-//! left when such a plugin has stopped. Alone in its program, because other tests would use the same threads.
+//! Plugins whose `start` uses blocking clients, linked and loaded, in programs with and without tokio.
+//! Nothing of the clients is left when such a plugin has stopped. Alone in its program, because other tests
+//! would use the same threads.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -62,8 +63,8 @@ fn client_threads() -> usize {
     names.filter(|name| name.trim_end() == "elbus client").count()
 }
 
-/// What is open, except the sealed copies of libraries, which stay, and sockets: if any crate of the build uses signals, tokio
-/// keeps two in each library. The runtime of the clients would leave others.
+/// What is open, except the sealed copies of libraries, which stay, and sockets: if any crate of the build
+/// uses signals, tokio keeps two in each library. The runtime of the clients would leave others.
 fn file_descriptors() -> Vec<String> {
     let open = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());

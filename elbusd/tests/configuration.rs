@@ -1,4 +1,4 @@
-//! broker.toml and the command line: what is wrong is said with file, line, key, value and what would be right.
+//! broker.toml and the command line: errors name file, line, key and value, and what is expected.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -11,7 +11,7 @@ use support::{
 };
 
 #[test]
-fn what_is_wrong_with_the_file() {
+fn errors_in_the_file_name_line_and_remedy() {
     for (text, expected) in [
         ("[broker\nname = 1", "broker.toml:1: "),
         ("[broker]\nnmae = \"x\"", "broker.toml:2: [broker]: nmae = \"x\": unknown key; known are "),
@@ -84,7 +84,7 @@ fn a_port_in_use_names_line_and_address() {
 }
 
 #[test]
-fn a_missing_file_and_wrong_arguments() {
+fn a_missing_file_and_invalid_arguments_are_errors() {
     let folder = folder();
     let refused = run_to_end(folder.path(), &["--config", "nothing.toml"]);
     assert!(!refused.status.success());
@@ -135,9 +135,9 @@ fn check_binds_nothing() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// The samples in `config/` are right, and the full one documents every key that the standard plugins know.
+/// The samples in `config/` are valid, and the full one documents every key of the standard plugins.
 #[test]
-fn the_samples_are_right_and_complete() {
+fn the_sample_files_are_valid_and_complete() {
     let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../config");
     let folder = folder();
     let mut seen = 0;
@@ -175,7 +175,7 @@ fn the_samples_are_right_and_complete() {
 }
 
 #[test]
-fn check_reports_everything_at_once() {
+fn check_reports_all_errors_at_once() {
     let folder = folder();
     let text = "[broker]\nplugin_dirs = [\"nowhere\"]\nnmae = \"x\"\nmax_filters = 0\n\
         [[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"missing/a.sock\"\n\
@@ -199,8 +199,8 @@ fn check_reports_everything_at_once() {
         (11, "plugin \"a\": mode = 660: expected a string, found integer 660; write it in quotes: \"660\""),
         (12, "plugin \"a\": queue_bytes = -1: expected a whole number of 0 or more, found integer -1"),
         (13, "plugin \"a\": paht = 1: unknown key; known are "),
-        (23, "plugin \"c\": path = \"b.sock\": plugin \"b\" has it already"),
-        (28, "plugin \"t\": bind[1] = \"0.0.0.0:7777\": plugin \"t\" has it already"),
+        (23, "plugin \"c\": path = \"b.sock\": plugin \"b\" uses it as well"),
+        (28, "plugin \"t\": bind[1] = \"0.0.0.0:7777\": plugin \"t\" uses it as well"),
         (31, "plugin \"r\": library = \"elbus_nothing\": libelbus_nothing.so not found"),
         (33, "plugin \"r\": name = \"r\": another plugin has this name already; names are unique"),
         (39, "plugin \"m\": paht = \"m.sock\": unknown key; did you mean path?"),
@@ -228,7 +228,7 @@ fn check_reports_everything_at_once() {
         assert!(!checked.status.success() && checked.stderr.contains(expected), "{text}: {}", checked.stderr);
         assert_eq!(checked.stderr.lines().count(), 1, "{}", checked.stderr);
     }
-    // all in one table, however deep, with the lines that they have in the file
+    // all in one table, at any depth, with their lines in the file
     let text = "[[plugin]]\nname = \"rules\"\nbuiltin = \"acl\"\n[plugin.config]\ndefualt = \"deny\"\n\
         [[plugin.config.client]]\nname = \"plc*\"\n\
         [[plugin.config.client]]\nname = \"a\"\nwho = [{ user = \"no such\" }, { address = \"10.0/8\" }]\n\
@@ -255,7 +255,7 @@ fn check_reports_everything_at_once() {
         assert_eq!(found, 1, "{expected}\n{}", checked.stderr);
     }
     assert_eq!(checked.stderr.lines().count(), 12, "{}", checked.stderr);
-    // the service manager makes what is below /run
+    // the service manager creates folders below /run
     let text = "[[plugin]]\nname = \"a\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"/run/no-such-folder/a.sock\"\n";
     std::fs::write(folder.path().join("b.toml"), text).unwrap();
     let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
@@ -263,7 +263,7 @@ fn check_reports_everything_at_once() {
 }
 
 #[test]
-fn check_names_the_defaults_that_have_changed() {
+fn check_reports_changed_defaults() {
     let folder = folder();
     let plugin = "[[plugin]]\nname = \"a\"\nbuiltin = \"tcp\"\n[plugin.config]\nbind = \"127.0.0.1:1\"\n";
     let check = |broker: &str, more: &str| {
@@ -291,14 +291,11 @@ fn check_names_the_defaults_that_have_changed() {
     assert_eq!(check(set, ""), "");
     assert!(check("max_filters = 1000000\n", "").contains("may be reached before max_filters"));
     let clients = check(set, "max_clients = 10\n");
-    assert!(
-        clients.contains("no more than half of max_clients") && clients.contains("b.toml:14"),
-        "{clients}"
-    );
+    assert!(clients.contains("at most half of max_clients") && clients.contains("b.toml:14"), "{clients}");
 }
 
 #[test]
-fn a_plugin_without_what_it_requires_is_reported() {
+fn check_reports_missing_dependencies_of_plugins() {
     let server = "[[plugin]]\nname = \"server\"\nlibrary = \"elbus_serving\"\n";
     let expected = "elbusd: b.toml:1: plugin \"server\" requires the plugin elbus-inproc, which is not declared; add a \
                     [[plugin]] with library = \"elbus_inproc\" or, linked into this program, builtin = \"inproc\"\n";
@@ -314,7 +311,7 @@ fn a_plugin_without_what_it_requires_is_reported() {
         let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
         assert!(checked.status.success(), "{}", checked.stderr);
     }
-    // a reload that takes away what is required changes nothing
+    // a reload that removes a dependency changes nothing
     let transport =
         "[[plugin]]\nname = \"local\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"bus.sock\"\n";
     let text = format!("[broker]\nreload_settle_seconds = 0.0\n{transport}");
@@ -322,7 +319,9 @@ fn a_plugin_without_what_it_requires_is_reported() {
     let daemon = Daemon::start_config(&format!("{text}{inproc}{server}"));
     std::fs::write(daemon.path("broker.toml"), format!("{text}{server}")).unwrap();
     daemon.signal(Signal::HUP);
-    daemon.wait_for_log("not reloaded: broker.toml:8: plugin \"server\" requires the plugin elbus-inproc");
+    daemon.wait_for_log(
+        "reload failed error=broker.toml:8: plugin \"server\" requires the plugin elbus-inproc",
+    );
     assert_eq!(daemon.client("a").send("server", b"x"), 0x01, "the plugin and its client are there");
 }
 
@@ -358,7 +357,7 @@ fn a_library_that_requires_more_than_before_is_not_reloaded() {
 }
 
 #[test]
-fn a_level_for_other_programs_does_not_keep_it_from_starting() {
+fn an_invalid_rust_log_does_not_prevent_the_start() {
     for (level, warned) in [("", false), ("wibble", true), ("a=b=c", true), ("debug", false)] {
         let folder = folder();
         let mut command = through_shell(folder.path(), "exec \"$@\"", &["--bind", "unix:bus"]);
@@ -367,14 +366,14 @@ fn a_level_for_other_programs_does_not_keep_it_from_starting() {
         drop(daemon.client("a"));
         let (status, log) = daemon.stop();
         assert!(status.success());
-        assert_eq!(log.contains("RUST_LOG is ignored: invalid log "), warned, "{log}");
+        assert_eq!(log.contains("RUST_LOG is ignored default=\"info\" error=invalid log "), warned, "{log}");
         assert!(log.contains("shutting down"), "{log}");
     }
 }
 
-/// What the broker prints to try it with is understood by the command line.
+/// The command line accepts the address that the broker prints as a hint.
 #[test]
-fn the_hint_names_an_address_that_is_one() {
+fn the_hint_names_a_usable_address() {
     let folder = folder();
     for (bind, hint) in
         [("unix:bus", "unix:bus"), ("unix:./b.sock", "./b.sock"), ("unix:it's", "unix:it'\\''s")]

@@ -1,4 +1,4 @@
-//! The control methods at `.broker`, over the wire (protocol section 7).
+//! The control methods of `.broker`, over the wire (protocol section 7).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -19,7 +19,7 @@ fn field<'a>(map: &'a rmpv::Value, key: &str) -> &'a rmpv::Value {
 }
 
 #[test]
-fn the_methods_of_the_specification() {
+fn control_methods_match_the_specification() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
         for (index, address) in daemon.addresses().into_iter().enumerate() {
@@ -85,7 +85,7 @@ fn the_methods_of_the_specification() {
 }
 
 #[test]
-fn what_is_no_call_is_accepted_and_ignored() {
+fn messages_that_are_not_calls_are_accepted_and_ignored() {
     let daemon = Daemon::start("library", &[]);
     let mut client = daemon.client("a");
     for payload in
@@ -105,7 +105,7 @@ fn what_is_no_call_is_accepted_and_ignored() {
 }
 
 #[test]
-fn replies_are_real_time_if_the_call_was() {
+fn replies_to_real_time_calls_are_real_time() {
     let daemon = Daemon::start("library", &[]);
     let mut client = daemon.client("a");
     let call = rpc::encode_request(5, "test", b"").unwrap();
@@ -117,7 +117,7 @@ fn replies_are_real_time_if_the_call_was() {
 }
 
 #[test]
-fn what_changes_the_broker_is_for_this_machine() {
+fn remote_clients_cannot_change_the_broker() {
     let daemon = Daemon::start("library", &[]);
     let addresses = daemon.addresses();
     let mut remote = Wire::connect(&daemon, &addresses[1], "remote");
@@ -135,7 +135,7 @@ fn what_changes_the_broker_is_for_this_machine() {
 }
 
 #[test]
-fn plugins_stop_start_and_reload() {
+fn plugins_can_be_stopped_started_and_reloaded() {
     let daemon = Daemon::start("library", &[]);
     let addresses = daemon.addresses();
     let mut local = Wire::connect(&daemon, &addresses[0], "local");
@@ -157,7 +157,7 @@ fn plugins_stop_start_and_reload() {
     local.control("plugin.reload", &[("name", "announce")]).unwrap();
     let (_, why) = local.control("plugin.reload", &[("name", "nothing")]).unwrap_err();
     assert!(why.contains("nothing") && why.contains("announce"), "{why}");
-    // the address of the methods itself
+    // the transport of the call itself
     local.control("plugin.reload", &[("name", "rpc")]).ok();
     support::wait_until("rpc is back", || {
         let call = rpc::encode_request(77, "test", b"").unwrap();

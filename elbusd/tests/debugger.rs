@@ -1,5 +1,5 @@
-//! A debugger at a broker with loaded libraries: it attaches, shows the code of plugins by name, and lets the broker go on; a
-//! core file opens. Not tested where there is no gdb.
+//! A debugger attached to a broker with loaded libraries: it shows the code of plugins by name, the broker
+//! continues, and a core file opens. Skipped without gdb.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -11,16 +11,16 @@ use std::{
 };
 use support::daemon::Daemon;
 
-/// gdb reads all symbols of a debug build on a machine that does other things as well.
+/// gdb reads all symbols of a debug build, on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What gdb prints, within the limit.
+/// Returns what gdb prints within the limit.
 fn gdb(output: &Path, arguments: &[&str]) -> String {
     let file = std::fs::File::create(output).unwrap();
     let mut child = Command::new("gdb")
         .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
         .args(arguments)
-        // a pipe that nobody writes to: what it opens by mistake may be this
+        // a pipe without a writer, which gdb may open by mistake
         .stdin(Stdio::piped())
         .stdout(file.try_clone().unwrap())
         .stderr(file)
@@ -62,7 +62,7 @@ fn a_debugger_sees_loaded_plugins_and_opens_core_files() {
     let library = shown.lines().find(|line| line.contains(&format!("/proc/{pid}/fd/"))).unwrap_or_default();
     assert!(library.contains("Yes"), "symbols of the library are read: {shown}");
     assert!(shown.contains("\"local\"") && shown.contains("tokio::runtime"), "{shown}");
-    assert_eq!(client.send("a", b"x"), 0x01, "the broker goes on");
+    assert_eq!(client.send("a", b"x"), 0x01, "the broker continues");
     let folder = daemon.folder.clone();
     assert!(daemon.stop().0.success());
     let executable = env!("CARGO_BIN_EXE_elbusd");

@@ -1,5 +1,5 @@
-//! What the documents say about the repository: the tests, files and links that they name exist, their configuration is
-//! valid, and their prose uses plain words.
+//! What the documents say about the repository: the tests, files and links that they name exist, their
+//! configuration is valid, and their prose uses plain words.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -94,7 +94,7 @@ fn named_tests(text: &str) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn every_test_that_the_security_page_names_exists() {
+fn tests_named_in_security_md_exist() {
     let named = named_tests(&read("SECURITY.md"));
     assert!(named.len() > 40, "{named:?}");
     let missing: Vec<_> = named

@@ -1,5 +1,5 @@
-//! A plugin that serves calls is reloaded under load: every call that was acknowledged is answered, and nothing of the builds
-//! before is left but their memory: no thread, and no descriptor but that of the sealed copy.
+//! A plugin that answers calls is reloaded under load: every acknowledged call is answered, and of previous
+//! builds only their memory remains: no thread, and no descriptor except that of the sealed copy.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -21,7 +21,8 @@ use support::{
 
 const RELOADS: usize = 4;
 
-/// Calls one after another until it is told to stop: each that is acknowledged is answered, and each other one refused.
+/// Makes calls one after another until it is stopped: each acknowledged call is answered, each other one
+/// refused.
 fn call(mut client: Wire, stopping: &AtomicBool, answered: &AtomicU32) {
     let mut id = 1_000_000;
     while !stopping.load(Ordering::Relaxed) {
@@ -45,25 +46,26 @@ fn call(mut client: Wire, stopping: &AtomicBool, answered: &AtomicU32) {
     }
 }
 
-/// Threads of the runtime behind blocking clients.
+/// Threads of the runtime of blocking clients.
 fn client_threads(daemon: &Daemon) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.trim_end() == "elbus client").count()
 }
 
-/// How many descriptors of the broker are sealed copies of the server's builds, and what the others are.
+/// Returns how many of the broker's descriptors are sealed copies of the plugin's builds, and what the others
+/// are.
 fn descriptors(daemon: &Daemon) -> (usize, BTreeMap<String, usize>) {
     let mut others = BTreeMap::new();
     let mut copies = 0;
     for entry in std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap() {
-        // one that was closed meanwhile
+        // closed in the meantime
         let Ok(target) = std::fs::read_link(entry.unwrap().path()) else { continue };
         let target = target.to_string_lossy();
         if target.contains("memfd:libserving.so") {
             copies += 1;
         } else {
-            // without the number of a socket or a pipe
+            // without the number of a socket or pipe
             *others.entry(target.split(":[").next().unwrap().to_owned()).or_default() += 1;
         }
     }
@@ -99,12 +101,12 @@ fn reloads_under_load_answer_every_acknowledged_call() {
     let (_, before) = descriptors(&daemon);
     for _ in 0..RELOADS {
         more();
-        // another build, as far as its content tells
+        // another build, by its contents
         std::fs::OpenOptions::new().append(true).open(&library).unwrap().write_all(b"x").unwrap();
         operator.control("plugin.reload", &[("name", "server")]).unwrap();
         more();
     }
-    // of each build its sealed copy stays, and nothing else
+    // of each build, only the sealed copy remains
     let expected = (RELOADS + 1, before);
     // if any crate of the build uses signals, tokio keeps two sockets in each library
     let mut with_signals = expected.clone();

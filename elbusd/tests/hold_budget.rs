@@ -1,5 +1,5 @@
-//! How long a receiver may hold senders that have other receivers: no longer than its budget, whatever it does; and a sender's
-//! only receiver, and an exempt one, lose nothing.
+//! How long a receiver can hold senders that have other receivers: no longer than its hold budget. The only
+//! receiver of a sender, and an exempt one, lose nothing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -20,10 +20,10 @@ use support::{
 };
 
 const BUDGET: Duration = Duration::from_millis(600);
-/// What one identity may use: all clients of these tests have the same user.
+/// The hold budget of one identity. All clients of these tests have the same user.
 const OF_IDENTITY: Duration = Duration::from_millis(1500);
-/// How much longer the innocent may wait, on a machine that does other things, too. Without a budget they would wait for
-/// nearly all of the time.
+/// How much longer the reader may wait, on a machine that is busy. Without a budget it would wait nearly all
+/// of the time.
 const SLACK: Duration = Duration::from_millis(1500);
 
 fn start(stall_seconds: f64, more: &str) -> Daemon {
@@ -45,13 +45,14 @@ fn start(stall_seconds: f64, more: &str) -> Daemon {
     ))
 }
 
-/// Publishes to `t` all the time, for one that reads everything: how long it had to wait for the next, in sum.
+/// Publishes to `t` all the time, for a receiver that reads everything, and measures how long that one waits
+/// in total.
 struct Innocents {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Duration>>,
 }
 
-/// A wait for the next publication from here on is not the scheduler's.
+/// A longer wait for the next publication is not caused by the scheduler.
 const NOTICED: Duration = Duration::from_millis(100);
 
 impl Innocents {
@@ -95,14 +96,14 @@ impl Innocents {
         Innocents { stop, threads: vec![publishing, reading] }
     }
 
-    /// How long the reader had to wait.
+    /// The total time that the reader waited.
     fn waited(self) -> Duration {
         self.stop.store(true, Ordering::SeqCst);
         self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     }
 }
 
-/// Subscribes, and reads nothing until it is disconnected; then comes again, under `name(again)`.
+/// Subscribes and reads nothing until it is disconnected, then reconnects under `name(again)`.
 fn come_again_and_again(daemon: &Daemon, until: Instant, name: impl Fn(usize) -> String) {
     let mut again = 0;
     while Instant::now() < until {
@@ -118,7 +119,7 @@ fn come_again_and_again(daemon: &Daemon, until: Instant, name: impl Fn(usize) ->
 }
 
 #[test]
-fn one_that_stops_and_comes_again_costs_no_more_than_its_budget() {
+fn a_receiver_that_stalls_and_reconnects_costs_no_more_than_its_hold_budget() {
     let daemon = start(0.25, "");
     let innocents = Innocents::start(&daemon);
     come_again_and_again(&daemon, Instant::now() + Duration::from_secs(6), |_| "hostile".to_owned());
@@ -128,7 +129,7 @@ fn one_that_stops_and_comes_again_costs_no_more_than_its_budget() {
 }
 
 #[test]
-fn other_names_do_not_renew_it() {
+fn other_names_of_an_identity_do_not_renew_its_hold_budget() {
     let daemon = start(0.25, "");
     let innocents = Innocents::start(&daemon);
     come_again_and_again(&daemon, Instant::now() + Duration::from_secs(8), |again| format!("hostile{again}"));
@@ -149,7 +150,7 @@ fn trickle(mut hostile: Wire, until: Instant) {
 }
 
 #[test]
-fn one_that_takes_a_little_costs_no_more_than_its_budget_and_the_loss_is_told() {
+fn a_trickling_receiver_costs_no_more_than_its_hold_budget_and_the_loss_is_reported() {
     let daemon = start(3.0, "");
     let innocents = Innocents::start(&daemon);
     let (hostile, until) = (daemon.client("hostile"), Instant::now() + Duration::from_secs(8));
@@ -161,7 +162,7 @@ fn one_that_takes_a_little_costs_no_more_than_its_budget_and_the_loss_is_told() 
         let info = witness.control("client.info", &[("name", "hostile")]).unwrap();
         field(&info, "may_hold").as_bool() == Some(false) && field(&info, "dropped_frames").as_u64() > Some(0)
     });
-    // another sender with other receivers has a budget of its own, and little room in the queue while it is full
+    // another sender with other receivers has its own budget, and little room in the queue while it is full
     assert_eq!(witness.send("innocent", &[7; 1000]), 0x01);
     assert_eq!(witness.send("hostile", b"x"), 0x01);
     wait_until("a message is refused", || witness.send("hostile", &[7; 5000]) == 0x77);
@@ -174,7 +175,7 @@ fn one_that_takes_a_little_costs_no_more_than_its_budget_and_the_loss_is_told() 
 }
 
 #[test]
-fn ten_of_them_at_once_cost_no_more_than_that_of_their_user() {
+fn ten_stalled_receivers_cost_no_more_than_the_hold_budget_of_their_user() {
     let daemon = start(3.0, "");
     let innocents = Innocents::start(&daemon);
     let until = Instant::now() + Duration::from_secs(6);
@@ -189,7 +190,7 @@ fn ten_of_them_at_once_cost_no_more_than_that_of_their_user() {
     assert!(waited <= OF_IDENTITY + SLACK, "{waited:?}");
 }
 
-/// Sends numbered messages to a slow receiver, which must get them all.
+/// Sends numbered messages to a slow receiver, which must receive them all.
 fn lossless(daemon: &Daemon, mut sender: Wire, op: Op, target: &str, mut receiver: Wire) {
     const COUNT: u32 = 1500;
     let target = target.to_owned();
@@ -246,7 +247,7 @@ fn an_exempt_receiver_loses_nothing() {
     reading.join().unwrap();
 }
 
-/// Reads and pings on a thread until nothing comes any more; how many frames came of `sender`.
+/// Reads and pings on a thread until nothing arrives any more. Returns how many frames came from `sender`.
 fn reading(mut client: Wire, pause: Duration, sender: &'static str) -> JoinHandle<u32> {
     std::thread::spawn(move || {
         let (mut pinging, mut count) = (client.writer(), 0);
@@ -264,12 +265,12 @@ fn reading(mut client: Wire, pause: Duration, sender: &'static str) -> JoinHandl
 }
 
 #[test]
-fn who_floods_a_receiver_spends_its_budget_for_nobody_else() {
+fn a_flooding_sender_spends_the_hold_budget_only_for_itself() {
     const COUNT: u32 = 300;
     let daemon = start(3.0, "");
     let mut victim = daemon.client("victim");
     victim.read_in_pieces(8000);
-    // about half a megabyte in a second
+    // about half a megabyte per second
     let victim = reading(victim, Duration::from_millis(2), "sender");
     let idle = reading(daemon.client("idle"), Duration::ZERO, "sender");
     let stop = Arc::<AtomicBool>::default();
@@ -284,7 +285,7 @@ fn who_floods_a_receiver_spends_its_budget_for_nobody_else() {
             flooder.write(&out);
         }
     });
-    // from the first full queue on, and after the flooder has spent the budget
+    // from the first full queue on, and after the flooding sender has spent the budget
     let mut sender = daemon.client("sender");
     let mut witness = daemon.client("witness");
     let mut sent = 0;

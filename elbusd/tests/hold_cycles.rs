@@ -1,19 +1,19 @@
-//! Clients that write everything before they read anything, to each other: the broker finds that they wait for each other, and
-//! lets one go on beyond its limit. What that costs is bounded, and where it is not enough, the one that is disconnected
-//! is told the cycle.
+//! Clients that write everything to each other before they read: the broker detects the cycle and lets one
+//! exceed its limit. The cost is bounded; if it is not enough, one client is disconnected and the cycle is
+//! reported.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
-use elbus_protocol::{Op, Qos, request::encode_request};
+use elbus_protocol::{Op, Qos};
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread::{JoinHandle, spawn},
 };
 use support::{
     daemon::{BOTH, Daemon},
-    field, wait_until,
-    wire::{Frame, Wire},
+    queued_bytes, wait_until,
+    wire::{Frame, Wire, numbered_frames},
 };
 
 const MIB: usize = 1 << 20;
@@ -21,18 +21,12 @@ const PAYLOAD: usize = 16 * 1024;
 const FOUND: &str = "clients wait for each other in a cycle: more than queue_bytes may wait for one";
 const NOT_GIVEN: &str = "clients wait for each other in a cycle: one will be disconnected";
 
-/// Numbered messages of so many bytes in all.
+/// Returns numbered messages of `bytes` bytes in total.
 fn messages(target: &str, qos: Qos, bytes: usize, payload: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes + bytes / 8);
-    for number in 0..(bytes / payload) as u32 {
-        let mut body = vec![0; payload];
-        body[..4].copy_from_slice(&number.to_le_bytes());
-        encode_request(&mut out, number, Op::Message, qos, target, "", &body).unwrap();
-    }
-    out
+    numbered_frames(Op::Message, qos, target, (bytes / payload) as u32, payload)
 }
 
-/// Writes so much to the next one, and only then reads as much.
+/// Writes `bytes` bytes to the next client, and only then reads as much.
 fn write_then_read(
     mut client: Wire,
     target: &str,
@@ -73,12 +67,12 @@ fn ring(daemon: &Daemon, address: &str, names: &[&str], qos: Qos, bytes: usize, 
         .map(|(client, target)| write_then_read(client, target, qos, bytes, payload))
         .collect();
     for mut client in threads.into_iter().map(|thread| thread.join().unwrap()) {
-        assert_eq!(client.send("nobody", b""), 0x71, "everything has arrived, and it is there still");
+        assert_eq!(client.send("nobody", b""), 0x71, "everything has arrived, and it is still connected");
     }
 }
 
 #[test]
-fn two_that_write_forty_mebibytes_to_each_other_before_they_read_lose_nothing() {
+fn two_clients_that_write_before_they_read_lose_nothing() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
         for address in daemon.addresses() {
@@ -90,7 +84,7 @@ fn two_that_write_forty_mebibytes_to_each_other_before_they_read_lose_nothing() 
 }
 
 #[test]
-fn three_in_a_ring_and_one_that_writes_to_itself_lose_nothing() {
+fn three_clients_in_a_cycle_and_one_alone_lose_nothing() {
     let daemon = Daemon::start("library", &[]);
     let address = daemon.address();
     ring(&daemon, &address, &["one", "two", "three"], Qos::NO, 40 * MIB, PAYLOAD);
@@ -100,26 +94,26 @@ fn three_in_a_ring_and_one_that_writes_to_itself_lose_nothing() {
 }
 
 #[test]
-fn acknowledgements_that_nobody_reads_yet_are_no_obstacle() {
+fn unread_acknowledgements_do_not_block_a_cycle() {
     let daemon = Daemon::start("library", &[]);
     ring(&daemon, &daemon.address(), &["one", "two"], Qos::PROCESSED, 20 * MIB, 200);
     daemon.wait_for_log(FOUND);
     assert!(!daemon.log().contains("stall_seconds"), "{}", daemon.log());
 }
 
-/// Writes without ever reading, until everything is written or the connection has ended.
+/// Writes without reading, until everything is written or the connection has ended.
 fn only_write(mut client: Wire, target: &str, bytes: usize) -> JoinHandle<(bool, Wire)> {
     let all = messages(target, Qos::NO, bytes, PAYLOAD);
     spawn(move || (client.try_write(&all), client))
 }
 
 #[test]
-fn beyond_sixty_four_mebibytes_one_is_disconnected_and_told_the_cycle() {
+fn beyond_the_overdraft_limit_one_client_is_disconnected_and_the_cycle_is_reported() {
     let daemon = Daemon::start("library", &[]);
     let one = only_write(daemon.client("one"), "two", 120 * MIB);
     let two = only_write(daemon.client("two"), "one", 120 * MIB);
     let (one, two) = (one.join().unwrap(), two.join().unwrap());
-    assert!(one.0 != two.0, "the other one goes on: {} {}", one.0, two.0);
+    assert!(one.0 != two.0, "the other one continues: {} {}", one.0, two.0);
     wait_until("the reason is logged", || daemon.log().contains("stall_seconds"));
     let log = daemon.log();
     let reason = log.lines().find(|line| line.contains("stall_seconds")).unwrap();
@@ -129,13 +123,8 @@ fn beyond_sixty_four_mebibytes_one_is_disconnected_and_told_the_cycle() {
     assert!(reason.contains(bytes), "{reason}");
 }
 
-fn queued(witness: &mut Wire) -> usize {
-    let health = witness.control("health", &[]).unwrap();
-    field(&health, "queued_bytes").as_u64().unwrap() as usize
-}
-
 #[test]
-fn what_is_used_of_the_budget_of_the_broker_is_not_given() {
+fn a_used_queue_budget_allows_no_overdraft() {
     let daemon = Daemon::start_config(
         r#"
         broker.max_queued_bytes = 25165824
@@ -155,7 +144,7 @@ fn what_is_used_of_the_budget_of_the_broker_is_not_given() {
     ];
     let mut most = 0;
     wait_until("one is disconnected", || {
-        most = most.max(queued(&mut witness));
+        most = most.max(queued_bytes(&mut witness) as usize);
         daemon.log().contains("stall_seconds")
     });
     drop(writing.map(|writing| writing.join().unwrap()));
@@ -165,7 +154,7 @@ fn what_is_used_of_the_budget_of_the_broker_is_not_given() {
 }
 
 #[test]
-fn many_cycles_of_one_identity_have_one_overdraft_among_them_also_when_they_come_again() {
+fn all_cycles_of_one_identity_share_one_overdraft_also_after_reconnecting() {
     const PAIRS: usize = 6;
     let daemon = Daemon::start_config(
         r#"
@@ -195,12 +184,12 @@ fn many_cycles_of_one_identity_have_one_overdraft_among_them_also_when_they_come
             }
         }
         wait_until("many have come again", || {
-            most = most.max(queued(&mut witness));
+            most = most.max(queued_bytes(&mut witness) as usize);
             daemon.log().matches("stall_seconds").count() >= 3 * PAIRS
         });
         stop.store(true, Ordering::Relaxed);
     });
-    // every queue, a run beyond each, what is kept of a read for each, and one overdraft
+    // every queue, a run beyond each, the rest of a read for each, and one overdraft
     let limit = 2 * PAIRS * (8 * MIB + 512 * 1024) + 64 * MIB;
     assert!(most > 2 * PAIRS * 4 * MIB && most <= limit, "{most} bytes of {limit}");
 }

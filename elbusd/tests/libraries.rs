@@ -1,5 +1,5 @@
-//! Plugin libraries, good and bad: what is loaded works, what cannot be loaded is refused in a sentence or two, and
-//! one that fails later takes nobody with it.
+//! Plugin libraries, valid and invalid: invalid ones are refused with a precise error, and one that fails
+//! later does not affect others.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -10,7 +10,7 @@ use support::{
     wire::{Frame, Wire},
 };
 
-/// Where cargo has put a library that these tests depend on: beside their own executable.
+/// Returns the path where cargo has put a library that these tests depend on: beside their own executable.
 fn built(name: &str) -> PathBuf {
     let executable = std::env::current_exe().unwrap();
     executable.parent().unwrap().join(format!("lib{name}.so"))
@@ -25,7 +25,7 @@ fn refused_library(path: &Path) -> String {
 }
 
 #[test]
-fn what_is_no_plugin_is_refused() {
+fn files_that_are_not_plugins_are_refused() {
     let folder = folder();
     let file = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -58,7 +58,7 @@ fn what_is_no_plugin_is_refused() {
     let unknown = refused_config("[[plugin]]\nname = \"it\"\nlibrary = \"elbus_nothing\"\n");
     assert!(unknown.contains("libelbus_nothing.so not found in "), "{unknown}");
     assert!(unknown.contains("plugin_dirs"), "{unknown}");
-    // as `cargo install` leaves it: a program without the libraries
+    // as after `cargo install`: a program without the libraries
     let folder = support::daemon::folder();
     let alone = folder.path().join("elbusd");
     std::fs::copy(env!("CARGO_BIN_EXE_elbusd"), &alone).unwrap();
@@ -71,7 +71,7 @@ fn what_is_no_plugin_is_refused() {
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("this program has it linked in: builtin = \"unix\""), "{message}");
-    // what lies in a folder beside an installed program is none of its libraries
+    // files beside an installed program are not its libraries
     let deps = folder.path().join("deps");
     std::fs::create_dir(&deps).unwrap();
     std::fs::copy(built("elbus_unix"), deps.join("libelbus_unix.so")).unwrap();
@@ -87,7 +87,7 @@ fn what_is_no_plugin_is_refused() {
 }
 
 #[test]
-fn every_part_of_a_library_is_refused() {
+fn truncated_libraries_are_refused() {
     let good = std::fs::read(built("elbus_faulty")).unwrap();
     let folder = folder();
     let path = folder.path().join("cut.so");
@@ -103,7 +103,7 @@ fn every_part_of_a_library_is_refused() {
     assert!(fine.status.success(), "{}", fine.stderr);
 }
 
-/// The library with its plugin record changed, the length kept.
+/// Returns the library with its manifest changed, of the same length.
 fn with_record(from: &str, to: &str) -> (std::sync::Arc<tempfile::TempDir>, PathBuf) {
     let mut bytes = std::fs::read(built("elbus_faulty")).unwrap();
     assert_eq!(from.len(), to.len());
@@ -138,7 +138,7 @@ fn libraries_of_other_builds_are_refused() {
 }
 
 #[test]
-fn a_plugin_that_fails_to_come_up_ends_the_start() {
+fn a_plugin_that_fails_to_start_ends_the_start() {
     for (config, line, why) in [
         ("fail_in = \"create\"", Some(5), "fail_in = \"create\": create fails as configured"),
         ("fail_in = \"start\"", None, "could not start: start fails as configured"),
@@ -165,7 +165,7 @@ const SOCKET: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[p
                       [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
                       [[plugin]]\nname = \"announce\"\nlibrary = \"elbus_announce\"\n";
 
-/// It stays failed, so that it can be looked at; `recovery.rs` has those that are started again.
+/// Returns the table of a plugin that stays failed; `recovery.rs` tests restarts.
 fn faulty(name: &str, config: &str) -> String {
     format!(
         "[[plugin]]\nname = \"{name}\"\nlibrary = \"elbus_faulty\"\nrestart = \"never\"\n[plugin.config]\n{config}\n"
@@ -184,7 +184,7 @@ fn state(client: &mut Wire, plugin: &str) -> String {
 }
 
 #[test]
-fn a_panic_in_a_callback_takes_nobody_with_it() {
+fn a_panic_in_a_callback_fails_only_its_instance() {
     for place in ["deliver", "flush", "method", "event"] {
         let text = [
             SOCKET,
@@ -209,7 +209,7 @@ fn a_panic_in_a_callback_takes_nobody_with_it() {
         );
         daemon.wait_for_log(&format!("{place} panics as configured"));
         support::wait_until("its clients are gone", || client.send("bad.client", b"x") == 0x71);
-        // the other instance of the same library and everybody else go on
+        // the other instance of the same library and all other clients continue
         assert_eq!(client.send("good.client", b"x"), 0x01);
         assert!(state(&mut client, "good").starts_with("started"));
         assert!(client.call(".broker", "good.try", b"").is_ok());
@@ -221,7 +221,7 @@ fn a_panic_in_a_callback_takes_nobody_with_it() {
 }
 
 #[test]
-fn a_plugin_that_hangs_or_panics_at_the_end_does_not_stop_the_end() {
+fn a_plugin_that_hangs_or_panics_while_stopping_does_not_prevent_the_exit() {
     for config in ["hang_in = \"stop\"", "panic_in = \"stop\"", "panic_in = \"drop\""] {
         let daemon = Daemon::start_config(&[SOCKET, &faulty("bad", config)].concat());
         let folder = daemon.folder.clone();
@@ -245,7 +245,7 @@ fn one_library_serves_two_instances() {
 }
 
 #[test]
-fn a_plugin_of_ones_own_is_dropped_into_a_folder() {
+fn a_third_party_plugin_is_loaded_from_a_plugin_folder() {
     let folder = folder();
     let plugins = folder.path().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
@@ -264,7 +264,7 @@ fn a_plugin_of_ones_own_is_dropped_into_a_folder() {
     assert_eq!(client.acked(elbus_protocol::Op::Publish, "sensors/t", b"21.5"), 0x01);
     assert_eq!(last(&mut client).as_deref(), Some("21.5"));
 
-    // a file that is overwritten while it is loaded harms nobody, and a reload of nonsense is refused
+    // overwriting a loaded file has no effect, and a reload of an invalid file is refused
     std::fs::write(plugins.join("liblast_value.so"), b"nonsense").unwrap();
     assert_eq!(last(&mut client).as_deref(), Some("21.5"));
     let (_, why) = client.control("plugin.reload", &[("name", "last")]).unwrap_err();
@@ -365,7 +365,7 @@ fn a_panic_in_a_thread_of_a_plugin_names_it() {
     let daemon = Daemon::start_command(folder, command, true);
     let mut client = daemon.client("a");
     client.call(".broker", "it.try", b"").unwrap();
-    // the name of no instance: two could be meant
+    // no instance is named: it could be either of two
     daemon.wait_for_log("panic outside a callback: panicked at elbusd/tests/plugins/faulty/src/lib.rs");
     daemon.wait_for_log("thread=of its own library=\"elbus_faulty\"");
     daemon.wait_for_log("backtrace: ");
@@ -395,7 +395,7 @@ fn a_fatal_signal_names_the_library() {
 }
 
 #[test]
-fn what_plugins_log_obeys_the_filter_of_the_broker() {
+fn log_lines_of_plugins_obey_the_filter_of_the_broker() {
     for (filter, seen) in [("info", true), ("warn", false), ("info,elbus_faulty=off", false)] {
         let folder = folder();
         let text = [SOCKET, &faulty("f", "client = \"f\"")].concat();

@@ -1,4 +1,4 @@
-//! Start and end of a broker: what it creates, what it finds, what it leaves behind, what it announces.
+//! Start and exit of a broker: what it creates, what it finds, what it leaves behind, what it announces.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -24,7 +24,7 @@ fn announcement(frame: &Frame) -> (String, Vec<(String, rmpv::Value)>) {
 }
 
 #[test]
-fn the_end_is_announced_and_nothing_is_left() {
+fn the_shutdown_is_announced_and_leaves_no_files() {
     for plugins in BOTH {
         for signal in [Signal::TERM, Signal::INT] {
             let daemon = Daemon::start(plugins, &["--bind", "fifo:./commands", "--pid-file", "pid"]);
@@ -55,7 +55,7 @@ fn the_end_is_announced_and_nothing_is_left() {
 }
 
 #[test]
-fn comings_and_goings_are_announced() {
+fn registrations_and_disconnects_are_announced() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
         let mut listener = daemon.client("listener");
@@ -77,7 +77,7 @@ fn comings_and_goings_are_announced() {
 }
 
 #[test]
-fn a_stale_socket_is_replaced_a_live_one_is_not() {
+fn a_stale_socket_is_replaced_but_a_live_one_is_not() {
     for plugins in BOTH {
         let folder = folder();
         drop(UnixListener::bind(folder.path().join("bus.sock")).unwrap());
@@ -91,7 +91,7 @@ fn a_stale_socket_is_replaced_a_live_one_is_not() {
         drop(first.client("still reachable"));
         let (status, _) = first.stop();
         assert!(status.success());
-        // what is no socket is nobody's to remove
+        // a file that is not a socket is not removed
         std::fs::write(folder.path().join("bus.sock"), "precious").unwrap();
         let refused = run_to_end(folder.path(), &arguments);
         assert!(!refused.status.success() && refused.stderr.contains("bus.sock"), "{}", refused.stderr);
@@ -100,7 +100,7 @@ fn a_stale_socket_is_replaced_a_live_one_is_not() {
 }
 
 #[test]
-fn a_failed_start_leaves_nothing_behind() {
+fn a_failed_start_leaves_no_files() {
     for plugins in BOTH {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().to_string();
@@ -115,7 +115,7 @@ fn a_failed_start_leaves_nothing_behind() {
 }
 
 #[test]
-fn without_arguments_it_serves_the_default_socket() {
+fn the_default_socket_is_served_without_arguments() {
     let folder = folder();
     let daemon = Daemon::start_in(folder.clone(), &[]);
     let address = daemon.address();
@@ -128,21 +128,21 @@ fn without_arguments_it_serves_the_default_socket() {
 }
 
 #[test]
-fn the_lock_on_the_pid_file_counts_and_not_its_number() {
+fn a_pid_file_is_in_use_if_it_is_locked_whatever_its_number() {
     let folder = folder();
     let path = folder.path().join("pid");
-    // numbers are used again: this one is of a process that is alive and no broker
+    // process ids are reused: this one belongs to a running process that is not a broker
     std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
     let arguments = ["--pid-file", "pid", "--bind", "./bus.sock"];
     let daemon = Daemon::start_in(folder.clone(), &arguments);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", daemon.pid()));
     let refused = run_to_end(folder.path(), &["--pid-file", "pid", "--bind", "./other.sock"]);
-    let expected = format!("elbusd: pid file pid: process {} has locked it, which is alive\n", daemon.pid());
+    let expected = format!("elbusd: pid file pid: process {} is running and has locked it\n", daemon.pid());
     assert_eq!((refused.status.success(), refused.stderr), (false, expected));
     assert!(!folder.path().join("other.sock").exists());
     assert!(daemon.stop().0.success());
     assert!(!path.exists());
-    // somebody else's file in its place is not removed
+    // another file in its place is not removed
     let daemon = Daemon::start_in(folder.clone(), &arguments);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "17\n").unwrap();
@@ -151,7 +151,7 @@ fn the_lock_on_the_pid_file_counts_and_not_its_number() {
 }
 
 #[test]
-fn a_pid_file_that_is_no_file_neither_hangs_nor_is_written_through() {
+fn a_pid_file_that_is_not_a_regular_file_is_refused() {
     let folder = folder();
     let path = folder.path().join("pid");
     let victim = folder.path().join("victim");
@@ -170,9 +170,9 @@ fn a_pid_file_that_is_no_file_neither_hangs_nor_is_written_through() {
 }
 
 #[test]
-fn signals_without_a_meaning_do_not_end_it() {
+fn unused_signals_do_not_end_the_process() {
     let folder = folder();
-    // as many descriptors as it may have, however few it has at first
+    // raises the descriptor limit to the hard limit, however low it is at first
     let command = through_shell(folder.path(), "ulimit -Sn 64 && exec \"$@\"", &["--bind", "./bus.sock"]);
     let daemon = Daemon::start_command(folder, command, true);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
@@ -197,15 +197,15 @@ fn signals_without_a_meaning_do_not_end_it() {
         assert_eq!(client.send("a", b"x"), 0x01, "{signal:?}");
         client.frame();
     }
-    daemon.wait_for_log("not reloaded: there is no file to reload");
-    // those without a name here: SIGSTKFLT and the real-time ones
+    daemon.wait_for_log("reload failed error=there is no file to reload");
+    // signals without a name here: SIGSTKFLT and the real-time signals
     for signal in [16, 34, 50, 64] {
         let kill = format!("kill -{signal} {}", daemon.pid());
         assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         assert_eq!(client.send("a", b"x"), 0x01, "{signal}");
         client.frame();
     }
-    // a handler would not do for these
+    // a handler would not be enough for these
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
     let ignored = u64::from_str_radix(ignored, 16).unwrap();
@@ -216,7 +216,7 @@ fn signals_without_a_meaning_do_not_end_it() {
 }
 
 #[test]
-fn signals_that_end_it_leave_nothing_behind() {
+fn terminating_signals_leave_no_files() {
     for (signal, name) in [
         (Signal::QUIT, "SIGQUIT"),
         (Signal::XCPU, "SIGXCPU"),
@@ -243,7 +243,7 @@ fn signals_that_end_it_leave_nothing_behind() {
 }
 
 #[test]
-fn permissions_stand_behind_a_path() {
+fn permissions_can_follow_a_path() {
     for plugins in BOTH {
         let daemon =
             Daemon::start(plugins, &["--bind", "./b.sock?mode=0640", "--bind", "fifo:./f?mode=0620&group=0"]);
@@ -267,7 +267,7 @@ fn permissions_stand_behind_a_path() {
 }
 
 #[test]
-fn force_register_evicts() {
+fn force_register_evicts_the_previous_owner() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &["--force-register"]);
         for address in daemon.addresses() {
@@ -281,7 +281,7 @@ fn force_register_evicts() {
 }
 
 #[test]
-fn lines_of_the_fifo_are_commands() {
+fn lines_of_a_fifo_are_commands() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &["--bind", "fifo:./commands"]);
         let mut client = daemon.client("group.a");
@@ -311,7 +311,7 @@ fn lines_of_the_fifo_are_commands() {
     }
 }
 
-/// With a client that has four megabytes waiting, which is far more than its socket holds.
+/// Starts a broker with a client that has four megabytes queued, far more than its socket holds.
 fn with_a_slow_reader(shutdown: &str) -> (Daemon, Wire) {
     let text = format!(
         "[broker]\nshutdown_seconds = {shutdown}\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
@@ -328,24 +328,24 @@ fn with_a_slow_reader(shutdown: &str) -> (Daemon, Wire) {
 }
 
 #[test]
-fn a_slow_reader_gets_what_was_queued_before_the_end() {
+fn a_slow_reader_receives_its_queue_before_the_exit() {
     let (daemon, mut slow) = with_a_slow_reader("30");
     daemon.signal(Signal::TERM);
     daemon.wait_for_log("shutting down");
-    // slower than the default would wait
+    // slower than the default time limit permits
     std::thread::sleep(std::time::Duration::from_millis(2500));
     for number in 0..256u32 {
         assert_eq!(slow.frame().payload()[..4], number.to_le_bytes());
     }
     slow.wait_closed();
     let (status, log) = daemon.wait_end();
-    assert!(status.success() && log.contains("ended"), "{log}");
+    assert!(status.success() && log.contains("elbusd: stopped"), "{log}");
 }
 
 #[test]
-fn the_end_comes_whether_anybody_reads_or_not() {
+fn the_process_exits_even_if_receivers_do_not_read() {
     let (daemon, slow) = with_a_slow_reader("0.5");
     let (status, log) = daemon.stop();
-    assert!(status.success() && log.contains("ended"), "{log}");
+    assert!(status.success() && log.contains("elbusd: stopped"), "{log}");
     drop(slow);
 }

@@ -1,4 +1,5 @@
-//! The log: an output that is full, closed or never read delays nobody; clients can neither flood it nor forge lines.
+//! The log: an output that is full, closed or unread delays nothing; clients can neither flood it nor forge
+//! lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -12,7 +13,7 @@ use support::{
 const BIND: [&str; 4] = ["--bind", "./bus.sock", "--log", "trace"];
 
 #[test]
-fn a_full_disk_or_a_closed_descriptor_for_the_log_harms_nobody() {
+fn a_full_disk_or_a_closed_log_does_not_affect_clients() {
     for script in ["exec \"$@\" 2>/dev/full", "exec \"$@\" 2>&-"] {
         let folder = folder();
         let daemon = Daemon::start_command(folder.clone(), through_shell(folder.path(), script, &BIND), true);
@@ -25,11 +26,11 @@ fn a_full_disk_or_a_closed_descriptor_for_the_log_harms_nobody() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
+fn an_unread_log_blocks_nothing() {
     let folder = folder();
     let command = through_shell(folder.path(), "exec \"$@\"", &BIND);
     let mut daemon = Daemon::start_command(folder, command, false);
-    // each comes and goes with some lines of the log: many times what a pipe holds
+    // each connects and disconnects, with some log lines: many times what a pipe holds
     for number in 0..1000 {
         let mut client = daemon.client(&format!("a{number}"));
         assert_eq!(client.send(&format!("a{number}"), b"x"), 0x01);
@@ -42,14 +43,14 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
 }
 
 #[test]
-fn the_last_lines_are_written() {
+fn the_last_log_lines_are_written() {
     let daemon = Daemon::start("library", &[]);
     let (status, log) = daemon.stop();
-    assert!(status.success() && log.trim_end().ends_with("elbusd: ended"), "{log}");
+    assert!(status.success() && log.trim_end().ends_with("elbusd: stopped"), "{log}");
 }
 
 #[test]
-fn lines_of_plugins_name_their_instance_wherever_the_code_comes_from() {
+fn log_lines_of_plugins_name_their_instance() {
     for code in ["builtin = \"", "library = \"elbus_"] {
         let plugin = |name: &str, plugin: &str, path: &str| {
             format!("[[plugin]]\nname = \"{name}\"\n{code}{plugin}\"\n[plugin.config]\npath = \"{path}\"\n")
@@ -91,13 +92,13 @@ fn wait_for_line(daemon: &Daemon, text: &str, instance: &str) {
 }
 
 #[test]
-fn a_thread_local_may_log_send_and_panic_when_its_thread_ends() {
+fn a_thread_local_can_log_send_and_panic_when_its_thread_ends() {
     let config = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
         [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
         [[plugin]]\nname = \"f\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nlate = true\n";
     let daemon = Daemon::start_config(config);
     for number in 0..3 {
-        // two, since a caller leaves aside what comes before its reply
+        // two calls, since a caller skips messages before its reply
         let mut listener = daemon.client(&format!("listener{number}"));
         listener.subscribe(&["late"]);
         let mut caller = daemon.client(&format!("caller{number}"));
@@ -129,7 +130,7 @@ fn a_client_cannot_flood_the_log() {
 }
 
 #[test]
-fn a_source_with_many_names_cannot_flood_the_log() {
+fn one_identity_with_many_names_cannot_flood_the_log() {
     let daemon = Daemon::start("library", &[]);
     let tcp = daemon.addresses().into_iter().find(|address| address.starts_with("tcp:")).unwrap();
     for number in 0..300 {
@@ -138,14 +139,14 @@ fn a_source_with_many_names_cannot_flood_the_log() {
     }
     let (status, log) = daemon.stop();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("control method denied")).collect();
-    // some may have been added while it lasted, one in two seconds
+    // some may have been added in the meantime, one per two seconds
     assert!(status.success() && (40..100).contains(&lines.len()), "{} {log}", lines.len());
     assert!(lines[0].contains("source=\"127.0.0.1:"), "{}", lines[0]);
     assert!(log.contains("messages suppressed"), "{log}");
 }
 
 #[test]
-fn a_name_cannot_forge_a_line() {
+fn a_name_cannot_forge_a_log_line() {
     let daemon = Daemon::start("library", &["--log", "debug"]);
     let name = "a\n2026-01-01T00:00:00Z ERROR forged\u{1b}[31m";
     let mut client = daemon.client(name);
@@ -158,9 +159,9 @@ fn a_name_cannot_forge_a_line() {
     assert!(!log.contains('\u{1b}'), "{log}");
 }
 
-/// The limit of a file's size does not end the broker, and is reported where it keeps it from starting.
+/// The file size limit does not end the broker; if it prevents the start, the error says so.
 #[test]
-fn a_log_file_that_may_not_grow_harms_nobody() {
+fn a_log_file_at_its_size_limit_does_not_affect_clients() {
     let folder = folder();
     let arguments = ["--plugins", "builtin", "--bind", "./bus.sock", "--log", "trace"];
     let command = through_shell(folder.path(), "ulimit -f 4 && exec \"$@\" 2>log", &arguments);

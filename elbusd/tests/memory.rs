@@ -1,4 +1,4 @@
-//! Memory comes back when what needed it is over.
+//! Memory is returned to the system once it is no longer used.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -9,26 +9,26 @@ use support::{
     wait_until,
 };
 
-/// What may stay, in KiB.
+/// Memory that may stay in use, in KiB.
 const STAYS: u64 = 4 * 1024;
 
 #[test]
-fn a_crowd_and_a_burst_leave_little_behind() {
+fn memory_is_returned_after_many_clients_and_a_burst() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
-        // what every broker needs from its first client on
+        // allocates what every broker needs from its first client on
         let mut first = daemon.client("first");
         first.send("first", b"hello");
         let before = daemon.memory();
 
-        let mut crowd: Vec<_> = (0..400).map(|n| daemon.client(&format!("crowd.{n}"))).collect();
-        for (n, client) in crowd.iter_mut().enumerate() {
+        let mut clients: Vec<_> = (0..400).map(|n| daemon.client(&format!("clients.{n}"))).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
             client.subscribe(&[&format!("some/topic/of/its/own/{n}/#")]);
         }
-        // each of them has a burst waiting that it does not read: 16 MiB in all
+        // each has an unread burst queued: 16 MiB in total
         let mut burst = Vec::new();
         for n in 0..400 {
-            encode_request(&mut burst, n, Op::Message, Qos::NO, &format!("crowd.{n}"), "", &[7; 300_000])
+            encode_request(&mut burst, n, Op::Message, Qos::NO, &format!("clients.{n}"), "", &[7; 300_000])
                 .unwrap();
             if burst.len() > 1 << 20 {
                 first.write(&burst);
@@ -37,7 +37,7 @@ fn a_crowd_and_a_burst_leave_little_behind() {
         }
         first.write(&burst);
         wait_until("the burst to be held", || daemon.memory() > before + 4 * STAYS);
-        drop(crowd);
+        drop(clients);
         wait_until("memory to come back", || daemon.memory() <= before + STAYS);
     }
 }

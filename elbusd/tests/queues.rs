@@ -1,11 +1,11 @@
-//! What may be queued, to the byte: a queue passes its limit by no more than a run, whatever its senders are called; what was
-//! read and could not be dispatched is delivered later, also after its sender has left; and frames that are being
-//! received count as well.
+//! Queue limits, exact to the byte: a queue exceeds its limit by at most one run. Frames that were read but
+//! could not be dispatched are delivered later, even after their sender has left. Frames being received count
+//! as well.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
-use elbus_protocol::{Op, Qos, request::encode_request};
+use elbus_protocol::{Op, Qos};
 use std::{
     net::Shutdown,
     sync::atomic::{AtomicBool, Ordering},
@@ -13,25 +13,14 @@ use std::{
 };
 use support::{
     daemon::{BOTH, Daemon},
-    field, wait_until,
-    wire::{Frame, Wire},
+    field, queued_bytes, wait_until,
+    wire::{Frame, Wire, numbered_frames},
 };
 
-/// What the longest run of several frames comes to.
+/// The maximum size of a run of several frames.
 const RUN_BYTES: u64 = 256 * 1024;
 
 const MIB: usize = 1 << 20;
-
-/// `count` numbered frames for `target`.
-fn frames(op: Op, qos: Qos, target: &str, count: u32, bytes: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for number in 0..count {
-        let mut payload = vec![0; bytes.max(4)];
-        payload[..4].copy_from_slice(&number.to_le_bytes());
-        encode_request(&mut out, number, op, qos, target, "", &payload).unwrap();
-    }
-    out
-}
 
 fn number(frame: &Frame) -> u32 {
     u32::from_le_bytes(frame.payload()[..4].try_into().unwrap())
@@ -42,12 +31,7 @@ fn queued(witness: &mut Wire, name: &str) -> u64 {
     info.map_or(0, |info| field(&info, "queue_bytes").as_u64().unwrap())
 }
 
-/// What counts for `max_queued_bytes`.
-fn held(witness: &mut Wire) -> u64 {
-    field(&witness.control("health", &[]).unwrap(), "queued_bytes").as_u64().unwrap()
-}
-
-/// A broker in whose queues so many bytes may wait, with these limits of its transport.
+/// Starts a broker whose queues hold `bytes` bytes in total, with these limits of its transport.
 fn with_budget(bytes: usize, limits: &str) -> Daemon {
     Daemon::start_config(&format!(
         "broker.max_queued_bytes = {bytes}\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
@@ -56,7 +40,7 @@ fn with_budget(bytes: usize, limits: &str) -> Daemon {
 }
 
 #[test]
-fn a_queue_passes_its_limit_by_a_run_at_most_whatever_its_senders_are_called() {
+fn a_queue_exceeds_its_limit_by_at_most_one_run() {
     let daemon = Daemon::start("library", &["--queue-bytes", "1000000"]);
     let mut witness = daemon.client("witness");
     for address in daemon.addresses() {
@@ -65,7 +49,7 @@ fn a_queue_passes_its_limit_by_a_run_at_most_whatever_its_senders_are_called() {
             .map(|at| {
                 let mut sender = Wire::connect(&daemon, &address, &format!("{at}{}", "n".repeat(1023)));
                 std::thread::spawn(move || {
-                    sender.try_write(&frames(Op::Message, Qos::NO, "r", 20_000, 0));
+                    sender.try_write(&numbered_frames(Op::Message, Qos::NO, "r", 20_000, 0));
                     sender
                 })
             })
@@ -86,28 +70,30 @@ fn a_queue_passes_its_limit_by_a_run_at_most_whatever_its_senders_are_called() {
 
 /// Frames of a client that leaves.
 const LEFT: u32 = 300;
-/// Frames of 50,000 bytes, more than the buffers of a TCP connection take.
+/// 50,000 bytes each, in total more than the buffers of a TCP connection hold.
 const FILL: u32 = 400;
 
-/// Fills the receiver, has another client send to it, and lets that one leave by `leave` before the receiver reads.
+/// Fills the receiver, lets another client send to it, and disconnects that one by `leave` before the
+/// receiver reads.
 fn sent_before_leaving(qos: Qos, leave: impl Fn(Wire)) {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &["--queue-bytes", "300000"]);
         let mut witness = daemon.client("witness");
-        // a TCP client that closes with something unread resets the connection: what the broker has not read is lost
+        // a TCP client that closes with unread data resets the connection: data the broker has not read yet
+        // is lost
         let unix = |address: &String| qos == Qos::NO || address.starts_with("unix:");
         for address in daemon.addresses().into_iter().filter(unix) {
             let mut receiver = Wire::connect(&daemon, &address, "receiver");
             let mut filling = Wire::connect(&daemon, &address, "filling");
             let mut filler = filling.writer();
             let filling_up = std::thread::spawn(move || {
-                filler.write(&frames(Op::Message, Qos::NO, "receiver", FILL, 50_000))
+                filler.write(&numbered_frames(Op::Message, Qos::NO, "receiver", FILL, 50_000))
             });
             wait_until("the receiver is full", || queued(&mut witness, "receiver") > 300_000);
             let mut leaving = Wire::connect(&daemon, &address, "leaving");
-            // so little that it is read at once: it is all in the broker when the first of it has arrived
-            let mut bytes = frames(Op::Message, Qos::NO, "witness", 1, 0);
-            bytes.extend(frames(Op::Message, qos, "receiver", LEFT, 60));
+            // so little that it is read at once: when the first frame has arrived, the broker has all of it
+            let mut bytes = numbered_frames(Op::Message, Qos::NO, "witness", 1, 0);
+            bytes.extend(numbered_frames(Op::Message, qos, "receiver", LEFT, 60));
             leaving.write(&bytes);
             let arrived = witness.frame();
             assert_eq!(arrived.payload(), [0; 4]);
@@ -128,18 +114,18 @@ fn sent_before_leaving(qos: Qos, leave: impl Fn(Wire)) {
 }
 
 #[test]
-fn what_was_sent_before_the_end_is_delivered_when_its_receiver_has_room() {
+fn messages_sent_before_a_disconnect_are_delivered_once_the_receiver_has_room() {
     sent_before_leaving(Qos::NO, |client| client.shutdown(Shutdown::Write));
     sent_before_leaving(Qos::NO, drop);
 }
 
 #[test]
-fn a_client_that_closes_without_reading_its_acknowledgements_is_heard_to_its_end() {
+fn a_client_that_closes_without_reading_its_acknowledgements_loses_no_message() {
     sent_before_leaving(Qos::PROCESSED, drop);
 }
 
 #[test]
-fn a_full_subscriber_makes_the_publisher_wait_and_nobody_gets_anything_twice() {
+fn a_full_subscriber_holds_the_publisher_and_nothing_arrives_twice() {
     const COUNT: u32 = 20_000;
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &["--queue-bytes", "100000"]);
@@ -161,8 +147,9 @@ fn a_full_subscriber_makes_the_publisher_wait_and_nobody_gets_anything_twice() {
             })
             .collect();
         let mut writer = publisher.writer();
-        let writing =
-            std::thread::spawn(move || writer.write(&frames(Op::Publish, Qos::PROCESSED, "t", COUNT, 100)));
+        let writing = std::thread::spawn(move || {
+            writer.write(&numbered_frames(Op::Publish, Qos::PROCESSED, "t", COUNT, 100))
+        });
         for number in 0..COUNT {
             assert_eq!(publisher.expect_ack(number), 0x01);
         }
@@ -172,14 +159,14 @@ fn a_full_subscriber_makes_the_publisher_wait_and_nobody_gets_anything_twice() {
 }
 
 #[test]
-fn frames_that_are_being_received_count_and_wait_for_each_other() {
+fn frames_being_received_count_against_the_limit_and_wait_for_room() {
     const FRAME: usize = 6 * MIB;
     let daemon = with_budget(8 * MIB, "timeout_seconds = 20.0");
     let mut witness = daemon.client("witness");
     let mut receiver = daemon.client("receiver");
     let before = daemon.memory();
     // all but the last byte of each
-    let frame = frames(Op::Message, Qos::NO, "receiver", 1, FRAME);
+    let frame = numbered_frames(Op::Message, Qos::NO, "receiver", 1, FRAME);
     let (most, last) = frame.split_at(frame.len() - 1);
     let sending: Vec<_> = (0..16)
         .map(|at| {
@@ -198,15 +185,16 @@ fn frames_that_are_being_received_count_and_wait_for_each_other() {
         }
     });
     while !reading.is_finished() {
-        most_queued = most_queued.max(held(&mut witness));
+        most_queued = most_queued.max(queued_bytes(&mut witness));
         let grown = daemon.memory().saturating_sub(before);
         assert!(grown < 48 * 1024, "{grown} KiB");
     }
     reading.join().unwrap();
     sending.into_iter().for_each(|sending| drop(sending.join().unwrap()));
-    // the limit; what a queue below its own may take, once and again; and the frame that went on without
+    // the limit, twice the reserve of a queue below its own limit, and the frame that continued without
+    // budget
     assert!(most_queued <= (8 * MIB + 3 * FRAME) as u64, "{most_queued} bytes");
-    wait_until("nothing is held any more", || held(&mut witness) == 0);
+    wait_until("nothing is held any more", || queued_bytes(&mut witness) == 0);
 }
 
 #[test]
@@ -230,22 +218,22 @@ fn large_frames_in_queues_stay_within_the_limit_and_keep_no_others_out() {
             let name = format!("c{at}");
             let mut client = daemon.client(&name);
             std::thread::spawn(move || {
-                // taken, or it was disconnected meanwhile; it reads nothing
-                client.try_write(&frames(Op::Message, Qos::NO, &name, 1, FRAME));
+                // fails if it was disconnected; it reads nothing
+                client.try_write(&numbered_frames(Op::Message, Qos::NO, &name, 1, FRAME));
                 client
             })
         })
         .collect();
     let mut most_queued = 0;
-    let mut look = |witness: &mut Wire| {
+    let mut sample = |witness: &mut Wire| {
         let health = witness.control("health", &[]).unwrap();
         most_queued = most_queued.max(field(&health, "queued_bytes").as_u64().unwrap());
     };
     while !sending.iter().all(|sending| sending.is_finished()) {
-        look(&mut witness);
+        sample(&mut witness);
     }
     let clients: Vec<_> = sending.into_iter().map(|sending| sending.join().unwrap()).collect();
-    look(&mut witness);
+    sample(&mut witness);
     assert!(most_queued <= (LIMIT + FRAME + (1 << 20)) as u64, "{most_queued} bytes");
     daemon.wait_for_log("when others needed memory");
     witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
@@ -254,9 +242,9 @@ fn large_frames_in_queues_stay_within_the_limit_and_keep_no_others_out() {
 }
 
 #[test]
-fn frames_that_never_end_give_their_memory_back() {
+fn incomplete_frames_release_their_memory() {
     let daemon = with_budget(MIB, "timeout_seconds = 1.0, stall_seconds = 0.5");
-    let frame = frames(Op::Message, Qos::NO, "nobody", 1, 900_000);
+    let frame = numbered_frames(Op::Message, Qos::NO, "nobody", 1, 900_000);
     let mut stuck: Vec<_> = (0..6)
         .map(|at| {
             let mut sender = daemon.client(&format!("s{at}"));
@@ -270,17 +258,17 @@ fn frames_that_never_end_give_their_memory_back() {
     stuck.drain(..).for_each(|stuck| stuck.join().unwrap());
     daemon.wait_for_log("max_queued_bytes");
     let mut witness = daemon.client("witness");
-    wait_until("nothing is held any more", || held(&mut witness) == 0);
-    // and a frame that does end arrives
+    wait_until("nothing is held any more", || queued_bytes(&mut witness) == 0);
+    // and a frame that is completed arrives
     witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
     assert_eq!(witness.frame().payload().len(), 900_000);
 }
 
 #[test]
-fn frames_that_are_never_completed_keep_no_others_out() {
+fn incomplete_frames_do_not_block_other_clients() {
     let daemon = with_budget(24 * MIB, "timeout_seconds = 2.0, stall_seconds = 1.5");
     let (mut witness, mut innocent) = (daemon.client("witness"), daemon.client("innocent"));
-    let endless = frames(Op::Message, Qos::NO, "nobody", 1, 8 * MIB);
+    let endless = numbered_frames(Op::Message, Qos::NO, "nobody", 1, 8 * MIB);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for at in 0..8 {
@@ -288,7 +276,8 @@ fn frames_that_are_never_completed_keep_no_others_out() {
             scope.spawn(move || {
                 for number in 0.. {
                     let mut hostile = daemon.client(&format!("hostile.{at}.{number}"));
-                    // the rest comes as slowly as it may, and the next client follows when this one is sent away
+                    // the rest arrives at the minimum rate, and the next client follows when this one is
+                    // disconnected
                     let (much, rest) = endless.split_at(5 * MIB);
                     let mut goes_on = hostile.try_write(much);
                     let mut rest = rest.chunks(40_000);
@@ -302,9 +291,9 @@ fn frames_that_are_never_completed_keep_no_others_out() {
                 }
             });
         }
-        wait_until("memory is used up", || held(&mut witness) > 20 * MIB as u64);
+        wait_until("memory is used up", || queued_bytes(&mut witness) > 20 * MIB as u64);
         for bytes in [50_000, 1_000_000].repeat(10) {
-            let frame = frames(Op::Message, Qos::NO, "innocent", 1, bytes);
+            let frame = numbered_frames(Op::Message, Qos::NO, "innocent", 1, bytes);
             let (most, last) = frame.split_at(frame.len() - 10);
             innocent.write(most);
             witness.control("health", &[]).unwrap();

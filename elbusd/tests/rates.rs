@@ -1,4 +1,4 @@
-//! Rates: what a client may send in a second, from its first byte on, and however often it connects.
+//! Rate limits: what a client can send per second, from its first byte on, however often it reconnects.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -7,14 +7,12 @@ use elbus_protocol::{Op, Qos, request::encode_request};
 use std::time::{Duration, Instant};
 use support::{
     daemon::{BOTH, Daemon},
+    plugin_source,
     wire::{Frame, Wire},
 };
 
 fn config(code: &str, limits: &str) -> String {
-    let source = |plugin: &str| match code {
-        "library" => format!("library = \"elbus_{plugin}\""),
-        _ => format!("builtin = \"{plugin}\""),
-    };
+    let source = |plugin: &str| plugin_source(code, plugin);
     format!(
         "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\", timeout_seconds = 600.0 }}\n\
@@ -33,24 +31,25 @@ fn messages(target: &str, count: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The handshake and all requests in one write, as the protocol allows.
+/// Writes the handshake and all requests at once, as the protocol permits.
 fn all_at_once(name: &str, requests: &[u8]) -> Vec<u8> {
     let length = u16::try_from(name.len()).unwrap().to_le_bytes();
     [&[0xEB, 1, 0][..], &length, name.as_bytes(), requests].concat()
 }
 
 #[test]
-fn the_first_read_counts() {
+fn rate_limits_count_the_first_read() {
     for code in BOTH {
         for (limits, count, payload, at_least) in [
-            // 10 at once, then 10 a second
+            // 10 at once, then 10 per second
             ("messages_per_second = 10", 25, 1, Duration::from_millis(1400)),
-            // 20 kB at once, then 20 kB a second; what is beyond is paid for before any of it is dispatched
+            // 20 kB at once, then 20 kB per second; a read beyond that is delayed before any of it is
+            // dispatched
             ("bytes_per_second = 20000", 50, 1000, Duration::from_millis(1400)),
         ] {
             let daemon = Daemon::start_config(&config(code, limits));
             for (index, address) in daemon.addresses().iter().enumerate() {
-                // what is on its way from the one before is for another
+                // skips announcements about the previous client
                 let name = format!("victim.{index}");
                 let mut victim = Wire::connect(&daemon, address, &name);
                 let mut hostile = Wire::raw(&daemon, address);
@@ -67,7 +66,7 @@ fn the_first_read_counts() {
 }
 
 #[test]
-fn connecting_again_refills_nothing() {
+fn reconnecting_does_not_refill_the_rate_limit() {
     const RATE: u32 = 100;
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, &format!("messages_per_second = {RATE}")));
@@ -75,7 +74,7 @@ fn connecting_again_refills_nothing() {
             let mut victim = Wire::connect(&daemon, &address, "victim");
             let begun = Instant::now();
             let (mut sent, mut connections) = (0, 0);
-            // as much as it may at once, and then under another name
+            // the burst at once, then the same under another name
             while begun.elapsed() < Duration::from_secs(2) {
                 let mut hostile = Wire::connect(&daemon, &address, &format!("hostile.{connections}"));
                 connections += 1;
@@ -90,7 +89,7 @@ fn connecting_again_refills_nothing() {
             let may = f64::from(RATE) * (begun.elapsed().as_secs_f64() + 1.0);
             assert!(f64::from(sent) < 1.5 * may, "{sent} by {connections} connections, {may} may be");
             (0..sent).for_each(|_| assert!(matches!(victim.frame(), Frame::Data(..))));
-            // who was not limited is not now
+            // clients without a limit stay unlimited
             let mut innocent = Wire::connect(&daemon, &address, "innocent");
             let begun = Instant::now();
             (0..3 * RATE).for_each(|_| assert_eq!(innocent.send("innocent", b"x"), 0x01));

@@ -1,9 +1,9 @@
-//! Plugins that have failed: started again after a while, unless they are not to be.
+//! Failed plugins: they are restarted after a delay, unless restarts are disabled.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
 
-use support::{daemon::Daemon, field, plugin, wire::Wire};
+use support::{daemon::Daemon, field, is_started, plugin, wire::Wire};
 
 const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
                      [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
@@ -21,12 +21,8 @@ fn restarts(client: &mut Wire, name: &str) -> u64 {
     field(&plugin(client, name).unwrap(), "restarts").as_u64().unwrap()
 }
 
-fn is_started(client: &mut Wire, name: &str) -> bool {
-    text(&plugin(client, name).unwrap(), "state") == "started"
-}
-
 #[test]
-fn an_instance_whose_in_process_clients_ended_is_started_again() {
+fn an_instance_whose_in_process_clients_ended_is_restarted() {
     let daemon = Daemon::start_config(
         "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\" }\n\
          [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
@@ -44,14 +40,14 @@ fn an_instance_whose_in_process_clients_ended_is_started_again() {
 }
 
 #[test]
-fn a_plugin_that_panics_comes_again() {
+fn a_plugin_that_panics_is_restarted() {
     let daemon = Daemon::start_config(&bad(""));
     let mut client = daemon.client("a");
     for round in 1..=2 {
         let (_, why) = client.call(".broker", "bad.try", b"").unwrap_err();
         assert!(why.contains("method panics as configured"), "{why}");
         let listed = plugin(&mut client, "bad").unwrap();
-        // it may be back already, on a machine that was busy with something else
+        // on a busy machine, it may be back already
         if text(&listed, "state") == "failed" {
             assert!(text(&listed, "why").contains("method panics as configured"), "{listed}");
             let left = field(&listed, "next_attempt").as_u64().unwrap();
@@ -66,7 +62,7 @@ fn a_plugin_that_panics_comes_again() {
 }
 
 #[test]
-fn one_that_never_restarts_stays_failed() {
+fn a_plugin_with_restart_never_stays_failed() {
     let daemon = Daemon::start_config(&bad("restart = \"never\""));
     let mut client = daemon.client("a");
     client.call(".broker", "bad.try", b"").unwrap_err();
@@ -78,7 +74,7 @@ fn one_that_never_restarts_stays_failed() {
 }
 
 #[test]
-fn a_stop_on_request_ends_the_attempts_until_a_start() {
+fn stopping_a_plugin_cancels_its_restarts_until_it_is_started() {
     let text_of = |config: &str| {
         let head = "[[plugin]]\nname = \"late\"\nlibrary = \"elbus_unix\"\n";
         format!("{LOCAL}{head}[plugin.config]\n{config}\n")
@@ -88,7 +84,7 @@ fn a_stop_on_request_ends_the_attempts_until_a_start() {
     std::fs::write(folder.path().join("broker.toml"), text_of("path = \"sub/late.sock\"")).unwrap();
     let daemon = Daemon::start_in(folder, &["--config", "broker.toml"]);
     let mut client = daemon.client("a");
-    // there is nothing to bind in
+    // the folder to bind in does not exist
     client.control("plugin.stop", &[("name", "late")]).unwrap();
     std::fs::remove_dir(daemon.path("sub")).unwrap();
     let (_, why) = client.control("plugin.start", &[("name", "late")]).unwrap_err();
@@ -105,7 +101,7 @@ fn a_stop_on_request_ends_the_attempts_until_a_start() {
 }
 
 #[test]
-fn a_start_that_failed_is_tried_until_it_goes() {
+fn a_failed_start_is_retried_until_it_succeeds() {
     let folder = support::daemon::folder();
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     let late = "[[plugin]]\nname = \"late\"\nbuiltin = \"unix\"\n[plugin.config]\npath = \"sub/late.sock\"\n";

@@ -1,4 +1,5 @@
-//! Reloading broker.toml: what comes, goes, restarts and stays, by signal and by `config.reload`.
+//! Reloads of broker.toml by signal and by `config.reload`: plugins that are added, removed, restarted and
+//! kept.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -7,11 +8,11 @@ use rustix::process::Signal;
 use std::path::Path;
 use support::{
     daemon::{Daemon, folder},
-    field, plugin, wait_until,
+    field, is_started, names, plugin, wait_until,
     wire::Wire,
 };
 
-/// Nobody here pings.
+/// Clients in these tests do not ping.
 const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
                      config = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
                      [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
@@ -33,17 +34,8 @@ fn reload(daemon: &Daemon, client: &mut Wire, text: &str) -> Result<rmpv::Value,
     client.control("config.reload", &[])
 }
 
-fn names(answer: &rmpv::Value, key: &str) -> Vec<String> {
-    let names = field(answer, key).as_array().unwrap();
-    names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
-}
-
-fn started(client: &mut Wire, name: &str) -> bool {
-    plugin(client, name).is_some_and(|plugin| field(&plugin, "state").as_str() == Some("started"))
-}
-
 #[test]
-fn plugins_come_go_restart_and_stay() {
+fn a_reload_adds_removes_restarts_and_keeps_plugins() {
     let text = [LOCAL, &faulty("gone", "client = \"gone.client\""), &faulty("changed", "client = \"old\"")];
     let daemon = Daemon::start_config(&text.concat());
     let mut client = daemon.client("a");
@@ -62,7 +54,7 @@ fn plugins_come_go_restart_and_stay() {
     assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
     assert_eq!(names(&answer, "refreshed"), ["local", "rpc"]);
     assert_eq!(names(&answer, "errors"), Vec::<String>::new());
-    // who was connected is connected, with all subscriptions
+    // connected clients stay connected, with all subscriptions
     for path in ["unix:second.sock", "unix:third.sock"] {
         let mut other = Wire::connect(&daemon, path, "b");
         assert_eq!(other.acked(elbus_protocol::Op::Publish, "news", b"x"), 0x01);
@@ -83,7 +75,7 @@ fn plugins_come_go_restart_and_stay() {
 fn a_broken_file_changes_nothing() {
     let daemon = Daemon::start_config(&[LOCAL, &faulty("f", "client = \"f\"")].concat());
     let mut client = daemon.client("a");
-    // each changes `f`, too, which comes first and is right
+    // each also changes `f`, which comes first and is valid
     let before = [LOCAL, &faulty("f", "client = \"other\"")].concat();
     for (wrong, why) in [
         ("[broker\n", "broker.toml:13: "),
@@ -110,10 +102,10 @@ fn a_broken_file_changes_nothing() {
         assert_eq!(client.send("f", b"x"), 0x01, "as it was");
         assert_eq!(client.send("other", b"x"), 0x71);
         assert!(plugin(&mut client, "x").is_none());
-        assert!(started(&mut client, "f"));
+        assert!(is_started(&mut client, "f"));
     }
     daemon.signal(Signal::HUP);
-    daemon.wait_for_log("not reloaded: broker.toml:17: plugin \"x\"");
+    daemon.wait_for_log("reload failed error=broker.toml:17: plugin \"x\"");
     std::fs::remove_file(daemon.path("broker.toml")).unwrap();
     let (_, error) = client.control("config.reload", &[]).unwrap_err();
     assert!(error.contains("broker.toml: cannot be read"), "{error}");
@@ -132,11 +124,11 @@ fn an_emptied_file_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_being_written_removes_nothing() {
+fn a_file_that_is_being_written_removes_no_plugins() {
     let whole = ["broker.reload_settle_seconds = 3.0\n", LOCAL, &faulty("f", "client = \"f\"")].concat();
     let daemon = Daemon::start_config(&whole);
     let mut client = daemon.client("a");
-    // valid as far as it has come
+    // valid up to here
     write(&daemon, &["broker.reload_settle_seconds = 3.0\n", LOCAL].concat());
     daemon.signal(Signal::HUP);
     daemon.wait_for_log("waiting until the file is unchanged removed=[\"f\"]");
@@ -162,7 +154,7 @@ fn plugins_stop_in_reverse_order() {
 }
 
 #[test]
-fn what_cannot_start_as_it_is_declared_now_goes_on_as_before() {
+fn a_plugin_that_cannot_start_with_its_new_declaration_keeps_the_previous_one() {
     for source in ["library = \"elbus_unix\"", "builtin = \"unix\""] {
         let daemon = Daemon::start_config(&[LOCAL, &unix("other", source, "other.sock")].concat());
         let mut client = daemon.client("a");
@@ -173,8 +165,8 @@ fn what_cannot_start_as_it_is_declared_now_goes_on_as_before() {
         assert!(errors.len() == 1 && errors[0].starts_with(expected), "{errors:?}");
         let mut other = Wire::connect(&daemon, "unix:other.sock", "b");
         assert_eq!(other.send("a", b"x"), 0x01);
-        assert!(started(&mut client, "other"));
-        // the file is right now, and differs from what runs
+        assert!(is_started(&mut client, "other"));
+        // the file is valid now, and differs from the running configuration
         std::fs::create_dir(daemon.path("nowhere")).unwrap();
         let answer = reload(&daemon, &mut client, &wrong).unwrap();
         assert_eq!(
@@ -187,19 +179,19 @@ fn what_cannot_start_as_it_is_declared_now_goes_on_as_before() {
 }
 
 #[test]
-fn an_added_plugin_that_cannot_start_is_tried_again() {
+fn an_added_plugin_that_cannot_start_is_retried() {
     let daemon = Daemon::start_config(LOCAL);
     let mut client = daemon.client("a");
     let text = [LOCAL, &unix("late", "library = \"elbus_unix\"", "later/late.sock")].concat();
     let answer = reload(&daemon, &mut client, &text).unwrap();
     assert!(names(&answer, "errors")[0].contains("plugin \"late\" could not start"), "{answer}");
     std::fs::create_dir(daemon.path("later")).unwrap();
-    wait_until("it is started", || started(&mut client, "late"));
+    wait_until("it is started", || is_started(&mut client, "late"));
     drop(Wire::connect(&daemon, "unix:later/late.sock", "b"));
 }
 
 #[test]
-fn unchanged_plugins_read_their_files_anew() {
+fn unchanged_plugins_reread_their_files() {
     let text = [LOCAL, &faulty("good", ""), &faulty("bad", "fail_in = \"refresh\"")].concat();
     let daemon = Daemon::start_config(&text);
     let mut client = daemon.client("a");
@@ -211,11 +203,11 @@ fn unchanged_plugins_read_their_files_anew() {
         "plugin \"bad\" could not read its files anew: fail_in = \"refresh\": refresh fails as configured";
     assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
     daemon.wait_for_log("faulty refreshed instance=\"good\"");
-    assert!(started(&mut client, "bad"), "it goes on with what it has read before");
+    assert!(is_started(&mut client, "bad"), "it keeps the previous contents");
 }
 
 #[test]
-fn a_signal_reloads_and_says_so() {
+fn a_signal_reloads_the_file() {
     let daemon = Daemon::start_config(LOCAL);
     let mut client = daemon.client("a");
     write(&daemon, &[LOCAL, &faulty("new", "client = \"new\"")].concat());
@@ -230,7 +222,7 @@ fn a_signal_reloads_and_says_so() {
 }
 
 #[test]
-fn the_keys_of_the_broker_change_at_once() {
+fn broker_settings_change_immediately() {
     let daemon = Daemon::start_config(LOCAL);
     let mut client = daemon.client("a");
     let text = ["[broker]\nname = \"renamed\"\nmax_filters = 2\nforce_register = true\n", LOCAL].concat();
@@ -238,13 +230,13 @@ fn the_keys_of_the_broker_change_at_once() {
     assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
     let health = client.control("health", &[]).unwrap();
     assert_eq!(field(&health, "name").as_str(), Some("renamed"));
-    // one is .broker/warn
+    // one of them is .broker/warn
     assert_eq!(client.filters(elbus_protocol::Op::Subscribe, &["1"]), 0x01);
     assert_ne!(client.filters(elbus_protocol::Op::Subscribe, &["2"]), 0x01);
     let mut newer = daemon.client("a");
     client.wait_closed();
     assert_eq!(newer.send("a", b"x"), 0x01);
-    // folders with libraries as well: this one is found only there
+    // folders with libraries as well: this library is found only there
     let plugins = daemon.path("plugins");
     std::fs::create_dir(&plugins).unwrap();
     let executable = std::env::current_exe().unwrap();
@@ -256,7 +248,7 @@ fn the_keys_of_the_broker_change_at_once() {
     assert_eq!(names(&reload(&daemon, &mut newer, &text).unwrap(), "added"), ["last"]);
 }
 
-/// What all of the machine have asked of the kernel together, in microseconds; `None` where one may not know.
+/// Returns the smallest latency requested of the kernel, in microseconds, or `None` if it cannot be read.
 fn cpu_latency_us() -> Option<i32> {
     let mut number = [0; 4];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/cpu_dma_latency").ok()?, &mut number).ok()?;
@@ -264,7 +256,7 @@ fn cpu_latency_us() -> Option<i32> {
 }
 
 #[test]
-fn the_kernel_is_asked_for_processors_that_wake_up_in_time() {
+fn cpu_latency_is_requested_from_the_kernel() {
     let asking = |microseconds: u32| format!("[broker]\ncpu_latency_us = {microseconds}\n{LOCAL}");
     let Some(before) = cpu_latency_us().filter(|others| *others > 70) else {
         eprintln!("not tested: /dev/cpu_dma_latency cannot be used here, or others do");
@@ -282,7 +274,7 @@ fn the_kernel_is_asked_for_processors_that_wake_up_in_time() {
 }
 
 #[test]
-fn what_the_command_line_added_stays() {
+fn plugins_of_the_command_line_survive_a_reload() {
     let folder = folder();
     std::fs::write(folder.path().join("broker.toml"), LOCAL).unwrap();
     let daemon = Daemon::start_in(folder, &["--config", "broker.toml", "--bind", "./more.sock"]);
@@ -293,7 +285,7 @@ fn what_the_command_line_added_stays() {
 }
 
 #[test]
-fn plugins_that_hang_at_their_end_hold_nobody_up() {
+fn plugins_that_hang_while_stopping_do_not_block_a_reload() {
     let hanging = |name: &str| faulty(name, &format!("hang_in = \"stop\"\nclient = \"{name}.client\""));
     let names_of_all: Vec<_> = (0..12).map(|n| format!("hangs{n}")).collect();
     let text = names_of_all.iter().map(|name| hanging(name)).collect::<String>();
@@ -346,7 +338,7 @@ fn reloads_under_load_lose_nothing() {
 }
 
 #[test]
-fn a_plugin_that_hangs_in_its_start_does_not_keep_the_broker_from_ending() {
+fn a_plugin_that_hangs_while_starting_does_not_prevent_the_exit() {
     let daemon = Daemon::start_config(LOCAL);
     let mut client = daemon.client("a");
     write(&daemon, &[LOCAL, &faulty("hangs", "hang_in = \"start\"")].concat());
@@ -358,7 +350,7 @@ fn a_plugin_that_hangs_in_its_start_does_not_keep_the_broker_from_ending() {
 }
 
 #[test]
-fn a_reload_may_restart_who_carries_its_answer() {
+fn a_reload_can_restart_the_transport_of_its_caller() {
     let daemon = Daemon::start_config(LOCAL);
     let mut client = daemon.client("a");
     for restart in ["never", "on_failure"] {
@@ -373,8 +365,7 @@ fn a_reload_may_restart_who_carries_its_answer() {
     }
 }
 
-/// Somebody who tidies up removes the socket file: a reload at the latest binds it again, for those who come; those who are
-/// there notice nothing.
+/// A removed socket file is bound again by the next reload at the latest. Connected clients are not affected.
 #[test]
 fn a_socket_that_was_removed_is_bound_again() {
     for source in ["library = \"elbus_unix\"", "builtin = \"unix\""] {

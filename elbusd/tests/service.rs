@@ -1,4 +1,4 @@
-//! Under a service manager: what it is told, and the sockets it passes.
+//! Under a service manager: the messages it receives, and the sockets it passes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// Each message but signs of life, which may come at any time.
+    /// Returns the next message that is not a watchdog message, which can arrive at any time.
     fn next(&self) -> String {
         loop {
             let text = self.any();
@@ -48,7 +48,7 @@ impl Manager {
 }
 
 #[test]
-fn a_service_manager_is_told_how_it_is() {
+fn the_service_manager_receives_ready_status_and_stopping() {
     let folder = folder();
     let manager = Manager(UnixDatagram::bind(folder.path().join("notify")).unwrap());
     manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -68,10 +68,10 @@ fn a_service_manager_is_told_how_it_is() {
     let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{reloading}"));
     let microseconds: u64 = at.lines().next().unwrap().parse().unwrap();
     let uptime: f64 = before.split_whitespace().next().unwrap().parse().unwrap();
-    // of the clock that runs with the machine, not of the day
+    // CLOCK_MONOTONIC, not the time of day
     assert!(microseconds as f64 / 1e6 < uptime + 3600.0, "{microseconds}");
     assert_eq!(manager.next(), "READY=1\nSTATUS=serving, 1 plugins");
-    // one that fails is not told as if it had succeeded
+    // a failed reload is not reported as success
     std::fs::write(daemon.path("broker.toml"), format!("{text}paht = 1\n")).unwrap();
     daemon.signal(Signal::HUP);
     manager.next();
@@ -85,7 +85,7 @@ fn a_service_manager_is_told_how_it_is() {
 }
 
 #[test]
-fn a_broker_that_hangs_gives_no_sign_of_life() {
+fn a_hanging_broker_sends_no_watchdog_messages() {
     let folder = folder();
     let manager = Manager(UnixDatagram::bind(folder.path().join("notify")).unwrap());
     manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -100,16 +100,16 @@ fn a_broker_that_hangs_gives_no_sign_of_life() {
     (0..3).for_each(|_| assert_eq!(manager.any(), "WATCHDOG=1"));
     let mut client = daemon.client("a");
     client.call(".broker", "f.try", b"").unwrap();
-    // many times what there is between two signs; what was said before is still to be read
+    // several watchdog intervals; earlier messages can still be read
     manager.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut buffer = [0; 64];
-    let signs = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
-    assert!(signs < 60, "it still says that it is alive");
+    let messages = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
+    assert!(messages < 60, "it still sends watchdog messages");
     assert_eq!(client.send("a", b"x"), 0x01, "clients are served by others");
     daemon.signal(Signal::KILL);
 }
 
-/// Starts it with a socket as descriptor 3, as a service manager does.
+/// Starts the broker with a socket as descriptor 3, as a service manager does.
 fn with_socket(folder: &Arc<TempDir>, socket: OwnedFd, arguments: &[&str]) -> Daemon {
     let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
     let mut command = through_shell(folder.path(), script, arguments);
@@ -118,12 +118,12 @@ fn with_socket(folder: &Arc<TempDir>, socket: OwnedFd, arguments: &[&str]) -> Da
 }
 
 #[test]
-fn a_passed_unix_socket_is_served_and_left() {
+fn a_passed_unix_socket_is_served_and_not_removed() {
     for plugins in BOTH {
         let folder = folder();
         let path = folder.path().join("bus.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        // somebody who connects before the broker is there waits for it
+        // a client that connects before the broker runs waits for it
         let early = UnixStream::connect(&path).unwrap();
         let arguments = ["--plugins", plugins, "--bind", "./bus.sock"];
         let daemon = with_socket(&folder, listener.try_clone().unwrap().into(), &arguments);
@@ -132,7 +132,7 @@ fn a_passed_unix_socket_is_served_and_left() {
         std::io::Read::read_exact(&mut &early, &mut greeting).unwrap();
         let mut client = daemon.client("a");
         assert_eq!(client.send("a", b"x"), 0x01);
-        // an instance that comes again gets it again
+        // a restarted instance gets the socket again
         let mut name = Vec::new();
         let map = rmpv::Value::Map(vec![("name".into(), "unix".into())]);
         rmpv::encode::write_value(&mut name, &map).unwrap();
@@ -165,14 +165,14 @@ fn a_passed_tcp_socket_is_served() {
             let mut client = Wire::connect(&daemon, &address, "a");
             assert_eq!(client.send("a", b"x"), 0x01);
             assert!(daemon.stop().0.success());
-            // it listens still
+            // it still listens
             drop(TcpStream::connect(("127.0.0.1", real.port())).unwrap());
         }
     }
 }
 
 #[test]
-fn a_socket_that_nobody_wants_is_warned_of() {
+fn an_unused_passed_socket_is_reported() {
     let folder = folder();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let real = listener.local_addr().unwrap();
@@ -184,7 +184,7 @@ fn a_socket_that_nobody_wants_is_warned_of() {
 }
 
 #[test]
-fn sockets_for_another_process_are_not_touched() {
+fn sockets_for_another_process_are_ignored() {
     let folder = folder();
     let listener = UnixListener::bind(folder.path().join("other.sock")).unwrap();
     let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=1 exec \"$@\"";
@@ -198,7 +198,7 @@ fn sockets_for_another_process_are_not_touched() {
 }
 
 #[test]
-fn a_transport_that_does_not_answer_is_named_and_keeps_the_sign_of_life_back() {
+fn an_unresponsive_transport_is_named_and_stops_the_watchdog_messages() {
     let folder = folder();
     let manager = Manager(UnixDatagram::bind(folder.path().join("notify")).unwrap());
     manager.0.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -216,11 +216,11 @@ fn a_transport_that_does_not_answer_is_named_and_keeps_the_sign_of_life_back() {
     daemon.wait_for_log("unresponsive=\"runtime of local\"");
     manager.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut buffer = [0; 64];
-    let signs = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
-    assert!(signs < 60, "it still says that it is alive");
+    let messages = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
+    assert!(messages < 60, "it still sends watchdog messages");
 }
 
-/// A broker of another user at an address that nobody named is not talked to: anybody could have put it there.
+/// A default address that belongs to another user's broker is refused: any user could have created it.
 #[test]
 fn a_default_address_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {

@@ -1,4 +1,5 @@
-//! TLS with a whole broker: what arrives, who is refused and with which words, and what is given back afterwards.
+//! TLS with a whole broker: messages arrive, untrusted peers are refused with a clear error, and resources
+//! are released.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 #[path = "../../plugins/tcp/tests/authority/mod.rs"]
@@ -38,7 +39,7 @@ struct Plant {
 }
 
 impl Plant {
-    /// `tls` and `config` are more of the tables of the TLS port.
+    /// Starts a broker; `tls` and `config` are added to the tables of the TLS port.
     fn new(config: &str, tls: &str) -> Self {
         let (folder, authority) = (folder(), Authority::new());
         authority.write(&folder.path().join("ca.pem"));
@@ -68,7 +69,7 @@ impl Plant {
         self.builder(name).connect(self.address()).unwrap()
     }
 
-    /// The file descriptors of the broker.
+    /// Returns the number of open file descriptors of the broker.
     fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).unwrap().count()
     }
@@ -137,7 +138,7 @@ fn many_messages_and_long_ones_arrive_whole_in_both_directions() {
     assert!(to_one.next_timeout(PATIENCE).unwrap().payload() == pattern(5_000_000, 2));
     let (one, two) = (there.join().unwrap(), back.join().unwrap());
     assert_eq!(details(&plant.daemon, "one").kind, "tls");
-    // what was sent without waiting for anything, and then closed, arrives
+    // messages sent without acknowledgement before a close arrive
     one.send("two", pattern(3_000_000, 3), Qos::NO).unwrap();
     one.close().unwrap();
     assert!(to_two.next_timeout(PATIENCE).unwrap().payload() == pattern(3_000_000, 3));
@@ -145,7 +146,7 @@ fn many_messages_and_long_ones_arrive_whole_in_both_directions() {
 }
 
 #[test]
-fn a_server_that_is_not_trusted_or_another_one_is_a_clear_error() {
+fn untrusted_and_misnamed_servers_are_refused() {
     let plant = Plant::new("", "");
     Authority::new().write(&plant.path("other.pem"));
     let error = |tls: TlsConfig| match Client::builder("a").tls(tls).connect(plant.address()).err().unwrap() {
@@ -162,7 +163,7 @@ fn a_server_that_is_not_trusted_or_another_one_is_a_clear_error() {
 }
 
 #[test]
-fn clients_show_certificates_whose_names_are_known() {
+fn client_certificates_are_verified_and_their_names_are_known() {
     let plant = Plant::new("", "client_ca = 'ca.pem'");
     let error = plant.builder("nobody").connect(plant.address()).err().unwrap();
     assert!(
@@ -191,14 +192,14 @@ fn clients_show_certificates_whose_names_are_known() {
 }
 
 #[test]
-fn who_may_show_a_certificate_need_not() {
+fn optional_client_certificates_can_be_omitted() {
     let plant = Plant::new("", "client_ca = 'ca.pem'\nclient_certificates = 'optional'");
     let (_client, _frames) = plant.client("nobody");
     assert_eq!(details(&plant.daemon, "nobody").certificate_names, Vec::<String>::new());
 }
 
 #[test]
-fn a_plain_client_on_a_tls_port_and_the_reverse_are_told_apart_in_the_log() {
+fn the_log_distinguishes_plain_clients_on_tls_ports_and_the_reverse() {
     let plant = Plant::new("timeout_seconds = 0.3", "");
     // ELBUS clients wait for the greeting
     let mut silent = TcpStream::connect(&plant.port).unwrap();
@@ -225,19 +226,19 @@ fn a_plain_client_on_a_tls_port_and_the_reverse_are_told_apart_in_the_log() {
 }
 
 #[test]
-fn who_is_silent_is_let_go_and_who_pings_stays() {
+fn silent_tls_clients_are_disconnected_and_pinging_ones_stay() {
     let plant = Plant::new("timeout_seconds = 1", "");
     let (pinging, _frames) =
         plant.builder("pinging").ping_interval(Duration::from_millis(50)).connect(plant.address()).unwrap();
     let (silent, _other) = plant.builder("silent").ping_interval(PATIENCE).connect(plant.address()).unwrap();
-    wait_until("the silent one is let go", || !silent.is_connected());
+    wait_until("the silent client is disconnected", || !silent.is_connected());
     plant.daemon.wait_for_log("no complete frame header in time");
     pinging.send("pinging", "still here", Qos::PROCESSED).unwrap();
     assert!(pinging.is_connected());
 }
 
 #[test]
-fn any_end_frees_the_name_and_a_kicked_client_sees_it() {
+fn every_disconnect_frees_the_name_and_a_kicked_client_sees_it() {
     let plant = Plant::new("", "");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut witness = Wire::connect(&plant.daemon, &plant.daemon.address(), "witness");
@@ -247,7 +248,7 @@ fn any_end_frees_the_name_and_a_kicked_client_sees_it() {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let stream = tokio::net::TcpStream::connect(&plant.port).await.unwrap();
             let mut stream = dial(&files.load().unwrap(), "127.0.0.1", stream).await.unwrap();
-            // a message behind the name, and an end without a word
+            // a message after the name, and an end without close_notify
             let message = [&[9, 0, 0, 0, 0x12, 12, 0, 0, 0][..], b"witness\0last"].concat();
             stream.write_all(&[&[0xEB, 1, 0, 4, 0][..], b"gone", &message].concat()).await.unwrap();
             let mut answer = [0; 5];
@@ -276,20 +277,20 @@ fn any_end_frees_the_name_and_a_kicked_client_sees_it() {
 }
 
 #[test]
-fn descriptors_are_given_back() {
+fn tls_connections_release_their_file_descriptors() {
     let plant = Plant::new("", "");
     let _first = plant.client("first");
     let before = plant.descriptors();
     for round in 0..10 {
-        let crowd: Vec<_> = (0..20).map(|number| plant.client(&format!("c{round}.{number}"))).collect();
+        let clients: Vec<_> = (0..20).map(|number| plant.client(&format!("c{round}.{number}"))).collect();
         assert!(plant.descriptors() >= before + 60, "a connection and a pair of sockets each");
-        drop(crowd);
+        drop(clients);
         wait_until("descriptors are given back", || plant.descriptors() <= before);
     }
 }
 
 #[test]
-fn a_client_comes_back_when_the_broker_does() {
+fn tls_clients_reconnect_to_a_restarted_broker() {
     let plant = Plant::new("", "");
     let port = plant.port.clone();
     let backoff =
@@ -301,7 +302,7 @@ fn a_client_comes_back_when_the_broker_does() {
     drop(plant);
     let daemon = start(folder, &port, "", "");
     while !matches!(events.next_timeout(PATIENCE).unwrap(), ConnectionEvent::Connected) {}
-    // behind the subscriptions, which it has asked for again
+    // after the subscriptions, which it has restored
     client.round_trip().unwrap();
     let mut witness = Wire::connect(&daemon, &daemon.address(), "witness");
     witness.request(elbus_protocol::Op::Publish, Qos::NO, "t/1", "", b"again");
@@ -309,7 +310,7 @@ fn a_client_comes_back_when_the_broker_does() {
 }
 
 #[test]
-fn a_client_that_comes_again_at_once_gets_its_name() {
+fn a_reconnecting_tls_client_gets_its_name() {
     let plant = Plant::new("", "");
     let (witness, mut frames) = plant.client("witness");
     for number in 0..50u32 {
@@ -322,7 +323,7 @@ fn a_client_that_comes_again_at_once_gets_its_name() {
 }
 
 #[test]
-fn what_is_queued_when_the_broker_stops_arrives() {
+fn queued_messages_arrive_when_the_broker_stops() {
     let plant = Plant::new("", "");
     let (_client, mut frames) =
         plant.builder("reader").queue_bytes(100_000).connect(plant.address()).unwrap();

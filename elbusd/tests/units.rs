@@ -1,5 +1,5 @@
-//! Access by the unit of systemd that a client's process belongs to, over real sockets. Needs control groups that this process may
-//! make, as root has them as a rule; without them nothing is tested, and that is said.
+//! Access rules by the systemd unit of a client's process, over real sockets. Needs to create control groups,
+//! as root usually can; otherwise the test is skipped with a message.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 mod support;
@@ -8,16 +8,19 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use support::daemon::{BOTH, Daemon};
+use support::{
+    daemon::{BOTH, Daemon},
+    plugin_source,
+};
 
-/// The address for the process that is to connect, and the name to register under.
+/// The address to which the child process connects, and the name under which it registers.
 const CLIENT: &str = "ELBUS_TEST_CLIENT";
 
-/// A control group in each hierarchy that tells units, removed when dropped.
+/// A control group in each hierarchy that determines units. Removed when dropped.
 struct Group(Vec<PathBuf>);
 
 impl Group {
-    /// Makes it below the root of the hierarchies, or says why not.
+    /// Creates the group below the root of the hierarchies, or returns why it cannot.
     fn make(path: &str) -> Result<Self, String> {
         let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
         let mut group = Group(Vec::new());
@@ -38,17 +41,18 @@ impl Group {
         }
     }
 
-    /// What a client that runs in it gets when it registers.
+    /// Returns the code that a client in this group receives when it registers.
     fn connect(&self, daemon: &Daemon, name: &str) -> String {
         let enter = "for group; do echo $$ > \"$group/cgroup.procs\" || exit 9; done; exec \"$PROGRAM\" --exact \
-                     a_client_of_another_process --nocapture";
+                     client_in_another_process --nocapture";
         let mut command = Command::new("sh");
         command.args(["-c", enter, "sh"]).args(&self.0).env("PROGRAM", std::env::current_exe().unwrap());
         command.current_dir(daemon.path(".")).env(CLIENT, format!("{} {name}", daemon.address()));
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
-        said.lines()
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{stdout} {}", String::from_utf8_lossy(&output.stderr));
+        stdout
+            .lines()
             .find_map(|line| line.split_once("answer: "))
             .map(|(_, answer)| answer.to_owned())
             .unwrap()
@@ -58,15 +62,15 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for folder in self.0.iter().rev() {
-            // whoever was in it has ended
+            // its processes have ended
             std::fs::remove_dir(folder).unwrap();
         }
     }
 }
 
-/// Not a test of its own: the process that connects from within a group runs it.
+/// Not a test: run by the process that connects from within a group.
 #[test]
-fn a_client_of_another_process() {
+fn client_in_another_process() {
     let Ok(asked) = std::env::var(CLIENT) else { return };
     let (address, name) = asked.rsplit_once(' ').unwrap();
     let answer = match elbus_client::blocking::Client::builder(name).connect(address) {
@@ -77,7 +81,7 @@ fn a_client_of_another_process() {
 }
 
 #[test]
-fn a_name_is_for_the_processes_of_a_unit() {
+fn rules_restrict_names_to_the_processes_of_a_unit() {
     let unit = format!("elbus-test-{}.service", std::process::id());
     let container = format!("elbus-test-{}.scope", std::process::id());
     let made = Group::make(&unit).and_then(|group| Ok((group, Group::make(&container)?)));
@@ -85,13 +89,10 @@ fn a_name_is_for_the_processes_of_a_unit() {
         Ok(made) => made,
         Err(why) => return eprintln!("not tested: no control group can be made: {why}"),
     };
-    // a unit may call groups within its own as it likes
+    // a unit can create groups within its own
     let within = Group::make(&format!("{container}/{unit}")).unwrap();
     for code in BOTH {
-        let plugin = |name: &str| match code {
-            "library" => format!("library = \"elbus_{name}\""),
-            _ => format!("builtin = \"{name}\""),
-        };
+        let plugin = |name: &str| plugin_source(code, name);
         let daemon = Daemon::start_config(&format!(
             "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
              [[plugin]]\nname = \"access\"\n{}\n[plugin.config]\n\

@@ -1,5 +1,5 @@
-//! The name of the instance in the log lines of plugins that are linked in; those of libraries come with it. Owns where in the line it
-//! stands, and never looks at what the line says.
+//! Adds the instance name to log lines of plugins that are linked in; lines of libraries already have it.
+//! Never reads the line.
 
 use std::{cell::RefCell, fmt};
 use tracing::{Event, Subscriber};
@@ -14,19 +14,19 @@ use tracing_subscriber::{
 
 use super::fields::escape;
 
-/// What is logged with these targets is not a plugin's: `log` is where lines of libraries come from.
-const OTHERS: [&str; 3] = ["log", "elbusd", "elbus_broker"];
+/// Targets that are not plugins'. Lines of libraries have the target `log`.
+const OTHER_TARGETS: [&str; 3] = ["log", "elbusd", "elbus_broker"];
 
 thread_local! {
-    /// The instance that logs the line which is being formatted.
+    /// The instance whose line is being formatted.
     static INSTANCE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Formats events as usual, and lets [`Fields`] know whose they are.
+/// Formats events as usual, and passes the instance to [`Fields`].
 #[derive(Default)]
 pub(crate) struct Lines(Format);
 
-/// Formats fields as `F` does, and the instance behind them.
+/// Formats fields as `F` does, followed by the instance.
 pub(crate) struct Fields<F>(pub(crate) F);
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -42,7 +42,8 @@ where
     ) -> fmt::Result {
         let target = event.metadata().target();
         let root = target.split("::").next().unwrap_or(target);
-        let instance = if OTHERS.contains(&root) { None } else { elbus_plugin_api::running_instance() };
+        let instance =
+            if OTHER_TARGETS.contains(&root) { None } else { elbus_plugin_api::running_instance() };
         INSTANCE.set(instance);
         let formatted = self.0.format_event(context, writer, event);
         INSTANCE.set(None);

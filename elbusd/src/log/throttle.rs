@@ -1,5 +1,5 @@
-//! A rate limit for messages that clients can cause. Owns how many of them are written, for each place in the code and,
-//! at that place, for each client and for each identity; what is suppressed is counted. Never limits debug and trace messages.
+//! Limits the rate of messages that clients can cause: per callsite and, at each callsite, per client and per
+//! identity. Suppressed messages are counted. Never limits debug and trace messages.
 
 use parking_lot::Mutex;
 use std::{
@@ -17,23 +17,23 @@ use tracing_subscriber::{Layer, layer::Context};
 
 use super::Log;
 
-/// Messages of one place in the code.
-const PER_PLACE: Rate = Rate { burst: 200.0, per_second: 10.0 };
-/// Messages of one place in the code about one client.
+/// Messages of one callsite.
+const PER_CALLSITE: Rate = Rate { burst: 200.0, per_second: 10.0 };
+/// Messages of one callsite about one client.
 const PER_CLIENT: Rate = Rate { burst: 10.0, per_second: 1.0 / 6.0 };
-/// Messages of one place in the code about clients of one user or address, whatever they are called.
+/// Messages of one callsite about all clients of one user or address.
 const PER_IDENTITY: Rate = Rate { burst: 40.0, per_second: 0.5 };
-/// While no more than this is left of the messages of a place, those appear that are the first about an identity. So noisy
-/// identities, however many they are, hide no quiet one before there are as many.
+/// If a callsite has at most this many messages left, only the first message about an identity is written.
+/// Noisy identities therefore do not hide quiet ones, up to this number.
 const RESERVED: f64 = 100.0;
-/// Places whose rates are known; those beyond share one.
-const MAX_PLACES: usize = 1024;
-/// Clients at places whose rates are known, and identities as many. Beyond that they are forgotten, and the rate of the place
-/// remains.
+/// Callsites with a rate of their own; the others share one.
+const MAX_CALLSITES: usize = 1024;
+/// Clients with a rate of their own, and as many identities. Beyond that all are forgotten, and only the
+/// callsite's rate applies.
 const MAX_CLIENTS: usize = 4096;
 /// Fields that name the client a message is about.
 const CLIENT_FIELDS: [&str; 3] = ["client", "caller", "source"];
-/// Fields that tell who is behind it.
+/// Fields that tell the client's identity.
 const IDENTITY_FIELDS: [&str; 2] = ["source", "uid"];
 
 #[derive(Clone, Copy)]
@@ -44,22 +44,22 @@ struct Rate {
 
 #[derive(Clone, Copy)]
 struct Bucket {
-    left: f64,
-    since: Instant,
+    tokens: f64,
+    updated: Instant,
 }
 
 impl Bucket {
     fn refill(&mut self, rate: Rate, now: Instant) {
-        let seconds = now.saturating_duration_since(self.since).as_secs_f64();
-        self.left = rate.burst.min(self.left + rate.per_second * seconds);
-        self.since = now;
+        let seconds = now.saturating_duration_since(self.updated).as_secs_f64();
+        self.tokens = rate.burst.min(self.tokens + rate.per_second * seconds);
+        self.updated = now;
     }
 
     fn take(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
-        let enough = self.left >= 1.0;
+        let enough = self.tokens >= 1.0;
         if enough {
-            self.left -= 1.0;
+            self.tokens -= 1.0;
         }
         enough
     }
@@ -75,17 +75,17 @@ pub(crate) struct Throttle {
 
 #[derive(Default)]
 struct Buckets {
-    places: HashMap<u64, Bucket>,
+    callsites: HashMap<u64, Bucket>,
     clients: HashMap<u64, Bucket>,
     identities: HashMap<u64, Bucket>,
 }
 
-/// A full bucket for who has none.
+/// Returns the bucket of `key`, which is full if it is new.
 fn bucket_of(buckets: &mut HashMap<u64, Bucket>, key: u64, rate: Rate, now: Instant) -> &mut Bucket {
     if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(&key) {
         *buckets = HashMap::new();
     }
-    buckets.entry(key).or_insert(Bucket { left: rate.burst, since: now })
+    buckets.entry(key).or_insert(Bucket { tokens: rate.burst, updated: now })
 }
 
 impl Throttle {
@@ -93,34 +93,34 @@ impl Throttle {
         Throttle { log, hashing: RandomState::new(), buckets: Mutex::default() }
     }
 
-    /// Whether a message is written.
-    fn admits(&self, place: impl Hash + Copy, about: &About, now: Instant) -> bool {
+    /// Returns whether to write a message.
+    fn admits(&self, callsite: impl Hash + Copy, subject: &Subject, now: Instant) -> bool {
         let mut buckets = self.buckets.lock();
-        let Buckets { places, clients, identities } = &mut *buckets;
-        // what is suppressed for one client or identity costs the others at the same place nothing
-        if let Some(client) = &about.client {
-            // somebody else may have had the name before
-            let key = self.hashing.hash_one((place, &about.identity, client));
+        let Buckets { callsites, clients, identities } = &mut *buckets;
+        // a message suppressed for one client or identity takes no token of its callsite
+        if let Some(client) = &subject.client {
+            // with the identity, as the name may have had another owner
+            let key = self.hashing.hash_one((callsite, &subject.identity, client));
             if !bucket_of(clients, key, PER_CLIENT, now).take(PER_CLIENT, now) {
                 return false;
             }
         }
-        // a client of unknown identity may have any number of names
-        let mut is_quiet = about.client.is_none();
-        if let Some(identity) = &about.identity {
-            let key = self.hashing.hash_one((place, identity));
+        // a client of unknown identity can use any number of names
+        let mut is_quiet = subject.client.is_none();
+        if let Some(identity) = &subject.identity {
+            let key = self.hashing.hash_one((callsite, identity));
             let bucket = bucket_of(identities, key, PER_IDENTITY, now);
             if !bucket.take(PER_IDENTITY, now) {
                 return false;
             }
-            is_quiet = bucket.left >= PER_IDENTITY.burst - 1.0;
+            is_quiet = bucket.tokens >= PER_IDENTITY.burst - 1.0;
         }
-        let key = self.hashing.hash_one(place);
-        let key = if places.len() < MAX_PLACES || places.contains_key(&key) { key } else { 0 };
-        let new = Bucket { left: PER_PLACE.burst, since: now };
-        let place = places.entry(key).or_insert(new);
-        place.refill(PER_PLACE, now);
-        (is_quiet || place.left > RESERVED) && place.take(PER_PLACE, now)
+        let key = self.hashing.hash_one(callsite);
+        let has_bucket = callsites.len() < MAX_CALLSITES || callsites.contains_key(&key);
+        let key = if has_bucket { key } else { 0 };
+        let bucket = callsites.entry(key).or_insert(Bucket { tokens: PER_CALLSITE.burst, updated: now });
+        bucket.refill(PER_CALLSITE, now);
+        (is_quiet || bucket.tokens > RESERVED) && bucket.take(PER_CALLSITE, now)
     }
 }
 
@@ -130,11 +130,11 @@ impl<S: Subscriber> Layer<S> for Throttle {
         if *metadata.level() > Level::INFO {
             return true;
         }
-        let mut about = About::default();
-        event.record(&mut about);
-        // events of loaded plugins share one place here, and differ by their target
-        let target = about.target.as_deref().unwrap_or(metadata.target());
-        let admitted = self.admits((&metadata.callsite(), target), &about, Instant::now());
+        let mut subject = Subject::default();
+        event.record(&mut subject);
+        // events of loaded plugins share one callsite here, and differ by their target
+        let target = subject.target.as_deref().unwrap_or(metadata.target());
+        let admitted = self.admits((&metadata.callsite(), target), &subject, Instant::now());
         if !admitted {
             self.log.suppress(target);
         }
@@ -142,17 +142,17 @@ impl<S: Subscriber> Layer<S> for Throttle {
     }
 }
 
-/// Whom a message is about, and the target of one that a plugin has forwarded.
+/// The client and identity that a message is about, and the target of a message forwarded by a plugin.
 #[derive(Default)]
-struct About {
+struct Subject {
     client: Option<String>,
     /// See [`identity_of`].
     identity: Option<String>,
     target: Option<String>,
 }
 
-impl About {
-    fn note(&mut self, field: &str, value: &str) {
+impl Subject {
+    fn record(&mut self, field: &str, value: &str) {
         if CLIENT_FIELDS.contains(&field) {
             self.client.get_or_insert_with(|| value.to_owned());
         }
@@ -161,41 +161,42 @@ impl About {
         }
     }
 
-    /// Notes the fields in the text of a forwarded message.
-    fn note_forwarded(&mut self, text: &str) {
+    /// Records the fields in the text of a forwarded message.
+    fn record_forwarded(&mut self, text: &str) {
         for field in CLIENT_FIELDS.iter().chain(&IDENTITY_FIELDS) {
             if let Some(value) = field_in(text, field) {
-                self.note(field, value);
+                self.record(field, value);
             }
         }
     }
 }
 
-impl Visit for About {
+impl Visit for Subject {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "log.target" {
             self.target = Some(value.to_owned());
         } else {
-            self.note(field.name(), value);
+            self.record(field.name(), value);
         }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         if IDENTITY_FIELDS.contains(&field.name()) {
-            self.note(field.name(), &value.to_string());
+            self.record(field.name(), &value.to_string());
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == "message" {
-            self.note_forwarded(&format!("{value:?}"));
+            self.record_forwarded(&format!("{value:?}"));
         } else if CLIENT_FIELDS.contains(&field.name()) || IDENTITY_FIELDS.contains(&field.name()) {
-            self.note(field.name(), &format!("{value:?}"));
+            self.record(field.name(), &format!("{value:?}"));
         }
     }
 }
 
-/// Who is behind `ip:port`: the address, of IPv6 the first half. Anything else stands for itself.
+/// Returns the identity behind `ip:port`: the address, for IPv6 its first half. Other text is returned
+/// unchanged.
 fn identity_of(source: &str) -> String {
     match source.parse::<SocketAddr>().map(|address| address.ip().to_canonical()) {
         Ok(IpAddr::V6(ip)) => format!("{:x?}", ip.segments().first_chunk::<4>()),
@@ -204,8 +205,8 @@ fn identity_of(source: &str) -> String {
     }
 }
 
-/// The value of a field in the text of a forwarded message, quotes left out. A quote within a value is escaped, so none is
-/// found there.
+/// Returns the value of a field in the text of a forwarded message, without quotes. Quotes within a value are
+/// escaped, so they do not match.
 fn field_in<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let start = text.find(&format!(" {name}=\""))? + name.len() + 3;
     let value = text.get(start..)?;
@@ -217,53 +218,55 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn about(client: Option<&str>, identity: Option<&str>) -> About {
+    fn subject(client: Option<&str>, identity: Option<&str>) -> Subject {
         let [client, identity] = [client, identity].map(|text| text.map(str::to_owned));
-        About { client, identity, target: None }
+        Subject { client, identity, target: None }
     }
 
     #[test]
-    fn one_client_is_limited_and_hides_no_other() {
+    fn a_noisy_client_hides_no_other_client() {
         let (throttle, now) = (Throttle::new(Log::default()), Instant::now());
         let count = |client: Option<&str>, now| {
-            (0..1000).filter(|_| throttle.admits(1, &about(client, None), now)).count()
+            (0..1000).filter(|_| throttle.admits(1, &subject(client, None), now)).count()
         };
         assert_eq!(count(Some("noisy"), now), 10);
         assert_eq!(count(Some("other"), now), 10);
         assert_eq!(count(Some("noisy"), now + Duration::from_secs(60)), 10);
-        assert!(throttle.admits(2, &about(Some("noisy"), None), now), "another place");
+        assert!(throttle.admits(2, &subject(Some("noisy"), None), now), "another callsite");
         assert_eq!(count(None, now + Duration::from_secs(3600)), 200);
     }
 
     #[test]
-    fn an_identity_with_many_names_hides_no_other() {
+    fn a_noisy_identity_hides_no_other_identity() {
         let (throttle, now) = (Throttle::new(Log::default()), Instant::now());
         let admits = |name: usize, identity: &str| {
-            throttle.admits(1, &about(Some(&name.to_string()), Some(identity)), now)
+            throttle.admits(1, &subject(Some(&name.to_string()), Some(identity)), now)
         };
         assert_eq!((0..1000).filter(|name| admits(*name, "noisy")).count(), 40);
         for identity in 0..20 {
             (0..100).for_each(|name| _ = admits(name, &identity.to_string()));
         }
         let quiet = (0..20).filter(|number| admits(0, &format!("quiet.{number}"))).count();
-        assert_eq!(quiet, 20, "although all the others would have used up what the place may write");
+        assert_eq!(quiet, 20, "although the others have used up all but the reserve");
         assert!((0..1000).filter(|number| admits(0, &format!("more.{number}"))).count() < 100);
     }
 
     #[test]
-    fn many_names_are_limited_together_and_remembered_within_bounds() {
+    fn many_names_share_the_rate_of_the_callsite_and_use_bounded_memory() {
         let (throttle, now) = (Throttle::new(Log::default()), Instant::now());
-        let admits = |n: usize, place| {
+        let admits = |n: usize, callsite| {
             let text = n.to_string();
-            throttle.admits(place, &about(Some(&text), Some(&text)), now)
+            throttle.admits(callsite, &subject(Some(&text), Some(&text)), now)
         };
         assert_eq!((0..100_000).filter(|n| admits(*n, 1)).count(), 200);
         {
             let buckets = throttle.buckets.lock();
             assert!(buckets.clients.len() <= MAX_CLIENTS && buckets.identities.len() <= MAX_CLIENTS);
         }
-        let places = (0..100_000).filter(|place| throttle.admits(*place, &about(None, None), now)).count();
-        assert!(places < 2 * MAX_PLACES && throttle.buckets.lock().places.len() <= MAX_PLACES + 1);
+        let admitted =
+            (0..100_000).filter(|callsite| throttle.admits(*callsite, &subject(None, None), now)).count();
+        let known = throttle.buckets.lock().callsites.len();
+        assert!(admitted < 2 * MAX_CALLSITES && known <= MAX_CALLSITES + 1, "{admitted}, {known}");
     }
 
     #[test]
@@ -275,9 +278,13 @@ mod tests {
             ("nobody client=None", None, None),
             ("", None, None),
         ] {
-            let mut about = About::default();
-            about.note_forwarded(text);
-            assert_eq!((about.client.as_deref(), about.identity.as_deref()), (client, identity), "{text}");
+            let mut subject = Subject::default();
+            subject.record_forwarded(text);
+            assert_eq!(
+                (subject.client.as_deref(), subject.identity.as_deref()),
+                (client, identity),
+                "{text}"
+            );
         }
         assert_eq!(identity_of("[2001:db8::1]:5"), identity_of("[2001:db8::2]:6"));
     }

@@ -1,5 +1,5 @@
-//! The limit of the processors' wake-up latency that is requested from the kernel. Owns the device through which Linux
-//! accepts the request, which is in force for as long as the device is open.
+//! The limit of the processors' wake-up latency that is requested from the kernel. Owns the device through
+//! which Linux accepts the request, which is in force for as long as the device is open.
 
 use parking_lot::Mutex;
 use std::{
@@ -8,7 +8,8 @@ use std::{
     path::PathBuf,
 };
 
-/// `Documentation/power/pm_qos_interface.rst` of the kernel. The device takes a native 32-bit number of microseconds.
+/// `Documentation/power/pm_qos_interface.rst` of the kernel. The device takes a native 32-bit number of
+/// microseconds.
 const DEVICE: &str = "/dev/cpu_dma_latency";
 
 /// The request of this process.
@@ -31,8 +32,8 @@ impl Default for CpuLatency {
 }
 
 impl CpuLatency {
-    /// Requests a latency of at most `microseconds`, or withdraws the request. A failure is logged: the broker serves
-    /// without it.
+    /// Requests a latency of at most `microseconds`, or withdraws the request. A failure is logged: the
+    /// broker serves without it.
     pub(crate) fn set(&self, microseconds: Option<u32>) {
         if let Err(error) = self.request(microseconds) {
             let device = self.device.display();

@@ -1,10 +1,10 @@
-//! What a service manager passes at the start: listening sockets, the address for notifications, the watchdog interval.
-//! Removes it from the environment, so that child processes do not mistake it for theirs.
+//! What a service manager passes at the start: listening sockets, the address for notifications, the watchdog
+//! interval. Removes it from the environment, so that child processes do not mistake it for theirs.
 //!
-//! Neither this nor `notify.rs` uses the crate `sd-notify` (0.5): it reads `NOTIFY_SOCKET` again for every message, so the
-//! variable would stay in the environment that library probes inherit; it sends without a timeout, so a busy service
-//! manager would block the broker; it connects to paths only, not to abstract sockets; and its functions that remove
-//! variables are as unsafe as the call below.
+//! Neither this nor `notify.rs` uses the crate `sd-notify` (0.5): it reads `NOTIFY_SOCKET` again for every
+//! message, so the variable would stay in the environment that library probes inherit; it sends without a
+//! timeout, so a busy service manager would block the broker; it connects to paths only, not to abstract
+//! sockets; and its functions that remove variables are as unsafe as the call below.
 
 use std::{
     ffi::OsString,
@@ -62,8 +62,8 @@ impl ServiceEnvironment {
 fn take_fd(fd: RawFd) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{fd}");
     std::fs::symlink_metadata(path).ok()?;
-    // SAFETY: it is open, and LISTEN_PID says that it was passed to this very process; done once, before anything else
-    // could have taken it.
+    // SAFETY: it is open, and LISTEN_PID says that it was passed to this very process; done once, before
+    // anything else could have taken it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
     Some(fd)

@@ -1,9 +1,9 @@
-//! Certificates of clients in rules, certificates that are revoked or expired, keys that others can read.
+//! Rules for client certificates, revoked and expired certificates, and keys that other users can read.
 
 use super::*;
 
 #[test]
-fn the_name_of_a_certificate_binds_the_name_of_the_client() {
+fn rules_bind_client_names_to_certificate_names() {
     let plant = Plant::new(
         "",
         "client_ca = 'ca.pem'\n[[plugin]]\nname = 'access'\nlibrary = 'elbus_acl'\n[plugin.config]\ndefault = 'allow'\n\
@@ -26,7 +26,7 @@ fn the_name_of_a_certificate_binds_the_name_of_the_client() {
     for name in ["plc.1", "hmi.5", "dns.1", "other"] {
         connect(name).unwrap();
     }
-    // it has another name, so that its common name counts only where a rule asks for that
+    // the certificate has another name, so its common name counts only if a rule asks for it
     for name in ["plc.2", "uri.1", "any.1"] {
         let refused = connect(name).unwrap_err();
         assert!(matches!(refused, Error::AccessDenied { .. }), "{name} {refused:?}");
@@ -35,7 +35,7 @@ fn the_name_of_a_certificate_binds_the_name_of_the_client() {
 }
 
 #[test]
-fn whoever_is_of_a_revoked_authority_is_disconnected_by_a_reload() {
+fn clients_of_a_revoked_authority_are_disconnected_by_a_reload() {
     let plant = Plant::new("", "client_ca = 'ca.pem'");
     let (folder, revoked) = (plant.daemon.folder.path(), Authority::new());
     let both = [plant.authority.pem(), revoked.pem()].concat();
@@ -70,7 +70,7 @@ fn whoever_is_of_a_revoked_authority_is_disconnected_by_a_reload() {
 }
 
 #[test]
-fn certificates_out_of_their_time_and_keys_that_others_read_are_reported() {
+fn expired_certificates_and_readable_keys_are_reported() {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
     let (folder, authority) = (folder(), Authority::new());
     authority.issue_for(folder.path(), "broker", "broker", vec![], 1975..2000);

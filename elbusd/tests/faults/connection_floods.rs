@@ -1,5 +1,5 @@
-//! Adversaries that connect often and say little or nothing, to take the places of others: clients beside them get in all
-//! the same, within a time that is measured.
+//! Adversaries that open connections at a high rate and send little or nothing. Other clients still register,
+//! within a time limit.
 
 use elbus_client::{TlsConfig, blocking::Client};
 use elbus_protocol::handshake::encode_client_greeting;
@@ -26,28 +26,28 @@ use crate::{
     },
 };
 
-/// Connections that an adversary keeps open; it forgets older ones, as they are evicted.
+/// Connections that an adversary keeps open. It forgets older ones, as the broker evicts them.
 const KEPT: usize = 400;
-/// Between two connections of an adversary: 400 a second, where the machine has time for that.
+/// Pause between two connections of an adversary: 400 per second, if the machine permits.
 const PAUSE: Duration = Duration::from_micros(2500);
-/// Clients that come while the adversary is at work.
+/// Clients that register during the flood.
 const INNOCENTS: u32 = 40;
-/// Within this time each of them is registered; most need milliseconds.
+/// Time limit for each registration. Most take milliseconds.
 const SOON: Duration = Duration::from_secs(10);
-/// So many of them may need a second attempt: on a busy machine one may be slower than the adversary's next hundreds.
-const AGAIN: u32 = INNOCENTS / 8;
+/// How many of them may need a second attempt: a busy machine can be slower than hundreds of connections.
+const MAX_RETRIES: u32 = INNOCENTS / 8;
 
-/// Connects from an address of this machine; `None` where the broker does not take it.
+/// Connects from an address of this machine. Returns `None` if the broker refuses it.
 fn connect_from(source: [u8; 4], to: &str) -> Option<TcpStream> {
     let to: SocketAddr = to.parse().unwrap();
-    // not for the brokers that other tests start meanwhile
+    // fails for the brokers that other tests start
     let stream = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     bind(&stream, &SocketAddrV4::new(source.into(), 0)).unwrap();
     connect(&stream, &to).ok()?;
     Some(TcpStream::from(stream))
 }
 
-/// Connects again and again, says its piece, and waits for nothing.
+/// Connects repeatedly, sends its bytes, and waits for nothing.
 struct Adversary {
     stopping: Arc<AtomicBool>,
     count: Arc<AtomicU32>,
@@ -93,14 +93,14 @@ fn daemon(config: &str) -> Daemon {
     ))
 }
 
-/// Registers one client after the other, and lets it go; the longest time that one has needed.
+/// Registers and drops one client after another. Returns the longest time a registration took.
 fn longest(mut register: impl FnMut(&str) -> bool) -> Duration {
-    let (mut longest, mut again) = (Duration::ZERO, 0);
+    let (mut longest, mut retries) = (Duration::ZERO, 0);
     for number in 0..INNOCENTS {
         let begin = Instant::now();
         while !register(&format!("c{number}")) {
-            again += 1;
-            assert!(again <= AGAIN, "{number} clients needed {again} attempts more");
+            retries += 1;
+            assert!(retries <= MAX_RETRIES, "{number} clients needed {retries} retries");
         }
         longest = longest.max(begin.elapsed());
         std::thread::sleep(Duration::from_millis(20));
@@ -108,7 +108,7 @@ fn longest(mut register: impl FnMut(&str) -> bool) -> Duration {
     longest
 }
 
-/// Whether a client of the tests' own address gets in at once.
+/// Returns whether a client from the tests' own address registers at the first attempt.
 fn register(daemon: &Daemon, name: &str) -> bool {
     let mut stream = connect_from([127, 0, 0, 1], &daemon.address_of("tcp:")).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -121,20 +121,20 @@ fn register(daemon: &Daemon, name: &str) -> bool {
 }
 
 #[test]
-fn a_flood_of_silent_connections_keeps_nobody_out_not_even_from_the_same_address() {
+fn a_flood_of_silent_connections_keeps_no_client_out() {
     let config = "max_clients = 100\nconnects_per_second = 50\nmax_pending = 256\ntimeout_seconds = 30";
     let daemon = daemon(config);
     let adversary = Adversary::start([127, 0, 0, 1], &daemon.address_of("tcp:"), b"");
     let longest = longest(|name| register(&daemon, name));
     assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
-    // what the adversary holds is bounded, and so is the log
+    // the adversary's connections are bounded, and so is the log
     assert!(daemon.descriptors() < 256 + 100, "{}", daemon.descriptors());
     adversary.stop();
     assert!(daemon.log().matches("evicted before it registered").count() <= 40, "{}", daemon.log());
 }
 
 #[test]
-fn a_flood_from_one_address_that_says_all_but_its_name_keeps_no_other_address_out() {
+fn a_flood_of_handshakes_without_a_name_keeps_no_other_address_out() {
     let daemon =
         daemon("max_clients = 100\nconnects_per_second = 50\nmax_pending = 100\ntimeout_seconds = 30");
     let says = [&encode_client_greeting()[..], &[9, 0, b'x']].concat();
@@ -145,7 +145,7 @@ fn a_flood_from_one_address_that_says_all_but_its_name_keeps_no_other_address_ou
 }
 
 #[test]
-fn one_address_that_has_taken_all_places_of_clients_makes_room_for_another() {
+fn an_address_that_occupies_max_clients_gives_way_to_another() {
     let daemon = daemon("max_clients = 20\nmax_source_share = 0.5");
     let port = daemon.address_of("tcp:");
     let register = |number: usize| {
@@ -160,7 +160,7 @@ fn one_address_that_has_taken_all_places_of_clients_makes_room_for_another() {
     let (codes, mut greedy): (Vec<_>, Vec<_>) = (0..25).map(register).unzip();
     assert_eq!(codes, [&[1; 20][..], &[0x74; 5]].concat(), "alone it may have all");
     daemon.wait_for_log("20 clients are registered already (max_clients)");
-    // the last that registered go first, down to the share
+    // the last to register are evicted first, down to the address's share
     let mut innocents = Vec::new();
     for number in 0..10 {
         innocents.push(Wire::connect(&daemon, &daemon.address(), &format!("c{number}")));
@@ -179,7 +179,7 @@ fn one_address_that_has_taken_all_places_of_clients_makes_room_for_another() {
 }
 
 #[test]
-fn floods_of_silent_connections_and_of_handshakes_that_never_end_keep_no_tls_client_out() {
+fn floods_of_silent_connections_and_endless_handshakes_keep_no_tls_client_out() {
     let (folder, authority) = (folder(), Authority::new());
     authority.write(&folder.path().join("ca.pem"));
     authority.issue(folder.path(), "broker", "broker", vec![]);
@@ -189,7 +189,7 @@ fn floods_of_silent_connections_and_of_handshakes_that_never_end_keep_no_tls_cli
     std::fs::write(folder.path().join("broker.toml"), text).unwrap();
     let daemon = Daemon::start_in(folder, &["--config", "broker.toml"]);
     let port = daemon.address_of("tls:");
-    // the beginning of a handshake record, from the address of the innocents and from another one
+    // the start of a TLS handshake record, from the address of the other clients and from another address
     for (source, says) in [([127, 0, 0, 1], &b""[..]), ([127, 0, 0, 2], &[0x16, 3, 1, 2, 0][..])] {
         let adversary = Adversary::start(source, &port, says);
         let longest = longest(|name| {

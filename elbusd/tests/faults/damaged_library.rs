@@ -1,5 +1,5 @@
-//! Plugin files that are damaged: whatever stands in them, a check ends by itself, and a broker that is told to reload one
-//! goes on with what it runs. `ELBUS_MUTATIONS` sets how many are tried.
+//! Damaged plugin files: a check exits normally, and a broker that reloads one keeps its running instance.
+//! `ELBUS_MUTATIONS` sets how many are tried.
 
 use crate::support::{
     daemon::{Daemon, folder, run_to_end},
@@ -9,14 +9,14 @@ use crate::support::{
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Checked at the same time.
+/// Checks that run at the same time.
 const AT_ONCE: usize = 2;
 
 fn count() -> usize {
     std::env::var("ELBUS_MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(60)
 }
 
-/// xorshift64*: the same numbers each time.
+/// xorshift64*, a deterministic random number generator.
 struct Random(u64);
 
 impl Random {
@@ -28,7 +28,8 @@ impl Random {
     }
 }
 
-/// The parts of an ELF file that are loaded: offset and length. The rest is symbols and lines for debuggers.
+/// Returns the offset and length of each loaded segment of an ELF file. The rest is symbols and debug
+/// information.
 fn loaded_parts(bytes: &[u8]) -> Vec<(u64, u64)> {
     let number = |at: usize, size: usize| {
         bytes[at..at + size].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -39,13 +40,13 @@ fn loaded_parts(bytes: &[u8]) -> Vec<(u64, u64)> {
     loaded.map(|at| (number(at + 8, 8), number(at + 32, 8))).collect()
 }
 
-/// The library with some of its bytes changed.
+/// Returns the library with some bytes changed.
 fn mutated(good: &[u8], parts: &[(u64, u64)], seed: usize) -> Vec<u8> {
     let mut bytes = good.to_vec();
     let mut random = Random((seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     for _ in 0..=random.below(8) {
         let (offset, length) = parts[random.below(parts.len() as u64) as usize];
-        // the headers and tables at the beginning are hit as often as all the rest
+        // half of the changes hit the headers and tables at the start
         let length = if random.below(2) == 0 { length.min(64 * 1024) } else { length };
         let at = (offset + random.below(length)) as usize;
         bytes[at] = random.below(256) as u8;
@@ -54,7 +55,7 @@ fn mutated(good: &[u8], parts: &[(u64, u64)], seed: usize) -> Vec<u8> {
 }
 
 #[test]
-fn damaged_libraries_end_neither_a_check_nor_a_broker() {
+fn damaged_libraries_crash_neither_a_check_nor_a_broker() {
     let executable = std::env::current_exe().unwrap();
     let good = std::fs::read(executable.parent().unwrap().join("libelbus_faulty.so")).unwrap();
     let parts = loaded_parts(&good);
@@ -97,11 +98,11 @@ fn damaged_libraries_end_neither_a_check_nor_a_broker() {
             });
         }
         drop(give);
-        // what a check refuses a reload refuses as well, and what runs goes on
+        // a reload refuses whatever a check refuses, and keeps the running instance
         for (bytes, why) in take {
             std::fs::write(daemon.path("libdamaged.so"), bytes).unwrap();
             let answer = operator.control("plugin.reload", &[("name", "it")]);
-            // damage may show by chance, depending on addresses, and not again
+            // damage may show only at some addresses, so not in every run
             refused += usize::from(answer.is_err());
             died += usize::from(why.contains("ended the probe process"));
             let it = plugin(&mut operator, "it").unwrap();

@@ -1,16 +1,17 @@
-//! Hostile receivers beside innocent clients: they subscribe to what these publish, take nothing or next to nothing, come
-//! again as soon as they are disconnected, and call themselves something else each time.
+//! Hostile receivers beside other clients: they subscribe to their topics, read little or nothing, and
+//! reconnect under a new name when they are disconnected.
 
 use elbus_protocol::Op;
 use std::time::{Duration, Instant};
 
 use crate::support::{daemon::Daemon, load::Load, wire::Wire};
 
-/// What all clients of one user may hold up others in this test, and what the machine may be late.
+/// The longest time that all clients of one user may hold others in this test, with a margin for a busy
+/// machine.
 const BUDGET: Duration = Duration::from_millis(2500);
 const SLACK: Duration = Duration::from_millis(1500);
 
-/// Until `end`: subscribes, reads `bytes` every 20 ms, if any, and comes again under another name.
+/// Until `end`: subscribes, reads `bytes` every 20 ms, if any, and reconnects under a new name.
 fn attack(daemon: &Daemon, number: usize, bytes: usize, end: Instant) {
     let mut again = 0;
     while Instant::now() < end {
@@ -30,7 +31,7 @@ fn attack(daemon: &Daemon, number: usize, bytes: usize, end: Instant) {
 }
 
 #[test]
-fn hostile_receivers_cost_innocent_clients_their_budget_and_nothing_else() {
+fn hostile_receivers_cost_other_clients_no_more_than_their_hold_budget() {
     let text = r#"
         broker.hold_budget_seconds = 1.0
         [[plugin]]
@@ -57,7 +58,7 @@ fn hostile_receivers_cost_innocent_clients_their_budget_and_nothing_else() {
         while Instant::now() < end {
             let began = Instant::now();
             load.wait_for_more();
-            // batches come every few milliseconds
+            // batches arrive every few milliseconds
             let took = began.elapsed();
             if took > Duration::from_millis(200) {
                 stood_still += took;

@@ -1,5 +1,5 @@
-//! Hostile senders beside innocent clients: long names and empty messages, so that each byte becomes a hundred, to receivers
-//! that read nothing; and large frames that never end.
+//! Hostile senders beside other clients: long names with empty messages, so that each byte becomes a hundred,
+//! to receivers that do not read; and large frames that are never completed.
 
 use elbus_protocol::{Op, Qos, request::encode_request};
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::support::{
 };
 
 const MAX_QUEUED: u64 = 32 << 20;
-/// What is held beyond that: a run for each queue and thread (2 MiB), a read for each sender (3.75 MiB), and of each transport
-/// the frame that goes on without (two of 4 MB).
+/// Memory held beyond the limit: a run for each queue and thread (2 MiB), a read for each sender (3.75 MiB),
+/// and for each transport the frame that continues without budget (two of 4 MB).
 const BEYOND: u64 = 14 << 20;
 
 #[test]
-fn hostile_senders_cost_no_more_memory_than_may_be_queued() {
+fn hostile_senders_use_no_more_memory_than_the_queue_limit() {
     for plugins in BOTH {
         let key = if plugins == "library" { "library = \"elbus_" } else { "builtin = \"" };
         let text = format!(

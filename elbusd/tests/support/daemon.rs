@@ -1,4 +1,4 @@
-//! An `elbusd` process of a test's own, in a folder of its own.
+//! An `elbusd` process in a folder of its own.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, wait_until, wire::Wire};
 
-/// Where standard plugins come from: each test that says so runs with both.
+/// The sources of standard plugins. Tests that use it run with both.
 pub(crate) const BOTH: [&str; 2] = ["library", "builtin"];
 
 /// A running broker. Killed when dropped.
@@ -20,26 +20,26 @@ pub(crate) struct Daemon {
     pub(crate) folder: Arc<TempDir>,
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Reads the log to its end.
+    /// The thread that reads the log.
     reader: Option<JoinHandle<()>>,
     addresses: Vec<String>,
-    /// Its log, where nobody reads it.
+    /// The log, if it is not read.
     unread: Option<ChildStderr>,
 }
 
-/// How a broker that was not to start ended.
+/// The result of an `elbusd` that exits by itself.
 pub(crate) struct Refused {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// A folder for one test.
+/// Creates a folder for one test.
 pub(crate) fn folder() -> Arc<TempDir> {
     Arc::new(tempfile::Builder::new().prefix("elbus").tempdir().unwrap())
 }
 
-/// `elbusd`, or a program that becomes it when it is given its path and arguments.
+/// Returns a command for `elbusd`, run through the program `through` if it is not empty.
 fn command(through: &[&str], folder: &Path, arguments: &[&str]) -> Command {
     let words = [through, &[env!("CARGO_BIN_EXE_elbusd")], arguments].concat();
     let mut command = Command::new(words[0]);
@@ -48,7 +48,8 @@ fn command(through: &[&str], folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// As [`Daemon::start_in`] has it, through a shell: `script` ends with `exec "$@"`, and may redirect before.
+/// Returns a command that runs `elbusd` through a shell: `script` ends with `exec "$@"`, and can redirect
+/// before.
 pub(crate) fn through_shell(folder: &Path, script: &str, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_elbusd")]).args(arguments);
@@ -57,7 +58,7 @@ pub(crate) fn through_shell(folder: &Path, script: &str, arguments: &[&str]) -> 
     shell
 }
 
-/// Runs `elbusd` to its end, which must come by itself.
+/// Runs `elbusd`, which must exit by itself.
 pub(crate) fn run_to_end(folder: &Path, arguments: &[&str]) -> Refused {
     let mut child = command(&[], folder, arguments).spawn().unwrap();
     let status = wait(&mut child);
@@ -67,7 +68,7 @@ pub(crate) fn run_to_end(folder: &Path, arguments: &[&str]) -> Refused {
     Refused { status: status.unwrap_or_else(|| panic!("it did not end: {stdout}{stderr}")), stdout, stderr }
 }
 
-/// As [`run_to_end`], with a broker.toml of this text; must fail and leave nothing but that file behind.
+/// Runs `elbusd` with a broker.toml of this text. It must fail and create no files. Returns stderr.
 pub(crate) fn refused_config(text: &str) -> String {
     let folder = folder();
     std::fs::write(folder.path().join("broker.toml"), text).unwrap();
@@ -91,38 +92,38 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
 }
 
 impl Daemon {
-    /// With a UNIX socket and a TCP port, from libraries or linked in.
+    /// Starts a broker with a UNIX socket and a TCP port, with plugins from libraries or linked in.
     pub(crate) fn start(plugins: &str, more: &[&str]) -> Self {
         let arguments = ["--plugins", plugins, "--bind", "./bus.sock", "--bind", "127.0.0.1:0"];
         Self::start_in(folder(), &[&arguments[..], more].concat())
     }
 
-    /// With the broker.toml of this text.
+    /// Starts a broker with a broker.toml of this text.
     pub(crate) fn start_config(text: &str) -> Self {
         let folder = folder();
         std::fs::write(folder.path().join("broker.toml"), text).unwrap();
         Self::start_in(folder, &["--config", "broker.toml"])
     }
 
-    /// In a folder that stays, with any arguments.
+    /// Starts a broker in an existing folder, with any arguments.
     pub(crate) fn start_in(folder: Arc<TempDir>, arguments: &[&str]) -> Self {
         Self::start_through(&[], folder, arguments)
     }
 
-    /// With at most so many descriptors.
+    /// Starts a broker with at most `count` file descriptors.
     pub(crate) fn start_with_descriptors(count: u32, arguments: &[&str]) -> Self {
         let folder = folder();
         let shell = through_shell(folder.path(), &format!("ulimit -n {count} && exec \"$@\""), arguments);
         Self::start_command(folder, shell, true)
     }
 
-    /// By way of a program that becomes it.
+    /// Starts a broker through a program that executes it.
     pub(crate) fn start_through(through: &[&str], folder: Arc<TempDir>, arguments: &[&str]) -> Self {
         let command = command(through, folder.path(), arguments);
         Self::start_command(folder, command, true)
     }
 
-    /// By any command. Unless `reads_log`, nobody reads its log.
+    /// Starts a broker by any command. Its log is read only if `reads_log`.
     pub(crate) fn start_command(folder: Arc<TempDir>, mut command: Command, reads_log: bool) -> Self {
         let mut child = command.spawn().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();
@@ -155,33 +156,33 @@ impl Daemon {
         Daemon { folder, child, log, reader: Some(reader), addresses, unread }
     }
 
-    /// At this address alone from now on, as it is called from where the clients are.
+    /// Sets the only address from now on, as it is named from where the clients are.
     pub(crate) fn reached_at(&mut self, address: &str) {
         self.addresses = vec![address.to_owned()];
     }
 
-    /// Where it listens: those addresses that begin with `unix:` or `tcp:`.
+    /// Returns the addresses that start with `unix:` or `tcp:`.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let stream = |address: &&String| address.starts_with("unix:") || address.starts_with("tcp:");
         self.addresses.iter().filter(stream).cloned().collect()
     }
 
-    /// `host:port` of the first address of this kind, such as `tcp:`.
+    /// Returns the `host:port` of the first address of this kind, such as `tcp:`.
     pub(crate) fn address_of(&self, kind: &str) -> String {
         self.addresses.iter().find_map(|address| address.strip_prefix(kind)).unwrap().to_owned()
     }
 
-    /// The first UNIX address, else the first TCP one.
+    /// Returns the first UNIX address, else the first TCP address.
     pub(crate) fn address(&self) -> String {
         self.addresses().into_iter().next().unwrap()
     }
 
-    /// A path in the folder it runs in.
+    /// Returns a path in the broker's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A registered client at the first address.
+    /// Returns a registered client at the first address.
     pub(crate) fn client(&self, name: &str) -> Wire {
         Wire::connect(self, &self.address(), name)
     }
@@ -190,7 +191,7 @@ impl Daemon {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for a line of the log that holds this.
+    /// Waits for a log line that contains this text.
     pub(crate) fn wait_for_log(&self, text: &str) {
         wait_until(&format!("{text:?} in the log"), || self.log().contains(text));
     }
@@ -204,31 +205,31 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// SIGTERM, then waits for the end.
+    /// Sends SIGTERM and waits for the exit.
     pub(crate) fn stop(self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
         self.wait_end()
     }
 
-    /// Waits for the end, which somebody has asked for.
+    /// Waits for the exit.
     pub(crate) fn wait_end(mut self) -> (ExitStatus, String) {
         let status = wait(&mut self.child).unwrap_or_else(|| panic!("it did not end: {}", self.log()));
-        // the last lines may still be on their way
+        // the last lines may not be read yet
         self.reader.take().unwrap().join().unwrap();
         (status, self.log())
     }
 
-    /// How many descriptors it has open.
+    /// Returns the number of open file descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// How many threads it has.
+    /// Returns the number of threads.
     pub(crate) fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
     }
 
-    /// User and system time so far, exact to 10 ms.
+    /// Returns the user and system time used so far, with a resolution of 10 ms.
     pub(crate) fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let after_name = stat.rsplit(')').next().unwrap();
@@ -236,7 +237,7 @@ impl Daemon {
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
-    /// What stands in the log that nobody has read; to be called once the broker has ended.
+    /// Reads the log of a broker that has exited and whose log was not read.
     pub(crate) fn unread_log(stderr: Option<ChildStderr>) -> Vec<u8> {
         let mut bytes = Vec::new();
         stderr.unwrap().read_to_end(&mut bytes).unwrap();
@@ -247,7 +248,7 @@ impl Daemon {
         self.unread.take()
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

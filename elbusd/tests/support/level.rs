@@ -1,26 +1,26 @@
-//! What a broker uses at rest, and whether it is back there.
+//! The resources that a broker uses at rest, and whether it has returned to them.
 
 use super::{daemon::Daemon, wait_until};
 
-/// What of memory may stay, in KiB: allocators keep some of what was needed once.
+/// Memory that may stay in use, in KiB: allocators keep some of it.
 const STAYS: u64 = 6 * 1024;
 
-/// What a broker uses.
+/// The resources that a broker uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Level {
-    /// In KiB.
+    /// Resident memory in KiB.
     pub(crate) memory: u64,
     pub(crate) descriptors: usize,
     pub(crate) threads: usize,
 }
 
 impl Level {
-    /// Once the broker has served somebody: from its first clients on it keeps what every broker needs.
+    /// Measures a broker that has served clients: some memory is allocated with the first ones.
     pub(crate) fn of(daemon: &Daemon) -> Self {
         Level { memory: daemon.memory(), descriptors: daemon.descriptors(), threads: daemon.threads() }
     }
 
-    /// Waits until the broker is at this level again, with as many clients as then.
+    /// Waits until the broker uses no more than this, with as many clients as at the measurement.
     pub(crate) fn wait_for(self, daemon: &Daemon) {
         wait_until(&format!("the descriptors of {self:?}"), || daemon.descriptors() <= self.descriptors);
         wait_until(&format!("the threads of {self:?}"), || daemon.threads() <= self.threads);

@@ -1,5 +1,5 @@
-//! Traffic beside which something else happens to the broker: each message is numbered, acknowledged and counted, and
-//! none may be lost, repeated, or overtake another.
+//! Traffic during a test: each message is numbered, acknowledged and counted, and none may be lost, repeated
+//! or reordered.
 
 use elbus_protocol::{FrameKind, Op, Qos, request::encode_request};
 use std::{
@@ -17,23 +17,24 @@ use super::{
     wire::{Frame, Wire},
 };
 
-/// Messages of one write.
+/// Messages per write.
 const BATCH: u32 = 16;
-/// Between two batches, so that those beside it come to their turn.
+/// Pause between two batches, so that other clients get CPU time.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The number of the last message of a sender.
+/// The number of a sender's last message.
 const END: u32 = u32::MAX;
 
-/// What has come through.
+/// The counts of acknowledged and received messages.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Acknowledged messages, publications and calls.
     pub(crate) acknowledged: u32,
-    /// Messages and publications that arrived, those that reached several receivers once.
+    /// Received messages and publications. A publication to several receivers counts once.
     pub(crate) arrived: u32,
 }
 
-/// At each address of a broker a client that sends to one and publishes to two others, and calls the broker.
+/// At each address of a broker, a client that sends to one client, publishes to two others, and calls the
+/// broker.
 pub(crate) struct Load {
     stopping: Arc<AtomicBool>,
     batches: Arc<AtomicU32>,
@@ -70,17 +71,17 @@ impl Load {
     /// Waits until all senders have had at least one more batch acknowledged.
     pub(crate) fn wait_for_more(&self) {
         let enough = self.batches.load(Ordering::Relaxed) + 2 * self.senders.len() as u32;
-        wait_until("the load goes on", || {
+        wait_until("the load makes progress", || {
             self.batches.load(Ordering::Relaxed) >= enough || self.senders.iter().any(JoinHandle::is_finished)
         });
     }
 
-    /// Ends it; all that was acknowledged has arrived then, in order and once.
+    /// Stops the load, and checks that all acknowledged messages have arrived, in order and once.
     pub(crate) fn stop(self) -> Counts {
         self.stopping.store(true, Ordering::Relaxed);
         let acknowledged = self.senders.into_iter().map(|sender| sender.join().unwrap()).sum();
         let arrived: Vec<u32> = self.receivers.into_iter().map(|receiver| receiver.join().unwrap()).collect();
-        // of the three receivers of an address two got the same
+        // of the three receivers per address, two received the same
         let arrived_once = arrived.chunks(3).map(|of| {
             assert_eq!(of[1], of[2], "both subscribers got all");
             of[0] + of[1]

@@ -1,4 +1,4 @@
-//! A client that speaks the bare wire format, blocking, with a limit on every wait.
+//! A blocking client that speaks the wire format, with a limit on every wait.
 
 use elbus_protocol::{
     FrameKind, Limits, Op, Qos,
@@ -23,7 +23,7 @@ enum Stream {
     Tcp(TcpStream),
 }
 
-/// A frame from the broker, NOPs left out.
+/// A frame from the broker, except NOPs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     Ack(u32, u8),
@@ -43,20 +43,20 @@ impl Frame {
 pub(crate) struct Wire {
     stream: Stream,
     input: Vec<u8>,
-    /// Frames that came while an acknowledgement was waited for: the order between the two is nobody's promise.
+    /// Frames that arrived before an awaited acknowledgement. The order between the two is not guaranteed.
     earlier: VecDeque<Frame>,
     next_id: u32,
-    /// Bytes of one read, at most.
+    /// Maximum bytes per read.
     piece: usize,
 }
 
 impl Wire {
-    /// Connected, not greeted.
+    /// Connects without a handshake.
     pub(crate) fn raw(daemon: &Daemon, address: &str) -> Self {
         Self::raw_from(daemon.folder.path(), address)
     }
 
-    /// As [`raw`](Self::raw), where only the folder that the broker runs in is known.
+    /// As [`raw`](Self::raw), with only the broker's folder known.
     pub(crate) fn raw_from(folder: &Path, address: &str) -> Self {
         let stream = if let Some(path) = address.strip_prefix("unix:") {
             Stream::Unix(UnixStream::connect(folder.join(path)).unwrap())
@@ -71,12 +71,12 @@ impl Wire {
         wire
     }
 
-    /// Registered. Where the name is still that of a client that was dropped just now, waits for it.
+    /// Connects and registers. Waits for a name whose previous owner is still disconnecting.
     pub(crate) fn connect(daemon: &Daemon, address: &str, name: &str) -> Self {
         Self::connect_from(daemon.folder.path(), address, name)
     }
 
-    /// As [`connect`](Self::connect), where only the folder that the broker runs in is known.
+    /// As [`connect`](Self::connect), with only the broker's folder known.
     pub(crate) fn connect_from(folder: &Path, address: &str, name: &str) -> Self {
         let mut registered = None;
         wait_until(&format!("{name} is free"), || {
@@ -90,7 +90,7 @@ impl Wire {
         registered.unwrap()
     }
 
-    /// The handshake; returns the last code.
+    /// Shakes hands; returns the last code.
     pub(crate) fn greet(&mut self, name: &[u8]) -> u8 {
         assert_eq!(self.read_exactly::<3>(), [0xEB, 1, 0]);
         self.write(&encode_client_greeting());
@@ -101,12 +101,12 @@ impl Wire {
         self.read_exactly::<1>()[0]
     }
 
-    /// Reads no more than so many bytes at once from now on.
+    /// Limits each further read to this many bytes.
     pub(crate) fn read_in_pieces(&mut self, bytes: usize) {
         self.piece = bytes;
     }
 
-    /// Closes the connection as a host does that has forgotten it: with RST, where it is TCP.
+    /// Closes the connection with RST if it is TCP, as a host does that has restarted.
     pub(crate) fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {
             rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
@@ -127,7 +127,7 @@ impl Wire {
         }
     }
 
-    /// Whether everything was written.
+    /// Writes, and returns whether everything was written.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
         match &mut self.stream {
             Stream::Unix(stream) => stream.write_all(bytes).is_ok(),
@@ -139,7 +139,7 @@ impl Wire {
         assert!(self.try_write(bytes), "the broker does not take it");
     }
 
-    /// A second handle of the same connection, for writing from another thread.
+    /// Returns a second handle of the connection, to write from another thread.
     pub(crate) fn writer(&self) -> Wire {
         let stream = match &self.stream {
             Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
@@ -167,7 +167,8 @@ impl Wire {
         bytes
     }
 
-    /// The next frame that is no NOP; `None` once the broker has closed the connection or nothing came for `limit`.
+    /// Returns the next frame except NOPs, or `None` if the broker closes the connection or nothing arrives
+    /// for `limit`.
     pub(crate) fn frame_within(&mut self, limit: Duration) -> Option<Frame> {
         if let Some(frame) = self.earlier.pop_front() {
             return Some(frame);
@@ -217,12 +218,12 @@ impl Wire {
         }
     }
 
-    /// The next frame, which must come.
+    /// Returns the next frame, which must arrive.
     pub(crate) fn frame(&mut self) -> Frame {
         self.frame_within(PATIENCE).expect("a frame")
     }
 
-    /// Waits for the broker to close the connection; frames that still come are dropped.
+    /// Waits until the broker closes the connection; further frames are dropped.
     pub(crate) fn wait_closed(&mut self) {
         let until = Instant::now() + PATIENCE;
         self.set_limit(PATIENCE);
@@ -291,7 +292,7 @@ impl Wire {
         self.write(&out);
     }
 
-    /// Calls a method; returns its result, or the code of the error and its text.
+    /// Calls a method; returns its result, or the error's code and text.
     pub(crate) fn call(
         &mut self,
         target: &str,
@@ -316,7 +317,7 @@ impl Wire {
         }
     }
 
-    /// Calls a method of the broker with `{key: value, ...}`; returns its result decoded.
+    /// Calls a control method with `{key: value, ...}`; returns its decoded result.
     pub(crate) fn control(
         &mut self,
         method: &str,
@@ -333,4 +334,15 @@ impl Wire {
         let result = self.call(".broker", method, &params)?;
         Ok(rmpv::decode::read_value(&mut &result[..]).unwrap())
     }
+}
+
+/// Returns `count` requests with payloads of `bytes` bytes, at least 4, which start with their number.
+pub(crate) fn numbered_frames(op: Op, qos: Qos, target: &str, count: u32, bytes: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut payload = vec![0; bytes.max(4)];
+    for number in 0..count {
+        payload[..4].copy_from_slice(&number.to_le_bytes());
+        encode_request(&mut out, number, op, qos, target, "", &payload).unwrap();
+    }
+    out
 }

@@ -20,36 +20,36 @@ use std::{
 struct Settings {
     /// The client it registers.
     client: Option<String>,
-    /// So many more, with the number behind the name of the first.
+    /// How many more clients it registers, with a number appended to the first one's name.
     clients: u32,
     /// The in-process client it connects.
     local: Option<String>,
-    /// Where it returns an error: create, start or refresh.
+    /// The callback that returns an error: create, start or refresh.
     fail_in: String,
     /// Where it panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread of its
     /// method.
     panic_in: String,
-    /// Where it ends the process: create or method.
+    /// The callback that exits the process: create or method.
     abort_in: String,
     /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the
     /// first call of its method on.
     hang_in: String,
-    /// Where it takes a moment: deliver.
+    /// The callback that takes a moment: deliver.
     linger_in: String,
-    /// Where it sends short messages to its first client for ever: deliver, of the others.
+    /// The callback that endlessly sends short messages to its first client: deliver, of the other clients.
     loop_in: String,
-    /// Each call of its method starts a thread with a thread-local whose `Drop` logs and sends.
+    /// Whether each call of its method starts a thread with a thread-local whose `Drop` logs and sends.
     late: bool,
 }
 
-/// How long it lingers.
+/// How long such a callback takes.
 const MOMENT: Duration = Duration::from_millis(20);
 
 thread_local! {
     static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
 
-/// Outlives all thread-locals of the broker and of tracing.
+/// Is dropped after all thread-locals of the broker and of tracing.
 struct Late(Client);
 
 impl Drop for Late {
@@ -196,7 +196,7 @@ impl Drop for Faulty {
 
 struct FaultySink {
     settings: Settings,
-    /// The host through which it sends for ever.
+    /// The host through which it sends endlessly.
     loops_to: Option<Host>,
 }
 

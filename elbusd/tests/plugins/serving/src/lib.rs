@@ -1,5 +1,5 @@
-//! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and drains it
-//! before it stops. Its start waits for a publication to itself.
+//! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and
+//! drains it before it stops. Its start waits for a publication to itself.
 
 use elbus_client::{
     Call, Qos,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// So that some calls are under way at any time.
+/// Long enough that some calls are in flight at any time.
 const WORK: Duration = Duration::from_millis(3);
 /// Limit for the publication, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(30);

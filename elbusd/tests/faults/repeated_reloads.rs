@@ -1,4 +1,4 @@
-//! A configuration that changes all the time, beside clients that are not concerned.
+//! A configuration that changes constantly, beside clients of plugins that do not change.
 
 use crate::support::{daemon::Daemon, field, level::Level, load::Load};
 
@@ -9,7 +9,7 @@ const ALWAYS: &str = "broker.reload_settle_seconds = 0.0\n\
                       [[plugin]]\nname = \"network\"\nlibrary = \"elbus_tcp\"\nconfig = { bind = \"127.0.0.1:0\" }\n\
                       [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
 
-/// The file after so many changes, and whether it is right.
+/// Returns the file after `number` changes, and whether it is valid.
 fn file(number: usize) -> (String, bool) {
     let more = format!(
         "[[plugin]]\nname = \"more\"\nlibrary = \"elbus_unix\"\nconfig = {{ path = \"more-{}.sock\" }}\n",
@@ -31,7 +31,7 @@ fn file(number: usize) -> (String, bool) {
 }
 
 #[test]
-fn a_hundred_reloads_are_not_noticed_by_whoever_is_not_concerned() {
+fn a_hundred_reloads_do_not_affect_unchanged_plugins() {
     let daemon = Daemon::start_config(ALWAYS);
     let load = Load::start(&daemon);
     let mut operator = daemon.client("operator");
@@ -46,7 +46,7 @@ fn a_hundred_reloads_are_not_noticed_by_whoever_is_not_concerned() {
             assert!(unchanged.starts_with("[\"local\", \"network\", \"rpc\""), "{unchanged}");
         }
     };
-    // each kind once, and back: what is loaded stays loaded
+    // each kind once and back: libraries stay loaded
     (0..10).for_each(&mut reload);
     let level = Level::of(&daemon);
     for number in 0..RELOADS {

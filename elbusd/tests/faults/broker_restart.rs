@@ -1,4 +1,4 @@
-//! A broker that is killed under load, again and again, and clients that come again by themselves.
+//! A broker that is killed repeatedly under load, with clients that reconnect.
 
 use elbus_client::ConnectionEvent;
 use rustix::process::Signal;
@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    account::{Senders, check, receive, reconnecting, send},
+    ledger::{Senders, check, receive, reconnecting, send},
     support::{PATIENCE, daemon::Daemon, daemon::folder},
 };
 
@@ -23,11 +23,11 @@ async fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+    tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("timeout: {what}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_has_arrived_or_the_loss_is_reported() {
+async fn acknowledged_messages_arrive_or_their_loss_is_reported() {
     let folder = folder();
     let arguments = ["--plugins", "builtin", "--bind", "./bus.sock", "--log", "warn"];
     let mut daemon = Daemon::start_in(folder.clone(), &arguments);
@@ -69,7 +69,7 @@ async fn what_was_acknowledged_has_arrived_or_the_loss_is_reported() {
         let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
         losses += match event {
             ConnectionEvent::Disconnected { .. } => 1,
-            // nobody has asked meanwhile, and attempts are many
+            // without requests, reconnecting continues
             ConnectionEvent::Missed(_) => KILLS,
             _ => 0,
         };

@@ -1,5 +1,5 @@
-//! Clients that ask for what they are denied and leave at once, or lend their name to somebody else: nothing
-//! of it is carried out, and no answer reaches the next client of the name.
+//! Clients that make a denied call and leave immediately, or lose their name to another client: nothing is
+//! executed, and no reply reaches the next owner of the name.
 
 use elbus_protocol::{Op, Qos, request::encode_request, rpc};
 use std::time::Duration;
@@ -8,16 +8,13 @@ use crate::support::{
     daemon::{BOTH, Daemon},
     level::Level,
     load::Load,
-    rounds, wait_until,
+    plugin_source, rounds, wait_until,
     wire::{Frame, Wire},
 };
 
-/// A client of the network may administer here, so that the rules alone keep these out.
+/// Remote clients can administer here, so that only the rules deny it.
 fn config(code: &str, broker: &str, rules: &str) -> String {
-    let plugin = |name: &str| match code {
-        "library" => format!("library = \"elbus_{name}\""),
-        _ => format!("builtin = \"{name}\""),
-    };
+    let plugin = |name: &str| plugin_source(code, name);
     format!(
         "[broker]\n{broker}\n[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
          [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\" }}\n\
@@ -32,7 +29,7 @@ fn config(code: &str, broker: &str, rules: &str) -> String {
 const RULES: &str = "[[plugin]]\nname = \"access\"\nACL\n[plugin.config]\ndefault = \"allow\"\n\
                      [[plugin.config.client]]\nname = \"evil.*\"\ncall = [\"deny *\"]\n";
 
-/// `count` calls of a method about `victim`, each with an id of its own, as one write.
+/// Returns `count` calls of a method about `victim`, each with its own id, in one buffer.
 fn calls(method: &str, victim: &str, count: u32) -> Vec<u8> {
     let map = rmpv::Value::Map(vec![("name".into(), victim.into())]);
     let (mut params, mut out) = (Vec::new(), Vec::new());
@@ -45,7 +42,7 @@ fn calls(method: &str, victim: &str, count: u32) -> Vec<u8> {
 }
 
 #[test]
-fn who_is_denied_a_kick_and_leaves_at_once_kicks_nobody() {
+fn a_client_that_is_denied_a_kick_and_leaves_kicks_nobody() {
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, "remote_admin = true", RULES));
         let load = Load::start(&daemon);
@@ -69,7 +66,7 @@ fn who_is_denied_a_kick_and_leaves_at_once_kicks_nobody() {
         victim.frame();
         let kicked = daemon.log().matches("kicked by").count();
         assert_eq!(kicked, 0, "{}", daemon.log());
-        // the same call by one who may
+        // the same call by a client that is allowed to
         daemon.client("admin").control("client.kick", &[("name", "victim")]).unwrap();
         victim.wait_closed();
         load.stop();
@@ -77,26 +74,26 @@ fn who_is_denied_a_kick_and_leaves_at_once_kicks_nobody() {
 }
 
 #[test]
-fn a_stolen_name_lends_no_rights_and_gets_no_answers() {
+fn a_taken_over_name_inherits_no_rights_and_no_replies() {
     let daemon = Daemon::start_config(&config("library", "", ""));
     let addresses = daemon.addresses();
     let (local, network) = (&addresses[0], &addresses[1]);
     let mut victim = daemon.client("victim");
     for round in 0..rounds(100, 3000) {
-        // what it asks for waits behind slow calls, until somebody of this machine has its name
+        // its call is queued behind slow calls until a local client owns its name
         let mut remote = Wire::connect(&daemon, network, "shared");
         let mut out = calls("client.info", "victim", 20);
         out.extend(calls("client.kick", "victim", 1));
         remote.write(&out);
         drop(remote);
-        let mut thief = Wire::connect(&daemon, local, "shared");
-        // the answer to this one comes behind whatever came before it
-        let own = thief.control("client.info", &[("name", "shared")]).unwrap();
+        let mut owner = Wire::connect(&daemon, local, "shared");
+        // the reply to this call follows all earlier ones
+        let own = owner.control("client.info", &[("name", "shared")]).unwrap();
         assert_eq!(crate::support::field(&own, "name").as_str(), Some("shared"));
-        thief.request(Op::Message, Qos::NO, "shared", "", b"last");
-        match thief.frame() {
+        owner.request(Op::Message, Qos::NO, "shared", "", b"last");
+        match owner.frame() {
             Frame::Data(_, sender, _, payload, _) if sender == "shared" => assert_eq!(payload, b"last"),
-            other => panic!("an answer for somebody else in round {round}: {other:?}"),
+            other => panic!("a reply for another client in round {round}: {other:?}"),
         }
         assert_eq!(victim.send("nobody", b""), 0x71, "still registered");
     }

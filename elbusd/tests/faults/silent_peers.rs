@@ -1,5 +1,5 @@
-//! Peers that are still connected and never say or take anything again, as those of half-open TCP: the limits end
-//! them, whatever they were about.
+//! Peers that stay connected but neither send nor read any more, as with half-open TCP: they are disconnected
+//! in every phase.
 
 use elbus_protocol::{
     Op, Qos,
@@ -9,10 +9,10 @@ use elbus_protocol::{
 
 use crate::support::{daemon::Daemon, level::Level, load::Load, wait_until, wire::Wire};
 
-/// In each phase at each address.
+/// Peers per phase and address.
 const EACH: usize = 15;
 
-/// Connected, and silent from somewhere on.
+/// Opens a connection that falls silent in a phase.
 fn silent(daemon: &Daemon, address: &str, phase: usize, name: &str) -> Wire {
     if phase >= 3 {
         let mut client = Wire::connect(daemon, address, name);
@@ -37,7 +37,7 @@ fn silent(daemon: &Daemon, address: &str, phase: usize, name: &str) -> Wire {
 }
 
 #[test]
-fn silent_peers_are_let_go_in_every_phase_and_hold_nothing() {
+fn silent_peers_are_disconnected_in_every_phase_and_leak_nothing() {
     let daemon = Daemon::start("library", &["--timeout", "1", "--queue-bytes", "100000", "--log", "warn"]);
     let load = Load::start(&daemon);
     let addresses = daemon.addresses();
@@ -52,7 +52,7 @@ fn silent_peers_are_let_go_in_every_phase_and_hold_nothing() {
         }
     }
     assert!(daemon.descriptors() > level.descriptors, "they are there");
-    // more than the queues and the sockets hold of those who subscribed: the publisher is held back until they are gone
+    // more than the subscribers' queues and sockets hold: the publisher is held until they are disconnected
     let mut flood = Vec::new();
     for number in 0..200 {
         encode_request(&mut flood, number, Op::Publish, Qos::PROCESSED, "flood", "", &[7; 5000]).unwrap();

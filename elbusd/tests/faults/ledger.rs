@@ -1,5 +1,5 @@
-//! Clients of the client library that come again by themselves, and the account of what they sent: each acknowledged
-//! message has arrived, or its loss was reported to both sides as the loss of their connection.
+//! Clients of the client library that reconnect, and a ledger of what they sent: each acknowledged message
+//! has arrived, or its loss was reported to both sides as the loss of their connection.
 
 use elbus_client::{Backoff, Client, ClientBuilder, Error, Frames, Qos};
 use std::{
@@ -22,18 +22,18 @@ pub(crate) fn reconnecting(name: &str, timeout: Duration) -> ClientBuilder {
     )
 }
 
-/// What all senders of a test have in common.
+/// State shared by all senders of a test.
 #[derive(Default)]
 pub(crate) struct Senders {
-    /// Acknowledged messages of all of them.
+    /// Acknowledged messages of all senders.
     pub(crate) acknowledged: AtomicU32,
     pub(crate) stopping: AtomicBool,
 }
 
-/// What was acknowledged to a sender, over each of its connections.
+/// The numbers acknowledged to a sender, for each of its connections.
 pub(crate) type Sent = Vec<Vec<u32>>;
 
-/// Sends numbers until it is told to stop, then the end.
+/// Sends numbers until it is stopped, then a final message.
 pub(crate) async fn send(client: Client, senders: Arc<Senders>) -> Sent {
     let (mut sent, mut number, mut reconnects) = (vec![vec![]], 0u32, 0);
     loop {
@@ -42,7 +42,7 @@ pub(crate) async fn send(client: Client, senders: Arc<Senders>) -> Sent {
         match client.send("receiver", payload, Qos::PROCESSED).await {
             Ok(()) if last => return sent,
             Ok(()) => {
-                // the answer came over the present connection: a lost one answers nothing
+                // the acknowledgement arrived over the current connection: a lost one delivers none
                 let now = client.stats().reconnects;
                 if std::mem::replace(&mut reconnects, now) != now {
                     sent.push(vec![]);
@@ -51,7 +51,7 @@ pub(crate) async fn send(client: Client, senders: Arc<Senders>) -> Sent {
                 senders.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Err(Error::Disconnected { .. }) => client.connected().await.unwrap(),
-            // the receiver is not yet back, or nobody knows whether it got this
+            // the receiver is not back yet, or it is unknown whether it got this message
             Err(Error::NotRegistered { .. } | Error::Timeout { .. }) => tokio::task::yield_now().await,
             Err(error) => panic!("{error:?}"),
         }
@@ -59,12 +59,12 @@ pub(crate) async fn send(client: Client, senders: Arc<Senders>) -> Sent {
     }
 }
 
-/// The numbers of each of so many senders, in the order they arrive.
+/// Returns the numbers received from each of `senders` senders, in the order of arrival.
 pub(crate) async fn receive(mut frames: Frames, senders: usize) -> HashMap<String, Vec<u32>> {
     let (mut arrived, mut ends) = (HashMap::<String, Vec<u32>>::new(), HashSet::new());
     while ends.len() < senders {
-        let frame = frames.next().await.expect("reconnects for ever");
-        // announcements of the broker are no messages
+        let frame = frames.next().await.expect("reconnects indefinitely");
+        // skips announcements of the broker
         let Ok(number) = frame.payload().try_into().map(u32::from_le_bytes) else { continue };
         match number {
             END => _ = ends.insert(frame.sender().to_owned()),
@@ -74,8 +74,9 @@ pub(crate) async fn receive(mut frames: Frames, senders: usize) -> HashMap<Strin
     arrived
 }
 
-/// What arrived of a sender is in order and once, and all that was acknowledged; but for the end of what went over a
-/// connection that was lost, which the broker held or the network had: that is the loss both sides were told of.
+/// Checks that the numbers of a sender arrived in order and once, and that all acknowledged ones arrived,
+/// except for the last ones of a connection that was lost: the broker held them or the network had them, and
+/// their loss was reported to both sides.
 pub(crate) fn check(name: &str, sent: &Sent, arrived: &[u32]) {
     assert!(arrived.is_sorted_by(|a, b| a < b), "{name}: in order and once");
     let known: HashSet<_> = arrived.iter().collect();
@@ -86,6 +87,6 @@ pub(crate) fn check(name: &str, sent: &Sent, arrived: &[u32]) {
             missing.iter().all(|number| !known.contains(number)),
             "{name}: a gap in {connection}: {missing:?}"
         );
-        assert!(missing.is_empty() || connection + 1 < sent.len(), "{name}: nobody was told of {missing:?}");
+        assert!(missing.is_empty() || connection + 1 < sent.len(), "{name}: unreported loss of {missing:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Clients whose process is killed while they write a frame.
+//! Clients whose process is killed while it writes a frame.
 
 use elbus_protocol::{Op, Qos, handshake::encode_client_greeting, request::encode_request};
 use std::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    again,
+    child_process,
     support::{
         daemon::Daemon,
         level::Level,
@@ -19,15 +19,15 @@ use crate::{
     },
 };
 
-/// Processes that are killed, one after the other.
+/// Processes that are killed, one after another.
 const PROCESSES: u32 = 250;
-/// Clients of each process.
+/// Clients per process.
 const CLIENTS: u32 = 4;
-/// Messages of each client that are acknowledged before it begins the one it never ends.
+/// Acknowledged messages of each client before the one it never completes.
 const MESSAGES: u32 = 20;
 const BYTES: usize = 2000;
 
-/// The message `number` of a client of a process.
+/// Returns message `number` of a client of a process.
 fn message(process: u32, client: u32, number: u32) -> Vec<u8> {
     let mut payload = vec![0x5a; BYTES];
     for (at, value) in [process, client, number].into_iter().enumerate() {
@@ -39,10 +39,10 @@ fn message(process: u32, client: u32, number: u32) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "is run by a_thousand_clients_killed_in_the_middle_of_a_frame_take_nothing_along"]
-fn a_process_that_waits_to_be_killed() {
-    let Some(told) = again::told() else { return };
-    let words: Vec<_> = told.split(' ').collect();
+#[ignore = "is run by a_thousand_clients_killed_in_the_middle_of_a_frame_affect_no_other_client"]
+fn child_process_that_waits_to_be_killed() {
+    let Some(parameter) = child_process::parameter() else { return };
+    let words: Vec<_> = parameter.split(' ').collect();
     let (process, folder): (u32, _) = (words[0].parse().unwrap(), Path::new(words[1]));
     let addresses = &words[2..];
     let mut clients = Vec::new();
@@ -56,13 +56,13 @@ fn a_process_that_waits_to_be_killed() {
             assert_eq!(wire.expect_ack(number), 0x01);
         }
         let last = message(process, client, MESSAGES);
-        // in the header, in the target, in the payload, a byte before the end
+        // in the header, in the target, in the payload, one byte before the end
         let cut = [1, 8, 9, 12, 40, BYTES / 2, last.len() - 1][(process + client) as usize % 7];
         wire.write(&last[..cut]);
         clients.push(wire);
     }
     writeln!(std::io::stderr(), "in the middle").unwrap();
-    // every other process is killed while it writes; where in a frame, chance decides
+    // every other process is killed while it writes, at a random position in a frame
     let writes_on = process.is_multiple_of(2);
     let mut writer = clients[0].writer();
     let last = message(process, 0, MESSAGES);
@@ -79,7 +79,7 @@ fn a_process_that_waits_to_be_killed() {
     }
 }
 
-/// What has arrived of each client of each process: so many messages, whole, in order and once.
+/// Returns how many messages arrived from each client of each process, complete, in order and once.
 fn receive(mut receiver: Wire) -> HashMap<(u32, u32), u32> {
     let mut arrived = HashMap::new();
     loop {
@@ -100,7 +100,7 @@ fn receive(mut receiver: Wire) -> HashMap<(u32, u32), u32> {
 }
 
 #[test]
-fn a_thousand_clients_killed_in_the_middle_of_a_frame_take_nothing_along() {
+fn a_thousand_clients_killed_in_the_middle_of_a_frame_affect_no_other_client() {
     let daemon = Daemon::start("library", &[]);
     let load = Load::start(&daemon);
     let receiving = daemon.client("receiver");
@@ -108,18 +108,19 @@ fn a_thousand_clients_killed_in_the_middle_of_a_frame_take_nothing_along() {
     let receiving = std::thread::spawn(move || receive(receiving));
     let folder = daemon.folder.path().to_str().unwrap().to_owned();
     for process in 0..PROCESSES {
-        let told = format!("{process} {folder} {}", daemon.addresses().join(" "));
-        let mut command = again::command(&[], "killed::a_process_that_waits_to_be_killed", &told);
+        let parameter = format!("{process} {folder} {}", daemon.addresses().join(" "));
+        let mut command =
+            child_process::command(&[], "killed_clients::child_process_that_waits_to_be_killed", &parameter);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut said = String::new();
-        while !said.contains("in the middle") {
-            said += &lines.next().unwrap_or_else(|| panic!("process {process} has ended: {said}"));
+        let mut text = String::new();
+        while !text.contains("in the middle") {
+            text += &lines.next().unwrap_or_else(|| panic!("process {process} has ended: {text}"));
         }
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    // as many as before: nobody's name is kept
+    // as many as before: every name is free again
     let mut end = daemon.client("end");
     for client in 0..CLIENTS {
         wait_until("its name is free", || end.send(&format!("killed.{client}"), b"") == 0x71);
@@ -143,7 +144,7 @@ fn a_thousand_clients_killed_in_the_middle_of_a_frame_take_nothing_along() {
 }
 
 #[test]
-fn a_client_that_resets_its_connection_in_the_middle_of_a_frame_takes_nothing_along() {
+fn clients_that_reset_their_connection_in_the_middle_of_a_frame_affect_no_other_client() {
     let daemon = Daemon::start("builtin", &["--bind", "127.0.0.1:0"]);
     let load = Load::start(&daemon);
     let receiving = daemon.client("receiver");
@@ -161,10 +162,10 @@ fn a_client_that_resets_its_connection_in_the_middle_of_a_frame_takes_nothing_al
         }
         client.write(&message(process, 0, MESSAGES)[..1 + process as usize * 6]);
         client.reset();
-        // and one that never got so far
-        let mut stranger = Wire::raw(&daemon, address);
-        stranger.write(&encode_client_greeting()[..process as usize % 3]);
-        stranger.reset();
+        // and one that sent less
+        let mut raw = Wire::raw(&daemon, address);
+        raw.write(&encode_client_greeting()[..process as usize % 3]);
+        raw.reset();
     }
     let mut end = daemon.client("end");
     wait_until("its name is free", || end.send("killed.0", b"") == 0x71);

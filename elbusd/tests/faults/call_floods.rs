@@ -1,5 +1,4 @@
-//! Clients that flood `.broker` with calls that take as long as a call may, beside an administrator and an
-//! innocent client.
+//! Clients that flood `.broker` with the slowest calls, beside an administrator and another client.
 
 use elbus_protocol::{Op, Qos, request::encode_request, rpc};
 use std::{
@@ -17,12 +16,12 @@ use crate::support::{
 };
 
 const FLOODERS: usize = 4;
-/// More calls than one client may have waiting.
+/// More calls than can be queued for one client.
 const AHEAD: u32 = 80;
-/// Calls of the flood that may be carried out while one of the others waits, whatever the speed of the machine: one of
-/// each flooder and those whose answers are on their way. As many as 256 are waiting.
+/// Calls of the flood that may run while another client's call is queued, independent of the machine's speed:
+/// one per flooding client and those whose replies are in flight. Up to 256 are queued.
 const BEFORE: u32 = 48;
-/// What the broker may need for all of it, in KiB.
+/// Memory that the broker may need for the flood, in KiB.
 const MEMORY: u64 = 64 * 1024;
 
 /// A call of `client.list` with an expression.
@@ -35,7 +34,7 @@ fn list(id: u32, filter: &str) -> Vec<u8> {
     out
 }
 
-/// What the flood has come to.
+/// The counts of the flood.
 #[derive(Default)]
 struct Flood {
     stopping: AtomicBool,
@@ -43,7 +42,7 @@ struct Flood {
     refused: AtomicU32,
 }
 
-/// Ends the flood also where the test fails, which would otherwise wait for it.
+/// Ends the flood even if the test fails, which would otherwise wait for it.
 struct Ending<'a>(&'a Flood);
 
 impl Drop for Ending<'_> {
@@ -52,9 +51,9 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Keeps many calls waiting.
+/// Keeps many calls queued.
 fn flood(mut client: Wire, flood: &Flood) {
-    // slow to compile: the case of every letter there is, folded many times
+    // slow to compile: all letters, case-folded many times
     let filter = format!("(?i){}", r"\pL".repeat(20));
     (1..=AHEAD).for_each(|id| client.write(&list(id, &filter)));
     let mut id = AHEAD;
@@ -73,7 +72,7 @@ fn flood(mut client: Wire, flood: &Flood) {
 }
 
 #[test]
-fn a_flood_of_slow_calls_delays_neither_administrators_nor_others() {
+fn a_flood_of_slow_calls_delays_neither_administrators_nor_other_clients() {
     let daemon = Daemon::start("library", &[]);
     let load = Load::start(&daemon);
     let (mut administrator, mut innocent) = (daemon.client("administrator"), daemon.client("innocent"));
@@ -96,21 +95,24 @@ fn a_flood_of_slow_calls_delays_neither_administrators_nor_others() {
             let kicked = carried_out() - before;
             let before = carried_out();
             innocent.control("client.info", &[("name", "innocent")]).unwrap();
-            let told = carried_out() - before;
-            assert!(kicked < BEFORE && told < BEFORE, "{kicked} and {told} before it in round {round}");
+            let completed = carried_out() - before;
+            assert!(
+                kicked < BEFORE && completed < BEFORE,
+                "{kicked} and {completed} before it in round {round}"
+            );
             assert!(daemon.memory() < level.memory + MEMORY, "{} KiB", daemon.memory());
         }
     });
     load.stop();
 }
 
-/// More registrations than calls may wait.
+/// More registrations than calls can be queued.
 const REGISTRATIONS: usize = 300;
 
 #[test]
-fn a_flood_by_hundreds_of_registrations_of_one_user_leaves_others_their_turn() {
+fn a_flood_from_hundreds_of_registrations_of_one_user_does_not_starve_others() {
     let daemon = Daemon::start("library", &[]);
-    // of this user, and from an address: two identities
+    // by user and by address: two identities
     let addresses = daemon.addresses();
     let mut innocent = Wire::connect(&daemon, &addresses[1], "innocent");
     let filter = format!("(?i){}", r"\pL".repeat(20));
@@ -126,7 +128,7 @@ fn a_flood_by_hundreds_of_registrations_of_one_user_leaves_others_their_turn() {
                     for client in &mut *some {
                         client.write(&list(id, filter));
                     }
-                    // each has one call waiting at any time, answered or refused
+                    // each has one call queued at any time, answered or refused
                     for client in &mut *some {
                         if floods.stopping.load(Ordering::Relaxed) {
                             return;
@@ -152,7 +154,7 @@ fn a_flood_by_hundreds_of_registrations_of_one_user_leaves_others_their_turn() {
 }
 
 #[test]
-fn an_expression_that_is_too_long_or_too_large_is_refused_at_once() {
+fn too_long_or_too_large_expressions_are_refused_immediately() {
     let daemon = Daemon::start("library", &[]);
     let mut client = daemon.client("evil");
     client.control("client.list", &[("filter", "x")]).unwrap();
@@ -166,7 +168,7 @@ fn an_expression_that_is_too_long_or_too_large_is_refused_at_once() {
         let question = [("action", "broadcast"), ("name", "a"), ("target", &"x.".repeat(1000))];
         let (_, why) = client.control("explain", &question).unwrap_err();
         assert_eq!(why, "target has 2000 bytes, the limit is 1024");
-        // more than one client may have waiting: refused without an answer that repeats it
+        // more than can be queued for one client: refused without echoing it
         let (code, why) = client.control("client.list", &[("filter", &r"\w".repeat(2_000_000))]).unwrap_err();
         assert_eq!(code, -32118);
         assert!(why.ends_with("the limit is 1048576"), "{why}");

@@ -1,4 +1,4 @@
-//! A client that may do nothing and asks for everything: long targets of many segments, against long lists of rules.
+//! A client without any permission that sends targets of many segments, against long lists of rules.
 
 use elbus_protocol::{
     Op, Qos,
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::{daemon::Daemon, level::Level, load::Load, wire::Wire};
 
-/// As many as a list may have.
+/// The maximum length of a list.
 const RULES: usize = 1000;
-/// As long as a target may be.
+/// The maximum length of a target.
 const TARGET_BYTES: usize = 65_535;
 const ROUNDS: u32 = 30;
-/// What an innocent client may wait for an acknowledgement, on a machine that runs other tests as well.
+/// The longest time another client may wait for an acknowledgement, on a machine that runs other tests as
+/// well.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn config() -> String {
@@ -28,14 +29,15 @@ fn config() -> String {
          [[plugin]]\nname = \"rpc\"\nbuiltin = \"rpc\"\n\
          [[plugin]]\nname = \"access\"\nbuiltin = \"acl\"\n[plugin.config]\n\
          [[plugin.config.client]]\nname = \"hostile.*\"\n\
-         send = [{names}]\nbroadcast = [{names}]\ncall = [{names}]\npublish = [{topics}]\nsubscribe = [{topics}]\n\
+         send = [{names}]\nbroadcast = [{names}]\ncall = [{names}]\n\
+         publish = [{topics}]\nsubscribe = [{topics}]\n\
          [[plugin.config.client]]\nname = \"*\"\nsend = [\"allow *\"]\npublish = [\"allow #\"]\n\
          subscribe = [\"allow #\"]\ncall = [\"allow *\"]\n"
     )
 }
 
 #[test]
-fn denied_frames_cost_the_innocent_nothing() {
+fn denied_frames_cost_other_clients_nothing() {
     let daemon = Daemon::start_config(&config());
     let load = Load::start(&daemon);
     let (mut innocent, mut hostile) = (daemon.client("innocent"), daemon.client("hostile.1"));
@@ -50,7 +52,7 @@ fn denied_frames_cost_the_innocent_nothing() {
         ] {
             let separator = &segment[1..];
             for text in [segment, wildcard, separator, "aa"] {
-                // each target is another one, so nothing can be remembered
+                // each target is new, so no decision is cached
                 let target = format!("{round}{}", text.repeat(TARGET_BYTES / text.len() - 8));
                 match op {
                     Op::Subscribe => {

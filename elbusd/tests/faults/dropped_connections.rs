@@ -4,11 +4,11 @@ use elbus_protocol::handshake::{encode_client_greeting, encode_client_name};
 
 use crate::support::{daemon::Daemon, level::Level, load::Load, wire::Wire};
 
-/// At each address.
+/// Per address.
 const CONNECTIONS: usize = 5000;
 const WAYS: usize = 7;
 
-/// Opens a connection and drops it in one of the ways.
+/// Opens a connection and drops it in one of several ways.
 fn open_and_drop(daemon: &Daemon, address: &str, number: usize) {
     let mut client = Wire::raw(daemon, address);
     let own = format!("passing.{address}.{number}");
@@ -18,12 +18,12 @@ fn open_and_drop(daemon: &Daemon, address: &str, number: usize) {
         1 => _ = client.read_exactly::<3>(),
         2 => client.write(&encode_client_greeting()[..2]),
         3 => client.write(&[&encode_client_greeting()[..], &name[..4]].concat()),
-        // registered or not: it does not wait for the answer
+        // does not wait for the reply, so it may or may not be registered
         4 => client.write(&[&encode_client_greeting()[..], &name].concat()),
         5 => assert_eq!(client.greet(own.as_bytes()), 0x01),
         _ => {
             assert_eq!(client.greet(own.as_bytes()), 0x01);
-            // to itself, which it does not read
+            // to itself, without reading
             client.write(&[7, 0, 0, 0, 0x12, 200, 0, 0, 0]);
             client.reset();
         }
@@ -31,7 +31,7 @@ fn open_and_drop(daemon: &Daemon, address: &str, number: usize) {
 }
 
 #[test]
-fn ten_thousand_connections_opened_and_dropped_leave_nothing() {
+fn ten_thousand_dropped_connections_leak_nothing() {
     let daemon = Daemon::start("library", &["--log", "warn"]);
     let load = Load::start(&daemon);
     let addresses = daemon.addresses();

@@ -1,4 +1,4 @@
-//! Local users at the FIFO of a broker: who may not write into it, and what those who may cannot do with it.
+//! A broker's FIFO and local users: who can write to it, and what its writers cannot do.
 
 use elbus_protocol::{FrameKind, Op, Qos};
 use std::{
@@ -9,17 +9,15 @@ use std::{
 use crate::support::{
     daemon::{BOTH, Daemon},
     load::Load,
+    plugin_source,
     wire::{Frame, Wire},
 };
 
 /// A user that is neither root nor the broker's.
-const STRANGER: u32 = 65_534;
+const OTHER_USER: u32 = 65_534;
 
 fn config(code: &str, fifo: &str, more: &str) -> String {
-    let plugin = |name: &str| match code {
-        "library" => format!("library = \"elbus_{name}\""),
-        _ => format!("builtin = \"{name}\""),
-    };
+    let plugin = |name: &str| plugin_source(code, name);
     format!(
         "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
          [[plugin]]\nname = \"rpc\"\n{}\n[[plugin]]\nname = \"announce\"\n{}\n\
@@ -32,7 +30,7 @@ fn config(code: &str, fifo: &str, more: &str) -> String {
     .replace("ACL", &plugin("acl"))
 }
 
-/// Has a user write lines into the FIFO with a shell; whether it could.
+/// Writes lines to the FIFO with a shell as a user. Returns whether that succeeded.
 fn write_as(daemon: &Daemon, user: Option<u32>, lines: &str) -> bool {
     let mut shell = Command::new("sh");
     shell.args(["-c", "printf '%s' \"$1\" > \"$2\"", "sh", lines]).arg(daemon.path("commands"));
@@ -43,36 +41,36 @@ fn write_as(daemon: &Daemon, user: Option<u32>, lines: &str) -> bool {
     shell.status().unwrap().success()
 }
 
-/// What came as a message or publication, NOPs and acknowledgements left out.
+/// Returns the next message or publication; acknowledgements are skipped.
 fn next(client: &mut Wire) -> (String, String, Vec<u8>) {
     let Frame::Data(kind, sender, topic, payload, _) = client.frame() else { panic!("an acknowledgement") };
     assert!(kind == FrameKind::Message || kind == FrameKind::Publish);
     (sender, topic, payload)
 }
 
-/// As root the stranger is another user; otherwise whoever runs the test stands for one where that makes no
-/// difference.
-fn stranger() -> Option<u32> {
-    rustix::process::geteuid().is_root().then_some(STRANGER)
+/// Returns another user if the test runs as root. Otherwise the test's own user stands for one, if that makes
+/// no difference.
+fn other_user() -> Option<u32> {
+    rustix::process::geteuid().is_root().then_some(OTHER_USER)
 }
 
-fn let_in(daemon: &Daemon) {
+fn open_folder_to_all_users(daemon: &Daemon) {
     std::fs::set_permissions(daemon.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
 fn another_user_cannot_write_into_a_fifo_of_the_default_mode() {
-    let Some(stranger) = stranger() else {
+    let Some(user) = other_user() else {
         eprintln!("skipped: only root can become another user");
         return;
     };
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, "", ""));
-        let_in(&daemon);
+        open_folder_to_all_users(&daemon);
         let load = Load::start(&daemon);
         let mut victim = daemon.client("victim");
         for _ in 0..20 {
-            assert!(!write_as(&daemon, Some(stranger), "victim forged\n"));
+            assert!(!write_as(&daemon, Some(user), "victim forged\n"));
         }
         assert!(write_as(&daemon, None, "victim genuine\n"));
         assert_eq!(next(&mut victim), (".broker".to_owned(), String::new(), b"genuine".to_vec()));
@@ -81,16 +79,16 @@ fn another_user_cannot_write_into_a_fifo_of_the_default_mode() {
 }
 
 #[test]
-fn who_may_write_into_a_fifo_does_not_administer_the_broker() {
+fn writers_of_a_fifo_cannot_administer_the_broker() {
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, ", mode = \"0622\"", ""));
-        let_in(&daemon);
+        open_folder_to_all_users(&daemon);
         let load = Load::start(&daemon);
         let mut victim = daemon.client("victim");
         victim.subscribe(&["own"]);
         let lines = ".broker :client.kick name=victim\n.broker :plugin.stop name=local\n=.broker/warn forged\n\
                      .broker :no.such\nvictim last\n";
-        assert!(write_as(&daemon, stranger(), lines));
+        assert!(write_as(&daemon, other_user(), lines));
         assert_eq!(
             next(&mut victim),
             (".broker".to_owned(), String::new(), b"last".to_vec()),
@@ -107,21 +105,21 @@ fn who_may_write_into_a_fifo_does_not_administer_the_broker() {
 }
 
 #[test]
-fn an_administrators_fifo_does() {
+fn a_fifo_with_admin_can_administer_the_broker() {
     let daemon = Daemon::start_config(&config("library", ", admin = true", ""));
     let mut victim = daemon.client("victim");
     assert!(write_as(&daemon, None, ".broker :client.kick name=victim\n"));
     victim.wait_closed();
 }
 
-/// The line of broker.toml that is this text.
+/// Returns the number of the line of broker.toml with this text.
 fn rules_line(daemon: &Daemon, text: &str) -> usize {
     let file = std::fs::read_to_string(daemon.path("broker.toml")).unwrap();
     1 + file.lines().position(|line| line == text).unwrap()
 }
 
 #[test]
-fn access_rules_apply_to_a_fifo_under_its_own_name() {
+fn access_rules_apply_to_a_fifo_under_its_instance_name() {
     let rules = "[[plugin]]\nname = \"access\"\nACL\n[plugin.config]\ndefault = \"deny\"\n\
                  [[plugin.config.client]]\nname = \".fifo.commands\"\nsend = [\"allow lamp.*\"]\n\
                  [[plugin.config.client]]\nname = \"*\"\nsend = [\"allow *\"]\n";
@@ -131,19 +129,19 @@ fn access_rules_apply_to_a_fifo_under_its_own_name() {
     assert_eq!(next(&mut lamp), (".broker".to_owned(), String::new(), b"on".to_vec()));
     plc.request(Op::Message, Qos::NO, "plc", "", b"own");
     assert_eq!(next(&mut plc).2, b"own", "nothing before it");
-    // each once, with the rule: what decides it stands where the table of the client begins
+    // each once, with its rule: the line where the client's table starts
     let table = rules_line(&daemon, "name = \".fifo.commands\"") - 1;
     for (target, what) in [("plc", "send denied"), ("*", "broadcast denied"), ("t", "publish denied")] {
-        let said = format!("client=\".fifo.commands\" target=\"{target}\" place=\"broker.toml:{table}\"");
-        daemon.wait_for_log(&said);
+        let expected = format!("client=\".fifo.commands\" target=\"{target}\" place=\"broker.toml:{table}\"");
+        daemon.wait_for_log(&expected);
         let lines: Vec<_> =
-            daemon.log().lines().filter(|line| line.contains(&said)).map(str::to_owned).collect();
+            daemon.log().lines().filter(|line| line.contains(&expected)).map(str::to_owned).collect();
         assert!(lines.len() == 1 && lines[0].contains(what), "{lines:?}");
     }
     assert!(!daemon.log().contains("line of the fifo not sent"), "{}", daemon.log());
-    // of one kind too: its writer is answered nothing
+    // of one kind as well: the writer gets no reply
     assert!(write_as(&daemon, None, "plc again\n"));
     daemon.wait_for_log("denied_before=1");
     let refused = Wire::raw(&daemon, &daemon.address()).greet(b".fifo.commands");
-    assert_eq!(refused, 0x72, "nobody registers its name");
+    assert_eq!(refused, 0x72, "its name cannot be registered");
 }

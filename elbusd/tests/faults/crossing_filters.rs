@@ -1,5 +1,5 @@
-//! Clients whose filters cross so that all of them match, floods of requests with filters, and innocent clients beside them: these
-//! are served in time and stay connected.
+//! Clients whose filters all match one topic, floods of requests with filters, and other clients beside them,
+//! which are served in time and stay connected.
 
 use elbus_protocol::{
     Op, Qos,
@@ -21,11 +21,11 @@ use crate::support::{
 };
 
 const SEGMENTS: usize = 18;
-/// Far above what a message takes beside the adversaries, also in a build without optimisation on a busy machine; without
-/// limits it would be minutes.
+/// Far more than a message takes beside the adversaries, even without optimisation on a busy machine. Without
+/// limits it would take minutes.
 const WORST: Duration = Duration::from_secs(10);
 
-/// A client that sends to itself, again and again, until it is told to stop: returns the longest time one message took.
+/// A client that sends to itself until it is stopped, and returns the longest time a message took.
 struct Innocent {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -56,7 +56,7 @@ impl Innocent {
     }
 }
 
-/// The filter with a `+` at each bit of `set`.
+/// Returns the filter with a `+` for each bit of `set`.
 fn crossing(set: usize) -> String {
     let segment = |at: usize| if set >> at & 1 == 1 { "+" } else { "t" };
     (0..SEGMENTS).map(segment).chain(["#"]).collect::<Vec<_>>().join("/")
@@ -69,7 +69,7 @@ fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
 }
 
 #[test]
-fn crossing_filters_and_new_topics_hold_up_nobody() {
+fn crossing_filters_and_new_topics_delay_no_other_client() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &["--timeout", "2", "--log", "warn"]);
         let innocent = Innocent::start(daemon.client("innocent"), "innocent");
@@ -113,7 +113,7 @@ fn crossing_filters_and_new_topics_hold_up_nobody() {
 }
 
 #[test]
-fn floods_of_requests_with_filters_hold_up_nobody_and_end_nobodys_connection() {
+fn floods_of_filter_requests_delay_and_disconnect_no_other_client() {
     let daemon = Daemon::start("library", &["--timeout", "2", "--log", "warn"]);
     let innocents =
         [("a.innocent", daemon.client("a.innocent")), ("b.innocent", daemon.client("b.innocent"))]

@@ -1,4 +1,4 @@
-//! A network that is torn: broker and clients each in a network of their own, with one wire between them.
+//! Network outages: broker and clients in network namespaces of their own, with one link between them.
 
 use elbus_client::ConnectionEvent;
 use std::{
@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    account::{Senders, check, receive, reconnecting, send},
-    again,
+    child_process,
+    ledger::{Senders, check, receive, reconnecting, send},
     support::{
         daemon::{Daemon, folder},
         level::Level,
@@ -23,7 +23,7 @@ use crate::{
 
 const SENDERS: usize = 3;
 
-/// Runs a test of this file in a network of its own, where this machine lets it be.
+/// Runs a test of this file in its own network namespace, if this machine permits it.
 fn run_in_own_network(test: &str) {
     let possible = Command::new("unshare")
         .args(["-rn", "sh", "-c", "ip link add name here type veth peer name there && unshare -n true"])
@@ -31,15 +31,16 @@ fn run_in_own_network(test: &str) {
     match possible {
         Ok(output) if output.status.success() => {}
         why => {
-            // past the capturing of the test's output: nobody should believe that this was tested
+            // not captured with the test's output: it must be visible that this was not tested
             let _ = writeln!(std::io::stderr(), "SKIPPED, no network namespaces here: {test}: {why:?}");
             return;
         }
     }
-    let output = again::command(&["unshare", "-rn"], test, "in it").stderr(Stdio::piped()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("done"), "{said}");
+    let output =
+        child_process::command(&["unshare", "-rn"], test, "in it").stderr(Stdio::piped()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("done"), "{stderr}");
 }
 
 fn run(words: &[&str]) {
@@ -47,7 +48,7 @@ fn run(words: &[&str]) {
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A broker beyond the wire, and its address.
+/// Starts a broker at the other end of the link. Returns it and its address.
 fn broker(more: &[&str]) -> (Daemon, String) {
     let arguments = [more, &["--plugins", "builtin", "--bind", "0.0.0.0:7777"]].concat();
     let daemon = Daemon::start_through(&["unshare", "-n"], folder(), &arguments);
@@ -68,14 +69,14 @@ fn wire(state: &str) {
 }
 
 #[test]
-fn a_network_torn_for_a_moment_loses_nothing() {
-    run_in_own_network("torn::torn_for_a_moment");
+fn a_short_network_outage_loses_nothing() {
+    run_in_own_network("network_outage::short_outage");
 }
 
 #[test]
-#[ignore = "is run by a_network_torn_for_a_moment_loses_nothing"]
-fn torn_for_a_moment() {
-    if again::told().is_none() {
+#[ignore = "is run by a_short_network_outage_loses_nothing"]
+fn short_outage() {
+    if child_process::parameter().is_none() {
         return;
     }
     let (mut daemon, address) = broker(&["--timeout", "30"]);
@@ -95,14 +96,14 @@ fn torn_for_a_moment() {
 }
 
 #[test]
-fn peers_that_vanished_without_a_word_are_let_go() {
-    run_in_own_network("torn::torn_for_good");
+fn peers_that_vanish_silently_are_disconnected() {
+    run_in_own_network("network_outage::permanent_outage");
 }
 
 #[test]
-#[ignore = "is run by peers_that_vanished_without_a_word_are_let_go"]
-fn torn_for_good() {
-    if again::told().is_none() {
+#[ignore = "is run by peers_that_vanish_silently_are_disconnected"]
+fn permanent_outage() {
+    if child_process::parameter().is_none() {
         return;
     }
     let (mut daemon, address) = broker(&["--timeout", "1", "--bind", "./bus.sock"]);
@@ -112,7 +113,7 @@ fn torn_for_good() {
     let mut peers: Vec<_> =
         (0..20).map(|n| Wire::connect(&daemon, &address, &format!("vanishing.{n}"))).collect();
     peers[0].write(&[1, 0, 0, 0, 0x12, 100, 0, 0, 0, b'x']);
-    // some are being sent to, and their host never answers
+    // some have data in flight that their host never acknowledges
     wire("down");
     for peer in 0..5 {
         assert_eq!(witness.send(&format!("vanishing.{peer}"), &[7; 100_000]), 0x01);
@@ -126,14 +127,14 @@ fn torn_for_good() {
 }
 
 #[test]
-fn a_network_torn_for_long_loses_only_what_both_sides_are_told_of() {
-    run_in_own_network("torn::torn_for_long");
+fn a_long_network_outage_loses_only_what_is_reported_to_both_sides() {
+    run_in_own_network("network_outage::long_outage");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "is run by a_network_torn_for_long_loses_only_what_both_sides_are_told_of"]
-async fn torn_for_long() {
-    if again::told().is_none() {
+#[ignore = "is run by a_long_network_outage_loses_only_what_is_reported_to_both_sides"]
+async fn long_outage() {
+    if child_process::parameter().is_none() {
         return;
     }
     let (daemon, address) = broker(&["--timeout", "1"]);
@@ -157,7 +158,7 @@ async fn torn_for_long() {
     for _ in 0..2 {
         tokio::task::block_in_place(more);
         wire("down");
-        // the broker lets all of them go
+        // the broker disconnects all of them
         tokio::task::block_in_place(|| wait_until("all are gone", || daemon.descriptors() <= before));
         while !matches!(events.next().await, Some(ConnectionEvent::Disconnected { .. })) {}
         wire("up");

@@ -1,4 +1,4 @@
-//! A name that is taken over by one client after another while messages to it are under way.
+//! A name that one client after another takes over while messages to it are in flight.
 
 use elbus_protocol::{Op, Qos, request::encode_request};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,20 +12,20 @@ use crate::support::{
     wire::{Frame, Wire},
 };
 
-const THEFTS: usize = 1000;
+const TAKEOVERS: usize = 1000;
 const WINDOW: u32 = 16;
-/// Messages that may be under way: what the broker holds of a client it evicts goes to the socket if there is room, so
-/// there must be.
+/// Maximum messages in flight. The broker writes an evicted client's queue to the socket as far as there is
+/// room, so there must be room.
 const UNDER_WAY: usize = 500;
 
-/// What all in the test know of each other.
+/// State shared by sender and receivers.
 #[derive(Default)]
 struct Progress {
     arrived: AtomicUsize,
     stopping: AtomicBool,
 }
 
-/// What a client is sent until it is evicted.
+/// Returns what a client receives until it is evicted.
 fn receive(mut client: Wire, progress: &Progress) -> Vec<u32> {
     let mut arrived = Vec::new();
     while let Some(frame) = client.frame_within(PATIENCE) {
@@ -38,13 +38,13 @@ fn receive(mut client: Wire, progress: &Progress) -> Vec<u32> {
     arrived
 }
 
-/// Sends until it is stopped; which numbers were acknowledged as delivered. The others are nobody's.
+/// Sends until it is stopped. Returns the numbers acknowledged as delivered; the others had no recipient.
 fn send(mut sender: Wire, progress: &Progress) -> Vec<u32> {
     let (mut acknowledged, mut number) = (Vec::new(), 0);
     while !progress.stopping.load(Ordering::Relaxed) {
         let mut out = Vec::new();
         for n in number..number + WINDOW {
-            encode_request(&mut out, n, Op::Message, Qos::PROCESSED, "stolen", "", &n.to_le_bytes()).unwrap();
+            encode_request(&mut out, n, Op::Message, Qos::PROCESSED, "shared", "", &n.to_le_bytes()).unwrap();
         }
         sender.write(&out);
         for n in number..number + WINDOW {
@@ -62,36 +62,37 @@ fn send(mut sender: Wire, progress: &Progress) -> Vec<u32> {
 }
 
 #[test]
-fn a_name_stolen_a_thousand_times_loses_and_repeats_nothing() {
+fn a_thousand_takeovers_of_a_name_lose_and_repeat_nothing() {
     let daemon = Daemon::start("library", &["--force-register", "--log", "warn"]);
     let load = Load::start(&daemon);
     let addresses = daemon.addresses();
-    let thief = |theft: usize| Wire::connect(&daemon, &addresses[theft % addresses.len()], "stolen");
-    let holder = thief(0);
+    let take_over =
+        |takeover: usize| Wire::connect(&daemon, &addresses[takeover % addresses.len()], "shared");
+    let first_owner = take_over(0);
     let sender = daemon.client("sender");
     let level = Level::of(&daemon);
     let progress = &Progress::default();
     let mut arrived = Vec::new();
     let acknowledged = std::thread::scope(|scope| {
         let sending = scope.spawn(|| send(sender, progress));
-        let mut holding = scope.spawn(|| receive(holder, progress));
-        for theft in 1..=THEFTS {
-            if theft % 10 == 0 {
+        let mut receiving = scope.spawn(|| receive(first_owner, progress));
+        for takeover in 1..=TAKEOVERS {
+            if takeover % 10 == 0 {
                 let more = progress.arrived.load(Ordering::Relaxed) + 10 * WINDOW as usize;
                 wait_until("it is used for a moment", || progress.arrived.load(Ordering::Relaxed) >= more);
             }
-            let next = thief(theft);
+            let next = take_over(takeover);
             let next = scope.spawn(|| receive(next, progress));
-            arrived.extend(std::mem::replace(&mut holding, next).join().unwrap());
+            arrived.extend(std::mem::replace(&mut receiving, next).join().unwrap());
         }
         progress.stopping.store(true, Ordering::Relaxed);
         let acknowledged = sending.join().unwrap();
         level.wait_for(&daemon);
-        drop(thief(0));
-        arrived.extend(holding.join().unwrap());
+        drop(take_over(0));
+        arrived.extend(receiving.join().unwrap());
         acknowledged
     });
-    assert!(acknowledged.len() > THEFTS, "{} messages only", acknowledged.len());
+    assert!(acknowledged.len() > TAKEOVERS, "{} messages only", acknowledged.len());
     let apart = arrived.iter().zip(&acknowledged).position(|(arrived, acknowledged)| arrived != acknowledged);
     let around = |numbers: &[u32]| numbers[apart.unwrap_or(0).saturating_sub(40)..][..80].to_vec();
     assert_eq!(apart, None, "{:?} arrived, {:?} acknowledged", around(&arrived), around(&acknowledged));

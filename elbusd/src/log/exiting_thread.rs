@@ -1,6 +1,6 @@
-//! Log lines of threads that are ending: once a thread's thread-locals are gone, formatting through `tracing` would panic,
-//! and in a panic hook that ends the process. Owns the way around; ordinary lines never take it. How a value is escaped
-//! and cut is decided by [`fields`].
+//! Log lines of exiting threads: once a thread's thread-locals are destroyed, formatting through `tracing`
+//! panics, which in a panic hook ends the process. Writes such lines without it; other lines never pass
+//! through here. [`fields`] escapes and truncates values.
 
 use std::{
     cell::Cell,
@@ -12,36 +12,36 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use crate::log::{Log, fields};
+use super::{Log, fields};
 
 thread_local! {
-    /// Has no destructor, so it can be read until the very end of the thread.
-    static ENDING: Cell<bool> = const { Cell::new(false) };
+    /// Has no destructor, so it can be read until the thread has exited.
+    static EXITING: Cell<bool> = const { Cell::new(false) };
     static SENTINEL: Sentinel = const { Sentinel };
 }
 
-/// Destroyed before the thread-locals that were there first.
+/// Destroyed before the thread-locals that were initialised earlier.
 struct Sentinel;
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        ENDING.set(true);
+        EXITING.set(true);
     }
 }
 
-/// Called while a line is formatted, when the thread-locals of the formatter are in use: they are older than the
-/// sentinel and therefore outlive it.
-pub(crate) fn note_formatting() {
-    // absent in a thread that is ending
+/// Initialises the sentinel. Called while a line is formatted: the formatter's thread-locals are older than
+/// the sentinel and therefore outlive it.
+pub(crate) fn init_sentinel() {
+    // fails in an exiting thread
     _ = SENTINEL.try_with(|_| ());
 }
 
-/// Writes the lines of threads that are ending, and lets all others pass.
-pub(crate) struct Late(pub(crate) Log);
+/// Writes the lines of exiting threads, and passes all others on.
+pub(crate) struct ExitingThreadLayer(pub(crate) Log);
 
-impl<S: Subscriber> Layer<S> for Late {
+impl<S: Subscriber> Layer<S> for ExitingThreadLayer {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        if !ENDING.get() {
+        if !EXITING.get() {
             return true;
         }
         self.0.line(line_of(event).as_bytes());
@@ -62,7 +62,7 @@ fn line_of(event: &Event<'_>) -> String {
 struct Text {
     message: String,
     fields: String,
-    /// Of a line that came over the bridge from `log`, as those of loaded plugins do.
+    /// The target of a line that was forwarded through the crate `log`, as those of loaded plugins are.
     target: Option<String>,
 }
 
@@ -110,20 +110,20 @@ mod tests {
     }
 
     #[test]
-    fn a_late_line_is_escaped_and_cut_like_any_other() {
+    fn lines_of_exiting_threads_are_escaped_and_truncated() {
         let output = Output::default();
         let log = Log::start(output.clone()).unwrap();
-        let lines = tracing_subscriber::registry().with(Late(log.clone()));
+        let lines = tracing_subscriber::registry().with(ExitingThreadLayer(log.clone()));
         tracing::subscriber::with_default(lines, || {
-            ENDING.set(true);
+            EXITING.set(true);
             let (forged, long) = ("a\n2026 ERROR forged\u{1b}[31m\u{202e}", "x".repeat(100_000));
             tracing::warn!(client = %forged, %long, "{forged}");
-            ENDING.set(false);
+            EXITING.set(false);
         });
         log.finish();
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         let escaped = r"a\n2026 ERROR forged\u{1b}[31m\u{202e}";
-        let start = format!(" WARN elbusd::late::tests: {escaped} client={escaped} long=xxx");
+        let start = format!(" WARN elbusd::log::exiting_thread::tests: {escaped} client={escaped} long=xxx");
         assert!(text.starts_with(&start), "{text}");
         assert!(text.ends_with("... (98976 more bytes)\n"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");

@@ -1,0 +1,35 @@
+//! The table of the standard plugins, which are linked into `elbusd` and also built as libraries.
+
+use elbus_plugin_api::LinkedPlugin;
+
+/// A standard plugin.
+pub(crate) struct BuiltinPlugin {
+    /// The name in `builtin = "..."` of broker.toml.
+    pub(crate) name: &'static str,
+    /// The name in `library = "..."` of broker.toml.
+    pub(crate) library: &'static str,
+    pub(crate) linked: fn() -> LinkedPlugin,
+}
+
+pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 7] = [
+    BuiltinPlugin { name: "unix", library: "elbus_unix", linked: elbus_unix::plugin },
+    BuiltinPlugin { name: "tcp", library: "elbus_tcp", linked: elbus_tcp::plugin },
+    BuiltinPlugin { name: "fifo", library: "elbus_fifo", linked: elbus_fifo::plugin },
+    BuiltinPlugin { name: "rpc", library: "elbus_rpc", linked: elbus_rpc::plugin },
+    BuiltinPlugin { name: "announce", library: "elbus_announce", linked: elbus_announce::plugin },
+    BuiltinPlugin { name: "acl", library: "elbus_acl", linked: elbus_acl::plugin },
+    BuiltinPlugin { name: "inproc", library: "elbus_inproc", linked: elbus_inproc::plugin },
+];
+
+/// Returns the plugins that are linked in, by name.
+pub(crate) fn linked_plugins() -> Vec<(&'static str, LinkedPlugin)> {
+    BUILTIN_PLUGINS.iter().map(|plugin| (plugin.name, (plugin.linked)())).collect()
+}
+
+/// Returns whether `code`, as in a plugin's declaration, is the library of the standard plugin `name`.
+pub(crate) fn is(code: &str, name: &str) -> bool {
+    let file = code.rsplit('/').next().unwrap_or(code);
+    let stem = file.strip_suffix(".so").unwrap_or(file);
+    let stem = stem.strip_prefix("lib").unwrap_or(stem).replace('-', "_");
+    BUILTIN_PLUGINS.iter().any(|plugin| plugin.name == name && plugin.library == stem)
+}
