@@ -1,5 +1,5 @@
-//! The queue of one client: what it holds, when senders have to wait, and whom to notifier. Has no lock and no clock of
-//! its own, and calls no notifier: it hands them out.
+//! The queue of one client: its runs, when senders must wait, and the notifiers of those that wait. Has no
+//! lock and no clock of its own; returns notifiers and never calls them.
 
 use elbus_plugin_api::{
     BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
@@ -12,123 +12,125 @@ use std::{
 
 use crate::settings::{Limits, Overflow};
 
-/// What a run takes beside its bytes, about, so that empty messages are bounded too.
+/// The approximate memory of a run beside its payloads, so that empty messages are bounded too.
 const RUN_BYTES: usize = 192;
 const MESSAGE_BYTES: usize = 8;
-/// A reader is given so much at once, at least a run: what it has not taken is under the limit and the watch.
-const AT_ONCE_BYTES: usize = 64 * 1024;
-/// Room for so many runs is kept when the queue is empty.
-const KEEP_RUNS: usize = 64;
-/// How often the log hears of refused messages.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// The most that one read returns, at least one run: what was not read remains subject to the limit and the
+/// watch.
+const READ_BYTES: usize = 64 * 1024;
+/// The capacity in runs that an empty queue does not release.
+const MIN_CAPACITY: usize = 64;
+/// The interval at which refused messages are logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(crate) struct Inbox {
     runs: VecDeque<OwnedRun>,
-    /// What they count for.
+    /// Their cost, see [`cost_of`].
     bytes: usize,
     messages: u64,
-    /// Since when senders are held and nothing was taken.
+    /// The time since which senders are held and nothing was read.
     held_since: Option<Instant>,
-    /// The watch has the client on its list.
+    /// The watch thread watches the client.
     watched: bool,
     closed: bool,
-    /// Takes nothing more; what it holds is read.
+    /// Accepts nothing more; what is queued can be read.
     draining: bool,
-    /// Calls the readers.
-    bell: Option<Notifier>,
-    /// A reader found nothing and waits for the bell.
-    awaited: bool,
-    /// A flush is owed, by whoever was told so first.
+    /// Wakes the readers.
+    reader: Option<Notifier>,
+    /// A reader found nothing and waits for the notifier.
+    reader_waits: bool,
+    /// A sender was asked to flush and has not done so yet.
     dirty: bool,
     senders: Vec<Notifier>,
     refused: u64,
-    refused_told: Option<Instant>,
+    refused_logged: Option<Instant>,
 }
 
-/// What became of a run.
+/// The result of [`Inbox::accept`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct Accepted {
     pub(crate) delivery: DeliveryStatus,
-    pub(crate) then: Then,
+    pub(crate) follow_up: FollowUp,
 }
 
-/// What is to be done after the lock is released.
+/// What the caller must do after it has released the lock.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Then {
+pub(crate) enum FollowUp {
     Nothing,
-    /// The watch should look after the client.
+    /// Let the watch thread watch the client.
     Watch,
-    /// The queue is closed, since so many bytes wait: who waits is to be woken, and the client to leave.
+    /// Disconnect the client and wake waiting tasks: the queue has closed itself with this many bytes queued.
     Disconnect {
         bytes: usize,
     },
-    /// The log should hear how many messages were refused.
-    Tell {
+    /// Log the number of refused messages.
+    LogRefused {
         refused: u64,
         bytes: usize,
     },
 }
 
-/// How a client does that the watch looks after.
+/// Whether a watched client receives.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// It has drained, or is closed: off the list.
-    Well,
-    /// To be looked at again.
+pub(crate) enum Health {
+    /// It has drained or is closed; it is no longer watched.
+    Drained,
+    /// Senders are held; it must be checked again at this time.
     HeldUntil(Instant),
-    /// It has taken nothing for too long.
+    /// It has read nothing for `stall_seconds`.
     Stalled { bytes: usize },
 }
 
-/// What a run counts for.
+/// Returns the cost of a run.
 #[inline]
 fn cost(run: &OwnedRun) -> usize {
     cost_of(run.len(), run.bytes())
 }
 
-/// What so many messages in one run count for, with so many bytes in all.
+/// Returns the cost of a run of `messages` with `bytes` in total: its approximate memory, which the limits
+/// count.
 #[inline]
 pub(crate) fn cost_of(messages: usize, bytes: usize) -> usize {
     bytes.saturating_add(RUN_BYTES).saturating_add(messages.saturating_mul(MESSAGE_BYTES))
 }
 
 impl Inbox {
-    /// Takes a run, or refuses it; an empty queue takes one of any size. `kept` is the run.
+    /// Accepts a run or refuses it; an empty queue accepts one of any size. `owned` is the same run.
     #[inline]
-    pub(crate) fn take(
+    pub(crate) fn accept(
         &mut self,
         run: &Run<'_>,
-        kept: OwnedRun,
+        owned: OwnedRun,
         limits: &Limits,
         now: impl Fn() -> Instant,
-    ) -> Taken {
-        let (count, cost) = (kept.len(), cost(&kept));
+    ) -> Accepted {
+        let (count, cost) = (owned.len(), cost(&owned));
         let never_waits = run.is_realtime() || run.sender() == BROKER_NAME;
         if let Some(refusal) = self.refusal(count, cost, never_waits, limits, &now) {
             return refusal;
         }
-        self.runs.push_back(kept);
+        self.runs.push_back(owned);
         self.bytes += cost;
         self.messages += count as u64;
-        let mut taken = Taken { delivery: DeliveryStatus::TAKEN, then: Then::Nothing };
-        if self.awaited && !std::mem::replace(&mut self.dirty, true) {
-            taken.delivery = DeliveryStatus::DIRTY;
+        let mut accepted = Accepted { delivery: DeliveryStatus::TAKEN, follow_up: FollowUp::Nothing };
+        if self.reader_waits && !std::mem::replace(&mut self.dirty, true) {
+            accepted.delivery = DeliveryStatus::DIRTY;
         }
         if !never_waits && limits.overflow == Overflow::Block && self.bytes > limits.queue_bytes {
-            taken.delivery = taken.delivery | DeliveryStatus::FULL;
+            accepted.delivery = accepted.delivery | DeliveryStatus::FULL;
             self.held_since.get_or_insert_with(now);
             if !std::mem::replace(&mut self.watched, true) {
-                taken.then = Then::Watch;
+                accepted.follow_up = FollowUp::Watch;
             }
         }
-        taken
+        accepted
     }
 
-    /// Why a run is not taken, if it is not.
+    /// Returns the refusal of a run that is not accepted.
     ///
-    /// Real-time messages make nobody wait, nor does what the broker itself says, which waits for nobody: so these
-    /// may go up to twice the limit.
+    /// Senders of real-time messages never wait, nor does the broker itself: their messages are accepted up
+    /// to twice the limit.
     #[inline]
     fn refusal(
         &mut self,
@@ -137,9 +139,9 @@ impl Inbox {
         never_waits: bool,
         limits: &Limits,
         now: &impl Fn() -> Instant,
-    ) -> Option<Taken> {
+    ) -> Option<Accepted> {
         if self.closed || self.draining {
-            return Some(Taken { delivery: DeliveryStatus::CLOSED, then: Then::Nothing });
+            return Some(Accepted { delivery: DeliveryStatus::CLOSED, follow_up: FollowUp::Nothing });
         }
         let after = self.bytes.saturating_add(cost);
         let over = match (never_waits, limits.overflow) {
@@ -153,53 +155,54 @@ impl Inbox {
         if limits.overflow == Overflow::Disconnect {
             self.closed = true;
             self.held_since = None;
-            return Some(Taken {
+            return Some(Accepted {
                 delivery: DeliveryStatus::CLOSED,
-                then: Then::Disconnect { bytes: self.bytes },
+                follow_up: FollowUp::Disconnect { bytes: self.bytes },
             });
         }
-        Some(Taken { delivery: DeliveryStatus::REFUSED, then: self.refuse(count, now()) })
+        Some(Accepted { delivery: DeliveryStatus::REFUSED, follow_up: self.refuse(count, now()) })
     }
 
-    fn refuse(&mut self, count: usize, now: Instant) -> Then {
+    fn refuse(&mut self, count: usize, now: Instant) -> FollowUp {
         self.refused += count as u64;
-        let recently = |told: Instant| now.saturating_duration_since(told) < TELL_EVERY;
-        if self.refused_told.is_some_and(recently) {
-            return Then::Nothing;
+        let recently = |logged: Instant| now.saturating_duration_since(logged) < LOG_INTERVAL;
+        if self.refused_logged.is_some_and(recently) {
+            return FollowUp::Nothing;
         }
-        self.refused_told = Some(now);
-        Then::Tell { refused: std::mem::take(&mut self.refused), bytes: self.bytes }
+        self.refused_logged = Some(now);
+        FollowUp::LogRefused { refused: std::mem::take(&mut self.refused), bytes: self.bytes }
     }
 
-    /// Sets what calls the readers.
-    pub(crate) fn set_notifier(&mut self, bell: Notifier) {
-        self.bell = Some(bell);
+    /// Sets the notifier of the readers.
+    pub(crate) fn set_notifier(&mut self, notifier: Notifier) {
+        self.reader = Some(notifier);
     }
 
-    /// Gives a reader some of what is there; `false` once nothing will follow. One that `waits` where there is
-    /// nothing hears the bell. The notifiers are those of senders that may go on.
-    pub(crate) fn give(
+    /// Moves queued runs to a reader; `false` once nothing will follow. If the queue is empty and the reader
+    /// `waits`, the notifier of the readers will be returned with the next run. Also returns the notifiers of
+    /// senders that can send again.
+    pub(crate) fn read(
         &mut self,
         into: &mut RunBatch,
         waits: bool,
         limits: &Limits,
         now: impl FnOnce() -> Instant,
     ) -> (bool, Vec<Notifier>) {
-        let mut given = 0;
-        while given < AT_ONCE_BYTES
+        let mut read = 0;
+        while read < READ_BYTES
             && let Some(run) = self.runs.pop_front()
         {
             let cost = cost(&run);
-            given += cost;
+            read += cost;
             self.messages -= run.len() as u64;
             self.bytes -= cost;
             into.push(run);
         }
         if self.runs.is_empty() {
-            if self.runs.capacity() > KEEP_RUNS {
-                self.runs.shrink_to(KEEP_RUNS);
+            if self.runs.capacity() > MIN_CAPACITY {
+                self.runs.shrink_to(MIN_CAPACITY);
             }
-            self.awaited |= waits && given == 0 && !self.closed;
+            self.reader_waits |= waits && read == 0 && !self.closed;
         }
         let mut notifiers = Vec::new();
         if self.held_since.is_some() {
@@ -212,17 +215,17 @@ impl Inbox {
         (!(self.closed && self.runs.is_empty()), notifiers)
     }
 
-    /// The bell that a flush rings, if a reader waits and there is anything for it.
+    /// Returns the notifier of the readers if one waits and the queue has something for it.
     pub(crate) fn flush(&mut self) -> Option<Notifier> {
         self.dirty = false;
-        if self.runs.is_empty() && !self.closed { None } else { self.bell_if_awaited() }
+        if self.runs.is_empty() && !self.closed { None } else { self.take_waiting_reader() }
     }
 
-    fn bell_if_awaited(&mut self) -> Option<Notifier> {
-        if std::mem::take(&mut self.awaited) { self.bell.clone() } else { None }
+    fn take_waiting_reader(&mut self) -> Option<Notifier> {
+        if std::mem::take(&mut self.reader_waits) { self.reader.clone() } else { None }
     }
 
-    /// Lets a sender wait; `Some`: it need not.
+    /// Stores the notifier of a sender that waits; `Some` returns it if the sender need not wait.
     pub(crate) fn when_drained(&mut self, notifier: Notifier) -> Option<Notifier> {
         if self.closed || self.held_since.is_none() {
             return Some(notifier);
@@ -231,16 +234,17 @@ impl Inbox {
         None
     }
 
-    /// Takes no more; what is there stays readable. Says whether it was open, and who waited.
+    /// Closes the queue, which stays readable. Returns whether it was open, and the notifiers of waiting
+    /// tasks.
     pub(crate) fn close(&mut self) -> (bool, Vec<Notifier>) {
         let was_open = !std::mem::replace(&mut self.closed, true);
         self.held_since = None;
         let mut notifiers = std::mem::take(&mut self.senders);
-        notifiers.extend(self.bell_if_awaited());
+        notifiers.extend(self.take_waiting_reader());
         (was_open, notifiers)
     }
 
-    /// Refuses what is on its way to it from now on.
+    /// Refuses further messages.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
     }
@@ -249,16 +253,16 @@ impl Inbox {
         self.closed
     }
 
-    /// How the client does, for the watch; one that does well must be told of anew.
-    pub(crate) fn look(&mut self, limits: &Limits, now: Instant) -> Look {
+    /// Checks whether the client receives; one that has drained is no longer watched.
+    pub(crate) fn check(&mut self, limits: &Limits, now: Instant) -> Health {
         match self.held_since {
             Some(since) if now.saturating_duration_since(since) >= limits.stall => {
-                Look::Stalled { bytes: self.bytes }
+                Health::Stalled { bytes: self.bytes }
             }
-            Some(since) => Look::HeldUntil(since + limits.stall),
+            Some(since) => Health::HeldUntil(since + limits.stall),
             None => {
                 self.watched = false;
-                Look::Well
+                Health::Drained
             }
         }
     }

@@ -1,15 +1,16 @@
 //! In-process clients of ELBUS: the program that embeds the broker, and other plugins, as clients of the bus
 //! without a socket.
 //!
-//! It owns the life of an instance, and with it of all its clients. What users hold in their hands is
-//! `InprocClient` of the plugin API; this is what is behind it.
+//! It owns an instance and all its clients. Users hold an `InprocClient` of the plugin API; this crate
+//! implements it.
 #![deny(unsafe_code)]
 
+mod clients;
+mod connector;
+mod deferred_wakes;
 mod inbox;
-mod office;
-mod owed;
-mod pace;
 mod peer;
+mod send_credit;
 mod settings;
 mod watch;
 
@@ -17,14 +18,16 @@ use elbus_plugin_api::{Config, Host, Plugin, PluginError, PluginThread, Status};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
-use office::{Connector, Office};
+use clients::Clients;
+use connector::Connector;
+use peer::Peer;
 use settings::Settings;
 
-/// The offer of in-process clients, and the thread that ends those that take nothing.
+/// The connector for in-process clients, and the thread that disconnects those that receive nothing.
 pub struct Inproc {
     host: Host,
-    office: Arc<Office>,
-    running: Mutex<Option<PluginThread>>,
+    clients: Arc<Clients<Peer>>,
+    watch_thread: Mutex<Option<PluginThread>>,
 }
 
 impl Plugin for Inproc {
@@ -32,27 +35,29 @@ impl Plugin for Inproc {
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let limits = config.read::<Settings>()?.check()?;
-        let office = Arc::new(Office::new(host.clone(), limits));
-        Ok(Inproc { host, office, running: Mutex::default() })
+        let clients = Arc::new(Clients::new(host.clone(), limits));
+        Ok(Inproc { host, clients, watch_thread: Mutex::default() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let office = self.office.clone();
-        *self.running.lock() = Some(self.host.spawn(move || office.watch())?);
-        self.host.offer_connector(Connector::new(self.office.clone()))
+        let clients = self.clients.clone();
+        *self.watch_thread.lock() = Some(self.host.spawn(move || clients.watch())?);
+        self.host.offer_connector(Connector::new(self.clients.clone()))
     }
 
-    /// Nothing needs the time until the deadline: what a client has received stays readable after it is closed.
+    /// Waits for the watch thread only: what a client has received stays readable after it is closed.
     fn stop(&self, deadline: Duration) {
-        self.office.end();
-        let running = self.running.lock().take();
-        if running.is_some_and(|running| !running.ended_within(deadline)) {
-            tracing::warn!(?deadline, "the thread that watches in-process clients is late to end");
+        for peer in self.clients.stop() {
+            peer.unregister("the plugin has stopped");
+        }
+        let thread = self.watch_thread.lock().take();
+        if thread.is_some_and(|thread| !thread.ended_within(deadline)) {
+            tracing::warn!(?deadline, "thread that watches in-process clients does not end");
         }
     }
 
     fn status(&self) -> Status {
-        Status::with_detail(format!("{} clients", self.office.clients()))
+        Status::with_detail(format!("{} clients", self.clients.count()))
     }
 }
 

@@ -1,8 +1,9 @@
-//! One in-process client: its sink towards the broker, its endpoint towards its user. Never decides how long it may
-//! live; the office does.
+//! One in-process client: its sink for the broker and its endpoint for its user. Never decides to disconnect
+//! a slow client; the watch thread does.
 //!
-//! Lock order: `client`, then either `inbox` (of any peer) or the one in `pace`, which are leaves. A client that sends to
-//! itself holds its `client` and takes its own `inbox`. Wakes are called under none of them, see [`owed`].
+//! Lock order: `client`, then either `inbox` (of any peer) or the lock in `credit`, which are leaves. A
+//! client that sends to itself holds its `client` and locks its own `inbox`. Notifiers are called under none
+//! of them, see [`deferred_wakes`].
 
 use elbus_plugin_api::{
     Client, Code, DeliveryStatus, Dispatch, Notifier, Op, Queued, Request, Run, Sink,
@@ -15,33 +16,34 @@ use std::{
 };
 
 use crate::{
-    inbox::{self, Inbox, Look, Then},
-    office::Office,
-    owed,
-    pace::Pace,
+    clients::{Cause, Clients},
+    deferred_wakes,
+    inbox::{self, FollowUp, Health, Inbox},
+    send_credit::SendCredit,
     settings::Limits,
 };
 
+/// The state of one client.
 pub(crate) struct Peer {
     name: String,
     limits: Limits,
-    office: Arc<Office>,
-    /// Empty before it is registered, and once it has left. The broker holds the sink, and with it the peer, for as
-    /// long as there is one.
+    clients: Arc<Clients<Peer>>,
+    /// `None` before the registration and after its end. The broker holds the sink, and with it the peer,
+    /// while it is registered.
     client: Mutex<Option<Client>>,
     inbox: Mutex<Inbox>,
-    pace: Pace,
+    credit: SendCredit,
 }
 
 impl Peer {
-    pub(crate) fn new(name: &str, limits: Limits, office: Arc<Office>) -> Arc<Self> {
+    pub(crate) fn new(name: &str, limits: Limits, clients: Arc<Clients<Peer>>) -> Arc<Self> {
         Arc::new(Peer {
             name: name.to_owned(),
             limits,
-            office,
+            clients,
             client: Mutex::default(),
             inbox: Mutex::default(),
-            pace: Pace::default(),
+            credit: SendCredit::default(),
         })
     }
 
@@ -49,87 +51,88 @@ impl Peer {
         &self.name
     }
 
-    /// It is registered.
-    pub(crate) fn arrive(&self, client: Client) {
+    /// Stores the registration; ends it at once if the peer was closed meanwhile.
+    pub(crate) fn set_client(&self, client: Client) {
         *self.client.lock() = Some(client);
         if self.inbox.lock().is_closed() {
-            self.leave("closed while it registered");
+            self.unregister("closed during its registration");
         }
     }
 
-    /// Takes no more, and nobody waits any more; its registration ends with [`leave`](Peer::leave). `false` where
-    /// it was closed before. May be called from within a dispatch of this very client.
-    fn shut(&self) -> bool {
+    /// Refuses further messages and wakes all waiting tasks; [`unregister`](Peer::unregister) ends the
+    /// registration. Returns `false` if it was closed before. Can be called from within a dispatch of this
+    /// client.
+    fn close_queues(&self) -> bool {
         let (was_open, notifiers) = self.inbox.lock().close();
-        let senders = self.pace.close();
-        owed::wake(notifiers.into_iter().chain(senders));
+        let tasks = self.credit.close();
+        deferred_wakes::wake(notifiers.into_iter().chain(tasks));
         was_open
     }
 
-    /// Ends the registration. Not to be called from within a dispatch.
-    pub(crate) fn leave(&self, why: &str) {
-        self.shut();
+    /// Ends the registration. Must not be called from within a dispatch.
+    pub(crate) fn unregister(&self, reason: &str) {
+        self.close_queues();
         let client = self.client.lock().take();
         // outside the lock, since dropping it enters the broker
         if let Some(mut client) = client {
-            client.set_close_reason(why);
+            client.set_close_reason(reason);
         }
     }
 
-    /// How it does, for the watch.
-    pub(crate) fn look(&self, now: Instant) -> Look {
-        self.inbox.lock().look(&self.limits, now)
+    /// Checks for the watch thread whether the client receives.
+    pub(crate) fn check(&self, now: Instant) -> Health {
+        self.inbox.lock().check(&self.limits, now)
     }
 }
 
-/// The broker's side.
-pub(crate) struct Incoming(pub(crate) Arc<Peer>);
+/// The broker's side of a peer.
+pub(crate) struct PeerSink(pub(crate) Arc<Peer>);
 
-impl Sink for Incoming {
+impl Sink for PeerSink {
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         let peer = &self.0;
-        // copied before the lock is taken: senders do not wait for each other's copies
-        let kept = OwnedRun::new(run);
+        // copied before the lock is accepted: senders do not wait for each other's copies
+        let owned = OwnedRun::new(run);
         let mut inbox = peer.inbox.lock();
-        let mut taken = inbox.take(run, kept, &peer.limits, Instant::now);
-        // where the notifier has to wait for this thread anyhow, it is no later than a flush would call it
-        let bell = if taken.delivery.has(DeliveryStatus::DIRTY) && owed::is_holding() {
-            taken.delivery = taken.delivery.without(DeliveryStatus::DIRTY);
+        let mut accepted = inbox.accept(run, owned, &peer.limits, Instant::now);
+        // a notifier that is deferred anyway is called no later than by a flush
+        let reader = if accepted.delivery.has(DeliveryStatus::DIRTY) && deferred_wakes::is_deferring() {
+            accepted.delivery = accepted.delivery.without(DeliveryStatus::DIRTY);
             inbox.flush()
         } else {
             None
         };
         drop(inbox);
-        owed::wake(bell);
-        match taken.then {
-            Then::Nothing => {}
-            Then::Watch => peer.office.look_after(peer),
-            // the watch notifiers who waits: the broker is in the midst of routing here
-            Then::Disconnect { bytes } => peer.office.slow(peer, bytes),
-            Then::Tell { refused, bytes } => tracing::warn!(
+        deferred_wakes::wake(reader);
+        match accepted.follow_up {
+            FollowUp::Nothing => {}
+            FollowUp::Watch => peer.clients.watch_over_limit(peer),
+            // the watch thread wakes waiting tasks: the broker is routing at this point
+            FollowUp::Disconnect { bytes } => peer.clients.disconnect(peer, Cause::Slow { bytes }),
+            FollowUp::LogRefused { refused, bytes } => tracing::warn!(
                 client = peer.name,
                 refused,
                 bytes,
-                "messages refused: the queue would exceed {} (queue_bytes)",
-                peer.limits.queue_bytes
+                limit = peer.limits.queue_bytes,
+                "messages refused: queue_bytes exceeded"
             ),
         }
-        taken.delivery
+        accepted.delivery
     }
 
     fn flush(&self) {
         let notifiers = self.0.inbox.lock().flush();
-        owed::wake(notifiers);
+        deferred_wakes::wake(notifiers);
     }
 
     fn when_drained(&self, notifier: Notifier) {
         let at_once = self.0.inbox.lock().when_drained(notifier);
-        owed::wake(at_once);
+        deferred_wakes::wake(at_once);
     }
 
     fn close(&self, reason: &str) {
-        if self.0.shut() {
-            self.0.office.dismiss(&self.0, reason);
+        if self.0.close_queues() {
+            self.0.clients.disconnect(&self.0, Cause::Broker(reason.to_owned()));
         }
     }
 
@@ -138,50 +141,50 @@ impl Sink for Incoming {
     }
 }
 
-/// The user's side.
-pub(crate) struct Outgoing(pub(crate) Arc<Peer>);
+/// The user's side of a peer.
+pub(crate) struct PeerEndpoint(pub(crate) Arc<Peer>);
 
-impl InprocEndpoint for Outgoing {
+impl InprocEndpoint for PeerEndpoint {
     fn dispatch(&self, request: &Request<'_>) -> Dispatch {
-        let result = owed::holding(|| self.0.dispatch(request));
-        if result.is_gone() && self.0.shut() {
-            self.0.office.dismiss(&self.0, "no longer registered");
+        let result = deferred_wakes::deferring(|| self.0.dispatch(request));
+        if result.is_gone() && self.0.close_queues() {
+            self.0.clients.disconnect(&self.0, Cause::Broker("no longer registered".to_owned()));
         }
         result
     }
 
     fn when_ready(&self, notifier: Notifier) {
-        let at_once = self.0.pace.wait(notifier);
-        owed::wake(at_once);
+        let at_once = self.0.credit.when_ready(notifier);
+        deferred_wakes::wake(at_once);
     }
 
     fn receive(&self, into: &mut RunBatch, waits: bool) -> bool {
-        let (open, notifiers) = self.0.inbox.lock().give(into, waits, &self.0.limits, Instant::now);
+        let (open, notifiers) = self.0.inbox.lock().read(into, waits, &self.0.limits, Instant::now);
         if !notifiers.is_empty() {
-            owed::wake(notifiers);
+            deferred_wakes::wake(notifiers);
         }
         open
     }
 
-    fn set_notifier(&self, bell: Notifier) {
-        self.0.inbox.lock().set_notifier(bell);
+    fn set_notifier(&self, notifier: Notifier) {
+        self.0.inbox.lock().set_notifier(notifier);
     }
 
     fn close(&self) {
-        self.0.leave("closed");
-        self.0.office.forget(&self.0);
+        self.0.unregister("closed");
+        self.0.clients.remove(&self.0);
     }
 
     fn drain(&self) {
         if let Some(client) = &mut *self.0.client.lock() {
             client.drain();
         }
-        // whoever has found it before is refused as well
+        // senders whose lookup was earlier are refused as well
         self.0.inbox.lock().drain();
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for PeerEndpoint {
     fn drop(&mut self) {
         self.close();
     }
@@ -192,25 +195,25 @@ impl Peer {
         let mut client = self.client.lock();
         let Some(client) = client.as_mut() else { return Dispatch::gone() };
         let for_others = !request.op().is_some_and(Op::is_topic_op);
-        if for_others && !self.pace.may_send(self.limits.queue_bytes) {
+        if for_others && !self.credit.may_send(self.limits.queue_bytes) {
             return Dispatch::new(Code::NotDelivered, 0).congested(true);
         }
         let result = client.dispatch(request);
         if result.is_congested() {
             let payloads = request.payloads();
             let cost = inbox::cost_of(payloads.len(), payloads.iter().map(|p| p.len()).sum());
-            if self.pace.slow_down(cost) {
+            if self.credit.add_overdraft(cost) {
                 let peer = Arc::downgrade(self);
-                client.when_ready(Notifier::new(move || go_on(&peer)));
+                client.when_ready(Notifier::new(move || resume(&peer)));
             }
         }
         result
     }
 }
 
-/// The receivers of a peer have drained.
-fn go_on(peer: &Weak<Peer>) {
+/// Lets the tasks of a peer send again, since its receivers have drained.
+fn resume(peer: &Weak<Peer>) {
     if let Some(peer) = peer.upgrade() {
-        owed::wake(peer.pace.go_on());
+        deferred_wakes::wake(peer.credit.reset());
     }
 }

@@ -1,4 +1,4 @@
-//! The table of an instance in `broker.toml`: which keys there are, and what is right.
+//! The configuration of an instance: its keys, defaults and checks.
 
 use elbus_plugin_api::PluginError;
 use serde::Deserialize;
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 const LONGEST_STALL_SECONDS: f64 = 3600.0;
 
-/// As it stands in the file.
+/// The keys as written in the file.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(crate) struct Settings {
-    /// What may wait for a client before its senders have to, in bytes.
+    /// The queue limit of a client, in bytes.
     queue_bytes: usize,
-    /// How long a client that is over its limit may take nothing, in seconds.
+    /// How long a client over its limit can read nothing before it is disconnected, in seconds.
     stall_seconds: f64,
-    /// What happens where a queue is over its limit.
+    /// What happens if a queue is over its limit.
     overflow: Overflow,
 }
 
-/// What happens where the queue of a client is over its limit.
+/// What happens if the queue of a client is over its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Overflow {
     /// Senders wait.
     Block,
-    /// The client is closed.
+    /// The client is disconnected.
     Disconnect,
-    /// What comes is refused.
+    /// Further messages are refused.
     DropNewest,
 }
 
@@ -36,7 +36,7 @@ impl Default for Settings {
     }
 }
 
-/// As the clients use it.
+/// The checked values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) queue_bytes: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Limits {
 }
 
 impl Settings {
-    /// What is wrong with a value, or all of them as the clients use them.
+    /// Returns the checked values, or the error of the first wrong one.
     pub(crate) fn check(self) -> Result<Limits, PluginError> {
         let queue_bytes = self.queue_bytes;
         if !(1..=usize::MAX / 4).contains(&queue_bytes) {
@@ -54,8 +54,8 @@ impl Settings {
         let seconds = self.stall_seconds;
         if !(seconds > 0.0 && seconds <= LONGEST_STALL_SECONDS) {
             let message = format!(
-                "{seconds} is not above 0 and up to {LONGEST_STALL_SECONDS}; a client that takes nothing must not \
-                 hold its senders for ever"
+                "{seconds} is not above 0 and up to {LONGEST_STALL_SECONDS}; a client that reads nothing must not \
+                 hold its senders without end"
             );
             return Err(PluginError::of_key("stall_seconds", message));
         }

@@ -1,5 +1,5 @@
-//! The thread that ends clients: those that take nothing while their senders wait, and those that were shut where
-//! their registration could not be ended at once. Sleeps while there are none.
+//! The thread that disconnects clients: those that receive nothing while senders wait for them, and those
+//! that were closed from within a dispatch, which cannot unregister them. Sleeps while there are none.
 
 use elbus_plugin_api::{Event, EventKind};
 use std::{
@@ -8,31 +8,34 @@ use std::{
 };
 
 use crate::{
-    inbox::Look,
-    office::{Leaving, Office, Why},
+    clients::{Cause, Clients, Disconnect},
+    inbox::Health,
     peer::Peer,
     settings::Overflow,
 };
 
-impl Office {
-    /// Runs until [`end`](Office::end).
+/// Clients to disconnect, and clients that exceed their limit.
+type Work = (Vec<Disconnect<Peer>>, Vec<Weak<Peer>>);
+
+impl Clients<Peer> {
+    /// Runs until [`stop`](Clients::stop).
     pub(crate) fn watch(&self) {
-        let mut held: Vec<Weak<Peer>> = Vec::new();
+        let mut over_limit: Vec<Weak<Peer>> = Vec::new();
         let mut until = None;
-        while let Some((leaving, more)) = self.sleep(until) {
-            for Leaving { peer, why } in leaving {
-                self.see_off(&peer, why);
+        while let Some((disconnects, more)) = self.next_work(until) {
+            for Disconnect { peer, cause } in disconnects {
+                self.unregister(&peer, cause);
             }
-            held.extend(more);
+            over_limit.extend(more);
             let now = Instant::now();
             until = None;
-            held.retain(|peer| {
+            over_limit.retain(|peer| {
                 let Some(peer) = peer.upgrade() else { return false };
-                match peer.look(now) {
-                    Look::Well => return false,
-                    Look::HeldUntil(at) => until = Some(until.map_or(at, |until: Instant| until.min(at))),
-                    Look::Stalled { bytes } => {
-                        self.see_off(&peer, Why::Slow { bytes });
+                match peer.check(now) {
+                    Health::Drained => return false,
+                    Health::HeldUntil(at) => until = Some(until.map_or(at, |until: Instant| until.min(at))),
+                    Health::Stalled { bytes } => {
+                        self.unregister(&peer, Cause::Slow { bytes });
                         return false;
                     }
                 }
@@ -41,41 +44,42 @@ impl Office {
         }
     }
 
-    /// Sleeps until there is something to do, `until` at most. `None`: it is over.
-    fn sleep(&self, until: Option<Instant>) -> Option<(Vec<Leaving>, Vec<Weak<Peer>>)> {
-        let mut desk = self.desk.lock();
-        while !desk.ended && desk.leaving.is_empty() && desk.held.is_empty() {
+    /// Waits for work, until `until` at most. `None` once the instance has stopped.
+    fn next_work(&self, until: Option<Instant>) -> Option<Work> {
+        let mut state = self.state.lock();
+        while !state.stopped && state.disconnects.is_empty() && state.over_limit.is_empty() {
             match until {
-                None => self.changed.wait(&mut desk),
+                None => self.changed.wait(&mut state),
                 Some(until) => {
-                    if self.changed.wait_until(&mut desk, until).timed_out() {
+                    if self.changed.wait_until(&mut state, until).timed_out() {
                         break;
                     }
                 }
             }
         }
-        let work = (std::mem::take(&mut desk.leaving), std::mem::take(&mut desk.held));
-        (!desk.ended).then_some(work)
+        let work = (std::mem::take(&mut state.disconnects), std::mem::take(&mut state.over_limit));
+        (!state.stopped).then_some(work)
     }
 
-    fn see_off(&self, peer: &Arc<Peer>, why: Why) {
-        let why = match why {
-            Why::Told(reason) => reason,
-            Why::Slow { bytes } => {
+    fn unregister(&self, peer: &Arc<Peer>, cause: Cause) {
+        let reason = match cause {
+            Cause::Broker(reason) => reason,
+            Cause::Slow { bytes } => {
                 let limits = &self.limits;
                 let limit = limits.queue_bytes;
-                let why = match limits.overflow {
+                let reason = match limits.overflow {
                     Overflow::Block => format!(
-                        "took nothing for {} s (stall_seconds) while {bytes} bytes waited, over {limit} (queue_bytes)",
+                        "received nothing for {} s (stall_seconds) with {bytes} bytes queued, over {limit} \
+                         (queue_bytes)",
                         limits.stall.as_secs_f64()
                     ),
-                    _ => format!("{bytes} bytes waited, the next exceed {limit} (queue_bytes)"),
+                    _ => format!("{bytes} bytes queued, the next message exceeds {limit} (queue_bytes)"),
                 };
-                tracing::warn!(client = peer.name(), bytes, "client closed: {why}");
-                self.host.emit(&Event::now(EventKind::SlowConsumer, peer.name(), &why));
-                why
+                tracing::warn!(client = peer.name(), bytes, reason, "client disconnected");
+                self.host.emit(&Event::now(EventKind::SlowConsumer, peer.name(), &reason));
+                reason
             }
         };
-        peer.leave(&why);
+        peer.unregister(&reason);
     }
 }

@@ -1,9 +1,8 @@
-//! In-process clients on a bus: what they send and receive, how they leave.
+//! In-process clients on a bus: sending, receiving and disconnecting.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod bus;
+mod support;
 
-use bus::{Bus, LONG, run};
 use elbus_plugin_api::{
     ClientInfo, Code, FrameKind, Locality, NullSink, Op, Payload, Plugin, Qos, Request, inproc::InprocClient,
 };
@@ -15,6 +14,7 @@ use std::{
     },
     task::{Context, Poll, Waker},
 };
+use support::{Bus, LONG, run};
 
 fn text(client: &InprocClient) -> String {
     let message = client.receive_timeout(LONG).unwrap();
@@ -22,7 +22,7 @@ fn text(client: &InprocClient) -> String {
 }
 
 #[test]
-fn messages_broadcasts_and_publications_arrive() {
+fn messages_broadcasts_and_publications_are_delivered() {
     let (_bus, plugin, host) = Bus::with_plugin("");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     assert_eq!(host.connect("a").err(), Some(Code::Busy));
@@ -76,7 +76,7 @@ fn bytes(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn leaving_frees_the_name_and_lets_what_was_received_be_read() {
+fn a_disconnected_client_frees_its_name_and_can_read_what_it_received() {
     let (bus, plugin, host) = Bus::with_plugin("");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     run(a.send("b", "last", Qos::NO)).unwrap();
@@ -96,7 +96,7 @@ fn leaving_frees_the_name_and_lets_what_was_received_be_read() {
 }
 
 #[test]
-fn a_waiting_reader_ends_with_the_close() {
+fn a_waiting_reader_returns_when_the_client_is_disconnected() {
     let (bus, _plugin, host) = Bus::with_plugin("");
     let a = host.connect("a").unwrap();
     std::thread::scope(|scope| {
@@ -128,7 +128,7 @@ fn senders_wait_for_a_full_queue_and_lose_nothing() {
             run(async {
                 for n in 0..COUNT {
                     a.send("b", format!("{n:01000}"), Qos::NO).await.unwrap();
-                    assert!(bus.waiting("b") < 40_000, "the sender waits");
+                    assert!(bus.queued_bytes("b") < 40_000, "the sender waits");
                 }
             });
         });
@@ -141,7 +141,7 @@ fn senders_wait_for_a_full_queue_and_lose_nothing() {
 }
 
 #[test]
-fn whoever_takes_nothing_is_closed_and_its_senders_go_on() {
+fn a_client_that_receives_nothing_is_disconnected_and_its_senders_go_on() {
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 0.05");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     run(async {
@@ -151,7 +151,7 @@ fn whoever_takes_nothing_is_closed_and_its_senders_go_on() {
         }
         assert_eq!(sent, 4, "the last of them waited for the close");
         let why = bus.wait_until_left("b");
-        assert!(why.starts_with("took nothing for 0.05 s (stall_seconds) while 12"), "{why}");
+        assert!(why.starts_with("received nothing for 0.05 s (stall_seconds) with 12"), "{why}");
         assert!(why.ends_with("over 10000 (queue_bytes)"), "{why}");
         let events = bus.events();
         assert!(matches!(&events[..], [(elbus_plugin_api::EventKind::SlowConsumer, name, _)] if name == "b"));
@@ -163,21 +163,21 @@ fn whoever_takes_nothing_is_closed_and_its_senders_go_on() {
 }
 
 #[test]
-fn a_client_that_sends_to_itself_without_reading_is_closed() {
+fn a_client_that_sends_to_itself_without_reading_is_disconnected() {
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 0.05");
     let a = host.connect("a").unwrap();
     run(async { while a.send("a", bytes(3_000), Qos::NO).await.is_ok() {} });
-    assert!(bus.wait_until_left("a").starts_with("took nothing"));
+    assert!(bus.wait_until_left("a").starts_with("received nothing"));
 }
 
 #[test]
-fn disconnect_and_drop_newest() {
+fn overflow_disconnects_or_drops_the_newest() {
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\noverflow = 'disconnect'");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     let mut receive = std::pin::pin!(b.receive());
     while run(a.send("b", bytes(3_000), Qos::NO)).is_ok() {}
     let why = bus.wait_until_left("b");
-    assert!(why.ends_with("bytes waited, the next exceed 10000 (queue_bytes)"), "{why}");
+    assert!(why.ends_with("bytes queued, the next message exceeds 10000 (queue_bytes)"), "{why}");
     assert_eq!(run(receive.as_mut()).unwrap().payload().len(), 3_000);
 
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\noverflow = 'drop_newest'");
@@ -195,7 +195,7 @@ fn disconnect_and_drop_newest() {
 }
 
 #[test]
-fn who_does_not_wait_when_told_to_is_refused() {
+fn a_sender_that_never_waits_is_refused_beyond_its_overdraft() {
     let (_bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 60.0");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     let mut sent = 0;
@@ -257,7 +257,7 @@ fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
 }
 
 #[test]
-fn many_are_sent_and_received_in_order() {
+fn batches_are_sent_and_received_in_order() {
     let (_bus, _plugin, host) = Bus::with_plugin("");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     b.subscribe("t").unwrap();
@@ -398,7 +398,7 @@ fn many_threads_lose_nothing_and_keep_the_order() {
 }
 
 #[test]
-fn clients_come_and_go_on_many_threads() {
+fn clients_connect_and_close_on_many_threads() {
     let (bus, plugin, host) = Bus::with_plugin("");
     std::thread::scope(|scope| {
         for thread in 0..4 {

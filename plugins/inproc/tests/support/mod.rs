@@ -1,5 +1,5 @@
-//! A bus for tests: routes by exact name, `*` and topic between the clients of one plugin, with the broker's rules
-//! of batches and back-pressure. Knows no masks, no filters beyond equality, no permissions.
+//! A bus for tests: routes by exact name, `*` and topic between the clients of one plugin, with the broker's
+//! rules of batches and flow control. It has no masks, no filters except equal topics, and no permissions.
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -33,7 +33,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    members: BTreeMap<String, Arc<Member>>,
+    clients: BTreeMap<String, Arc<RegisteredClient>>,
     left: Vec<(String, String)>,
     events: Vec<(EventKind, String, String)>,
     connector: Option<ConnectorObject>,
@@ -41,7 +41,7 @@ struct State {
     flushes: usize,
 }
 
-struct Member {
+struct RegisteredClient {
     sink: SinkObject,
     topics: Mutex<BTreeSet<String>>,
 }
@@ -58,7 +58,7 @@ impl Bus {
     }
 
     pub(crate) fn clients(&self) -> Vec<String> {
-        self.0.state.lock().members.keys().cloned().collect()
+        self.0.state.lock().clients.keys().cloned().collect()
     }
 
     pub(crate) fn events(&self) -> Vec<(EventKind, String, String)> {
@@ -71,13 +71,13 @@ impl Bus {
 
     /// Closes a client as a kick does.
     pub(crate) fn kick(&self, name: &str, reason: &str) {
-        let member = self.0.state.lock().members.get(name).cloned().unwrap();
-        member.sink.close(RStr::from_str(reason));
+        let client = self.0.state.lock().clients.get(name).cloned().unwrap();
+        client.sink.close(RStr::from_str(reason));
     }
 
-    pub(crate) fn waiting(&self, name: &str) -> u64 {
-        let member = self.0.state.lock().members.get(name).cloned().unwrap();
-        member.sink.queued().bytes
+    pub(crate) fn queued_bytes(&self, name: &str) -> u64 {
+        let client = self.0.state.lock().clients.get(name).cloned().unwrap();
+        client.sink.queued().bytes
     }
 
     /// Waits until a client has left, and says why it did.
@@ -92,35 +92,35 @@ impl Bus {
         }
     }
 
-    fn recipients(&self, op: Op, target: &str) -> Vec<Arc<Member>> {
+    fn recipients(&self, op: Op, target: &str) -> Vec<Arc<RegisteredClient>> {
         let state = self.0.state.lock();
-        let members = state.members.iter().filter(|(name, member)| match op {
+        let clients = state.clients.iter().filter(|(name, client)| match op {
             Op::Message => *name == target,
             Op::Broadcast => target == "*",
-            _ => member.topics.lock().contains(target),
+            _ => client.topics.lock().contains(target),
         });
-        members.map(|(_, member)| member.clone()).collect()
+        clients.map(|(_, client)| client.clone()).collect()
     }
 }
 
 struct Sender {
     bus: Bus,
     name: String,
-    /// `None` for a speaker.
-    member: Option<Arc<Member>>,
-    dirty: Vec<Arc<Member>>,
-    full: Vec<Arc<Member>>,
+    /// `None` for a system client.
+    client: Option<Arc<RegisteredClient>>,
+    dirty: Vec<Arc<RegisteredClient>>,
+    full: Vec<Arc<RegisteredClient>>,
     why: String,
 }
 
 impl Sender {
     fn route(&mut self, request: &Request<'_>) -> Dispatch {
         let op = request.op().unwrap();
-        let member = self.member.as_ref().unwrap();
+        let client = self.client.as_ref().unwrap();
         match op {
-            Op::Subscribe => return Dispatch::new(insert(member, request.target()), 0),
+            Op::Subscribe => return Dispatch::new(insert(client, request.target()), 0),
             Op::Unsubscribe => {
-                member.topics.lock().remove(request.target());
+                client.topics.lock().remove(request.target());
                 return Dispatch::new(Code::Ok, 0);
             }
             _ => {}
@@ -133,11 +133,11 @@ impl Sender {
         let topic = if kind == FrameKind::Publish { request.target() } else { "" };
         let mut reached = 0;
         let mut code = if op == Op::Message { Code::NotRegistered } else { Code::Ok };
-        for member in self.bus.recipients(op, request.target()) {
+        for client in self.bus.recipients(op, request.target()) {
             let mut encoding = Encoding::new();
             let (payloads, shared) = (request.payloads(), request.shared());
             let mut run = Run::new(kind, request.qos(), &self.name, topic, payloads, shared, &mut encoding);
-            let delivery = DeliveryStatus::from_bits(member.sink.deliver(&mut run));
+            let delivery = DeliveryStatus::from_bits(client.sink.deliver(&mut run));
             if delivery.is_taken() {
                 reached += 1;
                 code = Code::Ok;
@@ -145,10 +145,10 @@ impl Sender {
                 code = Code::NotDelivered;
             }
             if delivery.has(DeliveryStatus::FULL) {
-                self.full.push(member.clone());
+                self.full.push(client.clone());
             }
             if delivery.has(DeliveryStatus::DIRTY) {
-                self.dirty.push(member);
+                self.dirty.push(client);
             }
         }
         Dispatch::new(code, reached)
@@ -162,8 +162,8 @@ impl RawClient for Sender {
     }
 
     fn end_batch(&mut self) -> bool {
-        for member in self.dirty.drain(..) {
-            member.sink.flush();
+        for client in self.dirty.drain(..) {
+            client.sink.flush();
             self.bus.0.state.lock().flushes += 1;
         }
         !self.full.is_empty()
@@ -172,14 +172,14 @@ impl RawClient for Sender {
     fn when_ready(&mut self, notifier: NotifierObject) {
         let full = std::mem::take(&mut self.full);
         let left = Arc::new(AtomicUsize::new(full.len()));
-        for member in full {
+        for client in full {
             let (left, notifier) = (left.clone(), notifier.clone());
             let counted = Notifier::new(move || {
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
                     notifier.notify();
                 }
             });
-            member.sink.when_drained(counted.into_object());
+            client.sink.when_drained(counted.into_object());
         }
     }
 
@@ -190,11 +190,11 @@ impl RawClient for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if self.member.is_some() {
+        if self.client.is_some() {
             let gone = {
                 let mut state = self.bus.0.state.lock();
                 state.left.push((self.name.clone(), self.why.clone()));
-                state.members.remove(&self.name)
+                state.clients.remove(&self.name)
             };
             self.bus.0.changed.notify_all();
             drop(gone); // outside the lock: it runs code of the plugin
@@ -202,8 +202,8 @@ impl Drop for Sender {
     }
 }
 
-fn insert(member: &Member, topic: &str) -> Code {
-    member.topics.lock().insert(topic.to_owned());
+fn insert(client: &RegisteredClient, topic: &str) -> Code {
+    client.topics.lock().insert(topic.to_owned());
     Code::Ok
 }
 
@@ -216,16 +216,16 @@ impl RawHost for Bus {
     ) -> RResult<ClientObject, u8> {
         assert_eq!((info.kind.as_str(), info.locality, info.flags), ("internal", Locality::InProcess, 0));
         let name = name.as_str().to_owned();
-        let member = Arc::new(Member { sink, topics: Mutex::default() });
+        let client = Arc::new(RegisteredClient { sink, topics: Mutex::default() });
         let mut state = self.0.state.lock();
-        if state.members.contains_key(&name) {
+        if state.clients.contains_key(&name) {
             drop(state);
             return RResult::RErr(Code::Busy as u8);
         }
-        state.members.insert(name.clone(), member.clone());
+        state.clients.insert(name.clone(), client.clone());
         drop(state);
         let (bus, why) = (self.clone(), String::new());
-        let sender = Sender { bus, name, member: Some(member), dirty: vec![], full: vec![], why };
+        let sender = Sender { bus, name, client: Some(client), dirty: vec![], full: vec![], why };
         RResult::ROk(RawClient_TO::from_value(sender, TD_Opaque))
     }
 
