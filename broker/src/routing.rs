@@ -12,6 +12,7 @@ mod hold_budget;
 mod hold_cycles;
 mod holds;
 mod index;
+mod missed;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;
@@ -26,6 +27,7 @@ mod sender;
 mod sender_quotas;
 mod shapes;
 mod target_cache;
+mod totals_cache;
 
 pub(crate) use hold_budget::HoldSettings;
 pub(crate) use holds::Holds;

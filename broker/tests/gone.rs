@@ -37,7 +37,7 @@ mod export {
 }
 
 fn method() -> Method<'static> {
-    Method { name: "leaky.method", params: "none", about: "does nothing", slow: false, admin: false }
+    Method { name: "leaky.method", params: "none", about: "does nothing", ..Method::default() }
 }
 
 fn try_all(host: &Host) -> [bool; 3] {

@@ -66,6 +66,7 @@ impl Reloader {
             about: "reloads broker.toml: plugins are added, removed or restarted as needed",
             slow: true,
             admin: true,
+            query: false,
         };
         let this = self.clone();
         let added = broker.host().add_method(&method, move |call: &Call<'_>| this.answer(call));

@@ -304,3 +304,41 @@ fn incomplete_frames_do_not_block_other_clients() {
     });
     daemon.wait_for_log("when others needed memory");
 }
+
+/// The queue of a client that listens to announcements and does not read, while others come and go.
+#[test]
+fn announcements_stop_at_the_limit_of_a_queue_and_resync_follows() {
+    const LIMIT: u64 = 65_536;
+    const NAME: usize = 1000;
+    let daemon = Daemon::start_config(&format!(
+        "[[plugin]]\nname = \"local\"\nbuiltin = \"unix\"\n\
+         config = {{ path = \"bus.sock\", queue_bytes = {LIMIT}, stall_seconds = 50, timeout_seconds = 60 }}\n[[plugin]]\nname = \"rpc\"\n\
+         builtin = \"rpc\"\n[[plugin]]\nname = \"announce\"\nbuiltin = \"announce\"\n"
+    ));
+    let address = daemon.addresses().remove(0);
+    let mut witness = daemon.client("witness");
+    let mut listener = Wire::connect(&daemon, &address, "listener");
+    listener.subscribe(&[".broker/info"]);
+    let refused = |witness: &mut Wire| {
+        field(&witness.control("health", &[]).unwrap(), "refused_frames").as_u64().unwrap()
+    };
+    let mut number = 0;
+    while refused(&mut witness) < 20 {
+        for _ in 0..20 {
+            number += 1;
+            drop(Wire::connect(&daemon, &address, &format!("{number:0NAME$}")));
+        }
+        let queued = queued(&mut witness, "listener");
+        assert!(queued <= LIMIT + NAME as u64 + 100, "{queued} bytes");
+    }
+    let mut announced = 0;
+    loop {
+        let frame = listener.frame();
+        let payload = frame.payload();
+        announced += 1;
+        if payload.windows(6).any(|bytes| bytes == b"resync") {
+            break;
+        }
+    }
+    assert!(announced > 60, "what was queued came before it: {announced}");
+}

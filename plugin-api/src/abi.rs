@@ -155,6 +155,8 @@ pub const METHOD_KNOWN: u32 = 1;
 pub const METHOD_SLOW: u32 = 2;
 /// [`RawMethod::flags`]: the method changes the broker; not for clients on other machines.
 pub const METHOD_ADMIN: u32 = 4;
+/// [`RawMethod::flags`]: it changes nothing, so that it need not be called if nobody waits for its answer.
+pub const METHOD_QUERY: u32 = 8;
 
 /// See [`ControlHandler`](crate::ControlHandler). Implemented by plugins.
 #[sabi_trait]

@@ -3,7 +3,7 @@
 use abi_stable::std_types::{RSlice, RStr};
 use elbus_protocol::{BROKER_NAME, Code, rpc};
 
-use crate::abi::{METHOD_ADMIN, METHOD_SLOW, RawCall, RawCallError, RawMethod};
+use crate::abi::{METHOD_ADMIN, METHOD_QUERY, METHOD_SLOW, RawCall, RawCallError, RawMethod};
 
 /// The description of a control method.
 ///
@@ -29,6 +29,8 @@ pub struct Method<'a> {
     pub slow: bool,
     /// The method changes the broker: denied to clients on other machines unless `remote_admin` is set.
     pub admin: bool,
+    /// The method changes nothing: a call without a reply is not executed.
+    pub query: bool,
 }
 
 impl<'a> Method<'a> {
@@ -61,8 +63,16 @@ impl<'a> Method<'a> {
         self
     }
 
+    /// Declares that the method changes nothing.
+    pub fn query(mut self) -> Self {
+        self.query = true;
+        self
+    }
+
     pub(crate) fn to_raw(self) -> RawMethod<'a> {
-        let flags = if self.slow { METHOD_SLOW } else { 0 } | if self.admin { METHOD_ADMIN } else { 0 };
+        let flags = if self.slow { METHOD_SLOW } else { 0 }
+            | if self.admin { METHOD_ADMIN } else { 0 }
+            | if self.query { METHOD_QUERY } else { 0 };
         RawMethod {
             flags,
             name: RStr::from_str(self.name),
@@ -80,6 +90,7 @@ impl<'a> Method<'a> {
             about: raw.about.as_str(),
             slow: raw.flags & METHOD_SLOW != 0,
             admin: raw.flags & METHOD_ADMIN != 0,
+            query: raw.flags & METHOD_QUERY != 0,
         }
     }
 }
@@ -91,6 +102,8 @@ pub struct MethodTraits {
     pub slow: bool,
     /// The method changes the broker.
     pub admin: bool,
+    /// The method changes nothing.
+    pub query: bool,
 }
 
 /// A call of a control method.

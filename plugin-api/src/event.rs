@@ -25,10 +25,13 @@ pub enum EventKind {
     Shutdown = 6,
     /// Events about clients were dropped because listeners were too slow: read the list of clients again.
     EventsMissed = 7,
+    /// [Best-effort](crate::Request::best_effort) publications have skipped a client, and its queue has drained
+    /// since; subject: its name.
+    PublicationsMissed = 8,
 }
 
 impl EventKind {
-    const ALL: [EventKind; 7] = [
+    const ALL: [EventKind; 8] = [
         EventKind::ClientRegistered,
         EventKind::ClientLeft,
         EventKind::PluginState,
@@ -36,6 +39,7 @@ impl EventKind {
         EventKind::ConnectionRefused,
         EventKind::Shutdown,
         EventKind::EventsMissed,
+        EventKind::PublicationsMissed,
     ];
 }
 

@@ -9,8 +9,8 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     abi::{
-        HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawListener_TO,
-        RawSink_TO, RawWorker_TO, SENDER_ADMIN, catch,
+        HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, RawConnector_TO, RawHandler_TO,
+        RawListener_TO, RawSink_TO, RawWorker_TO, SENDER_ADMIN, catch,
         guard::{Guarded, PanicScope},
     },
     access::AccessRules,
@@ -146,7 +146,11 @@ impl Host {
     /// such method.
     pub fn method_traits(&self, method: &str) -> Option<MethodTraits> {
         let flags = self.object().method_flags(RStr::from_str(method));
-        let traits = MethodTraits { slow: flags & METHOD_SLOW != 0, admin: flags & METHOD_ADMIN != 0 };
+        let traits = MethodTraits {
+            slow: flags & METHOD_SLOW != 0,
+            admin: flags & METHOD_ADMIN != 0,
+            query: flags & METHOD_QUERY != 0,
+        };
         (flags & METHOD_KNOWN != 0).then_some(traits)
     }
 

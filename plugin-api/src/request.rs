@@ -41,6 +41,8 @@ const ENDS_BATCH: u32 = 1;
 const MAY_BLOCK: u32 = 2;
 /// [`Request::flags`]: `receiver` is the one client that the publication excludes.
 const EXCEPT_RECEIVER: u32 = 4;
+/// [`Request::flags`]: recipients over their limit are skipped.
+const BEST_EFFORT: u32 = 8;
 
 impl<'a> Request<'a> {
     /// Creates a request. `target` is a name, a mask or a topic. For topic operations it is a list of
@@ -118,6 +120,20 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn excepted(&self) -> Option<&'a str> {
         (self.flags & EXCEPT_RECEIVER != 0).then(|| self.receiver.as_str())
+    }
+
+    /// Skips recipients whose queue is over its limit; the sender never waits for them. When such a recipient
+    /// has drained, [`EventKind::PublicationsMissed`](crate::EventKind) names it.
+    #[inline]
+    pub fn best_effort(mut self) -> Self {
+        self.flags |= BEST_EFFORT;
+        self
+    }
+
+    /// Returns whether recipients over their limit are skipped.
+    #[inline]
+    pub fn is_best_effort(&self) -> bool {
+        self.flags & BEST_EFFORT != 0
     }
 
     /// Returns whether the sender can wait and dispatch the request again.

@@ -49,6 +49,8 @@ pub struct Recorded {
     pub receiver: String,
     /// Registration that a message is limited to; 0 is any.
     pub receiver_id: u64,
+    /// Whether recipients over their limit are skipped.
+    pub best_effort: bool,
     /// Payloads.
     pub payloads: Vec<Vec<u8>>,
 }

@@ -50,7 +50,8 @@ pub(crate) fn add_explain_method(
         params: "{action: send|broadcast|publish|subscribe|call, name: str, target: str}",
         about: "who would get it, or which access rule denies it",
         slow: true,
-        admin: false,
+        query: true,
+        ..Method::default()
     };
     let (router, methods) = (router.clone(), Arc::downgrade(table));
     table.add_own(&method, move |call| answer(&router, &methods, &place_of, call));

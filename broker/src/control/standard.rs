@@ -105,7 +105,7 @@ pub(crate) fn add_standard_methods(
     broker_name: &Arc<RwLock<String>>,
     budget: &QueueBudget,
 ) {
-    let quick = |name, params, about| Method { name, params, about, slow: false, admin: false };
+    let quick = |name, params, about| Method { name, params, about, query: true, ..Method::default() };
     table.add_own(&quick("test", "none", "answers {ok: true}"), |call| {
         no_params(call)?;
         encode_result(&BTreeMap::from([("ok", true)]))
@@ -171,6 +171,7 @@ pub(crate) fn add_standard_methods(
     let kick = Method {
         slow: true,
         admin: true,
+        query: false,
         ..quick("client.kick", "{name: str}", "disconnects a client and its secondaries")
     };
     table.add_own(&kick, move |call| kick_client(&kicked, call));
@@ -182,6 +183,7 @@ pub(crate) fn add_standard_methods(
         this.upgrade()
             .ok_or_else(|| CallError::new(Code::Other.rpc_code(), "the broker is ending"))?
             .describe()
+            .map(|description| description.to_vec())
     });
 }
 

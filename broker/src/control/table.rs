@@ -5,7 +5,10 @@ use elbus_plugin_api::{Call, CallError, Method, MethodTraits, abi};
 use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use super::authority::Authority;
 use crate::{
@@ -29,16 +32,22 @@ struct Entry {
     owner: u32,
     params: String,
     about: String,
-    slow: bool,
-    admin: bool,
+    traits: MethodTraits,
     handler: Handler,
+}
+
+/// The methods by name, and their description once somebody has asked for it.
+#[derive(Default)]
+struct Methods {
+    entries: BTreeMap<String, Entry>,
+    description: OnceLock<Arc<[u8]>>,
 }
 
 /// All control methods.
 pub(crate) struct ControlTable {
     authority: Authority,
     /// Never held while a handler runs.
-    methods: RwLock<BTreeMap<String, Entry>>,
+    methods: RwLock<Methods>,
 }
 
 /// Length of the name in the parameters of a method: as long as the wire allows.
@@ -76,12 +85,13 @@ impl ControlTable {
             return Err("a control method needs a name".to_owned());
         }
         let mut methods = self.methods.write();
-        if methods.contains_key(name) {
+        if methods.entries.contains_key(name) {
             return Err(format!("there is a control method {name:?} already"));
         }
         let (params, about) = (method.params.to_owned(), method.about.to_owned());
-        let (slow, admin) = (method.slow, method.admin);
-        methods.insert(name.to_owned(), Entry { owner, params, about, slow, admin, handler });
+        let traits = MethodTraits { slow: method.slow, admin: method.admin, query: method.query };
+        methods.entries.insert(name.to_owned(), Entry { owner, params, about, traits, handler });
+        methods.description = OnceLock::new();
         Ok(())
     }
 
@@ -99,15 +109,16 @@ impl ControlTable {
     /// Removes what an instance has added.
     pub(crate) fn remove_owner(&self, owner: u32) {
         let mut methods = self.methods.write();
-        let (gone, kept) = std::mem::take(&mut *methods).into_iter().partition(|(_, e)| e.owner == owner);
-        *methods = kept;
+        let entries = std::mem::take(&mut methods.entries).into_iter();
+        let (gone, kept) = entries.partition(|(_, entry)| entry.owner == owner);
+        *methods = Methods { entries: kept, description: OnceLock::new() };
         drop(methods);
         drop::<BTreeMap<_, _>>(gone); // runs code of the plugin: outside the lock
     }
 
     /// What decides where a method runs; `None` if there is none of that name.
     pub(crate) fn traits(&self, name: &str) -> Option<MethodTraits> {
-        self.methods.read().get(name).map(|entry| MethodTraits { slow: entry.slow, admin: entry.admin })
+        self.methods.read().entries.get(name).map(|entry| entry.traits)
     }
 
     /// Whether a call would be carried out now.
@@ -115,7 +126,7 @@ impl ControlTable {
     /// # Errors
     /// No such method, or access denied.
     pub(crate) fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
-        let admin = self.methods.read().get(call.method).map(|entry| entry.admin);
+        let admin = self.methods.read().entries.get(call.method).map(|entry| entry.traits.admin);
         self.authority.authorize(call, admin).map(drop)
     }
 
@@ -126,7 +137,7 @@ impl ControlTable {
         method: &str,
         decision: Option<&Decision>,
     ) -> Option<String> {
-        let admin = self.methods.read().get(method).is_some_and(|entry| entry.admin);
+        let admin = self.methods.read().entries.get(method).is_some_and(|entry| entry.traits.admin);
         admin.then(|| self.authority.admin_refusal(member, method, decision)).flatten()
     }
 
@@ -135,9 +146,9 @@ impl ControlTable {
     /// # Errors
     /// No such method, access denied, or what the method says.
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
-        let found = self.methods.read().get(call.method).map(|entry| {
-            let callback = if entry.slow { Callback::SlowMethod } else { Callback::Method };
-            (entry.handler.clone(), entry.admin, (entry.owner, callback))
+        let found = self.methods.read().entries.get(call.method).map(|entry| {
+            let callback = if entry.traits.slow { Callback::SlowMethod } else { Callback::Method };
+            (entry.handler.clone(), entry.traits.admin, (entry.owner, callback))
         });
         let admin = found.as_ref().map(|(_, admin, _)| *admin);
         let caller = self.authority.authorize(call, admin)?;
@@ -157,16 +168,23 @@ impl ControlTable {
         }
     }
 
-    /// The table itself, in msgpack.
-    pub(super) fn describe(&self) -> Result<Vec<u8>, CallError> {
+    /// Returns the table itself in msgpack. It is encoded once after each change.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub(super) fn describe(&self) -> Result<Arc<[u8]>, CallError> {
         let methods = self.methods.read();
-        let described = methods.iter().map(|(name, e)| Described {
+        if let Some(description) = methods.description.get() {
+            return Ok(description.clone());
+        }
+        let described = methods.entries.iter().map(|(name, entry)| Described {
             name,
-            params: &e.params,
-            about: &e.about,
-            admin: e.admin,
+            params: &entry.params,
+            about: &entry.about,
+            admin: entry.traits.admin,
         });
-        encode_result(&BTreeMap::from([("methods", described.collect::<Vec<_>>())]))
+        let encoded = encode_result(&BTreeMap::from([("methods", described.collect::<Vec<_>>())]))?;
+        Ok(methods.description.get_or_init(|| encoded.into()).clone())
     }
 }
 
@@ -211,4 +229,28 @@ pub(crate) fn shown(text: &str) -> String {
 /// For methods that take no parameters.
 pub(crate) fn no_params(call: &Call<'_>) -> Result<(), CallError> {
     if call.params.is_empty() { Ok(()) } else { Err(CallError::new(INVALID_PARAMS, "")) }
+}
+
+#[cfg(all(test, not(elbus_model)))]
+mod tests {
+    use super::*;
+    use crate::{routing::RouterSettings, settings::BrokerSettings};
+
+    #[test]
+    fn the_list_of_methods_is_encoded_once_after_each_change() {
+        let router = Router::new(RouterSettings::of(&BrokerSettings::default()));
+        let table = ControlTable::new(router, false);
+        let has = |name: &str| {
+            let description = table.describe().unwrap();
+            assert!(Arc::ptr_eq(&description, &table.describe().unwrap()), "as long as nothing changes");
+            description.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+        };
+        assert!(!has("later.method"));
+        let handler: Arc<OwnHandler> = Arc::new(|_| Ok(vec![]));
+        let method = Method { name: "later.method", ..Method::default() };
+        table.add(7, &method, Handler::Own(handler)).unwrap();
+        assert!(has("later.method"));
+        table.remove_owner(7);
+        assert!(!has("later.method"));
+    }
 }

@@ -85,6 +85,8 @@ impl EventQueue {
             Some(older) => *older = event,
             // there are as many instances of plugins as the operator has declared
             None if event.kind == EventKind::PluginState => self.alerts.push_back(event),
+            // instead of one client, all read the list of clients again
+            None if event.kind == EventKind::PublicationsMissed => self.missed += 1,
             None => self.dropped_alerts += 1,
         }
     }
@@ -237,6 +239,18 @@ mod tests {
             assert!(queue.presence_bytes <= MAX_PRESENCE_BYTES, "{number}");
         }
         assert_eq!(drain(&mut queue)[0].0, EventKind::EventsMissed);
+    }
+
+    #[test]
+    fn a_flood_of_clients_that_missed_something_is_one_event_for_all() {
+        let mut queue = EventQueue::default();
+        for number in 0..2 * MAX_ALERTS {
+            queue.push(Pending::new(EventKind::PublicationsMissed, &number.to_string(), "", 1));
+        }
+        let events = drain(&mut queue);
+        assert_eq!(events.len(), MAX_ALERTS + 1);
+        assert_eq!(events[MAX_ALERTS].0, EventKind::EventsMissed);
+        assert_eq!(queue.take_dropped_alerts(), 0);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
         ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_ADMIN, METHOD_KNOWN,
-        METHOD_SLOW, PassedFd, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHost,
-        RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
+        METHOD_QUERY, METHOD_SLOW, PassedFd, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent,
+        RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
     },
 };
 use std::sync::{Arc, Weak};
@@ -102,7 +102,10 @@ impl RawHost for Bridge {
     fn method_flags(&self, method: RStr<'_>) -> u32 {
         let flag = |is: bool, flag: u32| if is { flag } else { 0 };
         self.core.control.traits(method.as_str()).map_or(0, |traits| {
-            METHOD_KNOWN | flag(traits.slow, METHOD_SLOW) | flag(traits.admin, METHOD_ADMIN)
+            METHOD_KNOWN
+                | flag(traits.slow, METHOD_SLOW)
+                | flag(traits.admin, METHOD_ADMIN)
+                | flag(traits.query, METHOD_QUERY)
         })
     }
 

@@ -44,7 +44,8 @@ struct ListedPlugin {
 
 /// Adds the control methods about plugins.
 pub(crate) fn add_plugin_methods(table: &ControlTable, plugins: &Arc<Plugins>) {
-    let method = |name, params, about, admin| Method { name, params, about, slow: true, admin };
+    let method =
+        |name, params, about, admin| Method { name, params, about, slow: true, admin, query: !admin };
     // weak: the table is part of what the plugins hold
     let this = Arc::downgrade(plugins);
     table.add_own(&method("plugin.list", "none", "the plugins and their states", false), move |call| {

@@ -52,6 +52,8 @@ pub(super) struct FanOut {
     /// Whether the request under way can wait, and whether it has to.
     may_block: bool,
     blocked: bool,
+    /// Whether the request under way skips recipients over their limit.
+    best_effort: bool,
     /// Whether the sender must wait, and has not yet asked to be notified.
     waits: bool,
     /// Bytes it has sent to recipients over their limit nevertheless.
@@ -89,7 +91,8 @@ enum Flood {
 impl FanOut {
     /// A request begins.
     #[inline]
-    pub(super) fn begin(&mut self, may_block: bool) {
+    pub(super) fn begin(&mut self, may_block: bool, best_effort: bool) {
+        self.best_effort = best_effort;
         (self.met_full, self.recounted) = (false, false);
         (self.may_block, self.blocked) = (may_block, false);
     }
@@ -198,7 +201,7 @@ impl FanOut {
     #[inline]
     pub(super) fn send_to(
         &mut self,
-        router: &Router,
+        router: &Arc<Router>,
         access: Option<&PolicySnapshot>,
         (target, id): (&str, u64),
         run: &mut Run<'_>,
@@ -229,7 +232,7 @@ impl FanOut {
     #[inline]
     pub(super) fn deliver_to_all(
         &mut self,
-        router: &Router,
+        router: &Arc<Router>,
         recipients: &Recipients,
         is_meant: impl Fn(&RegisteredClient) -> bool,
         run: &mut Run<'_>,
@@ -265,13 +268,15 @@ impl FanOut {
     #[inline]
     fn deliver_run(
         &mut self,
-        router: &Router,
+        router: &Arc<Router>,
         member: Arc<RegisteredClient>,
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> DeliveryStatus {
-        let met = (member.is_full() && !run.is_realtime())
-            .then(|| self.fullness(&router.holds, &member, body_bytes));
+        let met = (member.is_full() && !run.is_realtime()).then(|| match self.best_effort {
+            true => Fullness::GetsNothing,
+            false => self.fullness(&router.holds, &member, body_bytes),
+        });
         let delivery = if met == Some(Fullness::GetsNothing) {
             member.dropped.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
             DeliveryStatus::REFUSED
@@ -284,9 +289,14 @@ impl FanOut {
             member.counts.sent(run.payloads().len(), body_bytes);
         } else if delivery.has(DeliveryStatus::REFUSED) {
             router.count_refused(run.payloads().len());
+            if self.best_effort {
+                member.miss(router);
+            }
         }
         if delivery.has(DeliveryStatus::FULL) {
             member.fill(&router.holds);
+        }
+        if delivery.has(DeliveryStatus::FULL) && !self.best_effort {
             if self.waits {
                 self.unheeded = self.unheeded.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
             }

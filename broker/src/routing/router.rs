@@ -7,7 +7,7 @@ mod system_senders;
 
 use elbus_plugin_api::{ClientInfo, Code, EventKind, Locality, WARNINGS_TOPIC, abi::SinkObject};
 use elbus_protocol::name::{check_name, is_secondary};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use system_senders::SystemSenders;
 
@@ -18,6 +18,7 @@ use super::{
     registered_client::{Counts, RegisteredClient, Totals},
     registry::{FilterSet, Registry},
     router_settings::RouterSettings,
+    totals_cache::TotalsCache,
 };
 use crate::{
     access::{Access, PolicySnapshot},
@@ -46,6 +47,7 @@ pub(crate) struct Router {
     /// Changed, under the registry's lock, whenever a subscription or exclusion changes.
     pub(super) topics_epoch: AtomicU64,
     departed: Counts,
+    totals: TotalsCache,
     refused_frames: AtomicU64,
     pub(crate) holds: Arc<Holds>,
     pub(crate) events: Events,
@@ -83,6 +85,7 @@ impl Router {
             names_epoch: AtomicU64::new(1),
             topics_epoch: AtomicU64::new(1),
             departed: Counts::default(),
+            totals: TotalsCache::default(),
             refused_frames: AtomicU64::new(0),
             holds: Arc::default(),
             events: Events::default(),
@@ -303,12 +306,14 @@ impl Router {
         self.refused_frames.load(Ordering::Relaxed)
     }
 
-    /// All frames and bytes since the start, departed clients included.
+    /// All frames and bytes since the start, departed clients included; of many clients, up to 0.1 s old.
     pub(crate) fn totals(&self) -> Totals {
-        let registry = self.registry.read();
-        let mut totals = self.departed.totals();
-        registry.all().for_each(|member| totals += member.counts.totals());
-        totals
+        self.totals.get(Instant::now(), || {
+            let registry = self.registry.read();
+            let mut totals = self.departed.totals();
+            registry.all().for_each(|member| totals += member.counts.totals());
+            (totals, registry.client_count())
+        })
     }
 
     /// The names of the secondaries of a client, the first `limit` of them.

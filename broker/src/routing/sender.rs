@@ -164,7 +164,7 @@ impl Sender {
         if epoch != self.access_epoch {
             self.refresh_policy(epoch);
         }
-        self.fan_out.begin(request.may_block() && !request.qos().is_realtime());
+        self.fan_out.begin(request.may_block() && !request.qos().is_realtime(), request.is_best_effort());
         let Some(op) = request.op() else { return Dispatch::new(Code::NotSupported, 0) };
         let payloads = request.payloads();
         let (frames, body_bytes, (code, reached));

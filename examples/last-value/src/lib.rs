@@ -155,7 +155,7 @@ impl Plugin for LastValue {
 
         let values = self.values.clone();
         let name = format!("{}.get", self.host.instance());
-        let method = Method::new(&name).params("{topic: str}").about("the last payload of a topic");
+        let method = Method::new(&name).params("{topic: str}").about("the last payload of a topic").query();
         self.host.add_method(&method, move |call: &Call<'_>| values.get(call))
     }
 

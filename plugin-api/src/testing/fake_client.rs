@@ -57,6 +57,7 @@ impl RawClient for FakeClient {
             target: request.target().to_owned(),
             receiver: request.receiver().to_owned(),
             receiver_id: request.receiver_id(),
+            best_effort: request.is_best_effort(),
             payloads: request.payloads().iter().map(|p| p.to_vec()).collect(),
         };
         self.host.change(|state| {

@@ -28,7 +28,7 @@ impl<'a> Announcement<'a> {
         let (topic, s, d) = match event.kind {
             EventKind::ClientRegistered => (INFO, "reg", Some(event.subject)),
             EventKind::ClientLeft => (INFO, "unreg", Some(event.subject)),
-            EventKind::EventsMissed => (INFO, "resync", None),
+            EventKind::EventsMissed | EventKind::PublicationsMissed => (INFO, "resync", None),
             EventKind::Shutdown => (WARNINGS_TOPIC, "shutdown", None),
             EventKind::SlowConsumer => (ALERT, "slow", Some(event.subject)),
             EventKind::PluginState if event.detail.starts_with(FAILED) => {
@@ -37,6 +37,11 @@ impl<'a> Announcement<'a> {
             _ => return None,
         };
         Some(Announcement { topic, s, d, t: event.unix_nanos })
+    }
+
+    /// The same announcement on the topic of alerts.
+    pub(crate) fn into_alert(self) -> Self {
+        Announcement { topic: ALERT, ..self }
     }
 
     pub(crate) fn topic(&self) -> &'static str {

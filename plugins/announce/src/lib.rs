@@ -2,22 +2,17 @@
 //! protocol).
 //!
 //! It owns the life of an instance and the sending. It decides nothing about clients, keeps nothing, and never
-//! waits: a receiver that does not keep up is its transport's business.
+//! waits: announcements are best effort, and a client that missed some gets `resync` when its queue has
+//! drained.
 #![deny(unsafe_code)]
 
 mod announcement;
 
 use elbus_plugin_api::{
-    Client, Config, Event, EventKind, Host, Notifier, Op, Payload, Plugin, PluginError, Qos, Request,
+    Client, Config, Event, EventKind, Host, Op, Payload, Plugin, PluginError, Qos, Request,
 };
 use parking_lot::Mutex;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use announcement::Announcement;
 
@@ -33,8 +28,6 @@ struct Speaker {
     /// Events come one at a time, hence the lock is for the moments of starting and stopping. Held while
     /// dispatching, which leads to no event on this thread before it is released.
     client: Mutex<Option<Client>>,
-    /// The broker has been asked to say when receivers over their limit have drained.
-    waiting: Arc<AtomicBool>,
 }
 
 impl Plugin for Announce {
@@ -65,6 +58,15 @@ impl Drop for Announce {
 impl Speaker {
     fn tell(&self, event: &Event<'_>) {
         let Some(announcement) = Announcement::of(event) else { return };
+        if event.kind == EventKind::PublicationsMissed {
+            // which topic it has missed something of is not known
+            self.publish(event, &announcement);
+            return self.publish(event, &announcement.into_alert());
+        }
+        self.publish(event, &announcement);
+    }
+
+    fn publish(&self, event: &Event<'_>, announcement: &Announcement<'_>) {
         let payload = match announcement.payload() {
             Ok(payload) => payload,
             Err(error) => {
@@ -75,18 +77,19 @@ impl Speaker {
         let mut client = self.client.lock();
         let Some(client) = client.as_mut() else { return };
         let payloads = [Payload::from(&*payload)];
-        let mut request = Request::new(Op::Publish, Qos::NO, announcement.topic(), &payloads);
-        if matches!(event.kind, EventKind::ClientRegistered | EventKind::ClientLeft) {
+        let op = if event.kind == EventKind::PublicationsMissed { Op::PublishFor } else { Op::Publish };
+        let mut request = Request::new(op, Qos::NO, announcement.topic(), &payloads);
+        match event.kind {
             // events are dispatched later: the client may have subscribed meanwhile, and knows about itself
-            request = request.except(event.subject);
+            EventKind::ClientRegistered | EventKind::ClientLeft => request = request.except(event.subject),
+            EventKind::PublicationsMissed => request = request.with_receiver(event.subject),
+            _ => {}
         }
-        let _ = client.dispatch(&request);
-        // Announcements hold nobody up, so nobody waits. But the broker keeps the receivers that are over their
-        // limit until it is asked about them; once at a time is enough.
-        if client.end_batch() && !self.waiting.swap(true, Ordering::AcqRel) {
-            let waiting = self.waiting.clone();
-            client.when_ready(Notifier::new(move || waiting.store(false, Ordering::Release)));
+        // the only one that nothing follows
+        if event.kind != EventKind::Shutdown {
+            request = request.best_effort();
         }
+        client.dispatch(&request.ending_batch());
     }
 
     fn end(&self) {
@@ -96,51 +99,3 @@ impl Speaker {
 }
 
 elbus_plugin_api::export_plugin!(Announce);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
-    use elbus_plugin_api::{
-        Code, Dispatch,
-        abi::{NotifierObject, RawClient, RawClient_TO},
-    };
-
-    /// A speaker whose receivers are always over their limit.
-    struct Crowded(Arc<Mutex<(usize, Vec<NotifierObject>)>>);
-
-    impl RawClient for Crowded {
-        fn dispatch(&mut self, _: &Request<'_>) -> Dispatch {
-            self.0.lock().0 += 1;
-            Dispatch::new(Code::Ok, 1)
-        }
-        fn end_batch(&mut self) -> bool {
-            true
-        }
-        fn when_ready(&mut self, notifier: NotifierObject) {
-            self.0.lock().1.push(notifier);
-        }
-        fn set_close_reason(&mut self, _: RStr<'_>) {}
-    }
-
-    #[test]
-    fn full_receivers_are_asked_about_once_at_a_time_and_waited_for_never() {
-        let seen = Arc::new(Mutex::new((0, Vec::new())));
-        let client = Client::from_object(RawClient_TO::from_value(Crowded(seen.clone()), TD_Opaque));
-        let speaker = Speaker { client: Mutex::new(Some(client)), waiting: Arc::default() };
-        let event = Event::now(EventKind::ClientRegistered, "a", "");
-        let counts = || {
-            let seen = seen.lock();
-            (seen.0, seen.1.len())
-        };
-        (0..3).for_each(|_| speaker.tell(&event));
-        assert_eq!(counts(), (3, 1));
-        let notifiers = std::mem::take(&mut seen.lock().1);
-        notifiers.iter().for_each(|notifier| notifier.notify());
-        speaker.tell(&event);
-        assert_eq!(counts(), (4, 1));
-        speaker.end();
-        speaker.tell(&event);
-        assert_eq!(counts().0, 4);
-    }
-}

@@ -60,6 +60,26 @@ fn every_announced_event_has_its_topic_and_keys() {
 }
 
 #[test]
+fn announcements_wait_for_nobody_and_who_missed_some_gets_resync() {
+    let fake = FakeHost::new();
+    let announce = fake.create::<Announce>("announce", "").unwrap();
+    announce.start().unwrap();
+    for kind in [EventKind::ClientRegistered, EventKind::SlowConsumer, EventKind::EventsMissed] {
+        fake.emit(&event(kind, "a", ""));
+    }
+    fake.emit(&event(EventKind::PublicationsMissed, "slow", ""));
+    fake.emit(&event(EventKind::Shutdown, "", ""));
+    let requests = fake.requests();
+    let skipping: Vec<_> = requests.iter().map(|request| request.best_effort).collect();
+    assert_eq!(skipping, [true, true, true, true, true, false]);
+    for (request, topic) in requests[3..5].iter().zip([".broker/info", ".broker/alert"]) {
+        let value = rmpv::decode::read_value(&mut &*request.payloads[0]).unwrap();
+        assert_eq!((request.op, request.target.as_str()), (Op::PublishFor, topic));
+        assert_eq!((request.receiver.as_str(), value["s"].as_str()), ("slow", Some("resync")));
+    }
+}
+
+#[test]
 fn it_is_silent_before_start_and_after_stop() {
     let fake = FakeHost::new();
     let announce = fake.create::<Announce>("announce", "").unwrap();

@@ -1,7 +1,9 @@
 //! Where calls are answered: which method, on which thread, with which reply. Never decides what a method
 //! does, never blocks the thread that delivers.
 
-use elbus_plugin_api::{CallError, Client, Code, Host, Qos, Queued, Run, SHARE_FROM_BYTES, SharedBytes};
+use elbus_plugin_api::{
+    CallError, Client, Code, Host, Qos, QueueBudget, Queued, Run, SHARE_FROM_BYTES, SharedBytes,
+};
 use elbus_protocol::rpc::{self, RpcFrame};
 
 use crate::{
@@ -19,6 +21,8 @@ struct Asked<'a> {
 
 pub(crate) struct Desk {
     host: Host,
+    /// What may be queued in all: a large reply that exceeds it is not sent.
+    budget: QueueBudget,
     outgoing: Outgoing,
     ordinary: Jobs,
     admin: Jobs,
@@ -34,7 +38,8 @@ pub(crate) enum Lane {
 impl Desk {
     pub(crate) fn new(host: Host) -> Self {
         let (ordinary, admin) = (Jobs::new(JobLimits::ORDINARY), Jobs::new(JobLimits::ADMIN));
-        Desk { host, outgoing: Outgoing::default(), ordinary, admin }
+        let budget = host.queue_budget();
+        Desk { host, budget, outgoing: Outgoing::default(), ordinary, admin }
     }
 
     /// From now on there are replies.
@@ -105,6 +110,7 @@ impl Desk {
                 // authorised once more: the caller may have left meanwhile, or the rules may have changed
                 self.host.call(&caller.call(&job.method, &job.params))
             };
+            let result = result.and_then(|result| self.within_budget(result));
             if !wants_reply {
                 continue;
             }
@@ -144,6 +150,7 @@ impl Desk {
             return Some(Err(unread()));
         }
         let answer = self.call(caller, asked, dirty).transpose()?;
+        let answer = answer.and_then(|result| self.within_budget(result));
         wants_reply.then_some(answer)
     }
 
@@ -161,13 +168,14 @@ impl Desk {
         }
         // an unknown method is refused by the call, behind the access rules
         let traits = self.host.method_traits(method).unwrap_or_default();
+        if traits.query && asked.call_id == rpc::NO_REPLY {
+            return Ok(None);
+        }
         if traits.slow {
+            let lane = if traits.admin { Lane::Admin } else { Lane::Ordinary };
+            self.jobs(lane).check(caller.id)?;
             self.host.authorize(&caller.call(method, asked.params))?;
-            let (lane, identity) = if traits.admin {
-                (Lane::Admin, 0)
-            } else {
-                (Lane::Ordinary, self.host.identity(caller.name, caller.id))
-            };
+            let identity = if traits.admin { 0 } else { self.host.identity(caller.name, caller.id) };
             let displaced = self.jobs(lane).add(Job {
                 caller: caller.name.to_owned(),
                 caller_id: caller.id,
@@ -181,6 +189,20 @@ impl Desk {
             return Ok(None);
         }
         self.host.call(&caller.call(method, asked.params)).map(Some)
+    }
+
+    /// The result, if the queues of the broker have room for a reply as large.
+    fn within_budget(&self, result: Vec<u8>) -> Result<Vec<u8>, CallError> {
+        if result.len() < SHARE_FROM_BYTES || self.budget.has_room(result.len()) {
+            return Ok(result);
+        }
+        let text = format!(
+            "no room for a reply of {} bytes: {} bytes are queued, the limit is {} (max_queued_bytes)",
+            result.len(),
+            self.budget.queued(),
+            self.budget.limit()
+        );
+        Err(CallError::new(Code::Busy.rpc_code(), text))
     }
 
     /// Tells the caller of a job that it gave way to a caller with fewer. Says whether a flush is owed.

@@ -92,6 +92,8 @@ pub(crate) struct Jobs {
 struct Queue {
     /// None is empty.
     groups: HashMap<u64, Group>,
+    /// The identity of each caller that has a line.
+    identities: HashMap<u64, u64>,
     /// Each identity that has a group once, whose turn is next first.
     turns: VecDeque<u64>,
     held: Amount,
@@ -168,6 +170,7 @@ impl Queue {
             self.turns.push_back(job.identity);
         }
         self.held = self.held.with(&job);
+        self.identities.insert(job.caller_id, job.identity);
         group.push(job);
     }
 
@@ -175,6 +178,9 @@ impl Queue {
         let identity = self.turns.pop_front()?;
         let group = self.groups.get_mut(&identity)?;
         let job = group.pop()?;
+        if !group.lines.contains_key(&job.caller_id) {
+            self.identities.remove(&job.caller_id);
+        }
         self.held = self.held.without(&job);
         if group.lines.is_empty() {
             self.groups.remove(&identity);
@@ -206,6 +212,9 @@ impl Queue {
     fn displace_of(&mut self, identity: u64, limits: &JobLimits, share: usize) -> Option<Job> {
         let group = self.groups.get_mut(&identity)?;
         let job = group.displace(limits, share)?;
+        if !group.lines.contains_key(&job.caller_id) {
+            self.identities.remove(&job.caller_id);
+        }
         self.held = self.held.without(&job);
         if group.lines.is_empty() {
             self.groups.remove(&identity);
@@ -218,6 +227,22 @@ impl Queue {
 impl Jobs {
     pub(crate) fn new(limits: JobLimits) -> Self {
         Jobs { limits, queue: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Refuses a caller that has as many jobs as it may, before anything is done for another one.
+    ///
+    /// # Errors
+    /// It has.
+    pub(crate) fn check(&self, caller_id: u64) -> Result<(), CallError> {
+        let queue = self.queue.lock();
+        let group = queue.identities.get(&caller_id).and_then(|identity| queue.groups.get(identity));
+        let held = group.and_then(|group| group.lines.get(&caller_id)).map_or(0, |line| line.held.jobs);
+        let limit = self.limits.caller.jobs;
+        if held < limit {
+            return Ok(());
+        }
+        let text = format!("{held} calls of this client are waiting, the limit is {limit}");
+        Err(CallError::new(Code::Busy.rpc_code(), text))
     }
 
     /// Lets a job wait; never blocks. Where the queue is full, jobs of identities, or of callers of this one, with a greater
@@ -329,6 +354,7 @@ mod tests {
             assert!(jobs.add(job(caller, call, 0)).unwrap().is_empty());
         }
         assert_eq!(order(&jobs), [(1, 1), (2, 1), (3, 1), (1, 2), (3, 2), (1, 3)]);
+        assert!(jobs.queue.lock().identities.is_empty());
         assert_eq!(jobs.waiting(), Queued::default());
     }
 
@@ -339,6 +365,8 @@ mod tests {
         let error = jobs.add(job(1, 4, 10)).unwrap_err();
         let text = "4 calls of this client are waiting, the limit is 4";
         assert_eq!((error.code, error.text.as_str()), (-32118, text));
+        assert_eq!(jobs.check(1).unwrap_err(), error);
+        assert!(jobs.check(2).is_ok());
         assert_eq!(jobs.waiting(), Queued { frames: 4, bytes: 40 });
         let error = jobs.add(job(2, 0, 4001)).unwrap_err();
         assert_eq!(error.text, "the waiting calls of this client have 4001 bytes, the limit is 4000");

@@ -3,8 +3,8 @@
 
 mod bench;
 
-use bench::{Bench, LONG};
-use elbus_plugin_api::{Code, DeliveryStatus, FrameKind, testing::FakeHost};
+use bench::{BUSY, Bench, LONG};
+use elbus_plugin_api::{Call, Code, DeliveryStatus, FrameKind, Method, testing::FakeHost};
 use elbus_protocol::rpc::{self, RpcFrame};
 use elbus_rpc::Rpc;
 use std::sync::mpsc;
@@ -55,6 +55,62 @@ fn every_answer_of_section_7() {
     let replies = bench.replies();
     let replies: Vec<_> = replies.iter().map(|reply| rpc::decode_rpc(reply).unwrap()).collect();
     assert_eq!(replies, table.map(|(_, reply)| reply));
+}
+
+#[test]
+fn a_call_without_a_reply_of_a_method_that_only_answers_is_not_carried_out() {
+    let bench = Bench::new();
+    let (called, calls) = mpsc::channel();
+    for (name, query, slow) in [("query", true, false), ("slow.query", true, true), ("change", false, false)]
+    {
+        let method = Method { name, query, slow, ..Method::default() };
+        let called = called.clone();
+        let handler = move |call: &Call<'_>| {
+            called.send(call.method.to_owned()).unwrap();
+            Ok(vec![])
+        };
+        bench.host.add_method(&method, handler).unwrap();
+    }
+    for id in [0, 0, 7] {
+        for name in ["query", "slow.query", "change"] {
+            bench.call(id, name, b"");
+        }
+    }
+    assert_eq!(bench.wait_for_replies(3).len(), 3);
+    let mut calls: Vec<_> = calls.try_iter().collect();
+    calls.sort();
+    assert_eq!(calls, ["change", "change", "change", "query", "slow.query"]);
+}
+
+#[test]
+fn a_large_reply_that_exceeds_the_queue_budget_is_an_error() {
+    let bench = Bench::over(FakeHost::with_queue_budget(1_000_000));
+    let params = vec![7; 200_000];
+    bench.call(1, "benchmark.test", &params);
+    let mut queued = 0;
+    bench.fake.queue_budget().account(&mut queued, 900_000);
+    bench.method("slow.large", true, |_| Ok(vec![8; 200_000]));
+    bench.call(2, "benchmark.test", &params);
+    bench.call(3, "benchmark.test", b"small");
+    bench.call(4, "slow.large", b"");
+    bench.wait_for_replies(4);
+    bench.fake.queue_budget().account(&mut queued, 0);
+    bench.call(5, "benchmark.test", &params);
+    let replies = bench.replies();
+    let text = "no room for a reply of 200000 bytes: 900000 bytes are queued, \
+                the limit is 1000000 (max_queued_bytes)";
+    let seen: Vec<_> = replies
+        .iter()
+        .map(|reply| match rpc::decode_rpc(reply) {
+            Ok(RpcFrame::Reply { call_id, result }) => (call_id, result.len()),
+            Ok(RpcFrame::Error { call_id, code: BUSY, data }) => {
+                assert_eq!(String::from_utf8_lossy(data), text);
+                (call_id, 0)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(seen, [(1, 200_000), (2, 0), (3, 5), (4, 0), (5, 200_000)]);
 }
 
 #[test]

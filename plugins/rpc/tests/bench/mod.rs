@@ -21,7 +21,10 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let fake = FakeHost::new();
+        Self::over(FakeHost::new())
+    }
+
+    pub(crate) fn over(fake: FakeHost) -> Self {
         let rpc = fake.create::<Rpc>("rpc", "").unwrap();
         rpc.start().unwrap();
         rpc.serve();
