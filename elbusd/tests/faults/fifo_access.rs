@@ -99,7 +99,7 @@ fn writers_of_a_fifo_cannot_administer_the_broker() {
         daemon.wait_for_log("topics of the broker need `admin = true`");
         let log = daemon.log();
         assert!(log.contains(".fifo.commands") && !log.contains("kicked by"), "{log}");
-        assert!(log.contains("every user of this machine may write into the fifo"), "{log}");
+        assert!(log.contains("every user of this machine can write to the fifo"), "{log}");
         load.stop();
     }
 }

@@ -1,26 +1,26 @@
-//! One line, taken apart (section 9): what it asks for, or why it is wrong. Never reads, sends or logs.
+//! Parses one line of a FIFO (section 9). Never reads, sends or logs.
 
 use elbus_plugin_api::Op;
 use elbus_protocol::rpc;
 use serde::Serialize;
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-/// What a line asks the broker to send.
+/// A request of a line to the broker.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Command<'a> {
     /// [`Op::Message`], [`Op::Broadcast`] or [`Op::Publish`].
     pub op: Op,
     /// Name, mask or topic.
     pub target: &'a str,
-    /// What is sent, of RPC forms the frame of the call.
+    /// The payload; for the RPC forms, the frame of the call.
     pub payload: Cow<'a, [u8]>,
 }
 
-/// Why a line asks for nothing; as a sentence, which is all that is done with it.
+/// A syntax error of a line.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the sentences beside them say what they mean")]
+#[expect(missing_docs, reason = "their texts explain them")]
 #[non_exhaustive]
-pub enum Wrong {
+pub enum ParseError {
     NotUtf8,
     NoTarget,
     EmptyTopic,
@@ -29,52 +29,52 @@ pub enum Wrong {
     EmptyMethod,
     NoValue { param: String },
     NoKey { param: String },
-    Twice { key: String },
+    Duplicate { key: String },
     Params { error: String },
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wrong::NotUtf8 => f.write_str("not UTF-8"),
-            Wrong::NoTarget => f.write_str("no target before the first space"),
-            Wrong::EmptyTopic => f.write_str("no topic between = and the first space"),
-            Wrong::NoText => f.write_str("no space and text after the target"),
-            Wrong::Nul { field } => write!(f, "{field} holds a NUL"),
-            Wrong::EmptyMethod => f.write_str("no method after the colon"),
-            Wrong::NoValue { param } => write!(f, "parameter {param:?} without ="),
-            Wrong::NoKey { param } => write!(f, "parameter {param:?} without a name"),
-            Wrong::Twice { key } => write!(f, "parameter {key:?} is given twice"),
-            Wrong::Params { error } => write!(f, "parameters cannot be encoded: {error}"),
+            ParseError::NotUtf8 => f.write_str("not UTF-8"),
+            ParseError::NoTarget => f.write_str("no target before the first space"),
+            ParseError::EmptyTopic => f.write_str("no topic between = and the first space"),
+            ParseError::NoText => f.write_str("no space and text after the target"),
+            ParseError::Nul { field } => write!(f, "{field} contains a NUL"),
+            ParseError::EmptyMethod => f.write_str("no method after the colon"),
+            ParseError::NoValue { param } => write!(f, "parameter {param:?} without ="),
+            ParseError::NoKey { param } => write!(f, "parameter {param:?} without a name"),
+            ParseError::Duplicate { key } => write!(f, "parameter {key:?} is given twice"),
+            ParseError::Params { error } => write!(f, "parameters cannot be encoded: {error}"),
         }
     }
 }
 
-/// Takes a line apart that is without its end. `None` where it is empty.
+/// Parses a line without its line feed. `None` if it is empty.
 ///
-/// The text is everything after the first space, so it may hold spaces and may be empty. The RPC forms go to the
-/// one client of that name, since broadcasts stay raw (section 7).
+/// The text is everything after the first space, so it can contain spaces and can be empty. The RPC forms are
+/// sent to the one client of that name, since broadcasts carry raw payloads (section 7).
 ///
 /// # Errors
-/// Why it asks for nothing.
-pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Wrong> {
+/// If the line has a syntax error.
+pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, ParseError> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let line = std::str::from_utf8(line).map_err(|_| Wrong::NotUtf8)?;
+    let line = std::str::from_utf8(line).map_err(|_| ParseError::NotUtf8)?;
     if line.is_empty() {
         return Ok(None);
     }
     let (target, text) = line.split_once(' ').unwrap_or((line, ""));
     let (field, op, target) = match target.strip_prefix('=') {
-        Some("") => return Err(Wrong::EmptyTopic),
+        Some("") => return Err(ParseError::EmptyTopic),
         Some(topic) => ("topic", Op::Publish, topic),
-        None if target.is_empty() => return Err(Wrong::NoTarget),
+        None if target.is_empty() => return Err(ParseError::NoTarget),
         None => ("target", Op::Message, target),
     };
     if target.contains('\0') {
-        return Err(Wrong::Nul { field });
+        return Err(ParseError::Nul { field });
     }
     if !line.contains(' ') {
-        return Err(Wrong::NoText);
+        return Err(ParseError::NoText);
     }
     let (op, payload) = match (op, text.as_bytes()) {
         (Op::Message, [b'.', rest @ ..]) => (op, Cow::Owned(rpc::encode_notification(rest))),
@@ -85,29 +85,31 @@ pub fn parse(line: &[u8]) -> Result<Option<Command<'_>>, Wrong> {
     Ok(Some(Command { op, target, payload }))
 }
 
-/// `METHOD k=v k=v` as a request that wants no reply.
-fn request(text: &str) -> Result<Vec<u8>, Wrong> {
+/// Encodes `METHOD k=v k=v` as a request without a reply.
+fn request(text: &str) -> Result<Vec<u8>, ParseError> {
     let mut fields = text.split(' ');
     let method = fields.next().unwrap_or_default();
     if method.is_empty() {
-        return Err(Wrong::EmptyMethod);
+        return Err(ParseError::EmptyMethod);
     }
     let mut params = BTreeMap::new();
-    // an empty field is a space too many, at the end for instance
+    // an empty field is a superfluous space, for instance at the end
     for param in fields.filter(|field| !field.is_empty()) {
-        let (key, value) = param.split_once('=').ok_or_else(|| Wrong::NoValue { param: beginning(param) })?;
+        let (key, value) =
+            param.split_once('=').ok_or_else(|| ParseError::NoValue { param: beginning(param) })?;
         if key.is_empty() {
-            return Err(Wrong::NoKey { param: beginning(param) });
+            return Err(ParseError::NoKey { param: beginning(param) });
         }
         if params.insert(key, Value::of(value)).is_some() {
-            return Err(Wrong::Twice { key: beginning(key) });
+            return Err(ParseError::Duplicate { key: beginning(key) });
         }
     }
-    let params = rmp_serde::to_vec(&params).map_err(|error| Wrong::Params { error: error.to_string() })?;
-    rpc::encode_request(rpc::NO_REPLY, method, &params).map_err(|_| Wrong::Nul { field: "method" })
+    let params =
+        rmp_serde::to_vec(&params).map_err(|error| ParseError::Params { error: error.to_string() })?;
+    rpc::encode_request(rpc::NO_REPLY, method, &params).map_err(|_| ParseError::Nul { field: "method" })
 }
 
-/// A parameter, typed by its looks.
+/// A parameter, typed by its spelling.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 enum Value<'a> {
@@ -128,14 +130,14 @@ impl<'a> Value<'a> {
             return Value::Int(int);
         }
         match text.parse::<f64>() {
-            // nan, inf and what is too large to be finite are words
+            // nan, inf and numbers too large to be finite are text
             Ok(float) if float.is_finite() => Value::Float(float),
             _ => Value::Text(text),
         }
     }
 }
 
-/// As much of a text as a log line should show.
+/// Returns the beginning of a text for a log line.
 pub(crate) fn beginning(text: &str) -> String {
     const SHOWN: usize = 48;
     match text.char_indices().nth(SHOWN) {
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn text_arrives_whole() {
+    fn text_is_sent_unchanged() {
         for (line, op, target, text) in [
             ("a.b hello", Op::Message, "a.b", "hello"),
             ("a.b hello  my = world ", Op::Message, "a.b", "hello  my = world "),
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn rpc_forms() {
+    fn rpc_forms_are_encoded() {
         let command = parse(b"svc .some text").unwrap().unwrap();
         assert_eq!((command.op, &*command.payload), (Op::Message, b"\0some text".as_slice()));
         let command = parse(b"svc .").unwrap().unwrap();
@@ -186,7 +188,7 @@ mod tests {
         let command = parse(b"svc :go").unwrap().unwrap();
         let expected = RpcFrame::Request { call_id: 0, method: b"go", params: &[0x80] };
         assert_eq!(decode_rpc(&command.payload), Ok(expected));
-        // section 7: broadcasts stay raw, so these go to the one client that bears such a name
+        // section 7: broadcasts are raw, so these are sent to the one client of that name
         assert_eq!(parse(b"a.* .x").unwrap().unwrap().op, Op::Message);
         assert_eq!(parse(b"a.? :x").unwrap().unwrap().op, Op::Message);
     }
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lines_say_why() {
+    fn errors_name_what_is_wrong_with_a_line() {
         let table: [(&[u8], &str); 13] = [
             (b"a \xFF", "not UTF-8"),
             (b" text", "no target before the first space"),
@@ -228,10 +230,10 @@ mod tests {
             (b"=", "no topic between = and the first space"),
             (b"target", "no space and text after the target"),
             (b"=topic", "no space and text after the target"),
-            (b"a\0b c", "target holds a NUL"),
-            (b"=a\0b c", "topic holds a NUL"),
+            (b"a\0b c", "target contains a NUL"),
+            (b"=a\0b c", "topic contains a NUL"),
             (b"a :", "no method after the colon"),
-            (b"a :m\0 k=v", "method holds a NUL"),
+            (b"a :m\0 k=v", "method contains a NUL"),
             (b"a :m key", "parameter \"key\" without ="),
             (b"a :m =v", "parameter \"=v\" without a name"),
         ];
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_too_odd() {
+    fn no_line_causes_a_panic() {
         for first in 0..=255u8 {
             for second in [0, b' ', b'=', b'.', b':', b'\r', 0xFF] {
                 for third in [b' ', b':', b'a', b'='] {

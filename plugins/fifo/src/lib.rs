@@ -1,13 +1,13 @@
 //! The FIFO server of ELBUS: lines of text, written into a named pipe from a shell, become messages that
 //! `.broker` sends (section 9 of the protocol). Access rules know the sender as `.fifo.INSTANCE`.
 //!
-//! It owns the life of an instance. It never routes, never answers (a FIFO has no way back), and never
-//! removes a file that is not the FIFO it serves.
+//! It owns an instance. It never routes, never answers (a FIFO is one-way), and never removes a file other
+//! than the FIFO it serves.
 #![deny(unsafe_code)]
 
 mod command;
-mod complaint;
 mod lines;
+mod log_throttle;
 mod pipe;
 mod server;
 mod settings;
@@ -17,13 +17,13 @@ use elbus_plugin_api::{Client, Config, Host, Plugin, PluginError, PluginThread, 
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
-pub use command::{Command, Wrong, parse};
+pub use command::{Command, ParseError, parse};
 
 use pipe::Pipe;
 use settings::{Checked, Settings};
 use signal::Signal;
 
-/// What the thread of a FIFO that was replaced gets to end.
+/// How long the thread of a replaced FIFO can take to end.
 const REPLACED_DEADLINE: Duration = Duration::from_secs(1);
 
 /// One FIFO and the thread that reads it.
@@ -36,7 +36,7 @@ pub struct Fifo {
 #[derive(Default)]
 struct State {
     open: Option<(Arc<Pipe>, Arc<Signal>)>,
-    /// From `start` to `serve`.
+    /// Present between `start` and `serve`.
     sender: Option<Client>,
     server: Option<PluginThread>,
 }
@@ -48,10 +48,10 @@ impl Plugin for Fifo {
         let settings = config.read::<Settings>()?.check()?;
         let (path, mode) = (settings.path.display(), format!("{:04o}", settings.mode));
         if settings.is_default_mode {
-            tracing::warn!(%path, mode, "neither mode nor group is set: only the user of the broker may write into the fifo");
+            tracing::warn!(%path, mode, "only the broker's user can write to the fifo: neither mode nor group is set");
         }
         if settings.mode & 0o002 != 0 {
-            tracing::warn!(%path, mode, admin = settings.admin, "every user of this machine may write into the fifo");
+            tracing::warn!(%path, mode, admin = settings.admin, "every user of this machine can write to the fifo");
         }
         Ok(Fifo { host, settings, state: Mutex::default() })
     }
@@ -73,24 +73,24 @@ impl Plugin for Fifo {
         state.end(deadline);
     }
 
-    /// A FIFO that somebody has removed is made again: writers would make a regular file in its place.
+    /// Creates a removed FIFO again: writers would create a regular file instead.
     fn refresh(&self) -> Result<(), PluginError> {
-        let is_gone = |state: &State| state.open.as_ref().is_some_and(|(pipe, _)| !pipe.is_there());
+        let is_gone = |state: &State| state.open.as_ref().is_some_and(|(pipe, _)| !pipe.exists());
         if !is_gone(&self.state.lock()) {
             return Ok(());
         }
-        tracing::warn!(path = %self.settings.path.display(), "fifo is gone; making it again");
+        tracing::warn!(path = %self.settings.path.display(), "fifo was removed; creating it again");
         let mut again = self.open()?;
         self.spawn(&mut again)?;
-        let before = {
+        let replaced = {
             let mut state = self.state.lock();
             if state.open.is_none() {
-                again // it was stopped meanwhile
+                again // stopped in the meantime
             } else {
                 std::mem::replace(&mut *state, again)
             }
         };
-        before.end(REPLACED_DEADLINE);
+        replaced.end(REPLACED_DEADLINE);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Plugin for Fifo {
 }
 
 impl Fifo {
-    /// The FIFO and what its thread will need.
+    /// Opens the FIFO and what its thread needs.
     fn open(&self) -> Result<State, PluginError> {
         let Checked { path, mode, group, admin, .. } = &self.settings;
         let sender = self
@@ -118,7 +118,7 @@ impl Fifo {
         Ok(State { open: Some((Arc::new(pipe), Arc::new(signal))), sender: Some(sender), server: None })
     }
 
-    /// Starts the thread, unless it runs.
+    /// Starts the thread unless it is running.
     fn spawn(&self, state: &mut State) -> Result<(), PluginError> {
         let Some((pipe, signal)) = state.open.clone() else { return Ok(()) };
         let Some(sender) = state.sender.take() else { return Ok(()) };
@@ -134,14 +134,14 @@ impl State {
         let State { open: Some((pipe, signal)), server, .. } = self else { return };
         signal.stop();
         if server.is_some_and(|server| !server.ended_within(deadline)) {
-            tracing::warn!(path = %pipe.path().display(), ?deadline, "the thread of the fifo is late to end");
+            tracing::warn!(path = %pipe.path().display(), ?deadline, "thread of the fifo does not end");
         }
         pipe.remove();
     }
 }
 
 impl Drop for Fifo {
-    /// A thread that still reads would hold the pipe open for ever.
+    /// Stops the thread, which would otherwise keep the pipe open.
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
     }

@@ -1,29 +1,29 @@
-//! Cuts a stream of bytes into lines, however it was divided by reads. Never keeps more than one line of the
-//! greatest length, never knows what a line means.
+//! Splits a stream of bytes into lines, independently of how reads divide it. Never stores more than one line
+//! of the maximal length, and never parses a line.
 
-/// A line without its end.
+/// A line without its line feed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     Whole(&'a [u8]),
-    /// Longer than the limit: what of it was there when that showed. The rest of it is passed over.
+    /// A line longer than the limit: the part read when it exceeded it. The rest is skipped.
     TooLong(&'a [u8]),
 }
 
-/// The beginning of a line whose end has not been read.
+/// Splits a stream into lines; stores the beginning of an unfinished line.
 #[derive(Debug)]
 pub(crate) struct Lines {
     limit: usize,
-    kept: Vec<u8>,
+    partial: Vec<u8>,
     skipping: bool,
 }
 
 impl Lines {
-    /// Lines of `limit` bytes at most, without their end.
+    /// Creates a splitter for lines of at most `limit` bytes without the line feed.
     pub(crate) fn new(limit: usize) -> Self {
-        Lines { limit, kept: Vec::new(), skipping: false }
+        Lines { limit, partial: Vec::new(), skipping: false }
     }
 
-    /// Takes what was read, and tells every line that is now complete.
+    /// Adds bytes and calls `each` with every line that is now complete.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line<'_>)) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             let (head, tail) = bytes.split_at(end);
@@ -31,37 +31,37 @@ impl Lines {
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            if self.kept.is_empty() {
-                each(self.judge(head));
-            } else if self.keep(head) {
-                each(Line::Whole(&self.kept));
+            if self.partial.is_empty() {
+                each(self.classify(head));
+            } else if self.append(head) {
+                each(Line::Whole(&self.partial));
             } else {
-                each(Line::TooLong(&self.kept));
+                each(Line::TooLong(&self.partial));
             }
-            self.kept.clear();
+            self.partial.clear();
         }
-        if !self.skipping && !self.keep(bytes) {
-            each(Line::TooLong(&self.kept));
+        if !self.skipping && !self.append(bytes) {
+            each(Line::TooLong(&self.partial));
             self.skipping = true;
-            self.kept.clear();
+            self.partial.clear();
         }
     }
 
-    /// The stream ends: what of a line was there, if its end was not. What comes next begins a line.
-    pub(crate) fn cut(&mut self) -> Option<Vec<u8>> {
-        let was_told = std::mem::take(&mut self.skipping);
-        let kept = std::mem::take(&mut self.kept);
-        (!was_told && !kept.is_empty()).then_some(kept)
+    /// Ends the stream and returns its unfinished line, if any. The next bytes begin a new line.
+    pub(crate) fn take_partial(&mut self) -> Option<Vec<u8>> {
+        let was_reported = std::mem::take(&mut self.skipping);
+        let partial = std::mem::take(&mut self.partial);
+        (!was_reported && !partial.is_empty()).then_some(partial)
     }
 
-    fn judge<'a>(&self, line: &'a [u8]) -> Line<'a> {
+    fn classify<'a>(&self, line: &'a [u8]) -> Line<'a> {
         if line.len() > self.limit { Line::TooLong(line) } else { Line::Whole(line) }
     }
 
-    /// `false` where the line becomes too long; then as much is kept as there is room for.
-    fn keep(&mut self, bytes: &[u8]) -> bool {
-        let room = self.limit - self.kept.len();
-        self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    /// Appends to the partial line as much as the limit allows; `false` if that is not all.
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let room = self.limit - self.partial.len();
+        self.partial.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         bytes.len() <= room
     }
 }
@@ -80,13 +80,13 @@ mod tests {
                     Line::TooLong(_) => "(too long)".to_owned(),
                 });
             });
-            assert!(lines.kept.len() <= limit);
+            assert!(lines.partial.len() <= limit);
         }
         found
     }
 
     #[test]
-    fn dividing_the_reads_changes_nothing() {
+    fn lines_do_not_depend_on_how_reads_divide_them() {
         let text = b"one\n\ntwo two\r\n12345678\n123456789\nlast\n0123456789012\nafter\nopen";
         let whole = lines(8, &[text]);
         assert_eq!(whole, ["one", "", "two two\r", "12345678", "(too long)", "last", "(too long)", "after"]);
@@ -99,14 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_told_once_and_not_kept() {
+    fn an_endless_line_is_reported_once_and_not_stored() {
         let read = [b'x'; 1000];
         let mut reads = vec![&read[..]; 100];
         reads.push(b"y\nok\n");
         assert_eq!(lines(1500, &reads), ["(too long)", "ok"]);
     }
+
     #[test]
-    fn a_line_that_is_cut_off_is_joined_to_none() {
+    fn an_unfinished_line_is_not_joined_to_the_next() {
         let mut lines = Lines::new(8);
         let whole = |lines: &mut Lines, bytes: &[u8]| {
             let mut found = Vec::new();
@@ -118,15 +119,15 @@ mod tests {
             });
             found
         };
-        assert_eq!(lines.cut(), None);
+        assert_eq!(lines.take_partial(), None);
         assert_eq!(whole(&mut lines, b"one\nca"), ["one"]);
-        assert_eq!(lines.cut(), Some(b"ca".to_vec()));
-        assert_eq!(lines.cut(), None);
+        assert_eq!(lines.take_partial(), Some(b"ca".to_vec()));
+        assert_eq!(lines.take_partial(), None);
         assert_eq!(whole(&mut lines, b"two\n"), ["two"]);
-        assert_eq!(lines.cut(), None, "nothing is left");
-        // told already
+        assert_eq!(lines.take_partial(), None, "nothing is left");
+        // reported already
         assert_eq!(whole(&mut lines, b"0123456789"), ["(too long)"]);
-        assert_eq!(lines.cut(), None);
-        assert_eq!(whole(&mut lines, b"three\n"), ["three"], "and it does not swallow the next");
+        assert_eq!(lines.take_partial(), None);
+        assert_eq!(whole(&mut lines, b"three\n"), ["three"], "the next line is not skipped");
     }
 }

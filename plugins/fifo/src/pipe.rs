@@ -1,6 +1,7 @@
-//! The FIFO as a file: made, taken over, read, removed. It is the broker's own: its owner is checked on the
-//! opened descriptor, links are not followed. Its folder is held by descriptor, so that nobody who renames folders
-//! leads it elsewhere. Never removes anything but a FIFO of its own that nobody reads, never knows what is in it.
+//! The FIFO as a file: creating, taking over, reading and removing it. The FIFO belongs to the broker: its
+//! owner is checked on the opened file, and links are not followed. Its folder is held open, so that renaming
+//! folders cannot redirect it. Never removes anything but a FIFO of its own that has no reader, and never
+//! interprets its data.
 
 use elbus_files::{Folder, FolderError, Identity};
 use rustix::{
@@ -17,29 +18,29 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// A FIFO that this instance reads.
+/// The FIFO that an instance reads.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     file: OwnedFd,
     path: PathBuf,
     folder: Folder,
     name: OsString,
-    /// While `file` is open no other file can have the same.
+    /// No other file can have the same identity while `file` is open.
     identity: Identity,
     removed: AtomicBool,
 }
 
-/// Why there is no FIFO.
+/// An error in creating or opening the FIFO.
 #[derive(Debug)]
 pub(crate) enum PipeError {
-    /// Its folder is not used.
+    /// Its folder cannot be used.
     Folder(FolderError),
-    /// There is a file of another type, which is not ours to remove.
-    NoFifo { path: PathBuf },
-    /// It belongs to another user, who can open it whatever its mode.
+    /// The path names a file of another type, which the plugin must not remove.
+    NotAFifo { path: PathBuf },
+    /// It belongs to another user, who can open it regardless of its mode.
     Foreign { path: PathBuf, owner: u32 },
     /// Another process reads it.
-    Taken { path: PathBuf },
+    InUse { path: PathBuf },
     /// A system call failed.
     System { what: &'static str, path: PathBuf, error: Errno },
 }
@@ -48,7 +49,7 @@ impl fmt::Display for PipeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PipeError::Folder(error) => write!(f, "{error}"),
-            PipeError::NoFifo { path } => {
+            PipeError::NotAFifo { path } => {
                 write!(f, "{} exists and is not a FIFO; remove it or choose another path", path.display())
             }
             PipeError::Foreign { path, owner } => write!(
@@ -57,92 +58,93 @@ impl fmt::Display for PipeError {
                 path.display(),
                 geteuid().as_raw()
             ),
-            PipeError::Taken { path } => write!(f, "another process reads {}", path.display()),
+            PipeError::InUse { path } => write!(f, "another process reads {}", path.display()),
             PipeError::System { what, path, error } => write!(f, "cannot {what} {}: {error}", path.display()),
         }
     }
 }
 
-/// A name in a folder, and how it is called in messages.
-struct Place<'a> {
+/// A name in an opened folder, with its path for messages.
+struct Entry<'a> {
     path: &'a Path,
     folder: &'a Folder,
     name: &'a OsStr,
 }
 
-impl Place<'_> {
+impl Entry<'_> {
     fn failed(&self, what: &'static str) -> impl Fn(Errno) -> PipeError {
         let path = self.path.to_owned();
         move |error| PipeError::System { what, path: path.clone(), error }
     }
 
-    fn make(&self) -> Result<(), Errno> {
+    fn create(&self) -> Result<(), Errno> {
         rustix::fs::mkfifoat(self.folder, self.name, Mode::RUSR | Mode::WUSR)
     }
 
-    /// Whether there is a FIFO of the broker's own that nobody has open for reading: opening it for writing then says so.
+    /// Checks that the entry is a FIFO of the broker's user without a reader: opening it for writing fails
+    /// then.
     fn check_unread(&self) -> Result<Stat, PipeError> {
         let stat = self.folder.stat(self.name).map_err(self.failed("examine"))?;
         let stat = stat.ok_or_else(|| self.failed("examine")(Errno::NOENT))?;
         check_own(self.path, &stat)?;
         match self.folder.open_file(self.name, OFlags::WRONLY, Mode::empty()) {
             Err(Errno::NXIO) => Ok(stat),
-            Ok(_) => Err(PipeError::Taken { path: self.path.to_owned() }),
+            Ok(_) => Err(PipeError::InUse { path: self.path.to_owned() }),
             Err(error) => Err(self.failed("open fifo")(error)),
         }
     }
 
-    /// Removes the name if it leads to this file.
+    /// Removes the entry if it is this file.
     fn remove(&self, identity: Identity) -> Result<(), PipeError> {
         self.folder.remove(self.name, identity).map(drop).map_err(self.failed("remove"))
     }
 }
 
 impl Pipe {
-    /// Makes the FIFO, or takes over one of its own that nobody reads, and opens it; `mode` holds whatever
-    /// the umask is.
+    /// Creates the FIFO, or takes over one of the broker's user that has no reader, and opens it. `mode`
+    /// applies regardless of the umask.
     pub(crate) fn open(path: &Path, mode: u32, group: Option<u32>) -> Result<Self, PipeError> {
         let (folder, name) = Folder::of(path).map_err(PipeError::Folder)?;
-        let place = Place { path, folder: &folder, name: &name };
-        let made = match place.make() {
+        let entry = Entry { path, folder: &folder, name: &name };
+        let created = match entry.create() {
             Ok(()) => true,
             Err(Errno::EXIST) => {
-                let stat = place.check_unread()?;
-                let keeps = may_keep(&stat, mode, group);
-                if !keeps {
-                    place.remove(Identity::of(&stat))?;
-                    place.make().map_err(place.failed("make fifo"))?;
+                let stat = entry.check_unread()?;
+                let reuse = is_reusable(&stat, mode, group);
+                if !reuse {
+                    entry.remove(Identity::of(&stat))?;
+                    entry.create().map_err(entry.failed("create fifo"))?;
                 }
-                !keeps
+                !reuse
             }
-            Err(error) => return Err(place.failed("make fifo")(error)),
+            Err(error) => return Err(entry.failed("create fifo")(error)),
         };
         // for reading only, so that the end of the last writer is seen
         let file =
-            folder.open_file(&name, OFlags::RDONLY, Mode::empty()).map_err(place.failed("open fifo"))?;
-        let stat = rustix::fs::fstat(&file).map_err(place.failed("examine"))?;
+            folder.open_file(&name, OFlags::RDONLY, Mode::empty()).map_err(entry.failed("open fifo"))?;
+        let stat = rustix::fs::fstat(&file).map_err(entry.failed("examine"))?;
         check_own(path, &stat)?;
         let identity = Identity::of(&stat);
         let finish = || {
             if let Some(group) = group {
                 rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)))
-                    .map_err(place.failed("set the group of"))?;
+                    .map_err(entry.failed("set the group of"))?;
             }
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(place.failed("set the mode of"))
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(entry.failed("set the mode of"))
         };
         if let Err(error) = finish() {
-            // one that was there already stays
-            if made {
-                _ = place.remove(identity);
+            // an existing one is not removed
+            if created {
+                _ = entry.remove(identity);
             }
             return Err(error);
         }
         Ok(Pipe { file, path: path.to_owned(), folder, name, identity, removed: AtomicBool::new(false) })
     }
 
-    /// Has `poll` report each time something arrives or the last writer leaves, once.
+    /// Adds the FIFO to `poll`, which reports arriving data and the last writer's close once each.
     pub(crate) fn watch(&self, poll: &OwnedFd, data: epoll::EventData) -> Result<(), Errno> {
-        // level-triggered it would report for ever that there is no writer
+        // level-triggered, it would report the absence of writers continuously
         epoll::add(poll, &self.file, data, epoll::EventFlags::IN | epoll::EventFlags::ET)
     }
 
@@ -150,17 +152,17 @@ impl Pipe {
         &self.path
     }
 
-    /// Reads what is there; `Errno::AGAIN` where nothing is, 0 where nothing is and no writer either.
+    /// Reads what is available; `Errno::AGAIN` if that is nothing, 0 if there is no writer either.
     pub(crate) fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::read(&self.file, into)
     }
 
-    /// Whether the path still leads to this FIFO. By the path, since writers go by it.
-    pub(crate) fn is_there(&self) -> bool {
+    /// Returns whether the path still leads to this FIFO. Resolves the path again, as writers do.
+    pub(crate) fn exists(&self) -> bool {
         Folder::of(&self.path).is_ok_and(|(folder, name)| folder.holds(&name, self.identity))
     }
 
-    /// Removes the file if its name in the folder still leads to this FIFO. Only the first call does anything.
+    /// Removes the file if its name in the folder still leads to this FIFO. Further calls have no effect.
     pub(crate) fn remove(&self) {
         if self.removed.swap(true, Ordering::Relaxed) {
             return;
@@ -185,7 +187,7 @@ impl Drop for Pipe {
 
 fn check_own(path: &Path, stat: &Stat) -> Result<(), PipeError> {
     if !is_fifo(stat) {
-        return Err(PipeError::NoFifo { path: path.to_owned() });
+        return Err(PipeError::NotAFifo { path: path.to_owned() });
     }
     if stat.st_uid != geteuid().as_raw() {
         return Err(PipeError::Foreign { path: path.to_owned(), owner: stat.st_uid });
@@ -193,9 +195,9 @@ fn check_own(path: &Path, stat: &Stat) -> Result<(), PipeError> {
     Ok(())
 }
 
-/// Whether nobody can have opened a FIFO that is there, or be about to, who may not by `mode` and `group`. A
-/// changed mode takes nothing away from who has opened it.
-fn may_keep(stat: &Stat, mode: u32, group: Option<u32>) -> bool {
+/// Returns whether no user whom `mode` and `group` exclude could have opened an existing FIFO: changing the
+/// mode would not close what is open.
+fn is_reusable(stat: &Stat, mode: u32, group: Option<u32>) -> bool {
     let wider = stat.st_mode & 0o777 & !mode;
     wider == 0 && (group.is_none_or(|group| group == stat.st_gid) || stat.st_mode & 0o070 == 0)
 }
@@ -213,7 +215,7 @@ mod tests {
     };
 
     #[test]
-    fn a_fifo_is_made_with_its_mode_and_removed() {
+    fn a_fifo_is_created_with_its_mode_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let pipe = Pipe::open(&path, 0o622, None).unwrap();
@@ -250,14 +252,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "data").unwrap();
-        assert!(matches!(Pipe::open(&path, 0o622, None), Err(PipeError::NoFifo { .. })));
+        assert!(matches!(Pipe::open(&path, 0o622, None), Err(PipeError::NotAFifo { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"data");
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        assert!(matches!(Pipe::open(&path, 0o622, None), Err(PipeError::NoFifo { .. })));
+        assert!(matches!(Pipe::open(&path, 0o622, None), Err(PipeError::NotAFifo { .. })));
         let error = Pipe::open(&dir.path().join("no/f"), 0o622, None).unwrap_err().to_string();
         assert_eq!(error, format!("folder {} does not exist", dir.path().join("no").display()));
-        // whoever may replace files in the folder would get what is written
+        // users who can replace files in the folder could receive what is written
         let open = dir.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
@@ -266,19 +268,19 @@ mod tests {
     }
 
     #[test]
-    fn who_had_a_wider_fifo_open_has_not_the_new_one() {
+    fn a_writer_of_a_fifo_with_a_wider_mode_cannot_write_to_the_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let leave = |pipe: Pipe| pipe.removed.store(true, Ordering::Relaxed);
+        let abandon = |pipe: Pipe| pipe.removed.store(true, Ordering::Relaxed);
         let pipe = Pipe::open(&path, 0o622, None).unwrap();
         let mut stranger = fs::File::options().write(true).open(&path).unwrap();
         let first = pipe.identity;
-        leave(pipe);
+        abandon(pipe);
         let again = Pipe::open(&path, 0o622, None).unwrap();
         assert_eq!(again.identity, first, "taken over");
-        leave(again);
+        abandon(again);
         let narrow = Pipe::open(&path, 0o600, None).unwrap();
-        assert_ne!(narrow.identity, first, "made anew");
+        assert_ne!(narrow.identity, first, "created again");
         assert!(std::io::Write::write_all(&mut stranger, b"x").is_err());
         assert_eq!(narrow.read(&mut [0; 8]), Ok(0));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -339,24 +341,24 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_swapped_leads_nowhere_else() {
+    fn a_replaced_folder_does_not_redirect_the_fifo() {
         let dir = tempfile::tempdir().unwrap();
         let (folder, moved) = (dir.path().join("d"), dir.path().join("moved"));
         fs::create_dir(&folder).unwrap();
         let path = folder.join("f");
         let pipe = Pipe::open(&path, 0o600, None).unwrap();
-        assert!(pipe.is_there());
+        assert!(pipe.exists());
         fs::rename(&folder, &moved).unwrap();
         fs::create_dir(&folder).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(!pipe.is_there(), "nobody finds it by its path");
+        assert!(!pipe.exists(), "nobody finds it by its path");
         drop(pipe);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         assert!(!moved.join("f").exists());
     }
 
     #[test]
-    fn what_has_taken_its_place_stays() {
+    fn a_file_that_replaced_the_fifo_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let pipe = Pipe::open(&path, 0o622, None).unwrap();

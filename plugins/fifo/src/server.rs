@@ -1,5 +1,5 @@
-//! The thread that reads a FIFO and sends what its lines ask for. Never opens or removes the FIFO, never
-//! holds more than one read and one line of it: where receivers do not keep up, writers wait in the kernel.
+//! The thread that reads a FIFO and sends the requests of its lines. Never opens or removes the FIFO, and
+//! never stores more than one read and one line of it: if receivers are slow, writers wait in the kernel.
 
 use elbus_plugin_api::{
     BROKER_NAME, Client, Code, Host, Op, Payload, PluginError, PluginThread, Qos, Request,
@@ -13,22 +13,23 @@ use std::{
 
 use crate::{
     command::{self, Command},
-    complaint::Complaints,
     lines::{Line, Lines},
+    log_throttle::LogThrottle,
     pipe::Pipe,
     signal::Signal,
 };
 
-/// As much as a pipe holds.
+/// The default capacity of a pipe.
 const READ_BYTES: usize = 64 * 1024;
-/// A receiver that takes nothing is disconnected by its transport much sooner; this is for one that is not.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait for receivers. Transports disconnect a stalled receiver much sooner; this bounds any
+/// other case.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// What lines may be, and what they may ask for.
+/// Limits of lines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) max_line_bytes: usize,
-    /// They may publish to the topics of the broker itself.
+    /// Lines can publish to the topics of the broker itself.
     pub(crate) admin: bool,
 }
 
@@ -41,14 +42,14 @@ pub(crate) fn spawn(
     limits: Limits,
 ) -> Result<PluginThread, PluginError> {
     host.spawn(move || {
-        let outgoing = Outgoing { sender, complaints: Complaints::new(Instant::now()), limits };
+        let outgoing = Outgoing { sender, throttle: LogThrottle::new(Instant::now()), limits };
         let mut reader = Reader { pipe, signal, outgoing };
         if let Err(error) = reader.run() {
-            tracing::error!(path = %reader.pipe.path().display(), %error, "fifo no longer read");
+            tracing::error!(path = %reader.pipe.path().display(), %error, "fifo is no longer read");
         }
-        let suppressed = reader.outgoing.complaints.suppressed();
+        let suppressed = reader.outgoing.throttle.suppressed();
         if suppressed > 0 {
-            tracing::warn!(path = %reader.pipe.path().display(), suppressed, "lines of the fifo were wrong and not logged");
+            tracing::warn!(path = %reader.pipe.path().display(), suppressed, "log lines about the fifo were suppressed");
         }
     })
 }
@@ -61,7 +62,7 @@ struct Reader {
 
 struct Outgoing {
     sender: Client,
-    complaints: Complaints,
+    throttle: LogThrottle,
     limits: Limits,
 }
 
@@ -73,21 +74,20 @@ impl Reader {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         self.pipe.watch(&events, epoll::EventData::new_u64(0))?;
         epoll::add(&events, &*self.signal, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        // after whatever clears the signal the flag is looked at before the next wait, so that no stop is
+        // the flag is checked between each clearing of the signal and the next wait, so that no stop is
         // missed
         while !self.signal.is_stopping() {
             match self.pipe.read(&mut bytes) {
                 Ok(0) => {
-                    // the last writer has left: what it has not ended is not joined to what the next one
-                    // writes
-                    if let Some(line) = lines.cut() {
-                        self.outgoing.complain(&line, &"its writer left before the end of the line");
+                    // the last writer has closed: its unfinished line is not joined to the next writer's
+                    if let Some(line) = lines.take_partial() {
+                        self.outgoing.log_skipped(&line, &"its writer closed before the end of the line");
                     }
                     self.wait(&events)?;
                 }
                 Ok(read) => {
                     let read = bytes.get(..read).unwrap_or_default();
-                    lines.feed(read, |line| self.outgoing.take(line));
+                    lines.feed(read, |line| self.outgoing.process(line));
                     self.finish_batch();
                 }
                 Err(Errno::AGAIN) => self.wait(&events)?,
@@ -98,7 +98,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until there is something to read, a writer leaves, or the instance ends.
+    /// Waits for data, the close of a writer, or the end of the instance.
     fn wait(&self, events: &OwnedFd) -> Result<(), Errno> {
         let mut ready =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
@@ -110,40 +110,40 @@ impl Reader {
         Ok(())
     }
 
-    /// Sends the batch on its way, and waits where a receiver is over its limit.
+    /// Ends the batch, and waits if a receiver is over its limit.
     fn finish_batch(&mut self) {
         if !self.outgoing.sender.end_batch() {
             return;
         }
         let (notifier, ready) = self.signal.ready();
         self.outgoing.sender.when_ready(notifier);
-        if !self.signal.wait_for(&ready, LONGEST_WAIT) {
+        if !self.signal.wait_for(&ready, MAX_WAIT) {
             tracing::warn!(
                 path = %self.pipe.path().display(),
-                "a receiver is still over its limit after {} s, reading on",
-                LONGEST_WAIT.as_secs()
+                waited = ?MAX_WAIT,
+                "fifo is read although a receiver is over its limit"
             );
         }
     }
 }
 
 impl Outgoing {
-    fn take(&mut self, line: Line<'_>) {
+    fn process(&mut self, line: Line<'_>) {
         match line {
             Line::TooLong(start) => {
                 let limit = self.limits.max_line_bytes;
-                self.complain(start, &format_args!("line exceeds {limit} bytes (max_line_bytes)"));
+                self.log_skipped(start, &format_args!("line exceeds {limit} bytes (max_line_bytes)"));
             }
             Line::Whole(line) => match command::parse(line) {
                 Ok(None) => {}
-                // receivers could not tell it from what the broker itself publishes
+                // receivers could not distinguish it from publications of the broker itself
                 Ok(Some(command))
-                    if command.op == Op::Publish && is_own(command.target) && !self.limits.admin =>
+                    if command.op == Op::Publish && is_broker_topic(command.target) && !self.limits.admin =>
                 {
-                    self.complain(line, &"topics of the broker need `admin = true`");
+                    self.log_skipped(line, &"topics of the broker need `admin = true`");
                 }
                 Ok(Some(command)) => self.send(&command),
-                Err(wrong) => self.complain(line, &wrong),
+                Err(error) => self.log_skipped(line, &error),
             },
         }
     }
@@ -153,24 +153,25 @@ impl Outgoing {
         let result = self.sender.dispatch(&Request::new(command.op, Qos::NO, command.target, &payloads));
         // the broker logs what its access rules deny, and the rule
         if !matches!(result.code(), Code::Ok | Code::AccessDenied)
-            && let Some(suppressed) = self.complaints.may_log(Instant::now())
+            && let Some(suppressed) = self.throttle.admit(Instant::now())
         {
             let target = command::beginning(command.target);
-            tracing::warn!(?target, op = ?command.op, suppressed, "line of the fifo not sent: {}", result.code());
+            let code = result.code();
+            tracing::warn!(?target, op = ?command.op, %code, suppressed, "line of the fifo not sent");
         }
     }
 
-    fn complain(&mut self, line: &[u8], why: &dyn std::fmt::Display) {
-        if let Some(suppressed) = self.complaints.may_log(Instant::now()) {
-            // the cut may go through a character, hence more bytes than are shown
+    fn log_skipped(&mut self, line: &[u8], reason: &dyn std::fmt::Display) {
+        if let Some(suppressed) = self.throttle.admit(Instant::now()) {
+            // the cut can split a character, hence more bytes than are shown
             let start = String::from_utf8_lossy(line.get(..256).unwrap_or(line));
-            tracing::warn!(line = ?command::beginning(&start), suppressed, "line of the fifo skipped: {why}");
+            tracing::warn!(line = ?command::beginning(&start), %reason, suppressed, "line of the fifo skipped");
         }
     }
 }
 
-/// Whether a topic is one of those that the broker publishes to.
-fn is_own(topic: &str) -> bool {
+/// Returns whether a topic is one that only the broker publishes to.
+fn is_broker_topic(topic: &str) -> bool {
     topic.strip_prefix(BROKER_NAME).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -186,15 +187,15 @@ mod tests {
     use parking_lot::{Condvar, Mutex};
     use std::io::Write;
 
-    /// What happened, in order, and the notifier that was left with the broker.
+    /// The calls in order, and the notifier that the broker was given last.
     #[derive(Default)]
-    struct Course {
+    struct Recorder {
         steps: Mutex<(Vec<String>, Option<NotifierObject>)>,
         changed: Condvar,
     }
 
-    impl Course {
-        fn note(&self, step: String, notifier: Option<NotifierObject>) {
+    impl Recorder {
+        fn record(&self, step: String, notifier: Option<NotifierObject>) {
             let mut steps = self.steps.lock();
             steps.0.push(step);
             steps.1 = notifier.or(steps.1.take());
@@ -211,47 +212,48 @@ mod tests {
         }
     }
 
-    /// Somebody whose receivers are always over their limit.
-    struct Crowded(Arc<Course>);
+    /// A client whose receivers are always over their limit.
+    struct CongestedClient(Arc<Recorder>);
 
-    impl RawClient for Crowded {
+    impl RawClient for CongestedClient {
         fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
-            self.0.note(format!("to {}", request.target()), None);
+            self.0.record(format!("to {}", request.target()), None);
             Dispatch::new(Code::Ok, 1)
         }
         fn end_batch(&mut self) -> bool {
             true
         }
         fn when_ready(&mut self, notifier: NotifierObject) {
-            self.0.note("waits".to_owned(), Some(notifier));
+            self.0.record("waits".to_owned(), Some(notifier));
         }
         fn set_close_reason(&mut self, _: RStr<'_>) {}
     }
 
     #[test]
-    fn it_reads_on_when_receivers_have_drained_and_ends_while_it_waits() {
+    fn reading_resumes_when_receivers_have_drained_and_a_stop_ends_the_wait() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let pipe = Arc::new(Pipe::open(&path, 0o600, None).unwrap());
         let signal = Arc::new(Signal::new().unwrap());
-        let course = Arc::new(Course::default());
-        let crowded = Client::from_object(RawClient_TO::from_value(Crowded(course.clone()), TD_Opaque));
+        let recorder = Arc::new(Recorder::default());
+        let sender =
+            Client::from_object(RawClient_TO::from_value(CongestedClient(recorder.clone()), TD_Opaque));
         let server = spawn(
             &FakeHost::new().host("test"),
             pipe,
             signal.clone(),
-            crowded,
+            sender,
             Limits { max_line_bytes: 100, admin: false },
         )
         .unwrap();
         let mut fifo = std::fs::File::options().write(true).open(&path).unwrap();
         fifo.write_all(b"first x\n").unwrap();
-        let notifier = course.wait_for("waits").unwrap();
+        let notifier = recorder.wait_for("waits").unwrap();
         fifo.write_all(b"second x\n").unwrap();
-        course.note("woken".to_owned(), None);
+        recorder.record("woken".to_owned(), None);
         notifier.notify();
-        course.wait_for("to second");
-        assert_eq!(course.steps.lock().0[..4], ["to first", "waits", "woken", "to second"]);
+        recorder.wait_for("to second");
+        assert_eq!(recorder.steps.lock().0[..4], ["to first", "waits", "woken", "to second"]);
         signal.stop();
         assert!(server.ended_within(Duration::from_secs(30)));
     }

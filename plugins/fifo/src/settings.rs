@@ -1,29 +1,28 @@
-//! The table of an instance in `broker.toml`: which keys there are, and what is right. Touches nothing
-//! outside.
+//! The configuration of an instance: its keys, defaults and checks. Never touches the FIFO.
 
 use elbus_plugin_api::{PluginError, os::UserOrGroup};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// Only the broker's user may write; with a group, also that.
+/// Only the broker's user can write; with a group, also its members.
 const DEFAULT_MODE: u32 = 0o600;
 const DEFAULT_GROUP_MODE: u32 = 0o620;
 const DEFAULT_LINE_BYTES: usize = 65_536;
-const LARGEST_LINE_BYTES: usize = 16 * 1024 * 1024;
+const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// As it stands in the file.
+/// The keys as written in the file.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Settings {
-    /// Where the FIFO is made.
+    /// The path of the FIFO.
     path: PathBuf,
-    /// Its permissions, octal, whatever the umask.
+    /// Its permissions in octal, regardless of the umask.
     mode: Option<String>,
     /// Its group, a name or a number.
     group: Option<UserOrGroup>,
-    /// Whether its lines may call administrative methods where no access rule says so.
+    /// Whether its lines can call administrative methods if no access rule decides.
     #[serde(default)]
     admin: bool,
-    /// The longest line, without its end.
+    /// The longest line, without its line feed.
     #[serde(default = "default_line_bytes")]
     max_line_bytes: usize,
 }
@@ -32,7 +31,7 @@ fn default_line_bytes() -> usize {
     DEFAULT_LINE_BYTES
 }
 
-/// As the instance uses it.
+/// The checked values.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Checked {
     pub(crate) path: PathBuf,
@@ -45,18 +44,18 @@ pub(crate) struct Checked {
 }
 
 impl Settings {
-    /// What is wrong with a value, or all of them as the instance uses them.
+    /// Returns the checked values, or the error of the first wrong one.
     pub(crate) fn check(self) -> Result<Checked, PluginError> {
         if self.path.as_os_str().is_empty() {
-            return Err(PluginError::of_key("path", "is empty; it is where the fifo is made"));
+            return Err(PluginError::of_key("path", "is empty; expected the path of the fifo"));
         }
         let is_default_mode = self.mode.is_none() && self.group.is_none();
         let group = self.group.map(|group| group.group_id("group")).transpose()?;
         let default = if group.is_some() { DEFAULT_GROUP_MODE } else { DEFAULT_MODE };
         let mode = self.mode.map(|mode| octal(&mode)).transpose()?.unwrap_or(default);
         let max_line_bytes = self.max_line_bytes;
-        if !(1..=LARGEST_LINE_BYTES).contains(&max_line_bytes) {
-            let message = format!("{max_line_bytes} is not between 1 and {LARGEST_LINE_BYTES}");
+        if !(1..=MAX_LINE_BYTES).contains(&max_line_bytes) {
+            let message = format!("{max_line_bytes} is not between 1 and {MAX_LINE_BYTES}");
             return Err(PluginError::of_key("max_line_bytes", message));
         }
         let (path, admin) = (self.path, self.admin);

@@ -1,5 +1,5 @@
-//! What notifiers the thread of a FIFO from `poll`: the end of the instance, or a receiver that has drained. Never
-//! blocks whoever signals.
+//! Wakes the thread of a FIFO from `poll`, for a stop or when receivers have drained. Never blocks the
+//! caller.
 
 use elbus_plugin_api::Notifier;
 use rustix::{
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A stop flag, and a descriptor that becomes readable when something happened.
+/// A stop flag, and an eventfd that becomes readable with each signal.
 #[derive(Debug)]
 pub(crate) struct Signal {
     event: OwnedFd,
@@ -28,28 +28,28 @@ impl Signal {
         Ok(Signal { event, stopping: AtomicBool::new(false) })
     }
 
-    /// The instance ends.
+    /// Ends the instance's thread.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.poke();
+        self.signal();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// A notifier, and whether it was called.
+    /// Returns a notifier and a flag that it sets.
     pub(crate) fn ready(self: &Arc<Self>) -> (Notifier, Arc<AtomicBool>) {
         let ready = Arc::new(AtomicBool::new(false));
         let (signal, called) = (self.clone(), ready.clone());
         let notifier = Notifier::new(move || {
             called.store(true, Ordering::Release);
-            signal.poke();
+            signal.signal();
         });
         (notifier, ready)
     }
 
-    /// Waits for `ready`, `limit` at most, less where the instance ends. `false` where the limit ran out.
+    /// Waits for `ready` or a stop, for `limit` at most; `false` if the limit expired.
     pub(crate) fn wait_for(&self, ready: &AtomicBool, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         while !self.is_stopping() && !ready.load(Ordering::Acquire) {
@@ -64,13 +64,13 @@ impl Signal {
         true
     }
 
-    /// Forgets earlier signals, but not that the instance ends.
+    /// Clears earlier signals, but not the stop flag.
     pub(crate) fn clear(&self) {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
 
-    fn poke(&self) {
-        // refused only where the counter is full, which notifiers as well
+    fn signal(&self) {
+        // fails only if the counter is full, and then the eventfd is readable already
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_end_with_the_wake_the_stop_or_the_limit() {
+    fn a_wait_ends_with_the_notifier_the_stop_or_the_limit() {
         let signal = Arc::new(Signal::new().unwrap());
         let (notifier, ready) = signal.ready();
         assert!(!signal.wait_for(&ready, Duration::from_millis(1)));

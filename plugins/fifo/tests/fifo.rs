@@ -1,4 +1,4 @@
-//! Lines written into a real FIFO, requests expected from the plugin.
+//! Lines written to a real FIFO, and the requests that the plugin dispatches.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use elbus_fifo::Fifo;
@@ -18,7 +18,7 @@ use std::{
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// What all tests of this file have logged: the thread of a FIFO logs, not that of its test.
+/// The log of all tests in this file, since a FIFO logs on its own thread.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct Log;
@@ -63,7 +63,7 @@ impl Bench {
         File::options().write(true).open(&self.path).unwrap()
     }
 
-    /// Waits until so many requests have been dispatched, and shows all.
+    /// Waits until `count` requests have been dispatched, and returns them.
     fn requests(&self, count: usize) -> Vec<(Op, String, Vec<u8>)> {
         assert!(
             self.fake.wait_until(LONG, |fake| fake.requests().len() >= count),
@@ -135,8 +135,8 @@ fn wrong_lines_are_logged_and_skipped() {
         ("wrong-method :m x", "parameter \"x\" without ="),
         ("wrong-bytes ", "not UTF-8"),
     ] {
-        let told = log.lines().find(|l| l.contains(line)).unwrap_or_else(|| panic!("{line}: {log}"));
-        assert!(told.contains(why) && told.contains("WARN"), "{told}");
+        let logged = log.lines().find(|l| l.contains(line)).unwrap_or_else(|| panic!("{line}: {log}"));
+        assert!(logged.contains(why) && logged.contains("WARN"), "{logged}");
     }
 }
 
@@ -149,12 +149,12 @@ fn a_target_that_is_not_registered_is_logged() {
     bench.requests(2);
     // logged before the second was dispatched
     let log = logged();
-    let told = log.lines().find(|line| line.contains("nobody-there")).unwrap();
-    assert!(told.contains("not registered") && told.contains("WARN"), "{told}");
+    let logged = log.lines().find(|line| line.contains("nobody-there")).unwrap();
+    assert!(logged.contains("not registered") && logged.contains("WARN"), "{logged}");
 }
 
 #[test]
-fn a_flood_arrives_whole_and_in_order() {
+fn many_lines_are_sent_completely_and_in_order() {
     let bench = Bench::new("");
     bench.fifo.serve();
     let mut writer = bench.writer();
@@ -167,7 +167,7 @@ fn a_flood_arrives_whole_and_in_order() {
 }
 
 #[test]
-fn a_path_in_use_is_refused_and_left_alone() {
+fn a_fifo_that_another_process_reads_is_refused_and_not_removed() {
     let bench = Bench::new("");
     let other = bench.fake.create::<Fifo>("other", &format!("path = '{}'", bench.path.display())).unwrap();
     let error = other.start().unwrap_err();
@@ -193,13 +193,13 @@ fn wrong_settings_name_their_key() {
 }
 
 #[test]
-fn a_line_without_its_end_is_joined_to_no_other_writers() {
+fn an_unfinished_line_is_not_joined_to_another_writers() {
     let bench = Bench::new("");
     bench.fifo.serve();
     for n in 0..20 {
         let cut = format!("cut-off {n:02} lamp o");
         bench.writer().write_all(cut.as_bytes()).unwrap();
-        // the broker has seen its writer leave
+        // the plugin has seen the close of its writer
         assert!(bench.fake.wait_until(LONG, |_| logged().contains(&cut)), "{}", logged());
         bench.writer().write_all(format!("lamp.hall off {n}\n").as_bytes()).unwrap();
     }
@@ -208,12 +208,15 @@ fn a_line_without_its_end_is_joined_to_no_other_writers() {
         assert_eq!(*request, (Op::Message, "lamp.hall".to_owned(), format!("off {n}").into_bytes()));
     }
     let log = logged();
-    let told = log.lines().find(|line| line.contains("cut-off 00")).unwrap();
-    assert!(told.contains("WARN") && told.contains("its writer left before the end of the line"), "{told}");
+    let logged = log.lines().find(|line| line.contains("cut-off 00")).unwrap();
+    assert!(
+        logged.contains("WARN") && logged.contains("its writer closed before the end of the line"),
+        "{logged}"
+    );
 }
 
 #[test]
-fn a_line_may_be_written_in_parts_by_a_writer_that_stays() {
+fn a_writer_can_write_a_line_in_parts() {
     let bench = Bench::new("");
     bench.fifo.serve();
     let mut writer = bench.writer();
@@ -227,7 +230,7 @@ fn a_line_may_be_written_in_parts_by_a_writer_that_stays() {
 }
 
 #[test]
-fn whole_lines_of_writers_at_the_same_time_stay_whole() {
+fn lines_of_concurrent_writers_are_not_mixed() {
     let bench = Bench::new("");
     bench.fifo.serve();
     std::thread::scope(|scope| {
@@ -254,12 +257,12 @@ fn whole_lines_of_writers_at_the_same_time_stay_whole() {
 }
 
 #[test]
-fn a_fifo_with_admin_says_so() {
+fn a_fifo_with_admin_has_an_administrative_sender_and_its_mode() {
     let bench = Bench::new("admin = true\nmode = '0622'");
     assert_eq!(bench.fake.system_senders(), [(".fifo".to_owned(), true)]);
     assert_eq!(fs::metadata(&bench.path).unwrap().permissions().mode() & 0o777, 0o622);
     let log = logged();
-    assert!(log.contains("every user of this machine may write into the fifo"), "{log}");
+    assert!(log.contains("every user of this machine can write to the fifo"), "{log}");
 }
 
 #[test]
@@ -276,19 +279,19 @@ fn only_an_administrator_publishes_to_the_topics_of_the_broker() {
 }
 
 #[test]
-fn a_fifo_that_was_removed_is_made_again_by_a_reload() {
+fn a_removed_fifo_is_created_again_by_a_reload() {
     let bench = Bench::new("");
     bench.fifo.serve();
     bench.fifo.refresh().unwrap();
     bench.writer().write_all(b"before x\n").unwrap();
     bench.requests(1);
-    // as a cleaner does, or who moves a folder
+    // as a cleanup job does, or a renamed folder
     fs::remove_file(&bench.path).unwrap();
     bench.fifo.refresh().unwrap();
     assert!(fs::metadata(&bench.path).unwrap().file_type().is_fifo());
     bench.writer().write_all(b"after x\n").unwrap();
     assert_eq!(bench.requests(2)[1].1, "after");
-    // somebody else's file stays, and is said
+    // another file is not removed, and is an error
     fs::remove_file(&bench.path).unwrap();
     fs::write(&bench.path, "data").unwrap();
     assert!(bench.fifo.refresh().unwrap_err().to_string().contains("exists and is not a FIFO"));
