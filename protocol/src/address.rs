@@ -1,31 +1,31 @@
-//! How the place of a broker is written (section 9); never reads the environment, never looks whether anything is
-//! there.
+//! Addresses of brokers as text (section 9), and the default addresses. Never reads the environment or the
+//! file system.
 
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
 };
 
-/// The name of the socket in its folder, if nobody says otherwise.
+/// The default file name of the socket.
 const DEFAULT_SOCKET: &str = "elbus.sock";
 
-/// Where a broker listens. Borrowed from the text it was parsed from, and no more checked than
-/// [`parse`](Address::parse) says.
+/// An address of a broker. Borrows the text it was parsed from; [`parse`](Address::parse) determines only its
+/// kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Address<'a> {
     /// The path of a UNIX socket.
     Unix(&'a str),
-    /// `host:port` of TCP.
+    /// The `host:port` of a TCP socket.
     Tcp(&'a str),
-    /// The path of a FIFO, which takes commands and answers nothing.
+    /// The path of a FIFO, which accepts commands and sends no replies.
     Fifo(&'a str),
 }
 
 impl<'a> Address<'a> {
-    /// Tells the kind of an address by its first match: `fifo:PATH`, `unix:PATH`, a path that begins with `/` or ends
-    /// in `.sock`, `.socket` or `.ipc`, a name of a socket without a file, `@NAME`, which neither broker nor client
-    /// supports, and anything else is TCP, with or without `tcp:`. Never fails: what is no
-    /// address fails where it is used.
+    /// Determines the kind of an address by the first match: `fifo:PATH`; `unix:PATH`; a path that begins
+    /// with `/` or ends in `.sock`, `.socket` or `.ipc`, or the name of an abstract socket, `@NAME`, which
+    /// neither broker nor client supports; anything else is TCP, with or without `tcp:`. Never fails: an
+    /// invalid address fails when it is used.
     pub fn parse(text: &'a str) -> Self {
         if let Some(path) = text.strip_prefix("fifo:") {
             Address::Fifo(path)
@@ -41,15 +41,15 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Where a broker of the whole machine listens: as the packages configure it, and as root's broker without arguments does.
-/// Only root can create files in `/run`.
+/// The sockets of the machine's broker: the one that the packages configure, and the default one of root's
+/// broker. Only root can create files in `/run`.
 pub const MACHINE_SOCKETS: [&str; 2] = ["/run/elbus/bus.sock", "/run/elbus.sock"];
 
-/// Where the broker listens if nobody says otherwise: `elbus.sock` in the user's folder for such things, else in `/run`
-/// for root, else in `/tmp`, where any user may be faster.
+/// Returns the default socket of a broker: `elbus.sock` in the user's runtime folder, else in `/run` for
+/// root, else in `/tmp`, in which any user can create it first.
 ///
-/// `runtime_dir` is `$XDG_RUNTIME_DIR`, if that names a folder that exists; `is_root` is whether the broker may use `/run`:
-/// to find this out is the caller's, broker and client alike.
+/// `runtime_dir` is `$XDG_RUNTIME_DIR` if it names an existing folder; `is_root` says whether the broker can
+/// use `/run`. The caller determines both, in the broker and in clients.
 pub fn default_socket(runtime_dir: Option<&OsStr>, is_root: bool) -> PathBuf {
     let [_, of_root] = MACHINE_SOCKETS;
     match runtime_dir.filter(|folder| !folder.is_empty()) {
@@ -59,8 +59,8 @@ pub fn default_socket(runtime_dir: Option<&OsStr>, is_root: bool) -> PathBuf {
     }
 }
 
-/// Where a client looks for a broker if nobody says otherwise, in this order: the user's own, those of the machine, and
-/// `/tmp`, as far as such a broker may be there.
+/// Returns the sockets that a client tries by default, in this order: the user's own if there is a runtime
+/// folder, those of the machine, and the one in `/tmp`.
 pub fn default_sockets(runtime_dir: Option<&OsStr>) -> Vec<PathBuf> {
     let own = runtime_dir.filter(|folder| !folder.is_empty()).map(|_| default_socket(runtime_dir, false));
     let machine = MACHINE_SOCKETS.iter().map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Frames from broker to client (section 4). Owns their bytes, both ways; never decides who gets them.
+//! Encodes and decodes frames from broker to client (section 4). Never decides which clients receive them.
 //!
 //! [`encode_run`] is the other half of the broker's hot path: it writes a whole run from one template.
 
@@ -178,8 +178,8 @@ fn write_len(frame: &mut [u8], len: u32) {
     }
 }
 
-/// Writes the prefix, with a length of zero, as far as there is room. Inlined, it would slow down the loops of its
-/// callers, which need it for the first frame only.
+/// Writes as much of the prefix as fits, with a length of zero. Not inlined, since it would slow down the
+/// loops of its callers, which need it for the first frame only.
 #[inline(never)]
 fn write_prefix(room: &mut [u8], head: &DeliveryHead<'_>) {
     let Some((header, rest)) = room.split_first_chunk_mut() else { return };

@@ -1,8 +1,9 @@
 //! The wire format of ELBUS / BUS/RT, version 1, sans I/O.
 //!
-//! Owns the bytes: handshake, frames in both directions, RPC payloads, names and result codes; and how topics are
-//! matched and addresses written. It never opens a socket, reads a clock or allocates what a peer merely claims; `docs/protocol.md` is the specification and
-//! its sections are cited where they are implemented.
+//! Owns the encoding of handshake, frames in both directions, RPC payloads, names and result codes, the
+//! matching of topics, and the syntax of addresses. It never opens a socket, reads a clock or allocates
+//! memory for a length that a peer merely announces. `docs/protocol.md` is the specification; the code cites
+//! its sections.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -34,5 +35,6 @@ pub const WARNINGS_TOPIC: &str = ".broker/warn";
 /// [`Code::BadData`] (section 3).
 pub const MAX_FILTER_BYTES: usize = 65_535;
 
-/// Bytes of all filters of one request. What is longer is refused as a whole, and not looked at any further.
+/// The most bytes of all filters of one request. A longer body is refused as a whole, without parsing the
+/// rest.
 pub const MAX_FILTERS_BYTES: usize = 4 << 20;

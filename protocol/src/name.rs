@@ -9,7 +9,7 @@ pub const MAX_NAME_BYTES: usize = u16::MAX as usize;
 /// What divides a secondary name from its primary, at its first occurrence.
 pub const SECONDARY_SEPARATOR: &str = "%%";
 
-/// Why a name is illegal, whoever asks for it.
+/// Why a name is not allowed for any client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NameError {

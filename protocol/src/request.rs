@@ -18,7 +18,7 @@ pub const REQUEST_HEADER_BYTES: usize = 9;
 pub const MAX_RUN: usize = 256;
 /// Where the flags stand in a header.
 const FLAGS_AT: usize = 4;
-/// [`Limits::max_frame_bytes`] unless told otherwise: 256 MiB.
+/// [`Limits::max_frame_bytes`] by default: 256 MiB.
 pub const DEFAULT_MAX_FRAME_BYTES: usize = 256 << 20;
 
 /// What a peer may send at most.
@@ -84,12 +84,12 @@ impl<'a, P: Copy + From<&'a [u8]>> RunBuffer<P> {
 /// What the frames of a run have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunHead<'a> {
-    /// What is asked for.
+    /// The operation.
     pub op: Op,
-    /// How.
+    /// The quality of service.
     pub qos: Qos,
-    /// The target, mask or topic. Of a topic operation the whole body, for [`filters`] to take apart; of one that is longer
-    /// than [`MAX_FILTERS_BYTES`] a beginning that is, too.
+    /// The target, mask or topic. For a topic operation, the whole body, which [`filters`] splits; if that is
+    /// longer than [`MAX_FILTERS_BYTES`], a beginning of it that is also longer.
     pub target: &'a str,
     /// The receiver of a [`Op::PublishFor`], else empty.
     pub receiver: &'a str,
@@ -176,7 +176,8 @@ pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
     let texts = body.get(..prefix).unwrap_or_default();
     if !op.is_topic_op() && may_continue_run(rest, first.flags, texts) {
         let prefix = Prefix::new(texts, after);
-        // Anything odd ends the run; the next call looks at it as a first frame and says what it is.
+        // a frame that differs or is invalid ends the run; the next call parses it as a first frame and
+        // reports errors
         for (op_id, place) in places {
             let Some((header, after)) = rest.split_first_chunk() else { break };
             let header = Header::read(header);
@@ -199,8 +200,8 @@ pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
     Ok(Step::Run(head))
 }
 
-/// Whether the next frame may be one of the run, whose frames begin with `texts`: a look at its flags and the last
-/// two bytes of its texts, which spares a frame that stands alone what a run needs.
+/// Returns whether the next frame can belong to the run, whose frames begin with `texts`. Compares only its
+/// flags and the last two bytes of its texts, so that a single frame does not pay for the setup of a run.
 #[inline]
 fn may_continue_run(rest: &[u8], flags: u8, texts: &[u8]) -> bool {
     let Some(start) = rest.get(..REQUEST_HEADER_BYTES + texts.len()) else { return false };
@@ -245,10 +246,10 @@ pub(crate) fn text(bytes: &[u8], field: Field) -> Result<&str, FrameError> {
     std::str::from_utf8(bytes).map_err(|_| FrameError::NotUtf8 { field })
 }
 
-/// The text of a topic operation's body. Of a body that is too long the beginning, which is too long as well: the rest is
-/// not looked at.
+/// Returns the text of a topic operation's body; if the body is too long, a beginning of it that is too long
+/// as well. The rest is not examined.
 fn filters_text(body: &[u8]) -> Result<&str, FrameError> {
-    // a character has four bytes at most
+    // a character has at most four bytes
     let Some((beginning, _)) = body.split_at_checked(MAX_FILTERS_BYTES + 4) else {
         return text(body, Field::Filters);
     };
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_judged_before_its_body_arrives() {
+    fn a_frame_that_is_too_long_is_refused_before_its_body_arrives() {
         let (mut pos, mut run) = (0, RunBuffer::new());
         let long = [0, 0, 0, 0, MESSAGE, 0xFF, 0xFF, 0xFF, 0xFF];
         let error = FrameError::TooLong { len: u32::MAX, limit: 1024 };
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn of_filters_that_are_too_long_the_rest_is_not_looked_at() {
+    fn the_rest_of_filters_that_are_too_long_is_not_examined() {
         for (character, broken) in [("a", false), ("\u{20ac}", false), ("\u{1f600}", false), ("a", true)] {
             let mut body = character.repeat((MAX_FILTERS_BYTES + 1000) / character.len()).into_bytes();
             if broken {

@@ -163,8 +163,11 @@ pub fn request_head_len(method: &str) -> usize {
     REPLY_HEAD_BYTES + method.len() + 1
 }
 
-/// Appends everything of a request but its parameters, which the caller sends behind it; refused where the method holds
-/// a NUL. After an error `out` is as before.
+/// Appends a request without its parameters, which the caller sends after it. After an error `out` is
+/// unchanged.
+///
+/// # Errors
+/// If the method contains a NUL.
 pub fn encode_request_head(out: &mut Vec<u8>, call_id: u32, method: &str) -> Result<(), EncodeError> {
     if method.as_bytes().contains(&0) {
         return Err(EncodeError::HasNul { field: Field::Method });

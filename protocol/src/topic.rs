@@ -1,7 +1,8 @@
-//! Whether a filter matches a topic (section 6). For one filter at a time, on the client's side; the broker's tree of
-//! many filters is its own.
+//! Matches a topic against one filter (section 6), for clients. The broker matches many filters with a tree
+//! of its own.
 
-/// Whether a publication to `topic` reaches a subscription to `filter`. Walks both once and allocates nothing.
+/// Returns whether a publication to `topic` matches a subscription to `filter`. Reads both once and allocates
+/// nothing.
 ///
 /// ```
 /// use elbus_protocol::topic::matches;
