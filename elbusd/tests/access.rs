@@ -159,7 +159,7 @@ fn the_transport_enforces_the_limits_of_a_mask() {
             ),
         )
     };
-    let daemon = Daemon::start_config(&limited("limits = { frame_bytes = 1000 }"));
+    let daemon = Daemon::start_config(&limited("limits = { max_frame_bytes = 1000 }"));
     let (mut a, mut b) = (daemon.client("a"), daemon.client("b"));
     assert_eq!(a.send("b", &[7; 900]), TAKEN);
     assert_eq!(b.send("b", &[7; 2000]), TAKEN, "it has no such limit");
@@ -200,12 +200,12 @@ fn a_transport_limits_the_filters_of_its_clients() {
     assert_eq!(a.filters(Op::Unsubscribe, &["x"]), TAKEN);
     assert_eq!(a.filters(Op::Subscribe, &["a/b/c/d"]), 0x72);
     assert_eq!(a.filters(Op::Exclude, &["a/b/c/#"]), 0x72);
-    daemon.wait_for_log("3 segments (max_filter_depth, filter_depth)");
+    daemon.wait_for_log("3 segments (max_filter_depth)");
     assert_eq!(a.filters(Op::Subscribe, &["x", "y"]), 0x74);
 
     // the stricter limit of transport and mask applies; filters that are now too deep can be removed
     let rules =
-        "[[plugin.config.client]]\nname = \"a\"\nlimits = { filter_depth = 2, subscriptions = 100 }\n";
+        "[[plugin.config.client]]\nname = \"a\"\nlimits = { max_filter_depth = 2, max_filters = 100 }\n";
     std::fs::write(daemon.path("broker.toml"), limited(rules)).unwrap();
     a.control("config.reload", &[]).unwrap();
     assert_eq!(a.filters(Op::Subscribe, &["x/y/z"]), 0x72);

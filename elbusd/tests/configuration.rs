@@ -232,7 +232,7 @@ fn check_reports_all_errors_at_once() {
     let text = "[[plugin]]\nname = \"rules\"\nbuiltin = \"acl\"\n[plugin.config]\ndefualt = \"deny\"\n\
         [[plugin.config.client]]\nname = \"plc*\"\n\
         [[plugin.config.client]]\nname = \"a\"\nwho = [{ user = \"no such\" }, { address = \"10.0/8\" }]\n\
-        sned = []\nsend = [\n\"b\",\n\"allow x.{nme}\",\n\"deny c.#\",\n]\nlimits = { clients = 0, client = 1 }\n\
+        sned = []\nsend = [\n\"b\",\n\"allow x.{nme}\",\n\"deny c.#\",\n]\nlimits = { max_clients = 0, client = 1 }\n\
         [[plugin.config.client]]\nsend = 5\npublish = []\n";
     std::fs::write(folder.path().join("b.toml"), text).unwrap();
     let checked = run_to_end(folder.path(), &["--config", "b.toml", "--check"]);
@@ -245,7 +245,7 @@ fn check_reports_all_errors_at_once() {
         (13, "client[1].send[0] = \"b\": \"b\" is not a rule; expected \"allow PATTERN\""),
         (14, "client[1].send[1] = \"allow x.{nme}\": "),
         (15, "client[1].send[2] = \"deny c.#\": \"#\" in \"c.#\" is not a wildcard"),
-        (17, "client[1].limits.clients = 0: 0 is not at least 1"),
+        (17, "client[1].limits.max_clients = 0: 0 is not at least 1"),
         (17, "client[1].limits.client = 1: unknown field `client`"),
         (18, "client[2]: missing key `name`"),
         (19, "client[2].send = 5: expected a list, [...]"),

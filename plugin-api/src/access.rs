@@ -6,7 +6,7 @@
 mod pattern;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::{fmt, str::FromStr};
 
 pub use pattern::{Piece, Syntax, check_mask, check_pattern, pieces};
@@ -123,47 +123,59 @@ pub struct Identity {
 #[serde(default, deny_unknown_fields)]
 pub struct ClientLimits {
     /// Bytes that can be queued for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
     pub queue_bytes: Option<u64>,
     /// Bytes of one frame it sends.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "max_frame_bytes",
+        alias = "frame_bytes",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_least_one"
+    )]
     pub frame_bytes: Option<u64>,
     /// Frames it sends per second. It is read more slowly; nothing is refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
     pub messages_per_second: Option<u64>,
     /// Bytes it sends per second, likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
     pub bytes_per_second: Option<u64>,
     /// Subscriptions, and exclusions likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "max_filters",
+        alias = "subscriptions",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_least_one"
+    )]
     pub subscriptions: Option<u64>,
     /// Segments of a filter.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "max_filter_depth",
+        alias = "filter_depth",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_least_one"
+    )]
     pub filter_depth: Option<u64>,
     /// Clients at once that match the same table of rules.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "max_clients",
+        alias = "clients",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_least_one"
+    )]
     pub clients: Option<u64>,
     /// Registrations of these per second; those beyond are refused as busy.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
     pub connects_per_second: Option<u64>,
     /// Whether its full queue can hold its senders indefinitely rather than for its hold budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may_hold: Option<bool>,
 }
 
-impl ClientLimits {
-    /// Returns the limits by name.
-    pub fn each(&self) -> [(&'static str, Option<u64>); 8] {
-        [
-            ("queue_bytes", self.queue_bytes),
-            ("frame_bytes", self.frame_bytes),
-            ("messages_per_second", self.messages_per_second),
-            ("bytes_per_second", self.bytes_per_second),
-            ("subscriptions", self.subscriptions),
-            ("filter_depth", self.filter_depth),
-            ("clients", self.clients),
-            ("connects_per_second", self.connects_per_second),
-        ]
+/// Reads a limit, which must be at least 1. The error thereby names the key as it is written.
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::deserialize(deserializer)? {
+        Some(0) => Err(D::Error::custom("0 is not at least 1; without the key there is no limit")),
+        limit => Ok(limit),
     }
 }
 

@@ -80,7 +80,7 @@ impl FilterLimits {
                 bytes = filter.len(),
                 depth = depth(filter),
                 "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
-                 (max_filter_depth, filter_depth); further refusals are not logged"
+                 (max_filter_depth); further refusals are not logged"
             );
         }
         false

@@ -1,7 +1,8 @@
-//! Access rules of ELBUS: who may be a client under which name, and what a client may do.
+//! Access rules of ELBUS: which identities can register under a name, and what a client can do.
 //!
-//! It owns the table: its form, its checks, the users and groups it names. It judges nobody; the broker does, by the rules
-//! it is handed when the plugin starts, and keeps them also where the plugin fails.
+//! It owns the configuration: its form, its checks, and the users and groups it names. It decides nothing:
+//! the broker does, by the rules that the plugin passes to it when it starts, and keeps them also if the
+//! plugin fails.
 //!
 //! ```toml
 //! [[plugin]]
@@ -10,9 +11,9 @@
 //! [plugin.config]
 //! default = "deny"
 //! [[plugin.config.client]]
-//! name = "eva.plc.*"                       # the first mask that matches the name of a client is for it
+//! name = "eva.plc.*"                       # the first mask that matches a client's name applies
 //! who = [{ user = "plc" }, { certificate = "{name}" }]
-//! send = ["deny eva.core.secret", "allow eva.core.*"]   # the first rule that matches decides, else the default
+//! send = ["deny eva.core.secret", "allow eva.core.*"]   # the first match decides, else the default
 //! publish = ["allow plc/{name}/#"]
 //! limits = { messages_per_second = 10000 }
 //! ```
@@ -24,16 +25,17 @@ use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status, access::Access
 use parking_lot::Mutex;
 use table::AccessTable;
 
-/// The rules of one table.
+/// The access rules of one configuration.
 pub struct Acl {
     host: Host,
     table: AccessTable,
-    /// What the table comes to; users and groups may change. Held while rules are handed over, so that the newest are last.
+    /// The rules of the table; users and groups can change. Locked while rules are passed to the broker, so
+    /// that the newest are passed last.
     rules: Mutex<AccessRules>,
 }
 
 impl Plugin for Acl {
-    const ABOUT: &'static str = "access rules: who may be a client, and what a client may do";
+    const ABOUT: &'static str = "access rules: who can register under a name, and what a client can do";
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let table: AccessTable = config.read()?;
@@ -42,16 +44,16 @@ impl Plugin for Acl {
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        // before any transport serves: nobody comes in ahead of the rules
+        // before any transport serves, so that no client registers without the rules
         self.host.set_access_rules(&self.rules.lock())
     }
 
     fn refresh(&self) -> Result<(), PluginError> {
-        let fresh = self.table.rules()?;
+        let new = self.table.rules()?;
         let mut rules = self.rules.lock();
-        if *rules != fresh {
-            self.host.set_access_rules(&fresh)?;
-            *rules = fresh;
+        if *rules != new {
+            self.host.set_access_rules(&new)?;
+            *rules = new;
         }
         Ok(())
     }
@@ -62,7 +64,7 @@ impl Plugin for Acl {
     }
 }
 
-/// Apart from the rest, since what the macro writes needs unsafe attributes.
+/// A module of its own, since the macro writes unsafe attributes.
 mod export {
     #![allow(unsafe_code)]
     elbus_plugin_api::export_plugin!(crate::Acl);

@@ -1,4 +1,5 @@
-//! The table of the plugin, and the rules it comes to. Owns its judgement; looks up users and groups, nothing else.
+//! The configuration of the plugin, and its conversion into access rules. Owns its checks; looks up users and
+//! groups, nothing else.
 
 use elbus_plugin_api::{
     PluginError,
@@ -9,14 +10,14 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
 
-/// What the names of units end in that have processes of their own.
+/// The suffixes of units that can have processes.
 const UNIT_SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 
 /// `[plugin.config]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccessTable {
-    /// For names that no mask matches, and for what no rule does.
+    /// Applies to names that no mask matches, and to operations that no rule matches.
     #[serde(default)]
     default: Verdict,
     #[serde(default)]
@@ -37,7 +38,7 @@ struct ClientTable {
     limits: ClientLimits,
 }
 
-/// One of `who`: all that it says must hold.
+/// An entry of `who`: all its keys must match.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Who {
@@ -49,7 +50,7 @@ struct Who {
 }
 
 impl AccessTable {
-    /// What it comes to, users and groups being those of now.
+    /// Returns the rules, with the current users and groups.
     pub(crate) fn rules(&self) -> Result<AccessRules, PluginError> {
         let clients = self.client.iter().enumerate().map(|(index, table)| table.rules(index));
         let clients = clients.collect::<Result<Vec<_>, _>>()?;
@@ -68,17 +69,8 @@ impl ClientTable {
             let message = "missing key `name`, a mask of client names such as \"plant.*\" or \"*\"";
             return Err(PluginError::of_key(format!("client[{index}]"), message));
         }
-        for (key, limit) in self.limits.each() {
-            if limit == Some(0) {
-                let key = format!("client[{index}].limits.{key}");
-                return Err(PluginError::of_key(
-                    key,
-                    "0 is not at least 1; without the key there is no limit",
-                ));
-            }
-        }
         if self.who.as_ref().is_some_and(Vec::is_empty) {
-            let message = "nobody could be such a client; without the key anybody may";
+            let message = "is empty, so no client could use the name; without the key any client can";
             return Err(PluginError::of_key(format!("client[{index}].who"), message));
         }
         let who = self.who.iter().flatten().enumerate();
@@ -93,8 +85,8 @@ impl ClientTable {
             call: self.call.clone(),
             limits: self.limits,
         };
-        let wrong = |(key, why)| PluginError::of_key(format!("client[{index}].{key}"), why);
-        rules.check().map_err(wrong)?;
+        let error = |(key, reason)| PluginError::of_key(format!("client[{index}].{key}"), reason);
+        rules.check().map_err(error)?;
         Ok(rules)
     }
 }
@@ -114,13 +106,13 @@ impl Who {
             address: address.as_ref().map(|text| network(text, &format!("{key}.address"))).transpose()?,
             certificate: certificate
                 .as_ref()
-                .map(|text| names(text, &format!("{key}.certificate")))
+                .map(|text| certificate_pattern(text, &format!("{key}.certificate")))
                 .transpose()?,
         })
     }
 }
 
-/// The name of a unit that can have processes, as systemd writes it.
+/// Checks the full name of a systemd unit that can have processes.
 fn unit_name(text: &str, key: &str) -> Result<String, PluginError> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let stem = UNIT_SUFFIXES.iter().find_map(|suffix| text.strip_suffix(suffix));
@@ -135,10 +127,10 @@ fn unit_name(text: &str, key: &str) -> Result<String, PluginError> {
     Err(PluginError::of_key(key, message))
 }
 
-/// A pattern of names of certificates.
-fn names(text: &str, key: &str) -> Result<String, PluginError> {
-    let filled = text.replace("{name}", "").replace("{user}", "");
-    if filled.contains('{') {
+/// Checks a pattern of certificate names.
+fn certificate_pattern(text: &str, key: &str) -> Result<String, PluginError> {
+    let rest = text.replace("{name}", "").replace("{user}", "");
+    if rest.contains('{') {
         let message = format!("{text:?} has a brace that begins neither {{name}} nor {{user}}");
         return Err(PluginError::of_key(key, message));
     }

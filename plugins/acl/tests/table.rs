@@ -1,4 +1,4 @@
-//! The table of the plugin: what it hands over, and what it finds wrong.
+//! The configuration of the plugin: the rules it passes to the broker, and its errors.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 use elbus_acl::Acl;
@@ -16,7 +16,7 @@ fn rules(table: &str) -> AccessRules {
 }
 
 #[test]
-fn the_rules_are_handed_over_with_users_and_groups_as_numbers() {
+fn rules_are_passed_with_users_and_groups_as_numbers() {
     let rules = rules(
         r#"
         default = "allow"
@@ -25,7 +25,7 @@ fn the_rules_are_handed_over_with_users_and_groups_as_numbers() {
         who = [{ user = "root", group = 0 }, { address = "10.1.2.3" }, { address = "fd00::/8", certificate = "{name}" }]
         send = ["allow core.*", "deny *"]
         publish = ["allow plc/{user}/#"]
-        limits = { clients = 3 }
+        limits = { max_clients = 3 }
         [[client]]
         name = "*"
         "#,
@@ -43,13 +43,24 @@ fn the_rules_are_handed_over_with_users_and_groups_as_numbers() {
 }
 
 #[test]
-fn nothing_is_allowed_unless_it_is_said() {
+fn limits_have_the_names_of_the_transports_keys_and_accept_the_old_ones() {
+    let limits =
+        |keys: &str| rules(&format!("[[client]]\nname = 'a'\nlimits = {{ {keys} }}")).clients[0].limits;
+    let new = limits("max_clients = 1, max_filters = 2, max_filter_depth = 3, max_frame_bytes = 4");
+    let old = limits("clients = 1, subscriptions = 2, filter_depth = 3, frame_bytes = 4");
+    assert_eq!((new.clients, new.subscriptions), (Some(1), Some(2)));
+    assert_eq!((new.filter_depth, new.frame_bytes), (Some(3), Some(4)));
+    assert_eq!(new, old);
+}
+
+#[test]
+fn everything_is_denied_by_default() {
     let rules = rules("");
     assert_eq!((rules.default, rules.clients.len()), (Verdict::Deny, 0));
 }
 
 #[test]
-fn what_is_wrong_is_found_before_it_starts() {
+fn errors_in_the_table_are_found_before_the_start() {
     for (table, error) in [
         ("defaut = 'deny'", "defaut: unknown key; known are client, default"),
         ("default = 'maybe'", "default: unknown variant `maybe`, expected `allow` or `deny`"),
@@ -60,7 +71,7 @@ fn what_is_wrong_is_found_before_it_starts() {
             "client[0].send[0]: \"b\" is not a rule; expected \"allow PATTERN\"",
         ),
         ("[[client]]\nname = 'a'\npublish = ['allow x/{nme}']", "client[0].publish[0]: \"{nme}\" in "),
-        ("[[client]]\nname = 'a'\nwho = []", "client[0].who: nobody could be such a client"),
+        ("[[client]]\nname = 'a'\nwho = []", "client[0].who: is empty, so no client could use the name"),
         ("[[client]]\nname = 'a'\nwho = [{}]", "client[0].who[0]: is empty; expected one or more of user"),
         (
             "[[client]]\nname = 'a'\nwho = [{ user = 'no such' }]",
@@ -71,6 +82,14 @@ fn what_is_wrong_is_found_before_it_starts() {
             "client[0].who[0].address: \"10.0/8\" is not",
         ),
         ("[[client]]\nname = 'a'\nlimits = { clients = 0 }", "client[0].limits.clients: 0 is not at least 1"),
+        (
+            "[[client]]\nname = 'a'\nlimits = { max_filters = 0 }",
+            "client[0].limits.max_filters: 0 is not at least 1; without the key there is no limit",
+        ),
+        (
+            "[[client]]\nname = 'a'\nlimits = { clients = 1, max_clients = 2 }",
+            "client[0].limits: duplicate field `max_clients`",
+        ),
         (
             "[[client]]\nname = 'plc*'",
             "client[0].name: \"*\" in \"plc*\" is not a wildcard: write \"plc.*\", or",
@@ -115,7 +134,7 @@ fn what_is_wrong_is_found_before_it_starts() {
 }
 
 #[test]
-fn a_list_has_no_more_rules_than_a_denied_operation_may_cost() {
+fn a_list_has_at_most_a_thousand_rules() {
     let table = |count| {
         let rules: Vec<_> = (0..count).map(|n| format!("'allow x{n}'")).collect();
         format!("[[client]]\nname = 'a'\nsend = [{}]", rules.join(", "))
