@@ -41,7 +41,7 @@ const TABLE: [(Code, &str); 10] = [
 ];
 
 impl Code {
-    /// The code with this value on the wire, or `None` where the table has none.
+    /// Returns the code with this value on the wire; `None` if the protocol does not define it.
     pub fn from_wire(value: u8) -> Option<Self> {
         TABLE.iter().map(|(code, _)| *code).find(|code| *code as u8 == value)
     }

@@ -57,8 +57,8 @@ impl<'a> DeliveryHead<'a> {
         }
     }
 
-    /// Bytes of `count` frames whose payloads have `payload_bytes` in total; `usize::MAX` where that number
-    /// is too small, which no buffer can be.
+    /// Returns the bytes of `count` frames whose payloads have `payload_bytes` in total; `usize::MAX`, which
+    /// no buffer can have, if the number overflows.
     #[inline]
     pub fn encoded_len(&self, payload_bytes: usize, count: usize) -> usize {
         match self.prefix_len() {
@@ -67,20 +67,20 @@ impl<'a> DeliveryHead<'a> {
         }
     }
 
-    /// The header, with this length field.
+    /// Returns the header with this length field.
     #[inline]
     fn header(&self, len: u32) -> [u8; DELIVERY_HEADER_BYTES] {
         let [l0, l1, l2, l3] = len.to_le_bytes();
         [self.kind as u8, l0, l1, l2, l3, u8::from(self.realtime)]
     }
 
-    /// The topic, where the kind has one.
+    /// Returns the topic if the kind has one.
     #[inline]
     fn topic_text(&self) -> Option<&'a str> {
         (self.kind == FrameKind::Publish).then_some(self.topic)
     }
 
-    /// Length field of a frame with such a payload, or `None` where 32 bits are too few.
+    /// Returns the length field of a frame with such a payload; `None` if it exceeds 32 bits.
     #[inline]
     fn body_len(prefix: usize, payload: usize) -> Option<u32> {
         u32::try_from((prefix - DELIVERY_HEADER_BYTES).checked_add(payload)?).ok()

@@ -1,5 +1,5 @@
-//! What may be wrong with a frame, received or to be sent; owns the wording, never decides what a broker does
-//! about it (sections 3 and 4).
+//! Errors of received frames and of frames to be sent (sections 3 and 4). Owns their texts; never decides how
+//! a broker reacts.
 
 use std::fmt;
 
@@ -95,9 +95,9 @@ pub enum EncodeError {
         /// The text.
         field: Field,
     },
-    /// The body is longer than its 32-bit length field can say.
+    /// The body is longer than its 32-bit length field allows.
     TooLong {
-        /// Its length in bytes, `usize::MAX` where even that is too small.
+        /// Its length in bytes; `usize::MAX` if it overflows.
         len: usize,
     },
     /// Filters for an operation that has none, or a target for one that has filters.

@@ -20,9 +20,9 @@ pub enum Progress<'a> {
         /// Bytes of the input that are done with.
         consumed: usize,
     },
-    /// The client asks for this name, which ends the handshake; `name::check_name` and the registry judge it.
+    /// The client requests this name, which ends the handshake; `name::check_name` and the registry check it.
     Name {
-        /// Bytes of the input that are done with; requests may follow them.
+        /// Bytes of the input that were consumed; requests can follow them.
         consumed: usize,
         /// The name, perhaps empty.
         name: &'a str,

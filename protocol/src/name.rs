@@ -46,7 +46,10 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// Whether a client may bear the name, as far as the name alone tells.
+/// Checks the syntax of a client's name.
+///
+/// # Errors
+/// If no client can have the name.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     match name.as_bytes() {
         [] => Err(NameError::Empty),

@@ -21,7 +21,7 @@ const FLAGS_AT: usize = 4;
 /// [`Limits::max_frame_bytes`] by default: 256 MiB.
 pub const DEFAULT_MAX_FRAME_BYTES: usize = 256 << 20;
 
-/// What a peer may send at most.
+/// Limits of what a peer can send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Longest body of a frame, in bytes; a longer one is a protocol error as soon as it is declared.
@@ -56,7 +56,8 @@ pub struct RunBuffer<P> {
 }
 
 impl<P> RunBuffer<P> {
-    /// Without memory: the first run takes as many places as its input may need, at most [`MAX_RUN`].
+    /// Creates a buffer without memory; the first run allocates as many entries as its input can need, at
+    /// most [`MAX_RUN`].
     #[inline]
     pub const fn new() -> Self {
         RunBuffer { op_ids: Vec::new(), payloads: Vec::new() }
@@ -131,13 +132,14 @@ impl Header {
     }
 }
 
-/// Takes the next run from `input`, beginning at `pos`, and moves `pos` behind it.
+/// Parses the next run of `input` at `pos`, and moves `pos` behind it.
 ///
-/// Pings are skipped. A run ends where anything differs, after [`MAX_RUN`] frames, at a ping and where the
-/// input ends. An unknown operation and a length over the limit are errors as soon as the header is there.
-/// An error leaves `pos` at the broken frame; good frames before it were returned by earlier calls.
+/// Pings are skipped. A run ends at the first frame that differs, after [`MAX_RUN`] frames, at a ping and at
+/// the end of the input. An unknown operation and a length over the limit are errors as soon as the header
+/// has arrived. An error leaves `pos` at the invalid frame; earlier calls returned the valid frames before
+/// it.
 ///
-/// The payload type is the caller's: `&[u8]`, or what carries it across a boundary.
+/// The caller chooses the payload type: `&[u8]`, or a type that carries it across a boundary.
 #[inline]
 pub fn next_run<'a, P: Copy + From<&'a [u8]>>(
     input: &'a [u8],

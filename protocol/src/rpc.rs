@@ -48,23 +48,23 @@ pub enum RpcFrame<'a> {
         call_id: u32,
         /// The method, not yet checked to be UTF-8: the callee answers one that is not with an error.
         method: &'a [u8],
-        /// By convention msgpack; empty where there are none.
+        /// The parameters, by convention msgpack; empty if there are none.
         params: &'a [u8],
     },
     /// The result of a call.
     Reply {
-        /// That of the request.
+        /// The identifier of the request.
         call_id: u32,
-        /// By convention msgpack; may be empty.
+        /// The result, by convention msgpack; can be empty.
         result: &'a [u8],
     },
     /// The failure of a call.
     Error {
-        /// That of the request.
+        /// The identifier of the request.
         call_id: u32,
         /// One of this module's, [`Code::rpc_code`](crate::Code::rpc_code), or the callee's own.
         code: i16,
-        /// Usually text; may be empty.
+        /// Details, usually text; can be empty.
         data: &'a [u8],
     },
 }
@@ -133,7 +133,10 @@ pub fn encode_notification(payload: &[u8]) -> Vec<u8> {
     [&[NOTIFICATION], payload].concat()
 }
 
-/// The payload of a request; refused where the method holds a NUL.
+/// Encodes the payload of a request.
+///
+/// # Errors
+/// If the method contains a NUL.
 pub fn encode_request(call_id: u32, method: &str, params: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::with_capacity(request_head_len(method) + params.len());
     encode_request_head(&mut out, call_id, method)?;

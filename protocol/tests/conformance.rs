@@ -9,7 +9,7 @@ use elbus_protocol::rpc::{RpcDecodeError, RpcFrame, decode_rpc};
 use elbus_protocol::{FrameError, Limits, Op};
 use support::{Case, Event, Outcome, cases};
 
-/// Cuts a case in pieces in every way that is worth it and compares what each comes to.
+/// Splits each case into pieces in every relevant way and compares the outcomes.
 fn run(file: &str, feed: impl Fn(&[&[u8]], &Limits) -> Outcome) {
     let cases = cases(file);
     assert!(cases.len() > 15);

@@ -37,7 +37,7 @@ pub(crate) enum PipeError {
     Folder(FolderError),
     /// The path names a file of another type, which the plugin must not remove.
     NotAFifo { path: PathBuf },
-    /// It belongs to another user, who can open it regardless of its mode.
+    /// It belongs to another user, to whom its mode is no obstacle.
     Foreign { path: PathBuf, owner: u32 },
     /// Another process reads it.
     InUse { path: PathBuf },

@@ -1,4 +1,4 @@
-//! Flow control of one sending client: how much it may still send to receivers over their limit, and the
+//! Flow control of one sending client: how much it can still send to receivers over their limit, and the
 //! notifiers of its tasks that wait for them. Returns notifiers and never calls them.
 
 use elbus_plugin_api::Notifier;
@@ -24,7 +24,7 @@ struct State {
 }
 
 impl SendCredit {
-    /// Returns whether the client may send: `false` once it has overdrawn more than `limit` bytes without
+    /// Returns whether the client can send: `false` once it has overdrawn more than `limit` bytes without
     /// waiting.
     #[inline]
     pub(crate) fn may_send(&self, limit: usize) -> bool {
