@@ -20,7 +20,7 @@ use rule_locations::RuleLocations;
 pub(crate) use rules::{Decision, DecisionReason, Rules, Subject};
 
 use crate::{
-    origin::Origin,
+    client_origin::ClientOrigin,
     sync::{
         Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -179,7 +179,7 @@ impl Access {
     pub(crate) fn admit(
         &self,
         name: &Arc<str>,
-        origin: &Origin,
+        origin: &ClientOrigin,
     ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
         let admitted = self.check_registration(name, origin, true);
         if let Err(refusal) = &admitted {
@@ -189,7 +189,7 @@ impl Access {
     }
 
     /// Counts a registration that was refused. Logs each name once.
-    pub(crate) fn note_refusal(&self, name: &str, origin: &Origin, why: &str) {
+    pub(crate) fn note_refusal(&self, name: &str, origin: &ClientOrigin, why: &str) {
         self.denied.fetch_add(1, Ordering::Relaxed);
         let mut refused = self.refused.lock();
         if refused.len() >= REMEMBERED_REFUSALS {
@@ -208,14 +208,14 @@ impl Access {
     pub(crate) fn readmit(
         &self,
         name: &Arc<str>,
-        origin: &Origin,
+        origin: &ClientOrigin,
     ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
         self.check_registration(name, origin, false)
     }
 
     /// By which rules a [system sender](crate::routing::Router::system_sender) acts; `None` if there are
     /// none. It is never refused: where the rules do not admit its name, all it sends and calls is denied.
-    pub(crate) fn admit_system(&self, name: &Arc<str>, origin: &Origin) -> Option<Arc<PolicySnapshot>> {
+    pub(crate) fn admit_system(&self, name: &Arc<str>, origin: &ClientOrigin) -> Option<Arc<PolicySnapshot>> {
         let current = self.current()?;
         let decision = current.rules.decide_registration(name, origin);
         if !decision.allowed {
@@ -232,14 +232,14 @@ impl Access {
     }
 
     /// Whether rules concern a client: not one within this process.
-    pub(crate) fn concerns(origin: &Origin) -> bool {
+    pub(crate) fn concerns(origin: &ClientOrigin) -> bool {
         origin.locality.is_subject_to_rules() && !origin.internal
     }
 
     fn check_registration(
         &self,
         name: &Arc<str>,
-        origin: &Origin,
+        origin: &ClientOrigin,
         is_new: bool,
     ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
         let Some(current) = self.current().filter(|_| Self::concerns(origin)) else {

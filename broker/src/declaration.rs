@@ -1,20 +1,29 @@
-//! The declaration of an instance of a plugin: its name, where its code comes from, its table, what happens when it
-//! fails, and where all that stands.
+//! The declaration of an instance of a plugin: its name, the source of its code, its table, its restart
+//! policy, and its location in the configuration file.
 
 use elbus_plugin_api::LinkedPlugin;
 use serde::Deserialize;
 
-use crate::config_file::Entry;
+use crate::location::DeclarationLocation;
 
-/// An instance of a plugin that a broker shall have.
+/// An instance of a plugin that a broker runs.
+///
+/// ```
+/// use elbus_broker::{PluginDeclaration, Restart};
+///
+/// let declaration = PluginDeclaration::library("local", "elbus_unix")
+///     .set("path", "/run/example.sock")
+///     .restart(Restart::Never);
+/// assert_eq!(declaration.name(), "local");
+/// ```
 #[derive(Debug, Clone)]
 pub struct PluginDeclaration {
     pub(crate) name: String,
     pub(crate) source: PluginSource,
     pub(crate) config: toml::Table,
     pub(crate) restart: Restart,
-    /// Where it comes from a file.
-    pub(crate) entry: Option<Entry>,
+    /// `None` if it was not read from a file.
+    pub(crate) location: Option<DeclarationLocation>,
 }
 
 #[derive(Debug, Clone)]
@@ -24,7 +33,8 @@ pub(crate) enum PluginSource {
 }
 
 impl PluginSource {
-    fn is(&self, other: &PluginSource) -> bool {
+    /// Whether both are the same library or linked-in plugin.
+    fn is_same(&self, other: &PluginSource) -> bool {
         match (self, other) {
             (PluginSource::Library(a), PluginSource::Library(b)) => a == b,
             (PluginSource::Linked(a), PluginSource::Linked(b)) => {
@@ -35,33 +45,33 @@ impl PluginSource {
     }
 }
 
-/// What happens to an instance that has failed.
+/// The restart policy of an instance that has failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Restart {
-    /// It is started again after a while, a longer one each time.
+    /// It is restarted after a delay, which doubles each time.
     #[default]
     OnFailure,
-    /// It stays failed until somebody starts it.
+    /// It stays failed until it is started by request.
     Never,
 }
 
 impl PluginDeclaration {
-    /// An instance from a compiled library: a name such as `elbus_unix`, looked for in the plugin folders, or a
-    /// path.
+    /// Declares an instance from a compiled library: a path, or a name such as `elbus_unix` that is searched
+    /// in the plugin folders.
     pub fn library(name: impl Into<String>, library: impl Into<String>) -> Self {
         Self::new(name, PluginSource::Library(library.into()))
     }
 
-    /// An instance of a plugin that is linked into the program: what `plugin()` of its crate returns.
+    /// Declares an instance of a plugin that is linked into the program: `plugin()` of its crate returns it.
     pub fn linked(name: impl Into<String>, plugin: LinkedPlugin) -> Self {
         Self::new(name, PluginSource::Linked(plugin))
     }
 
     fn new(name: impl Into<String>, source: PluginSource) -> Self {
         let (name, restart) = (name.into(), Restart::default());
-        PluginDeclaration { name, source, config: toml::Table::new(), restart, entry: None }
+        PluginDeclaration { name, source, config: toml::Table::new(), restart, location: None }
     }
 
     /// Sets a key of its table.
@@ -76,23 +86,23 @@ impl PluginDeclaration {
         self
     }
 
-    /// What happens when it fails; starting it again unless this says otherwise.
+    /// Sets the restart policy. The default is [`Restart::OnFailure`].
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
         self
     }
 
-    /// The name of the instance.
+    /// Returns the name of the instance.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its table.
+    /// Returns its table.
     pub fn table(&self) -> &toml::Table {
         &self.config
     }
 
-    /// Where its code comes from: the library as it was named, or the name of the crate of a plugin that is linked in.
+    /// Returns the source of its code: the library as it was named, or the crate name of a linked-in plugin.
     pub fn code(&self) -> &str {
         match &self.source {
             PluginSource::Library(library) => library,
@@ -100,16 +110,17 @@ impl PluginDeclaration {
         }
     }
 
-    /// Where a key of its table stands, `broker.toml:42`: the line of the last part of the dotted path
-    /// (`client[2].publish[0]`) that is in the file. `None` where the declaration comes from no file.
-    pub fn place(&self, key: &str) -> Option<String> {
-        self.entry.as_ref()?.place(key)
+    /// Returns file and line of a key of its table, such as `broker.toml:42`: the line of the last part of
+    /// the dotted path (`client[2].publish[0]`) that is in the file. `None` if the declaration was not read
+    /// from a file.
+    pub fn location_of(&self, key: &str) -> Option<String> {
+        self.location.as_ref()?.of_key(key)
     }
 
-    /// Whether an instance of the one is an instance of the other: where they stand makes no difference.
+    /// Whether both declare the same instance. Their locations do not matter.
     pub(crate) fn is_same(&self, other: &PluginDeclaration) -> bool {
         self.name == other.name
-            && self.source.is(&other.source)
+            && self.source.is_same(&other.source)
             && self.config == other.config
             && self.restart == other.restart
     }

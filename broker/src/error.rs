@@ -1,14 +1,14 @@
-//! Why a broker could not be set up or started.
+//! The errors of setting up, starting and reloading a broker.
 
 use elbus_plugin_api::PluginError;
 
-use crate::host::LibraryError;
+use crate::host::load::libraries::LibraryError;
 
-/// Why a broker could not be set up or started.
+/// An error of setting up, starting or reloading a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// The broker has been stopped.
+    /// The broker is stopping.
     Ending,
     /// A plugin was declared without a name.
     NamelessPlugin,
@@ -24,14 +24,14 @@ pub enum BrokerError {
         /// Why.
         error: LibraryError,
     },
-    /// The table of a plugin is wrong.
+    /// The table of a plugin is invalid.
     Configure {
         /// The instance.
         plugin: String,
-        /// What is wrong, and with which key.
+        /// The key, and what is wrong with it.
         error: PluginError,
     },
-    /// A plugin needs another one that is not declared.
+    /// A plugin requires another one that is not declared.
     Requires {
         /// The instance.
         plugin: String,
@@ -42,20 +42,20 @@ pub enum BrokerError {
     Start {
         /// The instance.
         plugin: String,
-        /// Why, and which key is behind it.
+        /// Why, and the key that causes it.
         error: PluginError,
     },
-    /// A plugin could not read anew the files that its table names.
+    /// A plugin could not read the files again that its table names.
     Refresh {
         /// The instance.
         plugin: String,
-        /// Why, and which key is behind it.
+        /// Why, and the key that causes it.
         error: PluginError,
     },
 }
 
 impl BrokerError {
-    /// The instance it is about.
+    /// Returns the instance that caused it.
     pub fn plugin(&self) -> Option<&str> {
         match self {
             BrokerError::Ending | BrokerError::NamelessPlugin => None,
@@ -68,7 +68,7 @@ impl BrokerError {
         }
     }
 
-    /// The key of the instance's table that it is about, dotted.
+    /// Returns the dotted path of the key in the instance's table that caused it.
     pub fn key(&self) -> Option<&str> {
         match self {
             BrokerError::Configure { error, .. }
@@ -93,13 +93,13 @@ impl std::fmt::Display for BrokerError {
                 let library = required.replace('-', "_");
                 write!(
                     f,
-                    "plugin {plugin:?} requires the plugin {required}, which is not declared; add a [[plugin]] with \
-                     library = {library:?}"
+                    "plugin {plugin:?} requires the plugin {required}, which is not declared; add a \
+                     [[plugin]] with library = {library:?}"
                 )
             }
             BrokerError::Start { plugin, error } => write!(f, "plugin {plugin:?} could not start: {error}"),
             BrokerError::Refresh { plugin, error } => {
-                write!(f, "plugin {plugin:?} could not read its files anew: {error}")
+                write!(f, "plugin {plugin:?} could not read its files again: {error}")
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Events: what happened in the broker, dispatched to all listeners one at a time and in order, by a thread of their own.
+//! Events of the broker, dispatched to all listeners one at a time and in order, by a thread of their own.
 //!
-//! A change enqueues its event while it holds the lock of what it changes, so the order of events is that of the
-//! changes; after it has released the lock it calls [`Events::tell`], which wakes the thread. A change never waits for
-//! a listener. Listeners run without any lock of the broker held. The queue is bounded, see [`queue`].
+//! A change enqueues its event while it holds the lock of what it changes, so events have the order of the
+//! changes; after it has released the lock it calls [`Events::dispatch`], which wakes the thread. A change
+//! never waits for a listener. Listeners run without any lock of the broker held. The queue is bounded, see
+//! [`queue`].
 
 mod queue;
 
@@ -15,9 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::queue::{EventQueue, Pending};
+use self::queue::{EventQueue, PendingEvent};
 use crate::{
-    calls::{self, Callback},
+    callbacks::{self, Callback},
     sync::{
         Mutex, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -32,10 +33,11 @@ pub(crate) struct Events(Arc<Shared>);
 struct Shared {
     /// Lock order: after the registry's lock, before nothing.
     queue: Mutex<EventQueue>,
-    /// Held while listeners are called; only ever tried. Another one takes its place when a listener does not return.
+    /// Held while listeners are called; threads only try to lock it. Replaced when a listener does not
+    /// return.
     dispatching: RwLock<Arc<Mutex<()>>>,
     listeners: RwLock<Vec<(u32, Arc<ListenerObject>)>>,
-    /// The thread that dispatches. Without one, whoever calls [`Events::tell`] does.
+    /// The thread that dispatches. Without one, the thread that calls [`Events::dispatch`] does.
     thread: PlainMutex<Option<Thread>>,
     ended: AtomicBool,
     /// Signalled whenever the queue has become empty. A leaf.
@@ -46,31 +48,31 @@ impl Events {
     /// Starts the thread that dispatches; it ends with [`end`](Self::end), or when this is dropped.
     ///
     /// # Errors
-    /// The system has no thread to give: then the threads that cause events dispatch them.
+    /// The thread could not be started. The threads that cause events then dispatch them.
     pub(crate) fn start(&self) -> io::Result<()> {
         let shared = self.0.clone();
         let dispatching = self.0.dispatching.read().clone();
         let body = move || {
             while !shared.ended.load(Ordering::Acquire) {
-                shared.dispatch();
+                shared.dispatch_queued();
                 if !shared.is_current(&dispatching) {
                     return;
                 }
                 thread::park();
             }
-            shared.dispatch();
+            shared.dispatch_queued();
         };
         let handle = thread::Builder::new().name("elbus events".to_owned()).spawn(body)?;
         *self.0.thread.lock() = Some(handle.thread().clone());
         Ok(())
     }
 
-    /// Abandons the thread that dispatches, which is held by a listener that does not return, and starts another one.
+    /// Abandons the dispatching thread, whose listener does not return, and starts another one.
     pub(crate) fn replace_thread(&self) {
         *self.0.dispatching.write() = Arc::default();
-        self.0.queue.lock().miss();
+        self.0.queue.lock().mark_missed();
         if let Err(error) = self.start() {
-            tracing::error!(%error, "cannot start a thread for events: whoever causes them dispatches them");
+            tracing::error!(%error, "no thread for events: the threads that cause them dispatch them");
             *self.0.thread.lock() = None;
         }
     }
@@ -84,41 +86,41 @@ impl Events {
     }
 
     /// Adds a listener of an instance.
-    pub(crate) fn listen(&self, owner: u32, listener: ListenerObject) {
+    pub(crate) fn add_listener(&self, owner: u32, listener: ListenerObject) {
         self.0.listeners.write().push((owner, Arc::new(listener)));
     }
 
     /// Removes the listeners of an instance.
     pub(crate) fn remove_owner(&self, owner: u32) {
-        let mut gone = vec![];
+        let mut removed = vec![];
         self.0.listeners.write().retain(|(o, listener)| {
             let stays = *o != owner;
             if !stays {
-                gone.push(listener.clone());
+                removed.push(listener.clone());
             }
             stays
         });
-        drop(gone); // runs code of the plugin: outside the lock
+        drop(removed); // runs code of the plugin: outside the lock
     }
 
-    /// Enqueues an event of this moment. Follow it by [`tell`](Events::tell).
-    pub(crate) fn note(&self, kind: EventKind, subject: &str, detail: &str) {
+    /// Enqueues an event with the current time. Must be followed by [`dispatch`](Events::dispatch).
+    pub(crate) fn enqueue(&self, kind: EventKind, subject: &str, detail: &str) {
         let event = Event::now(kind, subject, detail);
-        self.0.queue.lock().push(Pending::new(kind, subject, detail, event.unix_nanos));
+        self.0.queue.lock().push(PendingEvent::new(kind, subject, detail, event.unix_nanos));
     }
 
-    /// Has the queued events dispatched. Call it without any lock held.
-    pub(crate) fn tell(&self) {
+    /// Wakes the thread that dispatches queued events. Must be called without any lock held.
+    pub(crate) fn dispatch(&self) {
         let thread = self.0.thread.lock().clone();
         match thread {
             Some(thread) => thread.unpark(),
-            None => self.0.dispatch(),
+            None => self.0.dispatch_queued(),
         }
     }
 
     /// Blocks until the queued events are dispatched, for `limit` at most.
     pub(crate) fn flush(&self, limit: Duration) {
-        self.tell();
+        self.dispatch();
         let end = Instant::now() + limit;
         let (lock, changed) = &self.0.idle;
         let mut idle = lock.lock();
@@ -137,9 +139,9 @@ impl Drop for Events {
 }
 
 impl Shared {
-    fn dispatch(&self) {
-        // The queue is looked at again after the lock was released: an event that was enqueued while another thread
-        // held it, and whose own thread therefore left, is not forgotten.
+    fn dispatch_queued(&self) {
+        // The queue is checked again after the lock was released: an event that was enqueued while another
+        // thread held it, and whose own thread therefore left, is not forgotten.
         let current = self.dispatching.read().clone();
         while !self.queue.lock().is_empty() {
             let Some(dispatching) = current.try_lock() else { return };
@@ -168,12 +170,14 @@ impl Shared {
     }
 
     /// Calls the listeners, unless this thread is replaced meanwhile.
-    fn call_listeners(&self, event: &Pending, is_current: impl Fn() -> bool) {
-        let Pending { kind, subject, detail, unix_nanos } = event;
+    fn call_listeners(&self, event: &PendingEvent, is_current: impl Fn() -> bool) {
+        let PendingEvent { kind, subject, detail, unix_nanos } = event;
         let event = Event::at(*unix_nanos, *kind, subject, detail);
         let listeners = self.listeners.read().clone();
         for (owner, listener) in listeners {
-            calls::other(owner, Callback::OnEvent, "the broker", || listener.on_event(&event.to_raw()));
+            callbacks::for_caller(owner, Callback::OnEvent, "the broker", || {
+                listener.on_event(&event.to_raw())
+            });
             if !is_current() {
                 return;
             }

@@ -1,7 +1,8 @@
 //! The ELBUS broker as a library.
 //!
-//! The core does registration, wildcard broadcast and topic routing, keeps the table of control methods and tells
-//! events; everything else is a plugin, loaded from a compiled library or linked in. This crate names none.
+//! The core does registration, wildcard broadcast and topic routing, has the table of control methods and
+//! emits events. Everything else is a plugin, loaded from a compiled library or linked in. This crate names
+//! none, and leaves the process around it alone: signals, allocator and environment are the program's.
 //!
 //! ```no_run
 //! use elbus_broker::{Broker, PluginDeclaration};
@@ -16,24 +17,38 @@
 
 mod access;
 mod broker;
-mod calls;
+mod callbacks;
+mod client_origin;
+mod config_error;
 mod config_file;
 mod control;
 mod declaration;
 mod error;
 mod events;
 mod host;
-mod origin;
+mod location;
 mod routing;
 mod settings;
 mod sync;
 
 pub use broker::{Broker, BrokerBuilder, Stopping};
-pub use config_file::{ConfigError, ConfigFile, ProgramSettings};
+pub use config_error::ConfigError;
+pub use config_file::{ConfigFile, ProgramSettings};
 pub use declaration::{PluginDeclaration, Restart};
 pub use error::BrokerError;
 pub use host::{
-    LibraryError, PluginRecord, PluginReport, PluginState, Reloaded, hanging_calls, inspect,
-    report_fatal_signals, run_library_probe,
+    lifecycle::{
+        reload::Reloaded,
+        report::{PluginReport, PluginState},
+    },
+    load::{
+        fatal_signals::report_fatal_signals,
+        inspect::{PluginManifest, inspect},
+        libraries::LibraryError,
+        probe::run_library_probe,
+    },
+    watch::callback_watch::hanging_calls,
 };
 pub use settings::BrokerSettings;
+/// The crate whose `Table` and `Value` [`PluginDeclaration`] takes, in the version that it takes.
+pub use toml;

@@ -4,60 +4,69 @@ use elbus_plugin_api::PluginError;
 use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 
-use crate::{host::LibraryPolicy, routing::HoldSettings};
+use crate::{host::load::libraries::LibraryPolicy, routing::HoldSettings};
 
-/// Less would hold up a single client.
-const LEAST_QUEUED_BYTES: usize = 1 << 20;
+/// Less would delay even a single client.
+const MIN_QUEUED_BYTES: usize = 1 << 20;
 
-/// The settings of the broker itself; everything else is a plugin's.
+/// The settings of the broker. Plugins have settings of their own.
+///
+/// ```
+/// use elbus_broker::{Broker, BrokerSettings};
+///
+/// let mut settings = BrokerSettings::default();
+/// settings.max_topic_bytes = 1024;
+/// let builder = Broker::builder().settings(settings);
+/// ```
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct BrokerSettings {
-    /// Shown by the control method `health`.
+    /// The name that the control method `health` returns.
     pub name: String,
-    /// Folders to look for libraries in, before that of the executable.
+    /// Folders to search libraries in, before that of the executable.
     pub plugin_dirs: Vec<PathBuf>,
-    /// Load plugin files that users other than their owner, root and the broker's can change, with a warning, also if
-    /// the broker runs as root.
+    /// Load plugin files that users other than root and the broker's can change also if the broker runs as
+    /// root. A warning is logged.
     pub allow_untrusted_plugin_files: bool,
     /// A second client of a primary name evicts the first instead of being refused.
     pub force_register: bool,
-    /// Clients from other machines may call control methods that change the broker.
+    /// Clients of other machines can call administrative control methods.
     pub remote_admin: bool,
-    /// Subscriptions of one client, and as many exclusions.
+    /// The limit of subscriptions of one client, and of its exclusions.
     pub max_filters: usize,
-    /// Length of one topic filter in bytes.
+    /// The limit of one topic filter, in bytes.
     pub max_filter_bytes: usize,
-    /// Length of a client's name in bytes: it precedes every message that the client sends.
+    /// The limit of a client's name, in bytes: it precedes every message of the client.
     pub max_name_bytes: usize,
-    /// Length of a target, mask, topic or receiver in bytes.
+    /// The limit of a target, mask or topic, in bytes.
     pub max_topic_bytes: usize,
-    /// For how long a receiver may hold senders that have other receivers as well, in any `hold_window_seconds`; zero: for
-    /// any time. Those of one user, certificate or address together two and a half times as long.
+    /// How long a receiver can hold senders that have other receivers, within any `hold_window_seconds`;
+    /// zero: without limit. All receivers of one user, certificate or address together have two and a half
+    /// times as much.
     pub hold_budget_seconds: f64,
     /// See `hold_budget_seconds`.
     pub hold_window_seconds: f64,
-    /// Masks of names of receivers that may hold their senders for any time.
+    /// Name masks of receivers without a hold budget.
     pub may_hold: Vec<String>,
-    /// Memory that the subscriptions of one client may take, and its exclusions as much, in bytes.
+    /// The limit of memory for the subscriptions of one client, and for its exclusions, in bytes.
     pub filter_memory_bytes: usize,
-    /// Memory that the filters of all clients may take together, in bytes; a client whose filters take less than 128 KiB may
-    /// have more all the same.
+    /// The limit of memory for the filters of all clients, in bytes. A client whose filters take less than
+    /// 128 KiB is not limited by it.
     pub total_filter_memory_bytes: usize,
-    /// Segments of the shapes of all complex filters in use together, an eighth of them for one client, a half for one
-    /// identity; exclusions likewise. Limits what one publication costs.
+    /// The limit of segments of the shapes of all complex filters, and of complex exclusions; an eighth for
+    /// one client, half for one identity. Limits the cost of one publication.
     pub max_complex_segments: usize,
-    /// What the end of the broker may take: clients are told, then what is queued for them drains. A plugin that is stopped or
+    /// The time limit of a shutdown: clients are notified, then queues drain. A plugin that is stopped or
     /// reloaded alone may take as long, and at least 2 s.
     pub shutdown_seconds: f64,
-    /// How long a callback of a plugin that must not block may take; then the instance is failed.
+    /// The time limit of callbacks that must not block. An instance that exceeds it fails.
     pub callback_seconds: f64,
-    /// How long a plugin may take to be created, to start, or to read its files again.
+    /// The time limit for a plugin to be created, to start, or to read its files again.
     pub start_seconds: f64,
     /// A reload that removes plugins waits until the file has been unchanged for this long.
     pub reload_settle_seconds: f64,
-    /// Bytes that may wait in the queues of all transports that carry streams together.
+    /// The limit of queued bytes of all clients together.
     pub max_queued_bytes: usize,
 }
 
@@ -66,7 +75,7 @@ const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=elbus_protocol::name::MA
 const HOLD_BUDGET_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=86_400.0;
 const HOLD_WINDOW_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
-/// A processor that is busy with something else must not fail an instance.
+/// On a busy machine an instance must not fail.
 const CALLBACK_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const RELOAD_SETTLE_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=60.0;
 
@@ -98,7 +107,7 @@ impl Default for BrokerSettings {
 }
 
 impl BrokerSettings {
-    /// Whether the values make sense.
+    /// Checks the values.
     pub(crate) fn check(&self) -> Result<(), PluginError> {
         if self.name.is_empty() {
             return Err(PluginError::of_key("name", "must not be empty"));
@@ -140,14 +149,14 @@ impl BrokerSettings {
             let message = format!("{} is not between {least} and {most}", self.reload_settle_seconds);
             return Err(PluginError::of_key("reload_settle_seconds", message));
         }
-        if self.max_queued_bytes < LEAST_QUEUED_BYTES {
-            let message = format!("{} is below {LEAST_QUEUED_BYTES}", self.max_queued_bytes);
+        if self.max_queued_bytes < MIN_QUEUED_BYTES {
+            let message = format!("{} is below {MIN_QUEUED_BYTES}", self.max_queued_bytes);
             return Err(PluginError::of_key("max_queued_bytes", message));
         }
         Ok(())
     }
 
-    /// How long receivers may hold their senders.
+    /// The settings of hold budgets.
     pub(crate) fn holds(&self) -> HoldSettings {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         HoldSettings {
@@ -157,27 +166,27 @@ impl BrokerSettings {
         }
     }
 
-    /// The limit of a callback that must not block.
+    /// The time limit of a callback that must not block.
     pub(crate) fn callback_limit(&self) -> Duration {
         Duration::try_from_secs_f64(self.callback_seconds).unwrap_or(Duration::MAX)
     }
 
-    /// The limit of a start.
+    /// The time limit of a start.
     pub(crate) fn start_limit(&self) -> Duration {
         Duration::try_from_secs_f64(self.start_seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Where libraries are looked for, and which are loaded.
+    /// Where libraries are searched, and which are loaded.
     pub(crate) fn library_policy(&self) -> LibraryPolicy {
         LibraryPolicy::new(self.plugin_dirs.clone(), self.allow_untrusted_plugin_files)
     }
 
-    /// How long the file must be unchanged before a reload removes plugins.
+    /// Returns how long the file must be unchanged before a reload removes plugins.
     pub fn reload_settle(&self) -> Duration {
         Duration::try_from_secs_f64(self.reload_settle_seconds).unwrap_or_default()
     }
 
-    /// What the end of the broker may take.
+    /// Returns the time limit of a shutdown.
     pub fn shutdown(&self) -> Duration {
         Duration::try_from_secs_f64(self.shutdown_seconds).unwrap_or_default()
     }

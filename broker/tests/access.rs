@@ -344,7 +344,7 @@ fn the_limits_of_a_mask_are_those_of_its_clients() {
 #[test]
 fn explain_names_the_recipients_or_the_rule_that_denies() {
     let broker = broker();
-    assert_eq!(explain(&broker, "send", "a", "b").why, "allowed: no access rules concern it");
+    assert_eq!(explain(&broker, "send", "a", "b").why, "allowed: no access rules apply");
     let mut b = peer(&broker, "b", 1);
     b.subscribe(&["t/#"]);
     let a =

@@ -174,7 +174,7 @@ fn explain_lists_the_recipients() {
     let text = bus.output(&["broker", "explain", "broadcast", "me", "plant.*"]);
     assert_eq!(
         text,
-        "decision    allowed: no access rules concern it\nrule        -\nplace       -\n\
+        "decision    allowed: no access rules apply\nrule        -\nplace       -\n\
          recipients  2\nnames       plant.a, plant.b\n"
     );
     assert_eq!(

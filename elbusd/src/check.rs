@@ -86,7 +86,7 @@ fn report_changed_defaults(file: &ConfigFile, plugins: &[PluginDeclaration]) {
     for plugin in plugins {
         let table = plugin.table();
         if table.contains_key("max_clients") && !table.contains_key("max_source_share") {
-            let place = plugin.place("max_clients");
+            let place = plugin.location_of("max_clients");
             tracing::warn!(
                 plugin = plugin.name(),
                 place,

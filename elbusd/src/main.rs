@@ -161,7 +161,7 @@ fn run(arguments: Arguments, service: ServiceEnvironment, signals: &Signals) -> 
     let notify = ServiceNotifier::new(service.notify_socket);
     let cpu_latency = Arc::new(CpuLatency::default());
     let started = with_builder(&arguments, |builder, settings| {
-        signals.set_limit(builder.settings_in_force().shutdown());
+        signals.set_limit(builder.effective_settings().shutdown());
         let builder = builder.interrupted_by(signals.stopping());
         let builder = service.listeners.into_iter().fold(builder, BrokerBuilder::listener);
         start(&arguments, builder).inspect(|_| cpu_latency.set(settings.cpu_latency_us))

@@ -122,7 +122,7 @@ impl Reloader {
         let settle = broker.settings().reload_settle();
         let running: Vec<_> = broker.plugins().into_iter().map(|report| report.name).collect();
         for _ in 0..SETTLE_ATTEMPTS {
-            let from_file = |name: &String| broker.place_of(name, "").is_some();
+            let from_file = |name: &String| broker.location_of(name, "").is_some();
             if !file.declares_plugins() && running.iter().any(from_file) {
                 return Err("the file declares no plugins; a reload does not remove all of them".to_owned());
             }
@@ -139,7 +139,7 @@ impl Reloader {
             );
             std::thread::sleep(settle);
             let (again, new_settings) = read()?;
-            if again.has_text_of(&file) {
+            if again.has_same_text(&file) {
                 return Ok((file, settings));
             }
             (file, settings) = (again, new_settings);
@@ -189,7 +189,7 @@ fn read(path: &std::path::Path) -> Result<Read, String> {
 pub(crate) fn status(broker: &Broker) -> String {
     let reports = broker.plugins();
     let failed: Vec<_> =
-        reports.iter().filter(|report| report.state.word() == "failed").map(|r| r.name.as_str()).collect();
+        reports.iter().filter(|report| report.state.as_str() == "failed").map(|r| r.name.as_str()).collect();
     if failed.is_empty() {
         format!("serving, {} plugins", reports.len())
     } else {

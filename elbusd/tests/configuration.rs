@@ -26,7 +26,7 @@ fn errors_in_the_file_name_line_and_remedy() {
         (
             "[[plugin]]\nname = \"a\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"a.sock\" }\n\
              [[plugin]]\nname = \"a\"\nlibrary = \"elbus_rpc\"",
-            "broker.toml:6: plugin \"a\": name = \"a\": another plugin has this name already; names are unique",
+            "broker.toml:6: plugin \"a\": name = \"a\": another plugin already has this name; names are unique",
         ),
         (
             "[[plugin]]\nname = \"a\"\nbuiltin = \"ubix\"",
@@ -202,7 +202,7 @@ fn check_reports_all_errors_at_once() {
         (23, "plugin \"c\": path = \"b.sock\": plugin \"b\" uses it as well"),
         (28, "plugin \"t\": bind[1] = \"0.0.0.0:7777\": plugin \"t\" uses it as well"),
         (31, "plugin \"r\": library = \"elbus_nothing\": libelbus_nothing.so not found"),
-        (33, "plugin \"r\": name = \"r\": another plugin has this name already; names are unique"),
+        (33, "plugin \"r\": name = \"r\": another plugin already has this name; names are unique"),
         (39, "plugin \"m\": paht = \"m.sock\": unknown key; did you mean path?"),
         (40, "plugin \"m\": queue_bytes = -1: expected a whole number of 0 or more, found integer -1"),
         (41, "plugin \"m\": queu = 1: unknown key; known are "),

@@ -151,7 +151,7 @@ fn plugins_can_be_stopped_started_and_reloaded() {
     remote.wait_closed();
     assert_eq!(state(&mut local, "tcp-2"), "stopped");
     assert_eq!(local.send("remote", b"x"), 0x71);
-    assert!(local.control("plugin.start", &[("name", "unix")]).unwrap_err().1.contains("started already"));
+    assert!(local.control("plugin.start", &[("name", "unix")]).unwrap_err().1.contains("already started"));
     local.control("plugin.start", &[("name", "tcp-2")]).unwrap();
     assert_eq!(state(&mut local, "tcp-2"), "started");
     local.control("plugin.reload", &[("name", "announce")]).unwrap();

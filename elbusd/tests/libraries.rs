@@ -70,7 +70,7 @@ fn files_that_are_not_plugins_are_refused() {
         .output()
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
-    assert!(message.contains("this program has it linked in: builtin = \"unix\""), "{message}");
+    assert!(message.contains("it is linked into this program: builtin = \"unix\""), "{message}");
     // files beside an installed program are not its libraries
     let deps = folder.path().join("deps");
     std::fs::create_dir(&deps).unwrap();

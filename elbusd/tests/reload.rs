@@ -200,7 +200,7 @@ fn unchanged_plugins_reread_their_files() {
     assert_eq!(names(&answer, "refreshed"), ["local", "rpc", "good"]);
     let errors = names(&answer, "errors");
     let expected =
-        "plugin \"bad\" could not read its files anew: fail_in = \"refresh\": refresh fails as configured";
+        "plugin \"bad\" could not read its files again: fail_in = \"refresh\": refresh fails as configured";
     assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
     daemon.wait_for_log("faulty refreshed instance=\"good\"");
     assert!(is_started(&mut client, "bad"), "it keeps the previous contents");
@@ -294,7 +294,7 @@ fn plugins_that_hang_while_stopping_do_not_block_a_reload() {
     let answer = reload(&daemon, &mut client, LOCAL).unwrap();
     assert_eq!(names(&answer, "removed"), names_of_all);
     assert_eq!(client.send("hangs0.client", b"x"), 0x71, "what it had is gone");
-    daemon.wait_for_log("given up");
+    daemon.wait_for_log("plugin abandoned");
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
 }

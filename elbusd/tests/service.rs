@@ -177,7 +177,7 @@ fn an_unused_passed_socket_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let real = listener.local_addr().unwrap();
     let daemon = with_socket(&folder, listener.into(), &["--bind", "./bus.sock"]);
-    daemon.wait_for_log("a listening socket was handed over that no plugin is configured for");
+    daemon.wait_for_log("inherited listening socket is not used");
     daemon.wait_for_log(&format!("address=tcp:{real}"));
     let mut client = daemon.client("a");
     assert_eq!(client.send("a", b"x"), 0x01);
@@ -194,7 +194,7 @@ fn sockets_for_another_process_are_ignored() {
     let mut client = daemon.client("a");
     assert_eq!(client.send("a", b"x"), 0x01);
     let (_, log) = daemon.stop();
-    assert!(!log.contains("handed over"), "{log}");
+    assert!(!log.contains("inherited listening socket"), "{log}");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn a_default_address_of_another_user_is_refused() {
         let found = Client::connect(Address::Default(path.clone()), "found");
         assert_eq!(found.is_ok(), served, "{uid}");
         if let Err(error) = found {
-            assert!(error.to_string().contains("user 12345 serves it"), "{error}");
+            assert!(error.to_string().contains("served by user 12345"), "{error}");
         }
         Client::connect(Address::Unix(path.clone()), "named").unwrap();
         assert!(daemon.stop().0.success());

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{ActivePolicy, BudgetExhausted, CheckBudget, Decision, DecisionReason, Refusal, Subject};
 use crate::{
-    origin::Origin,
+    client_origin::ClientOrigin,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -99,7 +99,7 @@ impl PolicySnapshot {
     pub(super) fn new(
         active: Arc<ActivePolicy>,
         name: Arc<str>,
-        origin: &Origin,
+        origin: &ClientOrigin,
         is_new: bool,
     ) -> Result<Self, Refusal> {
         let table = active.rules.table_of(&name);
@@ -149,7 +149,7 @@ impl PolicySnapshot {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn check_filters(&self, body: &str, origin: &Origin) -> Result<(), FilterDenial> {
+    pub(crate) fn check_filters(&self, body: &str, origin: &ClientOrigin) -> Result<(), FilterDenial> {
         let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS);
         for filter in request::filters(body) {
             if !self.allows_filter(filter, &mut budget).map_err(|_| FilterDenial::TooManyComparisons)? {
@@ -177,7 +177,7 @@ impl PolicySnapshot {
     /// Counts operations that were denied, and logs the first of each kind; of a system sender the first
     /// twenty, and after that whenever the count has doubled.
     #[cold]
-    pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &Origin) {
+    pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &ClientOrigin) {
         self.active.denied.fetch_add(count as u64, Ordering::Relaxed);
         let Some(denied) = self.denied.get(action as usize) else { return };
         let before = denied.fetch_add(count as u64, Ordering::Relaxed);

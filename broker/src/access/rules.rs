@@ -9,7 +9,7 @@ use super::{
     certificate,
     pattern::{BudgetExhausted, CheckBudget, Pattern, PatternIndex, PlaceholderValues, Question, Target},
 };
-use crate::origin::Origin;
+use crate::client_origin::ClientOrigin;
 
 /// Rules in force.
 pub(crate) struct Rules {
@@ -120,7 +120,7 @@ impl Rules {
     }
 
     /// Whether a client of this name and identity may be one.
-    pub(super) fn decide_registration(&self, name: &str, origin: &Origin) -> Decision {
+    pub(super) fn decide_registration(&self, name: &str, origin: &ClientOrigin) -> Decision {
         let Some(table) = self.table_of(name) else {
             return Decision { allowed: self.default == Verdict::Allow, reason: DecisionReason::NoTable };
         };
@@ -265,7 +265,7 @@ impl fmt::Debug for Rules {
 }
 
 /// Whether a client is all that an identity asks for.
-fn is(identity: &Identity, origin: &Origin, values: PlaceholderValues<'_>) -> bool {
+fn is(identity: &Identity, origin: &ClientOrigin, values: PlaceholderValues<'_>) -> bool {
     let Identity { uid, group, unit, address, certificate } = identity;
     let credentials = origin.credentials;
     let source =

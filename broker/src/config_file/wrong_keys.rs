@@ -1,24 +1,25 @@
-//! All that is wrong with one table: its reader reports the first error; the key that this is about is left out, or renamed if it
-//! is misspelt, and the table is read again. Owns what is left out; knows no key.
+//! Finds all errors in one table. Reading a table reports its first error only: the key of the error is left
+//! out, or renamed if it is misspelt, and the table is read again. Owns what is left out; knows no particular
+//! key.
 
 use elbus_plugin_api::PluginError;
 use toml::{Table, Value};
 
 use super::MAX_ERRORS;
 
-/// What is wrong with one table.
+/// The errors in one table.
 #[derive(Default)]
 pub(crate) struct WrongKeys {
-    /// With the keys that they have in the file.
+    /// With keys as they are in the file.
     pub(crate) errors: Vec<PluginError>,
-    /// Elements of lists that are left out, as they are counted in the file: those behind them have moved up.
+    /// List elements that are left out, with their index in the file: later elements have moved up.
     elements: Vec<String>,
-    /// Keys that were renamed, and what they are in the file.
+    /// Renamed keys, with their names in the file.
     renamed: Vec<(String, String)>,
 }
 
 impl WrongKeys {
-    /// Takes an error and removes the key it is about from the table; whether it makes sense to read the table again.
+    /// Takes an error and removes its key from the table. Returns whether the table can be read again.
     pub(crate) fn leave_out(&mut self, mut error: PluginError, table: &mut Table) -> bool {
         let key = std::mem::take(&mut error.key);
         let counted = self.in_file(&key);
@@ -27,7 +28,7 @@ impl WrongKeys {
             let dot = if counted.is_empty() { "" } else { "." };
             let missing = format!("{counted}{dot}{missing}");
             if self.is_left_out(&missing) || self.is_left_out(&self.as_written(&missing)) {
-                // no mistake of its own: the rest of what it is in cannot be read
+                // a consequence of leaving it out: the rest of the table that it belongs to cannot be read
                 return self.remove(table, &key);
             }
         }
@@ -41,7 +42,7 @@ impl WrongKeys {
         more
     }
 
-    /// Lets the reader find the value of a misspelt key.
+    /// Renames a misspelt key, so that its value is read.
     fn rename(&mut self, table: &mut Table, key: &str, meant: &str) -> bool {
         let Some(value) = table.remove(key) else { return false };
         table.insert(meant.to_owned(), value);
@@ -49,7 +50,7 @@ impl WrongKeys {
         true
     }
 
-    /// A key or what is below it as it is in the file.
+    /// Converts a key, or the path to a value below it, to its name in the file.
     fn as_written(&self, key: &str) -> String {
         let written = self.renamed.iter().find_map(|(meant, written)| {
             let rest = key.strip_prefix(meant)?;
@@ -66,7 +67,7 @@ impl WrongKeys {
         self.errors.iter().any(|error| is_of(&error.key))
     }
 
-    /// A key as it is counted in the file.
+    /// Converts a key to the indices of the file.
     fn in_file(&self, key: &str) -> String {
         let mut counted = String::new();
         let mut rest = key;
@@ -102,12 +103,12 @@ fn missing_key(message: &str) -> Option<&str> {
     message.strip_prefix("missing key `")?.split_once('`').map(|(key, _)| key)
 }
 
-/// The key that a message says is meant.
+/// The key that a message suggests instead.
 fn meant_key(message: &str) -> Option<&str> {
     message.strip_suffix('?')?.rsplit_once("did you mean ").map(|(_, key)| key)
 }
 
-/// What is before the first index of a path, the index, and what is behind it.
+/// Splits a path at its first index: the part before it, the index, the part after it.
 fn next_index(path: &str) -> Option<(&str, usize, &str)> {
     path.match_indices('[').find_map(|(at, _)| {
         let (before, rest) = path.split_at(at);
@@ -121,10 +122,10 @@ fn parse_index(text: &str) -> Option<(usize, &str)> {
     Some((index.parse().ok()?, rest))
 }
 
-/// Removes a key by its path (`client[2].publish[0]`), and what it was in if nothing else is in that; how many bytes of the path
-/// lead to what was removed.
+/// Removes a key by its path (`client[2].publish[0]`), and its parent if that is empty then. Returns the
+/// length of the path to what was removed, in bytes.
 fn remove_key(table: &mut Table, path: &str) -> Option<usize> {
-    // a key may have dots in its name
+    // a key can have dots in its name
     if table.remove(path).is_some() {
         return Some(path.len());
     }
@@ -205,7 +206,7 @@ mod tests {
         expect("paht", "unknown key; did you mean path?", "paht", "mode = 1 path = [\"/x\", 5]");
         expect("path[1]", "expected a string", "paht paht[1]", "mode = 1 path = [\"/x\"]");
         expect("path", "is too short", "paht paht[1] paht", "mode = 1");
-        // a mistake of its own is none of these
+        // a consequence of leaving it out
         expect("", "missing key `path`", "paht paht[1] paht", "mode = 1");
         expect("mode", "wrong", "paht paht[1] paht mode", "");
     }

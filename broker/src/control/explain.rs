@@ -1,5 +1,5 @@
-//! The control method `explain`: who would get what a client sends, or which access rule denies it and where
-//! it stands.
+//! The control method `explain`: the recipients of what a client sends, or the access rule that denies it and
+//! its location.
 
 use elbus_plugin_api::{BROKER_NAME, Call, CallError, Method, access::Action};
 use elbus_protocol::rpc::INVALID_PARAMS;
@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Weak};
 
 use super::{
-    ControlTable, decode_params, encode_result, expression::check_pattern, shown, table::MAX_NAME_BYTES,
+    bounded_regex::check_pattern,
+    params::{MAX_NAME_BYTES, decode_params, encode_result, truncated},
+    table::ControlTable,
 };
 use crate::{
     access::Subject,
     routing::{RegisteredClient, Router},
 };
 
-/// Recipients that are named; the others are only counted.
-const NAMED_RECIPIENTS: usize = 1000;
+/// The number of recipients that are named; further ones are only counted.
+const MAX_NAMED_RECIPIENTS: usize = 1000;
 
 #[derive(Deserialize, Default)]
 struct Question {
@@ -28,39 +30,40 @@ struct Question {
 struct Answer {
     allowed: bool,
     why: String,
-    /// The rule as it is written, where one decides.
+    /// The text of the rule that decides, if there is one.
     rule: Option<String>,
-    /// Where it stands.
-    place: Option<String>,
-    /// Whether a client of this name is registered. Of others it is not known which user they would run as.
+    /// The file and line of the rule.
+    #[serde(rename = "place")]
+    location: Option<String>,
+    /// Whether a client of this name is registered. The user of any other is unknown.
     registered: bool,
-    /// Who would get it: of a message, a broadcast, a publication.
+    /// The recipients of a message, a broadcast or a publication.
     recipients: Vec<String>,
     recipient_count: u64,
 }
 
-/// Adds the method. `place_of` tells where a key of an instance's table stands in the configuration.
+/// Adds the method. `location_of` returns the location of a key of an instance's table in the configuration.
 pub(crate) fn add_explain_method(
     table: &Arc<ControlTable>,
     router: &Arc<Router>,
-    place_of: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static,
+    location_of: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static,
 ) {
     let method = Method {
         name: "explain",
         params: "{action: send|broadcast|publish|subscribe|call, name: str, target: str}",
-        about: "who would get it, or which access rule denies it",
+        about: "lists the recipients, or names the access rule that denies it",
         slow: true,
         query: true,
         ..Method::default()
     };
     let (router, methods) = (router.clone(), Arc::downgrade(table));
-    table.add_own(&method, move |call| answer(&router, &methods, &place_of, call));
+    table.add_own(&method, move |call| answer(&router, &methods, &location_of, call));
 }
 
 fn answer(
     router: &Router,
     methods: &Weak<ControlTable>,
-    place_of: &impl Fn(&str, &str) -> Option<String>,
+    location_of: &impl Fn(&str, &str) -> Option<String>,
     call: &Call<'_>,
 ) -> Result<Vec<u8>, CallError> {
     let Question { action, name, target } = decode_params(call.params)?;
@@ -68,7 +71,7 @@ fn answer(
         let known = Action::ALL.map(Action::key).join(", ");
         return Err(CallError::new(
             INVALID_PARAMS,
-            format!("action {:?} is none of {known}", shown(&action)),
+            format!("unknown action {:?}: expected one of {known}", truncated(&action)),
         ));
     };
     check_length("name", &name)?;
@@ -76,28 +79,28 @@ fn answer(
         Action::Broadcast | Action::Subscribe => check_pattern("target", &target)?,
         Action::Send | Action::Publish | Action::Call => check_length("target", &target)?,
     }
-    let member = router.find(&name);
-    let registered = member.is_some();
-    let explanation = explanation(router, member.as_deref(), &name, action, &target);
-    // what the rules allow may be for others all the same
-    let refusal = member.as_deref().filter(|_| action == Action::Call).and_then(|member| {
-        let decision = explanation.as_ref().map(|(decision, ..)| decision);
-        methods.upgrade()?.admin_refusal(member, &target, decision)
+    let client = router.find(&name);
+    let registered = client.is_some();
+    let decided = decide(router, client.as_deref(), &name, action, &target);
+    // an administrative method that the rules allow may still be denied
+    let refusal = client.as_deref().filter(|_| action == Action::Call).and_then(|client| {
+        let decision = decided.as_ref().map(|(decision, ..)| decision);
+        methods.upgrade()?.admin_refusal(client, &target, decision)
     });
-    let mut answer = match explanation {
+    let mut answer = match decided {
         Some((decision, why, rule, instance)) => {
             let key = decision.reason.key();
-            let place = key.map(|key| {
-                place_of(&instance, &key).unwrap_or_else(|| format!("{key} of plugin {instance}"))
+            let location = key.map(|key| {
+                location_of(&instance, &key).unwrap_or_else(|| format!("{key} of plugin {instance}"))
             });
             let allowed = decision.allowed;
-            Answer { allowed, why, rule, place, registered, recipients: vec![], recipient_count: 0 }
+            Answer { allowed, why, rule, location, registered, recipients: vec![], recipient_count: 0 }
         }
         None => Answer {
             allowed: true,
-            why: "allowed: no access rules concern it".to_owned(),
+            why: "allowed: no access rules apply".to_owned(),
             rule: None,
-            place: None,
+            location: None,
             registered,
             recipients: vec![],
             recipient_count: 0,
@@ -105,13 +108,13 @@ fn answer(
     };
     if let Some(why) = refusal.filter(|_| answer.allowed) {
         (answer.allowed, answer.why) = (false, format!("denied: {why}"));
-        (answer.rule, answer.place) = (None, None);
+        (answer.rule, answer.location) = (None, None);
     }
     if answer.allowed {
-        let recipients = recipients(router, member.as_deref(), action, &target);
+        let recipients = recipients(router, client.as_deref(), action, &target);
         answer.recipient_count = recipients.len() as u64;
         answer.recipients =
-            recipients.iter().take(NAMED_RECIPIENTS).map(|member| member.name.to_string()).collect();
+            recipients.iter().take(MAX_NAMED_RECIPIENTS).map(|client| client.name.to_string()).collect();
         answer.recipients.sort_unstable();
     }
     encode_result(&answer)
@@ -125,22 +128,23 @@ fn check_length(key: &str, text: &str) -> Result<(), CallError> {
     Err(CallError::new(INVALID_PARAMS, text))
 }
 
-type Explanation = (crate::access::Decision, String, Option<String>, String);
+/// The decision, its explanation, the text of the rule, and the instance that has set it.
+type Decided = (crate::access::Decision, String, Option<String>, String);
 
-/// `None` where no rules concern it.
-fn explanation(
+/// Returns the decision of the access rules, `None` if no rules apply.
+fn decide(
     router: &Router,
-    member: Option<&RegisteredClient>,
+    client: Option<&RegisteredClient>,
     name: &str,
     action: Action,
     target: &str,
-) -> Option<Explanation> {
+) -> Option<Decided> {
     if action == Action::Send && target == BROKER_NAME {
         return None;
     }
     let current = router.access.current()?;
-    let decision = match member {
-        Some(member) => member.policy()?.decide(action, target),
+    let decision = match client {
+        Some(client) => client.policy()?.decide(action, target),
         None => {
             let subject = Subject { name, uid: None };
             current.rules.decide(current.rules.table_of(name), &subject, action, target)

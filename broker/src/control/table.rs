@@ -1,25 +1,25 @@
-//! The table of control methods: adding, finding, calling. Who may call is decided by
-//! [`authority`](super::authority).
+//! The table of control methods: adds, finds and calls them. Calls are authorised by
+//! [`authorization`](super::authorization).
 
 use elbus_plugin_api::{Call, CallError, Method, MethodTraits, abi};
-use elbus_protocol::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR};
+use elbus_protocol::rpc::METHOD_NOT_FOUND;
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
 
-use super::authority::Authority;
+use super::{authorization::Authorizer, params::encode_result};
 use crate::{
     access::Decision,
-    calls::{self, Callback},
+    callbacks::{self, Callback},
     routing::{RegisteredClient, Router},
 };
 
 type OwnHandler = dyn Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync;
 
-/// What serves a method.
+/// The function behind a method.
 #[derive(Clone)]
 pub(crate) enum Handler {
     /// A method of the broker itself.
@@ -45,16 +45,13 @@ struct Methods {
 
 /// All control methods.
 pub(crate) struct ControlTable {
-    authority: Authority,
+    authorizer: Authorizer,
     /// Never held while a handler runs.
     methods: RwLock<Methods>,
 }
 
-/// Length of the name in the parameters of a method: as long as the wire allows.
-pub(crate) const MAX_NAME_BYTES: usize = 65_535;
-
-/// The owner of the broker's own methods.
-pub(crate) const BROKER_ITSELF: u32 = 0;
+/// The owner of the methods of the broker itself.
+pub(crate) const BROKER_OWNER: u32 = 0;
 
 #[derive(Serialize)]
 struct Described<'a> {
@@ -66,19 +63,19 @@ struct Described<'a> {
 
 impl ControlTable {
     pub(crate) fn new(router: Arc<Router>, remote_admin: bool) -> Arc<Self> {
-        let authority = Authority::new(router, remote_admin);
-        Arc::new(ControlTable { authority, methods: RwLock::default() })
+        let authorizer = Authorizer::new(router, remote_admin);
+        Arc::new(ControlTable { authorizer, methods: RwLock::default() })
     }
 
-    /// Lets clients of other machines change the broker, or no longer.
+    /// Allows or denies administrative methods to clients of other machines.
     pub(crate) fn set_remote_admin(&self, remote_admin: bool) {
-        self.authority.set_remote_admin(remote_admin);
+        self.authorizer.set_remote_admin(remote_admin);
     }
 
     /// Adds a method.
     ///
     /// # Errors
-    /// A sentence, where the name is empty or taken.
+    /// The name is empty or taken.
     pub(crate) fn add(&self, owner: u32, method: &Method<'_>, handler: Handler) -> Result<(), String> {
         let name = method.name;
         if name.is_empty() {
@@ -86,7 +83,7 @@ impl ControlTable {
         }
         let mut methods = self.methods.write();
         if methods.entries.contains_key(name) {
-            return Err(format!("there is a control method {name:?} already"));
+            return Err(format!("the control method {name:?} already exists"));
         }
         let (params, about) = (method.params.to_owned(), method.about.to_owned());
         let traits = MethodTraits { slow: method.slow, admin: method.admin, query: method.query };
@@ -95,63 +92,63 @@ impl ControlTable {
         Ok(())
     }
 
-    /// Adds a method of the broker itself, whose name is known to be free.
+    /// Adds a method of the broker, whose name is known to be free.
     pub(crate) fn add_own(
         &self,
         method: &Method<'_>,
         handler: impl Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync + 'static,
     ) {
-        if let Err(error) = self.add(BROKER_ITSELF, method, Handler::Own(Arc::new(handler))) {
+        if let Err(error) = self.add(BROKER_OWNER, method, Handler::Own(Arc::new(handler))) {
             tracing::error!(error, "control method not added");
         }
     }
 
-    /// Removes what an instance has added.
+    /// Removes the methods of an instance.
     pub(crate) fn remove_owner(&self, owner: u32) {
         let mut methods = self.methods.write();
         let entries = std::mem::take(&mut methods.entries).into_iter();
-        let (gone, kept) = entries.partition(|(_, entry)| entry.owner == owner);
-        *methods = Methods { entries: kept, description: OnceLock::new() };
+        let (removed, remaining) = entries.partition(|(_, entry)| entry.owner == owner);
+        *methods = Methods { entries: remaining, description: OnceLock::new() };
         drop(methods);
-        drop::<BTreeMap<_, _>>(gone); // runs code of the plugin: outside the lock
+        drop::<BTreeMap<_, _>>(removed); // runs code of the plugin: outside the lock
     }
 
-    /// What decides where a method runs; `None` if there is none of that name.
+    /// Returns the properties that decide where a method runs; `None` if it does not exist.
     pub(crate) fn traits(&self, name: &str) -> Option<MethodTraits> {
         self.methods.read().entries.get(name).map(|entry| entry.traits)
     }
 
-    /// Whether a call would be carried out now.
+    /// Checks whether a call is allowed now.
     ///
     /// # Errors
     /// No such method, or access denied.
     pub(crate) fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
         let admin = self.methods.read().entries.get(call.method).map(|entry| entry.traits.admin);
-        self.authority.authorize(call, admin).map(drop)
+        self.authorizer.authorize(call, admin).map(drop)
     }
 
-    /// Why a client may not call a method that the rules allow it, if so.
+    /// Returns why a client cannot call a method although the access rules allow it; `None` if it can.
     pub(super) fn admin_refusal(
         &self,
-        member: &RegisteredClient,
+        client: &RegisteredClient,
         method: &str,
         decision: Option<&Decision>,
     ) -> Option<String> {
         let admin = self.methods.read().entries.get(method).is_some_and(|entry| entry.traits.admin);
-        admin.then(|| self.authority.admin_refusal(member, method, decision)).flatten()
+        admin.then(|| self.authorizer.admin_refusal(client, method, decision)).flatten()
     }
 
-    /// Calls a method, if the caller is allowed to at this moment.
+    /// Calls a method, if the caller is allowed to now.
     ///
     /// # Errors
-    /// No such method, access denied, or what the method says.
+    /// No such method, access denied, or the error of the method.
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         let found = self.methods.read().entries.get(call.method).map(|entry| {
             let callback = if entry.traits.slow { Callback::SlowMethod } else { Callback::Method };
             (entry.handler.clone(), entry.traits.admin, (entry.owner, callback))
         });
         let admin = found.as_ref().map(|(_, admin, _)| *admin);
-        let caller = self.authority.authorize(call, admin)?;
+        let caller = self.authorizer.authorize(call, admin)?;
         let (handler, admin, (owner, callback)) =
             found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
         let call = Call { caller: caller.name(), ..*call };
@@ -161,14 +158,15 @@ impl ControlTable {
         match handler {
             Handler::Own(handler) => handler(&call),
             Handler::Plugin(handler) => {
-                let result =
-                    calls::other(owner, callback, call.caller, || handler.call(&call.to_raw()).into_result());
+                let result = callbacks::for_caller(owner, callback, call.caller, || {
+                    handler.call(&call.to_raw()).into_result()
+                });
                 result.map(Into::into).map_err(CallError::from_raw)
             }
         }
     }
 
-    /// Returns the table itself in msgpack. It is encoded once after each change.
+    /// Returns the result of `method.list`. It is encoded once after each change.
     ///
     /// # Errors
     /// It cannot be encoded.
@@ -186,49 +184,6 @@ impl ControlTable {
         let encoded = encode_result(&BTreeMap::from([("methods", described.collect::<Vec<_>>())]))?;
         Ok(methods.description.get_or_init(|| encoded.into()).clone())
     }
-}
-
-/// A result in msgpack, structs as maps.
-pub(crate) fn encode_result(result: &impl Serialize) -> Result<Vec<u8>, CallError> {
-    rmp_serde::to_vec_named(result).map_err(|error| CallError::new(INTERNAL_ERROR, error.to_string()))
-}
-
-/// Parameters from msgpack; none at all is the default.
-pub(crate) fn decode_params<T: DeserializeOwned + Default>(params: &[u8]) -> Result<T, CallError> {
-    if params.is_empty() {
-        return Ok(T::default());
-    }
-    rmp_serde::from_slice(params).map_err(|error| CallError::new(PARSE_ERROR, error.to_string()))
-}
-
-/// The `name` of methods that take `{name: str}`.
-pub(crate) fn name_param(call: &Call<'_>) -> Result<String, CallError> {
-    #[derive(Deserialize, Default)]
-    struct Named {
-        name: String,
-    }
-    match decode_params::<Named>(call.params)?.name {
-        name if name.is_empty() => Err(CallError::new(INVALID_PARAMS, "expected {name: text}")),
-        name if name.len() > MAX_NAME_BYTES => {
-            let text = format!("name has {} bytes, the limit is {MAX_NAME_BYTES}", name.len());
-            Err(CallError::new(INVALID_PARAMS, text))
-        }
-        name => Ok(name),
-    }
-}
-
-/// As much of a text from a client as an error shows of it.
-pub(crate) fn shown(text: &str) -> String {
-    const SHOWN: usize = 64;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
-}
-
-/// For methods that take no parameters.
-pub(crate) fn no_params(call: &Call<'_>) -> Result<(), CallError> {
-    if call.params.is_empty() { Ok(()) } else { Err(CallError::new(INVALID_PARAMS, "")) }
 }
 
 #[cfg(all(test, not(elbus_model)))]

@@ -7,7 +7,7 @@ use std::{
     sync::LazyLock,
 };
 
-use crate::origin::Origin;
+use crate::client_origin::ClientOrigin;
 
 /// The owner of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ pub(super) enum BudgetOwner {
 
 impl BudgetOwner {
     /// The one a client belongs to by identity, unless it is within this process.
-    pub(super) fn identity_of(origin: &Origin) -> Option<BudgetOwner> {
+    pub(super) fn identity_of(origin: &ClientOrigin) -> Option<BudgetOwner> {
         match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
             ([], None, None) => None,
             ([], None, Some(source)) => Some(BudgetOwner::Address(network(source).into())),
@@ -48,7 +48,7 @@ impl ClientKeys {
     /// The keys of a sender that speaks as `.broker`.
     pub(super) const SPEAKER: ClientKeys = ClientKeys { name: 1, identity: 0 };
 
-    pub(super) fn of(name: &str, origin: &Origin) -> Self {
+    pub(super) fn of(name: &str, origin: &ClientOrigin) -> Self {
         let key = |owner: &BudgetOwner| SECRET.hash_one(owner).max(2);
         let identity = BudgetOwner::identity_of(origin).map_or(0, |owner| key(&owner));
         ClientKeys { name: key(&BudgetOwner::Name(primary_of(name).into())), identity }

@@ -41,8 +41,8 @@ impl RawNotifier for Report {
         // first: what it misses from now on is reported again
         client.state.fetch_and(!MISSED, Relaxed);
         if !client.is_gone() {
-            router.events.note(EventKind::PublicationsMissed, &client.name, "");
-            router.events.tell();
+            router.events.enqueue(EventKind::PublicationsMissed, &client.name, "");
+            router.events.dispatch();
         }
     }
 }

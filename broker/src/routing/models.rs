@@ -106,7 +106,7 @@ fn router(force_register: bool) -> (Arc<Router>, EventRecord) {
     let router =
         Router::new(RouterSettings { force_register, ..RouterSettings::of(&BrokerSettings::default()) });
     let events = EventRecord::default();
-    router.events.listen(1, RawListener_TO::from_value(events.clone(), TD_Opaque));
+    router.events.add_listener(1, RawListener_TO::from_value(events.clone(), TD_Opaque));
     (router, events)
 }
 

@@ -75,7 +75,7 @@ impl Router {
                 let mut evicted = vec![];
                 self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
                 self.close_all(&evicted);
-                return self.events.tell();
+                return self.events.dispatch();
             }
         };
         let before = member.policy();

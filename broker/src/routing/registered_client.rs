@@ -15,8 +15,8 @@ use std::sync::{
 use super::client_keys::ClientKeys;
 use crate::{
     access::PolicySnapshot,
-    calls::{self, Callback},
-    origin::Origin,
+    callbacks::{self, Callback},
+    client_origin::ClientOrigin,
     sync::{Mutex, atomic::AtomicU8},
 };
 use blocked_senders::BlockedSenders;
@@ -30,7 +30,7 @@ pub(crate) struct RegisteredClient {
     pub(crate) name: Arc<str>,
     /// Of this registration: unique in the process, never 0, never reused.
     pub(crate) id: u64,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ClientOrigin,
     /// By what hold budgets know it.
     pub(super) keys: ClientKeys,
     /// Which instance of a plugin registered it.
@@ -63,7 +63,7 @@ static LAST_ID: AtomicU64 = AtomicU64::new(0);
 impl RegisteredClient {
     pub(crate) fn new(
         name: Arc<str>,
-        origin: Origin,
+        origin: ClientOrigin,
         owner: u32,
         sink: SinkObject,
         policy: Option<Arc<PolicySnapshot>>,
@@ -94,43 +94,45 @@ impl RegisteredClient {
     /// Hands a run to its sink.
     #[inline]
     pub(super) fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
-        calls::for_client(self.owner, Callback::Deliver, || DeliveryStatus::from_bits(self.sink.deliver(run)))
+        callbacks::for_client(self.owner, Callback::Deliver, || {
+            DeliveryStatus::from_bits(self.sink.deliver(run))
+        })
     }
 
     /// Has its sink send what was delivered.
     #[inline]
     pub(super) fn flush(&self) {
-        calls::for_client(self.owner, Callback::Flush, || self.sink.flush());
+        callbacks::for_client(self.owner, Callback::Flush, || self.sink.flush());
     }
 
     /// Wakes once its sink has drained.
     pub(super) fn when_drained(&self, notifier: NotifierObject) {
-        calls::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(notifier));
+        callbacks::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(notifier));
     }
 
     /// Has its sink end the connection.
     pub(super) fn close(&self, why: &str) {
-        calls::for_client(self.owner, Callback::Close, || self.sink.close(RStr::from_str(why)));
+        callbacks::for_client(self.owner, Callback::Close, || self.sink.close(RStr::from_str(why)));
     }
 
     /// What its sink has queued.
     pub(crate) fn queued(&self) -> Queued {
-        calls::for_client(self.owner, Callback::Queued, || self.sink.queued())
+        callbacks::for_client(self.owner, Callback::Queued, || self.sink.queued())
     }
 
     /// Sets the limits of its sink.
     pub(super) fn limit(&self, limits: &SinkLimits) {
-        calls::for_client(self.owner, Callback::Limit, || self.sink.limit(limits));
+        callbacks::for_client(self.owner, Callback::Limit, || self.sink.limit(limits));
     }
 
     /// Lets more wait in its sink than its limit allows.
     pub(super) fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
-        calls::for_client(self.owner, Callback::Overdraw, || self.sink.overdraw(overdraft))
+        callbacks::for_client(self.owner, Callback::Overdraw, || self.sink.overdraw(overdraft))
     }
 
     /// The bytes of the overdraft of its sink.
     pub(super) fn overdrawn(&self) -> u64 {
-        calls::for_client(self.owner, Callback::Overdrawn, || self.sink.overdrawn())
+        callbacks::for_client(self.owner, Callback::Overdrawn, || self.sink.overdrawn())
     }
 
     /// Returns the access rules that apply to it.

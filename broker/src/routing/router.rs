@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     access::{Access, PolicySnapshot},
+    client_origin::{ClientOrigin, StringInterner},
     events::Events,
-    origin::{Origin, Words},
     sync::{
         RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -33,7 +33,7 @@ use crate::{
 /// Registers and removes clients, and resolves recipients.
 pub(crate) struct Router {
     pub(crate) access: Access,
-    pub(super) words: Words,
+    pub(super) words: StringInterner,
     /// Makes numbers of identities.
     pub(super) identities: Hashing,
     /// Held to copy them only.
@@ -76,7 +76,7 @@ impl Router {
     pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
         Arc::new(Router {
             access: Access::default(),
-            words: Words::default(),
+            words: StringInterner::default(),
             identities: Hashing::default(),
             settings: RwLock::new(settings),
             max_topic_bytes: AtomicUsize::new(settings.max_topic_bytes),
@@ -127,7 +127,7 @@ impl Router {
             return Err(Code::BadData);
         }
         let name: Arc<str> = name.into();
-        let origin = Origin::new(info, &self.words);
+        let origin = ClientOrigin::new(info, &self.words);
         let policy = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
         let limits = policy.as_ref().map(|policy| policy.sink_limits());
         let member = Arc::new(RegisteredClient::new(name.clone(), origin, owner, sink, policy));
@@ -156,7 +156,7 @@ impl Router {
                 _ = registry.change(&member, FilterSet::Subscriptions, true, warnings, |_| ());
             }
             if !is_secondary(name) {
-                self.events.note(EventKind::ClientRegistered, name, &member.origin.kind);
+                self.events.enqueue(EventKind::ClientRegistered, name, &member.origin.kind);
             }
         }
         self.names_epoch.fetch_add(1, Ordering::Release);
@@ -172,7 +172,7 @@ impl Router {
             source = member.origin.source,
             "registered"
         );
-        self.events.tell();
+        self.events.dispatch();
         Ok(member)
     }
 
@@ -189,7 +189,7 @@ impl Router {
         // its own connection is ending already
         evicted.retain(|(other, _)| !Arc::ptr_eq(other, member));
         self.close_all(&evicted);
-        self.events.tell();
+        self.events.dispatch();
     }
 
     /// Unregisters the client of this name and ends its connection; `false` where there is none, or it is a
@@ -203,7 +203,7 @@ impl Router {
         }
         drop(registry);
         self.close_all(&evicted);
-        self.events.tell();
+        self.events.dispatch();
         found.is_some()
     }
 
@@ -218,7 +218,7 @@ impl Router {
         }
         drop(registry);
         self.close_all(&evicted);
-        self.events.tell();
+        self.events.dispatch();
     }
 
     /// Removes a client, and its secondaries where it is a primary. Those to be closed once the lock is
@@ -239,7 +239,7 @@ impl Router {
         if is_secondary(&member.name) || member.origin.internal {
             return;
         }
-        self.events.note(EventKind::ClientLeft, &member.name, why);
+        self.events.enqueue(EventKind::ClientLeft, &member.name, why);
         let secondaries: Vec<_> = registry.secondaries(&member.name).cloned().collect();
         for secondary in secondaries {
             let why = format!("its primary client {} left", member.name);

@@ -16,7 +16,7 @@ use super::{
     registered_client::RegisteredClient,
     router::Router,
 };
-use crate::{access::PolicySnapshot, calls, sync::atomic::AtomicUsize};
+use crate::{access::PolicySnapshot, callbacks, sync::atomic::AtomicUsize};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
@@ -213,15 +213,15 @@ impl Sender {
 
 impl RawClient for Sender {
     fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
-        calls::set_client(self.id);
+        callbacks::set_client(self.id);
         let result = self.route(request);
         if request.ends_batch() { result.congested(self.end_batch()) } else { result }
     }
 
     fn end_batch(&mut self) -> bool {
-        calls::set_client(self.id);
+        callbacks::set_client(self.id);
         let is_full = self.fan_out.end_batch();
-        calls::end_batch();
+        callbacks::end_batch();
         is_full
     }
 

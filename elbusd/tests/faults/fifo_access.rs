@@ -94,7 +94,7 @@ fn writers_of_a_fifo_cannot_administer_the_broker() {
             (".broker".to_owned(), String::new(), b"last".to_vec()),
             "and no warning"
         );
-        let denied = "control method denied: the sender is not an administrator";
+        let denied = "control method denied: caller is not an administrator";
         daemon.wait_for_log(denied);
         daemon.wait_for_log("topics of the broker need `admin = true`");
         let log = daemon.log();

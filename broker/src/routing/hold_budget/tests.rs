@@ -1,5 +1,5 @@
 use super::*;
-use crate::origin::Origin;
+use crate::client_origin::ClientOrigin;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,8 +56,8 @@ impl Tested {
     }
 }
 
-fn of_user(uid: u32) -> Origin {
-    let mut origin = Origin::default();
+fn of_user(uid: u32) -> ClientOrigin {
+    let mut origin = ClientOrigin::default();
     origin.credentials = Some(elbus_plugin_api::Credentials { pid: 1, uid, gid: 1 });
     origin
 }

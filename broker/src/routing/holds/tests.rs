@@ -9,7 +9,7 @@ use elbus_plugin_api::{
 
 use super::*;
 use crate::{
-    origin::Origin,
+    client_origin::ClientOrigin,
     routing::registered_client::blocked_senders::{OTHERS_PER_CHECK, OtherRecipients},
 };
 
@@ -35,7 +35,7 @@ impl RawSink for Queue {
 
 fn member(name: &str, bytes: u64, asked: &Arc<AtomicUsize>) -> Arc<RegisteredClient> {
     let sink = RawSink_TO::from_value(Queue { bytes, asked: asked.clone() }, TD_Opaque);
-    Arc::new(RegisteredClient::new(name.into(), Origin::default(), 1, sink, None))
+    Arc::new(RegisteredClient::new(name.into(), ClientOrigin::default(), 1, sink, None))
 }
 
 /// Holds a sender that sends to these as well.
@@ -46,7 +46,7 @@ fn hold(
     others: &[Arc<RegisteredClient>],
     woken: &Arc<AtomicUsize>,
 ) {
-    let keys = ClientKeys::of(sender, &Origin::default());
+    let keys = ClientKeys::of(sender, &ClientOrigin::default());
     let targets = others.iter().map(Arc::downgrade).collect();
     let others = OtherRecipients { targets, routes: Vec::new(), own: 0, keys, spent: holds.spent_for(keys) };
     let notifier = RawNotifier_TO::from_ptr(RArc::new(Counting(woken.clone())), TD_Opaque);
@@ -106,7 +106,7 @@ fn only_the_sender_whose_budget_is_spent_goes_on() {
         holds.check(begun + check * MAX_CHARGE);
     }
     assert_eq!((flooder.load(Ordering::Relaxed), sender.load(Ordering::Relaxed)), (1, 0));
-    let spent_for = |name: &str| holds.spent_for(ClientKeys::of(name, &Origin::default()));
+    let spent_for = |name: &str| holds.spent_for(ClientKeys::of(name, &ClientOrigin::default()));
     assert!(holds.is_spent_for(&spent_for("flooder"), &receiver) && holds.is_spent(&receiver));
     assert!(!holds.is_spent_for(&spent_for("sender"), &receiver));
     hold(&receiver, &holds, "flooder", std::slice::from_ref(&receiver), &flooder);

@@ -12,7 +12,7 @@ use std::{hash::BuildHasher, sync::Arc};
 use super::Router;
 use crate::{
     access::{PolicySnapshot, Refusal},
-    origin::Origin,
+    client_origin::ClientOrigin,
     routing::{
         client_keys::BudgetOwner,
         registered_client::{RegisteredClient, SystemRights},
@@ -67,7 +67,7 @@ impl Router {
         let name: Arc<str> = format!(".{kind}.{instance}").into();
         let info =
             ClientInfo { kind: kind.to_owned(), locality: Locality::SameHost, ..ClientInfo::default() };
-        let origin = Origin::new(info, &self.words);
+        let origin = ClientOrigin::new(info, &self.words);
         let sink = RawSink_TO::from_value(NoSink, TD_Opaque);
         // so that no rules are replaced before it is added to the others
         let changing = self.access.change();

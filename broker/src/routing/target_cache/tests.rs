@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use super::*;
-use crate::origin::Origin;
+use crate::client_origin::ClientOrigin;
 use abi_stable::sabi_trait::TD_Opaque;
 use elbus_plugin_api::{
     Queued, Run, SinkLimits,
@@ -26,7 +26,7 @@ impl RawSink for NullSink {
 
 fn member(name: &str) -> Arc<RegisteredClient> {
     let sink = RawSink_TO::from_value(NullSink, TD_Opaque);
-    Arc::new(RegisteredClient::new(name.into(), Origin::default(), 0, sink, None))
+    Arc::new(RegisteredClient::new(name.into(), ClientOrigin::default(), 0, sink, None))
 }
 
 fn unasked(name: &str) -> Option<Arc<RegisteredClient>> {

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .plugin(PluginDeclaration::library("clients", "elbus_inproc"))
         .start()?;
     for plugin in broker.plugins() {
-        println!("{}: {} from {} is {}", plugin.name, plugin.plugin, plugin.origin, plugin.state.word());
+        println!("{}: {} from {} is {}", plugin.name, plugin.plugin, plugin.origin, plugin.state.as_str());
     }
 
     let display = broker.connect("plant.display")?;

@@ -1,7 +1,7 @@
 //! What filters weigh when they are added and when they are removed.
 
 use super::*;
-use crate::origin::Origin;
+use crate::client_origin::ClientOrigin;
 use elbus_plugin_api::{
     DeliveryStatus, Queued, Run, SinkLimits,
     abi::{NotifierObject, RawSink, RawSink_TO},
@@ -24,7 +24,7 @@ impl RawSink for NullSink {
 
 fn client(registry: &mut Registry, name: &str) -> Arc<RegisteredClient> {
     let sink = RawSink_TO::from_value(NullSink, abi_stable::sabi_trait::TD_Opaque);
-    let client = Arc::new(RegisteredClient::new(name.into(), Origin::default(), 0, sink, None));
+    let client = Arc::new(RegisteredClient::new(name.into(), ClientOrigin::default(), 0, sink, None));
     registry.add(client.clone()).unwrap();
     client
 }

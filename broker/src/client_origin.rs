@@ -1,0 +1,205 @@
+//! The origin of a client as the broker keeps it: compact, with strings that many clients share stored once.
+
+use elbus_plugin_api::{ClientInfo, Credentials, Locality};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::sync::Mutex;
+
+/// The number of distinct strings that are shared; further ones are stored for each client.
+const MAX_STRINGS: usize = 64;
+
+/// The information about a client that its transport has provided, see [`ClientInfo`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClientOrigin {
+    pub(crate) kind: Arc<str>,
+    pub(crate) source: Option<Box<str>>,
+    pub(crate) port: Option<Arc<str>>,
+    pub(crate) credentials: Option<Credentials>,
+    /// Shared by all clients of the unit.
+    pub(crate) unit: Option<Arc<String>>,
+    #[expect(clippy::box_collection, reason = "few clients have any, and this is a third of the size")]
+    certificate_names: Option<Box<Vec<String>>>,
+    /// `u32::MAX`: unlimited.
+    pub(crate) max_filters: u32,
+    /// `u32::MAX`: unlimited.
+    pub(crate) max_filter_depth: u32,
+    pub(crate) locality: Locality,
+    pub(crate) internal: bool,
+}
+
+impl ClientOrigin {
+    pub(crate) fn new(info: ClientInfo, strings: &StringInterner) -> Self {
+        let ClientInfo {
+            kind, locality, source, port, credentials, unit, certificate_names, internal, ..
+        } = info;
+        ClientOrigin {
+            kind: strings.intern(&kind),
+            source: source.map(String::into_boxed_str),
+            port: port.map(|port| strings.intern(&port)),
+            credentials,
+            unit: unit.map(|unit| strings.intern_unit(unit)),
+            certificate_names: (!certificate_names.is_empty()).then(|| Box::new(certificate_names)),
+            max_filters: info.max_filters.unwrap_or(u32::MAX),
+            max_filter_depth: info.max_filter_depth.unwrap_or(u32::MAX),
+            locality,
+            internal,
+        }
+    }
+
+    /// The identity of the peer.
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        if !self.certificate_names().is_empty() {
+            return Identity::Certificate(self.certificate_names());
+        }
+        if let Some(credentials) = self.credentials {
+            return Identity::User(credentials.uid);
+        }
+        let Some(source) = self.source.as_deref() else { return Identity::Kind(self.locality, &self.kind) };
+        let Ok(address) = source.parse::<SocketAddr>() else { return Identity::Source(source) };
+        let scope = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+        match address.ip().to_canonical() {
+            address if address.is_loopback() => Identity::Address(Ipv4Addr::LOCALHOST.into(), 0),
+            address => Identity::Address(address, scope),
+        }
+    }
+
+    /// The user that runs the client, if it is a process of this machine.
+    pub(crate) fn uid(&self) -> Option<u32> {
+        self.credentials.map(|credentials| credentials.uid)
+    }
+
+    /// The names of a verified certificate.
+    pub(crate) fn certificate_names(&self) -> &[String] {
+        self.certificate_names.as_deref().map_or(&[], |names| names.as_slice())
+    }
+}
+
+/// The identity of a peer: the strongest that is known. A client that connects again has the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity<'a> {
+    /// The names of its certificate.
+    Certificate(&'a [String]),
+    /// The user that runs it.
+    User(u32),
+    /// Its address, and the scope of a link-local one. All loopback addresses count as one.
+    Address(IpAddr, u32),
+    /// The text that its transport provides instead of an address.
+    Source(&'a str),
+    /// Only the kind of its connection is known.
+    Kind(Locality, &'a str),
+}
+
+impl Identity<'_> {
+    /// The kind of identity, for messages.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Identity::Certificate(_) => "certificate",
+            Identity::User(_) => "user",
+            Identity::Address(..) | Identity::Source(_) => "address",
+            Identity::Kind(..) => "kind of connection",
+        }
+    }
+}
+
+/// Strings that clients share: kinds, local addresses, units.
+#[derive(Default)]
+pub(crate) struct StringInterner {
+    strings: Mutex<Vec<Arc<str>>>,
+    /// Dropped when no client belongs to them.
+    units: Mutex<Vec<Arc<String>>>,
+}
+
+impl StringInterner {
+    fn intern(&self, text: &str) -> Arc<str> {
+        let mut strings = self.strings.lock();
+        if let Some(known) = strings.iter().find(|known| ***known == *text) {
+            return known.clone();
+        }
+        let text: Arc<str> = text.into();
+        if strings.len() < MAX_STRINGS {
+            strings.push(text.clone());
+        }
+        text
+    }
+
+    fn intern_unit(&self, unit: String) -> Arc<String> {
+        let mut units = self.units.lock();
+        if let Some(known) = units.iter().find(|known| ***known == *unit) {
+            return known.clone();
+        }
+        let unit = Arc::new(unit);
+        if units.len() >= MAX_STRINGS {
+            units.retain(|known| Arc::strong_count(known) > 1);
+        }
+        if units.len() < MAX_STRINGS {
+            units.push(unit.clone());
+        }
+        unit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_the_strongest_known_one() {
+        let strings = StringInterner::default();
+        let from = |source: &str| ClientInfo { source: Some(source.to_owned()), ..ClientInfo::default() };
+        let of_user =
+            |info, uid| ClientInfo { credentials: Some(Credentials { pid: 1, uid, gid: 2 }), ..info };
+        let certified = |info, name: &str| ClientInfo { certificate_names: vec![name.to_owned()], ..info };
+        let kind = |kind: &str| ClientInfo { kind: kind.to_owned(), ..ClientInfo::default() };
+        for (one, other, same) in [
+            (from("10.0.0.1:1"), from("10.0.0.1:2"), true),
+            (from("10.0.0.1:1"), from("[::ffff:10.0.0.1]:2"), true),
+            (from("10.0.0.1:1"), from("10.0.0.2:1"), false),
+            (from("127.0.0.1:1"), from("[::1]:2"), true),
+            (from("[fe80::1%3]:1"), from("[fe80::1%4]:1"), false),
+            (from("somewhere"), from("somewhere"), true),
+            (from("somewhere"), from("elsewhere"), false),
+            (of_user(from("10.0.0.1:1"), 7), of_user(from("10.0.0.2:1"), 7), true),
+            (of_user(from("10.0.0.1:1"), 7), of_user(from("10.0.0.1:1"), 8), false),
+            (of_user(from("10.0.0.1:1"), 7), from("10.0.0.1:1"), false),
+            (certified(from("10.0.0.1:1"), "a"), certified(from("10.0.0.2:1"), "a"), true),
+            (certified(from("10.0.0.1:1"), "a"), certified(from("10.0.0.1:1"), "b"), false),
+            (certified(from("10.0.0.1:1"), "a"), from("10.0.0.1:1"), false),
+            (kind("internal"), kind("internal"), true),
+            (kind("internal"), kind("local_ipc"), false),
+            (kind("internal"), of_user(kind("internal"), 0), false),
+        ] {
+            let (one, other) = (ClientOrigin::new(one, &strings), ClientOrigin::new(other, &strings));
+            assert_eq!(one.identity() == other.identity(), same, "{one:?} {other:?}");
+            assert_eq!(one.identity(), one.identity());
+        }
+    }
+
+    #[test]
+    fn shared_strings_are_stored_once_and_limited_in_number() {
+        let strings = StringInterner::default();
+        let info = |port: usize| ClientInfo { port: Some(port.to_string()), ..ClientInfo::default() };
+        let (first, second) = (ClientOrigin::new(info(1), &strings), ClientOrigin::new(info(1), &strings));
+        assert!(Arc::ptr_eq(&first.port.unwrap(), &second.port.unwrap()));
+        (0..1000).for_each(|port| {
+            assert_eq!(ClientOrigin::new(info(port), &strings).port.unwrap().parse(), Ok(port))
+        });
+        assert_eq!(strings.strings.lock().len(), MAX_STRINGS);
+        let of_unit = |number: usize| ClientInfo { unit: Some(number.to_string()), ..ClientInfo::default() };
+        let (first, second) =
+            (ClientOrigin::new(of_unit(1), &strings), ClientOrigin::new(of_unit(1), &strings));
+        assert!(Arc::ptr_eq(&first.unit.unwrap(), &second.unit.unwrap()));
+        let many: Vec<_> = (0..1000).map(|number| ClientOrigin::new(of_unit(number), &strings)).collect();
+        assert_eq!(strings.units.lock().len(), MAX_STRINGS);
+        drop(many);
+        drop(ClientOrigin::new(of_unit(5000), &strings));
+        assert_eq!(strings.units.lock().len(), 1, "units without clients are dropped");
+        assert!(
+            size_of::<ClientOrigin>() <= 96,
+            "there is one for each client: {}",
+            size_of::<ClientOrigin>()
+        );
+    }
+}

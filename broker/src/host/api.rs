@@ -1,0 +1,7 @@
+//! What the broker provides to its plugins: the host API of each instance, and the state behind it.
+
+pub(crate) mod context;
+pub(crate) mod host_impl;
+pub(crate) mod inherited_listeners;
+mod log;
+mod workers;

@@ -1,0 +1,118 @@
+//! The failure of an instance: marks it failed, ends what it serves, and schedules its restart.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::Instance;
+use crate::{
+    access::RuleSetter,
+    callbacks::{self, Callback},
+    declaration::Restart,
+    host::{api::context::HostedInstance, lifecycle::report::PluginState},
+};
+
+/// Time for a failed instance to end its connections.
+const FAILED_DEADLINE: Duration = Duration::from_millis(500);
+
+impl HostedInstance for Instance {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn may_add(&self, owner: u32) -> bool {
+        // what a thread adds after its instance has failed would never be removed; a thread in an abandoned
+        // start can still run
+        let inner = self.inner.lock();
+        inner.owner == owner && !inner.is_gone && !matches!(inner.state, PluginState::Failed(_))
+    }
+
+    fn rule_setter(&self) -> RuleSetter {
+        self.sets_rules.store(true, Ordering::Relaxed);
+        RuleSetter { instance: self.name.clone(), plugin: self.plugin_name() }
+    }
+
+    fn fail(self: Arc<Self>, owner: u32, reason: &str) {
+        self.mark_failed(owner, reason);
+    }
+
+    fn connector_ended(self: Arc<Self>, owner: u32) {
+        let serves = {
+            let inner = self.inner.lock();
+            inner.owner == owner && inner.object.is_some() && inner.state == PluginState::Started
+        };
+        if serves {
+            self.mark_failed(
+                owner,
+                "its in-process clients were disconnected: the plugin that offers them has stopped",
+            );
+        }
+    }
+}
+
+impl Instance {
+    /// Cancels restarts: the instance is about to be stopped, so a failure from now on has no consequence.
+    pub(in crate::host::lifecycle) fn cancel_restart(&self) {
+        self.inner.lock().restart.cancel();
+    }
+
+    /// Schedules a restart of an instance that could not be started.
+    pub(in crate::host::lifecycle) fn retry_later(&self) {
+        self.schedule_restart(true);
+    }
+
+    /// When the restart is due, if one is scheduled.
+    pub(in crate::host::lifecycle) fn restart_due(&self) -> Option<Instant> {
+        self.inner.lock().restart.due()
+    }
+
+    /// Returns whether the restart is due now; if so, it is counted as done.
+    pub(in crate::host::lifecycle) fn take_due_restart(&self) -> bool {
+        self.inner.lock().restart.take_due(Instant::now())
+    }
+
+    /// `force`: also if it does not serve yet.
+    fn schedule_restart(&self, force: bool) {
+        if self.declaration.read().restart == Restart::Never {
+            return;
+        }
+        let (delay, attempt) = {
+            let mut inner = self.inner.lock();
+            (inner.restart.schedule(Instant::now(), force), inner.restart.restarts() + 1)
+        };
+        if let Some(delay) = delay {
+            let delay_seconds = delay.as_secs();
+            tracing::info!(plugin = self.name, delay_seconds, attempt, "restart scheduled");
+            self.context.failures.signal();
+        }
+    }
+
+    /// Marks the instance failed and ends what it serves, in a thread of its own: this is called from inside
+    /// a callback, with the locks of its caller held.
+    pub(crate) fn mark_failed(&self, owner: u32, reason: &str) {
+        tracing::error!(plugin = self.name, reason, "plugin failed");
+        let object = {
+            let mut inner = self.inner.lock();
+            if inner.owner != owner {
+                return; // an earlier instance, which is gone already
+            }
+            inner.is_gone = true;
+            inner.object.take()
+        };
+        self.set_state(PluginState::Failed(reason.to_owned()));
+        self.schedule_restart(false);
+        let (context, reason) = (self.context.clone(), format!("plugin {} failed", self.name));
+        let body = move || {
+            context.remove_owner(owner, &reason);
+            if let Some(object) = object {
+                let milliseconds = FAILED_DEADLINE.as_millis() as u64;
+                callbacks::for_caller(owner, Callback::Stop, "the broker", || object.stop(milliseconds));
+                std::mem::forget(object); // its Drop could block indefinitely
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name(format!("fail {}", self.name)).spawn(body) {
+            tracing::error!(plugin = self.name, %error, "cannot spawn the thread that stops the plugin");
+        }
+    }
+}
