@@ -1,4 +1,4 @@
-//! The layers of the source: a module imports from its own and lower layers, and never through the crate root.
+//! The layers of the source: a module imports from its own and lower layers, never through the crate root.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The rules of the code base: which crate may depend on which, where unsafe code may be, how names and files look.
+//! The rules of the code base: dependencies between crates, unsafe code, names, columns, import cycles.
 //!
 //! Reads the sources as text; it builds nothing and starts no broker.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
@@ -46,7 +46,8 @@ const BANNED_WORDS: &[&str] = &[
 const EMPTY_WORDS: &[&str] = &["common", "helper", "helpers", "manager", "tools", "util", "utils"];
 /// The longest line of a source file, comments included.
 const MAX_COLUMNS: usize = 110;
-/// Import cycles between files of a crate, an ancestor and its descendants aside. ARCHITECTURE.md justifies each.
+/// Import cycles between files of a crate, an ancestor and its descendants aside. ARCHITECTURE.md justifies
+/// each.
 const MAX_IMPORT_CYCLES: usize = 4;
 
 fn root() -> PathBuf {
@@ -402,7 +403,8 @@ fn unsafe_code_is_where_the_boundary_is() {
     }
 }
 
-/// Whatever waits or measures takes the clock that never jumps; the time of day is for stamps that people read.
+/// Whatever waits or measures takes the clock that never jumps; the time of day is for stamps that people
+/// read.
 #[test]
 fn the_time_of_day_is_only_for_stamps() {
     let allowed = ["plugin-api/src/event.rs", "elbusd/tests/architecture.rs"];

@@ -19,7 +19,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn folders_are_judged_on_the_whole_way() {
+fn every_folder_on_the_path_is_checked() {
     let root = tempfile::tempdir().unwrap();
     let inner = root.path().join("a/b");
     fs::create_dir_all(&inner).unwrap();

@@ -25,7 +25,8 @@ pub enum EventKind {
     Shutdown = 6,
     /// Events about clients were dropped because listeners were too slow: read the list of clients again.
     EventsMissed = 7,
-    /// [Best-effort](crate::Request::best_effort) publications have skipped a client, and its queue has drained
+    /// [Best-effort](crate::Request::best_effort) publications have skipped a client, and its queue has
+    /// drained
     /// since; subject: its name.
     PublicationsMissed = 8,
 }

@@ -79,8 +79,8 @@ impl BrokerFixture {
         Some(format!("the broker has ended ({status})").into())
     }
 
-    /// Stops the broker and removes its folder. If the test has failed, the folder stays and the path of the log
-    /// is printed.
+    /// Stops the broker and removes its folder. If the test has failed, the folder stays and the path of
+    /// the log is printed.
     pub(super) fn stop(self, passed: bool) {
         let BrokerFixture { mut child, mut folder, .. } = self;
         let _ = child.kill();

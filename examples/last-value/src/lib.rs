@@ -1,8 +1,8 @@
-//! A plugin to start from: remembers the last value of every topic it is configured for, except those of `.broker/...`,
-//! the broker's own announcements.
+//! A plugin to start from: remembers the last value of every topic it is configured for, except those of
+//! `.broker/...`, the broker's own announcements.
 //!
-//! Copy the folder and set the dependency in its Cargo.toml. `cargo build --release` makes `liblast_value.so`; copy it to
-//! a folder of `plugin_dirs`. In broker.toml:
+//! Copy the folder and set the dependency in its Cargo.toml. `cargo build --release` makes
+//! `liblast_value.so`; copy it to a folder of `plugin_dirs`. In broker.toml:
 //!
 //! ```toml
 //! [[plugin]]

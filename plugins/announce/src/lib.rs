@@ -1,9 +1,9 @@
-//! Announcements of ELBUS: publishes as `.broker` who comes, who goes, and when the broker ends (section 8 of the
-//! protocol).
+//! Announcements of ELBUS: publishes as `.broker` who comes, who goes, and when the broker ends (section 8
+//! of the protocol).
 //!
-//! It owns the life of an instance and the sending. It decides nothing about clients, keeps nothing, and never
-//! waits: announcements are best effort, and a client that missed some gets `resync` when its queue has
-//! drained.
+//! It owns the life of an instance and the sending. It decides nothing about clients, keeps nothing, and
+//! never waits: announcements are best effort, and a client that missed some gets `resync` when its queue
+//! has drained.
 #![deny(unsafe_code)]
 
 mod announcement;

@@ -1,73 +1,73 @@
 //! The broker's own address on the bus: calls to `.broker` are answered from the table of control methods
 //! (section 7 of the protocol).
 //!
-//! It owns the life of an instance. It has no methods of its own: what can be asked is the broker's business and
-//! that of the plugins that add to its table.
+//! It owns the life of an instance. It has no methods of its own: what can be asked is the broker's
+//! business and that of the plugins that add to its table.
 #![deny(unsafe_code)]
 
-mod address;
-mod desk;
-mod outgoing;
-mod replies;
-mod worker;
+mod broker_sink;
+mod dispatcher;
+mod job_queue;
+mod reply_batch;
+mod reply_sender;
 
 use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Locality, Plugin, PluginError, PluginThread};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
-use address::Address;
-use desk::{Desk, Lane};
+use broker_sink::BrokerSink;
+use dispatcher::{Dispatcher, JobClass};
 
 /// The threads for methods that may block.
-const LANES: [Lane; 2] = [Lane::Ordinary, Lane::Admin];
+const JOB_CLASSES: [JobClass; 2] = [JobClass::Ordinary, JobClass::Admin];
 
 /// The client `.broker`, and the threads for methods that may block.
 pub struct Rpc {
     host: Host,
-    desk: Arc<Desk>,
-    running: Mutex<Vec<(Lane, PluginThread)>>,
+    dispatcher: Arc<Dispatcher>,
+    running: Mutex<Vec<(JobClass, PluginThread)>>,
 }
 
 impl Plugin for Rpc {
     const ABOUT: &'static str = "answers calls to .broker from the table of control methods";
 
     fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
-        let desk = Arc::new(Desk::new(host.clone()));
-        Ok(Rpc { host, desk, running: Mutex::default() })
+        let dispatcher = Arc::new(Dispatcher::new(host.clone()));
+        Ok(Rpc { host, dispatcher, running: Mutex::default() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        for lane in LANES {
-            let desk = self.desk.clone();
-            let thread = self.host.spawn(move || desk.work(lane))?;
-            self.running.lock().push((lane, thread));
+        for class in JOB_CLASSES {
+            let dispatcher = self.dispatcher.clone();
+            let thread = self.host.spawn(move || dispatcher.work(class))?;
+            self.running.lock().push((class, thread));
         }
         let (kind, locality) = ("internal".into(), Locality::InProcess);
         let info = ClientInfo { kind, locality, internal: true, ..Default::default() };
         let client = self
             .host
-            .register(BROKER_NAME, &info, Address::new(self.desk.clone()))
+            .register(BROKER_NAME, &info, BrokerSink::new(self.dispatcher.clone()))
             .map_err(|code| PluginError::new(format!("cannot register {BROKER_NAME}: {code}")))?;
-        self.desk.open(client);
+        self.dispatcher.open(client);
         Ok(())
     }
 
     fn stop(&self, deadline: Duration) {
-        let in_a_method = LANES.map(|lane| (lane, self.desk.end_work(lane)));
+        let in_a_method = JOB_CLASSES.map(|class| (class, self.dispatcher.end_work(class)));
         let running = std::mem::take(&mut *self.running.lock());
-        // A method under way is not waited for: it may be the one that asks for this stop and waits for it, on
-        // whatever thread the broker stops us. It ends by itself, and its caller gets its reply.
-        for (lane, thread) in running {
-            if !in_a_method.contains(&(lane, true)) && !thread.ended_within(deadline) {
-                tracing::warn!(?lane, ?deadline, "a thread for slow methods is late to end");
+        // A method under way is not waited for: it may be the one that asks for this stop and waits for it,
+        // on whatever thread the broker stops us. It ends by itself, and its caller gets its reply.
+        for (class, thread) in running {
+            if !in_a_method.contains(&(class, true)) && !thread.ended_within(deadline) {
+                tracing::warn!(?class, ?deadline, "a thread for slow methods is late to end");
             }
         }
-        self.desk.close();
+        self.dispatcher.close();
     }
 }
 
 impl Drop for Rpc {
-    /// Without a stop the desk and the broker would hold each other for ever.
+    /// Without a stop, the dispatcher and the broker would keep each other alive.
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
     }

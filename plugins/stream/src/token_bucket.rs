@@ -1,5 +1,5 @@
-//! A token bucket: something that happens at most N times per second on average. Owns the arithmetic; reads no
-//! clock and waits for nothing.
+//! A token bucket: something that happens at most N times per second on average. Owns the arithmetic; reads
+//! no clock and waits for nothing.
 
 use std::time::{Duration, Instant};
 

@@ -48,7 +48,7 @@ fn no_more_clients_than_max_clients() {
     let refused = |(kind, _, detail): &(EventKind, String, String)| {
         *kind == EventKind::ConnectionRefused && detail == "2 clients are registered already (max_clients)"
     };
-    assert_eq!(bus.told.lock().unwrap().iter().filter(|told| refused(told)).count(), 3);
+    assert_eq!(bus.events.lock().unwrap().iter().filter(|events| refused(events)).count(), 3);
     drop(second);
     bus.wait_gone("second");
     // its place is free at the latest when the broker has closed its side
@@ -75,7 +75,7 @@ fn who_has_not_registered_takes_no_clients_place_and_a_new_connection_always_get
     slow.send(b"\x05\0third");
     assert_eq!(slow.receive(1), [1]);
     bus.wait_detail("12 connections refused");
-    assert!(bus.told.lock().unwrap().iter().all(|(kind, ..)| *kind != EventKind::ConnectionRefused));
+    assert!(bus.events.lock().unwrap().iter().all(|(kind, ..)| *kind != EventKind::ConnectionRefused));
 }
 
 #[test]

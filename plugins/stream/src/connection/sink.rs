@@ -52,7 +52,7 @@ impl Sink for ConnectionSink {
 }
 
 /// Decision of the overflow policy.
-enum Verdict {
+enum Admission {
     Take(DeliveryStatus),
     Refuse,
     End(CloseReason),
@@ -87,14 +87,14 @@ impl Connection {
         }
         let mut flags = DeliveryStatus::TAKEN;
         if out.queue.bytes().saturating_add(bytes) > self.limit(&out, Side::Senders).bytes {
-            let (verdict, after) = self.judge(&mut out, realtime, bytes);
-            let (refusal, after) = match verdict {
-                Verdict::Take(full) => {
+            let (admission, after) = self.apply_overflow_policy(&mut out, realtime, bytes);
+            let (refusal, after) = match admission {
+                Admission::Take(full) => {
                     flags = full;
                     (None, after)
                 }
-                Verdict::Refuse => (Some(DeliveryStatus::REFUSED), after),
-                Verdict::End(reason) => {
+                Admission::Refuse => (Some(DeliveryStatus::REFUSED), after),
+                Admission::End(reason) => {
                     let mut all = after;
                     all.merge(self.end(&mut out, reason));
                     (Some(DeliveryStatus::CLOSED), all)
@@ -123,7 +123,12 @@ impl Connection {
     /// Applies the overflow policy to a queue that would exceed its limit. Sends first what has merely not
     /// been flushed.
     #[cold]
-    fn judge(self: &Arc<Self>, out: &mut SendState, realtime: bool, bytes: usize) -> (Verdict, Deferred) {
+    fn apply_overflow_policy(
+        self: &Arc<Self>,
+        out: &mut SendState,
+        realtime: bool,
+        bytes: usize,
+    ) -> (Admission, Deferred) {
         let after = if out.is_blocked() { Deferred::default() } else { self.write(out) };
         let Limit { bytes: limit, shared } = self.limit(out, Side::Senders);
         let waiting = out.queue.bytes();
@@ -134,19 +139,19 @@ impl Connection {
         let ceiling = if realtime && !shared { twice() } else { limit };
         // an empty queue takes a run that alone exceeds the limit: it could never be delivered otherwise
         let over = waiting > 0 && total > ceiling;
-        let verdict = match self.server.settings.overflow {
-            Overflow::Block if !realtime && total > limit => Verdict::Take(DeliveryStatus::FULL),
-            Overflow::Block | Overflow::DropNewest if over => Verdict::Refuse,
+        let admission = match self.server.settings.overflow {
+            Overflow::Block if !realtime && total > limit => Admission::Take(DeliveryStatus::FULL),
+            Overflow::Block | Overflow::DropNewest if over => Admission::Refuse,
             Overflow::Disconnect if over && shared => {
-                Verdict::End(CloseReason::Crowded { bytes: total, share: limit })
+                Admission::End(CloseReason::Crowded { bytes: total, share: limit })
             }
-            Overflow::Disconnect if over => Verdict::End(CloseReason::Overflow { bytes: total, limit }),
-            _ => Verdict::Take(DeliveryStatus::TAKEN),
+            Overflow::Disconnect if over => Admission::End(CloseReason::Overflow { bytes: total, limit }),
+            _ => Admission::Take(DeliveryStatus::TAKEN),
         };
-        if matches!(verdict, Verdict::Refuse) {
+        if matches!(admission, Admission::Refuse) {
             self.server.counts.refused_runs.fetch_add(1, Ordering::Relaxed);
         }
-        (verdict, after)
+        (admission, after)
     }
 }
 

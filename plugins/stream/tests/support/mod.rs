@@ -52,15 +52,15 @@ impl Stream for TcpStream {
     }
 }
 
-/// What the broker was told: kind, subject, detail.
-pub(crate) type Told = Arc<Mutex<Vec<(EventKind, String, String)>>>;
+/// The events that the transport reported: kind, subject, detail.
+pub(crate) type RecordedEvents = Arc<Mutex<Vec<(EventKind, String, String)>>>;
 
 /// A transport that serves, and how to reach it.
 pub(crate) struct Bus<S> {
     pub(crate) fake: FakeHost,
     pub(crate) instance: FakeInstance,
     pub(crate) connect: Box<dyn Fn() -> S>,
-    pub(crate) told: Told,
+    pub(crate) events: RecordedEvents,
 }
 
 impl<S: Stream> Bus<S> {
@@ -70,15 +70,15 @@ impl<S: Stream> Bus<S> {
         instance: FakeInstance,
         connect: impl Fn(&str) -> S + 'static,
     ) -> Self {
-        let told = Told::default();
-        let ours = told.clone();
+        let events = RecordedEvents::default();
+        let ours = events.clone();
         fake.host("listener").add_listener(move |event: &Event<'_>| {
             ours.lock().unwrap().push((event.kind, event.subject.to_owned(), event.detail.to_owned()));
         });
         instance.start().unwrap();
         instance.serve();
         let address = instance.status().addresses[0].clone();
-        Bus { fake, instance, connect: Box::new(move || connect(&address)), told }
+        Bus { fake, instance, connect: Box::new(move || connect(&address)), events }
     }
 
     /// A connection without a handshake.

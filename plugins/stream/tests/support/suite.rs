@@ -60,8 +60,8 @@ pub(crate) fn every_refusal_has_its_code<S: Stream>(make: impl Fn(&str) -> Bus<S
     present.send(&request(5, MESSAGE | ACKED, b"x\0"));
     assert_eq!(present.frame(), ack(5, 1), "the present owner is not affected");
     bus.wait("reports of refusals", |_| {
-        let told = bus.told.lock().unwrap();
-        told.iter().filter(|(kind, ..)| *kind == EventKind::ConnectionRefused).count() == 9
+        let events = bus.events.lock().unwrap();
+        events.iter().filter(|(kind, ..)| *kind == EventKind::ConnectionRefused).count() == 9
     });
     let requests = bus.fake.requests();
     assert_eq!(requests.len(), 1, "nothing of a refused client is dispatched: {requests:?}");
@@ -218,8 +218,8 @@ pub(crate) fn who_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -
         bus.fake.deliver("stalled", FrameKind::Message, "me", "", &[&payload]);
     }
     bus.wait_gone("stalled");
-    bus.wait("the report", |_| !bus.told.lock().unwrap().is_empty());
-    let (kind, subject, detail) = bus.told.lock().unwrap()[0].clone();
+    bus.wait("the report", |_| !bus.events.lock().unwrap().is_empty());
+    let (kind, subject, detail) = bus.events.lock().unwrap()[0].clone();
     assert_eq!((kind, subject.as_str()), (EventKind::SlowConsumer, "stalled"));
     assert!(detail.contains("waiting bytes") && detail.contains("stall_seconds"), "{detail}");
     let status = bus.instance.status().detail;
@@ -347,8 +347,8 @@ pub(crate) fn overflow_policies<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert!(closed);
     bus.wait_gone("a");
     peer.rest();
-    let told = bus.told.lock().unwrap();
-    assert!(told.iter().any(|(kind, subject, detail)| {
+    let events = bus.events.lock().unwrap();
+    assert!(events.iter().any(|(kind, subject, detail)| {
         *kind == EventKind::SlowConsumer && subject == "a" && detail.contains("queue_bytes")
     }));
 }

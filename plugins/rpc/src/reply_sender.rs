@@ -1,8 +1,10 @@
-//! Replies on their way: the client `.broker`, and which callers do not read what they ask for. Never waits.
+//! ReplyBatch on their way: the client `.broker`, and which callers do not read what they ask for. Never
+//! waits.
 //!
-//! A reply goes to whoever asked, so the limit of its queue is the caller's own affair: transports stop reading a
-//! client while its own queue is over the limit. But a call of a few bytes may have a reply of a million, and a
-//! thousand of them fit into one read; so a caller that is over its limit is refused until it has drained.
+//! A reply goes to whoever request, so the limit of its queue is the caller's own affair: transports stop
+//! reading a client while its own queue is over the limit. But a call of a few bytes may have a reply of a
+//! million, and a thousand of them fit into one read; so a caller that is over its limit is refused until
+//! it has drained.
 
 use elbus_plugin_api::{
     BROKER_NAME, Call, Client, Notifier, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes,
@@ -16,7 +18,7 @@ use std::{
     },
 };
 
-use crate::replies::Replies;
+use crate::reply_batch::ReplyBatch;
 
 /// Whom a reply goes to, and how.
 pub(crate) struct Caller<'a> {
@@ -42,37 +44,37 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Lock order: `line`, then what dispatching takes, or `crowd`, which is a leaf. No method is called and nothing of
-/// this plugin is delivered to while `line` is held.
+/// Lock order: `state`, then what dispatching takes, or `congested`, which is a leaf. No method is called
+/// and nothing of this plugin is delivered to while `state` is held.
 #[derive(Default)]
-pub(crate) struct Outgoing {
-    line: Mutex<Option<Line>>,
-    crowd: Arc<Crowd>,
+pub(crate) struct ReplySender {
+    state: Mutex<Option<SendState>>,
+    congested: Arc<CongestedCallers>,
 }
 
-struct Line {
+struct SendState {
     client: Client,
     /// A flush is owed, by whoever was told so first.
     dirty: bool,
 }
 
-impl Outgoing {
+impl ReplySender {
     pub(crate) fn open(&self, client: Client) {
-        *self.line.lock() = Some(Line { client, dirty: false });
+        *self.state.lock() = Some(SendState { client, dirty: false });
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.line.lock().is_some()
+        self.state.lock().is_some()
     }
 
     pub(crate) fn close(&self) {
-        let line = self.line.lock().take();
-        drop(line); // outside the lock: the sink of the client is ours and goes with it
+        let state = self.state.lock().take();
+        drop(state); // outside the lock: the sink of the client is ours and goes with it
     }
 
-    /// Dispatches the replies, and forgets them. `true`: the caller owes a [`flush`](Outgoing::flush), which nobody
-    /// else does yet.
-    pub(crate) fn send(&self, to: &Caller<'_>, replies: &mut Replies) -> bool {
+    /// Dispatches the replies, and forgets them. `true`: the caller owes a [`flush`](ReplySender::flush),
+    /// which nobody else does yet.
+    pub(crate) fn send(&self, to: &Caller<'_>, replies: &mut ReplyBatch) -> bool {
         let owed = replies.with_payloads(|payloads| self.dispatch(to, &to.request(payloads)));
         replies.clear();
         owed.unwrap_or(false)
@@ -89,36 +91,36 @@ impl Outgoing {
     }
 
     fn dispatch(&self, to: &Caller<'_>, request: &Request<'_>) -> bool {
-        let mut line = self.line.lock();
-        let Some(line) = line.as_mut() else { return false };
-        let result = line.client.dispatch(request);
+        let mut state = self.state.lock();
+        let Some(state) = state.as_mut() else { return false };
+        let result = state.client.dispatch(request);
         if result.is_congested() {
-            self.crowd.add(to.id);
+            self.congested.add(to.id);
         }
-        !std::mem::replace(&mut line.dirty, true)
+        !std::mem::replace(&mut state.dirty, true)
     }
 
     /// Sends on their way what was dispatched.
     pub(crate) fn flush(&self) {
-        let mut line = self.line.lock();
-        let Some(line) = line.as_mut() else { return };
-        line.dirty = false;
-        // asked for one at a time: the broker keeps those that are over their limit until it is asked
-        if line.client.end_batch() && self.crowd.wait() {
-            let crowd = self.crowd.clone();
-            line.client.when_ready(Notifier::new(move || crowd.clear()));
+        let mut state = self.state.lock();
+        let Some(state) = state.as_mut() else { return };
+        state.dirty = false;
+        // asked for one at a time: the broker keeps those that are over their limit until it is request
+        if state.client.end_batch() && self.congested.wait() {
+            let congested = self.congested.clone();
+            state.client.when_ready(Notifier::new(move || congested.clear()));
         }
     }
 
     /// Whether the caller was over its limit and has not drained since.
     pub(crate) fn is_crowded(&self, caller: &Caller<'_>) -> bool {
-        self.crowd.any.load(Ordering::Relaxed) && self.crowd.ids.lock().contains(&caller.id)
+        self.congested.any.load(Ordering::Relaxed) && self.congested.ids.lock().contains(&caller.id)
     }
 }
 
 /// The callers that were over their limit when a reply was dispatched.
 #[derive(Default)]
-struct Crowd {
+struct CongestedCallers {
     /// The broker has been asked to say when they have drained.
     waiting: AtomicBool,
     /// A hint that spares the lock: changed under it.
@@ -127,14 +129,14 @@ struct Crowd {
     ids: Mutex<HashSet<u64>>,
 }
 
-impl Crowd {
+impl CongestedCallers {
     fn add(&self, id: u64) {
         let mut ids = self.ids.lock();
         self.any.store(true, Ordering::Relaxed);
         ids.insert(id);
     }
 
-    /// Whether the broker has yet to be asked.
+    /// Whether the broker has yet to be request.
     fn wait(&self) -> bool {
         !self.waiting.swap(true, Ordering::AcqRel)
     }
@@ -158,9 +160,9 @@ mod tests {
     };
 
     /// A client whose recipient is over its limit.
-    struct Crowded(Arc<Mutex<Vec<NotifierObject>>>);
+    struct CongestedClient(Arc<Mutex<Vec<NotifierObject>>>);
 
-    impl RawClient for Crowded {
+    impl RawClient for CongestedClient {
         fn dispatch(&mut self, _: &Request<'_>) -> Dispatch {
             Dispatch::new(Code::Ok, 1).congested(true)
         }
@@ -176,29 +178,34 @@ mod tests {
     #[test]
     fn a_caller_is_crowded_until_it_has_drained() {
         let notifiers = Arc::new(Mutex::new(Vec::new()));
-        let outgoing = Outgoing::default();
-        outgoing.open(Client::from_object(RawClient_TO::from_value(Crowded(notifiers.clone()), TD_Opaque)));
+        let reply_sender = ReplySender::default();
+        reply_sender.open(Client::from_object(RawClient_TO::from_value(
+            CongestedClient(notifiers.clone()),
+            TD_Opaque,
+        )));
         let caller = Caller { name: "a", id: 1, qos: Qos::NO };
-        assert!(!outgoing.is_crowded(&caller));
+        assert!(!reply_sender.is_crowded(&caller));
         for owed in [true, false, false] {
-            assert_eq!(outgoing.send_shared(&caller, &vec![0; 10].into()), owed, "to the first only");
+            assert_eq!(reply_sender.send_shared(&caller, &vec![0; 10].into()), owed, "to the first only");
         }
-        outgoing.flush();
-        assert!(outgoing.send_shared(&caller, &vec![0; 10].into()));
-        outgoing.flush();
-        assert!(outgoing.is_crowded(&caller));
-        assert!(!outgoing.is_crowded(&Caller { name: "b", id: 2, qos: Qos::NO }));
+        reply_sender.flush();
+        assert!(reply_sender.send_shared(&caller, &vec![0; 10].into()));
+        reply_sender.flush();
+        assert!(reply_sender.is_crowded(&caller));
+        assert!(!reply_sender.is_crowded(&Caller { name: "b", id: 2, qos: Qos::NO }));
         let left = std::mem::take(&mut *notifiers.lock());
         assert_eq!(left.len(), 1, "one at a time, however many replies");
         left[0].notify();
-        assert!(!outgoing.is_crowded(&caller));
+        assert!(!reply_sender.is_crowded(&caller));
     }
 
     #[test]
     fn without_a_client_nothing_is_sent() {
-        let outgoing = Outgoing::default();
-        assert!(!outgoing.send_shared(&Caller { name: "a", id: 1, qos: Qos::NO }, &vec![0; 100_000].into()));
-        outgoing.flush();
-        outgoing.close();
+        let reply_sender = ReplySender::default();
+        assert!(
+            !reply_sender.send_shared(&Caller { name: "a", id: 1, qos: Qos::NO }, &vec![0; 100_000].into())
+        );
+        reply_sender.flush();
+        reply_sender.close();
     }
 }

@@ -7,83 +7,84 @@ use elbus_plugin_api::{
 use elbus_protocol::rpc::{self, RpcFrame};
 
 use crate::{
-    outgoing::{Caller, Outgoing},
-    replies::Replies,
-    worker::{Job, JobLimits, Jobs},
+    job_queue::{Job, JobLimits, Jobs},
+    reply_batch::ReplyBatch,
+    reply_sender::{Caller, ReplySender},
 };
 
 /// A request, taken apart.
-struct Asked<'a> {
+struct Request<'a> {
     call_id: u32,
     method: &'a [u8],
     params: &'a [u8],
 }
 
-pub(crate) struct Desk {
+pub(crate) struct Dispatcher {
     host: Host,
     /// What may be queued in all: a large reply that exceeds it is not sent.
     budget: QueueBudget,
-    outgoing: Outgoing,
+    reply_sender: ReplySender,
     ordinary: Jobs,
     admin: Jobs,
 }
 
 /// Which methods a thread is for: slow ordinary calls do not delay administrators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum JobClass {
     Ordinary,
     Admin,
 }
 
-impl Desk {
+impl Dispatcher {
     pub(crate) fn new(host: Host) -> Self {
         let (ordinary, admin) = (Jobs::new(JobLimits::ORDINARY), Jobs::new(JobLimits::ADMIN));
         let budget = host.queue_budget();
-        Desk { host, budget, outgoing: Outgoing::default(), ordinary, admin }
+        Dispatcher { host, budget, reply_sender: ReplySender::default(), ordinary, admin }
     }
 
     /// From now on there are replies.
     pub(crate) fn open(&self, client: Client) {
-        self.outgoing.open(client);
+        self.reply_sender.open(client);
     }
 
     /// No more replies by the client; its registration ends.
     pub(crate) fn close(&self) {
-        self.outgoing.close();
+        self.reply_sender.close();
     }
 
     /// Answers the calls in a run of messages, in order. Says whether the caller owes a flush.
     pub(crate) fn serve(&self, run: &Run<'_>) -> bool {
         let qos = if run.is_realtime() { Qos::REALTIME } else { Qos::NO };
         let caller = Caller { name: run.sender(), id: run.sender_id(), qos };
-        let mut replies = Replies::take_spare();
+        let mut replies = ReplyBatch::take_spare();
         let mut dirty = false;
         for payload in run.payloads() {
             let Ok(RpcFrame::Request { call_id, method, params }) = rpc::decode_rpc(payload) else {
                 continue;
             };
-            let asked = Asked { call_id, method, params };
-            let Some(answer) = self.answer(&caller, &asked, &mut dirty) else { continue };
+            let request = Request { call_id, method, params };
+            let Some(answer) = self.answer(&caller, &request, &mut dirty) else { continue };
             match answer {
                 Ok(result) if result.len() >= SHARE_FROM_BYTES => {
-                    dirty |= self.outgoing.send(&caller, &mut replies);
-                    dirty |= self.outgoing.send_shared(&caller, &rpc::encode_reply(call_id, &result).into());
+                    dirty |= self.reply_sender.send(&caller, &mut replies);
+                    dirty |=
+                        self.reply_sender.send_shared(&caller, &rpc::encode_reply(call_id, &result).into());
                 }
                 Ok(result) => replies.push_result(call_id, &result),
                 Err(error) => replies.push_error(call_id, &error),
             }
             if replies.bytes() >= SHARE_FROM_BYTES {
-                dirty |= self.outgoing.send(&caller, &mut replies);
+                dirty |= self.reply_sender.send(&caller, &mut replies);
             }
         }
-        dirty |= self.outgoing.send(&caller, &mut replies);
+        dirty |= self.reply_sender.send(&caller, &mut replies);
         replies.keep_spare();
         dirty
     }
 
-    /// Sends on their way the replies that [`serve`](Desk::serve) has made.
+    /// Sends on their way the replies that [`serve`](Dispatcher::serve) has made.
     pub(crate) fn flush(&self) {
-        self.outgoing.flush();
+        self.reply_sender.flush();
     }
 
     /// What waits for the threads.
@@ -92,24 +93,25 @@ impl Desk {
         Queued { frames: ordinary.frames + admin.frames, bytes: ordinary.bytes + admin.bytes }
     }
 
-    fn jobs(&self, lane: Lane) -> &Jobs {
-        match lane {
-            Lane::Ordinary => &self.ordinary,
-            Lane::Admin => &self.admin,
+    fn jobs(&self, class: JobClass) -> &Jobs {
+        match class {
+            JobClass::Ordinary => &self.ordinary,
+            JobClass::Admin => &self.admin,
         }
     }
 
-    /// The thread of a lane: its methods one at a time, until [`end_work`](Desk::end_work).
-    pub(crate) fn work(&self, lane: Lane) {
-        while let Some(job) = self.jobs(lane).next() {
+    /// The thread of a class: its methods one at a time, until [`end_work`](Dispatcher::end_work).
+    pub(crate) fn work(&self, class: JobClass) {
+        while let Some(job) = self.jobs(class).next() {
             let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
             let wants_reply = job.call_id != rpc::NO_REPLY && caller.can_be_answered();
-            let result = if lane == Lane::Ordinary && wants_reply && self.outgoing.is_crowded(&caller) {
-                Err(unread())
-            } else {
-                // authorised once more: the caller may have left meanwhile, or the rules may have changed
-                self.host.call(&caller.call(&job.method, &job.params))
-            };
+            let result =
+                if class == JobClass::Ordinary && wants_reply && self.reply_sender.is_crowded(&caller) {
+                    Err(unread())
+                } else {
+                    // authorised once more: the caller may have left meanwhile, or the rules may have changed
+                    self.host.call(&caller.call(&job.method, &job.params))
+                };
             let result = result.and_then(|result| self.within_budget(result));
             if !wants_reply {
                 continue;
@@ -119,13 +121,13 @@ impl Desk {
                 Err(error) => rpc::encode_error(job.call_id, error.code, error.text.as_bytes()),
             };
             let reply = SharedBytes::from(reply);
-            if self.outgoing.is_open() {
-                self.outgoing.send_shared(&caller, &reply);
-                self.outgoing.flush();
+            if self.reply_sender.is_open() {
+                self.reply_sender.send_shared(&caller, &reply);
+                self.reply_sender.flush();
             } else {
                 // stopped meanwhile, by this very call for instance: its caller is told by somebody
                 // unregistered
-                let last = Outgoing::default();
+                let last = ReplySender::default();
                 last.open(self.host.system_client());
                 last.send_shared(&caller, &reply);
                 last.flush();
@@ -133,62 +135,62 @@ impl Desk {
         }
     }
 
-    /// Lets the thread of a lane end, after the method it is in. Says whether it is in one.
-    pub(crate) fn end_work(&self, lane: Lane) -> bool {
-        self.jobs(lane).end()
+    /// Lets the thread of a class end, after the method it is in. Says whether it is in one.
+    pub(crate) fn end_work(&self, class: JobClass) -> bool {
+        self.jobs(class).end()
     }
 
     /// What to reply at once, if anything.
     fn answer(
         &self,
         caller: &Caller<'_>,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         dirty: &mut bool,
     ) -> Option<Result<Vec<u8>, CallError>> {
-        let wants_reply = asked.call_id != rpc::NO_REPLY && caller.can_be_answered();
-        if wants_reply && self.outgoing.is_crowded(caller) {
+        let wants_reply = request.call_id != rpc::NO_REPLY && caller.can_be_answered();
+        if wants_reply && self.reply_sender.is_crowded(caller) {
             return Some(Err(unread()));
         }
-        let answer = self.call(caller, asked, dirty).transpose()?;
+        let answer = self.call(caller, request, dirty).transpose()?;
         let answer = answer.and_then(|result| self.within_budget(result));
         wants_reply.then_some(answer)
     }
 
-    /// Calls a quick method, or leaves a slow one to the thread of its lane: then there is no answer yet.
+    /// Calls a quick method, or leaves a slow one to the thread of its class: then there is no answer yet.
     fn call(
         &self,
         caller: &Caller<'_>,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         dirty: &mut bool,
     ) -> Result<Option<Vec<u8>>, CallError> {
-        let method = std::str::from_utf8(asked.method)
+        let method = std::str::from_utf8(request.method)
             .map_err(|_| CallError::new(Code::BadData.rpc_code(), "method not UTF-8"))?;
         if method.is_empty() {
             return Err(CallError::new(rpc::METHOD_NOT_FOUND, ""));
         }
         // an unknown method is refused by the call, behind the access rules
         let traits = self.host.method_traits(method).unwrap_or_default();
-        if traits.query && asked.call_id == rpc::NO_REPLY {
+        if traits.query && request.call_id == rpc::NO_REPLY {
             return Ok(None);
         }
         if traits.slow {
-            let lane = if traits.admin { Lane::Admin } else { Lane::Ordinary };
-            self.jobs(lane).check(caller.id)?;
-            self.host.authorize(&caller.call(method, asked.params))?;
+            let class = if traits.admin { JobClass::Admin } else { JobClass::Ordinary };
+            self.jobs(class).check(caller.id)?;
+            self.host.authorize(&caller.call(method, request.params))?;
             let identity = if traits.admin { 0 } else { self.host.identity(caller.name, caller.id) };
-            let displaced = self.jobs(lane).add(Job {
+            let displaced = self.jobs(class).add(Job {
                 caller: caller.name.to_owned(),
                 caller_id: caller.id,
                 identity,
                 qos: caller.qos,
-                call_id: asked.call_id,
+                call_id: request.call_id,
                 method: method.to_owned(),
-                params: asked.params.to_vec(),
+                params: request.params.to_vec(),
             })?;
             displaced.iter().for_each(|job| *dirty |= self.turn_away(job));
             return Ok(None);
         }
-        self.host.call(&caller.call(method, asked.params)).map(Some)
+        self.host.call(&caller.call(method, request.params)).map(Some)
     }
 
     /// The result, if the queues of the broker have room for a reply as large.
@@ -214,7 +216,7 @@ impl Desk {
         let text =
             b"too many calls are waiting, and this client or its identity has more of them than others";
         let reply = rpc::encode_error(job.call_id, Code::Busy.rpc_code(), text);
-        self.outgoing.send_shared(&caller, &reply.into())
+        self.reply_sender.send_shared(&caller, &reply.into())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Replies of one run to one caller, one after the other in one buffer, so that they cross the boundary as a run.
-//! Never sends.
+//! ReplyBatch of one run to one caller, one after the other in one buffer, so that they cross the boundary
+//! as a run. Never sends.
 
 use elbus_plugin_api::{CallError, Payload};
 use elbus_protocol::rpc;
@@ -10,16 +10,16 @@ const KEEP_BYTES: usize = 256 * 1024;
 
 thread_local! {
     /// A buffer for the next run on this thread. Taken while in use: a method may lead back here.
-    static SPARE: Cell<Replies> = const { Cell::new(Replies { bytes: Vec::new(), ends: Vec::new() }) };
+    static SPARE: Cell<ReplyBatch> = const { Cell::new(ReplyBatch { bytes: Vec::new(), ends: Vec::new() }) };
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Replies {
+pub(crate) struct ReplyBatch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Replies {
+impl ReplyBatch {
     pub(crate) fn take_spare() -> Self {
         // a thread that is ending has none any more
         SPARE.try_with(Cell::take).unwrap_or_default()
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn replies_are_what_protocol_decodes() {
-        let mut replies = Replies::default();
+        let mut replies = ReplyBatch::default();
         assert_eq!(replies.with_payloads(|_| ()), None);
         replies.push_result(7, b"seven");
         replies.with_payloads(|p| assert_eq!(&*p[0], rpc::encode_reply(7, b"seven"))).unwrap();
@@ -100,14 +100,14 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_given_back() {
-        let mut replies = Replies::take_spare();
+        let mut replies = ReplyBatch::take_spare();
         replies.push_result(1, &vec![0; KEEP_BYTES]);
         replies.keep_spare();
-        assert_eq!(Replies::take_spare().bytes.capacity(), 0);
-        let mut replies = Replies::default();
+        assert_eq!(ReplyBatch::take_spare().bytes.capacity(), 0);
+        let mut replies = ReplyBatch::default();
         replies.push_result(1, &[0; 100]);
         replies.keep_spare();
-        let again = Replies::take_spare();
+        let again = ReplyBatch::take_spare();
         assert!(again.bytes.capacity() >= 100 && again.ends.is_empty());
     }
 }

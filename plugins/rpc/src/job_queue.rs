@@ -1,6 +1,6 @@
-//! The queues before the threads for control methods that may block: bounded as a whole, for each identity and for each
-//! caller, and served in turn, so that nobody waits for more than one job of every other identity and of every other
-//! caller of its own. Never knows what a job is about.
+//! The queues before the threads for control methods that may block: bounded as a whole, for each identity
+//! and for each caller, and served in turn, so that nobody waits for more than one job of every other
+//! identity and of every other caller of its own. Never knows what a job is about.
 
 use elbus_plugin_api::{CallError, Code, Qos, Queued};
 use parking_lot::{Condvar, Mutex};
@@ -92,7 +92,7 @@ pub(crate) struct Jobs {
 struct Queue {
     /// None is empty.
     groups: HashMap<u64, Group>,
-    /// The identity of each caller that has a line.
+    /// The identity of each caller that has a queue.
     identities: HashMap<u64, u64>,
     /// Each identity that has a group once, whose turn is next first.
     turns: VecDeque<u64>,
@@ -106,38 +106,38 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Group {
     /// By caller; none is empty.
-    lines: HashMap<u64, Line>,
-    /// Each caller that has a line once, whose turn is next first.
+    queues: HashMap<u64, CallerQueue>,
+    /// Each caller that has a queue once, whose turn is next first.
     turns: VecDeque<u64>,
     held: Amount,
 }
 
 /// What waits of one caller.
 #[derive(Debug, Default)]
-struct Line {
+struct CallerQueue {
     jobs: VecDeque<Job>,
     held: Amount,
 }
 
 impl Group {
     fn push(&mut self, job: Job) {
-        let line = self.lines.entry(job.caller_id).or_default();
-        if line.jobs.is_empty() {
+        let queue = self.queues.entry(job.caller_id).or_default();
+        if queue.jobs.is_empty() {
             self.turns.push_back(job.caller_id);
         }
-        line.held = line.held.with(&job);
+        queue.held = queue.held.with(&job);
         self.held = self.held.with(&job);
-        line.jobs.push_back(job);
+        queue.jobs.push_back(job);
     }
 
     fn pop(&mut self) -> Option<Job> {
         let caller = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&caller)?;
-        let job = line.jobs.pop_front()?;
-        line.held = line.held.without(&job);
+        let queue = self.queues.get_mut(&caller)?;
+        let job = queue.jobs.pop_front()?;
+        queue.held = queue.held.without(&job);
         self.held = self.held.without(&job);
-        if line.jobs.is_empty() {
-            self.lines.remove(&caller);
+        if queue.jobs.is_empty() {
+            self.queues.remove(&caller);
         } else {
             self.turns.push_back(caller);
         }
@@ -146,17 +146,17 @@ impl Group {
 
     /// Takes the newest job of the caller with the greatest share, where that exceeds `share`.
     fn displace(&mut self, limits: &JobLimits, share: usize) -> Option<Job> {
-        let share_of = |line: &Line| line.held.share(limits.caller);
-        let (caller, line) = self.lines.iter_mut().max_by_key(|(_, line)| share_of(line))?;
-        if share_of(line) <= share {
+        let share_of = |queue: &CallerQueue| queue.held.share(limits.caller);
+        let (caller, queue) = self.queues.iter_mut().max_by_key(|(_, queue)| share_of(queue))?;
+        if share_of(queue) <= share {
             return None;
         }
         let caller = *caller;
-        let job = line.jobs.pop_back()?;
-        line.held = line.held.without(&job);
+        let job = queue.jobs.pop_back()?;
+        queue.held = queue.held.without(&job);
         self.held = self.held.without(&job);
-        if line.jobs.is_empty() {
-            self.lines.remove(&caller);
+        if queue.jobs.is_empty() {
+            self.queues.remove(&caller);
             self.turns.retain(|turn| *turn != caller);
         }
         Some(job)
@@ -166,7 +166,7 @@ impl Group {
 impl Queue {
     fn push(&mut self, job: Job) {
         let group = self.groups.entry(job.identity).or_default();
-        if group.lines.is_empty() {
+        if group.queues.is_empty() {
             self.turns.push_back(job.identity);
         }
         self.held = self.held.with(&job);
@@ -178,11 +178,11 @@ impl Queue {
         let identity = self.turns.pop_front()?;
         let group = self.groups.get_mut(&identity)?;
         let job = group.pop()?;
-        if !group.lines.contains_key(&job.caller_id) {
+        if !group.queues.contains_key(&job.caller_id) {
             self.identities.remove(&job.caller_id);
         }
         self.held = self.held.without(&job);
-        if group.lines.is_empty() {
+        if group.queues.is_empty() {
             self.groups.remove(&identity);
         } else {
             self.turns.push_back(identity);
@@ -193,11 +193,12 @@ impl Queue {
     /// What waits of an identity, and of one of its callers.
     fn held_of(&self, job: &Job) -> (Amount, Amount) {
         let Some(group) = self.groups.get(&job.identity) else { return Default::default() };
-        (group.held, group.lines.get(&job.caller_id).map_or(Amount::default(), |line| line.held))
+        (group.held, group.queues.get(&job.caller_id).map_or(Amount::default(), |queue| queue.held))
     }
 
-    /// Takes a job that makes room for another one: of the identity with the greatest share, where that is greater than
-    /// that of the other one would be, else of a caller of the same identity with a greater share.
+    /// Takes a job that makes room for another one: of the identity with the greatest share, where that is
+    /// greater than that of the other one would be, else of a caller of the same identity with a greater
+    /// share.
     fn displace(&mut self, limits: &JobLimits, job: &Job) -> Option<Job> {
         let (identity, caller) = self.held_of(job);
         let share = identity.with(job).share(limits.identity);
@@ -212,11 +213,11 @@ impl Queue {
     fn displace_of(&mut self, identity: u64, limits: &JobLimits, share: usize) -> Option<Job> {
         let group = self.groups.get_mut(&identity)?;
         let job = group.displace(limits, share)?;
-        if !group.lines.contains_key(&job.caller_id) {
+        if !group.queues.contains_key(&job.caller_id) {
             self.identities.remove(&job.caller_id);
         }
         self.held = self.held.without(&job);
-        if group.lines.is_empty() {
+        if group.queues.is_empty() {
             self.groups.remove(&identity);
             self.turns.retain(|turn| *turn != identity);
         }
@@ -236,7 +237,7 @@ impl Jobs {
     pub(crate) fn check(&self, caller_id: u64) -> Result<(), CallError> {
         let queue = self.queue.lock();
         let group = queue.identities.get(&caller_id).and_then(|identity| queue.groups.get(identity));
-        let held = group.and_then(|group| group.lines.get(&caller_id)).map_or(0, |line| line.held.jobs);
+        let held = group.and_then(|group| group.queues.get(&caller_id)).map_or(0, |queue| queue.held.jobs);
         let limit = self.limits.caller.jobs;
         if held < limit {
             return Ok(());
@@ -245,9 +246,9 @@ impl Jobs {
         Err(CallError::new(Code::Busy.rpc_code(), text))
     }
 
-    /// Lets a job wait; never blocks. Where the queue is full, jobs of identities, or of callers of this one, with a greater
-    /// share make room. Returned are those that do not wait any more and whose callers are to be told, the new one among
-    /// them if no room was made for it.
+    /// Lets a job wait; never blocks. Where the queue is full, jobs of identities, or of callers of this
+    /// one, with a greater share make room. Returned are those that do not wait any more and whose callers
+    /// are to be told, the new one among them if no room was made for it.
     ///
     /// # Errors
     /// The caller or its identity has as much waiting as it may, or everybody has.
@@ -290,7 +291,8 @@ impl Jobs {
         Ok(displaced)
     }
 
-    /// Waits for a job, the one before being done; `None` once it is over. Identities take turns, and the callers of each.
+    /// Waits for a job, the one before being done; `None` once it is over. Identities take turns, and the
+    /// callers of each.
     pub(crate) fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
         queue.busy = false;

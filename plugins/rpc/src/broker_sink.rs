@@ -1,4 +1,5 @@
-//! The sink of `.broker`: what the broker delivers goes to the desk. It queues nothing, so it is never full.
+//! The sink of `.broker`: what the broker delivers goes to the dispatcher. It queues nothing, so it is
+//! never full.
 
 use elbus_plugin_api::{DeliveryStatus, FrameKind, Notifier, Queued, Run, Sink};
 use std::sync::{
@@ -6,33 +7,33 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::desk::Desk;
+use crate::dispatcher::Dispatcher;
 
-pub(crate) struct Address {
-    desk: Arc<Desk>,
+pub(crate) struct BrokerSink {
+    dispatcher: Arc<Dispatcher>,
     closed: AtomicBool,
 }
 
-impl Address {
-    pub(crate) fn new(desk: Arc<Desk>) -> Self {
-        Address { desk, closed: AtomicBool::new(false) }
+impl BrokerSink {
+    pub(crate) fn new(dispatcher: Arc<Dispatcher>) -> Self {
+        BrokerSink { dispatcher, closed: AtomicBool::new(false) }
     }
 }
 
-impl Sink for Address {
+impl Sink for BrokerSink {
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         if self.closed.load(Ordering::Relaxed) {
             return DeliveryStatus::CLOSED;
         }
         // broadcasts and publications are no calls
-        if run.kind() == FrameKind::Message && self.desk.serve(run) {
+        if run.kind() == FrameKind::Message && self.dispatcher.serve(run) {
             return DeliveryStatus::DIRTY;
         }
         DeliveryStatus::TAKEN
     }
 
     fn flush(&self) {
-        self.desk.flush();
+        self.dispatcher.flush();
     }
 
     fn when_drained(&self, notifier: Notifier) {
@@ -45,7 +46,7 @@ impl Sink for Address {
     }
 
     fn queued(&self) -> Queued {
-        self.desk.waiting()
+        self.dispatcher.waiting()
     }
 }
 
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
     use elbus_plugin_api::{Encoding, Payload, Qos, testing::FakeHost};
 
-    fn deliver(address: &Address, kind: FrameKind, qos: Qos, payload: &[u8]) -> DeliveryStatus {
+    fn deliver(address: &BrokerSink, kind: FrameKind, qos: Qos, payload: &[u8]) -> DeliveryStatus {
         let payloads = [Payload::from(payload)];
         let mut encoding = Encoding::new();
         address.deliver(&mut Run::new(kind, qos, "a", "", &payloads, None, &mut encoding))
@@ -64,9 +65,9 @@ mod tests {
     fn replies_are_as_real_time_as_requests() {
         let fake = FakeHost::new();
         let host = fake.host("rpc");
-        let desk = Arc::new(Desk::new(host.clone()));
-        desk.open(host.system_client());
-        let address = Address::new(desk);
+        let dispatcher = Arc::new(Dispatcher::new(host.clone()));
+        dispatcher.open(host.system_client());
+        let address = BrokerSink::new(dispatcher);
         for qos in [Qos::NO, Qos::PROCESSED, Qos::REALTIME, Qos::REALTIME_PROCESSED] {
             let delivery = deliver(&address, FrameKind::Message, qos, b"\x01\x01\0\0\0x\0");
             assert_eq!(delivery, DeliveryStatus::DIRTY);
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn a_closed_address_says_so() {
         let fake = FakeHost::new();
-        let address = Address::new(Arc::new(Desk::new(fake.host("rpc"))));
+        let address = BrokerSink::new(Arc::new(Dispatcher::new(fake.host("rpc"))));
         assert_eq!(deliver(&address, FrameKind::Broadcast, Qos::NO, b""), DeliveryStatus::TAKEN);
         address.close("kicked");
         assert_eq!(deliver(&address, FrameKind::Message, Qos::NO, b""), DeliveryStatus::CLOSED);
