@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_judged_before_they_are_bound() {
+    fn addresses_are_checked_before_they_are_bound() {
         let one = |text: &str| Addresses::One(text.to_owned()).check();
         for good in ["127.0.0.1:7777", "[::1]:0", "localhost:1", "0.0.0.0:65535"] {
             assert_eq!(one(good), Ok(()), "{good}");

@@ -11,11 +11,11 @@
 //! no_delay = true                           # the default
 //! keep_alive_seconds = 60                   # the default; 0: off
 //! [plugin.config.tls]                       # none: plain TCP
-//! certificate = "/etc/elbus/broker.pem"     # the certificate of the broker, then those between it and the root
+//! certificate = "/etc/elbus/broker.pem"     # of the broker, then intermediate certificates
 //! key = "/etc/elbus/broker.key"
-//! client_ca = "/etc/elbus/clients.pem"      # what certificates of clients must go back to
-//! client_certificates = "required"          # "none", "optional"; the default is "required" with client_ca, else "none"
-//! max_handshakes = 256                      # at once; a further one takes the place of the oldest
+//! client_ca = "/etc/elbus/clients.pem"      # authority of client certificates
+//! client_certificates = "required"          # "none", "optional"; default: "required" with client_ca
+//! max_handshakes = 256                      # handshakes in progress; a new one replaces the oldest
 //! # and, in plugin.config, the keys of every stream transport, see `StreamSettings`
 //! ```
 //!

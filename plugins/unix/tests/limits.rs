@@ -161,7 +161,7 @@ fn fill(bus: &Bus<UnixStream>, name: &str) -> usize {
 }
 
 #[test]
-fn those_for_whom_much_waits_share_the_budget_and_all_of_it_is_given_back() {
+fn clients_with_long_queues_share_the_budget_and_all_of_it_is_returned() {
     let bus = bus_of(FakeHost::with_queue_budget(4 * MIB), "timeout_seconds = 60\nqueue_bytes = 100000000");
     let budget: QueueBudget = bus.fake.queue_budget().clone();
     let mut rank = bus.client("greedy");
