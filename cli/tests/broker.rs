@@ -89,7 +89,7 @@ fn plugins_are_listed_stopped_and_started() {
     assert_eq!(state("announce"), serving);
     assert_eq!(bus.output(&["plugin", "reload", "announce"]), "announce is reloaded\n");
     let failure = bus.failure(1, &["plugin", "stop", "nothing"]);
-    assert!(failure.starts_with("error -32113: no plugin \"nothing\"; there are "), "{failure}");
+    assert!(failure.starts_with("error -32113: no plugin \"nothing\"; the plugins are "), "{failure}");
 }
 
 #[test]

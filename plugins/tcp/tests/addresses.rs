@@ -1,4 +1,4 @@
-//! Addresses: several at once, taken ones, the real one of port 0, what is events of clients.
+//! Addresses: several at once, taken ones, the real one of port 0, what is reported of clients.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[allow(dead_code, reason = "the suite uses the rest")]

@@ -129,7 +129,7 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
         .and_then(|socket| Ok((socket, SocketAddrUnix::new(node.path()).map_err(io::Error::from)?)));
     let (socket, address) = match asked {
         Ok(asked) => asked,
-        Err(error) => return refuse(&format_args!("cannot ask who serves it: {error}")),
+        Err(error) => return refuse(&format_args!("cannot check whether a broker listens there: {error}")),
     };
     match connect(&socket, &address) {
         // a full accept queue is served as well
@@ -142,7 +142,9 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
                 Err(error) => refuse(&format_args!("nobody serves it, but it cannot be removed: {error}")),
             }
         }
-        Err(error) => refuse(&format_args!("exists, and it cannot be told who serves it: {error}")),
+        Err(error) => {
+            refuse(&format_args!("exists, and the check whether a broker listens there failed: {error}"))
+        }
     }
 }
 

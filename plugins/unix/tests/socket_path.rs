@@ -97,7 +97,7 @@ fn a_live_socket_is_not_touched() {
 
     let _datagrams = UnixDatagram::bind(&path).unwrap();
     let error = folder.refusal(&path, "");
-    assert!(error.contains("it cannot be events who serves it"), "{error}");
+    assert!(error.contains("the check whether a broker listens there failed"), "{error}");
     assert!(path.exists());
 }
 
