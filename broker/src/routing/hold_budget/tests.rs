@@ -1,3 +1,5 @@
+//! Tests of hold budgets, with a clock of their own.
+
 use super::*;
 use crate::client_origin::ClientOrigin;
 

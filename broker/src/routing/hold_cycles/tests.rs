@@ -1,3 +1,5 @@
+//! Tests of cycles of held clients, with sinks that are always full and a clock of their own.
+
 use abi_stable::{
     sabi_trait::TD_Opaque,
     std_types::{RArc, RStr},

@@ -1,3 +1,5 @@
+//! Tests of holds: which senders are held, charged and released.
+
 use abi_stable::{
     sabi_trait::TD_Opaque,
     std_types::{RArc, RStr},
