@@ -81,7 +81,7 @@ fn a_reconnecting_client_gets_its_name_once_its_last_messages_are_delivered() {
             assert_eq!(again.read_exactly::<2>(), [1, 1]);
             (again.expect_ack(7), again)
         });
-        daemon.wait_for_log("waits for its name");
+        daemon.wait_for_log("name is being released by its previous owner");
         // its previous messages are delivered, then its name is free
         wait_until("everything is delivered", || {
             while let Some(frame) = slow.frame_within(Duration::from_millis(50)) {
