@@ -108,6 +108,8 @@ fn a_flood_of_slow_calls_delays_neither_administrators_nor_other_clients() {
 
 /// More registrations than calls can be queued.
 const REGISTRATIONS: usize = 300;
+/// Calls of each at once: all together are more than may be queued, however slowly they are written.
+const CALLS: usize = 4;
 
 #[test]
 fn a_flood_from_hundreds_of_registrations_of_one_user_does_not_starve_others() {
@@ -126,10 +128,11 @@ fn a_flood_from_hundreds_of_registrations_of_one_user_does_not_starve_others() {
             scope.spawn(move || {
                 for id in 1.. {
                     for client in &mut *some {
-                        client.write(&list(id, filter));
+                        client.write(&list(id, filter).repeat(CALLS));
                     }
-                    // each has one call queued at any time, answered or refused
-                    for client in &mut *some {
+                    // the calls of each are answered or refused
+                    for call in 0..some.len() * CALLS {
+                        let Some(client) = some.get_mut(call / CALLS) else { return };
                         if floods.stopping.load(Ordering::Relaxed) {
                             return;
                         }
