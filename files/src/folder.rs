@@ -110,7 +110,7 @@ impl Folder {
         }
     }
 
-    /// Puts a regular file with these contents under a name, at once: whoever opens the name finds the
+    /// Puts a regular file with these contents under a name, atomically: a process that opens the name finds the
     /// previous file or the whole new one. A symbolic link under that name is replaced, not followed.
     ///
     /// # Errors

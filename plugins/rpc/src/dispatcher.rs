@@ -52,7 +52,7 @@ impl Dispatcher {
         self.reply_sender.close();
     }
 
-    /// Answers the calls in a run of messages, in order. Says whether the caller owes a flush.
+    /// Answers the calls in a run of messages, in order. Returns whether the caller must flush.
     pub(crate) fn serve(&self, run: &Run<'_>) -> bool {
         let qos = if run.is_realtime() { Qos::REALTIME } else { Qos::NO };
         let caller = Caller { name: run.sender(), id: run.sender_id(), qos };
@@ -82,12 +82,12 @@ impl Dispatcher {
         dirty
     }
 
-    /// Sends on their way the replies that [`serve`](Dispatcher::serve) has made.
+    /// Flushes the replies of [`serve`](Dispatcher::serve).
     pub(crate) fn flush(&self) {
         self.reply_sender.flush();
     }
 
-    /// What waits for the threads.
+    /// Returns the queued jobs of all threads.
     pub(crate) fn waiting(&self) -> Queued {
         let (ordinary, admin) = (self.ordinary.waiting(), self.admin.waiting());
         Queued { frames: ordinary.frames + admin.frames, bytes: ordinary.bytes + admin.bytes }
@@ -100,18 +100,20 @@ impl Dispatcher {
         }
     }
 
-    /// The thread of a class: its methods one at a time, until [`end_work`](Dispatcher::end_work).
+    /// Runs the jobs of a class one at a time, until [`end_work`](Dispatcher::end_work).
     pub(crate) fn work(&self, class: JobClass) {
         while let Some(job) = self.jobs(class).next() {
             let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
             let wants_reply = job.call_id != rpc::NO_REPLY && caller.can_be_answered();
-            let result =
-                if class == JobClass::Ordinary && wants_reply && self.reply_sender.is_crowded(&caller) {
-                    Err(unread())
-                } else {
-                    // authorised once more: the caller may have left meanwhile, or the rules may have changed
-                    self.host.call(&caller.call(&job.method, &job.params))
-                };
+            let result = if class == JobClass::Ordinary
+                && wants_reply
+                && self.reply_sender.is_congested_caller(&caller)
+            {
+                Err(unread())
+            } else {
+                // authorised once more: the caller may have left meanwhile, or the rules may have changed
+                self.host.call(&caller.call(&job.method, &job.params))
+            };
             let result = result.and_then(|result| self.within_budget(result));
             if !wants_reply {
                 continue;
@@ -125,8 +127,8 @@ impl Dispatcher {
                 self.reply_sender.send_shared(&caller, &reply);
                 self.reply_sender.flush();
             } else {
-                // stopped meanwhile, by this very call for instance: its caller is told by somebody
-                // unregistered
+                // stopped in the meantime, for example by this call: the reply comes from an unregistered
+                // sender
                 let last = ReplySender::default();
                 last.open(self.host.system_client());
                 last.send_shared(&caller, &reply);
@@ -135,7 +137,7 @@ impl Dispatcher {
         }
     }
 
-    /// Lets the thread of a class end, after the method it is in. Says whether it is in one.
+    /// Ends the thread of a class after its present job. Returns whether it is running one.
     pub(crate) fn end_work(&self, class: JobClass) -> bool {
         self.jobs(class).end()
     }
@@ -148,7 +150,7 @@ impl Dispatcher {
         dirty: &mut bool,
     ) -> Option<Result<Vec<u8>, CallError>> {
         let wants_reply = request.call_id != rpc::NO_REPLY && caller.can_be_answered();
-        if wants_reply && self.reply_sender.is_crowded(caller) {
+        if wants_reply && self.reply_sender.is_congested_caller(caller) {
             return Some(Err(unread()));
         }
         let answer = self.call(caller, request, dirty).transpose()?;

@@ -1,6 +1,6 @@
-//! The queues before the threads for control methods that may block: bounded as a whole, for each identity
-//! and for each caller, and served in turn, so that nobody waits for more than one job of every other
-//! identity and of every other caller of its own. Never knows what a job is about.
+//! The queues of the threads for slow control methods: bounded in total, per identity and per caller, and
+//! served in turn. A job waits for at most one job of every other identity, and of every other caller of its
+//! own identity. Runs no job.
 
 use elbus_plugin_api::{CallError, Code, Qos, Queued};
 use parking_lot::{Condvar, Mutex};
@@ -13,7 +13,7 @@ pub(crate) struct Amount {
     pub(crate) bytes: usize,
 }
 
-/// How much may wait.
+/// The limits of the queued jobs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobLimits {
     pub(crate) all: Amount,
@@ -45,7 +45,7 @@ impl Amount {
         Amount { jobs: self.jobs - 1, bytes: self.bytes - job.bytes() }
     }
 
-    /// How much of `limit` it is, in thousandths.
+    /// Returns the part of `limit` that is used, in thousandths.
     fn share(self, limit: Amount) -> usize {
         (self.jobs * 1000 / limit.jobs.max(1)).max(self.bytes * 1000 / limit.bytes.max(1))
     }
@@ -66,7 +66,7 @@ impl Amount {
 pub(crate) struct Job {
     pub(crate) caller: String,
     pub(crate) caller_id: u64,
-    /// Who is behind the caller, see [`Host::identity`](elbus_plugin_api::Host::identity).
+    /// The identity of the caller, see [`Host::identity`](elbus_plugin_api::Host::identity).
     pub(crate) identity: u64,
     pub(crate) qos: Qos,
     pub(crate) call_id: u32,
@@ -80,7 +80,7 @@ impl Job {
     }
 }
 
-/// The jobs that wait for one thread. Its lock is a leaf.
+/// The queued jobs of one thread. Its lock is a leaf.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     limits: JobLimits,
@@ -102,7 +102,7 @@ struct Queue {
     ended: bool,
 }
 
-/// What waits of one identity.
+/// The queued jobs of one identity.
 #[derive(Debug, Default)]
 struct Group {
     /// By caller; none is empty.
@@ -112,7 +112,7 @@ struct Group {
     held: Amount,
 }
 
-/// What waits of one caller.
+/// The queued jobs of one caller.
 #[derive(Debug, Default)]
 struct CallerQueue {
     jobs: VecDeque<Job>,

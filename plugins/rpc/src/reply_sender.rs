@@ -1,10 +1,8 @@
-//! ReplyBatch on their way: the client `.broker`, and which callers do not read what they ask for. Never
-//! waits.
+//! Sends replies as the client `.broker`, and records the callers whose queues are full. Never waits.
 //!
-//! A reply goes to whoever request, so the limit of its queue is the caller's own affair: transports stop
-//! reading a client while its own queue is over the limit. But a call of a few bytes may have a reply of a
-//! million, and a thousand of them fit into one read; so a caller that is over its limit is refused until
-//! it has drained.
+//! A reply is queued for its own caller, and transports stop reading a client while its queue is over the
+//! limit. But a call of a few bytes can have a reply of a million, and one read holds a thousand calls: a
+//! caller over its limit is refused until its queue has drained.
 
 use elbus_plugin_api::{
     BROKER_NAME, Call, Client, Notifier, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes,
@@ -20,16 +18,16 @@ use std::{
 
 use crate::reply_batch::ReplyBatch;
 
-/// Whom a reply goes to, and how.
+/// The client that a reply goes to, and the quality of service.
 pub(crate) struct Caller<'a> {
     pub(crate) name: &'a str,
-    /// Its registration: whoever has the name later gets no reply.
+    /// Its registration: a later owner of the name gets no reply.
     pub(crate) id: u64,
     pub(crate) qos: Qos,
 }
 
 impl<'a> Caller<'a> {
-    /// A call of this caller.
+    /// Creates a call of this caller.
     pub(crate) fn call(&self, method: &'a str, params: &'a [u8]) -> Call<'a> {
         Call { caller: self.name, caller_id: self.id, method, params }
     }
@@ -38,7 +36,8 @@ impl<'a> Caller<'a> {
         Request::new(Op::Message, self.qos, self.name, payloads).with_receiver_id(self.id)
     }
 
-    /// A reply to the broker's own speakers would be delivered to our own address while its client is in use.
+    /// Whether it can get a reply. One to the broker itself would be delivered to this plugin while the
+    /// client is in use.
     pub(crate) fn can_be_answered(&self) -> bool {
         self.name != BROKER_NAME
     }
@@ -54,7 +53,7 @@ pub(crate) struct ReplySender {
 
 struct SendState {
     client: Client,
-    /// A flush is owed, by whoever was told so first.
+    /// A flush is due; the caller of the first dispatch since the last one makes it.
     dirty: bool,
 }
 
@@ -72,15 +71,15 @@ impl ReplySender {
         drop(state); // outside the lock: the sink of the client is ours and goes with it
     }
 
-    /// Dispatches the replies, and forgets them. `true`: the caller owes a [`flush`](ReplySender::flush),
-    /// which nobody else does yet.
+    /// Dispatches the replies and clears the batch. Returns `true` if the caller must
+    /// [`flush`](ReplySender::flush).
     pub(crate) fn send(&self, to: &Caller<'_>, replies: &mut ReplyBatch) -> bool {
-        let owed = replies.with_payloads(|payloads| self.dispatch(to, &to.request(payloads)));
+        let must_flush = replies.with_payloads(|payloads| self.dispatch(to, &to.request(payloads)));
         replies.clear();
-        owed.unwrap_or(false)
+        must_flush.unwrap_or(false)
     }
 
-    /// The same for one reply, which recipients may keep without copying it where it is large.
+    /// Dispatches one reply. A large one is shared with its recipient instead of copied.
     pub(crate) fn send_shared(&self, to: &Caller<'_>, reply: &SharedBytes) -> bool {
         let payloads = [Payload::from(&**reply)];
         let request = to.request(&payloads);
@@ -100,12 +99,12 @@ impl ReplySender {
         !std::mem::replace(&mut state.dirty, true)
     }
 
-    /// Sends on their way what was dispatched.
+    /// Flushes the dispatched replies.
     pub(crate) fn flush(&self) {
         let mut state = self.state.lock();
         let Some(state) = state.as_mut() else { return };
         state.dirty = false;
-        // asked for one at a time: the broker keeps those that are over their limit until it is request
+        // one notifier at a time: the broker remembers full receivers until `when_ready` is called
         if state.client.end_batch() && self.congested.wait() {
             let congested = self.congested.clone();
             state.client.when_ready(Notifier::new(move || congested.clear()));
@@ -113,7 +112,7 @@ impl ReplySender {
     }
 
     /// Whether the caller was over its limit and has not drained since.
-    pub(crate) fn is_crowded(&self, caller: &Caller<'_>) -> bool {
+    pub(crate) fn is_congested_caller(&self, caller: &Caller<'_>) -> bool {
         self.congested.any.load(Ordering::Relaxed) && self.congested.ids.lock().contains(&caller.id)
     }
 }
@@ -121,7 +120,7 @@ impl ReplySender {
 /// The callers that were over their limit when a reply was dispatched.
 #[derive(Default)]
 struct CongestedCallers {
-    /// The broker has been asked to say when they have drained.
+    /// A notifier is pending: the broker calls it when they have drained.
     waiting: AtomicBool,
     /// A hint that spares the lock: changed under it.
     any: AtomicBool,
@@ -136,12 +135,12 @@ impl CongestedCallers {
         ids.insert(id);
     }
 
-    /// Whether the broker has yet to be request.
+    /// Marks a notifier as pending. Returns whether none was.
     fn wait(&self) -> bool {
         !self.waiting.swap(true, Ordering::AcqRel)
     }
 
-    /// They have drained. Who has not is noticed with its next reply.
+    /// Removes all callers, since they have drained. One that has not is added with its next reply.
     fn clear(&self) {
         let mut ids = self.ids.lock();
         self.any.store(false, Ordering::Relaxed);
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_crowded_until_it_has_drained() {
+    fn a_caller_is_congested_caller_until_it_has_drained() {
         let notifiers = Arc::new(Mutex::new(Vec::new()));
         let reply_sender = ReplySender::default();
         reply_sender.open(Client::from_object(RawClient_TO::from_value(
@@ -184,19 +183,23 @@ mod tests {
             TD_Opaque,
         )));
         let caller = Caller { name: "a", id: 1, qos: Qos::NO };
-        assert!(!reply_sender.is_crowded(&caller));
-        for owed in [true, false, false] {
-            assert_eq!(reply_sender.send_shared(&caller, &vec![0; 10].into()), owed, "to the first only");
+        assert!(!reply_sender.is_congested_caller(&caller));
+        for must_flush in [true, false, false] {
+            assert_eq!(
+                reply_sender.send_shared(&caller, &vec![0; 10].into()),
+                must_flush,
+                "to the first only"
+            );
         }
         reply_sender.flush();
         assert!(reply_sender.send_shared(&caller, &vec![0; 10].into()));
         reply_sender.flush();
-        assert!(reply_sender.is_crowded(&caller));
-        assert!(!reply_sender.is_crowded(&Caller { name: "b", id: 2, qos: Qos::NO }));
+        assert!(reply_sender.is_congested_caller(&caller));
+        assert!(!reply_sender.is_congested_caller(&Caller { name: "b", id: 2, qos: Qos::NO }));
         let left = std::mem::take(&mut *notifiers.lock());
         assert_eq!(left.len(), 1, "one at a time, however many replies");
         left[0].notify();
-        assert!(!reply_sender.is_crowded(&caller));
+        assert!(!reply_sender.is_congested_caller(&caller));
     }
 
     #[test]

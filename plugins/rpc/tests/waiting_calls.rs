@@ -20,20 +20,20 @@ struct Entered {
     thread: ThreadId,
 }
 
-/// A bench with a method `slow`, which returns its parameters once the class is open.
-struct JobClass {
+/// A bench with a method `slow`, which returns its parameters once it is unblocked.
+struct SlowMethod {
     bench: Bench,
     entered: Receiver<Entered>,
-    /// Dropped, it opens the class.
+    /// Unblocks the method when dropped.
     closed: Option<Sender<()>>,
 }
 
-impl JobClass {
+impl SlowMethod {
     fn closed() -> Self {
         Self::answering(0)
     }
 
-    /// The method returns so many bytes instead, unless zero.
+    /// The method returns this number of bytes instead of its parameters, unless it is 0.
     fn answering(bytes: usize) -> Self {
         let bench = Bench::new();
         let ((enter, entered), (closed, opening)) = (mpsc::channel(), mpsc::channel());
@@ -45,7 +45,7 @@ impl JobClass {
             _ = opening.lock().recv();
             Ok(if bytes == 0 { params } else { vec![0; bytes] })
         });
-        JobClass { bench, entered, closed: Some(closed) }
+        SlowMethod { bench, entered, closed: Some(closed) }
     }
 
     fn open(&mut self) {
@@ -65,52 +65,52 @@ impl JobClass {
 
 #[test]
 fn slow_methods_run_one_at_a_time_elsewhere_and_are_bounded() {
-    let mut class = JobClass::closed();
-    class.bench.call(1, "slow", b"one");
-    assert_ne!(class.next().thread, std::thread::current().id());
+    let mut slow = SlowMethod::closed();
+    slow.bench.call(1, "slow", b"one");
+    assert_ne!(slow.next().thread, std::thread::current().id());
     // the worker is inside the first; as many wait behind it as one client may have
     for n in 0..64 {
-        assert_eq!(class.bench.call(100 + n, "slow", b""), DeliveryStatus::TAKEN);
+        assert_eq!(slow.bench.call(100 + n, "slow", b""), DeliveryStatus::TAKEN);
     }
-    assert_eq!(class.bench.call(2, "slow", b""), DeliveryStatus::DIRTY, "refused at once");
-    class.bench.call(3, "test", b"");
-    let replies = class.bench.replies();
+    assert_eq!(slow.bench.call(2, "slow", b""), DeliveryStatus::DIRTY, "refused at once");
+    slow.bench.call(3, "test", b"");
+    let replies = slow.bench.replies();
     let refused = rpc::decode_rpc(&replies[0]).unwrap();
     let text = b"64 calls of this client are waiting, the limit is 64";
     assert_eq!(refused, RpcFrame::Error { call_id: 2, code: BUSY, data: text });
     assert!(matches!(rpc::decode_rpc(&replies[1]), Ok(RpcFrame::Reply { call_id: 3, .. })));
-    class.open();
-    let replies = class.bench.wait_for_replies(2 + 65);
+    slow.open();
+    let replies = slow.bench.wait_for_replies(2 + 65);
     assert_eq!(rpc::decode_rpc(&replies[2]), Ok(RpcFrame::Reply { call_id: 1, result: b"one" }));
     assert_eq!(rpc::decode_rpc(&replies[66]), Ok(RpcFrame::Reply { call_id: 163, result: b"" }));
 }
 
 #[test]
 fn a_denied_slow_call_is_not_queued() {
-    let mut class = JobClass::closed();
-    class.open();
-    class.bench.fake.deny_calls(Some(Code::AccessDenied));
-    class.bench.call(1, "slow", b"");
+    let mut slow = SlowMethod::closed();
+    slow.open();
+    slow.bench.fake.deny_calls(Some(Code::AccessDenied));
+    slow.bench.call(1, "slow", b"");
     let error = RpcFrame::Error { call_id: 1, code: Code::AccessDenied.rpc_code(), data: b"denied" };
-    assert_eq!(rpc::decode_rpc(&class.bench.replies()[0]), Ok(error));
-    class.bench.fake.deny_calls(None);
-    class.bench.call(2, "slow", b"");
-    assert_eq!(class.next().id, class.bench.fake.id_of("a.b"), "the call carries the registration");
-    assert!(class.entered.try_recv().is_err());
+    assert_eq!(rpc::decode_rpc(&slow.bench.replies()[0]), Ok(error));
+    slow.bench.fake.deny_calls(None);
+    slow.bench.call(2, "slow", b"");
+    assert_eq!(slow.next().id, slow.bench.fake.id_of("a.b"), "the call carries the registration");
+    assert!(slow.entered.try_recv().is_err());
 }
 
 #[test]
 fn a_call_whose_client_has_left_is_dropped_and_its_reply_names_the_registration() {
-    let mut class = JobClass::closed();
-    class.bench.call(1, "slow", b"under way");
-    assert_eq!(class.next().params, b"under way");
-    class.bench.call(2, "slow", b"of one that leaves");
-    let fake = class.bench.fake.clone();
+    let mut slow = SlowMethod::closed();
+    slow.bench.call(1, "slow", b"under way");
+    assert_eq!(slow.next().params, b"under way");
+    slow.bench.call(2, "slow", b"of one that leaves");
+    let fake = slow.bench.fake.clone();
     let former = fake.id_of("a.b");
     fake.replace_sender("a.b");
-    class.bench.call(3, "slow", b"of the next");
-    class.open();
-    assert_eq!(class.next().params, b"of the next");
+    slow.bench.call(3, "slow", b"of the next");
+    slow.open();
+    assert_eq!(slow.next().params, b"of the next");
     assert!(fake.wait_until(LONG, |fake| fake.requests().len() == 3));
     let receivers: Vec<u64> = fake.requests().iter().map(|request| request.receiver_id).collect();
     assert_eq!(receivers, [former, former, fake.id_of("a.b")]);
@@ -118,39 +118,39 @@ fn a_call_whose_client_has_left_is_dropped_and_its_reply_names_the_registration(
 
 #[test]
 fn an_administrator_waits_for_no_ordinary_call_and_callers_take_turns() {
-    let mut class = JobClass::closed();
+    let mut slow = SlowMethod::closed();
     let method = Method { name: "admin", slow: true, admin: true, ..Default::default() };
-    class.bench.host.add_method(&method, |_: &Call<'_>| Ok(b"done".to_vec())).unwrap();
-    (0..65).for_each(|n| _ = class.call("flood", n + 1));
-    assert_eq!(class.next().caller, "flood");
-    // the ordinary class is blocked and the queue of the flood full
-    class.bench.deliver("administrator", &[&rpc::encode_request(7, "admin", b"").unwrap()]);
+    slow.bench.host.add_method(&method, |_: &Call<'_>| Ok(b"done".to_vec())).unwrap();
+    (0..65).for_each(|n| _ = slow.call("flood", n + 1));
+    assert_eq!(slow.next().caller, "flood");
+    // the ordinary thread is blocked and the queue of the flood full
+    slow.bench.deliver("administrator", &[&rpc::encode_request(7, "admin", b"").unwrap()]);
     let is_answered =
         |fake: &FakeHost| fake.requests().iter().any(|request| request.target == "administrator");
-    assert!(class.bench.fake.wait_until(LONG, is_answered));
-    class.call("innocent", 8);
-    class.open();
-    assert_eq!(class.next().caller, "flood", "one that was there before");
-    assert_eq!(class.next().caller, "innocent", "then it is its turn");
+    assert!(slow.bench.fake.wait_until(LONG, is_answered));
+    slow.call("innocent", 8);
+    slow.open();
+    assert_eq!(slow.next().caller, "flood", "one that was there before");
+    assert_eq!(slow.next().caller, "innocent", "then it is its turn");
 }
 
 #[test]
 fn a_full_queue_makes_room_for_a_caller_with_fewer_calls() {
-    let mut class = JobClass::closed();
-    class.call("first", 1);
-    class.next();
+    let mut slow = SlowMethod::closed();
+    slow.call("first", 1);
+    slow.next();
     for flood in ["flood.1", "flood.2", "flood.3"] {
-        (0..64).for_each(|n| assert_eq!(class.call(flood, n + 1), DeliveryStatus::TAKEN));
+        (0..64).for_each(|n| assert_eq!(slow.call(flood, n + 1), DeliveryStatus::TAKEN));
     }
-    assert_eq!(class.call("innocent", 9), DeliveryStatus::DIRTY, "one of a flood is told");
-    let requests = class.bench.fake.requests();
+    assert_eq!(slow.call("innocent", 9), DeliveryStatus::DIRTY, "one of a flood is told");
+    let requests = slow.bench.fake.requests();
     assert_eq!(requests.len(), 1);
     assert!(requests[0].target.starts_with("flood."));
     let told = rpc::decode_rpc(&requests[0].payloads[0]).unwrap();
     assert!(matches!(told, RpcFrame::Error { call_id: 64, code: BUSY, .. }), "{told:?}");
-    class.open();
+    slow.open();
     let mut before = 0;
-    while class.next().caller != "innocent" {
+    while slow.next().caller != "innocent" {
         before += 1;
     }
     assert_eq!(before, 3, "one of each flood");
@@ -159,20 +159,20 @@ fn a_full_queue_makes_room_for_a_caller_with_fewer_calls() {
 #[test]
 fn hundreds_of_registrations_of_one_identity_leave_another_its_turn() {
     const FLOOD: u32 = 300;
-    let mut class = JobClass::closed();
-    let fake = class.bench.fake.clone();
+    let mut slow = SlowMethod::closed();
+    let fake = slow.bench.fake.clone();
     let sender = |n: u32| format!("flood.{n}");
     (0..=FLOOD).for_each(|n| fake.set_identity(&sender(n), 1));
     fake.set_identity("innocent", 2);
-    class.call(&sender(0), 1);
-    class.next();
-    let taken = (1..=FLOOD).filter(|n| class.call(&sender(*n), 1) == DeliveryStatus::TAKEN).count();
+    slow.call(&sender(0), 1);
+    slow.next();
+    let taken = (1..=FLOOD).filter(|n| slow.call(&sender(*n), 1) == DeliveryStatus::TAKEN).count();
     assert_eq!(taken, 192, "as many as one identity may have waiting");
     for call in 0..3 {
-        assert_eq!(class.call("innocent", 2 + call), DeliveryStatus::TAKEN, "there is room");
+        assert_eq!(slow.call("innocent", 2 + call), DeliveryStatus::TAKEN, "there is room");
     }
-    class.open();
-    let order: Vec<_> = (0..6).map(|_| class.next().caller).collect();
+    slow.open();
+    let order: Vec<_> = (0..6).map(|_| slow.next().caller).collect();
     let innocent: Vec<_> = order.iter().map(|caller| caller == "innocent").collect();
     assert_eq!(innocent, [false, true, false, true, false, true], "identities take turns: {order:?}");
     let answered = |fake: &FakeHost| {
@@ -185,15 +185,15 @@ fn hundreds_of_registrations_of_one_identity_leave_another_its_turn() {
 
 #[test]
 fn calls_of_a_client_that_does_not_read_are_not_carried_out() {
-    let mut class = JobClass::answering(100_000);
-    (1..=10).for_each(|n| _ = class.bench.call(n, "slow", b"flood"));
-    class.bench.fake.fill_receivers(true);
-    class.open();
-    let replies = class.bench.wait_for_replies(10);
+    let mut slow = SlowMethod::answering(100_000);
+    (1..=10).for_each(|n| _ = slow.bench.call(n, "slow", b"flood"));
+    slow.bench.fake.fill_receivers(true);
+    slow.open();
+    let replies = slow.bench.wait_for_replies(10);
     let large = replies.iter().filter(|reply| reply.len() > 100_000).count();
     assert_eq!(large, 1, "the first showed that nothing is read");
-    assert_eq!(class.entered.try_iter().count(), 1);
-    class.bench.fake.fill_receivers(false);
-    class.bench.call(11, "slow", b"once it reads");
-    assert_eq!(class.next().params, b"once it reads");
+    assert_eq!(slow.entered.try_iter().count(), 1);
+    slow.bench.fake.fill_receivers(false);
+    slow.bench.call(11, "slow", b"once it reads");
+    assert_eq!(slow.next().params, b"once it reads");
 }

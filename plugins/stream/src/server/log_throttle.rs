@@ -186,7 +186,7 @@ mod tests {
         for minute in 0..100 {
             assert!(log_throttle.admit(LogCategory::Late, A, at(60 * minute)), "{minute}");
         }
-        // the count of those that were hidden is told, however late
+        // the count of suppressed lines is reported, however late
         assert!(!log_throttle.admit(LogCategory::Tls, A, at(500)));
         let hidden = log_throttle.take_suppressed(at(500));
         assert_eq!(
