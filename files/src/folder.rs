@@ -110,8 +110,9 @@ impl Folder {
         }
     }
 
-    /// Puts a regular file with these contents under a name, atomically: a process that opens the name finds the
-    /// previous file or the whole new one. A symbolic link under that name is replaced, not followed.
+    /// Puts a regular file with these contents under a name, atomically: a process that opens the name
+    /// finds the previous file or the whole new one. A symbolic link under that name is replaced, not
+    /// followed.
     ///
     /// # Errors
     /// A system call fails; then the name is as it was.
