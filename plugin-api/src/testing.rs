@@ -11,7 +11,7 @@ use abi_stable::{
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -75,7 +75,10 @@ struct State {
     system_senders: Vec<(String, bool)>,
     answer: Option<Code>,
     receivers_full: bool,
-    waiting: Vec<NotifierObject>,
+    /// Targets whose receiver alone is full.
+    congested: BTreeSet<String>,
+    /// Notifiers that are pending, and the targets that each still waits for.
+    waiting: Vec<(BTreeSet<String>, NotifierObject)>,
 }
 
 /// The fake broker. Cheap to clone; all clones share its state.
@@ -225,13 +228,59 @@ impl FakeHost {
         state.id_of(sender);
     }
 
-    /// Makes the receivers of all requests full, or drains them.
+    /// Makes the receivers of all requests full, or drains them, also those that
+    /// [`congest`](Self::congest) has filled.
     pub fn fill_receivers(&self, full: bool) {
         let waiting = self.change(|state| {
             state.receivers_full = full;
-            if full { Vec::new() } else { std::mem::take(&mut state.waiting) }
+            if full {
+                return Vec::new();
+            }
+            state.congested.clear();
+            std::mem::take(&mut state.waiting)
         });
-        waiting.iter().for_each(|notifier| notifier.notify());
+        waiting.iter().for_each(|(_, notifier)| notifier.notify());
+    }
+
+    /// Makes the receiver of requests to `target` full: their results are congested, and the sender's
+    /// [`when_ready`](crate::Client::when_ready) waits for it.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::{ClientInfo, Code, Notifier, NullSink, testing::FakeHost};
+    /// use std::sync::mpsc;
+    ///
+    /// let fake = FakeHost::new();
+    /// let mut client = fake.host("demo").register("demo", &ClientInfo::in_process(), NullSink)?;
+    /// fake.congest("slow");
+    /// assert!(!client.send("other", b"x").is_congested() && client.send("slow", b"x").is_congested());
+    /// let (sender, receiver) = mpsc::channel();
+    /// client.when_ready(Notifier::new(move || _ = sender.send("ready")));
+    /// assert_eq!((fake.pending_notifiers(), receiver.try_recv().ok()), (1, None));
+    /// fake.drain("slow");
+    /// assert_eq!(receiver.try_recv(), Ok("ready"));
+    /// # Ok::<(), Code>(())
+    /// ```
+    pub fn congest(&self, target: &str) {
+        self.0.state.lock().congested.insert(target.to_owned());
+    }
+
+    /// Drains the receiver that [`congest`](Self::congest) has filled. Notifies the senders that waited for
+    /// this receiver only, or for it as the last one.
+    pub fn drain(&self, target: &str) {
+        let ready: Vec<_> = self.change(|state| {
+            state.congested.remove(target);
+            state.waiting.iter_mut().for_each(|(targets, _)| _ = targets.remove(target));
+            let all_full = state.receivers_full;
+            state.waiting.extract_if(.., |(targets, _)| targets.is_empty() && !all_full).collect()
+        });
+        ready.iter().for_each(|(_, notifier)| notifier.notify());
+    }
+
+    /// Returns the number of notifiers that senders have passed to
+    /// [`when_ready`](crate::Client::when_ready) and that are still pending.
+    pub fn pending_notifiers(&self) -> usize {
+        self.0.state.lock().waiting.len()
     }
 
     /// Delivers messages into the sink of a registered client and flushes it. `None` if there is no such
@@ -352,81 +401,4 @@ impl FakeInstance {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{client_info::ClientInfo, config::Config, sink::Sink};
-
-    struct Faulty(Host, String);
-
-    impl Plugin for Faulty {
-        const ABOUT: &'static str = "fails in the callback that its configuration names";
-
-        fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
-            #[derive(serde::Deserialize)]
-            struct Settings {
-                fail: String,
-            }
-            let settings: Settings = config.read()?;
-            assert_ne!(settings.fail, "create", "as configured");
-            Ok(Faulty(host, settings.fail))
-        }
-
-        fn start(&self) -> Result<(), PluginError> {
-            assert_ne!(self.1, "start", "as configured");
-            let info = ClientInfo::in_process();
-            let client = self.0.register("faulty", &info, FaultySink(self.1.clone()));
-            std::mem::forget(client.map_err(|code| PluginError::new(code.text()))?);
-            Ok(())
-        }
-    }
-
-    struct FaultySink(String);
-
-    impl Sink for FaultySink {
-        fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
-            assert_ne!(self.0, "deliver", "as configured, from {}", run.sender());
-            DeliveryStatus::DIRTY
-        }
-    }
-
-    #[test]
-    fn a_panic_in_create_is_an_error() {
-        let error = FakeHost::new().create::<Faulty>("x", "fail = 'create'").err().unwrap();
-        assert!(error.message.starts_with("panic in create: "), "{error}");
-        assert!(error.message.contains("as configured") && error.message.contains("testing.rs:"), "{error}");
-    }
-
-    #[test]
-    fn wrong_configuration_names_its_key() {
-        let error = FakeHost::new().create::<Faulty>("x", "fail = 1").err().unwrap();
-        assert_eq!(error.key, "fail");
-        let error = FakeHost::new().create::<Faulty>("x", "fail = ''\nother = 1").err().unwrap();
-        assert_eq!(error.key, "other");
-    }
-
-    #[test]
-    fn a_panic_in_a_callback_fails_the_instance_once() {
-        let fake = FakeHost::new();
-        let instance = fake.create::<Faulty>("x", "fail = 'deliver'").unwrap();
-        instance.start().unwrap();
-        let first = fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]);
-        let again = fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]);
-        assert_eq!((first, again), (Some(DeliveryStatus::CLOSED), Some(DeliveryStatus::CLOSED)));
-        let failures = fake.failures();
-        assert_eq!(failures.len(), 1, "refused after the first: {failures:?}");
-        assert!(
-            failures[0].starts_with("panic in deliver: ") && failures[0].contains("as configured, from a")
-        );
-        assert!(instance.start().unwrap_err().message.contains("has failed before"));
-    }
-
-    #[test]
-    fn an_instance_without_a_failure_works() {
-        let fake = FakeHost::new();
-        let instance = fake.create::<Faulty>("x", "fail = ''").unwrap();
-        instance.start().unwrap();
-        assert_eq!(fake.clients(), ["faulty"]);
-        assert_eq!(fake.deliver("faulty", FrameKind::Message, "a", "", &[b"x"]), Some(DeliveryStatus::DIRTY));
-        assert!(fake.failures().is_empty());
-    }
-}
+mod tests;

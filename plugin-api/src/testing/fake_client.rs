@@ -4,7 +4,7 @@ use abi_stable::{
     sabi_trait::TD_Opaque,
     std_types::{RArc, ROption, RResult, RStr, RString, RVec},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{FakeHost, Recorded, State};
 use crate::{
@@ -46,6 +46,15 @@ struct FakeClient {
     name: String,
     id: u64,
     registered: bool,
+    /// Targets that were full when it sent to them, since the last `when_ready`.
+    congested: BTreeSet<String>,
+}
+
+impl FakeClient {
+    fn object(host: &FakeHost, name: String, id: u64, registered: bool) -> ClientObject {
+        let client = FakeClient { host: host.clone(), name, id, registered, congested: BTreeSet::new() };
+        RawClient_TO::from_value(client, TD_Opaque)
+    }
 }
 
 impl RawClient for FakeClient {
@@ -60,23 +69,36 @@ impl RawClient for FakeClient {
             best_effort: request.is_best_effort(),
             payloads: request.payloads().iter().map(|p| p.to_vec()).collect(),
         };
-        self.host.change(|state| {
+        let target = request.target();
+        let (code, is_full) = self.host.change(|state| {
             state.requests.push(recorded);
-            Dispatch::new(state.answer.unwrap_or(Code::Ok), 1).congested(state.receivers_full)
-        })
+            let is_full = state.congested.contains(target);
+            (state.answer.unwrap_or(Code::Ok), is_full || state.receivers_full)
+        });
+        if is_full {
+            self.congested.insert(target.to_owned());
+        }
+        Dispatch::new(code, 1).congested(is_full || (request.ends_batch() && self.end_batch()))
     }
 
     fn end_batch(&mut self) -> bool {
-        self.host.0.state.lock().receivers_full
+        !self.congested.is_empty() || self.host.0.state.lock().receivers_full
     }
 
     fn when_ready(&mut self, notifier: NotifierObject) {
-        let mut state = self.host.0.state.lock();
-        if state.receivers_full {
-            return state.waiting.push(notifier);
+        let mut targets = std::mem::take(&mut self.congested);
+        let waits = self.host.change(|state| {
+            targets.retain(|target| state.congested.contains(target));
+            let waits = state.receivers_full || !targets.is_empty();
+            if waits {
+                state.waiting.push((targets, notifier.clone()));
+            }
+            waits
+        });
+        // outside the lock: it runs code of the plugin
+        if !waits {
+            notifier.notify();
         }
-        drop(state); // it runs code of the plugin
-        notifier.notify();
     }
 
     fn set_close_reason(&mut self, _: RStr<'_>) {}
@@ -116,16 +138,13 @@ impl RawHost for FakeHost {
         });
         match registered {
             Err(code) => RResult::RErr(code as u8),
-            Ok(id) => {
-                let client = FakeClient { host: self.clone(), name, id, registered: true };
-                RResult::ROk(RawClient_TO::from_value(client, TD_Opaque))
-            }
+            Ok(id) => RResult::ROk(FakeClient::object(self, name, id, true)),
         }
     }
 
     fn system_client(&self) -> ClientObject {
         let name = elbus_protocol::BROKER_NAME.to_owned();
-        RawClient_TO::from_value(FakeClient { host: self.clone(), name, id: 0, registered: false }, TD_Opaque)
+        FakeClient::object(self, name, 0, false)
     }
 
     fn system_sender(&self, kind: RStr<'_>, flags: u32) -> RResult<ClientObject, u8> {
@@ -134,8 +153,7 @@ impl RawHost for FakeHost {
             state.system_senders.push((policy_name.clone(), flags & SENDER_ADMIN != 0));
             state.id_of(&policy_name)
         });
-        let client = FakeClient { host: self.clone(), name, id, registered: false };
-        RResult::ROk(RawClient_TO::from_value(client, TD_Opaque))
+        RResult::ROk(FakeClient::object(self, name, id, false))
     }
 
     fn authorize(&self, call: &RawCall<'_>) -> RResult<(), RawCallError> {

@@ -178,55 +178,13 @@ fn is_broker_topic(topic: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
-    use elbus_plugin_api::{
-        Dispatch,
-        abi::{NotifierObject, RawClient, RawClient_TO},
-        testing::FakeHost,
-    };
-    use parking_lot::{Condvar, Mutex};
+    use elbus_plugin_api::testing::FakeHost;
     use std::io::Write;
 
-    /// The calls in order, and the notifier that the broker was given last.
-    #[derive(Default)]
-    struct Recorder {
-        steps: Mutex<(Vec<String>, Option<NotifierObject>)>,
-        changed: Condvar,
-    }
+    const LONG: Duration = Duration::from_secs(30);
 
-    impl Recorder {
-        fn record(&self, step: String, notifier: Option<NotifierObject>) {
-            let mut steps = self.steps.lock();
-            steps.0.push(step);
-            steps.1 = notifier.or(steps.1.take());
-            self.changed.notify_all();
-        }
-
-        fn wait_for(&self, step: &str) -> Option<NotifierObject> {
-            let mut steps = self.steps.lock();
-            let until = Instant::now() + Duration::from_secs(30);
-            while !steps.0.iter().any(|s| s == step) {
-                assert!(!self.changed.wait_until(&mut steps, until).timed_out(), "{step}: {:?}", steps.0);
-            }
-            steps.1.take()
-        }
-    }
-
-    /// A client whose receivers are always over their limit.
-    struct CongestedClient(Arc<Recorder>);
-
-    impl RawClient for CongestedClient {
-        fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
-            self.0.record(format!("to {}", request.target()), None);
-            Dispatch::new(Code::Ok, 1)
-        }
-        fn end_batch(&mut self) -> bool {
-            true
-        }
-        fn when_ready(&mut self, notifier: NotifierObject) {
-            self.0.record("waits".to_owned(), Some(notifier));
-        }
-        fn set_close_reason(&mut self, _: RStr<'_>) {}
+    fn targets(fake: &FakeHost) -> Vec<String> {
+        fake.requests().into_iter().map(|request| request.target).collect()
     }
 
     #[test]
@@ -235,26 +193,21 @@ mod tests {
         let path = dir.path().join("f");
         let pipe = Arc::new(Pipe::open(&path, 0o600, None).unwrap());
         let signal = Arc::new(Signal::new().unwrap());
-        let recorder = Arc::new(Recorder::default());
-        let sender =
-            Client::from_object(RawClient_TO::from_value(CongestedClient(recorder.clone()), TD_Opaque));
-        let server = spawn(
-            &FakeHost::new().host("test"),
-            pipe,
-            signal.clone(),
-            sender,
-            Limits { max_line_bytes: 100, admin: false },
-        )
-        .unwrap();
+        let fake = FakeHost::new();
+        ["first", "second"].iter().for_each(|target| fake.congest(target));
+        let host = fake.host("test");
+        let sender = host.system_sender("fifo", false).unwrap();
+        let limits = Limits { max_line_bytes: 100, admin: false };
+        let server = spawn(&host, pipe, signal.clone(), sender, limits).unwrap();
         let mut fifo = std::fs::File::options().write(true).open(&path).unwrap();
         fifo.write_all(b"first x\n").unwrap();
-        let notifier = recorder.wait_for("waits").unwrap();
+        assert!(fake.wait_until(LONG, |fake| fake.pending_notifiers() == 1));
         fifo.write_all(b"second x\n").unwrap();
-        recorder.record("woken".to_owned(), None);
-        notifier.notify();
-        recorder.wait_for("to second");
-        assert_eq!(recorder.steps.lock().0[..4], ["to first", "waits", "woken", "to second"]);
+        assert_eq!(targets(&fake), ["first"]);
+        fake.drain("first");
+        assert!(fake.wait_until(LONG, |fake| fake.pending_notifiers() == 1));
+        assert_eq!(targets(&fake), ["first", "second"]);
         signal.stop();
-        assert!(server.ended_within(Duration::from_secs(30)));
+        assert!(server.ended_within(LONG));
     }
 }

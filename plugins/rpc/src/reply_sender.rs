@@ -152,54 +152,31 @@ impl CongestedCallers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
-    use elbus_plugin_api::{
-        Code, Dispatch,
-        abi::{NotifierObject, RawClient, RawClient_TO},
-    };
+    use elbus_plugin_api::testing::FakeHost;
 
-    /// A client whose recipient is over its limit.
-    struct CongestedClient(Arc<Mutex<Vec<NotifierObject>>>);
-
-    impl RawClient for CongestedClient {
-        fn dispatch(&mut self, _: &Request<'_>) -> Dispatch {
-            Dispatch::new(Code::Ok, 1).congested(true)
-        }
-        fn end_batch(&mut self) -> bool {
-            true
-        }
-        fn when_ready(&mut self, notifier: NotifierObject) {
-            self.0.lock().push(notifier);
-        }
-        fn set_close_reason(&mut self, _: RStr<'_>) {}
+    fn caller(name: &str, id: u64) -> Caller<'_> {
+        Caller { name, id, qos: Qos::NO }
     }
 
     #[test]
-    fn a_caller_is_congested_caller_until_it_has_drained() {
-        let notifiers = Arc::new(Mutex::new(Vec::new()));
+    fn a_caller_is_congested_until_it_has_drained() {
+        let fake = FakeHost::new();
+        fake.congest("a");
         let reply_sender = ReplySender::default();
-        reply_sender.open(Client::from_object(RawClient_TO::from_value(
-            CongestedClient(notifiers.clone()),
-            TD_Opaque,
-        )));
-        let caller = Caller { name: "a", id: 1, qos: Qos::NO };
-        assert!(!reply_sender.is_congested_caller(&caller));
+        reply_sender.open(fake.host("rpc").system_client());
+        let (a, b) = (caller("a", 1), caller("b", 2));
+        let reply = SharedBytes::from(vec![0; 10]);
+        assert!(!reply_sender.is_congested_caller(&a));
         for must_flush in [true, false, false] {
-            assert_eq!(
-                reply_sender.send_shared(&caller, &vec![0; 10].into()),
-                must_flush,
-                "to the first only"
-            );
+            assert_eq!(reply_sender.send_shared(&a, &reply), must_flush, "to the first only");
         }
         reply_sender.flush();
-        assert!(reply_sender.send_shared(&caller, &vec![0; 10].into()));
+        assert!(reply_sender.send_shared(&a, &reply));
         reply_sender.flush();
-        assert!(reply_sender.is_congested_caller(&caller));
-        assert!(!reply_sender.is_congested_caller(&Caller { name: "b", id: 2, qos: Qos::NO }));
-        let left = std::mem::take(&mut *notifiers.lock());
-        assert_eq!(left.len(), 1, "one at a time, however many replies");
-        left[0].notify();
-        assert!(!reply_sender.is_congested_caller(&caller));
+        assert!(reply_sender.is_congested_caller(&a) && !reply_sender.is_congested_caller(&b));
+        assert_eq!(fake.pending_notifiers(), 1, "one for a caller, however many replies");
+        fake.drain("a");
+        assert!(!reply_sender.is_congested_caller(&a));
     }
 
     #[test]
