@@ -1,6 +1,6 @@
 //! The error for `broker.toml`: file, line, and what is wrong there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error in `broker.toml`, displayed as `file:line: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,14 @@ pub struct ConfigError {
     pub line: Option<usize>,
     /// What is wrong, and what is expected.
     pub message: String,
+}
+
+impl ConfigError {
+    /// Creates an error. Control characters of the message are escaped, so that it is one line.
+    pub fn new(path: &Path, line: Option<usize>, message: &str) -> Self {
+        let each = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        ConfigError { path: path.to_owned(), line, message: message.chars().map(each).collect() }
+    }
 }
 
 impl std::fmt::Display for ConfigError {

@@ -116,7 +116,7 @@ impl ConfigFile {
         match (errors.into_iter().next(), file) {
             (None, Some(file)) => Ok(file),
             (Some(error), _) => Err(error),
-            (None, None) => Err(error_of(path, "cannot be read".to_owned())),
+            (None, None) => Err(error_of(path, "cannot be read")),
         }
     }
 
@@ -181,7 +181,7 @@ impl ConfigFile {
         let named = error.plugin().and_then(|name| self.plugins.iter().find(|plugin| plugin.name == name));
         let Some((plugin, location)) = named.and_then(|plugin| Some((plugin, plugin.location.as_ref()?)))
         else {
-            return error_of(&self.source.path, error.to_string());
+            return error_of(&self.source.path, &error.to_string());
         };
         let steps = table_steps(location.index);
         let who = format!("plugin {:?}", plugin.name);
@@ -214,24 +214,24 @@ impl ConfigFile {
     }
 }
 
-fn error_of(path: &Path, message: String) -> ConfigError {
-    ConfigError { path: path.to_owned(), line: None, message }
+fn error_of(path: &Path, message: &str) -> ConfigError {
+    ConfigError::new(path, None, message)
 }
 
 fn text_of(path: &Path) -> Result<String, ConfigError> {
-    let failed = |error| error_of(path, format!("cannot be read: {error}"));
+    let failed = |error| error_of(path, &format!("cannot be read: {error}"));
     // opening a named pipe would block until a writer opens it
     let nonblock = OFlags::NONBLOCK.bits() as i32;
     let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
     let file_type = file.metadata().map_err(failed)?.file_type();
     if !file_type.is_file() {
         let kind = kind_of(file_type);
-        return Err(error_of(path, format!("cannot be read: it is a {kind}, must be a regular file")));
+        return Err(error_of(path, &format!("cannot be read: it is a {kind}, must be a regular file")));
     }
     let mut text = String::new();
     file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(error_of(path, format!("exceeds {MAX_FILE_BYTES} bytes")));
+        return Err(error_of(path, &format!("exceeds {MAX_FILE_BYTES} bytes")));
     }
     Ok(text)
 }

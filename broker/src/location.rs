@@ -130,6 +130,18 @@ impl FileText {
         1 + self.layout().line_starts.partition_point(|start| *start <= byte)
     }
 
+    /// Returns the number of lines; text that ends with a line break has an empty last line.
+    pub(crate) fn line_count(&self) -> usize {
+        1 + self.layout().line_starts.len()
+    }
+
+    /// Returns the text of the first lines, without the line break of the last one.
+    pub(crate) fn first_lines(&self, lines: usize) -> &str {
+        let Some(last) = lines.checked_sub(1) else { return "" };
+        let end = self.layout().line_starts.get(last).map_or(self.text.len(), |start| start - 1);
+        self.text.get(..end).unwrap_or_default()
+    }
+
     /// Returns the text of a line, from 1.
     pub(crate) fn line_text(&self, line: usize) -> Option<&str> {
         let starts = &self.layout().line_starts;
@@ -149,7 +161,7 @@ impl FileText {
             (key, None) => format!("{who}{key}: {text}"),
             (key, Some(value)) => format!("{who}{key} = {value}: {text}"),
         };
-        ConfigError { path: self.path.clone(), line, message: printable(&message) }
+        ConfigError::new(&self.path, line, &message)
     }
 
     /// Returns the line of the last key of the path that is in the file, and the text of the value if the
@@ -170,12 +182,6 @@ impl FileText {
         let text = value.filter(|_| is_leaf).and_then(|span| self.text.get(span));
         (line, text.map(shorten))
     }
-}
-
-/// Escapes control characters: the result is one line.
-fn printable(text: &str) -> String {
-    let each = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(each).collect()
 }
 
 fn shorten(text: &str) -> String {

@@ -33,14 +33,14 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
     found.extend(missing_folders(builder.declarations()));
     if let (Some(file), true) = (&file, builder.declarations().is_empty() && errors.is_empty()) {
         let message = "the file declares no plugin, so clients cannot connect; add a [[plugin]]";
-        errors.push(ConfigError { path: file.path().to_owned(), line: None, message: message.to_owned() });
+        errors.push(ConfigError::new(file.path(), None, message));
     }
     errors.extend(file.iter().flat_map(missing_plugin_folders));
     let declarations = builder.declarations().to_vec();
     found.extend(builder.check_all());
     let located = |error: &BrokerError| match &file {
         Some(file) => file.locate(error),
-        None => ConfigError { path: PathBuf::new(), line: None, message: error.to_string() },
+        None => ConfigError::new(Path::new(""), None, &error.to_string()),
     };
     errors.extend(found.iter().map(located));
     if !errors.is_empty() {

@@ -154,3 +154,33 @@ fn declarations_know_the_locations_of_their_keys() {
     assert_eq!(file.plugins[0].location_of("any").unwrap(), "dir/b.toml:1");
     assert_eq!(PluginDeclaration::library("a", "x").location_of("any"), None);
 }
+
+#[test]
+fn every_error_has_a_line_of_the_file_and_is_one_line() {
+    let parts = |count: usize| vec!["a"; count].join(".");
+    let (long, longest) = (parts(81), parts(80));
+    for (text, expected) in [
+        // the parser gives no position for keys of too many parts
+        (format!("{long} = 1"), "b.toml:1: a key has more than 80 parts, separated by dots"),
+        (format!("\n[broker]\n\n[broker.{longest}]\nb = 1\n"), "b.toml:4: a key has more than 80 parts"),
+        (format!("x = '''\n{long}\n'''\n[y]\n{long} = '''\n{long} = 1'''\n"), "b.toml:5: a key has more"),
+        (format!("{longest} = 1"), "b.toml:1: a: unknown key"),
+        // values in messages can contain any character
+        ("\"a\u{85}b\" = 01".to_owned(), "b.toml:1: a number cannot begin with 0"),
+        ("[[plugin]]\nname = 'a\u{9b}'".to_owned(), "b.toml:1: plugin \"a\\u{9b}\": missing key"),
+    ] {
+        let (_, errors) = parse::parse_all::<NoSettings>(Path::new("b.toml"), text.clone(), &[]);
+        assert!(errors[0].to_string().starts_with(expected), "{errors:?}");
+        assert!(errors.iter().all(|error| !error.message.contains(char::is_control)), "{errors:?}");
+    }
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/broker_toml");
+    for entry in std::fs::read_dir(seeds).unwrap() {
+        let seed = String::from_utf8(std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        let (_, errors) = parse::parse_all::<NoSettings>(Path::new("b.toml"), seed.clone(), &[]);
+        for error in errors {
+            let lines = 1 + seed.matches('\n').count();
+            assert!(error.line.is_some_and(|line| (1..=lines).contains(&line)), "{error:?} of {seed:?}");
+            assert!(!error.message.is_empty() && !error.message.contains(char::is_control), "{error:?}");
+        }
+    }
+}
