@@ -7,8 +7,11 @@ pub(crate) mod mqtt;
 pub(crate) mod nats;
 pub(crate) mod redis;
 pub(crate) mod relay;
+mod subscription;
 
 pub(crate) use connection::{Connection, TIMEOUT};
+use subscription::Header;
+pub(crate) use subscription::Subscription;
 
 use crate::BoxError;
 
@@ -37,8 +40,8 @@ pub(crate) enum MessageKind {
 pub(crate) struct ConnectOptions<'a> {
     pub(crate) address: &'a str,
     pub(crate) name: &'a str,
-    /// The topic to subscribe to. For brokers without client names, names are topics as well.
-    pub(crate) topic: Option<&'a str>,
+    /// What to subscribe to. For brokers without client names, names are topics as well.
+    pub(crate) subscription: Option<&'a Subscription>,
     /// The length of every payload that will be received.
     pub(crate) payload_bytes: usize,
 }
@@ -124,6 +127,16 @@ pub(crate) struct Receiver {
 /// An incomplete frame of up to this length is moved to the front of the buffer.
 const MOVE_BYTES: usize = 4096;
 const BUFFER_BYTES: usize = 128 * 1024;
+
+impl ConnectOptions<'_> {
+    /// The subscription for brokers whose clients have no names.
+    fn subscription_or_name(&self) -> Result<Subscription, BoxError> {
+        match self.subscription {
+            Some(subscription) => Ok(subscription.clone()),
+            None => Subscription::to_topics(vec![self.name.to_owned()]),
+        }
+    }
+}
 
 impl<D: Driver> Client<D> {
     pub(crate) fn connect(options: &ConnectOptions<'_>) -> Result<Self, BoxError> {

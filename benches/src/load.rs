@@ -1,13 +1,15 @@
 //! The load generator: plans and their execution. Every run checks that each message arrives once and in
 //! order; if one does not, the run is an error and has no figures.
 //!
-//! Costly work is done once: a batch of frames is encoded at the start, and only sequence numbers are written
-//! into it afterwards. Receivers parse frame headers and allocate nothing.
+//! Costly work is done once: all frames are encoded at the start, and only sequence numbers are written into
+//! them afterwards. Receivers parse frame headers and allocate nothing.
 
+mod batch;
 mod idle;
 mod in_process;
 mod latency;
 mod memory_growth;
+mod mix;
 mod outcome;
 mod pinger;
 mod plan;

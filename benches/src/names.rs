@@ -36,6 +36,21 @@ pub(crate) fn topic(group: usize) -> String {
     format!("{}.topic", self::group(group))
 }
 
+/// One of the topics that a sender publishes to in turn, with levels as in MQTT. All topics of a group are
+/// equally long, so that receivers find the payload without parsing the topic.
+pub(crate) fn topic_in_turn(group: usize, sender: usize, index: usize) -> String {
+    format!("{}/line{sender:05}/value{index:06}", plant(group))
+}
+
+/// The filter that matches all topics in turn of a group, in the syntax of MQTT.
+pub(crate) fn all_topics_in_turn(group: usize) -> String {
+    format!("{}/#", plant(group))
+}
+
+fn plant(group: usize) -> String {
+    format!("plant/{}-{group}", std::process::id())
+}
+
 fn group(group: usize) -> String {
     format!("load.{}.{group}", std::process::id())
 }

@@ -27,6 +27,25 @@ fn idle(protocol: Protocol, address: &Path, clients: usize) -> Plan {
     Plan { clients, ping_interval: Duration::from_millis(100), ..plan }
 }
 
+/// Loads in which consecutive messages have different topics or targets, each with the number of deliveries for
+/// every message of one sender.
+fn mixed_loads(plan: impl Fn(Scenario) -> Plan) -> Vec<(Plan, u64)> {
+    let topics = Plan { topics: Some(128), subscribers: 1, ..plan(Scenario::Topic) };
+    let targets = plan(Scenario::Pairs);
+    vec![
+        (topics.clone(), 1),
+        (Plan { topics: Some(1000), ..topics.clone() }, 1),
+        (Plan { subscribers: 8, ..topics.clone() }, 8),
+        (Plan { repeat: 5, ..topics.clone() }, 1),
+        (Plan { topics: Some(24), subscribers: 12, own_subscribers: true, ..topics.clone() }, 1),
+        (Plan { senders: 3, subscribers: 2, ..topics.clone() }, 6),
+        (Plan { senders: 2, subscribers: 4, own_subscribers: true, ..topics.clone() }, 2),
+        (Plan { senders: 3, topics: None, ..topics }, 3),
+        (Plan { targets: 2, ..targets.clone() }, 1),
+        (Plan { targets: 11, repeat: 3, pairs: 2, ..targets }, 2),
+    ]
+}
+
 fn deliveries(outcome: &Outcome) -> u64 {
     let traffic = outcome.traffic().unwrap();
     assert!(traffic.latency.samples > 0 && traffic.latency.p50 <= traffic.latency.max);
@@ -62,6 +81,12 @@ fn every_scenario_delivers_all_messages_through_a_broker() {
     assert_eq!(count(Plan { subscribers: 5, ..run(Scenario::Broadcast, 100, 3_000) }), 15_000);
     assert_eq!(count(Plan { pairs: 2, ..run(Scenario::Echo, 100, 50) }), 100);
     assert_eq!(count(run(Scenario::Call, 100, 50)), 50);
+    for qos in [0, 1] {
+        for (plan, copies) in mixed_loads(|scenario| run(scenario, 100, 3_000)) {
+            let plan = Plan { qos, batch: 32, ..plan };
+            assert_eq!(count(plan.clone()), 3_000 * copies, "{plan:?}");
+        }
+    }
     let broker_pid = Some(std::process::id());
     let plan = Plan { broker_pid, memory_after: true, ..run(Scenario::Pairs, 100, 100) };
     assert!(load::run(&plan).unwrap().broker_memory_after().is_some());
@@ -87,6 +112,9 @@ fn every_scenario_delivers_all_messages_in_process() {
     ] {
         assert_eq!(deliveries(&load::run(&run(scenario)).unwrap()), expected, "{scenario:?}");
     }
+    for (plan, copies) in mixed_loads(run) {
+        assert_eq!(deliveries(&load::run(&plan).unwrap()), 500 * copies, "{plan:?}");
+    }
 }
 
 #[test]
@@ -106,6 +134,15 @@ fn a_relay_passes_on_all_messages() {
     assert_eq!(count(1, 4, Scenario::Pairs, 100, 20_000), 80_000);
     assert_eq!(count(2, 1, Scenario::Topic, 1000, 5_000), 40_000);
     assert_eq!(count(3, 1, Scenario::Pairs, 2 << 20, 10), 10);
+    let path = folder.path().join("relay-5.sock");
+    let address = path.display().to_string();
+    std::thread::spawn(move || relay::serve(&address, 2)); // ends with the process
+    while std::os::unix::net::UnixStream::connect(&path).is_err() {
+        std::thread::yield_now();
+    }
+    let topics =
+        Plan { topics: Some(128), repeat: 2, ..plan(Protocol::Relay, &path, Scenario::Topic, 100, 5_000) };
+    assert_eq!(deliveries(&load::run(&topics).unwrap()), 40_000);
     let path = folder.path().join("relay-1.sock");
     let outcome = load::run(&idle(Protocol::Relay, &path, 20)).unwrap();
     assert_eq!(outcome.idle_clients().unwrap().count, 20);

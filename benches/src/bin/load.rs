@@ -26,12 +26,25 @@ struct Arguments {
     /// Independent groups of clients
     #[arg(long, value_name = "N", default_value_t = 1)]
     pairs: usize,
-    /// Senders of fan-in
-    #[arg(long, value_name = "N", alias = "writers", default_value_t = 4)]
-    senders: usize,
+    /// Senders of fan-in [default: 4] and topic [default: 1]
+    #[arg(long, value_name = "N", alias = "writers")]
+    senders: Option<usize>,
     /// Receivers of topic and broadcast
     #[arg(long, value_name = "N", default_value_t = 8)]
     subscribers: usize,
+    /// Targets of each sender of pairs, in turn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    targets: usize,
+    /// Topics of each sender of topic, in turn; receivers subscribe to a wildcard filter [default: one topic,
+    /// to which they subscribe]
+    #[arg(long, value_name = "N")]
+    topics: Option<usize>,
+    /// Consecutive messages to each of --topics or --targets
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: usize,
+    /// Share --topics among --subscribers, so that each topic has one subscriber
+    #[arg(long)]
+    own_subscribers: bool,
     /// Clients of idle
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     clients: usize,
@@ -41,7 +54,7 @@ struct Arguments {
     /// Payload size in bytes, at least 16
     #[arg(long, value_name = "N", default_value_t = 100)]
     bytes: usize,
-    /// Messages per write [default: 128, at most 64 KiB]
+    /// Messages per write [default: 128, at most 64 KiB]; 1 is a system call for each message
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Limit of messages in flight per sender [default: 4096, at most 4 MiB]
@@ -83,8 +96,12 @@ fn run() -> Result<ExitCode, BoxError> {
     let batch = arguments.batch.unwrap_or(defaults.batch.min(arguments.window.unwrap_or(usize::MAX)));
     let outcome = load::run(&Plan {
         pairs: arguments.pairs,
-        senders: arguments.senders,
+        senders: arguments.senders.unwrap_or(defaults.senders),
         subscribers: arguments.subscribers,
+        targets: arguments.targets,
+        topics: arguments.topics,
+        repeat: arguments.repeat,
+        own_subscribers: arguments.own_subscribers,
         clients: arguments.clients,
         ping_interval: seconds("--ping", arguments.ping)?,
         batch,

@@ -102,20 +102,26 @@ pub(crate) struct Elbus {
     payload_bytes: usize,
 }
 
+impl Elbus {
+    pub(crate) fn new(payload_bytes: usize) -> Self {
+        Elbus { payload_bytes }
+    }
+}
+
 impl Driver for Elbus {
     const ACK_ID_OFFSET: Option<usize> = Some(0);
     const PING: &'static [u8] = &PING;
 
     fn connect(options: &ConnectOptions<'_>) -> Result<(Self, Connection, Connection), BoxError> {
         let connection = connect(options.address, options.name)?;
-        if let Some(topic) = options.topic {
-            let mut out = Vec::new();
-            encode_filters(&mut out, 1, Op::Subscribe, Qos::PROCESSED, [topic])?;
+        if let Some(subscription) = options.subscription {
+            let (mut out, filters) = (Vec::new(), subscription.filters.iter().map(String::as_str));
+            encode_filters(&mut out, 1, Op::Subscribe, Qos::PROCESSED, filters)?;
             connection.send(&out)?;
             connection.expect(&[ACK, 1, 0, 0, 0, OK])?;
         }
         let receiver = connection.try_clone()?;
-        Ok((Elbus { payload_bytes: options.payload_bytes }, connection, receiver))
+        Ok((Elbus::new(options.payload_bytes), connection, receiver))
     }
 
     fn handshake(name: &str) -> Result<Handshake, BoxError> {

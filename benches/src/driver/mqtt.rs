@@ -1,19 +1,16 @@
 //! MQTT 3.1.1 at QoS 0. Client names and topics are both MQTT topics.
 
-use super::{
-    ConnectOptions, Connection, Driver, Envelope, Handshake, Parsed, message_or_incomplete, unexpected,
-};
+use super::{ConnectOptions, Connection, Driver, Envelope, Handshake, Header, Parsed};
 use crate::BoxError;
 
 const CONNECT: u8 = 0x10;
 const PUBLISH: u8 = 0x30;
 const SUBSCRIBE: u8 = 0x82;
 const CONNECTED: [u8; 4] = [0x20, 2, 0, 0];
-const SUBSCRIBED: [u8; 5] = [0x90, 3, 0, 1, 0];
+const SUBSCRIBED: u8 = 0x90;
 
 pub(crate) struct Mqtt {
-    /// The header of every message received.
-    header: Vec<u8>,
+    header: Header,
     payload_bytes: usize,
 }
 
@@ -22,18 +19,18 @@ impl Driver for Mqtt {
         let connection = Connection::connect(options.address)?;
         connection.send(&connect(options.name)?)?;
         connection.expect(&CONNECTED)?;
-        let topic = options.topic.unwrap_or(options.name);
-        connection.send(&subscribe(topic)?)?;
-        connection.expect(&SUBSCRIBED)?;
+        let subscription = options.subscription_or_name()?;
+        connection.send(&subscribe(&subscription.filters)?)?;
+        connection.expect(&subscribed(subscription.filters.len())?)?;
         let receiver = connection.try_clone()?;
-        let header = header(topic, options.payload_bytes)?;
+        let header = subscription.header(|topic| header(topic, options.payload_bytes))?;
         Ok((Mqtt { header, payload_bytes: options.payload_bytes }, connection, receiver))
     }
 
     fn handshake(name: &str) -> Result<Handshake, BoxError> {
         Ok(Handshake {
-            request: [connect(name)?, subscribe(name)?].concat(),
-            reply_end: [&CONNECTED[..], &SUBSCRIBED].concat(),
+            request: [connect(name)?, subscribe(&[name.to_owned()])?].concat(),
+            reply_end: [&CONNECTED[..], &subscribed(1)?].concat(),
         })
     }
 
@@ -46,11 +43,7 @@ impl Driver for Mqtt {
 
     #[inline]
     fn parse(&self, received: &[u8]) -> Result<Parsed, BoxError> {
-        if received.len() >= self.header.len() && !received.starts_with(&self.header) {
-            return Err(unexpected(&received[..self.header.len()], &self.header));
-        }
-        let frame_bytes = self.header.len() + self.payload_bytes;
-        Ok(message_or_incomplete(received, self.header.len(), frame_bytes))
+        self.header.parse(received, self.payload_bytes, 0)
     }
 }
 
@@ -61,11 +54,18 @@ fn connect(name: &str) -> Result<Vec<u8>, BoxError> {
     packet(CONNECT, &body, 0)
 }
 
-fn subscribe(topic: &str) -> Result<Vec<u8>, BoxError> {
+fn subscribe(filters: &[String]) -> Result<Vec<u8>, BoxError> {
     let mut body = vec![0, 1];
-    push_text(&mut body, topic)?;
-    body.push(0);
+    for filter in filters {
+        push_text(&mut body, filter)?;
+        body.push(0);
+    }
     packet(SUBSCRIBE, &body, 0)
+}
+
+/// The reply to a subscription to this number of filters.
+fn subscribed(filters: usize) -> Result<Vec<u8>, BoxError> {
+    packet(SUBSCRIBED, &[&[0, 1][..], &vec![0; filters]].concat(), 0)
 }
 
 fn header(topic: &str, payload_bytes: usize) -> Result<Vec<u8>, BoxError> {

@@ -1,8 +1,8 @@
-//! The text protocol of NATS. Client names and topics are both subjects.
+//! The text protocol of NATS. Client names and topics are both subjects: dots separate their levels, and `>`
+//! matches all levels below.
 
 use super::{
-    ConnectOptions, Connection, Driver, Envelope, Handshake, Parsed, message_or_incomplete, push_terminated,
-    unexpected,
+    ConnectOptions, Connection, Driver, Envelope, Handshake, Header, Parsed, push_terminated, unexpected,
 };
 use crate::BoxError;
 
@@ -10,8 +10,7 @@ const CONNECT: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"raw\",\"version\":\"1\"}\r\n";
 
 pub(crate) struct Nats {
-    /// The header of every message received.
-    header: Vec<u8>,
+    header: Header,
     payload_bytes: usize,
 }
 
@@ -22,11 +21,19 @@ impl Driver for Nats {
         if !info.starts_with("INFO ") {
             return Err(format!("the broker sent {info}, expected INFO").into());
         }
-        let subject = options.topic.unwrap_or(options.name);
-        connection.send(CONNECT)?;
-        connection.send(format!("SUB {subject} 1\r\nPING\r\n").as_bytes())?;
+        let subscription = options.subscription_or_name()?;
+        // ids of equal length, so that all headers are equally long
+        let (mut request, width) = (CONNECT.to_vec(), subscription.filters.len().to_string().len());
+        for (filter, id) in subscription.filters.iter().zip(1..) {
+            request.extend_from_slice(format!("SUB {} {id:0width$}\r\n", subject(filter)).as_bytes());
+        }
+        request.extend_from_slice(b"PING\r\n");
+        connection.send(&request)?;
         connection.expect(b"PONG\r\n")?;
-        let header = format!("MSG {subject} 1 {}\r\n", options.payload_bytes).into_bytes();
+        let header = subscription.header(|topic| {
+            let payload_bytes = options.payload_bytes;
+            Ok(format!("MSG {} {:0width$} {payload_bytes}\r\n", subject(topic), 1).into_bytes())
+        })?;
         let receiver = connection.try_clone()?;
         Ok((Nats { header, payload_bytes: options.payload_bytes }, connection, receiver))
     }
@@ -39,15 +46,14 @@ impl Driver for Nats {
     }
 
     fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError> {
-        let header = format!("PUB {} {}\r\n", envelope.target, payload.len());
+        let header = format!("PUB {} {}\r\n", subject(&envelope.target), payload.len());
         Ok(push_terminated(out, &header, payload))
     }
 
     #[inline]
     fn parse(&self, received: &[u8]) -> Result<Parsed, BoxError> {
-        if received.starts_with(&self.header) {
-            let frame_bytes = self.header.len() + self.payload_bytes + 2;
-            return Ok(message_or_incomplete(received, self.header.len(), frame_bytes));
+        if received.starts_with(&self.header.start) {
+            return self.header.parse(received, self.payload_bytes, 2);
         }
         let Some(end) = received.iter().position(|byte| *byte == b'\n') else {
             return Ok(Parsed::Incomplete { frame_bytes: received.len() + 1 });
@@ -55,7 +61,12 @@ impl Driver for Nats {
         match received[..end] {
             // PINGs of the server are not answered: it tolerates two, sent two minutes apart
             [b'P' | b'I' | b'+', ..] => Ok(Parsed::Other { frame_bytes: end + 1 }),
-            _ => Err(unexpected(&received[..end], &self.header)),
+            _ => Err(unexpected(&received[..end], &self.header.start)),
         }
     }
+}
+
+/// The subject of a topic or a filter.
+fn subject(topic: &str) -> String {
+    topic.replace('/', ".").replace('#', ">")
 }

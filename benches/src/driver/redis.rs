@@ -1,15 +1,13 @@
-//! RESP, version 2 of the Redis protocol. Client names and topics are both channels. A connection that has
-//! subscribed cannot publish, so each client has two.
+//! RESP, version 2 of the Redis protocol. Client names and topics are both channels, filters are patterns. A
+//! connection that has subscribed cannot publish, so each client has two.
 
 use super::{
-    ConnectOptions, Connection, Driver, Envelope, Handshake, Parsed, leading_number, message_or_incomplete,
-    push_terminated, unexpected,
+    ConnectOptions, Connection, Driver, Envelope, Handshake, Header, Parsed, leading_number, push_terminated,
 };
 use crate::BoxError;
 
 pub(crate) struct Redis {
-    /// The header of every message received.
-    header: Vec<u8>,
+    header: Header,
     payload_bytes: usize,
 }
 
@@ -17,24 +15,28 @@ impl Driver for Redis {
     const TWO_CONNECTIONS: bool = true;
 
     fn connect(options: &ConnectOptions<'_>) -> Result<(Self, Connection, Connection), BoxError> {
-        let channel = options.topic.unwrap_or(options.name);
+        let subscription = options.subscription_or_name()?;
         let (outgoing, incoming) =
             (Connection::connect(options.address)?, Connection::connect(options.address)?);
-        let Handshake { request, reply_end } = Self::handshake(channel)?;
-        incoming.send(&request)?;
-        incoming.expect(&reply_end)?;
-        let (size, payload_bytes) = (channel.len(), options.payload_bytes);
-        let header =
-            format!("*3\r\n$7\r\nmessage\r\n${size}\r\n{channel}\r\n${payload_bytes}\r\n").into_bytes();
+        for (filter, count) in subscription.filters.iter().zip(1..) {
+            let Handshake { request, reply_end } = subscribe(filter, count);
+            incoming.send(&request)?;
+            incoming.expect(&reply_end)?;
+        }
+        let payload_bytes = options.payload_bytes;
+        let header = subscription.header(|channel| {
+            let kind = match subscription.filters.first().and_then(|filter| pattern(filter)) {
+                Some(pattern) => format!("*4\r\n$8\r\npmessage\r\n${}\r\n{pattern}", pattern.len()),
+                None => "*3\r\n$7\r\nmessage".to_owned(),
+            };
+            let size = channel.len();
+            Ok(format!("{kind}\r\n${size}\r\n{channel}\r\n${payload_bytes}\r\n").into_bytes())
+        })?;
         Ok((Redis { header, payload_bytes }, outgoing, incoming))
     }
 
     fn handshake(channel: &str) -> Result<Handshake, BoxError> {
-        let size = channel.len();
-        Ok(Handshake {
-            request: format!("*2\r\n$9\r\nSUBSCRIBE\r\n${size}\r\n{channel}\r\n").into_bytes(),
-            reply_end: format!("*3\r\n$9\r\nsubscribe\r\n${size}\r\n{channel}\r\n:1\r\n").into_bytes(),
-        })
+        Ok(subscribe(channel, 1))
     }
 
     fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError> {
@@ -45,11 +47,7 @@ impl Driver for Redis {
 
     #[inline]
     fn parse(&self, received: &[u8]) -> Result<Parsed, BoxError> {
-        if received.len() >= self.header.len() && !received.starts_with(&self.header) {
-            return Err(unexpected(&received[..received.len().min(80)], &self.header));
-        }
-        let frame_bytes = self.header.len() + self.payload_bytes + 2;
-        Ok(message_or_incomplete(received, self.header.len(), frame_bytes))
+        self.header.parse(received, self.payload_bytes, 2)
     }
 
     /// Redis replies to each publication with the number of its receivers.
@@ -67,5 +65,23 @@ impl Driver for Redis {
             bytes += line.len();
         }
         Ok((bytes, count))
+    }
+}
+
+/// The pattern for a filter that ends with `#`; `None` for a channel.
+fn pattern(filter: &str) -> Option<String> {
+    filter.strip_suffix('#').map(|levels| format!("{levels}*"))
+}
+
+/// The command that subscribes to a filter as the connection's subscription number `count`, and its reply.
+fn subscribe(filter: &str, count: usize) -> Handshake {
+    let (command, reply, name) = match pattern(filter) {
+        Some(pattern) => ("$10\r\nPSUBSCRIBE", "$10\r\npsubscribe", pattern),
+        None => ("$9\r\nSUBSCRIBE", "$9\r\nsubscribe", filter.to_owned()),
+    };
+    let size = name.len();
+    Handshake {
+        request: format!("*2\r\n{command}\r\n${size}\r\n{name}\r\n").into_bytes(),
+        reply_end: format!("*3\r\n{reply}\r\n${size}\r\n{name}\r\n:{count}\r\n").into_bytes(),
     }
 }

@@ -13,7 +13,11 @@ use std::{
 };
 
 use super::{
-    Plan, RunLength, Scenario, Traffic, latency::LatencyHistogram, sequence, sequence::SequenceCheck,
+    Plan, RunLength, Scenario, Traffic,
+    latency::LatencyHistogram,
+    mix::{self, Mix},
+    sequence,
+    sequence::SequenceCheck,
     window::Window,
 };
 use crate::{
@@ -72,10 +76,10 @@ fn stream(plan: &Plan, broker: &Broker) -> Result<Traffic, BoxError> {
         let (mut receivers, mut senders) = (Vec::new(), Vec::new());
         for index in 0..plan.receivers() {
             let client = connect(broker, group, Side::Receiver, index)?;
-            if plan.scenario == Scenario::Topic {
-                client
-                    .subscribe(&names::topic(group))
-                    .map_err(|code| format!("could not subscribe: {code:?}"))?;
+            if let Some(subscription) = mix::subscription(plan, group, index)? {
+                for filter in &subscription.filters {
+                    client.subscribe(filter).map_err(|code| format!("could not subscribe: {code:?}"))?;
+                }
             }
             receivers.push((client, SequenceCheck::new(plan.senders(), begin)?));
         }
@@ -115,7 +119,7 @@ fn stream(plan: &Plan, broker: &Broker) -> Result<Traffic, BoxError> {
         for thread in sending {
             sent += thread.join().map_err(|_| "a sending thread panicked")??;
         }
-        let expected = sent * plan.receivers() as u64;
+        let expected = sent * plan.copies() as u64;
         if received != expected {
             return Err(format!("{received} messages arrived, expected {expected}").into());
         }
@@ -130,6 +134,7 @@ fn receive(
     window: &Window,
     check: &mut SequenceCheck,
 ) -> Result<(), BoxError> {
+    let mix = Mix::of(plan);
     while !check.is_complete() {
         check.begin_read();
         let first = client
@@ -144,7 +149,7 @@ fn receive(
             next = if check.is_complete() { None } else { client.try_receive() };
             if next.is_none() || check.received(0).is_multiple_of(64) {
                 for sender in 0..plan.senders() {
-                    window.advance(receiver, sender, check.received(sender));
+                    window.advance(receiver, sender, mix.progress(receiver, check.received(sender)));
                 }
                 check.begin_read();
             }
@@ -162,36 +167,41 @@ fn send(
     begin: Instant,
 ) -> Result<u64, BoxError> {
     let (waker, qos) = (thread_waker(), Qos::from_bits(plan.qos));
-    let target = match plan.scenario {
-        Scenario::Topic => names::topic(group),
-        Scenario::Broadcast => names::receivers(group),
-        _ => names::client(group, Side::Receiver, 0),
-    };
+    let (mix, destinations) = (Mix::of(plan), mix::destinations(plan, group, sender));
+    let closing = mix.shares() as u64;
+    let mut numbers = vec![0; mix.shares()];
     let (start, batch) = (Instant::now(), plan.batch as u64);
     let (deadline, limit) = match plan.length {
-        RunLength::Messages(messages) => (None, messages),
+        RunLength::Messages(messages) => (None, messages.saturating_sub(closing)),
         RunLength::Time(time) => (Some(start + time), u64::MAX),
     };
-    let (mut sent, mut slowest, mut last) = (0, 0, false);
-    while !last {
+    // the last message of each share follows the others
+    let (mut sent, mut slowest, mut closed) = (0, 0, 0);
+    let mut last = limit == 0;
+    while closed < closing {
         let mut timestamp = 0;
         if sent % batch == 0 {
-            window.wait(sender, sent, batch.min(limit - sent), &mut slowest)?;
+            window.wait(sender, sent, batch, &mut slowest)?;
             if let Some(rate) = plan.rate {
                 let due = start + Duration::from_secs_f64(sent as f64 / rate);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             timestamp = sequence::nanos_since(begin);
-            last = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            last |= deadline.is_some_and(|deadline| Instant::now() >= deadline);
         }
-        last |= sent + 1 == limit;
+        last |= sent >= limit;
+        let destination = if last { closed as usize } else { mix.destination(sent as usize) };
+        let target = destinations.get(destination).ok_or("a destination has no name")?;
+        let number = &mut numbers[mix.share(destination)];
         let mut payload = vec![b'x'; plan.bytes];
-        sequence::stamp(&mut payload, sender, sent, last, timestamp);
+        sequence::stamp(&mut payload, sender, *number, last, timestamp);
+        *number += 1;
+        closed += u64::from(last);
         let sending = async {
             match plan.scenario {
-                Scenario::Topic => client.publish(&target, payload, qos).await,
-                Scenario::Broadcast => client.broadcast(&target, payload, qos).await,
-                _ => client.send(&target, payload, qos).await,
+                Scenario::Topic => client.publish(target, payload, qos).await,
+                Scenario::Broadcast => client.broadcast(target, payload, qos).await,
+                _ => client.send(target, payload, qos).await,
             }
         };
         block_on(&waker, sending).map_err(|code| format!("message {sent} was refused: {code:?}"))?;

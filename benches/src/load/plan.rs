@@ -9,11 +9,11 @@ use crate::BoxError;
 /// The shape of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Messages from one client to another, in `--pairs` pairs
+    /// Messages from one client to another, or to `--targets` others in turn, in `--pairs` pairs
     Pairs,
     /// Messages from `--senders` clients to one client
     FanIn,
-    /// Publications of one client to `--subscribers` clients
+    /// Publications of one client to `--subscribers` clients, on one topic or on `--topics` in turn
     Topic,
     /// Broadcasts of one client to `--subscribers` clients
     Broadcast,
@@ -63,10 +63,19 @@ pub struct Plan {
     pub scenario: Scenario,
     /// Independent groups of clients.
     pub pairs: usize,
-    /// Senders of [`Scenario::FanIn`].
+    /// Senders of [`Scenario::FanIn`] and [`Scenario::Topic`].
     pub senders: usize,
     /// Receivers of [`Scenario::Topic`] and [`Scenario::Broadcast`].
     pub subscribers: usize,
+    /// Targets of each sender of [`Scenario::Pairs`], in turn.
+    pub targets: usize,
+    /// Topics of each sender of [`Scenario::Topic`], in turn; the receivers subscribe to a wildcard filter.
+    /// `None` is one topic of all senders, to which the receivers subscribe.
+    pub topics: Option<usize>,
+    /// Consecutive messages to each target or topic that takes turns.
+    pub repeat: usize,
+    /// Whether each topic has one subscriber: [`Plan::subscribers`] share the topics.
+    pub own_subscribers: bool,
     /// Clients of [`Scenario::Idle`].
     pub clients: usize,
     /// The time between two pings of a client of [`Scenario::Idle`], if the protocol has pings.
@@ -91,6 +100,11 @@ pub struct Plan {
 
 /// Clients that ping more often are not idle.
 const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
+/// The names of topics have six digits.
+const MAX_TOPICS: usize = 1_000_000;
+/// The limit of the frames that a sender has encoded.
+const MAX_FRAME_BYTES: usize = 1 << 30;
+const FAN_IN_SENDERS: usize = 4;
 const CLIENTS: usize = 10_000;
 const PING_INTERVAL: Duration = Duration::from_millis(2500);
 const BATCH: usize = 128;
@@ -107,8 +121,12 @@ impl Plan {
             address: address.into(),
             scenario,
             pairs: 1,
-            senders: 4,
+            senders: if scenario == Scenario::FanIn { FAN_IN_SENDERS } else { 1 },
             subscribers: 8,
+            targets: 1,
+            topics: None,
+            repeat: 1,
+            own_subscribers: false,
             clients: CLIENTS,
             ping_interval: PING_INTERVAL,
             bytes,
@@ -124,15 +142,26 @@ impl Plan {
 
     /// Senders per group.
     pub(crate) fn senders(&self) -> usize {
-        if self.scenario == Scenario::FanIn { self.senders } else { 1 }
+        if matches!(self.scenario, Scenario::FanIn | Scenario::Topic) { self.senders } else { 1 }
     }
 
     /// Receivers per group.
     pub(crate) fn receivers(&self) -> usize {
         match self.scenario {
             Scenario::Topic | Scenario::Broadcast => self.subscribers,
+            Scenario::Pairs => self.targets,
             _ => 1,
         }
+    }
+
+    /// Receivers of each message.
+    pub(crate) fn copies(&self) -> usize {
+        if self.has_shares() { 1 } else { self.receivers() }
+    }
+
+    /// Whether each message has one of several receivers.
+    fn has_shares(&self) -> bool {
+        self.targets > 1 || self.own_subscribers
     }
 
     pub(crate) fn validate(&self) -> Result<(), BoxError> {
@@ -145,7 +174,7 @@ impl Plan {
             ));
         }
         if self.pairs == 0 || self.receivers() == 0 || self.senders() == 0 {
-            return invalid("--pairs, --senders and --subscribers must be at least 1".into());
+            return invalid("--pairs, --senders, --subscribers and --targets must be at least 1".into());
         }
         if self.senders() > sequence::MAX_SENDERS {
             let (senders, limit) = (self.senders(), sequence::MAX_SENDERS);
@@ -160,12 +189,16 @@ impl Plan {
         if self.qos > 3 {
             return invalid(format!("invalid --qos {}: expected 0 to 3", self.qos));
         }
-        if self.length == RunLength::Messages(0) {
-            return invalid("invalid --messages 0: expected at least 1".into());
+        let shares = if self.has_shares() { self.receivers() as u64 } else { 1 };
+        if let RunLength::Messages(messages) = self.length
+            && messages < shares
+        {
+            return invalid(format!("invalid --messages {messages}: expected at least {shares}"));
         }
         if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
             return invalid(format!("invalid --rate {rate}: expected a number above 0"));
         }
+        self.validate_mix()?;
         if self.scenario == Scenario::Idle {
             if self.clients == 0 {
                 return invalid("invalid --clients 0: expected at least 1".into());
@@ -184,7 +217,11 @@ impl Plan {
             Scenario::Broadcast | Scenario::Call => {
                 matches!(self.protocol, Protocol::Elbus | Protocol::InProcess)
             }
+            // the relay would interleave parts of frames of several senders, and passes on all to all
             Scenario::FanIn => self.protocol != Protocol::Relay,
+            Scenario::Topic | Scenario::Pairs if self.senders() > 1 || self.has_shares() => {
+                self.protocol != Protocol::Relay
+            }
             Scenario::Idle => self.protocol != Protocol::InProcess,
             _ => true,
         };
@@ -192,6 +229,44 @@ impl Plan {
             return invalid(format!(
                 "scenario {:?} is not supported over {:?}",
                 self.scenario, self.protocol
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks the topics and targets that take turns.
+    fn validate_mix(&self) -> Result<(), BoxError> {
+        let invalid = |message: String| Err(message.into());
+        if self.targets > 1 && self.scenario != Scenario::Pairs {
+            return invalid("--targets needs --scenario pairs".into());
+        }
+        match self.topics {
+            Some(_) if self.scenario != Scenario::Topic => {
+                return invalid("--topics needs --scenario topic".into());
+            }
+            Some(topics) if !(1..=MAX_TOPICS).contains(&topics) => {
+                return invalid(format!("invalid --topics {topics}: expected 1 to {MAX_TOPICS}"));
+            }
+            Some(topics) if self.own_subscribers && topics % self.subscribers != 0 => {
+                return invalid(format!(
+                    "--topics {topics} cannot be shared equally by --subscribers {}",
+                    self.subscribers
+                ));
+            }
+            None if self.own_subscribers => return invalid("--own-subscribers needs --topics".into()),
+            _ => {}
+        }
+        if self.repeat != 1 && (self.repeat == 0 || self.topics.unwrap_or(self.targets) < 2) {
+            return invalid(format!(
+                "invalid --repeat {}: expected at least 1, and --topics or --targets of at least 2",
+                self.repeat
+            ));
+        }
+        let cycle = self.topics.unwrap_or(self.targets).saturating_mul(self.repeat);
+        if cycle > 1 && cycle.saturating_mul(self.bytes) > MAX_FRAME_BYTES {
+            return invalid(format!(
+                "a cycle of {cycle} messages of {} bytes is longer than {MAX_FRAME_BYTES} bytes",
+                self.bytes
             ));
         }
         Ok(())
@@ -236,6 +311,45 @@ mod tests {
             Plan { clients: 0, scenario: Scenario::Idle, ..valid.clone() },
             Plan { ping_interval: Duration::ZERO, scenario: Scenario::Idle, ..valid.clone() },
             Plan { length: RunLength::Messages(1), scenario: Scenario::Idle, ..valid.clone() },
+        ] {
+            assert!(invalid.validate().is_err(), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn topics_and_targets_in_turn_need_their_scenarios() {
+        let plan = |scenario| Plan::new(Protocol::Elbus, "x", scenario, 100);
+        let topics = Plan { topics: Some(128), ..plan(Scenario::Topic) };
+        let targets = Plan { targets: 8, ..plan(Scenario::Pairs) };
+        let own = Plan { own_subscribers: true, subscribers: 64, ..topics.clone() };
+        for valid in [
+            topics.clone(),
+            targets.clone(),
+            own.clone(),
+            Plan { repeat: 5, ..topics.clone() },
+            Plan { repeat: 5, ..targets.clone() },
+            Plan { senders: 8, ..topics.clone() },
+            Plan { protocol: Protocol::Relay, ..topics.clone() },
+            Plan { topics: Some(1), ..topics.clone() },
+            Plan { protocol: Protocol::InProcess, ..own.clone() },
+        ] {
+            assert!(valid.validate().is_ok(), "{valid:?}");
+        }
+        for invalid in [
+            Plan { topics: Some(0), ..topics.clone() },
+            Plan { topics: Some(MAX_TOPICS + 1), ..topics.clone() },
+            Plan { scenario: Scenario::Pairs, ..topics.clone() },
+            Plan { scenario: Scenario::Topic, ..targets.clone() },
+            Plan { targets: 0, ..targets.clone() },
+            Plan { subscribers: 7, ..own.clone() },
+            Plan { topics: None, ..own.clone() },
+            Plan { repeat: 0, ..topics.clone() },
+            Plan { repeat: 2, targets: 1, ..targets.clone() },
+            Plan { repeat: usize::MAX, ..topics.clone() },
+            Plan { length: RunLength::Messages(7), ..targets.clone() },
+            Plan { protocol: Protocol::Relay, ..targets },
+            Plan { protocol: Protocol::Relay, ..own },
+            Plan { protocol: Protocol::Relay, senders: 2, ..topics },
         ] {
             assert!(invalid.validate().is_err(), "{invalid:?}");
         }

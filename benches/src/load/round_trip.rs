@@ -69,8 +69,12 @@ impl<D: Driver> Endpoint<D> {
         header: &[u8],
         received_bytes: usize,
     ) -> Result<Self, BoxError> {
-        let options =
-            ConnectOptions { address: &plan.address, name, topic: None, payload_bytes: received_bytes };
+        let options = ConnectOptions {
+            address: &plan.address,
+            name,
+            subscription: None,
+            payload_bytes: received_bytes,
+        };
         let client = Client::<D>::connect(&options)?;
         let payload = [header, &vec![b'x'; plan.bytes]].concat();
         let mut frame = Vec::new();

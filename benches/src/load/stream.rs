@@ -8,12 +8,18 @@ use std::{
 };
 
 use super::{
-    Plan, RunLength, Scenario, Traffic, latency::LatencyHistogram, pinger::Pinger, sequence,
-    sequence::SequenceCheck, window::Window,
+    Plan, RunLength, Traffic,
+    batch::Batch,
+    latency::LatencyHistogram,
+    mix::{self, Mix},
+    pinger::Pinger,
+    sequence,
+    sequence::SequenceCheck,
+    window::Window,
 };
 use crate::{
     BoxError,
-    driver::{Client, ConnectOptions, Driver, Envelope, MessageKind},
+    driver::{Client, ConnectOptions, Driver},
     names::{self, Side},
     process::UsageMeter,
 };
@@ -92,7 +98,7 @@ pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError>
     for result in senders {
         sent += result?;
     }
-    let expected = sent * plan.receivers() as u64;
+    let expected = sent * plan.copies() as u64;
     if received != expected {
         return Err(format!("{received} messages arrived, expected {expected}").into());
     }
@@ -111,12 +117,14 @@ fn join<T>(thread: Thread<T>) -> Result<T, BoxError> {
 
 impl Group {
     fn connect<D: Driver>(&self, side: Side, index: usize) -> Result<Client<D>, BoxError> {
-        let subscribes = side == Side::Receiver && self.plan.scenario == Scenario::Topic;
-        let topic = subscribes.then(|| names::topic(self.index));
+        let subscription = match side {
+            Side::Receiver => mix::subscription(&self.plan, self.index, index)?,
+            Side::Sender => None,
+        };
         Client::connect(&ConnectOptions {
             address: &self.plan.address,
             name: &names::client(self.index, side, index),
-            topic: topic.as_deref(),
+            subscription: subscription.as_ref(),
             payload_bytes: self.plan.bytes,
         })
     }
@@ -127,13 +135,13 @@ impl Group {
     }
 
     fn receive<D: Driver>(&self, receiver: usize, mut client: Client<D>) -> Result<SequenceCheck, BoxError> {
-        let senders = self.plan.senders();
+        let (senders, mix) = (self.plan.senders(), Mix::of(&self.plan));
         let mut check = SequenceCheck::new(senders, self.start.wait())?;
         while !check.is_complete() {
             check.begin_read();
             client.receive(|payload| check.accept(payload))?;
             for sender in 0..senders {
-                self.window.advance(receiver, sender, check.received(sender));
+                self.window.advance(receiver, sender, mix.progress(receiver, check.received(sender)));
             }
         }
         Ok(check)
@@ -142,17 +150,18 @@ impl Group {
     fn send<D: Driver>(&self, sender: usize, mut client: Client<D>) -> Result<u64, BoxError> {
         let plan = &self.plan;
         // an error before the start would leave the other threads at the barrier
-        let batch = Batch::new(&client.sender.driver, plan, self.envelope());
+        let batch = Batch::new(&client.sender.driver, plan, self.index, sender);
         let acknowledged = D::acknowledges(plan.qos);
         let begin = self.start.wait();
-        let mut batch = batch?;
+        let (mut batch, closing) = (batch?, Mix::of(plan).shares() as u64);
         let (deadline, limit) = match plan.length {
-            RunLength::Messages(messages) => (None, messages),
+            RunLength::Messages(messages) => (None, messages.saturating_sub(closing)),
             RunLength::Time(time) => (Some(begin + time), u64::MAX),
         };
-        let (mut sent, mut slowest) = (0, 0);
+        let (mut slowest, mut last) = (0, limit == 0);
         loop {
-            let count = (plan.batch as u64).min(limit - sent);
+            let sent = batch.sent();
+            let count = if last { closing } else { (plan.batch as u64).min(limit - sent) };
             self.window.wait(sender, sent, count, &mut slowest)?;
             let due = plan.rate.map(|rate| begin + Duration::from_secs_f64(sent as f64 / rate));
             let timestamp = match due {
@@ -162,66 +171,16 @@ impl Group {
                 }
                 None => sequence::nanos_since(begin),
             };
-            let last = sent + count == limit
-                || deadline.is_some_and(|deadline| begin + Duration::from_nanos(timestamp) >= deadline);
-            let frames = batch.stamp(sender, sent, count as usize, last, timestamp);
+            let frames = if last { batch.close(timestamp) } else { batch.next(count as usize, timestamp) };
             client.sender.send(frames, if acknowledged { count } else { 0 })?;
-            sent += count;
             if acknowledged {
                 client.sender.wait_for_acks(if last { 0 } else { plan.window as u64 })?;
             }
             if last {
-                return Ok(sent);
+                return Ok(batch.sent());
             }
+            last = batch.sent() == limit
+                || deadline.is_some_and(|deadline| begin + Duration::from_nanos(timestamp) >= deadline);
         }
-    }
-
-    fn envelope(&self) -> Envelope {
-        let (kind, target) = match self.plan.scenario {
-            Scenario::Topic => (MessageKind::Publish, names::topic(self.index)),
-            Scenario::Broadcast => (MessageKind::Broadcast, names::receivers(self.index)),
-            _ => (MessageKind::Direct, names::client(self.index, Side::Receiver, 0)),
-        };
-        Envelope { kind, target, qos: self.plan.qos }
-    }
-}
-
-/// Frames that are encoded once and stamped for each write.
-struct Batch {
-    frames: Vec<u8>,
-    frame_bytes: usize,
-    payload_offset: usize,
-    /// The offset of the acknowledgement id, if frames are acknowledged by id.
-    ack_id_offset: Option<usize>,
-}
-
-impl Batch {
-    fn new<D: Driver>(driver: &D, plan: &Plan, envelope: Envelope) -> Result<Self, BoxError> {
-        let text: Vec<u8> = (0..plan.bytes).map(|index| b'a' + (index % 26) as u8).collect();
-        let (mut frames, mut payload_offset) = (Vec::new(), 0);
-        for _ in 0..plan.batch {
-            payload_offset = driver.encode(&mut frames, &envelope, &text)?;
-        }
-        let frame_bytes = frames.len() / plan.batch;
-        let ack_id_offset = D::ACK_ID_OFFSET.filter(|_| D::acknowledges(plan.qos));
-        Ok(Batch { frames, frame_bytes, payload_offset, ack_id_offset })
-    }
-
-    /// Stamps the first `count` frames and returns them; only the first of them gets the timestamp.
-    #[inline]
-    fn stamp(&mut self, sender: usize, first: u64, count: usize, last: bool, timestamp: u64) -> &[u8] {
-        let (payload_offset, ack_id_offset) = (self.payload_offset, self.ack_id_offset);
-        let frames = &mut self.frames[..count * self.frame_bytes];
-        let end = first + count as u64 - 1;
-        for (number, frame) in (first..).zip(frames.chunks_exact_mut(self.frame_bytes)) {
-            let timestamp = if number == first { timestamp } else { 0 };
-            sequence::stamp(&mut frame[payload_offset..], sender, number, last && number == end, timestamp);
-            if let Some(offset) = ack_id_offset
-                && let Some(id) = frame.get_mut(offset..offset + 4)
-            {
-                id.copy_from_slice(&(number as u32).to_le_bytes());
-            }
-        }
-        frames
     }
 }
