@@ -113,6 +113,7 @@ impl Pattern {
         let mut theirs = target.parts();
         for segment in &self.segments {
             let part = theirs.next();
+            count_steps(1);
             let answer = match (segment, part) {
                 (_, None) => Some(false),
                 (Segment::Rest, Some(_)) => Some(true),
@@ -144,12 +145,21 @@ fn filled<'a>(
     let mut ours = pieces.iter().flat_map(|piece| piece.text(values).bytes()).peekable();
     let mut part = first;
     loop {
+        count_steps(1);
         match part {
             Part::Rest => return Some(question == Question::Overlaps),
             Part::One if question == Question::Covers => return Some(false),
-            Part::One => while ours.next_if(|byte| *byte != syntax.separator() as u8).is_some() {},
+            Part::One => {
+                while ours.next_if(|byte| *byte != syntax.separator() as u8).is_some() {
+                    count_steps(1);
+                }
+            }
             Part::Literal(text) => {
-                if !text.bytes().all(|byte| ours.next_if_eq(&byte).is_some()) {
+                let is_ours = |byte| {
+                    count_steps(1);
+                    ours.next_if_eq(&byte).is_some()
+                };
+                if !text.bytes().all(is_ours) {
                     return Some(false);
                 }
             }
@@ -267,8 +277,18 @@ impl<'a> Target<'a> {
 /// Where the segment that begins at `start` ends.
 fn end_of_segment(text: &str, start: usize, syntax: Syntax) -> usize {
     let rest = text.get(start..).unwrap_or_default();
-    rest.find(syntax.separator()).map_or(text.len(), |at| start + at)
+    let length = rest.find(syntax.separator()).unwrap_or(rest.len());
+    count_steps(length + 1);
+    start + length
 }
+
+/// Counts the work of comparisons for tests: bytes that are searched or compared, and segments.
+#[cfg(not(test))]
+#[inline(always)]
+fn count_steps(_: usize) {}
+
+#[cfg(test)]
+use tests::count_steps;
 
 /// Whether the name of a certificate is like a pattern: `*` stands for any characters but dots, placeholders
 /// are filled.
