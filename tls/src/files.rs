@@ -1,6 +1,7 @@
 //! Certificates and keys in PEM files. Owns reading them, their greatest length, and the words for what is
 //! wrong with them.
 
+use rustix::fs::OFlags;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
@@ -9,7 +10,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 use x509_parser::{parse_x509_certificate, time::ASN1Time};
@@ -131,12 +132,42 @@ fn read(part: Part, path: &Path) -> Result<Vec<u8>, FileError> {
 /// The text of a file, and the mode of the file that was read.
 fn read_with_mode(part: Part, path: &Path) -> Result<(Vec<u8>, u32), FileError> {
     let refuse = |error: io::Error| FileError::new(part, format!("cannot read {path:?}: {error}"));
-    let file = File::open(path).map_err(refuse)?;
-    let mode = file.metadata().map_err(refuse)?.permissions().mode();
+    // opening a FIFO would block until a writer opens it
+    let nonblock = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(refuse)?;
+    let metadata = file.metadata().map_err(refuse)?;
+    if !metadata.is_file() {
+        return Err(FileError::new(part, format!("cannot read {path:?}: it must be a regular file")));
+    }
+    let mode = metadata.permissions().mode();
     let mut text = vec![];
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).map_err(refuse)?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(FileError::new(part, format!("{path:?} is longer than {MAX_FILE_BYTES} bytes")));
     }
     Ok((text, mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fifo, link) = (dir.path().join("fifo"), dir.path().join("link"));
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::os::unix::fs::symlink("fifo", &link).unwrap();
+        for path in [&fifo, &link, dir.path(), Path::new("/dev/zero")] {
+            let errors = [
+                certificates(Part::Certificate, path).unwrap_err(),
+                key(path).unwrap_err(),
+                roots(path).unwrap_err(),
+            ];
+            for error in errors {
+                assert!(error.message.ends_with("it must be a regular file"), "{error}");
+            }
+        }
+    }
 }
