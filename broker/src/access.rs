@@ -197,7 +197,7 @@ impl Access {
         }
         if refused.insert(name.to_owned()) {
             let source = origin.source.as_deref();
-            tracing::warn!(client = name, source, uid = origin.uid(), "refused: {why}");
+            tracing::warn!(client = name, source, uid = origin.uid(), reason = %why, "registration refused");
         }
     }
 

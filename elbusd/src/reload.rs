@@ -159,8 +159,8 @@ impl Reloader {
         let reloaded = broker.reload(builder).map_err(|error| file.locate(&error).to_string())?;
         self.cpu_latency.set(settings.cpu_latency_us);
         let Reloaded { added, removed, restarted, unchanged, recovered, refreshed, errors, .. } = reloaded;
+        // the broker has logged them
         let errors: Vec<_> = errors.iter().map(|error| file.locate(error).to_string()).collect();
-        errors.iter().for_each(|error| tracing::error!(%error, "plugin not reloaded"));
         tracing::info!(?added, ?removed, ?restarted, ?recovered, unchanged = unchanged.len(), "reloaded");
         Ok(Answer { added, removed, restarted, unchanged, recovered, refreshed, errors })
     }

@@ -66,7 +66,7 @@ fn log_lines_of_plugins_name_their_instance() {
             drop(Wire::connect(&daemon, &address, &format!("client{index}")));
             // by the task that reads
             wait_for_line(&daemon, &format!("registered client=\"client{index}\""), instance);
-            wait_for_line(&daemon, "connection ended: ", instance);
+            wait_for_line(&daemon, "connection ended ", instance);
         }
         // by create, and by a thread
         wait_for_line(&daemon, "neither mode nor group is set", "lines");

@@ -204,6 +204,26 @@ fn unchanged_plugins_reread_their_files() {
     assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
     daemon.wait_for_log("faulty refreshed instance=\"good\"");
     assert!(is_started(&mut client, "bad"), "it keeps the previous contents");
+    assert_eq!(lines(&daemon, "refresh fails as configured"), 1, "{}", daemon.log());
+}
+
+fn lines(daemon: &Daemon, text: &str) -> usize {
+    daemon.log().lines().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn a_failed_reload_is_logged_once_with_its_location() {
+    let daemon = Daemon::start_config(LOCAL);
+    let mut client = daemon.client("a");
+    let failing = "[[plugin]]\nname = \"bad\"\nlibrary = \"elbus_faulty\"\nrestart = \"never\"\n\
+                   [plugin.config]\nfail_in = \"start\"\n";
+    let text = [LOCAL, failing].concat();
+    let answer = reload(&daemon, &mut client, &text).unwrap();
+    // the table, since the error is about no key
+    let location = format!("broker.toml:{}", text.lines().count() - 1);
+    assert!(names(&answer, "errors")[0].starts_with(&location), "{answer}");
+    daemon.wait_for_log(&format!("plugin could not be started plugin=\"bad\" location=\"{location}\""));
+    assert_eq!(lines(&daemon, "start fails as configured"), 1, "{}", daemon.log());
 }
 
 #[test]

@@ -191,10 +191,10 @@ impl PolicySnapshot {
                 uid = origin.uid(),
                 target,
                 place,
+                action = action.key(),
+                reason = %self.active.rules.explain(&decision),
                 denied_before = before,
-                "{} {}; more of the kind are only counted",
-                action.key(),
-                self.active.rules.explain(&decision)
+                "operation denied; further ones of this kind are only counted"
             );
         }
     }

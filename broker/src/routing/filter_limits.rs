@@ -65,8 +65,9 @@ impl FilterLimits {
                         source = member.origin.source.as_deref(),
                         uid = member.origin.uid(),
                         bytes = body.len(),
-                        "filters refused: more than {MAX_REQUEST_FILTERS} filters or {MAX_REQUEST_BYTES} bytes in one \
-                         request; further refusals are not logged"
+                        max_request_bytes = MAX_REQUEST_BYTES,
+                        max_request_filters = MAX_REQUEST_FILTERS,
+                        "filters refused: the request is too large; further refusals are not logged"
                     );
                 }
                 return false;
@@ -78,9 +79,10 @@ impl FilterLimits {
                 source = member.origin.source.as_deref(),
                 uid = member.origin.uid(),
                 bytes = filter.len(),
+                max_filter_bytes = max_bytes,
                 depth = depth(filter),
-                "filter refused: more than {max_bytes} bytes (max_filter_bytes) or {max_depth} segments \
-                 (max_filter_depth); further refusals are not logged"
+                max_filter_depth = max_depth,
+                "filter refused: too long or too deep; further refusals are not logged"
             );
         }
         false
@@ -96,7 +98,7 @@ impl FilterLimits {
             FilterRefusal::Complex => (self.complex, "max_complex_segments"),
             FilterRefusal::Comparisons => (
                 MAX_FILTER_COMPARISONS,
-                "comparisons with access rules; send fewer filters in a request, or use fewer placeholders",
+                "comparisons with access rules: send fewer filters in a request, or use fewer placeholders",
             ),
         };
         if member.is_first_refusal() {
@@ -104,8 +106,9 @@ impl FilterLimits {
                 client = &*member.name,
                 source = member.origin.source.as_deref(),
                 uid = member.origin.uid(),
+                key,
                 limit,
-                "filters refused ({key}); further refusals are not logged"
+                "filters refused: a limit is reached; further refusals are not logged"
             );
         }
     }

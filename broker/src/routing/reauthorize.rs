@@ -71,7 +71,7 @@ impl Router {
         let policy = match self.access.readmit(&member.name, &member.origin) {
             Ok(policy) => policy,
             Err(refusal) => {
-                tracing::warn!(client = &*member.name, "disconnected: {}", refusal.why);
+                tracing::warn!(client = &*member.name, reason = %refusal.why, "client disconnected");
                 let mut evicted = vec![];
                 self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
                 self.close_all(&evicted);

@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn the_client_of_a_forwarded_message_is_found() {
         for (text, client, identity) in [
-            ("connection ended: left client=\"a.b\" source=\"1.2.3.4:5\"", Some("a.b"), Some("1.2.3.4")),
+            ("connection ended client=\"a.b\" source=\"1.2.3.4:5\"", Some("a.b"), Some("1.2.3.4")),
             ("refused source=\"1.2.3.4:5\"", Some("1.2.3.4:5"), Some("1.2.3.4")),
             ("refused client=\"a source=\\\"x\\\"\"", Some("a source=\\"), None),
             ("nobody client=None", None, None),

@@ -131,12 +131,13 @@ fn access_rules_apply_to_a_fifo_under_its_instance_name() {
     assert_eq!(next(&mut plc).2, b"own", "nothing before it");
     // each once, with its rule: the line where the client's table starts
     let table = rules_line(&daemon, "name = \".fifo.commands\"") - 1;
-    for (target, what) in [("plc", "send denied"), ("*", "broadcast denied"), ("t", "publish denied")] {
+    for (target, action) in [("plc", "send"), ("*", "broadcast"), ("t", "publish")] {
         let expected = format!("client=\".fifo.commands\" target=\"{target}\" place=\"broker.toml:{table}\"");
         daemon.wait_for_log(&expected);
         let lines: Vec<_> =
             daemon.log().lines().filter(|line| line.contains(&expected)).map(str::to_owned).collect();
-        assert!(lines.len() == 1 && lines[0].contains(what), "{lines:?}");
+        let denied = format!("action=\"{action}\" reason=denied");
+        assert!(lines.len() == 1 && lines[0].contains(&denied), "{lines:?}");
     }
     assert!(!daemon.log().contains("line of the fifo not sent"), "{}", daemon.log());
     // of one kind as well: the writer gets no reply

@@ -157,10 +157,10 @@ impl Session {
         let server = &self.connection.server;
         let shown = reason.category().is_none_or(|category| server.admits(category, self.connection.source));
         match reason.level() {
-            _ if !shown => tracing::debug!(client, source, "connection ended: {reason}"),
-            Level::DEBUG => tracing::debug!(client, source, "connection ended: {reason}"),
-            Level::INFO => tracing::info!(client, source, "connection ended: {reason}"),
-            _ => tracing::warn!(client, source, "connection ended: {reason}"),
+            _ if !shown => tracing::debug!(client, source, %reason, "connection ended"),
+            Level::DEBUG => tracing::debug!(client, source, %reason, "connection ended"),
+            Level::INFO => tracing::info!(client, source, %reason, "connection ended"),
+            _ => tracing::warn!(client, source, %reason, "connection ended"),
         }
         if matches!(reason, CloseReason::Full { .. } | CloseReason::Evicted { .. }) {
             server.counts.refused_connections.fetch_add(1, Ordering::Relaxed);

@@ -213,7 +213,7 @@ impl Tls {
 fn load(files: &ServerFiles) -> Result<Acceptor, PluginError> {
     let (acceptor, warnings) = files.load().map_err(|error| of_key(&error))?;
     for warning in warnings {
-        tracing::warn!("{}", of_key(&warning));
+        tracing::warn!(reason = %of_key(&warning), "TLS file needs attention");
     }
     Ok(acceptor)
 }

@@ -269,7 +269,8 @@ impl Plugins {
         match self.bring_up(&fresh) {
             Ok(()) => fresh.serve(),
             Err(error) => {
-                tracing::error!(plugin = name, %error, "plugin could not be started");
+                let location = fresh.location(error.key().unwrap_or_default());
+                tracing::error!(plugin = name, location, %error, "plugin could not be started");
                 errors.push(error);
                 if was_started && !self.has_ended() {
                     if let Some(previous) = self.roll_back(&fresh, &old, &mut errors) {

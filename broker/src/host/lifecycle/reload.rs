@@ -139,7 +139,8 @@ impl Plugins {
                         to_serve.push(fresh);
                         continue;
                     };
-                    tracing::error!(plugin = fresh.name, %error, "plugin could not be started");
+                    let location = fresh.location(error.key().unwrap_or_default());
+                    tracing::error!(plugin = fresh.name, location, %error, "plugin could not be started");
                     reloaded.errors.push(error);
                     let was_started = |old: &Arc<Instance>| {
                         leaving
@@ -175,7 +176,8 @@ impl Plugins {
                 Some(instance.clone())
             }
             Err(error) => {
-                tracing::error!(plugin = instance.name, %error, "plugin could not be started");
+                let location = instance.location(error.key().unwrap_or_default());
+                tracing::error!(plugin = instance.name, location, %error, "plugin could not be started");
                 reloaded.errors.push(error);
                 instance.retry_later();
                 None
@@ -215,7 +217,8 @@ impl Plugins {
             match instance.refresh() {
                 Ok(()) => reloaded.refreshed.push(instance.name.clone()),
                 Err(error) => {
-                    tracing::error!(plugin = instance.name, %error, "plugin could not read its files again");
+                    let (plugin, location) = (&*instance.name, instance.location(&error.key));
+                    tracing::error!(plugin, location, %error, "plugin could not read its files again");
                     reloaded.errors.push(BrokerError::Refresh { plugin: instance.name.clone(), error });
                 }
             }

@@ -126,9 +126,9 @@ impl ServerState {
     pub(crate) fn log_eviction(&self, (key, source): (Source, Option<&str>), why: &str) {
         self.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
         if self.admits(LogCategory::Evicted, key) {
-            tracing::info!(source, "connection ended: {why}");
+            tracing::info!(source, reason = %why, "connection ended");
         } else {
-            tracing::debug!(source, "connection ended: {why}");
+            tracing::debug!(source, reason = %why, "connection ended");
         }
     }
 
@@ -136,9 +136,9 @@ impl ServerState {
     pub(crate) fn reject(&self, (key, source): (Source, Option<&str>), category: LogCategory, why: &str) {
         self.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
         if self.admits(category, key) {
-            tracing::warn!(source, "connection refused: {why}");
+            tracing::warn!(source, reason = %why, "connection refused");
         } else {
-            tracing::debug!(source, "connection refused: {why}");
+            tracing::debug!(source, reason = %why, "connection refused");
         }
         let from = source.unwrap_or(self.transport.kind());
         self.host.emit(&Event::now(EventKind::ConnectionRefused, from, why));
@@ -149,12 +149,12 @@ impl ServerState {
         for SuppressedLines { category, count, sources, most } in self.log_throttle.take_suppressed(now) {
             let (noisiest, its_count) = most.map(|(source, count)| (source.to_string(), count)).unzip();
             tracing::warn!(
+                category = category.plural(),
                 count,
                 sources,
                 noisiest,
                 its_count,
-                "more {} in the last minute, not shown (shown with --log debug)",
-                category.plural()
+                "log lines of the last minute are not shown (shown with --log debug)"
             );
         }
     }
