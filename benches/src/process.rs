@@ -1,7 +1,10 @@
 //! What a process has used, as the kernel counts it, and the file descriptor limit of this process. Reads
 //! files below /proc; changes no other process.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
 use std::{
     collections::HashMap,
     fs,
@@ -46,6 +49,11 @@ impl CpuTime {
             .sum::<Duration>();
         if fine + Duration::from_millis(50) < coarse { coarse } else { fine }
     }
+}
+
+/// The CPU time of this process, including threads that have ended.
+fn own_cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 /// User and system time of a process. The kernel counts both in hundredths of a second on all known machines.
@@ -94,7 +102,7 @@ pub(crate) fn raise_fd_limit(needed: u64) -> Result<(), BoxError> {
 pub(crate) struct UsageMeter {
     begin: Instant,
     broker: Option<(u32, CpuTime)>,
-    generator: Option<CpuTime>,
+    generator: Duration,
 }
 
 /// What was used while a [`UsageMeter`] ran.
@@ -110,7 +118,7 @@ pub(crate) struct Usage {
 impl UsageMeter {
     pub(crate) fn start(broker_pid: Option<u32>) -> Self {
         let broker = broker_pid.and_then(|pid| Some((pid, CpuTime::of(pid)?)));
-        UsageMeter { generator: CpuTime::of(std::process::id()), broker, begin: Instant::now() }
+        UsageMeter { generator: own_cpu_time(), broker, begin: Instant::now() }
     }
 
     pub(crate) fn stop(&self) -> Usage {
@@ -119,7 +127,7 @@ impl UsageMeter {
         Usage {
             elapsed,
             broker_cpu: self.broker.as_ref().and_then(|(pid, before)| since(*pid, before)),
-            generator_cpu: self.generator.as_ref().and_then(|before| since(std::process::id(), before)),
+            generator_cpu: Some(own_cpu_time().saturating_sub(self.generator)),
             broker_peak_memory: self.broker.as_ref().and_then(|(pid, _)| peak_memory(*pid)),
         }
     }

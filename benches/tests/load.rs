@@ -27,8 +27,8 @@ fn idle(protocol: Protocol, address: &Path, clients: usize) -> Plan {
     Plan { clients, ping_interval: Duration::from_millis(100), ..plan }
 }
 
-/// Loads in which consecutive messages have different topics or targets, each with the number of deliveries for
-/// every message of one sender.
+/// Loads in which consecutive messages have different topics or targets, each with the number of deliveries
+/// for every message of one sender.
 fn mixed_loads(plan: impl Fn(Scenario) -> Plan) -> Vec<(Plan, u64)> {
     let topics = Plan { topics: Some(128), subscribers: 1, ..plan(Scenario::Topic) };
     let targets = plan(Scenario::Pairs);

@@ -24,10 +24,11 @@ struct Arguments {
     /// Duration of each run in seconds [default: 2, with --quick: 0.5]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Run only the four main workloads, with fewer and shorter runs
+    /// Run only the six main workloads, with fewer and shorter runs
     #[arg(long)]
     quick: bool,
-    /// Run only these workloads, separated by commas; may be repeated
+    /// Run only these workloads, separated by commas; may be repeated; real selects those in which topics or
+    /// targets take turns, friendly the others
     #[arg(long, value_name = "WORKLOAD", value_delimiter = ',')]
     only: Vec<String>,
     /// Run only these brokers, separated by commas; may be repeated

@@ -130,12 +130,10 @@ impl Broker {
     /// Whether it has what a workload needs.
     pub(super) fn supports(&self, workload: &Workload) -> bool {
         match workload.scenario {
-            Scenario::Broadcast | Scenario::Call => self.protocol() == Protocol::Elbus,
-            Scenario::FanIn => self.kind != BrokerKind::Relay,
             // the relay needs two file descriptors per client; busrtd loses what is sent ahead in the
             // handshake
             Scenario::Idle => !matches!(self.kind, BrokerKind::Relay | BrokerKind::Busrt),
-            _ => true,
+            _ => workload.plan(self.protocol(), "", Duration::ZERO).validate().is_ok(),
         }
     }
 
@@ -272,8 +270,10 @@ impl Drop for RunningBroker {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::compare::workloads;
 
     #[test]
     fn errors_name_unknown_and_missing_brokers() {
@@ -282,5 +282,28 @@ mod tests {
         assert!(unknown.contains("rabbit") && unknown.contains("busrt"), "{unknown}");
         let missing = select(&[ELBUS.into()], programs).unwrap_err().to_string();
         assert!(missing.contains("/nonexistent"), "{missing}");
+    }
+
+    #[test]
+    fn brokers_run_the_workloads_that_they_support() {
+        let supports = |kind, name: &str| {
+            let workloads = workloads::select(&[name.to_owned()], false).unwrap();
+            Broker { kind, name: "", program: PathBuf::new() }.supports(&workloads[0])
+        };
+        for kind in [BrokerKind::Busrt, BrokerKind::Nats, BrokerKind::Redis, BrokerKind::Mosquitto] {
+            for name in ["topics-128", "topics-128-own", "targets-8", "8-writers-128-topics", "fan-in-4"] {
+                assert!(supports(kind, name), "{kind:?} {name}");
+            }
+        }
+        for name in ["topics-128-own", "targets-8", "8-writers-128-topics", "topics-128-qos1", "call"] {
+            assert!(!supports(BrokerKind::Relay, name), "{name}");
+        }
+        for (kind, supported) in
+            [(BrokerKind::Busrt, true), (BrokerKind::Redis, true), (BrokerKind::Nats, false)]
+        {
+            assert_eq!(supports(kind, "topics-128-qos1"), supported, "{kind:?}");
+        }
+        assert!(supports(BrokerKind::Relay, "topics-128") && !supports(BrokerKind::Nats, "broadcast-8"));
+        assert!(!supports(BrokerKind::Busrt, "idle-10000") && supports(BrokerKind::Nats, "idle-10000"));
     }
 }

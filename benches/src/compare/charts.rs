@@ -15,40 +15,60 @@ pub(super) struct Chart {
     pub(super) file: &'static str,
     pub(super) title: &'static str,
     metric: Metric,
-    /// The chart shows the workloads whose main figure is one of these.
+    /// The chart shows the workloads whose main figure is one of these, either the real ones or the others.
     workload_metrics: &'static [Metric],
+    real: bool,
 }
 
-const CHARTS: [Chart; 5] = [
+const CHARTS: [Chart; 7] = [
     Chart {
         file: "throughput.svg",
         title: "Messages per second; more is better",
         metric: Metric::Messages,
         workload_metrics: &[Metric::Messages],
+        real: false,
+    },
+    Chart {
+        file: "throughput-real.svg",
+        title: "Messages per second, topics or targets in turn; more is better",
+        metric: Metric::Messages,
+        workload_metrics: &[Metric::Messages],
+        real: true,
     },
     Chart {
         file: "bytes.svg",
         title: "Bytes per second, large payloads; more is better",
         metric: Metric::Bytes,
         workload_metrics: &[Metric::Bytes],
+        real: false,
     },
     Chart {
         file: "cpu.svg",
         title: "CPU time of the broker per message; less is better",
         metric: Metric::BrokerCpu,
         workload_metrics: &[Metric::Messages, Metric::P50],
+        real: false,
+    },
+    Chart {
+        file: "cpu-real.svg",
+        title: "CPU time of the broker per message, topics or targets in turn; less is better",
+        metric: Metric::BrokerCpu,
+        workload_metrics: &[Metric::Messages],
+        real: true,
     },
     Chart {
         file: "latency-p50.svg",
         title: "Round trip, median; less is better",
         metric: Metric::P50,
         workload_metrics: &[Metric::P50],
+        real: false,
     },
     Chart {
         file: "latency-p99.svg",
         title: "Round trip, 99th percentile; less is better",
         metric: Metric::P99,
         workload_metrics: &[Metric::P50],
+        real: false,
     },
 ];
 
@@ -81,7 +101,9 @@ impl Chart {
             };
             brokers.iter().filter_map(bar).collect::<Vec<_>>()
         };
-        let shown = workloads.iter().filter(|workload| self.workload_metrics.contains(&workload.metric));
+        let shown = workloads.iter().filter(|workload| {
+            workload.real == self.real && self.workload_metrics.contains(&workload.metric)
+        });
         shown.map(|workload| (workload, bars(workload))).filter(|(_, bars)| !bars.is_empty()).collect()
     }
 }

@@ -133,13 +133,12 @@ pub(super) fn spread(samples: &[Sample], workload: &str, broker: &str, metric: M
     Spread::of(samples.iter().filter_map(of_run).collect())
 }
 
-/// The spread of the ratios of one broker's figure to another's in the same round.
+/// The spread of the ratios of one figure to another of the same round. Each is of a workload and a broker.
 pub(super) fn ratio(
     samples: &[Sample],
-    workload: &str,
-    broker: &str,
-    reference: &str,
     metric: Metric,
+    (workload, broker): (&str, &str),
+    (reference_workload, reference_broker): (&str, &str),
 ) -> Option<Spread> {
     let mut ratios = Vec::new();
     for sample in samples {
@@ -147,7 +146,7 @@ pub(super) fn ratio(
         let reference = samples
             .iter()
             .filter(|other| other.round == sample.round)
-            .find_map(|other| value(other, workload, reference, metric));
+            .find_map(|other| value(other, reference_workload, reference_broker, metric));
         ratios.extend(reference.filter(|reference| *reference > 0.0).map(|reference| figure / reference));
     }
     Spread::of(ratios)
@@ -173,7 +172,7 @@ impl Sample {
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "round {} {:19} {:13} ", self.round + 1, self.workload, self.broker)?;
+        write!(f, "round {} {:25} {:13} ", self.round + 1, self.workload, self.broker)?;
         let outcome = match &self.result {
             Ok(outcome) => outcome,
             Err(error) => return write!(f, "FAILED: {error}"),

@@ -21,6 +21,21 @@ The latency of a stream is that of a full window, most of which is time in queue
 Compare figures within this page only, not with those of another machine or day.
 ";
 
+/// Title, introduction, and whether the workloads are real.
+const SECTIONS: [(&str, &str, bool); 2] = [
+    (
+        "Friendly loads",
+        "All messages of a sender have one target or topic, so that a broker can handle them together.\n",
+        false,
+    ),
+    (
+        "Real loads",
+        "Consecutive messages of a sender have different topics or targets, as in a plant that publishes each \
+         value to a topic of its own.\n",
+        true,
+    ),
+];
+
 pub(super) fn format(
     environment: &Environment,
     workloads: &[Workload],
@@ -32,21 +47,31 @@ pub(super) fn format(
     for chart in charts::drawn(workloads, brokers, samples) {
         let _ = write!(page, "\n![{}]({})\n", chart.title, chart.file);
     }
-    for workload in workloads {
-        let _ = write!(page, "\n## {}: {}\n\n", workload.name, workload.title);
-        let columns = columns(workload);
-        let _ = write!(page, "| broker | {} | ELBUS : broker |", columns.map(Metric::title).join(" | "));
-        let _ = writeln!(page, "\n|---|{}---|", "---|".repeat(columns.len()));
-        for broker in brokers.iter().filter(|broker| broker.supports(workload)) {
-            let _ = writeln!(page, "{}", row(workload, broker.name(), columns, samples));
+    for (title, text, real) in SECTIONS {
+        if workloads.iter().any(|workload| workload.real == real) {
+            let _ = write!(page, "\n## {title}\n\n{text}");
         }
-        for sample in samples.iter().filter(|sample| sample.workload == workload.name) {
-            if let Err(error) = &sample.result {
-                let _ = writeln!(page, "\nRound {} of {} failed: {error}", sample.round + 1, sample.broker);
-            }
+        for workload in workloads.iter().filter(|workload| workload.real == real) {
+            push_workload(&mut page, workload, brokers, samples);
         }
     }
     page
+}
+
+/// Appends the table of a workload, and the runs that failed.
+fn push_workload(page: &mut String, workload: &Workload, brokers: &[Broker], samples: &[Sample]) {
+    let _ = write!(page, "\n### {}: {}\n\n", workload.name, workload.title);
+    let columns = columns(workload);
+    let _ = write!(page, "| broker | {} | ELBUS : broker |", columns.map(Metric::title).join(" | "));
+    let _ = writeln!(page, "\n|---|{}---|", "---|".repeat(columns.len()));
+    for broker in brokers.iter().filter(|broker| broker.supports(workload)) {
+        let _ = writeln!(page, "{}", row(workload, broker.name(), columns, samples));
+    }
+    for sample in samples.iter().filter(|sample| sample.workload == workload.name) {
+        if let Err(error) = &sample.result {
+            let _ = writeln!(page, "\nRound {} of {} failed: {error}", sample.round + 1, sample.broker);
+        }
+    }
 }
 
 fn columns(workload: &Workload) -> [Metric; 6] {
@@ -73,8 +98,8 @@ fn row(workload: &Workload, broker: &str, columns: [Metric; 6], samples: &[Sampl
     let [first, ..] = columns;
     // if less is better, the ratio is inverted: above 1 ELBUS is always ahead
     let ratio = match first.more_is_better() {
-        true => ratio(samples, workload.name, ELBUS, broker, first),
-        false => ratio(samples, workload.name, broker, ELBUS, first),
+        true => ratio(samples, first, (workload.name, ELBUS), (workload.name, broker)),
+        false => ratio(samples, first, (workload.name, broker), (workload.name, ELBUS)),
     };
     let ratio = ratio.map_or("-".into(), |r| format!("{:.2} ({:.2} to {:.2})", r.median, r.min, r.max));
     let _ = write!(row, " {ratio} |");

@@ -7,17 +7,31 @@ use super::{
     metrics::{Metric, Sample, Spread, ratio, spread},
 };
 
-/// A target relative to another broker.
+/// A target relative to another broker, or to another workload of ELBUS.
 struct Target {
     workload: &'static str,
     metric: Metric,
-    reference: &'static str,
+    reference: Reference,
     /// The limit of the ratio of ELBUS to the reference: a minimum if more is better, else a maximum.
     limit: f64,
 }
 
-const fn target(workload: &'static str, metric: Metric, reference: &'static str, limit: f64) -> Target {
-    Target { workload, metric, reference, limit }
+/// What a figure of ELBUS is divided by.
+#[derive(Clone, Copy)]
+enum Reference {
+    /// The same workload with this broker.
+    Broker(&'static str),
+    /// This workload with ELBUS.
+    Workload(&'static str),
+}
+
+const fn target(workload: &'static str, metric: Metric, broker: &'static str, limit: f64) -> Target {
+    Target { workload, metric, reference: Reference::Broker(broker), limit }
+}
+
+/// A target relative to another workload.
+const fn relative(workload: &'static str, metric: Metric, reference: &'static str, limit: f64) -> Target {
+    Target { workload, metric, reference: Reference::Workload(reference), limit }
 }
 
 const TARGETS: [Target; 21] = [
@@ -44,6 +58,40 @@ const TARGETS: [Target; 21] = [
     target("1-1-1m", Metric::Bytes, "relay", 0.8),
 ];
 
+/// Targets of the workloads in which consecutive messages differ in topic or target.
+const REAL_TARGETS: [Target; 30] = [
+    relative("topics-128", Metric::Messages, "topics-1", 0.75),
+    relative("topics-128", Metric::BrokerCpu, "topics-1", 1.45),
+    target("topics-128", Metric::Messages, "busrt", 8.0),
+    target("topics-128", Metric::Messages, "nats", 5.0),
+    target("topics-128", Metric::Messages, "redis", 5.0),
+    relative("topics-4096", Metric::Messages, "topics-1", 0.6),
+    relative("topics-4096", Metric::BrokerCpu, "topics-1", 1.7),
+    target("topics-4096", Metric::Messages, "busrt", 6.0),
+    target("topics-4096", Metric::Messages, "nats", 9.0),
+    target("topics-4096", Metric::Messages, "redis", 4.0),
+    relative("topics-10000", Metric::Messages, "topics-1", 0.55),
+    relative("topics-100000", Metric::Messages, "topics-1", 0.3),
+    target("topics-128-own", Metric::Messages, "busrt", 5.0),
+    target("topics-128-own", Metric::Messages, "nats", 3.0),
+    relative("targets-2", Metric::Messages, "1-1", 0.7),
+    relative("targets-8", Metric::Messages, "1-1", 0.75),
+    relative("targets-64", Metric::Messages, "1-1", 0.5),
+    target("targets-2", Metric::Messages, "busrt", 6.0),
+    target("targets-8", Metric::Messages, "busrt", 6.0),
+    target("targets-64", Metric::Messages, "busrt", 6.0),
+    target("topics-128-to-8", Metric::Messages, "busrt", 6.0),
+    target("8-writers-128-topics", Metric::Messages, "busrt", 6.0),
+    target("8-writers-128-topics", Metric::Messages, "nats", 4.0),
+    relative("1-1-qos1", Metric::Messages, "1-1", 0.6),
+    relative("topics-128-qos1", Metric::Messages, "topics-128", 0.6),
+    relative("topics-4096-qos1", Metric::Messages, "topics-4096", 0.6),
+    relative("topics-128-own-qos1", Metric::Messages, "topics-128-own", 0.6),
+    relative("targets-8-qos1", Metric::Messages, "targets-8", 0.6),
+    relative("topics-128-to-8-qos1", Metric::Messages, "topics-128-to-8", 0.6),
+    relative("8-writers-128-topics-qos1", Metric::Messages, "8-writers-128-topics", 0.6),
+];
+
 /// Targets in the unit of the metric: minimums if more is better, else maximums.
 const ABSOLUTE_TARGETS: [(&str, Metric, f64); 5] = [
     ("idle-10000", Metric::ClientMemory, 2048.0),
@@ -56,8 +104,12 @@ const ABSOLUTE_TARGETS: [(&str, Metric, f64); 5] = [
 /// A table of the targets for which there are figures.
 pub(super) fn table(samples: &[Sample]) -> String {
     let mut rows = String::new();
-    for Target { workload, metric, reference, limit } in TARGETS {
-        let Some(ratio) = ratio(samples, workload, ELBUS, reference, metric) else { continue };
+    for Target { workload, metric, reference, limit } in TARGETS.into_iter().chain(REAL_TARGETS) {
+        let (denominator, reference) = match reference {
+            Reference::Broker(broker) => ((workload, broker), broker),
+            Reference::Workload(other) => ((other, ELBUS), other),
+        };
+        let Some(ratio) = ratio(samples, metric, (workload, ELBUS), denominator) else { continue };
         let Spread { median, min, max } = ratio;
         let measured = format!("{median:.2} ({min:.2} to {max:.2})");
         push_row(
@@ -86,9 +138,9 @@ pub(super) fn table(samples: &[Sample]) -> String {
     }
     format!(
         "\n## Targets\n\n\
-         The ratio of ELBUS to the other broker within each round: the median, with minimum and maximum \
-         in parentheses.\n\
-         A target without another broker is the figure itself.\n\n\
+         The ratio of ELBUS to the other broker, or to its own other workload, within each round: the \
+         median, with minimum and maximum in parentheses.\n\
+         A target without either is the figure itself.\n\n\
          | workload | figure | compared with | target | measured | met |\n|---|---|---|---|---|---|\n{rows}"
     )
 }

@@ -1,5 +1,5 @@
-//! What a client subscribes to, and how the messages that match begin. Encodes nothing: the drivers do that, each
-//! in its protocol.
+//! What a client subscribes to, and how the messages that match begin. Encodes nothing: the drivers do that,
+//! each in its protocol.
 
 use super::{Parsed, message_or_incomplete, unexpected};
 use crate::BoxError;

@@ -225,6 +225,13 @@ impl Plan {
             Scenario::Idle => self.protocol != Protocol::InProcess,
             _ => true,
         };
+        let acknowledges = matches!(self.protocol, Protocol::Elbus | Protocol::InProcess | Protocol::Redis);
+        if self.qos & 1 != 0 && !acknowledges {
+            return invalid(format!(
+                "--qos {} is not supported over {:?}: messages are not acknowledged",
+                self.qos, self.protocol
+            ));
+        }
         if !supported {
             return invalid(format!(
                 "scenario {:?} is not supported over {:?}",
@@ -303,6 +310,7 @@ mod tests {
             Plan { batch: 0, ..valid.clone() },
             Plan { window: 1, ..valid.clone() },
             Plan { qos: 4, ..valid.clone() },
+            Plan { qos: 1, protocol: Protocol::Nats, ..valid.clone() },
             Plan { length: RunLength::Messages(0), ..valid.clone() },
             Plan { rate: Some(0.0), ..valid.clone() },
             Plan { protocol: Protocol::Relay, ..valid.clone() },
