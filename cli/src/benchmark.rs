@@ -7,6 +7,7 @@ mod report;
 mod runner;
 mod stage;
 mod tasks;
+mod topics;
 
 use std::{io::Write, time::Duration};
 
@@ -25,14 +26,16 @@ Stages (the first seven match those of `busrt benchmark`; acknowledged frames ar
   send+recv.qos.no         messages to the worker itself, not acknowledged
   send+recv.qos.processed  the same, acknowledged
   publish                  publications to --subscribers clients; each delivery is one iteration
+  publish.topics-128       the same, to 128 topics in turn, all of which match the subscribers' filter
 
 The workers are the clients NAME-1, NAME-2, ... and share the iterations. A worker runs one iteration at a
 time. If an iteration has an acknowledgement or a reply, the worker waits for it, and the percentiles are
 those of this round trip.
 
 Only completed work is counted: send.qos.no ends when the broker has answered a final message, send+recv and
-publish end when every message has arrived. Replies and messages are checked; with a --payload-size of at
-least 9 each carries its number. The exit code is 1 if one is missing, changed or out of order.";
+the publish stages end when every message has arrived. Replies and messages are checked; with a
+--payload-size of at least 9 each carries its number. The exit code is 1 if one is missing, changed or out of
+order.";
 
 /// The options of `elbus benchmark`.
 #[derive(Debug, Clone, clap::Args)]
@@ -58,7 +61,7 @@ pub(crate) struct BenchmarkArguments {
     /// Microseconds for which clients poll after a frame has arrived, before they sleep; waking up takes time
     #[arg(long, value_name = "US", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     busy_poll: u32,
-    /// Number of subscribers in the publish stage
+    /// Number of subscribers in the publish stages
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     subscribers: u16,
     /// Maximum messages in flight to a receiver; some brokers disconnect a client with too many queued frames

@@ -14,7 +14,7 @@ pub(super) struct StageResult {
     pub(super) stage: Stage,
     pub(super) workers: usize,
     pub(super) payload_size: usize,
-    /// In the publish stage only.
+    /// In the publish stages only.
     pub(super) subscribers: Option<usize>,
     /// Calls, messages, or deliveries of publications.
     pub(super) iterations: u64,

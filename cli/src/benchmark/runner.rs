@@ -15,6 +15,7 @@ use super::{
     report::{Latency, StageResult},
     stage::Stage,
     tasks::{self, Connection, ExpectedSource, Job, TaskOutput},
+    topics::Topics,
 };
 use crate::{context::Context, error::CliError};
 
@@ -67,7 +68,7 @@ impl<'a> Runner<'a> {
     /// Runs one stage.
     pub(super) async fn run(&mut self, stage: Stage) -> Result<StageResult, CliError> {
         match stage {
-            Stage::Publish => self.publish().await,
+            Stage::Publish | Stage::PublishTopics => self.publish(stage).await,
             Stage::SendReceive => self.send_and_receive().await,
             Stage::Call
             | Stage::CallHandled
@@ -122,27 +123,26 @@ impl<'a> Runner<'a> {
     }
 
     /// One worker publishes to subscribers that are connected for this stage only.
-    async fn publish(&mut self) -> Result<StageResult, CliError> {
+    async fn publish(&mut self, stage: Stage) -> Result<StageResult, CliError> {
         let count = self.arguments.subscribers;
         let subscribers = connect(self.context, self.arguments, "sub-", count).await?;
-        let topic = tasks::topic(&self.context.connection.name);
+        let topics = Arc::new(Topics::of(stage, &self.context.connection.name));
         for subscriber in &subscribers {
-            subscriber.client.add_filters(topic.as_str()).await?;
+            subscriber.client.add_filters(topics.filter()).await?;
         }
         let window = Arc::new(Window::new(self.window(), subscribers.len()));
         let publications = (self.arguments.iters / u64::from(count)).max(1);
         let publisher = self.workers.first().map(|worker| worker.client.clone());
         let publisher = publisher.ok_or_else(|| CliError::runtime("no worker is connected"))?;
 
-        let mut running =
-            self.start(Stage::Publish, publications * u64::from(count), vec![window.progress()]);
+        let mut running = self.start(stage, publications * u64::from(count), vec![window.progress()]);
         for (index, subscriber) in subscribers.into_iter().enumerate() {
             let (job, source) =
-                (self.job(Stage::Publish, index, publications), ExpectedSource::Topic(topic.clone()));
+                (self.job(stage, index, publications), ExpectedSource::Topics(topics.clone()));
             running.tasks.spawn(tasks::receive(job, subscriber, source, window.clone(), index));
         }
-        let job = self.job(Stage::Publish, 0, publications);
-        running.tasks.spawn(tasks::publish_ahead(job, publisher, topic, window));
+        let job = self.job(stage, 0, publications);
+        running.tasks.spawn(tasks::publish_ahead(job, publisher, topics, window));
         let (mut result, subscribers) = running.finish().await?;
         result.subscribers = Some(subscribers.len());
         close(subscribers).await;

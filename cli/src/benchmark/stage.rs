@@ -22,11 +22,13 @@ pub(crate) enum Stage {
     SendReceiveProcessed,
     /// Publications of one worker to several subscribers.
     Publish,
+    /// The same, with many topics in turn.
+    PublishTopics,
 }
 
 impl Stage {
     /// All stages, in the order in which they run.
-    pub(super) const ALL: [Stage; 8] = [
+    pub(super) const ALL: [Stage; 9] = [
         Stage::Call,
         Stage::CallHandled,
         Stage::CallZero,
@@ -35,6 +37,7 @@ impl Stage {
         Stage::SendReceive,
         Stage::SendReceiveProcessed,
         Stage::Publish,
+        Stage::PublishTopics,
     ];
 
     /// Returns the name, as in `--stages` and in the report.
@@ -48,6 +51,7 @@ impl Stage {
             Stage::SendReceive => "send+recv.qos.no",
             Stage::SendReceiveProcessed => "send+recv.qos.processed",
             Stage::Publish => "publish",
+            Stage::PublishTopics => "publish.topics-128",
         }
     }
 

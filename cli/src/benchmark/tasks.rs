@@ -17,6 +17,7 @@ use super::{
     payload::Payloads,
     report::Latency,
     stage::Stage,
+    topics::Topics,
 };
 use crate::error::CliError;
 
@@ -68,11 +69,6 @@ impl RpcHandler for Echo {
 /// Returns a name that is not registered.
 fn unregistered_name(client: &Client) -> String {
     format!("{}-null", client.name())
-}
-
-/// Returns the topic of the publications.
-pub(super) fn topic(name: &str) -> String {
-    format!("{name}/benchmark")
 }
 
 /// Runs iterations that wait for an answer, and records their latencies.
@@ -167,13 +163,13 @@ pub(super) async fn send_ahead(
 pub(super) async fn publish_ahead(
     job: Job,
     client: Client,
-    topic: String,
+    topics: Arc<Topics>,
     window: Arc<Window>,
 ) -> Result<TaskOutput, CliError> {
     let mut payloads = Payloads::new(job.payload_size);
-    for number in 0..job.iterations {
+    for (number, topic) in (0..job.iterations).zip(topics.in_turn()) {
         window.wait_for_room(number).await;
-        client.publish(&topic, payloads.make(number), Qos::NO).await?;
+        client.publish(topic, payloads.make(number), Qos::NO).await?;
     }
     Ok(TaskOutput::default())
 }
@@ -202,8 +198,8 @@ pub(super) async fn receive(
 pub(super) enum ExpectedSource {
     /// Messages from this client.
     Own(String),
-    /// Publications to this topic.
-    Topic(String),
+    /// Publications to these topics in turn.
+    Topics(Arc<Topics>),
 }
 
 /// Checks the messages that arrive, and counts them.
@@ -228,8 +224,8 @@ impl<'a> ReceivedMessages<'a> {
             ExpectedSource::Own(name) => {
                 frame.kind() == FrameKind::Message && frame.sender() == name.as_str()
             }
-            ExpectedSource::Topic(topic) => {
-                frame.kind() == FrameKind::Publish && frame.topic() == topic.as_str()
+            ExpectedSource::Topics(topics) => {
+                frame.kind() == FrameKind::Publish && topics.contain(frame.topic())
             }
         };
         if ours {
