@@ -44,7 +44,7 @@ impl Dispatcher {
 
     /// From now on there are replies.
     pub(crate) fn open(&self, client: Client) {
-        self.reply_sender.open(client);
+        self.reply_sender.open(client, self.host.system_client());
     }
 
     /// No more replies by the client; its registration ends.
@@ -130,7 +130,7 @@ impl Dispatcher {
                 // stopped in the meantime, for example by this call: the reply comes from an unregistered
                 // sender
                 let last = ReplySender::default();
-                last.open(self.host.system_client());
+                last.open(self.host.system_client(), self.host.system_client());
                 last.send_shared(&caller, &reply);
                 last.flush();
             }

@@ -2,7 +2,8 @@
 //!
 //! A reply is queued for its own caller, and transports stop reading a client while its queue is over the
 //! limit. But a call of a few bytes can have a reply of a million, and one read holds a thousand calls: a
-//! caller over its limit is refused until its queue has drained.
+//! caller over its limit is refused until its queue has drained. Each has a notifier of its own, so that a
+//! slow caller holds up no other one.
 
 use elbus_plugin_api::{
     BROKER_NAME, Call, Client, Notifier, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes,
@@ -53,13 +54,17 @@ pub(crate) struct ReplySender {
 
 struct SendState {
     client: Client,
+    /// Sends to congested callers, whose notifiers are pending. If `client` did, the notifier of the next
+    /// caller would wait for them too.
+    to_congested: Client,
     /// A flush is due; the caller of the first dispatch since the last one makes it.
     dirty: bool,
 }
 
 impl ReplySender {
-    pub(crate) fn open(&self, client: Client) {
-        *self.state.lock() = Some(SendState { client, dirty: false });
+    /// Replies are sent by `client`, and to congested callers by `to_congested`.
+    pub(crate) fn open(&self, client: Client, to_congested: Client) {
+        *self.state.lock() = Some(SendState { client, to_congested, dirty: false });
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -92,9 +97,13 @@ impl ReplySender {
     fn dispatch(&self, to: &Caller<'_>, request: &Request<'_>) -> bool {
         let mut state = self.state.lock();
         let Some(state) = state.as_mut() else { return false };
-        let result = state.client.dispatch(request);
-        if result.is_congested() {
+        if self.is_congested_caller(to) {
+            state.to_congested.dispatch(request);
+        } else if state.client.dispatch(request).is_congested() {
+            // at once, so that the notifier waits for this caller alone
             self.congested.add(to.id);
+            let (congested, id) = (self.congested.clone(), to.id);
+            state.client.when_ready(Notifier::new(move || congested.remove(id)));
         }
         !std::mem::replace(&mut state.dirty, true)
     }
@@ -104,10 +113,10 @@ impl ReplySender {
         let mut state = self.state.lock();
         let Some(state) = state.as_mut() else { return };
         state.dirty = false;
-        // one notifier at a time: the broker remembers full receivers until `when_ready` is called
-        if state.client.end_batch() && self.congested.wait() {
-            let congested = self.congested.clone();
-            state.client.when_ready(Notifier::new(move || congested.clear()));
+        state.client.end_batch();
+        // the broker remembers full receivers until `when_ready` is called
+        if state.to_congested.end_batch() && !self.congested.any.load(Ordering::Relaxed) {
+            state.to_congested.when_ready(Notifier::new(|| ()));
         }
     }
 
@@ -117,11 +126,9 @@ impl ReplySender {
     }
 }
 
-/// The callers that were over their limit when a reply was dispatched.
+/// The callers that were over their limit when a reply was dispatched. A notifier is pending for each.
 #[derive(Default)]
 struct CongestedCallers {
-    /// A notifier is pending: the broker calls it when they have drained.
-    waiting: AtomicBool,
     /// A hint that spares the lock: changed under it.
     any: AtomicBool,
     /// Their registrations.
@@ -135,17 +142,14 @@ impl CongestedCallers {
         ids.insert(id);
     }
 
-    /// Marks a notifier as pending. Returns whether none was.
-    fn wait(&self) -> bool {
-        !self.waiting.swap(true, Ordering::AcqRel)
-    }
-
-    /// Removes all callers, since they have drained. One that has not is added with its next reply.
-    fn clear(&self) {
+    /// Removes a caller, which has drained or left.
+    fn remove(&self, id: u64) {
         let mut ids = self.ids.lock();
-        self.any.store(false, Ordering::Relaxed);
-        *ids = HashSet::new();
-        self.waiting.store(false, Ordering::Release);
+        ids.remove(&id);
+        if ids.is_empty() {
+            self.any.store(false, Ordering::Relaxed);
+            *ids = HashSet::new();
+        }
     }
 }
 
@@ -163,7 +167,8 @@ mod tests {
         let fake = FakeHost::new();
         fake.congest("a");
         let reply_sender = ReplySender::default();
-        reply_sender.open(fake.host("rpc").system_client());
+        let host = fake.host("rpc");
+        reply_sender.open(host.system_client(), host.system_client());
         let (a, b) = (caller("a", 1), caller("b", 2));
         let reply = SharedBytes::from(vec![0; 10]);
         assert!(!reply_sender.is_congested_caller(&a));
@@ -177,6 +182,30 @@ mod tests {
         assert_eq!(fake.pending_notifiers(), 1, "one for a caller, however many replies");
         fake.drain("a");
         assert!(!reply_sender.is_congested_caller(&a));
+    }
+
+    #[test]
+    fn one_slow_caller_does_not_hold_up_another_one() {
+        let fake = FakeHost::new();
+        ["slow", "quick", "late"].iter().for_each(|name| fake.congest(name));
+        let reply_sender = ReplySender::default();
+        let host = fake.host("rpc");
+        reply_sender.open(host.system_client(), host.system_client());
+        let (slow, quick, late) = (caller("slow", 1), caller("quick", 2), caller("late", 3));
+        let reply = SharedBytes::from(vec![0; 10]);
+        // in one batch, and in a later one, together with another reply to the slow one
+        for batch in [&[&slow, &quick][..], &[&slow, &late]] {
+            batch.iter().for_each(|caller| _ = reply_sender.send_shared(caller, &reply));
+            reply_sender.flush();
+        }
+        let congested = || [&slow, &quick, &late].map(|caller| reply_sender.is_congested_caller(caller));
+        assert_eq!(congested(), [true, true, true]);
+        fake.drain("quick");
+        assert_eq!(congested(), [true, false, true]);
+        fake.drain("late");
+        assert_eq!(congested(), [true, false, false]);
+        fake.drain("slow");
+        assert_eq!((congested(), fake.pending_notifiers()), ([false; 3], 0));
     }
 
     #[test]
