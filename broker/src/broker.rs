@@ -1,7 +1,11 @@
 //! A broker: built, started, stopped.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
-use elbus_plugin_api::{Code, EventKind, Host, Notified, QueueBudget, abi::RawHost_TO, inproc::InprocClient};
+use elbus_plugin_api::{
+    Code, EventKind, Host, Notified, QueueBudget,
+    abi::{FromRaw, RawHost_TO},
+    inproc::InprocClient,
+};
 use parking_lot::{Mutex, RwLock};
 use std::{
     future::Future,
@@ -195,7 +199,7 @@ impl BrokerBuilder {
         add_explain_method(&control, &context.router, location_of);
         plugins.configure()?;
         let host = HostImpl::for_embedder(context.clone());
-        let host = Host::from_object(RawHost_TO::from_ptr(RArc::new(host), TD_Opaque), "");
+        let host = Host::from_raw((RawHost_TO::from_ptr(RArc::new(host), TD_Opaque), ""));
         let settings = Mutex::new(settings);
         Ok(Broker {
             context,

@@ -7,7 +7,10 @@
 
 mod queue;
 
-use elbus_plugin_api::{Event, EventKind, abi::ListenerObject};
+use elbus_plugin_api::{
+    Event, EventKind,
+    abi::{IntoRaw, ListenerObject},
+};
 use parking_lot::{Condvar, Mutex as PlainMutex};
 use std::{
     io,
@@ -176,7 +179,7 @@ impl Shared {
         let listeners = self.listeners.read().clone();
         for (owner, listener) in listeners {
             callbacks::for_caller(owner, Callback::OnEvent, "the broker", || {
-                listener.on_event(&event.to_raw())
+                listener.on_event(&event.into_raw())
             });
             if !is_current() {
                 return;

@@ -37,7 +37,7 @@ mod export {
 }
 
 fn method() -> Method<'static> {
-    Method { name: "leaky.method", params: "none", about: "does nothing", ..Method::default() }
+    Method::new("leaky.method").params("none").about("does nothing")
 }
 
 fn try_all(host: &Host) -> [bool; 3] {

@@ -133,7 +133,7 @@ fn a_reload_reports_changed_plugins() {
     assert!(failure.contains("this broker has no method config.reload"), "an embedded broker: {failure}");
     let answer = std::sync::Arc::new(std::sync::Mutex::new(json!({})));
     let answers = answer.clone();
-    let method = elbus_plugin_api::Method { name: "config.reload", ..Default::default() };
+    let method = elbus_plugin_api::Method::new("config.reload");
     let handler =
         move |_: &elbus_plugin_api::Call<'_>| Ok(rmp_serde::to_vec(&*answers.lock().unwrap()).unwrap());
     bus.broker().host().add_method(&method, handler).unwrap();

@@ -60,14 +60,11 @@ impl Reloader {
 
     /// Adds the control method `config.reload`.
     pub(crate) fn add_method(self: &Arc<Self>, broker: &Broker) {
-        let method = Method {
-            name: "config.reload",
-            params: "none",
-            about: "reloads broker.toml: plugins are added, removed or restarted as needed",
-            slow: true,
-            admin: true,
-            query: false,
-        };
+        let method = Method::new("config.reload")
+            .params("none")
+            .about("reloads broker.toml: plugins are added, removed or restarted as needed")
+            .slow()
+            .admin();
         let this = self.clone();
         let added = broker.host().add_method(&method, move |call: &Call<'_>| this.answer(call));
         if let Err(error) = added {

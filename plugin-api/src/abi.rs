@@ -7,6 +7,7 @@
 #![allow(missing_docs, non_local_definitions, clippy::undocumented_unsafe_blocks, unused_qualifications)]
 
 pub(crate) mod catch;
+pub(crate) mod convert;
 pub mod export;
 pub(crate) mod guard;
 mod passed_fd;
@@ -20,9 +21,12 @@ use abi_stable::{
 };
 use elbus_protocol::Code;
 
-pub use self::passed_fd::PassedFd;
+pub use self::{
+    convert::{FromRaw, IntoRaw},
+    passed_fd::PassedFd,
+};
 pub use crate::{
-    budget::RawQueueBudget,
+    budget::{RawQueueBudget, set_queue_limit},
     buffer::{RawBuffer, RawBuffer_TO},
     notifier::{NotifierObject, RawNotifier, RawNotifier_TO},
 };

@@ -1,8 +1,10 @@
-//! The budget that all queues of a broker share. Owns the sum and the fair share of each queue. Queues
-//! report only what stays in them, so a receiver that keeps up costs nothing.
+//! The budget that all queues of a broker share, and the reservation of one queue. Owns the sum and the fair
+//! share of each queue. Queues report only what stays in them, so a receiver that keeps up costs nothing.
 
 use abi_stable::{StableAbi, std_types::RArc};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::abi::{FromRaw, IntoRaw, convert::sealed::Sealed};
 
 /// The smallest fair share, in bytes: one read of a sender must fit.
 const MIN_FAIR_SHARE_BYTES: usize = 64 * 1024;
@@ -15,10 +17,10 @@ const MIN_FAIR_SHARE_BYTES: usize = 64 * 1024;
 /// use elbus_plugin_api::QueueBudget;
 ///
 /// let budget = QueueBudget::new(1 << 20);
-/// let mut reported = 0;
-/// budget.account(&mut reported, 600_000);
+/// let mut queue = budget.reserve();
+/// queue.resize(600_000);
 /// assert_eq!((budget.queued(), budget.fair_share()), (600_000, Some(1 << 20)));
-/// budget.account(&mut reported, 0);
+/// drop(queue);
 /// assert_eq!(budget.queued(), 0);
 /// ```
 #[derive(Clone)]
@@ -40,7 +42,7 @@ pub struct RawQueueBudget {
 impl QueueBudget {
     /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self::from_raw(RArc::new(RawQueueBudget {
+        QueueBudget(RArc::new(RawQueueBudget {
             limit: limit.into(),
             queued: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
@@ -48,26 +50,9 @@ impl QueueBudget {
         }))
     }
 
-    /// Converts from the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: RArc<RawQueueBudget>) -> Self {
-        QueueBudget(raw)
-    }
-
-    /// Converts to the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn to_raw(&self) -> RArc<RawQueueBudget> {
-        self.0.clone()
-    }
-
     /// Returns the limit in bytes.
     pub fn limit(&self) -> usize {
         self.0.limit.load(Relaxed)
-    }
-
-    /// Sets the limit. Plugins leave this to the broker, whose operator configures it.
-    pub fn set_limit(&self, bytes: usize) {
-        self.0.limit.store(bytes, Relaxed);
     }
 
     /// Returns the number of queued bytes.
@@ -90,8 +75,14 @@ impl QueueBudget {
         Some((limit / self.blocked().max(1)).max(MIN_FAIR_SHARE_BYTES))
     }
 
+    /// Returns the reservation of a queue, which holds nothing yet.
+    pub fn reserve(&self) -> QueueReservation {
+        QueueReservation { budget: self.clone(), held: 0 }
+    }
+
     /// Reports that something other than a queue, a frame that is being received for example, holds `now`
-    /// bytes. They count, but get no share. `held` is as in [`account`](Self::account).
+    /// bytes. They count, but get no share. `held` is what it reported before, zero initially; zero must be
+    /// reported before it is dropped.
     pub fn charge(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
@@ -113,8 +104,10 @@ impl QueueBudget {
         self.queued().saturating_add(bytes) <= self.limit()
     }
 
-    /// Reports that a queue holds `now` bytes; `held` is what it reported before, zero initially. A queue
-    /// must report zero before it is dropped.
+    /// Reports that a queue holds `now` bytes; `held` is what it reported before, zero initially. For queues
+    /// that exist by the ten thousand, and report zero before they are dropped; others use
+    /// [`reserve`](Self::reserve).
+    #[doc(hidden)]
     pub fn account(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
@@ -127,6 +120,83 @@ impl QueueBudget {
             (1.., 0) => drop(self.0.blocked.fetch_sub(1, Relaxed)),
             _ => {}
         }
+    }
+}
+
+/// The limit is the operator's, so only the broker sets it.
+pub fn set_queue_limit(budget: &QueueBudget, bytes: usize) {
+    budget.0.limit.store(bytes, Relaxed);
+}
+
+impl Sealed for QueueBudget {}
+
+impl FromRaw<RArc<RawQueueBudget>> for QueueBudget {
+    fn from_raw(raw: RArc<RawQueueBudget>) -> Self {
+        QueueBudget(raw)
+    }
+}
+
+impl IntoRaw for QueueBudget {
+    type Raw = RArc<RawQueueBudget>;
+
+    fn into_raw(self) -> RArc<RawQueueBudget> {
+        self.0
+    }
+}
+
+/// What one queue holds of a [`QueueBudget`]. Dropping it returns all of that.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{QueueBudget, QueueReservation};
+///
+/// struct Queue {
+///     messages: Vec<Vec<u8>>,
+///     reservation: QueueReservation,
+/// }
+///
+/// impl Queue {
+///     fn push(&mut self, message: Vec<u8>) {
+///         self.reservation.resize(self.reservation.bytes() + message.len());
+///         self.messages.push(message);
+///     }
+/// }
+///
+/// let budget = QueueBudget::new(1 << 20);
+/// let mut queue = Queue { messages: Vec::new(), reservation: budget.reserve() };
+/// queue.push(vec![0; 100]);
+/// assert_eq!((budget.queued(), budget.blocked()), (100, 1));
+/// drop(queue);
+/// assert_eq!((budget.queued(), budget.blocked()), (0, 0));
+/// ```
+pub struct QueueReservation {
+    budget: QueueBudget,
+    held: usize,
+}
+
+impl QueueReservation {
+    /// Reports that the queue holds `bytes` now.
+    #[inline]
+    pub fn resize(&mut self, bytes: usize) {
+        self.budget.account(&mut self.held, bytes);
+    }
+
+    /// Returns what the queue reported last.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.held
+    }
+}
+
+impl Drop for QueueReservation {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+impl std::fmt::Debug for QueueReservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QueueReservation({} bytes)", self.held)
     }
 }
 
@@ -154,6 +224,18 @@ mod tests {
             Some(MIN_FAIR_SHARE_BYTES),
             "never too little to work with"
         );
+    }
+
+    #[test]
+    fn a_reservation_that_is_dropped_in_a_panic_returns_its_bytes() {
+        let budget = QueueBudget::new(MIB);
+        let mut queue = budget.reserve();
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            queue.resize(MIB);
+            std::panic::resume_unwind(Box::new("with the reservation"));
+        }));
+        assert!(unwound.is_err());
+        assert_eq!((budget.queued(), budget.blocked()), (0, 0));
     }
 
     #[test]

@@ -161,12 +161,6 @@ impl Client {
         }
         self.dispatch(&Request::new(op, Qos::NO, &list, &[]).ending_batch()).result().map(|_| ())
     }
-
-    /// Creates a client from the object that crossed the boundary.
-    #[doc(hidden)]
-    pub fn from_object(object: ClientObject) -> Self {
-        Client(object)
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use abi_stable::std_types::{ROption, RSlice, RStr};
 
 use crate::{
-    abi::{CLIENT_INTERNAL, RawClientInfo, RawCredentials},
+    abi::{CLIENT_INTERNAL, FromRaw, RawClientInfo, RawCredentials, convert::sealed::Sealed},
     locality::Locality,
 };
 
@@ -94,6 +94,12 @@ impl ClientInfo {
         self
     }
 
+    /// Marks a part of the broker rather than a client of the bus, see [`internal`](Self::internal).
+    pub fn as_internal(mut self) -> Self {
+        self.internal = true;
+        self
+    }
+
     pub(crate) fn with_raw<R>(&self, f: impl FnOnce(&RawClientInfo<'_>) -> R) -> R {
         fn text(text: &Option<String>) -> ROption<RStr<'_>> {
             text.as_deref().map(RStr::from_str).into()
@@ -115,10 +121,12 @@ impl ClientInfo {
             max_filter_depth: self.max_filter_depth.into(),
         })
     }
+}
 
-    /// From what crossed the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: &RawClientInfo<'_>) -> Self {
+impl Sealed for ClientInfo {}
+
+impl FromRaw<&RawClientInfo<'_>> for ClientInfo {
+    fn from_raw(raw: &RawClientInfo<'_>) -> Self {
         let text = |text: ROption<RStr<'_>>| text.into_option().map(|t| t.as_str().to_owned());
         ClientInfo {
             kind: raw.kind.as_str().to_owned(),
@@ -169,7 +177,7 @@ mod tests {
             internal: true,
         };
         for info in [full, ClientInfo::default()] {
-            assert_eq!(info.with_raw(ClientInfo::from_raw), info);
+            assert_eq!(info.with_raw(|raw| ClientInfo::from_raw(raw)), info);
         }
     }
 }

@@ -3,7 +3,10 @@
 use abi_stable::std_types::{RSlice, RStr};
 use elbus_protocol::{BROKER_NAME, Code, rpc};
 
-use crate::abi::{METHOD_ADMIN, METHOD_QUERY, METHOD_SLOW, RawCall, RawCallError, RawMethod};
+use crate::abi::{
+    FromRaw, IntoRaw, METHOD_ADMIN, METHOD_QUERY, METHOD_SLOW, RawCall, RawCallError, RawMethod,
+    convert::sealed::Sealed,
+};
 
 /// The description of a control method.
 ///
@@ -18,6 +21,7 @@ use crate::abi::{METHOD_ADMIN, METHOD_QUERY, METHOD_SLOW, RawCall, RawCallError,
 /// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Method<'a> {
     /// Name, `subject.verb`.
     pub name: &'a str,
@@ -80,10 +84,12 @@ impl<'a> Method<'a> {
             about: RStr::from_str(self.about),
         }
     }
+}
 
-    /// Converts from the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: &RawMethod<'a>) -> Self {
+impl Sealed for Method<'_> {}
+
+impl<'a> FromRaw<&RawMethod<'a>> for Method<'a> {
+    fn from_raw(raw: &RawMethod<'a>) -> Self {
         Method {
             name: raw.name.as_str(),
             params: raw.params.as_str(),
@@ -126,10 +132,16 @@ impl<'a> Call<'a> {
     pub fn by_broker(method: &'a str, params: &'a [u8]) -> Self {
         Call { caller: BROKER_NAME, caller_id: 0, method, params }
     }
+}
 
-    /// Converts to the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn to_raw(self) -> RawCall<'a> {
+impl Sealed for Call<'_> {}
+
+impl Sealed for &Call<'_> {}
+
+impl<'a> IntoRaw for &Call<'a> {
+    type Raw = RawCall<'a>;
+
+    fn into_raw(self) -> RawCall<'a> {
         RawCall {
             flags: 0,
             caller: RStr::from_str(self.caller),
@@ -138,10 +150,10 @@ impl<'a> Call<'a> {
             params: RSlice::from_slice(self.params),
         }
     }
+}
 
-    /// Converts from the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: &RawCall<'a>) -> Self {
+impl<'a> FromRaw<&RawCall<'a>> for Call<'a> {
+    fn from_raw(raw: &RawCall<'a>) -> Self {
         Call {
             caller: raw.caller.as_str(),
             caller_id: raw.caller_id,
@@ -200,16 +212,20 @@ impl CallError {
     pub fn internal(text: impl Into<String>) -> Self {
         CallError::new(rpc::INTERNAL_ERROR, text)
     }
+}
 
-    /// Converts to the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn into_raw(self) -> RawCallError {
+impl Sealed for CallError {}
+
+impl IntoRaw for CallError {
+    type Raw = RawCallError;
+
+    fn into_raw(self) -> RawCallError {
         RawCallError { code: self.code, flags: 0, data: self.text.into_bytes().into() }
     }
+}
 
-    /// Converts from the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: RawCallError) -> Self {
+impl FromRaw<RawCallError> for CallError {
+    fn from_raw(raw: RawCallError) -> Self {
         CallError { code: raw.code, text: String::from_utf8_lossy(&raw.data).into_owned() }
     }
 }
@@ -223,7 +239,29 @@ impl std::fmt::Display for CallError {
 impl std::error::Error for CallError {}
 
 /// Handles calls of a control method. Called from any thread, concurrently; can block only if the method is
-/// declared [slow](Method::slow).
+/// declared [slow](Method::slow). A function will do.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{Call, CallError, ControlHandler, Method, testing::FakeHost};
+///
+/// struct Echo;
+///
+/// impl ControlHandler for Echo {
+///     fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
+///         if call.params.is_empty() {
+///             return Err(CallError::invalid_params("expected parameters"));
+///         }
+///         Ok(call.params.to_vec())
+///     }
+/// }
+///
+/// let host = FakeHost::new().host("demo");
+/// host.add_method(&Method::new("demo.echo"), Echo)?;
+/// assert_eq!(host.call(&Call::by_broker("demo.echo", b"\x01")), Ok(vec![1]));
+/// assert_eq!(host.call(&Call::by_broker("demo.echo", b"")).map_err(|error| error.code), Err(-32602));
+/// # Ok::<(), elbus_plugin_api::PluginError>(())
+/// ```
 pub trait ControlHandler: Send + Sync + 'static {
     /// Returns the result of a call in msgpack.
     ///

@@ -3,6 +3,15 @@
 use std::ops::BitOr;
 
 /// The result of [`Sink::deliver`](crate::Sink::deliver): a set of flags.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::DeliveryStatus;
+///
+/// let status = DeliveryStatus::DIRTY | DeliveryStatus::FULL;
+/// assert!(status.is_taken() && status.has(DeliveryStatus::FULL));
+/// assert!(!DeliveryStatus::REFUSED.is_taken());
+/// ```
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeliveryStatus(u8);

@@ -3,7 +3,7 @@
 use abi_stable::std_types::RStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::abi::RawEvent;
+use crate::abi::{FromRaw, IntoRaw, RawEvent, convert::sealed::Sealed};
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,8 +26,7 @@ pub enum EventKind {
     /// Events about clients were dropped because listeners were too slow: read the list of clients again.
     EventsMissed = 7,
     /// [Best-effort](crate::Request::best_effort) publications have skipped a client, and its queue has
-    /// drained
-    /// since; subject: its name.
+    /// drained since; subject: its name.
     PublicationsMissed = 8,
 }
 
@@ -70,10 +69,14 @@ impl<'a> Event<'a> {
     pub fn at(unix_nanos: u64, kind: EventKind, subject: &'a str, detail: &'a str) -> Self {
         Event { kind, subject, detail, unix_nanos }
     }
+}
 
-    /// Converts to the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn to_raw(&self) -> RawEvent<'a> {
+impl Sealed for &Event<'_> {}
+
+impl<'a> IntoRaw for &Event<'a> {
+    type Raw = RawEvent<'a>;
+
+    fn into_raw(self) -> RawEvent<'a> {
         RawEvent {
             kind: self.kind as u32,
             flags: 0,
@@ -82,10 +85,13 @@ impl<'a> Event<'a> {
             unix_nanos: self.unix_nanos,
         }
     }
+}
 
-    /// Converts from the form that crosses the boundary; `None` for a kind that this side does not know.
-    #[doc(hidden)]
-    pub fn from_raw(raw: &RawEvent<'a>) -> Option<Self> {
+impl Sealed for Option<Event<'_>> {}
+
+/// `None` for a kind that this side does not know.
+impl<'a> FromRaw<&RawEvent<'a>> for Option<Event<'a>> {
+    fn from_raw(raw: &RawEvent<'a>) -> Self {
         let kind = EventKind::ALL.into_iter().find(|kind| *kind as u32 == raw.kind)?;
         Some(Event {
             kind,
@@ -101,6 +107,22 @@ impl<'a> Event<'a> {
 /// Events about clients arrive in the order in which they happened; others can overtake them. A listener
 /// that blocks delays all later events. From 8,192 pending events about clients on they are coalesced per
 /// client, and finally replaced by [`EventKind::EventsMissed`].
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{Event, EventKind, testing::FakeHost};
+/// use std::sync::mpsc;
+///
+/// let (sender, left) = mpsc::channel();
+/// let fake = FakeHost::new();
+/// fake.host("demo").add_listener(move |event: &Event<'_>| {
+///     if event.kind == EventKind::ClientLeft {
+///         _ = sender.send(event.subject.to_owned());
+///     }
+/// });
+/// fake.emit(&Event::now(EventKind::ClientLeft, "plant.sensor", "disconnected"));
+/// assert_eq!(left.try_recv().as_deref(), Ok("plant.sensor"));
+/// ```
 pub trait EventListener: Send + Sync + 'static {
     /// Handles an event.
     fn on_event(&self, event: &Event<'_>);
@@ -120,10 +142,10 @@ mod tests {
     fn events_cross_the_boundary_unchanged() {
         for kind in EventKind::ALL {
             let event = Event::now(kind, "a.b", "why");
-            assert_eq!(Event::from_raw(&event.to_raw()), Some(event));
+            assert_eq!(Option::<Event<'_>>::from_raw(&event.into_raw()), Some(event));
         }
-        let mut raw = Event::now(EventKind::Shutdown, "", "").to_raw();
+        let mut raw = Event::now(EventKind::Shutdown, "", "").into_raw();
         raw.kind = 1000;
-        assert_eq!(Event::from_raw(&raw), None);
+        assert_eq!(Option::<Event<'_>>::from_raw(&raw), None);
     }
 }

@@ -9,8 +9,9 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     abi::{
-        HostObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, RawConnector_TO, RawHandler_TO,
-        RawListener_TO, RawSink_TO, RawWorker_TO, SENDER_ADMIN, catch,
+        FromRaw, HostObject, IntoRaw, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, RawConnector_TO,
+        RawHandler_TO, RawListener_TO, RawSink_TO, RawWorker_TO, SENDER_ADMIN, catch,
+        convert::sealed::Sealed,
         guard::{Guarded, PanicScope},
     },
     access::AccessRules,
@@ -47,12 +48,6 @@ pub struct Host(Arc<PanicScope>);
 impl Host {
     pub(crate) fn new(scope: Arc<PanicScope>) -> Self {
         Host(scope)
-    }
-
-    /// Creates a host for code outside plugins: the program that embeds the broker.
-    #[doc(hidden)]
-    pub fn from_object(object: HostObject, name: &str) -> Self {
-        Host(PanicScope::new(object, name))
     }
 
     pub(crate) fn object(&self) -> &HostObject {
@@ -117,7 +112,7 @@ impl Host {
     /// # Errors
     /// The reason for denying it.
     pub fn authorize(&self, call: &Call<'_>) -> Result<(), CallError> {
-        self.object().authorize(&call.to_raw()).into_result().map_err(CallError::from_raw)
+        self.object().authorize(&call.into_raw()).into_result().map_err(CallError::from_raw)
     }
 
     /// Returns a number for the identity behind a registration, by which a plugin shares its resources
@@ -134,7 +129,7 @@ impl Host {
     /// # Errors
     /// No such method, access denied, invalid parameters, or an error of the method.
     pub fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
-        self.object().call(&call.to_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
+        self.object().call(&call.into_raw()).into_result().map(Into::into).map_err(CallError::from_raw)
     }
 
     /// Returns whether a control method can block; `None` if there is no such method.
@@ -172,7 +167,7 @@ impl Host {
 
     /// Emits an event to all listeners. Does not block.
     pub fn emit(&self, event: &Event<'_>) {
-        self.object().emit(&event.to_raw());
+        self.object().emit(&event.into_raw());
     }
 
     /// Replaces the access rules. Connected clients are re-checked immediately: a subscription that is no
@@ -238,6 +233,15 @@ impl Host {
     pub fn connect(&self, name: &str) -> Result<InprocClient, Code> {
         let connector = self.object().connector().into_option().ok_or(Code::NotSupported)?;
         InprocClient::connect(&connector, name)
+    }
+}
+
+impl Sealed for Host {}
+
+/// With the name of an instance; empty for the program that embeds the broker.
+impl FromRaw<(HostObject, &str)> for Host {
+    fn from_raw((object, name): (HostObject, &str)) -> Self {
+        Host(PanicScope::new(object, name))
     }
 }
 

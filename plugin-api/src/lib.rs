@@ -79,7 +79,7 @@ pub mod os;
 pub mod testing;
 
 pub use abi::catch::running_instance;
-pub use budget::QueueBudget;
+pub use budget::{QueueBudget, QueueReservation};
 pub use buffer::{Payload, SHARE_FROM_BYTES, SharedBytes};
 pub use client::Client;
 pub use client_info::{ClientInfo, Credentials};

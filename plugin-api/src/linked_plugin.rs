@@ -1,6 +1,9 @@
 //! Plugins that are linked into a program, and the macro that exports a plugin.
 
-use crate::{abi::PluginRef, manifest};
+use crate::{
+    abi::{IntoRaw, PluginRef, convert::sealed::Sealed},
+    manifest,
+};
 
 /// A plugin that is linked into the program: what `plugin()` of its crate returns.
 #[derive(Clone, Copy)]
@@ -14,12 +17,6 @@ impl LinkedPlugin {
     #[doc(hidden)]
     pub const fn new(module: PluginRef, manifest: &'static str) -> Self {
         LinkedPlugin { module, manifest }
-    }
-
-    /// Returns the root module.
-    #[doc(hidden)]
-    pub fn module(&self) -> PluginRef {
-        self.module
     }
 
     /// Returns the name of its crate.
@@ -40,6 +37,16 @@ impl LinkedPlugin {
     /// Returns what it does.
     pub fn about(&self) -> &'static str {
         manifest::value(self.manifest, "about").unwrap_or("")
+    }
+}
+
+impl Sealed for LinkedPlugin {}
+
+impl IntoRaw for LinkedPlugin {
+    type Raw = PluginRef;
+
+    fn into_raw(self) -> PluginRef {
+        self.module
     }
 }
 

@@ -4,6 +4,14 @@
 use abi_stable::StableAbi;
 
 /// Where the peer of a client runs.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::Locality;
+///
+/// assert!(Locality::SameHost.may_administer() && Locality::SameHost.is_subject_to_rules());
+/// assert!(!Locality::default().may_administer());
+/// ```
 #[repr(u8)]
 #[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Locality {

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::abi::catch;
+use crate::abi::{IntoRaw, catch, convert::sealed::Sealed};
 
 mod raw {
     //! The trait object behind [`Notifier`](super::Notifier).
@@ -54,17 +54,15 @@ impl Notifier {
     pub fn notify(&self) {
         self.0.notify();
     }
+}
 
-    /// Converts to the object that crosses the boundary.
-    #[doc(hidden)]
-    pub fn into_object(self) -> NotifierObject {
+impl Sealed for Notifier {}
+
+impl IntoRaw for Notifier {
+    type Raw = NotifierObject;
+
+    fn into_raw(self) -> NotifierObject {
         self.0
-    }
-
-    /// Converts from the object that crossed the boundary.
-    #[doc(hidden)]
-    pub fn from_object(object: NotifierObject) -> Self {
-        Notifier(object)
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{abi::RawStatus, config::Config, host::Host, plugin_error::PluginError};
+use crate::{
+    abi::{FromRaw, RawStatus, convert::sealed::Sealed},
+    config::Config,
+    host::Host,
+    plugin_error::PluginError,
+};
 
 /// One instance of a plugin, written in safe Rust; panics in it are caught by the panic barrier around it.
 ///
@@ -103,6 +108,14 @@ pub trait Plugin: Send + Sync + Sized + 'static {
 }
 
 /// The status of an instance.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::Status;
+///
+/// let status = Status::new(vec!["tcp:127.0.0.1:7777".to_owned()], "3 clients");
+/// assert_eq!(status.addresses.len(), 1);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
@@ -130,10 +143,12 @@ impl Status {
             detail: self.detail.into(),
         }
     }
+}
 
-    /// Converts from the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: RawStatus) -> Self {
+impl Sealed for Status {}
+
+impl FromRaw<RawStatus> for Status {
+    fn from_raw(raw: RawStatus) -> Self {
         Status {
             addresses: raw.addresses.into_iter().map(Into::into).collect(),
             detail: raw.detail.into_string(),

@@ -1,6 +1,6 @@
 //! The error of a plugin, about a key of its configuration.
 
-use crate::abi::RawPluginError;
+use crate::abi::{FromRaw, IntoRaw, RawPluginError, convert::sealed::Sealed};
 
 /// The error of an instance that could not be configured or started.
 ///
@@ -29,16 +29,20 @@ impl PluginError {
     pub fn of_key(key: impl Into<String>, message: impl Into<String>) -> Self {
         PluginError { key: key.into(), message: message.into() }
     }
+}
 
-    /// Converts to the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn into_raw(self) -> RawPluginError {
+impl Sealed for PluginError {}
+
+impl IntoRaw for PluginError {
+    type Raw = RawPluginError;
+
+    fn into_raw(self) -> RawPluginError {
         RawPluginError::new(&self.key, &self.message)
     }
+}
 
-    /// Converts from the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn from_raw(raw: RawPluginError) -> Self {
+impl FromRaw<RawPluginError> for PluginError {
+    fn from_raw(raw: RawPluginError) -> Self {
         PluginError { key: raw.key.into_string(), message: raw.message.into_string() }
     }
 }

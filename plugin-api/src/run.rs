@@ -15,6 +15,16 @@ use crate::buffer::{Payload, SharedBytes};
 ///
 /// The broker resolves the recipients of a run once and calls [`Sink::deliver`](crate::Sink::deliver) once
 /// for each of them. A single message is a run of one.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run};
+///
+/// let payloads = [Payload::from(&b"20.5"[..]), Payload::from(&b"20.7"[..])];
+/// let mut encoding = Encoding::new();
+/// let run = Run::new(FrameKind::Publish, Qos::NO, "boiler", "temperature", &payloads, None, &mut encoding);
+/// assert_eq!((run.sender(), run.topic(), run.payloads().len()), ("boiler", "temperature", 2));
+/// ```
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Run<'a> {
@@ -113,6 +123,20 @@ impl<'a> Run<'a> {
 }
 
 /// The wire form of a run: encoded by the first sink of a protocol, reused by the following ones.
+///
+/// # Examples
+/// ```
+/// use elbus_plugin_api::Encoding;
+///
+/// const LINES: u32 = 1;
+/// let mut encoding = Encoding::new();
+/// let mut encode = |line: &[u8]| {
+///     let write = |room: &mut [u8]| room.iter_mut().zip(line).map(|(to, from)| *to = *from).count();
+///     encoding.get_or_make(LINES, || line.len(), write).bytes().to_vec()
+/// };
+/// assert_eq!(encode(b"first"), b"first");
+/// assert_eq!(encode(b"other"), b"first", "reused");
+/// ```
 #[repr(C)]
 #[derive(StableAbi, Default)]
 pub struct Encoding {

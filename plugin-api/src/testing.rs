@@ -18,8 +18,8 @@ use std::{
 
 use crate::{
     abi::{
-        ConnectorObject, HandlerObject, HostObject, InstanceObject, ListenerObject, NotifierObject,
-        RawHost_TO, SinkObject, catch, export, guard::PanicScope,
+        ConnectorObject, FromRaw, HandlerObject, HostObject, InstanceObject, IntoRaw, ListenerObject,
+        NotifierObject, RawHost_TO, SinkObject, catch, convert::sealed::Sealed, export, guard::PanicScope,
     },
     access::AccessRules,
     budget::QueueBudget,
@@ -141,7 +141,7 @@ impl FakeHost {
 
     /// Returns a host for the named instance.
     pub fn host(&self, instance: &str) -> Host {
-        Host::from_object(self.object(), instance)
+        Host::from_raw((self.into_raw(), instance))
     }
 
     /// Creates an instance of a plugin from TOML text, behind the panic barrier as in a real broker.
@@ -150,15 +150,9 @@ impl FakeHost {
     /// The error of the plugin, or its panic.
     pub fn create<P: Plugin>(&self, instance: &str, config: &str) -> Result<FakeInstance, PluginError> {
         catch::install_hook(true);
-        export::create::<P>(PanicScope::new(self.object(), instance), config)
+        export::create::<P>(PanicScope::new(self.into_raw(), instance), config)
             .map(FakeInstance)
             .map_err(PluginError::from_raw)
-    }
-
-    /// Converts to the form that crosses the boundary.
-    #[doc(hidden)]
-    pub fn object(&self) -> HostObject {
-        RawHost_TO::from_ptr(RArc::new(self.clone()), TD_Opaque)
     }
 
     /// Returns the registered names.
@@ -335,7 +329,7 @@ impl FakeHost {
     /// Emits an event to all listeners.
     pub fn emit(&self, event: &Event<'_>) {
         let listeners = self.0.state.lock().listeners.clone();
-        listeners.iter().for_each(|listener| listener.on_event(&event.to_raw()));
+        listeners.iter().for_each(|listener| listener.on_event(&event.into_raw()));
     }
 
     /// Waits until `ready` returns `true`. Returns `false` if `limit` has passed first.
@@ -361,6 +355,16 @@ impl FakeHost {
         let result = f(&mut self.0.state.lock());
         self.0.changed.notify_all();
         result
+    }
+}
+
+impl Sealed for &FakeHost {}
+
+impl IntoRaw for &FakeHost {
+    type Raw = HostObject;
+
+    fn into_raw(self) -> HostObject {
+        RawHost_TO::from_ptr(RArc::new(self.clone()), TD_Opaque)
     }
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn add_core_methods(
     broker_name: &Arc<RwLock<String>>,
     budget: &QueueBudget,
 ) {
-    let quick = |name, params, about| Method { name, params, about, query: true, ..Method::default() };
+    let quick = |name, params, about| Method::new(name).params(params).about(about).query();
     table.add_own(&quick("test", "none", "returns {ok: true}"), |call| {
         no_params(call)?;
         encode_result(&BTreeMap::from([("ok", true)]))
@@ -119,10 +119,8 @@ pub(crate) fn add_core_methods(
     });
 
     let (name, started, asked) = (broker_name.clone(), Instant::now(), router.clone());
-    let health = Method {
-        slow: true,
-        ..quick("health", "none", "name, uptime, clients, frames refused, operations denied, bytes queued")
-    };
+    let about = "name, uptime, clients, frames refused, operations denied, bytes queued";
+    let health = quick("health", "none", about).slow();
     let budget = budget.clone();
     table.add_own(&health, move |call| {
         no_params(call)?;
@@ -158,24 +156,16 @@ pub(crate) fn add_core_methods(
     });
 
     let clients = router.clone();
-    let list =
-        Method { slow: true, ..quick("client.list", "{filter: regex}", "lists primary clients by name") };
+    let list = quick("client.list", "{filter: regex}", "lists primary clients by name").slow();
     table.add_own(&list, move |call| list_clients(&clients, call));
 
     let described = router.clone();
-    let info = Method {
-        slow: true,
-        ..quick("client.info", "{name: str}", "queue, process and certificate of a client")
-    };
+    let info = quick("client.info", "{name: str}", "queue, process and certificate of a client").slow();
     table.add_own(&info, move |call| describe_client(&described, call));
 
     let kicked = router.clone();
-    let kick = Method {
-        slow: true,
-        admin: true,
-        query: false,
-        ..quick("client.kick", "{name: str}", "disconnects a client and its secondaries")
-    };
+    let about = "disconnects a client and its secondaries";
+    let kick = Method::new("client.kick").params("{name: str}").about(about).slow().admin();
     table.add_own(&kick, move |call| kick_client(&kicked, call));
 
     // weak: the table would otherwise hold itself

@@ -48,14 +48,11 @@ pub(crate) fn add_explain_method(
     router: &Arc<Router>,
     location_of: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static,
 ) {
-    let method = Method {
-        name: "explain",
-        params: "{action: send|broadcast|publish|subscribe|call, name: str, target: str}",
-        about: "lists the recipients, or names the access rule that denies it",
-        slow: true,
-        query: true,
-        ..Method::default()
-    };
+    let method = Method::new("explain")
+        .params("{action: send|broadcast|publish|subscribe|call, name: str, target: str}")
+        .about("lists the recipients, or names the access rule that denies it")
+        .slow()
+        .query();
     let (router, methods) = (router.clone(), Arc::downgrade(table));
     table.add_own(&method, move |call| answer(&router, &methods, &location_of, call));
 }

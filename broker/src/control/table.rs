@@ -1,7 +1,10 @@
 //! The table of control methods: adds, finds and calls them. Calls are authorised by
 //! [`authorization`](super::authorization).
 
-use elbus_plugin_api::{Call, CallError, Method, MethodTraits, abi};
+use elbus_plugin_api::{
+    Call, CallError, Method, MethodTraits,
+    abi::{self, FromRaw, IntoRaw},
+};
 use elbus_protocol::rpc::METHOD_NOT_FOUND;
 use parking_lot::RwLock;
 use serde::Serialize;
@@ -159,7 +162,7 @@ impl ControlTable {
             Handler::Own(handler) => handler(&call),
             Handler::Plugin(handler) => {
                 let result = callbacks::for_caller(owner, callback, call.caller, || {
-                    handler.call(&call.to_raw()).into_result()
+                    handler.call(&call.into_raw()).into_result()
                 });
                 result.map(Into::into).map_err(CallError::from_raw)
             }
@@ -202,7 +205,7 @@ mod tests {
         };
         assert!(!has("later.method"));
         let handler: Arc<OwnHandler> = Arc::new(|_| Ok(vec![]));
-        let method = Method { name: "later.method", ..Method::default() };
+        let method = Method::new("later.method");
         table.add(7, &method, Handler::Own(handler)).unwrap();
         assert!(has("later.method"));
         table.remove_owner(7);

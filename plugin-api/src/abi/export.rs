@@ -12,7 +12,7 @@ use abi_stable::{
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
-    CONTEXT_LINKED, HostObject, InstanceObject, PluginModule, PluginRef, RawContext, RawInstance,
+    CONTEXT_LINKED, HostObject, InstanceObject, IntoRaw, PluginModule, PluginRef, RawContext, RawInstance,
     RawInstance_TO, RawPluginError, RawStatus,
     catch::{self, catch},
     guard::{Guarded, PanicScope},

@@ -16,7 +16,8 @@ use std::{
 };
 
 use super::{
-    HostObject, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler, RawListener, RawSink, RawWorker,
+    FromRaw, HostObject, IntoRaw, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler, RawListener,
+    RawSink, RawWorker,
     catch::{Instance, catch},
 };
 use crate::{
@@ -171,7 +172,7 @@ impl<W: Fn(Notifier) + Send + Sync + 'static> RawWorker for Guarded<W> {
 
 impl<L: EventListener> RawListener for Guarded<L> {
     fn on_event(&self, event: &RawEvent<'_>) {
-        if let Some(event) = Event::from_raw(event) {
+        if let Some(event) = Option::<Event<'_>>::from_raw(event) {
             self.run("on_event", |_| (), |listener| listener.on_event(&event));
         }
     }

@@ -280,7 +280,6 @@ impl Message {
     /// Converts the message into the body of a frame on the wire (sender, NUL, of a publication topic and
     /// NUL, payload), with the length of the sender and the offset of the payload. Returns the message if
     /// its memory has another layout.
-    #[doc(hidden)]
     pub fn into_body(self) -> Result<(Bytes, usize, usize), Message> {
         if self.texts == 0 && self.shared.is_none() {
             Ok((self.block, self.sender_len, self.payload.start))

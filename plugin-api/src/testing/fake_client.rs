@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{FakeHost, Recorded, State};
 use crate::{
     abi::{
-        ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_KNOWN, NotifierObject, RawCall,
-        RawCallError, RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget,
-        SENDER_ADMIN, SinkObject,
+        ClientObject, ConnectorObject, FromRaw, HandlerObject, IntoRaw, ListenerObject, METHOD_KNOWN,
+        NotifierObject, RawCall, RawCallError, RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost,
+        RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject,
     },
     client_info::ClientInfo,
     control::CallError,
@@ -194,7 +194,7 @@ impl RawHost for FakeHost {
     }
 
     fn emit(&self, event: &RawEvent<'_>) {
-        if let Some(event) = Event::from_raw(event) {
+        if let Some(event) = Option::<Event<'_>>::from_raw(event) {
             FakeHost::emit(self, &event);
         }
     }
@@ -221,7 +221,7 @@ impl RawHost for FakeHost {
     }
 
     fn queue_budget(&self) -> RArc<RawQueueBudget> {
-        self.0.budget.to_raw()
+        self.0.budget.clone().into_raw()
     }
 
     fn max_log_level(&self) -> u8 {

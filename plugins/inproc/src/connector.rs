@@ -1,8 +1,6 @@
 //! Creates in-process clients for the broker. Never sends or receives for them.
 
-use elbus_plugin_api::{
-    ClientInfo, Code, Locality, Op, Qos, Request, WARNINGS_TOPIC, inproc::InprocConnector,
-};
+use elbus_plugin_api::{ClientInfo, Code, Op, Qos, Request, WARNINGS_TOPIC, inproc::InprocConnector};
 use std::sync::Arc;
 
 use crate::{
@@ -29,10 +27,8 @@ impl InprocConnector for Connector {
         if !clients.insert(&peer) {
             return Err(Code::NotSupported);
         }
-        let (kind, locality) = ("internal".into(), Locality::InProcess);
-        let info = ClientInfo { kind, locality, ..Default::default() };
         let endpoint = PeerEndpoint(peer.clone()); // dropped on failure, which removes the client
-        let mut client = clients.host.register(name, &info, PeerSink(peer.clone()))?;
+        let mut client = clients.host.register(name, &ClientInfo::in_process(), PeerSink(peer.clone()))?;
         // the broker gives clients in the process no initial subscription, since other plugins do not expect
         // one
         _ = client.dispatch(&Request::new(Op::Subscribe, Qos::NO, WARNINGS_TOPIC, &[]));

@@ -4,7 +4,7 @@
 mod support;
 
 use elbus_plugin_api::{
-    ClientInfo, Code, FrameKind, Locality, NullSink, Op, Payload, Plugin, Qos, Request, inproc::InprocClient,
+    ClientInfo, Code, FrameKind, NullSink, Op, Payload, Plugin, Qos, Request, inproc::InprocClient,
 };
 use std::{
     pin::Pin,
@@ -243,9 +243,7 @@ fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
     assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (0, 1));
     assert_eq!((text(&b), text(&b)), ("2".into(), "3".into()));
     wait();
-    let (kind, locality) = ("internal".into(), Locality::InProcess);
-    let info = ClientInfo { kind, locality, ..Default::default() };
-    let mut other = host.register("other", &info, NullSink).unwrap();
+    let mut other = host.register("other", &ClientInfo::in_process(), NullSink).unwrap();
     for payload in ["4", "5"] {
         let payloads = [Payload::from(payload.as_bytes())];
         assert_eq!(other.dispatch(&Request::new(Op::Message, Qos::NO, "b", &payloads)).reached(), 1);

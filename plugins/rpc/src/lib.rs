@@ -11,7 +11,7 @@ mod job_queue;
 mod reply_batch;
 mod reply_sender;
 
-use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Locality, Plugin, PluginError, PluginThread};
+use elbus_plugin_api::{BROKER_NAME, ClientInfo, Config, Host, Plugin, PluginError, PluginThread};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
@@ -42,8 +42,7 @@ impl Plugin for Rpc {
             let thread = self.host.spawn(move || dispatcher.work(class))?;
             self.running.lock().push((class, thread));
         }
-        let (kind, locality) = ("internal".into(), Locality::InProcess);
-        let info = ClientInfo { kind, locality, internal: true, ..Default::default() };
+        let info = ClientInfo::in_process().as_internal();
         let client = self
             .host
             .register(BROKER_NAME, &info, BrokerSink::new(self.dispatcher.clone()))

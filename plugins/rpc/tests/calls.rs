@@ -63,7 +63,8 @@ fn a_call_without_a_reply_of_a_method_that_only_answers_is_not_carried_out() {
     let (called, calls) = mpsc::channel();
     for (name, query, slow) in [("query", true, false), ("slow.query", true, true), ("change", false, false)]
     {
-        let method = Method { name, query, slow, ..Method::default() };
+        let mut method = Method::new(name);
+        (method.query, method.slow) = (query, slow);
         let called = called.clone();
         let handler = move |call: &Call<'_>| {
             called.send(call.method.to_owned()).unwrap();
@@ -87,14 +88,14 @@ fn a_large_reply_that_exceeds_the_queue_budget_is_an_error() {
     let bench = Bench::over(FakeHost::with_queue_budget(1_000_000));
     let params = vec![7; 200_000];
     bench.call(1, "benchmark.test", &params);
-    let mut queued = 0;
-    bench.fake.queue_budget().account(&mut queued, 900_000);
+    let mut queue = bench.fake.queue_budget().reserve();
+    queue.resize(900_000);
     bench.method("slow.large", true, |_| Ok(vec![8; 200_000]));
     bench.call(2, "benchmark.test", &params);
     bench.call(3, "benchmark.test", b"small");
     bench.call(4, "slow.large", b"");
     bench.wait_for_replies(4);
-    bench.fake.queue_budget().account(&mut queued, 0);
+    drop(queue);
     bench.call(5, "benchmark.test", &params);
     let replies = bench.replies();
     let text = "no room for a reply of 200000 bytes: 900000 bytes are queued, \

@@ -119,7 +119,7 @@ fn a_call_whose_client_has_left_is_dropped_and_its_reply_names_the_registration(
 #[test]
 fn an_administrator_waits_for_no_ordinary_call_and_callers_take_turns() {
     let mut slow = SlowMethod::closed();
-    let method = Method { name: "admin", slow: true, admin: true, ..Default::default() };
+    let method = Method::new("admin").slow().admin();
     slow.bench.host.add_method(&method, |_: &Call<'_>| Ok(b"done".to_vec())).unwrap();
     (0..65).for_each(|n| _ = slow.call("flood", n + 1));
     assert_eq!(slow.next().caller, "flood");

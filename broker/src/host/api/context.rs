@@ -1,6 +1,9 @@
 //! The state of the broker that all its plugins share, and what each of them has added to it.
 
-use elbus_plugin_api::{QueueBudget, abi::ConnectorObject};
+use elbus_plugin_api::{
+    QueueBudget,
+    abi::{ConnectorObject, set_queue_limit},
+};
 use parking_lot::{Mutex, RwLock};
 use std::{
     sync::{
@@ -95,7 +98,7 @@ impl BrokerContext {
         self.router.set_settings(RouterSettings::of(settings));
         self.router.holds.set(settings.holds());
         self.control.set_remote_admin(settings.remote_admin);
-        self.budget.set_limit(settings.max_queued_bytes);
+        set_queue_limit(&self.budget, settings.max_queued_bytes);
         *self.limits.write() = limits(settings);
     }
 

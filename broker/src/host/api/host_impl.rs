@@ -7,9 +7,9 @@ use abi_stable::{
 use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
-        ClientObject, ConnectorObject, HandlerObject, ListenerObject, METHOD_ADMIN, METHOD_KNOWN,
-        METHOD_QUERY, METHOD_SLOW, PassedFd, RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent,
-        RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
+        ClientObject, ConnectorObject, FromRaw, HandlerObject, IntoRaw, ListenerObject, METHOD_ADMIN,
+        METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, PassedFd, RawCall, RawCallError, RawClient_TO,
+        RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
     },
 };
 use std::sync::{Arc, Weak};
@@ -138,7 +138,9 @@ impl RawHost for HostImpl {
     fn emit(&self, event: &RawEvent<'_>) {
         // all other kinds are emitted by the broker only
         let allowed = [EventKind::SlowConsumer, EventKind::ConnectionRefused];
-        if let Some(event) = Event::from_raw(event).filter(|event| allowed.contains(&event.kind)) {
+        if let Some(event) =
+            Option::<Event<'_>>::from_raw(event).filter(|event| allowed.contains(&event.kind))
+        {
             self.context.router.events.enqueue(event.kind, event.subject, event.detail);
             self.context.router.events.dispatch();
         }
@@ -175,7 +177,7 @@ impl RawHost for HostImpl {
     }
 
     fn queue_budget(&self) -> RArc<RawQueueBudget> {
-        self.context.budget.to_raw()
+        self.context.budget.clone().into_raw()
     }
 
     fn max_log_level(&self) -> u8 {

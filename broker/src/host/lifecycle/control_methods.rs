@@ -47,8 +47,10 @@ struct ListedPlugin {
 
 /// Adds the control methods for plugins.
 pub(crate) fn add_plugin_methods(table: &ControlTable, plugins: &Arc<Plugins>) {
-    let method =
-        |name, params, about, admin| Method { name, params, about, slow: true, admin, query: !admin };
+    let method = |name, params, about, admin| {
+        let method = Method::new(name).params(params).about(about).slow();
+        if admin { method.admin() } else { method.query() }
+    };
     // weak: the table is part of what the plugins hold
     let this = Arc::downgrade(plugins);
     table.add_own(&method("plugin.list", "none", "lists the plugins and their states", false), move |call| {

@@ -5,7 +5,7 @@ mod failure;
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
     EventKind, PluginError,
-    abi::{CONTEXT_LINKED, InstanceObject, RawContext, RawHost_TO},
+    abi::{CONTEXT_LINKED, FromRaw, InstanceObject, IntoRaw, RawContext, RawHost_TO},
 };
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -147,7 +147,7 @@ impl Instance {
                     requires: plugin.requires().to_owned(),
                     ..Default::default()
                 };
-                Module { root: plugin.module(), manifest, file: None }
+                Module { root: plugin.into_raw(), manifest, file: None }
             }
             PluginSource::Library(library) => {
                 let config = declaration.config.to_string();

@@ -1,7 +1,10 @@
 //! Asking an instance for its status without blocking for long. Owns the last answer, and since when a
 //! question is open.
 
-use elbus_plugin_api::{Status, abi::InstanceObject};
+use elbus_plugin_api::{
+    Status,
+    abi::{FromRaw, InstanceObject},
+};
 use parking_lot::Mutex;
 use std::{
     sync::{Arc, mpsc},

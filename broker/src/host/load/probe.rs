@@ -1,7 +1,10 @@
 //! Probes a library in a process of its own before it is loaded: a damaged one ends that process instead of
 //! the broker. Owns both sides of the probe and its limits. Proves nothing about code that runs only later.
 
-use elbus_plugin_api::{abi::RawContext, testing::FakeHost};
+use elbus_plugin_api::{
+    abi::{IntoRaw, RawContext},
+    testing::FakeHost,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Resource, Rlimit, Signal},
@@ -237,7 +240,7 @@ fn probe(answer: impl Fn(&str)) -> Result<(), String> {
     let root = mapping::map(copy, Path::new(""), &manifest)?;
     answer(LOADED);
     let (instance, config) = input.split_once('\n').unwrap_or_default();
-    let host = FakeHost::new().object();
+    let host = FakeHost::new().into_raw();
     let context = RawContext { flags: 0, instance: instance.into(), config: config.into() };
     // an error is reported by the broker, which gets the same one
     if let Ok(object) = root.create()(host, &context).into_result() {

@@ -50,7 +50,7 @@ impl Bus {
     /// A bus and the started plugin on it.
     pub(crate) fn with_plugin(config: &str) -> (Bus, Inproc, Host) {
         let bus = Bus::default();
-        let host = Host::from_object(RawHost_TO::from_ptr(RArc::new(bus.clone()), TD_Opaque), "local");
+        let host = Host::from_raw((RawHost_TO::from_ptr(RArc::new(bus.clone()), TD_Opaque), "local"));
         let plugin = Inproc::create(host.clone(), &Config::parse(config).unwrap()).unwrap();
         plugin.start().unwrap();
         plugin.serve();
@@ -179,7 +179,7 @@ impl RawClient for Sender {
                     notifier.notify();
                 }
             });
-            client.sink.when_drained(counted.into_object());
+            client.sink.when_drained(counted.into_raw());
         }
     }
 
@@ -230,7 +230,7 @@ impl RawHost for Bus {
     }
 
     fn emit(&self, event: &RawEvent<'_>) {
-        let event = Event::from_raw(event).unwrap();
+        let event = Option::<Event<'_>>::from_raw(event).unwrap();
         let event = (event.kind, event.subject.to_owned(), event.detail.to_owned());
         self.0.state.lock().events.push(event);
     }
@@ -265,7 +265,7 @@ impl RawHost for Bus {
         "bus".into()
     }
     fn queue_budget(&self) -> RArc<RawQueueBudget> {
-        QueueBudget::new(usize::MAX).to_raw()
+        QueueBudget::new(usize::MAX).into_raw()
     }
     fn max_log_level(&self) -> u8 {
         0

@@ -42,7 +42,8 @@ impl Bench {
         slow: bool,
         f: impl Fn(&Call<'_>) -> Result<Vec<u8>, CallError> + Send + Sync + 'static,
     ) {
-        self.host.add_method(&Method { name, slow, ..Default::default() }, f).unwrap();
+        let method = Method::new(name);
+        self.host.add_method(&if slow { method.slow() } else { method }, f).unwrap();
     }
 
     pub(crate) fn deliver(&self, sender: &str, payloads: &[&[u8]]) -> DeliveryStatus {
