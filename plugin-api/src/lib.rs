@@ -33,7 +33,7 @@
 //!   plugin declares by [`Plugin::REQUIRES`].
 //! - Control methods and events: [`Method`], [`ControlHandler`], [`CallError`], [`Event`], [`EventListener`].
 //! - A transport: [`Request`], [`Dispatch`], [`Run`], [`Encoding`], [`DeliveryStatus`], [`Notifier`],
-//!   [`QueueBudget`], [`ClientInfo`], [`os`].
+//!   [`QueueBudget`], [`ClientInfo`], [`os`], [`rate`].
 //! - Access rules: [`access`]. Tests: [`testing`]. What a library says of itself: [`manifest`].
 //!
 //! `docs/plugins.md` in the repository is a guide for authors; `examples/last-value` is a plugin to copy.
@@ -76,6 +76,7 @@ pub mod access;
 pub mod inproc;
 pub mod manifest;
 pub mod os;
+pub mod rate;
 pub mod testing;
 
 pub use abi::catch::running_instance;

@@ -4,6 +4,7 @@
 use elbus_plugin_api::{
     Code, SinkLimits,
     access::{Action, ClientLimits},
+    rate::TokenBucket,
 };
 use elbus_protocol::{name::is_secondary, request};
 use std::{sync::Arc, time::Instant};
@@ -37,18 +38,15 @@ pub(crate) enum FilterDenial {
 pub(super) struct ClientQuota {
     limits: ClientLimits,
     present: AtomicU64,
-    /// How many more may register now, and when that was so.
-    arrivals: Mutex<(f64, Instant)>,
+    /// Registrations that are possible now; `None` if their rate has no limit.
+    arrivals: Option<Mutex<TokenBucket>>,
 }
 
 impl ClientQuota {
     pub(super) fn new(limits: &ClientLimits) -> Self {
-        let burst = limits.connects_per_second.unwrap_or(0) as f64;
-        ClientQuota {
-            limits: *limits,
-            present: AtomicU64::new(0),
-            arrivals: Mutex::new((burst, Instant::now())),
-        }
+        let bucket = |rate: f64| Mutex::new(TokenBucket::with_burst(rate, rate, Instant::now()));
+        let arrivals = limits.connects_per_second.map(|rate| bucket(rate as f64));
+        ClientQuota { limits: *limits, present: AtomicU64::new(0), arrivals }
     }
 
     /// Counts one more client. Clients that are registered already never exceed the quota.
@@ -69,13 +67,7 @@ impl ClientQuota {
 
     /// Takes one from what a second allows.
     fn has_time_for_one(&self, now: Instant) -> bool {
-        let Some(rate) = self.limits.connects_per_second.map(|rate| rate as f64) else { return true };
-        let mut arrivals = self.arrivals.lock();
-        let (left, since) = *arrivals;
-        let left = rate.min(left + rate * now.saturating_duration_since(since).as_secs_f64());
-        let enough = left >= 1.0;
-        *arrivals = (if enough { left - 1.0 } else { left }, now);
-        enough
+        self.arrivals.as_ref().is_none_or(|arrivals| arrivals.lock().try_take(now))
     }
 }
 

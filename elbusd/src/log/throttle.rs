@@ -1,6 +1,7 @@
 //! Limits the rate of messages that clients can cause: per callsite and, at each callsite, per client and per
 //! identity. Suppressed messages are counted. Never limits debug and trace messages.
 
+use elbus_plugin_api::rate::TokenBucket;
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -42,26 +43,9 @@ struct Rate {
     per_second: f64,
 }
 
-#[derive(Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    updated: Instant,
-}
-
-impl Bucket {
-    fn refill(&mut self, rate: Rate, now: Instant) {
-        let seconds = now.saturating_duration_since(self.updated).as_secs_f64();
-        self.tokens = rate.burst.min(self.tokens + rate.per_second * seconds);
-        self.updated = now;
-    }
-
-    fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        self.refill(rate, now);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
+impl Rate {
+    fn full_bucket(self, now: Instant) -> TokenBucket {
+        TokenBucket::with_burst(self.per_second, self.burst, now)
     }
 }
 
@@ -75,17 +59,22 @@ pub(crate) struct Throttle {
 
 #[derive(Default)]
 struct Buckets {
-    callsites: HashMap<u64, Bucket>,
-    clients: HashMap<u64, Bucket>,
-    identities: HashMap<u64, Bucket>,
+    callsites: HashMap<u64, TokenBucket>,
+    clients: HashMap<u64, TokenBucket>,
+    identities: HashMap<u64, TokenBucket>,
 }
 
 /// Returns the bucket of `key`, which is full if it is new.
-fn bucket_of(buckets: &mut HashMap<u64, Bucket>, key: u64, rate: Rate, now: Instant) -> &mut Bucket {
+fn bucket_of(
+    buckets: &mut HashMap<u64, TokenBucket>,
+    key: u64,
+    rate: Rate,
+    now: Instant,
+) -> &mut TokenBucket {
     if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(&key) {
         *buckets = HashMap::new();
     }
-    buckets.entry(key).or_insert(Bucket { tokens: rate.burst, updated: now })
+    buckets.entry(key).or_insert_with(|| rate.full_bucket(now))
 }
 
 impl Throttle {
@@ -101,7 +90,7 @@ impl Throttle {
         if let Some(client) = &subject.client {
             // with the identity, as the name may have had another owner
             let key = self.hashing.hash_one((callsite, &subject.identity, client));
-            if !bucket_of(clients, key, PER_CLIENT, now).take(PER_CLIENT, now) {
+            if !bucket_of(clients, key, PER_CLIENT, now).try_take(now) {
                 return false;
             }
         }
@@ -110,17 +99,16 @@ impl Throttle {
         if let Some(identity) = &subject.identity {
             let key = self.hashing.hash_one((callsite, identity));
             let bucket = bucket_of(identities, key, PER_IDENTITY, now);
-            if !bucket.take(PER_IDENTITY, now) {
+            if !bucket.try_take(now) {
                 return false;
             }
-            is_quiet = bucket.tokens >= PER_IDENTITY.burst - 1.0;
+            is_quiet = bucket.left(now) >= PER_IDENTITY.burst - 1.0;
         }
         let key = self.hashing.hash_one(callsite);
         let has_bucket = callsites.len() < MAX_CALLSITES || callsites.contains_key(&key);
         let key = if has_bucket { key } else { 0 };
-        let bucket = callsites.entry(key).or_insert(Bucket { tokens: PER_CALLSITE.burst, updated: now });
-        bucket.refill(PER_CALLSITE, now);
-        (is_quiet || bucket.tokens > RESERVED) && bucket.take(PER_CALLSITE, now)
+        let bucket = callsites.entry(key).or_insert_with(|| PER_CALLSITE.full_bucket(now));
+        (is_quiet || bucket.left(now) > RESERVED) && bucket.try_take(now)
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod command;
 mod lines;
-mod log_throttle;
 mod pipe;
 mod server;
 mod settings;

@@ -2,7 +2,7 @@
 //! never stores more than one read and one line of it: if receivers are slow, writers wait in the kernel.
 
 use elbus_plugin_api::{
-    BROKER_NAME, Client, Code, Host, Op, Payload, PluginError, PluginThread, Qos, Request,
+    BROKER_NAME, Client, Code, Host, Op, Payload, PluginError, PluginThread, Qos, Request, rate::LogThrottle,
 };
 use rustix::{event::epoll, io::Errno};
 use std::{
@@ -14,7 +14,6 @@ use std::{
 use crate::{
     command::{self, Command},
     lines::{Line, Lines},
-    log_throttle::LogThrottle,
     pipe::Pipe,
     signal::Signal,
 };
@@ -24,6 +23,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// The longest wait for receivers. Transports disconnect a stalled receiver much sooner; this bounds any
 /// other case.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Log lines about one FIFO in a window; further ones are counted.
+const LOG_LINES: u32 = 20;
+const LOG_WINDOW: Duration = Duration::from_secs(10);
 
 /// Limits of lines.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,7 @@ pub(crate) fn spawn(
     limits: Limits,
 ) -> Result<PluginThread, PluginError> {
     host.spawn(move || {
-        let outgoing = Outgoing { sender, throttle: LogThrottle::new(Instant::now()), limits };
+        let outgoing = Outgoing { sender, throttle: LogThrottle::new(LOG_LINES, LOG_WINDOW), limits };
         let mut reader = Reader { pipe, signal, outgoing };
         if let Err(error) = reader.run() {
             tracing::error!(path = %reader.pipe.path().display(), %error, "fifo is no longer read");

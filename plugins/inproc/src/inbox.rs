@@ -4,6 +4,7 @@
 use elbus_plugin_api::{
     BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
     inproc::{OwnedRun, RunBatch},
+    rate::LogThrottle,
 };
 use std::{
     collections::VecDeque,
@@ -23,7 +24,6 @@ const MIN_CAPACITY: usize = 64;
 /// The interval at which refused messages are logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-#[derive(Default)]
 pub(crate) struct Inbox {
     runs: VecDeque<OwnedRun>,
     /// Their cost, see [`cost_of`].
@@ -43,8 +43,27 @@ pub(crate) struct Inbox {
     /// A sender was asked to flush and has not done so yet.
     dirty: bool,
     senders: Vec<Notifier>,
-    refused: u64,
-    refused_logged: Option<Instant>,
+    /// Of lines about refused messages.
+    log_throttle: LogThrottle,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Inbox {
+            runs: VecDeque::new(),
+            bytes: 0,
+            messages: 0,
+            held_since: None,
+            watched: false,
+            closed: false,
+            draining: false,
+            reader: None,
+            reader_waits: false,
+            dirty: false,
+            senders: Vec::new(),
+            log_throttle: LogThrottle::new(1, LOG_INTERVAL),
+        }
+    }
 }
 
 /// The result of [`Inbox::accept`].
@@ -164,13 +183,11 @@ impl Inbox {
     }
 
     fn refuse(&mut self, count: usize, now: Instant) -> FollowUp {
-        self.refused += count as u64;
-        let recently = |logged: Instant| now.saturating_duration_since(logged) < LOG_INTERVAL;
-        if self.refused_logged.is_some_and(recently) {
-            return FollowUp::Nothing;
+        let count = count as u64;
+        match self.log_throttle.admit_many(count, now) {
+            Some(before) => FollowUp::LogRefused { refused: before + count, bytes: self.bytes },
+            None => FollowUp::Nothing,
         }
-        self.refused_logged = Some(now);
-        FollowUp::LogRefused { refused: std::mem::take(&mut self.refused), bytes: self.bytes }
     }
 
     /// Sets the notifier of the readers.

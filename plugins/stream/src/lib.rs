@@ -14,7 +14,8 @@ mod settings;
 mod sync;
 #[cfg(test)]
 mod testing;
-mod token_bucket;
+
+use elbus_plugin_api::rate as token_bucket;
 
 pub use connection::wire::Wire;
 pub use server::{

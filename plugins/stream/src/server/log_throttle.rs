@@ -60,7 +60,7 @@ impl LogCategory {
 
 /// Log lines of an instance in the current windows.
 #[derive(Default)]
-pub(crate) struct LogThrottle(Mutex<[CategoryWindow; LogCategory::ALL.len()]>);
+pub(crate) struct SourceLogThrottle(Mutex<[CategoryWindow; LogCategory::ALL.len()]>);
 
 /// Lines of one category in a window.
 #[derive(Default)]
@@ -120,7 +120,7 @@ impl CategoryWindow {
     }
 }
 
-impl LogThrottle {
+impl SourceLogThrottle {
     /// Returns whether another line about a source can be logged; counts it as suppressed if not.
     pub(crate) fn admit(&self, category: LogCategory, source: Source, now: Instant) -> bool {
         let mut tallies = self.0.lock();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_ten_lines_a_minute_and_one_that_counts_the_rest() {
-        let (log_throttle, start) = (LogThrottle::default(), Instant::now());
+        let (log_throttle, start) = (SourceLogThrottle::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut shown = 0;
         let mut summaries = vec![];
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn categories_do_not_suppress_each_other_and_rare_ones_are_never_suppressed() {
-        let (log_throttle, start) = (LogThrottle::default(), Instant::now());
+        let (log_throttle, start) = (SourceLogThrottle::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!((0..50).filter(|_| log_throttle.admit(LogCategory::Tls, A, at(0))).count(), 10);
         assert!(log_throttle.admit(LogCategory::Refused, A, at(0)));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_noisy_source_suppresses_no_other() {
-        let (log_throttle, now) = (LogThrottle::default(), Instant::now());
+        let (log_throttle, now) = (SourceLogThrottle::default(), Instant::now());
         let shown =
             |source| (0..1000).filter(|_| log_throttle.admit(LogCategory::Protocol, source, now)).count();
         assert_eq!((shown(A), shown(B)), (10, 10));
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn noisy_sources_together_suppress_no_quiet_one() {
-        let (log_throttle, now) = (LogThrottle::default(), Instant::now());
+        let (log_throttle, now) = (SourceLogThrottle::default(), Instant::now());
         let noisy = 0..20;
         let mut shown = 0;
         for _ in 0..1000 {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_number_of_counted_sources_is_bounded() {
-        let (log_throttle, now) = (LogThrottle::default(), Instant::now());
+        let (log_throttle, now) = (SourceLogThrottle::default(), Instant::now());
         let shown =
             (0..100_000).filter(|n| log_throttle.admit(LogCategory::Tls, Source::User(*n), now)).count();
         assert_eq!(shown, 100);

@@ -1,6 +1,7 @@
 //! Limits registrations per second, round-robin among sources. Owns the order and the rate; a queued
 //! connection holds one of the [`FairSlots`](crate::server::fair_slots::FairSlots), which bound the queue.
 
+use elbus_plugin_api::rate::TokenBucket;
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,7 +10,7 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::{server::source::Source, token_bucket::TokenBucket};
+use crate::server::source::Source;
 
 /// Longest sleep of the task, after which it checks whether it is still needed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -53,8 +54,7 @@ impl RegistrationQueue {
     ) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
         let now = Instant::now();
-        if state.count == 0 && state.tokens.left(now) >= 1.0 {
-            state.tokens.take(1, now);
+        if state.count == 0 && state.tokens.try_take(now) {
             return None;
         }
         let (turn, receiver) = oneshot::channel();

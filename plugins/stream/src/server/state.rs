@@ -18,7 +18,7 @@ use crate::{
         connection_table::ConnectionTable,
         fair_slots::FairSlots,
         frame_memory::FrameMemory,
-        log_throttle::{LogCategory, LogThrottle, SuppressedLines},
+        log_throttle::{LogCategory, SourceLogThrottle, SuppressedLines},
         rate_debts::RateDebts,
         registration_queue::RegistrationQueue,
         source::Source,
@@ -45,7 +45,7 @@ pub(crate) struct ServerState {
     pub(crate) left: Condvar,
     pub(crate) departures: Notify,
     pub(crate) counts: Counts,
-    pub(crate) log_throttle: LogThrottle,
+    pub(crate) log_throttle: SourceLogThrottle,
     /// Rate debts of clients that have left. Held briefly, with no other lock.
     pub(crate) rate_debts: Mutex<RateDebts>,
     /// Memory held for large frames. Held briefly; taken after a connection's lock.
@@ -95,7 +95,7 @@ impl ServerState {
             left: Condvar::new(),
             departures: Notify::new(),
             counts: Counts::default(),
-            log_throttle: LogThrottle::default(),
+            log_throttle: SourceLogThrottle::default(),
             turns,
             rate_debts: Mutex::default(),
             frame_memory: Mutex::default(),
