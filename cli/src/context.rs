@@ -1,10 +1,10 @@
-//! What every command needs: how to connect, and how to print.
+//! The settings of a command for connecting and printing.
 
 use elbus_client::{Client, ClientBuilder, Frames};
 
 use crate::{connect::ConnectOptions, error::CliError, output::OutputOptions};
 
-/// What every command needs: how to connect, and how to print.
+/// The settings of a command for connecting and printing.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) connection: ConnectOptions,

@@ -1,6 +1,6 @@
 //! `elbus benchmark` with an ELBUS broker, with busrtd, and with brokers that lose or change messages. Never
 //! checks how fast anything was.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! `elbus broker`, `elbus client` and `elbus plugin`: their output as text and as JSON.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -52,22 +52,22 @@ fn clients_are_a_table_sorted_by_name() {
 #[test]
 fn one_client_is_described_and_disconnected() {
     let bus = Bus::start();
-    let (victim, mut frames) = bus.client("victim");
-    let info = bus.output(&["client", "info", "victim"]);
-    assert!(info.starts_with("name         victim\nkind         local_ipc\nqueue        0 B\n"), "{info}");
+    let (target, mut frames) = bus.client("target");
+    let info = bus.output(&["client", "info", "target"]);
+    assert!(info.starts_with("name         target\nkind         local_ipc\nqueue        0 B\n"), "{info}");
     assert!(info.contains(&format!("pid          {}\n", std::process::id())), "{info}");
-    assert_eq!(bus.json(&["client", "info", "victim"])[0]["pid"], std::process::id());
+    assert_eq!(bus.json(&["client", "info", "target"])[0]["pid"], std::process::id());
 
-    assert_eq!(bus.output(&["client", "kick", "victim"]), "victim is disconnected\n");
+    assert_eq!(bus.output(&["client", "kick", "target"]), "target is disconnected\n");
     assert!(bus.runtime.block_on(frames.next()).is_none());
-    drop(victim);
-    let failure = bus.failure(1, &["client", "kick", "victim"]);
-    assert_eq!(failure, "error -32113: no client \"victim\" is registered");
+    drop(target);
+    let failure = bus.failure(1, &["client", "kick", "target"]);
+    assert_eq!(failure, "error -32113: no client \"target\" is registered");
 
-    let _again = bus.client("victim");
-    assert_eq!(bus.output(&["-q", "client", "kick", "victim"]), "");
-    let _again = bus.client("victim");
-    assert_eq!(bus.json(&["client", "kick", "victim"]), [json!({"ok": true})]);
+    let _again = bus.client("target");
+    assert_eq!(bus.output(&["-q", "client", "kick", "target"]), "");
+    let _again = bus.client("target");
+    assert_eq!(bus.json(&["client", "kick", "target"]), [json!({"ok": true})]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Help, completions, man pages, usage errors, and errors for missing brokers and for peers that are not
 //! brokers.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -97,13 +97,13 @@ fn man_pages_for_every_command() {
         assert!(page.contains(".SH SYNOPSIS"), "{command}");
     }
     // a symbolic link is replaced; its target is not changed
-    let (page, victim) = (folder.join("elbus-send.1"), bus.path("victim"));
-    std::fs::write(&victim, "precious").unwrap();
+    let (page, target) = (folder.join("elbus-send.1"), bus.path("target"));
+    std::fs::write(&target, "precious").unwrap();
     std::fs::remove_file(&page).unwrap();
-    std::os::unix::fs::symlink(&victim, &page).unwrap();
+    std::os::unix::fs::symlink(&target, &page).unwrap();
     assert_eq!(bus.run(&["man", "new/folder"]).code, 0);
     assert!(page.symlink_metadata().unwrap().is_file());
-    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     std::fs::write(bus.path("file"), "").unwrap();
     assert!(
         bus.failure(2, &["man", "file/folder"])
@@ -206,7 +206,7 @@ fn the_default_sockets_are_tried_without_an_address() {
             "{stderr}"
         );
     }
-    // an existing socket is tried although nothing listens, and no other
+    // an existing socket is tried even if nothing listens, and no other is
     drop(UnixListener::bind(bus.path("elbus.sock")).unwrap());
     let mut command = bus.command(&["broker", "test"]);
     let output = command.env_remove("ELBUS_ADDR").env("XDG_RUNTIME_DIR", bus.folder.path()).output().unwrap();
@@ -231,7 +231,7 @@ fn a_peer_that_is_not_a_broker_is_reported() {
     assert!(failure.contains(" is not an ELBUS broker: it "), "{failure}");
     assert!(failure.ends_with("check --addr or ELBUS_ADDR"), "{failure}");
 
-    // and one that sends nothing
+    // and a listener that sends nothing
     let _listener = server.join().unwrap();
     let failure = bus.failure(1, &["--timeout", "0.2", "broker", "test"]);
     assert!(failure.starts_with("error: timed out: connecting to "), "{failure}");

@@ -1,5 +1,5 @@
 //! `elbus listen`: what it prints, and when it exits.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -107,7 +107,7 @@ fn raw_output_is_the_payload_only() {
 #[test]
 fn a_closed_stdout_ends_listen_silently() {
     let bus = Bus::start();
-    // as `elbus listen | head -1` does, although nothing more arrives
+    // as `elbus listen | head -1` does, even if nothing more arrives
     let mut command = bus.command(&["-n", "me", "listen"]);
     let mut child = command.spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
@@ -123,7 +123,7 @@ fn a_closed_stdout_ends_listen_silently() {
 }
 
 #[test]
-fn a_closed_stdout_is_no_error() {
+fn a_closed_stdout_is_not_an_error() {
     let bus = Bus::start();
     for arguments in
         [&["broker", "clients"][..], &["broker", "info", "--json"], &["completions", "bash"], &["--help"]]

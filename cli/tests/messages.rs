@@ -1,5 +1,5 @@
 //! `elbus send` and `elbus publish`: the sources of payloads, and the recipients.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

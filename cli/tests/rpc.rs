@@ -1,5 +1,5 @@
 //! `elbus rpc`: calls, notifications, and answering calls.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Connections with TLS.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../plugins/tcp/tests/authority/mod.rs"]
 mod authority;

@@ -1,5 +1,5 @@
 //! `elbus top` in a terminal, with a broker in this process.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/pty.rs"]
 mod pty;

@@ -1,5 +1,5 @@
-//! What users hold: the client, its builder, its frames, its subscriptions. Owns the meaning of operations;
-//! connecting, writing and reading are in `connection`.
+//! The public types: the client, its builder, its frames, its subscriptions. Owns the meaning of operations;
+//! `connection` connects, writes and reads.
 
 pub(crate) mod builder;
 pub(crate) mod client;

@@ -330,8 +330,8 @@ impl From<EncodeError> for Error {
 }
 
 impl From<Error> for RpcError {
-    /// For methods that call or send themselves: the error of a called method is passed on, a bus error
-    /// becomes the RPC code that stands for it.
+    /// Converts the error of a method that itself calls or sends: the error of a called method is passed on,
+    /// a bus error becomes its RPC code.
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Rpc(error) => return error.clone(),

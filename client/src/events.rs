@@ -1,5 +1,5 @@
-//! The state of a connection and its changes. Owns the current state and the queue of events; never acts on
-//! them.
+//! The state of a connection and its changes. Owns the current state and the queue of events; takes no
+//! action.
 
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};

@@ -1,4 +1,4 @@
-//! From a received frame to its consumer. Owns the queues of received frames and the tables that route to
+//! Routes received frames to their consumers. Owns the queues of received frames and the tables that route to
 //! them; never reads a socket.
 
 pub(crate) mod demux;

@@ -1,5 +1,5 @@
 //! The blocking client in programs without tokio and in async tasks.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -184,7 +184,7 @@ fn a_handler_is_called_in_order_and_can_block() {
     client.publish("t", "after the stop", Qos::PROCESSED).unwrap();
     client.send("a", "last", Qos::PROCESSED).unwrap();
     assert_eq!(text(&frames.next().unwrap()), "last");
-    assert!(receiver.recv().is_err(), "the function is gone");
+    assert!(receiver.recv().is_err(), "the function is dropped");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn in_process_clients_can_block() {
     assert_eq!(client.address(), "this process");
 }
 
-/// Calls all functions that wait, each with an outcome.
+/// Calls every function that waits, and checks its result.
 fn wait_with_all_functions(broker: &TestBroker) {
     let (client, mut frames) = Client::connect(broker.path(), "a").unwrap();
     let (sender, receiver) = channel();
@@ -311,7 +311,7 @@ fn a_handler_that_panics_is_counted_and_called_with_the_next_frame() {
     let (client, _frames) = Client::connect(broker.path(), "a").unwrap();
     let (sender, receiver) = channel();
     let handler = move |frame: Frame| {
-        assert!(text(&frame) != "panic", "as the test wants");
+        assert!(text(&frame) != "panic", "panics on purpose");
         sender.send(text(&frame).to_owned()).unwrap();
     };
     client.subscribe_with("t", handler).unwrap();

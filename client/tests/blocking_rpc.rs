@@ -1,5 +1,5 @@
 //! Calls and methods of blocking clients.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -32,7 +32,7 @@ impl RpcHandler for Echo {
                 self.0.send(call.params().to_vec()).unwrap();
                 Ok(Bytes::new())
             }
-            "panic" => panic!("as it should"),
+            "panic" => panic!("panics on purpose"),
             _ => Err(RpcError::method_not_found()),
         }
     }
@@ -107,7 +107,7 @@ fn a_slow_method_delays_no_other_call() {
         .method("wait", move |()| Ok(go_on.wait().is_leader()))
         .notification(move |notification| sender.send(notification.payload().clone()).unwrap());
     client.serve(router).unwrap();
-    // each of the two calls ends with the other's help
+    // each of the two calls needs the other one to complete
     let first = thread::spawn(move || both.call_as::<bool>("a", "wait", &()).unwrap());
     let second = client.call_as::<bool>("a", "wait", &()).unwrap();
     assert_ne!(first.join().unwrap(), second);
@@ -139,6 +139,6 @@ fn a_cursor_is_an_iterator() {
 
     let cursor = client.cursor::<u64>("a", "squares", &5, "unknown").unwrap();
     let items: Vec<_> = cursor.collect();
-    assert!(matches!(items[..], [Err(Error::Rpc(_))]), "an error is the end: {items:?}");
+    assert!(matches!(items[..], [Err(Error::Rpc(_))]), "an error ends the iterator: {items:?}");
     assert!(client.cursor::<u64>("a", "zero", &(), "next").is_err());
 }

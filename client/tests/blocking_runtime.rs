@@ -1,7 +1,7 @@
 //! The runtime of the blocking clients ends with the last of them, with its threads and file descriptors.
 //! Alone in its program, because other tests would use the runtime as well.
 #![cfg(feature = "in-process")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

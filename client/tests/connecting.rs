@@ -1,5 +1,5 @@
 //! Connecting and closing: errors, names, secondary clients, and what remains after the end.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

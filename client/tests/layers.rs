@@ -1,9 +1,9 @@
 //! The layers of the source: a module imports from its own and lower layers, never through the crate root.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
-/// From the lowest layer to the highest.
+/// The modules from the lowest layer to the highest.
 const LAYERS: [&[&str]; 6] = [
     &["address", "catch_panic", "error", "events", "frame", "settings", "tls"],
     &["receive"],
@@ -32,7 +32,7 @@ fn identifier(text: &str) -> String {
     text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// Returns the first segments of all paths that start with `crate::`, comments left aside.
+/// Returns the first segments of all paths that start with `crate::`, except in comments.
 fn imported(text: &str) -> Vec<String> {
     let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");

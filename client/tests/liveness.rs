@@ -1,5 +1,5 @@
 //! Liveness: pings to the broker, and detection of a silent broker.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -34,7 +34,7 @@ async fn an_idle_client_pings_at_its_interval() {
         let sent = peer.next().await.unwrap();
         assert_eq!((sent.is_ping(), sent.op_id), (true, 0));
     }
-    // not more often than that; a busy machine can delay them
+    // not more often; a busy machine can delay them
     assert!(begin.elapsed() >= Duration::from_millis(20 * 9));
 }
 
@@ -124,7 +124,7 @@ async fn an_unacknowledged_operation_times_out() {
     let (sent, asked) = tokio::join!(in_time("the timeout", send), peer.next_operation());
     assert!(matches!(&sent, Err(Error::Timeout { after: TIMEOUT, .. })), "{sent:?}");
     assert!(begin.elapsed() >= TIMEOUT);
-    // too late for that one, and not taken for the next one's
+    // too late for this operation, and not counted for the next one
     peer.acknowledge(&asked, 0x71).await;
     let send = async { client.send("b", "", Qos::PROCESSED).await };
     let answer = async {

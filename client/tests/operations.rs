@@ -1,5 +1,5 @@
 //! Operations over all transports, with ELBUS and BUS/RT brokers.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -193,7 +193,7 @@ async fn frames_of_any_qos_arrive_in_order() {
 }
 
 #[tokio::test]
-async fn busy_polling_changes_nothing_else() {
+async fn busy_polling_does_not_change_the_results() {
     for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
         for transport in kind.transports() {
@@ -213,7 +213,7 @@ async fn busy_polling_changes_nothing_else() {
     }
 }
 
-/// Nothing else is sent: no ping, no request for a sign of life.
+/// Sends nothing else: no ping, no probe.
 #[tokio::test]
 async fn a_single_frame_is_sent_at_once() {
     const HOUR: Duration = Duration::from_secs(3600);
@@ -249,7 +249,7 @@ async fn large_payloads_arrive_both_ways() {
             (8 << 20, Qos::PROCESSED),
         ] {
             let payload: Bytes = (0..size as u32).map(|n| (n ^ (n >> 8)) as u8).collect::<Vec<_>>().into();
-            // small frames around it: nothing of it spills over
+            // small frames before and after it are not affected
             let there = async {
                 a.send(b.name(), "before", Qos::NO).await.unwrap();
                 a.send(b.name(), payload.clone(), qos).await.unwrap();
@@ -307,7 +307,7 @@ async fn payloads_are_any_type_that_converts_to_bytes() {
 }
 
 #[test]
-fn a_client_can_be_shared() {
+fn a_client_is_send_sync_and_clone() {
     fn shared<T: Send + Sync + Clone + 'static>() {}
     fn moved<T: Send + 'static>() {}
     shared::<Client>();

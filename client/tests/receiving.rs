@@ -1,5 +1,5 @@
 //! Receiving: bounded queues, no loss, and exact reports of frames that are dropped by choice.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -76,7 +76,7 @@ async fn an_idle_consumer_holds_the_senders_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_complete_behind_unread_frames() {
+async fn operations_complete_while_frames_are_unread() {
     const FRAMES: u32 = 8000;
     let broker = small_queues();
     // four times this is more than the broker, both sockets and one more read queue
@@ -92,7 +92,7 @@ async fn operations_complete_behind_unread_frames() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_time_out_behind_too_many_unread_frames() {
+async fn operations_time_out_with_too_many_unread_frames() {
     const FRAMES: u32 = 2000;
     let broker = small_queues();
     let receiver = Client::builder("receiver").queue_bytes(16 << 10).timeout(Duration::from_millis(300));
@@ -100,7 +100,7 @@ async fn operations_time_out_behind_too_many_unread_frames() {
     let (sender, _) = broker.connect_with(Transport::Unix, sender("sender")).await.unwrap();
     let flood = flood(&sender, FRAMES);
     wait_until("the sender waits", || sender.stats().queued_bytes > 64 << 10).await;
-    // the first ones can still overtake the flood
+    // the first operations can still overtake the flood
     let ended = in_time("the end of an operation", async {
         loop {
             if let Err(error) = receiver.publish("t", "", Qos::PROCESSED).await {
@@ -153,7 +153,8 @@ async fn dropped_frames_are_counted_exactly() {
             for number in 0..FRAMES {
                 sender.send(&name, numbered(number, 1000), Qos::NO).await.unwrap();
             }
-            wait_until("everything is there", || receiver.stats().frames_received == u64::from(FRAMES)).await;
+            wait_until("all frames have arrived", || receiver.stats().frames_received == u64::from(FRAMES))
+                .await;
             let received: Vec<_> = std::iter::from_fn(|| frames.try_next()).collect();
             let numbers: Vec<_> = received.iter().map(|frame| number_of(frame.payload())).collect();
             let count = numbers.len() as u32;
@@ -188,7 +189,7 @@ async fn received_frames_without_a_consumer_are_counted() {
             let (sender, _) = broker.connect(*transport, "sender").await;
             drop(frames);
             flood(&sender, FRAMES).await.unwrap().unwrap();
-            wait_until("all are counted", || receiver.stats().unclaimed == u64::from(FRAMES)).await;
+            wait_until("all frames are counted", || receiver.stats().unclaimed == u64::from(FRAMES)).await;
             receiver.round_trip().await.unwrap();
         }
     }
@@ -206,7 +207,7 @@ async fn dropping_the_frames_releases_held_senders() {
     assert_eq!(receiver.stats().unclaimed, 0);
     drop(frames);
     in_time("the flood", flood).await.unwrap().unwrap();
-    wait_until("all are read", || receiver.stats().frames_received == 4000).await;
+    wait_until("all frames are read", || receiver.stats().frames_received == 4000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -258,7 +259,7 @@ async fn a_client_that_does_not_read_its_frames_stays_connected() {
         in_time("the flood", flood).await;
         in_time("an operation of its own", receiver.publish("t", "x", Qos::PROCESSED)).await.unwrap();
         assert!(receiver.is_connected(), "{transport:?}");
-        wait_until("everything has arrived", || receiver.stats().frames_received == u64::from(FRAMES) + 1)
+        wait_until("all frames have arrived", || receiver.stats().frames_received == u64::from(FRAMES) + 1)
             .await;
         let received = std::iter::from_fn(|| frames.try_next()).count() as u64;
         assert_eq!(received + frames.missed(), u64::from(FRAMES) + 1, "{transport:?}");

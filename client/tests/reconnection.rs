@@ -1,5 +1,5 @@
 //! Reconnection: events, restored subscriptions, limits of attempts.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -48,7 +48,7 @@ async fn until(frames: &mut Frames, end: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_reconnection_a_lost_connection_ends_the_client() {
+async fn a_lost_connection_ends_a_client_that_does_not_reconnect() {
     for kind in broker_kinds() {
         for transport in kind.transports() {
             let mut broker = TestBroker::start(kind);
@@ -93,7 +93,7 @@ async fn a_reconnection_restores_subscriptions_and_exclusions() {
             broker.kill();
             let lost = event(&mut events).await;
             assert!(matches!(lost, ConnectionEvent::Disconnected { .. }), "{lost:?}");
-            // remembered for when it is back
+            // restored once the broker is back
             let later = format!("later/{round}");
             client.add_filters(&later).await.unwrap();
             let send = client.send("a", "", Qos::NO).await;
@@ -115,7 +115,7 @@ async fn a_reconnection_restores_subscriptions_and_exclusions() {
     }
 }
 
-/// The counterpart of the declined warnings in the test before.
+/// The opposite case of the declined warnings in the previous test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broker_warnings_arrive_after_a_reconnection_unless_declined() {
     for kind in broker_kinds() {
@@ -135,7 +135,7 @@ async fn broker_warnings_arrive_after_a_reconnection_unless_declined() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_fail_typed_when_the_broker_is_killed_and_succeed_afterwards() {
+async fn operations_fail_with_typed_errors_until_a_killed_broker_is_back() {
     const TASKS: usize = 8;
     for kind in broker_kinds() {
         let mut broker = TestBroker::start(kind);

@@ -1,5 +1,5 @@
 //! Reconnection step by step with a scripted broker: frames on the wire, and operations that fail.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -96,14 +96,15 @@ async fn operations_in_flight_fail_and_late_outcomes_are_ignored() {
     for failed in [send, publish, call.map(drop), round_trip] {
         assert!(matches!(failed, Err(Error::Disconnected { .. })), "{failed:?}");
     }
-    // acknowledgements of operations that this connection never saw
+    // acknowledgements of operations of another connection
     let mut peer = fake.register().await;
     in_time("the connection", client.connected()).await.unwrap();
     for op_id in 0..8u32 {
         peer.stream.write_all(&elbus_protocol::delivery::encode_ack(op_id, 0x71)).await.unwrap();
     }
     let before = client.stats().bytes_received;
-    wait_until("they are read", || client.stats().bytes_received >= 8 * 6 || before >= 8 * 6).await;
+    wait_until("the acknowledgements are read", || client.stats().bytes_received >= 8 * 6 || before >= 8 * 6)
+        .await;
     let answer = async {
         let sent = peer.next_operation().await;
         peer.acknowledge(&sent, OK).await;
@@ -136,7 +137,7 @@ async fn refused_reconnections_are_retried() {
     let (client, _frames, peer) = connect(&fake, fast_reconnect("a")).await;
     let mut events = client.events();
     drop(peer);
-    // another client has the name for a while
+    // another client owns the name for some time
     let (_, name) = fake.answer(BUSY).await;
     assert_eq!(name, "a");
     // closes at once, then sends an invalid greeting
@@ -161,7 +162,7 @@ async fn refused_reconnections_are_retried() {
     assert!(reasons[1].contains("another client is registered as \"a\""), "{reasons:?}");
 }
 
-/// Bytes that were queued for the old connection do not get into the new one.
+/// Bytes that were queued for the previous connection are not sent over the new one.
 #[tokio::test]
 async fn a_new_connection_starts_with_a_complete_frame() {
     let fake = FakeBroker::listen();
@@ -196,7 +197,7 @@ async fn waiting_senders_fail_when_the_connection_is_lost() {
     });
     // waiting senders continue when half of the queue is written
     wait_until("the socket is full", || client.stats().queued_bytes > 1 << 19).await;
-    // real-time frames do not wait, and so must be refused in the end
+    // real-time frames do not wait, so they are refused at some point
     let refused = loop {
         if let Err(error) = client.send("b", vec![7; 100_000], Qos::REALTIME).await {
             break error;
@@ -217,7 +218,7 @@ async fn a_sender_waits_for_queue_space_until_the_timeout() {
     let fake = FakeBroker::listen();
     let builder = Client::builder("a").timeout(SHORT).queue_bytes(1 << 20);
     let (client, _frames, mut peer) = connect(&fake, builder).await;
-    // the broker says something all the time, but reads nothing
+    // the broker keeps sending, but reads nothing
     let speaking = async {
         loop {
             peer.stream.write_all(&[0; 6]).await.unwrap();

@@ -1,5 +1,5 @@
 //! Calls: results, errors, concurrency, and calls without an answer.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -79,7 +79,7 @@ async fn calls_return_results_and_errors() {
                 "still",
                 "{kind:?} {transport:?}"
             );
-            // the broker answers calls as well
+            // the broker answers calls too
             assert_eq!(client.call(".broker", "test", "").await.unwrap(), &b"\x81\xA2ok\xC3"[..]);
         }
     }
@@ -144,7 +144,7 @@ async fn calls_without_reply_and_notifications_arrive() {
             assert!(matches!(unknown, Err(Error::NotRegistered { .. })));
             let unknown = client.notify("nobody", "", Qos::PROCESSED).await;
             assert!(matches!(unknown, Err(Error::NotRegistered { .. })));
-            // nothing was answered
+            // no reply was sent
             client.send("client", "end", Qos::NO).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"end");
         }
@@ -219,7 +219,7 @@ async fn late_and_forged_replies_complete_no_call() {
             );
             client.send("client", "end", Qos::NO).await.unwrap();
             assert_eq!(next(&mut frames).await.payload(), b"end", "{kind:?} {transport:?}");
-            wait_until("late, forged and repeated", || client.stats().unclaimed == 3).await;
+            wait_until("all three invalid replies are counted", || client.stats().unclaimed == 3).await;
         }
     }
 }
@@ -264,7 +264,7 @@ async fn methods_can_call_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_completes_behind_unread_frames() {
+async fn a_call_completes_while_frames_are_unread() {
     for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
         let (server, _server_frames) = broker.connect(Transport::Unix, "server").await;

@@ -1,5 +1,5 @@
 //! A client whose runtime has ended: its operations fail, nothing waits indefinitely.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

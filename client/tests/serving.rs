@@ -1,5 +1,5 @@
 //! Serving: start and end, panics, and long results in parts.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -118,7 +118,7 @@ async fn draining_in_process_loses_no_acknowledged_call() {
     };
     in_time("the refusal of further calls", refused).await;
     go.notify_one();
-    in_time("everything is answered", drained).await.unwrap();
+    in_time("all calls are answered", drained).await.unwrap();
     let (_client, result) = in_time("the result", call).await.unwrap();
     assert_eq!(result.unwrap(), "done");
     let sent = server.publish("topic", "x", Qos::PROCESSED).await;

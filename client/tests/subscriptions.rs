@@ -1,5 +1,5 @@
 //! Subscriptions with a queue of their own, and handlers: delivery and lifetime.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -100,7 +100,7 @@ async fn a_dropped_subscription_unsubscribes() {
     }
 }
 
-/// Concurrent end and start of subscriptions to one filter: the one that remains receives what is published.
+/// Ends and starts subscriptions to one filter concurrently: the remaining one receives the publications.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_subscription_is_not_affected_by_the_concurrent_end_of_another() {
     let broker = TestBroker::start(BrokerKind::Elbus);
@@ -173,7 +173,7 @@ async fn a_handler_continues_without_its_handle_and_ends_with_the_client() {
         drop(handler.await.unwrap());
         other.publish("t", "x", Qos::PROCESSED).await.unwrap();
         assert_eq!(in_time("a call", called.recv()).await.unwrap(), "x");
-        // it does not keep the client connected
+        // the handler does not keep the client connected
         drop((client, frames));
         assert!(in_time("the end of the handler", called.recv()).await.is_none(), "{transport:?}");
     }
@@ -224,7 +224,7 @@ async fn a_slow_subscription_that_drops_delays_no_other_consumer() {
         other.publish("t", "end", Qos::NO).await.unwrap();
         other.send("a", "end", Qos::NO).await.unwrap();
         assert_eq!(next(&mut frames).await.payload(), b"end");
-        wait_until("all have arrived", || client.stats().frames_received == 502).await;
+        wait_until("all frames have arrived", || client.stats().frames_received == 502).await;
         let (mut received, mut missed) = (0, 0);
         while let Some(frame) = slow.try_next() {
             received += 1;
@@ -264,10 +264,10 @@ async fn a_handler_that_panics_is_counted_and_called_with_the_next_frame() {
     let handler = move |frame: elbus_client::Frame| {
         let sender = sender.clone();
         let text = String::from_utf8_lossy(frame.payload()).into_owned();
-        assert!(text != "before", "on purpose: before the first await");
+        assert!(text != "before", "panics before the first await");
         async move {
             tokio::task::yield_now().await;
-            assert!(text != "after", "on purpose: behind an await");
+            assert!(text != "after", "panics after an await");
             sender.send(text).unwrap();
         }
     };

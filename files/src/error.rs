@@ -1,9 +1,9 @@
-//! Why a folder is not used.
+//! Errors of opening a folder.
 
 use rustix::io::Errno;
 use std::{fmt, io, path::PathBuf};
 
-/// Why a folder is not used.
+/// Why a folder cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FolderError {
@@ -17,14 +17,14 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
-    /// Every user may write to it, and it is not sticky: anybody may replace the files in it.
+    /// Every user may write to the folder and it is not sticky: any user may replace the files in it.
     Writable {
         /// The folder.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
-    /// It is a symbolic link of another user, who may change where it leads.
+    /// The path contains a symbolic link of another user, who may change its target.
     ForeignLink {
         /// The link.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! A folder held by descriptor, and the files in it by name.
+//! A folder held by descriptor, and operations on the files in it by name.
 
 use rustix::{
     fs::{
@@ -17,9 +17,9 @@ use std::{
 
 use crate::{FolderError, Identity, Node, resolve};
 
-/// Between two attempts to lock a folder.
+/// Pause between two attempts to lock a folder.
 const STEP: Duration = Duration::from_millis(5);
-/// Names that [`Folder::replace`] tries for its temporary file.
+/// Number of names that [`Folder::replace`] tries for its temporary file.
 const MAX_NAMES: u32 = 100;
 
 /// A folder, held by descriptor.
@@ -34,20 +34,20 @@ pub struct Folder {
 pub struct FolderLock(#[expect(dead_code, reason = "the lock lives as long as the descriptor")] OwnedFd);
 
 impl Folder {
-    /// Opens a folder. Symbolic links on the way are followed if root or the current user owns them.
+    /// Opens a folder. Follows symbolic links on the path if they belong to root or the current user.
     ///
     /// # Errors
-    /// It does not exist; it or a folder on the way may be written to by every user and is not sticky; a
-    /// symbolic link on the way belongs to another user.
+    /// The folder does not exist; a folder on the path is writable for every user and not sticky; a symbolic
+    /// link on the path belongs to another user.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         Ok(Folder { descriptor: resolve::folder(path)?, path: path.to_owned() })
     }
 
-    /// Opens the folder of a file, which need not exist, and returns the file's name in it.
+    /// Opens the folder of a file and returns the file's name in it. The file need not exist.
     ///
     /// # Errors
-    /// As [`open`](Self::open); the path ends in no name.
+    /// As [`open`](Self::open); also if the path does not end in a file name.
     pub fn of(path: &Path) -> Result<(Self, OsString), FolderError> {
         let no_file = || FolderError::NoFile { path: path.to_owned() };
         let name = path.file_name().ok_or_else(no_file)?.to_owned();
@@ -55,12 +55,12 @@ impl Folder {
         Ok((folder, name))
     }
 
-    /// The path it was opened by.
+    /// Returns the path that the folder was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What stands under a name, a symbolic link itself rather than what it leads to; `None` if nothing does.
+    /// Returns the status of a name, without following a symbolic link; `None` if the name does not exist.
     ///
     /// # Errors
     /// The system call fails.
@@ -72,16 +72,16 @@ impl Folder {
         }
     }
 
-    /// The file of a name, without opening it.
+    /// Returns the file of a name, without opening it.
     ///
     /// # Errors
-    /// There is none, or the system call fails.
+    /// The name does not exist, or the system call fails.
     pub fn node(&self, name: &OsStr) -> Result<Node, Errno> {
         Node::new(openat(&self.descriptor, name, resolve::REACH, Mode::empty())?)
     }
 
-    /// Opens a file, with these flags and without following a symbolic link or waiting for the other end of a
-    /// FIFO.
+    /// Opens a file with these flags. Does not follow a symbolic link, and does not wait for the other end of
+    /// a FIFO.
     ///
     /// # Errors
     /// The system call fails; [`Errno::LOOP`] if the name is a symbolic link.
@@ -90,12 +90,12 @@ impl Folder {
         openat(&self.descriptor, name, flags | safe, mode)
     }
 
-    /// Whether the name still leads to this file.
+    /// Returns whether the name still refers to this file.
     pub fn holds(&self, name: &OsStr, identity: Identity) -> bool {
         matches!(self.stat(name), Ok(Some(stat)) if Identity::of(&stat) == identity)
     }
 
-    /// Removes a name if it leads to this file; whether it did.
+    /// Removes a name if it refers to this file; returns whether it did.
     ///
     /// # Errors
     /// The system call fails.
@@ -110,12 +110,12 @@ impl Folder {
         }
     }
 
-    /// Puts a regular file with these contents under a name, atomically: a process that opens the name
-    /// finds the previous file or the whole new one. A symbolic link under that name is replaced, not
-    /// followed.
+    /// Writes a regular file with these contents under a name, atomically: a process that opens the name
+    /// finds either the previous file or the complete new one. Replaces a symbolic link of that name instead
+    /// of following it.
     ///
     /// # Errors
-    /// A system call fails; then the name is as it was.
+    /// A system call fails; the name is unchanged.
     pub fn replace(&self, name: &OsStr, bytes: &[u8], mode: Mode) -> Result<(), Errno> {
         let (file, temporary) = self.temporary(name)?;
         let written = fill(&file, bytes)
@@ -123,13 +123,13 @@ impl Folder {
             .and_then(|()| fsync(&file))
             .and_then(|()| renameat(&self.descriptor, &temporary, &self.descriptor, name));
         if written.is_err() {
-            // the name is in nobody's way
+            // every step below works on the temporary name only
             _ = unlinkat(&self.descriptor, &temporary, AtFlags::empty());
         }
         written
     }
 
-    /// A new, empty file for the current user alone.
+    /// Creates an empty file that only the current user can access.
     fn temporary(&self, name: &OsStr) -> Result<(OwnedFd, OsString), Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         for number in 0..MAX_NAMES {
@@ -144,8 +144,8 @@ impl Folder {
         Err(Errno::EXIST)
     }
 
-    /// Locks the folder against others who do so, leaving no file behind. Waits for at most `patience`;
-    /// `None` if the lock cannot be had.
+    /// Locks the folder against other processes that lock it, without creating a file. Waits for at most
+    /// `patience`; returns `None` if the lock stays taken.
     pub fn lock(&self, patience: Duration) -> Option<FolderLock> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = openat(&self.descriptor, ".", flags, Mode::empty()).ok()?;
@@ -178,7 +178,7 @@ fn fill(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether a file of this status is a socket, a FIFO, ... .
+/// Returns the file type in this status.
 pub(crate) fn type_of(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }

@@ -1,4 +1,4 @@
-//! One file, whatever its type, reached without opening it: its identity, owner and permissions.
+//! One file of any type, reached without opening it: its identity, owner and permissions.
 
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmod, chownat, fstat},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::folder::type_of;
 
-/// What tells one file from another while either of them exists.
+/// Identifies a file for as long as it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
@@ -20,14 +20,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the file with this status.
+    /// Returns the identity in this status.
     pub fn of(stat: &Stat) -> Self {
         Identity { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 
-/// A file that was reached by name and is from then on by descriptor. It is not open for reading or writing,
-/// and reaching it had no effect on it.
+/// A file that was reached by name and is then held by descriptor. It is not open for reading or writing, and
+/// reaching it has no effect on it.
 #[derive(Debug)]
 pub struct Node {
     descriptor: OwnedFd,
@@ -40,33 +40,34 @@ impl Node {
         Ok(Node { descriptor, stat })
     }
 
-    /// What tells it from other files.
+    /// Returns the file's identity.
     pub fn identity(&self) -> Identity {
         Identity::of(&self.stat)
     }
 
-    /// Its type when it was reached.
+    /// Returns the file type at the time it was reached.
     pub fn file_type(&self) -> FileType {
         type_of(&self.stat)
     }
 
-    /// Whether it belongs to the current user and has this name alone: then it is not somebody else's file
-    /// under another name.
+    /// Returns whether the file belongs to the current user and has no other name, so that it cannot be
+    /// another user's file under a second name.
     pub fn is_own(&self) -> bool {
         self.stat.st_uid == geteuid().as_raw() && self.stat.st_nlink == 1
     }
 
-    /// Its permissions when it was reached.
+    /// Returns the permissions at the time it was reached.
     pub fn permissions(&self) -> u32 {
         self.stat.st_mode & 0o7777
     }
 
-    /// A path that leads to this very file while the node exists, through no name that anybody could change.
+    /// Returns a path to this file that stays valid while the node exists and that no other user can
+    /// redirect.
     pub fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.descriptor.as_raw_fd()).into()
     }
 
-    /// Gives the file to other owners; `None` leaves one as it is.
+    /// Changes the file's owner and group; `None` leaves one unchanged.
     ///
     /// # Errors
     /// The system call fails.
@@ -75,7 +76,7 @@ impl Node {
         chownat(&self.descriptor, "", owner, group, AtFlags::EMPTY_PATH)
     }
 
-    /// Sets its permissions. Needs `/proc`.
+    /// Sets the file's permissions. Requires `/proc`.
     ///
     /// # Errors
     /// The system call fails.

@@ -1,5 +1,5 @@
-//! From a path to the descriptor of a folder, one component at a time. Owns which folders and links on the
-//! way are trusted; never looks at the files in the folder.
+//! Resolves a path to the descriptor of a folder, one component at a time. Owns which folders and links on
+//! the path are trusted; never looks at the files in the folder.
 
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat},
@@ -14,24 +14,24 @@ use std::{
 
 use crate::FolderError;
 
-/// Symbolic links that one path may lead through, as in the kernel.
+/// Maximum number of symbolic links on one path, as in the kernel.
 const MAX_LINKS: u32 = 40;
-/// Reaches a file or folder without opening it for reading.
+/// Flags that reach a file or folder without opening it for reading.
 pub(crate) const REACH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What is still to be resolved, and how far it has come.
+/// The state of a resolution: the remaining components and the folder reached.
 struct Walk {
     at: OwnedFd,
-    /// For messages.
+    /// The path reached, for error messages.
     shown: PathBuf,
-    /// The components that are left, the next one last.
+    /// The remaining components, the next one last.
     rest: Vec<OsString>,
     links: u32,
     /// The owner of `/`, which is not user 0 in some user namespaces.
     root_uid: u32,
 }
 
-/// The folder at a path.
+/// Opens the folder at a path.
 pub(crate) fn folder(path: &Path) -> Result<OwnedFd, FolderError> {
     let system = |error| FolderError::System { path: path.to_owned(), error };
     let root_uid = fstat(open_root().map_err(system)?).map_err(system)?.st_uid;
@@ -52,7 +52,7 @@ fn open_root() -> Result<OwnedFd, Errno> {
 }
 
 impl Walk {
-    /// Puts a path before what is left; an absolute one begins at the root.
+    /// Puts a path before the remaining components; an absolute path restarts at the root.
     fn push(&mut self, path: &Path) -> Result<(), FolderError> {
         let mut components = Vec::new();
         for component in path.components() {

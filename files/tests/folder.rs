@@ -1,5 +1,5 @@
-//! Folders that are refused, links that are not followed, and files that are replaced whole.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Refused folders, symbolic links that are not followed, and atomic replacement of files.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_files::{Folder, FolderError};
 use rustix::{
@@ -44,7 +44,7 @@ fn every_folder_on_the_path_is_checked() {
 }
 
 #[test]
-fn links_on_the_way_are_ours_or_roots() {
+fn only_links_of_root_or_the_user_are_followed() {
     let root = tempfile::tempdir().unwrap();
     let (folder, link) = (root.path().join("folder"), root.path().join("link"));
     fs::create_dir(&folder).unwrap();
@@ -65,45 +65,46 @@ fn links_on_the_way_are_ours_or_roots() {
 #[test]
 fn files_are_reached_without_following_links() {
     let root = tempfile::tempdir().unwrap();
-    let (link, victim) = (root.path().join("link"), root.path().join("victim"));
-    fs::write(&victim, "precious").unwrap();
-    mode(&victim, 0o600);
-    symlink(&victim, &link).unwrap();
+    let (link, target) = (root.path().join("link"), root.path().join("target"));
+    fs::write(&target, "precious").unwrap();
+    mode(&target, 0o600);
+    symlink(&target, &link).unwrap();
     let (folder, name) = Folder::of(&link).unwrap();
     assert!(folder.node(&name).unwrap().file_type().is_symlink());
     assert_eq!(folder.open_file(&name, OFlags::WRONLY, Mode::empty()).unwrap_err(), Errno::LOOP);
-    let other = folder.node("victim".as_ref()).unwrap();
+    let other = folder.node("target".as_ref()).unwrap();
     assert!(other.is_own() && other.permissions() == 0o600);
     assert_eq!(folder.remove(&name, other.identity()), Ok(false), "another file");
-    // by the node, whatever the name leads to by now
-    fs::rename(&victim, root.path().join("moved")).unwrap();
-    symlink("/etc/passwd", &victim).unwrap();
+    // the node still refers to the file, even if its name refers to another one
+    fs::rename(&target, root.path().join("moved")).unwrap();
+    symlink("/etc/passwd", &target).unwrap();
     other.set_permissions(0o640).unwrap();
     assert_eq!(fs::metadata(root.path().join("moved")).unwrap().permissions().mode() & 0o7777, 0o640);
     fs::hard_link(root.path().join("moved"), root.path().join("second")).unwrap();
-    assert!(!folder.node("second".as_ref()).unwrap().is_own(), "it has another name");
+    assert!(!folder.node("second".as_ref()).unwrap().is_own(), "a file with two names");
 }
 
-/// While somebody swaps the name for a link again and again, the file it leads to is never written.
+/// While another thread keeps swapping the name for a link, the file that the link refers to is never
+/// written.
 #[test]
-fn a_file_is_replaced_whole_whatever_is_there() {
+fn replace_is_atomic_and_never_follows_a_link() {
     let root = tempfile::tempdir().unwrap();
-    let (path, victim) = (root.path().join("file"), root.path().join("victim"));
-    fs::write(&victim, "precious").unwrap();
+    let (path, target) = (root.path().join("file"), root.path().join("target"));
+    fs::write(&target, "precious").unwrap();
     let (folder, name) = Folder::of(&path).unwrap();
     let ending = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ending.load(Ordering::Relaxed) {
                 _ = fs::remove_file(&path);
-                _ = symlink(&victim, &path);
+                _ = symlink(&target, &path);
             }
         });
         let results: Vec<_> = (0..200).map(|_| folder.replace(&name, b"new", Mode::RUSR)).collect();
         ending.store(true, Ordering::Relaxed);
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     });
-    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     folder.replace(&name, b"last", Mode::from_raw_mode(0o644)).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "last");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);

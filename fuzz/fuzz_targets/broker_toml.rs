@@ -1,4 +1,4 @@
-//! Any text as broker.toml: it is accepted, or refused with a line of it and a message of one line.
+//! Any text as broker.toml is accepted, or refused with a line number and a message of one line.
 #![no_main]
 
 use elbus_broker::{BrokerError, ConfigError, ConfigFile};
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         Err(error) => return check(&error, text),
     };
     assert!(!format!("{:?}", file.builder()).is_empty());
-    // what a plugin may say of its table, the key from the text as well
+    // errors that a plugin may report for its table, including for keys taken from the text
     let key = text.split_whitespace().next_back().unwrap_or_default();
     for plugin in text.split(['"', '\'']).take(8) {
         let error = PluginError::of_key(key, "wrong");

@@ -1,4 +1,4 @@
-//! Deliveries decoded in pieces equal deliveries decoded at once, and encode to the same bytes again.
+//! Deliveries decoded in pieces equal those decoded at once, and encode to the same bytes.
 #![no_main]
 
 use elbus_protocol::delivery::{
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { max_frame_bytes: 4096 };
 
-/// The bytes of a frame, made anew.
+/// Encodes a delivery again.
 fn encode(delivery: &Delivery<'_>) -> Vec<u8> {
     let (kind, realtime, sender, topic, payload) = match *delivery {
         Delivery::Nop => return NOP.to_vec(),
@@ -44,7 +44,7 @@ fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<Fra
                 Ok(Some((delivery, used))) => {
                     let again = encode(&delivery);
                     let mut wire = rest[pos..pos + used].to_vec();
-                    // What a client does not look at: a NOP behind its kind, real-time beyond zero or not.
+                    // ignored by clients: the rest of a NOP, and values of the real-time byte beyond 0 and 1
                     match delivery {
                         Delivery::Nop => wire.copy_from_slice(&NOP),
                         Delivery::Ack { .. } => {}

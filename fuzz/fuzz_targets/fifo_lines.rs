@@ -1,5 +1,4 @@
-//! Any line at all from a FIFO: it is refused with a sentence, or asks for something that can be put on the
-//! wire.
+//! Any line from a FIFO is refused with a message, or gives a request that can be encoded.
 #![no_main]
 
 use elbus_fifo::parse;

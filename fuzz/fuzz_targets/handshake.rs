@@ -1,11 +1,11 @@
-//! A handshake in pieces equals a handshake at once.
+//! A handshake read in pieces equals one read at once.
 #![no_main]
 
 use elbus_protocol::handshake::{HandshakeError, Progress, ServerHandshake};
 use elbus_protocol::name::{check_name, is_secondary, primary_of};
 use libfuzzer_sys::fuzz_target;
 
-/// Steps taken, the name, and what is left behind it.
+/// The steps taken, the name, and the bytes left after it.
 type Outcome = Result<(usize, Option<String>, Vec<u8>), HandshakeError>;
 
 fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {

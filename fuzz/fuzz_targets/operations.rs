@@ -1,4 +1,4 @@
-//! Whatever clients do, in whatever order, a broker delivers what the naive model of the specification
+//! For any sequence of client operations, a broker delivers what the naive model of the specification
 //! delivers.
 #![no_main]
 
@@ -11,10 +11,10 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
 use support::model::{Compared, NAMES, Step, limited};
 
-/// Longer sequences only make each run slower.
+/// Longer sequences make a run slower and find nothing more.
 const STEPS: usize = 200;
 
-/// Numbers from the input, and 0 where there is no more of it.
+/// Numbers read from the input; 0 at its end.
 struct Numbers<'a>(&'a [u8]);
 
 impl Numbers<'_> {
@@ -24,10 +24,10 @@ impl Numbers<'_> {
         usize::from(*first) % end
     }
 
-    /// A few segments, of few kinds, so that they often meet.
+    /// Returns a path of a few segments from a small set, so that paths often match.
     fn path(&mut self, separator: &str, wildcards: [&'static str; 2]) -> String {
         let segments = ["a", "b", "c", "", wildcards[0], wildcards[1]];
-        // now and then more, as filters of many segments have limits of their own
+        // sometimes more, since filters of many segments have limits of their own
         let count = if self.below(8) == 0 { 1 + self.below(20) } else { 1 + self.below(4) };
         (0..count).map(|_| segments[self.below(segments.len())]).collect::<Vec<_>>().join(separator)
     }
@@ -41,7 +41,7 @@ impl Numbers<'_> {
                 let op = [Op::Subscribe, Op::Unsubscribe, Op::Exclude, Op::Unexclude][self.below(4)];
                 let count = 1 + self.below(3);
                 let mut filters: Vec<_> = (0..count).map(|_| self.path("/", ["+", "#"])).collect();
-                // no filter at all and one empty filter are the same bytes: the latter is meant
+                // no filter and one empty filter are the same bytes; this is the empty filter
                 filters.retain(|filter| !filter.is_empty());
                 if filters.is_empty() {
                     filters.push(String::new());

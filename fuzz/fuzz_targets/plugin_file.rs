@@ -1,4 +1,4 @@
-//! Any bytes at all as the library of a plugin: they are refused with a sentence, or have a whole record.
+//! Any bytes as a plugin library are refused with a message, or have a complete manifest.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

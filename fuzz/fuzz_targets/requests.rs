@@ -1,4 +1,4 @@
-//! Requests found in pieces equal requests found at once, frame by frame.
+//! Requests parsed in pieces equal those parsed at once, frame by frame.
 #![no_main]
 
 use elbus_protocol::request::{RunBuffer, Step, filters, next_run};

@@ -1,5 +1,5 @@
-//! Any parameters at all for any control method: an answer in msgpack or an error, soon, and the broker goes
-//! on.
+//! Any parameters for any control method give a msgpack result or an error within a short time, and the
+//! broker continues.
 #![no_main]
 
 use elbus_broker::Broker;
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use rmpv::Value;
 use std::{cell::RefCell, sync::OnceLock};
 
-/// A broker and the names of its methods, in order.
+/// Returns a broker and the names of its methods, in order.
 fn broker() -> &'static (Broker, Vec<String>) {
     static BROKER: OnceLock<(Broker, Vec<String>)> = OnceLock::new();
     BROKER.get_or_init(|| {
@@ -33,7 +33,7 @@ fn broker() -> &'static (Broker, Vec<String>) {
 }
 
 thread_local! {
-    /// Clients to be found, and kicked.
+    /// Clients for the methods to find and to disconnect.
     static CLIENTS: RefCell<Vec<Client>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -49,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
     });
     let method = &methods[usize::from(*method) % methods.len()];
     match broker.host().call(&Call::by_broker(method, params)) {
-        // this one answers whatever it was asked
+        // this method echoes any parameters
         Ok(answer) if method == "benchmark.test" => assert_eq!(answer, params),
         Ok(answer) => {
             let mut rest = &answer[..];

@@ -1,15 +1,15 @@
 //! The result codes of section 1, in one table.
 
-/// A result code, as it stands in handshake answers and acknowledgements (section 1).
+/// A result code of handshake answers and acknowledgements (section 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Code {
     /// The operation was done.
     Ok = 0x01,
-    /// The target is not registered, or the primary of a secondary name is not.
+    /// The target is not registered; for a secondary name, its primary is not registered.
     NotRegistered = 0x71,
-    /// The data is illegal, a name for instance.
+    /// The data is invalid: a name, for instance.
     BadData = 0x72,
     /// An input or output error.
     Io = 0x73,
@@ -21,9 +21,9 @@ pub enum Code {
     Busy = 0x76,
     /// The queue of the target is full.
     NotDelivered = 0x77,
-    /// It took too long.
+    /// The operation timed out.
     Timeout = 0x78,
-    /// Access rules forbid it.
+    /// The access rules deny it.
     AccessDenied = 0x79,
 }
 
@@ -46,12 +46,12 @@ impl Code {
         TABLE.iter().map(|(code, _)| *code).find(|code| *code as u8 == value)
     }
 
-    /// A few words that name the code, for messages and logs.
+    /// Returns a short text that names the code, for messages and logs.
     pub fn text(self) -> &'static str {
         TABLE.iter().find(|(code, _)| *code == self).map_or("unknown code", |(_, text)| text)
     }
 
-    /// The RPC error code that stands for this bus error: `-32000 - code` (section 7).
+    /// Returns the RPC error code for this bus error: `-32000 - code` (section 7).
     pub fn rpc_code(self) -> i16 {
         -32000 - i16::from(self as u8)
     }

@@ -1,9 +1,9 @@
-//! Errors of received frames and of frames to be sent (sections 3 and 4). Owns their texts; never decides how
-//! a broker reacts.
+//! Errors of received frames and of frames to be sent (sections 3 and 4). Owns their texts; does not decide
+//! how a broker reacts.
 
 use std::fmt;
 
-/// The text within a frame that an error is about.
+/// The text within a frame that an error refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Field {
@@ -13,11 +13,11 @@ pub enum Field {
     Mask,
     /// The topic of a publication.
     Topic,
-    /// The primary name a publication is limited to.
+    /// The primary name that a publication is limited to.
     Receiver,
     /// One or more topic filters.
     Filters,
-    /// The name a frame from the broker comes from.
+    /// The name of the sender of a frame from the broker.
     Sender,
     /// The method of an RPC request.
     Method,
@@ -37,16 +37,16 @@ impl fmt::Display for Field {
     }
 }
 
-/// A protocol error in a received frame: the connection cannot go on (section 3).
+/// A protocol error in a received frame; the connection cannot continue (section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The low six bits of the flags name no operation.
+    /// The low six bits of the flags are not a known operation.
     UnknownOp {
-        /// What they hold.
+        /// Their value.
         op: u8,
     },
-    /// The first byte of a frame from the broker names no kind.
+    /// The first byte of a frame from the broker is not a known kind.
     UnknownKind {
         /// The byte.
         kind: u8,
@@ -58,7 +58,7 @@ pub enum FrameError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The NUL that ends a text is missing.
+    /// A text has no terminating NUL.
     MissingNul {
         /// The text.
         field: Field,
@@ -78,29 +78,29 @@ impl fmt::Display for FrameError {
             FrameError::TooLong { len, limit } => {
                 write!(f, "body of {len} bytes exceeds {limit} (max_frame_bytes)")
             }
-            FrameError::MissingNul { field } => write!(f, "no NUL ends the {field}"),
-            FrameError::NotUtf8 { field } => write!(f, "{field} not UTF-8"),
+            FrameError::MissingNul { field } => write!(f, "{field} has no terminating NUL"),
+            FrameError::NotUtf8 { field } => write!(f, "{field} is not UTF-8"),
         }
     }
 }
 
 impl std::error::Error for FrameError {}
 
-/// A frame or payload that cannot be put on the wire; nothing has been written.
+/// A frame or payload that cannot be encoded; nothing has been written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A text holds a NUL, which would end it early.
+    /// A text contains a NUL, which would end it early.
     HasNul {
         /// The text.
         field: Field,
     },
-    /// The body is longer than its 32-bit length field allows.
+    /// The body exceeds its 32-bit length field.
     TooLong {
         /// Its length in bytes; `usize::MAX` if it overflows.
         len: usize,
     },
-    /// Filters for an operation that has none, or a target for one that has filters.
+    /// Filters for an operation without filters, or a target for an operation with filters.
     WrongOp {
         /// The operation.
         op: crate::Op,
@@ -110,9 +110,9 @@ pub enum EncodeError {
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EncodeError::HasNul { field } => write!(f, "{field} holds a NUL"),
+            EncodeError::HasNul { field } => write!(f, "{field} contains a NUL"),
             EncodeError::TooLong { len } => write!(f, "body of {len} bytes exceeds {} (u32)", u32::MAX),
-            EncodeError::WrongOp { op } => write!(f, "operation {op:?} has no such body"),
+            EncodeError::WrongOp { op } => write!(f, "operation {op:?} does not have this kind of body"),
         }
     }
 }
@@ -124,11 +124,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_tell_value_limit_and_key() {
+    fn messages_name_value_limit_and_key() {
         let error = FrameError::TooLong { len: 70_000, limit: 65_536 };
         assert_eq!(error.to_string(), "body of 70000 bytes exceeds 65536 (max_frame_bytes)");
         assert_eq!(FrameError::UnknownOp { op: 0x3f }.to_string(), "unknown operation 0x3f");
-        assert_eq!(FrameError::MissingNul { field: Field::Receiver }.to_string(), "no NUL ends the receiver");
-        assert_eq!(EncodeError::HasNul { field: Field::Topic }.to_string(), "topic holds a NUL");
+        assert_eq!(
+            FrameError::MissingNul { field: Field::Receiver }.to_string(),
+            "receiver has no terminating NUL"
+        );
+        assert_eq!(EncodeError::HasNul { field: Field::Topic }.to_string(), "topic contains a NUL");
     }
 }

@@ -1,5 +1,5 @@
-//! The handshake, both sides (section 2). Owns the order of its bytes and what is wrong with them; never
-//! knows clocks, sockets or which names are taken.
+//! The handshake, both sides (section 2). Owns the order of its bytes and their validation; never knows
+//! clocks, sockets or which names are taken.
 
 use crate::name::NameError;
 use crate::{Code, GREETING_BYTE, PROTOCOL_VERSION};
@@ -7,45 +7,46 @@ use std::fmt;
 
 const VERSION: [u8; 2] = PROTOCOL_VERSION.to_le_bytes();
 
-/// What either side says first: the greeting byte and the protocol version.
+/// The first bytes of either side: the greeting byte and the protocol version.
 pub const GREETING: [u8; 3] = [GREETING_BYTE, VERSION[0], VERSION[1]];
 
-/// What a step of the broker's side came to.
+/// The result of a step of the broker's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// Nothing was consumed; call again with more bytes behind these.
+    /// Nothing was consumed; call again with more bytes.
     NeedMore,
-    /// The greeting is right: answer with [`Code::Ok`], then call again with what is left.
+    /// The greeting is correct: answer with [`Code::Ok`], then call again with the remaining bytes.
     Greeted {
-        /// Bytes of the input that are done with.
+        /// Bytes of the input that were consumed.
         consumed: usize,
     },
-    /// The client requests this name, which ends the handshake; `name::check_name` and the registry check it.
+    /// The client requests this name, which ends the handshake. `name::check_name` and the registry check the
+    /// name.
     Name {
         /// Bytes of the input that were consumed; requests can follow them.
         consumed: usize,
-        /// The name, perhaps empty.
+        /// The name; can be empty.
         name: &'a str,
     },
 }
 
-/// Why a handshake cannot go on.
+/// Why a handshake cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The peer speaks something else, or another version.
+    /// The peer uses another protocol or another version.
     BadGreeting {
         /// What it sent.
         got: [u8; 3],
     },
     /// The name is not UTF-8.
     NameNotUtf8,
-    /// The caller went on after the name, which had ended the handshake.
+    /// The caller continued after the name, which had ended the handshake.
     AlreadyOver,
 }
 
 impl HandshakeError {
-    /// What a broker answers before it closes.
+    /// Returns the broker's answer before it closes the connection.
     pub fn reply(&self) -> Code {
         match self {
             HandshakeError::BadGreeting { .. } => Code::NotSupported,
@@ -59,10 +60,10 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HandshakeError::BadGreeting { got } => {
-                write!(f, "greeting {got:02x?} is not {GREETING:02x?}, the one supported")
+                write!(f, "unsupported greeting {got:02x?}: expected {GREETING:02x?}")
             }
-            HandshakeError::NameNotUtf8 => f.write_str("name not UTF-8"),
-            HandshakeError::AlreadyOver => f.write_str("handshake already over"),
+            HandshakeError::NameNotUtf8 => f.write_str("name is not UTF-8"),
+            HandshakeError::AlreadyOver => f.write_str("handshake is already complete"),
         }
     }
 }
@@ -84,14 +85,14 @@ pub struct ServerHandshake {
 }
 
 impl ServerHandshake {
-    /// At the beginning: the broker's own [`GREETING`] has been or will be sent.
+    /// Creates the state of a new connection, whose [`GREETING`] the broker has sent or will send.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Looks at all bytes that are not consumed yet and takes at most one step.
+    /// Parses the bytes that are not consumed yet and takes at most one step.
     ///
-    /// Commits no memory for what a length field says: until the whole name is there the answer is
+    /// Allocates nothing for an announced length: until the complete name is there, the answer is
     /// [`Progress::NeedMore`]. The longest input ever needed is 65,537 bytes.
     pub fn advance<'a>(&mut self, input: &'a [u8]) -> Result<Progress<'a>, HandshakeError> {
         match self.state {
@@ -116,13 +117,13 @@ impl ServerHandshake {
     }
 }
 
-/// The client's first three bytes.
+/// Returns the client's first three bytes.
 pub fn encode_client_greeting() -> [u8; 3] {
     GREETING
 }
 
-/// The client's name behind its length; only a name the length field cannot say is refused, the rest is for
-/// the broker to judge.
+/// Encodes the client's name after its length. Refuses only a name that exceeds the length field; the broker
+/// checks the rest.
 pub fn encode_client_name(name: &str) -> Result<Vec<u8>, NameError> {
     let size = u16::try_from(name.len()).map_err(|_| NameError::TooLong { len: name.len() })?;
     let mut out = Vec::with_capacity(2 + name.len());
@@ -131,7 +132,7 @@ pub fn encode_client_name(name: &str) -> Result<Vec<u8>, NameError> {
     Ok(out)
 }
 
-/// Whether the other side's greeting is the one this crate speaks; the client asks this of the broker's.
+/// Checks a client's view of the broker's greeting: it must be the one that this crate supports.
 pub fn parse_server_greeting(greeting: &[u8; 3]) -> Result<(), HandshakeError> {
     if *greeting == GREETING { Ok(()) } else { Err(HandshakeError::BadGreeting { got: *greeting }) }
 }
@@ -160,7 +161,7 @@ mod tests {
         let error = ServerHandshake::new().advance(&[0xEB, 2, 0]).unwrap_err();
         assert_eq!(error, HandshakeError::BadGreeting { got: [0xEB, 2, 0] });
         assert_eq!(error.reply(), Code::NotSupported);
-        assert_eq!(error.to_string(), "greeting [eb, 02, 00] is not [eb, 01, 00], the one supported");
+        assert_eq!(error.to_string(), "unsupported greeting [eb, 02, 00]: expected [eb, 01, 00]");
 
         let mut server = ServerHandshake::new();
         server.advance(&GREETING).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Owns the encoding of handshake, frames in both directions, RPC payloads, names and result codes, the
 //! matching of topics, and the syntax of addresses. It never opens a socket, reads a clock or allocates
-//! memory for a length that a peer merely announces. `docs/protocol.md` is the specification; the code cites
+//! memory for a length that a peer only announces. `docs/protocol.md` is the specification; the code cites
 //! its sections.
 #![forbid(unsafe_code)]
 
@@ -24,17 +24,17 @@ pub use request::Limits;
 
 /// First byte of every handshake message (section 2).
 pub const GREETING_BYTE: u8 = 0xEB;
-/// The protocol version this crate speaks (section 1).
+/// The protocol version that this crate supports (section 1).
 pub const PROTOCOL_VERSION: u16 = 1;
-/// The name the broker itself is addressed by, and speaks as (sections 6 to 8).
+/// The name of the broker itself, as target and as sender (sections 6 to 8).
 pub const BROKER_NAME: &str = ".broker";
 
-/// The topic of what concerns every client. Transports subscribe their clients to it (protocol section 6).
+/// The topic of warnings to every client. Transports subscribe their clients to it (protocol section 6).
 pub const WARNINGS_TOPIC: &str = ".broker/warn";
-/// The longest topic filter a broker takes, in bytes; a frame with a longer one is answered with
+/// Maximum length of a topic filter, in bytes. A broker answers a frame with a longer one with
 /// [`Code::BadData`] (section 3).
 pub const MAX_FILTER_BYTES: usize = 65_535;
 
-/// The most bytes of all filters of one request. A longer body is refused as a whole, without parsing the
-/// rest.
+/// Maximum total length of all filters of one request, in bytes. A longer body is refused as a whole, without
+/// parsing the rest.
 pub const MAX_FILTERS_BYTES: usize = 4 << 20;

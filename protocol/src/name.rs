@@ -3,13 +3,13 @@
 use crate::Code;
 use std::fmt;
 
-/// The longest name its length field can say, in bytes.
+/// Maximum length of a name, which its length field allows, in bytes.
 pub const MAX_NAME_BYTES: usize = u16::MAX as usize;
 
-/// What divides a secondary name from its primary, at its first occurrence.
+/// Separates a secondary name from its primary, at its first occurrence.
 pub const SECONDARY_SEPARATOR: &str = "%%";
 
-/// Why a name is not allowed for any client.
+/// Why no client can have a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NameError {
@@ -17,9 +17,9 @@ pub enum NameError {
     Empty,
     /// The name begins with a dot: such names belong to the broker.
     LeadingDot,
-    /// The name holds a NUL, which would break the framing of all its client sends.
+    /// The name contains a NUL, which would break the framing of the client's messages.
     HasNul,
-    /// The name is longer than its length field can say.
+    /// The name exceeds its length field.
     TooLong {
         /// Its length, in bytes.
         len: usize,
@@ -27,7 +27,7 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// What a broker answers to such a name: 72.
+    /// Returns the broker's answer to such a name: 72.
     pub fn code(&self) -> Code {
         Code::BadData
     }
@@ -37,8 +37,8 @@ impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NameError::Empty => f.write_str("name is empty"),
-            NameError::LeadingDot => f.write_str("name begins with a dot, reserved for the broker"),
-            NameError::HasNul => f.write_str("name holds a NUL"),
+            NameError::LeadingDot => f.write_str("name begins with a dot, which is reserved for the broker"),
+            NameError::HasNul => f.write_str("name contains a NUL"),
             NameError::TooLong { len } => write!(f, "name of {len} bytes exceeds {MAX_NAME_BYTES}"),
         }
     }
@@ -49,7 +49,7 @@ impl std::error::Error for NameError {}
 /// Checks the syntax of a client's name.
 ///
 /// # Errors
-/// If no client can have the name.
+/// No client can have the name.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     match name.as_bytes() {
         [] => Err(NameError::Empty),
@@ -60,13 +60,13 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     }
 }
 
-/// The primary of a name: the part before the first `%%`, or the whole name of a primary.
+/// Returns the primary of a name: the part before the first `%%`, or the whole name of a primary.
 #[inline]
 pub fn primary_of(name: &str) -> &str {
     name.split_once(SECONDARY_SEPARATOR).map_or(name, |(primary, _)| primary)
 }
 
-/// Whether the name is that of a secondary: it holds `%%`.
+/// Returns whether the name is that of a secondary: it contains `%%`.
 #[inline]
 pub fn is_secondary(name: &str) -> bool {
     name.contains(SECONDARY_SEPARATOR)
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_reserved_and_the_unframeable_are_refused() {
+    fn empty_reserved_nul_and_overlong_names_are_refused() {
         for good in ["a", "a.b", "?", "*", "+/#", "with space", "ünï", "a.", "%%"] {
             assert_eq!(check_name(good), Ok(()), "{good:?}");
         }

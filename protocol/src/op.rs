@@ -1,6 +1,6 @@
-//! Operations, frame kinds and the quality of service bits (sections 1, 3 and 4).
+//! Operations, frame kinds and the quality-of-service bits (sections 1, 3 and 4).
 
-/// What a client asks of the broker: the low six bits of a request's flags (section 3).
+/// An operation that a client requests: the low six bits of a request's flags (section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Op {
@@ -8,11 +8,11 @@ pub enum Op {
     Publish = 0x01,
     /// Subscribe to topic filters.
     Subscribe = 0x02,
-    /// Take subscriptions back.
+    /// Remove subscriptions.
     Unsubscribe = 0x03,
-    /// Withhold publications that match filters.
+    /// Exclude publications that match filters.
     Exclude = 0x04,
-    /// Take exclusions back.
+    /// Remove exclusions.
     Unexclude = 0x05,
     /// Publish to the subscribers of one primary name.
     PublishFor = 0x06,
@@ -23,7 +23,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The operation with this value, or `None`: a protocol error.
+    /// Returns the operation with this value; `None` is a protocol error.
     #[inline]
     pub fn from_wire(value: u8) -> Option<Self> {
         Some(match value {
@@ -39,14 +39,14 @@ impl Op {
         })
     }
 
-    /// Whether the body is a list of topic filters instead of a target and a payload.
+    /// Returns whether the body is a list of topic filters instead of a target and a payload.
     #[inline]
     pub fn is_topic_op(self) -> bool {
         matches!(self, Op::Subscribe | Op::Unsubscribe | Op::Exclude | Op::Unexclude)
     }
 }
 
-/// What a frame from the broker carries: its first byte (section 4).
+/// The kind of a frame from the broker: its first byte (section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -58,12 +58,12 @@ pub enum FrameKind {
     Message = 0x12,
     /// A broadcast: sender, payload.
     Broadcast = 0x13,
-    /// An acknowledgement: op id and result code, no body.
+    /// An acknowledgement: operation id and result code, no body.
     Ack = 0xFE,
 }
 
 impl FrameKind {
-    /// The kind with this value, or `None`: a protocol error.
+    /// Returns the kind with this value; `None` is a protocol error.
     #[inline]
     pub fn from_wire(value: u8) -> Option<Self> {
         Some(match value {
@@ -86,30 +86,30 @@ impl Qos {
     pub const NO: Qos = Qos(0);
     /// Acknowledged.
     pub const PROCESSED: Qos = Qos(1);
-    /// Real-time: flushed at once, never held back.
+    /// Real-time: flushed at once, never delayed.
     pub const REALTIME: Qos = Qos(2);
     /// Real-time and acknowledged.
     pub const REALTIME_PROCESSED: Qos = Qos(3);
 
-    /// From the number 0 to 3; higher bits are dropped.
+    /// Returns the quality of service with the number 0 to 3; ignores higher bits.
     #[inline]
     pub fn from_bits(bits: u8) -> Self {
         Qos(bits & 3)
     }
 
-    /// The number 0 to 3.
+    /// Returns the number 0 to 3.
     #[inline]
     pub fn bits(self) -> u8 {
         self.0
     }
 
-    /// Whether the sender waits for an acknowledgement.
+    /// Returns whether the sender waits for an acknowledgement.
     #[inline]
     pub fn wants_ack(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// Whether the frame is real-time.
+    /// Returns whether the frame is real-time.
     #[inline]
     pub fn is_realtime(self) -> bool {
         self.0 & 2 != 0

@@ -1,5 +1,5 @@
-//! The RPC layer: what the payload of a message holds by convention (section 7). Owns its four frames and the
-//! error codes; never routes, calls or times out.
+//! The RPC layer: the payload of messages by convention (section 7). Owns its four frames and the error
+//! codes; never routes, calls or times out.
 
 use crate::{EncodeError, Field};
 use std::fmt;
@@ -18,74 +18,74 @@ pub const REPLY_HEAD_BYTES: usize = 5;
 /// Bytes of an error reply before its data: kind, call id and error code.
 pub const ERROR_HEAD_BYTES: usize = 7;
 
-/// The call id of a request that wants no reply at all.
+/// The call id of a request without a reply.
 pub const NO_REPLY: u32 = 0;
 
 /// The parameters could not be parsed.
 pub const PARSE_ERROR: i16 = -32700;
-/// The request is not one.
+/// The request is invalid.
 pub const INVALID_REQUEST: i16 = -32600;
-/// No such method.
+/// The method does not exist.
 pub const METHOD_NOT_FOUND: i16 = -32601;
-/// The parameters are not what the method takes.
+/// The parameters do not match the method.
 pub const INVALID_PARAMS: i16 = -32602;
 /// The callee failed.
 pub const INTERNAL_ERROR: i16 = -32603;
-/// No such thing; cursors use it.
+/// The object does not exist; used for cursors.
 pub const NOT_FOUND: i16 = -32001;
 
 /// A payload of the RPC layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RpcFrame<'a> {
-    /// Something said, nothing wanted back.
+    /// A message that has no reply.
     Notification {
         /// Any bytes.
         payload: &'a [u8],
     },
     /// A call.
     Request {
-        /// Chosen by the caller, comes back in the reply; [`NO_REPLY`] wants none.
+        /// Chosen by the caller and repeated in the reply; [`NO_REPLY`] requests no reply.
         call_id: u32,
-        /// The method, not yet checked to be UTF-8: the callee answers one that is not with an error.
+        /// The method, not checked to be UTF-8: the callee answers an invalid one with an error.
         method: &'a [u8],
         /// The parameters, by convention msgpack; empty if there are none.
         params: &'a [u8],
     },
     /// The result of a call.
     Reply {
-        /// The identifier of the request.
+        /// The call id of the request.
         call_id: u32,
         /// The result, by convention msgpack; can be empty.
         result: &'a [u8],
     },
     /// The failure of a call.
     Error {
-        /// The identifier of the request.
+        /// The call id of the request.
         call_id: u32,
-        /// One of this module's, [`Code::rpc_code`](crate::Code::rpc_code), or the callee's own.
+        /// An error code of this module, of [`Code::rpc_code`](crate::Code::rpc_code), or of the callee.
         code: i16,
         /// Details, usually text; can be empty.
         data: &'a [u8],
     },
 }
 
-/// Why a payload is not one of the RPC layer.
+/// Why a payload is not an RPC frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RpcDecodeError {
     /// The payload has no bytes.
     Empty,
-    /// The first byte is none of the four.
+    /// The first byte is none of the four kinds.
     UnknownKind {
         /// The byte.
         kind: u8,
     },
-    /// The payload ends before its call id or error code does.
+    /// The payload ends within its call id or error code.
     Truncated {
         /// Its length, in bytes.
         len: usize,
     },
-    /// No NUL ends the method.
+    /// The method has no terminating NUL.
     MissingNul,
 }
 
@@ -95,14 +95,14 @@ impl fmt::Display for RpcDecodeError {
             RpcDecodeError::Empty => f.write_str("rpc payload is empty"),
             RpcDecodeError::UnknownKind { kind } => write!(f, "unknown rpc frame kind 0x{kind:02x}"),
             RpcDecodeError::Truncated { len } => write!(f, "rpc payload of {len} bytes is truncated"),
-            RpcDecodeError::MissingNul => f.write_str("no NUL ends the method"),
+            RpcDecodeError::MissingNul => f.write_str("method has no terminating NUL"),
         }
     }
 }
 
 impl std::error::Error for RpcDecodeError {}
 
-/// Takes the payload of a message apart; copies nothing.
+/// Parses the payload of a message; copies nothing.
 pub fn decode_rpc(payload: &[u8]) -> Result<RpcFrame<'_>, RpcDecodeError> {
     let truncated = RpcDecodeError::Truncated { len: payload.len() };
     let (kind, rest) = payload.split_first().ok_or(RpcDecodeError::Empty)?;
@@ -128,7 +128,7 @@ pub fn decode_rpc(payload: &[u8]) -> Result<RpcFrame<'_>, RpcDecodeError> {
     }
 }
 
-/// The payload of a notification.
+/// Returns the payload of a notification.
 pub fn encode_notification(payload: &[u8]) -> Vec<u8> {
     [&[NOTIFICATION], payload].concat()
 }
@@ -136,7 +136,7 @@ pub fn encode_notification(payload: &[u8]) -> Vec<u8> {
 /// Encodes the payload of a request.
 ///
 /// # Errors
-/// If the method contains a NUL.
+/// The method contains a NUL.
 pub fn encode_request(call_id: u32, method: &str, params: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::with_capacity(request_head_len(method) + params.len());
     encode_request_head(&mut out, call_id, method)?;
@@ -144,7 +144,7 @@ pub fn encode_request(call_id: u32, method: &str, params: &[u8]) -> Result<Vec<u
     Ok(out)
 }
 
-/// The payload of a reply.
+/// Returns the payload of a reply.
 pub fn encode_reply(call_id: u32, result: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(REPLY_HEAD_BYTES + result.len());
     encode_reply_head(&mut out, call_id);
@@ -152,7 +152,7 @@ pub fn encode_reply(call_id: u32, result: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The payload of an error reply.
+/// Returns the payload of an error reply.
 pub fn encode_error(call_id: u32, code: i16, data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(ERROR_HEAD_BYTES + data.len());
     encode_error_head(&mut out, call_id, code);
@@ -160,7 +160,7 @@ pub fn encode_error(call_id: u32, code: i16, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Bytes that [`encode_request_head`] appends.
+/// Returns the number of bytes that [`encode_request_head`] appends.
 #[inline]
 pub fn request_head_len(method: &str) -> usize {
     REPLY_HEAD_BYTES + method.len() + 1
@@ -170,7 +170,7 @@ pub fn request_head_len(method: &str) -> usize {
 /// unchanged.
 ///
 /// # Errors
-/// If the method contains a NUL.
+/// The method contains a NUL.
 pub fn encode_request_head(out: &mut Vec<u8>, call_id: u32, method: &str) -> Result<(), EncodeError> {
     if method.as_bytes().contains(&0) {
         return Err(EncodeError::HasNul { field: Field::Method });
@@ -181,12 +181,12 @@ pub fn encode_request_head(out: &mut Vec<u8>, call_id: u32, method: &str) -> Res
     Ok(())
 }
 
-/// Appends everything of a reply but its result, which the caller sends behind it: [`REPLY_HEAD_BYTES`].
+/// Appends a reply without its result, which the caller sends after it: [`REPLY_HEAD_BYTES`].
 pub fn encode_reply_head(out: &mut Vec<u8>, call_id: u32) {
     append_head(out, REPLY, call_id);
 }
 
-/// Appends everything of an error reply but its data, which the caller sends behind it: [`ERROR_HEAD_BYTES`].
+/// Appends an error reply without its data, which the caller sends after it: [`ERROR_HEAD_BYTES`].
 pub fn encode_error_head(out: &mut Vec<u8>, call_id: u32, code: i16) {
     append_head(out, ERROR, call_id);
     out.extend_from_slice(&code.to_le_bytes());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_appended_and_as_long_as_they_say() {
+    fn heads_are_appended_and_have_the_declared_length() {
         let mut out = vec![7];
         encode_request_head(&mut out, 0x0403_0201, "ab").unwrap();
         assert_eq!(out, b"\x07\x01\x01\x02\x03\x04ab\0");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rpc_says_why() {
+    fn invalid_rpc_payloads_are_errors() {
         assert_eq!(decode_rpc(b""), Err(RpcDecodeError::Empty));
         assert_eq!(decode_rpc(b"hello"), Err(RpcDecodeError::UnknownKind { kind: b'h' }));
         assert_eq!(decode_rpc(&[1, 0, 0]), Err(RpcDecodeError::Truncated { len: 3 }));

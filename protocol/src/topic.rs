@@ -1,5 +1,5 @@
-//! Matches a topic against one filter (section 6), for clients. The broker matches many filters with a tree
-//! of its own.
+//! Matches a topic against one filter (section 6), for clients. The broker matches many filters with its own
+//! tree.
 
 /// Returns whether a publication to `topic` matches a subscription to `filter`. Reads both once and allocates
 /// nothing.
@@ -28,23 +28,24 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What each line of section 6 says of filters: what a filter matches, and what it does not.
+    /// One line for each statement of section 6: a filter, topics that it matches, and topics that it does
+    /// not.
     const TABLE: &[(&str, &[&str], &[&str])] = &[
-        // exactly one segment, an empty one too
+        // exactly one segment, which can be empty
         ("+", &["a", ""], &["a/b", "/", "/a"]),
         ("a/+", &["a/b", "a/"], &["a", "a/b/c", "a//", "b/a"]),
         ("+/b", &["a/b", "/b"], &["b", "a/b/", "a/c", "a/a/b"]),
         ("a/+/c", &["a/b/c", "a//c"], &["a/c", "a/b/b/c", "a/b/d"]),
-        // one or more segments, all that are left, empty ones too
+        // one or more segments: all that remain, which can be empty
         ("a/#", &["a/", "a/b", "a/b/c", "a//", "a/+"], &["a", "", "b/a", "ab/c", "/a"]),
         ("#", &["", "/", "/x", "a", "a/b/c", "$SYS", ".broker/warn"], &[]),
         ("/#", &["/", "/x", "/x/y"], &["", "x", "x/"]),
         ("+/#", &["a/b", "/", "a/b/c"], &["a", ""]),
-        // what follows it is ignored
+        // the rest of the filter is ignored
         ("a/#/b", &["a/", "a/b", "a/c", "a/c/b"], &["a", "b"]),
         ("#/b", &["", "a", "b"], &[]),
         ("#/", &["", "a"], &[]),
-        // any other, the equal segment
+        // any other segment matches itself
         ("a+", &["a+"], &["a", "ab", "aa"]),
         ("a#", &["a#"], &["a", "ab", "a/b"]),
         ("+a/##", &["+a/##"], &["a/b", "+a/b", "ba/c"]),
@@ -55,15 +56,15 @@ mod tests {
         ("", &[""], &["a", "/", "a/"]),
         ("/", &["/"], &["", "a/", "/a", "//"]),
         ("température/ß", &["température/ß"], &["temperature/ß"]),
-        // a leading `$` or `.` means nothing
+        // a leading `$` or `.` has no meaning
         ("+/x", &["$SYS/x", ".broker/x"], &[]),
-        // a topic is never taken as a filter
+        // a topic is never interpreted as a filter
         ("a/b", &[], &["a/+", "a/#", "#", "+/b"]),
         ("a/+", &["a/+", "a/#"], &["#", "+/+"]),
     ];
 
     #[test]
-    fn filters_match_as_section_6_says() {
+    fn filters_match_as_section_6_specifies() {
         for (filter, matched, others) in TABLE {
             for topic in *matched {
                 assert!(matches(filter, topic), "{filter:?} should match {topic:?}");

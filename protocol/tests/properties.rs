@@ -1,5 +1,5 @@
-//! What holds for all inputs: decode after encode is identity, splitting changes nothing, gathering runs
-//! equals decoding frame by frame, and no bytes panic.
+//! Properties of all inputs: decoding an encoded frame returns it, splitting input changes nothing, gathering
+//! runs equals decoding frame by frame, and no bytes cause a panic.
 
 use elbus_protocol::delivery::{
     Delivery, DeliveryHead, RUN_SLACK, decode_delivery, encode_ack, encode_head, encode_run,
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { max_frame_bytes: 4096 };
 
-/// A frame on its own, as a client would describe it.
+/// A single frame, as a client would describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Frame {
     Ping,
@@ -42,7 +42,7 @@ fn encode(frames: &[Frame]) -> Vec<u8> {
     out
 }
 
-/// Everything `next_run` finds, one frame at a time, and how it ends.
+/// Returns everything that `next_run` finds, one frame at a time, and how it ends.
 type Found = (Vec<Frame>, Result<usize, FrameError>);
 
 fn gather(pieces: &[&[u8]], limits: &Limits) -> Found {
@@ -84,7 +84,7 @@ fn gather(pieces: &[&[u8]], limits: &Limits) -> Found {
     (frames, end)
 }
 
-/// The specification once more, plainly: a frame at a time, byte by byte.
+/// Implements the specification without optimisations: one frame at a time, byte by byte.
 fn naive(mut input: &[u8], limits: &Limits) -> Found {
     let mut frames = vec![];
     loop {
@@ -137,12 +137,12 @@ fn naive_body(op_id: u32, op: Op, qos: u8, body: &[u8]) -> Result<Frame, FrameEr
     }
     let receiver = if texts == 2 { utf8(parts[1], Field::Receiver) } else { Ok(String::new()) };
     let target = utf8(parts[0], field);
-    // Which of two broken texts is named does not matter, so both orders are one: the receiver comes first.
+    // If two texts are invalid, either may be named; the receiver is named first here.
     let (receiver, target) = (receiver?, target?);
     Ok(Frame::Send { op_id, op, qos, target, receiver, payload: parts[texts].to_vec() })
 }
 
-/// Few different texts, so that runs come about; some share beginnings, some are as long as a chunk or two.
+/// A few different texts, so that runs occur; some share a prefix, some are as long as one or two chunks.
 fn text() -> impl Strategy<Value = String> {
     let usual = ["a", "a", "a", "ab", "", "b.c", "ünï", "exactly16bytes..", "a-text-of-17-bytes"];
     prop_oneof![
@@ -165,7 +165,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![12 => send, 2 => topics, 1 => Just(Frame::Ping)]
 }
 
-/// Frames repeated, so that there are runs, some longer than `MAX_RUN`.
+/// Repeated frames, so that runs occur, some longer than `MAX_RUN`.
 fn frames() -> impl Strategy<Value = Vec<Frame>> {
     let times = prop_oneof![6 => 1usize..4, 2 => 4usize..20, 1 => 255usize..260];
     vec((frame(), times), 0..8).prop_map(|groups| {
@@ -173,7 +173,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
     })
 }
 
-/// Frames with a few bytes changed: broken, but deep inside.
+/// Frames with a few changed bytes: mostly valid up to there.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let change = (any::<prop::sample::Index>(), prop_oneof![Just(0u8), Just(0xFF), any::<u8>()]);
     (frames(), vec(change, 0..4), any::<prop::sample::Index>(), any::<bool>()).prop_map(

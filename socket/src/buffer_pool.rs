@@ -1,22 +1,23 @@
-//! Per-thread pools of send buffers, so that an idle queue holds no memory. Owns the pools, and frees what a
-//! burst has left behind.
+//! Per-thread pools of send buffers, so that an idle queue holds no memory. Owns the pools, and frees the
+//! buffers left over from a burst.
 
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 
-/// Buffers kept for each thread. With fewer the allocator maps and unmaps memory all the time.
+/// Buffers kept per thread. With fewer, the allocator maps and unmaps memory all the time.
 const MAX_BUFFERS: usize = 16;
-/// Largest capacity that is kept, in bytes.
+/// Largest capacity of a kept buffer, in bytes.
 const MAX_BUFFER_BYTES: usize = 512 * 1024;
 
 #[derive(Default)]
 struct Pool {
     buffers: Vec<Vec<u8>>,
-    /// The fewest buffers since the last [`release_unused`]: this many were not needed.
+    /// Smallest number of pooled buffers since the last [`release_unused`]: that many were not needed.
     fewest: usize,
 }
 
-/// The pools of all threads. Lock order: this, then a pool; a pool's lock is last and held for no call.
+/// The pools of all threads. Lock order: this, then a pool. A pool's lock is taken last and never held across
+/// a call.
 static POOLS: Mutex<Vec<Weak<Mutex<Pool>>>> = Mutex::new(Vec::new());
 
 thread_local! {
@@ -27,7 +28,7 @@ thread_local! {
     };
 }
 
-/// Takes a buffer of this thread, or an empty one. Its contents are leftovers.
+/// Takes a buffer from this thread's pool, or an empty one. Its contents are leftovers.
 #[inline]
 pub(crate) fn take() -> Vec<u8> {
     let taken = POOL.try_with(|pool| {
@@ -45,7 +46,7 @@ pub(crate) fn give_back(buffer: Vec<u8>) {
     if buffer.capacity() == 0 || buffer.capacity() > MAX_BUFFER_BYTES {
         return;
     }
-    // a thread that is ending has no pool: freed
+    // a thread that is ending has no pool any more; the buffer is freed
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.lock();
         if pool.buffers.len() < MAX_BUFFERS {
@@ -54,8 +55,8 @@ pub(crate) fn give_back(buffer: Vec<u8>) {
     });
 }
 
-/// Frees the buffers that were not needed since the last call. To be called every few seconds, from any
-/// thread; waits at most for another thread that takes a buffer.
+/// Frees the buffers that were not needed since the last call. Call it every few seconds, from any thread; it
+/// waits at most for another thread that takes a buffer.
 pub fn release_unused() {
     let mut unused = vec![];
     POOLS.lock().retain(|pool| {
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn buffers_go_round_and_are_released() {
-        // a thread of its own, hence a pool that no other test touches, but for releasing
+        // a new thread has a pool that no other test touches, except through `release_unused`
         std::thread::spawn(|| {
             let mut buffer = take();
             buffer.reserve_exact(1000);
@@ -83,9 +84,12 @@ mod tests {
             let address = buffer.as_ptr();
             give_back(buffer);
             let again = take();
-            assert!(again.as_ptr() == address || again.capacity() == 0, "the same, or released meanwhile");
+            assert!(
+                again.as_ptr() == address || again.capacity() == 0,
+                "reused, unless another test released it"
+            );
             give_back(Vec::with_capacity(MAX_BUFFER_BYTES + 1));
-            assert_eq!(take().capacity(), 0, "too large to keep");
+            assert_eq!(take().capacity(), 0, "larger than MAX_CAPACITY");
             give_back(Vec::with_capacity(10));
             release_unused();
             release_unused();

@@ -2,12 +2,12 @@
 //!
 //! Both ends of a connection use it: the broker's transports and the client. [`Socket`] owns the file
 //! descriptor and every system call on it, [`Queue`] the queued bytes, [`buffer_pool`] the memory of queues
-//! between two bursts. It never interprets the bytes, never opens or binds a socket, and has no lock around a
-//! queue: that is the owner's.
+//! between two bursts. This crate never interprets the bytes, never opens or binds a socket, and never locks
+//! a queue: the owner does.
 //!
-//! After appending to a queue the owner sends immediately: [`Socket::send`] passes on what the socket takes,
-//! [`Queue::advance`] removes it. A [`WritableTwin`], which reports when to continue, exists only while
-//! something is left.
+//! After appending to a queue, the owner sends immediately: [`Socket::send`] writes what the socket accepts,
+//! and [`Queue::advance`] removes it. A [`WritableTwin`], which reports when to continue, exists only while
+//! the queue is not empty.
 #![forbid(unsafe_code)]
 
 pub mod buffer_pool;

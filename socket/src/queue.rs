@@ -1,51 +1,51 @@
 //! The bytes queued for one peer, in order: small frames in one contiguous buffer, with large and shared
-//! chunks in between by reference count. Owns bytes and their count; never a socket or a lock, and knows no
-//! frames.
+//! chunks in between by reference count. Owns the bytes and their count; never a socket or a lock, and does
+//! not parse frames.
 
 use bytes::Bytes;
 use std::{collections::VecDeque, io::IoSlice};
 
 use crate::buffer_pool;
 
-/// The sent part of the buffer is cut off when it is larger than this and than the rest, in bytes.
+/// The sent part of the buffer is removed once it is larger than this and than the rest, in bytes.
 const COMPACT_BYTES: usize = 256 * 1024;
-/// Memory up to this is kept however little of it is unsent, in bytes.
+/// Memory up to this size is kept even if little of it is unsent, in bytes.
 const SMALL_BYTES: usize = 64 * 1024;
-/// The most pieces that are sent at once.
+/// Maximum number of pieces per system call.
 pub(crate) const PIECES: usize = 16;
 
 /// The length of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueDepth {
-    /// Whole frames; an estimate while some have been sent.
+    /// Complete frames; an estimate after a partial send.
     pub frames: u64,
     /// Bytes.
     pub bytes: u64,
 }
 
-/// The bytes to be sent, without a limit: that is the owner's. No call blocks; an empty queue holds no memory
-/// but what [`buffer_pool`] keeps for the thread that emptied it.
+/// Bytes to be sent. Has no limit: the owner enforces one. No call blocks; an empty queue holds no memory
+/// except what [`buffer_pool`] keeps for the thread that emptied it.
 #[derive(Default)]
 pub struct Queue {
-    /// Frames, and the heads of those whose payload is shared, then leftovers, so that memory is not zeroed
-    /// for each run. Unallocated while the queue is empty.
+    /// Frames, and the heads of frames whose payload is shared, followed by leftovers, so that memory is not
+    /// zeroed for each run. Unallocated while the queue is empty.
     buffer: Vec<u8>,
     /// End of the queued bytes in the buffer.
     end: usize,
-    /// Bytes of the buffer that were sent.
+    /// Bytes of the buffer that have been sent.
     sent: usize,
     /// Chunks between the bytes of the buffer.
     kept: VecDeque<SharedChunk>,
-    /// Length of all chunks, including what was sent.
+    /// Length of all chunks, including the sent part of the first.
     kept_bytes: usize,
     /// All queued bytes.
     queued_bytes: usize,
-    /// Queued frames; an estimate once a part was sent.
+    /// Queued frames; an estimate after a partial send.
     frames: u64,
 }
 
 struct SharedChunk {
-    /// Its position in the buffer: before the byte there.
+    /// Its position: before the byte of the buffer at this index.
     at: usize,
     sent: usize,
     bytes: Bytes,
@@ -64,7 +64,8 @@ impl Queue {
         self.queued_bytes
     }
 
-    /// Returns the length: bytes exactly; frames, once a part was sent, as if all had the same length.
+    /// Returns the length of the queue. Bytes are exact; after a partial send, frames are estimated as if all
+    /// had the same length.
     pub fn queued(&self) -> QueueDepth {
         QueueDepth { frames: self.frames, bytes: self.queued_bytes as u64 }
     }
@@ -78,14 +79,14 @@ impl Queue {
     }
 
     /// Moves the rest of a buffer or chunk of which more than three quarters were sent into memory of its
-    /// own, so that [`memory`](Self::memory) is at most four times the queued bytes. Copies; to be called now
-    /// and then for queues that stay full.
+    /// own, so that [`memory`](Self::memory) is at most four times the queued bytes. Copies; call it
+    /// occasionally for queues that stay full.
     pub fn shrink(&mut self) {
         let unsent = self.buffer.get(self.sent..self.end).unwrap_or_default();
         if is_worth_moving(unsent.len(), self.buffer.capacity()) {
             self.buffer = unsent.to_vec();
             for kept in &mut self.kept {
-                kept.at -= self.sent; // what lies before the sent part is gone from the list
+                kept.at -= self.sent; // the sent part is no longer in the buffer
             }
             self.end -= self.sent;
             self.sent = 0;
@@ -100,7 +101,7 @@ impl Queue {
         }
     }
 
-    /// Appends bytes that make `frames` whole frames.
+    /// Appends the bytes of `frames` complete frames.
     #[inline]
     pub fn push(&mut self, bytes: &[u8], frames: usize) {
         let (buffer, end) = self.room();
@@ -116,8 +117,8 @@ impl Queue {
         self.count(bytes.len(), frames);
     }
 
-    /// Appends what `write` appends to the buffer, `frames` whole frames. `write` must not change what is in
-    /// it. After an error the queue is unchanged.
+    /// Appends what `write` appends to the buffer: `frames` complete frames. `write` must not change the
+    /// bytes that are already there. After an error the queue is unchanged.
     #[inline]
     pub fn push_with<E>(
         &mut self,
@@ -129,8 +130,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Appends `frames` whole frames that `write` writes into a buffer of `room` bytes; `write` returns how
-    /// many bytes it has written. The other bytes are leftovers, perhaps of another peer.
+    /// Appends `frames` complete frames that `write` writes into a buffer of `room` bytes; `write` returns
+    /// the number of bytes written. The other bytes are leftovers, possibly of another peer.
     #[inline]
     pub fn push_within(&mut self, room: usize, frames: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let (buffer, end) = self.room();
@@ -143,15 +144,16 @@ impl Queue {
         self.count(used, frames);
     }
 
-    /// Appends a shared chunk of `frames` whole frames, without copying.
+    /// Appends a shared chunk of `frames` complete frames, without copying it.
     #[inline]
     pub fn push_shared(&mut self, bytes: Bytes, frames: usize) {
         self.count(bytes.len(), frames);
         self.keep(bytes);
     }
 
-    /// Appends one frame with a shared payload, without copying it: `write_head` appends the head to the
-    /// buffer and must not change what is in it. After an error the queue is unchanged.
+    /// Appends one frame with a shared payload, without copying the payload. `write_head` appends the head to
+    /// the buffer and must not change the bytes that are already there. After an error the queue is
+    /// unchanged.
     #[inline]
     pub fn push_large<E>(
         &mut self,
@@ -172,7 +174,7 @@ impl Queue {
         }
     }
 
-    /// Returns how many bytes `write` has appended; after an error the buffer is unchanged.
+    /// Returns the number of bytes that `write` appended; after an error the buffer is unchanged.
     #[inline]
     fn append<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<usize, E> {
         let (buffer, end) = self.room();
@@ -180,7 +182,7 @@ impl Queue {
         buffer.truncate(before);
         match write(buffer) {
             Ok(()) => {
-                debug_assert!(buffer.len() >= before, "something that waits was cut off");
+                debug_assert!(buffer.len() >= before, "queued bytes were removed");
                 *end = buffer.len();
                 Ok(buffer.len().saturating_sub(before))
             }
@@ -193,8 +195,8 @@ impl Queue {
         }
     }
 
-    /// Removes the last byte: a one-byte answer that is replaced. Does nothing if the byte was sent or is in
-    /// a shared chunk.
+    /// Removes the last byte, for replacing a one-byte answer. Does nothing if that byte was sent or is in a
+    /// shared chunk.
     pub fn pop_byte(&mut self) {
         let behind = self.kept.back().map_or(self.sent, |kept| kept.at);
         if self.end > behind {
@@ -221,21 +223,21 @@ impl Queue {
             self.buffer.copy_within(self.sent..self.end, 0); // leftovers stay where they are
             self.end -= self.sent;
             for kept in &mut self.kept {
-                kept.at -= self.sent; // what lies before the sent part is gone from the list
+                kept.at -= self.sent; // the sent part is no longer in the buffer
             }
             self.sent = 0;
         }
         (&mut self.buffer, &mut self.end)
     }
 
-    /// Returns all queued bytes if they are contiguous: the usual case.
+    /// Returns all queued bytes if they are contiguous, which is the usual case.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
         let piece = self.first_piece();
         (piece.len() == self.queued_bytes).then_some(piece)
     }
 
-    /// Returns the first contiguous bytes; empty if the queue is.
+    /// Returns the first contiguous bytes; empty if the queue is empty.
     #[inline]
     pub fn first_piece(&self) -> &[u8] {
         let piece = match self.kept.front() {
@@ -314,7 +316,7 @@ fn is_worth_moving(unsent: usize, occupied: usize) -> bool {
     occupied > SMALL_BYTES && unsent < occupied / 4
 }
 
-/// Scales a number of frames by `left` of `all` bytes, to the nearest; at least one if there is any.
+/// Scales a number of frames by `left` of `all` bytes, rounded to nearest; at least one if there are any.
 fn share(frames: u64, left: usize, all: usize) -> u64 {
     let (left, all) = (left as u128, all.max(1) as u128);
     let nearest = (u128::from(frames) * left + all / 2) / all;
@@ -326,7 +328,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// Sends everything in steps of `step` bytes, as a socket would take it.
+    /// Sends everything in steps of `step` bytes, as a socket could take it.
     fn drain(queue: &mut Queue, step: usize) -> Vec<u8> {
         let mut all = vec![];
         while !queue.is_empty() {
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn small_and_large_stay_in_order_however_they_are_sent() {
+    fn small_and_large_frames_stay_in_order_for_any_send_size() {
         for step in [1, 2, 3, 7, 64, 1000, 100_000] {
             let (mut queue, mut expected) = (Queue::default(), vec![]);
             for i in 0..20u8 {
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_many_goes_between_what_is_for_one() {
+    fn shared_chunks_keep_their_place_between_own_frames() {
         let encoded = Bytes::from((0..60).collect::<Vec<u8>>());
         for step in [1, 7, 59, 60, 61, 1000] {
             let (mut queue, mut expected) = (Queue::default(), vec![]);
@@ -403,9 +405,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_room_is_not_counted() {
+    fn bytes_beyond_the_room_are_not_counted() {
         std::thread::spawn(|| {
-            // a thread of its own, hence a buffer without leftovers
+            // a new thread, hence a buffer without leftovers
             let mut queue = Queue::default();
             queue.push_within(3, 1, |room| room.len() + 5);
             assert_eq!(drain(&mut queue, 2), [0; 3]);
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sent_part_is_cut_off() {
+    fn the_sent_part_of_a_buffer_is_removed() {
         let mut queue = Queue::default();
         queue.push(&vec![1; 400_000], 1);
         push_large(&mut queue, vec![2; 70_000]);
@@ -460,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_what_is_left_of_a_large_piece_or_buffer() {
+    fn memory_shrinks_with_the_unsent_part_of_a_chunk_or_buffer() {
         const LARGE: usize = 1 << 20;
         let mut queue = Queue::default();
         push_large(&mut queue, vec![1; LARGE]);
@@ -469,7 +471,7 @@ mod tests {
         assert!(whole >= 2 * LARGE);
         queue.advance(LARGE * 3 / 4 + 3);
         queue.shrink();
-        assert_eq!(queue.memory(), whole, "a quarter is left");
+        assert_eq!(queue.memory(), whole, "a quarter is unsent");
         queue.advance(1);
         assert_eq!(queue.memory(), whole, "occupied until it is moved");
         queue.shrink();
@@ -494,19 +496,19 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_occupies_what_was_once_in_it() {
+    fn a_buffer_counts_its_whole_capacity_as_memory() {
         let mut queue = Queue::default();
         queue.push(&vec![1; 1 << 20], 1);
         queue.advance(700_000);
         push_large(&mut queue, vec![2; 10]);
-        assert!(queue.end < 400_000 && queue.memory() >= 1 << 19, "cut off, and no memory given back");
+        assert!(queue.end < 400_000 && queue.memory() >= 1 << 19, "sent bytes removed, no memory freed");
         queue.advance(300_000);
         queue.shrink();
         assert!(queue.memory() < 100_000);
     }
 
     #[test]
-    fn frames_are_estimated_by_what_is_left() {
+    fn frames_are_estimated_from_the_unsent_bytes() {
         let mut queue = Queue::default();
         queue.push(&[0; 1000], 10);
         queue.advance(650);
@@ -520,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_nothing_behind() {
+    fn a_failed_write_leaves_the_queue_unchanged() {
         let fail = |buffer: &mut Vec<u8>| {
             buffer.extend([9; 100]);
             Err("too long")
@@ -537,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_small_byte_that_waits_is_taken_back() {
+    fn pop_byte_removes_only_an_unsent_byte_of_the_buffer() {
         let mut queue = Queue::default();
         queue.push(&[9], 0);
         queue.pop_byte();

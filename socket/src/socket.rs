@@ -1,8 +1,8 @@
 //! A connected or listening socket, registered for reading only. Owns every system call on it; never blocks.
 //!
-//! With write readiness in its interest every read by the peer would wake this end through EPOLLOUT for
+//! With write readiness in its interest, every read by the peer would wake this end through EPOLLOUT for
 //! nothing, which is the largest part of a round trip. tokio's own sockets always register for both, and
-//! `AsyncFd` cannot be created for one without `unsafe`; its pipe ends can: they take any file descriptor,
+//! `AsyncFd` cannot be created for one without `unsafe`. Its pipe ends can: they take any file descriptor,
 //! own it, and register it for one direction. Their reads and writes are not used.
 
 use rustix::{
@@ -21,9 +21,8 @@ use tokio::net::unix::pipe;
 
 use crate::queue::{PIECES, Queue};
 
-/// The best number of bytes to read at once and pass on: a little less than the default socket buffer (208
-/// KiB), so that one read fits into the sockets of its receivers. With more, each read would leave a part
-/// queued.
+/// The best size of a read whose bytes are passed on: slightly less than the default socket buffer (208 KiB),
+/// so that one read fits into the sockets of its receivers. A larger read would leave a part of it queued.
 pub const READ_BYTES: usize = 192 * 1024;
 
 const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -39,10 +38,10 @@ pub enum Received {
     End,
 }
 
-/// A connected or listening socket that is registered for reading. Closed when it is dropped.
+/// A connected or listening socket that is registered for reading. Closes the descriptor when it is dropped.
 ///
-/// All methods but [`new`](Self::new) can be called from any thread, within a runtime or not, concurrently;
-/// none of them blocks.
+/// All methods except [`new`](Self::new) can be called concurrently from any thread, inside or outside a
+/// runtime; none of them blocks.
 #[derive(Debug)]
 pub struct Socket(pipe::Receiver);
 
@@ -56,14 +55,14 @@ impl Socket {
         pipe::Receiver::from_owned_fd_unchecked(socket).map(Socket)
     }
 
-    /// Waits until there may be something to read or accept; a read can still find nothing. One task at a
-    /// time should wait. Fails only when the runtime ends. Cancel safe.
+    /// Waits until there may be something to read or accept; a read can still find nothing. Only one task at
+    /// a time should wait. Fails only when the runtime ends. Cancel safe.
     pub async fn readable(&self) -> io::Result<()> {
         self.0.readable().await
     }
 
-    /// Waits as [`readable`](Self::readable) does, but polls for the time `busy` first, alternating with
-    /// other tasks, so that the thread does not sleep. Uses a whole processor and saves the time of waking
+    /// Waits as [`readable`](Self::readable) does, but first polls for the time `busy`, yielding to other
+    /// tasks, so that the thread does not sleep. Uses a whole processor and saves the time it takes to wake
     /// it.
     pub async fn readable_busy(&self, busy: Duration) -> io::Result<()> {
         let mut readable = pin!(self.readable());
@@ -99,8 +98,9 @@ impl Socket {
         })
     }
 
-    /// Reads as [`receive`](Self::receive) does, also if no readiness was reported: a short read counts as
-    /// the last one, but it also ends before an out-of-band byte and at bytes sent with file descriptors.
+    /// Reads as [`receive`](Self::receive) does, even if no readiness was reported. There, a short read
+    /// counts as the last one, but a read also ends before an out-of-band byte and at bytes sent with file
+    /// descriptors.
     pub fn receive_unannounced(&self, buffer: &mut [u8]) -> io::Result<Received> {
         match recv(&self.0, buffer, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Ok(Received::End),
@@ -136,8 +136,8 @@ impl Socket {
         }
     }
 
-    /// Reads and discards up to a few megabytes: a TCP socket that is closed with unread bytes resets the
-    /// connection, and the last bytes to the peer are lost.
+    /// Reads and discards up to a few megabytes. A TCP socket that is closed with unread bytes resets the
+    /// connection, and the peer loses the last bytes sent to it.
     pub fn discard(&self) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..256 {
@@ -147,8 +147,8 @@ impl Socket {
         }
     }
 
-    /// Accepts a connection, non-blocking and closed on exec; `None` if there is none. The error can be that
-    /// of one connection or a lack of file descriptors, so a listener continues after it.
+    /// Accepts a connection, non-blocking and closed on exec; returns `None` if none is pending. The error
+    /// can concern one connection or be a lack of file descriptors, so a listener continues after it.
     pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let result = self.0.try_io(|| Ok(rustix::net::accept_with(self.0.as_fd(), flags)?));
@@ -159,12 +159,12 @@ impl Socket {
         }
     }
 
-    /// Returns whether the peer has closed the connection or its sending side; unread bytes may be left.
+    /// Returns whether the peer has closed the connection or its sending side. Unread bytes may be left.
     pub fn peer_has_closed(&self) -> bool {
         self.polls(PollFlags::RDHUP, PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
     }
 
-    /// Returns whether unread bytes, or the end, have arrived.
+    /// Returns whether unread bytes or the end of the stream have arrived.
     pub fn has_unread(&self) -> bool {
         self.polls(PollFlags::IN, PollFlags::IN)
     }
@@ -175,9 +175,9 @@ impl Socket {
         result.is_ok_and(|_| polled.iter().any(|socket| socket.revents().intersects(expected)))
     }
 
-    /// Sends what the socket takes of a queue; the caller then [removes](Queue::advance) that. Returns 0 if
-    /// the socket is full. An error is final for the connection. One caller at a time, or bytes interleave:
-    /// the owner's lock ensures that.
+    /// Sends the part of a queue that the socket accepts; the caller then [removes](Queue::advance) that
+    /// part. Returns 0 if the socket is full. An error is final for the connection. Only one caller at a time
+    /// may send, which the owner's lock ensures; otherwise bytes interleave.
     #[inline]
     pub fn send(&self, queue: &Queue) -> io::Result<usize> {
         match queue.single() {
@@ -190,8 +190,8 @@ impl Socket {
         }
     }
 
-    /// Sends what the socket takes of these pieces, as [`send`](Self::send) does of a queue, which must be
-    /// empty.
+    /// Sends the part of these pieces that the socket accepts, as [`send`](Self::send) does for a queue. The
+    /// pieces must not be empty.
     #[inline]
     pub fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         taken(sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), SEND))
@@ -219,13 +219,13 @@ impl Socket {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
     }
 
-    /// Ends both directions; wakes tasks that wait for the socket. A listening socket accepts no more.
+    /// Ends both directions and wakes tasks that wait for the socket. A listening socket stops accepting.
     pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
     }
 }
 
-/// Returns how much the socket has taken: 0 if it is full.
+/// Returns the number of bytes sent: 0 if the socket is full.
 #[inline]
 fn taken(sent: rustix::io::Result<usize>) -> io::Result<usize> {
     match sent.map_err(io::Error::from) {
@@ -238,8 +238,8 @@ fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Waits for room in a full socket, see [`Socket::writable_twin`]. To be dropped when the queue is empty:
-/// while it exists, each read of the peer wakes this end, and the connection stays open.
+/// Waits for room in a full socket, see [`Socket::writable_twin`]. Drop it when the queue is empty: while it
+/// exists, each read of the peer wakes this end, and the connection stays open.
 #[derive(Debug)]
 pub struct WritableTwin(pipe::Sender);
 
@@ -250,8 +250,8 @@ impl WritableTwin {
         self.0.writable().await
     }
 
-    /// Runs `write`, unless the socket is known to be full; if it returns `false`, the socket is full, and
-    /// [`writable`](Self::writable) waits again.
+    /// Runs `write` unless the socket is known to be full. If `write` returns `false`, the socket counts as
+    /// full, and [`writable`](Self::writable) waits again.
     pub fn while_writable(&self, write: impl FnOnce() -> bool) {
         let full = || io::Error::from(ErrorKind::WouldBlock);
         let _ = self.0.try_io(|| if write() { Ok(()) } else { Err(full()) });
@@ -259,7 +259,7 @@ impl WritableTwin {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::{io::Write, os::unix::net::UnixStream, thread};
@@ -272,7 +272,7 @@ mod tests {
         (Socket::new(ours.into()).unwrap(), theirs)
     }
 
-    /// All bytes until the end, each time waited for with `busy`.
+    /// Reads all bytes until the end; each wait polls for `busy` first.
     async fn read_to_end(socket: &Socket, busy: Duration) -> Vec<u8> {
         let (mut all, mut buffer) = (vec![], [0; 64]);
         loop {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_has_closed_is_seen_before_its_last_bytes_are_read() {
+    async fn a_closed_peer_is_detected_before_its_last_bytes_are_read() {
         let (socket, mut peer) = pair();
         assert!(!socket.peer_has_closed() && !socket.has_unread());
         peer.write_all(b"last").unwrap();
@@ -307,9 +307,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_tasks_go_on_beside_one_that_waits_busily() {
+    async fn a_busy_wait_yields_to_other_tasks() {
         let (socket, mut peer) = pair();
-        // on the same thread, and it only gets its turn if the one that waits gives it away
+        // on the same thread: the other task runs only if the waiting one yields
         let other = tokio::spawn(async move { peer.write_all(b"x").unwrap() });
         assert_eq!(read_to_end(&socket, LONG).await, b"x");
         other.await.unwrap();

@@ -1,5 +1,5 @@
 //! A socket against a plain peer: reading, a full socket and its twin, ends, accepting.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_socket::{Queue, Received, Socket};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -15,7 +15,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_io().build().unwrap()
 }
 
-/// A socket and its peer; to be called within a runtime.
+/// Returns a socket and its peer. Call it within a runtime.
 fn pair() -> (Socket, UnixStream) {
     let (ours, peer) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -23,7 +23,7 @@ fn pair() -> (Socket, UnixStream) {
 }
 
 #[test]
-fn what_arrives_is_read_up_to_the_end() {
+fn bytes_are_read_up_to_the_end() {
     runtime().block_on(async {
         let (socket, mut peer) = pair();
         let mut buffer = [0; 8];
@@ -42,7 +42,7 @@ fn what_arrives_is_read_up_to_the_end() {
 }
 
 #[test]
-fn a_full_socket_takes_nothing_until_its_twin_says_so() {
+fn a_full_socket_accepts_nothing_until_its_twin_is_writable() {
     runtime().block_on(async {
         let (socket, mut peer) = pair();
         let mut queue = Queue::default();
@@ -75,7 +75,7 @@ fn a_full_socket_takes_nothing_until_its_twin_says_so() {
 }
 
 #[test]
-fn a_peer_that_is_gone_is_an_error_not_a_signal() {
+fn sending_to_a_closed_peer_is_an_error_not_a_signal() {
     runtime().block_on(async {
         let (socket, peer) = pair();
         drop(peer);
@@ -86,7 +86,7 @@ fn a_peer_that_is_gone_is_an_error_not_a_signal() {
 }
 
 #[test]
-fn a_listening_socket_accepts_and_a_shutdown_wakes_who_waits() {
+fn a_listening_socket_accepts_and_a_shutdown_wakes_readers() {
     runtime().block_on(async {
         let folder = std::env::temp_dir().join(format!("elbus-socket-{}", std::process::id()));
         let listener = UnixListener::bind(&folder).unwrap();
@@ -128,12 +128,16 @@ fn unannounced_bytes_are_read_on_request_and_passed_file_descriptors_are_closed(
         socket.readable().await.unwrap();
         let mut buffer = [0; 8];
         assert_eq!(socket.receive(&mut buffer).unwrap(), Received::Bytes(1));
-        assert_eq!(socket.receive(&mut buffer).unwrap(), Received::Nothing, "a short read was the last one");
+        assert_eq!(
+            socket.receive(&mut buffer).unwrap(),
+            Received::Nothing,
+            "a short read counts as the last one"
+        );
         assert!(socket.has_unread());
         assert_eq!(socket.receive_unannounced(&mut buffer).unwrap(), Received::Bytes(1));
         assert_eq!((buffer[0], socket.has_unread()), (2, false));
         assert_eq!(socket.receive_unannounced(&mut buffer).unwrap(), Received::Nothing);
-        assert_eq!(reading.read(&mut buffer).unwrap(), 0, "no end for writing is open any more");
+        assert_eq!(reading.read(&mut buffer).unwrap(), 0, "the passed descriptor is still open");
         drop(peer);
         assert_eq!(socket.receive_unannounced(&mut buffer).unwrap(), Received::End);
     });

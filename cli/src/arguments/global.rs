@@ -1,4 +1,4 @@
-//! The options that every command takes, and what they mean together with the environment.
+//! The options of every command, and how they combine with the environment.
 
 use clap::Args;
 use elbus_client::{Address, TlsConfig};
@@ -17,7 +17,7 @@ const TLS: &str = "TLS";
 /// The environment variable that holds the broker's address.
 const ADDRESS_VARIABLE: &str = "ELBUS_ADDR";
 
-/// The options that every command takes, before or after its name.
+/// The options of every command, before or after its name.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct GlobalArguments {
@@ -65,7 +65,7 @@ pub(crate) struct GlobalArguments {
 }
 
 impl GlobalArguments {
-    /// Returns what a command needs to connect and to print.
+    /// Returns the settings of a command for connecting and printing.
     ///
     /// # Errors
     /// `ELBUS_ADDR` is not an address, or a certificate is given without its key or a key without its

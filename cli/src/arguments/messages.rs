@@ -13,7 +13,7 @@ pub(crate) struct ListenArguments {
     pub(crate) raw: bool,
 }
 
-/// What to subscribe to, and how long to listen.
+/// The filters to subscribe to, and how long to listen.
 #[derive(Debug, Args)]
 pub(crate) struct FeedArguments {
     /// Subscribe to the topics that match: + matches one segment, # all remaining ones; can be repeated

@@ -49,7 +49,7 @@ pub(crate) struct RequestArguments {
     /// The method
     pub(crate) method: String,
 
-    // no doc comment: rustdoc would take the lists for links
+    // no doc comment: rustdoc would interpret the lists as links
     #[arg(value_name = "KEY=VALUE", help = PARAMS_HELP)]
     pub(crate) params: Vec<String>,
 

@@ -122,7 +122,7 @@ impl<'a> Runner<'a> {
         Ok(result)
     }
 
-    /// One worker publishes to subscribers that are connected for this stage only.
+    /// Runs a stage in which one worker publishes to subscribers that are connected for this stage only.
     async fn publish(&mut self, stage: Stage) -> Result<StageResult, CliError> {
         let count = self.arguments.subscribers;
         let subscribers = connect(self.context, self.arguments, "sub-", count).await?;

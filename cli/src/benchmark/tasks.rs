@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub(super) frames: Frames,
 }
 
-/// What a task returns.
+/// The result of a task.
 #[derive(Default)]
 pub(super) struct TaskOutput {
     /// The index of the worker, and its connection for the next stage.

@@ -62,7 +62,7 @@ fn read_map(result: Bytes, method: &str) -> Result<Map<String, Value>, CliError>
     }
 }
 
-/// Adds to an error of the broker what to do about it.
+/// Adds a remedy to an error of the broker.
 fn explain(error: Error, method: &str) -> CliError {
     if matches!(error, Error::NotRegistered { .. }) {
         return CliError::runtime(format!(
@@ -105,7 +105,7 @@ pub(crate) async fn call_broker_expecting_disconnect(
     result.map(Some)
 }
 
-/// Returns the plugins once the broker can be reached again, or `None` if that takes longer than `timeout`.
+/// Returns the plugins once the broker can be reached again, or `None` after `timeout`.
 pub(crate) async fn plugins_after_reconnect(context: &Context, timeout: Duration) -> Option<Vec<Value>> {
     let plugins = async {
         loop {

@@ -105,7 +105,7 @@ pub(crate) async fn subscribe(
     Ok(())
 }
 
-/// Prints what arrives.
+/// Prints received frames and events.
 pub(crate) struct Feed<'a> {
     context: &'a Context,
     results: Results,

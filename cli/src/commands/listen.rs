@@ -1,4 +1,4 @@
-//! `elbus listen`: prints what arrives.
+//! `elbus listen`: prints received frames.
 
 use tokio::sync::mpsc;
 

@@ -1,4 +1,4 @@
-//! How results and notices are printed, as the command line says.
+//! How results and notices are printed, according to the command line.
 
 use std::io::Write;
 

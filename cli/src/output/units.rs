@@ -8,7 +8,7 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     }
     let mut size = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // what would be printed as 1024.0 belongs to the next unit
+    // a value that rounds to 1024.0 belongs to the next unit
     while size >= 1023.95 && unit + 1 < UNITS.len() {
         size /= 1024.0;
         unit += 1;
@@ -26,7 +26,7 @@ pub(crate) fn compact_bytes(bytes: f64) -> String {
     }
     let (mut size, mut unit) = (bytes, "");
     for next in ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"] {
-        // what would be shown as 1024 belongs to the next unit
+        // a value that rounds to 1024 belongs to the next unit
         if size < 1023.5 {
             break;
         }

@@ -23,7 +23,7 @@ const MAX_PROCESS_CALLS: usize = 32;
 pub(super) enum Update {
     Sample(Sample),
     Connection(Connection),
-    /// The connection is closed for good; no update follows.
+    /// The connection is permanently closed; no update follows.
     Ended,
 }
 
@@ -111,7 +111,7 @@ impl Poller {
         Self { client, events, info: None, has_health: true, has_processes: true, processes }
     }
 
-    /// Polls until the connection is closed for good or the receiver of updates is dropped.
+    /// Polls until the connection is permanently closed or the receiver of updates is dropped.
     pub(super) async fn run(mut self, interval: Duration, updates: mpsc::Sender<Update>) {
         let mut ticks = tokio::time::interval(interval);
         // after a late poll, the next one is a full interval later

@@ -113,7 +113,7 @@ impl Bus {
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ended {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-        // it may exit before it has read all of it
+        // it may exit before it has read everything
         thread::spawn(move || _ = stdin.write_all(&input));
         let (stdout, stderr) =
             (read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap()));

@@ -241,8 +241,8 @@ impl Client {
         self.remove_filters(filters).await
     }
 
-    /// Excludes topics: publications that match one of these filters are not delivered, whatever the
-    /// subscriptions.
+    /// Excludes topics: publications that match one of these filters are not delivered, even if they match a
+    /// subscription.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {

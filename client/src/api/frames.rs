@@ -1,5 +1,5 @@
-//! The frames of a client, as its user receives them. Owns the receiving end; never decides what arrives
-//! there.
+//! The frames of a client, as its user receives them. Owns the receiving end; does not decide which frames
+//! arrive there.
 
 use futures_core::Stream;
 use std::{
@@ -52,7 +52,7 @@ impl Frames {
     }
 
     /// Returns how many frames have been dropped so far, as [`Overflow`](crate::Overflow) describes. The
-    /// frame behind the dropped ones reports them as well.
+    /// frame after the dropped ones reports them too.
     pub fn missed(&self) -> u64 {
         self.receiver.missed()
     }

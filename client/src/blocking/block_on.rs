@@ -1,5 +1,5 @@
-//! Waits for async functions. Owns the runtime of all blocking clients and the rule where waiting is not
-//! allowed; never knows the functions, and never uses a runtime of the program.
+//! Waits for async functions. Owns the runtime of all blocking clients and the rule where waiting is allowed;
+//! does not know the functions, and never uses a runtime of the program.
 
 use parking_lot::Mutex;
 use std::{
@@ -36,7 +36,8 @@ impl Drop for BlockingRuntime {
 }
 
 thread_local! {
-    /// Whether this thread runs the tasks of the blocking clients. A wait on it would last until its limit.
+    /// Returns whether this thread runs the tasks of the blocking clients. A wait on it would last until its
+    /// limit.
     static RUNS_CLIENTS: Cell<bool> = const { Cell::new(false) };
 }
 

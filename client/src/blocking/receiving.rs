@@ -1,5 +1,5 @@
 //! Receiving: frames, publications of a subscription, events, and functions that are called for publications.
-//! Owns the iterators; what arrives where is decided by the async client.
+//! Owns the iterators; the async client decides which consumer gets a frame.
 
 use parking_lot::Mutex;
 use std::{fmt, sync::Arc, time::Duration};

@@ -1,5 +1,5 @@
-//! Remote calls that block_on, and methods that are plain functions. Owns the adapter between the two kinds
-//! of handler; calls and their conversion are the async client's.
+//! Remote calls that block, and methods that are plain functions. Owns the adapter between the two kinds of
+//! handler; calls and their conversion are the async client's.
 
 use bytes::Bytes;
 use elbus_protocol::Qos;

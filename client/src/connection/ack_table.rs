@@ -1,5 +1,5 @@
-//! Operations that wait for their acknowledgement. Owns operation ids and outcomes; has no lock and wakes
-//! nobody itself: both are the send queue's.
+//! Operations that wait for their acknowledgement. Owns operation ids and outcomes; has no lock and wakes no
+//! task: the send queue does both.
 
 use elbus_protocol::{Code, Op};
 use slab::Slab;
@@ -87,7 +87,7 @@ impl AckTable {
             PendingAck::Restore { op, filters } => {
                 let (op, filters) = (*op, std::mem::take(filters));
                 if code != Code::Ok as u8 {
-                    // other codes concern all filters alike, a limit for example
+                    // other codes apply to all filters of the frame, for example a limit
                     let concerns_one = [Code::AccessDenied as u8, Code::BadData as u8].contains(&code);
                     if concerns_one && filters.len() > 1 {
                         events.push(AckEvent::FiltersRefused { op, filters });

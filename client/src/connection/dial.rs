@@ -1,4 +1,4 @@
-//! From an address to a connected socket, plain or under TLS. Never sends a byte of the protocol.
+//! Connects an address: returns a connected socket, plain or under TLS. Never sends a byte of the protocol.
 
 use elbus_socket::Socket;
 use std::{
@@ -22,7 +22,7 @@ pub(crate) struct Dialed {
     pub(crate) tls_fault: Option<TlsFault>,
 }
 
-/// Why a TLS connection has ended, once it has.
+/// Why a TLS connection has ended; empty before that.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsFault(Arc<OnceLock<io::Error>>);
 
@@ -126,7 +126,7 @@ async fn connect_unix(path: &Path, address: &Address) -> io::Result<OwnedFd> {
     Ok(stream.into_std()?.into())
 }
 
-/// A socket at a default path that any user can create must be served by a trusted user.
+/// Checks that the socket at a default path that any user can create is served by a trusted user.
 fn check_owner(address: &Address, stream: &UnixStream) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if address.may_be_served_by(uid) {

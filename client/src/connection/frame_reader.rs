@@ -1,5 +1,5 @@
 //! Reads a connection: bytes become acknowledgements and frames. Owns the read buffer and the beginning of an
-//! incomplete frame; never decides who gets a frame.
+//! incomplete frame; does not decide which consumer gets a frame.
 //!
 //! The frames of one read are copied once, into shared memory of exactly their size. A large frame is read
 //! into memory of its own and not copied; that memory grows with what has arrived, not with the length that
@@ -114,12 +114,12 @@ impl FrameReader {
         result
     }
 
-    /// Reads behind the beginning of an incomplete frame.
+    /// Reads the rest of an incomplete frame.
     fn read_partial(&mut self, batch: &mut ReadBatch) -> Result<Received, ReadEnd> {
         let needed = self.needed();
         let missing = needed.saturating_sub(self.partial.len());
         if self.partial.capacity() - self.partial.len() < missing.min(PARTIAL_BYTES) {
-            // doubles what has arrived, or adds what is missing
+            // doubles the received length, or adds the missing bytes
             self.partial.reserve_exact(missing.min(self.partial.len().max(PARTIAL_BYTES)));
         }
         let received = self.socket.receive_more(&mut self.partial).map_err(ReadEnd::Io)?;

@@ -1,5 +1,5 @@
-//! The client's side of the handshake: from an address to a registered connection. Never sends anything after
-//! it.
+//! The client's side of the handshake: returns a registered connection to an address. Never sends anything
+//! after the handshake.
 
 use elbus_protocol::{
     Code,
@@ -14,7 +14,7 @@ use crate::{address::Address, error::Error, settings::Settings};
 /// A registered connection.
 pub(crate) struct Registered {
     pub(crate) socket: Arc<Socket>,
-    /// The bytes that the broker sent behind its answer.
+    /// The bytes that the broker sent after its answer.
     pub(crate) read_ahead: Vec<u8>,
 }
 

@@ -27,7 +27,7 @@ const RECEIVE_FRAMES: usize = 256;
 
 #[derive(Default)]
 pub(crate) struct InProcessLink {
-    /// A leaf: the client is cloned before it is used.
+    /// A leaf lock: the client is cloned before it is used.
     state: Mutex<State>,
     /// Requests that the reader reports when it has delivered everything that had arrived.
     drain_requested: Notify,

@@ -108,7 +108,7 @@ impl Inner {
         Inbox::new(self.settings.queue_bytes, self.settings.overflow, self.read_limit.clone())
     }
 
-    /// Returns a new queue for calls. It drops none: their callers would wait in vain.
+    /// Returns a new queue for calls. It drops none, because their callers would wait for a reply.
     fn new_call_inbox(&self) -> Arc<Inbox> {
         Inbox::new(self.settings.queue_bytes, Overflow::Block, self.read_limit.clone())
     }

@@ -1,9 +1,9 @@
 //! The sending side of a connection. Owns the frames to be written, the operations that wait for their
-//! acknowledgement and the decision when to write; never reads, and wakes nobody while it holds its lock.
+//! acknowledgement and the decision when to write; never reads, and wakes no task while it holds its lock.
 //!
 //! A frame after a pause is written at once by its sender. Frames that follow closely are gathered: the
-//! flusher task writes them when it is scheduled, or the next sender does after [`GATHER_WINDOW`]. So a lone
-//! frame never waits, and a stream leaves in few writes without being asked to.
+//! flusher task writes them when it is scheduled, or the next sender does after [`GATHER_WINDOW`]. So a
+//! single frame never waits, and a stream of frames takes few writes without an explicit batch.
 
 use elbus_protocol::{
     EncodeError, Op, Qos,
@@ -50,7 +50,7 @@ pub(crate) struct SendQueue {
     max_frame_bytes: usize,
     read_limit: Arc<ReadLimit>,
     flush_requested: Notify,
-    /// A leaf, except for the pool of spare buffers.
+    /// A leaf lock, except for the pool of spare buffers.
     state: Mutex<State>,
 }
 

@@ -1,5 +1,5 @@
-//! The life of a client: connected, lost, connected again, ended. Owns the order of these states; never what
-//! happens on a connection.
+//! The lifecycle of a client: connected, lost, connected again, ended. Owns the order of these states; does
+//! not handle the connection itself.
 
 use std::sync::{
     Arc,

@@ -97,8 +97,8 @@ impl Inner {
     }
 
     /// Calls `prepare` for the filters and the update of the subscription state, queues the operation and
-    /// applies the update: all under the lock of the state, so that it cannot differ from what the broker is
-    /// sent.
+    /// applies the update. All of it happens under the lock of the state, so that the state cannot differ
+    /// from what the broker receives.
     async fn queue_change<'f, U: FnOnce(&mut SubscriptionState)>(
         &self,
         op: Op,

@@ -33,27 +33,27 @@ impl RpcError {
         RpcError { code, data: data.into() }
     }
 
-    /// The method does not exist: -32601.
+    /// Returns the error for a method that does not exist: -32601.
     pub fn method_not_found() -> Self {
         Self::new(rpc::METHOD_NOT_FOUND, "")
     }
 
-    /// The parameters do not fit the method: -32602.
+    /// Returns the error for parameters that do not fit the method: -32602.
     pub fn invalid_params(text: impl Into<String>) -> Self {
         Self::new(rpc::INVALID_PARAMS, text)
     }
 
-    /// The parameters cannot be parsed: -32700.
+    /// Returns the error for parameters that cannot be parsed: -32700.
     pub fn parse(text: impl Into<String>) -> Self {
         Self::new(rpc::PARSE_ERROR, text)
     }
 
-    /// The method failed: -32603.
+    /// Returns the error for a method that failed: -32603.
     pub fn internal(text: impl Into<String>) -> Self {
         Self::new(rpc::INTERNAL_ERROR, text)
     }
 
-    /// The requested object does not exist: -32001.
+    /// Returns the error for an object that does not exist: -32001.
     pub fn not_found() -> Self {
         Self::new(rpc::NOT_FOUND, "")
     }

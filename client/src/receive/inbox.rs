@@ -1,5 +1,5 @@
-//! The queue of received frames between a connection and one consumer. Owns its limit, what is dropped if the
-//! user chose dropping, and the count of dropped frames; never knows where frames come from.
+//! The queue of received frames between a connection and one consumer. Owns its limit, the choice of frames
+//! to drop, and the count of dropped frames; does not know the source of frames.
 
 use parking_lot::Mutex;
 use std::{
@@ -20,7 +20,7 @@ pub(crate) struct Inbox {
     limit: usize,
     overflow: Overflow,
     read_limit: Arc<ReadLimit>,
-    /// A leaf: no other lock is taken while it is held.
+    /// A leaf lock: no other lock is taken while it is held.
     state: Mutex<State>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Inbox {
 struct State {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Frames dropped behind the last frame of the queue, to be reported by the next one.
+    /// Frames dropped after the last queued frame; the next one will report them.
     unreported: u64,
     missed: u64,
     waker: Option<Waker>,
@@ -87,7 +87,7 @@ impl Inbox {
         state.stalled
     }
 
-    /// Ends the queue: the consumer gets what is queued, and then `None`.
+    /// Ends the queue: the consumer gets the queued frames, then `None`.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
@@ -178,7 +178,7 @@ impl State {
     }
 }
 
-/// The consumer's end of an inbox. Dropping it discards what is queued and what follows.
+/// The consumer's end of an inbox. Dropping it discards queued and later frames.
 pub(crate) struct Receiver {
     inbox: Arc<Inbox>,
     taken: VecDeque<Frame>,
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_receiver_nothing_is_queued() {
+    fn nothing_is_queued_without_a_receiver() {
         let (inbox, receiver) = inbox(1, Overflow::Block);
         inbox.push(&mut (1..=5).map(frame).collect());
         drop(receiver);

@@ -15,7 +15,7 @@ use crate::error::Error;
 
 pub(crate) struct PendingCalls {
     read_limit: Arc<ReadLimit>,
-    /// A leaf: no other lock is taken while it is held.
+    /// A leaf lock: no other lock is taken while it is held.
     state: Mutex<State>,
 }
 

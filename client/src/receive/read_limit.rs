@@ -1,5 +1,5 @@
-//! How far the reader of a connection can run ahead of slow consumers. Owns the count of operations whose
-//! outcome can be queued behind frames that no consumer has taken yet; never a queue.
+//! Limits how far the reader of a connection runs ahead of slow consumers. Owns the count of operations whose
+//! outcome can be queued after frames that no consumer has taken yet; never a queue.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;

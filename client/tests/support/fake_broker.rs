@@ -41,12 +41,12 @@ impl Sent {
         self.flags == 0
     }
 
-    /// The operation, as protocol section 1 numbers it.
+    /// Returns the operation, as numbered in protocol section 1.
     pub(crate) fn op(&self) -> u8 {
         self.flags & 0x3F
     }
 
-    /// The filters of a topic operation, sorted.
+    /// Returns the filters of a topic operation, sorted.
     pub(crate) fn filters(&self) -> Vec<String> {
         let mut filters: Vec<_> = self
             .body

@@ -1,7 +1,7 @@
 //! A broker for one test: ELBUS within the test's process, or the published `busrtd` if `ELBUS_BUSRTD` is its
 //! path.
 #![allow(dead_code, reason = "each test uses its part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod fake_broker;
 
@@ -15,7 +15,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Limit for events that must happen, however busy the machine is.
+/// Time limit of waits, sufficient on a busy machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The implementation of a broker.
@@ -48,7 +48,7 @@ pub(crate) fn broker_kinds() -> Vec<BrokerKind> {
     if std::env::var_os("ELBUS_BUSRTD").is_some() {
         vec![BrokerKind::Elbus, BrokerKind::Busrt]
     } else {
-        eprintln!("ELBUS_BUSRTD is not set: not tested with BUS/RT's own broker");
+        eprintln!("ELBUS_BUSRTD is not set: skipping the tests with BUS/RT's own broker");
         vec![BrokerKind::Elbus]
     }
 }
@@ -109,7 +109,7 @@ enum Running {
 }
 
 impl TestBroker {
-    /// Must be called within a runtime.
+    /// Starts a broker. Must be called within a runtime.
     pub(crate) fn start(kind: BrokerKind) -> Self {
         Self::start_with(kind, Limits::default())
     }
@@ -150,7 +150,7 @@ impl TestBroker {
         let program = std::env::var_os("ELBUS_BUSRTD").unwrap();
         let until = Instant::now() + TEST_TIMEOUT;
         loop {
-            // another program can take the port meanwhile: then busrtd ends, and another port is tried
+            // another program can take the port meanwhile; then busrtd exits, and another port is tried
             self.tcp_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let tcp = format!("127.0.0.1:{}", self.tcp_port);
             let mut child = Command::new(&program)

@@ -23,7 +23,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// The broker's two addresses, from `ELBUS_UNIX` and `ELBUS_TCP`. Each test runs over both.
+    /// Returns the broker's two addresses, from `ELBUS_UNIX` and `ELBUS_TCP`. Each test runs over both.
     pub fn each() -> impl Iterator<Item = Self> {
         ["ELBUS_UNIX", "ELBUS_TCP"].into_iter().map(|variable| {
             let address = std::env::var(variable)
@@ -36,12 +36,12 @@ impl Bus {
         })
     }
 
-    /// The client name `prefix.label`.
+    /// Returns the client name `prefix.label`.
     pub fn name(&self, label: &str) -> String {
         format!("{}.{label}", self.prefix)
     }
 
-    /// The topic `prefix/label`.
+    /// Returns the topic `prefix/label`.
     pub fn topic(&self, label: &str) -> String {
         format!("{}/{label}", self.prefix)
     }
@@ -58,7 +58,7 @@ impl Bus {
         Peer::new(client.unwrap_or_else(|error| panic!("{name}: {error}")))
     }
 
-    /// The error with which the broker refuses a name.
+    /// Returns the error with which the broker refuses a name.
     pub async fn refusal(&self, name: &str) -> ErrorKind {
         match self.connect(name).await {
             Ok(_) => panic!("{name:?} was accepted"),
@@ -101,7 +101,8 @@ impl Peer {
         acknowledged(self.client.subscribe_bulk(filters, QoS::Processed).await).await.unwrap();
     }
 
-    /// The frames received from `sender` so far. Frames keep their order, so a marker message ends them.
+    /// Returns the frames received from `sender` so far. Frames keep their order, so a marker message ends
+    /// them.
     pub async fn received_from(&self, sender: &mut Peer) -> Vec<Frame> {
         let marker = format!("marker {}", COUNTER.fetch_add(1, Ordering::Relaxed));
         sender.send(&self.name, marker.as_bytes()).await.unwrap();
@@ -159,13 +160,13 @@ pub async fn acknowledged(operation: Result<OpConfirm, Error>) -> Result<(), Err
     }
 }
 
-/// The output of `future`; panics at the deadline.
+/// Returns the output of `future`; panics at the deadline.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let outcome = tokio::time::timeout(DEADLINE, future).await;
     outcome.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
-/// A payload of this size without repeated parts.
+/// Returns a payload of this size without repeated parts.
 pub fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|position| (position ^ position >> 8 ^ position >> 16) as u8).collect()
 }

@@ -157,7 +157,7 @@ async fn primaries_are_announced() {
     }
 }
 
-/// The next announcements about clients of this test, in order.
+/// Returns the next announcements about clients of this test, in order.
 async fn announcements(watcher: &Peer, bus: &Bus, count: usize) -> Vec<String> {
     let mut seen = Vec::new();
     while seen.len() < count {

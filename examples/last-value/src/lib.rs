@@ -129,7 +129,7 @@ pub struct LastValue {
 impl Plugin for LastValue {
     const ABOUT: &'static str = "remembers the last value of topics";
 
-    /// Reads and checks the configuration, touches nothing outside.
+    /// Reads and checks the configuration; has no effect outside.
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let Settings { filters, max_topics, max_bytes } = config.read()?;
         if filters.is_empty() {
@@ -197,7 +197,7 @@ mod tests {
         rmp_serde::to_vec_named(&BTreeMap::from([("topic", topic)])).unwrap()
     }
 
-    /// A plugin is tested alone, against a host that records what it does.
+    /// A plugin is tested alone, with a host that records its calls.
     #[test]
     fn the_last_value_of_a_topic_is_returned() {
         let fake = FakeHost::new();

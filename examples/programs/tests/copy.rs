@@ -1,6 +1,6 @@
 //! The example plugin can be copied out of the workspace: it builds in a folder of its own, with nothing but
 //! its dependency on the plugin API changed.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The target directory of this build: the parent of the folder of the profile.
+/// Returns the target directory of this build: the parent of the folder of the profile.
 fn target() -> PathBuf {
     let executable = std::env::current_exe().unwrap();
     executable.ancestors().nth(3).unwrap().to_path_buf()
@@ -34,7 +34,7 @@ fn the_example_plugin_builds_outside_the_workspace() {
 
     let text = std::fs::read_to_string(copy.join("Cargo.toml")).unwrap();
     assert!(!text.contains("workspace"), "nothing may be inherited from a workspace: {text}");
-    // a name of its own, as the build shares the target directory, which has a liblast_value.so
+    // its own name, as the build shares the target directory, which contains liblast_value.so
     let own = text
         .replace("name = \"last-value\"", "name = \"my-plugin\"")
         .replace("\"../../plugin-api\"", &format!("{:?}", root.join("plugin-api")));
@@ -46,7 +46,7 @@ fn the_example_plugin_builds_outside_the_workspace() {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--offline", "--target-dir"])
         .arg(target())
-        // as the workspace has it, so that what is built already is used again
+        // the workspace's setting, so that existing builds are reused
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
         .current_dir(&copy)
         .output()

@@ -1,5 +1,5 @@
 //! The Rust programs in README.md are programs of this package, and their dependencies exist.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_broker::{Broker, PluginDeclaration};
 use elbus_client::{Client, Qos};

@@ -1,10 +1,10 @@
-//! Every example runs and prints what it should.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Every example runs and prints the expected output.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_broker::{Broker, PluginDeclaration};
 use std::{path::Path, process::Command};
 
-/// A program with a broker inside.
+/// Runs a program that contains a broker; returns its output.
 fn run(program: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("example.sock");
@@ -13,7 +13,7 @@ fn run(program: &str) -> String {
     out
 }
 
-/// A program that needs a broker.
+/// Runs a program that needs a broker; returns its output.
 fn run_client(program: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("example.sock");

@@ -1,13 +1,13 @@
-//! The notation of the conformance files, read; see `conformance/README.md`. Knows nothing of the protocol.
+//! Parses the notation of the conformance files, see `conformance/README.md`. Does not know the protocol.
 
-/// A thing made of input: its kind and its fields, values as bytes.
+/// An event in a case: its kind and its fields, values as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) kind: String,
     pub(crate) fields: Vec<(String, Vec<u8>)>,
 }
 
-/// What a case must come to: events, then how it ends.
+/// The expected result of a case: events, then how it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) events: Vec<Event>,
@@ -29,7 +29,7 @@ impl Event {
     }
 }
 
-/// Every case of a file; panics with the line where one is wrong.
+/// Parses all cases of a file; panics with the line number of an invalid one.
 pub(crate) fn cases(text: &str) -> Vec<Case> {
     let mut done: Vec<Case> = vec![];
     let mut open: Option<Case> = None;
@@ -57,7 +57,7 @@ pub(crate) fn cases(text: &str) -> Vec<Case> {
     done
 }
 
-/// Blank-separated words; quoted text stays together, its quotes at its ends, and a comma is a word.
+/// Splits a line into words at spaces; a quoted text is one word with its quotes, and so is a comma.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (vec![], String::new(), false);
     for letter in line.chars() {
@@ -123,7 +123,7 @@ fn bytes(words: &[String], at: &str) -> Vec<u8> {
     out
 }
 
-/// Where the group that has just begun ends.
+/// Returns the index of the end of the group that has just begun.
 fn closing(words: &[String]) -> Option<usize> {
     let mut depth = 1;
     words.iter().position(|word| {

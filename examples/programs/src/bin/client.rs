@@ -1,7 +1,7 @@
 //! Clients of a broker that is running: `cargo run -p elbus-examples --bin client [ADDRESS]`.
 //!
-//! An oven says how hot it is and can be heated; a display listens and heats it. They might as well be two
-//! programs, on two machines.
+//! An oven publishes its temperature and can be heated; a display subscribes and heats it. They could as well
+//! be two programs, on two machines.
 
 use elbus_client::{Address, Client, Error, Qos, Router, RpcError};
 use serde::{Deserialize, Serialize};
@@ -13,12 +13,12 @@ struct Heat {
     celsius: f64,
 }
 
-/// How many minutes it takes.
-async fn heat(wish: Heat) -> Result<u32, RpcError> {
-    if wish.celsius > MAX_CELSIUS {
+/// Heats the oven; returns how many minutes that takes.
+async fn heat(request: Heat) -> Result<u32, RpcError> {
+    if request.celsius > MAX_CELSIUS {
         return Err(RpcError::invalid_params(format!("{MAX_CELSIUS} degrees are the most")));
     }
-    Ok((wish.celsius / 20.0) as u32)
+    Ok((request.celsius / 20.0) as u32)
 }
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Error> {
         }
     }
 
-    // what is still queued is sent first
+    // sends the queued frames first
     display.close().await;
     oven.close().await;
     Ok(())

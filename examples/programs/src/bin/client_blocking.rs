@@ -13,12 +13,12 @@ struct Heat {
     celsius: f64,
 }
 
-/// How many minutes it takes.
-fn heat(wish: Heat) -> Result<u32, RpcError> {
-    if wish.celsius > MAX_CELSIUS {
+/// Heats the oven; returns how many minutes that takes.
+fn heat(request: Heat) -> Result<u32, RpcError> {
+    if request.celsius > MAX_CELSIUS {
         return Err(RpcError::invalid_params(format!("{MAX_CELSIUS} degrees are the most")));
     }
-    Ok((wish.celsius / 20.0) as u32)
+    Ok((request.celsius / 20.0) as u32)
 }
 
 fn main() -> Result<(), Error> {
@@ -43,7 +43,7 @@ fn main() -> Result<(), Error> {
         }
     }
 
-    // what is still queued is sent first
+    // sends the queued frames first
     display.close()?;
     oven.close()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let socket = std::env::args().nth(1).unwrap_or_else(|| "/tmp/elbus-load.sock".into());
-    // libelbus_unix.so and libelbus_inproc.so are looked for beside the executable and in every plugin_dir
+    // libelbus_unix.so and libelbus_inproc.so are searched for beside the executable and in every plugin_dir
     let broker = Broker::builder()
         .plugin_dir("/usr/lib/elbus")
         .plugin(PluginDeclaration::library("local", "elbus_unix").set("path", socket))
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let display = broker.connect("plant.display")?;
     display.subscribe("temperature/+")?;
-    // whatever comes within a tenth of a second, from other programs too
+    // receives for a tenth of a second, from other programs too
     while let Some(message) = display.receive_timeout(Duration::from_millis(100)) {
         println!(
             "{}: {} = {}",
