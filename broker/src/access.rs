@@ -1,7 +1,7 @@
-//! Access control: the rules in force, and what was denied. A plugin hands the rules over; without rules
+//! Access control: the rules in force and the count of denials. A plugin provides the rules; without rules
 //! everything is allowed, which costs a comparison for each run.
 //!
-//! The router asks when a client registers and when it asks for something new; senders remember the answers
+//! The router checks a client when it registers and when it requests something new; senders cache the answers
 //! until [`Access::epoch`] changes. Clients in the broker's process are not subject to rules.
 
 mod certificate;
@@ -27,21 +27,21 @@ use crate::{
     },
 };
 
-/// Refused names that are remembered, so that each is logged once.
+/// Number of refused names that are remembered, so that each is logged once.
 const REMEMBERED_REFUSALS: usize = 1024;
 
-/// Rules with what is counted by them.
+/// Access rules and the quotas counted by them.
 pub(crate) struct ActivePolicy {
     pub(crate) rules: Rules,
     pub(crate) setter: RuleSetter,
-    /// One for each table of the rules.
+    /// One quota for each table of the rules.
     quotas: Vec<ClientQuota>,
     denied: Arc<AtomicU64>,
     locations: Arc<RuleLocations>,
 }
 
 impl ActivePolicy {
-    /// Logs tables that are for no client.
+    /// Logs tables whose names all belong to earlier tables.
     fn warn_of_unreached(&self) {
         for (table, first) in self.rules.unreached() {
             let location =
@@ -52,18 +52,18 @@ impl ActivePolicy {
                 name = name(table),
                 earlier = location(first),
                 earlier_name = name(first),
-                "access rules for nobody: earlier ones are for all of its names"
+                "access rules are never used: an earlier [[client]] matches all of their names"
             );
         }
     }
 
-    /// Where in the configuration the reason of a decision stands.
+    /// Returns the location of a decision's reason in the configuration.
     fn location_of(&self, decision: &Decision) -> Option<String> {
         decision.reason.key().map(|key| self.locations.locate(&self.setter.instance, &key))
     }
 }
 
-/// The instance that has set the rules, and its plugin. Both empty for the embedding program.
+/// The instance that has set the rules, and its plugin. Both are empty for the embedding program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RuleSetter {
     pub(crate) instance: String,
@@ -77,46 +77,47 @@ pub(crate) struct Refusal {
     pub(crate) why: String,
 }
 
-/// The access rules in force, if there are any, and the count of denials.
+/// The access rules in force, if any, and the count of denials.
 #[derive(Default)]
 pub(crate) struct Access {
     /// Held while rules are replaced and all clients are checked against them. Lock order: this, then the
-    /// registry, then the rest.
+    /// registry, then all others.
     changing: Mutex<()>,
     current: RwLock<Option<Arc<ActivePolicy>>>,
-    /// Whether the instance that has set them is taken out of the configuration, and any other may replace
-    /// them.
+    /// Whether the instance that has set the rules has been removed from the configuration, so that any other
+    /// may replace them.
     released: AtomicBool,
     epoch: AtomicU64,
     denied: Arc<AtomicU64>,
     refused: Mutex<HashSet<String>>,
-    /// Where the rules stand.
+    /// The locations of rules in the configuration.
     pub(crate) rule_locations: Arc<RuleLocations>,
 }
 
 impl Access {
-    /// Returns a number that changes after the rules: cached decisions of another number are outdated.
+    /// Returns a number that changes with the rules: decisions cached under another number are outdated.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// All clients have been checked against the rules in force.
+    /// Records that all clients have been checked against the rules in force.
     pub(crate) fn advance(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Must be held from before rules are replaced until all clients have been checked against the new ones.
+    /// Locks the rules for a change. Hold it from before the rules are replaced until all clients have been
+    /// checked against the new ones.
     pub(crate) fn change(&self) -> impl Sized {
         self.changing.lock()
     }
 
-    /// The rules in force.
+    /// Returns the rules in force.
     pub(crate) fn current(&self) -> Option<Arc<ActivePolicy>> {
         self.current.read().clone()
     }
 
-    /// Operations denied so far.
+    /// Returns the number of operations denied so far.
     pub(crate) fn denied(&self) -> u64 {
         self.denied.load(Ordering::Relaxed)
     }
@@ -124,8 +125,7 @@ impl Access {
     /// Replaces the rules.
     ///
     /// # Errors
-    /// Those in force are another instance's, or something is wrong with the new ones. Then nothing has
-    /// changed.
+    /// The rules in force belong to another instance, or the new ones are invalid. Nothing has changed then.
     pub(crate) fn replace(&self, setter: RuleSetter, rules: AccessRules) -> Result<(), String> {
         let mut current = self.current.write();
         let released = self.released.load(Ordering::Relaxed);
@@ -150,11 +150,11 @@ impl Access {
         Ok(())
     }
 
-    /// Unless the instance that has set the rules `stays`: they stay until another one's replace them, or
-    /// they are [dropped](Self::drop_rules).
+    /// Releases the rules unless their setter `stays`. Released rules stay in force until others replace them
+    /// or they are [dropped](Self::drop_rules).
     pub(crate) fn release_unless(&self, stays: impl Fn(&RuleSetter) -> bool) {
         let Some(current) = self.current() else { return };
-        // those of the embedding program belong to no declaration
+        // rules of the embedding program belong to no declaration
         if !current.setter.instance.is_empty() && !stays(&current.setter) {
             self.released.store(true, Ordering::Relaxed);
         }
@@ -166,16 +166,16 @@ impl Access {
         self.current().filter(|_| released).map(|current| current.setter.clone())
     }
 
-    /// Takes the rules away.
+    /// Removes the rules.
     pub(crate) fn drop_rules(&self) {
         *self.current.write() = None;
         self.released.store(false, Ordering::Relaxed);
     }
 
-    /// Lets a client in that registers, or not. Logs each name that is refused once.
+    /// Checks whether a client may register. Logs each refused name once.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the client is refused.
     pub(crate) fn admit(
         &self,
         name: &Arc<str>,
@@ -188,7 +188,7 @@ impl Access {
         admitted
     }
 
-    /// Counts a registration that was refused. Logs each name once.
+    /// Counts a refused registration. Logs each name once.
     pub(crate) fn note_refusal(&self, name: &str, origin: &ClientOrigin, why: &str) {
         self.denied.fetch_add(1, Ordering::Relaxed);
         let mut refused = self.refused.lock();
@@ -201,10 +201,11 @@ impl Access {
         }
     }
 
-    /// As [`admit`](Self::admit), for a client that is there already: it counts, but is not too many.
+    /// Checks a registered client again, as [`admit`](Self::admit) does. It is counted, but never exceeds a
+    /// quota.
     ///
     /// # Errors
-    /// Why it may be there no longer.
+    /// Why the client must be disconnected.
     pub(crate) fn readmit(
         &self,
         name: &Arc<str>,
@@ -213,8 +214,9 @@ impl Access {
         self.check_registration(name, origin, false)
     }
 
-    /// By which rules a [system sender](crate::routing::Router::system_sender) acts; `None` if there are
-    /// none. It is never refused: where the rules do not admit its name, all it sends and calls is denied.
+    /// Returns the policy of a [system sender](crate::routing::Router::system_sender); `None` if there are no
+    /// rules. A system sender is never refused: if the rules do not admit its name, all its operations are
+    /// denied.
     pub(crate) fn admit_system(&self, name: &Arc<str>, origin: &ClientOrigin) -> Option<Arc<PolicySnapshot>> {
         let current = self.current()?;
         let decision = current.rules.decide_registration(name, origin);
@@ -231,7 +233,7 @@ impl Access {
         Some(Arc::new(PolicySnapshot::of_system(current, name.clone(), !decision.allowed)))
     }
 
-    /// Whether rules concern a client: not one within this process.
+    /// Returns whether rules apply to a client: they do not apply within this process.
     pub(crate) fn concerns(origin: &ClientOrigin) -> bool {
         origin.locality.is_subject_to_rules() && !origin.internal
     }

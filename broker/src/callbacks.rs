@@ -58,12 +58,12 @@ const CALLBACKS: [(Callback, &str); 18] = [
 ];
 
 impl Callback {
-    /// Its name in the plugin API.
+    /// Returns its name in the plugin API.
     pub(crate) fn name(self) -> &'static str {
         CALLBACKS.iter().find(|(callback, _)| *callback == self).map_or("?", |(_, name)| name)
     }
 
-    /// Whether it must not block: a thread of a transport may execute it.
+    /// Returns whether it must not block: a thread of a transport may execute it.
     pub(crate) fn must_not_block(self) -> bool {
         (self as u8) <= Callback::Method as u8 || [Callback::Status, Callback::Ask].contains(&self)
     }
@@ -105,8 +105,8 @@ struct ThreadRecord {
     batch: AtomicU64,
     /// The number of calls on behalf of clients, by instance, see [`counter`](ThreadRecord::counter).
     counts: [AtomicU64; COUNTERS],
-    /// All other calls, and those on behalf of clients that wait for inner ones, outermost first. Held by the
-    /// thread for a push or a pop, and by the watch for a copy.
+    /// All other calls, and calls on behalf of clients that wait for inner ones, outermost first. The thread
+    /// locks it for a push or a pop, and the watch for a copy.
     others: Mutex<Vec<OtherCall>>,
     /// The name of the thread; empty while the record is unused.
     thread: Mutex<String>,
@@ -126,7 +126,7 @@ impl ThreadRecord {
     /// Moves the call in progress to the others when an inner one begins.
     #[cold]
     fn suspend(&self, call: u64) {
-        // its client is not known any more: the inner call has set its own
+        // its client is unknown from here on: the inner call has set its own
         let call = OtherCall {
             call: PackedCall(call),
             serial: self.serial.load(Relaxed),
@@ -148,7 +148,7 @@ impl ThreadRecord {
 /// The records of all threads. They are leaked, so that a thread can keep a reference without counting, and
 /// reused. Lock order: this, then those of a record.
 static RECORDS: Mutex<Vec<&'static ThreadRecord>> = Mutex::new(Vec::new());
-/// The names of instances by owner number. A leaf.
+/// The names of instances by owner number. A leaf lock.
 static NAMES: Mutex<BTreeMap<u32, String>> = Mutex::new(BTreeMap::new());
 /// The number of names that are kept; the oldest are dropped.
 const MAX_NAMES: usize = 4096;
@@ -158,7 +158,7 @@ static OTHER_SERIALS: AtomicU64 = AtomicU64::new(1 << 63);
 const MAX_CALLER_CHARS: usize = 128;
 
 thread_local! {
-    /// Has no destructor, so it can be read until the very end of the thread.
+    /// Has no destructor, so that it can be read until the thread has ended.
     static RECORD: Cell<Option<&'static ThreadRecord>> = const { Cell::new(None) };
     static LEASE: Cell<Option<Lease>> = const { Cell::new(None) };
 }
@@ -183,7 +183,7 @@ fn record() -> Option<&'static ThreadRecord> {
     }
 }
 
-/// A record for this thread; `None` while the thread is ending.
+/// Returns a record for this thread; `None` while the thread is ending.
 #[cold]
 fn lease() -> Option<&'static ThreadRecord> {
     // an empty name would mark the record unused
@@ -276,7 +276,7 @@ pub(crate) fn set_owner_name(owner: u32, name: &str) {
     }
 }
 
-/// The name of an instance.
+/// Returns the name of an instance.
 pub(crate) fn owner_name(owner: u32) -> String {
     NAMES.lock().get(&owner).cloned().unwrap_or_else(|| "(the program)".to_owned())
 }
@@ -329,7 +329,7 @@ pub(crate) fn in_progress() -> Vec<ThreadCalls> {
                 thread: String::new(),
             }));
         }
-        // the serial number first: a call that begins meanwhile is then another one at the next scan
+        // the serial number first: if a call begins meanwhile, the next scan sees it as another call
         let serial = record.serial.load(Relaxed);
         let call = PackedCall(record.call.load(Relaxed));
         calls.extend(Callback::of(call.0).map(|callback| CallInProgress {

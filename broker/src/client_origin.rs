@@ -49,7 +49,7 @@ impl ClientOrigin {
         }
     }
 
-    /// The identity of the peer.
+    /// Returns the identity of the peer.
     pub(crate) fn identity(&self) -> Identity<'_> {
         if !self.certificate_names().is_empty() {
             return Identity::Certificate(self.certificate_names());
@@ -66,18 +66,18 @@ impl ClientOrigin {
         }
     }
 
-    /// The user that runs the client, if it is a process of this machine.
+    /// Returns the user that runs the client, if it is a process of this machine.
     pub(crate) fn uid(&self) -> Option<u32> {
         self.credentials.map(|credentials| credentials.uid)
     }
 
-    /// The names of a verified certificate.
+    /// Returns the names of a verified certificate.
     pub(crate) fn certificate_names(&self) -> &[String] {
         self.certificate_names.as_deref().map_or(&[], |names| names.as_slice())
     }
 }
 
-/// The identity of a peer: the strongest that is known. A client that connects again has the same one.
+/// The identity of a peer: the strongest that is known. A client that reconnects has the same identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity<'a> {
     /// The names of its certificate.
@@ -93,7 +93,7 @@ pub(crate) enum Identity<'a> {
 }
 
 impl Identity<'_> {
-    /// The kind of identity, for messages.
+    /// Returns the kind of identity, for messages.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Identity::Certificate(_) => "certificate",
@@ -108,7 +108,7 @@ impl Identity<'_> {
 #[derive(Default)]
 pub(crate) struct StringInterner {
     strings: Mutex<Vec<Arc<str>>>,
-    /// Dropped when no client belongs to them.
+    /// Dropped when no client uses them.
     units: Mutex<Vec<Arc<String>>>,
 }
 
@@ -196,10 +196,6 @@ mod tests {
         drop(many);
         drop(ClientOrigin::new(of_unit(5000), &strings));
         assert_eq!(strings.units.lock().len(), 1, "units without clients are dropped");
-        assert!(
-            size_of::<ClientOrigin>() <= 96,
-            "there is one for each client: {}",
-            size_of::<ClientOrigin>()
-        );
+        assert!(size_of::<ClientOrigin>() <= 96, "one string for each client: {}", size_of::<ClientOrigin>());
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum PluginSource {
 }
 
 impl PluginSource {
-    /// Whether both are the same library or linked-in plugin.
+    /// Returns whether both are the same library or linked-in plugin.
     fn is_same(&self, other: &PluginSource) -> bool {
         match (self, other) {
             (PluginSource::Library(a), PluginSource::Library(b)) => a == b,
@@ -117,7 +117,7 @@ impl PluginDeclaration {
         self.location.as_ref()?.of_key(key)
     }
 
-    /// Whether both declare the same instance. Their locations do not matter.
+    /// Returns whether both declare the same instance, wherever they are declared.
     pub(crate) fn is_same(&self, other: &PluginDeclaration) -> bool {
         self.name == other.name
             && self.source.is_same(&other.source)

@@ -45,7 +45,7 @@ pub enum BrokerError {
         /// Why, and the key that causes it.
         error: PluginError,
     },
-    /// A plugin could not read the files again that its table names.
+    /// A plugin could not read again the files that its table names.
     Refresh {
         /// The instance.
         plugin: String,

@@ -34,7 +34,7 @@ pub(crate) struct Events(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Lock order: after the registry's lock, before nothing.
+    /// Lock order: after the registry's lock; no lock is taken while it is held.
     queue: Mutex<EventQueue>,
     /// Held while listeners are called; threads only try to lock it. Replaced when a listener does not
     /// return.
@@ -43,7 +43,7 @@ struct Shared {
     /// The thread that dispatches. Without one, the thread that calls [`Events::dispatch`] does.
     thread: PlainMutex<Option<Thread>>,
     ended: AtomicBool,
-    /// Signalled whenever the queue has become empty. A leaf.
+    /// Signalled whenever the queue becomes empty. A leaf lock.
     idle: (PlainMutex<()>, Condvar),
 }
 

@@ -1,8 +1,9 @@
 //! The ELBUS broker as a library.
 //!
-//! The core does registration, wildcard broadcast and topic routing, has the table of control methods and
+//! The core does registration, wildcard broadcast and topic routing, owns the table of control methods and
 //! emits events. Everything else is a plugin, loaded from a compiled library or linked in. This crate names
-//! none, and leaves the process around it alone: signals, allocator and environment are the program's.
+//! no plugin, and does not change the process around it: signals, allocator and environment belong to the
+//! program.
 //!
 //! ```no_run
 //! use elbus_broker::{Broker, PluginDeclaration};
@@ -50,5 +51,5 @@ pub use host::{
     watch::callback_watch::hanging_calls,
 };
 pub use settings::BrokerSettings;
-/// The crate whose `Table` and `Value` [`PluginDeclaration`] takes, in the version that it takes.
+/// The crate whose `Table` and `Value` [`PluginDeclaration`] accepts, in the matching version.
 pub use toml;

@@ -1,5 +1,5 @@
 //! Locations in the configuration file: finds the line and value of a key, and builds errors that name them.
-//! Bounds what errors show of a file, whatever it contains. A file is parsed once for all lookups.
+//! Limits the length of file contents in errors. A file is parsed once for all lookups.
 
 use elbus_plugin_api::PluginError;
 use std::{
@@ -44,7 +44,7 @@ pub(crate) struct FileText {
 struct Layout {
     /// Empty if the file is not valid TOML.
     root: Children,
-    /// The bytes at which lines begin, except the first.
+    /// The positions at which lines begin, except the first, in bytes.
     line_starts: Vec<usize>,
 }
 
@@ -110,7 +110,7 @@ impl DeclarationLocation {
     }
 }
 
-/// The path to the table of a plugin.
+/// Returns the path to the table of a plugin.
 pub(crate) fn table_steps<'a>(index: usize) -> [Step<'a>; 3] {
     [Step::Key("plugin"), Step::Index(index), Step::Key("config")]
 }

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{host::load::libraries::LibraryPolicy, routing::HoldSettings};
 
-/// Less would delay even a single client.
+/// Minimum limit of queued bytes: less would delay even a single client.
 const MIN_QUEUED_BYTES: usize = 1 << 20;
 
 /// The settings of the broker. Plugins have settings of their own.
@@ -31,7 +31,7 @@ pub struct BrokerSettings {
     pub allow_untrusted_plugin_files: bool,
     /// A second client of a primary name evicts the first instead of being refused.
     pub force_register: bool,
-    /// Clients of other machines can call administrative control methods.
+    /// Clients on other machines can call administrative control methods.
     pub remote_admin: bool,
     /// The limit of subscriptions of one client, and of its exclusions.
     pub max_filters: usize,
@@ -41,9 +41,9 @@ pub struct BrokerSettings {
     pub max_name_bytes: usize,
     /// The limit of a target, mask or topic, in bytes.
     pub max_topic_bytes: usize,
-    /// How long a receiver can hold senders that have other receivers, within any `hold_window_seconds`;
-    /// zero: without limit. All receivers of one user, certificate or address together have two and a half
-    /// times as much.
+    /// How long a receiver can hold senders that have other receivers, within any `hold_window_seconds`; zero
+    /// means no limit. All receivers of one user, certificate or address together have two and a half times
+    /// as much.
     pub hold_budget_seconds: f64,
     /// See `hold_budget_seconds`.
     pub hold_window_seconds: f64,
@@ -70,12 +70,12 @@ pub struct BrokerSettings {
     pub max_queued_bytes: usize,
 }
 
-/// The protocol's length field holds two bytes.
+/// Limited by the two-byte length field of the protocol.
 const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=elbus_protocol::name::MAX_NAME_BYTES;
 const HOLD_BUDGET_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=86_400.0;
 const HOLD_WINDOW_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const SHUTDOWN_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
-/// On a busy machine an instance must not fail.
+/// Minimum of the callback limit, so that no instance fails because the machine is busy.
 const CALLBACK_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 const RELOAD_SETTLE_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=60.0;
 
@@ -156,7 +156,7 @@ impl BrokerSettings {
         Ok(())
     }
 
-    /// The settings of hold budgets.
+    /// Returns the settings of hold budgets.
     pub(crate) fn holds(&self) -> HoldSettings {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         HoldSettings {
@@ -166,17 +166,17 @@ impl BrokerSettings {
         }
     }
 
-    /// The time limit of a callback that must not block.
+    /// Returns the time limit of a callback that must not block.
     pub(crate) fn callback_limit(&self) -> Duration {
         Duration::try_from_secs_f64(self.callback_seconds).unwrap_or(Duration::MAX)
     }
 
-    /// The time limit of a start.
+    /// Returns the time limit of a start.
     pub(crate) fn start_limit(&self) -> Duration {
         Duration::try_from_secs_f64(self.start_seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Where libraries are searched, and which are loaded.
+    /// Returns the folders to search, and the libraries that may be loaded.
     pub(crate) fn library_policy(&self) -> LibraryPolicy {
         LibraryPolicy::new(self.plugin_dirs.clone(), self.allow_untrusted_plugin_files)
     }

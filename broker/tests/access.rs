@@ -1,6 +1,6 @@
-//! Access rules in a broker: who is let in, what is denied, and what a new set of rules does to those who are
-//! there.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Access rules in a broker: which clients are admitted, which operations are denied, and how new rules
+//! affect registered clients.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -97,7 +97,11 @@ fn only_clients_with_a_required_identity_are_admitted() {
         assert_eq!(refusal(&broker, name, info.clone()), expected, "{name} {info:?}");
     }
     let primary = peer(&broker, "plc.1", 7);
-    assert_eq!(refusal(&broker, "plc.1%%1", of_user(8)), Some(Code::AccessDenied), "nor its secondaries");
+    assert_eq!(
+        refusal(&broker, "plc.1%%1", of_user(8)),
+        Some(Code::AccessDenied),
+        "its secondaries are denied too"
+    );
     assert_eq!(refusal(&broker, "plc.1%%1", of_user(7)), None);
     drop(primary);
 }
@@ -133,7 +137,7 @@ fn each_action_has_its_rules_and_the_first_that_matches_decides() {
         (".broker", Code::NotRegistered),
     ] {
         assert_eq!(a.send(target, b"1"), code, "{target}");
-        assert_eq!(a.send(target, b"1"), code, "{target}, remembered");
+        assert_eq!(a.send(target, b"1"), code, "{target}, cached");
     }
     assert_eq!(other.payloads(), ["1", "1"]);
     let mut code = |op, target: &str| {
@@ -169,8 +173,8 @@ fn each_action_has_its_rules_and_the_first_that_matches_decides() {
     ] {
         assert_eq!(a.filters(Op::Subscribe, filters), expected, "{filters:?}");
     }
-    assert_eq!(a.filters(Op::Exclude, &["#"]), Code::Ok, "whoever does not want it need not have it");
-    assert_eq!(other.publish("fine", b""), 0, "one denied, none taken, and the publisher has no rule for it");
+    assert_eq!(a.filters(Op::Exclude, &["#"]), Code::Ok, "exclusions need no permission");
+    assert_eq!(other.publish("fine", b""), 0, "no rule allows the publication");
     other.take();
 }
 
@@ -202,15 +206,15 @@ fn new_rules_apply_to_registered_clients_at_once() {
     set(&broker, Verdict::Deny, tables(&["deny *"]));
     assert_eq!(c.send("b", b"2"), Code::AccessDenied);
     assert_eq!((c.publish("x/1", b""), c.publish("y/1", b""), c.publish("y/1/2", b"")), (0, 1, 1));
-    assert_eq!(a.publish("y/1", b""), 0, "a may subscribe, not publish");
+    assert_eq!(a.publish("y/1", b""), 0, "`a` may subscribe but not publish");
 
     set(&broker, Verdict::Deny, tables(&["allow *"]));
     assert_eq!(c.send("b", b"3"), Code::Ok);
     assert_eq!(b.payloads(), ["1", "3"]);
-    assert_eq!(c.publish("x/1", b""), 0, "what has ended does not come back");
+    assert_eq!(c.publish("x/1", b""), 0, "a removed subscription is not restored");
 
     set(&broker, Verdict::Deny, vec![ClientRules { send: rules(&["allow *"]), ..clients("c") }]);
-    let reason = "denied: no [[client]] is for the name, and the default is deny";
+    let reason = "denied: no [[client]] matches the name, and the default is deny";
     assert_eq!((a.closed(), b.closed()), (vec![reason.to_owned()], vec![reason.to_owned()]));
     assert_eq!((c.send("b", b"4"), c.closed().len()), (Code::NotRegistered, 0));
     assert_eq!(refusal(&broker, "b", of_user(2)), Some(Code::AccessDenied));
@@ -218,7 +222,7 @@ fn new_rules_apply_to_registered_clients_at_once() {
 }
 
 #[test]
-fn new_rules_end_the_denied_ones_among_many_filters() {
+fn new_rules_remove_the_denied_ones_of_many_filters() {
     let broker = broker();
     let (mut a, mut b) = (peer(&broker, "a", 1), peer(&broker, "b", 2));
     let filters: Vec<_> = (0..1000)
@@ -250,9 +254,9 @@ fn new_rules_end_the_denied_ones_among_many_filters() {
 }
 
 #[test]
-fn filters_that_take_too_many_comparisons_with_the_rules_are_refused_or_end() {
+fn filters_that_take_too_many_comparisons_are_refused_or_removed() {
     let broker = broker();
-    // rules that are different for each client, each in another way
+    // each client has different rules
     let different: Vec<_> = (0..999).map(|number| format!("deny {{name}}-{number}/x")).collect();
     let with = |last: &'static str| {
         let texts = different.iter().map(String::as_str).chain([last]).collect::<Vec<_>>();
@@ -263,18 +267,22 @@ fn filters_that_take_too_many_comparisons_with_the_rules_are_refused_or_end() {
     let (mut a, mut b) = (peer(&broker, "a", 1), peer(&broker, "b", 2));
     let filters: Vec<_> = (0..8000).map(|number| format!("t{number}")).collect();
     let filters: Vec<_> = filters.iter().map(String::as_str).collect();
-    assert_eq!(a.filters(Op::Subscribe, &filters[..5000]), Code::Other, "all or none");
+    assert_eq!(
+        a.filters(Op::Subscribe, &filters[..5000]),
+        Code::Other,
+        "either all filters are added or none"
+    );
     assert_eq!((b.publish("t0", b""), b.publish("t4999", b"")), (0, 0));
     for part in filters.chunks(4000) {
         assert_eq!(a.filters(Op::Subscribe, part), Code::Ok);
     }
-    // what cannot be checked is not allowed
+    // filters that cannot be checked are not allowed
     let reached = |b: &mut Peer| filters.iter().filter(|topic| b.publish(topic, b"") == 1).count();
     assert_eq!(reached(&mut b), 8000);
     set(&broker, Verdict::Deny, with("allow +"));
     let left = reached(&mut b);
     assert!((4000..5000).contains(&left), "{left}");
-    // without such rules there is no such limit
+    // without such rules there is no limit of comparisons
     set(&broker, Verdict::Deny, with("allow +").split_off(1));
     let plain: Vec<_> =
         (0..999).map(|number| format!("deny r{number}/x/+/y")).chain(["allow #".into()]).collect();
@@ -311,7 +319,7 @@ fn denials_are_counted_for_each_client_and_action() {
 }
 
 #[test]
-fn the_limits_of_a_mask_are_those_of_its_clients() {
+fn the_limits_of_a_mask_apply_to_its_clients() {
     let broker = broker();
     let with = |change: fn(&mut ClientRules)| {
         let mut table = ClientRules { subscribe: rules(&["allow #"]), ..clients("a.*") };
@@ -358,20 +366,17 @@ fn explain_names_the_recipients_or_the_rule_that_denies() {
     );
     let told = explain(&broker, "send", "a", "b.c");
     assert!(!told.allowed && told.recipients.is_empty());
-    assert_eq!(told.why, "denied by \"deny b.*\", of the clients \"a\"");
+    assert_eq!(told.why, "denied by \"deny b.*\" of [[client]] \"a\"");
     assert_eq!(told.place.as_deref(), Some("client[1].send[0] of plugin "));
     assert_eq!(explain(&broker, "publish", "a", "t/1").recipients, ["b"]);
     let told = explain(&broker, "publish", "a", "t/1/2");
-    assert_eq!(
-        told.why,
-        "denied: no rule of `publish` matches, of the clients \"a\", and the default is deny"
-    );
+    assert_eq!(told.why, "denied: no rule of `publish` in [[client]] \"a\" matches, and the default is deny");
     let told = explain(&broker, "subscribe", "stranger", "t");
-    assert_eq!(told.why, "denied: no [[client]] is for the name, and the default is deny");
+    assert_eq!(told.why, "denied: no [[client]] matches the name, and the default is deny");
 }
 
 #[test]
-fn explain_reports_that_a_method_is_for_administrators_only() {
+fn explain_reports_methods_that_only_administrators_can_call() {
     let broker = broker();
     let _remote = Peer::new(&broker, "remote");
     let _local = peer(&broker, "local", 1);

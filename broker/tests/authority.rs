@@ -1,6 +1,5 @@
-//! Who may call control methods: the registration that calls, as the rules in force judge it; and senders
-//! that are none of the bus.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Authorisation of control calls by the calling registration and the rules in force; and system senders.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -31,13 +30,13 @@ fn peer(broker: &Broker, name: &str, uid: u32) -> Peer {
     Peer::of(broker, name, info).unwrap_or_else(|code| panic!("{name} refused: {code}"))
 }
 
-/// Kicks a client, authorised first as a call that waits is.
-fn kick(broker: &Broker, caller: &str, caller_id: u64, victim: &str) -> Result<Vec<u8>, i16> {
-    let params = rmp_serde::to_vec_named(&BTreeMap::from([("name", victim)])).unwrap();
+/// Kicks a client; authorises the call first, as for a queued call.
+fn kick(broker: &Broker, caller: &str, caller_id: u64, target: &str) -> Result<Vec<u8>, i16> {
+    let params = rmp_serde::to_vec_named(&BTreeMap::from([("name", target)])).unwrap();
     let call = Call { caller, caller_id, method: "client.kick", params: &params };
     let checked = broker.host().authorize(&call).map_err(|error| error.code);
     let called = broker.host().call(&call).map_err(|error| error.code);
-    assert_eq!(checked.is_ok(), called.is_ok(), "{caller} {caller_id}: authorised as it is called");
+    assert_eq!(checked.is_ok(), called.is_ok(), "{caller} {caller_id}: authorisation and call agree");
     called
 }
 
@@ -45,29 +44,30 @@ fn kick(broker: &Broker, caller: &str, caller_id: u64, victim: &str) -> Result<V
 fn a_call_is_authorised_by_the_registration_and_not_by_the_name() {
     let denied = Err(Code::AccessDenied.rpc_code());
     let broker = broker();
-    let victim = peer(&broker, "victim", 1);
-    // without rules: a name that is not registered, one without its id, and one of a client that has left
-    assert_eq!(kick(&broker, "nobody", 0, "victim"), denied);
-    assert_eq!(kick(&broker, "nobody", 77, "victim"), denied);
+    let target = peer(&broker, "target", 1);
+    // without rules: a name that is not registered, a registration id of no client, one of a client that has
+    // left
+    assert_eq!(kick(&broker, "nobody", 0, "target"), denied);
+    assert_eq!(kick(&broker, "nobody", 77, "target"), denied);
     let local = peer(&broker, "a", 1);
-    assert_eq!(kick(&broker, "a", 0, "victim"), denied);
-    let former = local.client.id();
+    assert_eq!(kick(&broker, "a", 0, "target"), denied);
+    let previous = local.client.id();
     drop(local);
-    assert_eq!(kick(&broker, "a", former, "victim"), denied);
+    assert_eq!(kick(&broker, "a", previous, "target"), denied);
     let remote = Peer::new(&broker, "a");
-    assert_ne!(remote.client.id(), former, "ids are never reused");
-    assert_eq!(kick(&broker, "a", former, "victim"), denied, "the new holder lends no rights");
-    assert_eq!(kick(&broker, "a", remote.client.id(), "victim"), denied, "remote");
+    assert_ne!(remote.client.id(), previous, "ids are never reused");
+    assert_eq!(kick(&broker, "a", previous, "target"), denied, "the new owner of the name gives no rights");
+    assert_eq!(kick(&broker, "a", remote.client.id(), "target"), denied, "remote");
     assert_eq!(
-        kick(&broker, ".broker", remote.client.id(), "victim"),
+        kick(&broker, ".broker", remote.client.id(), "target"),
         denied,
-        "the broker's name lends none either"
+        "the broker's name gives no rights either"
     );
-    assert!(victim.closed().is_empty());
+    assert!(target.closed().is_empty());
     drop(remote);
     let local = peer(&broker, "a", 1);
-    assert!(kick(&broker, "a", local.client.id(), "victim").is_ok());
-    assert_eq!(victim.closed(), ["kicked by a"]);
+    assert!(kick(&broker, "a", local.client.id(), "target").is_ok());
+    assert_eq!(target.closed(), ["kicked by a"]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn registrations_of_one_identity_have_one_number() {
     let id = a.client.id();
     assert_eq!((broker.host().identity("a", id + 1), broker.host().identity("b", id)), (0, 0));
     drop(a);
-    assert_eq!(broker.host().identity("a", id), 0, "it has ended");
+    assert_eq!(broker.host().identity("a", id), 0, "its registration has ended");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn runs_carry_the_registration_of_their_sender() {
     assert_eq!(b.take_ids(), [0], "the broker itself");
 }
 
-/// What a system sender sends, and what became of it.
+/// Sends as a system sender and returns the result.
 fn send(sender: &mut Client, op: Op, target: &str) -> Code {
     let payloads = [Payload::from(&b"x"[..])];
     sender.dispatch(&Request::new(op, Qos::PROCESSED, target, &payloads).ending_batch()).code()
@@ -164,7 +164,7 @@ fn a_system_sender_sends_as_the_broker_and_cannot_administer() {
     let mut b = peer(&broker, "b", 1);
     b.subscribe(&["t"]);
     let mut sender = broker.host().system_sender("fifo", false).unwrap();
-    assert_ne!(sender.id(), 0, "it is not the broker itself");
+    assert_ne!(sender.id(), 0, "it has its own registration");
     for (op, target) in [(Op::Message, "b"), (Op::Broadcast, "*"), (Op::Publish, "t")] {
         assert_eq!(send(&mut sender, op, target), Code::Ok);
     }
@@ -181,9 +181,13 @@ fn a_system_sender_sends_as_the_broker_and_cannot_administer() {
     assert!(broker.host().call(&test).is_ok());
     let admin = broker.host().system_sender("fifo", true).unwrap();
     assert!(kick(&broker, ".broker", admin.id(), "b").is_ok());
-    assert_eq!(b.closed(), ["kicked by .fifo."], "by the name that rules know");
+    assert_eq!(b.closed(), ["kicked by .fifo."], "with the name used in rules");
     drop((sender, admin));
-    assert_eq!(broker.host().call(&test).unwrap_err().code, Code::AccessDenied.rpc_code(), "it has ended");
+    assert_eq!(
+        broker.host().call(&test).unwrap_err().code,
+        Code::AccessDenied.rpc_code(),
+        "its registration has ended"
+    );
 }
 
 #[test]
@@ -193,19 +197,19 @@ fn rules_apply_to_a_system_sender_under_its_own_name() {
     let mut sender = broker.host().system_sender("fifo", false).unwrap();
     let in_b = || clients("b");
     set(&broker, Verdict::Deny, vec![in_b()]);
-    assert_eq!(send(&mut sender, Op::Message, "b"), Code::AccessDenied, "no table is for it");
+    assert_eq!(send(&mut sender, Op::Message, "b"), Code::AccessDenied, "no table matches its name");
     let mut late = broker.host().system_sender("fifo", false).unwrap();
-    assert_eq!(send(&mut late, Op::Message, "b"), Code::AccessDenied, "nor for one that comes later");
+    assert_eq!(send(&mut late, Op::Message, "b"), Code::AccessDenied, "the same for a later system sender");
     let allowed = || ClientRules { send: rules(&["allow b"]), ..clients(".fifo.*") };
     set(&broker, Verdict::Deny, vec![in_b(), allowed()]);
     assert_eq!(send(&mut sender, Op::Message, "b"), Code::Ok);
     assert_eq!(send(&mut sender, Op::Broadcast, "*"), Code::AccessDenied);
     assert_eq!(kick(&broker, ".broker", sender.id(), "b"), Err(Code::AccessDenied.rpc_code()));
-    // a table that is for others: its `who` cannot be proved by a system sender
+    // a table with `who`, which a system sender cannot match
     let who = vec![elbus_plugin_api::access::Identity { uid: Some(0), ..Default::default() }];
     set(&broker, Verdict::Allow, vec![ClientRules { who, ..allowed() }]);
     assert_eq!(send(&mut sender, Op::Message, "b"), Code::AccessDenied);
-    // what the default allows is not enough for what changes the broker, a rule is
+    // for administrative methods a default is not enough; a rule is
     set(&broker, Verdict::Allow, vec![]);
     assert_eq!(send(&mut sender, Op::Message, "b"), Code::Ok);
     assert_eq!(kick(&broker, ".broker", sender.id(), "b"), Err(Code::AccessDenied.rpc_code()));

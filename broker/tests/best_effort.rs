@@ -1,5 +1,5 @@
-//! Publications that hold nobody up: full clients are skipped, and reported once their queue has drained.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Publications that never wait: full clients are skipped, and reported once their queue has drained.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::{
 };
 use support::{Peer, broker};
 
-/// Publishes to `t`; returns how many clients it was given to.
+/// Publishes to `t`; returns the number of recipients.
 fn publish(client: &mut Client, text: &str) -> u32 {
     let payloads = [Payload::from(text.as_bytes())];
     let dispatched = client.dispatch(&Request::new(Op::Publish, Qos::NO, "t", &payloads).best_effort());
@@ -42,11 +42,11 @@ fn a_full_client_is_skipped_and_reported_once_when_it_has_drained() {
         assert_eq!(publish(&mut speaker, "0"), 2);
         slow.record.answer.store(status.bits(), Ordering::SeqCst);
         let passes_limit = u32::from(status == DeliveryStatus::FULL);
-        assert_eq!(publish(&mut speaker, "1"), 1 + passes_limit, "the one that fills the queue");
+        assert_eq!(publish(&mut speaker, "1"), 1 + passes_limit, "the message that fills the queue");
         for text in ["2", "3", "4"] {
             assert_eq!(publish(&mut speaker, text), 1, "{text}");
         }
-        assert!(reports.try_recv().is_err(), "it has not drained");
+        assert!(reports.try_recv().is_err(), "the queue has not drained");
         drain(&slow);
         assert_eq!(reports.recv_timeout(Duration::from_secs(30)).unwrap(), "slow");
         assert_eq!(publish(&mut speaker, "5"), 2);
@@ -54,12 +54,12 @@ fn a_full_client_is_skipped_and_reported_once_when_it_has_drained() {
         let taken = if passes_limit == 1 { vec!["0", "1", "5"] } else { vec!["0", "5"] };
         assert_eq!(slow.payloads(), taken);
         drop(broker);
-        assert!(reports.try_recv().is_err(), "one report for all");
+        assert!(reports.try_recv().is_err(), "one report for all missed publications");
     }
 }
 
 #[test]
-fn one_that_leaves_is_not_reported() {
+fn a_client_that_leaves_is_not_reported() {
     let broker = broker();
     let (report, reports) = mpsc::channel();
     let report = Mutex::new(report);

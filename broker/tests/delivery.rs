@@ -1,5 +1,5 @@
-//! Who gets what (protocol section 6), how it is acknowledged and counted, and how senders are held back.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Recipients (protocol section 6), acknowledgements, counters, and back-pressure.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -15,26 +15,26 @@ use std::sync::{
 use support::{Peer, broker};
 
 #[test]
-fn messages_go_to_exact_names() {
+fn messages_are_delivered_to_exact_names() {
     let broker = broker();
     let (mut a, b, star) = (Peer::new(&broker, "a.b"), Peer::new(&broker, "b"), Peer::new(&broker, "*"));
     assert_eq!(a.send("b", b"1"), Code::Ok);
     assert_eq!(a.send("*", b"2"), Code::Ok);
     assert_eq!(a.send("a.b", b"3"), Code::Ok, "to itself");
     assert_eq!(a.send("c", b"4"), Code::NotRegistered);
-    assert_eq!(a.send(BROKER_NAME, b"5"), Code::NotRegistered, "nobody serves it here");
+    assert_eq!(a.send(BROKER_NAME, b"5"), Code::NotRegistered, "no plugin serves this name");
     assert_eq!(b.take(), [(FrameKind::Message, "a.b".into(), String::new(), b"1".to_vec())]);
     assert_eq!(star.payloads(), ["2"]);
     assert_eq!(a.payloads(), ["3"]);
     drop(b);
-    assert_eq!(a.send("b", b"6"), Code::NotRegistered, "remembered no longer than it is there");
+    assert_eq!(a.send("b", b"6"), Code::NotRegistered, "the cache ends with the registration");
     let b = Peer::new(&broker, "b");
     assert_eq!(a.send("b", b"7"), Code::Ok);
     assert_eq!(b.payloads(), ["7"]);
 }
 
 #[test]
-fn broadcasts_go_by_mask() {
+fn broadcasts_are_delivered_by_mask() {
     let broker = broker();
     let names = ["a", "a.b", "a.b.c", "a.c", "ab", "a.b%%0"];
     let peers: Vec<_> = names.iter().map(|name| Peer::new(&broker, name)).collect();
@@ -56,11 +56,11 @@ fn broadcasts_go_by_mask() {
     }
     let late = Peer::new(&broker, "a.z");
     sender.broadcast("a.?", b"late");
-    assert_eq!(late.payloads(), ["late"], "a mask that was used before finds newcomers");
+    assert_eq!(late.payloads(), ["late"], "a cached mask matches new clients");
 }
 
 #[test]
-fn publications_go_once_to_each_subscriber() {
+fn publications_are_delivered_once_to_each_subscriber() {
     let broker = broker();
     let mut subscriber = Peer::new(&broker, "sub");
     let mut sender = Peer::new(&broker, "pub");
@@ -69,14 +69,14 @@ fn publications_go_once_to_each_subscriber() {
     assert_eq!(subscriber.take(), [(FrameKind::Publish, "pub".into(), "a/b".into(), b"1".to_vec())]);
     for filter in ["a/+", "a/b", "#"] {
         subscriber.filters(Op::Unsubscribe, &[filter]);
-        assert_eq!(sender.publish("a/b", b"2"), 1, "a/# is left");
+        assert_eq!(sender.publish("a/b", b"2"), 1, "only a/# is left");
     }
     assert_eq!(subscriber.filters(Op::Unsubscribe, &["never", "a/#"]), Code::Ok);
     assert_eq!(sender.publish("a/b", b"3"), 0);
     subscriber.subscribe(&[""]);
     assert_eq!(sender.publish("", b"4"), 1, "the empty topic");
     sender.subscribe(&["own"]);
-    assert_eq!(sender.publish("own", b"5"), 1, "own publications come back");
+    assert_eq!(sender.publish("own", b"5"), 1, "a client receives its own publications");
     assert_eq!(sender.payloads(), ["5"]);
 }
 
@@ -89,16 +89,16 @@ fn exclusions_withhold_publications() {
     assert_eq!(sender.publish("a/open", b"1"), 1);
     assert_eq!(sender.publish("a/secret", b"2"), 0);
     assert_eq!(sender.publish("x/y", b"3"), 0);
-    assert_eq!(sender.send("sub", b"4"), Code::Ok, "messages are not concerned");
-    assert_eq!(sender.broadcast("sub", b"5"), 1, "nor are broadcasts");
+    assert_eq!(sender.send("sub", b"4"), Code::Ok, "exclusions do not affect messages");
+    assert_eq!(sender.broadcast("sub", b"5"), 1, "or broadcasts");
     subscriber.filters(Op::Unexclude, &["a/+"]);
-    assert_eq!(sender.publish("a/secret", b"6"), 0, "only the exact filter is taken back");
+    assert_eq!(sender.publish("a/secret", b"6"), 0, "only the exact filter is removed");
     subscriber.filters(Op::Unexclude, &["a/secret"]);
     assert_eq!(sender.publish("a/secret", b"7"), 1);
 }
 
 #[test]
-fn publications_for_one_primary() {
+fn publications_can_be_limited_to_one_primary() {
     let broker = broker();
     let mut sender = Peer::new(&broker, "pub");
     let mut peers: Vec<_> = ["a", "a%%0", "b"].iter().map(|name| Peer::new(&broker, name)).collect();
@@ -119,22 +119,22 @@ fn all_clients_receive_warnings_unless_they_unsubscribe() {
     c.filters(Op::Exclude, &["#"]);
     assert_eq!(a.publish(".broker/warn", b"x"), 1);
     let late = Peer::new(&broker, "late");
-    assert_eq!(a.publish(".broker/warn", b"y"), 2, "newcomers at once");
+    assert_eq!(a.publish(".broker/warn", b"y"), 2, "new clients receive it at once");
     assert_eq!(late.payloads(), ["y"]);
 }
 
 #[test]
-fn clients_of_plugins_within_the_process_are_subscribed_to_nothing() {
+fn in_process_clients_have_no_initial_subscription() {
     let broker = broker();
     let mut a = Peer::new(&broker, "a");
     let info = ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() };
     let inside = Peer::of(&broker, "plugin", info).unwrap();
-    assert_eq!(a.publish(".broker/warn", b"x"), 1, "a itself");
+    assert_eq!(a.publish(".broker/warn", b"x"), 1, "only `a` itself");
     assert!(inside.payloads().is_empty());
 }
 
 #[test]
-fn a_run_is_carried_whole_and_flushed_once() {
+fn a_run_is_delivered_whole_and_flushed_once() {
     let broker = broker();
     let (mut a, b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
     let numbers: Vec<_> = (0..200).map(|n: i32| n.to_string()).collect();
@@ -145,7 +145,7 @@ fn a_run_is_carried_whole_and_flushed_once() {
 }
 
 #[test]
-fn refusals_are_acknowledged_truthfully() {
+fn acknowledgements_report_refusals() {
     let broker = broker();
     let (mut a, mut b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
     b.subscribe(&["t"]);
@@ -155,7 +155,7 @@ fn refusals_are_acknowledged_truthfully() {
     let mut c = Peer::new(&broker, "c");
     c.subscribe(&["t"]);
     let result = a.dispatch(Op::Publish, Qos::PROCESSED, "t", "", &[b"x"]);
-    assert_eq!((result.code(), result.reached()), (Code::Ok, 1), "some got it");
+    assert_eq!((result.code(), result.reached()), (Code::Ok, 1), "delivered to one of them");
     b.record.answer.store(DeliveryStatus::CLOSED.bits(), Ordering::SeqCst);
     assert_eq!(a.send("b", b"x"), Code::NotRegistered);
 }
@@ -168,7 +168,7 @@ fn senders_wait_for_all_full_receivers() {
     for peer in &peers[..2] {
         peer.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     }
-    assert_eq!(a.broadcast("x.*", b"1"), 3, "full is still taken");
+    assert_eq!(a.broadcast("x.*", b"1"), 3, "the run that fills a queue is accepted");
     assert_eq!(a.broadcast("x.*", b"2"), 3);
     assert!(a.client.end_batch());
     let woken = Arc::new(AtomicUsize::new(0));
@@ -177,15 +177,15 @@ fn senders_wait_for_all_full_receivers() {
     for peer in &peers[..2] {
         assert_eq!(woken.load(Ordering::SeqCst), 0);
         let notifiers = std::mem::take(&mut *peer.record.drained.lock().unwrap());
-        assert_eq!(notifiers.len(), 1, "asked once, however often it was full");
+        assert_eq!(notifiers.len(), 1, "one notification is requested");
         notifiers[0].notify();
     }
     assert_eq!(woken.load(Ordering::SeqCst), 1);
-    assert!(!a.client.end_batch(), "forgotten once waited for");
+    assert!(!a.client.end_batch(), "nothing left to wait for");
 }
 
 #[test]
-fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
+fn a_request_that_may_block_has_no_recipients_while_one_is_full() {
     let broker = broker();
     let mut a = Peer::new(&broker, "a");
     let (full, other) = (Peer::new(&broker, "x.full"), Peer::new(&broker, "x.other"));
@@ -197,7 +197,7 @@ fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
     };
     full.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     let first = ask(&mut a, Op::Message, Qos::NO, "x.full");
-    assert!(first.is_congested() && !first.is_blocked(), "an empty queue takes what makes it full");
+    assert!(first.is_congested() && !first.is_blocked(), "an empty queue accepts a run that fills it");
     full.record.answer.store(DeliveryStatus::TAKEN.bits(), Ordering::SeqCst);
     assert!(a.client.end_batch());
     for (op, target) in [(Op::Message, "x.full"), (Op::Broadcast, "x.*")] {
@@ -205,12 +205,15 @@ fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
         assert!(blocked.is_blocked() && blocked.is_congested(), "{op:?}");
         assert_eq!(blocked.reached(), 0);
     }
-    assert_eq!((full.take().len(), other.take().len()), (1, 0), "nothing is given to some of them");
-    assert!(!ask(&mut a, Op::Publish, Qos::NO, "t").is_blocked(), "others are not concerned");
+    assert_eq!((full.take().len(), other.take().len()), (1, 0), "no recipient gets the broadcast");
+    assert!(!ask(&mut a, Op::Publish, Qos::NO, "t").is_blocked(), "other recipients are not affected");
     assert!(!ask(&mut a, Op::Message, Qos::REALTIME, "x.full").is_blocked(), "real-time never waits");
-    assert!(!a.dispatch(Op::Message, Qos::NO, "x.full", "", &[b"z"]).is_blocked(), "nor who cannot");
+    assert!(
+        !a.dispatch(Op::Message, Qos::NO, "x.full", "", &[b"z"]).is_blocked(),
+        "a request that may not block is accepted"
+    );
     assert_eq!(full.take().len(), 2);
-    // another sender finds it full as well, though it has never sent to it
+    // another sender is blocked too, although it has never sent to it
     let mut b = Peer::new(&broker, "b");
     assert!(ask(&mut b, Op::Message, Qos::NO, "x.full").is_blocked());
     let woken = Arc::new(AtomicUsize::new(0));
@@ -220,14 +223,18 @@ fn a_request_that_may_block_reaches_nobody_while_one_receiver_is_full() {
         sender.client.when_ready(Notifier::new(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
     }
     let notifiers = std::mem::take(&mut *full.record.drained.lock().unwrap());
-    assert_eq!((notifiers.len(), woken.load(Ordering::SeqCst)), (1, 0), "the sink is asked once");
+    assert_eq!(
+        (notifiers.len(), woken.load(Ordering::SeqCst)),
+        (1, 0),
+        "one notification is requested from the sink"
+    );
     notifiers[0].notify();
     assert_eq!(woken.load(Ordering::SeqCst), 2);
     for sender in [&mut a, &mut b] {
         assert!(!ask(sender, Op::Broadcast, Qos::NO, "x.*").is_blocked());
     }
     assert_eq!((full.take().len(), other.take().len()), (2, 2));
-    // one that leaves holds nobody
+    // a receiver that leaves releases its senders
     full.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
     ask(&mut a, Op::Message, Qos::NO, "x.full");
     assert!(ask(&mut b, Op::Message, Qos::NO, "x.full").is_blocked());
@@ -246,26 +253,26 @@ fn a_sender_that_ignores_back_pressure_is_refused_before_memory_runs_out() {
     let mebibyte = vec![0; 1 << 20];
     let hold = |bytes: u64| slow.record.queued.store(bytes, Ordering::SeqCst);
     slow.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
-    // a plugin that never asks when it may go on
+    // a plugin that never waits
     let mut flood = || (0..200).take_while(|_| a.send("slow", &mebibyte) == Code::Ok).count() as u64;
     hold(u64::MAX);
     let taken = flood();
     assert!((64..=66).contains(&taken), "{taken} MiB");
     let taken = flood();
-    assert_eq!(taken, 0, "until it has drained");
+    assert_eq!(taken, 0, "refused until the queue has drained");
     hold(1 << 20);
     let taken = flood();
-    assert_eq!(taken, 200, "what drains is not held against it, whether it asks or not");
+    assert_eq!(taken, 200, "drained messages do not count");
     hold(u64::MAX);
     let taken = flood();
     assert!(taken < 66, "{taken} MiB");
-    assert_eq!(a.send("healthy", b"x"), Code::Ok, "others are not concerned");
+    assert_eq!(a.send("healthy", b"x"), Code::Ok, "other recipients are not affected");
     assert_eq!(healthy.payloads(), ["x"]);
-    assert_eq!(a.broadcast("*", b"x"), 2, "its own and the healthy one's");
+    assert_eq!(a.broadcast("*", b"x"), 2, "the sender itself and `healthy`");
     let health = broker.host().call(&Call::by_broker("health", b"")).unwrap();
     let health = rmpv::decode::read_value(&mut &health[..]).unwrap().to_string();
     assert!(health.contains("\"refused_frames\": 4"), "counted: {health}");
-    // and one that asks begins anew
+    // after it has waited, its count starts again
     a.client.when_ready(Notifier::new(|| ()));
     assert_eq!(a.send("slow", &mebibyte), Code::Ok);
 }
@@ -279,13 +286,13 @@ fn filters_have_limits() {
     // one is .broker/warn
     assert_eq!(a.filters(Op::Subscribe, &["1", "2"]), Code::Ok);
     assert_eq!(a.filters(Op::Subscribe, &["3"]), Code::Other);
-    assert_eq!(a.filters(Op::Exclude, &["1", "2", "3"]), Code::Ok, "counted apart");
+    assert_eq!(a.filters(Op::Exclude, &["1", "2", "3"]), Code::Ok, "exclusions are counted separately");
     a.filters(Op::Unsubscribe, &["1"]);
     assert_eq!(a.filters(Op::Subscribe, &["3"]), Code::Ok);
     let long = "x".repeat(65_536);
     assert_eq!(a.filters(Op::Subscribe, &[&long]), Code::BadData);
     assert_eq!(a.filters(Op::Unsubscribe, &["2", &long]), Code::BadData);
-    assert_eq!(a.publish("2", b"still there"), 0, "but excluded");
+    assert_eq!(a.publish("2", b"still there"), 0, "the topic is excluded");
 }
 
 #[test]
@@ -306,7 +313,8 @@ fn counters_and_control_methods() {
         let found = map.as_map().unwrap().iter().find(|(k, _)| k.as_str() == Some(key));
         found.unwrap_or_else(|| panic!("no {key} in {map}")).1.as_u64().unwrap()
     };
-    // "b", NUL, payload: 7 bytes, and an acknowledgement of 6 for the sender; of those who left as well
+    // "b", NUL, payload: 7 bytes, and an acknowledgement of 6 for the sender; clients that have left are
+    // included
     assert_eq!((number(&stats, "r_frames"), number(&stats, "r_bytes")), (1, 7));
     assert_eq!((number(&stats, "w_frames"), number(&stats, "w_bytes")), (2, 13));
     let clients = decode(call("client.list", b"").unwrap());
@@ -323,18 +331,14 @@ fn counters_and_control_methods() {
         method: "client.kick",
         params: &name,
     });
-    assert_eq!(
-        remote.unwrap_err().code,
-        Code::AccessDenied.rpc_code(),
-        "a tcp client is not of this machine"
-    );
+    assert_eq!(remote.unwrap_err().code, Code::AccessDenied.rpc_code(), "the caller is remote");
     call("client.kick", &name).unwrap();
     assert_eq!(a.closed(), ["kicked by .broker"]);
     assert_eq!(call("client.kick", &name).unwrap_err().code, Code::NotRegistered.rpc_code());
 }
 
 #[test]
-fn nothing_comes_up_again_once_the_broker_has_stopped() {
+fn nothing_starts_after_the_broker_has_stopped() {
     let broker = broker();
     broker.stop(std::time::Duration::ZERO).wait();
     let name = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("name", "any")])).unwrap();

@@ -1,6 +1,5 @@
-//! Limits of filters: what a request of a client may bring, all or nothing, and what clients that leave take
-//! with them.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Limits of filters: a request is accepted as a whole or refused, and filters are removed with their client.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -17,7 +16,7 @@ fn broker_with(change: impl FnOnce(&mut BrokerSettings)) -> Broker {
     Broker::builder().settings(settings).start().unwrap()
 }
 
-/// Which of these topics reach the client.
+/// Returns the topics whose publications reach the client.
 fn reached(peer: &mut Peer, topics: &[&str]) -> Vec<String> {
     topics.iter().for_each(|topic| _ = peer.publish(topic, topic.as_bytes()));
     peer.payloads()
@@ -33,9 +32,9 @@ fn a_request_beyond_the_limit_changes_nothing() {
         assert_eq!(a.filters(op, &filters), Code::Other);
         assert_eq!(reached(&mut a, &["1", "2", "3", "4", "5/3"]), ["1"]);
     }
-    assert_eq!(a.filters(Op::Subscribe, &["1", "2", "2", "1", "3", "3"]), Code::Ok, "two are new");
+    assert_eq!(a.filters(Op::Subscribe, &["1", "2", "2", "1", "3", "3"]), Code::Ok, "two of them are new");
     assert_eq!(reached(&mut a, &["1", "2", "3", "4"]), ["1", "2", "3"]);
-    assert_eq!(a.filters(Op::Subscribe, &["1", "3"]), Code::Ok, "none is new");
+    assert_eq!(a.filters(Op::Subscribe, &["1", "3"]), Code::Ok, "none of them is new");
     assert_eq!(a.filters(Op::Exclude, &["1", "2", "3", "4", "5"]), Code::Other);
     assert_eq!(reached(&mut a, &["1", "2", "3"]), ["1", "2", "3"]);
     let long = "x".repeat(65_536);
@@ -44,7 +43,7 @@ fn a_request_beyond_the_limit_changes_nothing() {
         assert_eq!(reached(&mut a, &["1", "2", "3"]), ["1", "2", "3"], "{op:?}");
     }
     assert_eq!(a.filters(Op::Unsubscribe, &["1", "2", "3", ".broker/warn"]), Code::Ok);
-    assert_eq!(a.filters(Op::Subscribe, &["5", "6", "7", "8"]), Code::Ok, "what was refused counts nowhere");
+    assert_eq!(a.filters(Op::Subscribe, &["5", "6", "7", "8"]), Code::Ok, "refused filters do not count");
 }
 
 #[test]
@@ -70,7 +69,7 @@ fn a_denied_request_changes_nothing() {
 }
 
 #[test]
-fn complex_filters_are_all_taken_or_none() {
+fn complex_filters_are_accepted_as_a_whole_or_refused() {
     let broker = broker_with(|settings| settings.max_complex_segments = 8 * 60);
     let (mut a, mut b) = (Peer::new(&broker, "a"), Peer::new(&broker, "b"));
     let complex = |at: usize| {
@@ -79,21 +78,25 @@ fn complex_filters_are_all_taken_or_none() {
     };
     let (first, second, third, fourth) = (complex(4), complex(5), complex(6), complex(7));
     let topic = ["t"; 20].join("/");
-    // three of these shapes are what one client may have
+    // one client may have three of these shapes
     let all = ["plain", &first, &second, &third, &fourth];
     assert_eq!(a.filters(Op::Subscribe, &all), Code::Other);
     assert_eq!(reached(&mut a, &["plain", &topic]), [""; 0]);
     assert_eq!(a.filters(Op::Subscribe, &[&first, &first, &second, &third]), Code::Ok);
     assert_eq!(a.filters(Op::Subscribe, &[&fourth]), Code::Other);
-    assert_eq!(a.filters(Op::Subscribe, &[&third.replace('t', "u")]), Code::Ok, "of a shape it has");
-    assert_eq!(b.filters(Op::Subscribe, &[&fourth]), Code::Ok, "others have a part of their own");
+    assert_eq!(
+        a.filters(Op::Subscribe, &[&third.replace('t', "u")]),
+        Code::Ok,
+        "a shape that the client has already"
+    );
+    assert_eq!(b.filters(Op::Subscribe, &[&fourth]), Code::Ok, "another client has its own limit");
     assert_eq!(reached(&mut a, &[&topic]), [&*topic], "once");
     assert_eq!(a.filters(Op::Unsubscribe, &[&first]), Code::Ok);
     assert_eq!(a.filters(Op::Subscribe, &[&fourth]), Code::Ok);
 }
 
 #[test]
-fn one_request_has_limits_of_its_own_and_ten_thousand_plain_filters_are_within_them() {
+fn a_request_has_limits_that_ten_thousand_plain_filters_do_not_reach() {
     let broker = broker();
     let mut a = Peer::new(&broker, "a");
     let filters: Vec<_> =
@@ -126,16 +129,16 @@ fn memory_of_filters_is_limited_for_one_client_and_for_all() {
     };
     let mut peers: Vec<_> = (0..4).map(|number| Peer::new(&broker, &format!("peer{number}"))).collect();
     let taken: Vec<_> = peers.iter_mut().map(take).collect();
-    assert_eq!(taken, [19, 19, 11, 2], "the last one has what everybody may have");
+    assert_eq!(taken, [19, 19, 11, 2], "the last client gets the minimum of every client");
     assert_eq!(peers[3].filters(Op::Subscribe, &["a", "b/+", "c/#"]), Code::Ok);
-    // what a client that leaves had is free for others
+    // the memory of a client that leaves is available to others
     assert_eq!(peers[2].filters(Op::Subscribe, &[&long(500)]), Code::Other);
     peers.remove(0);
     assert_eq!(peers[1].filters(Op::Subscribe, &[&long(500)]), Code::Ok);
 }
 
 #[test]
-fn a_client_that_leaves_takes_its_filters_along() {
+fn the_filters_of_a_client_that_leaves_are_removed() {
     let broker = broker();
     let mut stays = Peer::new(&broker, "stays");
     stays.subscribe(&["t/5", "t/+/deep/#"]);
@@ -150,6 +153,10 @@ fn a_client_that_leaves_takes_its_filters_along() {
         drop(leaves);
         assert_eq!((stays.publish("t/5", b"x"), stays.publish("t/6", b"x")), (1, 0), "{turn}");
         let mut next = Peer::new(&broker, "next");
-        assert_eq!(reached(&mut next, &["t/5", "t/6"]), [""; 0], "who comes has nothing of who left");
+        assert_eq!(
+            reached(&mut next, &["t/5", "t/6"]),
+            [""; 0],
+            "a new client gets no filters of the previous one"
+        );
     }
 }

@@ -1,6 +1,5 @@
-//! What is left of an instance that was stopped, such as a thread of its own, adds nothing to the broker any
-//! more.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! A stopped instance, such as a remaining thread of it, can register nothing in the broker.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -12,14 +11,14 @@ use elbus_plugin_api::{
 use std::sync::Mutex;
 use support::Peer;
 
-/// The host of the instance as it was created first.
+/// The host of the instance as it was first created.
 static FIRST: Mutex<Option<Host>> = Mutex::new(None);
 
-/// Lets its host be known.
+/// Exposes its host.
 struct Leaky;
 
 impl Plugin for Leaky {
-    const ABOUT: &'static str = "leaves its host behind";
+    const ABOUT: &'static str = "keeps its host after the stop";
 
     fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
         FIRST.lock().unwrap().get_or_insert(host);
@@ -51,20 +50,20 @@ fn try_all(host: &Host) -> [bool; 3] {
 }
 
 #[test]
-fn a_stopped_instance_adds_nothing() {
+fn a_stopped_instance_can_register_nothing() {
     let declared = || PluginDeclaration::linked("leaky", export::plugin()).restart(Restart::Never);
     let broker = Broker::builder().plugin(declared()).start().unwrap();
     let host = FIRST.lock().unwrap().clone().unwrap();
     let state = |broker: &Broker| broker.plugins().first().map(|report| report.state.clone());
     assert_eq!(state(&broker), Some(PluginState::Started));
 
-    // without it, and with another one of its name
+    // while it is stopped, and when another instance of its name runs
     for again in [false, true] {
         let builder = Broker::builder();
         broker.reload(if again { builder.plugin(declared()) } else { builder }).unwrap();
         assert_eq!(try_all(&host), [false; 3]);
         assert!(host.register("late", &ClientInfo::default(), support::sink()).is_err());
-        // its rules would deny everything
-        assert!(Peer::of(&broker, "innocent", ClientInfo::default()).is_ok());
+        // its rules would deny every client
+        assert!(Peer::of(&broker, "other", ClientInfo::default()).is_ok());
     }
 }

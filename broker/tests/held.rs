@@ -1,6 +1,6 @@
-//! What receivers keep of the senders that wait for them: no more than there are clients, however many have
-//! come and gone, and a sender waits for no more than some receivers at once.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Memory that receivers use for waiting senders: bounded by the number of registered clients, and a sender
+//! waits for a limited number of receivers at once.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::sync::{
 };
 use support::{Peer, broker};
 
-/// A receiver that is full and stays so.
+/// Returns a receiver that is and stays full.
 fn full(broker: &elbus_broker::Broker, sender: &mut Peer, name: &str) -> Peer {
     let receiver = Peer::new(broker, name);
     receiver.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
@@ -20,10 +20,10 @@ fn full(broker: &elbus_broker::Broker, sender: &mut Peer, name: &str) -> Peer {
 }
 
 #[test]
-fn a_receiver_that_never_drains_keeps_nothing_of_senders_that_have_left() {
+fn a_receiver_that_never_drains_keeps_no_notifiers_of_senders_that_left() {
     let broker = broker();
     let _receiver = full(&broker, &mut Peer::new(&broker, "first"), "full");
-    // kept as long as the notifier is
+    // each notifier holds a reference
     let kept = Arc::new(());
     let woken = Arc::new(AtomicUsize::new(0));
     let mut stays = Peer::new(&broker, "stays");
@@ -36,13 +36,13 @@ fn a_receiver_that_never_drains_keeps_nothing_of_senders_that_have_left() {
         let kept = kept.clone();
         sender.client.when_ready(Notifier::new(move || _ = &kept));
     }
-    assert!(Arc::strong_count(&kept) < 1100, "{} of 5000 are kept", Arc::strong_count(&kept));
-    assert_eq!(woken.load(Ordering::SeqCst), 1, "whoever is there is woken, and waits again");
+    assert!(Arc::strong_count(&kept) < 1100, "{} of 5000 notifiers are kept", Arc::strong_count(&kept));
+    assert_eq!(woken.load(Ordering::SeqCst), 1, "a registered sender is woken, and waits again");
     assert!(stays.blocking(Op::Message, "full", "").is_blocked());
 }
 
 #[test]
-fn a_sender_waits_for_some_of_many_receivers_at_once_and_reaches_none_before_all_have_drained() {
+fn a_sender_waits_for_a_limited_number_of_receivers_until_all_have_drained() {
     let broker = broker();
     let mut sender = Peer::new(&broker, "sender");
     let receivers: Vec<_> =

@@ -1,6 +1,6 @@
-//! Lengths of names, targets, masks, topics and receivers: what is longer than the limit is refused, and the
-//! client stays.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Lengths of names, targets, masks, topics and receivers: a request beyond the limit is refused without
+//! disconnecting the client.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -13,7 +13,7 @@ fn code(peer: &mut Peer, op: Op, target: &str, receiver: &str) -> Code {
 }
 
 #[test]
-fn targets_longer_than_max_topic_bytes_are_refused_and_the_client_stays() {
+fn targets_longer_than_max_topic_bytes_are_refused_without_a_disconnect() {
     let broker = broker();
     let mut client = Peer::new(&broker, "a");
     client.subscribe(&["#"]);

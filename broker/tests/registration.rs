@@ -1,5 +1,5 @@
-//! Registration (protocol section 2): who may have which name, and what goes when somebody leaves.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Registration (protocol section 2): valid names, and what is removed with a client.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -13,7 +13,7 @@ fn refused(broker: &Broker, name: &str) -> Code {
 }
 
 #[test]
-fn names() {
+fn names_are_checked_and_become_free() {
     let broker = broker();
     let many_dots = vec!["x"; 61].join(".");
     for name in ["a", "a.b.c", "with space", "ünï", "?", "*", "a.+.#", &many_dots, &"n".repeat(1024)] {
@@ -29,7 +29,7 @@ fn names() {
 }
 
 #[test]
-fn secondaries_live_as_long_as_their_primary() {
+fn secondaries_are_disconnected_with_their_primary() {
     let broker = broker();
     assert_eq!(refused(&broker, "a%%0"), Code::NotRegistered);
     let primary = Peer::new(&broker, "a");
@@ -37,12 +37,12 @@ fn secondaries_live_as_long_as_their_primary() {
     let mut second = Peer::new(&broker, "a%%");
     let other = Peer::new(&broker, "ab");
     drop(first);
-    assert_eq!(second.send("a", b"x"), Code::Ok, "the primary stays");
+    assert_eq!(second.send("a", b"x"), Code::Ok, "the primary stays registered");
     assert_eq!(second.send("a%%0", b"x"), Code::NotRegistered);
     drop(primary);
     assert_eq!(second.closed(), ["its primary client a left"]);
     let gone = second.dispatch(Op::Message, Default::default(), "ab", "", &[b"late"]);
-    assert!(gone.is_gone(), "nothing of it is carried any more");
+    assert!(gone.is_gone(), "its messages are not delivered any more");
     assert!(other.payloads().is_empty());
     assert_eq!(refused(&broker, "a%%"), Code::NotRegistered);
     drop(second);
@@ -50,7 +50,7 @@ fn secondaries_live_as_long_as_their_primary() {
 }
 
 #[test]
-fn a_draining_client_answers_and_is_reached_by_nobody() {
+fn a_draining_client_can_reply_and_receives_nothing() {
     let broker = broker();
     let mut server = Peer::new(&broker, "server");
     server.subscribe(&["t"]);
@@ -69,7 +69,7 @@ fn a_draining_client_answers_and_is_reached_by_nobody() {
     assert!(server.closed().is_empty());
     assert_eq!(refused(&broker, "server"), Code::Ok, "the name is free");
     server.client.drain();
-    // one that was evicted has no such right
+    // an evicted client cannot send
     assert_eq!(refused(&broker, "server"), Code::Ok);
     let mut kicked = Peer::new(&broker, "kicked");
     let old = kicked.closed();
@@ -80,7 +80,7 @@ fn a_draining_client_answers_and_is_reached_by_nobody() {
 }
 
 #[test]
-fn force_register_evicts_the_first() {
+fn force_register_evicts_the_previous_owner() {
     let broker = Broker::builder().force_register(true).start().unwrap();
     let mut old = Peer::new(&broker, "a");
     old.subscribe(&["t"]);
@@ -89,9 +89,13 @@ fn force_register_evicts_the_first() {
     assert_eq!(old.closed(), ["replaced by a newer client of the same name"]);
     assert_eq!(secondary.closed().len(), 1);
     let mut sender = Peer::new(&broker, "s");
-    assert_eq!(sender.publish("t", b"x"), 0, "subscriptions went with it");
+    assert_eq!(sender.publish("t", b"x"), 0, "the subscriptions of the evicted client are removed");
     drop(old);
-    assert_eq!(sender.send("a", b"hello"), Code::Ok, "the end of the old one does not touch the new one");
+    assert_eq!(
+        sender.send("a", b"hello"),
+        Code::Ok,
+        "the end of the previous client does not affect the new one"
+    );
     assert_eq!(new.payloads(), ["hello"]);
     let _again = Peer::new(&broker, "a%%0");
     assert_eq!(refused(&broker, "a%%0"), Code::Busy, "secondaries are refused, not evicted");
@@ -128,7 +132,7 @@ fn events_report_registrations_and_departures_in_order() {
 }
 
 #[test]
-fn a_listener_that_blocks_delays_no_registration_and_gets_the_events_it_missed() {
+fn a_blocking_listener_delays_no_registration_and_is_notified_of_missed_events() {
     let broker = broker();
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();

@@ -1,5 +1,6 @@
-//! A property: whatever clients do, the router delivers what a naive model of the specification delivers.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! A property: for any client operations, the router delivers what a naive model of the specification
+//! delivers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Access rules through reloads: they are in force as long as a plugin that sets rules is declared, whether
-//! it runs or not.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Access rules across reloads: they stay in force as long as a plugin that sets rules is declared, even if
+//! it does not run.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -12,10 +12,10 @@ use elbus_plugin_api::{
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::Peer;
 
-/// Whether `second` fails to start.
+/// Whether the instance `second` fails to start.
 static FAILS: AtomicBool = AtomicBool::new(false);
 
-/// Lets clients called like its instance be.
+/// Admits the clients whose name is that of its instance.
 struct Guard(Host);
 
 impl Plugin for Guard {
@@ -27,7 +27,7 @@ impl Plugin for Guard {
 
     fn start(&self) -> Result<(), PluginError> {
         if self.0.instance() == "second" && FAILS.load(Ordering::SeqCst) {
-            return Err(PluginError::new("it fails as told"));
+            return Err(PluginError::new("start fails as configured"));
         }
         let clients = vec![ClientRules { name: self.0.instance().to_owned(), ..ClientRules::default() }];
         self.0.set_access_rules(&AccessRules { default: Verdict::Deny, clients, user_names: vec![] })
@@ -45,14 +45,14 @@ mod export {
 
 fn with(names: &[&str]) -> BrokerBuilder {
     let declared = names.iter().map(|name| {
-        // nothing happens by itself
+        // no restarts, so that only reloads change anything
         PluginDeclaration::linked(*name, export::plugin()).restart(Restart::Never)
     });
     declared.fold(Broker::builder(), BrokerBuilder::plugin)
 }
 
-/// Who is let in.
-fn let_in(broker: &Broker) -> Vec<&'static str> {
+/// Returns the admitted clients.
+fn admitted(broker: &Broker) -> Vec<&'static str> {
     let is_in = |name: &&str| match Peer::of(broker, name, ClientInfo::default()) {
         Ok(_) => true,
         Err(code) => {
@@ -66,41 +66,41 @@ fn let_in(broker: &Broker) -> Vec<&'static str> {
 #[test]
 fn rules_stay_until_no_plugin_can_set_any() {
     let broker = with(&["first"]).start().unwrap();
-    assert_eq!(let_in(&broker), ["first"]);
+    assert_eq!(admitted(&broker), ["first"]);
 
     let reloaded = broker.reload(with(&["first", "second"])).unwrap();
-    assert_eq!((reloaded.added.len(), reloaded.errors.len()), (1, 1), "there are rules of another");
-    assert_eq!(let_in(&broker), ["first"]);
+    assert_eq!((reloaded.added.len(), reloaded.errors.len()), (1, 1), "another instance has set rules");
+    assert_eq!(admitted(&broker), ["first"]);
     let reloaded = broker.reload(with(&["first", "second"])).unwrap();
     assert_eq!(
         (reloaded.unchanged.len(), reloaded.recovered.len(), reloaded.errors.len()),
         (2, 0, 1),
-        "still"
+        "still refused"
     );
 
-    // it remains, and cannot: the rules of the one that is gone stay
+    // the remaining instance cannot start: the rules of the removed one stay in force
     FAILS.store(true, Ordering::SeqCst);
     let reloaded = broker.reload(with(&["second"])).unwrap();
     assert_eq!((reloaded.removed, reloaded.recovered), (vec!["first".to_owned()], vec![]));
-    assert_eq!(reloaded.errors.len(), 1, "which is reported");
-    assert_eq!(let_in(&broker), ["first"]);
+    assert_eq!(reloaded.errors.len(), 1, "the failure is reported");
+    assert_eq!(admitted(&broker), ["first"]);
     assert!(matches!(broker.plugins()[0].state, PluginState::Failed(_)));
     broker.reload(with(&["second"])).unwrap();
-    assert_eq!(let_in(&broker), ["first"], "however often");
+    assert_eq!(admitted(&broker), ["first"], "also after another reload");
 
-    // it can again: at once, not when its time has come
+    // it can start again: at the reload, without waiting for a scheduled restart
     FAILS.store(false, Ordering::SeqCst);
     let reloaded = broker.reload(with(&["second"])).unwrap();
     assert_eq!((reloaded.recovered, reloaded.errors.len()), (vec!["second".to_owned()], 0));
-    assert_eq!(let_in(&broker), ["second"]);
+    assert_eq!(admitted(&broker), ["second"]);
 
-    // one comes and cannot, as the one that goes goes
+    // a new instance fails to start while the previous one is removed
     FAILS.store(true, Ordering::SeqCst);
     broker.reload(with(&["third"])).unwrap();
-    assert_eq!(let_in(&broker), ["third"]);
+    assert_eq!(admitted(&broker), ["third"]);
     assert_eq!(broker.reload(with(&["second"])).unwrap().errors.len(), 1);
-    assert_eq!(let_in(&broker), ["third"]);
+    assert_eq!(admitted(&broker), ["third"]);
 
     assert_eq!(broker.reload(with(&[])).unwrap().removed, ["second"]);
-    assert_eq!(let_in(&broker), ["first", "second", "third"]);
+    assert_eq!(admitted(&broker), ["first", "second", "third"]);
 }

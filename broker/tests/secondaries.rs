@@ -1,5 +1,5 @@
-//! Secondary clients: who may register one, which rules they are under, and where they are listed.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Secondary clients: which clients may register one, which rules apply to them, and where they are listed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -35,9 +35,9 @@ fn set(broker: &Broker, clients: Vec<ClientRules>) {
     broker.host().set_access_rules(&rules).unwrap();
 }
 
-/// With access rules and without: what is another's is not to be had by a suffix.
+/// With and without access rules, a suffix gives no access to another client's name.
 #[test]
-fn a_secondary_must_be_what_its_primary_is() {
+fn a_secondary_must_have_the_identity_of_its_primary() {
     let cases = [
         ("the same user", of_user(7), of_user(7), true),
         ("another user", of_user(7), of_user(8), false),
@@ -67,15 +67,18 @@ fn a_secondary_must_be_what_its_primary_is() {
             if has_rules {
                 set(&broker, vec![]);
             }
-            let primary = Peer::of(&broker, "victim", primary.clone()).unwrap();
-            for name in ["victim%%x", "victim%%", "victim%%x%%y", "victim%%x.y"] {
+            let primary = Peer::of(&broker, "target", primary.clone()).unwrap();
+            for name in ["target%%x", "target%%", "target%%x%%y", "target%%x.y"] {
                 let registered = Peer::of(&broker, name, secondary.clone());
                 let expected = if *allowed { None } else { Some(Code::AccessDenied) };
                 assert_eq!(registered.err(), expected, "{what}: {name}");
             }
-            assert_eq!(primary.closed(), [""; 0], "{what}: the primary notices nothing");
+            assert_eq!(primary.closed(), [""; 0], "{what}: the primary is not affected");
             let own = Peer::of(&broker, "other", secondary.clone()).unwrap();
-            assert!(Peer::of(&broker, "other%%x", secondary.clone()).is_ok(), "{what}: its own may");
+            assert!(
+                Peer::of(&broker, "other%%x", secondary.clone()).is_ok(),
+                "{what}: a secondary of its own primary"
+            );
             drop(own);
         }
     }
@@ -89,25 +92,25 @@ fn a_secondary_without_its_primary_is_never_registered() {
     assert_eq!(Peer::of(&broker, "a%%x", of_user(7)).err(), Some(Code::NotRegistered));
 }
 
-/// A rule names primaries. For each mask: what the sender is told, and who gets it.
+/// Rules name primaries. For each mask: the acknowledgement, and the recipients.
 #[test]
-fn no_broadcast_passes_a_rule_by_the_name_of_a_secondary() {
+fn no_broadcast_bypasses_a_rule_by_the_name_of_a_secondary() {
     let rule = |text: &str| text.parse().unwrap();
     let names =
-        ["victim", "victim%%0", "victim%%x.y", "a.victim", "a.victim%%0", "b", "b%%x.y", "b.y", "?", "?%%0"];
+        ["target", "target%%0", "target%%x.y", "a.target", "a.target%%0", "b", "b%%x.y", "b.y", "?", "?%%0"];
     for (rules, mask, expected) in [
-        (&["deny victim"][..], "victim%%0", None),
-        (&["deny victim"], "victim%%x.*", None),
-        (&["deny victim"], "victim%%x.?", None),
-        (&["deny victim"], "*", None),
-        (&["deny victim"], "?", None),
-        (&["deny victim"], "?.y", Some(&["b%%x.y", "b.y"][..])),
-        (&["deny victim"], "?.*", Some(&["a.victim", "a.victim%%0", "b%%x.y", "b.y"])),
-        (&["deny victim"], "b%%x.y", Some(&["b%%x.y"])),
-        (&["deny a.?"], "a.victim%%0", None),
-        (&["deny a.*"], "?.victim%%0", None),
+        (&["deny target"][..], "target%%0", None),
+        (&["deny target"], "target%%x.*", None),
+        (&["deny target"], "target%%x.?", None),
+        (&["deny target"], "*", None),
+        (&["deny target"], "?", None),
+        (&["deny target"], "?.y", Some(&["b%%x.y", "b.y"][..])),
+        (&["deny target"], "?.*", Some(&["a.target", "a.target%%0", "b%%x.y", "b.y"])),
+        (&["deny target"], "b%%x.y", Some(&["b%%x.y"])),
+        (&["deny a.?"], "a.target%%0", None),
+        (&["deny a.*"], "?.target%%0", None),
         (&["deny a.*", "allow *"], "?.?", None),
-        (&["deny a.victim"], "b.?", Some(&["b.y"])),
+        (&["deny a.target"], "b.?", Some(&["b.y"])),
         (&["allow b", "deny *"], "b%%x.y", Some(&["b%%x.y"])),
         (&["allow b", "deny *"], "b%%x.*", Some(&["b%%x.y"])),
         (&["allow ?.y", "deny *"], "?.y", Some(&["b.y"])),

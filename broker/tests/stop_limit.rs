@@ -1,5 +1,5 @@
-//! How long a plugin may take to stop while the broker goes on.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! How long a plugin may take to stop while the broker continues.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_broker::{Broker, BrokerBuilder, BrokerSettings, PluginDeclaration};
 use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status};
@@ -12,16 +12,16 @@ use std::{
     time::Duration,
 };
 
-/// Limit for what must happen, however busy the machine is.
+/// Time limit of waits, sufficient on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A stop that has begun: the time it has, and what lets it return.
+/// A stop in progress: its time limit, and the sender that lets it return.
 type Stop = (Duration, Sender<()>);
 static STOPS: Mutex<Option<Sender<Stop>>> = Mutex::new(None);
-/// One test at a time.
+/// Serialises the tests.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Stops when the test lets it.
+/// A plugin that stops when the test permits.
 struct Slow;
 
 impl Plugin for Slow {
@@ -69,7 +69,7 @@ fn builder(shutdown_seconds: f64, plugins: &[&str]) -> BrokerBuilder {
 #[test]
 fn a_plugin_that_a_reload_removes_has_shutdown_seconds_to_stop() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // the settings of the reload apply, and no less than 2 s
+    // the settings of the reload apply, but not less than 2 s
     for (shutdown_seconds, above, most) in [(60.0, 3, 60), (0.0, 0, 2)] {
         let stops = stops();
         let broker = builder(7.0, &["slow"]).start().unwrap();

@@ -1,4 +1,4 @@
-//! `elbusd --check`: reports all errors of a configuration. Owns the checks that no plugin can make by
+//! `elbusd --check`: reports all errors of a configuration. Owns the checks that a plugin cannot make by
 //! itself: two plugins with one address, missing folders, a file without plugins. Binds and creates nothing.
 
 use elbus_broker::{BrokerError, ConfigError, ConfigFile, PluginDeclaration};

@@ -86,7 +86,7 @@ struct TrimPolicy {
     max_load: u64,
     /// Samples until the next attempt.
     pause: u32,
-    /// The pause after the last attempt, which doubles while attempts are in vain.
+    /// The pause after the last attempt, which doubles while attempts free nothing.
     last_pause: u32,
 }
 
@@ -113,7 +113,7 @@ impl TrimPolicy {
         self.stable_samples >= STABLE_SAMPLES && self.pause == 0 && resident >= min_resident + MIN_EXCESS
     }
 
-    /// Records resident memory after an attempt. Attempts in vain become less and less frequent.
+    /// Records resident memory after an attempt. Attempts that free nothing become less frequent.
     fn trimmed(&mut self, resident: u64) {
         self.last_pause = (self.last_pause * 2).clamp(PAUSE.0, PAUSE.1);
         (self.pause, self.trimmed_resident, self.last_resident) = (self.last_pause, resident, resident);

@@ -216,12 +216,12 @@ mod tests {
     #[test]
     fn files_that_are_not_pid_files_are_not_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, victim) = (folder.path().join("pid"), folder.path().join("victim"));
-        fs::write(&victim, "precious").unwrap();
-        symlink(&victim, &path).unwrap();
+        let (path, target) = (folder.path().join("pid"), folder.path().join("target"));
+        fs::write(&target, "precious").unwrap();
+        symlink(&target, &path).unwrap();
         assert!(refusal(&path).contains("is a symbolic link"), "{}", refusal(&path));
         fs::remove_file(&path).unwrap();
-        fs::hard_link(&victim, &path).unwrap();
+        fs::hard_link(&target, &path).unwrap();
         assert!(refusal(&path).contains("hard links"), "{}", refusal(&path));
         fs::remove_file(&path).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
@@ -234,7 +234,7 @@ mod tests {
         let mut file = PidFile::lock(&path).unwrap();
         file.write().unwrap();
         fs::remove_file(&path).unwrap();
-        symlink(&victim, &path).unwrap();
+        symlink(&target, &path).unwrap();
         drop(file);
         assert!(path.is_symlink());
         fs::remove_file(&path).unwrap();
@@ -243,7 +243,7 @@ mod tests {
         fs::write(&path, "17\n").unwrap();
         drop(file);
         assert_eq!(fs::read_to_string(&path).unwrap(), "17\n");
-        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     }
 
     #[test]

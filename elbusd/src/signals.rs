@@ -1,6 +1,6 @@
 //! Handles signals in a separate thread, and enforces the deadline that the first terminating signal sets:
-//! the process exits within `shutdown_seconds` plus a second, whatever hangs. Owns the forced exit; the
-//! normal one is in `main.rs`.
+//! the process exits within `shutdown_seconds` plus a second, even if a plugin hangs. Owns the forced exit;
+//! the normal one is in `main.rs`.
 //!
 //! SIGTERM, SIGINT, SIGQUIT, SIGXCPU (CPU time limit) and SIGPWR (power failure) stop the process; SIGHUP
 //! reloads. `process/ignored_signals.rs` ignores all others whose default is to end it, except for those that

@@ -1,5 +1,5 @@
 //! Access rules over real sockets: what denied clients receive, and what the log reports.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -45,10 +45,10 @@ fn rules_restrict_names_by_user() {
         assert_eq!(answer(&addresses[0], "hmi.1"), DENIED);
         assert_eq!(answer(&addresses[0], "hmi.1"), DENIED);
         assert_eq!(answer(&addresses[0], "other"), DENIED);
-        daemon.wait_for_log("no [[client]] is for the name, and the default is deny");
+        daemon.wait_for_log("no [[client]] matches the name, and the default is deny");
         let log = daemon.log();
-        assert!(log.contains("it is none of `who`, of the clients \"hmi.*\" (broker.toml:"), "{log}");
-        assert_eq!(log.matches("client=\"hmi.1\"").count(), 1, "once, not each time: {log}");
+        assert!(log.contains("client does not match `who` of [[client]] \"hmi.*\" (broker.toml:"), "{log}");
+        assert_eq!(log.matches("client=\"hmi.1\"").count(), 1, "once, not for each attempt: {log}");
     }
 }
 
@@ -69,7 +69,7 @@ fn denied_frames_are_acknowledged_each_and_logged_once_per_kind() {
                 assert_eq!(a.acked(Op::Publish, "x/secret", b"denied"), DENIED);
                 assert_eq!(a.acked(Op::Broadcast, "*", b"denied"), DENIED);
                 assert_eq!(a.send("b", b"1"), TAKEN);
-                assert_eq!(b.frame().payload(), b"1", "and nothing of what was denied");
+                assert_eq!(b.frame().payload(), b"1", "no denied frame arrives");
             }
             assert!(a.call(".broker", "test", b"").is_ok());
             assert_eq!(a.call(".broker", "info", b"").unwrap_err().0, -32121);
@@ -162,12 +162,12 @@ fn the_transport_enforces_the_limits_of_a_mask() {
     let daemon = Daemon::start_config(&limited("limits = { max_frame_bytes = 1000 }"));
     let (mut a, mut b) = (daemon.client("a"), daemon.client("b"));
     assert_eq!(a.send("b", &[7; 900]), TAKEN);
-    assert_eq!(b.send("b", &[7; 2000]), TAKEN, "it has no such limit");
+    assert_eq!(b.send("b", &[7; 2000]), TAKEN, "`b` has no limit");
     a.request(Op::Message, Qos::NO, "b", "", &[7; 2000]);
     a.wait_closed();
     daemon.wait_for_log("exceeds 1000");
 
-    // far more than a later limit would admit while others wait
+    // far more than a later limit admits, while other messages are queued
     let mut a = daemon.client("a");
     for _ in 0..30 {
         let ids: Vec<_> = (0..100).map(|_| a.request(Op::Message, Qos::PROCESSED, "b", "", b"0")).collect();
@@ -177,7 +177,7 @@ fn the_transport_enforces_the_limits_of_a_mask() {
     // the rest needs a second
     std::fs::write(daemon.path("broker.toml"), limited("limits = { messages_per_second = 30 }")).unwrap();
     b.control("config.reload", &[]).unwrap();
-    assert_eq!(a.send("b", b"0"), TAKEN, "what was sent before is not held against it");
+    assert_eq!(a.send("b", b"0"), TAKEN, "earlier messages do not count");
     let start = Instant::now();
     let ids: Vec<_> = (0..60).map(|_| a.request(Op::Message, Qos::PROCESSED, "b", "", b"1")).collect();
     for id in ids {
@@ -203,7 +203,7 @@ fn a_transport_limits_the_filters_of_its_clients() {
     daemon.wait_for_log("max_filter_depth=3");
     assert_eq!(a.filters(Op::Subscribe, &["x", "y"]), 0x74);
 
-    // the stricter limit of transport and mask applies; filters that are now too deep can be removed
+    // the stricter limit of transport and mask applies; filters that are too deep now can still be removed
     let rules =
         "[[plugin.config.client]]\nname = \"a\"\nlimits = { max_filter_depth = 2, max_filters = 100 }\n";
     std::fs::write(daemon.path("broker.toml"), limited(rules)).unwrap();
@@ -223,15 +223,15 @@ fn secondaries_require_the_identity_of_their_primary() {
             let daemon = Daemon::start_config(text);
             let addresses = daemon.addresses();
             let answer = |address: &str, name: &str| Wire::raw(&daemon, address).greet(name.as_bytes());
-            let mut victims: Vec<_> = addresses
+            let mut primaries: Vec<_> = addresses
                 .iter()
-                .map(|at| Wire::connect(&daemon, at, &format!("victim.{}", &at[..3])))
+                .map(|at| Wire::connect(&daemon, at, &format!("target.{}", &at[..3])))
                 .collect();
             for (mine, other) in [(0, 1), (1, 0)] {
-                let name = format!("victim.{}%%x", &addresses[mine][..3]);
+                let name = format!("target.{}%%x", &addresses[mine][..3]);
                 assert_eq!(answer(&addresses[other], &name), DENIED, "{name}");
                 assert_eq!(answer(&addresses[mine], &name), TAKEN, "{name}");
-                assert_eq!(victims[mine].send(".broker", b""), TAKEN, "its primary notices nothing");
+                assert_eq!(primaries[mine].send(".broker", b""), TAKEN, "the primary is not affected");
             }
             assert_eq!(answer(&addresses[0], "nobody%%x"), 0x71);
             daemon.wait_for_log("a secondary must be of the same user as its primary");
@@ -242,28 +242,33 @@ fn secondaries_require_the_identity_of_their_primary() {
 
 #[test]
 fn names_with_a_slash_and_secondaries_do_not_bypass_rules() {
-    let rules = "[plugin.config]\ndefault = \"allow\"\n[[plugin.config.client]]\nname = \"sly/*\"\n\
-                 [[plugin.config.client]]\nname = \"*\"\nbroadcast = [\"deny victim\", \"allow *\"]\n\
+    let rules = "[plugin.config]\ndefault = \"allow\"\n[[plugin.config.client]]\nname = \"hostile/*\"\n\
+                 [[plugin.config.client]]\nname = \"*\"\nbroadcast = [\"deny target\", \"allow *\"]\n\
                  publish = [\"allow {name}/#\", \"deny #\"]\n";
     let refused = refused_config(&config("builtin", rules));
     assert!(
-        refused.contains("name = \"sly/*\": \"*\" in \"sly/*\" is not a wildcard: write \"sly.*\""),
+        refused
+            .contains("name = \"hostile/*\": \"*\" in \"hostile/*\" is not a wildcard: write \"hostile.*\""),
         "{refused}"
     );
-    let rules = rules.replace("[[plugin.config.client]]\nname = \"sly/*\"\n", "");
+    let rules = rules.replace("[[plugin.config.client]]\nname = \"hostile/*\"\n", "");
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, &rules));
-        let mut victim = daemon.client("victim");
-        let mut secondary = daemon.client("victim%%x.y");
-        victim.subscribe(&["#"]);
-        let mut sly = daemon.client("victim/x");
-        assert_eq!(sly.acked(Op::Publish, "victim/x/y", b"1"), DENIED);
-        for mask in ["victim%%x.y", "victim%%x.*", "victim%%0", "*"] {
-            assert_eq!(sly.acked(Op::Broadcast, mask, b"2"), DENIED, "{mask}");
+        let mut target = daemon.client("target");
+        let mut secondary = daemon.client("target%%x.y");
+        target.subscribe(&["#"]);
+        let mut hostile = daemon.client("target/x");
+        assert_eq!(hostile.acked(Op::Publish, "target/x/y", b"1"), DENIED);
+        for mask in ["target%%x.y", "target%%x.*", "target%%0", "*"] {
+            assert_eq!(hostile.acked(Op::Broadcast, mask, b"2"), DENIED, "{mask}");
         }
-        assert_eq!(sly.acked(Op::Broadcast, "?.y", b"3"), TAKEN, "which names others, if there were any");
-        assert_eq!(victim.acked(Op::Publish, "victim/x/y", b"4"), TAKEN);
-        assert_eq!(sly.send("victim%%x.y", b"5"), TAKEN);
-        assert_eq!((victim.frame().payload(), secondary.frame().payload()), (&b"4"[..], &b"5"[..]));
+        assert_eq!(
+            hostile.acked(Op::Broadcast, "?.y", b"3"),
+            TAKEN,
+            "a mask for other clients, of which there are none"
+        );
+        assert_eq!(target.acked(Op::Publish, "target/x/y", b"4"), TAKEN);
+        assert_eq!(hostile.send("target%%x.y", b"5"), TAKEN);
+        assert_eq!((target.frame().payload(), secondary.frame().payload()), (&b"4"[..], &b"5"[..]));
     }
 }

@@ -1,6 +1,6 @@
-//! Access rules while the plugins that set them are added and removed: at no moment is anything allowed that
+//! Access rules while the plugins that set them are added and removed: nothing is allowed at any time that
 //! neither the previous nor the new rules allow.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -18,7 +18,7 @@ fn config(code: &str, guards: &[&str]) -> String {
         format!("[[plugin]]\nname = \"{name}\"\n{}\n{config}\n", plugin_source(code, plugin))
     };
     let rules = "[plugin.config]\n[[plugin.config.client]]\nname = \"admin\"\ncall = [\"allow *\"]\n\
-                 [[plugin.config.client]]\nname = \"*\"\nsend = [\"deny victim\"]\n";
+                 [[plugin.config.client]]\nname = \"*\"\nsend = [\"deny target\"]\n";
     let mut text = part("local", "unix", "config = { path = \"bus.sock\", timeout_seconds = 600.0 }")
         + &part("rpc", "rpc", "");
     text.extend(guards.iter().map(|name| part(name, "acl", rules)));
@@ -30,7 +30,7 @@ fn a_second_acl_instance_takes_over_without_a_gap() {
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, &["first"]));
         let (mut admin, mut hostile) = (daemon.client("admin"), daemon.client("hostile"));
-        let mut victim = daemon.client("victim");
+        let mut target = daemon.client("target");
         let mut reload = |text: &str| {
             std::fs::write(daemon.path("broker.toml"), text).unwrap();
             admin.control("config.reload", &[]).unwrap()
@@ -40,11 +40,11 @@ fn a_second_acl_instance_takes_over_without_a_gap() {
             let attack = scope.spawn(|| {
                 let mut attempts = 0;
                 while !ended.load(Ordering::Relaxed) {
-                    assert_eq!(hostile.send("victim", b"x"), DENIED, "after {attempts} attempts");
+                    assert_eq!(hostile.send("target", b"x"), DENIED, "after {attempts} attempts");
                     // a new sender has no cached decisions
                     if attempts % 20 == 0 {
                         assert_eq!(
-                            Wire::connect(&daemon, &daemon.address(), "other").send("victim", b"x"),
+                            Wire::connect(&daemon, &daemon.address(), "other").send("target", b"x"),
                             DENIED
                         );
                     }
@@ -76,7 +76,7 @@ fn a_second_acl_instance_takes_over_without_a_gap() {
         });
         assert!(!daemon.log().contains("access rules removed"), "{}", daemon.log());
 
-        // the instance's name alone keeps no rules in force
+        // without the instance's plugin, its name keeps no rules in force
         reload(
             &config(code, &["first"])
                 .replace(&plugin_source(code, "acl"), &plugin_source(code, "announce"))
@@ -84,9 +84,9 @@ fn a_second_acl_instance_takes_over_without_a_gap() {
         );
         daemon.wait_for_log("access rules removed");
         // a busy machine can take so long that the client was disconnected as silent
-        drop(victim);
-        victim = daemon.client("victim");
-        assert_eq!(hostile.send("victim", b"x"), 0x01);
-        drop(victim);
+        drop(target);
+        target = daemon.client("target");
+        assert_eq!(hostile.send("target", b"x"), 0x01);
+        drop(target);
     }
 }

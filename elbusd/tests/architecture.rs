@@ -1,14 +1,15 @@
 //! The rules of the code base: dependencies between crates, unsafe code, names, columns, import cycles.
 //!
 //! Reads the sources as text; it builds nothing and starts no broker.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-/// Words that no declared name and no file name contains: metaphors, and words that the field does not use.
+/// Words that no declared name and no file name contains: metaphors, and words that are not used in the
+/// field.
 const BANNED_WORDS: &[&str] = &[
     "allowance",
     "anew",
@@ -42,12 +43,12 @@ const BANNED_WORDS: &[&str] = &[
     "whom",
     "wishes",
 ];
-/// Words that say nothing as the name of a file.
+/// Words that are not informative as the name of a file.
 const EMPTY_WORDS: &[&str] = &["common", "helper", "helpers", "manager", "tools", "util", "utils"];
 /// The longest line of a source file, comments included.
 const MAX_COLUMNS: usize = 110;
-/// Import cycles between files of a crate, an ancestor and its descendants aside. ARCHITECTURE.md justifies
-/// each.
+/// Number of import cycles between files of a crate, not counting an ancestor and its descendants.
+/// ARCHITECTURE.md justifies each.
 const MAX_IMPORT_CYCLES: usize = 4;
 
 fn root() -> PathBuf {
@@ -58,14 +59,14 @@ fn manifest(folder: &Path) -> toml::Table {
     std::fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap()
 }
 
-/// Our own crates that a crate depends on, tests left aside.
+/// Returns the crates of this workspace that a crate depends on, except for tests.
 fn ours(folder: &Path) -> Vec<String> {
     let manifest = manifest(folder);
     let dependencies = manifest.get("dependencies").and_then(|d| d.as_table()).cloned().unwrap_or_default();
     dependencies.keys().filter(|name| name.starts_with("elbus")).cloned().collect()
 }
 
-/// Whether a crate can be built without one of its dependencies.
+/// Returns whether a crate can be built without one of its dependencies.
 fn is_optional(folder: &Path, name: &str) -> bool {
     let optional = manifest(folder)["dependencies"][name].get("optional").cloned();
     optional == Some(toml::Value::Boolean(true))
@@ -97,13 +98,13 @@ fn layers_point_one_way() {
         let dependencies = manifest(&root.join(folder));
         assert!(
             !dependencies["dependencies"].as_table().unwrap().contains_key("tokio"),
-            "{folder} knows tokio"
+            "{folder} depends on tokio"
         );
     }
 }
 
 #[test]
-fn clients_know_no_broker() {
+fn clients_do_not_depend_on_the_broker() {
     let client = root().join("client");
     if client.exists() {
         for name in ours(&client) {
@@ -136,7 +137,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The sources of the workspace's crates.
+/// Returns the sources of the workspace's crates.
 fn workspace_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in [
@@ -163,14 +164,14 @@ fn workspace_sources() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_file_begins_with_a_description() {
     for path in workspace_sources() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
     }
 }
 
-/// The words of a name in snake case or camel case, in lower case.
+/// Returns the words of a name in snake case or camel case, in lower case.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for c in name.chars() {
@@ -187,7 +188,7 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// The names that a line of code declares.
+/// Returns the names that a line of code declares.
 fn declared(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let mut tokens = line.split_whitespace().skip_while(|token| {
@@ -238,7 +239,7 @@ fn lines_have_at_most_110_columns() {
 }
 
 #[test]
-fn modules_stand_in_a_file_of_their_name() {
+fn modules_are_in_files_of_their_name() {
     for path in workspace_sources() {
         let inside = path.strip_prefix(root()).unwrap().display().to_string();
         let support = inside.contains("/tests/") || inside.contains("/benches/");
@@ -246,7 +247,7 @@ fn modules_stand_in_a_file_of_their_name() {
     }
 }
 
-/// The module path of a source file below `src`, `[]` for the root of the crate.
+/// Returns the module path of a source file below `src`, `[]` for the root of the crate.
 fn module_of(src: &Path, path: &Path) -> Vec<String> {
     let inside = path.strip_prefix(src).unwrap().with_extension("");
     let mut parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -256,7 +257,7 @@ fn module_of(src: &Path, path: &Path) -> Vec<String> {
     parts
 }
 
-/// The paths that the `use` declarations of a module name, as absolute module paths of the crate.
+/// Returns the paths in the `use` declarations of a module, as absolute module paths of the crate.
 fn imports(module: &[String], text: &str) -> Vec<Vec<String>> {
     let code: String = text
         .lines()
@@ -284,7 +285,7 @@ fn imports(module: &[String], text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The paths that a tree of imports names: `a::{b, c::d}` below `base`.
+/// Expands a tree of imports to paths: `a::{b, c::d}` below `base`.
 fn expand(base: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
     let mut depth = 0;
     let mut start = 0;
@@ -321,7 +322,7 @@ fn expand(base: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The groups of files of a crate that import each other in a circle.
+/// Returns the groups of files of a crate that import each other in a cycle.
 fn cycles(src: &Path) -> Vec<Vec<String>> {
     let mut files = Vec::new();
     sources(src, &mut files);
@@ -386,7 +387,7 @@ fn the_parser_of_imports_finds_cycles() {
 }
 
 #[test]
-fn unsafe_code_is_where_the_boundary_is() {
+fn unsafe_code_is_confined_to_the_boundary() {
     for path in workspace_sources() {
         let inside = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
         let allowed = inside.starts_with("plugin-api/src/")
@@ -403,14 +404,13 @@ fn unsafe_code_is_where_the_boundary_is() {
     }
 }
 
-/// Whatever waits or measures takes the clock that never jumps; the time of day is for stamps that people
-/// read.
+/// Timeouts and measurements use the monotonic clock; the time of day is only for timestamps that users read.
 #[test]
-fn the_time_of_day_is_only_for_stamps() {
+fn the_time_of_day_is_used_only_for_timestamps() {
     let allowed = ["plugin-api/src/event.rs", "elbusd/tests/architecture.rs"];
     for path in workspace_sources() {
         let inside = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
-        // these show it to people
+        // these programs show timestamps to users
         let shows = inside.starts_with("cli/") || inside.starts_with("benches/");
         if shows || allowed.contains(&inside.as_str()) {
             continue;

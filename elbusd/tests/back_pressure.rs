@@ -1,6 +1,6 @@
 //! Bursts, slow receivers and stalled ones: nothing is lost while the receiver reads at all, and a stalled
 //! one does not hold others for long.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -45,7 +45,7 @@ fn bursts_to_itself_and_to_a_slow_reader_arrive() {
                     reading.frame();
                 }
             }
-            assert_eq!(reading.frame_within(Duration::from_millis(50)), None, "no more than was sent");
+            assert_eq!(reading.frame_within(Duration::from_millis(50)), None, "no message arrives twice");
         }
     }
 }
@@ -58,7 +58,7 @@ fn a_reconnecting_client_gets_its_name_once_its_last_messages_are_delivered() {
         let (mut slow, mut watch) = (daemon.client("slow"), daemon.client("watch"));
         let mut first = daemon.client("again");
         let end = first.writer();
-        // until the broker stops reading, and further
+        // until the broker stops reading
         let flood = std::thread::spawn(move || {
             while first.try_write(&numbered_frames(Op::Message, Qos::NO, "slow", 1, 50_000)) {}
         });
@@ -71,7 +71,7 @@ fn a_reconnecting_client_gets_its_name_once_its_last_messages_are_delivered() {
         drop(end);
 
         let mut again = Wire::raw(&daemon, &daemon.address());
-        // everything so far, and one more message
+        // receives everything so far and one more message
         let mut ahead = encode_client_greeting().to_vec();
         ahead.extend(encode_client_name("again").unwrap());
         encode_request(&mut ahead, 7, Op::Message, Qos::PROCESSED, "again", "", b"x").unwrap();
@@ -82,7 +82,7 @@ fn a_reconnecting_client_gets_its_name_once_its_last_messages_are_delivered() {
             (again.expect_ack(7), again)
         });
         daemon.wait_for_log("name is being released by its previous owner");
-        // its previous messages are delivered, then its name is free
+        // its previous messages are delivered before its name is released
         wait_until("everything is delivered", || {
             while let Some(frame) = slow.frame_within(Duration::from_millis(50)) {
                 assert_eq!(frame.payload().len(), 50_000);
@@ -141,7 +141,7 @@ fn a_stalled_receiver_is_disconnected_with_a_reason() {
         let flood = std::thread::spawn(move || {
             sending.write(&numbered_frames(Op::Message, Qos::NO, "dead", 100_000, 100));
             // held until the stalled receiver was disconnected, then answered correctly
-            wait_until("the dead one is gone", || sending.send("dead", b"?") == 0x71);
+            wait_until("the stalled receiver is unregistered", || sending.send("dead", b"?") == 0x71);
         });
         while !daemon.log().contains("stall_seconds") {
             assert_eq!(others.0.send("y", b"meanwhile"), 0x01);
@@ -152,7 +152,7 @@ fn a_stalled_receiver_is_disconnected_with_a_reason() {
         dead.wait_closed();
         drop(dead);
         keeping_alive.join().unwrap();
-        // it is announced as well
+        // its disconnect is announced too
         let announced = loop {
             let frame = listener.frame();
             if frame.payload().windows(4).any(|bytes| bytes == b"slow") {

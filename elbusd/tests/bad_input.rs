@@ -1,6 +1,6 @@
 //! Invalid input: every malformed handshake and frame ends only its own connection, costs no memory and is
 //! not acted upon; silent and slow clients are disconnected (protocol sections 2, 3 and 5).
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -48,14 +48,14 @@ fn malformed_frames_end_only_their_own_connection() {
                 assert!(sender.try_write(&[&good[..], &bad, &after].concat()), "{case}");
                 sender.wait_closed();
                 assert_eq!(witness.frame().payload(), b"before", "{case}");
-                assert_eq!(witness.send("sender", b"free?"), 0x71, "{case}: its name is free");
+                assert_eq!(witness.send("sender", b"free?"), 0x71, "{case}: the name is free");
             }
         }
     }
 }
 
 #[test]
-fn a_frame_with_a_too_long_target_is_refused_and_the_connection_stays() {
+fn a_frame_with_a_too_long_target_is_refused_without_closing_the_connection() {
     let daemon = Daemon::start("library", &[]);
     let longer = "t".repeat(65_536);
     for address in daemon.addresses() {
@@ -159,7 +159,7 @@ fn a_declared_length_allocates_nothing() {
     let mut witness = daemon.client("witness");
     assert_eq!(witness.send("witness", b"x"), 0x01);
     let grown = daemon.memory().saturating_sub(before);
-    assert!(grown < 64 * 1024, "{grown} KiB for claims of 25 GiB");
+    assert!(grown < 64 * 1024, "{grown} KiB for 25 GiB of announced lengths");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_long_frame_can_arrive_at_the_minimum_rate() {
         assert!(begin.elapsed() > Duration::from_secs(4), "longer than the timeout");
         assert_eq!(slow.frame().payload(), [7; 900_000]);
 
-        // even if it sends a little often
+        // even if it sends small parts often
         let mut trickling = Wire::connect(&daemon, &address, "trickling");
         trickling.write(&all[..200_000]);
         let begin = std::time::Instant::now();
@@ -257,7 +257,7 @@ fn clients_that_ping_stay_connected() {
     // three times as long as a client may be silent
     for _ in 0..15 {
         client.ping();
-        assert_eq!(client.frame_within(Duration::from_millis(100)), None, "and only gets NOPs");
+        assert_eq!(client.frame_within(Duration::from_millis(100)), None, "it receives only NOPs");
     }
     assert_eq!(client.send("pinging", b"x"), 0x01);
 }

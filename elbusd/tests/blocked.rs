@@ -1,6 +1,6 @@
 //! Plugins that block a thread of the broker: other clients are served meanwhile, and the log names the
 //! plugin.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -35,9 +35,9 @@ fn a_blocked_worker_does_not_stop_the_others() {
         let blocked = if origin == "library" { 3 } else { 1 };
         let mut held = vec![];
         for number in 0..blocked {
-            let mut victim = daemon.client(&format!("victim{number}"));
-            victim.request(Op::Message, Qos::NO, "bad.client", "", b"x");
-            held.push(victim);
+            let mut blocked = daemon.client(&format!("blocked{number}"));
+            blocked.request(Op::Message, Qos::NO, "bad.client", "", b"x");
+            held.push(blocked);
             // each is requested by a single event, so that the thread that polls for it runs it
             for client in &mut clients {
                 assert_eq!(client.send("c0", b"x"), 0x01, "{origin}, {number} blocked");
@@ -66,16 +66,16 @@ fn wait_for_line(daemon: &Daemon, parts: &[&str]) {
 
 /// Causes the call of the hanging callback.
 fn reach(daemon: &Daemon, place: &str) -> Wire {
-    let mut victim = daemon.client("victim");
+    let mut blocked = daemon.client("blocked");
     match place {
         "event" => {}
         "method" | "status" => {
             let call = rpc::encode_request(0, "bad.try", b"").unwrap();
-            victim.request(Op::Message, Qos::NO, ".broker", "", &call);
+            blocked.request(Op::Message, Qos::NO, ".broker", "", &call);
         }
-        _ => _ = victim.request(Op::Message, Qos::NO, "bad.client", "", b"x"),
+        _ => _ = blocked.request(Op::Message, Qos::NO, "bad.client", "", b"x"),
     }
-    victim
+    blocked
 }
 
 #[test]
@@ -87,25 +87,25 @@ fn a_callback_that_does_not_return_is_reported_and_its_plugin_fails() {
         ("method", "callback=\"a control method\""),
     ] {
         let daemon = Daemon::start_config(&config(place, "[broker]\ncallback_seconds = 1"));
-        let victim = reach(&daemon, place);
+        let blocked = reach(&daemon, place);
         let warned = ["slow callback: has not returned", "milliseconds=100", "plugin=\"bad\"", callback];
         wait_for_line(&daemon, &warned);
         if place != "event" {
-            wait_for_line(&daemon, &[&warned[..], &["caller=\"victim\""]].concat());
+            wait_for_line(&daemon, &[&warned[..], &["caller=\"blocked\""]].concat());
         }
         let mut client = daemon.client("client");
-        assert_eq!(client.send("client", b"x"), 0x01, "{place}: others are served");
+        assert_eq!(client.send("client", b"x"), 0x01, "{place}: other clients are served");
         wait_for_line(
             &daemon,
             &["plugin failed", "has not returned within 1 s (callback_seconds)", "plugin=\"bad\""],
         );
-        // by the client that does not hang, and for the event by the thread that replaced the hanging one
+        // from the client that does not hang, and for an event from the thread that replaced the hanging one
         let listed = plugin(&mut client, "bad").unwrap();
         assert_eq!(field(&listed, "state").as_str(), Some("failed"), "{place}");
         assert!(field(&listed, "slow_callbacks").as_u64().unwrap() >= 1, "{place}: {listed}");
         wait_until("its client is unregistered", || client.send("bad.client", b"x") == 0x71);
         assert_eq!(client.send("client", b"x"), 0x01);
-        drop(victim);
+        drop(blocked);
         let (status, log) = daemon.stop();
         assert!(status.success(), "{place}: {log}");
     }
@@ -128,7 +128,7 @@ fn short_callbacks_that_hold_up_a_thread_together_are_reported_and_their_plugin_
     wait_for_line(&daemon, &[&warned[..], &of_whom].concat());
     let failed = "deliver has been called without a pause for 1 s (callback_seconds)";
     wait_for_line(&daemon, &["plugin failed", failed, "plugin=\"bad\""]);
-    // the thread is free again, as all the clients are gone
+    // the thread is free again once these clients are unregistered
     assert_eq!(sender.send("sender", b"x"), 0x01);
 }
 
@@ -143,7 +143,7 @@ fn a_callback_that_makes_endless_short_calls_is_reported_itself() {
 }
 
 #[test]
-fn a_status_that_does_not_return_delays_the_list_only() {
+fn a_status_that_does_not_return_delays_only_the_list() {
     let daemon = Daemon::start_config(&config("status", "[broker]\ncallback_seconds = 1"));
     let mut client = daemon.client("client");
     client.call(".broker", "bad.try", b"").unwrap();
@@ -185,7 +185,7 @@ fn terminate(mut child: std::process::Child, mut log: impl Read) -> (Duration, O
 }
 
 #[test]
-fn time_while_the_process_is_stopped_counts_for_no_timeout() {
+fn time_while_the_process_is_suspended_does_not_count() {
     let (folder, begun) = (folder(), Instant::now());
     let mut child = spawn(folder.path(), &config("start", "[broker]\nstart_seconds = 2"));
     let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -203,7 +203,7 @@ fn time_while_the_process_is_stopped_counts_for_no_timeout() {
     std::thread::sleep(stopped);
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     wait_for("start has not returned within 2 s");
-    // a millisecond for each clock
+    // a millisecond of difference between the clocks
     assert!(begun.elapsed() + Duration::from_millis(10) >= stopped + Duration::from_secs(2));
     child.wait().unwrap();
 }
@@ -228,29 +228,29 @@ fn a_hanging_start_ends_on_a_signal_and_names_the_plugin() {
         );
         let left: Vec<_> =
             std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["broker.toml"], "{place}: what had started was stopped");
+        assert_eq!(left, ["broker.toml"], "{place}: plugins that had started were stopped");
     }
 }
 
 #[test]
-fn the_process_exits_in_time_whatever_hangs() {
+fn the_process_exits_in_time_even_if_a_callback_hangs() {
     for place in ["deliver", "event", "method", "stop"] {
         let more = "[broker]\nshutdown_seconds = 1";
         let daemon = Daemon::start_config(&config(place, more));
-        let victim = reach(&daemon, if place == "stop" { "event" } else { place });
+        let blocked = reach(&daemon, if place == "stop" { "event" } else { place });
         if place != "stop" {
             wait_for_line(&daemon, &["slow callback: has not returned"]);
         }
         let begun = Instant::now();
         let (_, log) = daemon.stop();
         let took = begun.elapsed();
-        // a second more than promised, for a busy machine
+        // a second more than specified, for a busy machine
         assert!(took < Duration::from_secs(3), "{place}: {took:?} {log}");
         assert!(
             line_with(&log, &["bad", if place == "event" { "on_event" } else { place }]).is_some(),
             "{log}"
         );
-        drop(victim);
+        drop(blocked);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Plugins whose `start` uses blocking clients, linked and loaded, in programs with and without tokio.
-//! Nothing of the clients is left when such a plugin has stopped. Alone in its program, because other tests
-//! would use the same threads.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Plugins whose `start` uses blocking clients, linked and loaded, in programs with and without tokio. After
+//! such a plugin has stopped, no threads or descriptors of its clients are left. In a test program of its
+//! own, because other tests would use the same threads.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -14,10 +14,10 @@ use tokio::{
     task::{LocalSet, spawn_blocking, spawn_local},
 };
 
-/// More operations than tokio lets one poll of a task complete.
+/// More operations than tokio completes in one poll of a task.
 const OPERATIONS: u32 = 300;
 
-/// A broker with the plugin `server`, which connects a blocking client when it starts.
+/// Starts a broker with the plugin `server`, which connects a blocking client when it starts.
 fn start_broker(linked: bool) -> Broker {
     let server = if linked {
         PluginDeclaration::linked("server", elbus_serving::plugin())
@@ -55,7 +55,8 @@ fn msgpack(params: &[(&str, &str)]) -> Vec<u8> {
     rmp_serde::to_vec(&params.iter().copied().collect::<BTreeMap<_, _>>()).unwrap()
 }
 
-/// Threads that serve blocking clients in this program, those of loaded libraries included.
+/// Returns the number of threads that serve blocking clients in this program, including those of loaded
+/// libraries.
 fn client_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     // a thread can end meanwhile
@@ -63,8 +64,9 @@ fn client_threads() -> usize {
     names.filter(|name| name.trim_end() == "elbus client").count()
 }
 
-/// What is open, except the sealed copies of libraries, which stay, and sockets: if any crate of the build
-/// uses signals, tokio keeps two in each library. The runtime of the clients would leave others.
+/// Returns the open descriptors, except for the sealed copies of libraries, which stay open, and sockets: if
+/// any crate of the build uses signals, tokio keeps two in each library. The clients' runtime would leave
+/// others.
 fn file_descriptors() -> Vec<String> {
     let open = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());

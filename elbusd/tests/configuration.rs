@@ -1,5 +1,5 @@
 //! broker.toml and the command line: errors name file, line, key and value, and what is expected.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -170,7 +170,7 @@ fn the_sample_files_are_valid_and_complete() {
     }
     for key in keys {
         let says = full.contains(&format!("{key} = ")) || full.contains(&format!("[plugin.config.{key}]"));
-        assert!(says, "config/broker.toml says nothing of {key}");
+        assert!(says, "config/broker.toml does not document {key}");
     }
 }
 
@@ -228,7 +228,7 @@ fn check_reports_all_errors_at_once() {
         assert!(!checked.status.success() && checked.stderr.contains(expected), "{text}: {}", checked.stderr);
         assert_eq!(checked.stderr.lines().count(), 1, "{}", checked.stderr);
     }
-    // all in one table, at any depth, with their lines in the file
+    // all errors of one table, at any depth, with their lines in the file
     let text = "[[plugin]]\nname = \"rules\"\nbuiltin = \"acl\"\n[plugin.config]\ndefualt = \"deny\"\n\
         [[plugin.config.client]]\nname = \"plc*\"\n\
         [[plugin.config.client]]\nname = \"a\"\nwho = [{ user = \"no such\" }, { address = \"10.0/8\" }]\n\
@@ -322,7 +322,11 @@ fn check_reports_missing_dependencies_of_plugins() {
     daemon.wait_for_log(
         "reload failed error=broker.toml:8: plugin \"server\" requires the plugin elbus-inproc",
     );
-    assert_eq!(daemon.client("a").send("server", b"x"), 0x01, "the plugin and its client are there");
+    assert_eq!(
+        daemon.client("a").send("server", b"x"),
+        0x01,
+        "the plugin and its client are still registered"
+    );
 }
 
 #[test]
@@ -346,7 +350,7 @@ fn a_library_that_requires_more_than_before_is_not_reloaded() {
     copy("libelbus_serving.so");
     let (_, refused) = client.control("plugin.reload", &[("name", "it")]).unwrap_err();
     assert!(refused.contains("plugin \"it\" requires the plugin elbus-inproc"), "{refused}");
-    assert_eq!(state(&mut client), "started", "the instance of the previous build goes on");
+    assert_eq!(state(&mut client), "started", "the instance of the previous build continues");
     client.control("plugin.stop", &[("name", "it")]).unwrap();
     let (_, refused) = client.control("plugin.start", &[("name", "it")]).unwrap_err();
     assert!(refused.contains("plugin \"it\" requires the plugin elbus-inproc"), "{refused}");

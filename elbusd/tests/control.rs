@@ -1,5 +1,5 @@
 //! The control methods of `.broker`, over the wire (protocol section 7).
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -37,7 +37,7 @@ fn control_methods_match_the_specification() {
             let health = client.control("health", &[]).unwrap();
             assert_eq!(text(&health, "name"), "elbus");
             assert!(field(&health, "clients").as_u64() >= Some(2), "{health}");
-            assert_eq!(field(&health, "queued_bytes").as_u64(), Some(0), "nothing waits");
+            assert_eq!(field(&health, "queued_bytes").as_u64(), Some(0), "nothing is queued");
             assert_eq!(field(&health, "max_queued_bytes").as_u64(), Some(1 << 30));
             let big = vec![7; 200_000];
             assert_eq!(client.call(".broker", "benchmark.test", &big).unwrap(), big);
@@ -157,7 +157,7 @@ fn plugins_can_be_stopped_started_and_reloaded() {
     local.control("plugin.reload", &[("name", "announce")]).unwrap();
     let (_, why) = local.control("plugin.reload", &[("name", "nothing")]).unwrap_err();
     assert!(why.contains("nothing") && why.contains("announce"), "{why}");
-    // the transport of the call itself
+    // the transport of this call
     local.control("plugin.reload", &[("name", "rpc")]).ok();
     support::wait_until("rpc is back", || {
         let call = rpc::encode_request(77, "test", b"").unwrap();

@@ -1,6 +1,6 @@
 //! A debugger attached to a broker with loaded libraries: it shows the code of plugins by name, the broker
 //! continues, and a core file opens. Skipped without gdb.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::{
 };
 use support::daemon::Daemon;
 
-/// gdb reads all symbols of a debug build, on a machine that is busy.
+/// Time for gdb to read all symbols of a debug build on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Returns what gdb prints within the limit.
@@ -41,7 +41,7 @@ fn gdb(output: &Path, arguments: &[&str]) -> String {
 #[test]
 fn a_debugger_sees_loaded_plugins_and_opens_core_files() {
     if Command::new("gdb").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("not tested: there is no gdb");
+        eprintln!("skipped: gdb is not installed");
         return;
     }
     let daemon = Daemon::start_config(
@@ -56,7 +56,7 @@ fn a_debugger_sees_loaded_plugins_and_opens_core_files() {
         &["-p", &pid, "-ex", "info sharedlibrary", "-ex", "thread apply all backtrace", "-ex", &dump],
     );
     if shown.contains("ptrace: Operation not permitted") {
-        eprintln!("not tested: no debugger may attach here");
+        eprintln!("skipped: debuggers are not permitted to attach");
         return;
     }
     let library = shown.lines().find(|line| line.contains(&format!("/proc/{pid}/fd/"))).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! What the documents say about the repository: the tests, files and links that they name exist, their
-//! configuration is valid, and their prose uses plain words.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Checks the documents: the tests, files and links that they name exist, their configuration is valid, and
+//! their prose uses plain words.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -40,7 +40,7 @@ const BANNED: [&str; 26] = [
     "bears",
 ];
 
-/// Results of measurements are not rewritten.
+/// Measurement results are not rewritten.
 const NOT_PROSE: &str = "benches/results";
 
 fn root() -> &'static Path {

@@ -1,6 +1,6 @@
 //! A plugin that answers calls is reloaded under load: every acknowledged call is answered, and of previous
 //! builds only their memory remains: no thread, and no descriptor except that of the sealed copy.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -78,7 +78,7 @@ fn reloads_under_load_answer_every_acknowledged_call() {
     let executable = std::env::current_exe().unwrap();
     let library = home.path().join("libserving.so");
     std::fs::copy(executable.parent().unwrap().join("libelbus_serving.so"), &library).unwrap();
-    // so that no stop is given up on a busy machine: reloads have this time, too
+    // long enough that no stop is abandoned on a busy machine; it also limits reloads
     let config = "[broker]\nshutdown_seconds = 60.0\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
                   [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
                   [[plugin]]\nname = \"inproc\"\nlibrary = \"elbus_inproc\"\n\
@@ -115,7 +115,7 @@ fn reloads_under_load_answer_every_acknowledged_call() {
     wait_until("descriptors are closed", || {
         let now = descriptors(&daemon);
         if now != open {
-            eprintln!("open are {now:?}, should be {expected:?}");
+            eprintln!("open descriptors: {now:?}, expected: {expected:?}");
             open = now;
         }
         open == expected || open == with_signals

@@ -1,6 +1,6 @@
 //! How long a receiver can hold senders that have other receivers: no longer than its hold budget. The only
 //! receiver of a sender, and an exempt one, lose nothing.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -22,8 +22,8 @@ use support::{
 const BUDGET: Duration = Duration::from_millis(600);
 /// The hold budget of one identity. All clients of these tests have the same user.
 const OF_IDENTITY: Duration = Duration::from_millis(1500);
-/// How much longer the reader may wait, on a machine that is busy. Without a budget it would wait nearly all
-/// of the time.
+/// How much longer the reader may wait on a busy machine. Without a budget it would wait nearly all of the
+/// time.
 const SLACK: Duration = Duration::from_millis(1500);
 
 fn start(stall_seconds: f64, more: &str) -> Daemon {
@@ -45,9 +45,9 @@ fn start(stall_seconds: f64, more: &str) -> Daemon {
     ))
 }
 
-/// Publishes to `t` all the time, for a receiver that reads everything, and measures how long that one waits
-/// in total.
-struct Innocents {
+/// Publishes to `t` continuously, for a receiver that reads everything, and measures how long that receiver
+/// waits in total.
+struct OtherClients {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Duration>>,
 }
@@ -55,10 +55,10 @@ struct Innocents {
 /// A longer wait for the next publication is not caused by the scheduler.
 const NOTICED: Duration = Duration::from_millis(100);
 
-impl Innocents {
+impl OtherClients {
     fn start(daemon: &Daemon) -> Self {
         let stop = Arc::<AtomicBool>::default();
-        let mut reader = daemon.client("innocent");
+        let mut reader = daemon.client("other");
         reader.subscribe(&["t"]);
         let mut publisher = daemon.client("publisher");
         let stopped = stop.clone();
@@ -93,18 +93,18 @@ impl Innocents {
             }
             waited
         });
-        Innocents { stop, threads: vec![publishing, reading] }
+        OtherClients { stop, threads: vec![publishing, reading] }
     }
 
-    /// The total time that the reader waited.
+    /// Returns the total time that the reader waited.
     fn waited(self) -> Duration {
         self.stop.store(true, Ordering::SeqCst);
         self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     }
 }
 
-/// Subscribes and reads nothing until it is disconnected, then reconnects under `name(again)`.
-fn come_again_and_again(daemon: &Daemon, until: Instant, name: impl Fn(usize) -> String) {
+/// Subscribes and reads nothing until it is disconnected, then reconnects as `name(again)`, repeatedly.
+fn reconnect_repeatedly(daemon: &Daemon, until: Instant, name: impl Fn(usize) -> String) {
     let mut again = 0;
     while Instant::now() < until {
         let mut hostile = daemon.client(&name(again));
@@ -115,15 +115,15 @@ fn come_again_and_again(daemon: &Daemon, until: Instant, name: impl Fn(usize) ->
         }
         again += 1;
     }
-    assert!(again > 1, "it was disconnected each time");
+    assert!(again > 1, "it was disconnected several times");
 }
 
 #[test]
 fn a_receiver_that_stalls_and_reconnects_costs_no_more_than_its_hold_budget() {
     let daemon = start(0.25, "");
-    let innocents = Innocents::start(&daemon);
-    come_again_and_again(&daemon, Instant::now() + Duration::from_secs(6), |_| "hostile".to_owned());
-    let waited = innocents.waited();
+    let others = OtherClients::start(&daemon);
+    reconnect_repeatedly(&daemon, Instant::now() + Duration::from_secs(6), |_| "hostile".to_owned());
+    let waited = others.waited();
     assert!(waited <= BUDGET + SLACK, "{waited:?}\n{}", daemon.log());
     daemon.wait_for_log("hold budget spent");
 }
@@ -131,9 +131,9 @@ fn a_receiver_that_stalls_and_reconnects_costs_no_more_than_its_hold_budget() {
 #[test]
 fn other_names_of_an_identity_do_not_renew_its_hold_budget() {
     let daemon = start(0.25, "");
-    let innocents = Innocents::start(&daemon);
-    come_again_and_again(&daemon, Instant::now() + Duration::from_secs(8), |again| format!("hostile{again}"));
-    let waited = innocents.waited();
+    let others = OtherClients::start(&daemon);
+    reconnect_repeatedly(&daemon, Instant::now() + Duration::from_secs(8), |again| format!("hostile{again}"));
+    let waited = others.waited();
     assert!(waited <= OF_IDENTITY + SLACK, "{waited:?}\n{}", daemon.log());
 }
 
@@ -152,24 +152,25 @@ fn trickle(mut hostile: Wire, until: Instant) {
 #[test]
 fn a_trickling_receiver_costs_no_more_than_its_hold_budget_and_the_loss_is_reported() {
     let daemon = start(3.0, "");
-    let innocents = Innocents::start(&daemon);
+    let others = OtherClients::start(&daemon);
     let (hostile, until) = (daemon.client("hostile"), Instant::now() + Duration::from_secs(8));
     let trickling = std::thread::spawn(move || trickle(hostile, until));
     daemon.wait_for_log("hold budget spent");
     let mut witness = daemon.client("witness");
     witness.filters(Op::Exclude, &["#"]);
-    wait_until("what is dropped is counted", || {
+    wait_until("dropped frames are counted", || {
         let info = witness.control("client.info", &[("name", "hostile")]).unwrap();
         field(&info, "may_hold").as_bool() == Some(false) && field(&info, "dropped_frames").as_u64() > Some(0)
     });
-    // another sender with other receivers has its own budget, and little room in the queue while it is full
-    assert_eq!(witness.send("innocent", &[7; 1000]), 0x01);
+    // another sender with other receivers has its own budget; until it is spent, a full queue refuses
+    // messages
+    assert_eq!(witness.send("other", &[7; 1000]), 0x01);
     assert_eq!(witness.send("hostile", b"x"), 0x01);
     wait_until("a message is refused", || witness.send("hostile", &[7; 5000]) == 0x77);
     let health = witness.control("health", &[]).unwrap();
     assert!(field(&health, "refused_frames").as_u64() > Some(0));
     trickling.join().unwrap();
-    let waited = innocents.waited();
+    let waited = others.waited();
     assert!(waited <= BUDGET + SLACK, "{waited:?}");
     assert_eq!(daemon.log().matches("hold budget spent").count(), 1, "once: {}", daemon.log());
 }
@@ -177,7 +178,7 @@ fn a_trickling_receiver_costs_no_more_than_its_hold_budget_and_the_loss_is_repor
 #[test]
 fn ten_stalled_receivers_cost_no_more_than_the_hold_budget_of_their_user() {
     let daemon = start(3.0, "");
-    let innocents = Innocents::start(&daemon);
+    let others = OtherClients::start(&daemon);
     let until = Instant::now() + Duration::from_secs(6);
     let trickling: Vec<_> = (0..10)
         .map(|at| {
@@ -186,7 +187,7 @@ fn ten_stalled_receivers_cost_no_more_than_the_hold_budget_of_their_user() {
         })
         .collect();
     trickling.into_iter().for_each(|trickling| trickling.join().unwrap());
-    let waited = innocents.waited();
+    let waited = others.waited();
     assert!(waited <= OF_IDENTITY + SLACK, "{waited:?}");
 }
 
@@ -247,7 +248,7 @@ fn an_exempt_receiver_loses_nothing() {
     reading.join().unwrap();
 }
 
-/// Reads and pings on a thread until nothing arrives any more. Returns how many frames came from `sender`.
+/// Reads and pings on a thread until nothing arrives any more. Returns the number of frames from `sender`.
 fn reading(mut client: Wire, pause: Duration, sender: &'static str) -> JoinHandle<u32> {
     std::thread::spawn(move || {
         let (mut pinging, mut count) = (client.writer(), 0);
@@ -268,10 +269,10 @@ fn reading(mut client: Wire, pause: Duration, sender: &'static str) -> JoinHandl
 fn a_flooding_sender_spends_the_hold_budget_only_for_itself() {
     const COUNT: u32 = 300;
     let daemon = start(3.0, "");
-    let mut victim = daemon.client("victim");
-    victim.read_in_pieces(8000);
+    let mut target = daemon.client("target");
+    target.read_in_pieces(8000);
     // about half a megabyte per second
-    let victim = reading(victim, Duration::from_millis(2), "sender");
+    let target = reading(target, Duration::from_millis(2), "sender");
     let idle = reading(daemon.client("idle"), Duration::ZERO, "sender");
     let stop = Arc::<AtomicBool>::default();
     let (stopped, mut flooder) = (stop.clone(), daemon.client("flooder"));
@@ -279,7 +280,7 @@ fn a_flooding_sender_spends_the_hold_budget_only_for_itself() {
         let mut out = Vec::new();
         encode_request(&mut out, 0, Op::Message, Qos::NO, "idle", "", b"x").unwrap();
         for number in 0..100 {
-            encode_request(&mut out, number, Op::Message, Qos::NO, "victim", "", &[7; 1000]).unwrap();
+            encode_request(&mut out, number, Op::Message, Qos::NO, "target", "", &[7; 1000]).unwrap();
         }
         while !stopped.load(Ordering::SeqCst) {
             flooder.write(&out);
@@ -291,19 +292,19 @@ fn a_flooding_sender_spends_the_hold_budget_only_for_itself() {
     let mut sent = 0;
     let mut dropped_frames = 0;
     while sent < COUNT || dropped_frames == 0 {
-        assert_eq!(sender.send("idle", b"for somebody else"), 0x01);
-        assert_eq!(sender.send("victim", &[3; 50]), 0x01, "number {sent}: {}", daemon.log());
+        assert_eq!(sender.send("idle", b"for another client"), 0x01);
+        assert_eq!(sender.send("target", &[3; 50]), 0x01, "number {sent}: {}", daemon.log());
         sent += 1;
         std::thread::sleep(Duration::from_millis(10));
         if sent % 20 == 0 {
-            let info = witness.control("client.info", &[("name", "victim")]).unwrap();
+            let info = witness.control("client.info", &[("name", "target")]).unwrap();
             dropped_frames = field(&info, "dropped_frames").as_u64().unwrap();
         }
-        assert!(sent < 10 * COUNT, "the flooder has spent the budget: {}", daemon.log());
+        assert!(sent < 10 * COUNT, "the flooding sender has spent the budget: {}", daemon.log());
     }
     assert!(daemon.log().contains("hold budget spent"));
     stop.store(true, Ordering::SeqCst);
     flooding.join().unwrap();
-    assert_eq!(victim.join().unwrap(), sent, "none is lost");
+    assert_eq!(target.join().unwrap(), sent, "no frame is lost");
     assert_eq!(idle.join().unwrap(), sent);
 }

@@ -1,7 +1,7 @@
 //! Clients that write everything to each other before they read: the broker detects the cycle and lets one
-//! exceed its limit. The cost is bounded; if it is not enough, one client is disconnected and the cycle is
-//! reported.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! client exceed its limit. That overdraft is limited; if it does not suffice, one client is disconnected and
+//! the cycle is reported.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -57,7 +57,7 @@ fn write_then_read(
     })
 }
 
-/// Each of `names` writes to the next one, and the last to the first.
+/// Lets each of `names` write to the next one, and the last to the first.
 fn ring(daemon: &Daemon, address: &str, names: &[&str], qos: Qos, bytes: usize, payload: usize) {
     let clients: Vec<_> = names.iter().map(|name| Wire::connect(daemon, address, name)).collect();
     let next = names.iter().cycle().skip(1);
@@ -67,7 +67,11 @@ fn ring(daemon: &Daemon, address: &str, names: &[&str], qos: Qos, bytes: usize, 
         .map(|(client, target)| write_then_read(client, target, qos, bytes, payload))
         .collect();
     for mut client in threads.into_iter().map(|thread| thread.join().unwrap()) {
-        assert_eq!(client.send("nobody", b""), 0x71, "everything has arrived, and it is still connected");
+        assert_eq!(
+            client.send("nobody", b""),
+            0x71,
+            "the client is still connected after everything has arrived"
+        );
     }
 }
 
@@ -113,7 +117,7 @@ fn beyond_the_overdraft_limit_one_client_is_disconnected_and_the_cycle_is_report
     let one = only_write(daemon.client("one"), "two", 120 * MIB);
     let two = only_write(daemon.client("two"), "one", 120 * MIB);
     let (one, two) = (one.join().unwrap(), two.join().unwrap());
-    assert!(one.0 != two.0, "the other one continues: {} {}", one.0, two.0);
+    assert!(one.0 != two.0, "only one is disconnected: {} {}", one.0, two.0);
     wait_until("the reason is logged", || daemon.log().contains("stall_seconds"));
     let log = daemon.log();
     let reason = log.lines().find(|line| line.contains("stall_seconds")).unwrap();
@@ -143,7 +147,7 @@ fn a_used_queue_budget_allows_no_overdraft() {
         only_write(daemon.client("two"), "one", 40 * MIB),
     ];
     let mut most = 0;
-    wait_until("one is disconnected", || {
+    wait_until("one client is disconnected", || {
         most = most.max(queued_bytes(&mut witness) as usize);
         daemon.log().contains("stall_seconds")
     });
@@ -154,7 +158,7 @@ fn a_used_queue_budget_allows_no_overdraft() {
 }
 
 #[test]
-fn all_cycles_of_one_identity_share_one_overdraft_also_after_reconnecting() {
+fn all_cycles_of_one_identity_share_one_overdraft_even_after_reconnecting() {
     const PAIRS: usize = 6;
     let daemon = Daemon::start_config(
         r#"
@@ -183,7 +187,7 @@ fn all_cycles_of_one_identity_share_one_overdraft_also_after_reconnecting() {
                 });
             }
         }
-        wait_until("many have come again", || {
+        wait_until("many clients have reconnected", || {
             most = most.max(queued_bytes(&mut witness) as usize);
             daemon.log().matches("stall_seconds").count() >= 3 * PAIRS
         });

@@ -1,6 +1,6 @@
 //! Plugin libraries, valid and invalid: invalid ones are refused with a precise error, and one that fails
 //! later does not affect others.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -43,7 +43,7 @@ fn files_that_are_not_plugins_are_refused() {
     for (path, why) in [
         (folder.path().join("missing.so"), "No such file"),
         (file("empty.so", b""), "the file is empty"),
-        (file("text.so", b"this is no library\n"), "no ELF file"),
+        (file("text.so", b"this is not a library\n"), "no ELF file"),
         (file("cut.so", &good[..good.len() / 2]), "cut off"),
         (file("head.so", &good[..100]), "cut off"),
         (file("machine.so", &other_machine), "another processor"),
@@ -83,7 +83,7 @@ fn files_that_are_not_plugins_are_refused() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("libelbus_unix.so not found in "), "{message}");
     let output = std::process::Command::new(&alone).arg("--check").output().unwrap();
-    assert!(output.status.success(), "and the default falls back to that");
+    assert!(output.status.success(), "the default falls back to the linked-in plugin");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn libraries_of_other_builds_are_refused() {
         message.contains("its layout differs from this broker's (") && message.contains("rebuild it"),
         "{message}"
     );
-    assert!(message.contains("create"), "it says what differs: {message}");
+    assert!(message.contains("create"), "the message names the difference: {message}");
 }
 
 #[test]
@@ -201,14 +201,14 @@ fn a_panic_in_a_callback_fails_only_its_instance() {
             "event" => drop(daemon.client("somebody")),
             _ => _ = client.send("bad.client", b"x"),
         }
-        support::wait_until("it has failed", || state(&mut client, "bad").starts_with("failed"));
+        support::wait_until("the plugin has failed", || state(&mut client, "bad").starts_with("failed"));
         let why = state(&mut client, "bad");
         assert!(
             why.contains(&format!("{place} panics as configured, at elbusd/tests/plugins/faulty")),
             "{why}"
         );
         daemon.wait_for_log(&format!("{place} panics as configured"));
-        support::wait_until("its clients are gone", || client.send("bad.client", b"x") == 0x71);
+        support::wait_until("its clients are unregistered", || client.send("bad.client", b"x") == 0x71);
         // the other instance of the same library and all other clients continue
         assert_eq!(client.send("good.client", b"x"), 0x01);
         assert!(state(&mut client, "good").starts_with("started"));
@@ -274,10 +274,10 @@ fn a_third_party_plugin_is_loaded_from_a_plugin_folder() {
     std::fs::write(plugins.join("liblast_value.so"), &whole[..whole.len() / 2]).unwrap();
     let (_, why) = client.control("plugin.reload", &[("name", "last")]).unwrap_err();
     assert!(why.contains("cut off"), "{why}");
-    assert_eq!(last(&mut client).as_deref(), Some("21.5"), "it has gone on");
+    assert_eq!(last(&mut client).as_deref(), Some("21.5"), "the previous instance continues");
     std::fs::copy(built("last_value"), plugins.join("liblast_value.so")).unwrap();
     client.control("plugin.reload", &[("name", "last")]).unwrap();
-    assert_eq!(client.control("last.get", topic).unwrap_err().0, -32001, "a new instance");
+    assert_eq!(client.control("last.get", topic).unwrap_err().0, -32001, "the new instance has no value");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_reload_replaces_the_instance() {
     assert_eq!(client.send("it.client", b"x"), 0x01);
     client.control("plugin.stop", &[("name", "it")]).unwrap();
     client.control("plugin.reload", &[("name", "it")]).unwrap();
-    assert_eq!(client.send("it.client", b"x"), 0x01, "one that was stopped starts");
+    assert_eq!(client.send("it.client", b"x"), 0x01, "a stopped plugin starts");
     let listed = support::plugin(&mut client, "it").unwrap();
     let path = support::field(&listed, "path").as_str().unwrap().to_owned();
     assert_eq!(Path::new(&path), built("elbus_faulty"), "{listed}");
@@ -308,7 +308,7 @@ fn a_library_that_ends_its_process_is_refused_before_the_broker_loads_it() {
 }
 
 #[test]
-fn files_that_others_can_change_are_not_loaded_as_root() {
+fn files_that_other_users_can_change_are_not_loaded_as_root() {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder();
     let path = folder.path().join("libit.so");
@@ -365,7 +365,7 @@ fn a_panic_in_a_thread_of_a_plugin_names_it() {
     let daemon = Daemon::start_command(folder, command, true);
     let mut client = daemon.client("a");
     client.call(".broker", "it.try", b"").unwrap();
-    // no instance is named: it could be either of two
+    // no instance is named, since it could be either of two
     daemon.wait_for_log("panic outside a callback: panicked at elbusd/tests/plugins/faulty/src/lib.rs");
     daemon.wait_for_log("thread=of its own library=\"elbus_faulty\"");
     daemon.wait_for_log("backtrace: ");

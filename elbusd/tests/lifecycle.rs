@@ -1,5 +1,5 @@
-//! Start and exit of a broker: what it creates, what it finds, what it leaves behind, what it announces.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Start and exit of a broker: the files it creates, finds and removes, and its announcements.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -128,7 +128,7 @@ fn the_default_socket_is_served_without_arguments() {
 }
 
 #[test]
-fn a_pid_file_is_in_use_if_it_is_locked_whatever_its_number() {
+fn a_pid_file_is_in_use_only_if_it_is_locked() {
     let folder = folder();
     let path = folder.path().join("pid");
     // process ids are reused: this one belongs to a running process that is not a broker
@@ -154,13 +154,13 @@ fn a_pid_file_is_in_use_if_it_is_locked_whatever_its_number() {
 fn a_pid_file_that_is_not_a_regular_file_is_refused() {
     let folder = folder();
     let path = folder.path().join("pid");
-    let victim = folder.path().join("victim");
-    std::fs::write(&victim, "precious").unwrap();
-    std::os::unix::fs::symlink(&victim, &path).unwrap();
+    let target = folder.path().join("target");
+    std::fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
     let arguments = ["--pid-file", "pid", "--bind", "./bus.sock"];
     let refused = run_to_end(folder.path(), &arguments);
     assert!(refused.stderr.contains("pid file pid: the file is a symbolic link"), "{}", refused.stderr);
-    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     std::fs::remove_file(&path).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
@@ -172,7 +172,7 @@ fn a_pid_file_that_is_not_a_regular_file_is_refused() {
 #[test]
 fn unused_signals_do_not_end_the_process() {
     let folder = folder();
-    // raises the descriptor limit to the hard limit, however low it is at first
+    // raises a low descriptor limit to the hard limit
     let command = through_shell(folder.path(), "ulimit -Sn 64 && exec \"$@\"", &["--bind", "./bus.sock"]);
     let daemon = Daemon::start_command(folder, command, true);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
@@ -205,7 +205,7 @@ fn unused_signals_do_not_end_the_process() {
         assert_eq!(client.send("a", b"x"), 0x01, "{signal}");
         client.frame();
     }
-    // a handler would not be enough for these
+    // a handler would not suffice for these
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
     let ignored = u64::from_str_radix(ignored, 16).unwrap();
@@ -229,7 +229,7 @@ fn terminating_signals_leave_no_files() {
         let client = daemon.client("a");
         daemon.signal(signal);
         daemon.wait_for_log("shutting down");
-        // the kernel repeats this one
+        // the kernel repeats this signal
         if signal == Signal::XCPU {
             daemon.signal(signal);
         }

@@ -1,6 +1,6 @@
 //! The log: an output that is full, closed or unread delays nothing; clients can neither flood it nor forge
 //! lines.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -30,7 +30,7 @@ fn an_unread_log_blocks_nothing() {
     let folder = folder();
     let command = through_shell(folder.path(), "exec \"$@\"", &BIND);
     let mut daemon = Daemon::start_command(folder, command, false);
-    // each connects and disconnects, with some log lines: many times what a pipe holds
+    // each connects and disconnects, which causes log lines: many times the capacity of a pipe
     for number in 0..1000 {
         let mut client = daemon.client(&format!("a{number}"));
         assert_eq!(client.send(&format!("a{number}"), b"x"), 0x01);

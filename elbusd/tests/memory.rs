@@ -1,5 +1,5 @@
 //! Memory is returned to the system once it is no longer used.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -16,7 +16,7 @@ const STAYS: u64 = 4 * 1024;
 fn memory_is_returned_after_many_clients_and_a_burst() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &[]);
-        // allocates what every broker needs from its first client on
+        // allocates the memory that every broker needs once it has a client
         let mut first = daemon.client("first");
         first.send("first", b"hello");
         let before = daemon.memory();
@@ -36,8 +36,8 @@ fn memory_is_returned_after_many_clients_and_a_burst() {
             }
         }
         first.write(&burst);
-        wait_until("the burst to be held", || daemon.memory() > before + 4 * STAYS);
+        wait_until("the burst is queued", || daemon.memory() > before + 4 * STAYS);
         drop(clients);
-        wait_until("memory to come back", || daemon.memory() <= before + STAYS);
+        wait_until("memory is returned", || daemon.memory() <= before + STAYS);
     }
 }

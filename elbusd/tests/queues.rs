@@ -1,7 +1,7 @@
 //! Queue limits, exact to the byte: a queue exceeds its limit by at most one run. Frames that were read but
-//! could not be dispatched are delivered later, even after their sender has left. Frames being received count
-//! as well.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! could not be dispatched are delivered later, even after their sender has left. Partially received frames
+//! count too.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -91,7 +91,7 @@ fn sent_before_leaving(qos: Qos, leave: impl Fn(Wire)) {
             });
             wait_until("the receiver is full", || queued(&mut witness, "receiver") > 300_000);
             let mut leaving = Wire::connect(&daemon, &address, "leaving");
-            // so little that it is read at once: when the first frame has arrived, the broker has all of it
+            // so little that it is read at once: when the first frame has arrived, the broker has all of them
             let mut bytes = numbered_frames(Op::Message, Qos::NO, "witness", 1, 0);
             bytes.extend(numbered_frames(Op::Message, qos, "receiver", LEFT, 60));
             leaving.write(&bytes);
@@ -194,11 +194,11 @@ fn frames_being_received_count_against_the_limit_and_wait_for_room() {
     // the limit, twice the reserve of a queue below its own limit, and the frame that continued without
     // budget
     assert!(most_queued <= (8 * MIB + 3 * FRAME) as u64, "{most_queued} bytes");
-    wait_until("nothing is held any more", || queued_bytes(&mut witness) == 0);
+    wait_until("all frames are released", || queued_bytes(&mut witness) == 0);
 }
 
 #[test]
-fn large_frames_in_queues_stay_within_the_limit_and_keep_no_others_out() {
+fn large_frames_in_queues_stay_within_the_limit_and_block_no_others() {
     const FRAME: usize = 6 << 20;
     const LIMIT: usize = 8 << 20;
     let text = r#"
@@ -258,8 +258,8 @@ fn incomplete_frames_release_their_memory() {
     stuck.drain(..).for_each(|stuck| stuck.join().unwrap());
     daemon.wait_for_log("max_queued_bytes");
     let mut witness = daemon.client("witness");
-    wait_until("nothing is held any more", || queued_bytes(&mut witness) == 0);
-    // and a frame that is completed arrives
+    wait_until("all frames are released", || queued_bytes(&mut witness) == 0);
+    // a frame that is completed arrives
     witness.request(Op::Message, Qos::NO, "witness", "", &vec![1; 900_000]);
     assert_eq!(witness.frame().payload().len(), 900_000);
 }
@@ -267,7 +267,7 @@ fn incomplete_frames_release_their_memory() {
 #[test]
 fn incomplete_frames_do_not_block_other_clients() {
     let daemon = with_budget(24 * MIB, "timeout_seconds = 2.0, stall_seconds = 1.5");
-    let (mut witness, mut innocent) = (daemon.client("witness"), daemon.client("innocent"));
+    let (mut witness, mut other) = (daemon.client("witness"), daemon.client("other"));
     let endless = numbered_frames(Op::Message, Qos::NO, "nobody", 1, 8 * MIB);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -276,8 +276,8 @@ fn incomplete_frames_do_not_block_other_clients() {
             scope.spawn(move || {
                 for number in 0.. {
                     let mut hostile = daemon.client(&format!("hostile.{at}.{number}"));
-                    // the rest arrives at the minimum rate, and the next client follows when this one is
-                    // disconnected
+                    // the rest arrives at the minimum rate; when this client is disconnected, the next one
+                    // follows
                     let (much, rest) = endless.split_at(5 * MIB);
                     let mut goes_on = hostile.try_write(much);
                     let mut rest = rest.chunks(40_000);
@@ -293,19 +293,19 @@ fn incomplete_frames_do_not_block_other_clients() {
         }
         wait_until("memory is used up", || queued_bytes(&mut witness) > 20 * MIB as u64);
         for bytes in [50_000, 1_000_000].repeat(10) {
-            let frame = numbered_frames(Op::Message, Qos::NO, "innocent", 1, bytes);
+            let frame = numbered_frames(Op::Message, Qos::NO, "other", 1, bytes);
             let (most, last) = frame.split_at(frame.len() - 10);
-            innocent.write(most);
+            other.write(most);
             witness.control("health", &[]).unwrap();
-            innocent.write(last);
-            assert_eq!(innocent.frame().payload().len(), bytes);
+            other.write(last);
+            assert_eq!(other.frame().payload().len(), bytes);
         }
         stop.store(true, Ordering::Relaxed);
     });
     daemon.wait_for_log("when others needed memory");
 }
 
-/// The queue of a client that listens to announcements and does not read, while others come and go.
+/// A client that listens to announcements and does not read, while other clients register and leave.
 #[test]
 fn announcements_stop_at_the_limit_of_a_queue_and_resync_follows() {
     const LIMIT: u64 = 65_536;
@@ -340,5 +340,5 @@ fn announcements_stop_at_the_limit_of_a_queue_and_resync_follows() {
             break;
         }
     }
-    assert!(announced > 60, "what was queued came before it: {announced}");
+    assert!(announced > 60, "the queued announcements precede it: {announced}");
 }

@@ -1,5 +1,5 @@
-//! Rate limits: what a client can send per second, from its first byte on, however often it reconnects.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! Rate limits: what a client can send per second, from its first byte on, even if it reconnects.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -50,14 +50,14 @@ fn rate_limits_count_the_first_read() {
             let daemon = Daemon::start_config(&config(code, limits));
             for (index, address) in daemon.addresses().iter().enumerate() {
                 // skips announcements about the previous client
-                let name = format!("victim.{index}");
-                let mut victim = Wire::connect(&daemon, address, &name);
+                let name = format!("target.{index}");
+                let mut target = Wire::connect(&daemon, address, &name);
                 let mut hostile = Wire::raw(&daemon, address);
                 let begun = Instant::now();
                 let requests = messages(&name, if payload == 1 { 2000 } else { count }, &vec![b'x'; payload]);
                 hostile.write(&all_at_once(&format!("hostile.{index}"), &requests));
                 for n in 0..count {
-                    assert!(matches!(victim.frame(), Frame::Data(..)), "{limits}: {n}");
+                    assert!(matches!(target.frame(), Frame::Data(..)), "{limits}: {n}");
                 }
                 assert!(begun.elapsed() >= at_least, "{limits}: {count} in {:?}", begun.elapsed());
             }
@@ -71,7 +71,7 @@ fn reconnecting_does_not_refill_the_rate_limit() {
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, &format!("messages_per_second = {RATE}")));
         for address in daemon.addresses() {
-            let mut victim = Wire::connect(&daemon, &address, "victim");
+            let mut target = Wire::connect(&daemon, &address, "target");
             let begun = Instant::now();
             let (mut sent, mut connections) = (0, 0);
             // the burst at once, then the same under another name
@@ -79,7 +79,7 @@ fn reconnecting_does_not_refill_the_rate_limit() {
                 let mut hostile = Wire::connect(&daemon, &address, &format!("hostile.{connections}"));
                 connections += 1;
                 for _ in 0..RATE {
-                    hostile.request(Op::Message, Qos::PROCESSED, "victim", "", b"x");
+                    hostile.request(Op::Message, Qos::PROCESSED, "target", "", b"x");
                     match hostile.frame_within(Duration::from_millis(15)) {
                         Some(Frame::Ack(..)) => sent += 1,
                         _ => break,
@@ -87,12 +87,15 @@ fn reconnecting_does_not_refill_the_rate_limit() {
                 }
             }
             let may = f64::from(RATE) * (begun.elapsed().as_secs_f64() + 1.0);
-            assert!(f64::from(sent) < 1.5 * may, "{sent} by {connections} connections, {may} may be");
-            (0..sent).for_each(|_| assert!(matches!(victim.frame(), Frame::Data(..))));
+            assert!(
+                f64::from(sent) < 1.5 * may,
+                "{sent} messages over {connections} connections, the limit is {may}"
+            );
+            (0..sent).for_each(|_| assert!(matches!(target.frame(), Frame::Data(..))));
             // clients without a limit stay unlimited
-            let mut innocent = Wire::connect(&daemon, &address, "innocent");
+            let mut other = Wire::connect(&daemon, &address, "other");
             let begun = Instant::now();
-            (0..3 * RATE).for_each(|_| assert_eq!(innocent.send("innocent", b"x"), 0x01));
+            (0..3 * RATE).for_each(|_| assert_eq!(other.send("other", b"x"), 0x01));
             assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         }
     }

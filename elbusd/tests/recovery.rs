@@ -1,5 +1,5 @@
 //! Failed plugins: they are restarted after a delay, unless restarts are disabled.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -33,7 +33,7 @@ fn an_instance_whose_in_process_clients_ended_is_restarted() {
     assert_eq!(client.send("it.client", b"x"), 0x01);
     client.control("plugin.reload", &[("name", "inproc")]).unwrap();
     daemon.wait_for_log("its in-process clients were disconnected");
-    support::wait_until("it is started again", || client.send("it.client", b"x") == 0x01);
+    support::wait_until("the instance is restarted", || client.send("it.client", b"x") == 0x01);
     assert_eq!(restarts(&mut client, "it"), 1);
     let (status, log) = daemon.stop();
     assert!(status.success() && log.matches("in-process clients were disconnected").count() == 1, "{log}");
@@ -47,22 +47,22 @@ fn a_plugin_that_panics_is_restarted() {
         let (_, why) = client.call(".broker", "bad.try", b"").unwrap_err();
         assert!(why.contains("method panics as configured"), "{why}");
         let listed = plugin(&mut client, "bad").unwrap();
-        // on a busy machine, it may be back already
+        // on a busy machine, it may have been restarted already
         if text(&listed, "state") == "failed" {
             assert!(text(&listed, "why").contains("method panics as configured"), "{listed}");
             let left = field(&listed, "next_attempt").as_u64().unwrap();
             assert!(left <= round, "{listed}");
         }
-        support::wait_until("it is back", || {
+        support::wait_until("the plugin is restarted", || {
             is_started(&mut client, "bad") && restarts(&mut client, "bad") == round
         });
-        assert_eq!(client.send("bad.client", b"x"), 0x01, "and serves");
+        assert_eq!(client.send("bad.client", b"x"), 0x01, "the plugin serves");
     }
     daemon.wait_for_log("restarting failed plugin");
 }
 
 #[test]
-fn a_plugin_with_restart_never_stays_failed() {
+fn a_plugin_without_restarts_stays_failed() {
     let daemon = Daemon::start_config(&bad("restart = \"never\""));
     let mut client = daemon.client("a");
     client.call(".broker", "bad.try", b"").unwrap_err();
@@ -91,7 +91,7 @@ fn stopping_a_plugin_cancels_its_restarts_until_it_is_started() {
     assert!(why.contains("folder sub does not exist"), "{why}");
     let listed = plugin(&mut client, "late").unwrap();
     assert!(field(&listed, "next_attempt").is_u64() || restarts(&mut client, "late") > 0, "{listed}");
-    support::wait_until("it was tried again, in vain", || restarts(&mut client, "late") > 0);
+    support::wait_until("a restart was attempted and failed", || restarts(&mut client, "late") > 0);
     client.control("plugin.stop", &[("name", "late")]).unwrap();
     let listed = plugin(&mut client, "late").unwrap();
     assert!(field(&listed, "next_attempt").is_nil(), "{listed}");
@@ -112,6 +112,6 @@ fn a_failed_start_is_retried_until_it_succeeds() {
     std::fs::remove_dir(daemon.path("sub")).unwrap();
     client.control("plugin.start", &[("name", "late")]).unwrap_err();
     std::fs::create_dir(daemon.path("sub")).unwrap();
-    support::wait_until("it is started", || is_started(&mut client, "late"));
+    support::wait_until("the plugin is started", || is_started(&mut client, "late"));
     drop(Wire::connect(&daemon, "unix:sub/late.sock", "b"));
 }

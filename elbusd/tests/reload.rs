@@ -1,6 +1,6 @@
 //! Reloads of broker.toml by signal and by `config.reload`: plugins that are added, removed, restarted and
 //! kept.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -99,7 +99,7 @@ fn a_broken_file_changes_nothing() {
     ] {
         let (_, error) = reload(&daemon, &mut client, &[&before, wrong].concat()).unwrap_err();
         assert!(error.starts_with(why), "{wrong}: {error}");
-        assert_eq!(client.send("f", b"x"), 0x01, "as it was");
+        assert_eq!(client.send("f", b"x"), 0x01, "nothing has changed");
         assert_eq!(client.send("other", b"x"), 0x71);
         assert!(plugin(&mut client, "x").is_none());
         assert!(is_started(&mut client, "f"));
@@ -119,7 +119,7 @@ fn an_emptied_file_is_refused() {
     for text in ["", "# nothing\n", "[broker]\nname = \"x\"\n"] {
         let (_, error) = reload(&daemon, &mut client, text).unwrap_err();
         assert!(error.contains("the file declares no plugins"), "{error}");
-        assert_eq!(client.send("f", b"x"), 0x01, "as it was");
+        assert_eq!(client.send("f", b"x"), 0x01, "nothing has changed");
     }
 }
 
@@ -186,7 +186,7 @@ fn an_added_plugin_that_cannot_start_is_retried() {
     let answer = reload(&daemon, &mut client, &text).unwrap();
     assert!(names(&answer, "errors")[0].contains("plugin \"late\" could not start"), "{answer}");
     std::fs::create_dir(daemon.path("later")).unwrap();
-    wait_until("it is started", || is_started(&mut client, "late"));
+    wait_until("the plugin is started", || is_started(&mut client, "late"));
     drop(Wire::connect(&daemon, "unix:later/late.sock", "b"));
 }
 
@@ -203,7 +203,7 @@ fn unchanged_plugins_reread_their_files() {
         "plugin \"bad\" could not read its files again: fail_in = \"refresh\": refresh fails as configured";
     assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
     daemon.wait_for_log("faulty refreshed instance=\"good\"");
-    assert!(is_started(&mut client, "bad"), "it keeps the previous contents");
+    assert!(is_started(&mut client, "bad"), "the plugin keeps the previous contents");
     assert_eq!(lines(&daemon, "refresh fails as configured"), 1, "{}", daemon.log());
 }
 
@@ -250,13 +250,13 @@ fn broker_settings_change_immediately() {
     assert_eq!(names(&answer, "unchanged"), ["local", "rpc"]);
     let health = client.control("health", &[]).unwrap();
     assert_eq!(field(&health, "name").as_str(), Some("renamed"));
-    // one of them is .broker/warn
+    // one of the subscriptions is .broker/warn
     assert_eq!(client.filters(elbus_protocol::Op::Subscribe, &["1"]), 0x01);
     assert_ne!(client.filters(elbus_protocol::Op::Subscribe, &["2"]), 0x01);
     let mut newer = daemon.client("a");
     client.wait_closed();
     assert_eq!(newer.send("a", b"x"), 0x01);
-    // folders with libraries as well: this library is found only there
+    // plugin folders change too: this library is found only there
     let plugins = daemon.path("plugins");
     std::fs::create_dir(&plugins).unwrap();
     let executable = std::env::current_exe().unwrap();
@@ -279,9 +279,9 @@ fn cpu_latency_us() -> Option<i32> {
 fn cpu_latency_is_requested_from_the_kernel() {
     let asking = |microseconds: u32| format!("[broker]\ncpu_latency_us = {microseconds}\n{LOCAL}");
     let Some(before) = cpu_latency_us().filter(|others| *others > 70) else {
-        eprintln!("not tested: /dev/cpu_dma_latency cannot be used here, or others do");
+        eprintln!("skipped: /dev/cpu_dma_latency cannot be used, or another process uses it");
         let daemon = Daemon::start_config(&asking(70));
-        daemon.client("a"); // it serves nevertheless
+        daemon.client("a"); // the broker serves nevertheless
         return;
     };
     let daemon = Daemon::start_config(&asking(70));
@@ -313,7 +313,7 @@ fn plugins_that_hang_while_stopping_do_not_block_a_reload() {
     let mut client = daemon.client("a");
     let answer = reload(&daemon, &mut client, LOCAL).unwrap();
     assert_eq!(names(&answer, "removed"), names_of_all);
-    assert_eq!(client.send("hangs0.client", b"x"), 0x71, "what it had is gone");
+    assert_eq!(client.send("hangs0.client", b"x"), 0x71, "its client is unregistered");
     daemon.wait_for_log("plugin abandoned");
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
@@ -363,8 +363,8 @@ fn a_plugin_that_hangs_while_starting_does_not_prevent_the_exit() {
     let mut client = daemon.client("a");
     write(&daemon, &[LOCAL, &faulty("hangs", "hang_in = \"start\"")].concat());
     daemon.signal(Signal::HUP);
-    wait_until("it is being started", || plugin(&mut client, "hangs").is_some());
-    assert_eq!(client.send("a", b"x"), 0x01, "others are served");
+    wait_until("the start is in progress", || plugin(&mut client, "hangs").is_some());
+    assert_eq!(client.send("a", b"x"), 0x01, "other clients are served");
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains("abandoned: the broker is ending"), "{log}");
 }

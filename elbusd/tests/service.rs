@@ -1,5 +1,5 @@
 //! Under a service manager: the messages it receives, and the sockets it passes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 struct Manager(UnixDatagram);
 
 impl Manager {
-    /// Returns the next message that is not a watchdog message, which can arrive at any time.
+    /// Returns the next message, except for watchdog messages, which can arrive at any time.
     fn next(&self) -> String {
         loop {
             let text = self.any();
@@ -100,12 +100,12 @@ fn a_hanging_broker_sends_no_watchdog_messages() {
     (0..3).for_each(|_| assert_eq!(manager.any(), "WATCHDOG=1"));
     let mut client = daemon.client("a");
     client.call(".broker", "f.try", b"").unwrap();
-    // several watchdog intervals; earlier messages can still be read
+    // several watchdog intervals; earlier messages may still be queued
     manager.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut buffer = [0; 64];
     let messages = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
-    assert!(messages < 60, "it still sends watchdog messages");
-    assert_eq!(client.send("a", b"x"), 0x01, "clients are served by others");
+    assert!(messages < 60, "watchdog messages continue");
+    assert_eq!(client.send("a", b"x"), 0x01, "other threads serve clients");
     daemon.signal(Signal::KILL);
 }
 
@@ -143,7 +143,7 @@ fn a_passed_unix_socket_is_served_and_not_removed() {
         assert_eq!(client.send("b", b"x"), 0x01);
         let (status, log) = daemon.stop();
         assert!(status.success() && !log.contains("WARN"), "{log}");
-        assert!(path.exists(), "the file is its maker's");
+        assert!(path.exists(), "the broker does not remove the file");
         let _later = UnixStream::connect(&path).unwrap();
         listener.set_nonblocking(false).unwrap();
         listener.accept().unwrap();
@@ -165,7 +165,7 @@ fn a_passed_tcp_socket_is_served() {
             let mut client = Wire::connect(&daemon, &address, "a");
             assert_eq!(client.send("a", b"x"), 0x01);
             assert!(daemon.stop().0.success());
-            // it still listens
+            // the passed socket still listens
             drop(TcpStream::connect(("127.0.0.1", real.port())).unwrap());
         }
     }
@@ -217,18 +217,18 @@ fn an_unresponsive_transport_is_named_and_stops_the_watchdog_messages() {
     manager.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut buffer = [0; 64];
     let messages = (0..60).take_while(|_| manager.0.recv(&mut buffer).is_ok()).count();
-    assert!(messages < 60, "it still sends watchdog messages");
+    assert!(messages < 60, "watchdog messages continue");
 }
 
 /// A default address that belongs to another user's broker is refused: any user could have created it.
 #[test]
 fn a_default_address_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        return; // only root can be somebody else
+        return; // only root can change its user
     }
     let folder = folder();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o1777)).unwrap();
-    // where that user can reach it
+    // in a folder that this user can read
     let program = folder.path().join("elbusd");
     std::fs::copy(env!("CARGO_BIN_EXE_elbusd"), &program).unwrap();
     let path = folder.path().join("elbus.sock");

@@ -1,6 +1,6 @@
 //! TLS with a whole broker: messages arrive, untrusted peers are refused with a clear error, and resources
 //! are released.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../plugins/tcp/tests/authority/mod.rs"]
 mod authority;
@@ -105,7 +105,7 @@ fn details(daemon: &Daemon, name: &str) -> Details {
 }
 
 #[test]
-fn many_messages_and_long_ones_arrive_whole_in_both_directions() {
+fn many_and_long_messages_arrive_whole_in_both_directions() {
     let plant = Plant::new("", "");
     let (one, mut to_one) = plant.client("one");
     let (two, mut to_two) = plant.client("two");
@@ -211,7 +211,7 @@ fn the_log_distinguishes_plain_clients_on_tls_ports_and_the_reverse() {
     plain.write_all(&[0xEB, 1, 0, 1, 0, b'x']).unwrap();
     assert_eq!(plain.read(&mut [0; 9]).unwrap_or(0), 0);
     plant.daemon.wait_for_log("sent no TLS, a plain client on a TLS port?");
-    // in the middle of its first record
+    // in the middle of its first TLS record
     let mut halfway = TcpStream::connect(&plant.port).unwrap();
     halfway.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
     assert_eq!(halfway.read(&mut [0; 9]).unwrap_or(0), 0);
@@ -283,9 +283,9 @@ fn tls_connections_release_their_file_descriptors() {
     let before = plant.descriptors();
     for round in 0..10 {
         let clients: Vec<_> = (0..20).map(|number| plant.client(&format!("c{round}.{number}"))).collect();
-        assert!(plant.descriptors() >= before + 60, "a connection and a pair of sockets each");
+        assert!(plant.descriptors() >= before + 60, "a connection and a socket pair for each client");
         drop(clients);
-        wait_until("descriptors are given back", || plant.descriptors() <= before);
+        wait_until("descriptors are closed", || plant.descriptors() <= before);
     }
 }
 
@@ -302,7 +302,7 @@ fn tls_clients_reconnect_to_a_restarted_broker() {
     drop(plant);
     let daemon = start(folder, &port, "", "");
     while !matches!(events.next_timeout(PATIENCE).unwrap(), ConnectionEvent::Connected) {}
-    // after the subscriptions, which it has restored
+    // after the subscriptions, which the client has restored
     client.round_trip().unwrap();
     let mut witness = Wire::connect(&daemon, &daemon.address(), "witness");
     witness.request(elbus_protocol::Op::Publish, Qos::NO, "t/1", "", b"again");
@@ -339,7 +339,7 @@ fn queued_messages_arrive_when_the_broker_stops() {
 }
 
 #[test]
-fn check_finds_a_broken_certificate() {
+fn check_reports_an_invalid_certificate() {
     let folder = folder();
     let authority = Authority::new();
     authority.issue(folder.path(), "broker", "broker", vec![]);

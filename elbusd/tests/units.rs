@@ -1,6 +1,6 @@
 //! Access rules by the systemd unit of a client's process, over real sockets. Needs to create control groups,
 //! as root usually can; otherwise the test is skipped with a message.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -68,7 +68,7 @@ impl Drop for Group {
     }
 }
 
-/// Not a test: run by the process that connects from within a group.
+/// Not a test: run by the process that connects from within the group.
 #[test]
 fn client_in_another_process() {
     let Ok(asked) = std::env::var(CLIENT) else { return };
@@ -87,7 +87,7 @@ fn rules_restrict_names_to_the_processes_of_a_unit() {
     let made = Group::make(&unit).and_then(|group| Ok((group, Group::make(&container)?)));
     let (group, other) = match made {
         Ok(made) => made,
-        Err(why) => return eprintln!("not tested: no control group can be made: {why}"),
+        Err(why) => return eprintln!("skipped: cannot create a control group: {why}"),
     };
     // a unit can create groups within its own
     let within = Group::make(&format!("{container}/{unit}")).unwrap();
@@ -105,7 +105,7 @@ fn rules_restrict_names_to_the_processes_of_a_unit() {
             let answer = denied.connect(&daemon, "plc");
             assert!(answer.contains("denied"), "{answer}");
         }
-        daemon.wait_for_log("it is none of `who`, of the clients \"plc\" (broker.toml:11)");
+        daemon.wait_for_log("client does not match `who` of [[client]] \"plc\" (broker.toml:11)");
     }
     drop(within);
 }

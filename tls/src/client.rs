@@ -1,4 +1,4 @@
-//! The side that connects: whom it trusts, what it shows, and the handshake. Owns no time limit.
+//! The connecting side: trusted roots, client certificate, and the handshake. Owns no time limit.
 
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use std::{io, path::PathBuf, sync::Arc};
@@ -7,16 +7,16 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{FileError, Part, files, provider};
 
-/// The files of a client.
+/// Paths of a client's certificate files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ClientFiles {
-    /// What the certificate of the server must go back to; the roots of the system where it is not given.
+    /// Trusted root certificates; the system's roots if absent.
     pub roots: Option<PathBuf>,
-    /// The certificate that the client shows, and its key.
+    /// The client's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A client that can shake hands. Cheap to clone.
+/// A client that can perform handshakes. Cheap to clone.
 #[derive(Clone)]
 pub struct Dialer(TlsConnector);
 
@@ -24,7 +24,7 @@ impl ClientFiles {
     /// Reads the files.
     ///
     /// # Errors
-    /// The first file that is of no use, or a system without roots.
+    /// The first file that cannot be used; or the system has no root certificates.
     pub fn load(&self) -> Result<Dialer, FileError> {
         let roots = match &self.roots {
             Some(path) => files::roots(path)?,
@@ -52,19 +52,20 @@ fn roots_of_the_system() -> Result<RootCertStore, FileError> {
     let found = rustls_native_certs::load_native_certs();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        let text = "the system has no root certificates: give a file with that of the broker's authority";
+        let text = "the system has no root certificates: configure a file with the certificate of the broker's authority";
         return Err(FileError::new(Part::Roots, text.into()));
     }
     Ok(roots)
 }
 
-/// Shakes hands with the server of `name`, a host name or an IP address, which its certificate must be for.
+/// Performs the handshake with the server `name`: a host name or an IP address that its certificate must
+/// match.
 ///
 /// # Errors
-/// What was wrong, or what the connection failed of.
+/// The handshake or the connection fails.
 pub async fn dial(dialer: &Dialer, name: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let server = ServerName::try_from(name.to_owned()).map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name of a server"))
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a valid server name"))
     })?;
     dialer.0.connect(server, stream).await
 }

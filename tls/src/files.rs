@@ -1,5 +1,5 @@
-//! Certificates and keys in PEM files. Owns reading them, their greatest length, and the words for what is
-//! wrong with them.
+//! Reads certificates and keys from PEM files. Owns their maximum length and the error messages about their
+//! contents.
 
 use rustix::fs::OFlags;
 use rustls::{
@@ -15,24 +15,24 @@ use std::{
 };
 use x509_parser::{parse_x509_certificate, time::ASN1Time};
 
-/// No file of certificates is longer than this; all roots of a system are a quarter of it.
+/// Maximum length of a file, in bytes; a system's complete set of roots is a quarter of it.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What a file is for.
+/// The purpose of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Our own certificate, with those between it and the root.
+    /// The certificate of this side, followed by the intermediate certificates.
     Certificate,
-    /// The private key of our own certificate.
+    /// The private key of that certificate.
     Key,
-    /// The certificates that those of peers must go back to.
+    /// The root certificates that peers' certificates are verified against.
     Roots,
 }
 
-/// A file that is of no use.
+/// A certificate or key file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileError {
-    /// What it was to be for.
+    /// The purpose of the file.
     pub part: Part,
     /// The file, and what is wrong with it.
     pub message: String,
@@ -52,18 +52,18 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// All certificates of a file; at least one.
+/// Returns all certificates in a file; at least one.
 pub(crate) fn certificates(part: Part, path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(part, path)?;
-    let bad = |error| FileError::new(part, format!("{path:?} is no PEM file: {error}"));
+    let bad = |error| FileError::new(part, format!("{path:?} is not a PEM file: {error}"));
     let all = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>().map_err(bad)?;
     if all.is_empty() {
-        return Err(FileError::new(part, format!("{path:?} holds no certificate in PEM form")));
+        return Err(FileError::new(part, format!("{path:?} contains no certificate in PEM form")));
     }
     Ok(all)
 }
 
-/// What is wrong now with certificates that are otherwise of use: when they are valid.
+/// Returns a warning for each certificate that has expired or is not valid yet.
 pub(crate) fn out_of_time(path: &Path, chain: &[CertificateDer<'_>]) -> Vec<FileError> {
     let now = UnixTime::now().as_secs();
     let seconds = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
@@ -74,7 +74,7 @@ pub(crate) fn out_of_time(path: &Path, chain: &[CertificateDer<'_>]) -> Vec<File
         let what = if now > seconds(validity.not_after) {
             format!("has expired: it was valid until {}", validity.not_after)
         } else if now < seconds(validity.not_before) {
-            format!("is not valid yet: it will be from {}", validity.not_before)
+            format!("is not valid yet: it will be valid from {}", validity.not_before)
         } else {
             continue;
         };
@@ -84,7 +84,7 @@ pub(crate) fn out_of_time(path: &Path, chain: &[CertificateDer<'_>]) -> Vec<File
     warnings
 }
 
-/// The first private key of a file, and a warning if others than its owner can read it.
+/// Returns the first private key in a file, and a warning if other users can read the file.
 pub(crate) fn key(path: &Path) -> Result<(PrivateKeyDer<'static>, Option<FileError>), FileError> {
     let (text, mode) = read_with_mode(Part::Key, path)?;
     let readable = match mode & 0o077 {
@@ -93,34 +93,35 @@ pub(crate) fn key(path: &Path) -> Result<(PrivateKeyDer<'static>, Option<FileErr
         _ => Some("its group"),
     };
     let warning = readable.map(|by| {
-        let message = format!("{path:?} is open to {by} (mode {:04o}): 0600 keeps it private", mode & 0o7777);
+        let message = format!("{path:?} is accessible to {by} (mode {:04o}); set mode 0600", mode & 0o7777);
         FileError::new(Part::Key, message)
     });
     let key = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| FileError::new(Part::Key, format!("{path:?} holds no private key in PEM form")))?;
+        .map_err(|_| FileError::new(Part::Key, format!("{path:?} contains no private key in PEM form")))?;
     Ok((key, warning))
 }
 
-/// The certificates of a file as those that others must go back to.
+/// Returns the certificates in a file as trusted roots.
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(Part::Roots, path)? {
         let bad =
-            |error| FileError::new(Part::Roots, format!("{path:?} holds a broken certificate: {error}"));
+            |error| FileError::new(Part::Roots, format!("{path:?} contains an invalid certificate: {error}"));
         roots.add(certificate).map_err(bad)?;
     }
     Ok(roots)
 }
 
-/// Why a certificate and a key cannot be used together.
+/// Returns the error for a certificate and a key that cannot be used together.
 pub(crate) fn misfit(certificate: &Path, key: &Path, error: &rustls::Error) -> FileError {
     match error {
         rustls::Error::InconsistentKeys(_) => {
             FileError::new(Part::Key, format!("{key:?} is not the key of the certificate in {certificate:?}"))
         }
-        rustls::Error::InvalidCertificate(_) => {
-            FileError::new(Part::Certificate, format!("{certificate:?} holds a broken certificate: {error}"))
-        }
+        rustls::Error::InvalidCertificate(_) => FileError::new(
+            Part::Certificate,
+            format!("{certificate:?} contains an invalid certificate: {error}"),
+        ),
         _ => FileError::new(Part::Key, format!("{key:?} cannot be used: {error}")),
     }
 }
@@ -129,7 +130,7 @@ fn read(part: Part, path: &Path) -> Result<Vec<u8>, FileError> {
     read_with_mode(part, path).map(|(text, _)| text)
 }
 
-/// The text of a file, and the mode of the file that was read.
+/// Returns the contents of a file, and the mode of the file that was read.
 fn read_with_mode(part: Part, path: &Path) -> Result<(Vec<u8>, u32), FileError> {
     let refuse = |error: io::Error| FileError::new(part, format!("cannot read {path:?}: {error}"));
     // opening a FIFO would block until a writer opens it

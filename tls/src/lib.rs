@@ -1,9 +1,9 @@
 //! TLS for the byte streams of ELBUS: keys and certificates from files, the names in a certificate, and the
-//! tunnel that carries a connection under TLS on as plain bytes.
+//! tunnel that forwards a connection under TLS as plain bytes.
 //!
 //! The transports and the client work on raw sockets. With TLS they get one end of a socket pair instead, and
-//! a task copies between its other end and the connection. This crate knows nothing of the protocol, of a
-//! broker, or of who may do what.
+//! a task copies between its other end and the connection. This crate knows neither the protocol nor the
+//! broker, and does not decide what a client may do.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -21,8 +21,8 @@ pub use tunnel::{Tunnel, tunnel};
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
-/// The cryptography, named wherever it is needed: a library that is loaded must not choose one for the whole
-/// program.
+/// Returns the cryptography provider. It is passed explicitly because a loaded library must not choose one
+/// for the whole process.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -1,11 +1,11 @@
-//! The names in a certificate. Owns which of its fields count as names; never judges whether it is valid.
+//! The names in a certificate. Owns which of its fields count as names; never checks whether it is valid.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// The common name of the subject, then the DNS names, URIs and email addresses it is also valid for, each
-/// once and with its kind in front: `cn:`, `dns:`, `uri:` or `email:`. What holds control characters is left
-/// out: no rule could mean it.
+/// Returns the names in a certificate: the common name of the subject, then the alternative DNS names, URIs
+/// and email addresses. Each is listed once, with its kind as a prefix: `cn:`, `dns:`, `uri:` or `email:`.
+/// Values with control characters are left out, since no rule can match them.
 pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let mut names = vec![];
     let Ok((_, parsed)) = parse_x509_certificate(certificate) else { return names };
@@ -35,7 +35,7 @@ pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_name_is_none() {
+    fn control_characters_and_invalid_certificates_give_no_names() {
         assert_eq!(names("plc\n1", vec![]), Vec::<String>::new());
         assert_eq!(certificate_names(&CertificateDer::from(vec![1, 2, 3])), Vec::<String>::new());
     }

@@ -1,5 +1,5 @@
-//! The side that listens: its certificate, whom it demands one of, and the handshake. Owns no socket and no
-//! time limit.
+//! The listening side: its certificate, the verification of client certificates, and the handshake. Owns no
+//! socket and no time limit.
 
 use rustls::{
     ServerConfig,
@@ -15,42 +15,43 @@ use crate::{FileError, Part, certificate_names, files, provider};
 /// Whether clients must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Demand {
-    /// They are not asked for one.
+    /// Clients are not asked for a certificate.
     #[default]
     None,
-    /// One that is shown must be valid.
+    /// A client may connect without a certificate; one that it presents must be valid.
     Optional,
-    /// Nobody gets in without.
+    /// Clients without a valid certificate are refused.
     Required,
 }
 
-/// The files of a server.
+/// Paths of a server's certificate files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFiles {
-    /// Its certificate, then those between it and the root.
+    /// The server's certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
-    /// The key of its certificate.
+    /// The key of the server's certificate.
     pub key: PathBuf,
-    /// What the certificates of clients must go back to; needed where any may be shown.
+    /// Root certificates that client certificates are verified against; required unless `demand` is
+    /// [`Demand::None`].
     pub client_ca: Option<PathBuf>,
-    /// Who must show one.
+    /// Whether clients must present a certificate.
     pub demand: Demand,
 }
 
-/// What a client has proved.
+/// The verified identity of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// See [`certificate_names`].
     pub names: Vec<String>,
-    /// What to verify again when the authority has changed.
+    /// The verified certificates, for verifying them again when the roots have changed.
     pub chain: Chain,
 }
 
-/// The certificate that a client has shown, then those between it and the root.
+/// The certificate that a client presented, followed by the intermediate certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain(Box<[CertificateDer<'static>]>);
 
-/// A server that can shake hands. Cheap to clone.
+/// A server that can perform handshakes. Cheap to clone.
 #[derive(Clone)]
 pub struct Acceptor {
     tls: TlsAcceptor,
@@ -58,12 +59,11 @@ pub struct Acceptor {
 }
 
 impl ServerFiles {
-    /// Reads the files. Beside the server there is what an operator should see to, though it keeps nobody
-    /// from serving: certificates outside of the time for which they are valid, and a key that others can
-    /// read.
+    /// Reads the files. Also returns warnings that do not prevent serving: certificates that have expired or
+    /// are not valid yet, and a key that other users can read.
     ///
     /// # Errors
-    /// The first file that is of no use.
+    /// The first file that cannot be used.
     pub fn load(&self) -> Result<(Acceptor, Vec<FileError>), FileError> {
         let chain = files::certificates(Part::Certificate, &self.certificate)?;
         let mut warnings = files::out_of_time(&self.certificate, &chain);
@@ -91,7 +91,7 @@ impl ServerFiles {
         let Some(path) = &self.client_ca else {
             return Err(FileError::new(
                 Part::Roots,
-                "no file to verify the certificates of clients with".into(),
+                "no root certificates to verify client certificates with".into(),
             ));
         };
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(files::roots(path)?), provider());
@@ -103,10 +103,10 @@ impl ServerFiles {
 }
 
 impl Acceptor {
-    /// Shakes hands with a client. `None`: it has shown no certificate.
+    /// Performs the handshake with a client. Returns `None` if the client presented no certificate.
     ///
     /// # Errors
-    /// What was wrong, or what the connection failed of.
+    /// The handshake or the connection fails.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Verified>)> {
         let stream = self.tls.accept(stream).await?;
         let shown = stream.get_ref().1.peer_certificates();
@@ -117,10 +117,10 @@ impl Acceptor {
         Ok((stream, verified))
     }
 
-    /// Verifies a chain that a client has shown, as of now.
+    /// Verifies again, at the current time, the certificates that a client presented.
     ///
     /// # Errors
-    /// Why it is not valid, or no longer.
+    /// Why they are not valid, or not valid any more.
     pub fn verify(&self, chain: &Chain) -> Result<(), String> {
         let Some((own, between)) = chain.0.split_first() else { return Err("no certificate".to_owned()) };
         let verified = self.verifier.verify_client_cert(own, between, UnixTime::now());

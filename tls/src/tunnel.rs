@@ -1,6 +1,6 @@
-//! Carries a connection under TLS on as plain bytes: a task copies between it and a socket pair, whose other
-//! end is used like any socket. Owns the copying and its end; bytes are kept in two buffers of a fixed
-//! length, so that a side that reads too slowly holds the other one.
+//! Forwards a connection under TLS as plain bytes: a task copies between it and a socket pair, whose other
+//! end is used like any socket. Owns the copying and its end. Bytes are kept in two buffers of fixed length,
+//! so that a side that reads too slowly holds back the other one.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -16,29 +16,28 @@ use tokio::{
     time::timeout,
 };
 
-/// What is read at once, in bytes; a TLS record holds at most as much.
+/// Bytes per read; a TLS record contains at most as many.
 const CHUNK: usize = 16 * 1024;
-/// How often a peer that takes or says nothing is weighed against an end that has been closed.
+/// Interval at which a silent or stalled peer is checked against a closed plain end.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The plain end of a tunnel, and the work that must be done meanwhile.
+/// The plain end of a tunnel, and the task that copies.
 pub struct Tunnel<F> {
     /// The plain end: a non-blocking stream socket, closed on exec.
     pub end: OwnedFd,
-    /// To be run until it ends, which it does when the connection has ended, or within two seconds of the
-    /// closing of the plain end where the peer takes nothing of what is left. What was sent before a closing
-    /// arrives before it.
+    /// Runs until the connection ends. If the plain end is closed and the peer reads nothing, it ends within
+    /// two seconds. Bytes sent before the close still arrive.
     pub work: F,
-    /// Why nothing more can be received, where that is no orderly end; known before the plain end sees its
-    /// end.
+    /// Why nothing more can be received, unless the peer closed the connection properly. Set before the plain
+    /// end reaches its end.
     pub fault: Arc<OnceLock<io::Error>>,
 }
 
-/// Makes a tunnel to a connection that has shaken hands. Both directions end on their own, each with what was
-/// sent before; the end of ours is a `close_notify`.
+/// Creates a tunnel to a connection that has completed its handshake. Each direction ends on its own, after
+/// the bytes sent before; the end of ours is a `close_notify`.
 ///
 /// # Errors
-/// Where there is no descriptor for the socket pair.
+/// No file descriptors are left for the socket pair.
 pub fn tunnel<S>(secured: S) -> io::Result<Tunnel<impl Future<Output = ()> + Send>>
 where
     S: AsyncRead + AsyncWrite + Send,
@@ -58,34 +57,34 @@ async fn carry<S: AsyncRead + AsyncWrite>(secured: S, plain: UnixStream, fault: 
     tokio::select! {
         () = inward.as_mut() => outward.await,
         () = outward.as_mut() => {
-            // the peer may go on sending for as long as somebody reads it
+            // the peer may continue to send while the plain end still reads
             while timeout(LOOK, inward.as_mut()).await.is_err() && !has_closed(&plain) {}
         }
     }
 }
 
-/// What the peer sends, until its end.
+/// Copies what the peer sends, until its end.
 async fn inward(mut from_peer: impl AsyncRead + Unpin, plain: &UnixStream, fault: &OnceLock<io::Error>) {
     let mut buffer = vec![0; CHUNK];
     let mut taken = true;
-    // an end without `close_notify` is an error; whatever came before it has been passed on by then
+    // an end without `close_notify` is an error; the bytes before it have been forwarded
     loop {
         let count = match from_peer.read(&mut buffer).await {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) => {
-                let _ = fault.set(error); // there is only one end
+                let _ = fault.set(error); // this is the only place that sets it
                 break;
             }
         };
-        // what nobody takes any more is read all the same: a reset could overtake the last bytes to the peer
+        // continues to read after the plain end is closed: a reset could overtake the last bytes to the peer
         taken = taken && write_all(plain, buffer.get(..count).unwrap_or_default()).await.is_ok();
     }
-    // fails where the plain end is closed already
+    // fails if the plain end is already closed
     let _ = rustix::net::shutdown(plain, rustix::net::Shutdown::Write);
 }
 
-/// What the plain end sends, until its end.
+/// Copies what the plain end sends, until its end.
 async fn outward(plain: &UnixStream, mut to_peer: impl AsyncWrite + Unpin) {
     let mut buffer = vec![0; CHUNK];
     while let Ok(count @ 1..) = read(plain, &mut buffer).await {
@@ -98,12 +97,11 @@ async fn outward(plain: &UnixStream, mut to_peer: impl AsyncWrite + Unpin) {
             break;
         }
     }
-    // fails where the connection is broken, which is an end as well
+    // fails if the connection is broken, which ends this direction too
     let _ = patiently(to_peer.shutdown(), plain).await;
 }
 
-/// Waits for something that needs the peer, in vain only where the plain end is closed and the peer does not
-/// move.
+/// Runs work that depends on the peer; gives up if the plain end is closed and the peer makes no progress.
 async fn patiently(work: impl Future<Output = io::Result<()>>, plain: &UnixStream) -> io::Result<()> {
     let mut work = pin!(work);
     let mut last_look = false;
@@ -138,7 +136,7 @@ async fn write_all(plain: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the plain end is closed in both directions.
+/// Returns whether the plain end is closed in both directions.
 fn has_closed(plain: &UnixStream) -> bool {
     let mut polled = [PollFd::new(plain, PollFlags::empty())];
     let asked = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
@@ -147,12 +145,12 @@ fn has_closed(plain: &UnixStream) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use tokio::io::{DuplexStream, duplex};
 
-    /// A tunnel to a peer that need not speak TLS, and its plain end.
+    /// Opens a tunnel to a peer without TLS; returns the peer, the plain end and the running task.
     fn open(room: usize) -> (DuplexStream, UnixStream, tokio::task::JoinHandle<()>) {
         let (peer, secured) = duplex(room);
         let Tunnel { end, work, .. } = tunnel(secured).unwrap();
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_directions_end_on_their_own_and_lose_nothing() {
+    async fn each_direction_ends_separately_and_loses_nothing() {
         let (mut peer, mut end, work) = open(1000);
         let (up, down) = (pattern(1_000_003), pattern(700_001));
         peer.write_all(&up[..5]).await.unwrap();
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_takes_nothing_is_given_up_once_the_plain_end_is_closed() {
+    async fn a_stalled_peer_is_dropped_after_the_plain_end_closes() {
         let (peer, mut end, work) = open(10);
         end.write_all(&pattern(100_000)).await.unwrap();
         drop(end);
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_says_nothing_is_given_up_once_the_plain_end_is_closed() {
+    async fn a_silent_peer_is_dropped_after_the_plain_end_closes() {
         let (mut peer, end, work) = open(10);
         drop(end);
         assert_eq!(peer.read(&mut [0; 9]).await.unwrap(), 0);

@@ -1,15 +1,15 @@
-//! The names of a client certificate and the patterns of rules for them. Owns which names a pattern is for; a
-//! single comparison is `pattern`'s.
+//! The names of a client certificate and the patterns of rules for them. Owns which names a pattern applies
+//! to; `pattern` compares a single name.
 
 use super::pattern::{PlaceholderValues, certificate_matches};
 
-/// The common name of the subject: by itself no more than a description of the certificate's owner.
+/// The common name of the subject: on its own, only a description of the certificate's owner.
 const COMMON_NAME: &str = "cn:";
-/// The names a certificate was issued for.
+/// The kinds of names that a certificate was issued for.
 const ALTERNATIVES: [&str; 3] = ["dns:", "uri:", "email:"];
 
-/// Whether one of the names is like the pattern. With a kind in front it is for names of that kind. Without
-/// one it is for all, but for the common name only where the certificate was issued for no other name.
+/// Returns whether one of the names matches the pattern. A pattern with a kind applies to names of that kind.
+/// Without a kind it applies to all names, but to the common name only if the certificate has no other name.
 pub(super) fn any_matches(pattern: &str, names: &[String], values: PlaceholderValues<'_>) -> bool {
     let kinds = [&ALTERNATIVES[..], &[COMMON_NAME]].concat();
     let kind_of = |text: &str| kinds.iter().copied().find(|kind| text.starts_with(kind));
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_for_names_of_its_kind_and_a_common_name_does_not_pass_for_another() {
+    fn a_pattern_applies_to_its_kind_and_a_common_name_is_no_other_kind() {
         let values = PlaceholderValues { name: "plc1", user: None };
         let matches = |pattern: &str, names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -50,12 +50,12 @@ mod tests {
         {
             assert!(!matches(pattern, &all), "{pattern}");
         }
-        // the common name does not count as another kind of name
+        // the common name does not count as a name of another kind
         assert!(!matches("plc1.plant", &["cn:plc1.plant", "dns:other.plant"]));
         assert!(matches("plc1.plant", &["cn:plc1.plant"]));
         assert!(!matches("dns:plc1.plant", &["cn:dns:plc1.plant"]));
         assert!(matches("cn:dns:plc1.plant", &["cn:dns:plc1.plant"]));
-        // a plugin that knows no kinds
+        // a plugin that does not report kinds
         assert!(matches("plc1", &["plc1"]) && !matches("dns:plc1", &["plc1"]) && !matches("plc1", &[]));
     }
 }

@@ -1,9 +1,8 @@
-//! Masks and filters of access rules, compared with targets and with the masks and filters that clients ask
-//! for. Knows neither rules nor clients.
+//! Masks and filters of access rules, compared with targets and with the masks and filters that clients
+//! request. Knows neither rules nor clients.
 //!
-//! What a client asks for is compared where it lies: no memory is taken for it, and each comparison costs no
-//! more than the rule is long. A wildcard for the rest is always the last segment, so there is nothing to go
-//! back to.
+//! A request is compared in place: a comparison allocates nothing and takes time linear in the length of the
+//! rule. A wildcard for the rest is always the last segment, so a comparison never backtracks.
 
 mod index;
 
@@ -13,15 +12,15 @@ use elbus_protocol::name::primary_of;
 pub(super) use index::PatternIndex;
 pub(crate) use index::{BudgetExhausted, CheckBudget};
 
-/// Ends of segments that are searched once for all rules; deeper rules search again behind them.
+/// Segment ends that are searched once for all rules; longer rules search again after them.
 const KNOWN_ENDS: usize = 32;
 
 /// The values of `{name}` and `{user}`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlaceholderValues<'a> {
-    /// The name of the client; that of its primary counts.
+    /// The name of the client; the name of its primary is used.
     pub(super) name: &'a str,
-    /// The user it runs as, where that is known.
+    /// The user that the client runs as, if known.
     pub(super) user: Option<&'a str>,
 }
 
@@ -29,18 +28,18 @@ pub(super) struct PlaceholderValues<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
     syntax: Syntax,
-    /// Up to the wildcard for the rest: what follows it has no meaning.
+    /// Up to the wildcard for the rest, after which nothing has a meaning.
     segments: Box<[Segment]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
     Literal(Box<str>),
-    /// To be filled in for each client. What is put in for a placeholder is never a wildcard, whatever a
-    /// client calls itself; in a mask of names it may be several segments.
+    /// Contains placeholders, replaced for each client. A replaced value is never interpreted as a wildcard.
+    /// In a mask of names it can consist of several segments.
     Filled(Box<[Piece]>),
     One,
-    /// One or more. Always the last.
+    /// One or more segments. Always the last.
     Rest,
 }
 
@@ -61,12 +60,12 @@ impl Piece {
     }
 }
 
-/// What is asked of a pattern.
+/// What a pattern is compared for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Whether everything that is asked for is matched.
+    /// Whether everything requested matches.
     Covers,
-    /// Whether anything that is asked for is matched.
+    /// Whether anything requested matches.
     Overlaps,
 }
 
@@ -96,8 +95,9 @@ impl Pattern {
         self.is_for(values) && self.compare(target, values, question)
     }
 
-    /// Matches nothing where it names a user and the client has none; nor, as a filter of topics, where a
-    /// placeholder would be several segments: those may be another client's subtree.
+    /// Returns whether the pattern can match for this client. It cannot if it contains a user and the client
+    /// has none, nor if it is a topic filter in which a placeholder would become several segments: those
+    /// could be another client's subtree.
     fn is_for(&self, values: PlaceholderValues<'_>) -> bool {
         let pieces = self.segments.iter().filter_map(|segment| match segment {
             Segment::Filled(pieces) => Some(pieces),
@@ -133,7 +133,7 @@ impl Pattern {
     }
 }
 
-/// Compares the segments that a filled one comes to. `None`: what is behind it decides.
+/// Compares a segment with placeholders. Returns `None` if the segments after it decide.
 fn filled<'a>(
     pieces: &[Piece],
     syntax: Syntax,
@@ -166,7 +166,7 @@ fn filled<'a>(
         }
         match ours.next() {
             None => return None,
-            // the separator: another segment of ours
+            // a separator: the value continues with another segment
             Some(byte) if byte == syntax.separator() as u8 => match theirs.next() {
                 Some(next) => part = next,
                 None => return Some(false),
@@ -196,18 +196,18 @@ impl Segment {
     }
 }
 
-/// What a client asks for: a target, mask or filter.
+/// A client's request: a target, mask or filter.
 pub(super) struct Target<'a> {
     text: &'a str,
     syntax: Syntax,
-    /// From this byte on all segments are what they say.
+    /// All segments from this byte on are literal.
     literal_from: usize,
-    /// Where the first segments end.
+    /// The ends of the first segments.
     ends: [usize; KNOWN_ENDS],
     known: usize,
 }
 
-/// One segment of it.
+/// One segment of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part<'a> {
     Literal(&'a str),
@@ -216,17 +216,18 @@ enum Part<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Every segment is what it says.
+    /// Creates a target without wildcards.
     pub(super) fn literal(syntax: Syntax, text: &'a str) -> Self {
         Self::new(syntax, text, 0)
     }
 
-    /// What may have wildcards; nothing in it is a placeholder.
+    /// Creates a target that may contain wildcards; nothing in it is a placeholder.
     pub(super) fn wild(syntax: Syntax, text: &'a str) -> Self {
         Self::new(syntax, text, usize::MAX)
     }
 
-    /// The primary names of those that a mask of names is for: a secondary is never a way around a rule.
+    /// Creates a target of the primaries that a mask of names addresses: a rule for a primary includes its
+    /// secondaries.
     pub(super) fn primaries_of(mask: &'a str) -> Self {
         let primary = primary_of(mask);
         if primary.len() == mask.len() {
@@ -274,7 +275,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Where the segment that begins at `start` ends.
+/// Returns the end of the segment that begins at `start`.
 fn end_of_segment(text: &str, start: usize, syntax: Syntax) -> usize {
     let rest = text.get(start..).unwrap_or_default();
     let length = rest.find(syntax.separator()).unwrap_or(rest.len());
@@ -290,8 +291,8 @@ fn count_steps(_: usize) {}
 #[cfg(test)]
 use tests::count_steps;
 
-/// Whether the name of a certificate is like a pattern: `*` stands for any characters but dots, placeholders
-/// are filled.
+/// Returns whether the name of a certificate matches a pattern: `*` matches any characters except dots, and
+/// placeholders are replaced.
 pub(super) fn certificate_matches(pattern: &str, name: &str, values: PlaceholderValues<'_>) -> bool {
     if pattern.contains("{user}") && values.user.is_none() {
         return false;
@@ -303,7 +304,7 @@ pub(super) fn certificate_matches(pattern: &str, name: &str, values: Placeholder
     let Some((last, middle)) = patterns.get(1..).and_then(<[String]>::split_last) else {
         return rest.is_empty();
     };
-    // the leftmost place for each part leaves the most for those behind it
+    // the leftmost match of each part leaves the most text for the next parts
     for part in middle {
         match rest.find(&**part) {
             Some(at) if !rest[..at].contains('.') => rest = &rest[at + part.len()..],
@@ -313,7 +314,7 @@ pub(super) fn certificate_matches(pattern: &str, name: &str, values: Placeholder
     rest.strip_suffix(&**last).is_some_and(|between| !between.contains('.'))
 }
 
-/// Each placeholder is filled once, so that a client called `{user}` is only that.
+/// Replaces each placeholder once: a client named `{user}` is not replaced again.
 fn filled_text(text: &str, values: PlaceholderValues<'_>) -> String {
     let text_of = |piece| match piece {
         access::Piece::Text(text) => text,

@@ -1,5 +1,5 @@
-//! The access rules as they apply to one client: its table of rules, the counts of what was denied, and its
-//! part of the quota of clients.
+//! The access rules as they apply to one client: its table of rules, its counts of denied operations, and its
+//! place in the client quota.
 
 use elbus_plugin_api::{
     Code, SinkLimits,
@@ -18,23 +18,23 @@ use crate::{
     },
 };
 
-/// Denied operations of each kind that are logged one by one for a system sender.
+/// Denied operations of each kind that are logged individually for a system sender.
 const LOGGED_OF_SYSTEM: u64 = 20;
 
-/// Comparisons of segments that the filters of one request may take. Rules without placeholders in different
-/// forms take one for each segment of a filter, however many there are.
+/// Maximum number of segment comparisons for the filters of one request. Rules without placeholders take one
+/// for each segment of a filter, regardless of their number.
 pub(crate) const MAX_FILTER_COMPARISONS: usize = 4 << 20;
 
 /// Why a client may not subscribe to the filters of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FilterDenial {
-    /// A rule denies one of them.
+    /// A rule denies one of the filters.
     Denied,
-    /// They take more than [`MAX_FILTER_COMPARISONS`].
+    /// The filters take more than [`MAX_FILTER_COMPARISONS`].
     TooManyComparisons,
 }
 
-/// The quota of clients of one table of rules.
+/// The client quota of one table of rules.
 pub(super) struct ClientQuota {
     limits: ClientLimits,
     present: AtomicU64,
@@ -49,7 +49,7 @@ impl ClientQuota {
         ClientQuota { limits: *limits, present: AtomicU64::new(0), arrivals }
     }
 
-    /// Counts one more client. Clients that are registered already never exceed the quota.
+    /// Counts one more client. A client that is registered already never exceeds the quota.
     fn enter(&self, is_new: bool) -> Result<(), String> {
         if !is_new {
             self.present.fetch_add(1, Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl ClientQuota {
         entered.map(drop).map_err(|present| format!("client limit reached ({present} of {limit}; clients)"))
     }
 
-    /// Takes one from what a second allows.
+    /// Takes one registration from the rate, if one is left.
     fn has_time_for_one(&self, now: Instant) -> bool {
         self.arrivals.as_ref().is_none_or(|arrivals| arrivals.lock().try_take(now))
     }
@@ -74,15 +74,15 @@ impl ClientQuota {
 /// The access rules as they apply to one client.
 pub(crate) struct PolicySnapshot {
     active: Arc<ActivePolicy>,
-    /// The table for its name, where there is one.
+    /// The table for the client's name, if any.
     table: Option<usize>,
     name: Arc<str>,
     uid: Option<u32>,
-    /// By action: what was denied, in operations.
+    /// Number of denied operations, by action.
     denied: [AtomicU64; Action::ALL.len()],
-    /// Nothing is allowed: a system sender whose name the rules do not admit.
+    /// Everything is denied: the rules do not admit the name of this system sender.
     barred: bool,
-    /// A system sender: it is answered nothing, so that the log says of each operation that it was denied.
+    /// A system sender: it gets no answers, so denied operations are reported in the log only.
     is_system: bool,
     has_left: AtomicBool,
 }
@@ -103,19 +103,19 @@ impl PolicySnapshot {
         Ok(PolicySnapshot { active, table, name, uid, denied, barred: false, is_system: false, has_left })
     }
 
-    /// Creates that of a system sender, which counts in no quota.
+    /// Creates the snapshot of a system sender, which counts in no quota.
     pub(super) fn of_system(active: Arc<ActivePolicy>, name: Arc<str>, barred: bool) -> Self {
         let table = active.rules.table_of(&name);
         let (denied, has_left) = (Default::default(), AtomicBool::new(true));
         PolicySnapshot { active, table, name, uid: None, denied, barred, is_system: true, has_left }
     }
 
-    /// Returns whether it is of these rules.
+    /// Returns whether the snapshot belongs to these rules.
     pub(crate) fn is_by(&self, current: &Arc<ActivePolicy>) -> bool {
         Arc::ptr_eq(&self.active, current)
     }
 
-    /// What the rules say of an action, without counting.
+    /// Returns the decision about an action, without counting it.
     pub(crate) fn decide(&self, action: Action, target: &str) -> Decision {
         if self.barred {
             let reason = self.table.map_or(DecisionReason::NoTable, |table| DecisionReason::Who { table });
@@ -125,22 +125,22 @@ impl PolicySnapshot {
         self.active.rules.decide(self.table, &subject, action, target)
     }
 
-    /// Whether the client may do it.
+    /// Returns whether an action is allowed.
     pub(crate) fn allows(&self, action: Action, target: &str) -> bool {
         self.decide(action, target).allowed
     }
 
-    /// Whether a broadcast it may send may go to this client. Rules name primaries; a secondary may match a
-    /// mask that its primary does not.
+    /// Returns whether a broadcast of the client may be delivered to this recipient. Rules name primaries,
+    /// and a secondary may match a mask that its primary does not match.
     pub(crate) fn allows_broadcast_to(&self, name: &str) -> bool {
         let subject = Subject { name: &self.name, uid: self.uid };
         !is_secondary(name) || self.active.rules.allows_broadcast_to(self.table, &subject, name)
     }
 
-    /// Whether it may subscribe to all the filters of a body.
+    /// Checks whether the client may subscribe to all filters of a body.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it may not.
     pub(crate) fn check_filters(&self, body: &str, origin: &ClientOrigin) -> Result<(), FilterDenial> {
         let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS);
         for filter in request::filters(body) {
@@ -152,7 +152,7 @@ impl PolicySnapshot {
         Ok(())
     }
 
-    /// Whether it may subscribe to a filter, as one of many.
+    /// Returns whether the client may subscribe to a filter, as one of many.
     ///
     /// # Errors
     /// The budget is used up.
@@ -166,8 +166,8 @@ impl PolicySnapshot {
         Ok(allowed && !self.barred)
     }
 
-    /// Counts operations that were denied, and logs the first of each kind; of a system sender the first
-    /// twenty, and after that whenever the count has doubled.
+    /// Counts denied operations and logs the first of each kind. For a system sender, logs the first twenty
+    /// and then each time the count has doubled.
     #[cold]
     pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &ClientOrigin) {
         self.active.denied.fetch_add(count as u64, Ordering::Relaxed);
@@ -191,18 +191,18 @@ impl PolicySnapshot {
         }
     }
 
-    /// What was denied, by action.
+    /// Returns the number of denied operations, by action.
     pub(crate) fn denied(&self) -> impl Iterator<Item = (Action, u64)> {
         Action::ALL.into_iter().zip(self.denied.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// Its limits.
+    /// Returns the client's limits.
     pub(crate) fn limits(&self) -> ClientLimits {
         let table = self.table.and_then(|table| self.active.rules.tables.get(table));
         table.map(|table| table.limits).unwrap_or_default()
     }
 
-    /// Those of its limits that its transport applies.
+    /// Returns the limits that the transport applies.
     pub(crate) fn sink_limits(&self) -> SinkLimits {
         let limits = self.limits();
         let or_none = |limit: Option<u64>| limit.unwrap_or(SinkLimits::NONE);
@@ -214,7 +214,7 @@ impl PolicySnapshot {
         of_sink
     }
 
-    /// Gives back its part of the quota: the client has left or has another policy.
+    /// Releases the client's place in the quota: it has left or has another policy.
     pub(crate) fn leave(&self) {
         if !self.has_left.swap(true, Ordering::Relaxed)
             && let Some(quota) = self.table.and_then(|table| self.active.quotas.get(table))
@@ -236,7 +236,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_rate_allows_a_burst_of_one_second_and_then_one_by_one() {
+    fn a_rate_allows_a_burst_of_one_second_then_single_registrations() {
         let limits = ClientLimits { connects_per_second: Some(4), ..ClientLimits::default() };
         let quota = ClientQuota::new(&limits);
         let start = Instant::now();
@@ -248,16 +248,16 @@ mod tests {
         assert_eq!(
             (0..10).filter(|_| quota.has_time_for_one(after(60_000))).count(),
             4,
-            "no more than a second's"
+            "at most the burst of one second"
         );
     }
 
     #[test]
-    fn a_full_quota_has_room_again_when_one_leaves() {
+    fn a_full_quota_admits_a_client_after_another_has_left() {
         let quota = ClientQuota::new(&ClientLimits { clients: Some(2), ..ClientLimits::default() });
         assert_eq!((quota.enter(true), quota.enter(false)), (Ok(()), Ok(())));
         assert_eq!(quota.enter(true).unwrap_err(), "client limit reached (2 of 2; clients)");
-        assert_eq!(quota.enter(false), Ok(()), "who is there may stay");
+        assert_eq!(quota.enter(false), Ok(()), "registered clients stay");
         quota.present.fetch_sub(2, Ordering::Relaxed);
         assert_eq!(quota.enter(true), Ok(()));
     }

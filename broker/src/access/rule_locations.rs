@@ -1,32 +1,32 @@
-//! Where rules stand in the configuration: file and line, as log lines about what they deny name them.
-//! Finding a line means parsing the file, so what was found is remembered until the configuration changes.
+//! The locations of rules in the configuration, file and line, for log messages about denied operations.
+//! Finding a line means parsing the file, so results are cached until the configuration changes.
 
 use std::{collections::HashMap, sync::OnceLock};
 
 use crate::sync::Mutex;
 
-/// Locations that are remembered; beyond that, all are forgotten.
+/// Number of cached locations; at the limit, all are dropped.
 const MAX_REMEMBERED: usize = 4096;
 
-/// Tells where a key of an instance's table stands.
+/// Finds the location of a key in an instance's table.
 type Find = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
-/// Where the keys of instances stand.
+/// The locations of keys of instances.
 #[derive(Default)]
 pub(crate) struct RuleLocations {
     find: OnceLock<Find>,
-    /// By instance and key. A leaf: not held while a location is searched.
+    /// By instance and key. A leaf lock: not held while a location is searched.
     remembered: Mutex<HashMap<(String, String), String>>,
 }
 
 impl RuleLocations {
-    /// Sets who knows; once.
+    /// Sets the function that finds locations; once.
     pub(crate) fn set_finder(&self, find: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static) {
         _ = self.find.set(Box::new(find));
     }
 
-    /// Where a key of an instance's table stands, `broker.toml:42`; if that comes from no file, the key and
-    /// the instance.
+    /// Returns the location of a key in an instance's table, such as `broker.toml:42`; without a file, the
+    /// key and the instance.
     pub(crate) fn locate(&self, instance: &str, key: &str) -> String {
         let key_of_instance = (instance.to_owned(), key.to_owned());
         if let Some(remembered) = self.remembered.lock().get(&key_of_instance) {
@@ -42,7 +42,7 @@ impl RuleLocations {
         location
     }
 
-    /// The configuration has changed.
+    /// Drops the cached locations: the configuration has changed.
     pub(crate) fn forget(&self) {
         self.remembered.lock().clear();
     }

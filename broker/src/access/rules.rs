@@ -1,5 +1,5 @@
-//! The rules as they were handed over, and what they say: of a client's name and identity, and of each thing
-//! it asks for. Decides only; who is connected and what was counted is elsewhere.
+//! The access rules and their decisions: about a client's name and identity, and about each of its
+//! operations. Decides only; connected clients and counts are kept elsewhere.
 
 use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Syntax, Verdict};
 use elbus_protocol::name::primary_of;
@@ -11,18 +11,18 @@ use super::{
 };
 use crate::client_origin::ClientOrigin;
 
-/// Rules in force.
+/// A complete set of rules.
 pub(crate) struct Rules {
     default: Verdict,
     user_names: HashMap<u32, String>,
     pub(super) tables: Vec<ClientRules>,
     /// The masks of the tables.
     masks: PatternIndex,
-    /// For each table its rules by action.
+    /// For each table, its rules by action.
     compiled: Vec<[PatternIndex; Action::ALL.len()]>,
 }
 
-/// What is only allowed in part is not allowed; what is forbidden in part is forbidden.
+/// Compiles the rules of an action. A partly allowed request is not allowed; a partly denied one is denied.
 fn compile(table: &ClientRules, action: Action) -> PatternIndex {
     let patterns = table.rules(action).iter().map(|rule| {
         let question = match rule.verdict {
@@ -34,26 +34,26 @@ fn compile(table: &ClientRules, action: Action) -> PatternIndex {
     PatternIndex::new(action.syntax(), patterns.collect())
 }
 
-/// For masks of tables, which have no placeholders.
+/// For masks of tables, which contain no placeholders.
 const NO_VALUES: PlaceholderValues<'_> = PlaceholderValues { name: "", user: None };
 
-/// Why something is allowed or not: what stands where in the table of the plugin.
+/// The reason of a decision: a position in the table of the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DecisionReason {
-    /// This rule of a list, the first one that matches.
+    /// The first rule of a list that matches.
     Rule { table: usize, action: Action, index: usize },
     /// No rule of the list matches; the default decides.
     NoRule { table: usize, action: Action },
-    /// No table is for the name; the default decides.
+    /// No table matches the name; the default decides.
     NoTable,
-    /// The table for the name says who the client must be, and it is that or not.
+    /// The client matches or does not match `who` of the table for its name.
     Who { table: usize },
-    /// The table for the name says nothing of who.
+    /// The table for the name has no `who`.
     Anybody { table: usize },
 }
 
 impl DecisionReason {
-    /// The key it stands at in the table of the plugin.
+    /// Returns its key in the table of the plugin.
     pub(crate) fn key(&self) -> Option<String> {
         match self {
             DecisionReason::NoTable => None,
@@ -75,7 +75,7 @@ pub(crate) struct Decision {
     pub(crate) reason: DecisionReason,
 }
 
-/// The client that rules are applied to.
+/// The client that the rules are applied to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) name: &'a str,
@@ -84,7 +84,7 @@ pub(crate) struct Subject<'a> {
 
 impl Rules {
     /// # Errors
-    /// The key that is wrong, and what is wrong with it.
+    /// The invalid key, and why it is invalid.
     pub(crate) fn new(rules: AccessRules) -> Result<Self, String> {
         for (index, table) in rules.clients.iter().enumerate() {
             table.check().map_err(|(key, why)| format!("client[{index}].{key}: {why}"))?;
@@ -102,7 +102,8 @@ impl Rules {
         })
     }
 
-    /// Tables whose names are all an earlier one's, which looks like a mistake, and that one.
+    /// Returns tables that are never used, probably by mistake, with the earlier table that matches all of
+    /// their names.
     pub(super) fn unreached(&self) -> impl Iterator<Item = (usize, usize)> {
         self.tables.iter().enumerate().filter_map(|(index, table)| {
             let first = self.first_table(&Target::wild(Syntax::Name, &table.name))?;
@@ -110,7 +111,7 @@ impl Rules {
         })
     }
 
-    /// The table for a name: the first whose mask it matches.
+    /// Returns the table for a name: the first whose mask matches.
     pub(crate) fn table_of(&self, name: &str) -> Option<usize> {
         self.first_table(&Target::literal(Syntax::Name, primary_of(name)))
     }
@@ -119,7 +120,7 @@ impl Rules {
         self.masks.first_match(target, NO_VALUES, &mut CheckBudget::unlimited()).ok().flatten()
     }
 
-    /// Whether a client of this name and identity may be one.
+    /// Decides whether a client of this name and identity may register.
     pub(super) fn decide_registration(&self, name: &str, origin: &ClientOrigin) -> Decision {
         let Some(table) = self.table_of(name) else {
             return Decision { allowed: self.default == Verdict::Allow, reason: DecisionReason::NoTable };
@@ -134,7 +135,7 @@ impl Rules {
         Decision { allowed, reason: DecisionReason::Who { table } }
     }
 
-    /// Whether a client may do something to a target. `table` is the one for its name.
+    /// Decides whether a client may apply an action to a target. `table` is the table for its name.
     pub(crate) fn decide(
         &self,
         table: Option<usize>,
@@ -152,7 +153,8 @@ impl Rules {
         self.decide_target(table, subject, action, &target)
     }
 
-    /// Whether a broadcast of a client may go to this one, as its primary is called.
+    /// Returns whether a broadcast of a client may be delivered to this recipient, given the name of its
+    /// primary.
     pub(super) fn allows_broadcast_to(
         &self,
         table: Option<usize>,
@@ -163,7 +165,7 @@ impl Rules {
         self.decide_target(table, subject, Action::Broadcast, &target).allowed
     }
 
-    /// Whether a client may subscribe to a filter, as one of many: takes what that costs from a budget.
+    /// Returns whether a client may subscribe to a filter, as one of many. Takes the cost from a budget.
     ///
     /// # Errors
     /// The budget is used up.
@@ -216,13 +218,13 @@ impl Rules {
         })
     }
 
-    /// The rule that is the reason of a decision, as it is written.
+    /// Returns the text of the rule that is the reason of a decision.
     pub(crate) fn text_of(&self, reason: &DecisionReason) -> Option<String> {
         let DecisionReason::Rule { table, action, index } = reason else { return None };
         Some(self.tables.get(*table)?.rules(*action).get(*index)?.to_string())
     }
 
-    /// A decision in words.
+    /// Explains a decision in one sentence.
     pub(crate) fn explain(&self, decision: &Decision) -> String {
         let verdict = if decision.allowed { "allowed" } else { "denied" };
         let name = |table: &usize| self.tables.get(*table).map_or("?", |table| &*table.name);
@@ -230,24 +232,24 @@ impl Rules {
         match &decision.reason {
             DecisionReason::Rule { table, .. } => {
                 let rule = self.text_of(&decision.reason).unwrap_or_default();
-                format!("{verdict} by {rule:?}, of the clients {:?}", name(table))
+                format!("{verdict} by {rule:?} of [[client]] {:?}", name(table))
             }
             DecisionReason::NoRule { table, action } => format!(
-                "{verdict}: no rule of `{}` matches, of the clients {:?}, and the default is {default}",
+                "{verdict}: no rule of `{}` in [[client]] {:?} matches, and the default is {default}",
                 action.key(),
                 name(table)
             ),
             DecisionReason::NoTable => {
-                format!("{verdict}: no [[client]] is for the name, and the default is {default}")
+                format!("{verdict}: no [[client]] matches the name, and the default is {default}")
             }
             DecisionReason::Who { table } if decision.allowed => {
-                format!("allowed: it is one of `who`, of the clients {:?}", name(table))
+                format!("allowed: client matches `who` of [[client]] {:?}", name(table))
             }
             DecisionReason::Who { table } => {
-                format!("denied: it is none of `who`, of the clients {:?}", name(table))
+                format!("denied: client does not match `who` of [[client]] {:?}", name(table))
             }
             DecisionReason::Anybody { table } => {
-                format!("allowed: anybody may be of the clients {:?}", name(table))
+                format!("allowed: [[client]] {:?} has no `who`", name(table))
             }
         }
     }
@@ -264,7 +266,7 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// Whether a client is all that an identity asks for.
+/// Returns whether a client matches every field of an identity.
 fn is(identity: &Identity, origin: &ClientOrigin, values: PlaceholderValues<'_>) -> bool {
     let Identity { uid, group, unit, address, certificate } = identity;
     let credentials = origin.credentials;

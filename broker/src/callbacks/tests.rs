@@ -92,7 +92,7 @@ fn a_call_keeps_its_key_while_it_makes_inner_ones() {
         assert!(seen.iter().all(|key| key.is_some()), "{seen:?}");
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), 3, "and each has its own");
+        assert_eq!(seen.len(), 3, "each inner call has its own key");
     });
     assert_eq!((key(owner), key(inner)), (None, None));
 }
@@ -118,7 +118,7 @@ fn a_batch_that_ends_within_a_call_ends_nothing() {
 }
 
 #[test]
-fn each_callback_has_a_number_and_a_name_of_its_own() {
+fn each_callback_has_its_own_number_and_name() {
     for (index, (callback, name)) in CALLBACKS.iter().enumerate() {
         assert_eq!(*callback as usize, index + 1);
         assert_eq!((Callback::of(*callback as u64), callback.name()), (Some(*callback), *name));

@@ -20,7 +20,7 @@ pub(super) enum Caller {
 }
 
 impl Caller {
-    /// The name of the caller, for methods and the log.
+    /// Returns the name of the caller, for methods and the log.
     pub(super) fn name(&self) -> &str {
         match self {
             Caller::Broker => BROKER_NAME,
@@ -46,7 +46,8 @@ impl Authorizer {
     }
 
     /// Returns the caller, if it is allowed to call the method now. `admin` is whether the method is
-    /// administrative, `None` if it does not exist, which is revealed only to callers that the rules allow
+    /// administrative; `None` if it does not exist, which is revealed only to callers that the rules allow
+    /// the call.
     /// the call.
     ///
     /// # Errors

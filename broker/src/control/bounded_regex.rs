@@ -41,7 +41,7 @@ impl BoundedRegex {
         Ok(BoundedRegex { regex, started, limit })
     }
 
-    /// Whether it matches.
+    /// Returns whether the expression matches.
     ///
     /// # Errors
     /// The time limit is exceeded.
@@ -77,7 +77,7 @@ fn describe(error: &regex::Error) -> String {
     }
 }
 
-/// The processor time of this thread: the load of the machine does not count.
+/// Returns the processor time of this thread, which does not depend on the load of the machine.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -99,7 +99,7 @@ mod tests {
         let long = r"\w".repeat(2_000_000);
         let begin = Instant::now();
         assert_eq!(error(&long), (INVALID_PARAMS, "filter has 4000000 bytes, the limit is 1024".into()));
-        assert!(begin.elapsed() < Duration::from_millis(100), "it was not compiled");
+        assert!(begin.elapsed() < Duration::from_millis(100), "the expression is not compiled");
         let large = "filter needs more than 1048576 bytes when compiled, the limit is 1048576";
         assert_eq!(error(&r"\w".repeat(512)), (PARSE_ERROR, large.to_owned()));
         assert_eq!(error("((a{100}){100}){100}"), (PARSE_ERROR, large.to_owned()));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn matching_ends_when_its_time_is_used_up() {
+    fn matching_ends_at_its_time_limit() {
         let expression = BoundedRegex::with_limit(&"a?".repeat(200), Duration::from_millis(1)).unwrap();
         let name = "a".repeat(1000);
         let stopped = (0..1_000_000).find_map(|_| expression.is_match(&name).err()).unwrap();

@@ -25,7 +25,7 @@ struct Info<'a> {
     version: &'a str,
 }
 
-/// The result of `health`: what `info` and `stats`, whose keys the protocol fixes, lack.
+/// The result of `health`: values that `info` and `stats` do not have, whose keys the protocol fixes.
 #[derive(Serialize)]
 struct Health<'a> {
     name: &'a str,
@@ -68,7 +68,7 @@ struct Client {
     instances: u64,
 }
 
-/// The result of `client.info`: what `client.list`, whose keys the protocol fixes, lacks.
+/// The result of `client.info`: values that `client.list` does not have, whose keys the protocol fixes.
 #[derive(Serialize)]
 struct ClientDetails {
     name: String,
@@ -168,7 +168,7 @@ pub(crate) fn add_core_methods(
     let kick = Method::new("client.kick").params("{name: str}").about(about).slow().admin();
     table.add_own(&kick, move |call| kick_client(&kicked, call));
 
-    // weak: the table would otherwise hold itself
+    // weak: the table owns this method
     let this = Arc::downgrade(table);
     table.add_own(&quick("method.list", "none", "lists the control methods"), move |call| {
         no_params(call)?;

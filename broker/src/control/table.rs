@@ -39,7 +39,7 @@ struct Entry {
     handler: Handler,
 }
 
-/// The methods by name, and their description once somebody has asked for it.
+/// The methods by name, and their description once it has been requested.
 #[derive(Default)]
 struct Methods {
     entries: BTreeMap<String, Entry>,
@@ -200,7 +200,10 @@ mod tests {
         let table = ControlTable::new(router, false);
         let has = |name: &str| {
             let description = table.describe().unwrap();
-            assert!(Arc::ptr_eq(&description, &table.describe().unwrap()), "as long as nothing changes");
+            assert!(
+                Arc::ptr_eq(&description, &table.describe().unwrap()),
+                "the same encoding until the table changes"
+            );
             description.windows(name.len()).any(|bytes| bytes == name.as_bytes())
         };
         assert!(!has("later.method"));

@@ -150,17 +150,17 @@ impl EventQueue {
         Some(event)
     }
 
-    /// The number of alerts that were dropped since the last call.
+    /// Returns the number of alerts that were dropped since the last call.
     pub(super) fn take_dropped_alerts(&mut self) -> u64 {
         std::mem::take(&mut self.dropped_alerts)
     }
 
-    /// Whether all events have been taken out, and their listeners have returned.
+    /// Returns whether all events have been taken out and their listeners have returned.
     pub(super) fn is_idle(&self) -> bool {
         self.is_empty() && !self.busy
     }
 
-    /// Whether no event is pending.
+    /// Returns whether no event is pending.
     pub(super) fn is_empty(&self) -> bool {
         self.alerts.is_empty() && self.presence.is_empty() && self.missed == 0
     }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_clients_that_missed_something_is_one_event_for_all() {
+    fn many_missed_events_are_reported_as_one() {
         let mut queue = EventQueue::default();
         for number in 0..2 * MAX_ALERTS {
             queue.push(PendingEvent::new(EventKind::PublicationsMissed, &number.to_string(), "", 1));

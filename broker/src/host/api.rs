@@ -1,4 +1,4 @@
-//! What the broker provides to its plugins: the host API of each instance, and the state behind it.
+//! The interface between the broker and its plugins: the host API of each instance, and the state behind it.
 
 pub(crate) mod context;
 pub(crate) mod host_impl;

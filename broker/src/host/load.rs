@@ -1,4 +1,4 @@
-//! From the name of a library to code that can be called: find, read, inspect, probe, map.
+//! Loads libraries: finds, reads, inspects, probes and maps them.
 
 pub(crate) mod fatal_signals;
 pub(crate) mod inspect;

@@ -1,9 +1,9 @@
-//! A signal that wakes one waiting thread. A signal that arrives while no thread waits is kept.
+//! A signal that wakes one waiting thread. A signal without a waiting thread is kept.
 
 use parking_lot::{Condvar, Mutex};
 use std::time::Instant;
 
-/// The signal.
+/// A signal that is set or not.
 #[derive(Default)]
 pub(crate) struct WakeSignal {
     signalled: Mutex<bool>,
@@ -11,13 +11,13 @@ pub(crate) struct WakeSignal {
 }
 
 impl WakeSignal {
-    /// Wakes the waiting thread, or the next one that waits.
+    /// Wakes the waiting thread, or the next thread that waits.
     pub(crate) fn signal(&self) {
         *self.signalled.lock() = true;
         self.changed.notify_all();
     }
 
-    /// Waits for the signal, until `end` at most if there is one.
+    /// Waits for the signal, at most until `end` if given.
     pub(crate) fn wait(&self, end: Option<Instant>) {
         let mut signalled = self.signalled.lock();
         while !*signalled {

@@ -1,4 +1,4 @@
-//! Threads that watch: callbacks that do not return, and receivers that hold senders.
+//! Threads that watch callbacks that do not return, and receivers that hold senders.
 
 mod call_ages;
 pub(crate) mod callback_watch;

@@ -1,7 +1,7 @@
-//! Clients of a broker without transports: they register through the host, as a transport does, and record
-//! what their sinks are given.
+//! Clients of a broker without transports: they register through the host, as transports do, and record what
+//! their sinks receive.
 #![allow(dead_code, reason = "each test file uses some of it")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod model;
 
@@ -15,21 +15,21 @@ use std::sync::{
     atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-/// One message that a sink was given: kind, sender, topic, payload.
+/// One delivered message: kind, sender, topic, payload.
 pub(crate) type Got = (FrameKind, String, String, Vec<u8>);
 
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) got: Mutex<Vec<Got>>,
-    /// For each of `got`: the registration of its sender.
+    /// The sender's registration for each message of `got`.
     pub(crate) ids: Mutex<Vec<u64>>,
     pub(crate) flushes: Mutex<usize>,
     pub(crate) closed: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<Notifier>>,
     pub(crate) limits: Mutex<Vec<SinkLimits>>,
-    /// What `deliver` answers beside being dirty.
+    /// The result of `deliver`, in addition to being dirty.
     pub(crate) answer: AtomicU8,
-    /// What `queued` answers, in bytes.
+    /// The result of `queued`, in bytes.
     pub(crate) queued: AtomicU64,
 }
 
@@ -65,7 +65,7 @@ impl Sink for RecordingSink {
     }
 }
 
-/// A client with its record.
+/// A client and its record.
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) client: Client,
@@ -102,7 +102,7 @@ impl Peer {
         result
     }
 
-    /// A request that may block.
+    /// Dispatches a request that may block.
     pub(crate) fn blocking(&mut self, op: Op, target: &str, receiver: &str) -> Dispatch {
         let payloads = [Payload::from(&b"x"[..])];
         let request = Request::new(op, Qos::NO, target, &payloads).with_receiver(receiver).blocking();
@@ -136,17 +136,17 @@ impl Peer {
         assert_eq!(self.filters(Op::Subscribe, filters), Code::Ok);
     }
 
-    /// What came since the last look.
+    /// Returns the messages since the last call.
     pub(crate) fn take(&self) -> Vec<Got> {
         std::mem::take(&mut *self.record.got.lock().unwrap())
     }
 
-    /// The registrations of the senders of what came since the last look.
+    /// Returns the sender registrations of the messages since the last call.
     pub(crate) fn take_ids(&self) -> Vec<u64> {
         std::mem::take(&mut *self.record.ids.lock().unwrap())
     }
 
-    /// The payloads of what came, as text.
+    /// Returns the payloads of the messages since the last call, as text.
     pub(crate) fn payloads(&self) -> Vec<String> {
         self.take().into_iter().map(|(.., payload)| String::from_utf8(payload).unwrap()).collect()
     }
@@ -156,7 +156,7 @@ impl Peer {
     }
 }
 
-/// That of nobody.
+/// Returns a sink that no test reads.
 pub(crate) fn sink() -> impl Sink {
     RecordingSink(Arc::default())
 }

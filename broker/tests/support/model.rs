@@ -1,5 +1,5 @@
-//! A naive model of the specification: who gets what, by looking at everybody each time. Steps are carried
-//! out by a broker and by the model, and must come to the same.
+//! A naive model of the specification: determines the recipients by checking every client. Steps are
+//! performed by a broker and by the model, with equal results.
 
 use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{Code, DeliveryStatus, Op};
@@ -10,7 +10,7 @@ use std::{
 
 use super::Peer;
 
-/// What clients do, each by the number of its name.
+/// Operations of clients; clients are numbers of their names.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Connect(usize),
@@ -20,14 +20,14 @@ pub(crate) enum Step {
     PublishFor(usize, String, String),
     Broadcast(usize, String),
     Send(usize, String),
-    /// Its queue is over its limit from now on.
+    /// The client's queue is over its limit from now on.
     Fill(usize),
     Drain(usize),
 }
 
 pub(crate) const NAMES: [&str; 7] = ["a", "a.b", "a.b.c", "b", "a%%0", "a.b%%x", "b%%0"];
 
-/// The rules of section 6 for masks and filters alike, word for word.
+/// Returns whether a mask or filter matches, by the literal rules of section 6.
 fn fits(pattern: &str, text: &str, separator: char, one: &str, rest: &str) -> bool {
     let mut patterns = pattern.split(separator);
     let mut texts = text.split(separator);
@@ -41,25 +41,25 @@ fn fits(pattern: &str, text: &str, separator: char, one: &str, rest: &str) -> bo
     }
 }
 
-/// A filter ends at its `#`.
+/// Returns the filter up to its `#`.
 fn normal(filter: &str) -> String {
     let segments: Vec<_> = filter.split('/').collect();
     let end = segments.iter().position(|s| *s == "#").map_or(segments.len(), |at| at + 1);
     segments[..end].join("/")
 }
 
-/// So few filters that requests are refused.
+/// A limit so low that requests are refused.
 const MAX_FILTERS: usize = 6;
 const MAX_COMPLEX: usize = 8 * 30;
 
-/// A broker with the limits of the model.
+/// Returns a broker with the limits of the model.
 pub(crate) fn limited() -> Broker {
     let mut settings = BrokerSettings::default();
     (settings.max_filters, settings.max_complex_segments) = (MAX_FILTERS, MAX_COMPLEX);
     Broker::builder().settings(settings).start().unwrap()
 }
 
-/// The shape of a filter, if it is complex: its wildcards, and something else for any other segment.
+/// Returns the shape of a complex filter: its wildcards, and an empty text for any other segment.
 fn complex_shape(filter: &str) -> Option<Vec<&str>> {
     let kinds = filter.split('/').map(|segment| if ["+", "#"].contains(&segment) { segment } else { "" });
     let shape: Vec<_> = kinds.collect();
@@ -69,7 +69,7 @@ fn complex_shape(filter: &str) -> Option<Vec<&str>> {
     (is_wild && !is_ordinary).then_some(shape)
 }
 
-/// The segments of all complex shapes.
+/// Returns the number of segments of all complex shapes.
 fn cost<'f>(filters: impl Iterator<Item = &'f String>) -> usize {
     let shapes: BTreeSet<_> = filters.filter_map(|filter| complex_shape(filter)).collect();
     shapes.iter().map(Vec::len).sum()
@@ -85,7 +85,7 @@ fn primary(name: &str) -> &str {
     name.split_once("%%").map_or(name, |(primary, _)| primary)
 }
 
-/// A broker, which has no other clients, these, and the model of what they want.
+/// A broker, its clients, and the model of their filters. The broker must have no other clients.
 pub(crate) struct Compared<'a> {
     broker: &'a Broker,
     peers: BTreeMap<&'static str, Peer>,
@@ -98,7 +98,7 @@ impl<'a> Compared<'a> {
         Compared { broker, peers: BTreeMap::new(), model: BTreeMap::new(), full: BTreeSet::new() }
     }
 
-    /// Carries out a step; panics where broker and model differ.
+    /// Performs a step; panics if broker and model differ.
     pub(crate) fn step(&mut self, step: &Step) {
         match step {
             Step::Connect(who) => self.connect(NAMES[*who]),
@@ -134,7 +134,7 @@ impl<'a> Compared<'a> {
         self.full.retain(|name| self.model.contains_key(name));
     }
 
-    /// By a message to itself, which a queue takes that was not full.
+    /// Fills the queue with a message to itself, which a queue that is not full accepts.
     fn fill(&mut self, name: &'static str) {
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
@@ -165,7 +165,7 @@ impl<'a> Compared<'a> {
                 _ => _ = after.exclusions.remove(&filter),
             }
         }
-        // all of them or none
+        // all filters or none
         let before = self.model.insert(name, after);
         if self.is_within_limits(name) {
             assert_eq!(code, Code::Ok, "{op:?} {filters:?}");
@@ -185,7 +185,7 @@ impl<'a> Compared<'a> {
         })
     }
 
-    /// Who is to get the message of a step.
+    /// Returns the expected recipients of a step.
     fn expected(&self, step: &Step) -> Vec<(&'static str, usize)> {
         let any = |set: &BTreeSet<String>, topic: &str| set.iter().any(|f| fits(f, topic, '/', "+", "#"));
         let wanted = |name: &str, wants: &Wants| match step {
@@ -213,7 +213,7 @@ impl<'a> Compared<'a> {
             Step::Send(_, target) => sender.blocking(Op::Message, target, ""),
             _ => return,
         };
-        // all of them, or nobody while one of them is full
+        // all recipients, or none while one of them is full
         let blocked = expected.iter().any(|(name, _)| self.full.contains(name));
         assert_eq!(result.is_blocked(), blocked, "{step:?}");
         if blocked {

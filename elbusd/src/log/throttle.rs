@@ -53,7 +53,7 @@ impl Rate {
 pub(crate) struct Throttle {
     log: Log,
     hashing: RandomState,
-    /// A leaf.
+    /// A leaf lock.
     buckets: Mutex<Buckets>,
 }
 

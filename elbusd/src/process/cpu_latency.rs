@@ -15,7 +15,7 @@ const DEVICE: &str = "/dev/cpu_dma_latency";
 /// The request of this process.
 pub(crate) struct CpuLatency {
     device: PathBuf,
-    /// A leaf.
+    /// A leaf lock.
     request: Mutex<Option<Request>>,
 }
 

@@ -58,7 +58,7 @@ impl ServiceEnvironment {
     }
 }
 
-/// A file descriptor that was passed, which is closed on exec from now on; `None` if it is not open.
+/// Takes a passed file descriptor, which is closed on exec from now on; `None` if it is not open.
 fn take_fd(fd: RawFd) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{fd}");
     std::fs::symlink_metadata(path).ok()?;

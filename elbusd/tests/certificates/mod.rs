@@ -26,12 +26,12 @@ fn rules_bind_client_names_to_certificate_names() {
     for name in ["plc.1", "hmi.5", "dns.1", "other"] {
         connect(name).unwrap();
     }
-    // the certificate has another name, so its common name counts only if a rule asks for it
+    // the certificate has other names, so its common name counts only if a rule specifies `cn:`
     for name in ["plc.2", "uri.1", "any.1"] {
         let refused = connect(name).unwrap_err();
         assert!(matches!(refused, Error::AccessDenied { .. }), "{name} {refused:?}");
     }
-    plant.daemon.wait_for_log("it is none of `who`, of the clients \"plc.*\" (broker.toml:");
+    plant.daemon.wait_for_log("client does not match `who` of [[client]] \"plc.*\" (broker.toml:");
 }
 
 #[test]
@@ -57,11 +57,11 @@ fn clients_of_a_revoked_authority_are_disconnected_by_a_reload() {
     let (good, mut to_good) = connect("good").unwrap();
     let (bad, _frames) = connect("bad").unwrap();
     refreshed(&mut witness);
-    assert!(good.is_connected() && bad.is_connected(), "both are valid");
+    assert!(good.is_connected() && bad.is_connected(), "both certificates are valid");
 
     std::fs::write(plant.path("ca.pem"), plant.authority.pem()).unwrap();
     refreshed(&mut witness);
-    wait_until("the revoked one is disconnected", || !bad.is_connected());
+    wait_until("the client with the revoked certificate is disconnected", || !bad.is_connected());
     plant.daemon.wait_for_log("the client certificate is no longer valid: ");
     wait_until("its name is free", || witness.send("bad", b"") == 0x71);
     assert!(matches!(connect("bad").err().unwrap(), Error::Tls { .. }));
@@ -79,7 +79,7 @@ fn expired_certificates_and_readable_keys_are_reported() {
     let daemon = start(folder.clone(), "127.0.0.1:0", "", "");
     let expired =
         "tls.certificate: the certificate of \"CN=broker\" in \"broker.pem\" has expired: it was valid until";
-    let open = "tls.key: \"broker.key\" is open to its group (mode 0640)";
+    let open = "tls.key: \"broker.key\" is accessible to its group (mode 0640)";
     for text in [expired, open] {
         daemon.wait_for_log(text);
     }
@@ -92,8 +92,8 @@ fn expired_certificates_and_readable_keys_are_reported() {
     std::fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let mut witness = Wire::connect(&daemon, &daemon.address(), "witness");
     witness.control("config.reload", &[]).unwrap();
-    daemon.wait_for_log("in \"broker.pem\" is not valid yet: it will be from");
-    daemon.wait_for_log("tls.key: \"broker.key\" is open to all users (mode 0644)");
+    daemon.wait_for_log("in \"broker.pem\" is not valid yet: it will be valid from");
+    daemon.wait_for_log("tls.key: \"broker.key\" is accessible to all users (mode 0644)");
 
     authority.issue(folder.path(), "broker", "broker", vec![]);
     std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();

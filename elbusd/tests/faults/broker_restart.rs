@@ -61,7 +61,7 @@ async fn acknowledged_messages_arrive_or_their_loss_is_reported() {
     let mut arrived = tokio::time::timeout(PATIENCE, receiving).await.expect("all ends").unwrap();
     for (name, sender) in sending {
         let sent = sender.await.unwrap();
-        assert_eq!(sent.len() as u64, KILLS + 1, "{name} was acknowledged something over each connection");
+        assert_eq!(sent.len() as u64, KILLS + 1, "{name} got acknowledgements over each connection");
         check(&name, &sent, &arrived.remove(&name).unwrap_or_default());
     }
     let mut losses = 0;

@@ -18,13 +18,13 @@ use crate::support::{
 const FLOODERS: usize = 4;
 /// More calls than can be queued for one client.
 const AHEAD: u32 = 80;
-/// Calls of the flood that may run while another client's call is queued, independent of the machine's speed:
-/// one per flooding client and those whose replies are in flight. Up to 256 are queued.
+/// Maximum number of calls of the flood that run while another client's call is queued, independent of the
+/// machine's speed: one per flooding client, and those whose replies are in flight. Up to 256 are queued.
 const BEFORE: u32 = 48;
 /// Memory that the broker may need for the flood, in KiB.
 const MEMORY: u64 = 64 * 1024;
 
-/// A call of `client.list` with an expression.
+/// Encodes a call of `client.list` with an expression.
 fn list(id: u32, filter: &str) -> Vec<u8> {
     let map = rmpv::Value::Map(vec![("filter".into(), filter.into())]);
     let (mut params, mut out) = (Vec::new(), Vec::new());
@@ -75,7 +75,7 @@ fn flood(mut client: Wire, flood: &Flood) {
 fn a_flood_of_slow_calls_delays_neither_administrators_nor_other_clients() {
     let daemon = Daemon::start("library", &[]);
     let load = Load::start(&daemon);
-    let (mut administrator, mut innocent) = (daemon.client("administrator"), daemon.client("innocent"));
+    let (mut administrator, mut other) = (daemon.client("administrator"), daemon.client("other"));
     let level = Level::of(&daemon);
     let floods = Flood::default();
     let carried_out = || floods.carried_out.load(Ordering::Relaxed);
@@ -86,19 +86,19 @@ fn a_flood_of_slow_calls_delays_neither_administrators_nor_other_clients() {
             scope.spawn(|| flood(client, &floods));
         }
         let is_flooded = || floods.refused.load(Ordering::Relaxed) > 0 && carried_out() > 0;
-        wait_until("more is asked for than may wait", is_flooded);
+        wait_until("the queue limit is exceeded", is_flooded);
         for round in 0..rounds(10, 1000) {
-            let mut victim = daemon.client("victim");
+            let mut target = daemon.client("target");
             let before = carried_out();
-            administrator.control("client.kick", &[("name", "victim")]).unwrap();
-            victim.wait_closed();
+            administrator.control("client.kick", &[("name", "target")]).unwrap();
+            target.wait_closed();
             let kicked = carried_out() - before;
             let before = carried_out();
-            innocent.control("client.info", &[("name", "innocent")]).unwrap();
+            other.control("client.info", &[("name", "other")]).unwrap();
             let completed = carried_out() - before;
             assert!(
                 kicked < BEFORE && completed < BEFORE,
-                "{kicked} and {completed} before it in round {round}"
+                "{kicked} and {completed} calls before it in round {round}"
             );
             assert!(daemon.memory() < level.memory + MEMORY, "{} KiB", daemon.memory());
         }
@@ -108,7 +108,7 @@ fn a_flood_of_slow_calls_delays_neither_administrators_nor_other_clients() {
 
 /// More registrations than calls can be queued.
 const REGISTRATIONS: usize = 300;
-/// Calls of each at once: all together are more than may be queued, however slowly they are written.
+/// Concurrent calls of each registration: in total more than can be queued, at any write speed.
 const CALLS: usize = 4;
 
 #[test]
@@ -116,7 +116,7 @@ fn a_flood_from_hundreds_of_registrations_of_one_user_does_not_starve_others() {
     let daemon = Daemon::start("library", &[]);
     // by user and by address: two identities
     let addresses = daemon.addresses();
-    let mut innocent = Wire::connect(&daemon, &addresses[1], "innocent");
+    let mut other = Wire::connect(&daemon, &addresses[1], "other");
     let filter = format!("(?i){}", r"\pL".repeat(20));
     let floods = Flood::default();
     let mut flooding: Vec<_> =
@@ -149,9 +149,9 @@ fn a_flood_from_hundreds_of_registrations_of_one_user_does_not_starve_others() {
                 }
             });
         }
-        wait_until("more is asked for than may wait", || floods.refused.load(Ordering::Relaxed) > 0);
+        wait_until("the queue limit is exceeded", || floods.refused.load(Ordering::Relaxed) > 0);
         for _ in 0..rounds(10, 1000) {
-            innocent.control("client.info", &[("name", "innocent")]).unwrap();
+            other.control("client.info", &[("name", "other")]).unwrap();
         }
     });
 }
@@ -159,7 +159,7 @@ fn a_flood_from_hundreds_of_registrations_of_one_user_does_not_starve_others() {
 #[test]
 fn too_long_or_too_large_expressions_are_refused_immediately() {
     let daemon = Daemon::start("library", &[]);
-    let mut client = daemon.client("evil");
+    let mut client = daemon.client("hostile");
     client.control("client.list", &[("filter", "x")]).unwrap();
     let level = Level::of(&daemon);
     for _ in 0..rounds(3, 100) {

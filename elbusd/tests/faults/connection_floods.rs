@@ -1,4 +1,4 @@
-//! Adversaries that open connections at a high rate and send little or nothing. Other clients still register,
+//! Clients that open connections at a high rate and send little or nothing. Other clients still register,
 //! within a time limit.
 
 use elbus_client::{TlsConfig, blocking::Client};
@@ -26,9 +26,9 @@ use crate::{
     },
 };
 
-/// Connections that an adversary keeps open. It forgets older ones, as the broker evicts them.
+/// Connections that a flood keeps open. It drops older ones, as the broker evicts them.
 const KEPT: usize = 400;
-/// Pause between two connections of an adversary: 400 per second, if the machine permits.
+/// Pause between two connections of a flood: 400 per second, if the machine permits.
 const PAUSE: Duration = Duration::from_micros(2500);
 /// Clients that register during the flood.
 const INNOCENTS: u32 = 40;
@@ -40,21 +40,21 @@ const MAX_RETRIES: u32 = INNOCENTS / 8;
 /// Connects from an address of this machine. Returns `None` if the broker refuses it.
 fn connect_from(source: [u8; 4], to: &str) -> Option<TcpStream> {
     let to: SocketAddr = to.parse().unwrap();
-    // fails for the brokers that other tests start
+    // fails for the ports of brokers of other tests
     let stream = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     bind(&stream, &SocketAddrV4::new(source.into(), 0)).unwrap();
     connect(&stream, &to).ok()?;
     Some(TcpStream::from(stream))
 }
 
-/// Connects repeatedly, sends its bytes, and waits for nothing.
-struct Adversary {
+/// Connects repeatedly, sends fixed bytes, and reads nothing.
+struct ConnectionFlood {
     stopping: Arc<AtomicBool>,
     count: Arc<AtomicU32>,
     thread: JoinHandle<()>,
 }
 
-impl Adversary {
+impl ConnectionFlood {
     fn start(source: [u8; 4], to: &str, says: &[u8]) -> Self {
         let (stopping, count): (Arc<AtomicBool>, Arc<AtomicU32>) = Default::default();
         let (stop, counting, to, says) = (stopping.clone(), count.clone(), to.to_owned(), says.to_owned());
@@ -72,9 +72,9 @@ impl Adversary {
                 std::thread::sleep(PAUSE);
             }
         });
-        let adversary = Adversary { stopping, count, thread };
-        wait_until("the adversary is at work", || adversary.count() >= 300);
-        adversary
+        let flood = ConnectionFlood { stopping, count, thread };
+        wait_until("the flood has begun", || flood.count() >= 300);
+        flood
     }
 
     fn count(&self) -> u32 {
@@ -124,12 +124,12 @@ fn register(daemon: &Daemon, name: &str) -> bool {
 fn a_flood_of_silent_connections_keeps_no_client_out() {
     let config = "max_clients = 100\nconnects_per_second = 50\nmax_pending = 256\ntimeout_seconds = 30";
     let daemon = daemon(config);
-    let adversary = Adversary::start([127, 0, 0, 1], &daemon.address_of("tcp:"), b"");
+    let flood = ConnectionFlood::start([127, 0, 0, 1], &daemon.address_of("tcp:"), b"");
     let longest = longest(|name| register(&daemon, name));
-    assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
-    // the adversary's connections are bounded, and so is the log
+    assert!(longest < SOON, "{longest:?} beside {} connections", flood.count());
+    // the connections of the flood are limited, and so is the log
     assert!(daemon.descriptors() < 256 + 100, "{}", daemon.descriptors());
-    adversary.stop();
+    flood.stop();
     assert!(daemon.log().matches("evicted before it registered").count() <= 40, "{}", daemon.log());
 }
 
@@ -138,10 +138,10 @@ fn a_flood_of_handshakes_without_a_name_keeps_no_other_address_out() {
     let daemon =
         daemon("max_clients = 100\nconnects_per_second = 50\nmax_pending = 100\ntimeout_seconds = 30");
     let says = [&encode_client_greeting()[..], &[9, 0, b'x']].concat();
-    let adversary = Adversary::start([127, 0, 0, 2], &daemon.address_of("tcp:"), &says);
+    let flood = ConnectionFlood::start([127, 0, 0, 2], &daemon.address_of("tcp:"), &says);
     let longest = longest(|name| register(&daemon, name));
-    assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
-    adversary.stop();
+    assert!(longest < SOON, "{longest:?} beside {} connections", flood.count());
+    flood.stop();
 }
 
 #[test]
@@ -158,19 +158,19 @@ fn an_address_that_occupies_max_clients_gives_way_to_another() {
         (answer[4], stream)
     };
     let (codes, mut greedy): (Vec<_>, Vec<_>) = (0..25).map(register).unzip();
-    assert_eq!(codes, [&[1; 20][..], &[0x74; 5]].concat(), "alone it may have all");
+    assert_eq!(codes, [&[1; 20][..], &[0x74; 5]].concat(), "a single address can use all places");
     daemon.wait_for_log("20 clients are registered already (max_clients)");
     // the last to register are evicted first, down to the address's share
-    let mut innocents = Vec::new();
+    let mut others = Vec::new();
     for number in 0..10 {
-        innocents.push(Wire::connect(&daemon, &daemon.address(), &format!("c{number}")));
+        others.push(Wire::connect(&daemon, &daemon.address(), &format!("c{number}")));
         assert_eq!(greedy[19 - number].read(&mut [0; 64]).unwrap_or(0), 0, "evicted");
     }
     daemon.wait_for_log("its source has more than its share (max_source_share is 0.5)");
     assert_eq!(register(30).0, 0x74);
     let mut one_more = Wire::raw(&daemon, &daemon.address());
-    assert_eq!(one_more.greet(b"one more"), 0x74, "both have their shares");
-    for (number, client) in innocents.iter_mut().enumerate() {
+    assert_eq!(one_more.greet(b"one more"), 0x74, "both addresses use their shares");
+    for (number, client) in others.iter_mut().enumerate() {
         assert_eq!(client.send(&format!("c{number}"), b"x"), 0x01);
         assert_eq!(client.send(&format!("greedy{number:02}"), b"x"), 0x01);
         assert_eq!(client.send(&format!("greedy{:02}", number + 10), b"x"), 0x71);
@@ -191,13 +191,13 @@ fn floods_of_silent_connections_and_endless_handshakes_keep_no_tls_client_out() 
     let port = daemon.address_of("tls:");
     // the start of a TLS handshake record, from the address of the other clients and from another address
     for (source, says) in [([127, 0, 0, 1], &b""[..]), ([127, 0, 0, 2], &[0x16, 3, 1, 2, 0][..])] {
-        let adversary = Adversary::start(source, &port, says);
+        let flood = ConnectionFlood::start(source, &port, says);
         let longest = longest(|name| {
             let tls = TlsConfig::new().roots(daemon.path("ca.pem"));
             Client::builder(name).tls(tls).timeout(SOON).connect(format!("tls://{port}")).is_ok()
         });
-        assert!(longest < SOON, "{longest:?} beside {} connections", adversary.count());
-        adversary.stop();
+        assert!(longest < SOON, "{longest:?} beside {} connections", flood.count());
+        flood.stop();
     }
     let log = daemon.log();
     let is_eviction = |line: &&str| line.contains("connection ended") && line.contains("reason=evicted");

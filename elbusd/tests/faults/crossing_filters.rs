@@ -21,21 +21,21 @@ use crate::support::{
 };
 
 const SEGMENTS: usize = 18;
-/// Far more than a message takes beside the adversaries, even without optimisation on a busy machine. Without
-/// limits it would take minutes.
+/// Far more than a message takes beside the hostile clients, even without optimisation on a busy machine.
+/// Without limits it would take minutes.
 const WORST: Duration = Duration::from_secs(10);
 
 /// A client that sends to itself until it is stopped, and returns the longest time a message took.
-struct Innocent {
+struct OtherClient {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
 }
 
-impl Innocent {
+impl OtherClient {
     fn start(mut client: Wire, name: &'static str) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let stopped = stop.clone();
-        client.subscribe(&["innocent/+/data"]);
+        client.subscribe(&["other/+/data"]);
         let thread = spawn(move || {
             let mut worst = Duration::ZERO;
             while !stopped.load(Ordering::Relaxed) {
@@ -46,7 +46,7 @@ impl Innocent {
             }
             worst
         });
-        Innocent { stop, thread }
+        OtherClient { stop, thread }
     }
 
     fn finish(self) {
@@ -72,55 +72,53 @@ fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
 fn crossing_filters_and_new_topics_delay_no_other_client() {
     for plugins in BOTH {
         let daemon = Daemon::start(plugins, &["--timeout", "2", "--log", "warn"]);
-        let innocent = Innocent::start(daemon.client("innocent"), "innocent");
-        let mut adversaries: Vec<_> =
+        let other = OtherClient::start(daemon.client("other"), "other");
+        let mut hostile_clients: Vec<_> =
             (0..8).map(|number| daemon.client(&format!("crossing.{number}"))).collect();
         let (mut taken, mut refused) = (0, 0);
-        for (number, adversary) in adversaries.iter_mut().enumerate() {
+        for (number, hostile) in hostile_clients.iter_mut().enumerate() {
             for part in 0..rounds(8, 128) {
                 let sets = (0..64).map(|at| 1 + number + 8 * (part * 64 + at));
                 let filters: Vec<_> = sets.map(crossing).collect();
-                match adversary
-                    .filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>())
+                match hostile.filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>())
                 {
                     0x01 => taken += 1,
                     0x74 => refused += 1,
                     code => panic!("{code:x}"),
                 }
                 for filter in &filters[..8] {
-                    adversary.filters(Op::Subscribe, &[filter]);
+                    hostile.filters(Op::Subscribe, &[filter]);
                 }
             }
         }
         assert!(refused > taken, "{taken} taken, {refused} refused");
         let topic = vec!["t"; SEGMENTS].join("/");
         for round in 0..rounds(4, 100) {
-            for adversary in &mut adversaries {
+            for hostile in &mut hostile_clients {
                 let mut out = Vec::new();
                 for number in 0..25_000 / (topic.len() + 20) {
                     let topic = format!("{topic}/{round}/{number}");
                     encode_request(&mut out, 0, Op::Publish, Qos::NO, &topic, "", b"").unwrap();
                 }
-                adversary.write(&out);
+                hostile.write(&out);
             }
-            for adversary in &mut adversaries {
-                adversary.ping();
-                while adversary.frame_within(Duration::from_millis(5)).is_some() {}
+            for hostile in &mut hostile_clients {
+                hostile.ping();
+                while hostile.frame_within(Duration::from_millis(5)).is_some() {}
             }
         }
-        innocent.finish();
+        other.finish();
     }
 }
 
 #[test]
 fn floods_of_filter_requests_delay_and_disconnect_no_other_client() {
     let daemon = Daemon::start("library", &["--timeout", "2", "--log", "warn"]);
-    let innocents =
-        [("a.innocent", daemon.client("a.innocent")), ("b.innocent", daemon.client("b.innocent"))]
-            .map(|(name, client)| Innocent::start(client, name));
+    let others = [("a.other", daemon.client("a.other")), ("b.other", daemon.client("b.other"))]
+        .map(|(name, client)| OtherClient::start(client, name));
     let floods: Vec<_> = (0..3)
         .map(|number| {
-            let mut adversary = daemon.client(&format!("flood.{number}"));
+            let mut hostile = daemon.client(&format!("flood.{number}"));
             spawn(move || {
                 let large: Vec<_> = (0..1_000_000).map(|at| format!("{number}/{at}/é")).collect();
                 let many: Vec<_> = large[..16_000].to_vec();
@@ -133,10 +131,10 @@ fn floods_of_filter_requests_delay_and_disconnect_no_other_client() {
                         (takes, &many, 0x01),
                         (takes, &large, 0x72),
                     ] {
-                        let mut writer = adversary.writer();
+                        let mut writer = hostile.writer();
                         let frame = filters_frame(7, op, filters);
                         let writing = spawn(move || writer.write(&frame));
-                        assert_eq!(adversary.expect_ack(7), code, "{op:?} of {}", filters.len());
+                        assert_eq!(hostile.expect_ack(7), code, "{op:?} of {}", filters.len());
                         writing.join().unwrap();
                     }
                 }
@@ -144,5 +142,5 @@ fn floods_of_filter_requests_delay_and_disconnect_no_other_client() {
         })
         .collect();
     floods.into_iter().for_each(|flood| flood.join().unwrap());
-    innocents.into_iter().for_each(Innocent::finish);
+    others.into_iter().for_each(OtherClient::finish);
 }

@@ -98,11 +98,11 @@ fn damaged_libraries_crash_neither_a_check_nor_a_broker() {
             });
         }
         drop(give);
-        // a reload refuses whatever a check refuses, and keeps the running instance
+        // a reload refuses every library that a check refuses, and keeps the running instance
         for (bytes, why) in take {
             std::fs::write(daemon.path("libdamaged.so"), bytes).unwrap();
             let answer = operator.control("plugin.reload", &[("name", "it")]);
-            // damage may show only at some addresses, so not in every run
+            // some damage has an effect only at some addresses, hence not in every run
             refused += usize::from(answer.is_err());
             died += usize::from(why.contains("ended the probe process"));
             let it = plugin(&mut operator, "it").unwrap();

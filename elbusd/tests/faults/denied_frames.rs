@@ -1,4 +1,4 @@
-//! A client without any permission that sends targets of many segments, against long lists of rules.
+//! A client without any permission that sends targets of many segments, checked against long lists of rules.
 
 use elbus_protocol::{
     Op, Qos,
@@ -13,8 +13,8 @@ const RULES: usize = 1000;
 /// The maximum length of a target.
 const TARGET_BYTES: usize = 65_535;
 const ROUNDS: u32 = 30;
-/// The longest time another client may wait for an acknowledgement, on a machine that runs other tests as
-/// well.
+/// The maximum time that another client may wait for an acknowledgement, on a machine that also runs other
+/// tests.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn config() -> String {
@@ -40,7 +40,7 @@ fn config() -> String {
 fn denied_frames_cost_other_clients_nothing() {
     let daemon = Daemon::start_config(&config());
     let load = Load::start(&daemon);
-    let (mut innocent, mut hostile) = (daemon.client("innocent"), daemon.client("hostile.1"));
+    let (mut other, mut hostile) = (daemon.client("other"), daemon.client("hostile.1"));
     let before = Level::of(&daemon);
     let flood = |hostile: &mut Wire, round: u32| {
         let (mut out, mut ids) = (Vec::new(), round * 100..round * 100);
@@ -70,11 +70,11 @@ fn denied_frames_cost_other_clients_nothing() {
     for round in 0..ROUNDS {
         let mut ids = flood(&mut hostile, round);
         let begun = Instant::now();
-        assert_eq!(innocent.acked(Op::Publish, "innocent", b""), 0x01);
+        assert_eq!(other.acked(Op::Publish, "other", b""), 0x01);
         longest = longest.max(begun.elapsed());
-        assert!(ids.all(|id| hostile.expect_ack(id) == 0x79), "all of it is denied");
+        assert!(ids.all(|id| hostile.expect_ack(id) == 0x79), "every frame is denied");
     }
-    assert!(longest < PATIENCE, "an innocent client waited for {longest:?}");
+    assert!(longest < PATIENCE, "another client waited for {longest:?}");
     before.wait_for(&daemon);
     load.stop();
 }

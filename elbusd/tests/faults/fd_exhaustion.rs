@@ -28,7 +28,7 @@ fn a_broker_out_of_file_descriptors_keeps_serving_and_accepts_again() {
     for _ in 0..2 {
         let before = daemon.log().len();
         let connections = open_connections(&daemon, &addresses);
-        wait_until("both listeners say so", || {
+        wait_until("both listeners report it", || {
             daemon.log()[before..].matches(MESSAGE).count() >= addresses.len()
         });
         load.wait_for_more();
@@ -50,7 +50,7 @@ fn a_broker_out_of_file_descriptors_does_not_spin() {
     let daemon = limited();
     let addresses = daemon.addresses();
     let _connections = open_connections(&daemon, &addresses);
-    wait_until("both listeners say so", || daemon.log().matches(MESSAGE).count() == addresses.len());
+    wait_until("both listeners report it", || daemon.log().matches(MESSAGE).count() == addresses.len());
     // a spinning task uses all CPU time it can get, on a busy machine less, never more
     let (begin, before) = (Instant::now(), daemon.cpu_time());
     std::thread::sleep(Duration::from_secs(1));

@@ -48,8 +48,8 @@ fn next(client: &mut Wire) -> (String, String, Vec<u8>) {
     (sender, topic, payload)
 }
 
-/// Returns another user if the test runs as root. Otherwise the test's own user stands for one, if that makes
-/// no difference.
+/// Returns another user if the test runs as root. Otherwise the test's own user is used, if that makes no
+/// difference.
 fn other_user() -> Option<u32> {
     rustix::process::geteuid().is_root().then_some(OTHER_USER)
 }
@@ -68,12 +68,12 @@ fn another_user_cannot_write_into_a_fifo_of_the_default_mode() {
         let daemon = Daemon::start_config(&config(code, "", ""));
         open_folder_to_all_users(&daemon);
         let load = Load::start(&daemon);
-        let mut victim = daemon.client("victim");
+        let mut target = daemon.client("target");
         for _ in 0..20 {
-            assert!(!write_as(&daemon, Some(user), "victim forged\n"));
+            assert!(!write_as(&daemon, Some(user), "target forged\n"));
         }
-        assert!(write_as(&daemon, None, "victim genuine\n"));
-        assert_eq!(next(&mut victim), (".broker".to_owned(), String::new(), b"genuine".to_vec()));
+        assert!(write_as(&daemon, None, "target genuine\n"));
+        assert_eq!(next(&mut target), (".broker".to_owned(), String::new(), b"genuine".to_vec()));
         load.stop();
     }
 }
@@ -84,15 +84,15 @@ fn writers_of_a_fifo_cannot_administer_the_broker() {
         let daemon = Daemon::start_config(&config(code, ", mode = \"0622\"", ""));
         open_folder_to_all_users(&daemon);
         let load = Load::start(&daemon);
-        let mut victim = daemon.client("victim");
-        victim.subscribe(&["own"]);
-        let lines = ".broker :client.kick name=victim\n.broker :plugin.stop name=local\n=.broker/warn forged\n\
-                     .broker :no.such\nvictim last\n";
+        let mut target = daemon.client("target");
+        target.subscribe(&["own"]);
+        let lines = ".broker :client.kick name=target\n.broker :plugin.stop name=local\n=.broker/warn forged\n\
+                     .broker :no.such\ntarget last\n";
         assert!(write_as(&daemon, other_user(), lines));
         assert_eq!(
-            next(&mut victim),
+            next(&mut target),
             (".broker".to_owned(), String::new(), b"last".to_vec()),
-            "and no warning"
+            "no warning was published"
         );
         let denied = "control method denied: caller is not an administrator";
         daemon.wait_for_log(denied);
@@ -107,9 +107,9 @@ fn writers_of_a_fifo_cannot_administer_the_broker() {
 #[test]
 fn a_fifo_with_admin_can_administer_the_broker() {
     let daemon = Daemon::start_config(&config("library", ", admin = true", ""));
-    let mut victim = daemon.client("victim");
-    assert!(write_as(&daemon, None, ".broker :client.kick name=victim\n"));
-    victim.wait_closed();
+    let mut target = daemon.client("target");
+    assert!(write_as(&daemon, None, ".broker :client.kick name=target\n"));
+    target.wait_closed();
 }
 
 /// Returns the number of the line of broker.toml with this text.
@@ -128,7 +128,7 @@ fn access_rules_apply_to_a_fifo_under_its_instance_name() {
     assert!(write_as(&daemon, None, "plc stop\n* stop\n=t stop\n.broker :test\nlamp.hall on\n"));
     assert_eq!(next(&mut lamp), (".broker".to_owned(), String::new(), b"on".to_vec()));
     plc.request(Op::Message, Qos::NO, "plc", "", b"own");
-    assert_eq!(next(&mut plc).2, b"own", "nothing before it");
+    assert_eq!(next(&mut plc).2, b"own", "no other message before it");
     // each once, with its rule: the line where the client's table starts
     let table = rules_line(&daemon, "name = \".fifo.commands\"") - 1;
     for (target, action) in [("plc", "send"), ("*", "broadcast"), ("t", "publish")] {
@@ -140,7 +140,7 @@ fn access_rules_apply_to_a_fifo_under_its_instance_name() {
         assert!(lines.len() == 1 && lines[0].contains(&denied), "{lines:?}");
     }
     assert!(!daemon.log().contains("line of the fifo not sent"), "{}", daemon.log());
-    // of one kind as well: the writer gets no reply
+    // also for several frames of one kind, since the writer gets no reply
     assert!(write_as(&daemon, None, "plc again\n"));
     daemon.wait_for_log("denied_before=1");
     let refused = Wire::raw(&daemon, &daemon.address()).greet(b".fifo.commands");

@@ -1,4 +1,4 @@
-//! Hostile receivers beside other clients: they subscribe to their topics, read little or nothing, and
+//! Hostile receivers beside other clients: they subscribe to the same topics, read little or nothing, and
 //! reconnect under a new name when they are disconnected.
 
 use elbus_protocol::Op;
@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{daemon::Daemon, load::Load, wire::Wire};
 
-/// The longest time that all clients of one user may hold others in this test, with a margin for a busy
-/// machine.
+/// Maximum time that all clients of one user may hold others in this test, with a margin for a busy machine.
 const BUDGET: Duration = Duration::from_millis(2500);
 const SLACK: Duration = Duration::from_millis(1500);
 

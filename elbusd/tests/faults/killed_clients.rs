@@ -120,7 +120,7 @@ fn a_thousand_clients_killed_in_the_middle_of_a_frame_affect_no_other_client() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    // as many as before: every name is free again
+    // as many clients as before: every name is free
     let mut end = daemon.client("end");
     for client in 0..CLIENTS {
         wait_until("its name is free", || end.send(&format!("killed.{client}"), b"") == 0x71);
@@ -162,7 +162,7 @@ fn clients_that_reset_their_connection_in_the_middle_of_a_frame_affect_no_other_
         }
         client.write(&message(process, 0, MESSAGES)[..1 + process as usize * 6]);
         client.reset();
-        // and one that sent less
+        // a client that sent less
         let mut raw = Wire::raw(&daemon, address);
         raw.write(&encode_client_greeting()[..process as usize % 3]);
         raw.reset();

@@ -1,7 +1,7 @@
 //! The fault campaign: clients, networks and brokers that fail at any moment, with real sockets and `elbusd`
 //! processes. Each case counts what was sent, acknowledged and received: nothing is lost, repeated or
 //! reordered, and afterwards the broker uses no more resources than before.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../../plugins/tcp/tests/authority/mod.rs"]
 mod authority;

@@ -14,8 +14,8 @@ use crate::support::{
 
 const TAKEOVERS: usize = 1000;
 const WINDOW: u32 = 16;
-/// Maximum messages in flight. The broker writes an evicted client's queue to the socket as far as there is
-/// room, so there must be room.
+/// Maximum messages in flight. The broker writes an evicted client's queue only as far as the socket has
+/// room, so they must fit into it.
 const UNDER_WAY: usize = 500;
 
 /// State shared by sender and receivers.
@@ -54,7 +54,7 @@ fn send(mut sender: Wire, progress: &Progress) -> Vec<u32> {
             }
         }
         number += WINDOW;
-        wait_until("what was acknowledged arrives", || {
+        wait_until("all acknowledged messages have arrived", || {
             acknowledged.len() <= progress.arrived.load(Ordering::Relaxed) + UNDER_WAY
         });
     }
@@ -79,7 +79,7 @@ fn a_thousand_takeovers_of_a_name_lose_and_repeat_nothing() {
         for takeover in 1..=TAKEOVERS {
             if takeover % 10 == 0 {
                 let more = progress.arrived.load(Ordering::Relaxed) + 10 * WINDOW as usize;
-                wait_until("it is used for a moment", || progress.arrived.load(Ordering::Relaxed) >= more);
+                wait_until("some messages have arrived", || progress.arrived.load(Ordering::Relaxed) >= more);
             }
             let next = take_over(takeover);
             let next = scope.spawn(|| receive(next, progress));
@@ -96,6 +96,6 @@ fn a_thousand_takeovers_of_a_name_lose_and_repeat_nothing() {
     let apart = arrived.iter().zip(&acknowledged).position(|(arrived, acknowledged)| arrived != acknowledged);
     let around = |numbers: &[u32]| numbers[apart.unwrap_or(0).saturating_sub(40)..][..80].to_vec();
     assert_eq!(apart, None, "{:?} arrived, {:?} acknowledged", around(&arrived), around(&acknowledged));
-    assert_eq!(arrived.len(), acknowledged.len(), "all that was acknowledged, and nothing else");
+    assert_eq!(arrived.len(), acknowledged.len(), "exactly the acknowledged messages have arrived");
     load.stop();
 }

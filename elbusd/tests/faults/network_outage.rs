@@ -31,7 +31,7 @@ fn run_in_own_network(test: &str) {
     match possible {
         Ok(output) if output.status.success() => {}
         why => {
-            // not captured with the test's output: it must be visible that this was not tested
+            // not captured with the test's output, so that the skipped test is visible
             let _ = writeln!(std::io::stderr(), "SKIPPED, no network namespaces here: {test}: {why:?}");
             return;
         }
@@ -60,7 +60,7 @@ fn broker(more: &[&str]) -> (Daemon, String) {
     run(&[&there[..], &["ip", "link", "set", "there", "up"]].concat());
     wire("up");
     let address = "10.77.0.2:7777".parse().unwrap();
-    wait_until("the wire carries", || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
+    wait_until("the link works", || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
     (daemon, "tcp:10.77.0.2:7777".to_owned())
 }
 
@@ -159,7 +159,9 @@ async fn long_outage() {
         tokio::task::block_in_place(more);
         wire("down");
         // the broker disconnects all of them
-        tokio::task::block_in_place(|| wait_until("all are gone", || daemon.descriptors() <= before));
+        tokio::task::block_in_place(|| {
+            wait_until("all connections are closed", || daemon.descriptors() <= before)
+        });
         while !matches!(events.next().await, Some(ConnectionEvent::Disconnected { .. })) {}
         wire("up");
     }

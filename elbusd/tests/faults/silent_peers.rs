@@ -51,7 +51,7 @@ fn silent_peers_are_disconnected_in_every_phase_and_leak_nothing() {
             }
         }
     }
-    assert!(daemon.descriptors() > level.descriptors, "they are there");
+    assert!(daemon.descriptors() > level.descriptors, "the silent peers are connected");
     // more than the subscribers' queues and sockets hold: the publisher is held until they are disconnected
     let mut flood = Vec::new();
     for number in 0..200 {

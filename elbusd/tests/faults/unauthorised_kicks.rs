@@ -12,7 +12,7 @@ use crate::support::{
     wire::{Frame, Wire},
 };
 
-/// Remote clients can administer here, so that only the rules deny it.
+/// Remote clients can administer here, so only the rules deny the calls.
 fn config(code: &str, broker: &str, rules: &str) -> String {
     let plugin = |name: &str| plugin_source(code, name);
     format!(
@@ -27,11 +27,11 @@ fn config(code: &str, broker: &str, rules: &str) -> String {
 }
 
 const RULES: &str = "[[plugin]]\nname = \"access\"\nACL\n[plugin.config]\ndefault = \"allow\"\n\
-                     [[plugin.config.client]]\nname = \"evil.*\"\ncall = [\"deny *\"]\n";
+                     [[plugin.config.client]]\nname = \"hostile.*\"\ncall = [\"deny *\"]\n";
 
-/// Returns `count` calls of a method about `victim`, each with its own id, in one buffer.
-fn calls(method: &str, victim: &str, count: u32) -> Vec<u8> {
-    let map = rmpv::Value::Map(vec![("name".into(), victim.into())]);
+/// Returns `count` calls of a method about the client `target`, each with its own id, in one buffer.
+fn calls(method: &str, target: &str, count: u32) -> Vec<u8> {
+    let map = rmpv::Value::Map(vec![("name".into(), target.into())]);
     let (mut params, mut out) = (Vec::new(), Vec::new());
     rmpv::encode::write_value(&mut params, &map).unwrap();
     for id in 1..=count {
@@ -42,33 +42,33 @@ fn calls(method: &str, victim: &str, count: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_that_is_denied_a_kick_and_leaves_kicks_nobody() {
+fn a_denied_kick_has_no_effect_after_its_caller_has_left() {
     for code in BOTH {
         let daemon = Daemon::start_config(&config(code, "remote_admin = true", RULES));
         let load = Load::start(&daemon);
-        let mut victim = daemon.client("victim");
+        let mut target = daemon.client("target");
         let level = Level::of(&daemon);
         for round in 0..rounds(200, 5000) {
             let addresses = daemon.addresses();
             let address = &addresses[round % addresses.len()];
-            let mut evil = Wire::connect(&daemon, address, &format!("evil.{round}"));
-            evil.write(&calls("client.kick", "victim", 1 + round as u32 % 3));
+            let mut hostile = Wire::connect(&daemon, address, &format!("hostile.{round}"));
+            hostile.write(&calls("client.kick", "target", 1 + round as u32 % 3));
             if round % 2 == 0 {
-                evil.reset();
+                hostile.reset();
             }
             if round % 50 == 0 {
-                assert_eq!(victim.send("victim", b"still here"), 0x01);
-                victim.frame();
+                assert_eq!(target.send("target", b"still here"), 0x01);
+                target.frame();
             }
         }
         level.wait_for(&daemon);
-        assert_eq!(victim.send("victim", b"still here"), 0x01, "it was never kicked");
-        victim.frame();
+        assert_eq!(target.send("target", b"still here"), 0x01, "it was not kicked");
+        target.frame();
         let kicked = daemon.log().matches("kicked by").count();
         assert_eq!(kicked, 0, "{}", daemon.log());
-        // the same call by a client that is allowed to
-        daemon.client("admin").control("client.kick", &[("name", "victim")]).unwrap();
-        victim.wait_closed();
+        // the same call by a client that is allowed to make it
+        daemon.client("admin").control("client.kick", &[("name", "target")]).unwrap();
+        target.wait_closed();
         load.stop();
     }
 }
@@ -78,12 +78,12 @@ fn a_taken_over_name_inherits_no_rights_and_no_replies() {
     let daemon = Daemon::start_config(&config("library", "", ""));
     let addresses = daemon.addresses();
     let (local, network) = (&addresses[0], &addresses[1]);
-    let mut victim = daemon.client("victim");
+    let mut target = daemon.client("target");
     for round in 0..rounds(100, 3000) {
-        // its call is queued behind slow calls until a local client owns its name
+        // the hostile client's call is queued behind slow calls until a local client owns its name
         let mut remote = Wire::connect(&daemon, network, "shared");
-        let mut out = calls("client.info", "victim", 20);
-        out.extend(calls("client.kick", "victim", 1));
+        let mut out = calls("client.info", "target", 20);
+        out.extend(calls("client.kick", "target", 1));
         remote.write(&out);
         drop(remote);
         let mut owner = Wire::connect(&daemon, local, "shared");
@@ -95,9 +95,9 @@ fn a_taken_over_name_inherits_no_rights_and_no_replies() {
             Frame::Data(_, sender, _, payload, _) if sender == "shared" => assert_eq!(payload, b"last"),
             other => panic!("a reply for another client in round {round}: {other:?}"),
         }
-        assert_eq!(victim.send("nobody", b""), 0x71, "still registered");
+        assert_eq!(target.send("nobody", b""), 0x71, "still registered");
     }
     wait_until("all calls are dropped or answered", || daemon.log().contains("control method denied"));
-    assert!(victim.frame_within(Duration::from_millis(1)).is_none());
+    assert!(target.frame_within(Duration::from_millis(1)).is_none());
     assert!(!daemon.log().contains("kicked by"), "{}", daemon.log());
 }

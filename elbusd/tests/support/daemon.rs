@@ -1,4 +1,4 @@
-//! An `elbusd` process in a folder of its own.
+//! An `elbusd` process in its own folder.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -65,7 +65,11 @@ pub(crate) fn run_to_end(folder: &Path, arguments: &[&str]) -> Refused {
     let (mut stdout, mut stderr) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    Refused { status: status.unwrap_or_else(|| panic!("it did not end: {stdout}{stderr}")), stdout, stderr }
+    Refused {
+        status: status.unwrap_or_else(|| panic!("elbusd did not exit: {stdout}{stderr}")),
+        stdout,
+        stderr,
+    }
 }
 
 /// Runs `elbusd` with a broker.toml of this text. It must fail and create no files. Returns stderr.
@@ -156,7 +160,7 @@ impl Daemon {
         Daemon { folder, child, log, reader: Some(reader), addresses, unread }
     }
 
-    /// Sets the only address from now on, as it is named from where the clients are.
+    /// Sets the only address from now on, as it is reached from the clients' network.
     pub(crate) fn reached_at(&mut self, address: &str) {
         self.addresses = vec![address.to_owned()];
     }
@@ -213,8 +217,8 @@ impl Daemon {
 
     /// Waits for the exit.
     pub(crate) fn wait_end(mut self) -> (ExitStatus, String) {
-        let status = wait(&mut self.child).unwrap_or_else(|| panic!("it did not end: {}", self.log()));
-        // the last lines may not be read yet
+        let status = wait(&mut self.child).unwrap_or_else(|| panic!("elbusd did not exit: {}", self.log()));
+        // the last lines may not have been read yet
         self.reader.take().unwrap().join().unwrap();
         (status, self.log())
     }

@@ -81,13 +81,13 @@ impl Load {
         self.stopping.store(true, Ordering::Relaxed);
         let acknowledged = self.senders.into_iter().map(|sender| sender.join().unwrap()).sum();
         let arrived: Vec<u32> = self.receivers.into_iter().map(|receiver| receiver.join().unwrap()).collect();
-        // of the three receivers per address, two received the same
+        // two of the three receivers per address received the same publications
         let arrived_once = arrived.chunks(3).map(|of| {
-            assert_eq!(of[1], of[2], "both subscribers got all");
+            assert_eq!(of[1], of[2], "both subscribers received all publications");
             of[0] + of[1]
         });
         let counts = Counts { acknowledged, arrived: arrived_once.sum() };
-        assert_eq!(counts.acknowledged, counts.arrived, "what was acknowledged has arrived");
+        assert_eq!(counts.acknowledged, counts.arrived, "all acknowledged messages have arrived");
         counts
     }
 }

@@ -1,6 +1,6 @@
 //! Shared by the whole-broker tests: `elbusd` processes, and clients that speak the wire format.
 #![allow(dead_code, reason = "each test file uses some of it")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod daemon;
 pub(crate) mod level;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The time after which a test gives up waiting. It is long, as a passing test never waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Returns the number of rounds of an adversary: `few`, or `many` if `ELBUS_CAMPAIGN=long` is set.
+/// Returns the number of rounds of a fault test: `few`, or `many` if `ELBUS_CAMPAIGN=long` is set.
 pub(crate) fn rounds(few: usize, many: usize) -> usize {
     if std::env::var("ELBUS_CAMPAIGN").is_ok_and(|size| size == "long") { many } else { few }
 }
@@ -35,7 +35,7 @@ pub(crate) fn is_started(client: &mut wire::Wire, name: &str) -> bool {
     plugin(client, name).is_some_and(|plugin| field(&plugin, "state").as_str() == Some("started"))
 }
 
-/// Returns what counts against `max_queued_bytes`.
+/// Returns the number of bytes that count against `max_queued_bytes`.
 pub(crate) fn queued_bytes(client: &mut wire::Wire) -> u64 {
     field(&client.control("health", &[]).unwrap(), "queued_bytes").as_u64().unwrap()
 }

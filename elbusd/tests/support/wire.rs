@@ -90,7 +90,7 @@ impl Wire {
         registered.unwrap()
     }
 
-    /// Shakes hands; returns the last code.
+    /// Performs the handshake; returns the last code.
     pub(crate) fn greet(&mut self, name: &[u8]) -> u8 {
         assert_eq!(self.read_exactly::<3>(), [0xEB, 1, 0]);
         self.write(&encode_client_greeting());
@@ -136,7 +136,7 @@ impl Wire {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        assert!(self.try_write(bytes), "the broker does not take it");
+        assert!(self.try_write(bytes), "the broker does not read");
     }
 
     /// Returns a second handle of the connection, to write from another thread.
@@ -179,7 +179,7 @@ impl Wire {
     fn next_frame(&mut self, limit: Duration) -> Option<Frame> {
         let until = Instant::now() + limit;
         loop {
-            let decoded = decode_delivery(&self.input, &Limits::default()).expect("a sound frame");
+            let decoded = decode_delivery(&self.input, &Limits::default()).expect("a valid frame");
             if let Some((delivery, used)) = decoded {
                 let frame = match delivery {
                     Delivery::Nop => None,

@@ -1,8 +1,8 @@
 //! Access rules of ELBUS: which identities can register under a name, and what a client can do.
 //!
-//! It owns the configuration: its form, its checks, and the users and groups it names. It decides nothing:
-//! the broker does, by the rules that the plugin passes to it when it starts, and keeps them also if the
-//! plugin fails.
+//! It owns the configuration: its form, its validation, and the users and groups that it names. It makes no
+//! decisions: the broker does, by the rules that the plugin passes to it at its start, and keeps them even if
+//! the plugin fails.
 //!
 //! ```toml
 //! [[plugin]]
@@ -60,11 +60,11 @@ impl Plugin for Acl {
 
     fn status(&self) -> Status {
         let clients = self.rules.lock().clients.len();
-        Status::with_detail(format!("rules for {clients} masks of names"))
+        Status::with_detail(format!("rules for {clients} name masks"))
     }
 }
 
-/// A module of its own, since the macro writes unsafe attributes.
+/// A separate module, since the macro's code contains unsafe attributes.
 mod export {
     #![allow(unsafe_code)]
     elbus_plugin_api::export_plugin!(crate::Acl);

@@ -1,5 +1,5 @@
-//! The configuration of the plugin, and its conversion into access rules. Owns its checks; looks up users and
-//! groups, nothing else.
+//! The configuration of the plugin, and its conversion into access rules. Owns its validation; looks up only
+//! users and groups.
 
 use elbus_plugin_api::{
     PluginError,
@@ -131,7 +131,7 @@ fn unit_name(text: &str, key: &str) -> Result<String, PluginError> {
 fn certificate_pattern(text: &str, key: &str) -> Result<String, PluginError> {
     let rest = text.replace("{name}", "").replace("{user}", "");
     if rest.contains('{') {
-        let message = format!("{text:?} has a brace that begins neither {{name}} nor {{user}}");
+        let message = format!("{text:?} contains a brace that begins neither {{name}} nor {{user}}");
         return Err(PluginError::of_key(key, message));
     }
     Ok(text.to_owned())

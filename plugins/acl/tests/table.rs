@@ -1,5 +1,5 @@
-//! The configuration of the plugin: the rules it passes to the broker, and its errors.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+//! The configuration of the plugin: the rules that it passes to the broker, and its errors.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_acl::Acl;
 use elbus_plugin_api::{
@@ -10,7 +10,7 @@ use elbus_plugin_api::{
 fn rules(table: &str) -> AccessRules {
     let host = FakeHost::new();
     let instance = host.create::<Acl>("access", table).unwrap();
-    assert_eq!(host.access_rules(), None, "not before it starts");
+    assert_eq!(host.access_rules(), None, "no rules before the start");
     instance.start().unwrap();
     host.access_rules().unwrap()
 }
@@ -121,7 +121,7 @@ fn errors_in_the_table_are_found_before_the_start() {
         ),
         (
             "[[client]]\nname = 'a'\nwho = [{ certificate = '{nme}' }]",
-            "client[0].who[0].certificate: \"{nme}\" has a brace that begins neither {name} nor {user}",
+            "client[0].who[0].certificate: \"{nme}\" contains a brace that begins neither {name} nor {user}",
         ),
         (
             "[[client]]\nname = 'a'\nlimits = { client = 1 }",

@@ -1,29 +1,29 @@
-//! What an event becomes on the bus: its topic and its payload (section 8). Never sends.
+//! Converts an event into its announcement: topic and payload (section 8). Never sends.
 
 use elbus_plugin_api::{Event, EventKind, WARNINGS_TOPIC};
 use serde::Serialize;
 
 const INFO: &str = ".broker/info";
 const ALERT: &str = ".broker/alert";
-/// How [`EventKind::PluginState`] tells of a plugin that has failed.
+/// The start of the detail of a [`EventKind::PluginState`] event about a failed plugin.
 const FAILED: &str = "failed";
 
-/// One publication. Its payload has the keys that existing clients know, and no others.
+/// One publication. Its payload has exactly the keys that existing clients expect.
 #[derive(Debug, Serialize)]
 pub(crate) struct Announcement<'a> {
     #[serde(skip)]
     topic: &'static str,
     /// The event.
     s: &'static str,
-    /// Whom it is about.
+    /// The client or plugin that the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     d: Option<&'a str>,
-    /// When, in nanoseconds since 1970.
+    /// The time of the event, in nanoseconds since 1970.
     t: u64,
 }
 
 impl<'a> Announcement<'a> {
-    /// What an event becomes, or `None` for one that is not announced.
+    /// Returns the announcement of an event, or `None` if the event is not announced.
     pub(crate) fn of(event: &Event<'a>) -> Option<Self> {
         let (topic, s, d) = match event.kind {
             EventKind::ClientRegistered => (INFO, "reg", Some(event.subject)),
@@ -39,7 +39,7 @@ impl<'a> Announcement<'a> {
         Some(Announcement { topic, s, d, t: event.unix_nanos })
     }
 
-    /// The same announcement on the topic of alerts.
+    /// Returns the same announcement on the topic of alerts.
     pub(crate) fn into_alert(self) -> Self {
         Announcement { topic: ALERT, ..self }
     }
@@ -48,7 +48,7 @@ impl<'a> Announcement<'a> {
         self.topic
     }
 
-    /// A msgpack map.
+    /// Encodes the payload as a msgpack map.
     pub(crate) fn payload(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
         rmp_serde::to_vec_named(self)
     }

@@ -1,8 +1,8 @@
-//! Announcements of ELBUS: publishes as `.broker` who comes, who goes, and when the broker ends (section 8
-//! of the protocol).
+//! Announcements of ELBUS: publishes as `.broker` which clients register and leave, and the shutdown of the
+//! broker (section 8 of the protocol).
 //!
-//! It owns the life of an instance and the sending. It decides nothing about clients, keeps nothing, and
-//! never waits: announcements are best effort, and a client that missed some gets `resync` when its queue
+//! It owns the lifecycle of an instance and the sending. It makes no decisions about clients, stores nothing
+//! and never waits: announcements are best effort, and a client that missed some gets `resync` when its queue
 //! has drained.
 #![deny(unsafe_code)]
 
@@ -16,50 +16,50 @@ use std::{sync::Arc, time::Duration};
 
 use announcement::Announcement;
 
-/// The announcer.
+/// The announcement plugin.
 pub struct Announce {
     host: Host,
-    speaker: Arc<Speaker>,
+    announcer: Arc<Announcer>,
 }
 
-/// Who speaks, from [`start`](Plugin::start) to [`stop`](Plugin::stop).
+/// Publishes announcements from [`start`](Plugin::start) to [`stop`](Plugin::stop).
 #[derive(Default)]
-struct Speaker {
-    /// Events come one at a time, hence the lock is for the moments of starting and stopping. Held while
-    /// dispatching, which leads to no event on this thread before it is released.
+struct Announcer {
+    /// Events arrive one at a time, so the lock is contended only during start and stop. Held while
+    /// dispatching, which causes no event on this thread.
     client: Mutex<Option<Client>>,
 }
 
 impl Plugin for Announce {
-    const ABOUT: &'static str = "publishes who comes, who goes, and when the broker ends";
+    const ABOUT: &'static str = "announces clients that register or leave, and the shutdown of the broker";
 
     fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
-        Ok(Announce { host, speaker: Arc::default() })
+        Ok(Announce { host, announcer: Arc::default() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        *self.speaker.client.lock() = Some(self.host.system_client());
-        let speaker = self.speaker.clone();
-        self.host.add_listener(move |event: &Event<'_>| speaker.tell(event));
+        *self.announcer.client.lock() = Some(self.host.system_client());
+        let announcer = self.announcer.clone();
+        self.host.add_listener(move |event: &Event<'_>| announcer.announce(event));
         Ok(())
     }
 
     fn stop(&self, _: Duration) {
-        self.speaker.end();
+        self.announcer.end();
     }
 }
 
 impl Drop for Announce {
     fn drop(&mut self) {
-        self.speaker.end();
+        self.announcer.end();
     }
 }
 
-impl Speaker {
-    fn tell(&self, event: &Event<'_>) {
+impl Announcer {
+    fn announce(&self, event: &Event<'_>) {
         let Some(announcement) = Announcement::of(event) else { return };
         if event.kind == EventKind::PublicationsMissed {
-            // which topic it has missed something of is not known
+            // the topics of the missed publications are unknown
             self.publish(event, &announcement);
             return self.publish(event, &announcement.into_alert());
         }
@@ -80,12 +80,13 @@ impl Speaker {
         let op = if event.kind == EventKind::PublicationsMissed { Op::PublishFor } else { Op::Publish };
         let mut request = Request::new(op, Qos::NO, announcement.topic(), &payloads);
         match event.kind {
-            // events are dispatched later: the client may have subscribed meanwhile, and knows about itself
+            // events are dispatched later: the client may have subscribed meanwhile, and needs no
+            // announcement of itself
             EventKind::ClientRegistered | EventKind::ClientLeft => request = request.except(event.subject),
             EventKind::PublicationsMissed => request = request.with_receiver(event.subject),
             _ => {}
         }
-        // the only one that nothing follows
+        // the shutdown announcement is the last one, so it must not be dropped
         if event.kind != EventKind::Shutdown {
             request = request.best_effort();
         }

@@ -1,5 +1,5 @@
-//! Events told to the plugin, publications expected from it.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Events passed to the plugin, and the publications expected from it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_announce::Announce;
 use elbus_plugin_api::{
@@ -12,7 +12,7 @@ fn event(kind: EventKind, subject: &'static str, detail: &'static str) -> Event<
     Event::at(1_700_000_000_000_000_001, kind, subject, detail)
 }
 
-/// Topic and payload, the latter as text.
+/// Returns topic and payload, the payload as text.
 fn shown(request: &Recorded) -> (String, String) {
     assert_eq!((request.sender.as_str(), request.op, request.qos), (".broker", Op::Publish, Qos::NO));
     assert_eq!(request.payloads.len(), 1);
@@ -60,7 +60,7 @@ fn every_announced_event_has_its_topic_and_keys() {
 }
 
 #[test]
-fn announcements_wait_for_nobody_and_who_missed_some_gets_resync() {
+fn announcements_never_wait_and_missed_ones_cause_resync() {
     let fake = FakeHost::new();
     let announce = fake.create::<Announce>("announce", "").unwrap();
     announce.start().unwrap();
@@ -80,7 +80,7 @@ fn announcements_wait_for_nobody_and_who_missed_some_gets_resync() {
 }
 
 #[test]
-fn it_is_silent_before_start_and_after_stop() {
+fn nothing_is_announced_before_start_or_after_stop() {
     let fake = FakeHost::new();
     let announce = fake.create::<Announce>("announce", "").unwrap();
     fake.emit(&event(EventKind::Shutdown, "", ""));
@@ -88,11 +88,11 @@ fn it_is_silent_before_start_and_after_stop() {
     announce.stop(Duration::ZERO);
     fake.emit(&event(EventKind::Shutdown, "", ""));
     assert_eq!(fake.requests(), []);
-    assert!(fake.clients().is_empty(), "it speaks without being registered");
+    assert!(fake.clients().is_empty(), "it publishes without being registered");
 }
 
 #[test]
-fn it_takes_no_configuration() {
+fn configuration_keys_are_refused() {
     let error = FakeHost::new().create::<Announce>("announce", "topic = 'x'").err().unwrap();
     assert_eq!(error.key, "topic");
 }

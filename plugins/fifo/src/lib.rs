@@ -41,7 +41,7 @@ struct State {
 }
 
 impl Plugin for Fifo {
-    const ABOUT: &'static str = "takes commands as lines of text from a FIFO";
+    const ABOUT: &'static str = "sends the requests written to a FIFO, one per line";
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let settings = config.read::<Settings>()?.check()?;
@@ -106,14 +106,14 @@ impl Fifo {
     /// Opens the FIFO and what its thread needs.
     fn open(&self) -> Result<State, PluginError> {
         let Checked { path, mode, group, admin, .. } = &self.settings;
-        let sender = self
-            .host
-            .system_sender("fifo", *admin)
-            .map_err(|code| PluginError::new(format!("no sender for {}: {code}", self.host.instance())))?;
+        let sender = self.host.system_sender("fifo", *admin).map_err(|code| {
+            PluginError::new(format!("cannot create the sender for {}: {code}", self.host.instance()))
+        })?;
         let pipe = Pipe::open(path, *mode, *group)
             .map_err(|error| PluginError::of_key("path", error.to_string()))?;
-        let signal = Signal::new()
-            .map_err(|error| PluginError::new(format!("no eventfd for {}: {error}", self.host.instance())))?;
+        let signal = Signal::new().map_err(|error| {
+            PluginError::new(format!("cannot create an eventfd for {}: {error}", self.host.instance()))
+        })?;
         Ok(State { open: Some((Arc::new(pipe), Arc::new(signal))), sender: Some(sender), server: None })
     }
 

@@ -37,7 +37,7 @@ pub(crate) enum PipeError {
     Folder(FolderError),
     /// The path names a file of another type, which the plugin must not remove.
     NotAFifo { path: PathBuf },
-    /// It belongs to another user, to whom its mode is no obstacle.
+    /// It belongs to another user, who can write to it regardless of its mode.
     Foreign { path: PathBuf, owner: u32 },
     /// Another process reads it.
     InUse { path: PathBuf },
@@ -54,7 +54,7 @@ impl fmt::Display for PipeError {
             }
             PipeError::Foreign { path, owner } => write!(
                 f,
-                "the fifo {} belongs to the user {owner} and not to that of the broker, {}; remove it",
+                "the fifo {} belongs to user {owner}, but the broker runs as user {}; remove it",
                 path.display(),
                 geteuid().as_raw()
             ),
@@ -259,7 +259,7 @@ mod tests {
         assert!(matches!(Pipe::open(&path, 0o622, None), Err(PipeError::NotAFifo { .. })));
         let error = Pipe::open(&dir.path().join("no/f"), 0o622, None).unwrap_err().to_string();
         assert_eq!(error, format!("folder {} does not exist", dir.path().join("no").display()));
-        // users who can replace files in the folder could receive what is written
+        // users who can replace files in the folder could receive data meant for the broker
         let open = dir.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
@@ -305,9 +305,9 @@ mod tests {
             assert_eq!(reported(), 1);
             assert_eq!(pipe.read(&mut [0; 8]), Ok(1));
             drop(writer);
-            assert_eq!(reported(), 1, "its writer has left");
+            assert_eq!(reported(), 1, "the close of its writer is reported");
             assert_eq!(pipe.read(&mut [0; 8]), Ok(0));
-            assert_eq!(reported(), 0, "and the thread sleeps");
+            assert_eq!(reported(), 0, "then the thread sleeps");
         }
     }
 
@@ -323,7 +323,7 @@ mod tests {
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
         let error = Pipe::open(&path, 0o600, None).unwrap_err().to_string();
         let expected = format!(
-            "the fifo {} belongs to the user 65534 and not to that of the broker, 0; remove it",
+            "the fifo {} belongs to user 65534, but the broker runs as user 0; remove it",
             path.display()
         );
         assert_eq!(error, expected);
@@ -351,7 +351,7 @@ mod tests {
         fs::rename(&folder, &moved).unwrap();
         fs::create_dir(&folder).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(!pipe.exists(), "nobody finds it by its path");
+        assert!(!pipe.exists(), "its path leads elsewhere");
         drop(pipe);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         assert!(!moved.join("f").exists());

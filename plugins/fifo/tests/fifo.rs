@@ -1,5 +1,5 @@
 //! Lines written to a real FIFO, and the requests that the plugin dispatches.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_fifo::Fifo;
 use elbus_plugin_api::{
@@ -54,7 +54,7 @@ impl Bench {
         let path = dir.path().join("bus.fifo");
         let fake = FakeHost::new();
         let fifo = fake.create::<Fifo>("lines", &format!("path = '{}'\n{more}", path.display())).unwrap();
-        assert!(!path.exists(), "create touches nothing");
+        assert!(!path.exists(), "create has no effect on files");
         fifo.start().unwrap();
         Bench { fake, fifo, path, _dir: dir }
     }
@@ -93,7 +93,7 @@ fn every_form_of_line_is_sent() {
     assert_eq!(bench.fake.system_senders(), [(".fifo".to_owned(), false)]);
     assert_eq!(bench.fifo.status().addresses, [format!("fifo:{}", bench.path.display())]);
     bench.writer().write_all(b"a.b hello to you\nskipped\n\nx.* all\r\n=t/1 pub = x\n").unwrap();
-    // another writer, after the first has gone
+    // another writer, after the first has closed
     bench.writer().write_all(b"svc .note it\nsvc :go n=5\n").unwrap();
     let expected: [(Op, &str, &[u8]); 5] = [
         (Op::Message, "a.b", b"hello to you"),
@@ -120,7 +120,7 @@ fn nothing_is_read_before_serve() {
 }
 
 #[test]
-fn wrong_lines_are_logged_and_skipped() {
+fn invalid_lines_are_logged_and_skipped() {
     let bench = Bench::new("max_line_bytes = 30");
     bench.fifo.serve();
     let mut writer = bench.writer();
@@ -147,7 +147,7 @@ fn a_target_that_is_not_registered_is_logged() {
     bench.fifo.serve();
     bench.writer().write_all(b"nobody-there hello\nnobody-else hello\n").unwrap();
     bench.requests(2);
-    // logged before the second was dispatched
+    // logged before the second one was dispatched
     let log = logged();
     let logged = log.lines().find(|line| line.contains("nobody-there")).unwrap();
     assert!(logged.contains("not registered") && logged.contains("WARN"), "{logged}");
@@ -181,7 +181,7 @@ fn a_fifo_that_another_process_reads_is_refused_and_not_removed() {
 }
 
 #[test]
-fn wrong_settings_name_their_key() {
+fn errors_in_settings_name_the_key() {
     let fake = FakeHost::new();
     let error = fake.create::<Fifo>("lines", "path = '/x'\nmode = 'rw'").err().unwrap();
     assert_eq!(
@@ -199,7 +199,7 @@ fn an_unfinished_line_is_not_joined_to_another_writers() {
     for n in 0..20 {
         let cut = format!("cut-off {n:02} lamp o");
         bench.writer().write_all(cut.as_bytes()).unwrap();
-        // the plugin has seen the close of its writer
+        // the plugin has detected the close of its writer
         assert!(bench.fake.wait_until(LONG, |_| logged().contains(&cut)), "{}", logged());
         bench.writer().write_all(format!("lamp.hall off {n}\n").as_bytes()).unwrap();
     }
@@ -302,5 +302,5 @@ fn a_removed_fifo_is_created_again_by_a_reload() {
     bench.fifo.stop(LONG);
     assert!(!bench.path.exists());
     bench.fifo.refresh().unwrap();
-    assert!(!bench.path.exists(), "not once it is stopped");
+    assert!(!bench.path.exists(), "no FIFO after the stop");
 }

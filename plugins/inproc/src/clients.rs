@@ -1,5 +1,5 @@
-//! The registry of an instance's clients, and the queue of work for the thread that watches them. Never looks
-//! inside a client.
+//! The registry of an instance's clients, and the work queue of the thread that watches them. Never accesses
+//! the state of a client.
 
 use elbus_plugin_api::Host;
 use parking_lot::{Condvar, Mutex};
@@ -14,13 +14,13 @@ use crate::settings::Limits;
 pub(crate) struct Clients<P> {
     pub(crate) host: Host,
     pub(crate) limits: Limits,
-    /// A leaf: nothing is called while it is locked.
+    /// A leaf lock.
     pub(crate) state: Mutex<State<P>>,
     pub(crate) changed: Condvar,
 }
 
 pub(crate) struct State<P> {
-    /// All clients, by address in memory.
+    /// All clients, by their address in memory.
     clients: HashMap<usize, Weak<P>>,
     /// Clients that exceeded their limit since the watch thread last took this list.
     pub(crate) over_limit: Vec<Weak<P>>,
@@ -39,7 +39,7 @@ pub(crate) struct Disconnect<P> {
 pub(crate) enum Cause {
     /// The broker closed it for this reason.
     Broker(String),
-    /// It received too slowly: this many bytes are queued.
+    /// It received too slowly; this many bytes are queued.
     Slow { bytes: usize },
 }
 

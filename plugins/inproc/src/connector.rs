@@ -23,14 +23,14 @@ impl InprocConnector for Connector {
     fn connect(&self, name: &str) -> Result<PeerEndpoint, Code> {
         let clients = &self.0;
         let peer = Peer::new(name, clients.limits, clients.clone());
-        // inserted before it is registered, so that a stop in between closes it
+        // inserted before the registration, so that a stop in between closes it
         if !clients.insert(&peer) {
             return Err(Code::NotSupported);
         }
         let endpoint = PeerEndpoint(peer.clone()); // dropped on failure, which removes the client
         let mut client = clients.host.register(name, &ClientInfo::in_process(), PeerSink(peer.clone()))?;
-        // the broker gives clients in the process no initial subscription, since other plugins do not expect
-        // one
+        // the broker adds no initial subscription for clients in the process, since other plugins do not
+        // expect one
         _ = client.dispatch(&Request::new(Op::Subscribe, Qos::NO, WARNINGS_TOPIC, &[]));
         peer.set_client(client);
         Ok(endpoint)

@@ -1,10 +1,10 @@
-//! Defers notifiers: they are never called while this thread locks the client of a peer, and never inside one
-//! another.
+//! Defers notifiers, so that they are never called while this thread locks the client of a peer, and never
+//! within each other.
 //!
 //! A notifier must not block, but one that runs its task immediately is easily written, and its task can
-//! send. Called from within a dispatch it would need the client that this thread has locked, or recurse
-//! without end if two tasks answer each other. Notifiers are therefore queued until the thread has released
-//! the client, then called in turn.
+//! send. Called within a dispatch, it would need the client that this thread has locked, or would recurse
+//! indefinitely if two tasks answer each other. Notifiers are therefore queued until the thread has released
+//! the client, then called one after the other.
 
 use elbus_plugin_api::Notifier;
 use std::{
@@ -26,7 +26,7 @@ struct Deferral {
     queued: u32,
 }
 
-/// Runs `f`, which can lock the client of a peer and has released it when it returns. Notifiers passed to
+/// Runs `f`, which can lock the client of a peer and must release it before it returns. Notifiers passed to
 /// [`wake`] inside are called afterwards.
 #[inline]
 pub(crate) fn deferring<R>(f: impl FnOnce() -> R) -> R {
@@ -40,8 +40,8 @@ pub(crate) fn is_deferring() -> bool {
     DEFERRAL.get().depth > 0
 }
 
-/// Calls the notifiers, now or at the end of the outermost [`deferring`] of this thread. The caller must hold
-/// no lock of this plugin except that of a client.
+/// Calls the notifiers, now or at the end of this thread's outermost [`deferring`]. The caller must not hold
+/// a lock of this plugin other than that of a client.
 #[inline]
 pub(crate) fn wake(notifiers: impl IntoIterator<Item = Notifier>) {
     for notifier in notifiers {
@@ -70,7 +70,7 @@ impl DeferGuard {
         DeferGuard
     }
 
-    /// Calls the queued notifiers, and those that they queue. For the outermost level only.
+    /// Calls the queued notifiers and those that they queue. Used only at the outermost level.
     #[cold]
     fn call_queued() {
         while let Some(notifier) = QUEUE.try_with(|queue| queue.borrow_mut().pop_front()).ok().flatten() {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_while_deferring_leaves_nothing_behind() {
+    fn a_panic_while_deferring_drops_no_state() {
         let woken = Arc::new(Mutex::new(0));
         let counted = woken.clone();
         let notifiers = [Notifier::new(move || *counted.lock() += 1)];

@@ -1,5 +1,5 @@
-//! The queue of one client: its runs, when senders must wait, and the notifiers of those that wait. Has no
-//! lock and no clock of its own; returns notifiers and never calls them.
+//! The queue of one client: its runs, when senders must wait, and their notifiers. Has no lock and no clock
+//! of its own; returns notifiers and never calls them.
 
 use elbus_plugin_api::{
     BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
@@ -13,34 +13,34 @@ use std::{
 
 use crate::settings::{Limits, Overflow};
 
-/// The approximate memory of a run beside its payloads, so that empty messages are bounded too.
+/// The approximate memory of a run without its payloads, so that empty messages are limited too.
 const RUN_BYTES: usize = 192;
 const MESSAGE_BYTES: usize = 8;
-/// The most that one read returns, at least one run: what was not read remains subject to the limit and the
-/// watch.
+/// Maximum bytes returned by one read, but at least one run: unread messages remain subject to the limit and
+/// the watch.
 const READ_BYTES: usize = 64 * 1024;
-/// The capacity in runs that an empty queue does not release.
+/// Capacity in runs that an empty queue keeps.
 const MIN_CAPACITY: usize = 64;
 /// The interval at which refused messages are logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(crate) struct Inbox {
     runs: VecDeque<OwnedRun>,
-    /// Their cost, see [`cost_of`].
+    /// The total cost of the queued runs, see [`cost_of`].
     bytes: usize,
     messages: u64,
-    /// The time since which senders are held and nothing was read.
+    /// Since when senders have been held without any read.
     held_since: Option<Instant>,
     /// The watch thread watches the client.
     watched: bool,
     closed: bool,
-    /// Accepts nothing more; what is queued can be read.
+    /// Refuses new messages; queued ones can be read.
     draining: bool,
     /// Wakes the readers.
     reader: Option<Notifier>,
-    /// A reader found nothing and waits for the notifier.
+    /// A reader found the queue empty and waits for the notifier.
     reader_waits: bool,
-    /// A sender was asked to flush and has not done so yet.
+    /// A sender was asked to flush, and has not yet flushed.
     dirty: bool,
     senders: Vec<Notifier>,
     /// Of lines about refused messages.
@@ -73,7 +73,7 @@ pub(crate) struct Accepted {
     pub(crate) follow_up: FollowUp,
 }
 
-/// What the caller must do after it has released the lock.
+/// What the caller must do after releasing the lock.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FollowUp {
     Nothing,
@@ -90,14 +90,14 @@ pub(crate) enum FollowUp {
     },
 }
 
-/// Whether a watched client receives.
+/// Whether a watched client reads.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It has drained or is closed; it is no longer watched.
+    /// The queue has drained or is closed; the client is no longer watched.
     Drained,
     /// Senders are held; it must be checked again at this time.
     HeldUntil(Instant),
-    /// It has read nothing for `stall_seconds`.
+    /// The client has read nothing for `stall_seconds`.
     Stalled { bytes: usize },
 }
 
@@ -195,8 +195,8 @@ impl Inbox {
         self.reader = Some(notifier);
     }
 
-    /// Moves queued runs to a reader; `false` once nothing will follow. If the queue is empty and the reader
-    /// `waits`, the notifier of the readers will be returned with the next run. Also returns the notifiers of
+    /// Moves queued runs to a reader; returns `false` once no more can follow. If the queue is empty and the
+    /// reader `waits`, the next run returns the notifier of the readers. Also returns the notifiers of
     /// senders that can send again.
     pub(crate) fn read(
         &mut self,
@@ -232,7 +232,7 @@ impl Inbox {
         (!(self.closed && self.runs.is_empty()), notifiers)
     }
 
-    /// Returns the notifier of the readers if one waits and the queue has something for it.
+    /// Returns the notifier of the readers if a reader waits and the queue is not empty.
     pub(crate) fn flush(&mut self) -> Option<Notifier> {
         self.dirty = false;
         if self.runs.is_empty() && !self.closed { None } else { self.take_waiting_reader() }
@@ -242,7 +242,7 @@ impl Inbox {
         if std::mem::take(&mut self.reader_waits) { self.reader.clone() } else { None }
     }
 
-    /// Stores the notifier of a sender that waits; `Some` returns it if the sender need not wait.
+    /// Stores the notifier of a waiting sender; returns it if the sender can send now.
     pub(crate) fn when_drained(&mut self, notifier: Notifier) -> Option<Notifier> {
         if self.closed || self.held_since.is_none() {
             return Some(notifier);
@@ -270,7 +270,7 @@ impl Inbox {
         self.closed
     }
 
-    /// Checks whether the client receives; one that has drained is no longer watched.
+    /// Checks whether the client reads; a drained one is no longer watched.
     pub(crate) fn check(&mut self, limits: &Limits, now: Instant) -> Health {
         match self.held_since {
             Some(since) if now.saturating_duration_since(since) >= limits.stall => {

@@ -31,7 +31,7 @@ pub struct Inproc {
 }
 
 impl Plugin for Inproc {
-    const ABOUT: &'static str = "offers clients inside the process";
+    const ABOUT: &'static str = "provides clients within the broker's process";
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let limits = config.read::<Settings>()?.check()?;
@@ -45,7 +45,7 @@ impl Plugin for Inproc {
         self.host.offer_connector(Connector::new(self.clients.clone()))
     }
 
-    /// Waits for the watch thread only: what a client has received stays readable after it is closed.
+    /// Waits only for the watch thread: messages received by a closed client stay readable.
     fn stop(&self, deadline: Duration) {
         for peer in self.clients.stop() {
             peer.unregister("the plugin has stopped");

@@ -1,9 +1,9 @@
-//! One in-process client: its sink for the broker and its endpoint for its user. Never decides to disconnect
-//! a slow client; the watch thread does.
+//! One in-process client: its sink for the broker and its endpoint for its user. The watch thread decides
+//! when to disconnect a slow client.
 //!
-//! Lock order: `client`, then either `inbox` (of any peer) or the lock in `credit`, which are leaves. A
-//! client that sends to itself holds its `client` and locks its own `inbox`. Notifiers are called under none
-//! of them, see [`deferred_wakes`].
+//! Lock order: `client`, then either `inbox` (of any peer) or the lock in `credit`, which are leaf locks. A
+//! client that sends to itself holds its `client` and locks its own `inbox`. Notifiers are called without any
+//! of these locks, see [`deferred_wakes`].
 
 use elbus_plugin_api::{
     Client, Code, DeliveryStatus, Dispatch, Notifier, Op, Queued, Request, Run, Sink,
@@ -91,11 +91,11 @@ pub(crate) struct PeerSink(pub(crate) Arc<Peer>);
 impl Sink for PeerSink {
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         let peer = &self.0;
-        // copied before the lock is accepted: senders do not wait for each other's copies
+        // copied before the lock is taken, so that senders do not wait for each other's copies
         let owned = OwnedRun::new(run);
         let mut inbox = peer.inbox.lock();
         let mut accepted = inbox.accept(run, owned, &peer.limits, Instant::now);
-        // a notifier that is deferred anyway is called no later than by a flush
+        // a deferred notifier is called no later than one in a flush
         let reader = if accepted.delivery.has(DeliveryStatus::DIRTY) && deferred_wakes::is_deferring() {
             accepted.delivery = accepted.delivery.without(DeliveryStatus::DIRTY);
             inbox.flush()
@@ -179,7 +179,7 @@ impl InprocEndpoint for PeerEndpoint {
         if let Some(client) = &mut *self.0.client.lock() {
             client.drain();
         }
-        // senders whose lookup was earlier are refused as well
+        // also refuses senders that looked the client up earlier
         self.0.inbox.lock().drain();
     }
 }

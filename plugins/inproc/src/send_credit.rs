@@ -1,5 +1,5 @@
 //! Flow control of one sending client: how much it can still send to receivers over their limit, and the
-//! notifiers of its tasks that wait for them. Returns notifiers and never calls them.
+//! notifiers of its waiting tasks. Returns notifiers and never calls them.
 
 use elbus_plugin_api::Notifier;
 use parking_lot::Mutex;
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 #[derive(Default)]
 pub(crate) struct SendCredit {
     /// Bytes sent to receivers over their limit since the broker was asked for a notification. The tasks of a
-    /// client do not know of each other, hence some overdraft is normal. Read without the lock: a task that
-    /// reads an old value sends one message more.
+    /// client do not know of each other, so some overdraft is normal. Read without the lock: a task that
+    /// reads an old value sends one more message.
     overdraft: AtomicUsize,
-    /// A leaf.
+    /// A leaf lock.
     state: Mutex<State>,
 }
 
@@ -39,12 +39,12 @@ impl SendCredit {
         !std::mem::replace(&mut state.congested, true)
     }
 
-    /// Ends the overdraft, since the receivers have drained; returns the notifiers of the waiting tasks.
+    /// Ends the overdraft after the receivers have drained; returns the notifiers of the waiting tasks.
     pub(crate) fn reset(&self) -> Vec<Notifier> {
         self.clear(false)
     }
 
-    /// Closes the client's side; returns the notifiers of the waiting tasks, and no task waits afterwards.
+    /// Closes the client's side; returns the notifiers of the waiting tasks. No task waits afterwards.
     pub(crate) fn close(&self) -> Vec<Notifier> {
         self.clear(true)
     }
@@ -57,7 +57,7 @@ impl SendCredit {
         std::mem::take(&mut state.waiting)
     }
 
-    /// Stores the notifier of a task that waits; `Some` returns it if the task can send now.
+    /// Stores the notifier of a waiting task; returns it if the task can send now.
     pub(crate) fn when_ready(&self, notifier: Notifier) -> Option<Notifier> {
         let mut state = self.state.lock();
         if state.closed || !state.congested {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_broker_is_asked_once_until_the_overdraft_is_reset() {
+    fn a_notification_is_requested_once_until_the_overdraft_is_reset() {
         let credit = SendCredit::default();
         assert!(credit.when_ready(Notifier::new(|| ())).is_some(), "nothing to wait for");
         assert!(credit.add_overdraft(60));

@@ -1,5 +1,5 @@
 //! In-process clients on a bus: sending, receiving and disconnecting.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -56,7 +56,7 @@ fn messages_broadcasts_and_publications_are_delivered() {
         let expected = expected.map(|(k, r, t, p)| (k, r, t.to_owned(), p.to_owned()));
         assert_eq!(found, expected);
         assert!(b.try_receive().is_none());
-        assert_eq!(a.receive().await.unwrap().payload(), b"all", "the sender is one of all");
+        assert_eq!(a.receive().await.unwrap().payload(), b"all", "a broadcast to all includes the sender");
     });
 }
 
@@ -80,10 +80,10 @@ fn a_disconnected_client_frees_its_name_and_can_read_what_it_received() {
     let (bus, plugin, host) = Bus::with_plugin("");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     run(a.send("b", "last", Qos::NO)).unwrap();
-    bus.kick("b", "kicked by somebody");
-    assert_eq!(bus.wait_until_left("b"), "kicked by somebody");
+    bus.kick("b", "kicked by a test");
+    assert_eq!(bus.wait_until_left("b"), "kicked by a test");
     assert_eq!(run(a.send("b", "x", Qos::NO)), Err(Code::NotRegistered));
-    assert_eq!(run(b.send("a", "x", Qos::NO)), Err(Code::NotRegistered), "it is gone");
+    assert_eq!(run(b.send("a", "x", Qos::NO)), Err(Code::NotRegistered), "it is not registered");
     assert_eq!(text(&b), "last");
     assert!(run(b.receive()).is_none() && b.receive_timeout(LONG).is_none());
     drop(a);
@@ -141,7 +141,7 @@ fn senders_wait_for_a_full_queue_and_lose_nothing() {
 }
 
 #[test]
-fn a_client_that_receives_nothing_is_disconnected_and_its_senders_go_on() {
+fn a_client_that_receives_nothing_is_disconnected_and_its_senders_continue() {
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 10_000\nstall_seconds = 0.05");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     run(async {
@@ -201,18 +201,18 @@ fn a_sender_that_never_waits_is_refused_beyond_its_overdraft() {
     let mut sent = 0;
     while sent < 100 {
         let mut send = std::pin::pin!(a.send("b", bytes(1_000), Qos::NO));
-        // given up as soon as it should wait, again and again
+        // drops the send as soon as it would wait, repeatedly
         if let Poll::Ready(result) = poll_once(send.as_mut()) {
             result.unwrap();
         }
         sent += 1;
     }
-    a.subscribe("t").unwrap(); // topics are not held
+    a.subscribe("t").unwrap(); // publishers are not held
     let mut received = 0;
     while b.try_receive().is_some() {
         received += 1;
     }
-    assert!((15..25).contains(&received), "{received} kilobytes: the limit twice");
+    assert!((15..25).contains(&received), "{received} kilobytes: twice the limit");
     run(a.send("b", "x", Qos::NO)).unwrap();
 }
 
@@ -226,7 +226,7 @@ impl std::task::Wake for Counter {
 }
 
 #[test]
-fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
+fn a_batch_wakes_its_reader_once_without_a_flush() {
     let (bus, _plugin, host) = Bus::with_plugin("");
     let (a, b) = (host.connect("a").unwrap(), host.connect("b").unwrap());
     run(a.send("b", "1", Qos::NO)).unwrap();
@@ -248,7 +248,7 @@ fn a_batch_wakes_once_and_only_a_sender_of_another_kind_flushes() {
         let payloads = [Payload::from(payload.as_bytes())];
         assert_eq!(other.dispatch(&Request::new(Op::Message, Qos::NO, "b", &payloads)).reached(), 1);
     }
-    assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (0, 1), "the batch goes on");
+    assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (0, 1), "the batch continues");
     other.end_batch();
     assert_eq!((bus.flushes(), counter.0.load(SeqCst)), (1, 2));
     assert_eq!((text(&b), text(&b)), ("4".into(), "5".into()));
@@ -268,7 +268,7 @@ fn batches_are_sent_and_received_in_order() {
     assert_eq!(b.try_receive_many(&mut received, 1), 1);
     assert_eq!(b.try_receive_many(&mut received, 0), 0);
     assert_eq!(b.try_receive_many(&mut received, 700), 700);
-    received.extend(b.try_receive()); // both ways take turns
+    received.extend(b.try_receive()); // both directions alternate
     while b.try_receive_many(&mut received, 64) > 0 {}
     let payloads = received.iter().map(elbus_plugin_api::inproc::Message::payload);
     assert!(payloads.eq(sent.iter().chain(&sent).map(|payload| &payload[..])));
@@ -278,12 +278,12 @@ fn batches_are_sent_and_received_in_order() {
             .map(elbus_plugin_api::inproc::Message::topic)
             .eq([""; 1000].into_iter().chain(["t"; 1000]))
     );
-    assert_eq!(received[7].payload().as_ptr(), sent[7].as_ptr(), "large ones are not copied");
+    assert_eq!(received[7].payload().as_ptr(), sent[7].as_ptr(), "large payloads are not copied");
     assert_eq!(run(a.send_all("c", &sent, Qos::NO)), Err(Code::NotRegistered));
     assert_eq!(run(a.send_all("b", &[], Qos::NO)), Ok(()));
 }
 
-/// A waker that runs its task at once, on whatever thread: not what a waker should do, but easily written.
+/// A waker that runs its task in the calling thread: an invalid waker, but easily written.
 struct Inline {
     client: Arc<InprocClient>,
     peer: &'static str,
@@ -291,7 +291,7 @@ struct Inline {
 }
 
 impl Inline {
-    /// Answers everything that is there, then waits by a wake that does the same.
+    /// Answers all queued messages, then waits with a waker that does the same.
     fn poll(self: &Arc<Self>) {
         while let Some(message) = self.client.try_receive() {
             {
@@ -307,7 +307,7 @@ impl Inline {
         let this = self.clone();
         let mut receive = Box::pin(async move { this.client.receive().await });
         let waker = Arc::new(AtOnce(self.clone())).into();
-        // registers the waker; a message that came meanwhile is answered by nobody, so it counts as the end
+        // registers the waker; a message received here is not answered and ends the exchange
         let _ = receive.as_mut().poll(&mut Context::from_waker(&waker));
     }
 }
@@ -321,7 +321,7 @@ impl std::task::Wake for AtOnce {
 }
 
 #[test]
-fn wakers_that_run_their_task_at_once_neither_deadlock_nor_nest() {
+fn wakers_that_run_their_task_inline_neither_deadlock_nor_nest() {
     let (_bus, _plugin, host) = Bus::with_plugin("");
     const ROUNDS: usize = 20_000;
     let player = |name: &'static str, peer| {
@@ -345,7 +345,7 @@ fn wakers_that_run_their_task_at_once_neither_deadlock_nor_nest() {
 }
 
 #[test]
-fn a_task_that_is_run_within_its_own_clients_dispatch_may_send() {
+fn a_task_run_within_its_own_clients_dispatch_can_send() {
     let (_bus, _plugin, host) = Bus::with_plugin("");
     let client = Arc::new(host.connect("a").unwrap());
     let other = host.connect("b").unwrap();
@@ -353,7 +353,7 @@ fn a_task_that_is_run_within_its_own_clients_dispatch_may_send() {
     task.poll();
     let (done, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        // wakes the task, which sends through the client that this send is in
+        // wakes the task, which sends through the client of this very send
         run(task.client.send("a", "echo", Qos::NO)).unwrap();
         done.send(()).unwrap();
     });
@@ -362,14 +362,14 @@ fn a_task_that_is_run_within_its_own_clients_dispatch_may_send() {
 }
 
 #[test]
-fn many_threads_lose_nothing_and_keep_the_order() {
+fn messages_of_many_threads_arrive_once_and_in_order() {
     const THREADS: usize = 4;
     const COUNT: usize = 3_000;
     let (bus, _plugin, host) = Bus::with_plugin("queue_bytes = 5_000\nstall_seconds = 60.0");
     let clients: Vec<InprocClient> = (0..THREADS).map(|n| host.connect(&n.to_string()).unwrap()).collect();
     std::thread::scope(|scope| {
         for (n, client) in clients.iter().enumerate() {
-            // each sends to all, itself included, and each receives from all
+            // each client sends to all, itself included, and receives from all
             scope.spawn(move || {
                 run(async {
                     for count in 0..COUNT {

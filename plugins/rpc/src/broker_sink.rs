@@ -1,5 +1,4 @@
-//! The sink of `.broker`: what the broker delivers goes to the dispatcher. It queues nothing, so it is
-//! never full.
+//! The sink of `.broker`: passes delivered calls to the dispatcher. It queues nothing, so it is never full.
 
 use elbus_plugin_api::{DeliveryStatus, FrameKind, Notifier, Queued, Run, Sink};
 use std::sync::{
@@ -25,7 +24,7 @@ impl Sink for BrokerSink {
         if self.closed.load(Ordering::Relaxed) {
             return DeliveryStatus::CLOSED;
         }
-        // broadcasts and publications are no calls
+        // broadcasts and publications are not calls
         if run.kind() == FrameKind::Message && self.dispatcher.serve(run) {
             return DeliveryStatus::DIRTY;
         }
@@ -40,7 +39,8 @@ impl Sink for BrokerSink {
         notifier.notify();
     }
 
-    /// The client itself goes when the instance stops: it may be in use further up this thread's stack.
+    /// Does nothing: the client is removed when the instance stops, since it may be in use further up this
+    /// thread's stack.
     fn close(&self, _: &str) {
         self.closed.store(true, Ordering::Relaxed);
     }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_as_real_time_as_requests() {
+    fn replies_have_the_real_time_flag_of_their_request() {
         let fake = FakeHost::new();
         let host = fake.host("rpc");
         let dispatcher = Arc::new(Dispatcher::new(host.clone()));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_address_says_so() {
+    fn a_closed_sink_reports_that_it_is_closed() {
         let fake = FakeHost::new();
         let address = BrokerSink::new(Arc::new(Dispatcher::new(fake.host("rpc"))));
         assert_eq!(deliver(&address, FrameKind::Broadcast, Qos::NO, b""), DeliveryStatus::TAKEN);

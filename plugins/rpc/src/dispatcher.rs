@@ -1,5 +1,5 @@
-//! Where calls are answered: which method, on which thread, with which reply. Never decides what a method
-//! does, never blocks the thread that delivers.
+//! Dispatches calls: which method runs, on which thread, and with which reply. Never implements a method,
+//! never blocks the thread that delivers.
 
 use elbus_plugin_api::{
     CallError, Client, Code, Host, Qos, QueueBudget, Queued, Run, SHARE_FROM_BYTES, SharedBytes,
@@ -12,7 +12,7 @@ use crate::{
     reply_sender::{Caller, ReplySender},
 };
 
-/// A request, taken apart.
+/// A decoded request.
 struct Request<'a> {
     call_id: u32,
     method: &'a [u8],
@@ -21,14 +21,14 @@ struct Request<'a> {
 
 pub(crate) struct Dispatcher {
     host: Host,
-    /// What may be queued in all: a large reply that exceeds it is not sent.
+    /// The limit of queued bytes: a large reply that would exceed it is not sent.
     budget: QueueBudget,
     reply_sender: ReplySender,
     ordinary: Jobs,
     admin: Jobs,
 }
 
-/// Which methods a thread is for: slow ordinary calls do not delay administrators.
+/// The methods that a thread runs: slow ordinary calls do not delay administrators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobClass {
     Ordinary,
@@ -42,12 +42,12 @@ impl Dispatcher {
         Dispatcher { host, budget, reply_sender: ReplySender::default(), ordinary, admin }
     }
 
-    /// From now on there are replies.
+    /// Starts sending replies as this client.
     pub(crate) fn open(&self, client: Client) {
         self.reply_sender.open(client, self.host.system_client());
     }
 
-    /// No more replies by the client; its registration ends.
+    /// Stops sending replies and ends the client's registration.
     pub(crate) fn close(&self) {
         self.reply_sender.close();
     }
@@ -137,12 +137,12 @@ impl Dispatcher {
         }
     }
 
-    /// Ends the thread of a class after its present job. Returns whether it is running one.
+    /// Ends the thread of a class after its current job. Returns whether it is running one.
     pub(crate) fn end_work(&self, class: JobClass) -> bool {
         self.jobs(class).end()
     }
 
-    /// What to reply at once, if anything.
+    /// Handles a call; returns the immediate reply, if any.
     fn answer(
         &self,
         caller: &Caller<'_>,
@@ -158,7 +158,7 @@ impl Dispatcher {
         wants_reply.then_some(answer)
     }
 
-    /// Calls a quick method, or leaves a slow one to the thread of its class: then there is no answer yet.
+    /// Calls a quick method, or queues a slow one for the thread of its class and returns `None`.
     fn call(
         &self,
         caller: &Caller<'_>,
@@ -170,7 +170,7 @@ impl Dispatcher {
         if method.is_empty() {
             return Err(CallError::new(rpc::METHOD_NOT_FOUND, ""));
         }
-        // an unknown method is refused by the call, behind the access rules
+        // an unknown method is refused by the call, after the access rules are checked
         let traits = self.host.method_traits(method).unwrap_or_default();
         if traits.query && request.call_id == rpc::NO_REPLY {
             return Ok(None);
@@ -189,13 +189,13 @@ impl Dispatcher {
                 method: method.to_owned(),
                 params: request.params.to_vec(),
             })?;
-            displaced.iter().for_each(|job| *dirty |= self.turn_away(job));
+            displaced.iter().for_each(|job| *dirty |= self.refuse_displaced(job));
             return Ok(None);
         }
         self.host.call(&caller.call(method, request.params)).map(Some)
     }
 
-    /// The result, if the queues of the broker have room for a reply as large.
+    /// Returns the result, or an error if the broker's queues have no room for a reply of that size.
     fn within_budget(&self, result: Vec<u8>) -> Result<Vec<u8>, CallError> {
         if result.len() < SHARE_FROM_BYTES || self.budget.has_room(result.len()) {
             return Ok(result);
@@ -209,8 +209,8 @@ impl Dispatcher {
         Err(CallError::new(Code::Busy.rpc_code(), text))
     }
 
-    /// Tells the caller of a job that it gave way to a caller with fewer. Says whether a flush is owed.
-    fn turn_away(&self, job: &Job) -> bool {
+    /// Answers a displaced job with an error. Returns whether a flush is needed.
+    fn refuse_displaced(&self, job: &Job) -> bool {
         let caller = Caller { name: &job.caller, id: job.caller_id, qos: job.qos };
         if job.call_id == rpc::NO_REPLY || !caller.can_be_answered() {
             return false;
@@ -222,7 +222,7 @@ impl Dispatcher {
     }
 }
 
-/// To a caller whose queue is over its limit: a small answer instead of a large one.
+/// Returns the error for a caller whose queue is over its limit: a small reply instead of a large one.
 fn unread() -> CallError {
     CallError::new(Code::Busy.rpc_code(), "too many replies are waiting to be read")
 }

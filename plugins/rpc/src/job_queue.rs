@@ -1,4 +1,4 @@
-//! The queues of the threads for slow control methods: bounded in total, per identity and per caller, and
+//! The queues of the threads for slow control methods: limited in total, per identity and per caller, and
 //! served in turn. A job waits for at most one job of every other identity, and of every other caller of its
 //! own identity. Runs no job.
 
@@ -22,13 +22,13 @@ pub(crate) struct JobLimits {
 }
 
 impl JobLimits {
-    /// Of methods that anybody may call. One identity leaves room for others.
+    /// The limits of methods that every client may call. One identity leaves room for others.
     pub(crate) const ORDINARY: JobLimits = JobLimits {
         all: Amount { jobs: 256, bytes: 4 << 20 },
         identity: Amount { jobs: 192, bytes: 3 << 20 },
         caller: Amount { jobs: 64, bytes: 1 << 20 },
     };
-    /// Of administrative methods: what waits was authorised, and has no identity.
+    /// The limits of administrative methods: queued calls have been authorised, and have no identity.
     pub(crate) const ADMIN: JobLimits = JobLimits {
         all: Amount { jobs: 64, bytes: 1 << 20 },
         identity: Amount { jobs: 64, bytes: 1 << 20 },
@@ -50,13 +50,13 @@ impl Amount {
         (self.jobs * 1000 / limit.jobs.max(1)).max(self.bytes * 1000 / limit.bytes.max(1))
     }
 
-    /// Why another job, with which it were `self`, is too much. `whose` are the calls that wait.
+    /// Returns why a queue of this amount is over its limit. `whose` describes the calls, for the message.
     fn exceeds(self, limit: Amount, whose: &str) -> Option<String> {
         if self.jobs > limit.jobs {
-            return Some(format!("{} calls{whose} are waiting, the limit is {}", self.jobs - 1, limit.jobs));
+            return Some(format!("{} calls{whose} are queued, the limit is {}", self.jobs - 1, limit.jobs));
         }
         let text =
-            || format!("the waiting calls{whose} have {} bytes, the limit is {}", self.bytes, limit.bytes);
+            || format!("the queued calls{whose} have {} bytes, the limit is {}", self.bytes, limit.bytes);
         (self.bytes > limit.bytes).then(text)
     }
 }
@@ -80,7 +80,7 @@ impl Job {
     }
 }
 
-/// The queued jobs of one thread. Its lock is a leaf.
+/// The queued jobs of one thread. A leaf lock.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     limits: JobLimits,
@@ -90,14 +90,14 @@ pub(crate) struct Jobs {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// None is empty.
+    /// The groups of jobs by identity; none is empty.
     groups: HashMap<u64, Group>,
     /// The identity of each caller that has a queue.
     identities: HashMap<u64, u64>,
-    /// Each identity that has a group once, whose turn is next first.
+    /// Each identity with a group, once, in the order of turns.
     turns: VecDeque<u64>,
     held: Amount,
-    /// The worker is in a job.
+    /// The worker is running a job.
     busy: bool,
     ended: bool,
 }
@@ -105,9 +105,9 @@ struct Queue {
 /// The queued jobs of one identity.
 #[derive(Debug, Default)]
 struct Group {
-    /// By caller; none is empty.
+    /// The queues by caller; none is empty.
     queues: HashMap<u64, CallerQueue>,
-    /// Each caller that has a queue once, whose turn is next first.
+    /// Each caller with a queue, once, in the order of turns.
     turns: VecDeque<u64>,
     held: Amount,
 }
@@ -144,7 +144,7 @@ impl Group {
         Some(job)
     }
 
-    /// Takes the newest job of the caller with the greatest share, where that exceeds `share`.
+    /// Removes the newest job of the caller with the greatest share, if that exceeds `share`.
     fn displace(&mut self, limits: &JobLimits, share: usize) -> Option<Job> {
         let share_of = |queue: &CallerQueue| queue.held.share(limits.caller);
         let (caller, queue) = self.queues.iter_mut().max_by_key(|(_, queue)| share_of(queue))?;
@@ -190,15 +190,15 @@ impl Queue {
         Some(job)
     }
 
-    /// What waits of an identity, and of one of its callers.
+    /// Returns the queued amounts of an identity and of one of its callers.
     fn held_of(&self, job: &Job) -> (Amount, Amount) {
         let Some(group) = self.groups.get(&job.identity) else { return Default::default() };
         (group.held, group.queues.get(&job.caller_id).map_or(Amount::default(), |queue| queue.held))
     }
 
-    /// Takes a job that makes room for another one: of the identity with the greatest share, where that is
-    /// greater than that of the other one would be, else of a caller of the same identity with a greater
-    /// share.
+    /// Removes a job to make room for another one: a job of the identity with the greatest share, if that
+    /// exceeds the share of the other job's identity; otherwise one of a caller of the same identity with a
+    /// greater share.
     fn displace(&mut self, limits: &JobLimits, job: &Job) -> Option<Job> {
         let (identity, caller) = self.held_of(job);
         let share = identity.with(job).share(limits.identity);
@@ -209,7 +209,7 @@ impl Queue {
         }
     }
 
-    /// Takes the newest job of the caller of an identity with the greatest share, where that exceeds `share`.
+    /// Removes the newest job of the caller of an identity with the greatest share, if that exceeds `share`.
     fn displace_of(&mut self, identity: u64, limits: &JobLimits, share: usize) -> Option<Job> {
         let group = self.groups.get_mut(&identity)?;
         let job = group.displace(limits, share)?;
@@ -230,10 +230,10 @@ impl Jobs {
         Jobs { limits, queue: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Refuses a caller that has as many jobs as it may, before anything is done for another one.
+    /// Refuses a caller that has reached its limit, before its next job is prepared.
     ///
     /// # Errors
-    /// It has.
+    /// The caller has reached its limit.
     pub(crate) fn check(&self, caller_id: u64) -> Result<(), CallError> {
         let queue = self.queue.lock();
         let group = queue.identities.get(&caller_id).and_then(|identity| queue.groups.get(identity));
@@ -242,16 +242,16 @@ impl Jobs {
         if held < limit {
             return Ok(());
         }
-        let text = format!("{held} calls of this client are waiting, the limit is {limit}");
+        let text = format!("{held} calls of this client are queued, the limit is {limit}");
         Err(CallError::new(Code::Busy.rpc_code(), text))
     }
 
-    /// Lets a job wait; never blocks. Where the queue is full, jobs of identities, or of callers of this
-    /// one, with a greater share make room. Returned are those that do not wait any more and whose callers
-    /// are to be told, the new one among them if no room was made for it.
+    /// Queues a job; never blocks. If the queue is full, jobs of identities with a greater share are
+    /// displaced, or jobs of callers with a greater share of the same identity. Returns the displaced jobs,
+    /// whose callers must be answered; the new job is among them if no room could be made for it.
     ///
     /// # Errors
-    /// The caller or its identity has as much waiting as it may, or everybody has.
+    /// The limit of the caller, of its identity, or of the queue is reached.
     pub(crate) fn add(&self, job: Job) -> Result<Vec<Job>, CallError> {
         let limits = &self.limits;
         let busy = |text| Err(CallError::new(Code::Busy.rpc_code(), text));
@@ -265,7 +265,7 @@ impl Jobs {
             if let Some(why) = caller.with(&job).exceeds(limits.caller, " of this client") {
                 return busy(why);
             }
-            // an identity that is at its limit has the greatest share of all
+            // an identity at its limit has the greatest share
             let (why, other) = if let Some(why) = queue.held.with(&job).exceeds(limits.all, "") {
                 (why, queue.displace(limits, &job))
             } else if let Some(why) =
@@ -291,8 +291,8 @@ impl Jobs {
         Ok(displaced)
     }
 
-    /// Waits for a job, the one before being done; `None` once it is over. Identities take turns, and the
-    /// callers of each.
+    /// Ends the previous job and waits for the next one; `None` once the queue has ended. Identities take
+    /// turns, and so do the callers of each.
     pub(crate) fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
         queue.busy = false;
@@ -308,7 +308,7 @@ impl Jobs {
         }
     }
 
-    /// Forgets what waits and takes no more. Says whether the worker is in a job.
+    /// Ends the queue and drops its jobs. Returns whether the worker is running one.
     pub(crate) fn end(&self) -> bool {
         let mut queue = self.queue.lock();
         let busy = queue.busy;
@@ -365,18 +365,18 @@ mod tests {
         let jobs = Jobs::new(LIMITS);
         (0..4).for_each(|call| assert!(jobs.add(job(1, call, 10)).unwrap().is_empty()));
         let error = jobs.add(job(1, 4, 10)).unwrap_err();
-        let text = "4 calls of this client are waiting, the limit is 4";
+        let text = "4 calls of this client are queued, the limit is 4";
         assert_eq!((error.code, error.text.as_str()), (-32118, text));
         assert_eq!(jobs.check(1).unwrap_err(), error);
         assert!(jobs.check(2).is_ok());
         assert_eq!(jobs.waiting(), Queued { frames: 4, bytes: 40 });
         let error = jobs.add(job(2, 0, 4001)).unwrap_err();
-        assert_eq!(error.text, "the waiting calls of this client have 4001 bytes, the limit is 4000");
+        assert_eq!(error.text, "the queued calls of this client have 4001 bytes, the limit is 4000");
         assert!(jobs.add(job(2, 0, 4000)).unwrap().is_empty());
     }
 
     #[test]
-    fn a_full_queue_makes_room_for_who_has_less() {
+    fn a_full_queue_makes_room_for_a_caller_with_fewer_jobs() {
         let jobs = Jobs::new(LIMITS);
         for caller in [1, 2] {
             (0..4).for_each(|call| assert!(jobs.add(job(caller, call, 0)).unwrap().is_empty()));
@@ -387,18 +387,18 @@ mod tests {
         }
         displaced.sort_by_key(|job| (job.caller_id, job.call_id));
         let displaced: Vec<_> = displaced.iter().map(|job| (job.caller_id, job.call_id)).collect();
-        assert_eq!(displaced.len(), 2, "until all have about the same: {displaced:?}");
+        assert_eq!(displaced.len(), 2, "until all callers have about the same: {displaced:?}");
         assert!(
             displaced.iter().all(|(caller, call)| *caller < 3 && *call == 3),
-            "the newest go: {displaced:?}"
+            "the newest jobs are displaced: {displaced:?}"
         );
         let error = jobs.add(job(3, 2, 0)).unwrap_err();
-        assert_eq!(error.text, "8 calls are waiting, the limit is 8");
+        assert_eq!(error.text, "8 calls are queued, the limit is 8");
         assert_eq!(order(&jobs).len(), 8);
     }
 
     #[test]
-    fn a_queue_full_of_bytes_makes_room_for_who_has_less() {
+    fn a_queue_full_of_bytes_makes_room_for_a_caller_with_fewer_bytes() {
         let jobs = Jobs::new(LIMITS);
         for caller in [1, 2] {
             assert!(jobs.add(job(caller, 0, 1000)).unwrap().is_empty());
@@ -427,31 +427,35 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_leaves_room_for_others_however_many_callers_it_has() {
+    fn an_identity_leaves_room_for_others_with_any_number_of_callers() {
         let jobs = Jobs::new(SHARED);
         (0..6).for_each(|caller| assert!(jobs.add(job_of(1, caller, 0, 0)).unwrap().is_empty()));
         for caller in 6..300 {
             let error = jobs.add(job_of(1, caller, 0, 0)).unwrap_err();
-            assert_eq!(error.text, "6 calls of clients of this identity are waiting, the limit is 6");
+            assert_eq!(error.text, "6 calls of clients of this identity are queued, the limit is 6");
         }
         (0..2).for_each(|call| assert!(jobs.add(job_of(2, 500, call, 0)).unwrap().is_empty()));
         let error = jobs.add(job_of(1, 7, 0, 0)).unwrap_err();
         assert_eq!(error.code, -32118);
-        assert_eq!(keys(jobs.add(job_of(2, 500, 2, 0)).unwrap()).len(), 1, "one of the first gives way");
+        assert_eq!(
+            keys(jobs.add(job_of(2, 500, 2, 0)).unwrap()).len(),
+            1,
+            "a job of the first identity is displaced"
+        );
         let bytes = jobs.add(job_of(3, 600, 0, 4000)).unwrap();
-        assert_eq!(keys(bytes).len(), 1, "of whoever has most");
+        assert_eq!(keys(bytes).len(), 1, "a job of the identity with the greatest share");
         let order = keys((0..8).map(|_| jobs.next().unwrap()));
         assert_eq!(order[1..3], [(2, 500, 0), (3, 600, 0)]);
     }
 
     #[test]
-    fn within_a_full_identity_a_caller_with_fewer_jobs_finds_room() {
+    fn a_full_identity_makes_room_for_its_caller_with_fewer_jobs() {
         let jobs = Jobs::new(SHARED);
         (0..4).for_each(|call| assert!(jobs.add(job_of(1, 1, call, 0)).unwrap().is_empty()));
         (0..2).for_each(|call| assert!(jobs.add(job_of(1, 2, call, 0)).unwrap().is_empty()));
         assert!(jobs.add(job_of(2, 9, 0, 0)).unwrap().is_empty());
         assert_eq!(keys(jobs.add(job_of(1, 3, 0, 0)).unwrap()), [(1, 1, 3)]);
-        // nobody of another identity pays for it
+        // no job of another identity was displaced
         assert_eq!(keys((0..2).map(|_| jobs.next().unwrap())), [(1, 1, 0), (2, 9, 0)]);
     }
 
@@ -460,18 +464,18 @@ mod tests {
         let jobs = Jobs::new(SHARED);
         (0..3).for_each(|caller| assert!(jobs.add(job_of(1, caller, 0, 2000)).unwrap().is_empty()));
         let error = jobs.add(job_of(1, 3, 0, 2000)).unwrap_err();
-        let text = "the waiting calls of clients of this identity have 8000 bytes, the limit is 6000";
+        let text = "the queued calls of clients of this identity have 8000 bytes, the limit is 6000";
         assert_eq!(error.text, text);
         assert!(jobs.add(job_of(2, 9, 0, 2000)).unwrap().is_empty());
     }
 
     #[test]
-    fn the_end_forgets_what_waits() {
+    fn the_end_drops_queued_jobs() {
         let jobs = Jobs::new(LIMITS);
         jobs.add(job(1, 1, 0)).unwrap();
         jobs.add(job(1, 2, 0)).unwrap();
         assert!(jobs.next().is_some());
-        assert!(jobs.end(), "in the one it was given");
+        assert!(jobs.end(), "the worker is running its job");
         assert!(jobs.next().is_none());
         assert!(!jobs.end());
         assert_eq!(jobs.add(job(1, 3, 0)).unwrap_err().code, -32118);

@@ -1,8 +1,8 @@
 //! The broker's own address on the bus: calls to `.broker` are answered from the table of control methods
 //! (section 7 of the protocol).
 //!
-//! It owns the life of an instance. It has no methods of its own: what can be asked is the broker's
-//! business and that of the plugins that add to its table.
+//! It owns the lifecycle of an instance. It has no methods of its own: the broker and other plugins add
+//! theirs to the table.
 #![deny(unsafe_code)]
 
 mod broker_sink;
@@ -54,11 +54,16 @@ impl Plugin for Rpc {
     fn stop(&self, deadline: Duration) {
         let in_a_method = JOB_CLASSES.map(|class| (class, self.dispatcher.end_work(class)));
         let running = std::mem::take(&mut *self.running.lock());
-        // A method under way is not waited for: it may be the one that asks for this stop and waits for it,
-        // on whatever thread the broker stops us. It ends by itself, and its caller gets its reply.
+        // A method in progress is not waited for: it may be the one that requested this stop and waits for
+        // it, on the thread in which the broker stops this plugin. It returns later, and its caller gets its
+        // reply.
         for (class, thread) in running {
             if !in_a_method.contains(&(class, true)) && !thread.ended_within(deadline) {
-                tracing::warn!(?class, ?deadline, "a thread for slow methods is late to end");
+                tracing::warn!(
+                    ?class,
+                    ?deadline,
+                    "thread for slow methods has not ended within the deadline"
+                );
             }
         }
         self.dispatcher.close();

@@ -1,15 +1,16 @@
-//! ReplyBatch of one run to one caller, one after the other in one buffer, so that they cross the boundary
-//! as a run. Never sends.
+//! The replies of one run to one caller, in one buffer, so that they cross the plugin boundary as a run.
+//! Never sends.
 
 use elbus_plugin_api::{CallError, Payload};
 use elbus_protocol::rpc;
 use std::cell::Cell;
 
-/// Buffers that grew beyond this are not kept.
+/// Largest capacity of a kept buffer, in bytes.
 const KEEP_BYTES: usize = 256 * 1024;
 
 thread_local! {
-    /// A buffer for the next run on this thread. Taken while in use: a method may lead back here.
+    /// A buffer for the next run on this thread. Taken out while in use, since a method can call back into
+    /// this code.
     static SPARE: Cell<ReplyBatch> = const { Cell::new(ReplyBatch { bytes: Vec::new(), ends: Vec::new() }) };
 }
 
@@ -21,7 +22,7 @@ pub(crate) struct ReplyBatch {
 
 impl ReplyBatch {
     pub(crate) fn take_spare() -> Self {
-        // a thread that is ending has none any more
+        // a thread that is ending has none
         SPARE.try_with(Cell::take).unwrap_or_default()
     }
 
@@ -55,7 +56,7 @@ impl ReplyBatch {
         self.ends.push(self.bytes.len());
     }
 
-    /// Shows the payloads to `f`, where there are any. A lone one needs no allocation.
+    /// Passes the payloads to `f`, if there are any. A single one needs no allocation.
     pub(crate) fn with_payloads<R>(&self, f: impl FnOnce(&[Payload<'_>]) -> R) -> Option<R> {
         match self.ends.as_slice() {
             [] => None,
@@ -78,7 +79,7 @@ mod tests {
     use elbus_protocol::rpc::{RpcFrame, decode_rpc};
 
     #[test]
-    fn replies_are_what_protocol_decodes() {
+    fn replies_decode_with_the_protocol_crate() {
         let mut replies = ReplyBatch::default();
         assert_eq!(replies.with_payloads(|_| ()), None);
         replies.push_result(7, b"seven");
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_buffer_is_given_back() {
+    fn a_large_buffer_is_freed() {
         let mut replies = ReplyBatch::take_spare();
         replies.push_result(1, &vec![0; KEEP_BYTES]);
         replies.keep_spare();

@@ -1,9 +1,9 @@
 //! Sends replies as the client `.broker`, and records the callers whose queues are full. Never waits.
 //!
 //! A reply is queued for its own caller, and transports stop reading a client while its queue is over the
-//! limit. But a call of a few bytes can have a reply of a million, and one read holds a thousand calls: a
-//! caller over its limit is refused until its queue has drained. Each has a notifier of its own, so that a
-//! slow caller holds up no other one.
+//! limit. But a call of a few bytes can have a reply of a million, and one read can contain a thousand calls.
+//! Therefore calls of a caller over its limit are refused until its queue has drained. Each caller has its
+//! own notifier, so that a slow caller does not delay others.
 
 use elbus_plugin_api::{
     BROKER_NAME, Call, Client, Notifier, Op, Payload, Qos, Request, SHARE_FROM_BYTES, SharedBytes,
@@ -22,7 +22,7 @@ use crate::reply_batch::ReplyBatch;
 /// The client that a reply goes to, and the quality of service.
 pub(crate) struct Caller<'a> {
     pub(crate) name: &'a str,
-    /// Its registration: a later owner of the name gets no reply.
+    /// The registration of the caller: a later owner of the name gets no reply.
     pub(crate) id: u64,
     pub(crate) qos: Qos,
 }
@@ -37,15 +37,15 @@ impl<'a> Caller<'a> {
         Request::new(Op::Message, self.qos, self.name, payloads).with_receiver_id(self.id)
     }
 
-    /// Whether it can get a reply. One to the broker itself would be delivered to this plugin while the
-    /// client is in use.
+    /// Returns whether the caller can get a reply. A reply to the broker itself would be delivered to this
+    /// plugin while the client is in use.
     pub(crate) fn can_be_answered(&self) -> bool {
         self.name != BROKER_NAME
     }
 }
 
-/// Lock order: `state`, then what dispatching takes, or `congested`, which is a leaf. No method is called
-/// and nothing of this plugin is delivered to while `state` is held.
+/// Lock order: `state`, then the locks of dispatching, or `congested`, which is a leaf lock. While `state` is
+/// held, no method is called and nothing is delivered to this plugin.
 #[derive(Default)]
 pub(crate) struct ReplySender {
     state: Mutex<Option<SendState>>,
@@ -57,7 +57,7 @@ struct SendState {
     /// Sends to congested callers, whose notifiers are pending. If `client` did, the notifier of the next
     /// caller would wait for them too.
     to_congested: Client,
-    /// A flush is due; the caller of the first dispatch since the last one makes it.
+    /// A flush is due; the caller of the first dispatch since the last flush makes it.
     dirty: bool,
 }
 
@@ -73,7 +73,7 @@ impl ReplySender {
 
     pub(crate) fn close(&self) {
         let state = self.state.lock().take();
-        drop(state); // outside the lock: the sink of the client is ours and goes with it
+        drop(state); // outside the lock: dropping the client drops the sink of this plugin
     }
 
     /// Dispatches the replies and clears the batch. Returns `true` if the caller must
@@ -120,7 +120,7 @@ impl ReplySender {
         }
     }
 
-    /// Whether the caller was over its limit and has not drained since.
+    /// Returns whether the caller was over its limit and has not drained since.
     pub(crate) fn is_congested_caller(&self, caller: &Caller<'_>) -> bool {
         self.congested.any.load(Ordering::Relaxed) && self.congested.ids.lock().contains(&caller.id)
     }
@@ -129,9 +129,9 @@ impl ReplySender {
 /// The callers that were over their limit when a reply was dispatched. A notifier is pending for each.
 #[derive(Default)]
 struct CongestedCallers {
-    /// A hint that spares the lock: changed under it.
+    /// Set if there are any, which saves taking the lock. Changed under the lock.
     any: AtomicBool,
-    /// Their registrations.
+    /// The registrations of these callers.
     ids: Mutex<HashSet<u64>>,
 }
 
@@ -173,13 +173,13 @@ mod tests {
         let reply = SharedBytes::from(vec![0; 10]);
         assert!(!reply_sender.is_congested_caller(&a));
         for must_flush in [true, false, false] {
-            assert_eq!(reply_sender.send_shared(&a, &reply), must_flush, "to the first only");
+            assert_eq!(reply_sender.send_shared(&a, &reply), must_flush, "only for the first");
         }
         reply_sender.flush();
         assert!(reply_sender.send_shared(&a, &reply));
         reply_sender.flush();
         assert!(reply_sender.is_congested_caller(&a) && !reply_sender.is_congested_caller(&b));
-        assert_eq!(fake.pending_notifiers(), 1, "one for a caller, however many replies");
+        assert_eq!(fake.pending_notifiers(), 1, "one notifier for a caller");
         fake.drain("a");
         assert!(!reply_sender.is_congested_caller(&a));
     }

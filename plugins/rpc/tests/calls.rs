@@ -1,5 +1,5 @@
-//! Calls delivered to `.broker`, replies expected from it.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Calls delivered to `.broker`, and the replies expected from it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
 
@@ -10,7 +10,7 @@ use elbus_rpc::Rpc;
 use std::sync::mpsc;
 
 #[test]
-fn it_is_registered_as_a_part_of_the_broker() {
+fn the_plugin_registers_as_an_internal_client() {
     let bench = Bench::new();
     let info = bench.fake.client_info(".broker").unwrap();
     assert!(info.internal);
@@ -24,7 +24,7 @@ fn it_is_registered_as_a_part_of_the_broker() {
 }
 
 #[test]
-fn every_answer_of_section_7() {
+fn every_reply_of_section_7_is_sent() {
     let bench = Bench::new();
     let table: [(Vec<u8>, RpcFrame<'_>); 6] = [
         (
@@ -58,7 +58,7 @@ fn every_answer_of_section_7() {
 }
 
 #[test]
-fn a_call_without_a_reply_of_a_method_that_only_answers_is_not_carried_out() {
+fn a_query_without_a_reply_is_not_run() {
     let bench = Bench::new();
     let (called, calls) = mpsc::channel();
     for (name, query, slow) in [("query", true, false), ("slow.query", true, true), ("change", false, false)]
@@ -140,11 +140,11 @@ fn a_run_of_calls_is_answered_by_a_run_in_order() {
     let mut expected: Vec<u32> = (1..=300).collect();
     expected.insert(100, 1000);
     assert_eq!(ids, expected);
-    assert!(bench.fake.requests().len() < 20, "replies go as runs");
+    assert!(bench.fake.requests().len() < 20, "replies are sent as runs");
 }
 
 #[test]
-fn what_is_no_call_is_taken_and_ignored() {
+fn frames_that_are_not_calls_are_accepted_and_ignored() {
     let bench = Bench::new();
     for payload in
         [b"".as_slice(), b"hello", b"\0note", b"\x11\x01\0\0\0x", b"\x12\x01\0\0\0\0\0", b"\x01\x01"]
@@ -159,38 +159,38 @@ fn what_is_no_call_is_taken_and_ignored() {
 }
 
 #[test]
-fn call_id_0_is_called_and_not_answered() {
+fn a_call_with_id_0_runs_and_gets_no_reply() {
     let bench = Bench::new();
-    let (tell, told) = mpsc::channel();
-    let slowly = tell.clone();
+    let (quick, params) = mpsc::channel();
+    let slow = quick.clone();
     bench.method("quick", false, move |call| {
-        tell.send(call.params.to_vec()).unwrap();
+        quick.send(call.params.to_vec()).unwrap();
         Ok(vec![1])
     });
     bench.method("slow", true, move |call| {
-        slowly.send(call.params.to_vec()).unwrap();
+        slow.send(call.params.to_vec()).unwrap();
         Ok(vec![1])
     });
     assert_eq!(bench.call(0, "quick", b"q"), DeliveryStatus::TAKEN);
-    assert_eq!(told.recv_timeout(LONG).unwrap(), b"q");
+    assert_eq!(params.recv_timeout(LONG).unwrap(), b"q");
     bench.call(0, "slow", b"s");
-    assert_eq!(told.recv_timeout(LONG).unwrap(), b"s");
+    assert_eq!(params.recv_timeout(LONG).unwrap(), b"s");
     bench.call(0, "no.such", b"");
     bench.call(5, "test", b"");
     assert_eq!(bench.wait_for_replies(1).len(), 1);
 }
 
 #[test]
-fn the_brokers_own_speakers_get_no_reply() {
+fn system_clients_get_no_reply() {
     let bench = Bench::new();
-    let (tell, told) = mpsc::channel();
+    let (send, callers) = mpsc::channel();
     bench.method("who", false, move |call| {
-        tell.send(call.caller.to_owned()).unwrap();
+        send.send(call.caller.to_owned()).unwrap();
         Ok(Vec::new())
     });
     let request = rpc::encode_request(1, "who", b"").unwrap();
     assert_eq!(bench.deliver(".broker", &[&request]), DeliveryStatus::TAKEN);
-    assert_eq!(told.recv_timeout(LONG).unwrap(), ".broker");
+    assert_eq!(callers.recv_timeout(LONG).unwrap(), ".broker");
     assert!(bench.fake.requests().is_empty());
 }
 
@@ -199,7 +199,7 @@ fn a_slow_method_may_stop_the_plugin_itself() {
     let bench = Bench::new();
     let rpc = bench.rpc.clone();
     bench.method("plugin.stop", true, move |_| {
-        // as the broker does: elsewhere, and waiting for it
+        // as the broker does: in another thread, and waits for it
         let rpc = rpc.clone();
         std::thread::spawn(move || rpc.stop(LONG)).join().unwrap();
         Ok(b"stopped".to_vec())
@@ -211,7 +211,7 @@ fn a_slow_method_may_stop_the_plugin_itself() {
 }
 
 #[test]
-fn a_method_under_way_is_answered_after_the_stop() {
+fn a_method_in_progress_is_answered_after_the_stop() {
     let bench = Bench::new();
     let (started, entered) = mpsc::channel();
     let (open, gate) = mpsc::channel::<()>();
@@ -223,7 +223,7 @@ fn a_method_under_way_is_answered_after_the_stop() {
     });
     bench.call(1, "slow", b"");
     entered.recv_timeout(LONG).unwrap();
-    bench.call(2, "slow", b""); // waits, and is forgotten
+    bench.call(2, "slow", b""); // queued, then dropped
     bench.rpc.stop(LONG);
     assert!(bench.fake.clients().is_empty());
     open.send(()).unwrap();
@@ -231,14 +231,14 @@ fn a_method_under_way_is_answered_after_the_stop() {
 }
 
 #[test]
-fn many_threads_call_at_once() {
+fn calls_of_many_threads_are_all_answered() {
     let bench = Bench::new();
     std::thread::scope(|scope| {
         for thread in 0..8u32 {
             let bench = &bench;
             scope.spawn(move || {
                 for n in 1..=500 {
-                    // dirty to one of them, who flushes for the others
+                    // the first caller gets `DIRTY` and flushes for the others
                     assert!(bench.call(thread * 1000 + n, "benchmark.test", b"x").is_taken());
                 }
             });

@@ -1,6 +1,6 @@
-//! Calls that wait for a thread: who may have how many, whose turn it is, and what becomes of those whose
-//! client has left.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Queued calls of slow methods: limits per client and identity, the order of turns, and calls of clients
+//! that have left.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
 
@@ -12,7 +12,7 @@ use std::{
     thread::ThreadId,
 };
 
-/// A call that is being carried out.
+/// A call in progress.
 struct Entered {
     caller: String,
     id: u64,
@@ -20,7 +20,7 @@ struct Entered {
     thread: ThreadId,
 }
 
-/// A bench with a method `slow`, which returns its parameters once it is unblocked.
+/// A test bench with a method `slow`, which returns its parameters once it is unblocked.
 struct SlowMethod {
     bench: Bench,
     entered: Receiver<Entered>,
@@ -33,7 +33,7 @@ impl SlowMethod {
         Self::answering(0)
     }
 
-    /// The method returns this number of bytes instead of its parameters, unless it is 0.
+    /// Creates a method that returns this number of bytes instead of its parameters, unless it is 0.
     fn answering(bytes: usize) -> Self {
         let bench = Bench::new();
         let ((enter, entered), (closed, opening)) = (mpsc::channel(), mpsc::channel());
@@ -52,23 +52,23 @@ impl SlowMethod {
         self.closed = None;
     }
 
-    /// The next call that is carried out.
+    /// Waits for the next call to start.
     fn next(&self) -> Entered {
         self.entered.recv_timeout(LONG).unwrap()
     }
 
-    /// A call of `slow` by any client.
+    /// Calls `slow` as any client.
     fn call(&self, sender: &str, call_id: u32) -> DeliveryStatus {
         self.bench.deliver(sender, &[&rpc::encode_request(call_id, "slow", b"").unwrap()])
     }
 }
 
 #[test]
-fn slow_methods_run_one_at_a_time_elsewhere_and_are_bounded() {
+fn slow_methods_run_one_at_a_time_in_a_thread_with_limits() {
     let mut slow = SlowMethod::closed();
     slow.bench.call(1, "slow", b"one");
     assert_ne!(slow.next().thread, std::thread::current().id());
-    // the worker is inside the first; as many wait behind it as one client may have
+    // the worker is in the first call; queues as many behind it as one client may have
     for n in 0..64 {
         assert_eq!(slow.bench.call(100 + n, "slow", b""), DeliveryStatus::TAKEN);
     }
@@ -76,7 +76,7 @@ fn slow_methods_run_one_at_a_time_elsewhere_and_are_bounded() {
     slow.bench.call(3, "test", b"");
     let replies = slow.bench.replies();
     let refused = rpc::decode_rpc(&replies[0]).unwrap();
-    let text = b"64 calls of this client are waiting, the limit is 64";
+    let text = b"64 calls of this client are queued, the limit is 64";
     assert_eq!(refused, RpcFrame::Error { call_id: 2, code: BUSY, data: text });
     assert!(matches!(rpc::decode_rpc(&replies[1]), Ok(RpcFrame::Reply { call_id: 3, .. })));
     slow.open();
@@ -100,38 +100,38 @@ fn a_denied_slow_call_is_not_queued() {
 }
 
 #[test]
-fn a_call_whose_client_has_left_is_dropped_and_its_reply_names_the_registration() {
+fn a_call_of_a_client_that_left_is_dropped_and_replies_name_the_registration() {
     let mut slow = SlowMethod::closed();
-    slow.bench.call(1, "slow", b"under way");
-    assert_eq!(slow.next().params, b"under way");
+    slow.bench.call(1, "slow", b"in progress");
+    assert_eq!(slow.next().params, b"in progress");
     slow.bench.call(2, "slow", b"of one that leaves");
     let fake = slow.bench.fake.clone();
-    let former = fake.id_of("a.b");
+    let previous = fake.id_of("a.b");
     fake.replace_sender("a.b");
     slow.bench.call(3, "slow", b"of the next");
     slow.open();
     assert_eq!(slow.next().params, b"of the next");
     assert!(fake.wait_until(LONG, |fake| fake.requests().len() == 3));
     let receivers: Vec<u64> = fake.requests().iter().map(|request| request.receiver_id).collect();
-    assert_eq!(receivers, [former, former, fake.id_of("a.b")]);
+    assert_eq!(receivers, [previous, previous, fake.id_of("a.b")]);
 }
 
 #[test]
-fn an_administrator_waits_for_no_ordinary_call_and_callers_take_turns() {
+fn administrative_calls_bypass_ordinary_ones_and_callers_take_turns() {
     let mut slow = SlowMethod::closed();
     let method = Method::new("admin").slow().admin();
     slow.bench.host.add_method(&method, |_: &Call<'_>| Ok(b"done".to_vec())).unwrap();
     (0..65).for_each(|n| _ = slow.call("flood", n + 1));
     assert_eq!(slow.next().caller, "flood");
-    // the ordinary thread is blocked and the queue of the flood full
+    // the ordinary thread is blocked and the flooding client's queue is full
     slow.bench.deliver("administrator", &[&rpc::encode_request(7, "admin", b"").unwrap()]);
     let is_answered =
         |fake: &FakeHost| fake.requests().iter().any(|request| request.target == "administrator");
     assert!(slow.bench.fake.wait_until(LONG, is_answered));
-    slow.call("innocent", 8);
+    slow.call("other", 8);
     slow.open();
-    assert_eq!(slow.next().caller, "flood", "one that was there before");
-    assert_eq!(slow.next().caller, "innocent", "then it is its turn");
+    assert_eq!(slow.next().caller, "flood", "a call queued before");
+    assert_eq!(slow.next().caller, "other", "then the other client's turn");
 }
 
 #[test]
@@ -142,56 +142,56 @@ fn a_full_queue_makes_room_for_a_caller_with_fewer_calls() {
     for flood in ["flood.1", "flood.2", "flood.3"] {
         (0..64).for_each(|n| assert_eq!(slow.call(flood, n + 1), DeliveryStatus::TAKEN));
     }
-    assert_eq!(slow.call("innocent", 9), DeliveryStatus::DIRTY, "one of a flood is told");
+    assert_eq!(slow.call("other", 9), DeliveryStatus::DIRTY, "a displaced call is answered");
     let requests = slow.bench.fake.requests();
     assert_eq!(requests.len(), 1);
     assert!(requests[0].target.starts_with("flood."));
-    let told = rpc::decode_rpc(&requests[0].payloads[0]).unwrap();
-    assert!(matches!(told, RpcFrame::Error { call_id: 64, code: BUSY, .. }), "{told:?}");
+    let error = rpc::decode_rpc(&requests[0].payloads[0]).unwrap();
+    assert!(matches!(error, RpcFrame::Error { call_id: 64, code: BUSY, .. }), "{error:?}");
     slow.open();
     let mut before = 0;
-    while slow.next().caller != "innocent" {
+    while slow.next().caller != "other" {
         before += 1;
     }
-    assert_eq!(before, 3, "one of each flood");
+    assert_eq!(before, 3, "one call of each flooding client");
 }
 
 #[test]
-fn hundreds_of_registrations_of_one_identity_leave_another_its_turn() {
+fn many_registrations_of_one_identity_do_not_delay_another() {
     const FLOOD: u32 = 300;
     let mut slow = SlowMethod::closed();
     let fake = slow.bench.fake.clone();
     let sender = |n: u32| format!("flood.{n}");
     (0..=FLOOD).for_each(|n| fake.set_identity(&sender(n), 1));
-    fake.set_identity("innocent", 2);
+    fake.set_identity("other", 2);
     slow.call(&sender(0), 1);
     slow.next();
     let taken = (1..=FLOOD).filter(|n| slow.call(&sender(*n), 1) == DeliveryStatus::TAKEN).count();
-    assert_eq!(taken, 192, "as many as one identity may have waiting");
+    assert_eq!(taken, 192, "the limit of one identity");
     for call in 0..3 {
-        assert_eq!(slow.call("innocent", 2 + call), DeliveryStatus::TAKEN, "there is room");
+        assert_eq!(slow.call("other", 2 + call), DeliveryStatus::TAKEN, "there is room");
     }
     slow.open();
     let order: Vec<_> = (0..6).map(|_| slow.next().caller).collect();
-    let innocent: Vec<_> = order.iter().map(|caller| caller == "innocent").collect();
-    assert_eq!(innocent, [false, true, false, true, false, true], "identities take turns: {order:?}");
+    let of_other: Vec<_> = order.iter().map(|caller| caller == "other").collect();
+    assert_eq!(of_other, [false, true, false, true, false, true], "identities take turns: {order:?}");
     let answered = |fake: &FakeHost| {
         let all = fake.requests();
-        let replies = all.iter().filter(|request| request.target == "innocent");
+        let replies = all.iter().filter(|request| request.target == "other");
         replies.flat_map(|request| &request.payloads).filter(|payload| payload[0] == 0x11).count() == 3
     };
     assert!(fake.wait_until(LONG, answered));
 }
 
 #[test]
-fn calls_of_a_client_that_does_not_read_are_not_carried_out() {
+fn calls_of_a_client_that_does_not_read_are_refused() {
     let mut slow = SlowMethod::answering(100_000);
     (1..=10).for_each(|n| _ = slow.bench.call(n, "slow", b"flood"));
     slow.bench.fake.fill_receivers(true);
     slow.open();
     let replies = slow.bench.wait_for_replies(10);
     let large = replies.iter().filter(|reply| reply.len() > 100_000).count();
-    assert_eq!(large, 1, "the first showed that nothing is read");
+    assert_eq!(large, 1, "only the first reply is sent");
     assert_eq!(slow.entered.try_iter().count(), 1);
     slow.bench.fake.fill_receivers(false);
     slow.bench.call(11, "slow", b"once it reads");

@@ -1,5 +1,5 @@
 //! The certificates of connected clients, which are verified again when the authority changes. Owns the
-//! choice who is disconnected then; never reads a file.
+//! decision which clients are then disconnected; never reads a file.
 
 use elbus_stream::Closer;
 use elbus_tls::{Acceptor, Chain};
@@ -42,7 +42,7 @@ impl ClientCertificates {
 
     /// Verifies all chains and disconnects the clients of invalid ones. Returns their number.
     pub(crate) fn verify(&self, acceptor: &Acceptor) -> usize {
-        // without the lock: each takes a tenth of a millisecond
+        // without the lock: each verification takes a tenth of a millisecond
         let clients: Vec<_> = self.0.lock().clients.values().cloned().collect();
         clients.iter().filter(|client| !client.verify(acceptor)).count()
     }
@@ -68,6 +68,6 @@ impl RegisteredCertificate<'_> {
 impl Drop for RegisteredCertificate<'_> {
     fn drop(&mut self) {
         let gone = self.registry.0.lock().clients.remove(&self.number);
-        drop(gone); // not under the lock
+        drop(gone); // outside the lock
     }
 }

@@ -1,6 +1,6 @@
 //! The TCP transport of ELBUS: clients of the local network.
 //!
-//! It owns addresses and the options of sockets. All that happens on connections is `elbus-stream`'s.
+//! It owns the addresses and the socket options. `elbus-stream` handles the connections.
 //!
 //! ```toml
 //! [[plugin]]
@@ -62,7 +62,7 @@ pub struct Tcp {
     addresses: Addresses,
     options: Options,
     settings: StreamSettings,
-    /// `Some` from `start` to `stop`. The lock is held for no call of the server that waits.
+    /// `Some` from `start` to `stop`. Not locked during calls of the server that block.
     running: Mutex<Option<Server>>,
 }
 
@@ -148,7 +148,7 @@ impl Transport for Options {
     }
 }
 
-/// In a module of its own, since the macro's code needs unsafe attributes.
+/// A separate module, since the macro's code contains unsafe attributes.
 mod export {
     #![allow(unsafe_code)]
     elbus_plugin_api::export_plugin!(crate::Tcp);

@@ -1,5 +1,5 @@
 //! The table `tls`, and the TLS handshake before a session. Owns the certificates in use and the number of
-//! handshakes in progress; the cryptography is in `elbus-tls`, the session in `elbus-stream`.
+//! handshakes in progress; `elbus-tls` does the cryptography, `elbus-stream` the session.
 
 use elbus_plugin_api::PluginError;
 use elbus_stream::{Certificate, FairSlots, LogCategory, PeerInfo, SessionPermit};
@@ -44,7 +44,7 @@ enum CertificateRequest {
 /// TLS state shared by the connections of an instance.
 pub(crate) struct Tls {
     files: ServerFiles,
-    /// How often the files were read, and the acceptor made from them.
+    /// The number of times the files were read, and the acceptor made from them.
     acceptor: RwLock<(u64, Acceptor)>,
     client_certificates: ClientCertificates,
     /// Slots of handshakes in progress.
@@ -53,12 +53,12 @@ pub(crate) struct Tls {
     handshake_timeout: Duration,
 }
 
-/// Which slot of a connection was needed for another one.
+/// The slot of a connection that was evicted for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EvictedFrom {
-    /// That of a connection that has not registered.
+    /// The slot of a connection that has not registered.
     Pending,
-    /// That of a handshake in progress.
+    /// The slot of a handshake in progress.
     Handshake,
 }
 
@@ -117,7 +117,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Performs the handshake, then carries the connection for as long as its session lasts.
+    /// Performs the handshake, then forwards the connection for as long as its session lasts.
     pub(crate) async fn serve(
         self: Arc<Self>,
         socket: OwnedFd,
@@ -127,13 +127,13 @@ impl Tls {
         let (evict, mut evicted) = mpsc::channel(1);
         let pending = evict.clone();
         permit.on_eviction(move || _ = pending.try_send(EvictedFrom::Pending));
-        // boxed, since it would be part of every connection
+        // boxed: it would otherwise enlarge every connection
         let handshaking = Box::pin(self.handshake(socket, &permit, evict));
         let handshaken = tokio::select! {
             handshaken = handshaking => handshaken,
             Some(slot) = evicted.recv() => {
                 let limit = self.handshakes.limit();
-                let why = format!("evicted: {limit} TLS handshakes are under way (tls.max_handshakes)");
+                let why = format!("evicted: {limit} TLS handshakes are in progress (tls.max_handshakes)");
                 let why = (slot == EvictedFrom::Handshake).then_some(why);
                 return permit.log_eviction(source.as_deref(), why.as_deref());
             }
@@ -153,7 +153,7 @@ impl Tls {
         let Some(guard) = permit.begin(end, peer) else { return };
         let shown = chain.map(|(chain, read)| (self.client_certificates.add(chain, guard.closer()), read));
         if let Some((shown, read)) = &shown {
-            // the files may have been read again before this client was among the verified ones
+            // the files may have been read again between the verification and the registration of this chain
             let (latest, acceptor) = self.acceptor.read().clone();
             if latest != *read {
                 shown.verify(&acceptor);
@@ -187,7 +187,7 @@ impl Tls {
                 return Err(refuse(format!("{why}; timeout_seconds is {seconds}")));
             }
         }
-        // silent until now; from here on the connection costs something
+        // has been silent so far; from here on the connection costs memory
         permit.mark_active();
         permit.wait_for_turn().await;
         end = end.max(Instant::now() + self.handshake_timeout);

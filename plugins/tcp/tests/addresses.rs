@@ -1,5 +1,6 @@
-//! Addresses: several at once, taken ones, the real one of port 0, what is reported of clients.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Addresses: several at once, addresses in use, the port chosen for port 0, and the addresses reported for
+//! clients.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "the suite uses the rest")]
 #[path = "../../stream/tests/support/mod.rs"]
@@ -39,10 +40,10 @@ fn two_addresses_serve_one_instance() {
 }
 
 #[test]
-fn a_taken_port_is_named_and_nothing_stays_bound() {
+fn a_port_in_use_is_named_and_no_address_stays_bound() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_at = taken.local_addr().unwrap().to_string();
-    // a port of the system's choice that is free again; nobody else binds 127.0.0.3
+    // a free port chosen by the system; no other test binds 127.0.0.3
     let free = TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
     let fake = FakeHost::new();
     let config = format!("bind = ['{free}', '{taken_at}']");
@@ -72,16 +73,16 @@ fn a_port_is_free_again_after_stop() {
 }
 
 #[test]
-fn both_families_of_a_port() {
+fn ipv4_and_ipv6_can_use_the_same_port() {
     if !has_ipv6() {
-        eprintln!("no IPv6 here: not tested");
+        eprintln!("skipped: no IPv6 on this machine");
         return;
     }
     let fake = FakeHost::new();
     let instance = fake.create::<Tcp>("network", "bind = '[::]:0'").unwrap();
     let bus = Bus::over(fake, instance, connect);
     let six: SocketAddr = bus.instance.status().addresses[0].strip_prefix("tcp:").unwrap().parse().unwrap();
-    // the same port of the other family is not taken by it
+    // it does not take the same port of the other family
     let config = format!("bind = '0.0.0.0:{}'", six.port());
     let four = bus.fake.create::<Tcp>("other", &config).unwrap();
     four.start().unwrap();

@@ -1,5 +1,5 @@
-//! The table `tls`: what is wrong with it, and certificates that are read again while connections go on.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! The table `tls`: its errors, and certificates that are read again while connections continue.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
 
@@ -51,12 +51,12 @@ fn errors_name_key_and_file() {
     assert!(missing.contains("nowhere.pem\": No such file"), "{missing}");
     let none = error(&good.replace("broker.pem", "broker.key"));
     assert!(
-        none.starts_with("tls.certificate: ") && none.ends_with("holds no certificate in PEM form"),
+        none.starts_with("tls.certificate: ") && none.ends_with("contains no certificate in PEM form"),
         "{none}"
     );
     let no_key = error(&good.replace("broker.key", "broker.pem"));
     assert!(
-        no_key.starts_with("tls.key: ") && no_key.ends_with("holds no private key in PEM form"),
+        no_key.starts_with("tls.key: ") && no_key.ends_with("contains no private key in PEM form"),
         "{no_key}"
     );
     authority.issue(path, "other", "other", vec![]);
@@ -82,7 +82,7 @@ fn errors_name_key_and_file() {
 trait Both: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Both for S {}
 
-/// A registered client that trusts this authority, or why not.
+/// Connects and registers a client that trusts this authority, or returns the error.
 async fn connect(address: &str, ca: &Path, name: &str) -> Result<impl Both + use<>, String> {
     let dialer = ClientFiles { roots: Some(ca.to_owned()), identity: None }.load().unwrap();
     let stream = TcpStream::connect(address.strip_prefix("tls:").unwrap()).await.unwrap();
@@ -95,7 +95,7 @@ async fn connect(address: &str, ca: &Path, name: &str) -> Result<impl Both + use
     Ok(stream)
 }
 
-/// A message to nobody in particular, acknowledged.
+/// Sends an acknowledged message without a recipient.
 async fn exchange(stream: &mut impl Both) {
     stream.write_all(&[7, 0, 0, 0, 0x52, 2, 0, 0, 0, b'x', 0]).await.unwrap();
     let mut ack = [0; 6];
@@ -109,7 +109,7 @@ async fn exchange(stream: &mut impl Both) {
 }
 
 #[test]
-fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
+fn new_certificates_apply_to_new_connections_and_invalid_ones_are_ignored() {
     let (folder, _authority) = folder();
     let path = folder.path();
     let fake = FakeHost::new();
@@ -144,7 +144,7 @@ fn new_certificates_are_for_new_connections_and_broken_ones_for_none() {
 }
 
 #[test]
-fn where_clients_show_certificates_each_session_is_verified() {
+fn client_certificates_are_verified_in_each_session() {
     let (folder, authority) = folder();
     let path = folder.path();
     authority.issue(path, "plc", "plc", vec![]);
@@ -164,7 +164,7 @@ fn where_clients_show_certificates_each_session_is_verified() {
             for _ in 0..2 {
                 let stream = TcpStream::connect(address.strip_prefix("tls:").unwrap()).await.unwrap();
                 let mut stream = dial(&dialer, "127.0.0.1", stream).await.unwrap();
-                // behind what the server gives a client to come again with
+                // after the session tickets that the server sends
                 let mut greeting = [0; 3];
                 stream.read_exact(&mut greeting).await.unwrap();
                 kinds.push(format!("{:?}", stream.get_ref().1.handshake_kind().unwrap()));
@@ -176,7 +176,7 @@ fn where_clients_show_certificates_each_session_is_verified() {
 }
 
 #[test]
-fn the_oldest_handshake_makes_room_for_a_new_one() {
+fn the_oldest_handshake_is_evicted_for_a_new_one() {
     let (folder, _authority) = folder();
     let fake = FakeHost::new();
     let text = table(folder.path(), "max_handshakes = 1");
@@ -187,17 +187,17 @@ fn the_oldest_handshake_makes_room_for_a_new_one() {
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
         let plain = || TcpStream::connect(address.strip_prefix("tls:").unwrap());
-        // who says nothing takes no place, who has begun loses it to the next one
+        // a silent connection takes no slot; one that has begun its handshake loses its slot to the next one
         let (mut silent, mut one) = (plain().await.unwrap(), plain().await.unwrap());
         one.write_all(&[0x16, 3, 1]).await.unwrap();
         let mut two = plain().await.unwrap();
         two.write_all(&[0x16, 3, 1]).await.unwrap();
         let (mut first, mut second, mut third) = ([0], [0], [0]);
         tokio::select! {
-            // which of them came first to the broker is chance
+            // the order in which they reach the broker is random
             end = one.read(&mut first) => assert_eq!(end.unwrap_or(0), 0),
             end = two.read(&mut second) => assert_eq!(end.unwrap_or(0), 0),
-            _ = silent.read(&mut third) => panic!("it takes no place"),
+            _ = silent.read(&mut third) => panic!("a silent connection is not evicted"),
         }
         let until = Instant::now() + Duration::from_secs(20);
         while !instance.status().detail.ends_with(" 1 connections refused") {

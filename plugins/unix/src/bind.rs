@@ -1,9 +1,9 @@
-//! Binds the socket file and removes a stale one. Owns the file from bind to removal; never touches a socket
-//! that is served, nor a file that is no socket.
+//! Binds the socket file and removes a stale one. Owns the file from bind to removal; never changes a socket
+//! that a broker serves, nor a file that is not a socket.
 //!
 //! The lock on the folder prevents other brokers from replacing the file between the check of a stale file
-//! and the bind. Permissions and owners are set on the file that was bound, never by its name, which another
-//! file can have by then.
+//! and the bind. Permissions and owners are set on the bound file, never by its name, which may refer to
+//! another file by then.
 
 use elbus_files::{Folder, FolderLock, Identity, Node};
 use elbus_plugin_api::{Host, PluginError};
@@ -29,11 +29,10 @@ use crate::socket_path::SocketPath;
 
 /// Length of the accept queue.
 const BACKLOG: i32 = 4096;
-/// Brokers hold the lock of a folder briefly. A process that holds it longer cannot keep a broker from
-/// starting.
+/// Timeout for the lock. Brokers hold it briefly; a process that holds it longer cannot prevent a start.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Returns the inherited socket of this path, if there is one; its file is not removed.
+/// Returns the inherited socket of this path, if any; its file is not removed.
 pub(crate) fn inherited(host: &Host, socket_path: &SocketPath) -> Option<Listener> {
     let port = socket_path.path.display().to_string();
     let address = format!("unix:{port}");
@@ -52,16 +51,16 @@ pub(crate) fn bind(socket_path: &SocketPath) -> Result<(Listener, SocketFile), P
     let lock = lock(&folder);
     clear_way(path, &folder, &name)?;
 
-    let socket = stream_socket().map_err(|error| failed("make a socket for", error))?;
-    // the file takes over the mode of the unbound socket, so it is closed to all until its owners are set
-    fchmod(&socket, Mode::empty()).map_err(|error| failed("make a socket for", error.into()))?;
+    let socket = stream_socket().map_err(|error| failed("create a socket for", error))?;
+    // the file inherits the mode of the unbound socket, so no user can connect until its owners are set
+    fchmod(&socket, Mode::empty()).map_err(|error| failed("create a socket for", error.into()))?;
     bind_socket(&socket, &address).map_err(|error| failed("bind", error.into()))?;
     let node = bound(&folder, &name).map_err(|why| failed("bind", why))?;
     let file = SocketFile { path: path.to_owned(), identity: node.identity() };
     let opened = give_to_owners(socket_path, &node)
         .and_then(|()| open_to_users(socket_path, &node))
         .and_then(|()| listen(&socket, BACKLOG).map_err(|error| failed("listen on", error.into())));
-    drop(lock); // before the file may have to be removed, which takes it again
+    drop(lock); // before removing the file, which takes the lock again
     opened?;
 
     let port = path.display().to_string();
@@ -83,8 +82,8 @@ fn stream_socket() -> io::Result<OwnedFd> {
 }
 
 /// Returns the file of the socket that was just bound under this name. Another user with write access to the
-/// folder can have replaced it, and that file must not be given away: ours is a socket without permissions,
-/// with one name, and of our user.
+/// folder could have replaced it, and the owner of that file must not be changed. The file is valid if it is
+/// a socket without permissions, with one name, and of the broker's user.
 fn bound(folder: &Folder, name: &OsStr) -> io::Result<Node> {
     let replaced = || io::Error::other("the socket was replaced by another file while it was bound");
     let node = match folder.node(name) {
@@ -119,12 +118,12 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
     let node = match folder.node(name) {
         Ok(node) => node,
         Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return refuse(&format_args!("cannot look at it: {error}")),
+        Err(error) => return refuse(&format_args!("cannot check it: {error}")),
     };
     if node.file_type() != FileType::Socket {
         return refuse(&"exists and is not a socket");
     }
-    // by the file itself: its name may lead elsewhere by now
+    // connects through the file itself, since its name may refer to another file by now
     let asked = stream_socket()
         .and_then(|socket| Ok((socket, SocketAddrUnix::new(node.path()).map_err(io::Error::from)?)));
     let (socket, address) = match asked {
@@ -132,14 +131,14 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
         Err(error) => return refuse(&format_args!("cannot check whether a broker listens there: {error}")),
     };
     match connect(&socket, &address) {
-        // a full accept queue is served as well
+        // a full accept queue means that a broker serves the socket
         Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => refuse(&"a broker is listening there already"),
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::CONNREFUSED) => {
             tracing::info!(path = %path.display(), "removing the socket file of a broker that is gone");
             match folder.remove(name, node.identity()) {
                 Ok(_) => Ok(()),
-                Err(error) => refuse(&format_args!("nobody serves it, but it cannot be removed: {error}")),
+                Err(error) => refuse(&format_args!("no broker serves it, but it cannot be removed: {error}")),
             }
         }
         Err(error) => {
@@ -148,7 +147,7 @@ fn clear_way(path: &Path, folder: &Folder, name: &OsStr) -> Result<(), PluginErr
     }
 }
 
-/// The file of a bound socket. Removed when dropped, if the path still leads to it.
+/// The file of a bound socket. Removed when dropped, if the path still refers to it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -156,7 +155,8 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Returns whether the path still leads to this socket. While it is bound no other file has its identity.
+    /// Returns whether the path still refers to this socket. While it is bound, no other file has its
+    /// identity.
     pub(crate) fn is_there(&self) -> bool {
         self.folder().is_some_and(|(folder, name)| folder.holds(&name, self.identity))
     }

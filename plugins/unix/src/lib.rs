@@ -15,8 +15,8 @@
 //! # and the keys of every stream transport, see `StreamSettings`
 //! ```
 //!
-//! If the broker has inherited a socket that listens at this path, it uses that one and leaves the file
-//! alone.
+//! If the broker has inherited a socket that listens at this path, the plugin uses that socket and does not
+//! change its file.
 #![deny(unsafe_code)]
 
 mod bind;
@@ -40,7 +40,7 @@ pub struct Unix {
     host: Host,
     socket_path: SocketPath,
     settings: StreamSettings,
-    /// `Some` from `start` to `stop`. The lock is held for no call of the server that waits.
+    /// `Some` from `start` to `stop`. Not locked during calls of the server that block.
     running: Mutex<Option<Running>>,
 }
 
@@ -79,7 +79,7 @@ impl Plugin for Unix {
     fn stop(&self, deadline: Duration) {
         let running = self.running.lock().take();
         if let Some(Running { file, server }) = running {
-            drop(file); // first, so that nobody comes any more
+            drop(file); // first, so that no new client can connect
             server.stop(deadline);
         }
     }
@@ -116,19 +116,19 @@ impl Transport for Local {
     }
 
     fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {
-        // not rustix: its process ids are never 0, which the kernel reports for clients of another pid
-        // namespace
+        // not rustix: its process ids are never 0, which the kernel reports for clients in other pid
+        // namespaces
         let stream = UnixStream::from_std(socket.into())?;
         let peer = stream.peer_cred()?;
         let credentials = Credentials { pid: peer.pid().unwrap_or(0), uid: peer.uid(), gid: peer.gid() };
-        // now: later another process may have its id
+        // determined now, since another process may have the id later
         let unit = unit::unit_of(stream.as_fd(), &credentials).map(Box::new);
         let peer = PeerInfo { credentials: Some(credentials), unit, ..PeerInfo::default() };
         Ok(Prepared::Ready(stream.into_std()?.into(), peer))
     }
 }
 
-/// In a module of its own, since the macro's code needs unsafe attributes.
+/// A separate module, since the macro's code contains unsafe attributes.
 mod export {
     #![allow(unsafe_code)]
     elbus_plugin_api::export_plugin!(crate::Unix);

@@ -1,10 +1,10 @@
-//! The keys of the socket: its path and who can use it. Owns their validation; touches no file.
+//! The keys of the socket: its path, mode and owners. Owns their validation; touches no file.
 
 use elbus_plugin_api::{Config, PluginError, os::UserOrGroup};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// Longest path in a socket address, without its NUL.
+/// Maximum length of a path in a socket address, without its NUL.
 pub(crate) const MAX_PATH_BYTES: usize = 107;
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ impl SocketPath {
         if path.len() > MAX_PATH_BYTES {
             let shown: String = path.chars().take(MAX_PATH_BYTES).collect();
             let message = format!(
-                "{shown:?}... has {} bytes, and the kernel takes {MAX_PATH_BYTES} at most; choose a shorter path",
+                "{shown:?}... has {} bytes, and the kernel accepts at most {MAX_PATH_BYTES}; choose a shorter path",
                 path.len()
             );
             return Err(PluginError::of_key("path", message));
@@ -53,7 +53,7 @@ impl SocketPath {
         let octal = u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
             PluginError::of_key("mode", format!("{mode:?} is not an octal number up to \"0777\""))
         })?;
-        // read again when the socket is bound, since ids can change
+        // read again at the bind, since ids can change
         owner.as_ref().map(|account| account.user_id("owner")).transpose()?;
         group.as_ref().map(|account| account.group_id("group")).transpose()?;
         Ok(SocketPath { path: path.into(), mode: octal, owner, group })
@@ -91,7 +91,7 @@ mod tests {
             assert_eq!(read(text).unwrap_err().to_string(), message);
         }
         let long = read(&format!("path = '/{}'", "x".repeat(107))).unwrap_err();
-        assert!(long.to_string().contains(" has 108 bytes, and the kernel takes 107 at most"), "{long}");
+        assert!(long.to_string().contains(" has 108 bytes, and the kernel accepts at most 107"), "{long}");
         let abstract_one = read("path = '@bus'").unwrap_err().to_string();
         assert!(abstract_one.starts_with("path: sockets without a file (abstract ones) are not supported"));
         let group = read("path = 'x'\ngroup = 'no-such-group'").unwrap_err();

@@ -1,8 +1,9 @@
 //! The systemd unit of the process behind a connection, for access rules. Reads small kernel files and
 //! nothing else.
 //!
-//! A unit is determined as systemd does: the first part of the control group's path below the slices. The
-//! unit itself creates what is further down: a user manager or container can name a group `plc.service`.
+//! A unit is determined as systemd does: it is the first part of the control group's path below the slices.
+//! The parts after it are created by the unit itself: a user manager or container can name a group
+//! `plc.service`.
 
 use elbus_plugin_api::{Credentials, os::peer_process};
 use rustix::{
@@ -15,30 +16,30 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-/// Most bytes read of such a file.
+/// Maximum number of bytes read of such a file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
-/// The longest name of a unit.
+/// Maximum length of a unit's name.
 const MAX_NAME_BYTES: usize = 255;
 /// Suffixes of units that have processes.
 const SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 const SLICE: &str = ".slice";
-/// The slice of users: their sessions and managers.
+/// The slice of users, with their sessions and managers.
 const USERS: &str = "user.slice";
 
-/// Returns the unit of the process that connected. `None` if it has none or that is not certain.
+/// Returns the unit of the connected process; `None` if it has none or that is uncertain.
 pub(crate) fn unit_of(socket: BorrowedFd<'_>, credentials: &Credentials) -> Option<String> {
     let pid = credentials.pid;
     if pid <= 0 {
-        return None; // of another namespace
+        return None; // in another pid namespace
     }
     let process = match peer_process(socket) {
         Ok(Some(process)) => process,
-        // the process that has the id now can be another one, but must at least be of the same user
+        // another process may have the id now, but it must at least belong to the same user
         Ok(None) => open_process(pid).filter(|_| is_of_user(pid, credentials.uid))?,
         Err(_) => return None,
     };
     let groups = read(pid, "cgroup")?;
-    // it still has its id, so its own file was read
+    // the process still exists, so the file that was read is its own
     if is_closed(&process) {
         return None;
     }
@@ -63,13 +64,13 @@ fn read(pid: i32, file: &str) -> Option<String> {
     Some(text)
 }
 
-/// Returns whether a process has ended, or that is unknown.
+/// Returns whether a process has ended or its state is unknown.
 fn is_closed(process: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
 
-/// Parses lines `number:controllers:/path`. If systemd has a hierarchy beside the unified one, both must
+/// Parses lines `number:controllers:/path`. If systemd has a hierarchy besides the unified one, both must
 /// agree.
 fn unit_in(groups: &str) -> Option<String> {
     let path_of = |wanted: &str| {
@@ -95,7 +96,7 @@ fn unit_of_path(path: &str) -> Option<String> {
     is_unit(unit, &SUFFIXES).then(|| unit.to_owned())
 }
 
-/// Removes the `_` that systemd puts before names that look like kernel files.
+/// Removes the `_` that systemd adds before names that look like kernel files.
 fn unescaped(part: &str) -> &str {
     part.strip_prefix('_').unwrap_or(part)
 }
@@ -130,11 +131,11 @@ mod tests {
             ("0::/init.scope\n", Some("init.scope")),
             ("12:cpu:/x.service\n1:name=systemd:/y.service\n0::/\n", Some("y.service")),
             ("1:name=systemd:/system.slice/y.service\n0::/system.slice/y.service\n", Some("y.service")),
-            // what a unit makes of its own group is its own
+            // groups that a unit creates below its own are not units
             ("0::/system.slice/docker.service/plc.service\n", Some("docker.service")),
             ("0::/system.slice/docker.service/system.slice/plc.service\n", Some("docker.service")),
             ("0::/machine.slice/box.scope/system.slice/plc.service\n", Some("box.scope")),
-            // users are no services
+            // users are not services
             ("0::/user.slice/user-1.slice/user@1.service/plc.service\n", None),
             ("0::/user.slice/user-1.slice/user@1.service/app.slice/plc.service\n", None),
             ("0::/user.slice/user-1.slice/session-3.scope\n", None),
@@ -142,7 +143,7 @@ mod tests {
             ("0::/_user.slice/plc.service\n", None),
             ("1:name=systemd:/user.slice/user-1.slice/x.scope\n0::/system.slice/plc.service\n", None),
             ("1:name=systemd:/system.slice/plc.service\n0::/user.slice/x.scope\n", None),
-            // neither are groups that are not of systemd
+            // neither are groups that systemd did not create
             ("0::/init\n", None),
             ("0::/lxc/box/system.slice/plc.service\n", None),
             ("0::/../plc.service\n", None),
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_lends_its_unit_to_nobody() {
+    fn the_unit_of_an_ended_process_is_unknown() {
         let (one, _other) = UnixStream::pair().unwrap();
         let own = Credentials { pid: std::process::id().cast_signed(), uid: 0, gid: 0 };
         let expected = unit_in(&read(own.pid, "cgroup").unwrap());
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_another_user_has_by_now_is_nobodys() {
+    fn a_process_id_reused_by_another_user_has_no_unit() {
         let own = rustix::process::getuid().as_raw();
         let pid = std::process::id().cast_signed();
         assert!(is_of_user(pid, own) && !is_of_user(pid, own + 12_345) && !is_of_user(i32::MAX, own));

@@ -1,6 +1,6 @@
-//! Limits of a stream transport, over UNIX sockets: who is let in, how fast, and what may wait for all
-//! together.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Limits of a stream transport, over UNIX sockets: number of clients, rates, and the common budget of queued
+//! bytes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "each test file uses some of it")]
 #[path = "../../stream/tests/support/mod.rs"]
@@ -25,7 +25,7 @@ fn bus_of(fake: FakeHost, settings: &str) -> Bus<UnixStream> {
     let config = format!("path = '{}'\n{settings}", folder.path().join("s").display());
     let instance = fake.create::<Unix>("local", &config).unwrap();
     Bus::over(fake, instance, move |address| {
-        // the folder stays as long as the function that connects
+        // the function that connects keeps the folder
         assert!(folder.path().exists());
         UnixStream::connect(address.strip_prefix("unix:").unwrap()).unwrap()
     })
@@ -36,7 +36,7 @@ fn bus(settings: &str) -> Bus<UnixStream> {
 }
 
 #[test]
-fn no_more_clients_than_max_clients() {
+fn max_clients_limits_the_number_of_clients() {
     let bus = bus("max_clients = 2");
     let (_first, second) = (bus.client("first"), bus.client("second"));
     for _ in 0..3 {
@@ -59,12 +59,12 @@ fn no_more_clients_than_max_clients() {
 }
 
 #[test]
-fn who_has_not_registered_takes_no_clients_place_and_a_new_connection_always_gets_in() {
+fn unregistered_connections_take_no_client_place_and_new_ones_are_accepted() {
     let bus = bus("max_clients = 3\nmax_pending = 5\ntimeout_seconds = 60");
     let _first = bus.client("first");
     let mut silent: Vec<_> = (0..12).map(|_| bus.raw()).collect();
     let _second = bus.client("second");
-    // one that has spoken outlives those that have not
+    // a client that has sent something outlives those that have not
     let mut slow = bus.raw();
     slow.send(&[0xEB, 1, 0]);
     assert_eq!(slow.receive(4), [0xEB, 1, 0, 1]);
@@ -79,13 +79,13 @@ fn who_has_not_registered_takes_no_clients_place_and_a_new_connection_always_get
 }
 
 #[test]
-fn silent_connections_take_nobodys_turn() {
+fn silent_connections_do_not_use_up_the_connect_rate() {
     let bus = bus("connects_per_second = 2\ntimeout_seconds = 60");
     let silent: Vec<_> = (0..200).map(|_| bus.raw()).collect();
     let start = Instant::now();
     let _clients = [bus.client("a"), bus.client("b")];
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    // what one has sent ahead is read when it is its turn
+    // data sent ahead is read when it is the client's turn
     let mut ahead = bus.raw();
     ahead.send(&[&b"\xEB\x01\0\x01\0c"[..], &request(7, ACKED_MESSAGE, b"x\0")].concat());
     assert_eq!(ahead.receive(5), [0xEB, 1, 0, 1, 1]);
@@ -94,17 +94,17 @@ fn silent_connections_take_nobodys_turn() {
 }
 
 #[test]
-fn who_comes_too_fast_waits_and_nobody_is_lost() {
+fn connections_beyond_the_rate_wait_and_none_is_lost() {
     let bus = bus("connects_per_second = 20");
     let start = Instant::now();
     let by_count: Vec<_> = (0..30).map(|number| bus.client(&format!("c{number}"))).collect();
-    // twenty at once, the others one after the other
+    // twenty at once, then one by one
     assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
     assert_eq!(bus.fake.clients().len(), by_count.len());
 }
 
 #[test]
-fn who_sends_too_many_messages_is_read_more_slowly() {
+fn a_client_over_its_message_rate_is_read_more_slowly() {
     let bus = bus("messages_per_second = 1000");
     let mut peer = bus.client("a");
     let start = Instant::now();
@@ -119,8 +119,8 @@ fn who_sends_too_many_messages_is_read_more_slowly() {
 }
 
 #[test]
-fn who_sends_too_many_bytes_is_read_more_slowly_also_within_a_frame() {
-    // the timeout is for the rest of a frame, but not for what the broker does not read
+fn a_client_over_its_byte_rate_is_read_more_slowly_even_within_a_frame() {
+    // the timeout covers the rest of a frame, but not time in which the broker does not read
     let bus = bus("bytes_per_second = 1000000\ntimeout_seconds = 0.3");
     let mut peer = bus.client("a");
     let payload = pattern(2_000_000, 5);
@@ -142,12 +142,12 @@ fn who_sends_too_many_bytes_is_read_more_slowly_also_within_a_frame() {
 fn wait(what: &str, ready: impl Fn() -> bool) {
     let until = Instant::now() + support::LONG;
     while !ready() {
-        assert!(Instant::now() < until, "never came: {what}");
+        assert!(Instant::now() < until, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Delivers to a client that reads nothing until it is over its limit; how much that was.
+/// Delivers to a client that reads nothing until it is over its limit; returns the number of bytes.
 fn fill(bus: &Bus<UnixStream>, name: &str) -> usize {
     let payload = vec![7; 100_000];
     for count in 1..1000 {
@@ -161,7 +161,7 @@ fn fill(bus: &Bus<UnixStream>, name: &str) -> usize {
 }
 
 #[test]
-fn clients_with_long_queues_share_the_budget_and_all_of_it_is_returned() {
+fn clients_with_long_queues_share_the_budget_and_return_all_of_it() {
     let bus = bus_of(FakeHost::with_queue_budget(4 * MIB), "timeout_seconds = 60\nqueue_bytes = 100000000");
     let budget: QueueBudget = bus.fake.queue_budget().clone();
     let mut rank = bus.client("greedy");
@@ -169,16 +169,16 @@ fn clients_with_long_queues_share_the_budget_and_all_of_it_is_returned() {
     assert!(budget.queued() > 4 * MIB && budget.queued() < 4 * MIB + 200_000, "alone: {}", budget.queued());
     let second = bus.client("second");
     let share = fill(&bus, "second");
-    // half of the budget, and what the socket took before it was full
+    // half of the budget, plus what the socket accepted before it was full
     assert!(share > 2 * MIB && share < 3 * MIB, "{share}");
     assert_eq!(budget.blocked(), 2);
     let realtime = |name| {
         let payload = vec![0; 100_000];
         bus.fake.deliver_realtime(name, "me", &payload).unwrap()
     };
-    assert_eq!(realtime("greedy"), DeliveryStatus::REFUSED, "it does not wait, so it is not taken");
+    assert_eq!(realtime("greedy"), DeliveryStatus::REFUSED, "real-time frames are refused instead of queued");
     assert_eq!(realtime("second"), DeliveryStatus::REFUSED);
-    // a client that keeps up is not affected
+    // a client that reads is not affected
     let mut quick = bus.client("quick");
     for _ in 0..100 {
         assert!(
@@ -189,12 +189,12 @@ fn clients_with_long_queues_share_the_budget_and_all_of_it_is_returned() {
         );
         assert_eq!(quick.frame().len(), 50_009);
     }
-    // one reads everything, the other one goes
+    // one reads everything, the other disconnects
     let mut read = 0;
     while read < first {
         read += rank.frame().len();
     }
-    wait("the bytes of who has read", || budget.blocked() == 1);
+    wait("the bytes of the client that has read", || budget.blocked() == 1);
     drop(second);
     bus.wait_gone("second");
     wait("all bytes", || budget.blocked() == 0 && budget.queued() == 0);
@@ -202,7 +202,7 @@ fn clients_with_long_queues_share_the_budget_and_all_of_it_is_returned() {
 }
 
 #[test]
-fn the_budget_is_whole_again_after_any_mixture_of_ends() {
+fn the_budget_is_complete_after_any_kind_of_disconnect() {
     let bus = bus_of(FakeHost::with_queue_budget(8 * MIB), "timeout_seconds = 60\nqueue_bytes = 1000000");
     let budget = bus.fake.queue_budget().clone();
     let mut state = 1u32;
@@ -236,7 +236,7 @@ fn the_budget_is_whole_again_after_any_mixture_of_ends() {
     wait("the budget", || budget.queued() == 0 && budget.blocked() == 0);
 }
 
-/// Sends bytes together with a file descriptor: they end a read.
+/// Sends bytes together with a file descriptor, which ends a read.
 fn send_with_descriptor(stream: &UnixStream, bytes: &[u8]) {
     let descriptor = io::stdin();
     let descriptors = [descriptor.as_fd()];
@@ -247,7 +247,7 @@ fn send_with_descriptor(stream: &UnixStream, bytes: &[u8]) {
 }
 
 #[test]
-fn unannounced_bytes_do_not_keep_a_silent_client_connected() {
+fn descriptors_do_not_keep_a_silent_client_connected() {
     let bus = bus("timeout_seconds = 0.3");
     let mut silent: Vec<_> = (0..2).map(|_| bus.raw()).collect();
     for byte in [0xEB, 1] {
@@ -262,7 +262,7 @@ fn unannounced_bytes_do_not_keep_a_silent_client_connected() {
     (0..3).for_each(|_| send_with_descriptor(&silent[3].0, &[0]));
     send(&silent[4].0, &[0], SendFlags::OOB).unwrap();
     for mut peer in silent {
-        // what was sent to it, then the end; a reset if something of it was not read
+        // receives what was sent to it, then the end; a reset would mean that the broker left data unread
         let mut rest = vec![];
         match io::Read::read_to_end(&mut peer.0, &mut rest) {
             Ok(_) => {}

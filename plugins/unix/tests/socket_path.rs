@@ -1,5 +1,5 @@
-//! The socket file: its place, its permissions, who may be there already, its removal.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! The socket file: path, permissions, existing files at the path, removal.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "the suite uses the rest")]
 #[path = "../../stream/tests/support/mod.rs"]
@@ -51,14 +51,14 @@ fn mode_status_and_removal() {
     let path = folder.path("bus.sock");
     for (more, mode) in [("", 0o660), ("mode = '0600'", 0o600), ("mode = '777'", 0o777)] {
         let instance = folder.create(&path, more);
-        assert!(!path.exists() && instance.status().addresses.is_empty(), "created, not started");
+        assert!(!path.exists() && instance.status().addresses.is_empty(), "created but not started");
         instance.start().unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, mode);
         assert_eq!(instance.status().addresses, [format!("unix:{}", path.display())]);
         instance.stop(LONG);
         assert!(!path.exists(), "removed");
     }
-    // also where nobody says stop
+    // the file is removed even without a stop
     let instance = folder.create(&path, "");
     instance.start().unwrap();
     drop(instance);
@@ -79,7 +79,7 @@ fn owner_and_group_are_set_or_refused() {
         let text = format!("path = '{}'\n{key} = 'no-such-account'", path.display());
         let error = folder.fake.create::<Unix>("local", &text).err().unwrap().to_string();
         assert!(error.starts_with(&format!("{key}: no {kind} \"no-such-account\" in /etc/")), "{error}");
-        assert!(!path.exists(), "nothing is left behind");
+        assert!(!path.exists(), "no file is left");
     }
 }
 
@@ -127,7 +127,7 @@ fn other_files_are_not_touched() {
 }
 
 #[test]
-fn a_file_of_somebody_else_is_not_removed() {
+fn a_file_of_another_user_is_not_removed() {
     let folder = Folder::new();
     let path = folder.path("bus.sock");
     let instance = folder.create(&path, "");
@@ -139,7 +139,7 @@ fn a_file_of_somebody_else_is_not_removed() {
 }
 
 #[test]
-fn places_that_cannot_be() {
+fn invalid_paths_are_refused() {
     let folder = Folder::new();
     let error = folder.refusal(&folder.path("missing/bus.sock"), "");
     let missing = folder.path("missing");
@@ -147,14 +147,14 @@ fn places_that_cannot_be() {
     let long = folder.path(&"x".repeat(108));
     let config = format!("path = '{}'", long.display());
     let error = folder.fake.create::<Unix>("local", &config).err().unwrap().to_string();
-    assert!(error.starts_with("path: ") && error.contains(" the kernel takes 107 at most"), "{error}");
+    assert!(error.starts_with("path: ") && error.contains(" the kernel accepts at most 107"), "{error}");
     let error = folder.fake.create::<Unix>("local", "path = 'x'\nmodes = '1'").err().unwrap();
     assert_eq!(error.key, "modes");
     assert!(error.message.contains("timeout_seconds") && error.message.contains("owner"), "{error}");
 }
 
 #[test]
-fn starting_at_once_only_one_gets_it() {
+fn of_concurrent_starts_only_one_binds_the_socket() {
     let folder = Folder::new();
     let path = folder.path("bus.sock");
     for _ in 0..10 {
@@ -172,7 +172,7 @@ fn starting_at_once_only_one_gets_it() {
 }
 
 #[test]
-fn clients_come_with_their_credentials() {
+fn clients_register_with_their_credentials() {
     let folder = Folder::new();
     let path = folder.path("bus.sock");
     let instance = folder.create(&path, "");
@@ -189,9 +189,9 @@ fn clients_come_with_their_credentials() {
     assert_eq!(info.port.as_deref(), path.to_str());
 }
 
-/// Stopping from within the very runtime that serves, which therefore cannot help.
+/// Stops within the runtime that serves, which therefore cannot help.
 #[test]
-fn on_the_runtime_of_the_program() {
+fn a_stop_on_the_programs_runtime_drains_the_queues() {
     for threads in [1, 2] {
         let folder = Folder::new();
         let path = folder.path("bus.sock");
@@ -219,7 +219,7 @@ fn on_the_runtime_of_the_program() {
             folder.fake.deliver("a", elbus_plugin_api::FrameKind::Message, "me", "", &[&payload]);
             instance.stop(Duration::from_secs(10));
             let all = client.join().unwrap();
-            assert_eq!(all.len(), 3_000_009, "drained by the stopping thread itself");
+            assert_eq!(all.len(), 3_000_009, "drained by the stopping thread");
             drop(instance);
         });
         assert!(folder.fake.failures().is_empty(), "{:?}", folder.fake.failures());
@@ -235,7 +235,7 @@ fn a_socket_file_that_was_removed_is_bound_again_by_a_refresh() {
     instance.serve();
     let inode = path.metadata().unwrap().ino();
     instance.refresh().unwrap();
-    assert_eq!(path.metadata().unwrap().ino(), inode, "what is there stays");
+    assert_eq!(path.metadata().unwrap().ino(), inode, "an existing file stays");
     let mut before = UnixStream::connect(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     instance.refresh().unwrap();
@@ -244,7 +244,7 @@ fn a_socket_file_that_was_removed_is_bound_again_by_a_refresh() {
     before.read_exact(&mut greeting).unwrap();
     let mut after = UnixStream::connect(&path).unwrap();
     after.read_exact(&mut greeting).unwrap();
-    // somebody else's file is left alone, and reported
+    // another user's file is not changed, and reported
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "precious").unwrap();
     let error = instance.refresh().unwrap_err().to_string();
@@ -256,7 +256,7 @@ fn a_socket_file_that_was_removed_is_bound_again_by_a_refresh() {
     assert!(!path.exists());
 }
 
-/// Sets a flag when it is dropped.
+/// Sets a flag when dropped.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -265,15 +265,15 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Somebody who may write to the folder replaces the socket by a link to a file of the broker's user, again
-/// and again: neither its owner nor its permissions change, and it is never removed.
+/// Another process that may write to the folder keeps replacing the socket by a link to a file of the
+/// broker's user. The owner and permissions of that file do not change, and it is never removed.
 #[test]
 fn a_link_swapped_for_the_socket_changes_no_other_file() {
     let folder = Folder::new();
-    let (path, victim) = (folder.path("bus.sock"), folder.path("victim"));
-    std::fs::write(&victim, "secret").unwrap();
-    std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).unwrap();
-    let me = victim.metadata().unwrap();
+    let (path, target) = (folder.path("bus.sock"), folder.path("target"));
+    std::fs::write(&target, "secret").unwrap();
+    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o600)).unwrap();
+    let me = target.metadata().unwrap();
     // only root can give files away
     let owner = if me.uid() == 0 { "\nowner = 12345\ngroup = 12345" } else { "" };
     let stopping = AtomicBool::new(false);
@@ -283,7 +283,7 @@ fn a_link_swapped_for_the_socket_changes_no_other_file() {
             while !stopping.load(Ordering::Relaxed) {
                 if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
                     std::fs::remove_file(&path).ok();
-                    swaps += u32::from(std::os::unix::fs::symlink(&victim, &path).is_ok());
+                    swaps += u32::from(std::os::unix::fs::symlink(&target, &path).is_ok());
                     while path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
                         if stopping.load(Ordering::Relaxed) {
                             break;
@@ -294,11 +294,11 @@ fn a_link_swapped_for_the_socket_changes_no_other_file() {
             }
             swaps
         });
-        // ends the attack whatever happens
+        // ends the attack in any case
         let end = Ending(&stopping);
         for _ in 0..500 {
             let instance = folder.create(&path, &format!("mode = '0666'{owner}"));
-            // whether it could start depends on who was faster
+            // the start may fail, depending on which is faster
             if let Err(error) = instance.start() {
                 assert_eq!(error.key, "path", "{error}");
             }
@@ -309,13 +309,13 @@ fn a_link_swapped_for_the_socket_changes_no_other_file() {
         attacker.join().unwrap()
     });
     println!("{swaps} swaps");
-    let after = victim.metadata().unwrap();
+    let after = target.metadata().unwrap();
     assert_eq!((after.uid(), after.gid(), after.mode()), (me.uid(), me.gid(), me.mode()));
-    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "secret");
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "secret");
 }
 
 #[test]
-fn a_folder_that_everybody_may_write_to_must_be_sticky() {
+fn a_folder_writable_for_all_users_must_be_sticky() {
     let folder = Folder::new();
     let open = folder.path("open");
     std::fs::create_dir_all(open.join("inner")).unwrap();

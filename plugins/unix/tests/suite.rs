@@ -1,5 +1,5 @@
 //! The suite of the stream transports, over UNIX sockets.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../stream/tests/support/mod.rs"]
 mod support;

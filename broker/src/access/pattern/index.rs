@@ -1,10 +1,10 @@
-//! The patterns of a list of rules, indexed by segment: finds the first rule that decides about a target in
-//! time that hardly depends on how many rules there are. Knows neither verdicts nor clients.
+//! The patterns of a list of rules, indexed by segment. Finds the first rule that decides about a target in
+//! time that hardly depends on the number of rules. Knows neither verdicts nor clients.
 //!
-//! A column for each of the first segments has, as sets of rules, those that agree with a given literal, with
-//! a wildcard, or with the end of the target. The intersection along the target is what matches. Only rules
-//! that columns cannot decide (longer ones than there are columns, and masks of names with placeholders,
-//! which stand for several segments) are compared as a whole.
+//! The column of a segment position holds the sets of rules that match a given literal, a wildcard, or the
+//! end of the target there. The rules that match a target are the intersection along it. Only two kinds of
+//! rules are compared as a whole: those with more segments than there are columns, and masks of names with
+//! placeholders, which can become several segments.
 
 use elbus_plugin_api::access::Syntax;
 use smallvec::SmallVec;
@@ -12,10 +12,10 @@ use std::collections::HashMap;
 
 use super::{Part, Pattern, Piece, PlaceholderValues, Question, Segment, Target};
 
-/// Segments that have a column.
+/// Number of columns: segments that are indexed.
 const MAX_COLUMNS: usize = 32;
 
-/// A budget of comparisons is used up.
+/// The budget of comparisons is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BudgetExhausted;
 
@@ -30,7 +30,7 @@ impl CheckBudget {
         CheckBudget { left: comparisons }
     }
 
-    /// For a single target: the rules themselves are the bound.
+    /// Creates a budget for a single target, whose cost the rules themselves limit.
     pub(crate) fn unlimited() -> Self {
         Self::new(usize::MAX)
     }
@@ -46,7 +46,7 @@ impl CheckBudget {
     }
 }
 
-/// A set of rules, a bit for each.
+/// A set of rules, one bit for each.
 #[derive(Debug, Clone, Default)]
 struct RuleSet(SmallVec<[u64; 1]>);
 
@@ -73,7 +73,7 @@ fn exclude(candidates: &mut Candidates, excluded: &RuleSet) {
     candidates.iter_mut().zip(&excluded.0).for_each(|(word, excluded)| *word &= !excluded);
 }
 
-/// Rules that have the same segment at the same position. Takes no more memory than twice the list of them.
+/// The rules with the same segment at one position. Takes at most twice the memory of their list.
 #[derive(Debug)]
 enum Postings {
     Few(Box<[u32]>),
@@ -102,22 +102,22 @@ impl Postings {
     }
 }
 
-/// What the rules have at one position.
+/// The rules by their segment at one position.
 #[derive(Debug)]
 struct Column {
-    /// Rules that agree with any literal.
+    /// Rules that match any literal.
     any: RuleSet,
-    /// Rules that agree with a wildcard for one segment.
+    /// Rules that match a wildcard for one segment.
     one: RuleSet,
-    /// Rules that agree with a wildcard for the rest.
+    /// Rules that match a wildcard for the rest.
     rest: RuleSet,
-    /// Rules that agree if the target has ended before this position.
+    /// Rules that match if the target ends before this position.
     end: RuleSet,
     literals: HashMap<Box<str>, Postings, foldhash::fast::RandomState>,
     filled: Box<[(Box<[Piece]>, Postings)]>,
 }
 
-/// A column while rules are added.
+/// A column to which rules are being added.
 struct ColumnBuilder {
     any: RuleSet,
     one: RuleSet,
@@ -140,14 +140,14 @@ impl ColumnBuilder {
         }
     }
 
-    /// A rule agrees with whatever a target has here.
+    /// Adds a rule that matches any segment at this position.
     fn accept_everything(&mut self, rule: usize) {
         self.any.insert(rule);
         self.one.insert(rule);
         self.rest.insert(rule);
     }
 
-    /// Part of what a wildcard matches is enough to deny, and not enough to allow.
+    /// Adds a rule that matches wildcards: a partial match suffices to deny, but not to allow.
     fn accept_wildcards(&mut self, rule: usize, question: Question) {
         if question == Question::Overlaps {
             self.one.insert(rule);
@@ -184,7 +184,7 @@ impl PatternIndex {
     pub(in crate::access) fn new(syntax: Syntax, patterns: Vec<(Question, Pattern)>) -> Self {
         let rules = patterns.len();
         let longest = patterns.iter().map(|(_, pattern)| pattern.segments.len()).max().unwrap_or(0);
-        // one more than segments: what a target has behind the longest rule
+        // one more than the segments of the longest rule: detects longer targets
         let mut columns: Vec<_> = (0..=longest.min(MAX_COLUMNS)).map(|_| ColumnBuilder::new(rules)).collect();
         let none = RuleSet::new(rules);
         let mut index = PatternIndex {
@@ -214,7 +214,7 @@ impl PatternIndex {
         index
     }
 
-    /// The first rule that decides about what is asked for, by its number.
+    /// Returns the number of the first rule that decides about a target.
     ///
     /// # Errors
     /// The budget is used up.
@@ -257,7 +257,7 @@ impl PatternIndex {
         self.first_of(&candidates, target, values, budget)
     }
 
-    /// Rules that can match anything for this client: see [`Pattern::is_for`].
+    /// Returns the rules that can match for this client: see [`Pattern::is_for`].
     fn candidates_for(&self, values: PlaceholderValues<'_>) -> Candidates {
         let mut candidates = Candidates::from_slice(&self.all.0);
         let splits = |piece: Piece| {
@@ -295,7 +295,7 @@ impl PatternIndex {
     }
 }
 
-/// Adds a rule to the columns; returns `false` if they cannot decide about it.
+/// Adds a rule to the columns; returns `false` if they cannot decide it.
 fn add(columns: &mut [ColumnBuilder], rule: usize, question: Question, pattern: &Pattern) -> bool {
     let last = columns.len().saturating_sub(1);
     let number = u32::try_from(rule).unwrap_or(u32::MAX);
@@ -347,7 +347,7 @@ fn add(columns: &mut [ColumnBuilder], rule: usize, question: Question, pattern: 
     decided
 }
 
-/// The text of a segment without placeholders.
+/// Returns the text of a segment without placeholders.
 fn literal(pieces: &[Piece]) -> Option<String> {
     let text = |piece: &Piece| match piece {
         Piece::Text(text) => Some(text.to_string()),
@@ -356,12 +356,12 @@ fn literal(pieces: &[Piece]) -> Option<String> {
     pieces.iter().map(text).collect()
 }
 
-/// Whether a segment of a target is what the placeholders stand for.
+/// Returns whether a segment of a target equals the replaced placeholders.
 fn is_filled(pieces: &[Piece], values: PlaceholderValues<'_>, segment: &str) -> bool {
     let rest = pieces.iter().try_fold(segment, |rest, piece| rest.strip_prefix(piece.text(values)));
     rest == Some("")
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

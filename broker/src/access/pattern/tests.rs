@@ -1,4 +1,4 @@
-//! Patterns against the words of the protocol, a naive model, and hostile input.
+//! Compares patterns with the protocol's examples, with a naive model, and with hostile input.
 
 use super::*;
 use proptest::prelude::*;
@@ -26,20 +26,21 @@ fn covers(syntax: Syntax, rule: &str, target: &str) -> bool {
 }
 
 #[test]
-fn placeholders_are_filled_with_what_is_no_wildcard() {
-    assert!(covers(Syntax::Name, "x.{name}.*", "x.a.b.c"), "a name has several segments");
+fn placeholder_values_are_never_wildcards() {
+    assert!(covers(Syntax::Name, "x.{name}.*", "x.a.b.c"), "the name has two segments");
     assert!(!covers(Syntax::Name, "x.{name}.*", "x.a.b"));
     assert!(covers(Syntax::Topic, "s/{user}-{name}/+", "s/plc-a.b/t"));
     assert!(!covers(Syntax::Topic, "s/{user}-{name}/+", "s/plc-a.c/t"));
     assert!(!covers(Syntax::Topic, "s/{user}-{name}", "s/plc-a.bc"));
     assert!(!covers(Syntax::Topic, "s/{user}-{name}", "s/plc-a"));
 
-    let sly = PlaceholderValues { name: "#", user: Some("{name}") };
-    let sly =
-        |text, topic| Pattern::new(Syntax::Topic, text).covers(&Target::literal(Syntax::Topic, topic), sly);
-    assert!(!sly("s/{name}", "s/x"));
-    assert!(sly("s/{name}", "s/#"));
-    assert!(sly("s/{user}", "s/{name}"), "filled once");
+    let hostile = PlaceholderValues { name: "#", user: Some("{name}") };
+    let hostile = |text, topic| {
+        Pattern::new(Syntax::Topic, text).covers(&Target::literal(Syntax::Topic, topic), hostile)
+    };
+    assert!(!hostile("s/{name}", "s/x"));
+    assert!(hostile("s/{name}", "s/#"));
+    assert!(hostile("s/{user}", "s/{name}"), "replaced once");
     let nobody = PlaceholderValues { name: "a", user: None };
     for text in ["s/{user}", "{user}", "#/{user}"] {
         let pattern = Pattern::new(Syntax::Topic, text);
@@ -49,27 +50,27 @@ fn placeholders_are_filled_with_what_is_no_wildcard() {
 }
 
 #[test]
-fn a_client_called_like_a_wildcard_is_not_one() {
-    let sly = PlaceholderValues { name: "?.*", user: None };
+fn a_client_name_that_looks_like_a_wildcard_is_literal() {
+    let hostile = PlaceholderValues { name: "?.*", user: None };
     let pattern = Pattern::new(Syntax::Name, "x.{name}");
     for (mask, covers, overlaps) in
         [("x.?.*", false, true), ("x.?.a", false, false), ("x.a.*", false, false), ("x.*", false, true)]
     {
         let target = Target::wild(Syntax::Name, mask);
         assert_eq!(
-            (pattern.covers(&target, sly), pattern.overlaps(&target, sly)),
+            (pattern.covers(&target, hostile), pattern.overlaps(&target, hostile)),
             (covers, overlaps),
             "{mask}"
         );
     }
-    assert!(pattern.covers(&Target::literal(Syntax::Name, "x.?.*"), sly));
+    assert!(pattern.covers(&Target::literal(Syntax::Name, "x.?.*"), hostile));
 }
 
 #[test]
-fn a_name_with_a_slash_is_no_way_into_the_topics_of_another() {
+fn a_name_with_a_slash_gives_no_access_to_other_topics() {
     for (name, pattern, topic) in [
         ("plc/secret", "plc/{name}/#", "plc/plc/secret/x"),
-        ("victim/x", "{name}/#", "victim/x/y"),
+        ("other/x", "{name}/#", "other/x/y"),
         ("/", "a{name}b", "a/b"),
         ("a/", "{name}", "a/"),
     ] {
@@ -78,7 +79,7 @@ fn a_name_with_a_slash_is_no_way_into_the_topics_of_another() {
         for target in [Target::literal(Syntax::Topic, topic), Target::wild(Syntax::Topic, "#")] {
             assert!(!rule.covers(&target, values) && !rule.overlaps(&target, values), "{name} {pattern}");
         }
-        // in a mask of names a slash is a character as any other
+        // in a mask of names a slash has no special meaning
         let mask = Pattern::new(Syntax::Name, "x.{name}");
         assert!(mask.covers(&Target::literal(Syntax::Name, &format!("x.{name}")), values), "{name}");
     }
@@ -88,7 +89,7 @@ fn a_name_with_a_slash_is_no_way_into_the_topics_of_another() {
 }
 
 #[test]
-fn a_character_in_braces_is_no_wildcard() {
+fn a_wildcard_in_braces_is_a_literal() {
     assert!(covers(Syntax::Name, "a.{*}", "a.*") && !covers(Syntax::Name, "a.{*}", "a.b"));
     assert!(covers(Syntax::Name, "plc{*}", "plc*") && covers(Syntax::Name, "{?}", "?"));
     assert!(covers(Syntax::Topic, "c{+}{+}/#", "c++/x") && !covers(Syntax::Topic, "{#}", "x"));
@@ -99,7 +100,7 @@ fn a_character_in_braces_is_no_wildcard() {
 }
 
 #[test]
-fn to_cover_is_more_than_to_overlap() {
+fn a_pattern_can_overlap_a_target_without_covering_it() {
     for (rule, target, covers, overlaps) in [
         ("a/#", "a/b", true, true),
         ("a/#", "a/+/c", true, true),
@@ -126,28 +127,28 @@ fn to_cover_is_more_than_to_overlap() {
 }
 
 #[test]
-fn a_mask_that_names_a_secondary_is_one_of_its_primary() {
+fn a_mask_for_a_secondary_counts_as_one_for_its_primary() {
     for (rule, mask, overlaps) in [
-        ("victim", "victim%%0", true),
-        ("victim", "victim%%x.*", true),
-        ("victim", "victim%%?.y", true),
-        ("a.victim", "a.victim%%", true),
-        ("a.victim", "?.victim%%0", true),
-        ("a.victim", "a.?%%0", false),
+        ("other", "other%%0", true),
+        ("other", "other%%x.*", true),
+        ("other", "other%%?.y", true),
+        ("a.other", "a.other%%", true),
+        ("a.other", "?.other%%0", true),
+        ("a.other", "a.?%%0", false),
         ("a.?", "a.?%%0", true),
-        ("victim", "victims%%0", false),
-        ("victim", "*", true),
+        ("other", "others%%0", false),
+        ("other", "*", true),
     ] {
         let pattern = Pattern::new(Syntax::Name, rule);
         assert_eq!(pattern.overlaps(&Target::primaries_of(mask), VALUES), overlaps, "{rule} {mask}");
     }
-    // a wildcard before the marks is a character of the name
+    // a wildcard before `%%` is a character of the name
     assert!(!Pattern::new(Syntax::Name, "a.b").covers(&Target::primaries_of("a.?%%0"), VALUES));
     assert!(Pattern::new(Syntax::Name, "a.{?}").covers(&Target::primaries_of("a.?%%0"), VALUES));
 }
 
 #[test]
-fn names_of_certificates() {
+fn certificate_patterns_match_within_dots() {
     let matches = |pattern, name| certificate_matches(pattern, name, VALUES);
     for (pattern, name) in [
         ("{name}", "a.b"),
@@ -164,9 +165,9 @@ fn names_of_certificates() {
     }
 }
 
-/// A target is searched once for all rules, and a comparison costs no more than the rule is long.
+/// A target is searched once for all rules, and a comparison takes time linear in the length of the rule.
 #[test]
-fn a_comparison_is_linear_in_the_rule_whatever_the_length_of_the_target() {
+fn a_comparison_is_linear_in_the_rule_for_any_target_length() {
     const BYTES: usize = 1 << 20;
     const LONGEST_RULE: usize = 32;
     let rules: Vec<_> = ["+/x", "+/+/+/+/x", "x/#", "{name}/+", "+/{name}{user}/x", "#", "+", "a/+/b"]
@@ -192,9 +193,9 @@ fn a_comparison_is_linear_in_the_rule_whatever_the_length_of_the_target() {
     }
 }
 
-/// No combination of wildcards makes a comparison go back: both texts are read once.
+/// No combination of wildcards makes a comparison backtrack: both texts are read once.
 #[test]
-fn crossing_wildcards_are_walked_once() {
+fn a_comparison_with_many_wildcards_never_backtracks() {
     let deep = |one: &str, end: &str| format!("{}{end}", format!("{one}.").repeat(3000));
     for rule in [deep("?", "*"), deep("?", "x"), deep("a", "*"), deep("{name}", "x")] {
         let pattern = Pattern::new(Syntax::Name, &rule);
@@ -212,7 +213,7 @@ fn crossing_wildcards_are_walked_once() {
     }
 }
 
-/// The words of the protocol, segment by segment, with all segments in memory of their own.
+/// The rules of the protocol, segment by segment, each in memory of its own.
 mod model {
     #[derive(Clone, PartialEq)]
     enum Segment {
@@ -221,7 +222,7 @@ mod model {
         Rest,
     }
 
-    /// Of a rule whose placeholder stands for `name`, where one is given; else what a client sends.
+    /// Parses a rule if `name` is given, whose placeholders it replaces; otherwise a client's target.
     fn segments(text: &str, name: Option<&str>) -> Vec<Segment> {
         let mut segments = vec![];
         for segment in text.split('.') {
@@ -253,8 +254,8 @@ mod model {
         }
     }
 
-    /// Whether the rule covers and whether it overlaps what is asked for, as all names of up to five segments
-    /// show.
+    /// Returns whether the rule covers and whether it overlaps the target, tried with all names of up to five
+    /// segments.
     pub(super) fn answers(rule: &str, name: &str, target: &str) -> (bool, bool) {
         let (ours, theirs) = (segments(rule, Some(name)), segments(target, None));
         let (mut covers, mut overlaps) = (true, false);
@@ -281,7 +282,7 @@ fn masks(of: &'static [&'static str]) -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What is said to be covered or to overlap is so: where it is not, there is a name that shows it.
+    /// The answers agree with the model, which tries all names of up to five segments.
     #[test]
     fn covering_and_overlapping_agree_with_the_model(
         rule in masks(&["a", "b", "", "?", "*", "{name}", "{name}b"]),
@@ -292,7 +293,7 @@ proptest! {
         let (ours, theirs) = (Pattern::new(Syntax::Name, &rule), Target::wild(Syntax::Name, &target));
         let answers = (ours.covers(&theirs, values), ours.overlaps(&theirs, values));
         let segments = |text: &str| text.matches('.').count() + 1;
-        // a model of five segments cannot tell what is deeper, nor of texts it does not know
+        // the model knows five segments and a fixed set of texts
         prop_assume!(segments(&rule.replace("{name}", name)) <= 4 && !target.contains("ab"));
         prop_assume!(!rule.contains("{name}b") || answers == (false, false));
         prop_assume!(!(rule.contains("{name}") && name == "*"));

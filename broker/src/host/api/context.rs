@@ -1,4 +1,4 @@
-//! The state of the broker that all its plugins share, and what each of them has added to it.
+//! The state of the broker that all its plugins share, and what each plugin has registered.
 
 use elbus_plugin_api::{
     QueueBudget,
@@ -23,25 +23,26 @@ use crate::{
     settings::BrokerSettings,
 };
 
-/// The shortest time that a stop or reload of one plugin leaves for its queues: a short `shutdown_seconds` is
-/// meant for the end of the broker.
+/// Minimum time that a stop or reload of one plugin leaves for draining its queues: a short
+/// `shutdown_seconds` is meant for the end of the broker.
 const MIN_STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// The owner of what the embedding program registers.
+/// The owner of everything that the embedding program registers.
 pub(crate) const EMBEDDER: u32 = 1;
 
-/// An instance of a plugin, as its host API needs it. An instance has a new owner number each time it is
-/// created: a call with an earlier one is too late.
+/// An instance of a plugin, as its host API uses it. An instance gets a new owner number each time it is
+/// created: calls with a previous number are ignored.
 pub(crate) trait HostedInstance: Send + Sync {
-    /// The name of the instance.
+    /// Returns the name of the instance.
     fn name(&self) -> &str;
-    /// Whether it may add clients, methods, rules: not once it was stopped or has failed.
+    /// Returns whether the instance may register clients, methods or rules: not once it was stopped or has
+    /// failed.
     fn may_add(&self, owner: u32) -> bool;
-    /// Identifies it as the source of access rules, and remembers that it sets them.
+    /// Records that the instance sets access rules, and returns its identity as their source.
     fn rule_setter(&self) -> RuleSetter;
-    /// Marks it failed and ends what it serves, in a thread of its own.
+    /// Marks the instance failed and stops its service, in a thread of its own.
     fn fail(self: Arc<Self>, owner: u32, reason: &str);
-    /// Fails it, since the connector that it uses has ended, unless it is being stopped.
+    /// Fails the instance because the connector that it uses has ended, unless it is being stopped.
     fn connector_ended(self: Arc<Self>, owner: u32);
 }
 
@@ -56,13 +57,13 @@ pub(crate) struct BrokerContext {
     pub(crate) failures: WakeSignal,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
     pub(crate) workers: Workers,
-    /// Limits of callbacks, of starts and of stops.
+    /// Time limits of callbacks, starts and stops.
     limits: RwLock<[Duration; 3]>,
-    /// Set from outside, or once all plugins are to be stopped: plugins that do not return are abandoned.
+    /// Set from outside, or when all plugins are stopped: plugins that do not return are then abandoned.
     interrupted: (Arc<AtomicBool>, AtomicBool),
-    /// Instances that use the connector: their in-process clients end with it. Taken alone.
+    /// Instances that use the connector: their in-process clients end with it. Locked alone.
     connected: Mutex<Vec<(u32, Weak<dyn HostedInstance>)>>,
-    /// All instances are being stopped for good.
+    /// All instances are being stopped permanently.
     ending: AtomicBool,
 }
 
@@ -102,23 +103,23 @@ impl BrokerContext {
         *self.limits.write() = limits(settings);
     }
 
-    /// How long a callback that must not block may take.
+    /// Returns the time limit of a callback that must not block.
     pub(crate) fn callback_limit(&self) -> Duration {
         self.limits.read()[0]
     }
 
-    /// How long a plugin may take to be created or to start.
+    /// Returns the time limit for creating and starting a plugin.
     pub(crate) fn start_limit(&self) -> Duration {
         self.limits.read()[1]
     }
 
-    /// How long a plugin may take to stop while the broker goes on: as at the end of the broker, and at least
-    /// 2 s.
+    /// Returns the time limit for stopping a plugin while the broker continues: that of the broker's end, but
+    /// at least 2 s.
     pub(crate) fn stop_limit(&self) -> Duration {
         self.limits.read()[2]
     }
 
-    /// Abandons plugins that do not return from now on.
+    /// Abandons plugins that do not return, from now on.
     pub(crate) fn interrupt(&self) {
         self.interrupted.1.store(true, Ordering::Release);
     }
@@ -127,8 +128,8 @@ impl BrokerContext {
         self.interrupted.0.load(Ordering::Acquire) || self.interrupted.1.load(Ordering::Acquire)
     }
 
-    /// Returns an owner number for an instance that is created, unique in the process. What the instance adds
-    /// is registered, and removed again, under this number.
+    /// Returns the owner number for an instance that is being created, unique in the process. Everything that
+    /// the instance registers is registered and removed under this number.
     pub(crate) fn next_owner(&self, name: &str) -> u32 {
         static OWNERS: AtomicU32 = AtomicU32::new(EMBEDDER + 1);
         let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +140,7 @@ impl BrokerContext {
     /// Registers the connector for in-process clients.
     ///
     /// # Errors
-    /// There is one already.
+    /// A connector is registered already.
     pub(crate) fn offer_connector(&self, owner: u32, connector: ConnectorObject) -> Result<(), &'static str> {
         let mut offered = self.connector.write();
         if offered.is_some() {
@@ -149,12 +150,12 @@ impl BrokerContext {
         Ok(())
     }
 
-    /// The connector, if a plugin offers one.
+    /// Returns the connector, if a plugin offers one.
     pub(crate) fn connector(&self) -> Option<ConnectorObject> {
         self.connector.read().as_ref().map(|(_, connector)| connector.clone())
     }
 
-    /// The connector for an instance, which fails when the connector ends.
+    /// Returns the connector for an instance, which fails when the connector ends.
     pub(crate) fn connector_for(
         &self,
         owner: u32,
@@ -169,12 +170,12 @@ impl BrokerContext {
         Some(connector)
     }
 
-    /// Marks that all instances are about to be stopped for good: none fails because of another.
+    /// Records that all instances are about to be stopped permanently: none fails because of another.
     pub(crate) fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);
     }
 
-    /// Removes everything that an instance has added.
+    /// Removes everything that an instance has registered.
     pub(crate) fn remove_owner(&self, owner: u32, reason: &str) {
         self.router.evict_owner(owner, reason);
         self.control.remove_owner(owner);
@@ -189,7 +190,8 @@ impl BrokerContext {
         drop(removed); // runs code of the plugin: outside the lock
     }
 
-    /// Fails the instances whose in-process clients have ended with the connector: they are restarted.
+    /// Fails the instances whose in-process clients have ended with the connector, so that they are
+    /// restarted.
     fn fail_connected(&self) {
         let connected = std::mem::take(&mut *self.connected.lock());
         if self.ending.load(Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! The host API: what a plugin can call of the broker, one object for each instance.
+//! The host API: the functions that plugins can call, one object per instance.
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -53,7 +53,7 @@ impl HostImpl {
         self.instance.as_ref()?.upgrade()
     }
 
-    /// Whether the instance may add something to the broker, which is removed again when it stops.
+    /// Returns whether the instance may register something; it is removed when the instance stops.
     fn may_add(&self) -> bool {
         match &self.instance {
             None => true,
@@ -136,7 +136,7 @@ impl RawHost for HostImpl {
     }
 
     fn emit(&self, event: &RawEvent<'_>) {
-        // all other kinds are emitted by the broker only
+        // only the broker emits the other kinds
         let allowed = [EventKind::SlowConsumer, EventKind::ConnectionRefused];
         if let Some(event) =
             Option::<Event<'_>>::from_raw(event).filter(|event| allowed.contains(&event.kind))

@@ -1,5 +1,5 @@
-//! Listening sockets that were passed to the broker when it was started: the address that each is bound to,
-//! and whether a plugin uses it. Never accepts a connection, never closes the original while the broker runs.
+//! Listening sockets that were passed to the broker at its start: the address of each, and whether a plugin
+//! uses it. Never accepts a connection; never closes the original while the broker runs.
 
 use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
 use std::{
@@ -13,13 +13,13 @@ use std::{
     },
 };
 
-/// What a socket is bound to.
+/// The address that a socket is bound to.
 #[derive(Debug, PartialEq, Eq)]
 enum Bound {
     Path(PathBuf),
-    /// The flag: IPv4 connections are accepted as well.
+    /// The flag: the socket accepts IPv4 connections too.
     Address(SocketAddr, bool),
-    /// No address that a transport could use.
+    /// Not an address of a transport.
     Other(String),
 }
 
@@ -113,7 +113,7 @@ impl Bound {
     }
 }
 
-/// Whether a socket at `own`, which accepts IPv4 as well, accepts connections to the IPv4 address `asked`.
+/// Returns whether a socket at `own` that also accepts IPv4 covers the IPv4 address `asked`.
 fn covers(own: &SocketAddr, asked: &SocketAddr) -> bool {
     own.port() == asked.port()
         && match (own.ip(), asked.ip()) {
@@ -124,7 +124,7 @@ fn covers(own: &SocketAddr, asked: &SocketAddr) -> bool {
         }
 }
 
-/// The absolute path, with links among its folders resolved.
+/// Returns the absolute path, with symbolic links in its folders resolved.
 fn absolute(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (path.parent().and_then(|folder| folder.canonicalize().ok()), path.file_name()) {
@@ -144,9 +144,12 @@ mod tests {
         assert!(!at("127.0.0.1:7777", false).is_at("tcp:127.0.0.1:7778"));
         assert!(!at("127.0.0.1:7777", false).is_at("unix:127.0.0.1:7777"));
         assert!(at("[::]:7777", true).is_at("tcp:[::]:7777"));
-        assert!(at("[::]:7777", true).is_at("tcp:0.0.0.0:7777"), "a bare port of a service manager");
+        assert!(
+            at("[::]:7777", true).is_at("tcp:0.0.0.0:7777"),
+            "a port without an address, as a service manager configures it"
+        );
         assert!(!at("[::]:7777", false).is_at("tcp:0.0.0.0:7777"));
-        assert!(!at("[::]:7777", true).is_at("tcp:127.0.0.1:7777"), "it accepts more than was asked for");
+        assert!(!at("[::]:7777", true).is_at("tcp:127.0.0.1:7777"), "the socket accepts more than requested");
         let path = |path: &str| Bound::Path(path.into());
         assert!(path("/nowhere/x.sock").is_at("unix:/nowhere/x.sock"));
         assert!(path(&absolute(Path::new("x.sock")).to_string_lossy()).is_at("unix:./x.sock"));

@@ -1,7 +1,7 @@
-//! Log lines of loaded plugins, given to the broker's own subscriber and filter.
+//! Passes log messages of loaded plugins to the broker's subscriber and filter.
 //!
-//! An event of `tracing` needs static metadata, a plugin's target is only known at run time: the host_impl
-//! from `log` solves just that.
+//! A `tracing` event needs static metadata, but a plugin's target is known only at run time. Records of the
+//! `log` crate do not have this restriction.
 
 use tracing::level_filters::LevelFilter;
 use tracing_log::AsTrace;
@@ -16,7 +16,7 @@ fn level(number: u8) -> log::Level {
     }
 }
 
-/// The most verbose level in use, from 0 (off) to 5 (trace).
+/// Returns the most verbose level in use, from 0 (off) to 5 (trace).
 pub(super) fn max_level() -> u8 {
     match LevelFilter::current() {
         LevelFilter::OFF => 0,
@@ -28,17 +28,17 @@ pub(super) fn max_level() -> u8 {
     }
 }
 
-/// Whether a line of this level and target is logged.
+/// Returns whether a message of this level and target is logged.
 pub(super) fn enabled(number: u8, target: &str) -> bool {
     let metadata = log::Metadata::builder().level(level(number)).target(target).build();
     let is_enabled = || tracing::dispatcher::get_default(|dispatch| dispatch.enabled(&metadata.as_trace()));
     std::panic::catch_unwind(is_enabled).unwrap_or(false)
 }
 
-/// Logs a line.
+/// Logs a message.
 pub(super) fn write(number: u8, target: &str, message: &str, fields: &str) {
-    // the subscriber is the program's, and may use thread-locals that an ending thread no longer has: a panic
-    // must not reach the plugin, whose own panic hook may have called
+    // the subscriber belongs to the program and may use thread-locals that an ending thread has lost; a panic
+    // must not reach the plugin, whose own panic hook may be the caller
     _ = std::panic::catch_unwind(|| {
         if !enabled(number, target) {
             return;

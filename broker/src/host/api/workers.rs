@@ -1,5 +1,5 @@
-//! Workers of plugins, such as threads and runtimes, that can be asked whether they are alive. Owns the
-//! question; what a missing answer means is the caller's decision.
+//! Workers of plugins, such as threads and runtimes, that can be asked whether they respond. Owns the query;
+//! the caller decides what a missing answer means.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::abi::{RawNotifier, RawNotifier_TO, WorkerObject};
@@ -33,7 +33,7 @@ struct Answer {
 
 impl RawNotifier for Answer {
     fn notify(&self) {
-        // an error: the answer is too late
+        // an error means that the answer is too late
         _ = self.to.send(self.index);
     }
 }

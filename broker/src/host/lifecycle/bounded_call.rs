@@ -1,5 +1,5 @@
-//! Lifecycle calls with a time limit: the caller goes on if a plugin does not return. Owns the waiting; what
-//! follows from a timeout is the caller's decision.
+//! Lifecycle calls with a time limit: the caller continues if a plugin does not return. Owns the waiting; the
+//! caller decides what follows from a timeout.
 
 use elbus_plugin_api::PluginError;
 use std::{
@@ -12,15 +12,15 @@ use crate::{
     host::api::context::BrokerContext,
 };
 
-/// While a plugin is waited for, the interval between checks whether the broker is ending.
+/// Interval at which a waiting caller checks whether the broker is ending.
 const STEP: Duration = Duration::from_millis(20);
 
-/// The instance that is called, and in which thread.
+/// The instance to call, and the thread to call it in.
 #[derive(Clone, Copy)]
 pub(super) struct Callee<'a> {
     pub(super) name: &'a str,
     pub(super) owner: u32,
-    /// Linked in: called in the current thread, whose runtime it uses. Such a plugin is watched, but has no
+    /// Linked in: called in the current thread, whose runtime it uses. Such a plugin is watched but has no
     /// time limit.
     pub(super) linked: bool,
 }
@@ -29,8 +29,8 @@ impl Callee<'_> {
     /// Makes a call that may block, in a thread of its own unless the plugin is linked in.
     ///
     /// # Errors
-    /// It has not returned within `start_seconds`, or the broker is ending. The thread is then abandoned, and
-    /// what the call returns later is dropped.
+    /// The plugin has not returned within `start_seconds`, or the broker is ending. The thread is then
+    /// abandoned, and its late result is dropped.
     pub(super) fn call<R: Send + 'static>(
         self,
         context: &BrokerContext,
@@ -46,7 +46,7 @@ impl Callee<'_> {
         let spawned = std::thread::Builder::new().name(self.name.to_owned()).spawn(body);
         spawned.map_err(|error| PluginError::new(format!("cannot start a thread: {error}")))?;
         let limit = context.start_limit();
-        // counts steps instead of time: while the whole process is stopped, no plugin is late
+        // counts steps instead of time, so that suspending the whole process makes no plugin late
         let mut steps_left = limit.as_nanos().div_ceil(STEP.as_nanos());
         let callback = callback.name();
         loop {

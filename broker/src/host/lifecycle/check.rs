@@ -21,7 +21,8 @@ impl Plugins {
         errors
     }
 
-    /// A plugin reports the first wrong key only: the key is left out, and the plugin is configured again.
+    /// Checks one declaration. A plugin reports only the first invalid key, so that key is removed and the
+    /// plugin is configured again.
     fn check_one(
         &self,
         mut declaration: PluginDeclaration,

@@ -27,11 +27,11 @@ struct ListedPlugin {
     name: String,
     origin: String,
     plugin: String,
-    /// The file of its library; nil if it is linked in.
+    /// The file of the plugin's library; nil if it is linked in.
     path: Option<String>,
-    /// The build id in its library.
+    /// The build id in that library.
     build: String,
-    /// Seconds since its library was loaded.
+    /// Seconds since that library was loaded.
     loaded_seconds: Option<u64>,
     state: &'static str,
     why: Option<String>,
@@ -41,7 +41,7 @@ struct ListedPlugin {
     restarts: u64,
     /// Seconds until the next restart attempt.
     next_attempt: Option<u64>,
-    /// The number of its slow callbacks.
+    /// The number of slow callbacks.
     slow_callbacks: u64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn add_plugin_methods(table: &ControlTable, plugins: &Arc<Plugins>) {
         let method = Method::new(name).params(params).about(about).slow();
         if admin { method.admin() } else { method.query() }
     };
-    // weak: the table is part of what the plugins hold
+    // weak: the plugins own the table
     let this = Arc::downgrade(plugins);
     table.add_own(&method("plugin.list", "none", "lists the plugins and their states", false), move |call| {
         no_params(call)?;

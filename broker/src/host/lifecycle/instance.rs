@@ -43,23 +43,23 @@ pub(crate) struct Instance {
     /// Replaced by an equal one when its location in the file changes.
     declaration: RwLock<PluginDeclaration>,
     pub(super) context: Arc<BrokerContext>,
-    /// It has set access rules, or tried to.
+    /// The instance has set access rules, or tried to.
     sets_rules: AtomicBool,
-    /// Never held while the plugin is called.
+    /// Never held during a call into the plugin.
     inner: Mutex<Inner>,
     slow_callbacks: AtomicU64,
     status: StatusQuery,
 }
 
 struct Inner {
-    /// Of the instance that was created last; a late panic of an earlier one does not concern it.
+    /// The owner number of the last creation; late panics of previous ones are ignored.
     owner: u32,
     state: PluginState,
     module: Option<Module>,
     object: Option<Arc<InstanceObject>>,
-    /// It was stopped or has failed: no thread of it can add anything any more.
+    /// The instance was stopped or has failed: its threads cannot register anything any more.
     is_gone: bool,
-    /// Created only to check its declaration: its states are not reported.
+    /// Created only to check a declaration: its states are not reported.
     candidate: bool,
     restart: RestartBackoff,
 }
@@ -96,8 +96,8 @@ impl Instance {
         instance
     }
 
-    /// Creates another instance with the same declaration and the code that this one runs, whatever its file
-    /// holds now.
+    /// Creates another instance with the same declaration and the code that this one runs, even if its file
+    /// has changed.
     pub(super) fn previous_version(&self) -> Arc<Self> {
         let previous = Self::new(self.declaration(), self.context.clone());
         let module = self.inner.lock().module.clone();
@@ -114,7 +114,7 @@ impl Instance {
     pub(super) fn discard(&self) {
         let (object, owner) = self.take_object();
         drop(object);
-        // one that was never configured has no owner number
+        // an instance that was never configured has no owner number
         if owner != BROKER_OWNER {
             self.context.remove_owner(owner, "its declaration is not used");
         }
@@ -129,12 +129,12 @@ impl Instance {
         *self.declaration.write() = declaration;
     }
 
-    /// The file and line of a key of its table.
+    /// Returns the file and line of a key in the instance's table.
     pub(super) fn location(&self, key: &str) -> Option<String> {
         self.declaration.read().location_of(key)
     }
 
-    /// Loads its library, or uses the linked-in plugin.
+    /// Loads the instance's library, or uses the linked-in plugin.
     pub(super) fn load(&self, libraries: &Libraries) -> Result<(), LibraryError> {
         let declaration = self.declaration();
         let module = match &declaration.source {
@@ -162,7 +162,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Its plugin, and the plugins that it requires.
+    /// Returns the plugin's name and the plugins that it requires.
     pub(super) fn requirements(&self) -> Requirements {
         let declaration = self.declaration();
         let inner = self.inner.lock();
@@ -172,17 +172,18 @@ impl Instance {
         }
     }
 
-    /// The name of its plugin; empty before it is loaded.
+    /// Returns the name of the plugin; empty before it is loaded.
     fn plugin_name(&self) -> String {
         self.inner.lock().module.as_ref().map(|module| module.manifest.name.clone()).unwrap_or_default()
     }
 
-    /// Whether it has set the rules, or has replaced the instance that did.
+    /// Returns whether the instance has set the rules, or has replaced the instance that did.
     pub(super) fn is_setter(&self, setter: &RuleSetter) -> bool {
         self.name == setter.instance && self.plugin_name() == setter.plugin
     }
 
-    /// Whether it may set rules that replace these: it has tried to, or is of the same plugin.
+    /// Returns whether the instance may set rules that replace these: it has tried to, or runs the same
+    /// plugin.
     pub(super) fn may_set_rules(&self, setter: &RuleSetter) -> bool {
         self.sets_rules.load(Ordering::Relaxed) || self.plugin_name() == setter.plugin
     }
@@ -218,7 +219,7 @@ impl Instance {
         }
     }
 
-    /// Lets it acquire its resources.
+    /// Starts the instance: it acquires its resources.
     pub(super) fn start(&self) -> Result<(), PluginError> {
         let object = self.object().ok_or_else(|| PluginError::new("it is not configured"))?;
         let started =
@@ -229,21 +230,21 @@ impl Instance {
         }
     }
 
-    /// Lets it serve, after all instances have started. From now on it is restarted when it fails.
+    /// Lets the instance serve, after all instances have started. From now on it is restarted when it fails.
     pub(super) fn serve(self: &Arc<Self>) {
         self.inner.lock().restart.started(Instant::now());
         if let Some(object) = self.object() {
             if let Err(late) = self.callee().call(&self.context, Callback::Serve, move || object.serve()) {
                 return self.mark_failed(self.owner(), &late.message);
             }
-            // unless it failed meanwhile
+            // unless the instance has failed meanwhile
             if self.state() == PluginState::Configured {
                 self.set_state(PluginState::Started);
             }
         }
     }
 
-    /// Lets it read the files again that its table names.
+    /// Lets the instance read again the files that its table names.
     pub(super) fn refresh(&self) -> Result<(), PluginError> {
         match self.object().filter(|_| self.state() == PluginState::Started) {
             Some(object) => {
@@ -254,7 +255,7 @@ impl Instance {
         }
     }
 
-    /// Takes the object out to stop it, and returns the owner number of what it has added.
+    /// Takes the object out to stop it. Also returns the owner number of what the instance has registered.
     pub(super) fn take_object(&self) -> (Option<Arc<InstanceObject>>, u32) {
         let mut inner = self.inner.lock();
         inner.is_gone = true;
@@ -265,7 +266,7 @@ impl Instance {
         self.inner.lock().state.clone()
     }
 
-    /// Reports its state. Asks the plugin for its status, which may block for a second.
+    /// Returns a report about the instance. Queries the plugin's status, which can block for a second.
     pub(super) fn report(&self) -> PluginReport {
         let (state, module, restarts, due) = {
             let inner = self.inner.lock();
@@ -299,12 +300,12 @@ impl Instance {
         }
     }
 
-    /// Its current owner number.
+    /// Returns the current owner number.
     pub(super) fn owner(&self) -> u32 {
         self.inner.lock().owner
     }
 
-    /// Whether it has not answered a question for its status in time.
+    /// Returns whether the instance has not answered a status query in time.
     pub(super) fn is_status_overdue(&self) -> bool {
         self.object().is_some() && self.status.is_overdue(self.owner())
     }
@@ -314,7 +315,7 @@ impl Instance {
         Callee { name: &self.name, owner: self.owner(), linked }
     }
 
-    /// Counts a callback that takes long.
+    /// Counts a slow callback.
     pub(crate) fn count_slow_callback(&self) {
         self.slow_callbacks.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! All instances: started together, stopped together, one by one on request, and restarted after a failure.
+//! All instances: starts and stops them together or one by one, and restarts them after a failure.
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::{
@@ -25,19 +25,19 @@ use crate::{
     },
 };
 
-/// Minimum time for a change in progress to end when all instances are stopped: a little more than it waits
-/// then.
+/// Minimum time that a stop of all instances waits for a change in progress: slightly longer than an
+/// interrupted change takes.
 const CHANGE_TIMEOUT: Duration = INTERRUPTED_TIMEOUT.saturating_add(Duration::from_millis(200));
 
 /// All instances of plugins, in the order of their declaration.
 pub(crate) struct Plugins {
     pub(super) libraries: Libraries,
-    /// Never held while a plugin is called. Changed only while `changing` is held.
+    /// Never held during a call into a plugin. Changed only while `changing` is held.
     pub(super) instances: RwLock<Vec<Arc<Instance>>>,
     pub(crate) context: Arc<BrokerContext>,
-    /// Held while instances change state, so that two requests do not mix.
+    /// Held while instances change state, so that requests run one after the other.
     changing: Mutex<()>,
-    /// All instances are stopped for good, or about to be.
+    /// All instances are stopped permanently, or about to be.
     ended: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ impl std::fmt::Display for RequestError {
 }
 
 impl Plugins {
-    /// Takes the declarations; loads nothing yet.
+    /// Creates the instances of these declarations. Loads nothing yet.
     ///
     /// # Errors
     /// A name that is empty or used twice.
@@ -80,7 +80,7 @@ impl Plugins {
         Ok(Arc::new(Plugins { libraries, instances, context, changing, ended }))
     }
 
-    /// Loads and configures all instances. Nothing outside is touched.
+    /// Loads and configures all instances. Has no effect outside the process.
     pub(crate) fn configure(&self) -> Result<(), BrokerError> {
         let instances = self.all();
         let declarations: Vec<_> = instances.iter().map(|instance| instance.declaration()).collect();
@@ -94,8 +94,8 @@ impl Plugins {
             .map_or(Ok(()), Err)
     }
 
-    /// Checks that all plugins that the instances require are declared when `new` replaces `old`: its library
-    /// may have changed.
+    /// Checks that all required plugins are declared when `new` replaces `old`, whose library may have
+    /// changed.
     fn check_requirements(&self, old: &Arc<Instance>, new: &Arc<Instance>) -> Result<(), BrokerError> {
         let all = self.all();
         let requirements =
@@ -126,7 +126,7 @@ impl Plugins {
         instance.configure().map_err(|error| BrokerError::Configure { plugin: name(), error })
     }
 
-    /// Starts a configured instance. If it fails to start, nothing of it is left.
+    /// Starts a configured instance. If the start fails, everything that it registered is removed.
     pub(super) fn bring_up(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
         let started = instance.start().map_err(|error| {
             stop_one(instance, Duration::ZERO, "it could not start");
@@ -140,7 +140,7 @@ impl Plugins {
         started
     }
 
-    /// Starts all instances, then lets all serve. If one fails to start, those before it are stopped again.
+    /// Starts all instances, then lets all serve. If one fails to start, those before it are stopped.
     pub(crate) fn start(&self) -> Result<(), BrokerError> {
         let _changing = self.changing.lock();
         let instances = self.all();
@@ -154,8 +154,8 @@ impl Plugins {
         Ok(())
     }
 
-    /// Stops all instances in reverse order, within the deadline. A change in progress has the same time to
-    /// end: if a plugin hangs in its start, the others are stopped all the same.
+    /// Stops all instances in reverse order within the deadline. A change in progress has the same time to
+    /// end: if a plugin hangs in its start, the others are stopped nevertheless.
     pub(crate) fn stop(&self, why: &str, deadline: Duration) {
         self.ended.store(true, Ordering::SeqCst);
         self.context.interrupt();
@@ -186,7 +186,7 @@ impl Plugins {
         unresponsive
     }
 
-    /// The file and line of a key of an instance's table.
+    /// Returns the file and line of a key in an instance's table.
     pub(crate) fn location_of(&self, instance: &str, key: &str) -> Option<String> {
         self.all().iter().find(|other| other.name == instance)?.location(key)
     }
@@ -194,26 +194,26 @@ impl Plugins {
     /// Locks the instances for a change.
     ///
     /// # Errors
-    /// All instances are stopped for good.
+    /// All instances are stopped permanently.
     pub(super) fn lock_for_change(&self) -> Result<MutexGuard<'_, ()>, BrokerError> {
-        // a request that waited while the broker was stopped must not start anything again
+        // a request that waited during the stop must not start anything
         let changing = self.changing.lock();
         if self.has_ended() { Err(BrokerError::Ending) } else { Ok(changing) }
     }
 
-    /// The instance that has this owner number now.
+    /// Returns the instance with this owner number.
     pub(crate) fn by_owner(&self, owner: u32) -> Option<Arc<Instance>> {
-        // one that was never configured has that of the broker
+        // an instance that was never configured has the broker's number
         let is_it = |instance: &Arc<Instance>| owner != BROKER_OWNER && instance.owner() == owner;
         self.all().into_iter().find(is_it)
     }
 
-    /// Whether all instances are stopped for good, or about to be.
+    /// Returns whether all instances are stopped permanently, or about to be.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// The instances, in the order of their declaration.
+    /// Returns the instances in the order of their declaration.
     pub(super) fn all(&self) -> Vec<Arc<Instance>> {
         self.instances.read().clone()
     }
@@ -238,7 +238,7 @@ impl Plugins {
         self.start_or_retry(&instance).map_err(RequestError::Failed)
     }
 
-    /// Stops an instance, which is not restarted.
+    /// Stops an instance; it is not restarted.
     pub(super) fn stop_plugin(&self, name: &str, caller: &str) -> Result<(), RequestError> {
         let _changing = self.changing.lock();
         let instance = self.find(name)?;
@@ -248,8 +248,8 @@ impl Plugins {
         Ok(())
     }
 
-    /// Loads the library again and replaces the instance. The new one is loaded and configured before the
-    /// running one is touched; if it fails to start, the previous one is started again.
+    /// Loads the library again and replaces the instance. The new instance is loaded and configured before
+    /// the running one is stopped; if it fails to start, the previous one is started again.
     pub(super) fn reload_plugin(&self, name: &str, caller: &str) -> Result<(), RequestError> {
         let _changing = self.lock_for_change().map_err(|_| RequestError::Ending)?;
         let old = self.find(name)?;
@@ -284,14 +284,14 @@ impl Plugins {
         errors.into_iter().next().map_or(Ok(()), |error| Err(RequestError::Failed(error)))
     }
 
-    /// Replaces one instance by another.
+    /// Replaces one instance with another.
     pub(super) fn replace(&self, old: &Arc<Instance>, new: &Arc<Instance>) {
         if let Some(replaced) = self.instances.write().iter_mut().find(|other| Arc::ptr_eq(other, old)) {
             *replaced = new.clone();
         }
     }
 
-    /// Configures and starts an instance. If that fails, a restart is scheduled according to its policy.
+    /// Configures and starts an instance. If that fails, its policy decides whether a restart is scheduled.
     fn start_or_retry(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
         let configured = self.configure_one(instance).and_then(|()| {
             self.check_requirements(instance, instance).inspect_err(|error| {
@@ -307,7 +307,7 @@ impl Plugins {
         started
     }
 
-    /// When the next failed instance is due to be restarted.
+    /// Returns when the next restart is due.
     pub(super) fn next_restart(&self) -> Option<Instant> {
         self.all().iter().filter_map(|instance| instance.restart_due()).min()
     }
@@ -316,7 +316,7 @@ impl Plugins {
     pub(super) fn restart_due(&self) {
         for instance in self.all() {
             let Ok(_changing) = self.lock_for_change() else { return };
-            // a reload may have replaced it, or a request may have started it
+            // a reload may have replaced the instance, or a request may have started it
             let is_current = self.all().iter().any(|other| Arc::ptr_eq(other, &instance));
             if !is_current || !instance.take_due_restart() {
                 continue;

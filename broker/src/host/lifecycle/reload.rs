@@ -1,5 +1,5 @@
 //! Reloading: replaces the declarations while the broker runs. New and changed instances are loaded and
-//! configured before a running one is touched; unchanged ones continue undisturbed.
+//! configured before a running one is stopped; unchanged ones continue.
 
 use std::sync::Arc;
 
@@ -26,15 +26,15 @@ pub struct Reloaded {
     pub restarted: Vec<String>,
     /// Instances whose declaration is unchanged.
     pub unchanged: Vec<String>,
-    /// Unchanged instances that had failed and were started again.
+    /// Unchanged instances that had failed and were restarted.
     pub recovered: Vec<String>,
-    /// Unchanged instances that have read the files that their tables name again.
+    /// Unchanged instances that have read their files again.
     pub refreshed: Vec<String>,
-    /// Instances that could not start, or could not read their files. Others are not affected.
+    /// Instances that could not start, or could not read their files. Other instances are not affected.
     pub errors: Vec<BrokerError>,
 }
 
-/// What is done for one declaration.
+/// The action for one declaration.
 enum Step {
     Keep(Arc<Instance>, PluginDeclaration),
     Start { fresh: Arc<Instance>, replaces: Option<Arc<Instance>> },
@@ -44,7 +44,7 @@ impl Plugins {
     /// Applies new settings and declarations.
     ///
     /// # Errors
-    /// The first invalid one. Then nothing has changed.
+    /// The first invalid one. Nothing has changed then.
     pub(crate) fn reload(
         &self,
         settings: &BrokerSettings,
@@ -63,7 +63,7 @@ impl Plugins {
         Ok(self.carry_out(&before, steps))
     }
 
-    /// Loads and configures all new and changed instances, or none of them.
+    /// Loads and configures all new and changed instances. If one fails, none is used.
     fn prepare(
         &self,
         before: &[Arc<Instance>],
@@ -155,8 +155,8 @@ impl Plugins {
                 }
             }
         }
-        // not before: there must be no moment without rules between those of two instances, nor if one that
-        // could set them has failed
+        // not earlier: rules must stay in force between the rules of two instances, and if the instance that
+        // would set them has failed
         let may_set_rules = |setter: &RuleSetter| after.iter().any(|instance| instance.may_set_rules(setter));
         self.context.router.drop_released_rules(may_set_rules);
         to_serve.iter().for_each(|instance| instance.serve());

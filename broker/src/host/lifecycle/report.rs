@@ -7,17 +7,17 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PluginState {
-    /// Declared, nothing done yet.
+    /// Declared; not loaded yet.
     Declared,
-    /// Its library is loaded, or it is linked in.
+    /// The plugin's library is loaded, or the plugin is linked in.
     Loaded,
-    /// Its table was read and is valid.
+    /// The plugin's table was read and is valid.
     Configured,
-    /// It has acquired its resources and serves.
+    /// The plugin has acquired its resources and serves.
     Started,
-    /// It was stopped.
+    /// The plugin was stopped.
     Stopped,
-    /// It failed; the text says why.
+    /// The plugin failed; the text is the reason.
     Failed(String),
 }
 
@@ -41,24 +41,24 @@ impl PluginState {
 pub struct PluginReport {
     /// The name of the instance.
     pub name: String,
-    /// The library it was loaded from, or `linked in`.
+    /// The library that it was loaded from, or `linked in`.
     pub origin: String,
     /// The name and version of its crate; empty before it is loaded.
     pub plugin: String,
-    /// The file its library was read from; `None` before it is loaded, and if it is linked in.
+    /// The file that its library was read from; `None` before it is loaded, and if it is linked in.
     pub path: Option<PathBuf>,
     /// The build id that the linker has written into its library; empty if there is none.
     pub build_id: String,
-    /// Time since its library was loaded. Instances of one library share it.
+    /// Time since its library was loaded; the same for all instances of one library.
     pub loaded_for: Option<Duration>,
     /// Its state.
     pub state: PluginState,
-    /// Its own status.
+    /// The status that the plugin reports.
     pub status: Status,
     /// The number of restarts after failures.
     pub restarts: u64,
     /// Time until the next restart attempt, or `None` if none is scheduled.
     pub next_attempt: Option<Duration>,
-    /// The number of its callbacks that have taken 0.1 s or more.
+    /// The number of callbacks that took 0.1 s or longer.
     pub slow_callbacks: u64,
 }

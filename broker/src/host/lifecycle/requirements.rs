@@ -1,5 +1,5 @@
-//! Plugins that require each other: checks that every plugin that an instance requires is declared as well.
-//! Compares names only.
+//! Dependencies between plugins: checks that every plugin that an instance requires is declared. Compares
+//! names only.
 
 use std::path::Path;
 
@@ -14,14 +14,14 @@ pub(super) struct Requirements {
 }
 
 impl Requirements {
-    /// Creates it from the manifest of the plugin; `requires` separates names by blanks.
+    /// Creates the requirements from a plugin's manifest; `requires` separates names by spaces.
     pub(super) fn new(instance: &str, plugin: &str, requires: &str) -> Self {
         let requires = requires.split_whitespace().map(str::to_owned).collect();
         Requirements { instance: instance.to_owned(), plugin: plugin.to_owned(), requires }
     }
 
-    /// For an instance whose library cannot be loaded, which is an error of its own: the plugin that its file
-    /// is named after.
+    /// Creates the requirements of an instance whose library cannot be loaded, which is reported separately:
+    /// the plugin's name is derived from the file name.
     pub(super) fn unloaded(instance: &str, code: &str) -> Self {
         let name = Path::new(code).file_name().and_then(|name| name.to_str()).unwrap_or(code);
         let stem = name.strip_suffix(".so").unwrap_or(name);

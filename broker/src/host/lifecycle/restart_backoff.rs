@@ -1,18 +1,18 @@
-//! When a failed instance is restarted: the first time after a second, then after twice the previous delay,
-//! up to a minute. The delay is reset once the instance has run for ten minutes. Knows times only; starts
-//! nothing.
+//! The restart schedule of a failed instance: the first restart after one second, each further one after
+//! twice the previous delay, up to a minute. The delay is reset once the instance has run for ten minutes.
+//! Computes times only; starts nothing.
 
 use std::time::{Duration, Instant};
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// An instance that has run for this long has recovered.
+/// An instance that has run this long has recovered.
 const RECOVERED_AFTER: Duration = Duration::from_secs(600);
 
 /// The restart schedule of one instance.
 #[derive(Debug)]
 pub(super) struct RestartBackoff {
-    /// Whether it is restarted after a failure: from its start until it is stopped on request.
+    /// Whether a failure causes a restart: from the start of service until a requested stop.
     enabled: bool,
     started: Option<Instant>,
     delay: Duration,
@@ -27,13 +27,13 @@ impl Default for RestartBackoff {
 }
 
 impl RestartBackoff {
-    /// Records that the instance serves, by request or after a restart.
+    /// Records that the instance serves, on request or after a restart.
     pub(super) fn started(&mut self, now: Instant) {
         (self.enabled, self.started, self.due) = (true, Some(now), None);
     }
 
-    /// Schedules a restart after a failure and returns the delay; `None` if one is scheduled already, or if
-    /// the instance is not restarted. `force` schedules it also for an instance that has never served.
+    /// Schedules a restart after a failure and returns the delay. Returns `None` if one is scheduled already,
+    /// or if the instance is not restarted. `force` includes an instance that has never served.
     pub(super) fn schedule(&mut self, now: Instant, force: bool) -> Option<Duration> {
         self.enabled |= force;
         if !self.enabled || self.due.is_some() {
@@ -57,19 +57,19 @@ impl RestartBackoff {
         (self.enabled, self.due, self.delay) = (false, None, FIRST_DELAY);
     }
 
-    /// When the restart is due, if one is scheduled.
+    /// Returns when the restart is due, if one is scheduled.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Returns whether the restart is due now; if so, it is counted and no longer scheduled.
+    /// Returns whether the restart is due. If so, it is counted and no longer scheduled.
     pub(super) fn take_due(&mut self, now: Instant) -> bool {
         let is_due = self.due.take_if(|due| *due <= now).is_some();
         self.restarts += u64::from(is_due);
         is_due
     }
 
-    /// The number of restarts.
+    /// Returns the number of restarts.
     pub(super) fn restarts(&self) -> u64 {
         self.restarts
     }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn delays_double_up_to_a_minute_and_are_reset_after_recovery() {
         let (mut backoff, mut now) = (RestartBackoff::default(), Instant::now());
-        assert_eq!(backoff.schedule(now, false), None, "it has never served");
+        assert_eq!(backoff.schedule(now, false), None, "the instance has never served");
         backoff.started(now);
         let mut delays = vec![];
         for _ in 0..8 {

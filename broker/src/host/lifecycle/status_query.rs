@@ -1,5 +1,5 @@
-//! Asking an instance for its status without blocking for long. Owns the last answer, and since when a
-//! question is open.
+//! Queries an instance's status without blocking for long. Owns the last answer and the time of the open
+//! query.
 
 use elbus_plugin_api::{
     Status,
@@ -13,24 +13,24 @@ use std::{
 
 use crate::callbacks::{self, Callback};
 
-/// How long an answer is waited for.
+/// Time limit for an answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The last status of an instance, and the question that is open. The number is the owner that was asked.
+/// The last status of an instance, and the open query. The number is the owner that was queried.
 #[derive(Default)]
 pub(super) struct StatusQuery(Mutex<(u32, Arc<OpenQuestion>)>);
 
 #[derive(Default)]
 struct OpenQuestion {
-    /// When the question was asked that is not answered yet. A leaf.
+    /// When the unanswered query was made. A leaf lock.
     since: Mutex<Option<Instant>>,
-    /// A leaf.
+    /// A leaf lock.
     last: Mutex<Status>,
 }
 
 impl StatusQuery {
-    /// Asks an instance for its status, in a thread of its own. Returns its last status if it does not answer
-    /// in time, or has not yet answered the previous question.
+    /// Queries the status of an instance in a thread of its own. Returns the last status if it does not
+    /// answer in time, or has not answered the previous query yet.
     pub(super) fn ask(&self, object: Option<Arc<InstanceObject>>, name: &str, owner: u32) -> Status {
         let Some(object) = object else { return Status::default() };
         let question = self.question_to(owner);
@@ -57,13 +57,13 @@ impl StatusQuery {
         question.last.lock().clone()
     }
 
-    /// Whether the instance has not answered a question in time. A question that another thread has only just
-    /// asked does not count.
+    /// Returns whether the instance has not answered a query in time. A query that another thread has just
+    /// made does not count.
     pub(super) fn is_overdue(&self, owner: u32) -> bool {
         self.question_to(owner).since.lock().is_some_and(|since| since.elapsed() >= STATUS_TIMEOUT)
     }
 
-    /// The question to the instance with this owner: one to an earlier instance may never be answered.
+    /// Returns the query to the instance with this owner: a query to a previous one may never be answered.
     fn question_to(&self, owner: u32) -> Arc<OpenQuestion> {
         let mut current = self.0.lock();
         if current.0 != owner {
@@ -79,7 +79,7 @@ mod tests {
     use abi_stable::{sabi_trait::TD_Opaque, std_types::RResult};
     use elbus_plugin_api::abi::{RawInstance, RawInstance_TO, RawPluginError, RawStatus};
 
-    /// Signals that it was asked, and answers when it is released.
+    /// Signals that it was queried, and answers when it is released.
     struct Slow {
         asked: mpsc::Sender<()>,
         released: Mutex<mpsc::Receiver<()>>,
@@ -115,7 +115,7 @@ mod tests {
             assert!(!query.is_overdue(owner), "just asked");
             other.join().unwrap();
         });
-        assert!(query.is_overdue(owner), "and not answered in time");
+        assert!(query.is_overdue(owner), "the query is not answered in time");
         release.send(()).unwrap();
         while query.question_to(owner).since.lock().is_some() {
             std::thread::yield_now();

@@ -1,5 +1,5 @@
 //! Stops instances: each in a thread of its own, in the reverse order of their declaration, within a
-//! deadline. An instance that hangs is abandoned; it keeps no other from stopping.
+//! deadline. An instance that hangs is abandoned and does not prevent others from stopping.
 
 use std::{
     sync::{Arc, mpsc},
@@ -9,49 +9,49 @@ use std::{
 use super::{instance::Instance, report::PluginState};
 use crate::callbacks::{self, Callback};
 
-/// How long an instance may take beyond its deadline before it is abandoned.
+/// Time beyond the deadline after which an instance is abandoned.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A change that is interrupted waits for this long at most for what it stops.
+/// Maximum time that an interrupted change waits for the instances that it stops.
 pub(super) const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The interval of checks whether a change is interrupted.
+/// Interval at which an interruption is checked.
 const STEP: Duration = Duration::from_millis(20);
 
 /// The time limit of a stop, which several instances share.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    /// Queues are drained until then.
+    /// Deadline for draining queues.
     deadline: Instant,
-    /// An instance that has not stopped by then is abandoned.
+    /// Time after which an instance that has not stopped is abandoned.
     abandoned: Instant,
     begun: Instant,
-    /// The broker goes on, unless it is interrupted meanwhile.
+    /// The broker continues unless it is interrupted meanwhile.
     is_change: bool,
 }
 
 impl Limit {
-    /// For the end of the broker.
+    /// Returns the limit at the end of the broker.
     pub(super) fn of_end(deadline: Duration) -> Self {
         let now = Instant::now();
         Limit { deadline: now + deadline, abandoned: now + deadline + GRACE, begun: now, is_change: false }
     }
 
-    /// For a change while the broker goes on.
+    /// Returns the limit of a change while the broker continues.
     pub(super) fn of_change(deadline: Duration) -> Self {
         Limit { is_change: true, ..Self::of_end(deadline) }
     }
 }
 
-/// Stops one instance while the broker goes on, and removes what it has added. Returns when it has stopped or
-/// was abandoned.
+/// Stops one instance while the broker continues, and removes what it has registered. Returns when it has
+/// stopped or was abandoned.
 pub(super) fn stop_one(instance: &Arc<Instance>, deadline: Duration, why: &str) {
     Stop::begin(instance, Limit::of_change(deadline), why).wait();
 }
 
-/// Stops instances in the reverse order of their declaration: each when the one after it has stopped, so that
-/// the plugins an instance depends on still run while it stops. One that takes more than half of the
-/// remaining time does not keep those before it from stopping; all that hang are abandoned at the same time.
+/// Stops instances in the reverse order of their declaration, each after the previous one has stopped, so
+/// that the plugins an instance depends on still run while it stops. If one takes more than half of the
+/// remaining time, the next is stopped without waiting for it. All that hang are abandoned at the same time.
 pub(super) fn stop_all(instances: &[Arc<Instance>], why: &str, limit: Limit) {
     instances.iter().for_each(|instance| instance.cancel_restart());
     let least = GRACE / (2 * instances.len().max(1)) as u32;
@@ -97,7 +97,7 @@ impl Stop {
         Stop { instance: instance.clone(), owner, why: why.to_owned(), stopped, has_stopped: false, limit }
     }
 
-    /// Waits until the instance has stopped, for `limit` at most.
+    /// Waits until the instance has stopped, for at most `limit`.
     fn wait_for(&mut self, limit: Duration) {
         let until = Instant::now() + limit;
         loop {
@@ -107,7 +107,7 @@ impl Stop {
             }
             let left = until.min(self.limit.abandoned).saturating_duration_since(Instant::now());
             let step = if self.limit.is_change { left.min(STEP) } else { left };
-            // without a thread the channel is disconnected
+            // disconnected if there is no thread
             self.has_stopped |= self.stopped.recv_timeout(step) != Err(mpsc::RecvTimeoutError::Timeout);
             if self.has_stopped || step == left {
                 break;

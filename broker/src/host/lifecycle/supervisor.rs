@@ -1,5 +1,5 @@
-//! The thread that restarts failed instances. Owns the waiting; when a restart is due is decided by
-//! `restart_backoff`, how an instance is started by `plugins`.
+//! The thread that restarts failed instances. Owns the waiting; `restart_backoff` decides when a restart is
+//! due, and `plugins` starts the instance.
 
 use std::sync::{Arc, Weak};
 
@@ -16,7 +16,7 @@ pub(crate) fn supervise(plugins: &Arc<Plugins>) {
 
 fn run(plugins: &Weak<Plugins>) {
     loop {
-        // not held while waiting: the plugins may be dropped meanwhile
+        // not held while waiting, so that the plugins can be dropped
         let Some((next, context)) = plugins
             .upgrade()
             .filter(|plugins| !plugins.has_ended())

@@ -1,11 +1,11 @@
-//! Reports a fatal signal on standard error before the process ends: which signal, and in which plugin
-//! library. Owns the table of loaded libraries that the signal handler reads. The handler allocates nothing
-//! and takes no lock; the signal then has its usual effect.
+//! Reports a fatal signal on standard error before the process ends: the signal, and the plugin library in
+//! which it occurred. Owns the table of loaded libraries that the signal handler reads. The handler allocates
+//! nothing and takes no lock; the signal then has its usual effect.
 //!
-//! Part of the library, though a signal handler concerns the whole process: only this crate knows the
-//! addresses of the libraries it has mapped, from memory files whose names a core file does not show, and an
-//! embedding program cannot read that table from a handler of its own without the same unsafe code. It is
-//! installed on request only.
+//! This is part of the library although a signal handler concerns the whole process. Only this crate knows
+//! the addresses of the libraries it has mapped from memory files, whose names a core file does not contain.
+//! An embedding program could not read that table in its own handler without the same unsafe code. It is
+//! installed only on request.
 
 use parking_lot::Mutex;
 use std::{
@@ -28,12 +28,12 @@ const SIGNALS: [(libc::c_int, &str); 5] = [
     (libc::SIGILL, "SIGILL"),
     (libc::SIGFPE, "SIGFPE"),
 ];
-/// Libraries that are loaded after this many are not named.
+/// Maximum number of libraries in the table.
 const MAX_LIBRARIES: usize = 256;
 /// Bytes of the stack that are searched for a return address in a library.
 const SEARCHED_STACK: usize = 64 * 1024;
 
-/// One loaded library: the addresses of its mapping and of its code, and its name. Never changed once `COUNT`
+/// One loaded library: the addresses of its mapping and of its code, and its name. Not changed once `COUNT`
 /// includes it.
 struct LoadedLibrary {
     start: AtomicUsize,
@@ -60,8 +60,7 @@ static ADDING: Mutex<()> = Mutex::new(());
 /// The previous actions of the signals, in their order.
 static PREVIOUS: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
 
-/// Adds a loaded library to the table. `copy` is the file that was mapped, `path` the file it was copied
-/// from.
+/// Adds a loaded library to the table. `copy` is the mapped file, `path` the file that it was copied from.
 pub(super) fn add_library(copy: &File, path: &Path, manifest: &PluginManifest) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let Ok(metadata) = copy.metadata() else { return };
@@ -82,8 +81,8 @@ pub(super) fn add_library(copy: &File, path: &Path, manifest: &PluginManifest) {
     }
 }
 
-/// The first and last address at which the memory file with this inode is mapped with this permission, if one
-/// is given.
+/// Returns the first and last address at which the memory file with this inode is mapped, optionally with
+/// this permission.
 fn range_of(maps: &str, inode: u64, permission: &str) -> Option<(usize, usize)> {
     let ranges = maps.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
@@ -100,7 +99,7 @@ fn range_of(maps: &str, inode: u64, permission: &str) -> Option<(usize, usize)> 
 }
 
 impl LoadedLibrary {
-    /// The name of the library, and the offset of an address in it.
+    /// Returns the name of the library, and the offset of an address in it.
     fn describe(&self, address: usize) -> (&'static str, usize) {
         let name = self.name.load(Ordering::Relaxed);
         // SAFETY: called for libraries that `COUNT` includes, so both are those of a string that was leaked.
@@ -119,13 +118,14 @@ fn library_with(
     })
 }
 
-/// The library that is mapped at an address, and the offset in it.
+/// Returns the library that is mapped at an address, and the offset in it.
 fn library_at(address: usize) -> Option<(&'static str, usize)> {
     library_with(address, |library| &library.start, |library| &library.end)
         .map(|library| library.describe(address))
 }
 
-/// The library that an address is a return address in: the instruction before it is a call.
+/// Returns the library that contains an address if it is a return address: the instruction before it is a
+/// call.
 fn library_returned_to(address: usize) -> Option<(&'static str, usize)> {
     let library = library_with(address, |library| &library.code_start, |library| &library.code_end)?;
     if address - library.code_start.load(Ordering::Relaxed) < 8 || !is_behind_call(address) {
@@ -134,7 +134,7 @@ fn library_returned_to(address: usize) -> Option<(&'static str, usize)> {
     Some(library.describe(address))
 }
 
-/// Whether the instruction before an address is a call. There are eight bytes of code before it.
+/// Returns whether the instruction before an address is a call. At least eight bytes of code precede it.
 fn is_behind_call(address: usize) -> bool {
     if !cfg!(target_arch = "x86_64") {
         return true;
@@ -142,14 +142,14 @@ fn is_behind_call(address: usize) -> bool {
     // SAFETY: mapped code of a library that is never unloaded, which is at least eight bytes long before the
     // address.
     let code = unsafe { std::slice::from_raw_parts((address - 8) as *const u8, 8) };
-    // a relative call, or one by register or memory: ff /2
+    // a relative call, or a call through register or memory: ff /2
     let indirect = |length: usize| code[8 - length] == 0xff && code[9 - length] & 0x38 == 0x10;
     code[3] == 0xe8 || [2, 3, 6, 7].into_iter().any(indirect)
 }
 
 /// Installs handlers that report SIGSEGV, SIGBUS, SIGABRT, SIGILL and SIGFPE on standard error, with the
-/// plugin library of the program counter or of its caller. Then the signal has its previous effect, which
-/// usually ends the process. Called once, at the start of `main`, by programs that own their signals.
+/// plugin library of the program counter or of its caller. The signal then has its previous effect, which
+/// usually ends the process. Call it once, at the start of `main`, in programs that own their signals.
 pub fn report_fatal_signals() {
     let mut installed = false;
     PREVIOUS.get_or_init(|| {
@@ -171,7 +171,7 @@ pub fn report_fatal_signals() {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = handle;
         action.sa_sigaction = handler as usize;
-        // on the alternate stack if the thread has one: its own may have overflowed
+        // on the alternate stack if the thread has one: its own stack may have overflowed
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         // SAFETY: the handler has the signature that SA_SIGINFO asks for, and calls only what a handler may.
         unsafe { libc::sigaction(signal, &action, null_mut()) };
@@ -207,8 +207,9 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
             unsafe { libc::sigaction(signal, &previous[at], null_mut()) };
         }
         _ => {
-            // no instruction raises it again, which a handler of std relies on; it is delivered when this one
-            // returns SAFETY: async-signal-safe both.
+            // no instruction raises it again, which a handler of std relies on; it is delivered when this
+            // handler returns
+            // SAFETY: both calls are async-signal-safe.
             unsafe {
                 libc::signal(signal, libc::SIG_DFL);
                 libc::raise(signal);
@@ -217,16 +218,16 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     }
 }
 
-/// The innermost plugin library for which the stack holds a return address. A word may be left over from an
-/// earlier call: this is a hint, not a backtrace.
+/// Returns the innermost plugin library with a return address on the stack. A word can be left over from an
+/// earlier call, so this is a hint, not a backtrace.
 fn caller(stack: usize) -> Option<(&'static str, usize)> {
     let mut words = [0usize; 128];
     let chunk = size_of_val(&words);
     for start in (stack..stack.checked_add(SEARCHED_STACK)?).step_by(chunk) {
         let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: chunk };
         let remote = libc::iovec { iov_base: start as *mut libc::c_void, iov_len: chunk };
-        // SAFETY: a system call that copies no more bytes into `words` than fit; addresses that are not
-        // mapped make it fail instead of faulting.
+        // SAFETY: a system call that copies at most as many bytes into `words` as fit; unmapped addresses
+        // make it fail instead of faulting.
         let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
         let read = usize::try_from(read).ok().filter(|read| *read > 0)?;
         let found = words[..read / size_of::<usize>()].iter().find_map(|word| library_returned_to(*word));
@@ -237,10 +238,10 @@ fn caller(stack: usize) -> Option<(&'static str, usize)> {
     None
 }
 
-/// The program counter and the stack pointer where the signal arrived; zero on other processors.
+/// Returns the program counter and the stack pointer at the signal; zero on other processors.
 ///
 /// # Safety
-/// `context` is what the kernel passed to a handler with SA_SIGINFO.
+/// `context` must be the value that the kernel passed to a handler with SA_SIGINFO.
 unsafe fn registers(context: *mut libc::c_void) -> (usize, usize) {
     let context = context.cast::<libc::ucontext_t>();
     #[cfg(target_arch = "x86_64")]
@@ -262,7 +263,7 @@ unsafe fn registers(context: *mut libc::c_void) -> (usize, usize) {
     }
 }
 
-/// A text of bounded length that is built without allocating.
+/// A text of bounded length, built without allocating.
 struct Line {
     bytes: [u8; 1024],
     length: usize,
@@ -277,7 +278,7 @@ impl Default for Line {
 impl Line {
     fn text(&mut self, text: &str) -> &mut Self {
         for byte in text.bytes() {
-            // the last byte is left for the end of the line
+            // the last byte is reserved for the end of the line
             if self.length + 1 < self.bytes.len() || byte == b'\n' && self.length < self.bytes.len() {
                 self.bytes[self.length] = byte;
                 self.length += 1;
@@ -307,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_cut_and_numbers_are_hexadecimal() {
+    fn lines_are_truncated_and_numbers_are_hexadecimal() {
         let mut line = Line::default();
         line.text("at ").hex(0).text(" ").hex(0x7f00_dead_beef).text("\n");
         assert_eq!(&line.bytes[..line.length], b"at 0x0 0x7f00deadbeef\n");
@@ -327,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_a_library_names_it() {
+    fn an_address_is_resolved_to_its_library() {
         let mut code = [0; 8192];
         code[11] = 0xe8;
         let copy = super::super::library_file::sealed_copy(Path::new("libx.so"), &code).unwrap();
-        // SAFETY: a private mapping of a file that nobody can change, which nothing else is placed over;
-        // never unmapped.
+        // SAFETY: a private mapping of a file that no other process can change, at an address the kernel
+        // chooses; never unmapped.
         let address = unsafe {
             libc::mmap(
                 null_mut(),
@@ -350,6 +351,6 @@ mod tests {
         assert_eq!(library_at(0), None);
         let on_stack = std::hint::black_box([0, address + 100, address + 16]);
         assert_eq!(caller(on_stack.as_ptr() as usize), Some(("x 1.2.3 (/lib/libx.so)", 16)));
-        assert_eq!(caller(8), None, "an address that is not mapped");
+        assert_eq!(caller(8), None, "an unmapped address");
     }
 }

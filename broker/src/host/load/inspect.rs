@@ -1,6 +1,6 @@
-//! Reads the manifest of a plugin library from its bytes: nothing is loaded, no code of it runs.
+//! Reads the manifest of a plugin library from its bytes, without loading the library or running its code.
 //!
-//! Refuses files that would crash the dynamic loader, above all truncated ones: mapping such a file ends the
+//! Refuses files that would crash the dynamic loader, mainly truncated ones: mapping such a file ends the
 //! process with SIGBUS.
 
 use elbus_plugin_api::manifest::{API, MANIFEST_VERSION, OWNER, TARGET, value};
@@ -10,7 +10,7 @@ use object::{
     read::elf::{Dyn, FileHeader, ProgramHeader},
 };
 
-/// What a plugin library says of itself.
+/// The manifest of a plugin library.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PluginManifest {
@@ -30,15 +30,15 @@ pub struct PluginManifest {
     pub rustc: String,
     /// A one-line description.
     pub about: String,
-    /// The plugins that must be declared beside it, separated by blanks.
+    /// The plugins that it requires, separated by spaces.
     pub requires: String,
     /// The build id that the linker has written, in hexadecimal; empty if there is none.
     pub build_id: String,
 }
 
-/// The type of the note with the build id, whose owner is `GNU`.
+/// The type of the ELF note with the build id, whose owner is `GNU`.
 const NT_GNU_BUILD_ID: u32 = 3;
-/// Bytes of it that are shown: the length of a SHA-1.
+/// Number of bytes of it that are shown: the length of a SHA-1.
 const SHOWN_BUILD_ID_BYTES: usize = 20;
 
 #[cfg(target_arch = "x86_64")]
@@ -51,11 +51,11 @@ const MACHINE: Option<u16> = Some(243);
 const MACHINE: Option<u16> = None;
 
 /// Returns the manifest of the plugin library with these bytes, after the checks that a broker makes before
-/// it loads one. No code of the library runs, and the bytes can be any.
+/// loading it. Runs no code of the library; the bytes can be arbitrary.
 ///
 /// # Errors
-/// Why this broker would not load it: not a library of this machine, damaged, no manifest or several, another
-/// API version, or built so that its panics would end the broker.
+/// Why this broker would not load the library: it was not built for this machine, is damaged, has no manifest
+/// or several, was built for another API version, or its panics would end the broker.
 pub fn inspect(data: &[u8]) -> Result<PluginManifest, String> {
     let manifest = read(data)?;
     check(&manifest)?;
@@ -138,14 +138,13 @@ fn is_pie(entry: &impl Dyn<Endian = Endianness>, endian: Endianness) -> bool {
     entry.tag(endian) == DT_FLAGS_1 && entry.val(endian) & DF_1_PIE.0 != 0
 }
 
-/// Parses the text of a manifest. Unknown keys belong to later versions; the keys that are checked are
-/// required.
+/// Parses a manifest. Unknown keys belong to later versions; all keys that are checked are required.
 fn parse(text: &[u8]) -> Result<PluginManifest, String> {
     let text = std::str::from_utf8(text).map_err(|_| "its manifest is not UTF-8".to_owned())?;
     let optional = |key| value(text, key).unwrap_or_default().to_owned();
     let required = |key| match value(text, key) {
         Some(value) if !value.is_empty() => Ok(value.to_owned()),
-        _ => Err(format!("its manifest lacks {key:?}")),
+        _ => Err(format!("its manifest has no {key:?}")),
     };
     Ok(PluginManifest {
         name: required("name")?,
@@ -161,8 +160,8 @@ fn parse(text: &[u8]) -> Result<PluginManifest, String> {
     })
 }
 
-/// Whether a plugin built for one version of the API works with a broker of another: the same major and no
-/// newer minor; while the major is 0, the same minor.
+/// Returns whether a plugin built for one API version works with a broker of another: same major version and
+/// no newer minor version; while the major version is 0, the same minor version.
 fn api_fits(plugin: (u32, u32), broker: (u32, u32)) -> bool {
     plugin.0 == broker.0 && if broker.0 == 0 { plugin.1 == broker.1 } else { plugin.1 <= broker.1 }
 }
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_major_and_no_newer_minor_version_fits() {
+    fn plugins_of_the_same_major_and_no_newer_minor_version_fit() {
         for (plugin, broker, fits) in [
             ((1, 2), (1, 2), true),
             ((1, 1), (1, 2), true),

@@ -1,4 +1,4 @@
-//! Summarises layout errors of `abi_stable`, whose own text has tens of kilobytes, in a few lines.
+//! Summarises the layout errors of `abi_stable`, which are tens of kilobytes long, in a few lines.
 
 use abi_stable::{
     abi_stability::abi_checking::{AbiInstability, AbiInstabilityErrors},
@@ -34,7 +34,7 @@ pub(super) fn explain(errors: &AbiInstabilityErrors) -> Vec<String> {
         let field = fields.last().map_or("?", |(_, broker)| broker.name());
         for instability in error.errs.iter() {
             let Some(line) = describe(instability, plugin, broker, owner, field) else { continue };
-            // a size that follows from a changed field adds nothing
+            // a size that follows from a changed field adds no information
             let follows = matches!(instability, AbiInstability::Size(_) | AbiInstability::Alignment(_));
             if follows && (error.errs.len() > 1 || !lines.is_empty()) {
                 continue;
@@ -65,8 +65,12 @@ fn describe(
         }
         AbiInstability::FieldCountMismatch(counts) => {
             match (surplus(plugin, broker), surplus(broker, plugin)) {
-                (Some(field), _) => format!("{name}: the plugin has `{field}`, which the broker lacks"),
-                (_, Some(field)) => format!("{name}: the broker has `{field}`, which the plugin lacks"),
+                (Some(field), _) => {
+                    format!("{name}: the plugin has `{field}`, which the broker does not have")
+                }
+                (_, Some(field)) => {
+                    format!("{name}: the broker has `{field}`, which the plugin does not have")
+                }
                 _ => format!(
                     "{name}: {} members in the plugin, {} in the broker",
                     counts.expected, counts.found
@@ -95,7 +99,7 @@ fn show(field: &TLField) -> String {
     format!("{}: {}", field.name(), field.layout().full_type())
 }
 
-/// The first field of `a` that `b` lacks.
+/// Returns the first field of `a` that `b` does not have.
 fn surplus(a: &'static TypeLayout, b: &'static TypeLayout) -> Option<String> {
     let (a, b) = (a.get_fields()?, b.get_fields()?);
     let known: Vec<_> = b.iter().map(|field| field.name()).collect();

@@ -1,9 +1,9 @@
-//! The libraries of a broker: finds a library, reads its file once, then inspects, probes and loads these
-//! same bytes.
+//! The libraries of a broker: finds a library, reads its file once, then inspects, probes and loads the same
+//! bytes.
 //!
-//! What is loaded is a sealed private copy in memory: nothing can change between check and load, overwriting
-//! the file later cannot crash the broker, and a new build at the same path really is new code. Libraries are
-//! never unloaded, since their threads and statics may still be in use.
+//! The loaded file is a sealed private copy in memory: it cannot change between check and load, overwriting
+//! the original cannot crash the broker, and a new build at the same path is loaded as new code. Libraries
+//! are never unloaded, since their threads and statics may still be in use.
 
 use elbus_plugin_api::abi::PluginRef;
 use parking_lot::{Mutex, RwLock};
@@ -24,18 +24,18 @@ use super::{
 /// The number of libraries that are read and probed at the same time.
 const PARALLEL_PROBES: usize = 4;
 
-/// Why a library was not loaded.
+/// Why a library could not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LibraryError {
-    /// There is no such file in any folder that was searched.
+    /// No searched folder contains the file.
     NotFound {
         /// The name of the library as it was requested.
         library: String,
         /// The folders, in order.
         searched: Vec<PathBuf>,
     },
-    /// It cannot be loaded.
+    /// The file cannot be loaded.
     Refused {
         /// The file.
         path: PathBuf,
@@ -58,23 +58,23 @@ impl std::fmt::Display for LibraryError {
 
 impl std::error::Error for LibraryError {}
 
-/// Where libraries are searched, and which are loaded.
+/// The folders to search, and the libraries that may be loaded.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LibraryPolicy {
     folders: Vec<PathBuf>,
-    /// Load files that other users can change, also as root.
+    /// Load files that other users can change, even as root.
     allow_untrusted: bool,
 }
 
 impl LibraryPolicy {
-    /// Searches `folders`, then the folder of the executable. In a build folder of cargo `deps/` comes first:
-    /// cargo refreshes it on every build, but the copies beside the executable only on request. `deps/` of an
-    /// installed program is ignored.
+    /// Creates a policy that searches `folders`, then the folder of the executable. In a build folder of
+    /// cargo, `deps/` comes first: cargo refreshes it on every build, but the copies beside the executable
+    /// only on request. `deps/` of an installed program is ignored.
     pub(crate) fn new(mut folders: Vec<PathBuf>, allow_untrusted: bool) -> Self {
         if let Ok(executable) = std::env::current_exe()
             && let Some(folder) = executable.parent()
         {
-            // a test's executable is itself in deps/
+            // the executable of a test is in deps/ itself
             if is_build_folder(folder) {
                 folders.push(folder.join("deps"));
             }
@@ -84,12 +84,12 @@ impl LibraryPolicy {
     }
 }
 
-/// Whether cargo builds into this folder.
+/// Returns whether cargo builds into this folder.
 fn is_build_folder(folder: &Path) -> bool {
     folder.join(".cargo-lock").exists()
 }
 
-/// A library that an instance needs, and the table that the instance will be created with.
+/// A library that an instance needs, with the table that the instance will be created with.
 pub(crate) struct LibraryRequest<'a> {
     pub(crate) library: &'a str,
     pub(crate) instance: &'a str,
@@ -112,12 +112,12 @@ pub(crate) struct LoadedFile {
     pub(crate) since: Instant,
 }
 
-/// The libraries loaded so far, and how to find and check others.
+/// The loaded libraries, and how to find and check further ones.
 pub(crate) struct Libraries {
     policy: RwLock<LibraryPolicy>,
     probe: Option<Probe>,
-    /// Read and probed ahead of their load, by path. Held briefly, like `loaded`; neither is taken while the
-    /// other is held.
+    /// Libraries read and probed before they are loaded, by path. Held briefly, like `loaded`; neither lock
+    /// is taken while the other is held.
     prepared: Mutex<HashMap<PathBuf, Result<Prepared, String>>>,
     loaded: Mutex<Vec<Loaded>>,
 }
@@ -145,7 +145,7 @@ impl Libraries {
         std::mem::replace(&mut *self.policy.write(), policy)
     }
 
-    /// Returns the file of a library: a path is used as it is, a name is searched.
+    /// Returns the file of a library: a path is used as it is, a name is searched for.
     pub(crate) fn find(&self, library: &str) -> Result<PathBuf, LibraryError> {
         if library.contains('/') {
             return Ok(library.into());
@@ -156,8 +156,8 @@ impl Libraries {
         found.ok_or_else(|| LibraryError::NotFound { library: library.to_owned(), searched })
     }
 
-    /// Reads and probes libraries that will be loaded next, several at the same time. Failures are reported
-    /// by [`load`](Libraries::load).
+    /// Reads and probes libraries that will be loaded next, several at the same time.
+    /// [`load`](Libraries::load) reports failures.
     pub(crate) fn prepare(&self, requests: &[LibraryRequest<'_>]) {
         if self.probe.is_none() {
             return;
@@ -176,20 +176,20 @@ impl Libraries {
                         let prepared = self.read(path, request);
                         self.prepared.lock().insert(path.clone(), prepared);
                     };
-                    // without a thread it is prepared when it is loaded
+                    // without a thread, `load` prepares it
                     _ = std::thread::Builder::new().name("probe".to_owned()).spawn_scoped(scope, work);
                 }
             });
         }
     }
 
-    /// Drops libraries that were prepared and not loaded.
+    /// Drops libraries that were prepared but not loaded.
     pub(crate) fn forget_prepared(&self) {
         let unused = std::mem::take(&mut *self.prepared.lock());
         drop(unused);
     }
 
-    /// Loads a library, once for the same bytes.
+    /// Loads a library; the same bytes are loaded only once.
     pub(crate) fn load(&self, request: &LibraryRequest<'_>) -> Result<Module, LibraryError> {
         let path = self.find(request.library)?;
         let refused = |why: String| LibraryError::Refused { path: path.clone(), why };
@@ -215,7 +215,7 @@ impl Libraries {
         Ok(module)
     }
 
-    /// The module that was loaded from these bytes, with the path that is requested now.
+    /// Returns the module that was loaded from these bytes, with the path requested now.
     fn known(&self, fingerprint: Fingerprint, path: &Path) -> Option<Module> {
         let loaded = self.loaded.lock();
         let mut module = loaded.iter().find(|known| known.fingerprint == fingerprint)?.module.clone();
@@ -244,7 +244,7 @@ impl Libraries {
     }
 }
 
-/// `elbus_unix`, `libelbus_unix` and `libelbus_unix.so` all name the same file.
+/// Returns the file name: `elbus_unix`, `libelbus_unix` and `libelbus_unix.so` all refer to the same file.
 fn file_name(library: &str) -> String {
     let stem = library.strip_suffix(".so").unwrap_or(library);
     format!("lib{}.so", stem.strip_prefix("lib").unwrap_or(stem))

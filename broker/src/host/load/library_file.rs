@@ -1,5 +1,5 @@
 //! The file of a library: checks which users can change it, reads it once, and makes the sealed copy that is
-//! loaded. Owns the bytes on their way from the file into memory; inspects and runs nothing of them.
+//! loaded. Owns the bytes between file and memory; does not inspect or run them.
 
 use foldhash::quality::FixedState;
 use rustix::fs::{FileType, MemfdFlags, OFlags, SealFlags};
@@ -10,10 +10,11 @@ use std::{
     path::Path,
 };
 
-/// Larger files are not read.
+/// Maximum length of a file, in bytes.
 const MAX_LIBRARY_BYTES: u64 = 512 * 1024 * 1024;
 
-/// A hash that tells the contents of libraries apart. No defence against the file's owner, who is trusted.
+/// A hash that distinguishes the contents of libraries. No protection against the file's owner, who is
+/// trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(usize, u64, u64);
 
@@ -24,8 +25,9 @@ impl Fingerprint {
     }
 }
 
-/// Reads a library file. A file or folder that users other than its owner, root and the broker's user can
-/// change is refused if the broker runs as root and `allow_untrusted` is not set; otherwise it is logged.
+/// Reads a library file. If users other than its owner, root and the broker's user can change the file or its
+/// folder, the file is refused if the broker runs as root and `allow_untrusted` is not set; otherwise a
+/// warning is logged.
 ///
 /// # Errors
 /// Why the file is not read.
@@ -62,14 +64,14 @@ pub(super) fn read(path: &Path, allow_untrusted: bool) -> Result<Vec<u8>, String
     Ok(content)
 }
 
-/// Which users other than root and the broker's can change a file, or the entries of a folder.
+/// Returns which users other than root and the broker's can change a file, or the entries of a folder.
 fn untrusted(stat: &rustix::fs::Stat, folder: bool) -> Option<String> {
     let what = if folder { "its folder" } else { "the file" };
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     if stat.st_uid != 0 && stat.st_uid != user.as_raw() {
         return Some(format!("{what} belongs to user {}", stat.st_uid));
     }
-    // in a sticky folder only the owner of an entry replaces it
+    // in a sticky folder, only the owner of an entry can replace it
     if folder && stat.st_mode & 0o1000 != 0 {
         return None;
     }
@@ -89,14 +91,14 @@ fn untrusted_folder(path: &Path) -> Option<String> {
     untrusted(&stat, true)
 }
 
-/// Copies the bytes into a memory file that cannot be changed any more.
+/// Copies the bytes into a memory file that cannot be changed.
 ///
 /// # Errors
 /// No memory or file descriptor is available.
 pub(super) fn sealed_copy(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     let name = path.file_name().unwrap_or_default();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // kernels before 6.3 do not know EXEC, and need none
+    // kernels before 6.3 do not know EXEC and do not need it
     let fd = rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create(name, flags))?;
     let mut file = File::from(fd);
@@ -108,7 +110,7 @@ pub(super) fn sealed_copy(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Explains that the limit of file sizes applies to memory files as well.
+/// Explains an error by the limit on file sizes, which also applies to memory files.
 fn explain_size(error: std::io::Error, length: usize) -> std::io::Error {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
     match limit {

@@ -1,5 +1,5 @@
-//! Maps a sealed copy of a library into the process and compares its ABI layout. Runs the initializers of the
-//! library; never reads its file.
+//! Maps a sealed copy of a library into the process and compares its ABI layout. Runs the library's
+//! initializers; never reads its file.
 
 use abi_stable::{
     StableAbi,
@@ -16,7 +16,7 @@ use std::{
 
 use super::{fatal_signals, inspect::PluginManifest, layout_errors::explain};
 
-/// The number of differences that the error for a layout mismatch names.
+/// Number of differences listed in a layout error.
 const EXPLAINED_LINES: usize = 2;
 
 /// Loads a sealed copy, which stays open until the process ends, and checks its layout.
@@ -24,7 +24,7 @@ const EXPLAINED_LINES: usize = 2;
 /// # Errors
 /// Why the dynamic loader or this broker refuses it.
 pub(super) fn map(copy: File, path: &Path, manifest: &PluginManifest) -> Result<PluginRef, String> {
-    // the file descriptor is never closed: the loader tells libraries apart by this path, and backtraces read
+    // the file descriptor is never closed: the loader identifies libraries by this path, and backtraces read
     // it
     let header = open(&path_of(copy.as_raw_fd()), &manifest.entry)?;
     fatal_signals::add_library(&copy, path, manifest);
@@ -32,19 +32,19 @@ pub(super) fn map(copy: File, path: &Path, manifest: &PluginManifest) -> Result<
     checked_module(header)
 }
 
-/// Returns a path to the file descriptor that means the same to other processes. With `self`, a debugger that
+/// Returns a path to the file descriptor that is valid in other processes too. With `self`, a debugger that
 /// reads the list of loaded libraries would open one of its own file descriptors, and block if that is a
 /// terminal or a pipe.
 fn path_of(fd: RawFd) -> PathBuf {
-    // the process id as the mounted /proc has it, which may be that of another pid namespace
+    // the process id in the mounted /proc, which may belong to another pid namespace
     let process = rustix::fs::readlink("/proc/self", Vec::new()).ok();
     let process = process.as_ref().and_then(|name| name.to_str().ok()).unwrap_or("self");
     format!("/proc/{process}/fd/{fd}").into()
 }
 
 fn open(path: &Path, entry: &str) -> Result<&'static LibHeader, String> {
-    // SAFETY: running the initializers of a library is what loading a plugin means; its manifest has been
-    // checked and says that it is one.
+    // SAFETY: loading a plugin means running its initializers; its manifest has been checked and identifies
+    // it as a plugin.
     let library =
         unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| error.to_string())?;
     // SAFETY: the manifest names the symbol; `export_plugin!` makes it a static that begins with an
@@ -57,8 +57,8 @@ fn open(path: &Path, entry: &str) -> Result<&'static LibHeader, String> {
     })
 }
 
-/// Compares the layout of everything that crosses the boundary. The plugin is the interface and the broker
-/// the implementation, since the broker may be newer and have more methods.
+/// Compares the layout of all types that cross the boundary. The plugin is the interface and the broker the
+/// implementation, since the broker may be newer and have more methods.
 fn checked_module(header: &'static LibHeader) -> Result<PluginRef, String> {
     let theirs = header.layout().ok_or("its header has no layout")?;
     let ours = <PluginRef as StableAbi>::LAYOUT;

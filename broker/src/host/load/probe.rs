@@ -1,5 +1,6 @@
-//! Probes a library in a process of its own before it is loaded: a damaged one ends that process instead of
-//! the broker. Owns both sides of the probe and its limits. Proves nothing about code that runs only later.
+//! Probes a library in a separate process before it is loaded: a damaged library ends that process instead of
+//! the broker. Owns both sides of the probe and its limits. Cannot detect faults of code that runs only
+//! later.
 
 use elbus_plugin_api::{
     abi::{IntoRaw, RawContext},
@@ -20,24 +21,24 @@ use std::{
 
 use super::{inspect::inspect, mapping};
 
-/// The only argument of a program that is started as a probe.
+/// The only argument of a program that runs as a probe.
 const ARGUMENT: &str = "--probe-library";
-/// Time to load a library and to check its layout.
+/// Time limit for loading a library and checking its layout.
 const LOAD_LIMIT: Duration = Duration::from_secs(20);
-/// Time to create and drop an instance. One that takes longer has not crashed the process: it passes.
+/// Time limit for creating and dropping an instance. A slower one has not crashed the process, so it passes.
 const CREATE_LIMIT: Duration = Duration::from_secs(1);
-/// CPU time of a probe, in seconds.
+/// CPU time limit of a probe, in seconds.
 const CPU_SECONDS: u64 = 20;
-/// Memory of a probe beyond what is mapped from files.
+/// Memory limit of a probe, in addition to mapped files.
 const MEMORY_BYTES: u64 = 4 << 30;
-/// A longer answer of a probe is not read.
+/// Maximum length of a probe's answer.
 const MAX_ANSWER_BYTES: usize = 8 * 1024;
-/// Written by a probe when the library is loaded and its layout fits.
+/// Written by a probe when the library is loaded and its layout matches.
 const LOADED: &str = "loaded\n";
-/// Written when an instance was created and dropped.
+/// Written by a probe when an instance was created and dropped.
 const CREATED: &str = "created\n";
 
-/// Probes libraries with a program that calls [`run_library_probe`] first thing in its `main`.
+/// Probes libraries with a program that calls [`run_library_probe`] first in its `main`.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
     program: PathBuf,
@@ -90,11 +91,11 @@ impl Probe {
 #[derive(Debug, Default)]
 struct Answer {
     text: String,
-    /// The probe has closed it, rather than being cut off.
+    /// The probe has closed its output; it was not cut off.
     complete: bool,
 }
 
-/// Reads until the probe closes its output or its time is up.
+/// Reads until the probe closes its output or exceeds its time limit.
 fn read_answer(mut output: ChildStdout, begun: Instant) -> Answer {
     let mut bytes = Vec::new();
     let mut end = begun + LOAD_LIMIT;
@@ -125,7 +126,7 @@ fn read_answer(mut output: ChildStdout, begun: Instant) -> Answer {
     }
 }
 
-/// Waits for a process that has closed its output, and kills one that has not.
+/// Waits for a process that has closed its output; kills any other.
 fn wait_or_kill(child: &mut Child) -> Option<ExitStatus> {
     let limit = Instant::now() + CREATE_LIMIT;
     loop {
@@ -135,13 +136,13 @@ fn wait_or_kill(child: &mut Child) -> Option<ExitStatus> {
             _ => break,
         }
     }
-    // fails if it has ended meanwhile
+    // fails if the process has ended meanwhile
     _ = child.kill();
     _ = child.wait();
     None
 }
 
-/// Decides by the answer and exit status of a probe whether the library passes.
+/// Decides from the answer and exit status of a probe whether the library passes.
 fn evaluate(answer: &Answer, status: Option<ExitStatus>) -> Result<(), String> {
     let text = &answer.text;
     let step = if text.starts_with(LOADED) { "creating an instance of it" } else { "loading it" };
@@ -152,7 +153,7 @@ fn evaluate(answer: &Answer, status: Option<ExitStatus>) -> Result<(), String> {
     if let Some(rest) = text.strip_prefix(LOADED) {
         let ended = answer.complete && status.is_some();
         return match status.and_then(|status| status.code()) {
-            // the output of a slow one is not read after the time limit
+            // the output of a slow probe is not read after the time limit
             Some(0) if rest == CREATED || !answer.complete => Ok(()),
             // slow: the broker's own limits apply when it creates the instance
             None if !ended => Ok(()),
@@ -182,8 +183,8 @@ fn signal_name(number: i32) -> String {
     names.iter().find(|(n, _)| *n == number).map(|(_, name)| format!(" (SIG{name})")).unwrap_or_default()
 }
 
-/// Runs as a probe if the program was started as one, and returns the exit code that `main` then returns at
-/// once; `None` otherwise. Must be called first thing in the `main` of the program that
+/// Runs as a probe if the program was started as one, and returns the exit code that `main` must then return
+/// at once; `None` otherwise. Must be called first in the `main` of the program that
 /// [`BrokerBuilder::library_probe`](crate::BrokerBuilder::library_probe) names.
 ///
 /// ```no_run
@@ -205,7 +206,7 @@ pub fn run_library_probe() -> Option<ExitCode> {
         return None;
     }
     set_limits();
-    // panic messages of the library are not shown
+    // panic messages of the library are not printed
     std::panic::set_hook(Box::new(|_| ()));
     let answer = |text: &str| {
         let mut output = std::io::stdout().lock();
@@ -218,7 +219,7 @@ pub fn run_library_probe() -> Option<ExitCode> {
 }
 
 fn set_limits() {
-    // a limit that cannot be set does not apply
+    // a limit that cannot be set is not enforced
     _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     for (resource, limit) in
         [(Resource::Core, 0), (Resource::Cpu, CPU_SECONDS), (Resource::Data, MEMORY_BYTES)]
@@ -229,7 +230,7 @@ fn set_limits() {
 
 fn probe(answer: impl Fn(&str)) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the probe cannot read it: {error}");
-    // opened again, since the position of the passed one is shared with the broker
+    // opened again, since the passed descriptor shares its position with the broker's
     let mut copy = File::open("/proc/self/fd/0").map_err(failed)?;
     let mut bytes = Vec::new();
     copy.read_to_end(&mut bytes).map_err(failed)?;
@@ -242,7 +243,7 @@ fn probe(answer: impl Fn(&str)) -> Result<(), String> {
     let (instance, config) = input.split_once('\n').unwrap_or_default();
     let host = FakeHost::new().into_raw();
     let context = RawContext { flags: 0, instance: instance.into(), config: config.into() };
-    // an error is reported by the broker, which gets the same one
+    // the broker gets the same error and reports it
     if let Ok(object) = root.create()(host, &context).into_result() {
         object.stop(0);
         drop(object);
@@ -263,8 +264,12 @@ mod tests {
     fn a_library_that_crashes_the_probe_is_refused_and_a_slow_one_passes() {
         let ended = |raw: i32| Some(ExitStatus::from_raw(raw));
         assert_eq!(evaluate(&answer("loaded\ncreated\n", true), ended(0)), Ok(()));
-        assert_eq!(evaluate(&answer("loaded\n", false), None), Ok(()), "create is slow");
-        assert_eq!(evaluate(&answer("loaded\n", false), ended(0)), Ok(()), "and ends after the time limit");
+        assert_eq!(evaluate(&answer("loaded\n", false), None), Ok(()), "creating an instance is slow");
+        assert_eq!(
+            evaluate(&answer("loaded\n", false), ended(0)),
+            Ok(()),
+            "the probe ends after the time limit"
+        );
         assert_eq!(
             evaluate(&answer("refused its layout differs\n", true), ended(0)).unwrap_err(),
             "its layout differs"
@@ -278,7 +283,7 @@ mod tests {
         assert!(
             refused("loaded\n", true, ended(6)).starts_with("creating an instance of it ended the probe")
         );
-        assert!(refused("loaded\ncreated\n", true, ended(11)).contains("SIGSEGV"), "its destructors count");
+        assert!(refused("loaded\ncreated\n", true, ended(11)).contains("SIGSEGV"), "a crash in a destructor");
         assert!(refused("", false, None).contains("did not end within 20 s"));
         assert!(refused("loaded\n", true, ended(3 << 8)).contains("exit code 3"));
         assert!(refused("nonsense", true, ended(0)).contains("exit code 0"));

@@ -1,30 +1,30 @@
-//! How long the calls in progress have taken, in scans of the watch: finds the callback that holds up a
-//! thread, by itself or together with others of its batch. Reads no clock, calls no plugin, logs nothing.
+//! The ages of the calls in progress, in scans of the watch. Finds the callback that blocks a thread, alone
+//! or together with others of its batch. Reads no clock, calls no plugin, logs nothing.
 
 use std::collections::HashMap;
 
 use crate::callbacks::{CallInProgress, Callback, Caller, ThreadCalls};
 
-/// A callback is reported when it has lasted longer than this many scans.
+/// Age in scans above which a callback is reported.
 pub(super) const REPORTED_AFTER: u32 = 2;
-/// The calls of one batch are reported together if they take a millisecond each on average, that is this many
-/// per scan...
+/// Calls per scan up to which the calls of one batch are reported together: a millisecond each on average.
 const REPORTED_CALLS: u64 = 50;
-/// ...and fail their instance if they take ten: no short call does, even on a busy machine.
+/// Calls per scan up to which they fail their instance: ten milliseconds each, which no short call takes even
+/// on a busy machine.
 const FAILED_CALLS: u64 = 5;
 
 /// A finding of a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LateCall {
-    /// The call has lasted longer than [`REPORTED_AFTER`] scans.
+    /// The call is older than [`REPORTED_AFTER`] scans.
     Reached(CallInProgress),
     /// The call must not block and has reached the limit.
     Expired(CallInProgress),
-    /// The calls of its instance in one batch have lasted longer than [`REPORTED_AFTER`] scans.
+    /// The calls of its instance in one batch have together taken longer than [`REPORTED_AFTER`] scans.
     BatchReached(CallInProgress),
-    /// They have reached the limit.
+    /// The calls of its instance in one batch have reached the limit.
     BatchExpired(CallInProgress),
-    /// A call that was reported has returned, after this many scans.
+    /// A reported call has returned, after this many scans.
     Returned(CallInProgress, u32),
 }
 
@@ -36,12 +36,12 @@ pub(super) struct CallAges {
     batches: HashMap<(usize, u32), Batch>,
 }
 
-/// The calls of one instance that a thread makes one after another in the same batch.
+/// The calls of one instance that a thread makes one after the other in a batch.
 struct Batch {
     number: u64,
     /// The number of scans that have found one in progress.
     scans: u32,
-    /// The thread's count of them at the first scan.
+    /// The thread's count of these calls at the first scan.
     first_count: u64,
     reported: bool,
     expired: bool,
@@ -51,12 +51,12 @@ struct Age {
     scans: u32,
     /// The call as it was reported.
     reported: Option<CallInProgress>,
-    /// Its instance has failed because of it.
+    /// The call has failed its instance.
     expired: bool,
 }
 
 impl CallAges {
-    /// Takes the calls in progress of one scan and returns what has become late. `limit` is in scans.
+    /// Takes the calls in progress at one scan and returns the late ones. `limit` is in scans.
     pub(super) fn scan(&mut self, threads: Vec<ThreadCalls>, limit: u32) -> Vec<LateCall> {
         let mut before = std::mem::take(&mut self.calls);
         let continues = |record: usize, number: u64| {
@@ -74,8 +74,7 @@ impl CallAges {
                 self.calls.insert(call.key, age);
             }
             let ages = &mut self.calls;
-            // a stop has a deadline and a caller that enforces it; a slow method may block, but not
-            // indefinitely
+            // the caller of a stop enforces its deadline; a slow method may block, but not indefinitely
             let is_due = |call: &&CallInProgress| match call.callback {
                 Callback::Stop => false,
                 Callback::SlowMethod => ages.get(&call.key).is_some_and(|age| age.scans >= limit),
@@ -102,8 +101,8 @@ impl CallAges {
         late
     }
 
-    /// Examines the batch of a thread: many short calls of one instance can take long together. Calls within
-    /// another call count as part of that call, and a single long call is examined by itself.
+    /// Examines the batch of a thread, since many short calls of one instance can take long together. A
+    /// nested call counts as part of the call around it, and a single long call is examined by itself.
     fn scan_batch(&mut self, thread: &ThreadCalls, limit: u32) -> Option<LateCall> {
         let [call @ CallInProgress { caller: Caller::Client(_), .. }] = &*thread.calls else { return None };
         let new = Batch {
@@ -132,8 +131,8 @@ impl CallAges {
     }
 }
 
-/// The call that has held up its thread for `limit` scans. Of nested calls it is the innermost that has
-/// lasted for at least half of that: those around it wait for it.
+/// Returns the call that has blocked its thread for `limit` scans: of nested calls the innermost that has
+/// lasted for at least half of that, since those around it wait for it.
 fn blocking_call<'a>(
     calls: &'a [CallInProgress],
     ages: &HashMap<(usize, u64), Age>,
@@ -152,7 +151,7 @@ mod tests {
         CallInProgress { key: (0, serial), owner: 9, callback, caller: Caller::Client(0), thread: "t".into() }
     }
 
-    /// One thread, in these calls.
+    /// Returns one thread that executes these calls.
     fn thread(calls: Vec<CallInProgress>) -> Vec<ThreadCalls> {
         vec![ThreadCalls { calls, ..ThreadCalls::default() }]
     }
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_call_is_found_also_if_it_began_a_scan_later() {
+    fn the_innermost_call_is_found_even_if_it_began_a_scan_later() {
         let mut ages = CallAges::default();
         let (outer, inner) = (call(1, Callback::OnEvent), call(2, Callback::Deliver));
         let mut found = ages.scan(thread(vec![outer.clone()]), 10);
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_makes_short_calls_without_end_is_found_itself() {
+    fn a_call_that_keeps_making_short_calls_is_found() {
         let mut ages = CallAges::default();
         let outer = call(1, Callback::OnEvent);
         let mut found = vec![];
@@ -205,18 +204,18 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_continues_after_a_long_inner_call_is_found_in_the_end() {
+    fn a_call_that_continues_after_a_long_inner_call_is_found() {
         let mut ages = CallAges::default();
         let (outer, inner) = (call(1, Callback::OnEvent), call(2, Callback::Deliver));
         let mut found = vec![];
         for scan in 1..=30 {
-            // the inner one is in progress when the outer one reaches the limit
+            // the inner call is in progress when the outer one reaches the limit
             let calls = if (4..=11).contains(&scan) { vec![&outer, &inner] } else { vec![&outer] };
             found.extend(ages.scan(thread(calls.into_iter().cloned().collect()), 10));
         }
         found.retain(|late| matches!(late, LateCall::Expired(_)));
         assert_eq!(found, [LateCall::Expired(outer.clone())]);
-        // a limit that is lowered applies to a call that has lasted longer
+        // a lowered limit applies to calls that have already exceeded it
         let mut ages = CallAges::default();
         let mut expired = |limit| {
             let late = ages.scan(thread(vec![outer.clone()]), limit);
@@ -238,7 +237,7 @@ mod tests {
         assert_eq!(early, 0, "a slow method is reported after callback_seconds");
     }
 
-    /// The findings of scans of a thread that makes `calls_per_scan` calls between two of them, in batches of
+    /// Returns the findings for a thread that makes `calls_per_scan` calls between two scans, in batches of
     /// `scans_per_batch`.
     fn findings(
         count: u32,
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn short_calls_that_hold_up_a_thread_together_are_found() {
+    fn short_calls_that_block_a_thread_together_are_found() {
         let deliver = |scan: u64, calls: u64| call(1000 + scan * calls, Callback::Deliver);
         let (reached, expired) =
             (LateCall::BatchReached(deliver(3, 5)), LateCall::BatchExpired(deliver(10, 5)));
@@ -267,16 +266,16 @@ mod tests {
         assert_eq!(
             findings(30, 50, 100, &[]),
             [(3, LateCall::BatchReached(deliver(3, 50)))],
-            "one: only reported"
+            "one millisecond each: only reported"
         );
-        assert_eq!(findings(30, 100, 100, &[]), [], "there are many, not slow ones");
-        assert_eq!(findings(30, 5, 2, &[]), [], "it did something else in between");
+        assert_eq!(findings(30, 100, 100, &[]), [], "many calls, none of them slow");
+        assert_eq!(findings(30, 5, 2, &[]), [], "the thread did something else in between");
         let outer = call(1, Callback::OnEvent);
         let found = findings(30, 5, 100, std::slice::from_ref(&outer));
         assert_eq!(
             found,
             [(3, LateCall::Reached(outer.clone())), (10, LateCall::Expired(outer))],
-            "the call that makes them"
+            "the call that makes them is found"
         );
     }
 

@@ -1,7 +1,8 @@
-//! The thread that watches callbacks: scans the [calls in progress](crate::callbacks) twenty times a second,
-//! logs and counts slow ones, and fails instances whose callbacks do not return. Never calls a plugin.
+//! The thread that watches callbacks: scans the [calls in progress](crate::callbacks) twenty times per
+//! second, logs and counts slow ones, and fails instances whose callbacks do not return. Never calls a
+//! plugin.
 //!
-//! It counts its own scans instead of time: while the whole process is stopped, no call ages.
+//! It counts scans instead of time, so that no call ages while the whole process is suspended.
 
 use std::{
     collections::HashMap,
@@ -17,9 +18,9 @@ use crate::{
 
 /// Time between two scans.
 const PERIOD: Duration = Duration::from_millis(50);
-/// After a report the slow callbacks of an instance are only counted for this many scans.
+/// Number of scans after a report during which slow callbacks of the instance are only counted.
 const REPORT_INTERVAL: u64 = 200;
-/// The number of instances whose last report is remembered.
+/// Number of instances whose last report is remembered.
 const MAX_REMEMBERED_REPORTS: usize = 1024;
 
 /// Starts the thread, which ends with the plugins. Without it callbacks are not watched.
@@ -54,7 +55,7 @@ fn run(plugins: &Weak<Plugins>, context: &BrokerContext) {
     }
 }
 
-/// When the slow callbacks of each instance were reported last.
+/// The time of the last report of slow callbacks of each instance.
 #[derive(Default)]
 struct Reports {
     scans: u64,
@@ -88,7 +89,7 @@ impl Reports {
 fn report_return(plugins: &Plugins, call: &CallInProgress, scans: u32) {
     let (plugin, callback) = (callbacks::owner_name(call.owner), call.callback.name());
     let milliseconds = (PERIOD * scans).as_millis();
-    // shorter ones are only counted
+    // shorter calls are only counted
     if plugins.by_owner(call.owner).is_some() && scans >= 20 {
         tracing::info!(plugin, callback, milliseconds, "slow callback has returned");
     } else {
@@ -103,7 +104,7 @@ fn caller_name(context: &BrokerContext, caller: &Caller) -> String {
     }
 }
 
-/// Fails the instance whose callback does not return. The thread is abandoned: it ends when the callback
+/// Fails the instance whose callback does not return. The thread is abandoned and ends when the callback
 /// returns.
 fn fail(plugins: &Plugins, context: &BrokerContext, call: &CallInProgress, what: &str) {
     let seconds = context.callback_limit().as_secs_f64();
@@ -118,8 +119,8 @@ fn fail(plugins: &Plugins, context: &BrokerContext, call: &CallInProgress, what:
     instance.mark_failed(call.owner, &reason);
 }
 
-/// Returns descriptions of the calls into plugins that do not return: those in progress now that were also in
-/// progress 50 ms ago. Blocks for that time.
+/// Returns descriptions of the calls into plugins that do not return: those in progress both now and 50 ms
+/// ago. Blocks for that time.
 pub fn hanging_calls() -> Vec<String> {
     let all = callbacks::in_progress().into_iter().flat_map(|thread| thread.calls);
     let before: Vec<_> = all.map(|call| call.key).collect();

@@ -1,4 +1,4 @@
-//! The thread that enforces hold budgets. Owns the waiting; what is examined, and when next, is routing's.
+//! The thread that enforces hold budgets. Owns the waiting; routing decides what to examine and when.
 
 use elbus_plugin_api::QueueBudget;
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{host::wake_signal::WakeSignal, routing::Holds};
 
-/// Starts the thread, which ends with the router. Without it receivers may hold their senders for any time.
+/// Starts the thread, which ends with the router. Without it, receivers may hold their senders indefinitely.
 pub(crate) fn watch_holds(holds: &Arc<Holds>, budget: &QueueBudget) {
     let signal = Arc::<WakeSignal>::default();
     let signalled = signal.clone();
@@ -24,7 +24,7 @@ pub(crate) fn watch_holds(holds: &Arc<Holds>, budget: &QueueBudget) {
 }
 
 fn watch(holds: &Weak<Holds>, signal: &WakeSignal) {
-    // not held while waiting: the router may be dropped meanwhile
+    // not held while waiting, so that the router can be dropped
     while let Some(next) = holds.upgrade().map(|holds| holds.check(Instant::now())) {
         signal.wait(next);
     }

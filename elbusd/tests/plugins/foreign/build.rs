@@ -1,4 +1,4 @@
-//! The types of this crate shall look like those of the plugin API, which abi_stable tells by the package.
+//! Gives the types of this crate the package name of the plugin API, by which abi_stable identifies them.
 
 fn main() {
     println!("cargo:rustc-env=CARGO_PKG_NAME=elbus-plugin-api");

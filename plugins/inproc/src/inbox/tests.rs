@@ -1,4 +1,4 @@
-//! The rules of a client's queue, one at a time, with a clock that the test sets.
+//! The rules of a client's queue, with a clock that the test sets.
 
 use super::*;
 use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos};
@@ -77,7 +77,7 @@ fn senders_are_held_above_the_limit_until_a_quarter_is_left() {
     );
     let notifier = bench.notifier("sender");
     assert!(bench.inbox.when_drained(notifier).is_none());
-    assert_eq!(bench.read(), (1, true), "at most READ_BYTES at once: half a million is left");
+    assert_eq!(bench.read(), (1, true), "at most READ_BYTES per read, half a million is left");
     assert_eq!(bench.woken(), [""; 0]);
     assert_eq!(bench.read(), (2, true));
     assert_eq!(bench.read(), (2, true), "a quarter is left");
@@ -108,7 +108,7 @@ fn realtime_and_broker_messages_are_accepted_up_to_twice_the_limit() {
             bench.accept_from(sender, qos, 4_000).follow_up,
             FollowUp::LogRefused { refused: 2, .. }
         ));
-        assert_eq!(bench.accept(10).delivery, DeliveryStatus::FULL, "others wait, and lose nothing");
+        assert_eq!(bench.accept(10).delivery, DeliveryStatus::FULL, "others wait and lose nothing");
     }
 }
 
@@ -127,7 +127,7 @@ fn drop_newest_refuses_and_disconnect_closes() {
     let mut bench = Bench::new(Overflow::DropNewest);
     bench.accept(9_000);
     assert_eq!(bench.accept(2_000).delivery, DeliveryStatus::REFUSED);
-    assert!(bench.accept(100).delivery.is_taken(), "what fits is taken");
+    assert!(bench.accept(100).delivery.is_taken(), "a run within the limit is accepted");
     assert!(bench.accept_from("s", Qos::REALTIME, 2_000).delivery.is_taken());
     let mut bench = Bench::new(Overflow::Disconnect);
     bench.accept(9_000);
@@ -137,10 +137,7 @@ fn drop_newest_refuses_and_disconnect_closes() {
     let taken = bench.accept(2_000);
     assert_eq!(taken.delivery, DeliveryStatus::CLOSED);
     let (was_open, notifiers) = bench.inbox.close();
-    assert!(
-        !was_open && notifiers.len() == 1,
-        "closed by itself; the notifiers are left to the watch thread"
-    );
+    assert!(!was_open && notifiers.len() == 1, "closed by itself; the watch thread calls the notifiers");
     assert!(matches!(taken.follow_up, FollowUp::Disconnect { bytes } if bytes > 9_000));
 }
 
@@ -185,14 +182,14 @@ fn reading_a_part_restarts_the_stall_time() {
 fn a_batch_wakes_readers_once() {
     let mut bench = Bench::new(Overflow::Block);
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::TAKEN, "no reader waits, no flush is needed");
-    assert_eq!(bench.read_or_wait(true), (1, true), "it need not wait");
+    assert_eq!(bench.read_or_wait(true), (1, true), "a run is queued already");
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::TAKEN);
     assert_eq!(bench.read(), (1, true));
-    assert_eq!(bench.read_or_wait(false), (0, true), "it does not wait");
+    assert_eq!(bench.read_or_wait(false), (0, true), "the reader does not wait");
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::TAKEN);
     bench.read();
     assert_eq!(bench.read_or_wait(true), (0, true));
-    assert!(bench.inbox.flush().is_none(), "nothing has come");
+    assert!(bench.inbox.flush().is_none(), "the queue is empty");
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::DIRTY);
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::TAKEN, "one flush is requested already");
     bench.inbox.flush().iter().for_each(Notifier::notify);
@@ -202,11 +199,11 @@ fn a_batch_wakes_readers_once() {
 }
 
 #[test]
-fn a_reader_whose_message_another_reader_took_is_woken_by_the_next() {
+fn a_reader_that_lost_its_message_to_another_is_woken_by_the_next() {
     let mut bench = Bench::new(Overflow::Block);
     bench.read_or_wait(true);
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::DIRTY);
-    assert_eq!(bench.read(), (1, true), "by another reader, before the flush");
+    assert_eq!(bench.read(), (1, true), "read by another reader before the flush");
     assert!(bench.inbox.flush().is_none());
     assert_eq!(bench.accept(1).delivery, DeliveryStatus::DIRTY);
     assert!(bench.inbox.flush().is_some());

@@ -37,7 +37,7 @@ struct State {
     left: Vec<(String, String)>,
     events: Vec<(EventKind, String, String)>,
     connector: Option<ConnectorObject>,
-    /// Flushes that the plugin's sinks were given.
+    /// Number of flushes requested of the plugin's sinks.
     flushes: usize,
 }
 
@@ -47,7 +47,7 @@ struct RegisteredClient {
 }
 
 impl Bus {
-    /// A bus and the started plugin on it.
+    /// Returns a bus with a started plugin.
     pub(crate) fn with_plugin(config: &str) -> (Bus, Inproc, Host) {
         let bus = Bus::default();
         let host = Host::from_raw((RawHost_TO::from_ptr(RArc::new(bus.clone()), TD_Opaque), "local"));
@@ -80,7 +80,7 @@ impl Bus {
         client.sink.queued().bytes
     }
 
-    /// Waits until a client has left, and says why it did.
+    /// Waits until a client has left, and returns the reason.
     pub(crate) fn wait_until_left(&self, name: &str) -> String {
         let until = Instant::now() + LONG;
         let mut state = self.0.state.lock();
@@ -245,7 +245,7 @@ impl RawHost for Bus {
     }
 
     fn system_client(&self) -> ClientObject {
-        unreachable!("the plugin speaks for nobody")
+        unreachable!("the plugin sends as no system client")
     }
     fn call(&self, _: &RawCall<'_>) -> RResult<RVec<u8>, RawCallError> {
         RResult::RErr(CallError::new(0, "").into_raw())
@@ -279,7 +279,7 @@ impl RawHost for Bus {
     }
 }
 
-/// Runs a future on this thread, for a minute at most.
+/// Runs a future on this thread, for at most a minute.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {

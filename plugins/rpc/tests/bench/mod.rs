@@ -1,6 +1,6 @@
-//! An instance of the plugin with a host that records, and a client `a.b` that calls it.
+//! An instance of the plugin with a recording host, and a client `a.b` that calls it.
 #![allow(dead_code, reason = "each test file uses some of it")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elbus_plugin_api::{
     Call, CallError, DeliveryStatus, FrameKind, Host, Method, Op,
@@ -54,7 +54,7 @@ impl Bench {
         self.deliver("a.b", &[&rpc::encode_request(call_id, method, params).unwrap()])
     }
 
-    /// The replies to `a.b` so far, as payloads.
+    /// Returns the replies to `a.b` so far, as payloads.
     pub(crate) fn replies(&self) -> Vec<Vec<u8>> {
         let requests = self.fake.requests();
         for request in &requests {

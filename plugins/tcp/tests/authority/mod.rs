@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, whose certificates and keys are files in the test's folder.
+//! A certificate authority for tests, whose certificates and keys are files in the test's folder.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
@@ -15,12 +15,12 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Writes its own certificate.
+    /// Writes the authority's certificate.
     pub(crate) fn write(&self, to: &Path) {
         fs::write(to, self.pem()).unwrap();
     }
 
-    /// Its own certificate.
+    /// Returns the authority's certificate.
     #[allow(dead_code, reason = "each test file uses some of it")]
     pub(crate) fn pem(&self) -> String {
         self.0.pem()

@@ -1,4 +1,4 @@
-//! The index against a comparison with every rule, and what checks cost.
+//! Compares the index with a comparison of every rule, and limits the cost of checks.
 
 use super::*;
 use elbus_plugin_api::access::MAX_RULES;
@@ -14,7 +14,7 @@ fn index(syntax: Syntax, rules: &[(Question, String)]) -> PatternIndex {
     PatternIndex::new(syntax, compile(syntax, rules))
 }
 
-/// What `targets` cost together, and how many of them a rule decides.
+/// Returns the total cost of checking `targets`, and how many of them a rule decides.
 fn cost(index: &PatternIndex, targets: &[String]) -> (usize, usize) {
     let mut budget = CheckBudget::unlimited();
     let decided = targets.iter().filter(|target| {
@@ -59,12 +59,12 @@ fn the_work_of_a_check_does_not_grow_with_the_number_of_rules() {
 }
 
 #[test]
-fn comparisons_are_counted_and_end_with_the_budget() {
+fn comparisons_are_counted_and_limited_by_the_budget() {
     let different = |i: usize| (Question::Overlaps, format!("{{name}}-{i}/x"));
     let rules: Vec<_> = (0..100).map(different).collect();
     let index = index(Syntax::Topic, &rules);
     let filters = ["a/x".to_owned(), "me-99/x".to_owned()];
-    assert_eq!(cost(&index, &filters), (101 + 103, 1), "a column for each segment, and the end");
+    assert_eq!(cost(&index, &filters), (101 + 103, 1), "a column for each segment and for the end");
     let check = |filter: &str, budget: &mut CheckBudget| {
         index.first_match(&Target::wild(Syntax::Topic, filter), VALUES, budget)
     };
@@ -73,7 +73,7 @@ fn comparisons_are_counted_and_end_with_the_budget() {
     assert_eq!((check("me-99/x", &mut budget), budget.left()), (Ok(Some(99)), 0));
     assert_eq!(check("a/x", &mut budget), Err(BudgetExhausted));
 
-    // rules that are longer than there are columns are compared as a whole, if all columns agree
+    // rules with more segments than there are columns are compared as a whole if all columns match
     let long: Vec<_> =
         (0..10).map(|i| (Question::Overlaps, format!("{}{i}", "x/".repeat(MAX_COLUMNS)))).collect();
     let index = self::index(Syntax::Topic, &long);
@@ -82,7 +82,7 @@ fn comparisons_are_counted_and_end_with_the_budget() {
 }
 
 #[test]
-fn many_rules_with_one_segment_take_a_bit_each() {
+fn rules_that_share_a_segment_take_a_bit_each() {
     let rules: Vec<_> = (0..MAX_RULES).map(|i| (Question::Overlaps, format!("plant/r{i}"))).collect();
     let index = index(Syntax::Topic, &rules);
     let postings = |position: usize, text: &str| &index.columns[position].literals[text];
@@ -90,7 +90,7 @@ fn many_rules_with_one_segment_take_a_bit_each() {
     assert!(matches!(postings(1, "r7"), Postings::Few(rules) if **rules == [7]));
 }
 
-/// Segments of rules and of what is asked for, with as many of the first ones left out as there are columns.
+/// Segments of rules and targets, with 0 or about as many leading segments as there are columns.
 fn text(of: Vec<&'static str>, separator: &'static str) -> impl Strategy<Value = String> {
     let segments = prop::collection::vec(prop::sample::select(of), 1..5);
     (prop::sample::select(vec![0, 0, 0, 30, 31, 32]), segments)
@@ -102,13 +102,7 @@ fn rules(of: Vec<&'static str>, separator: &'static str) -> impl Strategy<Value 
     prop::collection::vec((question, text(of, separator)), 0..140)
 }
 
-fn assert_as_compared(
-    syntax: Syntax,
-    rules: &[(Question, String)],
-    name: &str,
-    user: Option<&str>,
-    text: &str,
-) {
+fn assert_agrees(syntax: Syntax, rules: &[(Question, String)], name: &str, user: Option<&str>, text: &str) {
     let values = PlaceholderValues { name, user };
     let (patterns, index) = (compile(syntax, rules), index(syntax, rules));
     for target in [Target::literal(syntax, text), Target::wild(syntax, text)] {
@@ -120,7 +114,7 @@ fn assert_as_compared(
 
 proptest! {
     #[test]
-    fn the_index_answers_for_topics_as_a_comparison_with_every_rule(
+    fn the_index_agrees_with_a_comparison_of_every_rule_for_topics(
         rules in rules(
             vec!["a", "b", "", "+", "#", "{name}", "{user}", "x{name}", "{+}", "b{+}", "{user}-{name}"],
             "/",
@@ -129,11 +123,11 @@ proptest! {
         user in prop::sample::select(vec![None, Some("a"), Some("b"), Some("+"), Some("a/b")]),
         target in text(vec!["a", "b", "", "+", "+", "#", "xa", "b+", "a-a"], "/"),
     ) {
-        assert_as_compared(Syntax::Topic, &rules, name, user, &target);
+        assert_agrees(Syntax::Topic, &rules, name, user, &target);
     }
 
     #[test]
-    fn the_index_answers_for_names_as_a_comparison_with_every_rule(
+    fn the_index_agrees_with_a_comparison_of_every_rule_for_names(
         rules in rules(
             vec!["a", "b", "", "?", "*", "{name}", "{user}", "x{name}", "{?}", "b{*}", "{user}-{name}"],
             ".",
@@ -142,6 +136,6 @@ proptest! {
         user in prop::sample::select(vec![None, Some("a"), Some("b"), Some("*"), Some("a.b")]),
         target in text(vec!["a", "b", "", "?", "?", "*", "xa", "b*", "a-a"], "."),
     ) {
-        assert_as_compared(Syntax::Name, &rules, name, user, &target);
+        assert_agrees(Syntax::Name, &rules, name, user, &target);
     }
 }

@@ -1,4 +1,4 @@
-//! The failure of an instance: marks it failed, ends what it serves, and schedules its restart.
+//! The failure of an instance: marks it failed, stops its service, and schedules its restart.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -13,7 +13,7 @@ use crate::{
     host::{api::context::HostedInstance, lifecycle::report::PluginState},
 };
 
-/// Time for a failed instance to end its connections.
+/// Time for a failed instance to close its connections.
 const FAILED_DEADLINE: Duration = Duration::from_millis(500);
 
 impl HostedInstance for Instance {
@@ -22,8 +22,8 @@ impl HostedInstance for Instance {
     }
 
     fn may_add(&self, owner: u32) -> bool {
-        // what a thread adds after its instance has failed would never be removed; a thread in an abandoned
-        // start can still run
+        // anything that a thread registers after the failure would never be removed; a thread in an abandoned
+        // start can still be running
         let inner = self.inner.lock();
         inner.owner == owner && !inner.is_gone && !matches!(inner.state, PluginState::Failed(_))
     }
@@ -57,22 +57,22 @@ impl Instance {
         self.inner.lock().restart.cancel();
     }
 
-    /// Schedules a restart of an instance that could not be started.
+    /// Schedules a restart of an instance that could not start.
     pub(in crate::host::lifecycle) fn retry_later(&self) {
         self.schedule_restart(true);
     }
 
-    /// When the restart is due, if one is scheduled.
+    /// Returns when the restart is due, if one is scheduled.
     pub(in crate::host::lifecycle) fn restart_due(&self) -> Option<Instant> {
         self.inner.lock().restart.due()
     }
 
-    /// Returns whether the restart is due now; if so, it is counted as done.
+    /// Returns whether the restart is due. If so, it is counted as done.
     pub(in crate::host::lifecycle) fn take_due_restart(&self) -> bool {
         self.inner.lock().restart.take_due(Instant::now())
     }
 
-    /// `force`: also if it does not serve yet.
+    /// Schedules a restart. `force` includes an instance that does not serve yet.
     fn schedule_restart(&self, force: bool) {
         if self.declaration.read().restart == Restart::Never {
             return;
@@ -88,14 +88,14 @@ impl Instance {
         }
     }
 
-    /// Marks the instance failed and ends what it serves, in a thread of its own: this is called from inside
-    /// a callback, with the locks of its caller held.
+    /// Marks the instance failed and stops its service in a thread of its own: the caller is inside a
+    /// callback and may hold locks.
     pub(crate) fn mark_failed(&self, owner: u32, reason: &str) {
         tracing::error!(plugin = self.name, reason, "plugin failed");
         let object = {
             let mut inner = self.inner.lock();
             if inner.owner != owner {
-                return; // an earlier instance, which is gone already
+                return; // a previous creation of the instance, which has ended
             }
             inner.is_gone = true;
             inner.object.take()

@@ -26,15 +26,15 @@ struct Settings {
     local: Option<String>,
     /// The callback that returns an error: create, start or refresh.
     fail_in: String,
-    /// Where it panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread of its
-    /// method.
+    /// Where the plugin panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread
+    /// that its method starts.
     panic_in: String,
     /// The callback that exits the process: create or method.
     abort_in: String,
-    /// Where it never returns: create, start, deliver, flush, event, method or stop; or status, from the
-    /// first call of its method on.
+    /// Where the plugin never returns: create, start, deliver, flush, event, method or stop; or status, from
+    /// the first call of its method on.
     hang_in: String,
-    /// The callback that takes a moment: deliver.
+    /// The callback that is slow: deliver.
     linger_in: String,
     /// The callback that endlessly sends short messages to its first client: deliver, of the other clients.
     loop_in: String,
@@ -42,14 +42,14 @@ struct Settings {
     late: bool,
 }
 
-/// How long such a callback takes.
+/// How long the slow callback takes.
 const MOMENT: Duration = Duration::from_millis(20);
 
 thread_local! {
     static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
 
-/// Is dropped after all thread-locals of the broker and of tracing.
+/// Dropped after all thread-locals of the broker and of tracing.
 struct Late(Client);
 
 impl Drop for Late {
@@ -66,7 +66,7 @@ impl Drop for Late {
 fn start_late_thread(client: Client) {
     std::thread::spawn(move || {
         LATE.with_borrow_mut(|late| *late = Some(Late(client)));
-        // now those that a line and a message need, which are destroyed first
+        // initialises the thread-locals that a line and a message need, which are destroyed first
         tracing::warn!("thread-local made");
         LATE.with_borrow_mut(|late| {
             let Some(Late(client)) = late else { return };

@@ -1,5 +1,5 @@
-//! A library for tests: its record says it is a plugin of this API, but its module has another layout, as if
-//! it had been built against an API that was changed without a new version.
+//! A library for tests: its manifest identifies it as a plugin of this API, but its module has another
+//! layout, as if it had been built against an API that was changed without a new version.
 #![allow(missing_docs, non_local_definitions)]
 
 use abi_stable::{
@@ -40,7 +40,7 @@ impl Make {
 }
 
 extern "C" fn root() -> RootModuleResult {
-    // SAFETY: read back through the header below only, which is of the same type.
+    // SAFETY: read only through the header below, which is of the same type.
     RResult::ROk(unsafe { PluginRef(Make::VALUE.as_prefix()).to_prefix_ref().cast() })
 }
 

@@ -1,4 +1,4 @@
-//! A plugin for tests: serves calls by a blocking in-process client, which is named after the instance, and
+//! A plugin for tests: serves calls with a blocking in-process client, which is named after the instance, and
 //! drains it before it stops. Its start waits for a publication to itself.
 
 use elbus_client::{
@@ -13,7 +13,7 @@ use std::{
 
 /// Long enough that some calls are in flight at any time.
 const WORK: Duration = Duration::from_millis(3);
-/// Limit for the publication, however busy the machine is.
+/// Time limit for the publication, sufficient on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Server {
@@ -55,7 +55,7 @@ impl Plugin for Server {
     fn stop(&self, _: Duration) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((client, serving)) = running {
-            // both fail on the blocking clients' own threads only
+            // both fail only on the blocking clients' own threads
             _ = serving.drain();
             _ = client.close();
         }
