@@ -359,20 +359,23 @@ fn explain_names_the_recipients_or_the_rule_that_denies() {
         ClientRules { send: rules(&["deny b.*", "allow b"]), publish: rules(&["allow t/+"]), ..clients("a") };
     set(&broker, Verdict::Deny, vec![ClientRules { subscribe: rules(&["allow #"]), ..clients("b") }, a]);
     let _a = peer(&broker, "a", 1);
-    let told = explain(&broker, "send", "a", "b");
+    let answer = explain(&broker, "send", "a", "b");
     assert_eq!(
-        (told.allowed, told.recipients, told.rule.as_deref()),
+        (answer.allowed, answer.recipients, answer.rule.as_deref()),
         (true, vec!["b".to_owned()], Some("allow b"))
     );
-    let told = explain(&broker, "send", "a", "b.c");
-    assert!(!told.allowed && told.recipients.is_empty());
-    assert_eq!(told.why, "denied by \"deny b.*\" of [[client]] \"a\"");
-    assert_eq!(told.place.as_deref(), Some("client[1].send[0] of plugin "));
+    let answer = explain(&broker, "send", "a", "b.c");
+    assert!(!answer.allowed && answer.recipients.is_empty());
+    assert_eq!(answer.why, "denied by \"deny b.*\" of [[client]] \"a\"");
+    assert_eq!(answer.place.as_deref(), Some("client[1].send[0] of plugin "));
     assert_eq!(explain(&broker, "publish", "a", "t/1").recipients, ["b"]);
-    let told = explain(&broker, "publish", "a", "t/1/2");
-    assert_eq!(told.why, "denied: no rule of `publish` in [[client]] \"a\" matches, and the default is deny");
-    let told = explain(&broker, "subscribe", "stranger", "t");
-    assert_eq!(told.why, "denied: no [[client]] matches the name, and the default is deny");
+    let answer = explain(&broker, "publish", "a", "t/1/2");
+    assert_eq!(
+        answer.why,
+        "denied: no rule of `publish` in [[client]] \"a\" matches, and the default is deny"
+    );
+    let answer = explain(&broker, "subscribe", "stranger", "t");
+    assert_eq!(answer.why, "denied: no [[client]] matches the name, and the default is deny");
 }
 
 #[test]
@@ -384,9 +387,9 @@ fn explain_reports_methods_that_only_administrators_can_call() {
         if with_rules {
             set(&broker, Verdict::Allow, vec![ClientRules { call: rules(&["allow *"]), ..clients("*") }]);
         }
-        let told = explain(&broker, "call", "remote", "client.kick");
-        assert!(!told.allowed && told.rule.is_none() && told.place.is_none(), "{}", told.why);
-        assert_eq!(told.why, "denied: client.kick is for clients of this machine only (remote_admin)");
+        let answer = explain(&broker, "call", "remote", "client.kick");
+        assert!(!answer.allowed && answer.rule.is_none() && answer.place.is_none(), "{}", answer.why);
+        assert_eq!(answer.why, "denied: client.kick is for clients of this machine only (remote_admin)");
         assert!(explain(&broker, "call", "local", "client.kick").allowed);
         assert!(explain(&broker, "call", "remote", "client.list").allowed);
     }

@@ -104,11 +104,11 @@ fn force_register_evicts_the_previous_owner() {
 #[test]
 fn events_report_registrations_and_departures_in_order() {
     let broker = broker();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let telling = told.clone();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let listener_events = events.clone();
     broker.host().add_listener(move |event: &Event<'_>| {
         assert!(event.unix_nanos > 1_600_000_000_000_000_000);
-        telling.lock().unwrap().push((event.kind, event.subject.to_owned()));
+        listener_events.lock().unwrap().push((event.kind, event.subject.to_owned()));
     });
     let a = Peer::new(&broker, "a");
     let secondary = Peer::new(&broker, "a%%0");
@@ -122,29 +122,29 @@ fn events_report_registrations_and_departures_in_order() {
         }
     });
     drop(broker);
-    let told = told.lock().unwrap();
-    let of = |name: &str| told.iter().filter(|(_, n)| n == name).map(|(kind, _)| *kind).collect::<Vec<_>>();
+    let events = events.lock().unwrap();
+    let of = |name: &str| events.iter().filter(|(_, n)| n == name).map(|(kind, _)| *kind).collect::<Vec<_>>();
     for name in names.iter().map(String::as_str).chain(["a"]) {
         assert_eq!(of(name), [EventKind::ClientRegistered, EventKind::ClientLeft], "{name}");
     }
     assert!(of("a%%0").is_empty(), "secondaries are not announced");
-    assert_eq!(told.iter().filter(|(kind, _)| *kind == EventKind::Shutdown).count(), 1);
+    assert_eq!(events.iter().filter(|(kind, _)| *kind == EventKind::Shutdown).count(), 1);
 }
 
 #[test]
 fn a_blocking_listener_delays_no_registration_and_is_notified_of_missed_events() {
     let broker = broker();
     let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (tell, told) = std::sync::mpsc::channel();
-    let (wait, tell) = (Mutex::new(wait), Mutex::new(tell));
+    let (send, receive) = std::sync::mpsc::channel();
+    let (wait, send) = (Mutex::new(wait), Mutex::new(send));
     broker.host().add_listener(move |event: &Event<'_>| {
         _ = wait.lock().unwrap().recv(); // until the sender is dropped
-        _ = tell.lock().unwrap().send((event.kind, event.subject.to_owned()));
+        _ = send.lock().unwrap().send((event.kind, event.subject.to_owned()));
     });
     let clients: Vec<_> = (0..20_000).map(|number| Peer::new(&broker, &format!("c{number}"))).collect();
     assert_eq!(broker.client_count(), clients.len());
     drop(go);
-    let events: Vec<_> = std::iter::from_fn(|| told.recv_timeout(std::time::Duration::from_secs(30)).ok())
+    let events: Vec<_> = std::iter::from_fn(|| receive.recv_timeout(std::time::Duration::from_secs(30)).ok())
         .take_while(|(_, name)| name != "c19999")
         .collect();
     assert!(events.len() < 10_000, "the queue is bounded: {}", events.len());

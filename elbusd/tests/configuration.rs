@@ -169,8 +169,9 @@ fn the_sample_files_are_valid_and_complete() {
         keys.extend(known(refused_config(&text)));
     }
     for key in keys {
-        let says = full.contains(&format!("{key} = ")) || full.contains(&format!("[plugin.config.{key}]"));
-        assert!(says, "config/broker.toml does not document {key}");
+        let documented =
+            full.contains(&format!("{key} = ")) || full.contains(&format!("[plugin.config.{key}]"));
+        assert!(documented, "config/broker.toml does not document {key}");
     }
 }
 

@@ -38,18 +38,18 @@ fn write_then_read(
     spawn(move || {
         client.write(&all);
         drop(all);
-        let (mut came, mut acknowledged) = (0, 0);
+        let (mut received, mut acknowledged) = (0, 0);
         let count = (bytes / payload) as u32;
         let wanted = if qos == Qos::NO { 0 } else { count };
-        while came < count || acknowledged < wanted {
+        while received < count || acknowledged < wanted {
             match client.frame() {
                 Frame::Ack(_, code) => {
                     assert_eq!(code, 0x01);
                     acknowledged += 1;
                 }
                 frame => {
-                    assert_eq!(frame.payload()[..4], came.to_le_bytes(), "in order, none missing");
-                    came += 1;
+                    assert_eq!(frame.payload()[..4], received.to_le_bytes(), "in order, none missing");
+                    received += 1;
                 }
             }
         }

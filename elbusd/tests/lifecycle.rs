@@ -60,10 +60,10 @@ fn registrations_and_disconnects_are_announced() {
         let daemon = Daemon::start(plugins, &[]);
         let mut listener = daemon.client("listener");
         listener.subscribe(&[".broker/info"]);
-        let mut came = daemon.client("came");
-        came.subscribe(&["x"]);
-        let _secondary = daemon.client("came%%0");
-        drop(came);
+        let mut arrived = daemon.client("arrived");
+        arrived.subscribe(&["x"]);
+        let _secondary = daemon.client("arrived%%0");
+        drop(arrived);
         let mut next = || {
             let (topic, map) = announcement(&listener.frame());
             assert_eq!(topic, ".broker/info");
@@ -71,7 +71,7 @@ fn registrations_and_disconnects_are_announced() {
             (text("s"), text("d"))
         };
         for event in ["reg", "unreg"] {
-            assert_eq!(next(), (event.to_owned(), "came".to_owned()));
+            assert_eq!(next(), (event.to_owned(), "arrived".to_owned()));
         }
     }
 }

@@ -91,12 +91,12 @@ fn a_listening_socket_accepts_and_a_shutdown_wakes_readers() {
         let folder = std::env::temp_dir().join(format!("elbus-socket-{}", std::process::id()));
         let listener = UnixListener::bind(&folder).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let entrance = Socket::new(listener.into()).unwrap();
-        assert!(entrance.accept().unwrap().is_none());
+        let listening = Socket::new(listener.into()).unwrap();
+        assert!(listening.accept().unwrap().is_none());
         let mut peer = UnixStream::connect(&folder).unwrap();
         std::fs::remove_file(&folder).unwrap();
-        entrance.readable().await.unwrap();
-        let socket = Socket::new(entrance.accept().unwrap().unwrap()).unwrap();
+        listening.readable().await.unwrap();
+        let socket = Socket::new(listening.accept().unwrap().unwrap()).unwrap();
         peer.write_all(b"x").unwrap();
         socket.readable().await.unwrap();
         socket.discard();

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Connections that a flood keeps open. It drops older ones, as the broker evicts them.
-const KEPT: usize = 400;
+const MAX_CONNECTIONS: usize = 400;
 /// Pause between two connections of a flood: 400 per second, if the machine permits.
 const PAUSE: Duration = Duration::from_micros(2500);
 /// Clients that register during the flood.
@@ -55,19 +55,19 @@ struct ConnectionFlood {
 }
 
 impl ConnectionFlood {
-    fn start(source: [u8; 4], to: &str, says: &[u8]) -> Self {
+    fn start(source: [u8; 4], to: &str, bytes: &[u8]) -> Self {
         let (stopping, count): (Arc<AtomicBool>, Arc<AtomicU32>) = Default::default();
-        let (stop, counting, to, says) = (stopping.clone(), count.clone(), to.to_owned(), says.to_owned());
+        let (stop, counting, to, bytes) = (stopping.clone(), count.clone(), to.to_owned(), bytes.to_owned());
         let thread = std::thread::spawn(move || {
-            let mut kept = VecDeque::new();
+            let mut connections = VecDeque::new();
             while !stop.load(Ordering::Relaxed) {
                 if let Some(mut stream) = connect_from(source, &to) {
-                    let _ = stream.write_all(&says); // it may be evicted already
-                    kept.push_back(stream);
+                    let _ = stream.write_all(&bytes); // it may be evicted already
+                    connections.push_back(stream);
                     counting.fetch_add(1, Ordering::Relaxed);
                 }
-                if kept.len() > KEPT {
-                    kept.pop_front();
+                if connections.len() > MAX_CONNECTIONS {
+                    connections.pop_front();
                 }
                 std::thread::sleep(PAUSE);
             }
@@ -137,8 +137,8 @@ fn a_flood_of_silent_connections_keeps_no_client_out() {
 fn a_flood_of_handshakes_without_a_name_keeps_no_other_address_out() {
     let daemon =
         daemon("max_clients = 100\nconnects_per_second = 50\nmax_pending = 100\ntimeout_seconds = 30");
-    let says = [&encode_client_greeting()[..], &[9, 0, b'x']].concat();
-    let flood = ConnectionFlood::start([127, 0, 0, 2], &daemon.address_of("tcp:"), &says);
+    let bytes = [&encode_client_greeting()[..], &[9, 0, b'x']].concat();
+    let flood = ConnectionFlood::start([127, 0, 0, 2], &daemon.address_of("tcp:"), &bytes);
     let longest = longest(|name| register(&daemon, name));
     assert!(longest < SOON, "{longest:?} beside {} connections", flood.count());
     flood.stop();
@@ -190,8 +190,8 @@ fn floods_of_silent_connections_and_endless_handshakes_keep_no_tls_client_out() 
     let daemon = Daemon::start_in(folder, &["--config", "broker.toml"]);
     let port = daemon.address_of("tls:");
     // the start of a TLS handshake record, from the address of the other clients and from another address
-    for (source, says) in [([127, 0, 0, 1], &b""[..]), ([127, 0, 0, 2], &[0x16, 3, 1, 2, 0][..])] {
-        let flood = ConnectionFlood::start(source, &port, says);
+    for (source, bytes) in [([127, 0, 0, 1], &b""[..]), ([127, 0, 0, 2], &[0x16, 3, 1, 2, 0][..])] {
+        let flood = ConnectionFlood::start(source, &port, bytes);
         let longest = longest(|name| {
             let tls = TlsConfig::new().roots(daemon.path("ca.pem"));
             Client::builder(name).tls(tls).timeout(SOON).connect(format!("tls://{port}")).is_ok()

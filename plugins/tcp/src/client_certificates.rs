@@ -67,7 +67,7 @@ impl RegisteredCertificate<'_> {
 
 impl Drop for RegisteredCertificate<'_> {
     fn drop(&mut self) {
-        let gone = self.registry.0.lock().clients.remove(&self.number);
-        drop(gone); // outside the lock
+        let removed = self.registry.0.lock().clients.remove(&self.number);
+        drop(removed); // outside the lock
     }
 }

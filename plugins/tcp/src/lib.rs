@@ -142,8 +142,8 @@ impl Transport for Options {
         let Some(tls) = self.tls.clone() else {
             return Ok(Prepared::Ready(accepted, PeerInfo { source, ..PeerInfo::default() }));
         };
-        let told = source.clone();
-        let task = Box::new(move |permit| Box::pin(tls.serve(accepted, told, permit)) as Pin<Box<_>>);
+        let peer = source.clone();
+        let task = Box::new(move |permit| Box::pin(tls.serve(accepted, peer, permit)) as Pin<Box<_>>);
         Ok(Prepared::Later { source, task })
     }
 }
