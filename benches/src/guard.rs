@@ -52,7 +52,7 @@ pub fn compare(file: &Path, update: bool) -> Result<Comparison, BoxError> {
     let compiler = compiler();
     let mut counted = serde_json::Map::new();
     for case in Case::ALL {
-        counted.insert(case.name().to_owned(), json!((count(case)? * 10.0).round() / 10.0));
+        counted.insert(case.name(), json!((count(case)? * 10.0).round() / 10.0));
     }
     if update {
         let text = json!({ "rustc": compiler, "instructions_per_message": counted });
@@ -109,7 +109,7 @@ fn count(case: Case) -> Result<f64, BoxError> {
         // valgrind counts `rep movsb`, which the C library uses for long copies, once per byte
         .env("GLIBC_TUNABLES", COPY_WITH_VECTORS)
         .arg(std::env::current_exe()?)
-        .args(["--measure", case.name()])
+        .args(["--measure", &case.name()])
         .output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let collected =

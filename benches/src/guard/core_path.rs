@@ -24,6 +24,8 @@ const FRAMES: usize = 128;
 const READS: usize = 100;
 /// Reads before these, which fill the caches and are not counted.
 const WARM_UP_READS: usize = 20;
+/// The same with many topics in turn: each is published once.
+const MANY_TOPICS_WARM_UP_READS: usize = MANY_TOPICS / FRAMES;
 /// Counted messages.
 pub(super) const MESSAGES: usize = FRAMES * READS;
 /// The function whose instructions valgrind counts.
@@ -32,6 +34,15 @@ const PAYLOAD: [u8; 100] = [b'x'; 100];
 const SUBSCRIBERS: usize = 8;
 /// Filters among which new topics are looked up.
 const FILTERS: usize = 20_000;
+/// Topics in turn.
+const TOPICS: usize = 128;
+const MANY_TOPICS: usize = 4096;
+/// Targets in turn.
+const TARGETS: usize = 8;
+/// What the subscribers of topics in turn subscribe to.
+const ALL_TOPICS: &str = "plant/#";
+/// The topic of the cases with one topic, to which all other receivers subscribe.
+const ONE_TOPIC: &str = "plant/line1/speed";
 
 /// The kind of messages that are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +63,23 @@ pub enum Case {
     NewTopics,
     /// A broadcast to 8 clients.
     Broadcast,
+    /// Messages to 8 clients in turn.
+    TargetsInTurn,
+    /// 128 topics in turn, to one subscriber of all.
+    TopicsInTurn,
+    /// The same, acknowledged.
+    TopicsInTurnAcknowledged,
+    /// 4,096 topics in turn, to one subscriber of all.
+    ManyTopicsInTurn,
+    /// 128 topics in turn, to 8 subscribers of all.
+    TopicsInTurnToAll,
+    /// 128 topics in turn, each this many times, to one subscriber of all: runs of that many frames.
+    Repeated(usize),
 }
 
 impl Case {
     /// All cases.
-    pub const ALL: [Case; 8] = [
+    pub const ALL: [Case; 15] = [
         Case::Message,
         Case::Acknowledged,
         Case::TwoTargets,
@@ -65,11 +88,18 @@ impl Case {
         Case::TopicWithRules,
         Case::NewTopics,
         Case::Broadcast,
+        Case::TargetsInTurn,
+        Case::TopicsInTurn,
+        Case::TopicsInTurnAcknowledged,
+        Case::ManyTopicsInTurn,
+        Case::TopicsInTurnToAll,
+        Case::Repeated(5),
+        Case::Repeated(8),
     ];
 
     /// The name in the file of figures and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> String {
+        let name = match self {
             Case::Message => "message",
             Case::Acknowledged => "acknowledged",
             Case::TwoTargets => "two-targets",
@@ -78,12 +108,42 @@ impl Case {
             Case::TopicWithRules => "topic-8-ruled",
             Case::NewTopics => "new-topics",
             Case::Broadcast => "broadcast-8",
-        }
+            Case::TargetsInTurn => "targets-8",
+            Case::TopicsInTurn => "topics-128",
+            Case::TopicsInTurnAcknowledged => "topics-128-acked",
+            Case::ManyTopicsInTurn => "topics-4096",
+            Case::TopicsInTurnToAll => "topics-128-to-8",
+            Case::Repeated(times) => return format!("repeated-{times}"),
+        };
+        name.to_owned()
     }
 
     /// The number of receivers of each message.
     fn receivers(self) -> usize {
-        if matches!(self, Case::Topic | Case::TopicWithRules | Case::Broadcast) { SUBSCRIBERS } else { 1 }
+        match self {
+            Case::Topic | Case::TopicWithRules | Case::Broadcast | Case::TopicsInTurnToAll => SUBSCRIBERS,
+            _ => 1,
+        }
+    }
+
+    /// The filter that a receiver subscribes to.
+    fn filter(self, receiver: usize) -> &'static str {
+        match self {
+            Case::TopicsInTurn
+            | Case::TopicsInTurnAcknowledged
+            | Case::ManyTopicsInTurn
+            | Case::TopicsInTurnToAll
+            | Case::Repeated(_)
+                if receiver < self.receivers() =>
+            {
+                ALL_TOPICS
+            }
+            _ => ONE_TOPIC,
+        }
+    }
+
+    fn warm_up_reads(self) -> usize {
+        if self == Case::ManyTopicsInTurn { MANY_TOPICS_WARM_UP_READS } else { WARM_UP_READS }
     }
 
     /// Access rules that allow what is sent, if the case has any.
@@ -110,19 +170,34 @@ impl Case {
     }
 
     fn frame(self, out: &mut Vec<u8>, number: usize) -> Result<(), BoxError> {
-        let topic;
+        let text;
         let (op, qos, target) = match self {
             Case::Message => (Op::Message, Qos::NO, "receiver.0"),
             Case::Acknowledged => (Op::Message, Qos::PROCESSED, "receiver.0"),
             Case::TwoTargets | Case::TwoTargetsWithRules => {
                 (Op::Message, Qos::NO, ["receiver.0", "receiver.1"][number % 2])
             }
-            Case::Topic | Case::TopicWithRules => (Op::Publish, Qos::NO, "plant/line1/speed"),
-            Case::NewTopics => {
-                topic = topic_of(number);
-                (Op::Publish, Qos::NO, topic.as_str())
-            }
+            Case::Topic | Case::TopicWithRules => (Op::Publish, Qos::NO, ONE_TOPIC),
             Case::Broadcast => (Op::Broadcast, Qos::NO, "receiver.*"),
+            Case::TargetsInTurn => {
+                text = format!("receiver.{}", number % TARGETS);
+                (Op::Message, Qos::NO, text.as_str())
+            }
+            Case::NewTopics
+            | Case::TopicsInTurn
+            | Case::TopicsInTurnAcknowledged
+            | Case::ManyTopicsInTurn
+            | Case::TopicsInTurnToAll
+            | Case::Repeated(_) => {
+                text = topic_of(match self {
+                    Case::NewTopics => number,
+                    Case::ManyTopicsInTurn => number % MANY_TOPICS,
+                    Case::Repeated(times) => number / times % TOPICS,
+                    _ => number % TOPICS,
+                });
+                let acknowledged = self == Case::TopicsInTurnAcknowledged;
+                (Op::Publish, if acknowledged { Qos::PROCESSED } else { Qos::NO }, text.as_str())
+            }
         };
         Ok(encode_request(out, number as u32, op, qos, target, "", &PAYLOAD)?)
     }
@@ -187,7 +262,7 @@ pub(super) fn run(case: Case) -> Result<(), BoxError> {
     let mut receivers = Vec::new();
     for index in 0..SUBSCRIBERS {
         let (mut client, out) = register(&broker, &format!("receiver.{index}"))?;
-        client.dispatch(&Request::new(Op::Subscribe, Qos::NO, "plant/line1/speed", &[]));
+        client.dispatch(&Request::new(Op::Subscribe, Qos::NO, case.filter(index), &[]));
         receivers.push((client, out));
     }
     if case == Case::NewTopics {
@@ -199,21 +274,21 @@ pub(super) fn run(case: Case) -> Result<(), BoxError> {
             client.dispatch(&Request::new(Op::Subscribe, Qos::NO, body, &[]));
         }
     }
-    let mut reads = Vec::new();
-    for read in 0..WARM_UP_READS + READS {
+    let (mut reads, warm_up_reads) = (Vec::new(), case.warm_up_reads());
+    for read in 0..warm_up_reads + READS {
         let mut bytes = Vec::new();
         for frame in 0..FRAMES {
             case.frame(&mut bytes, read * FRAMES + frame)?;
         }
         reads.push(bytes);
     }
-    let (warm_up, counted) = reads.split_at(WARM_UP_READS);
+    let (warm_up, counted) = reads.split_at(warm_up_reads);
     let mut acks = Vec::with_capacity(FRAMES * 6);
     handle_reads(&mut sender, warm_up, &mut acks)?;
     counted_reads(&mut sender, counted, &mut acks)?;
     let delivered = |out: &Mutex<ReceiverQueue>| out.lock().unwrap_or_else(PoisonError::into_inner).messages;
     let total: usize = receivers.iter().map(|(_, out)| delivered(out)).sum();
-    let expected = (WARM_UP_READS + READS) * FRAMES * case.receivers();
+    let expected = (warm_up_reads + READS) * FRAMES * case.receivers();
     if total != expected {
         return Err(format!("{total} messages were delivered, expected {expected}").into());
     }
@@ -226,6 +301,8 @@ fn counted_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> 
     handle_reads(sender, reads, acks)
 }
 
+/// Parses the frames of each read, dispatches them and appends their acknowledgements, by the same calls as
+/// the reader of a stream. All cases take this path, and nothing else here makes these calls.
 #[inline(never)]
 fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), BoxError> {
     let limits = Limits::default();
