@@ -1,6 +1,6 @@
 //! The origin of a client as the broker keeps it: compact, with strings that many clients share stored once.
 
-use elbus_plugin_api::{ClientInfo, Credentials, Locality};
+use elbus_plugin_api::{ClientInfo, Credentials, Locality, config::Limit};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -23,11 +23,20 @@ pub(crate) struct ClientOrigin {
     #[expect(clippy::box_collection, reason = "few clients have any, and this is a third of the size")]
     certificate_names: Option<Box<Vec<String>>>,
     /// `u32::MAX`: unlimited.
-    pub(crate) max_filters: u32,
+    max_filters: u32,
     /// `u32::MAX`: unlimited.
-    pub(crate) max_filter_depth: u32,
+    max_filter_depth: u32,
     pub(crate) locality: Locality,
     pub(crate) internal: bool,
+}
+
+/// A limit in four bytes.
+fn short(limit: Limit) -> u32 {
+    limit.or_max().try_into().unwrap_or(u32::MAX)
+}
+
+fn long(limit: u32) -> Limit {
+    if limit == u32::MAX { Limit::NONE } else { Limit::new(limit.into()) }
 }
 
 impl ClientOrigin {
@@ -42,11 +51,21 @@ impl ClientOrigin {
             credentials,
             unit: unit.map(|unit| strings.intern_unit(unit)),
             certificate_names: (!certificate_names.is_empty()).then(|| Box::new(certificate_names)),
-            max_filters: info.max_filters.unwrap_or(u32::MAX),
-            max_filter_depth: info.max_filter_depth.unwrap_or(u32::MAX),
+            max_filters: short(info.max_filters),
+            max_filter_depth: short(info.max_filter_depth),
             locality,
             internal,
         }
+    }
+
+    /// Returns the limit of its subscriptions, and of its exclusions likewise.
+    pub(crate) fn max_filters(&self) -> Limit {
+        long(self.max_filters)
+    }
+
+    /// Returns the limit of the segments of a filter.
+    pub(crate) fn max_filter_depth(&self) -> Limit {
+        long(self.max_filter_depth)
     }
 
     /// Returns the identity of the peer.

@@ -1,6 +1,9 @@
 //! The `[broker]` table of `broker.toml`.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{
+    PluginError,
+    config::{check_range, seconds},
+};
 use serde::Deserialize;
 use std::{path::PathBuf, time::Duration};
 
@@ -115,44 +118,25 @@ impl BrokerSettings {
         for (key, value) in [
             ("max_filters", self.max_filters),
             ("max_filter_bytes", self.max_filter_bytes),
+            ("max_topic_bytes", self.max_topic_bytes),
             ("filter_memory_bytes", self.filter_memory_bytes),
             ("total_filter_memory_bytes", self.total_filter_memory_bytes),
             ("max_complex_segments", self.max_complex_segments),
         ] {
-            if value == 0 {
-                return Err(PluginError::of_key(key, "must be at least 1"));
-            }
+            check_range(key, value, 1..)?;
         }
-        if !NAME_BYTES.contains(&self.max_name_bytes) {
-            let (least, most) = (NAME_BYTES.start(), NAME_BYTES.end());
-            let message = format!("{} is not between {least} and {most}", self.max_name_bytes);
-            return Err(PluginError::of_key("max_name_bytes", message));
-        }
-        if self.max_topic_bytes == 0 {
-            return Err(PluginError::of_key("max_topic_bytes", "must be at least 1"));
-        }
-        let budgets = [
+        check_range("max_name_bytes", self.max_name_bytes, NAME_BYTES)?;
+        for (key, seconds, allowed) in [
             ("hold_budget_seconds", self.hold_budget_seconds, HOLD_BUDGET_SECONDS),
             ("hold_window_seconds", self.hold_window_seconds, HOLD_WINDOW_SECONDS),
             ("shutdown_seconds", self.shutdown_seconds, SHUTDOWN_SECONDS),
             ("callback_seconds", self.callback_seconds, CALLBACK_SECONDS),
             ("start_seconds", self.start_seconds, CALLBACK_SECONDS),
-        ];
-        for (key, seconds, allowed) in budgets {
-            if !allowed.contains(&seconds) {
-                let (least, most) = (allowed.start(), allowed.end());
-                return Err(PluginError::of_key(key, format!("{seconds} is not between {least} and {most}")));
-            }
+            ("reload_settle_seconds", self.reload_settle_seconds, RELOAD_SETTLE_SECONDS),
+        ] {
+            check_range(key, seconds, allowed)?;
         }
-        if !RELOAD_SETTLE_SECONDS.contains(&self.reload_settle_seconds) {
-            let (least, most) = (RELOAD_SETTLE_SECONDS.start(), RELOAD_SETTLE_SECONDS.end());
-            let message = format!("{} is not between {least} and {most}", self.reload_settle_seconds);
-            return Err(PluginError::of_key("reload_settle_seconds", message));
-        }
-        if self.max_queued_bytes < MIN_QUEUED_BYTES {
-            let message = format!("{} is below {MIN_QUEUED_BYTES}", self.max_queued_bytes);
-            return Err(PluginError::of_key("max_queued_bytes", message));
-        }
+        check_range("max_queued_bytes", self.max_queued_bytes, MIN_QUEUED_BYTES..)?;
         Ok(())
     }
 
@@ -168,12 +152,12 @@ impl BrokerSettings {
 
     /// Returns the time limit of a callback that must not block.
     pub(crate) fn callback_limit(&self) -> Duration {
-        Duration::try_from_secs_f64(self.callback_seconds).unwrap_or(Duration::MAX)
+        seconds(self.callback_seconds)
     }
 
     /// Returns the time limit of a start.
     pub(crate) fn start_limit(&self) -> Duration {
-        Duration::try_from_secs_f64(self.start_seconds).unwrap_or(Duration::MAX)
+        seconds(self.start_seconds)
     }
 
     /// Returns the folders to search, and the libraries that may be loaded.

@@ -8,6 +8,7 @@ use elbus_broker::Broker;
 use elbus_plugin_api::{
     Call, ClientInfo, Code, Credentials, Locality, Op, SinkLimits,
     access::{AccessRules, ClientRules, Identity, Rule, Verdict},
+    config::Limit,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -327,10 +328,10 @@ fn the_limits_of_a_mask_apply_to_its_clients() {
         set(&broker, Verdict::Deny, vec![table]);
     };
     with(|table| {
-        table.limits.clients = Some(2);
-        table.limits.subscriptions = Some(3);
-        table.limits.filter_depth = Some(2);
-        table.limits.frame_bytes = Some(1000);
+        table.limits.max_clients = Limit::new(2);
+        table.limits.max_filters = Limit::new(3);
+        table.limits.max_filter_depth = Limit::new(2);
+        table.limits.max_frame_bytes = Limit::new(1000);
     });
     let (mut first, second) = (peer(&broker, "a.1", 1), peer(&broker, "a.2", 1));
     assert_eq!(refusal(&broker, "a.3", of_user(1)), Some(Code::Busy));
@@ -340,10 +341,10 @@ fn the_limits_of_a_mask_apply_to_its_clients() {
     assert_eq!(first.filters(Op::Subscribe, &["z"]), Code::Other);
     assert_eq!(first.filters(Op::Exclude, &["a/b/c"]), Code::BadData);
     let mut limits = SinkLimits::default();
-    limits.frame_bytes = 1000;
+    limits.max_frame_bytes = Limit::new(1000);
     assert_eq!(*first.record.limits.lock().unwrap(), [limits]);
-    with(|table| table.limits.frame_bytes = Some(2000));
-    limits.frame_bytes = 2000;
+    with(|table| table.limits.max_frame_bytes = Limit::new(2000));
+    limits.max_frame_bytes = Limit::new(2000);
     assert_eq!(first.record.limits.lock().unwrap().last(), Some(&limits));
     assert_eq!(first.filters(Op::Subscribe, &["a/b/c"]), Code::Ok);
     assert_eq!(refusal(&broker, "a.4", of_user(1)), None);

@@ -8,7 +8,7 @@ mod ignored_signals;
 mod service_environment;
 
 use elbus_broker::ProgramSettings;
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{PluginError, config::check_range};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 
@@ -28,13 +28,8 @@ pub(crate) struct ProcessSettings {
 
 impl ProgramSettings for ProcessSettings {
     fn check(&self) -> Result<(), PluginError> {
-        match self.cpu_latency_us {
-            Some(microseconds) if microseconds > MAX_CPU_LATENCY_US => {
-                let message = format!("{microseconds} is above {MAX_CPU_LATENCY_US}");
-                Err(PluginError::of_key("cpu_latency_us", message))
-            }
-            _ => Ok(()),
-        }
+        let in_range = |microseconds| check_range("cpu_latency_us", microseconds, ..=MAX_CPU_LATENCY_US);
+        self.cpu_latency_us.map_or(Ok(()), in_range)
     }
 }
 

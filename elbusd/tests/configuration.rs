@@ -17,7 +17,7 @@ fn errors_in_the_file_name_line_and_remedy() {
         ("[broker]\nnmae = \"x\"", "broker.toml:2: [broker]: nmae = \"x\": unknown key; known are "),
         (
             "[broker]\ncpu_latency_us = 2000000",
-            "broker.toml:2: [broker]: cpu_latency_us = 2000000: 2000000 is above 1000000",
+            "broker.toml:2: [broker]: cpu_latency_us = 2000000: 2000000 is not at most 1000000",
         ),
         (
             "[broker]\nname = 5",
@@ -194,7 +194,7 @@ fn check_reports_all_errors_at_once() {
     for (line, expected) in [
         (2, "[broker]: plugin_dirs[0] = \"nowhere\": folder nowhere does not exist"),
         (3, "[broker]: nmae = \"x\": unknown key; known are "),
-        (4, "[broker]: max_filters = 0: must be at least 1"),
+        (4, "[broker]: max_filters = 0: 0 is not at least 1"),
         (9, "plugin \"a\": path = \"missing/a.sock\": folder "),
         (10, "plugin \"a\": group = \"no-such-group\": no group \"no-such-group\" in /etc/group"),
         (11, "plugin \"a\": mode = 660: expected a string, found integer 660; write it in quotes: \"660\""),

@@ -31,6 +31,7 @@ pub use crate::{
     notifier::{NotifierObject, RawNotifier, RawNotifier_TO},
 };
 use crate::{
+    config::Limit,
     inproc::owned_run::RunBatch,
     locality::Locality,
     request::{Dispatch, Request},
@@ -88,8 +89,8 @@ pub struct RawClientInfo<'a> {
     pub credentials: ROption<RawCredentials>,
     pub unit: ROption<RStr<'a>>,
     pub certificate_names: RSlice<'a, RStr<'a>>,
-    pub max_filters: ROption<u32>,
-    pub max_filter_depth: ROption<u32>,
+    pub max_filters: Limit,
+    pub max_filter_depth: Limit,
 }
 
 /// The process at the other end of a UNIX socket.

@@ -6,8 +6,10 @@
 mod pattern;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+
+use crate::config::Limit;
 
 pub use pattern::{Piece, Syntax, check_mask, check_pattern, pieces};
 
@@ -123,60 +125,32 @@ pub struct Identity {
 #[serde(default, deny_unknown_fields)]
 pub struct ClientLimits {
     /// Bytes that can be queued for it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
-    pub queue_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    pub queue_bytes: Limit,
     /// Bytes of one frame it sends.
-    #[serde(
-        rename = "max_frame_bytes",
-        alias = "frame_bytes",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "at_least_one"
-    )]
-    pub frame_bytes: Option<u64>,
+    #[serde(alias = "frame_bytes", skip_serializing_if = "Limit::is_none")]
+    pub max_frame_bytes: Limit,
     /// Frames it sends per second. It is read more slowly; nothing is refused.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
-    pub messages_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    pub messages_per_second: Limit,
     /// Bytes it sends per second, likewise.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
-    pub bytes_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    pub bytes_per_second: Limit,
     /// Subscriptions, and exclusions likewise.
-    #[serde(
-        rename = "max_filters",
-        alias = "subscriptions",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "at_least_one"
-    )]
-    pub subscriptions: Option<u64>,
+    #[serde(alias = "subscriptions", skip_serializing_if = "Limit::is_none")]
+    pub max_filters: Limit,
     /// Segments of a filter.
-    #[serde(
-        rename = "max_filter_depth",
-        alias = "filter_depth",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "at_least_one"
-    )]
-    pub filter_depth: Option<u64>,
+    #[serde(alias = "filter_depth", skip_serializing_if = "Limit::is_none")]
+    pub max_filter_depth: Limit,
     /// Clients at once that match the same table of rules.
-    #[serde(
-        rename = "max_clients",
-        alias = "clients",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "at_least_one"
-    )]
-    pub clients: Option<u64>,
+    #[serde(alias = "clients", skip_serializing_if = "Limit::is_none")]
+    pub max_clients: Limit,
     /// Registrations of these per second; those beyond are refused as busy.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "at_least_one")]
-    pub connects_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    pub connects_per_second: Limit,
     /// Whether its full queue can hold its senders indefinitely rather than for its hold budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may_hold: Option<bool>,
-}
-
-/// Reads a limit, which must be at least 1. The error thereby names the key as it is written.
-fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match Option::deserialize(deserializer)? {
-        Some(0) => Err(D::Error::custom("0 is not at least 1; without the key there is no limit")),
-        limit => Ok(limit),
-    }
 }
 
 /// An operation that rules control; each has a list.
@@ -330,7 +304,7 @@ mod tests {
             name: "a.*".to_owned(),
             who: vec![identity, Identity::default()],
             send: vec!["allow b".parse().unwrap(), "deny *".parse().unwrap()],
-            limits: ClientLimits { clients: Some(5), ..ClientLimits::default() },
+            limits: ClientLimits { max_clients: Limit::new(5), ..ClientLimits::default() },
             ..ClientRules::default()
         };
         let rules = AccessRules {

@@ -4,6 +4,7 @@ use abi_stable::std_types::{ROption, RSlice, RStr};
 
 use crate::{
     abi::{CLIENT_INTERNAL, FromRaw, RawClientInfo, RawCredentials, convert::sealed::Sealed},
+    config::Limit,
     locality::Locality,
 };
 
@@ -38,9 +39,9 @@ pub struct ClientInfo {
     pub certificate_names: Vec<String>,
     /// Limit of subscriptions, and of exclusions likewise. The effective limit is the stricter of this and
     /// the broker's.
-    pub max_filters: Option<u32>,
+    pub max_filters: Limit,
     /// Limit of the segments of a filter.
-    pub max_filter_depth: Option<u32>,
+    pub max_filter_depth: Limit,
     /// Marks a part of the broker rather than a client of the bus: its name can have a leading dot, it has
     /// no subscriptions and is not announced.
     pub internal: bool,
@@ -88,9 +89,9 @@ impl ClientInfo {
     }
 
     /// Sets the limits of subscriptions and of the segments of a filter.
-    pub fn with_filter_limits(mut self, max_filters: u32, max_filter_depth: u32) -> Self {
-        self.max_filters = Some(max_filters);
-        self.max_filter_depth = Some(max_filter_depth);
+    pub fn with_filter_limits(mut self, max_filters: Limit, max_filter_depth: Limit) -> Self {
+        self.max_filters = max_filters;
+        self.max_filter_depth = max_filter_depth;
         self
     }
 
@@ -117,8 +118,8 @@ impl ClientInfo {
                 .into(),
             unit: text(&self.unit),
             certificate_names: RSlice::from_slice(&names),
-            max_filters: self.max_filters.into(),
-            max_filter_depth: self.max_filter_depth.into(),
+            max_filters: self.max_filters,
+            max_filter_depth: self.max_filter_depth,
         })
     }
 }
@@ -140,8 +141,8 @@ impl FromRaw<&RawClientInfo<'_>> for ClientInfo {
             }),
             unit: text(raw.unit),
             certificate_names: raw.certificate_names.iter().map(|name| name.as_str().to_owned()).collect(),
-            max_filters: raw.max_filters.into_option(),
-            max_filter_depth: raw.max_filter_depth.into_option(),
+            max_filters: raw.max_filters,
+            max_filter_depth: raw.max_filter_depth,
             internal: raw.flags & CLIENT_INTERNAL != 0,
         }
     }
@@ -172,8 +173,8 @@ mod tests {
             credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),
             unit: Some("plc.service".into()),
             certificate_names: vec!["plc-1".into(), String::new(), "spiffe://plant/plc/1".into()],
-            max_filters: Some(7),
-            max_filter_depth: Some(8),
+            max_filters: Limit::new(7),
+            max_filter_depth: Limit::new(8),
             internal: true,
         };
         for info in [full, ClientInfo::default()] {

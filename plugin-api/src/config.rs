@@ -1,7 +1,16 @@
-//! The table of an instance in `broker.toml`, as its plugin reads it.
+//! The table of an instance in `broker.toml`, as its plugin reads it, and the values that tables share:
+//! limits, ranges, times, overflow.
 //!
-//! It remembers which keys were read, so that the others can be reported as unknown, and turns every error
-//! into one about a key. The broker, which has the file, adds line and value.
+//! [`Config`] remembers which keys were read, so that the others can be reported as unknown, and turns every
+//! error into one about a key. The broker, which has the file, adds line and value.
+
+mod limit;
+mod overflow;
+mod range;
+
+pub use limit::Limit;
+pub use overflow::Overflow;
+pub use range::{check_range, seconds};
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use std::{cell::RefCell, collections::BTreeSet};

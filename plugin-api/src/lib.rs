@@ -27,7 +27,7 @@
 //! ```
 //!
 //! # Where to look
-//! - A plugin: [`Plugin`], [`Config`], [`Host`], [`Status`], [`PluginError`].
+//! - A plugin: [`Plugin`], [`Config`], [`Host`], [`Status`], [`PluginError`]. Values in tables: [`config`].
 //! - A client of its own: [`Host::register`], [`Client`], [`Sink`], [`NullSink`]. Or, with futures,
 //!   [`Host::connect`] and [`inproc::InprocClient`]; this needs the plugin `inproc` beside it, which the
 //!   plugin declares by [`Plugin::REQUIRES`].
@@ -54,7 +54,6 @@ mod budget;
 mod buffer;
 mod client;
 mod client_info;
-mod config;
 mod control;
 mod delivery_status;
 mod event;
@@ -73,6 +72,7 @@ mod thread;
 #[doc(hidden)]
 pub mod abi;
 pub mod access;
+pub mod config;
 pub mod inproc;
 pub mod manifest;
 pub mod os;

@@ -2,7 +2,7 @@
 
 use abi_stable::{StableAbi, std_types::RStr};
 
-use crate::{delivery_status::DeliveryStatus, notifier::Notifier, run::Run};
+use crate::{config::Limit, delivery_status::DeliveryStatus, notifier::Notifier, run::Run};
 
 /// The receiving side of a client: the broker delivers the client's messages into it.
 ///
@@ -122,37 +122,19 @@ impl<'a> Overdraft<'a> {
     }
 }
 
-/// Limits of one client; [`SinkLimits::NONE`] is no limit.
+/// Limits of one client.
 #[repr(C)]
-#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SinkLimits {
     flags: u32,
     /// Bytes that can be queued for it.
-    pub queue_bytes: u64,
+    pub queue_bytes: Limit,
     /// Bytes of one frame it sends.
-    pub frame_bytes: u64,
+    pub max_frame_bytes: Limit,
     /// Frames it sends per second.
-    pub messages_per_second: u64,
+    pub messages_per_second: Limit,
     /// Bytes it sends per second.
-    pub bytes_per_second: u64,
-}
-
-impl SinkLimits {
-    /// No limit.
-    pub const NONE: u64 = u64::MAX;
-}
-
-impl Default for SinkLimits {
-    fn default() -> Self {
-        let none = Self::NONE;
-        SinkLimits {
-            flags: 0,
-            queue_bytes: none,
-            frame_bytes: none,
-            messages_per_second: none,
-            bytes_per_second: none,
-        }
-    }
+    pub bytes_per_second: Limit,
 }
 
 /// The content of a queue.

@@ -45,7 +45,7 @@ pub(super) struct ClientQuota {
 impl ClientQuota {
     pub(super) fn new(limits: &ClientLimits) -> Self {
         let bucket = |rate: f64| Mutex::new(TokenBucket::with_burst(rate, rate, Instant::now()));
-        let arrivals = limits.connects_per_second.map(|rate| bucket(rate as f64));
+        let arrivals = limits.connects_per_second.get().map(|rate| bucket(rate as f64));
         ClientQuota { limits: *limits, present: AtomicU64::new(0), arrivals }
     }
 
@@ -56,13 +56,15 @@ impl ClientQuota {
             return Ok(());
         }
         if !self.has_time_for_one(Instant::now()) {
-            let rate = self.limits.connects_per_second.unwrap_or(0);
+            let rate = self.limits.connects_per_second.or_max();
             return Err(format!("more than {rate} have registered within a second (connects_per_second)"));
         }
-        let limit = self.limits.clients.unwrap_or(u64::MAX);
+        let limit = self.limits.max_clients.or_max();
         let one_more = |present: u64| (present < limit).then_some(present + 1);
         let entered = self.present.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        entered.map(drop).map_err(|present| format!("client limit reached ({present} of {limit}; clients)"))
+        entered
+            .map(drop)
+            .map_err(|present| format!("client limit reached ({present} of {limit}; max_clients)"))
     }
 
     /// Takes one registration from the rate, if one is left.
@@ -205,12 +207,11 @@ impl PolicySnapshot {
     /// Returns the limits that the transport applies.
     pub(crate) fn sink_limits(&self) -> SinkLimits {
         let limits = self.limits();
-        let or_none = |limit: Option<u64>| limit.unwrap_or(SinkLimits::NONE);
         let mut of_sink = SinkLimits::default();
-        of_sink.queue_bytes = or_none(limits.queue_bytes);
-        of_sink.frame_bytes = or_none(limits.frame_bytes);
-        of_sink.messages_per_second = or_none(limits.messages_per_second);
-        of_sink.bytes_per_second = or_none(limits.bytes_per_second);
+        of_sink.queue_bytes = limits.queue_bytes;
+        of_sink.max_frame_bytes = limits.max_frame_bytes;
+        of_sink.messages_per_second = limits.messages_per_second;
+        of_sink.bytes_per_second = limits.bytes_per_second;
         of_sink
     }
 
@@ -233,11 +234,12 @@ impl Drop for PolicySnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use elbus_plugin_api::config::Limit;
     use std::time::Duration;
 
     #[test]
     fn a_rate_allows_a_burst_of_one_second_then_single_registrations() {
-        let limits = ClientLimits { connects_per_second: Some(4), ..ClientLimits::default() };
+        let limits = ClientLimits { connects_per_second: Limit::new(4), ..ClientLimits::default() };
         let quota = ClientQuota::new(&limits);
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
@@ -254,9 +256,9 @@ mod tests {
 
     #[test]
     fn a_full_quota_admits_a_client_after_another_has_left() {
-        let quota = ClientQuota::new(&ClientLimits { clients: Some(2), ..ClientLimits::default() });
+        let quota = ClientQuota::new(&ClientLimits { max_clients: Limit::new(2), ..ClientLimits::default() });
         assert_eq!((quota.enter(true), quota.enter(false)), (Ok(()), Ok(())));
-        assert_eq!(quota.enter(true).unwrap_err(), "client limit reached (2 of 2; clients)");
+        assert_eq!(quota.enter(true).unwrap_err(), "client limit reached (2 of 2; max_clients)");
         assert_eq!(quota.enter(false), Ok(()), "registered clients stay");
         quota.present.fetch_sub(2, Ordering::Relaxed);
         assert_eq!(quota.enter(true), Ok(()));

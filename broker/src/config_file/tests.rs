@@ -57,7 +57,7 @@ fn all_errors_are_reported_and_their_length_is_bounded() {
         "b.toml:13: y: unknown key",
         "b.toml:3: [broker]: name = 5: expected a string",
         "b.toml:5: [broker]: queue = 1: unknown key",
-        "b.toml:4: [broker]: max_filters = 0: must be at least 1",
+        "b.toml:4: [broker]: max_filters = 0: 0 is not at least 1",
         "b.toml:8: plugin \"a\": library = 7: expected a string",
         "b.toml:9: plugin \"a\": libary = 'b': unknown key",
     ];

@@ -26,20 +26,14 @@ impl FilterLimits {
         member: &RegisteredClient,
         policy: Option<&PolicySnapshot>,
     ) -> Self {
-        let least = |limits: [Option<u64>; 2], own: usize| {
-            limits.into_iter().flatten().filter_map(|limit| limit.try_into().ok()).fold(own, usize::min)
-        };
         let of_name = policy.map(PolicySnapshot::limits).unwrap_or_default();
         FilterLimits {
-            count: least(
-                [Some(member.origin.max_filters.into()), of_name.subscriptions],
-                settings.max_filters,
-            ),
+            count: member.origin.max_filters().min(of_name.max_filters).as_usize().min(settings.max_filters),
             memory: settings.filter_memory_bytes,
             total_memory: settings.total_filter_memory_bytes,
             complex: settings.max_complex_segments,
             bytes: settings.max_filter_bytes,
-            depth: least([Some(member.origin.max_filter_depth.into()), of_name.filter_depth], usize::MAX),
+            depth: member.origin.max_filter_depth().min(of_name.max_filter_depth).as_usize(),
         }
     }
 

@@ -4,6 +4,7 @@
 use elbus_acl::Acl;
 use elbus_plugin_api::{
     access::{AccessRules, Verdict},
+    config::Limit,
     testing::FakeHost,
 };
 
@@ -38,7 +39,7 @@ fn rules_are_passed_with_users_and_groups_as_numbers() {
     assert_eq!(plc.who[2].certificate.as_deref(), Some("{name}"));
     let send: Vec<_> = plc.send.iter().map(ToString::to_string).collect();
     assert_eq!(send, ["allow core.*", "deny *"]);
-    assert_eq!(plc.limits.clients, Some(3));
+    assert_eq!(plc.limits.max_clients, Limit::new(3));
     assert_eq!(rules.clients[1].name, "*");
 }
 
@@ -48,8 +49,8 @@ fn limits_have_the_names_of_the_transports_keys_and_accept_the_old_ones() {
         |keys: &str| rules(&format!("[[client]]\nname = 'a'\nlimits = {{ {keys} }}")).clients[0].limits;
     let new = limits("max_clients = 1, max_filters = 2, max_filter_depth = 3, max_frame_bytes = 4");
     let old = limits("clients = 1, subscriptions = 2, filter_depth = 3, frame_bytes = 4");
-    assert_eq!((new.clients, new.subscriptions), (Some(1), Some(2)));
-    assert_eq!((new.filter_depth, new.frame_bytes), (Some(3), Some(4)));
+    assert_eq!((new.max_clients, new.max_filters), (Limit::new(1), Limit::new(2)));
+    assert_eq!((new.max_filter_depth, new.max_frame_bytes), (Limit::new(3), Limit::new(4)));
     assert_eq!(new, old);
 }
 

@@ -1,6 +1,6 @@
 //! The configuration of an instance: its keys, defaults and checks. Never touches the FIFO.
 
-use elbus_plugin_api::{PluginError, os::UserOrGroup};
+use elbus_plugin_api::{PluginError, config::check_range, os::UserOrGroup};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -54,10 +54,7 @@ impl Settings {
         let default = if group.is_some() { DEFAULT_GROUP_MODE } else { DEFAULT_MODE };
         let mode = self.mode.map(|mode| octal(&mode)).transpose()?.unwrap_or(default);
         let max_line_bytes = self.max_line_bytes;
-        if !(1..=MAX_LINE_BYTES).contains(&max_line_bytes) {
-            let message = format!("{max_line_bytes} is not between 1 and {MAX_LINE_BYTES}");
-            return Err(PluginError::of_key("max_line_bytes", message));
-        }
+        check_range("max_line_bytes", max_line_bytes, 1..=MAX_LINE_BYTES)?;
         let (path, admin) = (self.path, self.admin);
         Ok(Checked { path, mode, group, admin, is_default_mode, max_line_bytes })
     }

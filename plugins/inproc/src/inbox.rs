@@ -3,6 +3,7 @@
 
 use elbus_plugin_api::{
     BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
+    config::Overflow,
     inproc::{OwnedRun, RunBatch},
     rate::LogThrottle,
 };
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::settings::{Limits, Overflow};
+use crate::settings::Limits;
 
 /// The approximate memory of a run without its payloads, so that empty messages are limited too.
 const RUN_BYTES: usize = 192;

@@ -1,10 +1,19 @@
 //! The configuration of an instance: its keys, defaults and checks.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{
+    PluginError,
+    config::{Overflow, check_range, seconds},
+};
 use serde::Deserialize;
-use std::time::Duration;
+use std::{
+    ops::{Bound, RangeInclusive},
+    time::Duration,
+};
 
-const LONGEST_STALL_SECONDS: f64 = 3600.0;
+/// Twice a limit must be a number.
+const QUEUE_BYTES: RangeInclusive<usize> = 1..=usize::MAX / 4;
+/// A client that reads nothing must not hold its senders indefinitely.
+const STALL_SECONDS: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(3600.0));
 
 /// The keys as written in the file.
 #[derive(Debug, Deserialize)]
@@ -16,18 +25,6 @@ pub(crate) struct Settings {
     stall_seconds: f64,
     /// What happens if a queue is over its limit.
     overflow: Overflow,
-}
-
-/// What happens if the queue of a client is over its limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Overflow {
-    /// Senders wait.
-    Block,
-    /// The client is disconnected.
-    Disconnect,
-    /// Further messages are refused.
-    DropNewest,
 }
 
 impl Default for Settings {
@@ -47,20 +44,10 @@ pub(crate) struct Limits {
 impl Settings {
     /// Returns the checked values, or the error of the first wrong one.
     pub(crate) fn check(self) -> Result<Limits, PluginError> {
-        let queue_bytes = self.queue_bytes;
-        if !(1..=usize::MAX / 4).contains(&queue_bytes) {
-            return Err(PluginError::of_key("queue_bytes", format!("{queue_bytes} is not at least 1")));
-        }
-        let seconds = self.stall_seconds;
-        if !(seconds > 0.0 && seconds <= LONGEST_STALL_SECONDS) {
-            let message = format!(
-                "{seconds} is not above 0 and up to {LONGEST_STALL_SECONDS}; a client that reads nothing must not \
-                 hold its senders without end"
-            );
-            return Err(PluginError::of_key("stall_seconds", message));
-        }
-        let stall = Duration::from_secs_f64(seconds);
-        Ok(Limits { queue_bytes, stall, overflow: self.overflow })
+        let Settings { queue_bytes, stall_seconds, overflow } = self;
+        check_range("queue_bytes", queue_bytes, QUEUE_BYTES)?;
+        check_range("stall_seconds", stall_seconds, STALL_SECONDS)?;
+        Ok(Limits { queue_bytes, stall: seconds(stall_seconds), overflow })
     }
 }
 

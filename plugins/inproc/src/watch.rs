@@ -1,7 +1,7 @@
 //! The thread that disconnects clients: those that receive nothing while senders wait for them, and those
 //! that were closed from within a dispatch, which cannot unregister them. Sleeps while there are none.
 
-use elbus_plugin_api::{Event, EventKind};
+use elbus_plugin_api::{Event, EventKind, config::Overflow};
 use std::{
     sync::{Arc, Weak},
     time::Instant,
@@ -11,7 +11,6 @@ use crate::{
     clients::{Cause, Clients, Disconnect},
     inbox::Health,
     peer::Peer,
-    settings::Overflow,
 };
 
 /// Clients to disconnect, and clients that exceed their limit.

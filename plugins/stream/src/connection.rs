@@ -78,7 +78,7 @@ pub(crate) struct SendState {
 
 /// Limit of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limit {
+pub(crate) struct QueueLimit {
     pub(crate) bytes: usize,
     /// It is a share of the broker's budget.
     pub(crate) shared: bool,
@@ -183,19 +183,19 @@ impl Connection {
     /// Returns the current limit of the queue: the client's own, or its share of the broker's budget while
     /// that is half used and the queue is one of those that use it.
     #[inline]
-    pub(crate) fn limit(&self, out: &SendState, side: Side) -> Limit {
-        let own = Limit { bytes: self.limits.queue_bytes(), shared: false };
+    pub(crate) fn limit(&self, out: &SendState, side: Side) -> QueueLimit {
+        let own = QueueLimit { bytes: self.limits.queue_bytes(), shared: false };
         if out.is_blocked() { self.shared_limit(own, out.overdrawn(), side) } else { own }
     }
 
     /// Only the first half of the budget can be overdrawn.
-    fn shared_limit(&self, own: Limit, overdrawn: Option<&Overdrawn>, side: Side) -> Limit {
+    fn shared_limit(&self, own: QueueLimit, overdrawn: Option<&Overdrawn>, side: Side) -> QueueLimit {
         match self.server.budget.fair_share() {
-            Some(share) if share < own.bytes => Limit { bytes: share, shared: true },
+            Some(share) if share < own.bytes => QueueLimit { bytes: share, shared: true },
             Some(_) => own,
             None => {
                 let beyond = overdrawn.map_or(0, |overdrawn| overdrawn.bytes(side));
-                Limit { bytes: own.bytes.saturating_add(beyond), shared: false }
+                QueueLimit { bytes: own.bytes.saturating_add(beyond), shared: false }
             }
         }
     }
@@ -385,7 +385,7 @@ impl Connection {
     /// Waiting senders resume at or below this.
     #[inline]
     fn resume_bytes(&self, out: &SendState) -> usize {
-        let own = Limit { bytes: self.limits.queue_bytes(), shared: false };
+        let own = QueueLimit { bytes: self.limits.queue_bytes(), shared: false };
         let limit = if out.is_blocked() { self.shared_limit(own, None, Side::Senders) } else { own };
         limit.bytes / 4
     }

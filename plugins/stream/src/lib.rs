@@ -18,6 +18,7 @@ mod testing;
 use elbus_plugin_api::rate as token_bucket;
 
 pub use connection::wire::Wire;
+pub use elbus_plugin_api::config::Overflow;
 pub use server::{
     Server,
     fair_slots::{FairSlots, Slot},
@@ -27,4 +28,4 @@ pub use server::{
     source::Source,
     transport::{Closer, Preparation, Prepared, SessionGuard, SessionPermit, Transport},
 };
-pub use settings::{Overflow, StreamSettings};
+pub use settings::StreamSettings;

@@ -1,7 +1,10 @@
 //! What the table of a stream transport says beside its addresses. Owns defaults and limits; reads nothing
 //! itself.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{
+    PluginError,
+    config::{Limit, Overflow, check_range, seconds},
+};
 use elbus_protocol::request::DEFAULT_MAX_FRAME_BYTES;
 use serde::Deserialize;
 use std::{ops::RangeInclusive, time::Duration};
@@ -9,25 +12,14 @@ use std::{ops::RangeInclusive, time::Duration};
 const SECONDS: RangeInclusive<f64> = 0.05..=86_400.0;
 const WORKERS: RangeInclusive<usize> = 1..=1024;
 const RATES: RangeInclusive<u64> = 1..=1_000_000_000_000;
+/// Twice a limit, and a run beyond it, must be a number.
+const QUEUE_BYTES: RangeInclusive<usize> = 1..=usize::MAX / 4;
 const SHARES: RangeInclusive<f64> = 0.01..=1.0;
 /// Bounds of the default of `max_pending`.
 const DEFAULT_PENDING: RangeInclusive<usize> = 1024..=4096;
 const DEFAULT_STALL_SECONDS: f64 = 4.0;
 /// The default stall limit where the timeout is too short for [`DEFAULT_STALL_SECONDS`], as a part of it.
 const STALL_PER_TIMEOUT: f64 = 0.8;
-
-/// What to do with messages for a client whose queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Overflow {
-    /// Its senders wait: nobody reads from them until the queue has drained.
-    #[default]
-    Block,
-    /// The client is disconnected.
-    Disconnect,
-    /// The new message is refused, and its sender told so.
-    DropNewest,
-}
 
 /// The keys every stream transport has: `config.read::<StreamSettings>()`, then
 /// [`check`](StreamSettings::check).
@@ -49,24 +41,24 @@ pub struct StreamSettings {
     /// The longest body of a frame that is read, in bytes.
     pub max_frame_bytes: usize,
     /// Registered clients at once; further ones are refused.
-    pub max_clients: Option<usize>,
+    pub max_clients: Limit,
     /// Connections at once that have not registered yet; a further one takes the place of the oldest silent
     /// one. The default is `max_clients`, but at least 1024 and at most 4096, and 1024 without `max_clients`.
-    pub max_pending: Option<usize>,
+    pub max_pending: Limit,
     /// The share of `max_clients`, from 0 to 1, that one source (a user, an address, a /64 of IPv6) keeps
     /// when clients of other sources want in.
     pub max_source_share: f64,
     /// Connections that go on to register in a second, on average and at once; further ones wait, and sources
     /// take turns.
-    pub connects_per_second: Option<u64>,
+    pub connects_per_second: Limit,
     /// Frames read from one client in a second, on average and at once; then it is not read from for a while.
-    pub messages_per_second: Option<u64>,
+    pub messages_per_second: Limit,
     /// Bytes read from one client in a second, likewise.
-    pub bytes_per_second: Option<u64>,
+    pub bytes_per_second: Limit,
     /// Subscriptions of one client, and as many exclusions, beside the limit of the broker.
-    pub max_filters: Option<u32>,
+    pub max_filters: Limit,
     /// Segments of one topic filter.
-    pub max_filter_depth: Option<u32>,
+    pub max_filter_depth: Limit,
 }
 
 impl Default for StreamSettings {
@@ -78,14 +70,14 @@ impl Default for StreamSettings {
             stall_seconds: None,
             overflow: Overflow::Block,
             max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
-            max_clients: None,
-            max_pending: None,
+            max_clients: Limit::NONE,
+            max_pending: Limit::NONE,
             max_source_share: 0.5,
-            connects_per_second: None,
-            messages_per_second: None,
-            bytes_per_second: None,
-            max_filters: None,
-            max_filter_depth: None,
+            connects_per_second: Limit::NONE,
+            messages_per_second: Limit::NONE,
+            bytes_per_second: Limit::NONE,
+            max_filters: Limit::NONE,
+            max_filter_depth: Limit::NONE,
         }
     }
 }
@@ -96,22 +88,26 @@ impl StreamSettings {
     /// # Errors
     /// The first key whose value is out of its range.
     pub fn check(&self) -> Result<(), PluginError> {
-        within("workers", self.workers, WORKERS)?;
-        within("timeout_seconds", self.timeout_seconds, SECONDS)?;
-        within("queue_bytes", self.queue_bytes, 1..=usize::MAX / 4)?;
-        within("max_frame_bytes", self.max_frame_bytes, 1..=u32::MAX as usize)?;
-        within("max_clients", self.max_clients.unwrap_or(1), 1..=usize::MAX)?;
-        within("max_pending", self.max_pending.unwrap_or(1), 1..=usize::MAX)?;
-        within("max_source_share", self.max_source_share, SHARES)?;
+        check_range("workers", self.workers, WORKERS)?;
+        check_range("timeout_seconds", self.timeout_seconds, SECONDS)?;
+        check_range("queue_bytes", self.queue_bytes, QUEUE_BYTES)?;
+        check_range("max_frame_bytes", self.max_frame_bytes, 1..=u32::MAX as usize)?;
+        check_range("max_source_share", self.max_source_share, SHARES)?;
         for (key, rate) in [
             ("connects_per_second", self.connects_per_second),
             ("messages_per_second", self.messages_per_second),
             ("bytes_per_second", self.bytes_per_second),
         ] {
-            within(key, rate.unwrap_or(1), RATES)?;
+            rate.get().map_or(Ok(()), |rate| check_range(key, rate, RATES))?;
         }
-        within("max_filters", self.max_filters.unwrap_or(1), 1..=u32::MAX)?;
-        within("max_filter_depth", self.max_filter_depth.unwrap_or(1), 1..=u32::MAX)?;
+        for (key, limit) in [
+            ("max_clients", self.max_clients),
+            ("max_pending", self.max_pending),
+            ("max_filters", self.max_filters),
+            ("max_filter_depth", self.max_filter_depth),
+        ] {
+            check_range(key, limit.or_max(), 1..)?;
+        }
         match self.stall_seconds {
             None => Ok(()),
             Some(stall) if stall > 0.0 && stall < self.timeout_seconds => Ok(()),
@@ -130,7 +126,9 @@ impl StreamSettings {
     /// Connections at once that have not registered yet.
     pub fn pending(&self) -> usize {
         let (least, most) = (*DEFAULT_PENDING.start(), *DEFAULT_PENDING.end());
-        self.max_pending.unwrap_or_else(|| self.max_clients.unwrap_or(least).clamp(least, most))
+        let default =
+            || self.max_clients.get().map_or(least, |_| self.max_clients.as_usize().clamp(least, most));
+        if self.max_pending.is_none() { default() } else { self.max_pending.as_usize() }
     }
 
     /// How long a client may take nothing.
@@ -138,22 +136,6 @@ impl StreamSettings {
         let default = DEFAULT_STALL_SECONDS.min(STALL_PER_TIMEOUT * self.timeout_seconds);
         seconds(self.stall_seconds.unwrap_or(default))
     }
-}
-
-fn within<T: PartialOrd + std::fmt::Display>(
-    key: &str,
-    value: T,
-    range: RangeInclusive<T>,
-) -> Result<(), PluginError> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    Err(PluginError::of_key(key, format!("{value} is not between {} and {}", range.start(), range.end())))
-}
-
-/// Values out of range are refused by `check`; without it, they are the greatest of all.
-fn seconds(value: f64) -> Duration {
-    Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -170,11 +152,9 @@ mod tests {
         let pending = |max_clients, max_pending| {
             StreamSettings { max_clients, max_pending, ..StreamSettings::default() }.pending()
         };
-        assert_eq!(
-            [pending(None, None), pending(Some(5), None), pending(Some(2000), None)],
-            [1024, 1024, 2000]
-        );
-        assert_eq!(pending(Some(5), Some(7)), 7);
+        let (none, of) = (Limit::NONE, Limit::new);
+        assert_eq!([pending(none, none), pending(of(5), none), pending(of(2000), none)], [1024, 1024, 2000]);
+        assert_eq!(pending(of(5), of(7)), 7);
         assert_eq!(short.stall(), Duration::from_millis(400));
     }
 
@@ -196,9 +176,10 @@ mod tests {
                 "max_frame_bytes: 0 is not between 1 and 4294967295",
             ),
             (
-                StreamSettings { bytes_per_second: Some(0), ..good() },
+                StreamSettings { bytes_per_second: Limit::new(0), ..good() },
                 "bytes_per_second: 0 is not between 1 and 1000000000000",
             ),
+            (StreamSettings { max_filters: Limit::new(0), ..good() }, "max_filters: 0 is not at least 1"),
         ];
         for (settings, message) in table {
             assert_eq!(settings.check().unwrap_err().to_string(), message);

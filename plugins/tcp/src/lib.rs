@@ -27,7 +27,7 @@ mod client_certificates;
 mod tls;
 
 use bind::Addresses;
-use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status};
+use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status, config::check_range};
 use elbus_stream::{PeerInfo, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -72,10 +72,7 @@ impl Plugin for Tcp {
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let keys: Keys = config.read()?;
         keys.bind.check()?;
-        if keys.keep_alive_seconds > MAX_KEEP_ALIVE_SECONDS {
-            let message = format!("{} exceeds {MAX_KEEP_ALIVE_SECONDS}", keys.keep_alive_seconds);
-            return Err(PluginError::of_key("keep_alive_seconds", message));
-        }
+        check_range("keep_alive_seconds", keys.keep_alive_seconds, ..=MAX_KEEP_ALIVE_SECONDS)?;
         let settings: StreamSettings = config.read()?;
         settings.check()?;
         let tls = keys.tls.map(|keys| Tls::new(keys, settings.timeout())).transpose()?;

@@ -1,7 +1,7 @@
 //! The table `tls`, and the TLS handshake before a session. Owns the certificates in use and the number of
 //! handshakes in progress; `elbus-tls` does the cryptography, `elbus-stream` the session.
 
-use elbus_plugin_api::PluginError;
+use elbus_plugin_api::{PluginError, config::check_range};
 use elbus_stream::{Certificate, FairSlots, LogCategory, PeerInfo, SessionPermit};
 use elbus_tls::{Acceptor, Chain, Demand, FileError, Part, ServerFiles, Tunnel, tunnel};
 use parking_lot::RwLock;
@@ -89,9 +89,7 @@ impl Tls {
             return Err(PluginError::of_key("tls.client_ca", message));
         }
         let max_handshakes = max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
-        if max_handshakes == 0 {
-            return Err(PluginError::of_key("tls.max_handshakes", "must be at least 1"));
-        }
+        check_range("tls.max_handshakes", max_handshakes, 1..)?;
         let files = ServerFiles { certificate, key, client_ca, demand };
         let acceptor = RwLock::new((0, load(&files)?));
         Ok(Tls {

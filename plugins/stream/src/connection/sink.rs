@@ -1,14 +1,13 @@
 //! Delivery to a connection, within the limits of its queue. Owns the overflow policy.
 
-use elbus_plugin_api::{DeliveryStatus, Notifier, Overdraft, Queued, Run, Sink, SinkLimits};
+use elbus_plugin_api::{
+    DeliveryStatus, Notifier, Overdraft, Queued, Run, Sink, SinkLimits, config::Overflow,
+};
 use elbus_socket::QueueDepth;
 use std::sync::{Arc, atomic::Ordering};
 
-use crate::{
-    connection::{
-        Connection, Deferred, Limit, SendState, close_reason::CloseReason, overdraft::Side, wire::Wire,
-    },
-    settings::Overflow,
+use crate::connection::{
+    Connection, Deferred, QueueLimit, SendState, close_reason::CloseReason, overdraft::Side, wire::Wire,
 };
 
 /// A connection as the broker's [`Sink`].
@@ -130,7 +129,7 @@ impl Connection {
         bytes: usize,
     ) -> (Admission, Deferred) {
         let after = if out.is_blocked() { Deferred::default() } else { self.write(out) };
-        let Limit { bytes: limit, shared } = self.limit(out, Side::Senders);
+        let QueueLimit { bytes: limit, shared } = self.limit(out, Side::Senders);
         let waiting = out.queue.bytes();
         let total = waiting.saturating_add(bytes);
         // real-time frames cannot wait, so they can exceed the limit up to twice, unless it is a share of the

@@ -78,9 +78,11 @@ impl ServerState {
         transport: impl Transport,
         runtime: Handle,
     ) -> Arc<Self> {
-        let turns = settings.connects_per_second;
+        let turns = settings.connects_per_second.get();
         let turns = turns.map(|rate| RegistrationQueue::new(rate, settings.pending(), Instant::now()));
-        let clients = settings.max_clients.map(|limit| ClientQuota::new(limit, settings.max_source_share));
+        let limit = settings.max_clients;
+        let clients =
+            (!limit.is_none()).then(|| ClientQuota::new(limit.as_usize(), settings.max_source_share));
         Arc::new(ServerState {
             budget: host.queue_budget(),
             host,

@@ -1,6 +1,7 @@
 //! The rate limits of one client: how long it must pause to stay within them. Owns the arithmetic; reads no
 //! clock and waits for nothing.
 
+use elbus_plugin_api::config::Limit;
 use std::time::{Duration, Instant};
 
 use crate::{connection::limits::Rates, token_bucket::TokenBucket};
@@ -32,12 +33,12 @@ const MIN_READ_BYTES: usize = 4096;
 impl RateLimiter {
     /// `debt` is the time after which the buckets are full.
     pub(crate) fn new(rates: Rates, debt: Duration, now: Instant) -> Self {
-        let bucket = |rate: u64| {
-            let mut bucket = (rate > 0).then(|| TokenBucket::new(rate, now));
+        let bucket = |rate: Limit| {
+            let mut bucket = rate.get().map(|rate| TokenBucket::new(rate, now));
             bucket.iter_mut().for_each(|bucket| bucket.owe(debt));
             bucket
         };
-        let (messages, bytes) = (bucket(rates.messages.into()), bucket(rates.bytes));
+        let (messages, bytes) = (bucket(rates.messages), bucket(rates.bytes));
         RateLimiter { rates, messages_left: 0, messages, bytes, until: None }
     }
 
@@ -101,7 +102,11 @@ mod tests {
     #[test]
     fn a_larger_burst_is_paid_for_by_a_pause() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(Rates { messages: 10, bytes: 1000 }, Duration::ZERO, start);
+        let mut pace = RateLimiter::new(
+            Rates { messages: Limit::new(10), bytes: Limit::new(1000) },
+            Duration::ZERO,
+            start,
+        );
         let at = |millis| start + Duration::from_millis(millis);
         assert!(pace.take(1, 5000, start));
         assert_eq!((pace.take_deadline(), pace.take_deadline()), (Some(at(4020)), None));
@@ -121,7 +126,8 @@ mod tests {
     #[test]
     fn no_more_is_dispatched_than_is_left() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(Rates { messages: 10, bytes: 0 }, Duration::ZERO, start);
+        let mut pace =
+            RateLimiter::new(Rates { messages: Limit::new(10), bytes: Limit::NONE }, Duration::ZERO, start);
         assert_eq!((pace.left(0, 0, start), pace.left(3, 0, start), pace.left(30, 0, start)), (10, 7, 0));
         assert!(pace.take(10, 100_000, start), "all at once, then one by one");
         assert_eq!(pace.take_deadline(), Some(start + Duration::from_millis(100)));
@@ -132,7 +138,7 @@ mod tests {
     #[test]
     fn a_reconnection_has_only_what_was_left() {
         let start = Instant::now();
-        let rates = Rates { messages: 100, bytes: 100_000 };
+        let rates = Rates { messages: Limit::new(100), bytes: Limit::new(100_000) };
         let (mut now, mut sent, mut debt) = (start, 0, Duration::ZERO);
         // a new connection for each burst
         while now < start + Duration::from_secs(10) {
