@@ -1,12 +1,10 @@
 //! Connections with TLS.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../plugins/tcp/tests/authority/mod.rs"]
-mod authority;
 mod support;
 
-use authority::Authority;
 use elbus_broker::PluginDeclaration;
+use elbus_testing::authority::Authority;
 use support::Bus;
 
 #[test]

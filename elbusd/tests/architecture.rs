@@ -153,6 +153,7 @@ fn workspace_sources() -> Vec<PathBuf> {
         "cli",
         "examples",
         "benches",
+        "testing",
     ] {
         let folder = root().join(folder);
         if folder.exists() {

@@ -2,16 +2,14 @@
 //! are released.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../plugins/tcp/tests/authority/mod.rs"]
-mod authority;
 mod certificates;
 mod support;
 
-use authority::Authority;
 use elbus_client::{
     Backoff, ConnectionEvent, Error, Qos, TlsConfig,
     blocking::{Client, ClientBuilder, Frames},
 };
+use elbus_testing::authority::Authority;
 use elbus_tls::{ClientFiles, dial};
 use rcgen::SanType;
 use serde::Deserialize;

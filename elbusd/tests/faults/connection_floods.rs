@@ -3,6 +3,7 @@
 
 use elbus_client::{TlsConfig, blocking::Client};
 use elbus_protocol::handshake::encode_client_greeting;
+use elbus_testing::authority::Authority;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::{
     collections::VecDeque,
@@ -16,14 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    authority::Authority,
-    support::{
-        PATIENCE,
-        daemon::{Daemon, folder},
-        wait_until,
-        wire::Wire,
-    },
+use crate::support::{
+    PATIENCE,
+    daemon::{Daemon, folder},
+    wait_until,
+    wire::Wire,
 };
 
 /// Connections that a flood keeps open. It drops older ones, as the broker evicts them.

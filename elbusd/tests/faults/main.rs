@@ -3,8 +3,6 @@
 //! reordered, and afterwards the broker uses no more resources than before.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../../plugins/tcp/tests/authority/mod.rs"]
-mod authority;
 #[path = "../support/mod.rs"]
 mod support;
 

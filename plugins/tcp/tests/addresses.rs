@@ -2,14 +2,10 @@
 //! clients.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "the suite uses the rest")]
-#[path = "../../stream/tests/support/mod.rs"]
-mod support;
-
 use elbus_plugin_api::testing::FakeHost;
 use elbus_tcp::Tcp;
+use elbus_testing::stream::{Bus, LONG, Peer, Stream};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use support::{Bus, LONG};
 
 fn connect(address: &str) -> TcpStream {
     TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap()
@@ -28,10 +24,10 @@ fn two_addresses_serve_one_instance() {
     assert_eq!(addresses.len(), 2);
     for (address, (name, port)) in addresses.iter().zip([("a", "127.0.0.1:0"), ("b", "127.0.0.2:0")]) {
         let stream = connect(address);
-        support::Stream::limit(&stream, LONG);
+        Stream::limit(&stream, LONG);
         let local: SocketAddr = stream.local_addr().unwrap();
         assert_ne!(stream.peer_addr().unwrap().port(), 0);
-        let mut peer = support::Peer(stream);
+        let mut peer = Peer(stream);
         assert_eq!(peer.introduce(name.as_bytes()), 1);
         let info = bus.fake.client_info(name).unwrap();
         assert_eq!((info.kind.as_str(), info.port.as_deref()), ("tcp", Some(port)));
@@ -87,9 +83,9 @@ fn ipv4_and_ipv6_can_use_the_same_port() {
     let four = bus.fake.create::<Tcp>("other", &config).unwrap();
     four.start().unwrap();
     let stream = TcpStream::connect(("::1", six.port())).unwrap();
-    support::Stream::limit(&stream, LONG);
+    Stream::limit(&stream, LONG);
     let local = stream.local_addr().unwrap().to_string();
-    assert_eq!(support::Peer(stream).introduce(b"six"), 1);
+    assert_eq!(Peer(stream).introduce(b"six"), 1);
     bus.wait_gone("six");
     assert!(local.starts_with("[::1]:"));
     four.stop(LONG);

@@ -1,13 +1,10 @@
 //! The suite of the stream transports, over TCP.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../stream/tests/support/mod.rs"]
-mod support;
-
 use elbus_plugin_api::testing::FakeHost;
 use elbus_tcp::Tcp;
+use elbus_testing::stream::{Bus, suite};
 use std::net::TcpStream;
-use support::{Bus, suite};
 
 fn bus(settings: &str) -> Bus<TcpStream> {
     let fake = FakeHost::new();

@@ -1,11 +1,9 @@
 //! The table `tls`: its errors, and certificates that are read again while connections continue.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod authority;
-
-use authority::Authority;
 use elbus_plugin_api::{Config, Plugin, testing::FakeHost};
 use elbus_tcp::Tcp;
+use elbus_testing::authority::Authority;
 use elbus_tls::{ClientFiles, dial};
 use std::{
     fs,

@@ -2,11 +2,8 @@
 //! bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "each test file uses some of it")]
-#[path = "../../stream/tests/support/mod.rs"]
-mod support;
-
 use elbus_plugin_api::{DeliveryStatus, EventKind, FrameKind, QueueBudget, testing::FakeHost};
+use elbus_testing::stream::{Bus, LONG, Stream, ack, pattern, request};
 use elbus_unix::Unix;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use std::{
@@ -15,7 +12,6 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
-use support::{Bus, ack, pattern, request};
 
 const ACKED_MESSAGE: u8 = 0x52;
 const MIB: usize = 1 << 20;
@@ -52,7 +48,7 @@ fn max_clients_limits_the_number_of_clients() {
     drop(second);
     bus.wait_gone("second");
     // its place is free at the latest when the broker has closed its side
-    let until = Instant::now() + support::LONG;
+    let until = Instant::now() + LONG;
     while bus.raw().introduce(b"third") != 1 {
         assert!(Instant::now() < until);
     }
@@ -125,7 +121,7 @@ fn a_client_over_its_byte_rate_is_read_more_slowly_even_within_a_frame() {
     let mut peer = bus.client("a");
     let payload = pattern(2_000_000, 5);
     let start = Instant::now();
-    let mut twin = support::Stream::twin(&peer.0);
+    let mut twin = Stream::twin(&peer.0);
     let frame = request(1, ACKED_MESSAGE, &[b"x\0", &payload[..]].concat());
     let sending = std::thread::spawn(move || {
         use std::io::Write;
@@ -140,7 +136,7 @@ fn a_client_over_its_byte_rate_is_read_more_slowly_even_within_a_frame() {
 }
 
 fn wait(what: &str, ready: impl Fn() -> bool) {
-    let until = Instant::now() + support::LONG;
+    let until = Instant::now() + LONG;
     while !ready() {
         assert!(Instant::now() < until, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(1));

@@ -1,14 +1,11 @@
 //! The socket file: path, permissions, existing files at the path, removal.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "the suite uses the rest")]
-#[path = "../../stream/tests/support/mod.rs"]
-mod support;
-
 use elbus_plugin_api::{
     Credentials,
     testing::{FakeHost, FakeInstance},
 };
+use elbus_testing::stream::{Bus, LONG, Peer, Stream};
 use elbus_unix::Unix;
 use std::{
     io::Read,
@@ -20,7 +17,6 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
-use support::{Bus, LONG};
 
 struct Folder {
     fake: FakeHost,
@@ -208,8 +204,8 @@ fn a_stop_on_the_programs_runtime_drains_the_queues() {
             let (ready, registered) = tokio::sync::oneshot::channel();
             let client = std::thread::spawn(move || {
                 let stream = UnixStream::connect(client_path).unwrap();
-                support::Stream::limit(&stream, LONG);
-                let mut peer = support::Peer(stream);
+                Stream::limit(&stream, LONG);
+                let mut peer = Peer(stream);
                 assert_eq!(peer.introduce(b"a"), 1);
                 ready.send(()).unwrap();
                 peer.rest()

@@ -1,13 +1,10 @@
 //! The suite of the stream transports, over UNIX sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../stream/tests/support/mod.rs"]
-mod support;
-
 use elbus_plugin_api::testing::FakeHost;
+use elbus_testing::stream::{Bus, suite};
 use elbus_unix::Unix;
 use std::os::unix::net::UnixStream;
-use support::{Bus, suite};
 
 fn bus(settings: &str) -> Bus<UnixStream> {
     let fake = FakeHost::new();

@@ -5,10 +5,10 @@ use rcgen::{
 };
 use std::{fs, ops::Range, path::Path};
 
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "authority of a test");
@@ -16,23 +16,22 @@ impl Authority {
     }
 
     /// Writes the authority's certificate.
-    pub(crate) fn write(&self, to: &Path) {
+    pub fn write(&self, to: &Path) {
         fs::write(to, self.pem()).unwrap();
     }
 
     /// Returns the authority's certificate.
-    #[allow(dead_code, reason = "each test file uses some of it")]
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// Writes `NAME.pem` and `NAME.key`, for the common name and 127.0.0.1.
-    pub(crate) fn issue(&self, folder: &Path, file: &str, common_name: &str, more: Vec<SanType>) {
+    pub fn issue(&self, folder: &Path, file: &str, common_name: &str, more: Vec<SanType>) {
         self.issue_for(folder, file, common_name, more, 1975..4096);
     }
 
     /// As [`issue`](Self::issue), valid from the beginning of one year to that of another.
-    pub(crate) fn issue_for(
+    pub fn issue_for(
         &self,
         folder: &Path,
         file: &str,

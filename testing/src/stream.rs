@@ -1,7 +1,7 @@
 //! A client made of bytes, and a transport behind a fake broker: what the tests of every stream transport
 //! use. [`suite`] holds the tests themselves.
 
-pub(crate) mod suite;
+pub mod suite;
 
 use elbus_plugin_api::{
     Event, EventKind,
@@ -16,10 +16,10 @@ use std::{
 };
 
 /// Longer than anything takes; who waits so long has failed.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(20);
 
 /// A connected socket of either kind.
-pub(crate) trait Stream: Read + Write + Send + Sized + 'static {
+pub trait Stream: Read + Write + Send + Sized + 'static {
     fn limit(&self, limit: Duration);
     fn half_close(&self);
     fn twin(&self) -> Self;
@@ -53,23 +53,19 @@ impl Stream for TcpStream {
 }
 
 /// The events that the transport reported: kind, subject, detail.
-pub(crate) type RecordedEvents = Arc<Mutex<Vec<(EventKind, String, String)>>>;
+pub type RecordedEvents = Arc<Mutex<Vec<(EventKind, String, String)>>>;
 
 /// A transport that serves, and how to reach it.
-pub(crate) struct Bus<S> {
-    pub(crate) fake: FakeHost,
-    pub(crate) instance: FakeInstance,
-    pub(crate) connect: Box<dyn Fn() -> S>,
-    pub(crate) events: RecordedEvents,
+pub struct Bus<S> {
+    pub fake: FakeHost,
+    pub instance: FakeInstance,
+    pub connect: Box<dyn Fn() -> S>,
+    pub events: RecordedEvents,
 }
 
 impl<S: Stream> Bus<S> {
     /// Starts and serves; `connect` is made from the address that status shows.
-    pub(crate) fn over(
-        fake: FakeHost,
-        instance: FakeInstance,
-        connect: impl Fn(&str) -> S + 'static,
-    ) -> Self {
+    pub fn over(fake: FakeHost, instance: FakeInstance, connect: impl Fn(&str) -> S + 'static) -> Self {
         let events = RecordedEvents::default();
         let ours = events.clone();
         fake.host("listener").add_listener(move |event: &Event<'_>| {
@@ -82,20 +78,20 @@ impl<S: Stream> Bus<S> {
     }
 
     /// A connection without a handshake.
-    pub(crate) fn raw(&self) -> Peer<S> {
+    pub fn raw(&self) -> Peer<S> {
         let stream = (self.connect)();
         stream.limit(LONG);
         Peer(stream)
     }
 
     /// A registered client.
-    pub(crate) fn client(&self, name: &str) -> Peer<S> {
+    pub fn client(&self, name: &str) -> Peer<S> {
         let mut peer = self.raw();
         assert_eq!(peer.introduce(name.as_bytes()), 1);
         peer
     }
 
-    pub(crate) fn wait(&self, what: &str, ready: impl FnMut(&FakeHost) -> bool) {
+    pub fn wait(&self, what: &str, ready: impl FnMut(&FakeHost) -> bool) {
         assert!(
             self.fake.wait_until(LONG, ready),
             "never came: {what}; failures: {:?}",
@@ -104,8 +100,7 @@ impl<S: Stream> Bus<S> {
     }
 
     /// Waits until the detail of the status ends like this.
-    #[allow(dead_code, reason = "each test file uses some of it")]
-    pub(crate) fn wait_detail(&self, end: &str) {
+    pub fn wait_detail(&self, end: &str) {
         let until = Instant::now() + LONG;
         while !self.instance.status().detail.ends_with(end) {
             assert!(Instant::now() < until, "{:?} does not end with {end:?}", self.instance.status().detail);
@@ -113,27 +108,27 @@ impl<S: Stream> Bus<S> {
         }
     }
 
-    pub(crate) fn wait_gone(&self, name: &str) {
+    pub fn wait_gone(&self, name: &str) {
         self.wait("the end of a client", |fake| !fake.clients().iter().any(|client| client == name));
     }
 }
 
 /// The client's end of a connection.
-pub(crate) struct Peer<S>(pub(crate) S);
+pub struct Peer<S>(pub S);
 
 impl<S: Stream> Peer<S> {
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }
 
-    pub(crate) fn receive(&mut self, count: usize) -> Vec<u8> {
+    pub fn receive(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.0.read_exact(&mut bytes).unwrap();
         bytes
     }
 
     /// The handshake; the answer to the name.
-    pub(crate) fn introduce(&mut self, name: &[u8]) -> u8 {
+    pub fn introduce(&mut self, name: &[u8]) -> u8 {
         assert_eq!(self.receive(3), [0xEB, 1, 0]);
         self.send(&[0xEB, 1, 0]);
         assert_eq!(self.receive(1), [1]);
@@ -143,7 +138,7 @@ impl<S: Stream> Peer<S> {
     }
 
     /// Everything until the broker closes.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
+    pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = vec![];
         match self.0.read_to_end(&mut bytes) {
             Ok(_) => {}
@@ -154,7 +149,7 @@ impl<S: Stream> Peer<S> {
     }
 
     /// The next frame that is no NOP.
-    pub(crate) fn frame(&mut self) -> Vec<u8> {
+    pub fn frame(&mut self) -> Vec<u8> {
         loop {
             let mut frame = self.receive(6);
             if frame[0] == 0 {
@@ -170,17 +165,17 @@ impl<S: Stream> Peer<S> {
 }
 
 /// A request.
-pub(crate) fn request(op_id: u32, flags: u8, body: &[u8]) -> Vec<u8> {
+pub fn request(op_id: u32, flags: u8, body: &[u8]) -> Vec<u8> {
     [&op_id.to_le_bytes()[..], &[flags], &(body.len() as u32).to_le_bytes(), body].concat()
 }
 
 /// An acknowledgement.
-pub(crate) fn ack(op_id: u32, code: u8) -> Vec<u8> {
+pub fn ack(op_id: u32, code: u8) -> Vec<u8> {
     [&[0xFE][..], &op_id.to_le_bytes(), &[code]].concat()
 }
 
 /// Bytes in which every mistake of order shows.
-pub(crate) fn pattern(len: usize, seed: u32) -> Vec<u8> {
+pub fn pattern(len: usize, seed: u32) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     (0..len)
         .map(|_| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const MESSAGE: u8 = 0x12;
 const ACKED: u8 = 64;
 
-pub(crate) fn handshake_byte_by_byte<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn handshake_byte_by_byte<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let mut peer = bus.raw();
     assert_eq!(peer.receive(3), [0xEB, 1, 0], "greeted unasked");
@@ -25,7 +25,7 @@ pub(crate) fn handshake_byte_by_byte<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert_eq!((requests[0].target.as_str(), &requests[0].payloads[..]), ("x", &[b"hello".to_vec()][..]));
 }
 
-pub(crate) fn everything_sent_ahead<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn everything_sent_ahead<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let mut peer = bus.raw();
     let frame = request(1, MESSAGE | ACKED, b"x\0");
@@ -36,7 +36,7 @@ pub(crate) fn everything_sent_ahead<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     drop(bus.client(&longest));
 }
 
-pub(crate) fn every_refusal_has_its_code<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn every_refusal_has_its_code<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     for greeting in [[0xEB, 2, 0], [0xEA, 1, 0], [b'G', b'E', b'T']] {
         let mut peer = bus.raw();
@@ -67,7 +67,7 @@ pub(crate) fn every_refusal_has_its_code<S: Stream>(make: impl Fn(&str) -> Bus<S
     assert_eq!(requests.len(), 1, "nothing of a refused client is dispatched: {requests:?}");
 }
 
-pub(crate) fn malformed_frames_close_only_their_client<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn malformed_frames_close_only_their_client<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("max_frame_bytes = 1000");
     let mut other = bus.client("other");
     let malformed: [(&str, Vec<u8>); 7] = [
@@ -90,7 +90,7 @@ pub(crate) fn malformed_frames_close_only_their_client<S: Stream>(make: impl Fn(
     assert_eq!(bus.fake.requests().len(), 2 * malformed.len(), "nothing malformed is dispatched");
 }
 
-pub(crate) fn runs_are_dispatched_and_acknowledged_in_order<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn runs_are_dispatched_and_acknowledged_in_order<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let mut peer = bus.client("a");
     let (mut wire, mut acks, mut expected) = (vec![], vec![], vec![]);
@@ -137,7 +137,7 @@ pub(crate) fn runs_are_dispatched_and_acknowledged_in_order<S: Stream>(make: imp
     assert_eq!(last.qos, Qos::REALTIME_PROCESSED);
 }
 
-pub(crate) fn calls_of_the_broker_are_dispatched_in_short_runs<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn calls_of_the_broker_are_dispatched_in_short_runs<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     const CALLS: u32 = 1000;
     let bus = make("");
     let mut peer = bus.client("a");
@@ -160,7 +160,7 @@ pub(crate) fn calls_of_the_broker_are_dispatched_in_short_runs<S: Stream>(make: 
     assert!(messages.iter().any(|len| *len > 32), "other messages make longer runs: {messages:?}");
 }
 
-pub(crate) fn large_payloads_arrive_whole<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn large_payloads_arrive_whole<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let mut peer = bus.client("a");
     let sizes = [65_530, 65_536, 70_000, 131_072, 200_000, 1_000_003, 5_000_000];
@@ -183,7 +183,7 @@ pub(crate) fn large_payloads_arrive_whole<S: Stream>(make: impl Fn(&str) -> Bus<
     }
 }
 
-pub(crate) fn a_slow_reader_gets_everything_in_order<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn a_slow_reader_gets_everything_in_order<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("queue_bytes = 8000000");
     let mut peer = bus.client("slow");
     let mut expected = vec![];
@@ -210,7 +210,7 @@ pub(crate) fn a_slow_reader_gets_everything_in_order<S: Stream>(make: impl Fn(&s
     assert_eq!(peer.frame(), b"\x12\x08\0\0\0\0me\0again");
 }
 
-pub(crate) fn who_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn who_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 60\nstall_seconds = 0.2\nqueue_bytes = 1000");
     let mut stalled = bus.client("stalled");
     let payload = vec![0; 500_000];
@@ -228,7 +228,7 @@ pub(crate) fn who_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -
     bus.client("stalled");
 }
 
-pub(crate) fn who_reads_slowly_is_not<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn who_reads_slowly_is_not<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 60\nstall_seconds = 0.5\nqueue_bytes = 1000");
     let mut slow = bus.client("slow");
     let payload = vec![0; 8_000_000];
@@ -243,7 +243,7 @@ pub(crate) fn who_reads_slowly_is_not<S: Stream>(make: impl Fn(&str) -> Bus<S>) 
     assert_eq!(got + slow.receive(6 + 3 + 8_000_000 - got).len(), 8_000_009);
 }
 
-pub(crate) fn silence_is_ended<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn silence_is_ended<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 0.2");
     let body = request(1, MESSAGE | ACKED, b"x\0hello");
     let silent: [(&str, &[u8], u128); 4] = [
@@ -279,7 +279,7 @@ pub(crate) fn silence_is_ended<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert!(bus.fake.requests().is_empty());
 }
 
-pub(crate) fn pings_keep_a_client_and_nops_come<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn pings_keep_a_client_and_nops_come<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 0.3");
     let mut peer = bus.client("a");
     let (start, mut nops) = (Instant::now(), 0);
@@ -301,7 +301,7 @@ pub(crate) fn pings_keep_a_client_and_nops_come<S: Stream>(make: impl Fn(&str) -
     pinging.join().unwrap();
 }
 
-pub(crate) fn ends_of_either_side<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn ends_of_either_side<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let half = bus.client("half");
     half.0.half_close();
@@ -321,7 +321,7 @@ pub(crate) fn ends_of_either_side<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert!(bus.fake.failures().is_empty());
 }
 
-pub(crate) fn overflow_policies<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn overflow_policies<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let payload = vec![7; 600_000];
     let bus = make("overflow = 'drop_newest'\nqueue_bytes = 1000000\ntimeout_seconds = 60");
     let mut peer = bus.client("a");
@@ -353,7 +353,7 @@ pub(crate) fn overflow_policies<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     }));
 }
 
-pub(crate) fn who_does_not_read_acks_is_held_back<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn who_does_not_read_acks_is_held_back<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("queue_bytes = 10000\ntimeout_seconds = 60");
     let mut peer = bus.client("a");
     let mut twin = peer.0.twin();
@@ -373,7 +373,7 @@ pub(crate) fn who_does_not_read_acks_is_held_back<S: Stream>(make: impl Fn(&str)
     sending.join().unwrap();
 }
 
-pub(crate) fn stop_drains_and_closes<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn stop_drains_and_closes<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let mut reader = bus.client("reader");
     let mut idle = bus.client("idle");
@@ -392,7 +392,7 @@ pub(crate) fn stop_drains_and_closes<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert!(bus.fake.failures().is_empty());
 }
 
-pub(crate) fn stop_does_not_wait_for_ever<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn stop_does_not_wait_for_ever<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 60");
     let _stalled = bus.client("stalled");
     bus.fake.deliver("stalled", FrameKind::Message, "me", "", &[&vec![0; 50_000_000]]);
