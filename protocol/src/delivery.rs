@@ -1,10 +1,13 @@
 //! Encodes and decodes frames from broker to client (section 4). Never decides which clients receive them.
 //!
-//! [`encode_run`] is the other half of the broker's hot path: it writes a whole run from one template.
+//! [`encode_run`] and [`encode_mixed_run`] are the other half of the broker's hot path: they write all frames
+//! of a run from one template.
 
 mod decode;
+mod mixed;
 
 pub use decode::{Delivery, decode_delivery};
+pub use mixed::{encode_mixed_run, mixed_run_len};
 
 use crate::{EncodeError, FrameKind};
 

@@ -2,12 +2,15 @@
 //! into runs; never resolves a target or keeps a byte of the buffer.
 //!
 //! A *run* is what consecutive frames with the same flags, target and receiver make up: it is checked and
-//! resolved once. [`next_run`] is the hot path of the broker.
+//! resolved once. A *mixed run* is consecutive short messages and publications with different targets.
+//! [`next_run`] and [`next_mixed_run`] are the hot path of the broker.
 
 mod encode;
+mod mixed;
 mod prefix;
 
 pub use encode::{PING, encode_filters, encode_ping, encode_request, encode_request_head};
+pub use mixed::{MixedEnd, MixedFrame, next_mixed_run};
 
 use crate::{Field, FrameError, MAX_FILTERS_BYTES, Op, Qos};
 use prefix::{Prefix, find_nul};

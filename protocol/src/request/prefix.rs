@@ -74,6 +74,42 @@ pub(super) fn find_nul(bytes: &[u8]) -> Option<usize> {
     tail.iter().position(|byte| *byte == 0).map(|index| words.len() * 8 + index)
 }
 
+/// Where the first NUL is, and whether everything before it is certainly ASCII; eight bytes at a time.
+#[inline]
+pub(super) fn find_nul_ascii(bytes: &[u8]) -> Option<(usize, bool)> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut high = 0;
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
+        if zeros != 0 {
+            let before = (zeros & zeros.wrapping_neg()).wrapping_sub(1);
+            let is_ascii = (high | word & before) & HIGH == 0;
+            return Some((index * 8 + zeros.trailing_zeros() as usize / 8, is_ascii));
+        }
+        high |= word;
+    }
+    let nul = tail.iter().position(|byte| *byte == 0)?;
+    let is_ascii = high & HIGH == 0 && tail.iter().take(nul).all(u8::is_ascii);
+    Some((words.len() * 8 + nul, is_ascii))
+}
+
+/// Returns whether a body begins with these texts.
+#[inline]
+pub(super) fn starts_with(body: &[u8], texts: &[u8]) -> bool {
+    let Some(start) = body.get(..texts.len()) else { return false };
+    let ((words, tail), (others, other)) = (start.as_chunks::<8>(), texts.as_chunks::<8>());
+    let last = |bytes: &[u8]| bytes.last_chunk::<8>().map(|word| u64::from_le_bytes(*word));
+    // texts that differ usually do so at the end
+    let same_end = match (last(start), last(texts)) {
+        (Some(one), Some(other)) => one == other,
+        _ => tail == other,
+    };
+    same_end && words.iter().zip(others).all(|(one, other)| one == other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,13 +119,18 @@ mod tests {
         for len in 0..40 {
             for fill in [1, 0x7F, 0x80, 0xFF] {
                 let mut bytes = vec![fill; len];
-                assert_eq!(find_nul(&bytes), None);
+                assert_eq!((find_nul(&bytes), find_nul_ascii(&bytes)), (None, None));
                 for nul in (0..len).rev() {
                     bytes[nul] = 0;
-                    assert_eq!(find_nul(&bytes), Some(nul));
+                    let is_ascii = bytes[..nul].is_ascii();
+                    assert_eq!(
+                        (find_nul(&bytes), find_nul_ascii(&bytes)),
+                        (Some(nul), Some((nul, is_ascii)))
+                    );
                     if nul > 0 {
                         bytes[nul - 1] = 1; // 1 behind 0 is where a borrow would show
                         assert_eq!(find_nul(&bytes), Some(nul));
+                        assert_eq!(find_nul_ascii(&bytes), Some((nul, bytes[..nul].is_ascii())));
                     }
                 }
             }
@@ -113,6 +154,23 @@ mod tests {
                     assert_eq!(prefix.strip(&room, &room), None);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn starts_with_equals_that_of_slices() {
+        for len in 0..40_usize {
+            let texts: Vec<u8> = (0..len).map(|number| number as u8).collect();
+            for beyond in 0..3 {
+                let body = [&texts[..], &vec![7; beyond]].concat();
+                assert!(starts_with(&body, &texts));
+                for wrong in 0..len {
+                    let mut body = body.clone();
+                    body[wrong] ^= 0x80;
+                    assert!(!starts_with(&body, &texts));
+                }
+            }
+            assert!(len == 0 || !starts_with(&texts[1..], &texts), "too short");
         }
     }
 }
