@@ -17,7 +17,7 @@ use abi_stable::{
     library::RootModule,
     package_version_strings, sabi_trait,
     sabi_types::VersionStrings,
-    std_types::{RArc, RBox, ROption, RResult, RSlice, RStr, RString, RVec},
+    std_types::{RArc, RBox, ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec},
 };
 use elbus_protocol::Code;
 
@@ -32,8 +32,10 @@ pub use crate::{
 };
 use crate::{
     config::Limit,
+    delivery_status::DeliveryStatus,
     inproc::owned_run::RunBatch,
     locality::Locality,
+    mixed_run::{Frame, MixedDispatch, MixedRun},
     request::{Dispatch, Request},
     run::Run,
     sink::{Overdraft, Queued, SinkLimits},
@@ -56,6 +58,11 @@ pub trait RawSink: Send + Sync + 'static {
     fn overdrawn(&self) -> u64 {
         0
     }
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> u8 {
+        let _ = run;
+        DeliveryStatus::UNSUPPORTED.bits()
+    }
+    fn resume_sending(&self) {}
 }
 pub type SinkObject = RawSink_TO<RBox<()>>;
 
@@ -73,6 +80,11 @@ pub trait RawClient: Send + 'static {
     fn drain(&mut self) {}
     fn wait_for_itself(&mut self, waits: bool) {
         let _ = waits;
+    }
+    /// Writes a code for each frame that it dispatches.
+    fn dispatch_mixed(&mut self, frames: RSlice<'_, Frame<'_>>, codes: RSliceMut<'_, u8>) -> MixedDispatch {
+        let _ = (frames, codes);
+        MixedDispatch::new(0, 0)
     }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;

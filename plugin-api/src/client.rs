@@ -1,11 +1,12 @@
 //! The sending side of a client.
 
-use abi_stable::std_types::RStr;
+use abi_stable::std_types::{RSlice, RSliceMut, RStr};
 use elbus_protocol::{Code, Op, Qos};
 
 use crate::{
     abi::ClientObject,
     buffer::Payload,
+    mixed_run::{Frame, MixedDispatch},
     notifier::Notifier,
     request::{Dispatch, Request},
 };
@@ -45,6 +46,33 @@ impl Client {
     #[inline]
     pub fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
         self.0.dispatch(request)
+    }
+
+    /// Routes a mixed run: messages and publications with different targets, not real-time, and few enough
+    /// that no recipient gets more than a run. Writes a result code for each frame that was dispatched; the
+    /// first frame that was not has to be [dispatched](Client::dispatch) by itself. Recipients are flushed by
+    /// [`end_batch`](Client::end_batch), as those of a request.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::{ClientInfo, Code, Frame, NullSink, Op, Qos, testing::FakeHost};
+    ///
+    /// let fake = FakeHost::new();
+    /// let mut client = fake.host("demo").register("plugin.demo", &ClientInfo::in_process(), NullSink)?;
+    /// let bodies = [b"line/1\x0020.5", b"line/2\x0020.7"];
+    /// let frames = bodies.map(|body| Frame::new(Op::Publish, Qos::NO, body, 6));
+    /// let mut codes = [0; 2];
+    /// let dispatched = client.dispatch_mixed(&frames, &mut codes).dispatched();
+    /// assert!(codes.iter().take(dispatched).all(|code| *code == Code::Ok as u8));
+    /// for frame in frames.iter().skip(dispatched) {
+    ///     client.publish(frame.target(), frame.payload());
+    /// }
+    /// client.end_batch();
+    /// # Ok::<(), Code>(())
+    /// ```
+    #[inline]
+    pub fn dispatch_mixed(&mut self, frames: &[Frame<'_>], codes: &mut [u8]) -> MixedDispatch {
+        self.0.dispatch_mixed(RSlice::from_slice(frames), RSliceMut::from_mut_slice(codes))
     }
 
     /// Flushes the recipients of all requests since the last call. Returns `true` if a receiver is over its

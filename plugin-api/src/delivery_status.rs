@@ -27,6 +27,8 @@ impl DeliveryStatus {
     pub const CLOSED: DeliveryStatus = DeliveryStatus(4);
     /// The run was not taken: the queue is too full for it.
     pub const REFUSED: DeliveryStatus = DeliveryStatus(8);
+    /// The run was not taken: the sink takes no [mixed runs](crate::Sink::deliver_mixed).
+    pub const UNSUPPORTED: DeliveryStatus = DeliveryStatus(16);
 
     /// Returns whether all flags of `other` are set.
     #[inline]
@@ -44,7 +46,7 @@ impl DeliveryStatus {
     /// Returns whether the run was taken.
     #[inline]
     pub fn is_taken(self) -> bool {
-        self.0 & (Self::CLOSED.0 | Self::REFUSED.0) == 0
+        self.0 & (Self::CLOSED.0 | Self::REFUSED.0 | Self::UNSUPPORTED.0) == 0
     }
 
     /// Returns the flags as a number, as they cross the boundary.
@@ -78,6 +80,7 @@ mod tests {
         let both = DeliveryStatus::DIRTY | DeliveryStatus::FULL;
         assert!(both.has(DeliveryStatus::DIRTY) && both.has(DeliveryStatus::FULL) && both.is_taken());
         assert_eq!(both.without(DeliveryStatus::DIRTY), DeliveryStatus::FULL);
-        assert!(!DeliveryStatus::CLOSED.is_taken() && !DeliveryStatus::REFUSED.is_taken());
+        let not_taken = [DeliveryStatus::CLOSED, DeliveryStatus::REFUSED, DeliveryStatus::UNSUPPORTED];
+        assert!(not_taken.iter().all(|status| !status.is_taken()));
     }
 }

@@ -2,7 +2,9 @@
 
 use abi_stable::{StableAbi, std_types::RStr};
 
-use crate::{config::Limit, delivery_status::DeliveryStatus, notifier::Notifier, run::Run};
+use crate::{
+    config::Limit, delivery_status::DeliveryStatus, mixed_run::MixedRun, notifier::Notifier, run::Run,
+};
 
 /// The receiving side of a client: the broker delivers the client's messages into it.
 ///
@@ -39,6 +41,20 @@ pub trait Sink: Send + Sync + 'static {
     /// Takes a run of messages. The result says whether it was taken, whether the queue is over its limit,
     /// and whether the caller must [`flush`](Sink::flush).
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus;
+
+    /// Takes frames of one sender with different targets. Takes all of them or none. The default answers
+    /// [`DeliveryStatus::UNSUPPORTED`]: the broker then delivers each frame as a [`Run`] of its own.
+    ///
+    /// If the run [pauses](MixedRun::pauses) sending and was taken, the sink sends nothing until
+    /// [`resume_sending`](Sink::resume_sending), which the broker calls once for each such run.
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> DeliveryStatus {
+        let _ = run;
+        DeliveryStatus::UNSUPPORTED
+    }
+
+    /// Ends the pause of one [mixed run](Sink::deliver_mixed), and sends what should have been sent since. It
+    /// does not replace [`flush`](Sink::flush). The default does nothing.
+    fn resume_sending(&self) {}
 
     /// Starts sending what was delivered. Called once after [`deliver`](Sink::deliver) has answered
     /// [`DeliveryStatus::DIRTY`], for any number of runs. The default does nothing: a sink that never answers

@@ -24,6 +24,7 @@ use crate::{
     control::{Call, CallError, ControlHandler},
     delivery_status::DeliveryStatus,
     event::{Event, EventListener},
+    mixed_run::MixedRun,
     notifier::Notifier,
     run::Run,
     sink::{Overdraft, Queued, Sink, SinkLimits},
@@ -131,6 +132,16 @@ impl<S: Sink> RawSink for Guarded<S> {
     #[inline]
     fn deliver(&self, run: &mut Run<'_>) -> u8 {
         self.run("deliver", |_| DeliveryStatus::CLOSED, |sink| sink.deliver(run)).bits()
+    }
+
+    #[inline]
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> u8 {
+        self.run("deliver_mixed", |_| DeliveryStatus::CLOSED, |sink| sink.deliver_mixed(run)).bits()
+    }
+
+    #[inline]
+    fn resume_sending(&self) {
+        self.run("resume_sending", |_| (), S::resume_sending);
     }
 
     #[inline]
