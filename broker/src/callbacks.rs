@@ -17,6 +17,8 @@ use std::{
 #[repr(u8)]
 pub(crate) enum Callback {
     Deliver = 1,
+    DeliverMixed,
+    ResumeSending,
     Flush,
     WhenDrained,
     Close,
@@ -36,8 +38,10 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 18] = [
+const CALLBACKS: [(Callback, &str); 20] = [
     (Callback::Deliver, "deliver"),
+    (Callback::DeliverMixed, "deliver_mixed"),
+    (Callback::ResumeSending, "resume_sending"),
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),
     (Callback::Close, "close"),

@@ -4,6 +4,7 @@
 //! The walk of a message: [`sender`] takes it in, [`fan_out`] resolves the recipients (from its caches, or
 //! through [`router`], which asks the [`registry`]) and hands the run to their sinks.
 
+mod cache_memory;
 mod client_keys;
 mod fan_out;
 mod filter_changes;
@@ -13,6 +14,7 @@ mod hold_cycles;
 mod holds;
 mod index;
 mod missed;
+mod mixed_targets;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;

@@ -24,6 +24,10 @@ fn step() -> impl Strategy<Value = Step> {
     let topic = || prop_oneof![4 => path("/", ["+", "#"]), 1 => deep()];
     let filter_op =
         prop::sample::select(vec![Op::Subscribe, Op::Subscribe, Op::Unsubscribe, Op::Exclude, Op::Unexclude]);
+    let frame = prop_oneof![
+        topic().prop_map(|topic| (Op::Publish, topic)),
+        name().prop_map(|name| (Op::Message, name)),
+    ];
     prop_oneof![
         3 => who().prop_map(Step::Connect),
         1 => who().prop_map(Step::Leave),
@@ -33,6 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (who(), topic(), name()).prop_map(|(w, t, r)| Step::PublishFor(w, t, r)),
         3 => (who(), path(".", ["?", "*"])).prop_map(|(w, m)| Step::Broadcast(w, m)),
         3 => (who(), name()).prop_map(|(w, n)| Step::Send(w, n)),
+        4 => (who(), prop::collection::vec(frame, 1..300)).prop_map(|(w, frames)| Step::Mixed(w, frames)),
+        1 => (who(), prop::option::of(0..50usize)).prop_map(|(w, room)| Step::Room(w, room)),
         1 => who().prop_map(Step::Fill),
         1 => who().prop_map(Step::Drain),
     ]

@@ -32,9 +32,16 @@ impl Numbers<'_> {
         (0..count).map(|_| segments[self.below(segments.len())]).collect::<Vec<_>>().join(separator)
     }
 
+    fn frame(&mut self) -> (Op, String) {
+        match self.below(2) {
+            0 => (Op::Publish, self.path("/", ["+", "#"])),
+            _ => (Op::Message, NAMES[self.below(NAMES.len())].to_owned()),
+        }
+    }
+
     fn step(&mut self) -> Step {
         let who = self.below(NAMES.len());
-        match self.below(10) {
+        match self.below(12) {
             0 => Step::Connect(who),
             1 => Step::Leave(who),
             2 | 3 => {
@@ -53,6 +60,11 @@ impl Numbers<'_> {
             6 => Step::Broadcast(who, self.path(".", ["?", "*"])),
             7 => Step::Fill(who),
             8 => Step::Drain(who),
+            9 => {
+                let count = 1 + self.below(30);
+                Step::Mixed(who, (0..count).map(|_| self.frame()).collect())
+            }
+            10 => Step::Room(who, [None, Some(self.below(20))][self.below(2)]),
             _ => Step::Send(who, NAMES[self.below(NAMES.len())].to_owned()),
         }
     }

@@ -3,18 +3,25 @@
 //! Steady traffic takes no lock of the broker: the last targets are cached as long as they are registered,
 //! the recipients of a topic or mask as long as their epoch lasts.
 
+pub(super) mod mixed;
+
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
-    BROKER_NAME, Code, DeliveryStatus, Run,
+    BROKER_NAME, Code, DeliveryStatus, Encoding, Run,
     abi::{NotifierObject, RawNotifier, RawNotifier_TO},
     access::Action,
 };
-use std::sync::{Arc, Weak};
+use std::{
+    cell::Cell,
+    sync::{Arc, Weak},
+};
 
 use super::{
+    cache_memory::{CacheMemory, SharedCacheMemory},
     client_keys::ClientKeys,
     hold_budget::SpentFor,
     holds::Holds,
+    mixed_targets::MixedTargets,
     recipients::Recipients,
     registered_client::{
         RegisteredClient,
@@ -38,12 +45,21 @@ pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
 /// Recipients that a sender waits for at once: it meets the others when it goes on.
 const MOST_CONGESTED: usize = 1024;
 
+thread_local! {
+    /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch
+    /// itself. Boxed, as it is moved for every run.
+    pub(super) static ENCODING: Cell<Option<Box<Encoding>>> = const { Cell::new(None) };
+}
+
 /// The caches of a sender, and the recipients that it has to flush or wait for.
-#[derive(Default)]
 pub(super) struct FanOut {
     targets: TargetCache,
     topics: Option<Box<RouteCache>>,
     masks: Option<Box<RouteCache>>,
+    /// The targets of mixed runs.
+    mixed: Option<Box<MixedTargets>>,
+    /// Memory of the routes and the targets of mixed runs.
+    memory: CacheMemory,
     /// Those owed a flush. A sink is in it once: it says dirty only to the first.
     dirty: Vec<Arc<RegisteredClient>>,
     congested: Vec<Arc<RegisteredClient>>,
@@ -98,17 +114,40 @@ impl FanOut {
     }
 
     /// That of a member, or of nobody.
-    pub(super) fn new(own: Option<&Arc<RegisteredClient>>) -> Self {
-        let keys = own.map_or(ClientKeys::SPEAKER, |own| own.keys);
-        FanOut { own: own.map_or(0, |own| Arc::as_ptr(own).addr()), keys, ..FanOut::default() }
+    pub(super) fn new(own: Option<&Arc<RegisteredClient>>, memory: Arc<SharedCacheMemory>) -> Self {
+        FanOut {
+            targets: TargetCache::default(),
+            topics: None,
+            masks: None,
+            mixed: None,
+            memory: CacheMemory::new(memory),
+            dirty: vec![],
+            congested: vec![],
+            met_full: false,
+            may_block: false,
+            blocked: false,
+            best_effort: false,
+            waits: false,
+            unheeded: 0,
+            recounted: false,
+            flood: Flood::Never,
+            own: own.map_or(0, |own| Arc::as_ptr(own).addr()),
+            keys: own.map_or(ClientKeys::SPEAKER, |own| own.keys),
+            spent: None,
+        }
     }
 
     /// Returns whether the sender has lately sent to another registered client as well.
     fn shares(&self, recipient: &Arc<RegisteredClient>) -> bool {
         let other = |member: &Arc<RegisteredClient>| is_other(member, recipient, self.own);
         !self.is_own(recipient)
-            && (self.targets.iter().filter_map(Weak::upgrade).any(|member| other(&member))
+            && (self.recent_targets().filter_map(Weak::upgrade).any(|member| other(&member))
                 || self.routes().any(|route| route.iter().any(|member| other(&member))))
+    }
+
+    /// Returns clients that the sender has lately sent to.
+    fn recent_targets(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
+        self.targets.iter().chain(self.mixed.iter().flat_map(|mixed| mixed.recent()))
     }
 
     fn routes(&self) -> impl Iterator<Item = &Arc<Recipients>> {
@@ -126,7 +165,7 @@ impl FanOut {
         }
         let spent = self.spent.get_or_insert_with(|| holds.spent_for(self.keys)).clone();
         Some(OtherRecipients {
-            targets: self.targets.iter().cloned().collect(),
+            targets: self.recent_targets().cloned().collect(),
             routes: self.routes().cloned().collect(),
             own: self.own,
             keys: self.keys,
@@ -160,8 +199,12 @@ impl FanOut {
     /// Clears the caches, not what has to be flushed.
     pub(super) fn forget(&mut self) {
         self.targets = TargetCache::default();
-        self.topics = None;
-        self.masks = None;
+        for mut routes in [self.topics.take(), self.masks.take()].into_iter().flatten() {
+            routes.clear(&mut self.memory);
+        }
+        if let Some(mut mixed) = self.mixed.take() {
+            mixed.clear(&mut self.memory);
+        }
     }
 
     pub(super) fn mask_recipients(
@@ -172,7 +215,7 @@ impl FanOut {
     ) -> Arc<Recipients> {
         let routes = self.masks.get_or_insert_default();
         let epoch = router.names_epoch();
-        routes.get(epoch, mask, || match access {
+        routes.get(epoch, mask, &mut self.memory, || match access {
             Some(access) if !access.allows(Action::Broadcast, mask) => Resolved::denied(epoch),
             _ => router.resolve_mask(access, mask),
         })
@@ -194,7 +237,7 @@ impl FanOut {
             return resolve().recipients;
         }
         let routes = self.topics.get_or_insert_default();
-        routes.get(epoch, topic, resolve)
+        routes.get(epoch, topic, &mut self.memory, resolve)
     }
 
     /// Hands a run to the client named `target`, if its registration is `id`; 0 is any.
@@ -285,10 +328,26 @@ impl FanOut {
         } else {
             member.deliver(run)
         };
+        let takes_more = met == Some(Fullness::TakesMore);
+        self.settle(router, member, delivery, run.payloads().len(), body_bytes, takes_more);
+        delivery
+    }
+
+    /// Counts what a recipient has taken or refused, and notes whether it is full and has to be flushed.
+    #[inline]
+    fn settle(
+        &mut self,
+        router: &Arc<Router>,
+        member: Arc<RegisteredClient>,
+        delivery: DeliveryStatus,
+        frames: usize,
+        body_bytes: usize,
+        takes_more: bool,
+    ) {
         if delivery.is_taken() {
-            member.counts.sent(run.payloads().len(), body_bytes);
+            member.counts.sent(frames, body_bytes);
         } else if delivery.has(DeliveryStatus::REFUSED) {
-            router.count_refused(run.payloads().len());
+            router.count_refused(frames);
             if self.best_effort {
                 member.miss(router);
             }
@@ -304,13 +363,12 @@ impl FanOut {
             if self.is_held_by(&router.holds, &member, 1) {
                 self.congest(&member);
             }
-        } else if met == Some(Fullness::TakesMore) && delivery.is_taken() {
+        } else if takes_more && delivery.is_taken() {
             member.took_more_of(self.keys, body_bytes);
         }
         if delivery.has(DeliveryStatus::DIRTY) {
             self.dirty.push(member);
         }
-        delivery
     }
 
     /// A recipient is over its limit.

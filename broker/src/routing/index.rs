@@ -1,4 +1,4 @@
-//! The data structures of the registry. They know numbers, filters and names, and neither clients nor access
+//! The data structures of the registry and of the caches of senders. They know numbers, filters and names, and neither clients nor access
 //! rules.
 
 pub(super) mod filter_tree;
@@ -7,3 +7,4 @@ pub(super) mod id_set;
 mod label;
 pub(super) mod mask;
 pub(super) mod paged_slab;
+pub(super) mod text_table;

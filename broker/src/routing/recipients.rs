@@ -1,7 +1,10 @@
 //! Who gets a publication or a broadcast: resolved once, kept by the senders until something changes.
 
 use smallvec::SmallVec;
-use std::sync::{Arc, Weak};
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::{Arc, Weak},
+};
 
 use super::registered_client::RegisteredClient;
 
@@ -38,6 +41,18 @@ impl Recipients {
         self.is_denied == other.is_denied
             && self.members.len() == other.members.len()
             && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))
+    }
+
+    /// Returns a hash of who they are, in order.
+    pub(super) fn hash(&self, hashing: &impl BuildHasher) -> u64 {
+        let mut hasher = hashing.build_hasher();
+        self.members.iter().for_each(|member| hasher.write_usize(member.as_ptr().addr()));
+        hasher.finish()
+    }
+
+    /// Returns all of them, registered or not.
+    pub(super) fn members(&self) -> &[Weak<RegisteredClient>] {
+        &self.members
     }
 
     /// The memory they take.

@@ -4,7 +4,7 @@ pub(super) mod blocked_senders;
 
 use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
-    DeliveryStatus, Overdraft, Queued, Run, SinkLimits,
+    DeliveryStatus, MixedRun, Overdraft, Queued, Run, SinkLimits,
     abi::{NotifierObject, SinkObject},
 };
 use std::sync::{
@@ -23,6 +23,8 @@ use blocked_senders::BlockedSenders;
 
 /// [`RegisteredClient::state`]: it has been unregistered.
 const GONE: u8 = 1;
+/// [`RegisteredClient::state`]: its sink takes no mixed runs.
+const NO_MIXED_RUNS: u8 = 16;
 
 /// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
 /// [`is_gone`](RegisteredClient::is_gone) says so.
@@ -97,6 +99,32 @@ impl RegisteredClient {
         callbacks::for_client(self.owner, Callback::Deliver, || {
             DeliveryStatus::from_bits(self.sink.deliver(run))
         })
+    }
+
+    /// Hands a mixed run to its sink.
+    #[inline]
+    pub(super) fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> DeliveryStatus {
+        callbacks::for_client(self.owner, Callback::DeliverMixed, || {
+            DeliveryStatus::from_bits(self.sink.deliver_mixed(run))
+        })
+    }
+
+    /// Ends the pause of a mixed run.
+    #[inline]
+    pub(super) fn resume_sending(&self) {
+        callbacks::for_client(self.owner, Callback::ResumeSending, || self.sink.resume_sending());
+    }
+
+    /// Returns whether its sink takes mixed runs, as far as is known.
+    #[inline]
+    pub(super) fn takes_mixed_runs(&self) -> bool {
+        self.state.load(Relaxed) & NO_MIXED_RUNS == 0
+    }
+
+    /// Its sink does not take mixed runs.
+    #[cold]
+    pub(super) fn set_takes_no_mixed_runs(&self) {
+        self.state.fetch_or(NO_MIXED_RUNS, Relaxed);
     }
 
     /// Has its sink send what was delivered.

@@ -1,42 +1,54 @@
-//! The cached recipients of the topics and masks of a sender. Owns how much memory that takes; never decides
-//! who they are.
+//! The cached recipients of the topics or masks of a sender. Never decides who they are.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Hashing, recipients::Recipients, router::Resolved};
+use super::{
+    Hashing, cache_memory::CacheMemory, index::text_table::TextTable, recipients::Recipients,
+    router::Resolved,
+};
 
-/// Topics or masks that are remembered, at most.
-const MAX_ROUTES: usize = 4096;
-/// Memory that they may take, about, in bytes.
-const MAX_BYTES: usize = 512 * 1024;
-/// A longer topic or mask is not remembered.
+/// A longer topic or mask is not cached.
 const MAX_TARGET_BYTES: usize = 1024;
 /// Routes that are visited to find out whether a sender has other receivers.
 const RECENT_ROUTES: usize = 16;
-/// What one takes beside its text and its recipients.
-const ROUTE_BYTES: usize = 96;
+/// Memory of a route beside its recipients, in bytes.
+const ROUTE_BYTES: usize = 128;
 
 /// Recipients by topic or mask, all of one epoch. Of those to which the sender may not send only the last is
-/// remembered.
+/// cached.
+///
+/// When there is no memory for another target, those that are cached stay: targets in turn, more of them than
+/// fit, would otherwise replace each other before they are used again. All are removed when twice as many
+/// were looked up in vain.
 #[derive(Default)]
 pub(super) struct RouteCache {
     epoch: u64,
+    /// Changes whenever routes are removed.
+    generation: u64,
     last_target: String,
     last: Option<Arc<Recipients>>,
-    by_target: HashMap<Box<str>, Arc<Recipients>, Hashing>,
-    /// What `by_target` takes.
+    /// Indices in `routes`.
+    targets: TextTable,
+    /// Each set of recipients once.
+    routes: Vec<Arc<Recipients>>,
+    /// Indices in `routes`, by the hash of their recipients.
+    by_recipients: HashMap<u64, u32, Hashing>,
+    /// The memory that they take.
     bytes: usize,
-    /// Some of the previous epoch, so that a change does not hide the recipients of a sender.
+    /// Targets for which there was no memory.
+    not_cached: usize,
+    /// Some routes of the previous epoch, so that a change does not hide the recipients of a sender.
     previous: Vec<Arc<Recipients>>,
 }
 
 impl RouteCache {
-    /// The recipients, as remembered or as `resolve` finds them.
+    /// Returns the recipients, as cached or as `resolve` finds them.
     #[inline]
     pub(super) fn get(
         &mut self,
         epoch: u64,
         target: &str,
+        memory: &mut CacheMemory,
         resolve: impl FnOnce() -> Resolved,
     ) -> Arc<Recipients> {
         if let Some(last) = &self.last
@@ -45,30 +57,24 @@ impl RouteCache {
         {
             return last.clone();
         }
-        self.look_up(epoch, target, resolve)
+        self.look_up(epoch, target, memory, resolve)
     }
 
     #[cold]
-    fn look_up(&mut self, epoch: u64, target: &str, resolve: impl FnOnce() -> Resolved) -> Arc<Recipients> {
-        let known = self.by_target.get(target).filter(|_| self.epoch == epoch);
-        let recipients = match known {
-            Some(recipients) => recipients.clone(),
+    fn look_up(
+        &mut self,
+        epoch: u64,
+        target: &str,
+        memory: &mut CacheMemory,
+        resolve: impl FnOnce() -> Resolved,
+    ) -> Arc<Recipients> {
+        let recipients = match self.cached(epoch, target.as_bytes()) {
+            Some((_, recipients)) => recipients.clone(),
             None => {
-                let resolved = resolve();
-                if resolved.epoch != self.epoch {
-                    self.clear();
-                    self.last = None;
-                    self.epoch = resolved.epoch;
+                let (index, recipients) = self.add(target, memory, resolve());
+                if index.is_none() && target.len() > MAX_TARGET_BYTES {
+                    return recipients;
                 }
-                if target.len() > MAX_TARGET_BYTES {
-                    return resolved.recipients;
-                }
-                // consecutive new topics often have the same recipients, which are then stored once
-                let recipients = match &self.last {
-                    Some(last) if last.has_same_members(&resolved.recipients) => last.clone(),
-                    _ => resolved.recipients,
-                };
-                self.remember(target, &recipients);
                 recipients
             }
         };
@@ -78,29 +84,84 @@ impl RouteCache {
         recipients
     }
 
-    fn remember(&mut self, target: &str, recipients: &Arc<Recipients>) {
-        let bytes = ROUTE_BYTES + target.len() + recipients.bytes();
-        if recipients.is_denied() || bytes > MAX_BYTES {
-            return;
+    /// Returns the index of the cached route of a target.
+    #[inline]
+    pub(super) fn index_of(&self, epoch: u64, target: &[u8]) -> Option<u32> {
+        if self.epoch == epoch { self.targets.get(target) } else { None }
+    }
+
+    /// Returns the cached route of a target: its index and its recipients.
+    pub(super) fn cached(&self, epoch: u64, target: &[u8]) -> Option<(u32, &Arc<Recipients>)> {
+        let index = self.index_of(epoch, target)?;
+        Some((index, self.routes.get(index as usize)?))
+    }
+
+    /// Returns a number that changes whenever routes are removed: until then, indices stay valid.
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Caches what a target was resolved to, if there is memory. Another epoch than before removes all other
+    /// routes. Returns the index of the route, and the recipients, perhaps shared with another target.
+    pub(super) fn add(
+        &mut self,
+        target: &str,
+        memory: &mut CacheMemory,
+        resolved: Resolved,
+    ) -> (Option<u32>, Arc<Recipients>) {
+        if resolved.epoch != self.epoch {
+            self.clear(memory);
+            self.last = None;
+            self.epoch = resolved.epoch;
         }
-        if self.by_target.len() >= MAX_ROUTES || self.bytes + bytes > MAX_BYTES {
-            self.clear();
+        let recipients = resolved.recipients;
+        if recipients.is_denied() || target.len() > MAX_TARGET_BYTES {
+            return (None, recipients);
         }
-        self.by_target.insert(target.into(), recipients.clone());
+        let hash = recipients.hash(self.by_recipients.hasher());
+        let known = self.by_recipients.get(&hash).copied();
+        let same = known.filter(|index| {
+            let route = self.routes.get(*index as usize);
+            route.is_some_and(|route| route.has_same_members(&recipients))
+        });
+        let route_bytes = if same.is_some() { 0 } else { ROUTE_BYTES + recipients.bytes() };
+        let bytes = TextTable::bytes_of(target.len()) + route_bytes;
+        if !memory.try_take(bytes) {
+            self.not_cached += 1;
+            if self.not_cached > 2 * self.targets.len() {
+                self.clear(memory);
+            }
+            return (None, recipients);
+        }
         self.bytes += bytes;
+        let index = same.unwrap_or_else(|| {
+            let index = self.routes.len() as u32;
+            self.routes.push(recipients.clone());
+            self.by_recipients.insert(hash, index);
+            index
+        });
+        self.targets.set(target.as_bytes(), index);
+        let shared = self.routes.get(index as usize).cloned();
+        (Some(index), shared.unwrap_or(recipients))
     }
 
-    fn clear(&mut self) {
-        if !self.by_target.is_empty() {
-            self.previous =
-                self.by_target.drain().map(|(_, recipients)| recipients).take(RECENT_ROUTES).collect();
+    /// Removes all routes but some, which are kept as those of the previous epoch.
+    pub(super) fn clear(&mut self, memory: &mut CacheMemory) {
+        if !self.routes.is_empty() {
+            self.routes.truncate(RECENT_ROUTES);
+            self.previous = std::mem::take(&mut self.routes);
         }
-        self.bytes = 0;
+        self.generation += 1;
+        self.targets = TextTable::default();
+        self.by_recipients = HashMap::default();
+        memory.give_back(std::mem::take(&mut self.bytes));
+        self.not_cached = 0;
     }
 
-    /// Some of those that were used last.
+    /// Returns some of the routes that were used last.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Arc<Recipients>> {
-        self.last.iter().chain(self.by_target.values().take(RECENT_ROUTES)).chain(&self.previous)
+        self.last.iter().chain(self.routes.iter().rev().take(RECENT_ROUTES)).chain(&self.previous)
     }
 }
 
@@ -112,75 +173,92 @@ mod tests {
         Resolved { epoch, recipients: Arc::new(Recipients::new(std::iter::empty())) }
     }
 
-    /// Asks for a target; whether it had to be resolved.
-    fn asks(routes: &mut RouteCache, epoch: u64, target: &str) -> bool {
+    fn memory() -> CacheMemory {
+        CacheMemory::new(Arc::default())
+    }
+
+    /// Asks for a target; returns whether it had to be resolved.
+    fn asks(routes: &mut RouteCache, memory: &mut CacheMemory, epoch: u64, target: &str) -> bool {
         let mut asked = false;
-        routes.get(epoch, target, || {
+        routes.get(epoch, target, memory, || {
             asked = true;
             resolved(epoch)
         });
-        assert!(routes.bytes <= MAX_BYTES && routes.by_target.len() <= MAX_ROUTES);
         asked
     }
 
     #[test]
     fn cached_topics_are_resolved_once() {
-        let (mut routes, topics) =
-            (RouteCache::default(), (0..MAX_ROUTES).map(|number| format!("topic/{number}")));
+        let (mut routes, mut memory) = (RouteCache::default(), memory());
         for turn in 0..3 {
-            for topic in topics.clone() {
-                assert_eq!(asks(&mut routes, 1, &topic), turn == 0, "{topic}");
+            for number in 0..20_000 {
+                let topic = format!("topic/{number}");
+                assert_eq!(asks(&mut routes, &mut memory, 1, &topic), turn == 0, "{topic}");
             }
         }
-        assert!(asks(&mut routes, 1, "one more"));
-        assert!(!asks(&mut routes, 1, "one more"));
-        assert!(asks(&mut routes, 2, "one more"), "another epoch");
+        assert!(asks(&mut routes, &mut memory, 2, "topic/1"), "another epoch");
+        assert!(routes.bytes < 1000, "the routes of the other epoch are removed");
     }
 
     #[test]
     fn topics_with_the_same_recipients_share_them() {
-        let mut routes = RouteCache::default();
-        let one = routes.get(1, "one", || resolved(1));
-        let other = routes.get(1, "other", || resolved(1));
-        assert!(Arc::ptr_eq(&one, &other));
-        let denied = routes.get(1, "denied", || Resolved::denied(1));
-        let after = routes.get(1, "after", || resolved(1));
-        assert!(denied.is_denied() && !after.is_denied());
+        let (mut routes, mut memory) = (RouteCache::default(), memory());
+        let one = routes.get(1, "one", &mut memory, || resolved(1));
+        let denied = routes.get(1, "denied", &mut memory, || Resolved::denied(1));
+        let after = routes.get(1, "after", &mut memory, || resolved(1));
+        assert!(Arc::ptr_eq(&one, &after) && denied.is_denied() && !after.is_denied());
+        assert_eq!((routes.routes.len(), routes.targets.len()), (1, 2));
     }
 
     #[test]
-    fn cached_routes_are_limited_in_bytes() {
-        let mut routes = RouteCache::default();
-        for number in 0..10_000 {
-            assert!(asks(&mut routes, 1, &format!("{number}/{}", "x".repeat(1000))));
-        }
+    fn topics_in_turn_for_which_there_is_no_memory_leave_the_others() {
+        let (mut routes, mut memory) = (RouteCache::default(), memory());
+        let topic = |number: u32| format!("{number}/{}", "x".repeat(1000));
+        let count = |routes: &mut RouteCache, memory: &mut CacheMemory, topics: std::ops::Range<u32>| {
+            topics.filter(|number| asks(routes, memory, 1, &topic(*number))).count()
+        };
+        assert_eq!(count(&mut routes, &mut memory, 0..5000), 5000);
+        let cached = routes.targets.len();
+        assert!((1000..5000).contains(&cached) && routes.bytes <= 8 << 20, "limited in bytes: {cached}");
+        assert_eq!(count(&mut routes, &mut memory, 0..5000), 5000 - cached);
+        // others take their place in the end
+        (0..5).for_each(|_| _ = count(&mut routes, &mut memory, 10_000..11_000));
+        (0..5).for_each(|_| _ = count(&mut routes, &mut memory, 10_000..11_000));
+        assert_eq!(count(&mut routes, &mut memory, 10_000..11_000), 0);
+    }
+
+    #[test]
+    fn a_long_topic_is_not_cached() {
+        let (mut routes, mut memory) = (RouteCache::default(), memory());
         let long = "x".repeat(MAX_TARGET_BYTES + 1);
-        assert!(asks(&mut routes, 1, &long) && asks(&mut routes, 1, &long), "too long to be remembered");
+        for _ in 0..2 {
+            assert!(asks(&mut routes, &mut memory, 1, &long), "too long to be cached");
+        }
         assert!(routes.last_target.capacity() <= 2 * MAX_TARGET_BYTES);
-        assert!(asks(&mut routes, 1, "t") && !asks(&mut routes, 1, "t"));
-        assert!(asks(&mut routes, 2, &long) && asks(&mut routes, 2, "t"), "it is of another epoch");
+        assert!(asks(&mut routes, &mut memory, 1, "t") && !asks(&mut routes, &mut memory, 1, "t"));
+        assert!(asks(&mut routes, &mut memory, 2, &long) && asks(&mut routes, &mut memory, 2, "t"));
     }
 
     #[test]
     fn only_the_last_denied_target_is_cached() {
-        let mut routes = RouteCache::default();
+        let (mut routes, mut memory) = (RouteCache::default(), memory());
         for number in 0..100 {
             for turn in 0..2 {
                 let mut asked = false;
-                let denied = routes.get(1, &number.to_string(), || {
+                let denied = routes.get(1, &number.to_string(), &mut memory, || {
                     asked = true;
                     Resolved::denied(1)
                 });
                 assert!(denied.is_denied() && asked == (turn == 0));
             }
         }
-        assert!(routes.by_target.is_empty());
+        assert_eq!((routes.targets.len(), routes.bytes), (0, 0));
     }
 
     #[test]
     fn denials_are_not_cached_beyond_their_epoch() {
-        let mut routes = RouteCache::default();
-        assert!(routes.get(1, "t", || Resolved::denied(1)).is_denied());
-        assert!(!routes.get(2, "t", || resolved(2)).is_denied());
+        let (mut routes, mut memory) = (RouteCache::default(), memory());
+        assert!(routes.get(1, "t", &mut memory, || Resolved::denied(1)).is_denied());
+        assert!(!routes.get(2, "t", &mut memory, || resolved(2)).is_denied());
     }
 }

@@ -13,6 +13,7 @@ use system_senders::SystemSenders;
 
 use super::{
     Hashing,
+    cache_memory::SharedCacheMemory,
     holds::Holds,
     recipients::Recipients,
     registered_client::{Counts, RegisteredClient, Totals},
@@ -42,6 +43,8 @@ pub(crate) struct Router {
     max_topic_bytes: AtomicUsize,
     pub(super) registry: RwLock<Registry>,
     pub(super) system: SystemSenders,
+    /// Memory of the caches of all senders.
+    pub(super) cache_memory: Arc<SharedCacheMemory>,
     /// Changed, under the registry's lock, whenever somebody new may match a mask.
     names_epoch: AtomicU64,
     /// Changed, under the registry's lock, whenever a subscription or exclusion changes.
@@ -82,6 +85,7 @@ impl Router {
             max_topic_bytes: AtomicUsize::new(settings.max_topic_bytes),
             registry: RwLock::default(),
             system: SystemSenders::default(),
+            cache_memory: Arc::default(),
             names_epoch: AtomicU64::new(1),
             topics_epoch: AtomicU64::new(1),
             departed: Counts::default(),

@@ -2,9 +2,9 @@
 //! [delivered](super::fan_out).
 //! Owned by one reader at a time, so it needs no lock.
 
-use abi_stable::std_types::RStr;
+use abi_stable::std_types::{RSlice, RSliceMut, RStr};
 use elbus_plugin_api::{
-    BROKER_NAME, Code, Dispatch, Encoding, FrameKind, Op, Request, Run,
+    BROKER_NAME, Code, Dispatch, Frame, FrameKind, MixedDispatch, Op, Request, Run,
     abi::{NotifierObject, RawClient},
     access::Action,
 };
@@ -12,7 +12,7 @@ use elbus_protocol::name::primary_of;
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    fan_out::{FanOut, UNHEEDED_BYTES},
+    fan_out::{ENCODING, FanOut, UNHEEDED_BYTES, mixed::MixedSender},
     registered_client::RegisteredClient,
     router::Router,
 };
@@ -20,12 +20,6 @@ use crate::{access::PolicySnapshot, callbacks, sync::atomic::AtomicUsize};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
-
-thread_local! {
-    /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch
-    /// itself. Boxed, as it is moved for every run.
-    static ENCODING: Cell<Option<Box<Encoding>>> = const { Cell::new(None) };
-}
 
 /// See [`Client`](elbus_plugin_api::Client). Dropping it unregisters.
 pub(crate) struct Sender {
@@ -57,7 +51,7 @@ impl Sender {
         let client = member.as_ref().filter(|member| member.system.is_none());
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
-        let fan_out = FanOut::new(member.as_ref());
+        let fan_out = FanOut::new(member.as_ref(), router.cache_memory.clone());
         Sender {
             router,
             member,
@@ -211,11 +205,60 @@ impl Sender {
     }
 }
 
+impl Sender {
+    fn route_mixed(&mut self, frames: &[Frame<'_>], codes: &mut [u8]) -> MixedDispatch {
+        if self.is_gone() {
+            // each frame of a draining client is judged by itself
+            return if self.draining { MixedDispatch::new(0, 0) } else { MixedDispatch::gone() };
+        }
+        let epoch = self.router.access.epoch();
+        if epoch != self.access_epoch {
+            self.refresh_policy(epoch);
+        }
+        self.fan_out.begin(true, false);
+        let Sender { router, name, id, fan_out, policy, .. } = self;
+        let sender = MixedSender { router, policy: policy.as_deref(), name, id: *id };
+        let progress = fan_out.dispatch_mixed(&sender, frames, codes);
+        let frames = frames.get(..progress.frames).unwrap_or_default();
+        if progress.denied {
+            self.denied_frames(frames, codes);
+        }
+        if let Some(member) = &self.member {
+            member.counts.received(frames.len(), frames.iter().map(|frame| frame.body().len()).sum());
+            let acks = frames.iter().filter(|frame| frame.qos().wants_ack()).count();
+            if acks > 0 {
+                member.counts.sent(acks, acks * ACK_BYTES);
+            }
+        }
+        MixedDispatch::new(frames.len() as u32, progress.work).blocked(progress.blocked)
+    }
+
+    #[cold]
+    fn denied_frames(&self, frames: &[Frame<'_>], codes: &[u8]) {
+        for (frame, code) in frames.iter().zip(codes) {
+            if *code == Code::AccessDenied as u8
+                && let Some(op) = frame.op()
+            {
+                self.denied(op, frame.target(), 1);
+            }
+        }
+    }
+}
+
 impl RawClient for Sender {
     fn dispatch(&mut self, request: &Request<'_>) -> Dispatch {
         callbacks::set_client(self.id);
         let result = self.route(request);
         if request.ends_batch() { result.congested(self.end_batch()) } else { result }
+    }
+
+    fn dispatch_mixed(
+        &mut self,
+        frames: RSlice<'_, Frame<'_>>,
+        mut codes: RSliceMut<'_, u8>,
+    ) -> MixedDispatch {
+        callbacks::set_client(self.id);
+        self.route_mixed(frames.as_slice(), codes.as_mut_slice())
     }
 
     fn end_batch(&mut self) -> bool {

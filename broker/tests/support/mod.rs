@@ -7,12 +7,12 @@ pub(crate) mod model;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Client, ClientInfo, Code, DeliveryStatus, Dispatch, FrameKind, Notifier, Op, Payload, Qos, Queued,
-    Request, Run, Sink, SinkLimits,
+    Client, ClientInfo, Code, DeliveryStatus, Dispatch, Frame, FrameKind, MixedRun, Notifier, Op, Payload,
+    Qos, Queued, Request, Run, Sink, SinkLimits,
 };
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// One delivered message: kind, sender, topic, payload.
@@ -31,18 +31,88 @@ pub(crate) struct Record {
     pub(crate) answer: AtomicU8,
     /// The result of `queued`, in bytes.
     pub(crate) queued: AtomicU64,
+    /// Whether it takes mixed runs.
+    pub(crate) takes_mixed: AtomicBool,
+    /// Frames that it takes before it refuses, if there is a limit.
+    pub(crate) room: Mutex<Option<usize>>,
+    /// Of each of `got`: when it was queued, and when it could be sent.
+    pub(crate) times: Mutex<Vec<(u64, Option<u64>)>>,
+    pub(crate) pauses: AtomicUsize,
+    pub(crate) mixed_runs: AtomicUsize,
+}
+
+/// Returns later numbers each time.
+fn now() -> u64 {
+    static CLOCK: AtomicU64 = AtomicU64::new(0);
+    CLOCK.fetch_add(1, Ordering::SeqCst)
+}
+
+impl Record {
+    /// Takes `frames` off the room, if there is enough.
+    fn has_room(&self, frames: usize) -> bool {
+        match &mut *self.room.lock().unwrap() {
+            Some(room) if *room < frames => false,
+            Some(room) => {
+                *room -= frames;
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn queue(&self, frames: usize) {
+        let queued = now();
+        let sent = (self.pauses.load(Ordering::SeqCst) == 0).then_some(queued);
+        self.times.lock().unwrap().extend((0..frames).map(|_| (queued, sent)));
+    }
 }
 
 struct RecordingSink(Arc<Record>);
 
 impl Sink for RecordingSink {
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> DeliveryStatus {
+        if !self.0.takes_mixed.load(Ordering::SeqCst) {
+            return DeliveryStatus::UNSUPPORTED;
+        }
+        let answer = DeliveryStatus::from_bits(self.0.answer.load(Ordering::SeqCst));
+        if !answer.is_taken() {
+            return answer;
+        }
+        if !self.0.has_room(run.len()) {
+            return DeliveryStatus::REFUSED;
+        }
+        assert!(!run.is_empty());
+        self.0.mixed_runs.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(run.tail_bytes(), run.frames().map(|frame| frame.tail().len()).sum::<usize>());
+        if run.pauses() {
+            self.0.pauses.fetch_add(1, Ordering::SeqCst);
+        }
+        let mut got = self.0.got.lock().unwrap();
+        for frame in run.frames() {
+            let topic = if frame.kind() == FrameKind::Publish { frame.target() } else { "" };
+            got.push((frame.kind(), run.sender().to_owned(), topic.to_owned(), frame.payload().to_vec()));
+            self.0.ids.lock().unwrap().push(run.sender_id());
+        }
+        self.0.queue(run.len());
+        answer | DeliveryStatus::DIRTY
+    }
+    fn resume_sending(&self) {
+        if self.0.pauses.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let time = now();
+            self.0.times.lock().unwrap().iter_mut().for_each(|(_, sent)| _ = sent.get_or_insert(time));
+        }
+    }
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         let answer = DeliveryStatus::from_bits(self.0.answer.load(Ordering::SeqCst));
+        if answer.is_taken() && !self.0.has_room(run.payloads().len()) {
+            return DeliveryStatus::REFUSED;
+        }
         if answer.is_taken() {
             let (kind, sender, topic) = (run.kind(), run.sender().to_owned(), run.topic().to_owned());
             let mut got = self.0.got.lock().unwrap();
             got.extend(run.payloads().iter().map(|p| (kind, sender.clone(), topic.clone(), p.to_vec())));
             self.0.ids.lock().unwrap().extend(run.payloads().iter().map(|_| run.sender_id()));
+            self.0.queue(run.payloads().len());
             answer | DeliveryStatus::DIRTY
         } else {
             answer
@@ -134,6 +204,40 @@ impl Peer {
 
     pub(crate) fn subscribe(&mut self, filters: &[&str]) {
         assert_eq!(self.filters(Op::Subscribe, filters), Code::Ok);
+    }
+
+    /// Dispatches messages and publications as a transport does, in mixed runs as far as possible; returns
+    /// the code of each until one is blocked.
+    pub(crate) fn mixed(&mut self, frames: &[(Op, &str, &[u8])]) -> Vec<u8> {
+        let body = |(_, target, payload): &(Op, &str, &[u8])| [target.as_bytes(), b"\0", payload].concat();
+        let bodies: Vec<_> = frames.iter().map(body).collect();
+        let mut before = None;
+        let parsed: Vec<_> = (frames.iter().zip(&bodies))
+            .map(|((op, target, _), body)| {
+                let repeats = before.replace((*op, *target)) == Some((*op, *target));
+                Frame::new(*op, Qos::PROCESSED, body, target.len() as u32).repeating(repeats)
+            })
+            .collect();
+        let mut all = vec![];
+        while let Some(left) = parsed.get(all.len()..).filter(|left| !left.is_empty()) {
+            let mut codes = vec![0xEE; left.len()];
+            let result = self.client.dispatch_mixed(left, &mut codes);
+            assert!(!result.is_gone() && result.dispatched() <= left.len());
+            all.extend(&codes[..result.dispatched()]);
+            if result.is_blocked() {
+                break;
+            }
+            let Some(frame) = left.get(result.dispatched()) else { continue };
+            let payloads = [Payload::from(frame.payload())];
+            let request = Request::new(frame.op().unwrap(), frame.qos(), frame.target(), &payloads);
+            let result = self.client.dispatch(&request.blocking());
+            if result.is_blocked() {
+                break;
+            }
+            all.push(result.code() as u8);
+        }
+        self.client.end_batch();
+        all
     }
 
     /// Returns the messages since the last call.

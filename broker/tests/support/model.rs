@@ -2,7 +2,7 @@
 //! performed by a broker and by the model, with equal results.
 
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Code, DeliveryStatus, Op};
+use elbus_plugin_api::{Code, DeliveryStatus, FrameKind, Op};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering,
@@ -20,6 +20,10 @@ pub(crate) enum Step {
     PublishFor(usize, String, String),
     Broadcast(usize, String),
     Send(usize, String),
+    /// Messages and publications in mixed runs.
+    Mixed(usize, Vec<(Op, String)>),
+    /// Its queue takes this many frames more, or any number of them.
+    Room(usize, Option<usize>),
     /// The client's queue is over its limit from now on.
     Fill(usize),
     Drain(usize),
@@ -106,6 +110,8 @@ impl<'a> Compared<'a> {
             Step::Filters(who, op, filters) => self.filters(NAMES[*who], *op, filters),
             Step::Fill(who) => self.fill(NAMES[*who]),
             Step::Drain(who) => self.drain(NAMES[*who]),
+            Step::Mixed(who, frames) => self.mixed(NAMES[*who], frames),
+            Step::Room(who, room) => self.set_room(NAMES[*who], *room),
             Step::Publish(who, _)
             | Step::PublishFor(who, _, _)
             | Step::Broadcast(who, _)
@@ -119,6 +125,8 @@ impl<'a> Compared<'a> {
         let peer = Peer::try_new(self.broker, name);
         assert_eq!(peer.is_ok(), allowed, "{name}");
         if let Ok(peer) = peer {
+            let takes_mixed = ["a", "a.b", "b", "a%%0"].contains(&name);
+            peer.record.takes_mixed.store(takes_mixed, Ordering::SeqCst);
             self.peers.insert(name, peer);
             let subscriptions = BTreeSet::from([".broker/warn".to_owned()]);
             self.model.insert(name, Wants { subscriptions, ..Default::default() });
@@ -134,13 +142,21 @@ impl<'a> Compared<'a> {
         self.full.retain(|name| self.model.contains_key(name));
     }
 
+    fn set_room(&mut self, name: &'static str, room: Option<usize>) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            *peer.record.room.lock().unwrap() = room;
+        }
+    }
+
     /// Fills the queue with a message to itself, which a queue that is not full accepts.
     fn fill(&mut self, name: &'static str) {
         let Some(peer) = self.peers.get_mut(name) else { return };
+        *peer.record.room.lock().unwrap() = None;
         peer.record.answer.store(DeliveryStatus::FULL.bits(), Ordering::SeqCst);
         assert_eq!(peer.send(name, b"x"), Code::Ok);
         peer.record.answer.store(DeliveryStatus::TAKEN.bits(), Ordering::SeqCst);
         assert_eq!(peer.take().len(), 1);
+        peer.record.times.lock().unwrap().clear();
         self.full.insert(name);
     }
 
@@ -214,13 +230,82 @@ impl<'a> Compared<'a> {
             _ => return,
         };
         // all recipients, or none while one of them is full
+        let refuses = |name: &str| self.peers[name].record.room.lock().unwrap().is_some();
+        if expected.iter().any(|(name, _)| refuses(name)) {
+            for peer in self.peers.values() {
+                peer.take();
+                peer.record.times.lock().unwrap().clear();
+            }
+            return; // left to mixed runs
+        }
         let blocked = expected.iter().any(|(name, _)| self.full.contains(name));
         assert_eq!(result.is_blocked(), blocked, "{step:?}");
         if blocked {
             expected.clear();
         }
+        self.peers.values().for_each(|peer| peer.record.times.lock().unwrap().clear());
         let taken = self.peers.iter().map(|(name, peer)| (*name, peer.take().len()));
         let got: Vec<_> = taken.filter(|(_, count)| *count > 0).collect();
         assert_eq!(got, expected, "{step:?}");
+    }
+
+    /// One frame after the other: each to everybody it is for, until one of these holds the sender.
+    fn mixed(&mut self, who: &'static str, frames: &[(Op, String)]) {
+        let Some(sender) = self.peers.get(who) else { return };
+        let source = sender.name.clone();
+        let (mut codes, mut expected) = (vec![], BTreeMap::<&str, Vec<_>>::new());
+        let mut room: BTreeMap<_, _> =
+            self.peers.iter().map(|(name, peer)| (*name, *peer.record.room.lock().unwrap())).collect();
+        for (number, (op, target)) in frames.iter().enumerate() {
+            let step = match op {
+                Op::Publish => Step::Publish(0, target.clone()),
+                _ => Step::Send(0, target.clone()),
+            };
+            let recipients = self.expected(&step);
+            if recipients.iter().any(|(name, _)| self.full.contains(name)) {
+                break;
+            }
+            let mut taken = 0;
+            for (name, _) in &recipients {
+                match room.get_mut(name) {
+                    Some(Some(0)) => continue,
+                    Some(Some(left)) => *left -= 1,
+                    _ => {}
+                }
+                taken += 1;
+                expected.entry(name).or_default().push(number);
+            }
+            codes.push(match op {
+                Op::Message if recipients.is_empty() => Code::NotRegistered as u8,
+                _ if !recipients.is_empty() && taken == 0 => Code::NotDelivered as u8,
+                _ => Code::Ok as u8,
+            });
+        }
+        let payloads: Vec<_> = (0..frames.len()).map(|number| number.to_string().into_bytes()).collect();
+        let sent: Vec<_> = (frames.iter().zip(&payloads))
+            .map(|((op, target), payload)| (*op, target.as_str(), payload.as_slice()))
+            .collect();
+        let Some(sender) = self.peers.get_mut(who) else { return };
+        assert_eq!(sender.mixed(&sent), codes, "{frames:?}");
+        let mut times = vec![];
+        for (name, peer) in &self.peers {
+            let numbers = expected.remove(name).unwrap_or_default();
+            let got = peer.take();
+            let plain = numbers.iter().map(|number| {
+                let (op, target, payload) = sent[*number];
+                let (kind, topic) =
+                    if op == Op::Publish { (FrameKind::Publish, target) } else { (FrameKind::Message, "") };
+                (kind, source.clone(), topic.to_owned(), payload.to_vec())
+            });
+            assert_eq!(got, plain.collect::<Vec<_>>(), "{name} {frames:?}");
+            assert_eq!(peer.record.pauses.load(Ordering::SeqCst), 0, "{name}");
+            times.extend(numbers.into_iter().zip(std::mem::take(&mut *peer.record.times.lock().unwrap())));
+        }
+        // nobody can react to a frame before all earlier ones are queued
+        for (number, (queued, _)) in &times {
+            for (later, (_, sent)) in times.iter().filter(|(later, _)| later > number) {
+                assert!(sent.is_some_and(|sent| sent >= *queued), "{number} {later} {frames:?}");
+            }
+        }
     }
 }

@@ -1,0 +1,192 @@
+//! Mixed runs: frames with different targets that are dispatched together.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should not")]
+
+mod support;
+
+use elbus_broker::{Broker, BrokerSettings};
+use elbus_plugin_api::{
+    Call, Code, DeliveryStatus, Op, Qos,
+    access::{AccessRules, ClientRules},
+};
+use std::sync::atomic::Ordering::SeqCst;
+use support::{Peer, broker};
+
+/// A client that takes mixed runs.
+fn peer(broker: &Broker, name: &str) -> Peer {
+    let peer = Peer::new(broker, name);
+    peer.record.takes_mixed.store(true, SeqCst);
+    peer
+}
+
+const OK: u8 = Code::Ok as u8;
+
+#[test]
+fn each_recipient_gets_its_frames_of_a_mixed_run_together() {
+    let broker = broker();
+    let (mut sender, mut one, other) = (peer(&broker, "s"), peer(&broker, "one"), peer(&broker, "other"));
+    one.subscribe(&["t/#"]);
+    let frames = [
+        (Op::Message, "one", &b"1"[..]),
+        (Op::Message, "other", b"2"),
+        (Op::Publish, "t/a", b"3"),
+        (Op::Publish, "nobody", b"4"),
+        (Op::Message, "missing", b"5"),
+        (Op::Message, "one", b"6"),
+    ];
+    let missing = Code::NotRegistered as u8;
+    assert_eq!(sender.mixed(&frames), [OK, OK, OK, OK, missing, OK]);
+    assert_eq!(
+        (one.payloads(), other.payloads()),
+        (vec!["1".into(), "3".into(), "6".into()], vec!["2".into()])
+    );
+    assert_eq!([&one, &other].map(|peer| peer.record.mixed_runs.load(SeqCst)), [1, 1]);
+    let id = sender.client.id();
+    assert_eq!(one.take_ids(), [id; 3]);
+}
+
+#[test]
+fn a_subscription_applies_to_the_next_mixed_run() {
+    let broker = broker();
+    let (mut sender, mut one, mut other) = (peer(&broker, "s"), peer(&broker, "one"), peer(&broker, "other"));
+    one.subscribe(&["a"]);
+    let frames = [(Op::Publish, "a", &b"1"[..]), (Op::Publish, "b", b"2"), (Op::Publish, "a", b"3")];
+    for _ in 0..2 {
+        assert_eq!(sender.mixed(&frames), [OK; 3]);
+        assert_eq!((one.payloads().len(), other.payloads().len()), (2, 0));
+    }
+    other.subscribe(&["b", "a"]);
+    for _ in 0..2 {
+        assert_eq!(sender.mixed(&frames), [OK; 3]);
+        assert_eq!((one.payloads().len(), other.payloads().len()), (2, 3));
+    }
+    one.filters(Op::Unsubscribe, &["a"]);
+    assert_eq!(sender.mixed(&frames), [OK; 3]);
+    assert_eq!((one.payloads().len(), other.payloads().len()), (0, 3));
+}
+
+#[test]
+fn a_name_that_another_client_has_taken_leads_to_that_client() {
+    let broker = broker();
+    let (mut sender, first) = (peer(&broker, "s"), peer(&broker, "x"));
+    let frames = [(Op::Message, "x", &b"1"[..]), (Op::Message, "s", b"2"), (Op::Message, "x", b"3")];
+    assert_eq!(sender.mixed(&frames), [OK; 3]);
+    drop(first);
+    let missing = Code::NotRegistered as u8;
+    assert_eq!(sender.mixed(&frames), [missing, OK, missing]);
+    let second = peer(&broker, "x");
+    assert_eq!(sender.mixed(&frames), [OK; 3]);
+    assert_eq!(second.payloads(), ["1", "3"]);
+}
+
+#[test]
+fn a_mixed_run_stops_before_the_first_frame_to_a_full_receiver() {
+    let broker = broker();
+    let (mut sender, one) = (peer(&broker, "s"), peer(&broker, "one"));
+    let mut full = peer(&broker, "full");
+    full.subscribe(&["t"]);
+    full.record.answer.store(DeliveryStatus::FULL.bits(), SeqCst);
+    let frames = [
+        (Op::Message, "one", &b"1"[..]),
+        (Op::Message, "full", b"2"),
+        (Op::Message, "one", b"3"),
+        (Op::Publish, "t", b"4"),
+    ];
+    assert_eq!(sender.mixed(&frames), [OK; 4], "a run is taken as a whole");
+    assert_eq!(sender.mixed(&frames), [OK], "then the sender waits");
+    assert_eq!(sender.mixed(&frames[2..]), [OK], "for publications as well");
+    assert_eq!((one.payloads().len(), full.payloads().len()), (4, 2));
+}
+
+#[test]
+fn each_frame_that_does_not_fit_is_refused_by_itself() {
+    let broker = broker();
+    let (mut sender, mut small, mut other) =
+        (peer(&broker, "s"), peer(&broker, "small"), peer(&broker, "other"));
+    small.subscribe(&["both", "small"]);
+    other.subscribe(&["both"]);
+    *small.record.room.lock().unwrap() = Some(2);
+    let frames = [
+        (Op::Publish, "both", &b"1"[..]),
+        (Op::Message, "small", b"2"),
+        (Op::Message, "small", b"3"),
+        (Op::Publish, "both", b"4"),
+        (Op::Publish, "small", b"5"),
+    ];
+    let refused = Code::NotDelivered as u8;
+    assert_eq!(sender.mixed(&frames), [OK, OK, refused, OK, refused]);
+    assert_eq!(
+        (small.payloads(), other.payloads()),
+        (vec!["1".into(), "2".into()], vec!["1".into(), "4".into()])
+    );
+}
+
+#[test]
+fn denied_frames_of_a_mixed_run_have_their_own_code() {
+    let broker = broker();
+    let sender = ClientRules {
+        name: "s".into(),
+        send: vec!["allow one".parse().unwrap()],
+        publish: vec!["allow t/#".parse().unwrap()],
+        ..ClientRules::default()
+    };
+    let receiver = ClientRules { name: "one".into(), ..ClientRules::default() };
+    let rules = AccessRules { clients: vec![sender, receiver], ..Default::default() };
+    broker.host().set_access_rules(&rules).unwrap();
+    let (mut sender, one) = (peer(&broker, "s"), peer(&broker, "one"));
+    let frames = [
+        (Op::Message, "one", &b"1"[..]),
+        (Op::Message, "other", b"2"),
+        (Op::Publish, "secret", b"3"),
+        (Op::Publish, "t/a", b"4"),
+        (Op::Publish, "secret", b"5"),
+    ];
+    let denied = Code::AccessDenied as u8;
+    for _ in 0..3 {
+        assert_eq!(sender.mixed(&frames), [OK, denied, denied, OK, denied]);
+    }
+    assert_eq!(one.payloads(), ["1"; 3]);
+}
+
+#[test]
+fn what_no_mixed_run_can_have_is_left_to_its_caller() {
+    let mut settings = BrokerSettings::default();
+    settings.max_topic_bytes = 20;
+    let broker = Broker::builder().settings(settings).start().unwrap();
+    let (mut sender, mut one) = (peer(&broker, "s"), peer(&broker, "one"));
+    one.subscribe(&["#"]);
+    let long = "t".repeat(21);
+    let frames = [
+        (Op::Publish, "t", &b"1"[..]),
+        (Op::Publish, &long, b"2"),
+        (Op::Message, ".broker", b"3"),
+        (Op::Broadcast, "one", b"4"),
+        (Op::Publish, "t", b"5"),
+    ];
+    let missing = Code::NotRegistered as u8;
+    let codes = sender.mixed(&frames[..3]);
+    assert_eq!(codes, [OK, Code::BadData as u8, missing], "there is no RPC plugin");
+    assert_eq!(sender.mixed(&frames[4..]), [OK]);
+    assert_eq!(one.payloads(), ["1", "5"]);
+}
+
+#[test]
+fn frames_of_a_mixed_run_are_counted_as_those_of_runs() {
+    let stats = [true, false].map(|mixed| {
+        let broker = broker();
+        let (mut sender, _one) = (peer(&broker, "s"), peer(&broker, "one"));
+        let frames = [(Op::Message, "one", &b"12"[..]), (Op::Message, "s", b"3")];
+        if mixed {
+            assert_eq!(sender.mixed(&frames), [OK; 2]);
+        } else {
+            frames.iter().for_each(|(op, target, payload)| {
+                sender.dispatch(*op, Qos::PROCESSED, target, "", &[*payload]);
+            });
+        }
+        let stats = broker.host().call(&Call::by_broker("stats", b"")).unwrap();
+        let stats = rmpv::decode::read_value(&mut &stats[..]).unwrap();
+        let counters = stats.as_map().unwrap().iter().filter(|(key, _)| key.as_str() != Some("uptime"));
+        counters.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>()
+    });
+    assert_eq!(stats[0], stats[1]);
+    assert!(stats[0].iter().any(|counter| counter == "\"w_frames\" 4"), "{:?}", stats[0]);
+}
