@@ -144,6 +144,12 @@ impl Queue {
         self.count(used, frames);
     }
 
+    /// Counts frames of bytes that were appended without a count.
+    #[inline]
+    pub fn count_frames(&mut self, frames: usize) {
+        self.count(0, frames);
+    }
+
     /// Appends a shared chunk of `frames` complete frames, without copying it.
     #[inline]
     pub fn push_shared(&mut self, bytes: Bytes, frames: usize) {

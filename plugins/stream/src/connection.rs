@@ -4,6 +4,7 @@
 pub(crate) mod close_reason;
 pub(crate) mod limits;
 pub(crate) mod liveness;
+pub(crate) mod mixed_wire;
 pub(crate) mod overdraft;
 pub(crate) mod sink;
 pub(crate) mod wire;
@@ -65,6 +66,10 @@ pub(crate) struct SendState {
     pub(crate) dirty: bool,
     /// Since when the socket is full and has taken nothing.
     pub(crate) full_since: Option<Instant>,
+    /// Mixed runs of which other recipients have not got their frames yet: nothing is sent until then.
+    pauses: u32,
+    /// Something was to be sent in the pause.
+    is_write_due: bool,
     /// Attempts of housekeeping to send since then.
     pub(crate) attempts: u32,
     /// A writer task exists.
@@ -112,6 +117,8 @@ impl Connection {
                 socket: Some(socket),
                 dirty: false,
                 full_since: None,
+                pauses: 0,
+                is_write_due: false,
                 attempts: 0,
                 writer: false,
                 held: None,
@@ -251,6 +258,41 @@ impl Connection {
         out.mark_dirty() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
     }
 
+    /// Appends acknowledgements, each with its own code.
+    pub(crate) fn acknowledge_each(
+        self: &Arc<Self>,
+        acks: impl Iterator<Item = (u32, u8)>,
+    ) -> DeliveryStatus {
+        let mut out = self.lock();
+        if out.is_closed() {
+            return DeliveryStatus::CLOSED;
+        }
+        let mut count = 0;
+        let Ok(()) = out.queue.push_with(0, |buffer| {
+            for (id, code) in acks {
+                buffer.extend_from_slice(&encode_ack(id, code));
+                count += 1;
+            }
+            Ok::<_, Infallible>(())
+        });
+        out.queue.count_frames(count);
+        self.account(&mut out);
+        let full = out.queue.bytes() > self.limit(&out, Side::Own).bytes;
+        out.mark_dirty() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
+    }
+
+    /// Ends a pause of sending, and sends what was to be sent meanwhile.
+    pub(crate) fn resume_sending(self: &Arc<Self>) {
+        let mut out = self.lock();
+        out.pauses = out.pauses.saturating_sub(1);
+        if out.pauses > 0 || !std::mem::take(&mut out.is_write_due) {
+            return;
+        }
+        let after = self.write(&mut out);
+        drop(out);
+        self.finish(after);
+    }
+
     /// Appends bytes and flushes.
     pub(crate) fn send(self: &Arc<Self>, bytes: &[u8]) {
         let mut out = self.lock();
@@ -332,9 +374,19 @@ impl Connection {
         self.finish(after);
     }
 
-    /// Sends once; a writer task sends the rest.
+    /// Sends once, unless sending is paused; a writer task sends the rest.
     #[inline]
     pub(crate) fn write(self: &Arc<Self>, out: &mut SendState) -> Deferred {
+        if out.pauses > 0 {
+            out.is_write_due = true;
+            return Deferred::default();
+        }
+        self.write_even_paused(out)
+    }
+
+    /// Sends once; a writer task sends the rest.
+    #[inline]
+    pub(crate) fn write_even_paused(self: &Arc<Self>, out: &mut SendState) -> Deferred {
         let mut after = Deferred::default();
         let Some(socket) = &out.socket else { return after };
         if out.queue.is_empty() {
@@ -371,7 +423,8 @@ impl Connection {
         let before = out.queue.bytes();
         let after = self.write(&mut out);
         let left = out.queue.bytes();
-        let more = if left == 0 || out.is_closed() {
+        // the end of a pause starts another writer
+        let more = if left == 0 || out.is_closed() || out.pauses > 0 {
             out.writer = false;
             None
         } else {
@@ -533,6 +586,11 @@ impl SendState {
     /// The socket, for the writer task.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         self.socket.as_deref()
+    }
+
+    /// Pauses sending until [`Connection::resume_sending`].
+    pub(crate) fn pause(&mut self) {
+        self.pauses += 1;
     }
 
     /// The writer task cannot continue; housekeeping sends instead.

@@ -17,7 +17,7 @@ mod testing;
 
 use elbus_plugin_api::rate as token_bucket;
 
-pub use connection::wire::Wire;
+pub use connection::{mixed_wire::MixedWire, wire::Wire};
 pub use elbus_plugin_api::config::Overflow;
 pub use server::{
     Server,

@@ -1,13 +1,14 @@
 //! Delivery to a connection, within the limits of its queue. Owns the overflow policy.
 
 use elbus_plugin_api::{
-    DeliveryStatus, Notifier, Overdraft, Queued, Run, Sink, SinkLimits, config::Overflow,
+    DeliveryStatus, MixedRun, Notifier, Overdraft, Queued, Run, Sink, SinkLimits, config::Overflow,
 };
 use elbus_socket::QueueDepth;
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::connection::{
-    Connection, Deferred, QueueLimit, SendState, close_reason::CloseReason, overdraft::Side, wire::Wire,
+    Connection, Deferred, QueueLimit, SendState, close_reason::CloseReason, mixed_wire::MixedWire,
+    overdraft::Side, wire::Wire,
 };
 
 /// A connection as the broker's [`Sink`].
@@ -17,6 +18,15 @@ impl Sink for ConnectionSink {
     #[inline]
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         self.0.deliver(run)
+    }
+
+    #[inline]
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> DeliveryStatus {
+        self.0.deliver_mixed(run)
+    }
+
+    fn resume_sending(&self) {
+        self.0.resume_sending();
     }
 
     #[inline]
@@ -70,6 +80,20 @@ impl Connection {
                 _ => 0,
             };
             sent == wire.bytes() || wire.push(&mut out.queue, sent)
+        })
+    }
+
+    /// Queues a mixed run: one lock, one copy.
+    #[inline]
+    pub(crate) fn deliver_mixed(self: &Arc<Self>, run: &mut MixedRun<'_>) -> DeliveryStatus {
+        let pauses = run.pauses();
+        let wire = MixedWire::of(run);
+        self.append(false, wire.bytes(), |out| {
+            wire.push(&mut out.queue);
+            if pauses {
+                out.pause();
+            }
+            true
         })
     }
 
@@ -128,7 +152,8 @@ impl Connection {
         realtime: bool,
         bytes: usize,
     ) -> (Admission, Deferred) {
-        let after = if out.is_blocked() { Deferred::default() } else { self.write(out) };
+        // also in a pause: bytes that are merely not sent yet must not count against the limit
+        let after = if out.is_blocked() { Deferred::default() } else { self.write_even_paused(out) };
         let QueueLimit { bytes: limit, shared } = self.limit(out, Side::Senders);
         let waiting = out.queue.bytes();
         let total = waiting.saturating_add(bytes);

@@ -11,7 +11,7 @@ use elbus_socket::{Queue, Socket};
 use std::{convert::Infallible, io::IoSlice};
 
 /// The number of this wire format, for [`Encoding`](elbus_plugin_api::Encoding).
-const PROTOCOL: u32 = 0xEB01;
+pub(super) const PROTOCOL: u32 = 0xEB01;
 
 /// Messages of this length on average are copied piece by piece; shorter ones are written by a faster loop,
 /// into memory that has to be zeroed before.

@@ -4,6 +4,7 @@
 //! before anything else is read ([`waiting`]).
 
 mod dispatch;
+pub(crate) mod mixed;
 mod rate_limit;
 mod waiting;
 
@@ -24,6 +25,7 @@ use crate::{
 };
 pub(crate) use dispatch::RUN_BYTES;
 use dispatch::{DispatchStop, ReadBatch};
+use mixed::MixedBuffer;
 
 /// Frames from this length on, header included, are read into memory of their own, which becomes the payload.
 const LARGE_FRAME: usize = 64 * 1024 + REQUEST_HEADER_BYTES;
@@ -187,9 +189,10 @@ impl Reader {
         };
         self.batch.bytes = self.batch.bytes.saturating_add(received as u32);
         let input = scratch.buffer.get(..kept + received).unwrap_or_default();
-        let mut run = scratch.places.run();
-        let used = self.feed(input, &mut run);
-        scratch.places.put(run);
+        let (mut run, mut mixed) = (scratch.vectors.run(), scratch.vectors.mixed());
+        let used = self.feed(input, &mut run, &mut mixed);
+        scratch.vectors.put(run);
+        scratch.vectors.put_mixed(mixed);
         self.keep(input.get(used?..).unwrap_or_default());
         Ok(())
     }
@@ -278,7 +281,7 @@ impl Reader {
             return Ok(());
         }
         self.needed = REQUEST_HEADER_BYTES;
-        let used = self.feed(&behind, &mut RunBuffer::new())?;
+        let used = self.feed(&behind, &mut RunBuffer::new(), &mut MixedBuffer::default())?;
         self.keep(behind.get(used..).unwrap_or_default());
         Ok(())
     }
@@ -315,7 +318,12 @@ impl Reader {
 
     /// Dispatches all complete frames of `input`; returns their length.
     #[inline]
-    fn feed<'a>(&mut self, input: &'a [u8], run: &mut RunBuffer<Payload<'a>>) -> Result<usize, CloseReason> {
+    fn feed<'a>(
+        &mut self,
+        input: &'a [u8],
+        run: &mut RunBuffer<Payload<'a>>,
+        mixed: &mut MixedBuffer<'a>,
+    ) -> Result<usize, CloseReason> {
         let mut pos = 0;
         if self.client.is_none() {
             pos = self.greet(input)?;
@@ -336,14 +344,20 @@ impl Reader {
         let around = sending.around();
         let needed = loop {
             match next_run(input, &mut pos, &limits, run).map_err(CloseReason::Frame)? {
-                Step::Run(head) => match sending.dispatch_parts(&head, run, around) {
-                    Ok(()) => {}
-                    Err(stop) => {
+                Step::Run(head) => {
+                    let mut dispatched = sending.dispatch_parts(&head, run, around);
+                    if dispatched.is_ok()
+                        && sending.rate_limiter.is_none()
+                        && sending.batch.mixed.begins(head.len, input.len() - pos)
+                    {
+                        dispatched = sending.dispatch_mixed(input, &mut pos, &limits, around, mixed);
+                    }
+                    if let Err(stop) = dispatched {
                         pos = stop.position(&head, run, pos)?;
                         self.stopped = true;
                         break REQUEST_HEADER_BYTES;
                     }
-                },
+                }
                 Step::Incomplete { needed } => break needed,
             }
         };

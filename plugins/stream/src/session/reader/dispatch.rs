@@ -8,6 +8,7 @@ use elbus_protocol::{
 };
 use std::{ops::Range, sync::Arc};
 
+use super::mixed::MixedMode;
 use crate::{
     connection::{Connection, close_reason::CloseReason},
     session::{
@@ -24,7 +25,7 @@ const CALLS_PER_RUN: usize = 32;
 /// Longest head of an encoded frame without sender, topic and payload.
 const AROUND_BYTES: usize = 8;
 
-/// Counters of the current batch, and what its acknowledgements require.
+/// Counters of the current batch, what its acknowledgements require, and how its frames are grouped.
 #[derive(Default)]
 pub(super) struct ReadBatch {
     pub(super) dirty: bool,
@@ -33,6 +34,7 @@ pub(super) struct ReadBatch {
     pub(super) frames: u32,
     pub(super) bytes: u32,
     pub(super) turn: TimeSlice,
+    pub(super) mixed: MixedMode,
 }
 
 /// Why dispatching stops within a read.
@@ -42,9 +44,10 @@ pub(super) enum DispatchStop {
     /// A receiver is full, or a rate is exhausted. `dispatched` frames of the run were dispatched, the others
     /// were not.
     Blocked { dispatched: usize },
-    /// The whole run was dispatched, and the client's own queue is full.
+    /// Everything up to the position was dispatched, and the client's own queue or the receiver of the next
+    /// frame is full.
     Full,
-    /// The whole run was dispatched, and the time slice is over.
+    /// Everything up to the position was dispatched, and the time slice is over.
     TurnOver,
 }
 

@@ -111,9 +111,10 @@ impl Reader {
     fn feed_rest(&mut self) -> Result<(), CloseReason> {
         let rest = std::mem::take(&mut self.rest);
         let mut scratch = Scratch::take();
-        let mut run: RunBuffer<_> = scratch.places.run();
-        let used = self.feed(&rest, &mut run);
-        scratch.places.put(run);
+        let (mut run, mut mixed): (RunBuffer<_>, _) = (scratch.vectors.run(), scratch.vectors.mixed());
+        let used = self.feed(&rest, &mut run, &mut mixed);
+        scratch.vectors.put(run);
+        scratch.vectors.put_mixed(mixed);
         scratch.give_back();
         self.keep(rest.get(used?..).unwrap_or_default());
         Ok(())

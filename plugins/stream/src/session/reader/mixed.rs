@@ -1,0 +1,152 @@
+//! Dispatches mixed runs: frames of a read whose targets differ. Decides when runs are too short to be
+//! dispatched one by one.
+
+use elbus_plugin_api::{DeliveryStatus, Frame};
+use elbus_protocol::{
+    Limits,
+    request::{MAX_RUN, MixedEnd, REQUEST_HEADER_BYTES, next_mixed_run},
+};
+
+use super::dispatch::{DispatchStop, Dispatcher, RUN_BYTES};
+use crate::connection::close_reason::CloseReason;
+
+/// Runs of at most this many frames are short.
+const SHORT_RUN: usize = 5;
+/// After this many short runs, frames are dispatched in mixed runs.
+const SHORT_RUNS: u16 = 2;
+/// Bytes that must follow a run so that a mixed run is worth its cost.
+const BYTES_BEHIND: usize = 64;
+
+/// Whether a client's frames are dispatched in mixed runs.
+#[derive(Default)]
+pub(super) struct MixedMode {
+    /// Short runs in succession, at most [`SHORT_RUNS`].
+    short_runs: u16,
+    /// Frames that have to be dispatched in runs before the next mixed run: parsed for one in vain.
+    pause: u16,
+}
+
+/// Vectors of a mixed run.
+#[derive(Default)]
+pub(crate) struct MixedBuffer<'a> {
+    pub(crate) op_ids: Vec<u32>,
+    pub(crate) frames: Vec<Frame<'a>>,
+    pub(crate) codes: Vec<u8>,
+}
+
+impl MixedMode {
+    /// Returns whether a mixed run should follow a run of `frames`, with `behind` bytes behind it.
+    #[inline]
+    pub(super) fn begins(&mut self, frames: usize, behind: usize) -> bool {
+        if frames > SHORT_RUN {
+            self.short_runs = 0;
+            return false;
+        }
+        if self.pause > 0 {
+            self.pause = self.pause.saturating_sub(frames as u16);
+            return false;
+        }
+        self.short_runs = SHORT_RUNS.min(self.short_runs + 1);
+        self.short_runs == SHORT_RUNS && behind > BYTES_BEHIND
+    }
+}
+
+impl Dispatcher<'_> {
+    /// Dispatches mixed runs from `pos` on, and moves `pos` behind them, as long as there are any.
+    pub(super) fn dispatch_mixed<'a>(
+        &mut self,
+        input: &'a [u8],
+        pos: &mut usize,
+        limits: &Limits,
+        around: usize,
+        buffer: &mut MixedBuffer<'a>,
+    ) -> Result<(), DispatchStop> {
+        // so that no mixed run exceeds the length of a run once encoded
+        let max_body = (RUN_BYTES / MAX_RUN).saturating_sub(around);
+        loop {
+            let MixedBuffer { op_ids, frames, codes } = buffer;
+            op_ids.clear();
+            frames.clear();
+            let mut any_acks = false;
+            let end = next_mixed_run(input, pos, limits, max_body, |frame| {
+                any_acks |= frame.qos.wants_ack();
+                op_ids.push(frame.op_id);
+                frames.push(
+                    Frame::new(frame.op, frame.qos, frame.body, frame.target_len).repeating(frame.repeats),
+                );
+            });
+            if frames.is_empty() {
+                return Ok(());
+            }
+            if codes.len() < frames.len() {
+                codes.resize(MAX_RUN, 0);
+            }
+            let result = self.client.dispatch_mixed(frames, codes);
+            if result.is_gone() {
+                return Err(DispatchStop::Ended(CloseReason::Gone));
+            }
+            let dispatched = result.dispatched().min(frames.len());
+            self.batch.frames = self.batch.frames.saturating_add(dispatched as u32);
+            if let Some(frame) = frames.get(dispatched) {
+                *pos = position_in(input, frame);
+            }
+            if any_acks {
+                let frames = frames.iter().take(dispatched);
+                let acks =
+                    frames.zip(&*op_ids).zip(&*codes).filter(|((frame, _), _)| frame.qos().wants_ack());
+                let delivery = self.connection.acknowledge_each(acks.map(|((_, id), code)| (*id, *code)));
+                self.batch.dirty |= delivery.has(DeliveryStatus::DIRTY);
+                if delivery.has(DeliveryStatus::FULL) {
+                    self.batch.full = true;
+                    return Err(DispatchStop::Full);
+                }
+            }
+            if result.is_blocked() {
+                return Err(DispatchStop::Full);
+            }
+            if self.batch.turn.spend(result.work()) {
+                return Err(DispatchStop::TurnOver);
+            }
+            if dispatched < frames.len() {
+                self.batch.mixed.pause = (frames.len() - dispatched) as u16;
+                return Ok(());
+            }
+            if end == MixedEnd::Alike {
+                self.batch.mixed.short_runs = 0;
+            }
+            if end != MixedEnd::Limit {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Returns where a frame begins in the input that its body borrows from.
+fn position_in(input: &[u8], frame: &Frame<'_>) -> usize {
+    let body = frame.body().as_ptr().addr().saturating_sub(input.as_ptr().addr());
+    body.saturating_sub(REQUEST_HEADER_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elbus_plugin_api::{Op, Qos};
+
+    #[test]
+    fn mixed_runs_begin_after_short_runs_only() {
+        let mut mode = MixedMode::default();
+        assert!(!mode.begins(1, 1000), "the first run");
+        assert!(mode.begins(SHORT_RUN, 1000) && mode.begins(1, 1000));
+        assert!(!mode.begins(1, BYTES_BEHIND), "a frame alone");
+        assert!(!mode.begins(SHORT_RUN + 1, 1000) && !mode.begins(1, 1000) && mode.begins(1, 1000));
+        mode.pause = 7;
+        assert!(!mode.begins(4, 1000) && !mode.begins(3, 1000) && mode.begins(1, 1000));
+    }
+
+    #[test]
+    fn the_position_of_a_frame_is_that_of_its_header() {
+        let input = [0; 100];
+        let frame = Frame::new(Op::Message, Qos::NO, &input[30..50], 3);
+        assert_eq!(position_in(&input, &frame), 30 - REQUEST_HEADER_BYTES);
+    }
+}
