@@ -69,7 +69,7 @@ pub(crate) struct SendState {
     /// Mixed runs of which other recipients have not got their frames yet: nothing is sent until then.
     pauses: u32,
     /// Something was to be sent in the pause.
-    is_write_due: bool,
+    pub(crate) is_write_due: bool,
     /// Attempts of housekeeping to send since then.
     pub(crate) attempts: u32,
     /// A writer task exists.

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     connection::{Connection, close_reason::CloseReason, overdraft::Side},
     settings::StreamSettings,
-    testing::{Pair, with_run},
+    testing::{Pair, with_mixed_run, with_run},
 };
 
 /// Orders that each model is run in, unless `ELBUS_MODEL_ORDERS` says otherwise.
@@ -88,7 +88,19 @@ fn no_byte_is_left_behind_by_any_order_of_deliveries_and_flushes() {
                 }
             })
         };
-        let threads = [delivering(10), delivering(20)];
+        let pausing = {
+            let connection = connection.clone();
+            thread::spawn(move || {
+                let delivery =
+                    with_mixed_run(&[30; LONG], &[0, 1], true, |run| connection.deliver_mixed(run));
+                thread::yield_now();
+                connection.resume_sending();
+                if delivery.has(DeliveryStatus::DIRTY) {
+                    connection.flush();
+                }
+            })
+        };
+        let threads = [delivering(10), delivering(20), pausing];
         let housekeeping = {
             let connection = connection.clone();
             thread::spawn(move || {
@@ -97,7 +109,7 @@ fn no_byte_is_left_behind_by_any_order_of_deliveries_and_flushes() {
             })
         };
         // a keep-alive may be among them, or not
-        let wanted = 2 * (5 * LONG + 10 + 3 * AROUND);
+        let wanted = 2 * (5 * LONG + 10 + 3 * AROUND) + 2 * (LONG + AROUND);
         let all = read(&mut pair.peer, wanted);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         housekeeping.join().unwrap();

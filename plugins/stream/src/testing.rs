@@ -1,6 +1,8 @@
 //! A connection without a reader, for the unit tests: its other end is a plain socket.
 
-use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, Run, SharedBytes, testing::FakeHost};
+use elbus_plugin_api::{
+    Encoding, Frame, FrameKind, MixedRun, Op, Payload, Qos, Run, SharedBytes, testing::FakeHost,
+};
 use elbus_socket::Socket;
 use std::{
     io,
@@ -64,4 +66,21 @@ pub(crate) fn with_run<R>(
 ) -> R {
     let (payloads, mut encoding) = ([Payload::from(payload)], Encoding::new());
     deliver(&mut Run::new(FrameKind::Message, qos, "s", "", &payloads, shared, &mut encoding))
+}
+
+/// Hands a mixed run from `s` to `deliver`: the selected ones of two messages and a publication to `t`.
+pub(crate) fn with_mixed_run<R>(
+    payload: &[u8],
+    selected: &[u32],
+    pauses: bool,
+    deliver: impl FnOnce(&mut MixedRun<'_>) -> R,
+) -> R {
+    let [message, publication] = ["x", "t"].map(|target| [target.as_bytes(), b"\0", payload].concat());
+    let frames = [
+        Frame::new(Op::Message, Qos::NO, &message, 1),
+        Frame::new(Op::Message, Qos::NO, &message, 1),
+        Frame::new(Op::Publish, Qos::NO, &publication, 1),
+    ];
+    let tail_bytes = selected.iter().map(|index| frames[*index as usize].tail().len()).sum();
+    deliver(&mut MixedRun::new("s", 1, &frames, selected, tail_bytes).pausing(pauses))
 }

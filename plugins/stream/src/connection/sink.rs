@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::{
         settings::StreamSettings,
-        testing::{Pair, with_run},
+        testing::{Pair, with_mixed_run, with_run},
     };
     use elbus_plugin_api::{Qos, SHARE_FROM_BYTES, SharedBytes};
     use std::{
@@ -227,6 +227,67 @@ mod tests {
         assert_eq!(bytes[..11], *b"\x12\x05\0\0\0\0s\0\x01\x01\x01");
         assert_eq!(bytes[22..], [0xFE, 1, 0, 0, 0, 1]);
         assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
+    }
+
+    fn deliver_mixed(pair: &Pair, pauses: bool) -> DeliveryStatus {
+        with_mixed_run(b"\x01", &[0, 2], pauses, |run| pair.connection.deliver_mixed(run))
+    }
+
+    const MIXED: &[u8] = b"\x12\x03\0\0\0\0s\0\x01\x01\x05\0\0\0\0s\0t\0\x01";
+
+    #[test]
+    fn a_mixed_run_is_queued_as_its_frames() {
+        let mut pair = Pair::new(StreamSettings::default());
+        assert_eq!(deliver_mixed(&pair, false), DeliveryStatus::DIRTY);
+        assert_eq!(ConnectionSink(pair.connection.clone()).queued(), Queued { frames: 2, bytes: 20 });
+        pair.connection.flush();
+        let mut bytes = [0; 20];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, MIXED);
+    }
+
+    #[test]
+    fn nothing_is_sent_while_any_mixed_run_pauses() {
+        let mut pair = Pair::new(StreamSettings::default());
+        pair.peer.set_nonblocking(true).unwrap();
+        let is_silent = |pair: &mut Pair| pair.peer.read(&mut [0; 9]).is_err();
+        assert_eq!(deliver_mixed(&pair, true), DeliveryStatus::DIRTY);
+        assert_eq!(deliver_mixed(&pair, true), DeliveryStatus::TAKEN);
+        pair.connection.flush();
+        deliver(&pair, Qos::REALTIME, 1);
+        pair.connection.flush();
+        pair.connection.resume_sending();
+        assert!(is_silent(&mut pair), "one pause is left");
+        pair.connection.resume_sending();
+        let mut bytes = [0; 49];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes[..40], [MIXED, MIXED].concat(), "sent at the end of the pause");
+        deliver_mixed(&pair, true);
+        pair.connection.resume_sending();
+        assert!(is_silent(&mut pair), "the end of a pause is no flush");
+        pair.connection.flush();
+        pair.peer.read_exact(&mut bytes[..20]).unwrap();
+    }
+
+    #[test]
+    fn a_writer_goes_on_after_a_pause() {
+        let mut pair = Pair::new(settings(Overflow::Block, 1 << 30));
+        let sent = fill(&pair);
+        deliver(&pair, Qos::NO, 500_000);
+        assert_eq!(deliver_mixed(&pair, true), DeliveryStatus::TAKEN);
+        let mut bytes = vec![0; sent + FRAME + 500_000 + MIXED.len()];
+        // the writer finds the pause when there is room, and ends
+        let until = Instant::now() + Duration::from_secs(10);
+        pair.peer.set_nonblocking(true).unwrap();
+        let mut read = 0;
+        while !pair.connection.lock().is_write_due && Instant::now() < until {
+            read += pair.peer.read(&mut bytes[read..]).unwrap_or(0);
+        }
+        assert!(pair.connection.lock().is_write_due);
+        pair.connection.resume_sending();
+        pair.peer.set_nonblocking(false).unwrap();
+        pair.peer.read_exact(&mut bytes[read..]).unwrap();
+        assert!(bytes.ends_with(MIXED));
     }
 
     #[test]
