@@ -84,7 +84,7 @@ pub trait RawClient: Send + 'static {
     /// Writes a code for each frame that it dispatches.
     fn dispatch_mixed(&mut self, frames: RSlice<'_, Frame<'_>>, codes: RSliceMut<'_, u8>) -> MixedDispatch {
         let _ = (frames, codes);
-        MixedDispatch::new(0, 0)
+        MixedDispatch::alone()
     }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;

@@ -49,9 +49,9 @@ impl Client {
     }
 
     /// Routes a mixed run: messages and publications with different targets, not real-time, and few enough
-    /// that no recipient gets more than a run. Writes a result code for each frame that was dispatched; the
-    /// first frame that was not has to be [dispatched](Client::dispatch) by itself. Recipients are flushed by
-    /// [`end_batch`](Client::end_batch), as those of a request.
+    /// that no recipient gets more than a run. Writes a result code for each frame that was dispatched. The
+    /// [result](MixedDispatch) says whether the next frame has to be [dispatched](Client::dispatch) alone.
+    /// Recipients are flushed by [`end_batch`](Client::end_batch), as those of a request.
     ///
     /// # Examples
     /// ```

@@ -125,11 +125,17 @@ pub struct MixedDispatch {
 impl MixedDispatch {
     const GONE: u32 = 1;
     const BLOCKED: u32 = 2;
+    const ALONE: u32 = 4;
 
     /// Creates the result of a run of which `dispatched` frames were dispatched, at the cost of `work`.
     #[inline]
     pub fn new(dispatched: u32, work: u32) -> Self {
         MixedDispatch { dispatched, work, flags: 0 }
+    }
+
+    /// Creates the result of a run whose first frame must be dispatched alone.
+    pub fn alone() -> Self {
+        Self::new(0, 0).next_alone(true)
     }
 
     /// Creates the result for a sender that is no longer registered.
@@ -140,12 +146,20 @@ impl MixedDispatch {
     /// Sets whether the first frame that was not dispatched has a recipient over its limit.
     #[inline]
     pub fn blocked(mut self, blocked: bool) -> Self {
-        self.flags = if blocked { Self::BLOCKED } else { 0 };
+        self.flags |= if blocked { Self::BLOCKED } else { 0 };
         self
     }
 
-    /// Returns how many frames were dispatched: the first ones, each of which has a result code. The next
-    /// frame must be dispatched as a [`Request`](crate::Request) of its own.
+    /// Sets whether the first frame that was not dispatched must be dispatched alone.
+    #[inline]
+    pub fn next_alone(mut self, alone: bool) -> Self {
+        self.flags |= if alone { Self::ALONE } else { 0 };
+        self
+    }
+
+    /// Returns how many frames were dispatched: the first ones, each of which has a result code. At least
+    /// one, unless the next one is [blocked](Self::is_blocked) or must be dispatched
+    /// [alone](Self::is_next_alone). The others can be dispatched by another call.
     #[inline]
     pub fn dispatched(&self) -> usize {
         self.dispatched as usize
@@ -155,6 +169,13 @@ impl MixedDispatch {
     #[inline]
     pub fn work(&self) -> u32 {
         self.work
+    }
+
+    /// Returns whether the first frame that was not dispatched must be dispatched as a
+    /// [`Request`](crate::Request) of its own.
+    #[inline]
+    pub fn is_next_alone(&self) -> bool {
+        self.flags & Self::ALONE != 0
     }
 
     /// Returns whether the sender is no longer registered.

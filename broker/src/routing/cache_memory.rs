@@ -9,7 +9,7 @@ use std::sync::{
 /// Memory of a sender that does not count in the shared budget, in bytes.
 const OWN_BYTES: usize = 64 * 1024;
 /// The most memory of one sender, in bytes.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// The shared budget, in bytes.
 const SHARED_BYTES: usize = 64 << 20;
 /// Unit in which memory is taken from the shared budget.
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_sender_has_some_memory_when_the_budget_is_used_up() {
         let shared = Arc::<SharedCacheMemory>::default();
-        let mut all: Vec<_> = (0..9).map(|_| CacheMemory::new(shared.clone())).collect();
+        let mut all: Vec<_> = (0..5).map(|_| CacheMemory::new(shared.clone())).collect();
         for memory in &mut all {
             while memory.try_take(1000) {}
             assert!(memory.used <= MAX_BYTES && memory.used > OWN_BYTES - 1000);

@@ -1,5 +1,5 @@
-//! What a sender of mixed runs knows of its targets: the clients it reaches, as numbers, by name and by route.
-//! Whether one is still registered is only what the client itself says.
+//! The targets of a sender of mixed runs: the clients it reaches, as numbers, by name and by route. Whether a
+//! client is still registered, only the client itself says.
 
 use std::{
     collections::HashMap,
@@ -56,16 +56,12 @@ pub(super) struct MixedTargets {
     run: u32,
     /// Memory, in bytes.
     bytes: usize,
-    /// There was no memory for something: everything is forgotten before the next mixed run.
     is_short: bool,
 }
 
 impl MixedTargets {
     /// Begins a mixed run; returns its number. `generation` is that of the routes.
-    pub(super) fn begin(&mut self, generation: u64, memory: &mut CacheMemory) -> u32 {
-        if self.is_short {
-            self.clear(memory);
-        }
+    pub(super) fn begin(&mut self, generation: u64) -> u32 {
         self.set_generation(generation);
         self.run = self.run.wrapping_add(1);
         if self.run == 0 {
@@ -73,6 +69,11 @@ impl MixedTargets {
             self.run = 1;
         }
         self.run
+    }
+
+    /// Returns whether there was no memory for something since everything was last forgotten.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// Sets the generation of the routes. Another one than before removes their receivers.

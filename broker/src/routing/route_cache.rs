@@ -217,14 +217,13 @@ mod tests {
         let count = |routes: &mut RouteCache, memory: &mut CacheMemory, topics: std::ops::Range<u32>| {
             topics.filter(|number| asks(routes, memory, 1, &topic(*number))).count()
         };
-        assert_eq!(count(&mut routes, &mut memory, 0..5000), 5000);
+        assert_eq!(count(&mut routes, &mut memory, 0..10_000), 10_000);
         let cached = routes.targets.len();
-        assert!((1000..5000).contains(&cached) && routes.bytes <= 8 << 20, "limited in bytes: {cached}");
-        assert_eq!(count(&mut routes, &mut memory, 0..5000), 5000 - cached);
+        assert!((2000..10_000).contains(&cached) && routes.bytes <= 16 << 20, "limited in bytes: {cached}");
+        assert_eq!(count(&mut routes, &mut memory, 0..10_000), 10_000 - cached);
         // others take their place in the end
-        (0..5).for_each(|_| _ = count(&mut routes, &mut memory, 10_000..11_000));
-        (0..5).for_each(|_| _ = count(&mut routes, &mut memory, 10_000..11_000));
-        assert_eq!(count(&mut routes, &mut memory, 10_000..11_000), 0);
+        (0..30).for_each(|_| _ = count(&mut routes, &mut memory, 20_000..21_000));
+        assert_eq!(count(&mut routes, &mut memory, 20_000..21_000), 0);
     }
 
     #[test]

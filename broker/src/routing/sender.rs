@@ -209,7 +209,7 @@ impl Sender {
     fn route_mixed(&mut self, frames: &[Frame<'_>], codes: &mut [u8]) -> MixedDispatch {
         if self.is_gone() {
             // each frame of a draining client is judged by itself
-            return if self.draining { MixedDispatch::new(0, 0) } else { MixedDispatch::gone() };
+            return if self.draining { MixedDispatch::alone() } else { MixedDispatch::gone() };
         }
         let epoch = self.router.access.epoch();
         if epoch != self.access_epoch {
@@ -230,7 +230,9 @@ impl Sender {
                 member.counts.sent(acks, acks * ACK_BYTES);
             }
         }
-        MixedDispatch::new(frames.len() as u32, progress.work).blocked(progress.blocked)
+        MixedDispatch::new(frames.len() as u32, progress.work)
+            .blocked(progress.blocked)
+            .next_alone(progress.next_alone)
     }
 
     #[cold]

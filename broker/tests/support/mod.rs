@@ -227,7 +227,11 @@ impl Peer {
             if result.is_blocked() {
                 break;
             }
-            let Some(frame) = left.get(result.dispatched()) else { continue };
+            if !result.is_next_alone() {
+                assert!(result.dispatched() > 0);
+                continue;
+            }
+            let frame = left[result.dispatched()];
             let payloads = [Payload::from(frame.payload())];
             let request = Request::new(frame.op().unwrap(), frame.qos(), frame.target(), &payloads);
             let result = self.client.dispatch(&request.blocking());

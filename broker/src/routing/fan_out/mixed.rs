@@ -84,6 +84,8 @@ pub(in crate::routing) struct Progress {
     pub(in crate::routing) work: u32,
     /// Whether the next frame has a recipient that holds the sender.
     pub(in crate::routing) blocked: bool,
+    /// Whether the next frame must be dispatched by itself.
+    pub(in crate::routing) next_alone: bool,
     /// Whether a frame was denied.
     pub(in crate::routing) denied: bool,
 }
@@ -191,7 +193,7 @@ impl FanOut {
     ) -> Progress {
         if self.waits {
             // it ignores back-pressure, which is counted frame by frame
-            return Progress::default();
+            return Progress { next_alone: true, ..Progress::default() };
         }
         let frames = frames.get(..frames.len().min(MAX_FRAMES).min(codes.len())).unwrap_or_default();
         let mut recipients = Recipients::take();
@@ -211,9 +213,13 @@ impl FanOut {
         recipients: &mut Recipients,
     ) -> Progress {
         let mut mixed = self.mixed.take().unwrap_or_default();
+        if mixed.is_short() {
+            // routes may have taken all of the memory
+            mixed.clear(&mut self.memory);
+            self.topics.iter_mut().for_each(|topics| topics.clear(&mut self.memory));
+        }
         let epoch = sender.router.topics_epoch();
-        let generation = self.topics.as_ref().map_or(0, |topics| topics.generation());
-        let run = mixed.begin(generation, &mut self.memory);
+        let run = mixed.begin(self.topics.as_ref().map_or(0, |topics| topics.generation()));
         let mut progress = Progress::default();
         let mut target = Target::Unknown;
         for ((index, frame), code) in (0..).zip(frames).zip(codes) {
@@ -254,7 +260,10 @@ impl FanOut {
                     }
                 }
             };
-            let Some(reached) = selected else { break };
+            let Some(reached) = selected else {
+                progress.next_alone = true;
+                break;
+            };
             progress.frames += 1;
             progress.work += reached.max(1);
             if progress.work >= MAX_WORK {

@@ -81,19 +81,42 @@ impl Dispatcher<'_> {
             if codes.len() < frames.len() {
                 codes.resize(MAX_RUN, 0);
             }
+            if !self.dispatch_parsed(input, pos, buffer, any_acks)? {
+                return Ok(());
+            }
+            if end == MixedEnd::Alike {
+                self.batch.mixed.short_runs = 0;
+            }
+            if end != MixedEnd::Limit {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Dispatches the frames of a mixed run, and moves `pos` to the first that was not dispatched if there is
+    /// one. Returns `false` if that frame must be dispatched alone.
+    fn dispatch_parsed(
+        &mut self,
+        input: &[u8],
+        pos: &mut usize,
+        buffer: &mut MixedBuffer<'_>,
+        any_acks: bool,
+    ) -> Result<bool, DispatchStop> {
+        let MixedBuffer { op_ids, frames, codes } = buffer;
+        let (mut frames, mut op_ids) = (&frames[..], &op_ids[..]);
+        let behind = *pos;
+        while !frames.is_empty() {
             let result = self.client.dispatch_mixed(frames, codes);
             if result.is_gone() {
                 return Err(DispatchStop::Ended(CloseReason::Gone));
             }
             let dispatched = result.dispatched().min(frames.len());
+            let (done, left) = frames.split_at(dispatched);
             self.batch.frames = self.batch.frames.saturating_add(dispatched as u32);
-            if let Some(frame) = frames.get(dispatched) {
-                *pos = position_in(input, frame);
-            }
+            *pos = left.first().map_or(behind, |frame| position_in(input, frame));
             if any_acks {
-                let frames = frames.iter().take(dispatched);
                 let acks =
-                    frames.zip(&*op_ids).zip(&*codes).filter(|((frame, _), _)| frame.qos().wants_ack());
+                    done.iter().zip(op_ids).zip(&*codes).filter(|((frame, _), _)| frame.qos().wants_ack());
                 let delivery = self.connection.acknowledge_each(acks.map(|((_, id), code)| (*id, *code)));
                 self.batch.dirty |= delivery.has(DeliveryStatus::DIRTY);
                 if delivery.has(DeliveryStatus::FULL) {
@@ -107,17 +130,14 @@ impl Dispatcher<'_> {
             if self.batch.turn.spend(result.work()) {
                 return Err(DispatchStop::TurnOver);
             }
-            if dispatched < frames.len() {
-                self.batch.mixed.pause = (frames.len() - dispatched) as u16;
-                return Ok(());
+            if result.is_next_alone() || dispatched == 0 {
+                self.batch.mixed.pause = left.len() as u16;
+                return Ok(false);
             }
-            if end == MixedEnd::Alike {
-                self.batch.mixed.short_runs = 0;
-            }
-            if end != MixedEnd::Limit {
-                return Ok(());
-            }
+            op_ids = op_ids.get(dispatched..).unwrap_or_default();
+            frames = left;
         }
+        Ok(true)
     }
 }
 
