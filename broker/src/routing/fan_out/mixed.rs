@@ -33,7 +33,7 @@ const LEFT: u32 = u32::MAX;
 
 thread_local! {
     /// Taken out while a mixed run is dispatched, since a sink may dispatch itself.
-    static RECIPIENTS: Cell<Option<Box<Vec<Recipient>>>> = const { Cell::new(None) };
+    static RECIPIENTS: Cell<Option<Vec<Recipient>>> = const { Cell::new(None) };
 }
 
 /// A recipient of a mixed run.
@@ -65,7 +65,7 @@ enum Outcome {
 
 /// The recipients of the mixed run under way: the first `used` of the vector, whose memory is reused.
 struct Recipients {
-    all: Box<Vec<Recipient>>,
+    all: Vec<Recipient>,
     used: usize,
 }
 
