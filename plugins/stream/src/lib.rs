@@ -15,8 +15,6 @@ mod sync;
 #[cfg(test)]
 mod testing;
 
-use elbus_plugin_api::rate as token_bucket;
-
 pub use connection::{mixed_wire::MixedWire, wire::Wire};
 pub use elbus_plugin_api::config::Overflow;
 pub use server::{

@@ -1,10 +1,10 @@
 //! The rate limits of one client: how long it must pause to stay within them. Owns the arithmetic; reads no
 //! clock and waits for nothing.
 
-use elbus_plugin_api::config::Limit;
+use elbus_plugin_api::{config::Limit, rate::TokenBucket};
 use std::time::{Duration, Instant};
 
-use crate::{connection::limits::Rates, token_bucket::TokenBucket};
+use crate::connection::limits::Rates;
 
 /// Longest pause, whatever a client has sent.
 const LONGEST: Duration = Duration::from_secs(86_400);
