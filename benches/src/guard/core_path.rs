@@ -4,16 +4,17 @@
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Client, ClientInfo, DeliveryStatus, Locality, Notifier, Payload, Queued, Request, Run, Sink,
+    Client, ClientInfo, DeliveryStatus, Frame, Locality, MixedRun, Notifier, Payload, Queued, Request, Run,
+    Sink,
     access::{AccessRules, ClientRules},
 };
 use elbus_protocol::{
     Limits, Op, Qos,
     delivery::encode_ack,
-    request::{RunBuffer, Step, encode_filters, encode_request, next_run},
+    request::{MixedEnd, RunBuffer, Step, encode_filters, encode_request, next_mixed_run, next_run},
 };
 use elbus_socket::Queue;
-use elbus_stream::Wire;
+use elbus_stream::{MixedMode, MixedWire, Wire};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::BoxError;
@@ -31,6 +32,8 @@ pub(super) const MESSAGES: usize = FRAMES * READS;
 /// The function whose instructions valgrind counts.
 pub(super) const COUNTED_FUNCTION: &str = "counted_reads";
 const PAYLOAD: [u8; 100] = [b'x'; 100];
+/// Bodies up to this length are dispatched in mixed runs, in bytes.
+const MAX_MIXED_BODY: usize = 1000;
 const SUBSCRIBERS: usize = 8;
 /// Filters among which new topics are looked up.
 const FILTERS: usize = 20_000;
@@ -228,6 +231,19 @@ impl Sink for MemorySink {
         if std::mem::replace(&mut out.dirty, true) { DeliveryStatus::TAKEN } else { DeliveryStatus::DIRTY }
     }
 
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> DeliveryStatus {
+        let messages = run.len();
+        let wire = MixedWire::of(run);
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wire.push(&mut out.queue);
+        out.messages += messages;
+        if std::mem::replace(&mut out.dirty, true) { DeliveryStatus::TAKEN } else { DeliveryStatus::DIRTY }
+    }
+
+    fn resume_sending(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn flush(&self) {
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         out.queue.clear();
@@ -306,6 +322,7 @@ fn counted_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> 
 #[inline(never)]
 fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), BoxError> {
     let limits = Limits::default();
+    let mut mode = MixedMode::default();
     for read in reads {
         let mut run = RunBuffer::<Payload<'_>>::new();
         let mut position = 0;
@@ -318,10 +335,54 @@ fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> R
                     acks.extend_from_slice(&encode_ack(*id, code));
                 }
             }
+            if mode.begins(head.len, read.len() - position) {
+                handle_mixed_runs(sender, read, &mut position, &mut mode, acks);
+            }
         }
         sender.end_batch();
         std::hint::black_box(&acks);
         acks.clear();
     }
     Ok(())
+}
+
+/// Parses mixed runs, dispatches them and appends their acknowledgements.
+#[inline(never)]
+fn handle_mixed_runs(
+    sender: &mut Client,
+    read: &[u8],
+    position: &mut usize,
+    mode: &mut MixedMode,
+    acks: &mut Vec<u8>,
+) {
+    let limits = Limits::default();
+    let (mut op_ids, mut frames, mut codes) = (vec![], vec![], vec![]);
+    loop {
+        op_ids.clear();
+        frames.clear();
+        let end = next_mixed_run(read, position, &limits, MAX_MIXED_BODY, |frame| {
+            op_ids.push(frame.op_id);
+            frames
+                .push(Frame::new(frame.op, frame.qos, frame.body, frame.target_len).repeating(frame.repeats));
+        });
+        codes.resize(frames.len(), 0);
+        let mut first = 0;
+        while let Some(left) = frames.get(first..).filter(|left| !left.is_empty()) {
+            let codes = codes.get_mut(first..).unwrap_or_default();
+            let dispatched = sender.dispatch_mixed(left, codes).dispatched();
+            if dispatched == 0 {
+                return;
+            }
+            first += dispatched;
+        }
+        for ((frame, id), code) in frames.iter().zip(&op_ids).zip(&codes) {
+            if frame.qos().wants_ack() {
+                acks.extend_from_slice(&encode_ack(*id, *code));
+            }
+        }
+        if end != MixedEnd::Limit {
+            mode.end(end);
+            return;
+        }
+    }
 }

@@ -26,4 +26,5 @@ pub use server::{
     source::Source,
     transport::{Closer, Preparation, Prepared, SessionGuard, SessionPermit, Transport},
 };
+pub use session::reader::mixed::MixedMode;
 pub use settings::StreamSettings;

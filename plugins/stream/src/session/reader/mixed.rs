@@ -17,9 +17,9 @@ const SHORT_RUNS: u16 = 2;
 /// Bytes that must follow a run so that a mixed run is worth its cost.
 const BYTES_BEHIND: usize = 64;
 
-/// Whether a client's frames are dispatched in mixed runs.
+/// Whether the frames of a client are dispatched in mixed runs.
 #[derive(Default)]
-pub(super) struct MixedMode {
+pub struct MixedMode {
     /// Short runs in succession, at most [`SHORT_RUNS`].
     short_runs: u16,
     /// Frames that have to be dispatched in runs before the next mixed run: parsed for one in vain.
@@ -37,7 +37,7 @@ pub(crate) struct MixedBuffer<'a> {
 impl MixedMode {
     /// Returns whether a mixed run should follow a run of `frames`, with `behind` bytes behind it.
     #[inline]
-    pub(super) fn begins(&mut self, frames: usize, behind: usize) -> bool {
+    pub fn begins(&mut self, frames: usize, behind: usize) -> bool {
         if frames > SHORT_RUN {
             self.short_runs = 0;
             return false;
@@ -48,6 +48,14 @@ impl MixedMode {
         }
         self.short_runs = SHORT_RUNS.min(self.short_runs + 1);
         self.short_runs == SHORT_RUNS && behind > BYTES_BEHIND
+    }
+
+    /// Notes why a mixed run ended.
+    #[inline]
+    pub fn end(&mut self, end: MixedEnd) {
+        if end == MixedEnd::Alike {
+            self.short_runs = 0;
+        }
     }
 }
 
@@ -84,9 +92,7 @@ impl Dispatcher<'_> {
             if !self.dispatch_parsed(input, pos, buffer, any_acks)? {
                 return Ok(());
             }
-            if end == MixedEnd::Alike {
-                self.batch.mixed.short_runs = 0;
-            }
+            self.batch.mixed.end(end);
             if end != MixedEnd::Limit {
                 return Ok(());
             }
