@@ -336,7 +336,7 @@ fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> R
                 }
             }
             if mode.begins(head.len, read.len() - position) {
-                handle_mixed_runs(sender, read, &mut position, &mut mode, acks);
+                position = handle_mixed_runs(sender, read, position, &mut mode, acks);
             }
         }
         sender.end_batch();
@@ -346,21 +346,21 @@ fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> R
     Ok(())
 }
 
-/// Parses mixed runs, dispatches them and appends their acknowledgements.
+/// Parses mixed runs, dispatches them and appends their acknowledgements; returns the position behind them.
 #[inline(never)]
 fn handle_mixed_runs(
     sender: &mut Client,
     read: &[u8],
-    position: &mut usize,
+    mut position: usize,
     mode: &mut MixedMode,
     acks: &mut Vec<u8>,
-) {
+) -> usize {
     let limits = Limits::default();
     let (mut op_ids, mut frames, mut codes) = (vec![], vec![], vec![]);
     loop {
         op_ids.clear();
         frames.clear();
-        let end = next_mixed_run(read, position, &limits, MAX_MIXED_BODY, |frame| {
+        let end = next_mixed_run(read, &mut position, &limits, MAX_MIXED_BODY, |frame| {
             op_ids.push(frame.op_id);
             frames
                 .push(Frame::new(frame.op, frame.qos, frame.body, frame.target_len).repeating(frame.repeats));
@@ -371,7 +371,7 @@ fn handle_mixed_runs(
             let codes = codes.get_mut(first..).unwrap_or_default();
             let dispatched = sender.dispatch_mixed(left, codes).dispatched();
             if dispatched == 0 {
-                return;
+                return position;
             }
             first += dispatched;
         }
@@ -382,7 +382,7 @@ fn handle_mixed_runs(
         }
         if end != MixedEnd::Limit {
             mode.end(end);
-            return;
+            return position;
         }
     }
 }

@@ -11,6 +11,7 @@ use elbus_plugin_api::{
     abi::{NotifierObject, RawNotifier, RawNotifier_TO},
     access::Action,
 };
+use elbus_protocol::name::primary_of;
 use std::{
     cell::Cell,
     sync::{Arc, Weak},
@@ -82,6 +83,27 @@ pub(super) struct FanOut {
     keys: ClientKeys,
     /// Receivers whose budget is spent for the sender; `None` until it has waited for one.
     spent: Option<Arc<SpentFor>>,
+}
+
+/// Which of the recipients of a topic or mask get a run.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'r> {
+    All,
+    /// Clients with this primary name.
+    Primary(&'r str),
+    /// All but the client of this name.
+    Except(&'r str),
+}
+
+impl Scope<'_> {
+    #[inline]
+    fn has(self, member: &RegisteredClient) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Primary(name) => primary_of(&member.name) == name,
+            Scope::Except(name) => *member.name != *name,
+        }
+    }
 }
 
 /// What a full recipient does to a sender.
@@ -272,12 +294,13 @@ impl FanOut {
         }
     }
 
+    /// Hands a run to all recipients in scope.
     #[inline]
     pub(super) fn deliver_to_all(
         &mut self,
         router: &Arc<Router>,
         recipients: &Recipients,
-        is_meant: impl Fn(&RegisteredClient) -> bool,
+        scope: Scope<'_>,
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
@@ -286,7 +309,7 @@ impl FanOut {
         }
         if self.may_block && router.holds.any() {
             // before anybody is given anything, so that nothing is given twice
-            for full in recipients.iter().filter(|member| is_meant(member) && member.is_full()) {
+            for full in recipients.iter().filter(|member| scope.has(member) && member.is_full()) {
                 if self.is_held_by(&router.holds, &full, body_bytes) {
                     self.block(&full);
                     if self.congested.len() >= MOST_CONGESTED {
@@ -299,7 +322,7 @@ impl FanOut {
             }
         }
         let (mut reached, mut refused) = (0, false);
-        for member in recipients.iter().filter(|member| is_meant(member)) {
+        for member in recipients.iter().filter(|member| scope.has(member)) {
             let delivery = self.deliver_run(router, member, run, body_bytes);
             reached += u32::from(delivery.is_taken());
             refused |= delivery.has(DeliveryStatus::REFUSED);
@@ -334,7 +357,7 @@ impl FanOut {
     }
 
     /// Counts what a recipient has taken or refused, and notes whether it is full and has to be flushed.
-    #[inline]
+    #[inline(always)]
     fn settle(
         &mut self,
         router: &Arc<Router>,

@@ -8,11 +8,10 @@ use elbus_plugin_api::{
     abi::{NotifierObject, RawClient},
     access::Action,
 };
-use elbus_protocol::name::primary_of;
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    fan_out::{ENCODING, FanOut, UNHEEDED_BYTES, mixed::MixedSender},
+    fan_out::{ENCODING, FanOut, Scope, UNHEEDED_BYTES, mixed::MixedSender},
     registered_client::RegisteredClient,
     router::Router,
 };
@@ -90,24 +89,17 @@ impl Sender {
             Op::Message => {
                 fan_out.send_to(router, access, (target, request.receiver_id()), &mut run, body_bytes)
             }
-            Op::Broadcast => {
-                let recipients = fan_out.mask_recipients(router, access, target);
-                fan_out.deliver_to_all(router, &recipients, |_| true, &mut run, body_bytes)
-            }
-            Op::PublishFor => {
-                let recipients = fan_out.topic_recipients(router, access, target);
-                let is_for = |member: &RegisteredClient| primary_of(&member.name) == receiver;
-                fan_out.deliver_to_all(router, &recipients, is_for, &mut run, body_bytes)
-            }
             _ => {
-                let recipients = fan_out.topic_recipients(router, access, target);
-                match request.excepted() {
-                    None => fan_out.deliver_to_all(router, &recipients, |_| true, &mut run, body_bytes),
-                    Some(name) => {
-                        let is_for = |member: &RegisteredClient| *member.name != *name;
-                        fan_out.deliver_to_all(router, &recipients, is_for, &mut run, body_bytes)
-                    }
-                }
+                let recipients = match op {
+                    Op::Broadcast => fan_out.mask_recipients(router, access, target),
+                    _ => fan_out.topic_recipients(router, access, target),
+                };
+                let scope = match (op, request.excepted()) {
+                    (Op::PublishFor, _) => Scope::Primary(receiver),
+                    (Op::Publish, Some(name)) => Scope::Except(name),
+                    _ => Scope::All,
+                };
+                fan_out.deliver_to_all(router, &recipients, scope, &mut run, body_bytes)
             }
         };
         _ = ENCODING.try_with(|place| place.set(Some(encoding)));

@@ -350,7 +350,10 @@ impl Reader {
                         && sending.rate_limiter.is_none()
                         && sending.batch.mixed.begins(head.len, input.len() - pos)
                     {
-                        dispatched = sending.dispatch_mixed(input, &mut pos, &limits, around, mixed);
+                        // a copy, so that the position itself can stay in a register
+                        let mut behind = pos;
+                        dispatched = sending.dispatch_mixed(input, &mut behind, &limits, around, mixed);
+                        pos = behind;
                     }
                     if let Err(stop) = dispatched {
                         pos = stop.position(&head, run, pos)?;
