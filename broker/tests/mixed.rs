@@ -5,7 +5,7 @@ mod support;
 
 use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{
-    Call, Code, DeliveryStatus, Op, Qos,
+    Call, ClientInfo, Code, DeliveryStatus, Op, Qos,
     access::{AccessRules, ClientRules},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -118,6 +118,77 @@ fn each_frame_that_does_not_fit_is_refused_by_itself() {
         (small.payloads(), other.payloads()),
         (vec!["1".into(), "2".into()], vec!["1".into(), "4".into()])
     );
+}
+
+#[test]
+fn a_recipient_never_gets_the_wire_form_of_others() {
+    let broker = broker();
+    let (mut sender, mut one, other) = (peer(&broker, "s"), peer(&broker, "one"), peer(&broker, "other"));
+    let mut plain = Peer::new(&broker, "plain");
+    one.subscribe(&["t"]);
+    plain.subscribe(&["t"]);
+    let frames = [(Op::Publish, "t", &b"for one"[..]), (Op::Message, "other", b"for other")];
+    for _ in 0..3 {
+        assert_eq!(sender.mixed(&frames), [OK; 2]);
+        assert_eq!([&one, &plain].map(|peer| peer.payloads()), [["for one"], ["for one"]]);
+        assert_eq!(other.payloads(), ["for other"]);
+    }
+}
+
+#[test]
+fn a_sender_of_mixed_runs_has_the_rights_of_one_with_other_receivers() {
+    let sent = [true, false].map(|mixed| {
+        let broker = broker();
+        let (mut sender, full, _other) = (peer(&broker, "s"), peer(&broker, "full"), peer(&broker, "other"));
+        let source = Some("10.0.0.9:5".into());
+        let info = ClientInfo { kind: "tcp".into(), source, ..Default::default() };
+        let mut flood = Peer::of(&broker, "flood", info).unwrap();
+        let frames = [(Op::Message, "full", &b"1"[..]), (Op::Message, "other", b"2")];
+        let mut send = |frames: &[(Op, &str, &[u8])]| match mixed {
+            true => sender.mixed(frames).len(),
+            false => frames.iter().filter(|(op, to, _)| !sender.blocking(*op, to, "").is_blocked()).count(),
+        };
+        assert_eq!((send(&frames), send(&frames)), (2, 2));
+        full.record.queued.store(8 << 20, SeqCst);
+        full.record.answer.store(DeliveryStatus::FULL.bits(), SeqCst);
+        flood.send("full", b"x");
+        full.take();
+        // a queue that others have filled takes a quota of this sender
+        let many: Vec<_> = (0..256).map(|_| (Op::Message, "full", &[7; 1000][..])).collect();
+        (send(&frames), send(&many), full.take().len())
+    });
+    assert_eq!(sent[0], sent[1]);
+    assert_eq!(sent[0].0, 2, "it is not held");
+}
+
+#[test]
+fn a_publication_that_nobody_took_is_not_acknowledged_as_delivered() {
+    let broker = broker();
+    let (mut sender, mut closed, mut small) =
+        (peer(&broker, "s"), peer(&broker, "closed"), peer(&broker, "small"));
+    closed.subscribe(&["t"]);
+    small.subscribe(&["t"]);
+    closed.record.answer.store(DeliveryStatus::CLOSED.bits(), SeqCst);
+    *small.record.room.lock().unwrap() = Some(1);
+    let frames = [(Op::Publish, "t", &b"1"[..]), (Op::Message, "closed", b"2"), (Op::Publish, "t", b"3")];
+    let codes = [OK, Code::NotRegistered as u8, Code::NotDelivered as u8];
+    assert_eq!(sender.mixed(&frames), codes);
+}
+
+#[test]
+fn a_frame_with_many_recipients_is_dispatched_alone() {
+    let broker = broker();
+    let mut sender = peer(&broker, "s");
+    let mut all: Vec<_> = (0..300).map(|number| peer(&broker, &format!("all.{number}"))).collect();
+    all.iter_mut().for_each(|peer| peer.subscribe(&["all"]));
+    all[0].subscribe(&["one"]);
+    let frames = [(Op::Publish, "one", &b"1"[..]), (Op::Publish, "all", b"2"), (Op::Publish, "one", b"3")];
+    assert_eq!(sender.mixed(&frames), [OK; 3]);
+    assert_eq!(
+        (all[0].payloads(), all[299].payloads()),
+        (vec!["1".into(), "2".into(), "3".into()], vec!["2".into()])
+    );
+    assert_eq!(all[299].record.mixed_runs.load(SeqCst), 0);
 }
 
 #[test]

@@ -124,8 +124,7 @@ pub struct MixedDispatch {
 
 impl MixedDispatch {
     const GONE: u32 = 1;
-    const BLOCKED: u32 = 2;
-    const ALONE: u32 = 4;
+    const ALONE: u32 = 2;
 
     /// Creates the result of a run of which `dispatched` frames were dispatched, at the cost of `work`.
     #[inline]
@@ -143,13 +142,6 @@ impl MixedDispatch {
         MixedDispatch { dispatched: 0, work: 0, flags: Self::GONE }
     }
 
-    /// Sets whether the first frame that was not dispatched has a recipient over its limit.
-    #[inline]
-    pub fn blocked(mut self, blocked: bool) -> Self {
-        self.flags |= if blocked { Self::BLOCKED } else { 0 };
-        self
-    }
-
     /// Sets whether the first frame that was not dispatched must be dispatched alone.
     #[inline]
     pub fn next_alone(mut self, alone: bool) -> Self {
@@ -158,8 +150,8 @@ impl MixedDispatch {
     }
 
     /// Returns how many frames were dispatched: the first ones, each of which has a result code. At least
-    /// one, unless the next one is [blocked](Self::is_blocked) or must be dispatched
-    /// [alone](Self::is_next_alone). The others can be dispatched by another call.
+    /// one, unless the next one must be dispatched [alone](Self::is_next_alone). The others can be dispatched
+    /// by another call.
     #[inline]
     pub fn dispatched(&self) -> usize {
         self.dispatched as usize
@@ -172,7 +164,7 @@ impl MixedDispatch {
     }
 
     /// Returns whether the first frame that was not dispatched must be dispatched as a
-    /// [`Request`](crate::Request) of its own.
+    /// [`Request`](crate::Request) of its own, for instance because a recipient is over its limit.
     #[inline]
     pub fn is_next_alone(&self) -> bool {
         self.flags & Self::ALONE != 0
@@ -182,13 +174,6 @@ impl MixedDispatch {
     #[inline]
     pub fn is_gone(&self) -> bool {
         self.flags & Self::GONE != 0
-    }
-
-    /// Returns whether the first frame that was not dispatched has a recipient over its limit: end the batch,
-    /// wait for [`when_ready`](crate::Client::when_ready), and dispatch that frame before any other.
-    #[inline]
-    pub fn is_blocked(&self) -> bool {
-        self.flags & Self::BLOCKED != 0
     }
 }
 

@@ -11,12 +11,16 @@ use super::{
     registered_client::RegisteredClient,
 };
 
-/// Memory of a client that is known, in bytes.
-const RECEIVER_BYTES: usize = size_of::<Receiver>() * 2 + 48;
+/// Memory of a client that is known, in bytes. That of its registration stays as long as it is known.
+const RECEIVER_BYTES: usize = size_of::<Receiver>() * 2 + 48 + size_of::<RegisteredClient>();
 /// Memory of a route beside its receivers, in bytes.
 const ROUTE_BYTES: usize = 64;
-/// Receivers that are visited to find out whether a sender has several.
+/// Receivers that are remembered to find out whether a sender has several.
 const RECENT_RECEIVERS: usize = 16;
+/// Clients that have left are looked for when this many are known, and after that at twice as many.
+const FIRST_PRUNING: usize = 256;
+/// Mixed runs between two times that everything is cleared because there is no memory.
+const RUNS_BETWEEN_CLEARINGS: u32 = 1024;
 
 /// Stands for a route that is not cached, in place of its index.
 pub(super) const UNCACHED: u32 = u32::MAX;
@@ -54,15 +58,25 @@ pub(super) struct MixedTargets {
     /// The receivers of the last route that is not cached.
     uncached: Vec<u32>,
     run: u32,
-    /// Memory, in bytes.
+    /// Memory, in bytes, and the part of it that is of `routes`.
     bytes: usize,
+    route_bytes: usize,
     is_short: bool,
+    /// Runs since everything was last cleared for lack of memory.
+    runs_since_clearing: u32,
+    /// Receivers that are known when those that have left are looked for again.
+    prune_at: usize,
+    /// Some of the last receivers.
+    recent: Vec<Weak<RegisteredClient>>,
 }
 
 impl MixedTargets {
     /// Begins a mixed run; returns its number. `generation` is that of the routes.
-    pub(super) fn begin(&mut self, generation: u64) -> u32 {
-        self.set_generation(generation);
+    pub(super) fn begin(&mut self, generation: u64, memory: &mut CacheMemory) -> u32 {
+        if self.receivers.len() >= self.prune_at.max(FIRST_PRUNING) {
+            self.prune(memory);
+        }
+        self.set_generation(generation, memory);
         self.run = self.run.wrapping_add(1);
         if self.run == 0 {
             self.receivers.iter_mut().for_each(|receiver| receiver.run = 0);
@@ -71,16 +85,40 @@ impl MixedTargets {
         self.run
     }
 
+    /// Forgets everything if half of the receivers have left.
+    #[cold]
+    fn prune(&mut self, memory: &mut CacheMemory) {
+        let departed = |receiver: &&Receiver| receiver.client.upgrade().is_none_or(|client| client.is_gone());
+        if self.receivers.iter().filter(departed).count() * 2 >= self.receivers.len() {
+            self.clear(memory);
+        }
+        self.prune_at = self.receivers.len() * 2;
+    }
+
     /// Returns whether there was no memory for something since everything was last forgotten.
+    #[inline]
     pub(super) fn is_short(&self) -> bool {
         self.is_short
     }
 
+    /// Returns whether all caches of the sender may be cleared for lack of memory: not for every run.
+    #[cold]
+    pub(super) fn may_clear(&mut self) -> bool {
+        self.runs_since_clearing += 1;
+        let may_clear = self.runs_since_clearing >= RUNS_BETWEEN_CLEARINGS;
+        if may_clear {
+            self.runs_since_clearing = 0;
+        }
+        may_clear
+    }
+
     /// Sets the generation of the routes. Another one than before removes their receivers.
-    pub(super) fn set_generation(&mut self, generation: u64) {
+    pub(super) fn set_generation(&mut self, generation: u64, memory: &mut CacheMemory) {
         if self.generation != generation {
             self.generation = generation;
             self.routes.clear();
+            let bytes = std::mem::take(&mut self.route_bytes);
+            self.give_back(bytes, memory);
         }
     }
 
@@ -147,7 +185,11 @@ impl MixedTargets {
         }
         let numbers: Option<Vec<u32>> =
             recipients.members().iter().map(|client| self.number_of(client, memory)).collect();
-        let Some(numbers) = numbers else { return false };
+        let Some(numbers) = numbers else {
+            self.give_back(bytes, memory);
+            return false;
+        };
+        self.route_bytes += bytes;
         if self.routes.len() <= route as usize {
             self.routes.resize(route as usize + 1, RouteReceivers::Unknown);
         }
@@ -185,10 +227,21 @@ impl MixedTargets {
         Some(number)
     }
 
-    /// Returns some of the receivers of the last mixed run.
+    /// Remembers some of the recipients of a mixed run. Those of earlier runs stay as long as there is room.
+    #[inline]
+    pub(super) fn set_recent<'c>(&mut self, clients: impl Iterator<Item = &'c Arc<RegisteredClient>>) {
+        for (place, client) in clients.take(RECENT_RECEIVERS).enumerate() {
+            match self.recent.get_mut(place) {
+                Some(recent) if std::ptr::eq(recent.as_ptr(), Arc::as_ptr(client)) => {}
+                Some(recent) => *recent = Arc::downgrade(client),
+                None => self.recent.push(Arc::downgrade(client)),
+            }
+        }
+    }
+
+    /// Returns some of the receivers of the last mixed runs.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
-        let last = self.receivers.iter().rev().filter(|receiver| receiver.run == self.run);
-        last.take(RECENT_RECEIVERS).map(|receiver| &receiver.client)
+        self.recent.iter()
     }
 
     fn take(&mut self, bytes: usize, memory: &mut CacheMemory) -> bool {
@@ -206,10 +259,11 @@ impl MixedTargets {
         memory.give_back(bytes);
     }
 
-    /// Forgets everything.
+    /// Forgets everything but the last receivers.
     #[cold]
     pub(super) fn clear(&mut self, memory: &mut CacheMemory) {
         memory.give_back(self.bytes);
-        *self = MixedTargets { generation: self.generation, ..MixedTargets::default() };
+        let recent = std::mem::take(&mut self.recent);
+        *self = MixedTargets { generation: self.generation, recent, ..MixedTargets::default() };
     }
 }

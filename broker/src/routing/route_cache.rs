@@ -141,7 +141,11 @@ impl RouteCache {
             self.by_recipients.insert(hash, index);
             index
         });
-        self.targets.set(target.as_bytes(), index);
+        if !self.targets.set(target.as_bytes(), index) {
+            let bytes = TextTable::bytes_of(target.len());
+            self.bytes -= bytes;
+            memory.give_back(bytes);
+        }
         let shared = self.routes.get(index as usize).cloned();
         (Some(index), shared.unwrap_or(recipients))
     }

@@ -211,20 +211,16 @@ impl Sender {
         let Sender { router, name, id, fan_out, policy, .. } = self;
         let sender = MixedSender { router, policy: policy.as_deref(), name, id: *id };
         let progress = fan_out.dispatch_mixed(&sender, frames, codes);
-        let frames = frames.get(..progress.frames).unwrap_or_default();
         if progress.denied {
-            self.denied_frames(frames, codes);
+            self.denied_frames(frames.get(..progress.frames).unwrap_or_default(), codes);
         }
         if let Some(member) = &self.member {
-            member.counts.received(frames.len(), frames.iter().map(|frame| frame.body().len()).sum());
-            let acks = frames.iter().filter(|frame| frame.qos().wants_ack()).count();
-            if acks > 0 {
-                member.counts.sent(acks, acks * ACK_BYTES);
+            member.counts.received(progress.frames, progress.body_bytes);
+            if progress.acks > 0 {
+                member.counts.sent(progress.acks, progress.acks * ACK_BYTES);
             }
         }
-        MixedDispatch::new(frames.len() as u32, progress.work)
-            .blocked(progress.blocked)
-            .next_alone(progress.next_alone)
+        MixedDispatch::new(progress.frames as u32, progress.work).next_alone(progress.next_alone)
     }
 
     #[cold]

@@ -10,6 +10,10 @@ use elbus_plugin_api::{
     Client, ClientInfo, Code, DeliveryStatus, Dispatch, Frame, FrameKind, MixedRun, Notifier, Op, Payload,
     Qos, Queued, Request, Run, Sink, SinkLimits,
 };
+use elbus_protocol::{
+    Limits,
+    delivery::{Delivery, decode_delivery, encode_mixed_run, mixed_run_len},
+};
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -67,6 +71,39 @@ impl Record {
     }
 }
 
+/// Returns the wire form of a mixed run, as a transport uses it: that of several recipients is shared.
+fn encode(run: &mut MixedRun<'_>) -> Vec<u8> {
+    let sender = run.sender();
+    let len = mixed_run_len(sender, run.tail_bytes(), run.len());
+    let tails: Vec<_> = run.frames().map(|frame| (frame.kind(), frame.tail())).collect();
+    let encode = |out: &mut [u8]| encode_mixed_run(out, sender, tails.iter().copied());
+    match run.encoding() {
+        Some(encoding) => encoding.get_or_make(1, || len, encode).bytes().to_vec(),
+        None => {
+            let mut out = vec![0; len];
+            assert_eq!(encode(&mut out), len);
+            out
+        }
+    }
+}
+
+fn decode(mut wire: &[u8]) -> Vec<Got> {
+    let mut all = vec![];
+    while let Some((delivery, used)) = decode_delivery(wire, &Limits::default()).unwrap() {
+        wire = &wire[used..];
+        all.push(match delivery {
+            Delivery::Message { sender, payload, .. } => {
+                (FrameKind::Message, sender.to_owned(), String::new(), payload.to_vec())
+            }
+            Delivery::Publish { sender, topic, payload, .. } => {
+                (FrameKind::Publish, sender.to_owned(), topic.to_owned(), payload.to_vec())
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+    all
+}
+
 struct RecordingSink(Arc<Record>);
 
 impl Sink for RecordingSink {
@@ -87,12 +124,8 @@ impl Sink for RecordingSink {
         if run.pauses() {
             self.0.pauses.fetch_add(1, Ordering::SeqCst);
         }
-        let mut got = self.0.got.lock().unwrap();
-        for frame in run.frames() {
-            let topic = if frame.kind() == FrameKind::Publish { frame.target() } else { "" };
-            got.push((frame.kind(), run.sender().to_owned(), topic.to_owned(), frame.payload().to_vec()));
-            self.0.ids.lock().unwrap().push(run.sender_id());
-        }
+        self.0.got.lock().unwrap().extend(decode(&encode(run)));
+        self.0.ids.lock().unwrap().extend(run.frames().map(|_| run.sender_id()));
         self.0.queue(run.len());
         answer | DeliveryStatus::DIRTY
     }
@@ -224,9 +257,6 @@ impl Peer {
             let result = self.client.dispatch_mixed(left, &mut codes);
             assert!(!result.is_gone() && result.dispatched() <= left.len());
             all.extend(&codes[..result.dispatched()]);
-            if result.is_blocked() {
-                break;
-            }
             if !result.is_next_alone() {
                 assert!(result.dispatched() > 0);
                 continue;

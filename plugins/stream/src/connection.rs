@@ -33,6 +33,9 @@ use crate::{
     sync::{self, AtomicBool, Mutex, MutexGuard},
 };
 
+/// Pauses that can overlap before sending goes on.
+const MAX_JOINED_PAUSES: u32 = 16;
+
 /// One connection, shared by its reader, the broker, housekeeping and `stop`.
 pub(crate) struct Connection {
     pub(crate) server: Arc<ServerState>,
@@ -68,6 +71,8 @@ pub(crate) struct SendState {
     pub(crate) full_since: Option<Instant>,
     /// Mixed runs of which other recipients have not got their frames yet: nothing is sent until then.
     pauses: u32,
+    /// Pauses since there was last none.
+    joined_pauses: u32,
     /// Something was to be sent in the pause.
     pub(crate) is_write_due: bool,
     /// Attempts of housekeeping to send since then.
@@ -118,6 +123,7 @@ impl Connection {
                 dirty: false,
                 full_since: None,
                 pauses: 0,
+                joined_pauses: 0,
                 is_write_due: false,
                 attempts: 0,
                 writer: false,
@@ -358,6 +364,11 @@ impl Connection {
     /// of it is free; an attempt finds out earlier.
     pub(crate) fn retry_write(self: &Arc<Self>, now: Instant, stall: Duration, attempts: u32) {
         let mut out = self.lock();
+        if out.pauses > 0 {
+            // not an attempt
+            out.is_write_due = true;
+            return;
+        }
         let mut after = self.write(&mut out);
         out.queue.shrink();
         self.account(&mut out);
@@ -588,8 +599,17 @@ impl SendState {
         self.socket.as_deref()
     }
 
+    /// Returns whether sending can be paused. Pauses of several senders overlap; a new one must not join after
+    /// [`MAX_JOINED_PAUSES`], so that sending goes on now and then.
+    #[inline]
+    pub(crate) fn may_pause(&self) -> bool {
+        self.pauses == 0 || self.joined_pauses < MAX_JOINED_PAUSES
+    }
+
     /// Pauses sending until [`Connection::resume_sending`].
+    #[inline]
     pub(crate) fn pause(&mut self) {
+        self.joined_pauses = if self.pauses == 0 { 1 } else { self.joined_pauses + 1 };
         self.pauses += 1;
     }
 

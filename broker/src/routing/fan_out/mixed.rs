@@ -3,12 +3,13 @@
 //!
 //! Each recipient gets its frames in the order in which they were sent. Sinks send nothing until all
 //! recipients have got theirs, so that a client that reacts to a frame finds every earlier one queued, at
-//! whichever client.
+//! whichever client. A frame with a recipient over its limit is left to be dispatched alone: what such a
+//! recipient does to the sender is decided in one place.
 
 use elbus_plugin_api::{Code, DeliveryStatus, Encoding, Frame, MixedRun, Op, Payload, Run, access::Action};
 use std::{cell::Cell, sync::Arc};
 
-use super::{ENCODING, FanOut, Fullness, allows_message};
+use super::{ENCODING, FanOut, allows_message};
 use crate::{
     access::PolicySnapshot,
     routing::{
@@ -20,15 +21,17 @@ use crate::{
 
 /// The most frames of a mixed run.
 const MAX_FRAMES: usize = 256;
+/// The most bytes in the bodies of a mixed run.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// The most recipients of a mixed run. A frame with more of them is dispatched alone.
+const MAX_RECIPIENTS: usize = 256;
 /// Work after which a mixed run ends, in recipients and frames.
 const MAX_WORK: u32 = 4096;
 /// Work of resolving a topic.
 const RESOLVING: u32 = 128;
 /// Work of finding a client.
 const FINDING: u32 = 16;
-/// Recipients whose vectors a thread keeps.
-const KEPT_RECIPIENTS: usize = 512;
-/// [`Receiver::place`](crate::routing::mixed_targets::Receiver::place) of a client that has left.
+/// [`Receiver::place`] of a client that has left.
 const LEFT: u32 = u32::MAX;
 
 thread_local! {
@@ -49,7 +52,7 @@ struct Recipient {
     outcome: Outcome,
 }
 
-/// What became of the frames of a recipient.
+/// What becomes of the frames of a recipient.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Outcome {
     /// They are collected.
@@ -59,8 +62,10 @@ enum Outcome {
     OneByOne,
     /// They were delivered, and sending is paused.
     Paused,
-    /// They were delivered, or not taken for good.
-    Done,
+    /// They were delivered.
+    Delivered,
+    /// They were not taken for good.
+    Closed,
 }
 
 /// The recipients of the mixed run under way: the first `used` of the vector, whose memory is reused.
@@ -82,9 +87,11 @@ pub(in crate::routing) struct MixedSender<'s> {
 pub(in crate::routing) struct Progress {
     pub(in crate::routing) frames: usize,
     pub(in crate::routing) work: u32,
-    /// Whether the next frame has a recipient that holds the sender.
-    pub(in crate::routing) blocked: bool,
-    /// Whether the next frame must be dispatched by itself.
+    /// Length of the bodies of these frames.
+    pub(in crate::routing) body_bytes: usize,
+    /// Frames that are acknowledged.
+    pub(in crate::routing) acks: usize,
+    /// Whether the next frame must be dispatched alone.
     pub(in crate::routing) next_alone: bool,
     /// Whether a frame was denied.
     pub(in crate::routing) denied: bool,
@@ -96,12 +103,18 @@ enum Target {
     Receiver(u32),
     Route(u32),
     Refused(Code),
-    /// The frame must be dispatched by itself.
-    Unknown,
+    /// The frame must be dispatched alone.
+    Alone,
 }
 
-/// A client that is over its limit, and its number.
-struct FullReceiver(u32, Arc<RegisteredClient>);
+/// A frame whose recipients are being selected.
+#[derive(Clone, Copy)]
+struct Selection {
+    run: u32,
+    index: u32,
+    tail_bytes: usize,
+    body_bytes: usize,
+}
 
 impl Recipients {
     fn take() -> Self {
@@ -116,68 +129,71 @@ impl Recipients {
             recipient.selected.clear();
             (recipient.tail_bytes, recipient.body_bytes) = (0, 0);
         }
-        self.all.truncate(KEPT_RECIPIENTS);
         _ = RECIPIENTS.try_with(|place| place.set(Some(self.all)));
-    }
-
-    /// Adds a recipient; returns its place.
-    fn add(&mut self, client: Arc<RegisteredClient>, outcome: Outcome) -> u32 {
-        if self.used == self.all.len() {
-            self.all.push(Recipient::default());
-        }
-        if let Some(recipient) = self.all.get_mut(self.used) {
-            recipient.client = Some(client);
-            recipient.outcome = outcome;
-        }
-        self.used += 1;
-        self.used as u32 - 1
     }
 
     fn used(&mut self) -> &mut [Recipient] {
         self.all.get_mut(..self.used).unwrap_or_default()
     }
 
-    /// Selects a frame for the receivers with these numbers; returns how many of them are registered. At the
-    /// first one over its limit that is not a recipient yet, nothing is selected.
+    /// Returns the place of a client that gets its first frame of the run: [`LEFT`] if it is not registered,
+    /// `None` if the frame must be dispatched alone.
+    fn add(&mut self, receiver: &Receiver) -> Option<u32> {
+        let Some(client) = receiver.client.upgrade().filter(|client| !client.is_gone()) else {
+            return Some(LEFT);
+        };
+        if client.is_full() || self.used == MAX_RECIPIENTS {
+            return None;
+        }
+        if self.used == self.all.len() {
+            self.all.push(Recipient::default());
+        }
+        let takes_mixed_runs = client.takes_mixed_runs();
+        if let Some(recipient) = self.all.get_mut(self.used) {
+            recipient.client = Some(client);
+            recipient.outcome = if takes_mixed_runs { Outcome::Collected } else { Outcome::OneByOne };
+        }
+        self.used += 1;
+        Some(self.used as u32 - 1)
+    }
+
+    /// Selects a frame for the receivers with these numbers; returns how many of them are registered. `None`
+    /// if the frame must be dispatched alone: then it is selected for nobody.
     #[inline]
     fn select(
         &mut self,
         (numbers, receivers): (&[u32], &mut [Receiver]),
-        (run, index): (u32, u32),
-        frame: &Frame<'_>,
-    ) -> Result<u32, FullReceiver> {
+        selection: Selection,
+    ) -> Option<u32> {
         let mut reached = 0;
-        for number in numbers {
+        for (visited, number) in numbers.iter().enumerate() {
             let Some(receiver) = receivers.get_mut(*number as usize) else { continue };
-            if receiver.run != run {
-                let place = match receiver.client.upgrade().filter(|client| !client.is_gone()) {
-                    None => LEFT,
-                    Some(client) if client.is_full() => {
-                        self.deselect(index, frame);
-                        return Err(FullReceiver(*number, client));
-                    }
-                    Some(client) if client.takes_mixed_runs() => self.add(client, Outcome::Collected),
-                    Some(client) => self.add(client, Outcome::OneByOne),
+            if receiver.run != selection.run {
+                let Some(place) = self.add(receiver) else {
+                    self.deselect(numbers.get(..visited).unwrap_or_default(), receivers, selection);
+                    return None;
                 };
-                (receiver.run, receiver.place) = (run, place);
+                (receiver.run, receiver.place) = (selection.run, place);
             }
             if let Some(recipient) = self.all.get_mut(receiver.place as usize) {
-                recipient.selected.push(index);
-                recipient.tail_bytes += frame.tail().len();
-                recipient.body_bytes += frame.body().len();
+                recipient.selected.push(selection.index);
+                recipient.tail_bytes += selection.tail_bytes;
+                recipient.body_bytes += selection.body_bytes;
                 reached += 1;
             }
         }
-        Ok(reached)
+        Some(reached)
     }
 
-    /// Reverses the selection of the last frame.
+    /// Reverses the selection of a frame for these receivers.
     #[cold]
-    fn deselect(&mut self, index: u32, frame: &Frame<'_>) {
-        for recipient in self.used() {
-            if recipient.selected.pop_if(|last| *last == index).is_some() {
-                recipient.tail_bytes -= frame.tail().len();
-                recipient.body_bytes -= frame.body().len();
+    fn deselect(&mut self, numbers: &[u32], receivers: &[Receiver], selection: Selection) {
+        for receiver in numbers.iter().filter_map(|number| receivers.get(*number as usize)) {
+            if let Some(recipient) = self.all.get_mut(receiver.place as usize)
+                && recipient.selected.pop_if(|last| *last == selection.index).is_some()
+            {
+                recipient.tail_bytes -= selection.tail_bytes;
+                recipient.body_bytes -= selection.body_bytes;
             }
         }
     }
@@ -191,17 +207,33 @@ impl FanOut {
         frames: &[Frame<'_>],
         codes: &mut [u8],
     ) -> Progress {
-        if self.waits {
-            // it ignores back-pressure, which is counted frame by frame
+        let mut mixed = self.mixed.take().unwrap_or_default();
+        // a sender that ignores back-pressure is judged frame by frame
+        if self.waits || !self.has_memory_for(&mut mixed) {
+            self.mixed = Some(mixed);
             return Progress { next_alone: true, ..Progress::default() };
         }
         let frames = frames.get(..frames.len().min(MAX_FRAMES).min(codes.len())).unwrap_or_default();
         let mut recipients = Recipients::take();
-        let progress = self.collect(sender, frames, codes, &mut recipients);
+        let progress = self.collect(sender, frames, codes, &mut mixed, &mut recipients);
+        mixed.set_recent(recipients.used().iter().filter_map(|recipient| recipient.client.as_ref()));
+        self.mixed = Some(mixed);
         let frames = frames.get(..progress.frames).unwrap_or_default();
         self.deliver_collected(sender, frames, codes, &mut recipients);
         recipients.give_back();
         progress
+    }
+
+    /// Returns whether targets can be cached. If they could not, the caches are cleared now and then.
+    #[inline]
+    fn has_memory_for(&mut self, mixed: &mut MixedTargets) -> bool {
+        if mixed.is_short() && mixed.may_clear() {
+            mixed.clear(&mut self.memory);
+            for routes in self.topics.iter_mut().chain(&mut self.masks) {
+                routes.clear(&mut self.memory);
+            }
+        }
+        !mixed.is_short()
     }
 
     /// Finds the recipients of the frames, and which frames each of them gets.
@@ -210,67 +242,70 @@ impl FanOut {
         sender: &MixedSender<'_>,
         frames: &[Frame<'_>],
         codes: &mut [u8],
+        mixed: &mut MixedTargets,
         recipients: &mut Recipients,
     ) -> Progress {
-        let mut mixed = self.mixed.take().unwrap_or_default();
-        if mixed.is_short() {
-            // routes may have taken all of the memory
-            mixed.clear(&mut self.memory);
-            self.topics.iter_mut().for_each(|topics| topics.clear(&mut self.memory));
-        }
         let epoch = sender.router.topics_epoch();
-        let run = mixed.begin(self.topics.as_ref().map_or(0, |topics| topics.generation()));
-        let mut progress = Progress::default();
-        let mut target = Target::Unknown;
+        let generation = self.topics.as_ref().map_or(0, |topics| topics.generation());
+        let run = mixed.begin(generation, &mut self.memory);
+        let mut progress = Progress { next_alone: true, ..Progress::default() };
+        let mut target = Target::Alone;
         for ((index, frame), code) in (0..).zip(frames).zip(codes) {
-            if !frame.repeats() || index == 0 {
-                target = self.target_of(sender, epoch, frame, &mut mixed, &mut progress.work);
+            let (qos, body_bytes) = (frame.qos(), frame.body().len());
+            if qos.is_realtime() || progress.body_bytes + body_bytes > MAX_BODY_BYTES {
+                return progress;
             }
-            *code = Code::Ok as u8;
-            let selected = loop {
-                let receivers = match &target {
-                    Target::Receiver(number) => (std::slice::from_ref(number), mixed.receivers()),
-                    Target::Route(route) => mixed.of_route(*route),
-                    Target::Refused(refusal) => {
-                        progress.denied |= *refusal == Code::AccessDenied;
-                        *code = *refusal as u8;
-                        break Some(0);
-                    }
-                    Target::Unknown => break None,
-                };
-                match recipients.select(receivers, (run, index), frame) {
-                    // the client of the name has left: another one may have its name
-                    Ok(0) if matches!(target, Target::Receiver(_)) => {
-                        target = self.find_target(sender, frame, &mut mixed, &mut progress.work);
-                    }
-                    Ok(reached) => break Some(reached),
-                    Err(FullReceiver(number, client)) => {
-                        self.mixed = Some(mixed);
-                        let fullness = self.fullness(&sender.router.holds, &client, frame.body().len());
-                        if fullness == Fullness::Holds {
-                            self.block(&client);
-                            progress.blocked = true;
-                            return progress;
+            if !frame.repeats() || index == 0 {
+                target = self.target_of(sender, epoch, frame, mixed, &mut progress.work);
+            }
+            let selection = Selection { run, index, tail_bytes: frame.tail().len(), body_bytes };
+            let mut code_of_frame = Code::Ok;
+            match target {
+                Target::Route(route) => {
+                    let of_route = mixed.of_route(route);
+                    let visited = of_route.0.len() as u32;
+                    let Some(reached) = recipients.select(of_route, selection) else { return progress };
+                    // those that have left are no work for anybody else, but are visited
+                    progress.work += reached.max(visited / 4).max(1);
+                }
+                Target::Receiver(number) => {
+                    progress.work += 1;
+                    match recipients.select((&[number], mixed.receivers()), selection) {
+                        Some(0) => {
+                            // the client of the name has left: another one may have its name
+                            target = self.find_target(sender, frame, mixed, &mut progress.work);
+                            let found = match target {
+                                Target::Receiver(number) => {
+                                    recipients.select((&[number], mixed.receivers()), selection)
+                                }
+                                Target::Refused(refusal) => {
+                                    code_of_frame = refusal;
+                                    Some(1)
+                                }
+                                Target::Route(_) | Target::Alone => None,
+                            };
+                            // it has left again already: alone
+                            if found.is_none_or(|found| found == 0) {
+                                return progress;
+                            }
                         }
-                        mixed = self.mixed.take().unwrap_or_default();
-                        if let Some(receiver) = mixed.receivers().get_mut(number as usize) {
-                            let place = recipients.add(client, Outcome::OneByOne);
-                            (receiver.run, receiver.place) = (run, place);
-                        }
+                        Some(_) => {}
+                        None => return progress,
                     }
                 }
-            };
-            let Some(reached) = selected else {
-                progress.next_alone = true;
-                break;
-            };
+                Target::Refused(refusal) => code_of_frame = refusal,
+                Target::Alone => return progress,
+            }
+            *code = code_of_frame as u8;
+            progress.denied |= code_of_frame == Code::AccessDenied;
             progress.frames += 1;
-            progress.work += reached.max(1);
+            progress.body_bytes += body_bytes;
+            progress.acks += usize::from(qos.wants_ack());
             if progress.work >= MAX_WORK {
                 break;
             }
         }
-        self.mixed = Some(mixed);
+        progress.next_alone = false;
         progress
     }
 
@@ -297,7 +332,7 @@ impl FanOut {
                 Some(number) => Target::Receiver(number),
                 None => self.find_target(sender, frame, mixed, work),
             },
-            _ => Target::Unknown,
+            _ => Target::Alone,
         }
     }
 
@@ -314,7 +349,7 @@ impl FanOut {
         *work += RESOLVING;
         let (topic, router) = (frame.target(), sender.router);
         if !is_mixed_target(router, topic) {
-            return Target::Unknown;
+            return Target::Alone;
         }
         let topics = self.topics.get_or_insert_default();
         let memory = &mut self.memory;
@@ -331,12 +366,15 @@ impl FanOut {
         if recipients.is_denied() {
             return Target::Refused(Code::AccessDenied);
         }
+        if recipients.members().len() > MAX_RECIPIENTS {
+            return Target::Alone;
+        }
         // what has just been added may have replaced all other routes
-        mixed.set_generation(topics.generation());
+        mixed.set_generation(topics.generation(), memory);
         match route {
             Some(route) if mixed.set_route(route, &recipients, memory) => Target::Route(route),
             _ if mixed.set_uncached(&recipients, memory) => Target::Route(UNCACHED),
-            _ => Target::Unknown,
+            _ => Target::Alone,
         }
     }
 
@@ -352,13 +390,13 @@ impl FanOut {
         *work += FINDING;
         let name = frame.target();
         if !is_mixed_target(sender.router, name) {
-            return Target::Unknown;
+            return Target::Alone;
         }
         let may_send = sender.policy.is_none_or(|policy| allows_message(policy, name));
         match sender.router.find(name).filter(|_| may_send) {
             Some(client) => {
                 let number = mixed.set_name(name.as_bytes(), &client, &mut self.memory);
-                number.map_or(Target::Unknown, Target::Receiver)
+                number.map_or(Target::Alone, Target::Receiver)
             }
             // also for a missing client: whether a client exists is not for every sender to know
             None => Target::Refused(if may_send { Code::NotRegistered } else { Code::AccessDenied }),
@@ -373,43 +411,51 @@ impl FanOut {
         codes: &mut [u8],
         recipients: &mut Recipients,
     ) {
-        let pauses =
-            recipients.used().iter().filter(|recipient| !recipient.selected.is_empty()).nth(1).is_some();
+        // a frame alone has no earlier ones
+        let several = recipients.used().iter().filter(|recipient| !recipient.selected.is_empty()).nth(1);
+        let pauses = frames.len() > 1 && several.is_some();
         let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        let (mut is_encoded, mut any_one_by_one) = (false, false);
+        // whether the encoding is that of the frames of the next recipient
+        let mut is_encoded = false;
+        let mut any_one_by_one = false;
         let mut left = recipients.used();
         while let Some((recipient, behind)) = left.split_first_mut() {
             left = behind;
             if recipient.selected.is_empty() {
                 continue;
             }
-            let Some(client) = recipient.client.as_ref().filter(|_| recipient.outcome == Outcome::Collected)
-            else {
+            let same_next =
+                left.first().is_some_and(|next| next.selected == recipient.selected && next.is_collected());
+            let Some(client) = recipient.client.as_ref().filter(|_| recipient.is_collected()) else {
                 any_one_by_one = true;
+                is_encoded = false;
                 continue;
             };
-            let shares = left.first().is_some_and(|next| next.selected == recipient.selected);
             if !is_encoded {
                 encoding.reset();
             }
             let mut run =
                 MixedRun::new(sender.name, sender.id, frames, &recipient.selected, recipient.tail_bytes)
                     .pausing(pauses);
-            if is_encoded || shares {
+            if is_encoded || same_next {
                 run = run.with_encoding(&mut encoding);
             }
             let delivery = client.deliver_mixed(&mut run);
-            is_encoded = shares;
+            is_encoded = same_next;
             if delivery.has(DeliveryStatus::UNSUPPORTED) {
                 client.set_takes_no_mixed_runs();
             }
             if delivery.has(DeliveryStatus::UNSUPPORTED) || delivery.has(DeliveryStatus::REFUSED) {
-                // what does not fit together may fit one by one
+                // what is not taken together may be taken one by one
                 recipient.outcome = Outcome::OneByOne;
                 any_one_by_one = true;
                 continue;
             }
-            recipient.outcome = if pauses && delivery.is_taken() { Outcome::Paused } else { Outcome::Done };
+            recipient.outcome = match delivery.is_taken() {
+                true if pauses => Outcome::Paused,
+                true => Outcome::Delivered,
+                false => Outcome::Closed,
+            };
             if !delivery.is_taken() {
                 refuse_messages(frames, codes, &recipient.selected);
             }
@@ -439,15 +485,20 @@ impl FanOut {
         recipients: &mut Recipients,
         encoding: &mut Encoding,
     ) {
+        let (mut taken, mut refused) = ([false; MAX_FRAMES], [false; MAX_FRAMES]);
         let mut deliveries = vec![];
         for (place, recipient) in recipients.used().iter().enumerate() {
-            if recipient.outcome == Outcome::OneByOne {
-                deliveries.extend(recipient.selected.iter().map(|index| (*index, place)));
+            match recipient.outcome {
+                Outcome::OneByOne => {
+                    deliveries.extend(recipient.selected.iter().map(|index| (*index, place)));
+                }
+                Outcome::Paused | Outcome::Delivered => {
+                    recipient.selected.iter().for_each(|index| mark(&mut taken, *index));
+                }
+                Outcome::Collected | Outcome::Closed => {}
             }
         }
         deliveries.sort_unstable();
-        let mut refused: Vec<u32> = vec![];
-        let mut taken: Vec<u32> = vec![];
         let mut last = None;
         for (index, place) in deliveries {
             let recipient = recipients.used().get(place);
@@ -462,26 +513,31 @@ impl FanOut {
                 .with_sender_id(sender.id);
             let delivery = self.deliver_run(sender.router, client, &mut run, frame.body().len());
             if delivery.is_taken() {
-                taken.push(index);
+                mark(&mut taken, index);
             } else if delivery.has(DeliveryStatus::REFUSED) {
-                refused.push(index);
+                mark(&mut refused, index);
             } else {
                 refuse_messages(frames, codes, &[index]);
             }
         }
-        for index in refused {
+        for ((code, taken), refused) in codes.iter_mut().zip(taken).zip(refused) {
             // reaching nobody is fine, but not if those who are there were all too full
-            let is_selected = |recipient: &Recipient| recipient.selected.binary_search(&index).is_ok();
-            let delivered = |recipient: &Recipient| {
-                matches!(recipient.outcome, Outcome::Paused | Outcome::Done) && is_selected(recipient)
-            };
-            if taken.binary_search(&index).is_err()
-                && !recipients.used().iter().any(delivered)
-                && let Some(code) = codes.get_mut(index as usize)
-            {
+            if refused && !taken {
                 *code = Code::NotDelivered as u8;
             }
         }
+    }
+}
+
+impl Recipient {
+    fn is_collected(&self) -> bool {
+        self.outcome == Outcome::Collected
+    }
+}
+
+fn mark(marks: &mut [bool], index: u32) {
+    if let Some(mark) = marks.get_mut(index as usize) {
+        *mark = true;
     }
 }
 

@@ -122,17 +122,22 @@ fn put(slots: &mut [Slot], slot: Slot) {
     }
 }
 
-/// Compares texts of the same length, eight bytes at a time and without a call.
+/// Compares texts of the same length, those of 8 to 32 bytes without a call: by their first and last bytes.
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let ((words, tail), (others, other_tail)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    let number = |word: &[u8; 8]| u64::from_le_bytes(*word);
-    let differ = words.iter().zip(others).fold(0, |all, (one, other)| all | (number(one) ^ number(other)));
-    let same_end = match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
-        (Some(one), Some(other)) => one == other,
-        _ => tail == other_tail,
-    };
-    differ == 0 && same_end
+    if one.len() <= 32
+        && let (Some(start), Some(end)) = (one.first_chunk::<16>(), one.last_chunk::<16>())
+        && let (Some(other_start), Some(other_end)) = (other.first_chunk(), other.last_chunk())
+    {
+        return start == other_start && end == other_end;
+    }
+    if one.len() <= 16
+        && let (Some(start), Some(end)) = (one.first_chunk::<8>(), one.last_chunk::<8>())
+        && let (Some(other_start), Some(other_end)) = (other.first_chunk(), other.last_chunk())
+    {
+        return start == other_start && end == other_end;
+    }
+    one == other
 }
 
 #[cfg(test)]
@@ -157,6 +162,19 @@ mod tests {
             + table.entries.capacity() * size_of::<Entry>()
             + size_of_val(&*table.slots);
         assert!(memory <= bytes, "{memory} of {bytes}");
+    }
+
+    #[test]
+    fn texts_that_differ_anywhere_are_not_the_same() {
+        for len in 0..70 {
+            let text = vec![7; len];
+            assert!(is_same(&text, &text.clone()));
+            for wrong in 0..len {
+                let mut other = text.clone();
+                other[wrong] ^= 1;
+                assert!(!is_same(&text, &other), "{wrong} of {len}");
+            }
+        }
     }
 
     proptest! {

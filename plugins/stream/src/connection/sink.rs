@@ -83,12 +83,16 @@ impl Connection {
         })
     }
 
-    /// Queues a mixed run: one lock, one copy.
+    /// Queues a mixed run: one lock, one copy. Refuses it if it would prolong a pause of sending too much; its
+    /// frames are then delivered one by one.
     #[inline]
     pub(crate) fn deliver_mixed(self: &Arc<Self>, run: &mut MixedRun<'_>) -> DeliveryStatus {
         let pauses = run.pauses();
         let wire = MixedWire::of(run);
         self.append(false, wire.bytes(), |out| {
+            if pauses && !out.may_pause() {
+                return false;
+            }
             wire.push(&mut out.queue);
             if pauses {
                 out.pause();
@@ -267,6 +271,38 @@ mod tests {
         assert!(is_silent(&mut pair), "the end of a pause is no flush");
         pair.connection.flush();
         pair.peer.read_exact(&mut bytes[..20]).unwrap();
+    }
+
+    #[test]
+    fn pauses_that_overlap_end() {
+        let mut pair = Pair::new(StreamSettings::default());
+        let mut taken = 0;
+        assert!(deliver_mixed(&pair, true).is_taken());
+        pair.connection.flush();
+        loop {
+            taken += 1;
+            let delivery = deliver_mixed(&pair, true);
+            pair.connection.resume_sending();
+            if delivery == DeliveryStatus::REFUSED {
+                break;
+            }
+        }
+        let mut bytes = vec![0; taken * MIXED.len()];
+        pair.peer.read_exact(&mut bytes).unwrap();
+        assert!(deliver_mixed(&pair, true).is_taken(), "the next pause begins");
+    }
+
+    #[test]
+    fn a_client_is_not_stalled_in_a_pause() {
+        let pair = Pair::new(settings(Overflow::Block, 1 << 30));
+        fill(&pair);
+        deliver_mixed(&pair, true);
+        let later = Instant::now() + Duration::from_secs(60);
+        (0..9).for_each(|_| pair.connection.retry_write(later, Duration::from_secs(4), 2));
+        assert!(!pair.connection.is_closed());
+        pair.connection.resume_sending();
+        (0..9).for_each(|_| pair.connection.retry_write(later, Duration::from_secs(4), 2));
+        assert!(pair.connection.is_closed(), "the socket is full");
     }
 
     #[test]

@@ -44,8 +44,7 @@ pub(super) enum DispatchStop {
     /// A receiver is full, or a rate is exhausted. `dispatched` frames of the run were dispatched, the others
     /// were not.
     Blocked { dispatched: usize },
-    /// Everything up to the position was dispatched, and the client's own queue or the receiver of the next
-    /// frame is full.
+    /// Everything up to the position was dispatched, and the client's own queue is full.
     Full,
     /// Everything up to the position was dispatched, and the time slice is over.
     TurnOver,

@@ -130,9 +130,6 @@ impl Dispatcher<'_> {
                     return Err(DispatchStop::Full);
                 }
             }
-            if result.is_blocked() {
-                return Err(DispatchStop::Full);
-            }
             if self.batch.turn.spend(result.work()) {
                 return Err(DispatchStop::TurnOver);
             }
