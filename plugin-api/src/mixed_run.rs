@@ -105,6 +105,14 @@ impl<'a> Frame<'a> {
         if self.op == Op::Publish as u8 { FrameKind::Publish } else { FrameKind::Message }
     }
 
+    /// Returns the length of the [tail](Self::tail) in bytes.
+    #[inline]
+    pub fn tail_len(&self) -> usize {
+        let target =
+            if self.op == Op::Publish as u8 { 0 } else { (self.target_len as usize).saturating_add(1) };
+        self.body.len().saturating_sub(target)
+    }
+
     /// Returns what recipients get behind the name of the sender: of a publication the body, of a message the
     /// payload.
     #[inline]
@@ -296,6 +304,7 @@ mod tests {
         assert_eq!((frame.target(), frame.payload(), frame.tail()), ("", &b""[..], &b""[..]));
         let frame = Frame::new(Op::Message, Qos::NO, b"ab\0c", u32::MAX);
         assert_eq!((frame.target_bytes(), frame.payload()), (&b""[..], &b""[..]));
+        assert_eq!((frame.tail_len(), frame.tail().len()), (0, 0));
         assert_eq!(Frame::new(Op::Publish, Qos::NO, b"\xFF\0", 1).target(), "");
         assert_eq!(Frame::new(Op::Broadcast, Qos::NO, b"a\0", 1).op(), None);
     }

@@ -322,7 +322,7 @@ fn counted_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> 
 #[inline(never)]
 fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> Result<(), BoxError> {
     let limits = Limits::default();
-    let mut mode = MixedMode::default();
+    let (mut mode, mut mixed) = (MixedMode::default(), MixedVectors::default());
     for read in reads {
         let mut run = RunBuffer::<Payload<'_>>::new();
         let mut position = 0;
@@ -336,7 +336,7 @@ fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> R
                 }
             }
             if mode.begins(head.len, read.len() - position) {
-                position = handle_mixed_runs(sender, read, position, &mut mode, acks);
+                position = handle_mixed_runs(sender, read, position, &mut mode, &mut mixed, acks);
             }
         }
         sender.end_batch();
@@ -346,6 +346,9 @@ fn handle_reads(sender: &mut Client, reads: &[Vec<u8>], acks: &mut Vec<u8>) -> R
     Ok(())
 }
 
+/// Op ids and codes of a mixed run.
+type MixedVectors = (Vec<u32>, Vec<u8>);
+
 /// Parses mixed runs, dispatches them and appends their acknowledgements; returns the position behind them.
 #[inline(never)]
 fn handle_mixed_runs(
@@ -353,10 +356,11 @@ fn handle_mixed_runs(
     read: &[u8],
     mut position: usize,
     mode: &mut MixedMode,
+    (op_ids, codes): &mut MixedVectors,
     acks: &mut Vec<u8>,
 ) -> usize {
     let limits = Limits::default();
-    let (mut op_ids, mut frames, mut codes) = (vec![], vec![], vec![]);
+    let mut frames = Vec::with_capacity(FRAMES);
     loop {
         op_ids.clear();
         frames.clear();
@@ -375,7 +379,7 @@ fn handle_mixed_runs(
             }
             first += dispatched;
         }
-        for ((frame, id), code) in frames.iter().zip(&op_ids).zip(&codes) {
+        for ((frame, id), code) in frames.iter().zip(&*op_ids).zip(&*codes) {
             if frame.qos().wants_ack() {
                 acks.extend_from_slice(&encode_ack(*id, *code));
             }

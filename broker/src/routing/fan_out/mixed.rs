@@ -258,7 +258,7 @@ impl FanOut {
             if !frame.repeats() || index == 0 {
                 target = self.target_of(sender, epoch, frame, mixed, &mut progress.work);
             }
-            let selection = Selection { run, index, tail_bytes: frame.tail().len(), body_bytes };
+            let selection = Selection { run, index, tail_bytes: frame.tail_len(), body_bytes };
             let mut code_of_frame = Code::Ok;
             match target {
                 Target::Route(route) => {

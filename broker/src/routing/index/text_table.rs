@@ -1,7 +1,7 @@
 //! Numbers by text: a hash table with open addressing and linear probing, its texts in one piece of memory.
 //! Owns how texts are found; the caller bounds how many there are.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 
 use crate::routing::Hashing;
 
@@ -26,26 +26,49 @@ struct Slot {
 
 #[derive(Clone, Copy)]
 struct Entry {
+    ends: Ends,
     start: u32,
-    len: u32,
     number: u32,
 }
 
-/// Bytes, hashed without the length that slices add.
-struct Text<'a>(&'a [u8]);
+/// The length of a text and its first and last bytes: all of a text of up to [`SHORT_TEXT`] bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ends {
+    first: [u64; 2],
+    last: [u64; 2],
+    len: u32,
+}
 
-impl Hash for Text<'_> {
+const SHORT_TEXT: usize = 32;
+
+impl Ends {
     #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0);
+    fn of(text: &[u8]) -> Self {
+        let (first, last) = if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+            (words(first), words(last))
+        } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+            ([u64::from_le_bytes(*first), u64::from_le_bytes(*last)], [0; 2])
+        } else {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(text).for_each(|(place, byte)| *place = *byte);
+            ([u64::from_le_bytes(bytes), 0], [0; 2])
+        };
+        Ends { first, last, len: text.len() as u32 }
     }
+}
+
+#[inline]
+fn words(bytes: &[u8; 16]) -> [u64; 2] {
+    let both = u128::from_le_bytes(*bytes);
+    [both as u64, (both >> 64) as u64]
 }
 
 impl TextTable {
     /// Returns the memory that one text of this length takes, in bytes.
     pub(in crate::routing) fn bytes_of(len: usize) -> usize {
         // vectors grow to twice what they need, and up to four slots belong to an entry
-        len * 2 + size_of::<Entry>() * 2 + size_of::<Slot>() * 4
+        let text = if len > SHORT_TEXT { len } else { 0 };
+        text * 2 + size_of::<Entry>() * 2 + size_of::<Slot>() * 4
     }
 
     pub(in crate::routing) fn len(&self) -> usize {
@@ -67,10 +90,12 @@ impl TextTable {
         if self.slots.len() < (self.entries.len() + 1) * 2 {
             self.grow();
         }
-        let start = self.texts.len() as u32;
-        self.texts.extend_from_slice(text);
-        self.entries.push(Entry { start, len: text.len() as u32, number });
-        let slot = Slot { hash: self.hash(text) as u32, entry: self.entries.len() as u32 };
+        let (start, ends) = (self.texts.len() as u32, Ends::of(text));
+        if text.len() > SHORT_TEXT {
+            self.texts.extend_from_slice(text);
+        }
+        self.entries.push(Entry { ends, start, number });
+        let slot = Slot { hash: self.hash(text, &ends) as u32, entry: self.entries.len() as u32 };
         put(&mut self.slots, slot);
         true
     }
@@ -79,17 +104,16 @@ impl TextTable {
     #[inline]
     fn find(&self, text: &[u8]) -> Option<usize> {
         let mask = self.slots.len().checked_sub(1)?;
-        let hash = self.hash(text) as u32;
+        let ends = Ends::of(text);
+        let hash = self.hash(text, &ends) as u32;
         let mut at = hash as usize & mask;
         loop {
             let slot = self.slots.get(at)?;
             let index = (slot.entry as usize).checked_sub(1)?;
             if slot.hash == hash
                 && let Some(entry) = self.entries.get(index)
-                && let Some(known) = self.texts.get(entry.start as usize..)
-                && entry.len as usize == text.len()
-                && let Some(known) = known.get(..text.len())
-                && is_same(known, text)
+                && entry.ends == ends
+                && (text.len() <= SHORT_TEXT || self.is_text_of(entry, text))
             {
                 return Some(index);
             }
@@ -97,9 +121,25 @@ impl TextTable {
         }
     }
 
+    /// Returns whether this is the text of an entry, for one that is not short.
+    fn is_text_of(&self, entry: &Entry, text: &[u8]) -> bool {
+        let known = self.texts.get(entry.start as usize..);
+        known.and_then(|known| known.get(..text.len())) == Some(text)
+    }
+
     #[inline]
-    fn hash(&self, text: &[u8]) -> u64 {
-        self.hashing.hash_one(Text(text))
+    fn hash(&self, text: &[u8], ends: &Ends) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        if text.len() <= SHORT_TEXT {
+            let [one, two] = ends.first;
+            let [three, four] = ends.last;
+            hasher.write_u128(u128::from(one) << 64 | u128::from(two));
+            hasher.write_u128(u128::from(three) << 64 | u128::from(four));
+            hasher.write_u32(ends.len);
+        } else {
+            hasher.write(text);
+        }
+        hasher.finish()
     }
 
     #[cold]
@@ -120,24 +160,6 @@ fn put(slots: &mut [Slot], slot: Slot) {
         }
         at = (at + 1) & mask;
     }
-}
-
-/// Compares texts of the same length, those of 8 to 32 bytes without a call: by their first and last bytes.
-#[inline]
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() <= 32
-        && let (Some(start), Some(end)) = (one.first_chunk::<16>(), one.last_chunk::<16>())
-        && let (Some(other_start), Some(other_end)) = (other.first_chunk(), other.last_chunk())
-    {
-        return start == other_start && end == other_end;
-    }
-    if one.len() <= 16
-        && let (Some(start), Some(end)) = (one.first_chunk::<8>(), one.last_chunk::<8>())
-        && let (Some(other_start), Some(other_end)) = (other.first_chunk(), other.last_chunk())
-    {
-        return start == other_start && end == other_end;
-    }
-    one == other
 }
 
 #[cfg(test)]
@@ -167,13 +189,15 @@ mod tests {
     #[test]
     fn texts_that_differ_anywhere_are_not_the_same() {
         for len in 0..70 {
-            let text = vec![7; len];
-            assert!(is_same(&text, &text.clone()));
+            let text = vec![0; len];
+            let mut table = TextTable::default();
+            assert!(table.set(&text, 7) && table.get(&text) == Some(7));
             for wrong in 0..len {
                 let mut other = text.clone();
                 other[wrong] ^= 1;
-                assert!(!is_same(&text, &other), "{wrong} of {len}");
+                assert_eq!(table.get(&other), None, "{wrong} of {len}");
             }
+            assert_eq!(table.get(&[&text[..], &[0]].concat()), None);
         }
     }
 
