@@ -599,8 +599,8 @@ impl SendState {
         self.socket.as_deref()
     }
 
-    /// Returns whether sending can be paused. Pauses of several senders overlap; a new one must not join after
-    /// [`MAX_JOINED_PAUSES`], so that sending goes on now and then.
+    /// Returns whether sending can be paused. Pauses of several senders overlap; after [`MAX_JOINED_PAUSES`]
+    /// none joins, so that sending resumes.
     #[inline]
     pub(crate) fn may_pause(&self) -> bool {
         self.pauses == 0 || self.joined_pauses < MAX_JOINED_PAUSES

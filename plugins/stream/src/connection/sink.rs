@@ -83,8 +83,8 @@ impl Connection {
         })
     }
 
-    /// Queues a mixed run: one lock, one copy. Refuses it if it would prolong a pause of sending too much; its
-    /// frames are then delivered one by one.
+    /// Queues a mixed run: one lock, one copy. Refuses a run that would prolong a pause too much; its frames
+    /// are then delivered one by one.
     #[inline]
     pub(crate) fn deliver_mixed(self: &Arc<Self>, run: &mut MixedRun<'_>) -> DeliveryStatus {
         let pauses = run.pauses();
