@@ -9,7 +9,7 @@ mod overflow;
 mod range;
 
 pub use limit::Limit;
-pub use overflow::Overflow;
+pub use overflow::{Admission, Overflow};
 pub use range::{check_range, seconds};
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};

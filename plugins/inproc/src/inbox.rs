@@ -3,7 +3,7 @@
 
 use elbus_plugin_api::{
     BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
-    config::Overflow,
+    config::Admission,
     inproc::{OwnedRun, RunBatch},
     rate::LogThrottle,
 };
@@ -116,7 +116,10 @@ pub(crate) fn cost_of(messages: usize, bytes: usize) -> usize {
 }
 
 impl Inbox {
-    /// Accepts a run or refuses it; an empty queue accepts one of any size. `owned` is the same run.
+    /// Accepts a run or refuses it. `owned` is the same run.
+    ///
+    /// Senders of real-time messages never wait, nor does the broker itself: their messages are accepted up
+    /// to twice the limit.
     #[inline]
     pub(crate) fn accept(
         &mut self,
@@ -127,8 +130,23 @@ impl Inbox {
     ) -> Accepted {
         let (count, cost) = (owned.len(), cost(&owned));
         let never_waits = run.is_realtime() || run.sender() == BROKER_NAME;
-        if let Some(refusal) = self.refusal(count, cost, never_waits, limits, &now) {
-            return refusal;
+        if self.closed || self.draining {
+            return Accepted { delivery: DeliveryStatus::CLOSED, follow_up: FollowUp::Nothing };
+        }
+        let cannot_wait = never_waits.then(|| limits.queue_bytes.saturating_mul(2));
+        let admission = limits.overflow.admit(self.bytes, cost, limits.queue_bytes, cannot_wait);
+        match admission {
+            Admission::Take | Admission::TakeFull => {}
+            Admission::Refuse => {
+                let follow_up = self.refuse(count, now());
+                return Accepted { delivery: DeliveryStatus::REFUSED, follow_up };
+            }
+            Admission::Disconnect => {
+                self.closed = true;
+                self.held_since = None;
+                let follow_up = FollowUp::Disconnect { bytes: self.bytes };
+                return Accepted { delivery: DeliveryStatus::CLOSED, follow_up };
+            }
         }
         self.runs.push_back(owned);
         self.bytes += cost;
@@ -137,7 +155,7 @@ impl Inbox {
         if self.reader_waits && !std::mem::replace(&mut self.dirty, true) {
             accepted.delivery = DeliveryStatus::DIRTY;
         }
-        if !never_waits && limits.overflow == Overflow::Block && self.bytes > limits.queue_bytes {
+        if admission == Admission::TakeFull {
             accepted.delivery = accepted.delivery | DeliveryStatus::FULL;
             self.held_since.get_or_insert_with(now);
             if !std::mem::replace(&mut self.watched, true) {
@@ -145,42 +163,6 @@ impl Inbox {
             }
         }
         accepted
-    }
-
-    /// Returns the refusal of a run that is not accepted.
-    ///
-    /// Senders of real-time messages never wait, nor does the broker itself: their messages are accepted up
-    /// to twice the limit.
-    #[inline]
-    fn refusal(
-        &mut self,
-        count: usize,
-        cost: usize,
-        never_waits: bool,
-        limits: &Limits,
-        now: &impl Fn() -> Instant,
-    ) -> Option<Accepted> {
-        if self.closed || self.draining {
-            return Some(Accepted { delivery: DeliveryStatus::CLOSED, follow_up: FollowUp::Nothing });
-        }
-        let after = self.bytes.saturating_add(cost);
-        let over = match (never_waits, limits.overflow) {
-            (true, _) => after > limits.queue_bytes.saturating_mul(2),
-            (false, Overflow::Block) => false,
-            (false, _) => after > limits.queue_bytes,
-        };
-        if !over || self.runs.is_empty() {
-            return None;
-        }
-        if limits.overflow == Overflow::Disconnect {
-            self.closed = true;
-            self.held_since = None;
-            return Some(Accepted {
-                delivery: DeliveryStatus::CLOSED,
-                follow_up: FollowUp::Disconnect { bytes: self.bytes },
-            });
-        }
-        Some(Accepted { delivery: DeliveryStatus::REFUSED, follow_up: self.refuse(count, now()) })
     }
 
     fn refuse(&mut self, count: usize, now: Instant) -> FollowUp {

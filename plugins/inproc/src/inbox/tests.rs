@@ -1,7 +1,7 @@
 //! The rules of a client's queue, with a clock that the test sets.
 
 use super::*;
-use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos};
+use elbus_plugin_api::{Encoding, FrameKind, Payload, Qos, config::Overflow};
 use parking_lot::Mutex;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Delivery to a connection, within the limits of its queue. Owns the overflow policy.
 
 use elbus_plugin_api::{
-    DeliveryStatus, MixedRun, Notifier, Overdraft, Queued, Run, Sink, SinkLimits, config::Overflow,
+    DeliveryStatus, MixedRun, Notifier, Overdraft, Queued, Run, Sink, SinkLimits, config::Admission,
 };
 use elbus_socket::QueueDepth;
 use std::sync::{Arc, atomic::Ordering};
@@ -60,13 +60,6 @@ impl Sink for ConnectionSink {
     }
 }
 
-/// Decision of the overflow policy.
-enum Admission {
-    Take(DeliveryStatus),
-    Refuse,
-    End(CloseReason),
-}
-
 impl Connection {
     /// Queues a run: one lock, one copy.
     #[inline]
@@ -114,17 +107,18 @@ impl Connection {
         }
         let mut flags = DeliveryStatus::TAKEN;
         if out.queue.bytes().saturating_add(bytes) > self.limit(&out, Side::Senders).bytes {
-            let (admission, after) = self.apply_overflow_policy(&mut out, realtime, bytes);
-            let (refusal, after) = match admission {
-                Admission::Take(full) => {
-                    flags = full;
-                    (None, after)
+            let (admission, mut after) = self.apply_overflow_policy(&mut out, realtime, bytes);
+            let refusal = match admission {
+                Admission::Take => None,
+                Admission::TakeFull => {
+                    flags = DeliveryStatus::FULL;
+                    None
                 }
-                Admission::Refuse => (Some(DeliveryStatus::REFUSED), after),
-                Admission::End(reason) => {
-                    let mut all = after;
-                    all.merge(self.end(&mut out, reason));
-                    (Some(DeliveryStatus::CLOSED), all)
+                Admission::Refuse => Some(DeliveryStatus::REFUSED),
+                Admission::Disconnect => {
+                    let reason = self.overflow_reason(&out, bytes);
+                    after.merge(self.end(&mut out, reason));
+                    Some(DeliveryStatus::CLOSED)
                 }
             };
             drop(out);
@@ -159,27 +153,25 @@ impl Connection {
         // also in a pause: bytes that are merely not sent yet must not count against the limit
         let after = if out.is_blocked() { Deferred::default() } else { self.write_even_paused(out) };
         let QueueLimit { bytes: limit, shared } = self.limit(out, Side::Senders);
-        let waiting = out.queue.bytes();
-        let total = waiting.saturating_add(bytes);
         // real-time frames cannot wait, so they can exceed the limit up to twice, unless it is a share of the
         // budget
         let twice = || self.limits.queue_bytes().saturating_mul(2).max(limit);
-        let ceiling = if realtime && !shared { twice() } else { limit };
-        // an empty queue takes a run that alone exceeds the limit: it could never be delivered otherwise
-        let over = waiting > 0 && total > ceiling;
-        let admission = match self.server.settings.overflow {
-            Overflow::Block if !realtime && total > limit => Admission::Take(DeliveryStatus::FULL),
-            Overflow::Block | Overflow::DropNewest if over => Admission::Refuse,
-            Overflow::Disconnect if over && shared => {
-                Admission::End(CloseReason::Crowded { bytes: total, share: limit })
-            }
-            Overflow::Disconnect if over => Admission::End(CloseReason::Overflow { bytes: total, limit }),
-            _ => Admission::Take(DeliveryStatus::TAKEN),
-        };
+        let cannot_wait = realtime.then(|| if shared { limit } else { twice() });
+        let admission = self.server.settings.overflow.admit(out.queue.bytes(), bytes, limit, cannot_wait);
         if matches!(admission, Admission::Refuse) {
             self.server.counts.refused_runs.fetch_add(1, Ordering::Relaxed);
         }
         (admission, after)
+    }
+
+    /// Returns why a client is disconnected whose queue would have `bytes` more.
+    fn overflow_reason(&self, out: &SendState, bytes: usize) -> CloseReason {
+        let QueueLimit { bytes: limit, shared } = self.limit(out, Side::Senders);
+        let bytes = out.queue.bytes().saturating_add(bytes);
+        match shared {
+            true => CloseReason::Crowded { bytes, share: limit },
+            false => CloseReason::Overflow { bytes, limit },
+        }
     }
 }
 
@@ -190,7 +182,7 @@ mod tests {
         settings::StreamSettings,
         testing::{Pair, with_mixed_run, with_run},
     };
-    use elbus_plugin_api::{Qos, SHARE_FROM_BYTES, SharedBytes};
+    use elbus_plugin_api::{Qos, SHARE_FROM_BYTES, SharedBytes, config::Overflow};
     use std::{
         io::Read,
         sync::atomic::AtomicUsize,
