@@ -54,18 +54,18 @@ fn a_slow_reader_gets_everything_in_order() {
 }
 
 #[test]
-fn who_takes_nothing_is_disconnected() {
-    suite::who_takes_nothing_is_disconnected(bus);
+fn a_client_that_takes_nothing_is_disconnected() {
+    suite::a_client_that_takes_nothing_is_disconnected(bus);
 }
 
 #[test]
-fn who_reads_slowly_is_not() {
-    suite::who_reads_slowly_is_not(bus);
+fn a_client_that_reads_slowly_is_not_disconnected() {
+    suite::a_client_that_reads_slowly_is_not_disconnected(bus);
 }
 
 #[test]
-fn silence_is_ended() {
-    suite::silence_is_ended(bus);
+fn a_silent_client_is_disconnected() {
+    suite::a_silent_client_is_disconnected(bus);
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn pings_keep_a_client_and_nops_come() {
 }
 
 #[test]
-fn ends_of_either_side() {
-    suite::ends_of_either_side(bus);
+fn either_side_can_close() {
+    suite::either_side_can_close(bus);
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn overflow_policies() {
 }
 
 #[test]
-fn who_does_not_read_acks_is_held_back() {
-    suite::who_does_not_read_acks_is_held_back(bus);
+fn a_client_that_reads_no_acknowledgements_is_held() {
+    suite::a_client_that_reads_no_acknowledgements_is_held(bus);
 }
 
 #[test]
@@ -94,6 +94,6 @@ fn stop_drains_and_closes() {
 }
 
 #[test]
-fn stop_does_not_wait_for_ever() {
-    suite::stop_does_not_wait_for_ever(bus);
+fn stop_does_not_wait_indefinitely() {
+    suite::stop_does_not_wait_indefinitely(bus);
 }

@@ -210,7 +210,7 @@ pub fn a_slow_reader_gets_everything_in_order<S: Stream>(make: impl Fn(&str) -> 
     assert_eq!(peer.frame(), b"\x12\x08\0\0\0\0me\0again");
 }
 
-pub fn who_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn a_client_that_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 60\nstall_seconds = 0.2\nqueue_bytes = 1000");
     let mut stalled = bus.client("stalled");
     let payload = vec![0; 500_000];
@@ -228,7 +228,7 @@ pub fn who_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S
     bus.client("stalled");
 }
 
-pub fn who_reads_slowly_is_not<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn a_client_that_reads_slowly_is_not_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 60\nstall_seconds = 0.5\nqueue_bytes = 1000");
     let mut slow = bus.client("slow");
     let payload = vec![0; 8_000_000];
@@ -243,7 +243,7 @@ pub fn who_reads_slowly_is_not<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert_eq!(got + slow.receive(6 + 3 + 8_000_000 - got).len(), 8_000_009);
 }
 
-pub fn silence_is_ended<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn a_silent_client_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 0.2");
     let body = request(1, MESSAGE | ACKED, b"x\0hello");
     let silent: [(&str, &[u8], u128); 4] = [
@@ -301,7 +301,7 @@ pub fn pings_keep_a_client_and_nops_come<S: Stream>(make: impl Fn(&str) -> Bus<S
     pinging.join().unwrap();
 }
 
-pub fn ends_of_either_side<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn either_side_can_close<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("");
     let half = bus.client("half");
     half.0.half_close();
@@ -353,7 +353,7 @@ pub fn overflow_policies<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     }));
 }
 
-pub fn who_does_not_read_acks_is_held_back<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn a_client_that_reads_no_acknowledgements_is_held<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("queue_bytes = 10000\ntimeout_seconds = 60");
     let mut peer = bus.client("a");
     let mut twin = peer.0.twin();
@@ -392,7 +392,7 @@ pub fn stop_drains_and_closes<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     assert!(bus.fake.failures().is_empty());
 }
 
-pub fn stop_does_not_wait_for_ever<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
+pub fn stop_does_not_wait_indefinitely<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
     let bus = make("timeout_seconds = 60");
     let _stalled = bus.client("stalled");
     bus.fake.deliver("stalled", FrameKind::Message, "me", "", &[&vec![0; 50_000_000]]);
