@@ -59,7 +59,7 @@ pub(crate) struct SystemRights {
     pub(crate) admin: bool,
 }
 
-/// The id of the last registration. Not one of `sync`: its order is nobody's business.
+/// The ID of the last registration. Not one of `sync`: no order depends on it.
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl RegisteredClient {

@@ -90,23 +90,23 @@ fn a_budget_is_spent_for_its_sender_only_and_whatever_the_receiver_is_called() {
     let mut tested = Tested::new();
     let (flooder, sender) = (tested.sender("flooder", 1), tested.sender("sender", 1));
     let of_other = tested.sender("flooder", 2);
-    let victim = receiver("victim", 3);
-    assert_eq!(tested.charge(&victim, &flooder, 7 * SECOND), 0);
-    assert_eq!(tested.charge(&victim, &flooder, SECOND), 1);
-    assert!(flooder.has(victim.keys) && !sender.has(victim.keys) && !of_other.has(victim.keys));
-    assert!(tested.table.is_spent(victim.keys));
-    assert!(tested.sender("flooder%%2", 1).has(victim.keys), "a secondary is the same sender");
-    assert!(flooder.has(receiver("victim", 4).keys) && !flooder.has(receiver("else", 3).keys));
-    assert_eq!(tested.table.used(victim.keys, &HoldSettings::default(), tested.now), 8 * SECOND);
+    let target = receiver("target", 3);
+    assert_eq!(tested.charge(&target, &flooder, 7 * SECOND), 0);
+    assert_eq!(tested.charge(&target, &flooder, SECOND), 1);
+    assert!(flooder.has(target.keys) && !sender.has(target.keys) && !of_other.has(target.keys));
+    assert!(tested.table.is_spent(target.keys));
+    assert!(tested.sender("flooder%%2", 1).has(target.keys), "a secondary is the same sender");
+    assert!(flooder.has(receiver("target", 4).keys) && !flooder.has(receiver("else", 3).keys));
+    assert_eq!(tested.table.used(target.keys, &HoldSettings::default(), tested.now), 8 * SECOND);
     // of one identity under many names
     for number in 0..12 {
         tested.charge(&receiver(&number.to_string(), 3), &flooder, SECOND);
     }
-    assert!(flooder.has(receiver("new", 3).keys) && !sender.has(victim.keys));
+    assert!(flooder.has(receiver("new", 3).keys) && !sender.has(target.keys));
     assert_eq!(tested.table.refill(&HoldSettings::default(), tested.now).len(), 0);
     tested.now += Duration::from_secs(700);
     assert_eq!(tested.table.refill(&HoldSettings::default(), tested.now).len(), 1, "of those that are there");
-    assert!(!flooder.has(victim.keys) && !flooder.has(receiver("new", 3).keys) && !tested.table.any_spent());
+    assert!(!flooder.has(target.keys) && !flooder.has(receiver("new", 3).keys) && !tested.table.any_spent());
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn many_receivers_do_not_reset_the_use_of_their_identity_and_are_bounded() {
     let account = tested.table.accounts.values().next().unwrap();
     assert_eq!((account.names.len(), account.identities.len()), (MAX_NAMES, MAX_IDENTITIES));
     assert!(sender.has(hostile.keys) && sender.has(receiver("a new name", 3).keys));
-    assert!(!sender.has(receiver("innocent", 4).keys));
+    assert!(!sender.has(receiver("other", 4).keys));
     assert!(sender.owners.lock().len() <= MAX_NAMES + MAX_IDENTITIES);
 }
 

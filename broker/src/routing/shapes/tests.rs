@@ -118,13 +118,13 @@ fn the_clients_of_one_identity_leave_filters_for_others() {
         admitting.shapes.reserve(own, shape, LIMIT);
     }
     assert_eq!(admitting.shapes.cost(), LIMIT / IDENTITYS_PART / segments * segments);
-    let mut innocent = ClientShapes::of(2);
+    let mut other = ClientShapes::of(2);
     let new = shape(&admitting, 1 << 18 | 7);
     assert!(!admitting.shapes.reserve(&mut hostile[0], new, LIMIT));
-    assert!(admitting.shapes.reserve(&mut innocent, new, LIMIT));
+    assert!(admitting.shapes.reserve(&mut other, new, LIMIT));
     hostile.iter().for_each(|own| admitting.shapes.release_all(own));
     assert_eq!(admitting.shapes.cost(), segments);
-    admitting.shapes.release_all(&innocent);
+    admitting.shapes.release_all(&other);
     assert!(admitting.shapes.by_identity.is_empty());
 }
 
