@@ -191,6 +191,47 @@ fn a_frame_with_many_recipients_is_dispatched_alone() {
     assert_eq!(all[299].record.mixed_runs.load(SeqCst), 0);
 }
 
+/// Publishes to these topics in turn, in mixed runs, and returns the frames that `receiver` got in one.
+fn mixed_frames(sender: &mut Peer, topics: &[String], receiver: &Peer) -> usize {
+    let frames: Vec<_> = topics.iter().map(|topic| (Op::Publish, topic.as_str(), &b"x"[..])).collect();
+    let before = receiver.record.mixed_frames.load(SeqCst);
+    frames.chunks(256).for_each(|frames| assert!(sender.mixed(frames).iter().all(|code| *code == OK)));
+    receiver.record.mixed_frames.load(SeqCst) - before
+}
+
+#[test]
+fn senders_that_use_up_the_shared_cache_memory_leave_mixed_runs_to_others() {
+    let broker = broker();
+    let hogs: Vec<_> = (0..5)
+        .map(|number| {
+            let mut hog = peer(&broker, &format!("hog.{number}"));
+            (0..9000).for_each(|topic| _ = hog.publish(&format!("{topic}{}", "/x".repeat(500)), b""));
+            hog
+        })
+        .collect();
+    let mut sender = peer(&broker, "s");
+    let mut receivers: Vec<_> = (0..20).map(|number| peer(&broker, &format!("r.{number}"))).collect();
+    receivers.iter_mut().for_each(|receiver| receiver.subscribe(&["plant/#"]));
+    let topics: Vec<_> = (0..4000).map(|number| format!("plant/{number}")).collect();
+    for _ in 0..2 {
+        assert!(mixed_frames(&mut sender, &topics, &receivers[0]) > 3900);
+    }
+    drop(hogs);
+}
+
+#[test]
+fn more_recipients_than_one_mixed_run_can_have_take_another_one() {
+    let broker = broker();
+    let mut sender = peer(&broker, "s");
+    let mut receivers: Vec<_> = (0..512).map(|number| peer(&broker, &format!("r.{number}"))).collect();
+    for (number, receiver) in receivers.iter_mut().enumerate() {
+        receiver.subscribe(&[&format!("plant/{}", number % 128)]);
+    }
+    let topics: Vec<_> = (0..1280).map(|number| format!("plant/{}", number % 128)).collect();
+    assert_eq!(mixed_frames(&mut sender, &topics, &receivers[0]), 10);
+    assert_eq!(receivers[511].record.mixed_frames.load(SeqCst), 10);
+}
+
 #[test]
 fn denied_frames_of_a_mixed_run_have_their_own_code() {
     let broker = broker();

@@ -42,8 +42,9 @@ pub trait Sink: Send + Sync + 'static {
     /// and whether the caller must [`flush`](Sink::flush).
     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus;
 
-    /// Takes frames of one sender with different targets. Takes all of them or none. The default answers
-    /// [`DeliveryStatus::UNSUPPORTED`]: the broker then delivers each frame as a [`Run`] of its own.
+    /// Takes frames of one sender with different targets. Takes all of them or none: if it refuses them, or
+    /// answers [`DeliveryStatus::UNSUPPORTED`] as the default does, the broker delivers each frame as a
+    /// [`Run`] of its own. A sink can also refuse a run because it would prolong a pause.
     ///
     /// If the run [pauses](MixedRun::pauses) sending and was taken, the sink sends nothing until
     /// [`resume_sending`](Sink::resume_sending), which the broker calls once for each such run.

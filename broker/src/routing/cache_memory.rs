@@ -54,6 +54,11 @@ impl CacheMemory {
         true
     }
 
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     /// Counts `bytes` less.
     pub(super) fn give_back(&mut self, bytes: usize) {
         self.used = self.used.saturating_sub(bytes);

@@ -66,8 +66,9 @@ pub(super) struct MixedTargets {
     runs_since_clearing: u32,
     /// Receivers that are known when those that have left are looked for again.
     prune_at: usize,
-    /// Some of the last receivers.
+    /// Some of the last receivers, and which of them is replaced next.
     recent: Vec<Weak<RegisteredClient>>,
+    oldest_recent: usize,
 }
 
 impl MixedTargets {
@@ -95,13 +96,13 @@ impl MixedTargets {
         self.prune_at = self.receivers.len() * 2;
     }
 
-    /// Returns whether there was no memory for something since everything was last forgotten.
+    /// Returns whether there was no memory for a receiver since everything was last forgotten.
     #[inline]
     pub(super) fn is_short(&self) -> bool {
         self.is_short
     }
 
-    /// Returns whether all caches of the sender may be cleared for lack of memory: not for every run.
+    /// Returns whether all caches of the sender may be cleared for lack of memory: once in many runs.
     #[cold]
     pub(super) fn may_clear(&mut self) -> bool {
         self.runs_since_clearing += 1;
@@ -128,7 +129,8 @@ impl MixedTargets {
         self.names.get(name)
     }
 
-    /// Remembers the client of a name; `None` if there is no memory.
+    /// Returns the number of the client of a name, and remembers it if there is memory for the name. `None`
+    /// if there is no memory for the client.
     #[cold]
     pub(super) fn set_name(
         &mut self,
@@ -138,10 +140,7 @@ impl MixedTargets {
     ) -> Option<u32> {
         let number = self.number_of(&Arc::downgrade(client), memory)?;
         let bytes = TextTable::bytes_of(name.len());
-        if !self.take(bytes, memory) {
-            return None;
-        }
-        if !self.names.set(name, number) {
+        if self.take(bytes, memory) && !self.names.set(name, number) {
             self.give_back(bytes, memory);
         }
         Some(number)
@@ -179,6 +178,10 @@ impl MixedTargets {
         recipients: &Recipients,
         memory: &mut CacheMemory,
     ) -> bool {
+        if self.knows_route(route) {
+            // by another topic with the same recipients
+            return true;
+        }
         let bytes = ROUTE_BYTES + size_of_val(recipients.members()) / 2;
         if !self.take(bytes, memory) {
             return false;
@@ -219,6 +222,7 @@ impl MixedTargets {
             return Some(*number);
         }
         if !self.take(RECEIVER_BYTES, memory) {
+            self.is_short = true;
             return None;
         }
         let number = u32::try_from(self.receivers.len()).ok()?;
@@ -230,11 +234,20 @@ impl MixedTargets {
     /// Remembers some of the recipients of a mixed run. Those of earlier runs stay as long as there is room.
     #[inline]
     pub(super) fn set_recent<'c>(&mut self, clients: impl Iterator<Item = &'c Arc<RegisteredClient>>) {
-        for (place, client) in clients.take(RECENT_RECEIVERS).enumerate() {
-            match self.recent.get_mut(place) {
-                Some(recent) if std::ptr::eq(recent.as_ptr(), Arc::as_ptr(client)) => {}
-                Some(recent) => *recent = Arc::downgrade(client),
-                None => self.recent.push(Arc::downgrade(client)),
+        for client in clients.take(RECENT_RECEIVERS) {
+            let is_same =
+                |recent: &Weak<RegisteredClient>| std::ptr::eq(recent.as_ptr(), Arc::as_ptr(client));
+            if self.recent.iter().any(is_same) {
+                continue;
+            }
+            if self.recent.len() < RECENT_RECEIVERS {
+                self.recent.push(Arc::downgrade(client));
+            } else {
+                // in turn, so that the oldest goes
+                self.oldest_recent = (self.oldest_recent + 1) % RECENT_RECEIVERS;
+                if let Some(oldest) = self.recent.get_mut(self.oldest_recent) {
+                    *oldest = Arc::downgrade(client);
+                }
             }
         }
     }
@@ -248,8 +261,6 @@ impl MixedTargets {
         let taken = memory.try_take(bytes);
         if taken {
             self.bytes += bytes;
-        } else {
-            self.is_short = true;
         }
         taken
     }
@@ -267,3 +278,6 @@ impl MixedTargets {
         *self = MixedTargets { generation: self.generation, recent, ..MixedTargets::default() };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,7 @@ pub(crate) struct Record {
     pub(crate) times: Mutex<Vec<(u64, Option<u64>)>>,
     pub(crate) pauses: AtomicUsize,
     pub(crate) mixed_runs: AtomicUsize,
+    pub(crate) mixed_frames: AtomicUsize,
 }
 
 /// Returns later numbers each time.
@@ -120,6 +121,7 @@ impl Sink for RecordingSink {
         }
         assert!(!run.is_empty());
         self.0.mixed_runs.fetch_add(1, Ordering::SeqCst);
+        self.0.mixed_frames.fetch_add(run.len(), Ordering::SeqCst);
         assert_eq!(run.tail_bytes(), run.frames().map(|frame| frame.tail().len()).sum::<usize>());
         if run.pauses() {
             self.0.pauses.fetch_add(1, Ordering::SeqCst);

@@ -132,6 +132,11 @@ impl Recipients {
         _ = RECIPIENTS.try_with(|place| place.set(Some(self.all)));
     }
 
+    /// Returns whether no further recipient can be added.
+    fn is_complete(&self) -> bool {
+        self.used == MAX_RECIPIENTS
+    }
+
     fn used(&mut self) -> &mut [Recipient] {
         self.all.get_mut(..self.used).unwrap_or_default()
     }
@@ -142,7 +147,7 @@ impl Recipients {
         let Some(client) = receiver.client.upgrade().filter(|client| !client.is_gone()) else {
             return Some(LEFT);
         };
-        if client.is_full() || self.used == MAX_RECIPIENTS {
+        if client.is_full() || self.is_complete() {
             return None;
         }
         if self.used == self.all.len() {
@@ -208,10 +213,13 @@ impl FanOut {
         codes: &mut [u8],
     ) -> Progress {
         let mut mixed = self.mixed.take().unwrap_or_default();
-        // a sender that ignores back-pressure is judged frame by frame
-        if self.waits || !self.has_memory_for(&mut mixed) {
+        if self.waits {
+            // a sender that ignores back-pressure is judged frame by frame
             self.mixed = Some(mixed);
             return Progress { next_alone: true, ..Progress::default() };
+        }
+        if mixed.is_short() && mixed.may_clear() {
+            self.clear_caches(&mut mixed);
         }
         let frames = frames.get(..frames.len().min(MAX_FRAMES).min(codes.len())).unwrap_or_default();
         let mut recipients = Recipients::take();
@@ -224,16 +232,13 @@ impl FanOut {
         progress
     }
 
-    /// Returns whether targets can be cached. If they could not, the caches are cleared now and then.
-    #[inline]
-    fn has_memory_for(&mut self, mixed: &mut MixedTargets) -> bool {
-        if mixed.is_short() && mixed.may_clear() {
-            mixed.clear(&mut self.memory);
-            for routes in self.topics.iter_mut().chain(&mut self.masks) {
-                routes.clear(&mut self.memory);
-            }
+    /// Makes room for receivers that could not be cached.
+    #[cold]
+    fn clear_caches(&mut self, mixed: &mut MixedTargets) {
+        mixed.clear(&mut self.memory);
+        for routes in self.topics.iter_mut().chain(&mut self.masks) {
+            routes.clear(&mut self.memory);
         }
-        !mixed.is_short()
     }
 
     /// Finds the recipients of the frames, and which frames each of them gets.
@@ -248,6 +253,7 @@ impl FanOut {
         let epoch = sender.router.topics_epoch();
         let generation = self.topics.as_ref().map_or(0, |topics| topics.generation());
         let run = mixed.begin(generation, &mut self.memory);
+        let max_target = sender.router.max_topic_bytes();
         let mut progress = Progress { next_alone: true, ..Progress::default() };
         let mut target = Target::Alone;
         for ((index, frame), code) in (0..).zip(frames).zip(codes) {
@@ -256,7 +262,10 @@ impl FanOut {
                 return progress;
             }
             if !frame.repeats() || index == 0 {
-                target = self.target_of(sender, epoch, frame, mixed, &mut progress.work);
+                target = match frame.target_bytes().len() <= max_target {
+                    true => self.target_of(sender, epoch, frame, mixed, &mut progress.work),
+                    false => Target::Alone,
+                };
             }
             let selection = Selection { run, index, tail_bytes: frame.tail_len(), body_bytes };
             let mut code_of_frame = Code::Ok;
@@ -264,7 +273,10 @@ impl FanOut {
                 Target::Route(route) => {
                     let of_route = mixed.of_route(route);
                     let visited = of_route.0.len() as u32;
-                    let Some(reached) = recipients.select(of_route, selection) else { return progress };
+                    let Some(reached) = recipients.select(of_route, selection) else {
+                        progress.next_alone = !recipients.is_complete() || index == 0;
+                        return progress;
+                    };
                     // those that have left are no work for anybody else, but are visited
                     progress.work += reached.max(visited / 4).max(1);
                 }
@@ -290,7 +302,10 @@ impl FanOut {
                             }
                         }
                         Some(_) => {}
-                        None => return progress,
+                        None => {
+                            progress.next_alone = !recipients.is_complete() || index == 0;
+                            return progress;
+                        }
                     }
                 }
                 Target::Refused(refusal) => code_of_frame = refusal,
@@ -348,7 +363,7 @@ impl FanOut {
     ) -> Target {
         *work += RESOLVING;
         let (topic, router) = (frame.target(), sender.router);
-        if !is_mixed_target(router, topic) {
+        if !is_mixed_target(topic) {
             return Target::Alone;
         }
         let topics = self.topics.get_or_insert_default();
@@ -389,7 +404,7 @@ impl FanOut {
     ) -> Target {
         *work += FINDING;
         let name = frame.target();
-        if !is_mixed_target(sender.router, name) {
+        if !is_mixed_target(name) {
             return Target::Alone;
         }
         let may_send = sender.policy.is_none_or(|policy| allows_message(policy, name));
@@ -553,8 +568,7 @@ fn refuse_messages(frames: &[Frame<'_>], codes: &mut [u8], selected: &[u32]) {
     }
 }
 
-/// Returns whether frames to a target can be in a mixed run: parts of the broker get theirs one by one, and a
-/// target that is too long is refused by itself.
-fn is_mixed_target(router: &Router, target: &str) -> bool {
-    !target.starts_with('.') && target.len() <= router.max_topic_bytes()
+/// Returns whether frames to a target can be in a mixed run: parts of the broker get theirs one by one.
+fn is_mixed_target(target: &str) -> bool {
+    !target.starts_with('.')
 }

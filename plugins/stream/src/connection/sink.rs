@@ -67,13 +67,17 @@ impl Connection {
         let realtime = run.is_realtime();
         // its payload is cloned before the lock: it counts in the sender's library
         let wire = Wire::of(run);
-        self.append(realtime, wire.bytes(), |out| {
+        let delivery = self.append(realtime, wire.bytes(), |out| {
             let sent = match out.socket() {
                 Some(socket) if out.queue.is_empty() && !out.is_blocked() => wire.send_ahead(socket),
                 _ => 0,
             };
             sent == wire.bytes() || wire.push(&mut out.queue, sent)
-        })
+        });
+        if delivery.has(DeliveryStatus::REFUSED) {
+            self.server.counts.refused_runs.fetch_add(1, Ordering::Relaxed);
+        }
+        delivery
     }
 
     /// Queues a mixed run: one lock, one copy. Refuses a run that would prolong a pause too much; its frames
@@ -158,9 +162,6 @@ impl Connection {
         let twice = || self.limits.queue_bytes().saturating_mul(2).max(limit);
         let cannot_wait = realtime.then(|| if shared { limit } else { twice() });
         let admission = self.server.settings.overflow.admit(out.queue.bytes(), bytes, limit, cannot_wait);
-        if matches!(admission, Admission::Refuse) {
-            self.server.counts.refused_runs.fetch_add(1, Ordering::Relaxed);
-        }
         (admission, after)
     }
 

@@ -14,6 +14,8 @@ use crate::connection::close_reason::CloseReason;
 const SHORT_RUN: usize = 5;
 /// After this many short runs, frames are dispatched in mixed runs.
 const SHORT_RUNS: u16 = 2;
+/// Frames that can be parsed in vain for each frame that is dispatched.
+const PARSED_PER_DISPATCHED: usize = 16;
 /// Bytes that must follow a run so that a mixed run is worth its cost.
 const BYTES_BEHIND: usize = 64;
 
@@ -110,7 +112,7 @@ impl Dispatcher<'_> {
     ) -> Result<bool, DispatchStop> {
         let MixedBuffer { op_ids, frames, codes } = buffer;
         let (mut frames, mut op_ids) = (&frames[..], &op_ids[..]);
-        let behind = *pos;
+        let (behind, parsed) = (*pos, op_ids.len());
         while !frames.is_empty() {
             let result = self.client.dispatch_mixed(frames, codes);
             if result.is_gone() {
@@ -120,7 +122,7 @@ impl Dispatcher<'_> {
             let (done, left) = frames.split_at(dispatched);
             self.batch.frames = self.batch.frames.saturating_add(dispatched as u32);
             *pos = left.first().map_or(behind, |frame| position_in(input, frame));
-            if any_acks {
+            if any_acks && done.iter().any(|frame| frame.qos().wants_ack()) {
                 let acks =
                     done.iter().zip(op_ids).zip(&*codes).filter(|((frame, _), _)| frame.qos().wants_ack());
                 let delivery = self.connection.acknowledge_each(acks.map(|((_, id), code)| (*id, *code)));
@@ -134,7 +136,9 @@ impl Dispatcher<'_> {
                 return Err(DispatchStop::TurnOver);
             }
             if result.is_next_alone() || dispatched == 0 {
-                self.batch.mixed.pause = left.len() as u16;
+                // a parsed frame that was dispatched pays for some that were not
+                let paid = (parsed - left.len()).saturating_mul(PARSED_PER_DISPATCHED);
+                self.batch.mixed.pause = left.len().saturating_sub(paid) as u16;
                 return Ok(false);
             }
             op_ids = op_ids.get(dispatched..).unwrap_or_default();
