@@ -1,20 +1,20 @@
 //! The outgoing side of one connection: its queue, flushing and closing. Owns the connection's lock; never
 //! waits, and calls nothing outside while it holds the lock.
 
+mod acknowledgements;
 pub(crate) mod close_reason;
 pub(crate) mod limits;
 pub(crate) mod liveness;
 pub(crate) mod mixed_wire;
 pub(crate) mod overdraft;
+mod pauses;
 pub(crate) mod sink;
 pub(crate) mod wire;
 pub(crate) mod writer;
 
 use elbus_plugin_api::{DeliveryStatus, Notifier};
-use elbus_protocol::delivery::{ACK_BYTES, encode_ack};
 use elbus_socket::{Queue, Socket};
 use std::{
-    convert::Infallible,
     future::poll_fn,
     sync::{Arc, OnceLock, atomic::Ordering},
     task::{Context, Poll, Waker},
@@ -32,9 +32,6 @@ use crate::{
     session::reader::RUN_BYTES,
     sync::{self, AtomicBool, Mutex, MutexGuard},
 };
-
-/// Pauses that can overlap before sending goes on.
-const MAX_JOINED_PAUSES: u32 = 16;
 
 /// One connection, shared by its reader, the broker, housekeeping and `stop`.
 pub(crate) struct Connection {
@@ -243,60 +240,6 @@ impl Connection {
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, SendState> {
         self.send_state.lock()
-    }
-
-    /// Appends the acknowledgements of a run of the client's own requests.
-    #[inline]
-    pub(crate) fn acknowledge(self: &Arc<Self>, op_ids: &[u32], code: u8) -> DeliveryStatus {
-        let mut out = self.lock();
-        if out.is_closed() {
-            return DeliveryStatus::CLOSED;
-        }
-        let Ok(()) = out.queue.push_with(op_ids.len(), |buffer| {
-            buffer.reserve(op_ids.len() * ACK_BYTES);
-            for id in op_ids {
-                buffer.extend_from_slice(&encode_ack(*id, code));
-            }
-            Ok::<_, Infallible>(())
-        });
-        self.account(&mut out);
-        let full = out.queue.bytes() > self.limit(&out, Side::Own).bytes;
-        out.mark_dirty() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
-    }
-
-    /// Appends acknowledgements, each with its own code.
-    pub(crate) fn acknowledge_each(
-        self: &Arc<Self>,
-        acks: impl Iterator<Item = (u32, u8)>,
-    ) -> DeliveryStatus {
-        let mut out = self.lock();
-        if out.is_closed() {
-            return DeliveryStatus::CLOSED;
-        }
-        let mut count = 0;
-        let Ok(()) = out.queue.push_with(0, |buffer| {
-            for (id, code) in acks {
-                buffer.extend_from_slice(&encode_ack(id, code));
-                count += 1;
-            }
-            Ok::<_, Infallible>(())
-        });
-        out.queue.count_frames(count);
-        self.account(&mut out);
-        let full = out.queue.bytes() > self.limit(&out, Side::Own).bytes;
-        out.mark_dirty() | if full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }
-    }
-
-    /// Ends a pause of sending, and sends what was to be sent meanwhile.
-    pub(crate) fn resume_sending(self: &Arc<Self>) {
-        let mut out = self.lock();
-        out.pauses = out.pauses.saturating_sub(1);
-        if out.pauses > 0 || !std::mem::take(&mut out.is_write_due) {
-            return;
-        }
-        let after = self.write(&mut out);
-        drop(out);
-        self.finish(after);
     }
 
     /// Appends bytes and flushes.
@@ -597,20 +540,6 @@ impl SendState {
     /// The socket, for the writer task.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         self.socket.as_deref()
-    }
-
-    /// Returns whether sending can be paused. Pauses of several senders overlap; after [`MAX_JOINED_PAUSES`]
-    /// none joins, so that sending resumes.
-    #[inline]
-    pub(crate) fn may_pause(&self) -> bool {
-        self.pauses == 0 || self.joined_pauses < MAX_JOINED_PAUSES
-    }
-
-    /// Pauses sending until [`Connection::resume_sending`].
-    #[inline]
-    pub(crate) fn pause(&mut self) {
-        self.joined_pauses = if self.pauses == 0 { 1 } else { self.joined_pauses + 1 };
-        self.pauses += 1;
     }
 
     /// The writer task cannot continue; housekeeping sends instead.

@@ -1,0 +1,155 @@
+//! Delivery of collected frames: in one call to each sink that takes mixed runs, one by one to the others.
+
+use elbus_plugin_api::{Code, DeliveryStatus, Encoding, Frame, MixedRun, Op, Payload, Run};
+use std::cell::Cell;
+
+use super::{
+    MAX_FRAMES, MixedSender,
+    recipients::{Outcome, Recipients},
+};
+use crate::routing::fan_out::{ENCODING, FanOut};
+
+impl FanOut {
+    /// Delivers to each recipient the frames that were collected for it.
+    pub(super) fn deliver_collected(
+        &mut self,
+        sender: &MixedSender<'_>,
+        frames: &[Frame<'_>],
+        codes: &mut [u8],
+        recipients: &mut Recipients,
+    ) {
+        // a frame alone has no earlier ones
+        let several = recipients.used().iter().filter(|recipient| !recipient.selected.is_empty()).nth(1);
+        let pauses = frames.len() > 1 && several.is_some();
+        let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        // whether the encoding is that of the frames of the next recipient
+        let mut is_encoded = false;
+        let mut any_one_by_one = false;
+        let mut left = recipients.used();
+        while let Some((recipient, behind)) = left.split_first_mut() {
+            left = behind;
+            if recipient.selected.is_empty() {
+                continue;
+            }
+            let same_next =
+                left.first().is_some_and(|next| next.selected == recipient.selected && next.is_collected());
+            let Some(client) = recipient.client.as_ref().filter(|_| recipient.is_collected()) else {
+                any_one_by_one = true;
+                is_encoded = false;
+                continue;
+            };
+            if !is_encoded {
+                encoding.reset();
+            }
+            let mut run =
+                MixedRun::new(sender.name, sender.id, frames, &recipient.selected, recipient.tail_bytes)
+                    .pausing(pauses);
+            if is_encoded || same_next {
+                run = run.with_encoding(&mut encoding);
+            }
+            let delivery = client.deliver_mixed(&mut run);
+            is_encoded = same_next;
+            if delivery.has(DeliveryStatus::UNSUPPORTED) {
+                client.set_takes_no_mixed_runs();
+            }
+            if delivery.has(DeliveryStatus::UNSUPPORTED) || delivery.has(DeliveryStatus::REFUSED) {
+                // what is not taken together may be taken one by one
+                recipient.outcome = Outcome::OneByOne;
+                any_one_by_one = true;
+                continue;
+            }
+            recipient.outcome = match delivery.is_taken() {
+                true if pauses => Outcome::Paused,
+                true => Outcome::Delivered,
+                false => Outcome::Closed,
+            };
+            if !delivery.is_taken() {
+                refuse_messages(frames, codes, &recipient.selected);
+            }
+            let (client, count) = (client.clone(), recipient.selected.len());
+            self.settle(sender.router, client, delivery, count, recipient.body_bytes, false);
+        }
+        if any_one_by_one {
+            self.deliver_one_by_one(sender, frames, codes, recipients, &mut encoding);
+        }
+        _ = ENCODING.try_with(|place| place.set(Some(encoding)));
+        if pauses {
+            for recipient in recipients.used().iter().filter(|recipient| recipient.outcome == Outcome::Paused)
+            {
+                recipient.client.iter().for_each(|client| client.resume_sending());
+            }
+        }
+    }
+
+    /// Delivers frames in the order in which they were sent to those recipients that take no mixed runs, or
+    /// did not take this one.
+    #[cold]
+    fn deliver_one_by_one(
+        &mut self,
+        sender: &MixedSender<'_>,
+        frames: &[Frame<'_>],
+        codes: &mut [u8],
+        recipients: &mut Recipients,
+        encoding: &mut Encoding,
+    ) {
+        let (mut taken, mut refused) = ([false; MAX_FRAMES], [false; MAX_FRAMES]);
+        let mut deliveries = vec![];
+        for (place, recipient) in recipients.used().iter().enumerate() {
+            match recipient.outcome {
+                Outcome::OneByOne => {
+                    deliveries.extend(recipient.selected.iter().map(|index| (*index, place)));
+                }
+                Outcome::Paused | Outcome::Delivered => {
+                    recipient.selected.iter().for_each(|index| mark(&mut taken, *index));
+                }
+                Outcome::Collected | Outcome::Closed => {}
+            }
+        }
+        deliveries.sort_unstable();
+        let mut last = None;
+        for (index, place) in deliveries {
+            let recipient = recipients.used().get(place);
+            let client = recipient.and_then(|recipient| recipient.client.clone());
+            let (Some(frame), Some(client)) = (frames.get(index as usize), client) else { continue };
+            if last.replace(index) != Some(index) {
+                encoding.reset();
+            }
+            let payloads = [Payload::from(frame.payload())];
+            let topic = if frame.op() == Some(Op::Publish) { frame.target() } else { "" };
+            let mut run = Run::new(frame.kind(), frame.qos(), sender.name, topic, &payloads, None, encoding)
+                .with_sender_id(sender.id);
+            let delivery = self.deliver_run(sender.router, client, &mut run, frame.body().len());
+            if delivery.is_taken() {
+                mark(&mut taken, index);
+            } else if delivery.has(DeliveryStatus::REFUSED) {
+                mark(&mut refused, index);
+            } else {
+                refuse_messages(frames, codes, &[index]);
+            }
+        }
+        for ((code, taken), refused) in codes.iter_mut().zip(taken).zip(refused) {
+            // reaching nobody is fine, but not if those who are there were all too full
+            if refused && !taken {
+                *code = Code::NotDelivered as u8;
+            }
+        }
+    }
+}
+
+fn mark(marks: &mut [bool], index: u32) {
+    if let Some(mark) = marks.get_mut(index as usize) {
+        *mark = true;
+    }
+}
+
+/// Sets the codes of messages whose client has left.
+#[cold]
+fn refuse_messages(frames: &[Frame<'_>], codes: &mut [u8], selected: &[u32]) {
+    for index in selected.iter().map(|index| *index as usize) {
+        if frames.get(index).is_some_and(|frame| frame.op() == Some(Op::Message))
+            && let Some(code) = codes.get_mut(index)
+        {
+            *code = Code::NotRegistered as u8;
+        }
+    }
+}
