@@ -269,6 +269,11 @@ impl Wire {
         }
     }
 
+    /// Drops the frames that arrived before an acknowledgement.
+    pub(crate) fn forget_frames(&mut self) {
+        self.earlier.clear();
+    }
+
     pub(crate) fn send(&mut self, target: &str, payload: &[u8]) -> u8 {
         self.acked(Op::Message, target, payload)
     }

@@ -28,8 +28,8 @@ const MAX_FRAMES: usize = 256;
 const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Work after which a mixed run ends, in recipients and frames.
 const MAX_WORK: u32 = 4096;
-/// Work of resolving a topic.
-const RESOLVING: u32 = 128;
+/// Work of resolving a topic: after eight of them the clock is read, as with runs.
+const RESOLVING: u32 = 512;
 /// Work of finding a client.
 const FINDING: u32 = 16;
 /// The sender of a mixed run, and what it may do.
