@@ -117,7 +117,7 @@ impl PluginDeclaration {
         self.location.as_ref()?.of_key(key)
     }
 
-    /// Returns whether both declare the same instance, wherever they are declared.
+    /// Returns whether both declare the same instance, in any file and line.
     pub(crate) fn is_same(&self, other: &PluginDeclaration) -> bool {
         self.name == other.name
             && self.source.is_same(&other.source)

@@ -13,7 +13,7 @@ use std::{
 /// Maximum length of a file, in bytes.
 const MAX_LIBRARY_BYTES: u64 = 512 * 1024 * 1024;
 
-/// A hash that distinguishes the contents of libraries. No protection against the file's owner, who is
+/// A hash that distinguishes the contents of libraries. No protection against the owner of the file, which is
 /// trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(usize, u64, u64);

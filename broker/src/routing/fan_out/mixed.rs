@@ -32,6 +32,7 @@ const MAX_WORK: u32 = 4096;
 const RESOLVING: u32 = 512;
 /// Work of finding a client.
 const FINDING: u32 = 16;
+
 /// The sender of a mixed run, and what it may do.
 pub(in crate::routing) struct MixedSender<'s> {
     pub(in crate::routing) router: &'s Arc<Router>,
