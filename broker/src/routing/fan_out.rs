@@ -1,16 +1,13 @@
-//! Delivery of runs to their recipients: finding them, handing runs to their sinks, flushing and waiting.
+//! Delivery of runs to their recipients: finding them, handing runs to their sinks, and flushing.
+//! [`congestion`] decides what full recipients mean for the sender.
 //!
-//! Steady traffic takes no lock of the broker: the last targets are cached as long as they are registered,
-//! the recipients of a topic or mask as long as their epoch lasts.
+//! Steady traffic takes no lock of the broker: the last targets are cached while they are registered, the
+//! recipients of a topic or mask until their epoch changes.
 
+pub(super) mod congestion;
 pub(super) mod mixed;
 
-use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
-use elbus_plugin_api::{
-    BROKER_NAME, Code, DeliveryStatus, Encoding, Run,
-    abi::{NotifierObject, RawNotifier, RawNotifier_TO},
-    access::Action,
-};
+use elbus_plugin_api::{BROKER_NAME, Code, DeliveryStatus, Encoding, Run, access::Action};
 use elbus_protocol::name::primary_of;
 use std::{
     cell::Cell,
@@ -21,38 +18,23 @@ use super::{
     cache_memory::{CacheMemory, SharedCacheMemory},
     client_keys::ClientKeys,
     hold_budget::SpentFor,
-    holds::Holds,
     mixed_targets::MixedTargets,
     recipients::Recipients,
-    registered_client::{
-        RegisteredClient,
-        blocked_senders::{OtherRecipients, is_other},
-    },
+    registered_client::RegisteredClient,
     route_cache::RouteCache,
     router::{Resolved, Router},
     target_cache::TargetCache,
 };
-use crate::{
-    access::PolicySnapshot,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-
-/// Bytes that a sender that ignores back-pressure can have queued at its recipients beyond their limits.
-/// Those who read no more until they are called never come near it.
-pub(super) const UNHEEDED_BYTES: u32 = 64 << 20;
-/// Recipients that a sender waits for at once: it meets the others when it goes on.
-const MOST_CONGESTED: usize = 1024;
+use crate::{access::PolicySnapshot, sync::atomic::Ordering};
+use congestion::{Flood, Fullness, MAX_CONGESTED};
 
 thread_local! {
-    /// The wire form of the run under way. Taken out for the time of a dispatch, since a sink may dispatch
-    /// itself. Boxed, as it is moved for every run.
+    /// The wire form of the current run. Taken out during a dispatch, because a sink may dispatch itself.
+    /// Boxed because it is moved for every run.
     pub(super) static ENCODING: Cell<Option<Box<Encoding>>> = const { Cell::new(None) };
 }
 
-/// The caches of a sender, and the recipients that it has to flush or wait for.
+/// The caches of a sender, and the recipients that it must flush or wait for.
 pub(super) struct FanOut {
     targets: TargetCache,
     topics: Option<Box<RouteCache>>,
@@ -61,25 +43,27 @@ pub(super) struct FanOut {
     mixed: Option<Box<MixedTargets>>,
     /// Memory of the routes and the targets of mixed runs.
     memory: CacheMemory,
-    /// Those owed a flush. A sink is in it once: it says dirty only to the first.
+    /// Recipients that must be flushed. Each is in it once: a sink reports dirty only to the first sender.
     dirty: Vec<Arc<RegisteredClient>>,
+    /// Recipients over their limit that the sender must wait for, at most [`MAX_CONGESTED`].
     congested: Vec<Arc<RegisteredClient>>,
-    /// Whether a recipient of the request under way is over its limit.
+    /// Whether a recipient of the current request is over its limit.
     met_full: bool,
-    /// Whether the request under way can wait, and whether it has to.
+    /// Whether the current request can wait, and whether it must.
     may_block: bool,
     blocked: bool,
-    /// Whether the request under way skips recipients over their limit.
+    /// Whether the current request skips recipients over their limit.
     best_effort: bool,
     /// Whether the sender must wait, and has not yet asked to be notified.
     waits: bool,
-    /// Bytes it has sent to recipients over their limit nevertheless.
+    /// Bytes sent to recipients over their limit although the sender must wait.
     unheeded: u32,
-    /// Whether this request has already checked how much of that has drained.
+    /// Whether the current request has already checked how much of that has drained.
     recounted: bool,
     flood: Flood,
-    /// The address of the sender's own member, and by what hold budgets know it.
+    /// The address of the sender's own [`RegisteredClient`], 0 if it has none.
     own: usize,
+    /// The sender's keys in hold budgets.
     keys: ClientKeys,
     /// Receivers whose budget is spent for the sender; `None` until it has waited for one.
     spent: Option<Arc<SpentFor>>,
@@ -106,36 +90,8 @@ impl Scope<'_> {
     }
 }
 
-/// What a full recipient does to a sender.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fullness {
-    /// It holds the sender.
-    Holds,
-    /// It gets nothing more of this sender: its budget is spent.
-    GetsNothing,
-    /// It takes a little more of this sender: others have filled its queue.
-    TakesMore,
-}
-
-/// Whether a sender was refused something since it did not wait. Said once.
-#[derive(Default, PartialEq, Eq)]
-enum Flood {
-    #[default]
-    Never,
-    Begins,
-    Said,
-}
-
 impl FanOut {
-    /// A request begins.
-    #[inline]
-    pub(super) fn begin(&mut self, may_block: bool, best_effort: bool) {
-        self.best_effort = best_effort;
-        (self.met_full, self.recounted) = (false, false);
-        (self.may_block, self.blocked) = (may_block, false);
-    }
-
-    /// That of a member, or of nobody.
+    /// Creates the fan-out of a client; of the broker itself if `own` is `None`.
     pub(super) fn new(own: Option<&Arc<RegisteredClient>>, memory: Arc<SharedCacheMemory>) -> Self {
         FanOut {
             targets: TargetCache::default(),
@@ -159,66 +115,17 @@ impl FanOut {
         }
     }
 
-    /// Returns whether the sender has lately sent to another registered client as well.
-    fn shares(&self, recipient: &Arc<RegisteredClient>) -> bool {
-        let other = |member: &Arc<RegisteredClient>| is_other(member, recipient, self.own);
-        !self.is_own(recipient)
-            && (self.recent_targets().filter_map(Weak::upgrade).any(|member| other(&member))
-                || self.routes().any(|route| route.iter().any(|member| other(&member))))
-    }
-
-    /// Returns clients that the sender has lately sent to.
+    /// Returns clients that the sender has recently sent to.
     fn recent_targets(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
         self.targets.iter().chain(self.mixed.iter().flat_map(|mixed| mixed.recent()))
     }
 
+    /// Returns the recipients of topics and masks that the sender has recently sent to.
     fn routes(&self) -> impl Iterator<Item = &Arc<Recipients>> {
         self.topics.iter().chain(&self.masks).flat_map(|routes| routes.recent())
     }
 
-    /// Returns the other recipients that the sender has lately sent to, if there are any.
-    fn other_recipients(
-        &mut self,
-        recipient: &Arc<RegisteredClient>,
-        holds: &Holds,
-    ) -> Option<OtherRecipients> {
-        if !self.shares(recipient) {
-            return None;
-        }
-        let spent = self.spent.get_or_insert_with(|| holds.spent_for(self.keys)).clone();
-        Some(OtherRecipients {
-            targets: self.recent_targets().cloned().collect(),
-            routes: self.routes().cloned().collect(),
-            own: self.own,
-            keys: self.keys,
-            spent,
-        })
-    }
-
-    fn is_own(&self, recipient: &Arc<RegisteredClient>) -> bool {
-        Arc::as_ptr(recipient).addr() == self.own
-    }
-
-    /// Decides what a full recipient does to a sender of `bytes`. A sender without other recipients is held
-    /// in any case.
-    #[cold]
-    fn fullness(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> Fullness {
-        if !self.shares(recipient) {
-            Fullness::Holds
-        } else if self.spent.as_ref().is_some_and(|spent| holds.is_spent_for(spent, recipient)) {
-            Fullness::GetsNothing
-        } else if recipient.takes_more_of(self.keys, bytes) {
-            Fullness::TakesMore
-        } else {
-            Fullness::Holds
-        }
-    }
-
-    fn is_held_by(&self, holds: &Holds, recipient: &Arc<RegisteredClient>, bytes: usize) -> bool {
-        self.fullness(holds, recipient, bytes) == Fullness::Holds
-    }
-
-    /// Clears the caches, not what has to be flushed.
+    /// Clears the caches. Recipients that must be flushed stay.
     pub(super) fn forget(&mut self) {
         self.targets = TargetCache::default();
         for mut routes in [self.topics.take(), self.masks.take()].into_iter().flatten() {
@@ -229,6 +136,7 @@ impl FanOut {
         }
     }
 
+    /// Returns the recipients of a mask, cached or resolved.
     pub(super) fn mask_recipients(
         &mut self,
         router: &Router,
@@ -243,6 +151,7 @@ impl FanOut {
         })
     }
 
+    /// Returns the recipients of a topic, cached or resolved.
     pub(super) fn topic_recipients(
         &mut self,
         router: &Router,
@@ -255,14 +164,14 @@ impl FanOut {
             _ => router.resolve_topic(topic),
         };
         if topic.starts_with(BROKER_NAME) {
-            // everybody is subscribed to one of these from the start, which changes no epoch
+            // clients are subscribed to one of these when they register, which changes no epoch
             return resolve().recipients;
         }
         let routes = self.topics.get_or_insert_default();
         routes.get(epoch, topic, &mut self.memory, resolve)
     }
 
-    /// Hands a run to the client named `target`, if its registration is `id`; 0 is any.
+    /// Hands a run to the client named `target`, if its registration is `id`. 0 is any registration.
     #[inline]
     pub(super) fn send_to(
         &mut self,
@@ -274,7 +183,7 @@ impl FanOut {
     ) -> (Code, u32) {
         let may_send = || access.is_none_or(|access| allows_message(access, target));
         let Some(peer) = self.targets.get(target, |name| router.find(name).filter(|_| may_send())) else {
-            // also for a missing client: whether a client exists is not for every sender to know
+            // also if there is no such client: only an allowed sender may learn whether a client exists
             return (if may_send() { Code::NotRegistered } else { Code::AccessDenied }, 0);
         };
         if id != 0 && peer.id != id {
@@ -308,11 +217,11 @@ impl FanOut {
             return (Code::AccessDenied, 0);
         }
         if self.may_block && router.holds.any() {
-            // before anybody is given anything, so that nothing is given twice
+            // before the first delivery: a blocked request is repeated for all recipients
             for full in recipients.iter().filter(|member| scope.has(member) && member.is_full()) {
                 if self.is_held_by(&router.holds, &full, body_bytes) {
                     self.block(&full);
-                    if self.congested.len() >= MOST_CONGESTED {
+                    if self.congested.len() >= MAX_CONGESTED {
                         break;
                     }
                 }
@@ -327,10 +236,11 @@ impl FanOut {
             reached += u32::from(delivery.is_taken());
             refused |= delivery.has(DeliveryStatus::REFUSED);
         }
-        // reaching nobody is fine, but not if those who are there were all too full
+        // no recipient is no error, unless full queues are the reason
         (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
     }
 
+    /// Hands a run to one recipient, unless it is full and does not hold the sender.
     #[inline]
     fn deliver_run(
         &mut self,
@@ -356,7 +266,7 @@ impl FanOut {
         delivery
     }
 
-    /// Counts what a recipient has taken or refused, and notes whether it is full and has to be flushed.
+    /// Counts what a recipient has taken or refused, and records whether it is full or must be flushed.
     #[inline(always)]
     fn settle(
         &mut self,
@@ -394,65 +304,6 @@ impl FanOut {
         }
     }
 
-    /// A recipient is over its limit.
-    fn congest(&mut self, member: &Arc<RegisteredClient>) {
-        self.met_full = true;
-        if self.congested.len() < MOST_CONGESTED
-            && !self.congested.iter().any(|other| Arc::ptr_eq(other, member))
-        {
-            self.congested.push(member.clone());
-        }
-    }
-
-    /// The request under way has to wait for a recipient.
-    #[cold]
-    fn block(&mut self, member: &Arc<RegisteredClient>) {
-        self.blocked = true;
-        self.congest(member);
-    }
-
-    /// Whether the request under way has to wait: nobody was given anything.
-    #[inline]
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
-    /// Returns whether so much that was sent in spite of back-pressure is still queued that a full recipient
-    /// gets no more.
-    #[cold]
-    fn floods(&mut self, member: &Arc<RegisteredClient>) -> bool {
-        if self.unheeded <= UNHEEDED_BYTES || !self.congested.iter().any(|other| Arc::ptr_eq(other, member)) {
-            return false;
-        }
-        if !std::mem::replace(&mut self.recounted, true) {
-            // what has drained since is not held against it, though it has not asked
-            let waiting = self.congested.iter().filter(|member| !member.is_gone());
-            let waiting = waiting.map(|member| member.queued().bytes).fold(0, u64::saturating_add);
-            self.unheeded = self.unheeded.min(u32::try_from(waiting).unwrap_or(u32::MAX));
-        }
-        let floods = self.unheeded > UNHEEDED_BYTES;
-        if floods && self.flood == Flood::Never {
-            self.flood = Flood::Begins;
-        }
-        floods
-    }
-
-    /// Whether a recipient of the request under way, or of the last one, is over its limit.
-    #[inline]
-    pub(super) fn has_met_full(&self) -> bool {
-        self.met_full
-    }
-
-    /// Whether something was refused since the sender does not wait. Said once.
-    #[inline]
-    pub(super) fn flood_begins(&mut self) -> bool {
-        let begins = self.flood == Flood::Begins;
-        if begins {
-            self.flood = Flood::Said;
-        }
-        begins
-    }
-
     /// Flushes all dirty recipients; returns whether the sender must wait.
     pub(super) fn end_batch(&mut self) -> bool {
         if !self.dirty.is_empty() {
@@ -468,49 +319,10 @@ impl FanOut {
         self.waits = !self.congested.is_empty();
         self.waits
     }
-
-    /// Wakes once all recipients that were over their limit have drained.
-    pub(super) fn when_ready(
-        &mut self,
-        router: &Router,
-        own: Option<&Arc<RegisteredClient>>,
-        notifier: NotifierObject,
-    ) {
-        let congested = std::mem::take(&mut self.congested);
-        (self.waits, self.unheeded) = (false, 0);
-        if congested.is_empty() {
-            return notifier.notify();
-        }
-        let left = Arc::new(AtomicUsize::new(congested.len()));
-        if let Some(own) = own {
-            router.holds.note(own, congested.iter().map(|member| member.id), false, &left);
-        }
-        let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(Some(notifier))))));
-        for member in congested {
-            let others = self.other_recipients(&member, &router.holds);
-            member.forget_departed(|| router.client_count());
-            member.hold(&router.holds, RawNotifier_TO::from_ptr(countdown.clone(), TD_Opaque), others);
-        }
-    }
 }
 
-/// Whatever is sent to the broker itself: its methods have rules of their own.
+/// Returns whether the policy allows a message to this client. Messages to the broker are always allowed: its
+/// methods have rules of their own.
 fn allows_message(access: &PolicySnapshot, target: &str) -> bool {
     target == BROKER_NAME || access.allows(Action::Send, target)
-}
-
-/// Notifies once all recipients have drained.
-#[derive(Clone)]
-struct Countdown(Arc<(Arc<AtomicUsize>, Mutex<Option<NotifierObject>>)>);
-
-impl RawNotifier for Countdown {
-    fn notify(&self) {
-        let (left, notifier) = &*self.0;
-        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let notifier = notifier.lock().take();
-            if let Some(notifier) = notifier {
-                notifier.notify();
-            }
-        }
-    }
 }

@@ -11,7 +11,7 @@ use elbus_plugin_api::{
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    fan_out::{ENCODING, FanOut, Scope, UNHEEDED_BYTES, mixed::MixedSender},
+    fan_out::{ENCODING, FanOut, Scope, congestion::UNHEEDED_BYTES, mixed::MixedSender},
     registered_client::RegisteredClient,
     router::Router,
 };
