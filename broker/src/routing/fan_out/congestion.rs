@@ -138,7 +138,7 @@ impl FanOut {
         self.blocked
     }
 
-    /// Returns whether a full recipient gets no more of this sender, because more than [`UNHEEDED_BYTES`] sent
+    /// Returns whether a full recipient gets no more of the sender because more than [`UNHEEDED_BYTES`] sent
     /// against back-pressure are still queued.
     #[cold]
     pub(super) fn floods(&mut self, member: &Arc<RegisteredClient>) -> bool {
