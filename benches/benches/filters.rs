@@ -4,7 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Client, ClientInfo, Code, NullSink, Op, Qos, Request};
+use elbus_plugin_api::{Client, ClientInfo, Code, Locality, NullSink, Op, Qos, Request};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     process::{Command, ExitCode},
@@ -100,7 +100,7 @@ fn row(kind: &FilterKind, subscriptions: usize) {
     let mut settings = BrokerSettings::default();
     (settings.max_filters, settings.filter_memory_bytes) = (usize::MAX, usize::MAX);
     let broker = Broker::builder().settings(settings).start().unwrap();
-    let info = ClientInfo { kind: "bench".into(), ..Default::default() };
+    let info = ClientInfo::new("bench", Locality::Remote);
     let register = |n: usize| broker.host().register(&format!("c{n}"), &info, NullSink).unwrap();
     let mut clients: Vec<_> = (0..kind.clients).map(register).collect();
     let filters = subscriptions / kind.clients;

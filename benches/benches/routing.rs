@@ -9,7 +9,7 @@
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Client, ClientInfo, NullSink, Op, Payload, Qos, Request};
+use elbus_plugin_api::{Client, ClientInfo, Locality, NullSink, Op, Payload, Qos, Request};
 use submap::{BroadcastMap, SubMap};
 
 /// Numbers of names.
@@ -22,7 +22,7 @@ const QUERIES: usize = 100_000;
 const NEW_FILTER: &str = "plant/line5/new/+";
 
 fn register(broker: &Broker, name: &str) -> Client {
-    let info = ClientInfo { kind: "bench".into(), ..Default::default() };
+    let info = ClientInfo::new("bench", Locality::Remote);
     broker.host().register(name, &info, NullSink).unwrap()
 }
 

@@ -167,11 +167,10 @@ mod tests {
     #[test]
     fn an_identity_is_the_strongest_known_one() {
         let strings = StringInterner::default();
-        let from = |source: &str| ClientInfo { source: Some(source.to_owned()), ..ClientInfo::default() };
-        let of_user =
-            |info, uid| ClientInfo { credentials: Some(Credentials { pid: 1, uid, gid: 2 }), ..info };
-        let certified = |info, name: &str| ClientInfo { certificate_names: vec![name.to_owned()], ..info };
-        let kind = |kind: &str| ClientInfo { kind: kind.to_owned(), ..ClientInfo::default() };
+        let from = |source: &str| ClientInfo::default().with_source(source);
+        let of_user = |info: ClientInfo, uid| info.with_credentials(Credentials { pid: 1, uid, gid: 2 });
+        let certified = |info: ClientInfo, name: &str| info.with_certificate_names(vec![name.to_owned()]);
+        let kind = |kind: &str| ClientInfo::new(kind, Locality::Remote);
         for (one, other, same) in [
             (from("10.0.0.1:1"), from("10.0.0.1:2"), true),
             (from("10.0.0.1:1"), from("[::ffff:10.0.0.1]:2"), true),
@@ -199,14 +198,14 @@ mod tests {
     #[test]
     fn shared_strings_are_stored_once_and_limited_in_number() {
         let strings = StringInterner::default();
-        let info = |port: usize| ClientInfo { port: Some(port.to_string()), ..ClientInfo::default() };
+        let info = |port: usize| ClientInfo::default().with_port(port.to_string());
         let (first, second) = (ClientOrigin::new(info(1), &strings), ClientOrigin::new(info(1), &strings));
         assert!(Arc::ptr_eq(&first.port.unwrap(), &second.port.unwrap()));
         (0..1000).for_each(|port| {
             assert_eq!(ClientOrigin::new(info(port), &strings).port.unwrap().parse(), Ok(port))
         });
         assert_eq!(strings.strings.lock().len(), MAX_STRINGS);
-        let of_unit = |number: usize| ClientInfo { unit: Some(number.to_string()), ..ClientInfo::default() };
+        let of_unit = |number: usize| ClientInfo::default().with_unit(number.to_string());
         let (first, second) =
             (ClientOrigin::new(of_unit(1), &strings), ClientOrigin::new(of_unit(1), &strings));
         assert!(Arc::ptr_eq(&first.unit.unwrap(), &second.unit.unwrap()));

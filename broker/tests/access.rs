@@ -28,9 +28,8 @@ fn set(broker: &Broker, default: Verdict, clients: Vec<ClientRules>) {
 }
 
 fn of_user(uid: u32) -> ClientInfo {
-    let credentials = Some(Credentials { pid: 0, uid, gid: 100 + uid });
-    let (kind, locality) = ("local_ipc".into(), Locality::SameHost);
-    ClientInfo { kind, locality, credentials, ..ClientInfo::default() }
+    let credentials = Credentials { pid: 0, uid, gid: 100 + uid };
+    ClientInfo::new("local_ipc", Locality::SameHost).with_credentials(credentials)
 }
 
 fn peer(broker: &Broker, name: &str, uid: u32) -> Peer {
@@ -68,10 +67,9 @@ fn only_clients_with_a_required_identity_are_admitted() {
         Identity { unit: Some("plc.service".to_owned()), ..Identity::default() },
     ];
     set(&broker, Verdict::Allow, vec![ClientRules { who, ..clients("plc.*") }]);
-    let from = |source: &str| ClientInfo { source: Some(source.to_owned()), ..ClientInfo::default() };
-    let of_unit = |uid, unit: &str| ClientInfo { unit: Some(unit.to_owned()), ..of_user(uid) };
-    let certified =
-        |name: &str| ClientInfo { certificate_names: vec![name.to_owned()], ..ClientInfo::default() };
+    let from = |source: &str| ClientInfo::default().with_source(source);
+    let of_unit = |uid, unit: &str| of_user(uid).with_unit(unit);
+    let certified = |name: &str| ClientInfo::default().with_certificate_names(vec![name.to_owned()]);
     for (name, info, expected) in [
         ("plc.1", of_user(7), None),
         ("plc.1", of_user(8), Some(Code::AccessDenied)),
@@ -87,13 +85,9 @@ fn only_clients_with_a_required_identity_are_admitted() {
         ("plc.1", ClientInfo::default(), Some(Code::AccessDenied)),
         ("plc", ClientInfo::default(), None),
         ("other", of_user(8), None),
-        ("plc.1", ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() }, None),
+        ("plc.1", ClientInfo::new("", Locality::InProcess), None),
         // the kind is for display only
-        (
-            "plc.1",
-            ClientInfo { kind: "internal".to_owned(), ..ClientInfo::default() },
-            Some(Code::AccessDenied),
-        ),
+        ("plc.1", ClientInfo::new("internal", Locality::Remote), Some(Code::AccessDenied)),
     ] {
         assert_eq!(refusal(&broker, name, info.clone()), expected, "{name} {info:?}");
     }

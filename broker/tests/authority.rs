@@ -25,8 +25,8 @@ fn set(broker: &Broker, default: Verdict, clients: Vec<ClientRules>) {
 }
 
 fn peer(broker: &Broker, name: &str, uid: u32) -> Peer {
-    let credentials = Some(Credentials { pid: 0, uid, gid: uid });
-    let info = ClientInfo { locality: Locality::SameHost, credentials, ..ClientInfo::default() };
+    let credentials = Credentials { pid: 0, uid, gid: uid };
+    let info = ClientInfo::new("", Locality::SameHost).with_credentials(credentials);
     Peer::of(broker, name, info).unwrap_or_else(|code| panic!("{name} refused: {code}"))
 }
 
@@ -88,12 +88,12 @@ fn a_call_is_checked_against_the_rules_in_force_when_it_is_made() {
 fn registrations_of_one_identity_have_one_number() {
     let broker = broker();
     let from = |name: &str, info: ClientInfo| Peer::of(&broker, name, info).unwrap();
-    let at = |address: &str| ClientInfo { source: Some(address.to_owned()), ..ClientInfo::default() };
-    let certified = |names: &[&str]| ClientInfo {
-        certificate_names: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..at("10.0.0.1:5")
+    let at = |address: &str| ClientInfo::default().with_source(address);
+    let certified = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        at("10.0.0.1:5").with_certificate_names(names)
     };
-    let within = || ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() };
+    let within = || ClientInfo::new("", Locality::InProcess);
     let pairs = [
         [peer(&broker, "a", 1), peer(&broker, "b", 1)],
         [peer(&broker, "c", 2), peer(&broker, "d", 2)],
@@ -222,7 +222,8 @@ fn rules_apply_to_a_system_sender_under_its_own_name() {
 fn names_of_system_senders_cannot_be_registered() {
     let broker = broker();
     for internal in [false, true] {
-        let info = ClientInfo { internal, locality: Locality::InProcess, ..ClientInfo::default() };
+        let mut info = ClientInfo::in_process();
+        info.internal = internal;
         assert_eq!(Peer::of(&broker, ".fifo.commands", info).err(), Some(Code::BadData));
     }
     assert_eq!(broker.host().system_sender("a.b", false).err(), Some(Code::BadData));

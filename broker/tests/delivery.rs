@@ -5,8 +5,7 @@ mod support;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    BROKER_NAME, Call, ClientInfo, Code, DeliveryStatus, FrameKind, Locality, Notifier, Op, Payload, Qos,
-    Request,
+    BROKER_NAME, Call, ClientInfo, Code, DeliveryStatus, FrameKind, Notifier, Op, Payload, Qos, Request,
 };
 use std::sync::{
     Arc,
@@ -127,8 +126,7 @@ fn all_clients_receive_warnings_unless_they_unsubscribe() {
 fn in_process_clients_have_no_initial_subscription() {
     let broker = broker();
     let mut a = Peer::new(&broker, "a");
-    let info = ClientInfo { locality: Locality::InProcess, ..ClientInfo::default() };
-    let inside = Peer::of(&broker, "plugin", info).unwrap();
+    let inside = Peer::of(&broker, "plugin", ClientInfo::in_process()).unwrap();
     assert_eq!(a.publish(".broker/warn", b"x"), 1, "only `a` itself");
     assert!(inside.payloads().is_empty());
 }

@@ -5,7 +5,7 @@ mod support;
 
 use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{
-    Call, ClientInfo, Code, DeliveryStatus, Op, Qos,
+    Call, ClientInfo, Code, DeliveryStatus, Locality, Op, Qos,
     access::{AccessRules, ClientRules},
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -140,8 +140,7 @@ fn a_sender_of_mixed_runs_has_the_rights_of_one_with_other_receivers() {
     let sent = [true, false].map(|mixed| {
         let broker = broker();
         let (mut sender, full, _other) = (peer(&broker, "s"), peer(&broker, "full"), peer(&broker, "other"));
-        let source = Some("10.0.0.9:5".into());
-        let info = ClientInfo { kind: "tcp".into(), source, ..Default::default() };
+        let info = ClientInfo::new("tcp", Locality::Remote).with_source("10.0.0.9:5");
         let mut flood = Peer::of(&broker, "flood", info).unwrap();
         let frames = [(Op::Message, "full", &b"1"[..]), (Op::Message, "other", b"2")];
         let mut send = |frames: &[(Op, &str, &[u8])]| match mixed {

@@ -5,7 +5,7 @@ mod support;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Call, ClientInfo, Code, Credentials, Op, Qos,
+    Call, ClientInfo, Code, Credentials, Locality, Op, Qos,
     access::{AccessRules, ClientRules, Verdict},
 };
 use serde::Deserialize;
@@ -13,21 +13,20 @@ use std::collections::BTreeMap;
 use support::{Peer, broker};
 
 fn from(source: &str) -> ClientInfo {
-    ClientInfo { kind: "tcp".to_owned(), source: Some(source.to_owned()), ..ClientInfo::default() }
+    ClientInfo::new("tcp", Locality::Remote).with_source(source)
 }
 
 fn of_user(uid: u32) -> ClientInfo {
-    let credentials = Some(Credentials { pid: 1, uid, gid: 1 });
-    ClientInfo { kind: "local_ipc".to_owned(), credentials, ..ClientInfo::default() }
+    let credentials = Credentials { pid: 1, uid, gid: 1 };
+    ClientInfo::new("local_ipc", Locality::Remote).with_credentials(credentials)
 }
 
 fn certified(source: &str, names: &[&str]) -> ClientInfo {
-    let certificate_names = names.iter().map(|name| (*name).to_owned()).collect();
-    ClientInfo { certificate_names, ..from(source) }
+    from(source).with_certificate_names(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
 fn internal() -> ClientInfo {
-    ClientInfo { kind: "internal".to_owned(), ..ClientInfo::default() }
+    ClientInfo::new("internal", Locality::Remote)
 }
 
 fn set(broker: &Broker, clients: Vec<ClientRules>) {
@@ -59,7 +58,7 @@ fn a_secondary_must_have_the_identity_of_its_primary() {
         ("in the program, both", internal(), internal(), true),
         ("in the program, the secondary", of_user(7), internal(), false),
         ("in the program, the primary", internal(), of_user(7), false),
-        ("nothing known, another kind", ClientInfo { kind: "x".into(), ..internal() }, internal(), false),
+        ("nothing known, another kind", ClientInfo::new("x", Locality::Remote), internal(), false),
     ];
     for has_rules in [false, true] {
         for (what, primary, secondary, allowed) in &cases {

@@ -33,7 +33,7 @@ pub struct QueueBudget(RArc<RawQueueBudget>);
 pub struct RawQueueBudget {
     limit: AtomicUsize,
     queued: AtomicUsize,
-    /// The part of `queued` that is in no queue yet.
+    /// The part of `queued` that buffers other than queues hold.
     charged: AtomicUsize,
     /// Queues that are not empty.
     blocked: AtomicUsize,
@@ -75,14 +75,29 @@ impl QueueBudget {
         Some((limit / self.blocked().max(1)).max(MIN_FAIR_SHARE_BYTES))
     }
 
-    /// Returns the reservation of a queue, which holds nothing yet.
+    /// Returns an empty reservation for a queue.
     pub fn reserve(&self) -> QueueReservation {
         QueueReservation { budget: self.clone(), held: 0 }
     }
 
-    /// Reports that something other than a queue, a frame that is being received for example, holds `now`
-    /// bytes. They count, but get no share. `held` is what it reported before, zero initially; zero must be
-    /// reported before it is dropped.
+    /// Reports that a buffer that is not a queue, for example of a frame that is being received, holds `now`
+    /// bytes. They count, but the buffer gets no fair share.
+    ///
+    /// `held` is the number of bytes last reported, initially zero. The caller stores it, and must report
+    /// zero before it drops the buffer: otherwise the bytes count until the broker ends. Any thread may call
+    /// it; it never blocks.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::QueueBudget;
+    ///
+    /// let budget = QueueBudget::new(1 << 20);
+    /// let mut held = 0;
+    /// budget.charge(&mut held, 100);
+    /// assert_eq!((held, budget.queued(), budget.blocked()), (100, 100, 0));
+    /// budget.charge(&mut held, 0);
+    /// assert_eq!(budget.queued(), 0);
+    /// ```
     pub fn charge(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
@@ -104,10 +119,24 @@ impl QueueBudget {
         self.queued().saturating_add(bytes) <= self.limit()
     }
 
-    /// Reports that a queue holds `now` bytes; `held` is what it reported before, zero initially. For queues
-    /// that exist by the ten thousand, and report zero before they are dropped; others use
-    /// [`reserve`](Self::reserve).
-    #[doc(hidden)]
+    /// Reports that a queue holds `now` bytes. For transports with tens of thousands of connections: a
+    /// [`QueueReservation`] does the same and takes twice the memory.
+    ///
+    /// `held` is the number of bytes last reported, initially zero. The caller stores it, and must report
+    /// zero before it drops the queue: otherwise the bytes count until the broker ends. Any thread may call
+    /// it; it never blocks.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::QueueBudget;
+    ///
+    /// let budget = QueueBudget::new(1 << 20);
+    /// let mut held = 0;
+    /// budget.account(&mut held, 100);
+    /// assert_eq!((held, budget.queued(), budget.blocked()), (100, 100, 1));
+    /// budget.account(&mut held, 0);
+    /// assert_eq!((budget.queued(), budget.blocked()), (0, 0));
+    /// ```
     pub fn account(&self, held: &mut usize, now: usize) {
         let before = std::mem::replace(held, now);
         if now > before {
@@ -181,7 +210,7 @@ impl QueueReservation {
         self.budget.account(&mut self.held, bytes);
     }
 
-    /// Returns what the queue reported last.
+    /// Returns the bytes last reported.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.held

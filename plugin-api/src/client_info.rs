@@ -8,7 +8,8 @@ use crate::{
     locality::Locality,
 };
 
-/// What a transport reports of a connection when it registers a client.
+/// What a transport reports of a connection when it registers a client. Created with [`new`](Self::new) or
+/// [`in_process`](Self::in_process); the fields stay readable and writable.
 ///
 /// # Examples
 /// ```
@@ -20,6 +21,7 @@ use crate::{
 /// assert_eq!(info.source, None);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientInfo {
     /// Kind of connection, as `client.list` shows it: `internal`, `local_ipc`, `tcp`, ... For display only.
     pub kind: String,

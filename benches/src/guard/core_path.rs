@@ -263,7 +263,7 @@ impl Sink for MemorySink {
 
 fn register(broker: &Broker, name: &str) -> Result<(Client, Arc<Mutex<ReceiverQueue>>), BoxError> {
     let out = Arc::new(Mutex::default());
-    let info = ClientInfo { kind: "local_ipc".into(), locality: Locality::SameHost, ..Default::default() };
+    let info = ClientInfo::new("local_ipc", Locality::SameHost);
     let client = broker.host().register(name, &info, MemorySink(out.clone()));
     Ok((client.map_err(|code| format!("{name}: {code}"))?, out))
 }

@@ -7,8 +7,8 @@ pub(crate) mod model;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Client, ClientInfo, Code, DeliveryStatus, Dispatch, Frame, FrameKind, MixedRun, Notifier, Op, Payload,
-    Qos, Queued, Request, Run, Sink, SinkLimits,
+    Client, ClientInfo, Code, DeliveryStatus, Dispatch, Frame, FrameKind, Locality, MixedRun, Notifier, Op,
+    Payload, Qos, Queued, Request, Run, Sink, SinkLimits,
 };
 use elbus_protocol::{
     Limits,
@@ -183,8 +183,7 @@ impl Peer {
     }
 
     pub(crate) fn try_new(broker: &Broker, name: &str) -> Result<Self, Code> {
-        let source = Some("127.0.0.1:5".into());
-        Self::of(broker, name, ClientInfo { kind: "tcp".into(), source, ..Default::default() })
+        Self::of(broker, name, ClientInfo::new("tcp", Locality::Remote).with_source("127.0.0.1:5"))
     }
 
     pub(crate) fn of(broker: &Broker, name: &str, info: ClientInfo) -> Result<Self, Code> {

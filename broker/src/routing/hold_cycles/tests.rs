@@ -122,8 +122,7 @@ impl Bench {
         let record = Arc::<Mutex<Record>>::default();
         record.lock().queued = 8 * MIB;
         let sink = RawSink_TO::from_value(Full(record.clone()), TD_Opaque);
-        let credentials = Some(Credentials { pid: 1, uid, gid: 1 });
-        let info = ClientInfo { credentials, ..ClientInfo::default() };
+        let info = ClientInfo::default().with_credentials(Credentials { pid: 1, uid, gid: 1 });
         let Ok(client) = self.router.register(name, info, 1, sink) else { panic!("{name} is taken") };
         let sender = Sender::new(self.router.clone(), Some(client));
         Client { name, target, sender, record, ready: Arc::new(Mutex::new(true)) }

@@ -65,9 +65,7 @@ impl Router {
             return Err(Code::BadData);
         }
         let name: Arc<str> = format!(".{kind}.{instance}").into();
-        let info =
-            ClientInfo { kind: kind.to_owned(), locality: Locality::SameHost, ..ClientInfo::default() };
-        let origin = ClientOrigin::new(info, &self.words);
+        let origin = ClientOrigin::new(ClientInfo::new(kind, Locality::SameHost), &self.words);
         let sink = RawSink_TO::from_value(NoSink, TD_Opaque);
         // so that no rules are replaced before it is added to the others
         let changing = self.access.change();

@@ -418,18 +418,14 @@ impl Reader {
         }
         let connection = &self.connection;
         let server = &connection.server;
-        let info = ClientInfo {
-            kind: server.transport.kind().to_owned(),
-            locality: server.transport.locality(),
-            source: self.peer.source.clone(),
-            port: Some(self.port.to_string()),
-            credentials: self.peer.credentials,
-            unit: self.peer.unit.as_deref().cloned(),
-            certificate_names: self.peer.certificate.as_ref().map(|it| it.names.clone()).unwrap_or_default(),
-            max_filters: server.settings.max_filters,
-            max_filter_depth: server.settings.max_filter_depth,
-            internal: false,
-        };
+        let mut info = ClientInfo::new(server.transport.kind(), server.transport.locality())
+            .with_port(&*self.port)
+            .with_filter_limits(server.settings.max_filters, server.settings.max_filter_depth);
+        info.source = self.peer.source.clone();
+        info.credentials = self.peer.credentials;
+        info.unit = self.peer.unit.as_deref().cloned();
+        info.certificate_names =
+            self.peer.certificate.as_ref().map(|it| it.names.clone()).unwrap_or_default();
         // deliveries can come as soon as it is registered: the answer must precede them
         connection.push_answer(Code::Ok as u8);
         match server.host.register(name, &info, ConnectionSink(connection.clone())) {
