@@ -6,6 +6,7 @@
 
 mod cache_memory;
 mod client_keys;
+mod closed_sink;
 mod fan_out;
 mod filter_changes;
 mod filter_limits;

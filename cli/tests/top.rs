@@ -270,11 +270,11 @@ fn top_reconnects_to_a_restarted_broker() {
 #[test]
 fn control_characters_in_names_do_not_reach_the_terminal() {
     let bus = start();
-    let _evil = client(&bus, "evil\x1b[2J\x07\u{9b}1m");
+    let _named = client(&bus, "escape\x1b[2J\x07\u{9b}1m");
     let _wide = client(&bus, "日本語の名前がとても長い場合はどうなりますか");
     let mut top = run_top(&bus, 80, 24, &["--sort", "name"]);
     let lines = top.wait_text("clients 4");
-    assert_eq!(names(&lines)[..2], [".broker", r"evil\x1b[2J\x07\u{9b}1m"], "{lines:?}");
+    assert_eq!(names(&lines)[..2], [".broker", r"escape\x1b[2J\x07\u{9b}1m"], "{lines:?}");
     let wide = lines.iter().find(|line| line.starts_with("日本語")).unwrap();
     assert!(wide.contains('…') && wide.contains(" local_ipc "), "{wide}");
     top.press("q");

@@ -2,9 +2,9 @@
 //! delivered to it together.
 //!
 //! Each recipient gets its frames in the order in which they were sent. Sinks send nothing until all
-//! recipients have got theirs, so that a client that reacts to a frame finds every earlier one queued, at
-//! whichever client. A frame with a recipient over its limit is left to be dispatched alone: what such a
-//! recipient does to the sender is decided in one place.
+//! recipients have their frames: a client that reacts to a frame finds every earlier one queued, at any
+//! client. A frame with a recipient over its limit is dispatched alone, because only
+//! [`congestion`](super::congestion) decides what such a recipient does to the sender.
 
 mod delivery;
 mod recipients;
@@ -28,7 +28,7 @@ const MAX_FRAMES: usize = 256;
 const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Work after which a mixed run ends, in recipients and frames.
 const MAX_WORK: u32 = 4096;
-/// Work of resolving a topic: after eight of them the clock is read, as with runs.
+/// Work of resolving a topic. After eight of them the clock is read, as with runs.
 const RESOLVING: u32 = 512;
 /// Work of finding a client.
 const FINDING: u32 = 16;
@@ -46,7 +46,7 @@ pub(in crate::routing) struct MixedSender<'s> {
 pub(in crate::routing) struct Progress {
     pub(in crate::routing) frames: usize,
     pub(in crate::routing) work: u32,
-    /// Length of the bodies of these frames.
+    /// Total length of the bodies of these frames.
     pub(in crate::routing) body_bytes: usize,
     /// Frames that are acknowledged.
     pub(in crate::routing) acks: usize,
@@ -54,6 +54,16 @@ pub(in crate::routing) struct Progress {
     pub(in crate::routing) next_alone: bool,
     /// Whether a frame was denied.
     pub(in crate::routing) denied: bool,
+}
+
+impl Progress {
+    /// Ends the run before a frame whose recipients could not be selected. The frame begins the next mixed
+    /// run if there was no room for more recipients; otherwise it must be dispatched alone.
+    #[inline]
+    fn ended_by(mut self, index: u32, recipients: &Recipients) -> Self {
+        self.next_alone = !recipients.is_complete() || index == 0;
+        self
+    }
 }
 
 /// Where a frame goes.
@@ -76,7 +86,7 @@ impl FanOut {
     ) -> Progress {
         let mut mixed = self.mixed.take().unwrap_or_default();
         if self.waits {
-            // a sender that ignores back-pressure is judged frame by frame
+            // the limit for a sender that ignores back-pressure is checked for each frame
             self.mixed = Some(mixed);
             return Progress { next_alone: true, ..Progress::default() };
         }
@@ -136,17 +146,16 @@ impl FanOut {
                     let of_route = mixed.of_route(route);
                     let visited = of_route.0.len() as u32;
                     let Some(reached) = recipients.select(of_route, selection) else {
-                        progress.next_alone = !recipients.is_complete() || index == 0;
-                        return progress;
+                        return progress.ended_by(index, recipients);
                     };
-                    // those that have left are no work for anybody else, but are visited
+                    // departed receivers are visited, which is little work
                     progress.work += reached.max(visited / 4).max(1);
                 }
                 Target::Receiver(number) => {
                     progress.work += 1;
                     match recipients.select((&[number], mixed.receivers()), selection) {
                         Some(0) => {
-                            // the client of the name has left: another one may have its name
+                            // the client has left: another one may have taken the name
                             target = self.find_target(sender, frame, mixed, &mut progress.work);
                             let found = match target {
                                 Target::Receiver(number) => {
@@ -158,16 +167,13 @@ impl FanOut {
                                 }
                                 Target::Route(_) | Target::Alone => None,
                             };
-                            // it has left again already: alone
+                            // that one has left too: alone
                             if found.is_none_or(|found| found == 0) {
                                 return progress;
                             }
                         }
                         Some(_) => {}
-                        None => {
-                            progress.next_alone = !recipients.is_complete() || index == 0;
-                            return progress;
-                        }
+                        None => return progress.ended_by(index, recipients),
                     }
                 }
                 Target::Refused(refusal) => code_of_frame = refusal,
@@ -246,7 +252,7 @@ impl FanOut {
         if recipients.members().len() > MAX_RECIPIENTS {
             return Target::Alone;
         }
-        // what has just been added may have replaced all other routes
+        // the new route may have replaced all others
         mixed.set_generation(topics.generation(), memory);
         match route {
             Some(route) if mixed.set_route(route, &recipients, memory) => Target::Route(route),
@@ -275,13 +281,13 @@ impl FanOut {
                 let number = mixed.set_name(name.as_bytes(), &client, &mut self.memory);
                 number.map_or(Target::Alone, Target::Receiver)
             }
-            // also for a missing client: whether a client exists is not for every sender to know
+            // also if there is no such client: only an allowed sender may learn whether a client exists
             None => Target::Refused(if may_send { Code::NotRegistered } else { Code::AccessDenied }),
         }
     }
 }
 
-/// Returns whether frames to a target can be in a mixed run: parts of the broker get theirs one by one.
+/// Returns whether a mixed run can contain frames to this target. Parts of the broker get frames one by one.
 fn is_mixed_target(target: &str) -> bool {
     !target.starts_with('.')
 }

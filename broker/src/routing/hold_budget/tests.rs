@@ -64,24 +64,8 @@ fn of_user(uid: u32) -> ClientOrigin {
     origin
 }
 
-struct NoSink;
-
-impl elbus_plugin_api::abi::RawSink for NoSink {
-    fn deliver(&self, _: &mut elbus_plugin_api::Run<'_>) -> u8 {
-        0
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, _: elbus_plugin_api::abi::NotifierObject) {}
-    fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
-    fn queued(&self) -> elbus_plugin_api::Queued {
-        elbus_plugin_api::Queued::default()
-    }
-    fn limit(&self, _: &elbus_plugin_api::SinkLimits) {}
-}
-
 fn receiver(name: &str, uid: u32) -> Arc<RegisteredClient> {
-    use elbus_plugin_api::abi::RawSink_TO;
-    let sink = RawSink_TO::from_value(NoSink, abi_stable::sabi_trait::TD_Opaque);
+    let sink = crate::routing::closed_sink::closed_sink();
     Arc::new(RegisteredClient::new(name.into(), of_user(uid), 1, sink, None))
 }
 

@@ -2,31 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use super::*;
-use crate::client_origin::ClientOrigin;
-use abi_stable::sabi_trait::TD_Opaque;
-use elbus_plugin_api::{
-    Queued, Run, SinkLimits,
-    abi::{NotifierObject, RawSink, RawSink_TO},
-};
-
-struct NullSink;
-
-impl RawSink for NullSink {
-    fn deliver(&self, _: &mut Run<'_>) -> u8 {
-        0
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, _: NotifierObject) {}
-    fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
-    fn limit(&self, _: &SinkLimits) {}
-}
+use crate::{client_origin::ClientOrigin, routing::closed_sink::closed_sink};
 
 fn member(name: &str) -> Arc<RegisteredClient> {
-    let sink = RawSink_TO::from_value(NullSink, TD_Opaque);
-    Arc::new(RegisteredClient::new(name.into(), ClientOrigin::default(), 0, sink, None))
+    Arc::new(RegisteredClient::new(name.into(), ClientOrigin::default(), 0, closed_sink(), None))
 }
 
 fn unasked(name: &str) -> Option<Arc<RegisteredClient>> {

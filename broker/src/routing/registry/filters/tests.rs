@@ -1,30 +1,11 @@
-//! What filters weigh when they are added and when they are removed.
+//! The memory that filters count for when they are added and when they are removed.
 
 use super::*;
-use crate::client_origin::ClientOrigin;
-use elbus_plugin_api::{
-    DeliveryStatus, Queued, Run, SinkLimits,
-    abi::{NotifierObject, RawSink, RawSink_TO},
-};
-
-struct NullSink;
-
-impl RawSink for NullSink {
-    fn deliver(&self, _: &mut Run<'_>) -> u8 {
-        DeliveryStatus::CLOSED.bits()
-    }
-    fn flush(&self) {}
-    fn when_drained(&self, _: NotifierObject) {}
-    fn close(&self, _: abi_stable::std_types::RStr<'_>) {}
-    fn queued(&self) -> Queued {
-        Queued::default()
-    }
-    fn limit(&self, _: &SinkLimits) {}
-}
+use crate::{client_origin::ClientOrigin, routing::closed_sink::closed_sink};
 
 fn client(registry: &mut Registry, name: &str) -> Arc<RegisteredClient> {
-    let sink = RawSink_TO::from_value(NullSink, abi_stable::sabi_trait::TD_Opaque);
-    let client = Arc::new(RegisteredClient::new(name.into(), ClientOrigin::default(), 0, sink, None));
+    let client = RegisteredClient::new(name.into(), ClientOrigin::default(), 0, closed_sink(), None);
+    let client = Arc::new(client);
     registry.add(client.clone()).unwrap();
     client
 }
