@@ -1,5 +1,5 @@
-//! Memory of the caches of senders: a little for each, more from a budget that all senders share. Counts
-//! bytes; knows nothing of what is cached.
+//! Memory of the caches of senders: a small amount for each, more from a budget that all senders share.
+//! Counts bytes; knows nothing of what is cached.
 
 use std::sync::{
     Arc,

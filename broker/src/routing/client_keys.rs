@@ -18,12 +18,12 @@ pub(super) enum BudgetOwner {
     Certificate(Box<[String]>),
     /// The user of a process on this machine.
     User(u32),
-    /// An address, of IPv6 the first half.
+    /// An address; the first half of an IPv6 address.
     Address(Box<str>),
 }
 
 impl BudgetOwner {
-    /// The one a client belongs to by identity, unless it is within this process.
+    /// Returns the owner that a client's identity belongs to; `None` within this process.
     pub(super) fn identity_of(origin: &ClientOrigin) -> Option<BudgetOwner> {
         match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
             ([], None, None) => None,
@@ -45,8 +45,8 @@ pub(super) struct ClientKeys {
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl ClientKeys {
-    /// The keys of a sender that speaks as `.broker`.
-    pub(super) const SPEAKER: ClientKeys = ClientKeys { name: 1, identity: 0 };
+    /// The keys of a sender without a registration, which sends as `.broker`.
+    pub(super) const BROKER: ClientKeys = ClientKeys { name: 1, identity: 0 };
 
     pub(super) fn of(name: &str, origin: &ClientOrigin) -> Self {
         let key = |owner: &BudgetOwner| SECRET.hash_one(owner).max(2);
@@ -54,13 +54,14 @@ impl ClientKeys {
         ClientKeys { name: key(&BudgetOwner::Name(primary_of(name).into())), identity }
     }
 
-    /// Both as one: another identity's client of the same name is another sender.
+    /// Returns one key of both: a client of the same name but another identity is another sender.
     pub(super) fn of_sender(self) -> u64 {
         SECRET.hash_one(self)
     }
 }
 
-/// The part of `ip:port` that a network assigns to one subscriber. This machine has one address.
+/// Returns the part of `ip:port` that a network assigns to one subscriber. All addresses of this machine are
+/// one.
 fn network(source: &str) -> String {
     match source.parse::<std::net::SocketAddr>().map(|address| address.ip().to_canonical()) {
         Ok(ip) if ip.is_loopback() => std::net::Ipv4Addr::LOCALHOST.to_string(),

@@ -110,7 +110,7 @@ impl FanOut {
             recounted: false,
             flood: Flood::Never,
             own: own.map_or(0, |own| Arc::as_ptr(own).addr()),
-            keys: own.map_or(ClientKeys::SPEAKER, |own| own.keys),
+            keys: own.map_or(ClientKeys::BROKER, |own| own.keys),
             spent: None,
         }
     }

@@ -1,4 +1,4 @@
-//! Carrying out SUBSCRIBE, UNSUBSCRIBE, EXCLUDE and UNEXCLUDE: all filters of a request, or none. Owns the
+//! SUBSCRIBE, UNSUBSCRIBE, EXCLUDE and UNEXCLUDE: all filters of a request are changed, or none. Owns the
 //! order of checks; the registry is locked for some filters at a time.
 
 use elbus_plugin_api::{Code, Op};
@@ -20,18 +20,18 @@ use crate::{
 /// Filters that are added or removed under one lock of the registry.
 pub(super) const FILTERS_PER_LOCK: usize = 256;
 
-/// A change that a client asks for.
+/// A change that a client requests.
 struct Change<'c> {
     member: &'c Arc<RegisteredClient>,
     set: FilterSet,
     add: bool,
     body: &'c str,
-    /// The policy it was checked against.
+    /// The policy that it was checked against.
     policy: Option<Arc<PolicySnapshot>>,
 }
 
 impl Router {
-    /// Subscribes, unsubscribes, excludes or takes exclusions back: all filters of a body, or none of them.
+    /// Subscribes, unsubscribes, or adds or removes exclusions: all filters of a body, or none of them.
     pub(super) fn change_filters(&self, member: &Arc<RegisteredClient>, op: Op, body: &str) -> Code {
         let (set, add) = match op {
             Op::Subscribe => (FilterSet::Subscriptions, true),
@@ -40,7 +40,7 @@ impl Router {
             _ => (FilterSet::Exclusions, false),
         };
         loop {
-            // without the lock, as there can be many, and again if rules were replaced meanwhile
+            // without the lock, because there can be many; again if rules were replaced meanwhile
             let policy = member.policy().filter(|_| add);
             let limits = FilterLimits::new(self.settings(), member, policy.as_deref());
             if !limits.allow(member, body, add) {
@@ -56,7 +56,7 @@ impl Router {
                 }
             }
             let change = Change { member, set, add, body, policy };
-            match self.carry_out(&change, &limits) {
+            match self.apply(&change, &limits) {
                 Ok(true) => return Code::Ok,
                 Ok(false) => {}
                 Err(FilterRefusal::Gone) => return Code::NotRegistered,
@@ -68,8 +68,8 @@ impl Router {
         }
     }
 
-    /// Carries a change out. `false`: rules were replaced, and nothing has changed.
-    fn carry_out(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<bool, FilterRefusal> {
+    /// Applies a change. Returns `false` if rules were replaced: then nothing has changed.
+    fn apply(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<bool, FilterRefusal> {
         let Change { member, set, add, body, .. } = *change;
         let mut left = request::filters(body).enumerate().peekable();
         let mut reserved: Option<Reserved> = None;
@@ -77,7 +77,7 @@ impl Router {
         let mut changed: SmallVec<[usize; 4]> = SmallVec::new();
         loop {
             let mut registry = self.registry.write();
-            // under the lock within which a client gets another policy
+            // under the lock under which a client gets another policy
             if add && !change.has_policy(member.policy()) {
                 let undone = request::filters(body).enumerate();
                 let undone = undone.filter(|(number, _)| changed.binary_search(number).is_ok());
@@ -98,7 +98,7 @@ impl Router {
         }
     }
 
-    /// To be called under the lock of the registry.
+    /// Must be called under the lock of the registry.
     pub(super) fn count_change(&self, any: bool) {
         if any {
             self.topics_epoch.fetch_add(1, Ordering::Release);

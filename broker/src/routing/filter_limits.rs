@@ -1,16 +1,15 @@
-//! What filters a client may have: the strictest of what the broker, its transport and the rules for its name
-//! say.
+//! The limits of a client's filters: the strictest of those of the broker, its transport and the rules for
+//! its name.
 
 use elbus_protocol::{MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request};
 
 use super::{registered_client::RegisteredClient, registry::FilterRefusal, router_settings::RouterSettings};
 use crate::access::{MAX_FILTER_COMPARISONS, PolicySnapshot};
 
-/// Filters of one request: what is done with one request is done before anybody else of its thread gets a
-/// turn.
+/// The most filters of one request. A request is handled before any other client of its thread.
 pub(super) const MAX_REQUEST_FILTERS: usize = 32_768;
 
-/// What filters a client may have, by the broker, its transport and the rules for its name.
+/// The limits of a client's filters, by the broker, its transport and the rules for its name.
 pub(super) struct FilterLimits {
     pub(super) count: usize,
     pub(super) memory: usize,
@@ -37,8 +36,8 @@ impl FilterLimits {
         }
     }
 
-    /// Whether a request may have these filters. Those that are taken away may be as deep as they were
-    /// allowed to be once.
+    /// Returns whether a request may contain these filters. Filters that are removed may have any depth: the
+    /// limit may have been higher when they were added.
     pub(super) fn allow(&self, member: &RegisteredClient, body: &str, add: bool) -> bool {
         let FilterLimits { bytes: max_bytes, depth: max_depth, .. } = *self;
         let mut count = 0;
@@ -82,7 +81,7 @@ impl FilterLimits {
         false
     }
 
-    /// Logs why a client does not get filters.
+    /// Logs why filters of a client are refused.
     pub(super) fn log_refusal(&self, member: &RegisteredClient, refusal: FilterRefusal) {
         let (limit, key) = match refusal {
             FilterRefusal::Gone => return,
@@ -108,7 +107,7 @@ impl FilterLimits {
     }
 }
 
-/// Segments, up to a `#`.
+/// Returns the number of segments, up to a `#`.
 fn depth(filter: &str) -> usize {
     let before_rest = filter.split('/').take_while(|segment| *segment != "#").count();
     (before_rest + 1).min(filter.split('/').count())

@@ -1,9 +1,9 @@
-//! How long receivers may hold senders that have other receivers as well: a budget for each sender with each
-//! name and each identity of receivers, in any ten minutes. Owns the table of what was used; reads no clock
-//! and calls nobody.
+//! How long receivers may hold senders that have other receivers: a budget for each sender with each name and
+//! each identity of receivers, in any ten minutes. Owns the table of used time; reads no clock and calls
+//! nothing.
 //!
 //! A budget belongs to the name and the identity, not to the connection: neither reconnecting nor renaming
-//! renews it. It is the sender's own: what one sender makes a receiver spend is spent for no other.
+//! renews it. Each sender has its own: what a receiver uses with one sender does not count for another.
 
 mod used_time;
 
@@ -20,12 +20,12 @@ use crate::sync::{
 };
 use used_time::{PARTS, UsedTime};
 
-/// Senders that have left and whose receivers' use is remembered.
+/// The most departed senders whose receivers' use is kept.
 const MAX_DEPARTED_SENDERS: usize = 1024;
-/// Names of receivers whose use of one sender is remembered. Those of one identity are limited together
-/// anyway.
+/// The most names of receivers whose use of one sender is kept. Names of one identity are limited together in
+/// any case.
 const MAX_NAMES: usize = 32;
-/// Identities of receivers whose use of one sender is remembered. All their budgets together are several
+/// The most identities of receivers whose use of one sender is kept. All their budgets together are several
 /// windows.
 const MAX_IDENTITIES: usize = 256;
 /// The budget of an identity in halves of that of a name.
@@ -34,9 +34,9 @@ const IDENTITY_HALVES: u32 = 5;
 /// How long receivers may hold their senders.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HoldSettings {
-    /// For each name; zero: without limit.
+    /// The budget of each name; zero: without limit.
     pub(crate) budget: Duration,
-    /// In any time as long as this.
+    /// The sliding window in which the budget is counted.
     pub(crate) window: Duration,
     /// Masks of the names of receivers that may hold their senders without limit.
     pub(crate) exempt: Vec<String>,
@@ -52,14 +52,14 @@ impl Default for HoldSettings {
 pub(super) struct SpentFor {
     /// Of the sender.
     key: u64,
-    /// How many there are: mostly none.
+    /// The number of `owners`: usually zero.
     count: AtomicUsize,
-    /// Keys of their names and identities. Taken last, for a moment.
+    /// Keys of the names and identities of the receivers. A leaf lock, held briefly.
     owners: Mutex<HashSet<u64, Hashing>>,
 }
 
 impl SpentFor {
-    /// Whether the budget of a receiver is spent for this sender.
+    /// Returns whether the budget of a receiver is spent for this sender.
     #[inline]
     pub(super) fn has(&self, receiver: ClientKeys) -> bool {
         self.count.load(Ordering::Relaxed) > 0 && self.contains(receiver)
@@ -78,7 +78,7 @@ impl SpentFor {
     }
 }
 
-/// What receivers have used of one sender's time.
+/// The time for which receivers have held one sender.
 struct Account {
     names: HashMap<u64, UsedTime, Hashing>,
     identities: HashMap<u64, UsedTime, Hashing>,
@@ -88,7 +88,7 @@ struct Account {
 }
 
 impl Account {
-    /// Whether a sender that is there may be charged to it.
+    /// Returns whether a registered sender may be charged to it.
     fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.spent) > 1
     }
@@ -98,37 +98,37 @@ impl Account {
     }
 }
 
-/// A name or an identity whose budget is spent for somebody.
+/// A name or an identity whose budget is spent for at least one sender.
 struct Spent {
-    /// For how many senders.
+    /// The number of senders that it is spent for.
     senders: usize,
-    /// One of the clients that have spent it.
+    /// One of the clients that have used it.
     client: Weak<RegisteredClient>,
 }
 
-/// A budget that was spent just now: by whom, and how much it was.
+/// A budget that has just been spent: its receiver, its sender and its length.
 pub(super) struct Begun {
     pub(super) client: Arc<RegisteredClient>,
     pub(super) budget: Duration,
-    /// Whether it is spent for no other sender yet.
+    /// Whether it is not yet spent for any other sender.
     pub(super) first: bool,
 }
 
-/// What all of them have used.
+/// The used time of all senders and receivers.
 pub(super) struct HoldTable {
     begun: Instant,
     /// By the keys of senders.
     accounts: HashMap<u64, Account, Hashing>,
     /// By the keys of names and identities of receivers.
     spent: HashMap<u64, Spent, Hashing>,
-    /// The number of accounts at which those that can be forgotten are searched next.
+    /// The number of accounts at which unused ones are searched for next.
     sweep_at: usize,
-    /// The part of the window in which refilled budgets were last searched.
+    /// The part of the window in which refilled budgets were last searched for.
     refilled: Option<u64>,
 }
 
 impl HoldSettings {
-    /// Whether a receiver may hold its senders without limit.
+    /// Returns whether a receiver may hold its senders without limit.
     pub(super) fn exempts(&self, member: &RegisteredClient) -> bool {
         self.budget.is_zero()
             || member.origin.internal
@@ -136,7 +136,7 @@ impl HoldSettings {
             || member.policy().is_some_and(|policy| policy.limits().may_hold == Some(true))
     }
 
-    /// After what time budgets refill.
+    /// Returns the time after which a part of a budget refills.
     pub(super) fn part(&self) -> Duration {
         self.window / PARTS as u32
     }
@@ -157,7 +157,7 @@ impl HoldTable {
         }
     }
 
-    /// There are other settings; what was used counts by them, unless its parts are of another length.
+    /// Applies other settings. Used time counts under the new ones, unless their parts have another length.
     pub(super) fn set(&mut self, before: &HoldSettings, settings: &HoldSettings) {
         self.refilled = None;
         if before.window != settings.window {
@@ -175,7 +175,7 @@ impl HoldTable {
         (now.saturating_duration_since(self.begun).as_nanos() / part) as u64
     }
 
-    /// The receivers whose budget is spent for a sender. Its account is kept as long as this is.
+    /// Returns the receivers whose budget is spent for a sender. Its account is kept as long as the result.
     pub(super) fn spent_for(
         &mut self,
         sender: ClientKeys,
@@ -201,17 +201,17 @@ impl HoldTable {
         spent
     }
 
-    /// Whether the budget of a receiver is spent for any sender.
+    /// Returns whether the budget of a receiver is spent for any sender.
     pub(super) fn is_spent(&self, ClientKeys { name, identity }: ClientKeys) -> bool {
         self.spent.contains_key(&name) || self.spent.contains_key(&identity)
     }
 
-    /// Whether there is a spent budget.
+    /// Returns whether any budget is spent.
     pub(super) fn any_spent(&self) -> bool {
         !self.spent.is_empty()
     }
 
-    /// How much of the budget of its name a receiver has used: of that with the sender with which it is most.
+    /// Returns the used time of the budget of a receiver's name, with the sender that it has held longest.
     pub(super) fn used(&mut self, receiver: ClientKeys, settings: &HoldSettings, now: Instant) -> Duration {
         let part = self.part_of(settings, now);
         let used = self.accounts.values_mut().filter_map(|account| account.names.get_mut(&receiver.name));
@@ -222,8 +222,8 @@ impl HoldTable {
         sums.max().unwrap_or_default()
     }
 
-    /// These receivers have held these senders for so long while others starved. Each budget is charged once,
-    /// however many they are.
+    /// Charges receivers that have held senders for `time` while others starved. Each budget is charged once,
+    /// regardless of the number of its receivers.
     pub(super) fn charge(
         &mut self,
         charged: &[(Arc<RegisteredClient>, Arc<SpentFor>)],
@@ -262,8 +262,7 @@ impl HoldTable {
         begun
     }
 
-    /// Finds out which budgets have refilled since it was last called; returns the clients of those that are
-    /// spent for no sender any more.
+    /// Refills budgets. Returns the clients of those that are no longer spent for any sender.
     pub(super) fn refill(&mut self, settings: &HoldSettings, now: Instant) -> Vec<Arc<RegisteredClient>> {
         let part = self.part_of(settings, now);
         if self.refilled.replace(part) == Some(part) || self.spent.is_empty() {
@@ -289,8 +288,8 @@ impl HoldTable {
         refilled
     }
 
-    /// Forgets accounts of senders that have left: those of which nothing was used in the window, and where
-    /// there are too many others, those of which least was used among the identities that have most.
+    /// Removes accounts of departed senders: those without use in the window and, if too many are left, those
+    /// with the least use among the identities that have most.
     fn sweep(&mut self, part: u64) {
         let mut departed: HashMap<u64, Vec<(Duration, u64)>, Hashing> = HashMap::default();
         for (key, account) in &mut self.accounts {
@@ -335,7 +334,8 @@ impl HoldTable {
     }
 }
 
-/// A budget is spent for a sender no longer. Returns its client where it is spent for no sender any more.
+/// Records that a budget is no longer spent for a sender. Returns its client if it is spent for no sender any
+/// more.
 fn forget_spent(
     spent: &mut HashMap<u64, Spent, Hashing>,
     spent_for: &SpentFor,
@@ -351,7 +351,7 @@ fn forget_spent(
     spent.remove(&key)?.client.upgrade()
 }
 
-/// Forgets those that have used nothing in the window, and where there are none, the one that has used least.
+/// Removes owners without use in the window or, if there are none, the one with the least use.
 fn make_room(
     all: &mut HashMap<u64, UsedTime, Hashing>,
     most: usize,
@@ -377,7 +377,7 @@ fn make_room(
     }
 }
 
-/// Whether a mask matches a name (protocol section 6).
+/// Returns whether a mask matches a name (protocol section 6).
 fn mask_matches(mask: &str, name: &str) -> bool {
     let (mut masks, mut names) = (mask.split('.'), name.split('.'));
     loop {

@@ -1,11 +1,11 @@
-//! Cycles of clients that are not read until the next of them has drained, and that drain nothing, since they
-//! write before they read. Owns the wait-for graph; finds the cycles, and lets one client of each go on
+//! Cycles of clients, each of which is not read until the next has drained, while none drains because all
+//! write before they read. Owns the wait-for graph; finds the cycles and lets one client of each continue
 //! ([`episodes`]).
 //!
-//! A client waits for the full receivers that hold it, and for itself while its transport does not read it
-//! since its own queue is full. It is stuck when that and its queue have not changed for [`PATIENCE`].
+//! A client waits for the full receivers that hold it, and for itself while its transport does not read from
+//! it because its own queue is full. It is stuck if this and its queue have not changed for [`PATIENCE`].
 //!
-//! Lock order: the locks here are leaves. None is held while a sink is called or a member may be dropped.
+//! Lock order: the locks here are leaves. None is held while a sink is called or a client may be dropped.
 
 mod episodes;
 mod graph;
@@ -30,22 +30,22 @@ use episodes::Episodes;
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// A client is stuck after it has waited and taken nothing for this time.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// One that has been given an overdraft is stuck again after waiting for this time.
+/// A client with an overdraft is stuck again after waiting for this time.
 const SHORT_PATIENCE: Duration = Duration::from_millis(40);
-/// Looks after the last client has waited, so that not every hold starts them.
+/// Checks after the last client has waited, so that not every hold starts them again.
 const IDLE_CHECKS: u32 = 20;
-/// Clients of one check: those that have waited longest.
-const MOST_NODES: usize = 4096;
-/// Clients that each of them waits for.
-const MOST_EDGES: usize = 16;
+/// The most clients of one check: those that have waited longest.
+const MAX_NODES: usize = 4096;
+/// The most clients that each of them waits for.
+const MAX_EDGES: usize = 16;
 
 /// The wait-for graph of the clients, and the cycles found in it.
 #[derive(Default)]
 pub(super) struct Cycles {
     waiting: Mutex<WaitingClients>,
-    /// Taken by the thread that looks.
+    /// Locked by the thread that checks.
     found: Mutex<CycleState>,
-    /// `None`: nobody looks.
+    /// Unset while there are no checks.
     budget: OnceLock<QueueBudget>,
 }
 
@@ -59,11 +59,11 @@ struct WaitingClients {
 /// A client that is not read.
 struct Held {
     member: Weak<RegisteredClient>,
-    /// The ids of those it waits for.
+    /// The ids of the clients that it waits for.
     receivers: Arc<[u64]>,
     own: bool,
     since: Instant,
-    /// For how many it waits still; gone when it does not wait any more.
+    /// The number of clients that it still waits for; dropped when it no longer waits.
     left: Weak<AtomicUsize>,
 }
 
@@ -75,12 +75,12 @@ impl Held {
 
 #[derive(Default)]
 struct CycleState {
-    /// What was queued for clients that wait, and since when it has not become less.
+    /// Bytes queued for waiting clients, and since when they have not decreased.
     samples: HashMap<u64, (u64, Instant), Hashing>,
     episodes: Episodes,
 }
 
-/// A client that waits, for the time of a look.
+/// A waiting client, during a check.
 struct Node {
     member: Arc<RegisteredClient>,
     receivers: Arc<[u64]>,
@@ -91,11 +91,11 @@ struct Node {
 impl Cycles {
     /// Starts recording: checks run from now on and charge overdrafts to `budget`.
     pub(super) fn begin(&self, budget: QueueBudget) {
-        _ = self.budget.set(budget); // there is one
+        _ = self.budget.set(budget); // called once
     }
 
-    /// A client is not read until these receivers, or its `own` queue, have drained, or `left` is zero.
-    /// Returns whether the checks must be started.
+    /// Records that a client is not read until these receivers, or its `own` queue, have drained, or `left`
+    /// is zero. Returns whether the checks must be started.
     pub(super) fn note(
         &self,
         sender: &Arc<RegisteredClient>,
@@ -118,11 +118,11 @@ impl Cycles {
         !std::mem::replace(&mut waiting.checks, true)
     }
 
-    /// Finds cycles and lets one client of each go on. Returns when the next check is due, if any client
+    /// Finds cycles and lets one client of each continue. Returns when the next check is due, if any client
     /// waits.
     pub(super) fn check(&self, now: Instant) -> Option<Instant> {
         let budget = self.budget.get()?;
-        if !self.is_anybody_there() {
+        if !self.has_waiting_clients() {
             return None;
         }
         let nodes = self.nodes(now);
@@ -140,8 +140,8 @@ impl Cycles {
         Some(now + CHECK_INTERVAL)
     }
 
-    /// Forgets clients that no longer wait; returns whether checks go on.
-    fn is_anybody_there(&self) -> bool {
+    /// Removes clients that no longer wait. Returns whether checks continue.
+    fn has_waiting_clients(&self) -> bool {
         let has_episodes = !self.found.lock().episodes.is_empty();
         let mut waiting = self.waiting.lock();
         if !waiting.checks {
@@ -158,7 +158,7 @@ impl Cycles {
         waiting.checks
     }
 
-    /// Those who have waited for some time.
+    /// Returns the clients that have waited for some time.
     fn nodes(&self, now: Instant) -> Vec<Node> {
         let mut held: Vec<_> = {
             let waiting = self.waiting.lock();
@@ -167,9 +167,9 @@ impl Cycles {
             all.map(|(id, held)| (*id, held.member.clone(), held.receivers.clone(), held.own, held.since))
                 .collect()
         };
-        if held.len() > MOST_NODES {
-            held.select_nth_unstable_by_key(MOST_NODES, |(.., since)| *since);
-            held.truncate(MOST_NODES);
+        if held.len() > MAX_NODES {
+            held.select_nth_unstable_by_key(MAX_NODES, |(.., since)| *since);
+            held.truncate(MAX_NODES);
         }
         let (mut nodes, mut gone) = (Vec::new(), Vec::new());
         for (id, member, receivers, own, since) in held {
@@ -196,7 +196,7 @@ fn edges_of(nodes: &[Node]) -> graph::Edges {
         .iter()
         .map(|node| {
             let places = node.receivers.iter().filter_map(|id| places.get(id).copied());
-            places.filter(full).take(MOST_EDGES).collect()
+            places.filter(full).take(MAX_EDGES).collect()
         })
         .collect();
     let waited_for: HashSet<usize, Hashing> = edges.iter().flatten().copied().collect();
@@ -209,12 +209,12 @@ fn edges_of(nodes: &[Node]) -> graph::Edges {
 }
 
 impl CycleState {
-    /// Whether each of the nodes has taken nothing for some time. Only those are asked that are in the
-    /// middle.
+    /// Returns whether each of the nodes has taken nothing for some time. Asks only sinks of nodes inside the
+    /// graph.
     fn sample(&mut self, nodes: &[Node], edges: &graph::Edges, now: Instant) -> Vec<bool> {
         let waited_for: HashSet<usize, Hashing> = edges.iter().flatten().copied().collect();
         let before = std::mem::take(&mut self.samples);
-        // of clients that were let go on, and are about to wait again, what is known is kept
+        // samples are kept of clients that may continue and are about to wait again
         let kept = before.iter().filter(|(id, _)| self.episodes.has(**id));
         self.samples.extend(kept.map(|(id, sample)| (*id, *sample)));
         let mut stuck = vec![false; nodes.len()];

@@ -1,14 +1,15 @@
-//! Receivers whose queue is over its limit, and the senders that are held because of them. Owns when a
-//! receiver can no longer hold senders; never a queue or its limit.
+//! Receivers whose queue is over its limit, and the senders that they hold. Owns when a receiver can no
+//! longer hold senders; knows neither queues nor their limits.
 //!
-//! A sender that has other receivers is not held while it has only [a little](super::sender_quotas) in the
-//! queue of a full one: one that floods it holds up nobody else. While such senders are held, their receivers
-//! are checked every [`CHECK_INTERVAL`]: if one of them has nothing left to take, the time is
-//! [charged](super::hold_budget). A receiver whose budget with a sender is spent holds it only while it sends
-//! to nobody else; of what it sends, the receiver gets nothing more until it has drained.
+//! A sender that has other receivers is not held while it has only [little](super::sender_quotas) in the
+//! queue of a full one. So a sender that floods a receiver does not hold up the receiver's other senders.
+//! While senders with other receivers are held, those are checked every [`CHECK_INTERVAL`]: if one of them
+//! has taken everything, the time is [charged](super::hold_budget). A receiver whose budget with a sender is
+//! spent holds it only while it has no other receiver; otherwise it gets nothing more of this sender until it
+//! has drained.
 //!
-//! Lock order: the senders of a member, or the watch, or settings, or the table and then what is spent for a
-//! sender. None is held while a sink or notifier is called.
+//! Lock order: the blocked senders of a client, or the watch, or the settings, or the table and then the
+//! budgets spent for a sender. None is held while a sink or notifier is called.
 
 use elbus_plugin_api::QueueBudget;
 use std::{
@@ -30,17 +31,18 @@ use crate::sync::{
 
 /// Interval of the checks of receivers that hold senders, from the end of one to the next.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Checks after a receiver has last held a sender, so that the time of its checks does not depend on when it
+/// Checks after a receiver has last held a sender, so that the times of its checks do not depend on when it
 /// began.
 const IDLE_CHECKS: u32 = 50;
-/// The most that one check charges: its thread may have had no processor.
+/// The most time that one check charges: its thread may have had no processor.
 const MAX_CHARGE: Duration = Duration::from_millis(500);
-/// Other receivers, of all senders together, that one check visits; the next check goes on behind them.
+/// The most other receivers, of all senders together, that one check visits. The next check continues after
+/// them.
 const RECEIVERS_PER_CHECK: usize = 4096;
 
-/// What the router knows of all receivers that are full.
+/// The full receivers, and their hold budgets.
 pub(crate) struct Holds {
-    /// Full receivers: while there are none, nothing is searched.
+    /// The number of full receivers. While it is zero, nothing is searched.
     full: AtomicUsize,
     settings: RwLock<Arc<HoldSettings>>,
     table: Mutex<HoldTable>,
@@ -52,15 +54,15 @@ pub(crate) struct Holds {
 
 #[derive(Default)]
 struct Watch {
-    /// Those that hold senders with other receivers, in the order of the checks.
+    /// Receivers that hold senders with other receivers, in the order of the checks.
     holding: VecDeque<Watched>,
-    /// Those that remain in this round. A round takes one check, unless there are very many.
+    /// How many of them remain in this round. A round takes one check, unless there are very many.
     left: usize,
     /// Time of the last check, if there was anything to check, and number of checks.
     checked_at: Option<Instant>,
     checks: usize,
-    /// The time of all looks, when in it the round began, and how long the last one took: what is charged in
-    /// this one.
+    /// The total time of all checks, its value when the round began, and how long the last round took: this
+    /// is charged in the current one.
     clock: Duration,
     round: Duration,
     charged: Duration,
@@ -68,9 +70,9 @@ struct Watch {
 
 struct Watched {
     member: Weak<RegisteredClient>,
-    /// Rounds since it has last held anybody.
+    /// Rounds since it has last held a sender.
     idle: u32,
-    /// Senders that have been checked in this round.
+    /// The number of senders that have been checked in this round.
     next: usize,
 }
 
@@ -96,14 +98,14 @@ impl Watch {
         self.holding.pop_front()
     }
 
-    /// Goes on with this one in the next look.
+    /// Continues with this receiver in the next check.
     fn put_back(&mut self, watched: Watched) {
         self.left += 1;
         self.holding.push_front(watched);
     }
 }
 
-/// A full receiver, counted for as long as this lives.
+/// A full receiver. It is counted while this exists.
 pub(super) struct CountedFull(Arc<Holds>);
 
 impl Drop for CountedFull {
@@ -138,13 +140,13 @@ impl Holds {
         CountedFull(self.clone())
     }
 
-    /// Whether any receiver is full.
+    /// Returns whether any receiver is full.
     #[inline]
     pub(super) fn any(&self) -> bool {
         self.full.load(Ordering::Relaxed) > 0
     }
 
-    /// Sets other budgets.
+    /// Replaces the settings.
     pub(crate) fn set(&self, settings: HoldSettings) {
         let settings = Arc::new(settings);
         let before = std::mem::replace(&mut *self.settings.write(), settings.clone());
@@ -156,7 +158,7 @@ impl Holds {
         self.settings.read().clone()
     }
 
-    /// Sets what wakes the thread that [checks](Self::check). Can be set once.
+    /// Sets the function that wakes the thread that [checks](Self::check). Can be set once.
     pub(crate) fn set_waker(&self, waker: impl Fn() + Send + Sync + 'static) {
         _ = self.waker.set(Box::new(waker));
     }
@@ -167,12 +169,12 @@ impl Holds {
         }
     }
 
-    /// Checks find cycles as well, and charge overdrafts to `budget`.
+    /// Lets checks find cycles too, and charge overdrafts to `budget`.
     pub(crate) fn find_cycles(&self, budget: QueueBudget) {
         self.cycles.begin(budget);
     }
 
-    /// A client is not read before these receivers, or its `own` queue, have drained.
+    /// Records that a client is not read until these receivers, or its `own` queue, have drained.
     pub(super) fn note(
         &self,
         sender: &Arc<RegisteredClient>,
@@ -185,30 +187,30 @@ impl Holds {
         }
     }
 
-    /// How long a receiver has held a sender, as far as that counts for the budget of its name; of several,
-    /// the one that it has held longest.
+    /// Returns how long a receiver has held the sender that it has held longest, as counted in the budget of
+    /// its name.
     pub(crate) fn used(&self, member: &RegisteredClient) -> Duration {
         let settings = self.settings();
         self.table.lock().used(member.keys, &settings, Instant::now())
     }
 
-    /// Whether the hold budget of a receiver is spent for any sender.
+    /// Returns whether the hold budget of a receiver is spent for any sender.
     pub(crate) fn is_spent(&self, member: &RegisteredClient) -> bool {
         self.table.lock().is_spent(member.keys) && !self.settings().exempts(member)
     }
 
-    /// The receivers whose budget is spent for a sender.
+    /// Returns the receivers whose budget is spent for a sender.
     pub(super) fn spent_for(&self, sender: ClientKeys) -> Arc<SpentFor> {
         let settings = self.settings();
         self.table.lock().spent_for(sender, &settings, Instant::now())
     }
 
-    /// Whether a receiver holds this sender no longer, if it sends to others as well.
+    /// Returns whether a receiver no longer holds this sender if it has other receivers.
     pub(super) fn is_spent_for(&self, spent: &SpentFor, member: &RegisteredClient) -> bool {
         spent.has(member.keys) && !self.settings().exempts(member)
     }
 
-    /// A receiver has begun to hold senders that have others.
+    /// Records that a receiver holds senders with other receivers.
     pub(super) fn watch(&self, member: &Arc<RegisteredClient>) {
         let was_idle = {
             let mut watch = self.watch.lock();
@@ -220,8 +222,8 @@ impl Holds {
         }
     }
 
-    /// Charges those who hold senders, finds out whose budget is spent or refilled, and lets cycles of
-    /// senders go on. Returns when the next check is due, if there is anything to check.
+    /// Charges receivers that hold senders, determines whose budget is spent or refilled, and lets cycles of
+    /// senders continue. Returns when the next check is due, if there is anything to check.
     pub(crate) fn check(&self, now: Instant) -> Option<Instant> {
         let (holds, cycles) = (self.check_holds(now), self.cycles.check(now));
         [holds, cycles].into_iter().flatten().min()

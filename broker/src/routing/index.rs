@@ -1,5 +1,5 @@
 //! The data structures of the registry and of the caches of senders. They know numbers, filters and names,
-//! and neither clients nor access rules.
+//! but neither clients nor access rules.
 
 pub(super) mod filter_tree;
 mod hash_index;

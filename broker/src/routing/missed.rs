@@ -1,5 +1,5 @@
 //! Clients that best-effort publications have skipped because their queue was full. Owns the mark of such a
-//! client, and reports the client with an event when its queue has drained; never what it has missed.
+//! client, and reports the client with an event when its queue has drained. Does not know what it has missed.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
@@ -14,8 +14,8 @@ use super::{registered_client::RegisteredClient, router::Router};
 const MISSED: u8 = 64;
 
 impl RegisteredClient {
-    /// Marks that a publication has skipped it. One event follows for all that it misses until its queue has
-    /// drained.
+    /// Records that a publication has skipped the client. One event follows for everything that it misses
+    /// until its queue has drained.
     #[cold]
     pub(super) fn miss(self: &Arc<Self>, router: &Arc<Router>) {
         if self.state.fetch_or(MISSED, Relaxed) & MISSED != 0 {
@@ -38,7 +38,7 @@ struct Report {
 impl RawNotifier for Report {
     fn notify(&self) {
         let (Some(client), Some(router)) = (self.client.upgrade(), self.router.upgrade()) else { return };
-        // first: what it misses from now on is reported again
+        // first: a publication that is missed from now on is reported again
         client.state.fetch_and(!MISSED, Relaxed);
         if !client.is_gone() {
             router.events.enqueue(EventKind::PublicationsMissed, &client.name, "");

@@ -1,5 +1,5 @@
-//! The targets of a sender of mixed runs: the clients it reaches, as numbers, by name and by route. Whether a
-//! client is still registered, only the client itself says.
+//! The targets of a sender of mixed runs: the clients it reaches, as numbers, by name and by route. Only the
+//! client itself knows whether it is still registered.
 
 use std::{
     collections::HashMap,
@@ -11,15 +11,16 @@ use super::{
     registered_client::RegisteredClient,
 };
 
-/// Memory of a client that is known, in bytes. That of its registration stays as long as it is known.
+/// Memory of a cached client, in bytes. Its registration stays in memory while it is cached.
 const RECEIVER_BYTES: usize = size_of::<Receiver>() * 2 + 48 + size_of::<RegisteredClient>();
 /// Memory of a route beside its receivers, in bytes.
 const ROUTE_BYTES: usize = 64;
-/// Receivers that are remembered to find out whether a sender has several.
+/// Receivers that are kept to determine whether a sender has several.
 const RECENT_RECEIVERS: usize = 16;
-/// Clients that have left are looked for when this many are known, and after that at twice as many.
+/// Departed clients are searched for when this many clients are cached, then each time their number has
+/// doubled.
 const FIRST_PRUNING: usize = 256;
-/// Mixed runs between two times that everything is cleared because there is no memory.
+/// The fewest mixed runs between two times that everything is removed for lack of memory.
 const RUNS_BETWEEN_CLEARINGS: u32 = 1024;
 
 /// Stands for a route that is not cached, in place of its index.
@@ -28,7 +29,7 @@ pub(super) const UNCACHED: u32 = u32::MAX;
 /// A client that a sender reaches.
 pub(super) struct Receiver {
     pub(super) client: Weak<RegisteredClient>,
-    /// The last mixed run that it was a recipient of, see [`MixedTargets::begin`].
+    /// The number of the last mixed run that it was a recipient of, see [`MixedTargets::begin`].
     pub(super) run: u32,
     /// Its place among the recipients of that run.
     pub(super) place: u32,
@@ -53,26 +54,26 @@ pub(super) struct MixedTargets {
     names: TextTable,
     /// The receivers of the routes to topics, by the index of the route.
     routes: Vec<RouteReceivers>,
-    /// The generation of the cache that has these routes.
+    /// The generation of the route cache that these indices belong to.
     generation: u64,
     /// The receivers of the last route that is not cached.
     uncached: Vec<u32>,
     run: u32,
-    /// Memory, in bytes, and the part of it that is of `routes`.
+    /// Memory in bytes, and the part of it that `routes` takes.
     bytes: usize,
     route_bytes: usize,
     is_short: bool,
-    /// Runs since everything was last cleared for lack of memory.
+    /// Runs since everything was last removed for lack of memory.
     runs_since_clearing: u32,
-    /// Receivers that are known when those that have left are looked for again.
+    /// The number of receivers at which departed ones are searched for next.
     prune_at: usize,
-    /// Some of the last receivers, and which of them is replaced next.
+    /// Some of the most recent receivers, and the index of the one that is replaced next.
     recent: Vec<Weak<RegisteredClient>>,
     oldest_recent: usize,
 }
 
 impl MixedTargets {
-    /// Begins a mixed run; returns its number. `generation` is that of the routes.
+    /// Begins a mixed run and returns its number. `generation` is that of the routes.
     pub(super) fn begin(&mut self, generation: u64, memory: &mut CacheMemory) -> u32 {
         if self.receivers.len() >= self.prune_at.max(FIRST_PRUNING) {
             self.prune(memory);
@@ -86,7 +87,7 @@ impl MixedTargets {
         self.run
     }
 
-    /// Forgets everything if half of the receivers have left.
+    /// Removes everything if half of the receivers have left.
     #[cold]
     fn prune(&mut self, memory: &mut CacheMemory) {
         let departed = |receiver: &&Receiver| receiver.client.upgrade().is_none_or(|client| client.is_gone());
@@ -96,13 +97,14 @@ impl MixedTargets {
         self.prune_at = self.receivers.len() * 2;
     }
 
-    /// Returns whether there was no memory for a receiver since everything was last forgotten.
+    /// Returns whether there was no memory for a receiver since everything was last removed.
     #[inline]
     pub(super) fn is_short(&self) -> bool {
         self.is_short
     }
 
-    /// Returns whether all caches of the sender may be cleared for lack of memory: once in many runs.
+    /// Returns whether all caches of the sender may be cleared for lack of memory: at most once in
+    /// [`RUNS_BETWEEN_CLEARINGS`].
     #[cold]
     pub(super) fn may_clear(&mut self) -> bool {
         self.runs_since_clearing += 1;
@@ -113,7 +115,7 @@ impl MixedTargets {
         may_clear
     }
 
-    /// Sets the generation of the routes. Another one than before removes their receivers.
+    /// Sets the generation of the routes. If it has changed, their receivers are removed.
     pub(super) fn set_generation(&mut self, generation: u64, memory: &mut CacheMemory) {
         if self.generation != generation {
             self.generation = generation;
@@ -123,14 +125,14 @@ impl MixedTargets {
         }
     }
 
-    /// Returns the client that was last known by a name.
+    /// Returns the number of the client that last had this name.
     #[inline]
     pub(super) fn by_name(&self, name: &[u8]) -> Option<u32> {
         self.names.get(name)
     }
 
-    /// Returns the number of the client of a name, and remembers it if there is memory for the name. `None`
-    /// if there is no memory for the client.
+    /// Returns the number of the client of a name, and caches it if there is memory for the name. `None` if
+    /// there is no memory for the client.
     #[cold]
     pub(super) fn set_name(
         &mut self,
@@ -146,7 +148,7 @@ impl MixedTargets {
         Some(number)
     }
 
-    /// Returns whether the receivers of a route are known.
+    /// Returns whether the receivers of a route are cached.
     #[inline]
     pub(super) fn knows_route(&self, route: u32) -> bool {
         !matches!(self.routes.get(route as usize), None | Some(RouteReceivers::Unknown))
@@ -170,7 +172,7 @@ impl MixedTargets {
         &mut self.receivers
     }
 
-    /// Remembers the receivers of a route; `false` if there is no memory.
+    /// Caches the receivers of a route. Returns `false` if there is no memory.
     #[cold]
     pub(super) fn set_route(
         &mut self,
@@ -179,7 +181,7 @@ impl MixedTargets {
         memory: &mut CacheMemory,
     ) -> bool {
         if self.knows_route(route) {
-            // by another topic with the same recipients
+            // cached by another topic with the same recipients
             return true;
         }
         let bytes = ROUTE_BYTES + size_of_val(recipients.members()) / 2;
@@ -205,7 +207,7 @@ impl MixedTargets {
         true
     }
 
-    /// Sets the receivers of a route that is not cached; `false` if there is no memory.
+    /// Sets the receivers of a route that is not cached. Returns `false` if there is no memory.
     #[cold]
     pub(super) fn set_uncached(&mut self, recipients: &Recipients, memory: &mut CacheMemory) -> bool {
         let mut numbers = std::mem::take(&mut self.uncached);
@@ -231,7 +233,7 @@ impl MixedTargets {
         Some(number)
     }
 
-    /// Remembers some of the recipients of a mixed run. Those of earlier runs stay as long as there is room.
+    /// Keeps some of the recipients of a mixed run. Those of earlier runs stay while there is room.
     #[inline]
     pub(super) fn set_recent<'c>(&mut self, clients: impl Iterator<Item = &'c Arc<RegisteredClient>>) {
         for client in clients.take(RECENT_RECEIVERS) {
@@ -243,7 +245,7 @@ impl MixedTargets {
             if self.recent.len() < RECENT_RECEIVERS {
                 self.recent.push(Arc::downgrade(client));
             } else {
-                // in turn, so that the oldest goes
+                // in turn: replaces the oldest
                 self.oldest_recent = (self.oldest_recent + 1) % RECENT_RECEIVERS;
                 if let Some(oldest) = self.recent.get_mut(self.oldest_recent) {
                     *oldest = Arc::downgrade(client);
@@ -252,7 +254,7 @@ impl MixedTargets {
         }
     }
 
-    /// Returns some of the receivers of the last mixed runs.
+    /// Returns some of the receivers of recent mixed runs.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
         self.recent.iter()
     }
@@ -270,7 +272,7 @@ impl MixedTargets {
         memory.give_back(bytes);
     }
 
-    /// Forgets everything but the last receivers.
+    /// Removes everything except the most recent receivers.
     #[cold]
     pub(super) fn clear(&mut self, memory: &mut CacheMemory) {
         memory.give_back(self.bytes);

@@ -1,5 +1,5 @@
-//! Replacing access rules, and checking the clients that are registered against the new ones. The rules
-//! themselves are [`access`](crate::access)'s.
+//! Replacement of access rules, and the check of registered clients against new ones. The rules themselves
+//! belong to [`access`](crate::access).
 
 use elbus_plugin_api::{WARNINGS_TOPIC, access::AccessRules};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::access::{
 };
 
 impl Router {
-    /// Replaces the access rules and checks all clients against them. Rules in force must be the same
-    /// instance's.
+    /// Replaces the access rules and checks all clients against them. The rules in force must belong to the
+    /// same instance.
     ///
     /// # Errors
-    /// A sentence, where they are another's.
+    /// A sentence if the rules in force belong to another instance.
     pub(crate) fn set_access_rules(&self, setter: RuleSetter, rules: AccessRules) -> Result<(), String> {
         let _changing = self.access.change();
         self.access.replace(setter, rules)?;
@@ -25,8 +25,8 @@ impl Router {
         Ok(())
     }
 
-    /// Takes rules away whose instance was [released](Access::release_unless) and which no other one has
-    /// replaced, unless there is one that may.
+    /// Removes rules whose instance was [released](Access::release_unless) if no other instance has replaced
+    /// them, nor may do so.
     pub(crate) fn drop_released_rules(&self, may_be_replaced: impl Fn(&RuleSetter) -> bool) {
         let _changing = self.access.change();
         let Some(setter) = self.access.released() else { return };
@@ -43,14 +43,15 @@ impl Router {
         }
     }
 
-    /// To be called within a change of rules. The registry is locked for one client at a time.
+    /// Checks all clients. Must be called within a change of rules. The registry is locked for one client at
+    /// a time.
     fn reauthorize_all(&self) {
         let members: Vec<_> = self.registry.read().all().cloned().collect();
         members.iter().for_each(|member| self.reauthorize(member));
         for member in self.system.all() {
             member.set_policy(self.access.admit_system(&member.name, &member.origin));
         }
-        // last: senders that ask again from now on get the new answers
+        // last: from now on senders get the new answers
         self.access.advance();
     }
 
@@ -63,7 +64,8 @@ impl Router {
         }
     }
 
-    /// Subscriptions that are no longer allowed end; a client that is no longer allowed is disconnected.
+    /// Checks a client against the rules in force. Subscriptions that are no longer allowed end; a client
+    /// that is no longer allowed is disconnected.
     pub(super) fn reauthorize(&self, member: &Arc<RegisteredClient>) {
         if member.is_gone() {
             return;
@@ -86,7 +88,8 @@ impl Router {
             if policy.is_some() { registry.subscription_nodes(member) } else { Ids::new() }
         };
         if let Some(policy) = &policy {
-            // what requests for as many may take; a filter that cannot be checked within it is not allowed
+            // the budget of requests with as many filters; a filter that cannot be checked within it is not
+            // allowed
             let requests = nodes.len().div_ceil(MAX_REQUEST_FILTERS);
             let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS.saturating_mul(requests));
             let mut unchecked = 0;
@@ -111,8 +114,9 @@ impl Router {
                 );
             }
         }
-        let limits =
-            |policy: Option<Arc<PolicySnapshot>>| policy.map(|is| is.sink_limits()).unwrap_or_default();
+        let limits = |policy: Option<Arc<PolicySnapshot>>| {
+            policy.map(|policy| policy.sink_limits()).unwrap_or_default()
+        };
         let (before, after) = (limits(before), limits(policy));
         if before != after {
             member.limit(&after);
@@ -120,7 +124,7 @@ impl Router {
     }
 
     /// Ends the subscriptions at these nodes that are denied. The registry is locked for some of them at a
-    /// time, and not while they are checked.
+    /// time, not during the checks.
     fn end_subscriptions(
         &self,
         member: &Arc<RegisteredClient>,

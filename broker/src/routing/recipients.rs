@@ -1,4 +1,5 @@
-//! Who gets a publication or a broadcast: resolved once, kept by the senders until something changes.
+//! The recipients of a publication or a broadcast: resolved once, and cached by senders until something
+//! changes.
 
 use smallvec::SmallVec;
 use std::{
@@ -8,14 +9,14 @@ use std::{
 
 use super::registered_client::RegisteredClient;
 
-/// Recipients, held weakly: a sender that falls silent keeps no departed client, and no socket of one, alive.
+/// Recipients, held weakly: an idle sender keeps no departed client alive, nor its socket.
 pub(super) struct Recipients {
     members: SmallVec<[Weak<RegisteredClient>; 2]>,
     is_denied: bool,
 }
 
 impl Recipients {
-    /// Nobody, since the sender may not send there.
+    /// No recipients, because the sender may not send there.
     pub(super) fn denied() -> Self {
         Recipients { members: SmallVec::new(), is_denied: true }
     }
@@ -35,7 +36,7 @@ impl Recipients {
         Recipients { members: weak, is_denied: false }
     }
 
-    /// Whether both are the same members in the same order.
+    /// Returns whether both are the same clients in the same order.
     #[inline]
     pub(super) fn has_same_members(&self, other: &Recipients) -> bool {
         self.is_denied == other.is_denied
@@ -43,24 +44,24 @@ impl Recipients {
             && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))
     }
 
-    /// Returns a hash of who they are, in order.
+    /// Returns a hash of the clients and their order.
     pub(super) fn hash(&self, hashing: &impl BuildHasher) -> u64 {
         let mut hasher = hashing.build_hasher();
         self.members.iter().for_each(|member| hasher.write_usize(member.as_ptr().addr()));
         hasher.finish()
     }
 
-    /// Returns all of them, registered or not.
+    /// Returns all recipients, registered or not.
     pub(super) fn members(&self) -> &[Weak<RegisteredClient>] {
         &self.members
     }
 
-    /// The memory they take.
+    /// Returns their memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         if self.members.spilled() { size_of_val(self.members.as_slice()) } else { 0 }
     }
 
-    /// Those who are still there.
+    /// Returns the recipients that are still registered.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<RegisteredClient>> {
         self.members.iter().filter_map(Weak::upgrade).filter(|member| !member.is_gone())

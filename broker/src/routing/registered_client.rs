@@ -1,4 +1,4 @@
-//! A registered client as the broker keeps it: name, where it came from, its sink, its counters.
+//! A registered client: its name, its origin, its sink and its counters.
 
 pub(super) mod blocked_senders;
 
@@ -26,34 +26,34 @@ const GONE: u8 = 1;
 /// [`RegisteredClient::state`]: its sink takes no mixed runs.
 const NO_MIXED_RUNS: u8 = 16;
 
-/// A registered client. Lives as long as anybody is about to deliver to it; its name is free as soon as
-/// [`is_gone`](RegisteredClient::is_gone) says so.
+/// A registered client. Exists while a sender may deliver to it; its name is free once
+/// [`is_gone`](RegisteredClient::is_gone) returns `true`.
 pub(crate) struct RegisteredClient {
     pub(crate) name: Arc<str>,
-    /// Of this registration: unique in the process, never 0, never reused.
+    /// The ID of this registration: unique in the process, never 0, never reused.
     pub(crate) id: u64,
     pub(crate) origin: ClientOrigin,
-    /// By what hold budgets know it.
+    /// Its keys in hold budgets.
     pub(super) keys: ClientKeys,
-    /// Which instance of a plugin registered it.
+    /// The owner number of the instance that registered it.
     pub(crate) owner: u32,
     sink: SinkObject,
     pub(crate) counts: Counts,
-    /// `None` for a client.
+    /// The rights of a system sender; `None` for a client.
     pub(crate) system: Option<SystemRights>,
-    /// Of [`GONE`] and what [`blocked_senders`] adds.
+    /// Flags: [`GONE`], [`NO_MIXED_RUNS`], and those of [`blocked_senders`] and [`missed`](super::missed).
     pub(super) state: AtomicU8,
-    /// Senders that wait for its queue to drain. Taken last, for a moment.
+    /// Senders that wait for its queue to drain. A leaf lock, held briefly.
     pub(super) blocked: Mutex<BlockedSenders>,
-    /// Frames that were dropped since its hold budget was spent for their sender.
+    /// Frames that were dropped because its hold budget was spent for their sender.
     pub(crate) dropped: AtomicU64,
-    /// Whether the log has a line about filters it did not get.
+    /// Whether a refusal of its filters was logged.
     filters_refused: AtomicBool,
-    /// The access rules that apply to it; `None` if there are none. Taken last, for a moment.
+    /// The access rules that apply to it; `None` if there are none. A leaf lock, held briefly.
     policy: Mutex<Option<Arc<PolicySnapshot>>>,
 }
 
-/// What a system sender may do besides what rules allow it.
+/// The rights of a system sender beyond those that rules grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SystemRights {
     pub(crate) admin: bool,
@@ -87,7 +87,7 @@ impl RegisteredClient {
         }
     }
 
-    /// As a system sender with these rights.
+    /// Makes this the registration of a system sender with these rights.
     pub(super) fn with_system_rights(mut self, rights: SystemRights) -> Self {
         self.system = Some(rights);
         self
@@ -121,29 +121,29 @@ impl RegisteredClient {
         self.state.load(Relaxed) & NO_MIXED_RUNS == 0
     }
 
-    /// Its sink does not take mixed runs.
+    /// Records that its sink takes no mixed runs.
     #[cold]
     pub(super) fn set_takes_no_mixed_runs(&self) {
         self.state.fetch_or(NO_MIXED_RUNS, Relaxed);
     }
 
-    /// Has its sink send what was delivered.
+    /// Lets its sink send what was delivered.
     #[inline]
     pub(super) fn flush(&self) {
         callbacks::for_client(self.owner, Callback::Flush, || self.sink.flush());
     }
 
-    /// Wakes once its sink has drained.
+    /// Notifies when its sink has drained.
     pub(super) fn when_drained(&self, notifier: NotifierObject) {
         callbacks::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(notifier));
     }
 
-    /// Has its sink end the connection.
-    pub(super) fn close(&self, why: &str) {
-        callbacks::for_client(self.owner, Callback::Close, || self.sink.close(RStr::from_str(why)));
+    /// Lets its sink close the connection.
+    pub(super) fn close(&self, reason: &str) {
+        callbacks::for_client(self.owner, Callback::Close, || self.sink.close(RStr::from_str(reason)));
     }
 
-    /// What its sink has queued.
+    /// Returns what its sink has queued.
     pub(crate) fn queued(&self) -> Queued {
         callbacks::for_client(self.owner, Callback::Queued, || self.sink.queued())
     }
@@ -153,12 +153,12 @@ impl RegisteredClient {
         callbacks::for_client(self.owner, Callback::Limit, || self.sink.limit(limits));
     }
 
-    /// Lets more wait in its sink than its limit allows.
+    /// Lets its sink queue more than its limit. Returns whether the sink supports it.
     pub(super) fn overdraw(&self, overdraft: &Overdraft<'_>) -> bool {
         callbacks::for_client(self.owner, Callback::Overdraw, || self.sink.overdraw(overdraft))
     }
 
-    /// The bytes of the overdraft of its sink.
+    /// Returns the bytes of its sink's overdraft.
     pub(super) fn overdrawn(&self) -> u64 {
         callbacks::for_client(self.owner, Callback::Overdrawn, || self.sink.overdrawn())
     }
@@ -176,19 +176,18 @@ impl RegisteredClient {
         }
     }
 
-    /// Whether it has been unregistered.
+    /// Returns whether it has been unregistered.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Relaxed) & GONE != 0
     }
 
-    /// Whether filters of it are refused for the first time: further refusals are not worth a line in the log
-    /// each.
+    /// Returns whether this is the first refusal of its filters; only the first is logged.
     pub(super) fn is_first_refusal(&self) -> bool {
         !self.filters_refused.swap(true, Relaxed)
     }
 
-    /// Marks it unregistered. Only the registry does, under its lock.
+    /// Marks it unregistered. Called only by the registry, under its lock, and for system senders.
     pub(super) fn mark_gone(&self) {
         self.state.fetch_or(GONE, Relaxed);
         if let Some(policy) = &*self.policy.lock() {
@@ -198,7 +197,7 @@ impl RegisteredClient {
 }
 
 /// Frames and body bytes from (`received`) and to (`sent`) a client, as `client.list` and `stats` show them.
-/// Statistics: relaxed, and used for no more than an estimate of what a full client has taken.
+/// Relaxed atomics: these are statistics, used only to estimate what a full client has taken.
 #[derive(Default)]
 pub(crate) struct Counts {
     received_frames: AtomicU64,
@@ -207,7 +206,7 @@ pub(crate) struct Counts {
     sent_bytes: AtomicU64,
 }
 
-/// The values of [`Counts`] at a moment.
+/// A snapshot of [`Counts`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) received_frames: u64,
@@ -217,8 +216,8 @@ pub(crate) struct Totals {
 }
 
 impl Counts {
-    /// Counts what came from the client. To be called by its one [`Sender`](super::sender::Sender) only: who
-    /// writes alone need not add atomically.
+    /// Counts what came from the client. Must be called only by its [`Sender`](super::sender::Sender): a
+    /// single writer need not add atomically.
     #[inline]
     pub(super) fn received(&self, frames: usize, bytes: usize) {
         let add = |to: &AtomicU64, more: usize| to.store(to.load(Relaxed).wrapping_add(more as u64), Relaxed);
@@ -232,7 +231,7 @@ impl Counts {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Frames that were sent to the client, acknowledgements included.
+    /// Returns the number of frames sent to the client, acknowledgements included.
     pub(super) fn sent_frames(&self) -> u64 {
         self.sent_frames.load(Relaxed)
     }

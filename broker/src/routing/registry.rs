@@ -20,41 +20,41 @@ mod filters;
 
 pub(super) use filters::{FilterRefusal, Reserved};
 
-/// A client with what it wants.
+/// A client and its filters.
 struct RegistryEntry {
     member: Arc<RegisteredClient>,
     subscriptions: ClientFilters,
     exclusions: ClientFilters,
 }
 
-/// The filters of all clients of one kind.
+/// One kind of filters of all clients.
 #[derive(Default)]
 struct Filters {
     tree: FilterTree,
     shapes: Shapes,
 }
 
-/// Which of the two sets of filters of a client.
+/// One of the two sets of filters of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FilterSet {
     Subscriptions,
     Exclusions,
 }
 
-/// Everything that is registered.
+/// All registered clients and their filters.
 #[derive(Default)]
 pub(super) struct Registry {
     entries: PagedSlab<Option<RegistryEntry>>,
     by_name: HashMap<Arc<str>, u32, Hashing>,
-    /// Has the names themselves as keys: a walk over many names does not touch their clients.
+    /// The keys are the names themselves: a walk over many names does not touch their clients.
     in_order: BTreeMap<Arc<str>, Arc<RegisteredClient>>,
-    /// How many of them are parts of the broker itself.
+    /// The number of them that are parts of the broker.
     internal: usize,
     subscriptions: Filters,
     exclusions: Filters,
-    /// What all filters of all clients [weigh](filters::weight).
+    /// The [memory](filters::weight) of all filters of all clients.
     filter_bytes: usize,
-    /// Clients that have left, but whose filters are not all taken away yet.
+    /// Departed clients whose filters are not all removed yet.
     departed: Vec<Departed>,
 }
 
@@ -71,7 +71,7 @@ impl Registry {
     /// Adds a client.
     ///
     /// # Errors
-    /// [`Code::Busy`] where the name is taken, [`Code::NotRegistered`] for a secondary without its primary.
+    /// [`Code::Busy`] if the name is taken, [`Code::NotRegistered`] for a secondary without its primary.
     pub(super) fn add(&mut self, member: Arc<RegisteredClient>) -> Result<(), Code> {
         if self.by_name.contains_key(&*member.name) {
             return Err(Code::Busy);
@@ -91,8 +91,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Why a client may not be a secondary of its primary: it must be the same kind and value of identity.
-    /// `None` where it may, or there is no such primary.
+    /// Returns why a client may not be a secondary of its primary, which must have the same identity. `None`
+    /// if it may, or if there is no such primary.
     pub(super) fn stranger_to_primary(&self, member: &RegisteredClient) -> Option<String> {
         if !is_secondary(&member.name) || member.origin.internal {
             return None;
@@ -108,8 +108,8 @@ impl Registry {
         (primary != own).then(why)
     }
 
-    /// Removes this very client with all it wanted; `false` where it was removed before. Where it had many
-    /// filters, they are [cleared](Self::clear_departed) later.
+    /// Removes this registration and its filters. Returns `false` if it was removed before. Many filters are
+    /// [cleared](Self::clear_departed) later.
     pub(super) fn remove(&mut self, member: &Arc<RegisteredClient>) -> bool {
         if !self.find(&member.name).is_some_and(|found| Arc::ptr_eq(found, member)) {
             return false;
@@ -119,19 +119,19 @@ impl Registry {
         self.in_order.remove(&*member.name);
         self.internal -= usize::from(member.origin.internal);
         self.vacate(id);
-        // memory is returned after many clients have left
+        // returns memory after many clients have left
         if self.by_name.len() < self.by_name.capacity() / 4 {
             self.by_name.shrink_to(self.by_name.len() * 2);
         }
         true
     }
 
-    /// How many there are, parts of the broker itself left out.
+    /// Returns the number of clients, parts of the broker excluded.
     pub(super) fn client_count(&self) -> usize {
         self.in_order.len() - self.internal
     }
 
-    /// The secondaries of a primary, in order of their names.
+    /// Returns the secondaries of a primary, in order of their names.
     pub(super) fn secondaries(&self, primary: &str) -> impl Iterator<Item = &Arc<RegisteredClient>> {
         let prefix = format!("{primary}%%");
         self.in_order
@@ -140,12 +140,12 @@ impl Registry {
             .map(|(_, member)| member)
     }
 
-    /// All clients in order of their names.
+    /// Returns all clients in order of their names.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<RegisteredClient>> {
         self.in_order.values()
     }
 
-    /// Those whose name matches the mask, parts of the broker itself left out.
+    /// Returns the clients whose name matches the mask, parts of the broker excluded.
     pub(super) fn matching(&self, mask: &str) -> Vec<&Arc<RegisteredClient>> {
         let mut matching = vec![];
         each_match(mask, &self.in_order, |_, member| {
@@ -156,7 +156,7 @@ impl Registry {
         matching
     }
 
-    /// Those who are subscribed to the topic and do not exclude it.
+    /// Returns the clients that are subscribed to the topic and do not exclude it.
     pub(super) fn subscribed(&self, topic: &str) -> Recipients {
         let mut ids = Ids::new();
         self.subscriptions.tree.matches(topic, &mut ids);

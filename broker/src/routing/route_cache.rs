@@ -1,4 +1,4 @@
-//! The cached recipients of the topics or masks of a sender. Never decides who they are.
+//! The cached recipients of the topics or masks of a sender. Does not resolve them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,19 +7,19 @@ use super::{
     router::Resolved,
 };
 
-/// A longer topic or mask is not cached.
+/// The longest topic or mask that is cached, in bytes.
 const MAX_TARGET_BYTES: usize = 1024;
-/// Routes that are visited to find out whether a sender has other receivers.
+/// Routes that are visited to determine whether a sender has other receivers.
 const RECENT_ROUTES: usize = 16;
 /// Memory of a route beside its recipients, in bytes.
 const ROUTE_BYTES: usize = 128;
 
-/// Recipients by topic or mask, all of one epoch. Of those to which the sender may not send only the last is
-/// cached.
+/// Recipients by topic or mask, all of one epoch. Of targets to which the sender may not send, only the last
+/// is cached.
 ///
-/// When there is no memory for another target, those that are cached stay: targets in turn, more of them than
-/// fit, would otherwise replace each other before they are used again. All are removed when twice as many
-/// were looked up in vain.
+/// If there is no memory for another target, the cached ones stay: more targets than fit, used in turn, would
+/// otherwise replace each other before they are used again. All are removed when twice as many lookups have
+/// missed.
 #[derive(Default)]
 pub(super) struct RouteCache {
     epoch: u64,
@@ -29,11 +29,11 @@ pub(super) struct RouteCache {
     last: Option<Arc<Recipients>>,
     /// Indices in `routes`.
     targets: TextTable,
-    /// Each set of recipients once.
+    /// Each set of recipients, once.
     routes: Vec<Arc<Recipients>>,
     /// Indices in `routes`, by the hash of their recipients.
     by_recipients: HashMap<u64, u32, Hashing>,
-    /// The memory that they take.
+    /// Their memory in bytes.
     bytes: usize,
     /// Targets for which there was no memory.
     not_cached: usize,
@@ -42,7 +42,7 @@ pub(super) struct RouteCache {
 }
 
 impl RouteCache {
-    /// Returns the recipients, as cached or as `resolve` finds them.
+    /// Returns the recipients, cached or from `resolve`.
     #[inline]
     pub(super) fn get(
         &mut self,
@@ -102,8 +102,8 @@ impl RouteCache {
         self.generation
     }
 
-    /// Caches what a target was resolved to, if there is memory. Another epoch than before removes all other
-    /// routes. Returns the index of the route, and the recipients, perhaps shared with another target.
+    /// Caches the recipients of a target, if there is memory. If the epoch has changed, all other routes are
+    /// removed. Returns the index of the route, and the recipients, which other targets may share.
     pub(super) fn add(
         &mut self,
         target: &str,
@@ -150,7 +150,7 @@ impl RouteCache {
         (Some(index), shared.unwrap_or(recipients))
     }
 
-    /// Removes all routes but some, which are kept as those of the previous epoch.
+    /// Removes all routes. Some are kept as those of the previous epoch.
     pub(super) fn clear(&mut self, memory: &mut CacheMemory) {
         if !self.routes.is_empty() {
             self.routes.truncate(RECENT_ROUTES);
@@ -163,7 +163,7 @@ impl RouteCache {
         self.not_cached = 0;
     }
 
-    /// Returns some of the routes that were used last.
+    /// Returns some of the routes that were used recently.
     pub(super) fn recent(&self) -> impl Iterator<Item = &Arc<Recipients>> {
         self.last.iter().chain(self.routes.iter().rev().take(RECENT_ROUTES)).chain(&self.previous)
     }
@@ -181,7 +181,7 @@ mod tests {
         CacheMemory::new(Arc::default())
     }
 
-    /// Asks for a target; returns whether it had to be resolved.
+    /// Looks up a target. Returns whether it had to be resolved.
     fn asks(routes: &mut RouteCache, memory: &mut CacheMemory, epoch: u64, target: &str) -> bool {
         let mut asked = false;
         routes.get(epoch, target, memory, || {
@@ -225,7 +225,7 @@ mod tests {
         let cached = routes.targets.len();
         assert!((2000..10_000).contains(&cached) && routes.bytes <= 16 << 20, "limited in bytes: {cached}");
         assert_eq!(count(&mut routes, &mut memory, 0..10_000), 10_000 - cached);
-        // others take their place in the end
+        // other targets replace them in the end
         (0..30).for_each(|_| _ = count(&mut routes, &mut memory, 20_000..21_000));
         assert_eq!(count(&mut routes, &mut memory, 20_000..21_000), 0);
     }

@@ -5,26 +5,26 @@ use crate::settings::BrokerSettings;
 /// Router settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouterSettings {
-    /// A second client of a primary name evicts the first.
+    /// Whether a second client of a primary name evicts the first.
     pub(crate) force_register: bool,
-    /// Subscriptions of one client, and exclusions as many.
+    /// The most subscriptions of a client, and the most exclusions.
     pub(crate) max_filters: usize,
-    /// Length of one filter.
+    /// The longest filter, in bytes.
     pub(crate) max_filter_bytes: usize,
-    /// Length of a client's name.
+    /// The longest name of a client, in bytes.
     pub(crate) max_name_bytes: usize,
-    /// Length of a target, mask, topic or receiver.
+    /// The longest target, mask, topic or receiver, in bytes.
     pub(crate) max_topic_bytes: usize,
-    /// Memory of the subscriptions of one client, and of its exclusions as much.
+    /// Memory of the subscriptions of a client, and of its exclusions, in bytes each.
     pub(crate) filter_memory_bytes: usize,
-    /// Memory of all filters of all clients.
+    /// Memory of all filters of all clients, in bytes.
     pub(crate) total_filter_memory_bytes: usize,
-    /// Segments of complex shapes of subscriptions, and of exclusions as many.
+    /// The most segments of complex shapes of subscriptions, and of exclusions.
     pub(crate) max_complex_segments: usize,
 }
 
 impl RouterSettings {
-    /// Those of the `[broker]` table.
+    /// Returns the limits of the `[broker]` table.
     pub(crate) fn of(settings: &BrokerSettings) -> Self {
         RouterSettings {
             force_register: settings.force_register,

@@ -1,5 +1,4 @@
-//! The sending side of a client: authorises and counts each run, and has it
-//! [delivered](super::fan_out).
+//! The sending side of a client: authorises and counts each run, and has it [delivered](super::fan_out).
 //! Owned by one reader at a time, so it needs no lock.
 
 use abi_stable::std_types::{RSlice, RSliceMut, RStr};
@@ -23,28 +22,29 @@ const ACK_BYTES: usize = 6;
 /// See [`Client`](elbus_plugin_api::Client). Dropping it unregisters.
 pub(crate) struct Sender {
     router: Arc<Router>,
-    /// `None` for a speaker.
+    /// `None` for a sender without a registration, which sends as `.broker`.
     member: Option<Arc<RegisteredClient>>,
-    /// What its frames carry: the name of the client, or `.broker`.
+    /// The name in its frames: that of the client, or `.broker`.
     name: Arc<str>,
-    /// The id of its registration, 0 for a speaker.
+    /// The id of its registration; 0 without one.
     id: u64,
     fan_out: FanOut,
-    /// What the client may do, as of an epoch of access.
+    /// The policy of the client, as of `access_epoch`.
     policy: Option<Arc<PolicySnapshot>>,
     access_epoch: u64,
-    /// Why it leaves, where that was said.
-    why: Option<Box<str>>,
-    /// It is registered no longer, by its own wish, and may send messages: answers to what it has received.
+    /// Reason for leaving, if one was given.
+    close_reason: Option<Box<str>>,
+    /// Whether it has unregistered by its own request. It may still send messages: answers to what it has
+    /// received.
     draining: bool,
-    /// Exists while it is not read since its own queue is full.
+    /// Exists while the client is not read because its own queue is full.
     waits_for_itself: Option<Arc<AtomicUsize>>,
 }
 
 impl Sender {
-    /// Creates the sender of a client, or without one a sender that speaks as `.broker`.
+    /// Creates the sender of a client or, without one, a sender that sends as `.broker`.
     pub(crate) fn new(router: Arc<Router>, member: Option<Arc<RegisteredClient>>) -> Self {
-        // first, so that what is older is asked again
+        // first: an older policy is then refreshed
         let access_epoch = router.access.epoch();
         let policy = member.as_ref().and_then(|member| member.policy());
         let client = member.as_ref().filter(|member| member.system.is_none());
@@ -59,7 +59,7 @@ impl Sender {
             fan_out,
             policy,
             access_epoch,
-            why: None,
+            close_reason: None,
             draining: false,
             waits_for_itself: None,
         }
@@ -69,7 +69,7 @@ impl Sender {
         self.member.as_ref().is_some_and(|member| member.is_gone())
     }
 
-    fn carry(&mut self, op: Op, request: &Request<'_>, body_bytes: usize) -> (Code, u32) {
+    fn deliver(&mut self, op: Op, request: &Request<'_>, body_bytes: usize) -> (Code, u32) {
         let kind = match op {
             Op::Message => FrameKind::Message,
             Op::Broadcast => FrameKind::Broadcast,
@@ -79,7 +79,7 @@ impl Sender {
         let access = policy.as_deref();
         let (target, receiver) = (request.target(), request.receiver());
         let topic = if kind == FrameKind::Publish { target } else { "" };
-        // a thread that is ending has none any more
+        // an ending thread has none any more
         let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
         encoding.reset();
         let mut run =
@@ -102,7 +102,7 @@ impl Sender {
                 fan_out.deliver_to_all(router, &recipients, scope, &mut run, body_bytes)
             }
         };
-        _ = ENCODING.try_with(|place| place.set(Some(encoding)));
+        _ = ENCODING.try_with(|cell| cell.set(Some(encoding)));
         if result.0 == Code::AccessDenied {
             self.denied(op, target, request.payloads().len());
         }
@@ -129,7 +129,7 @@ impl Sender {
         (Code::BadData, 0)
     }
 
-    /// Access rules were replaced: cached answers are no longer valid.
+    /// Reads the policy again and clears the caches: access rules were replaced.
     #[cold]
     fn refresh_policy(&mut self, epoch: u64) {
         self.access_epoch = epoch;
@@ -168,7 +168,7 @@ impl Sender {
             (code, reached) = if longest > self.router.max_topic_bytes() {
                 self.too_long(longest)
             } else {
-                self.carry(op, request, body_bytes)
+                self.deliver(op, request, body_bytes)
             };
             if self.fan_out.is_blocked() {
                 return Dispatch::blocked();
@@ -200,7 +200,7 @@ impl Sender {
 impl Sender {
     fn route_mixed(&mut self, frames: &[Frame<'_>], codes: &mut [u8]) -> MixedDispatch {
         if self.is_gone() {
-            // each frame of a draining client is judged by itself
+            // frames of a draining client are checked one by one
             return if self.draining { MixedDispatch::alone() } else { MixedDispatch::gone() };
         }
         let epoch = self.router.access.epoch();
@@ -262,13 +262,13 @@ impl RawClient for Sender {
         self.fan_out.when_ready(&self.router, self.member.as_ref(), notifier);
     }
 
-    fn set_close_reason(&mut self, why: RStr<'_>) {
-        self.why = Some(why.as_str().into());
+    fn set_close_reason(&mut self, reason: RStr<'_>) {
+        self.close_reason = Some(reason.as_str().into());
     }
 
     fn drain(&mut self) {
         let Some(member) = &self.member else { return };
-        // one that was evicted has lost its rights
+        // an evicted client has lost its rights
         if !member.is_gone() {
             self.draining = true;
             self.router.leave(member, "draining");
@@ -290,10 +290,10 @@ impl RawClient for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        // a batch that was not ended: without this its sinks would never be flushed
+        // ends an open batch: otherwise its sinks would never be flushed
         self.end_batch();
         if let Some(member) = self.member.take() {
-            self.router.leave(&member, self.why.as_deref().unwrap_or("disconnected"));
+            self.router.leave(&member, self.close_reason.as_deref().unwrap_or("disconnected"));
         }
     }
 }

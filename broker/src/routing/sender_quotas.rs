@@ -1,50 +1,50 @@
-//! What a full receiver takes nevertheless: a little of each sender, so that one who floods it holds up
-//! nobody else. Owns what each sender has in the queue since it was full; asks no sink.
+//! Quotas of senders in the queue of a full receiver: a sender that floods it does not hold up the others.
+//! Owns what each sender has in the queue since it was full; asks no sink.
 //!
-//! Queues are in order, so what was delivered has been taken when as many frames as were delivered before it
-//! are queued no longer.
+//! Queues are in order: a delivery has been taken when no more frames are queued than were delivered after
+//! it.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::{Hashing, client_keys::ClientKeys};
 
-/// All senders together have half as much as was queued when it was full, and of that one identity a quarter,
-/// one name an eighth.
+/// All senders together may queue half as much as was queued when the receiver became full. Of that, one
+/// identity may have a quarter and one name an eighth.
 const OF_QUEUE: u64 = 2;
-/// No more than this, in bytes, however long the frame is that filled the queue.
+/// The most bytes of all senders, however long the frame is that filled the queue.
 const MOST_BYTES: u64 = 4 << 20;
 const IDENTITIES: u64 = 4;
 const NAMES: u64 = 8;
-/// Deliveries that are counted separately, and what part of the bytes of all one is at least, where a sender
-/// delivers several in turn.
+/// The most deliveries that are counted separately. Consecutive deliveries of a sender are counted as one, up
+/// to a 64th of the bytes of all.
 const MOST_DELIVERIES: usize = 4096;
 const PARTS: u64 = 64;
 
-/// What was delivered to a receiver since it was full, and is in its queue.
+/// What was delivered to a receiver since it became full and is still in its queue.
 pub(super) struct SenderQuotas {
     /// Bytes of all.
     most: u64,
     deliveries: VecDeque<Delivered>,
-    /// Bytes of each name and identity.
+    /// Queued bytes of each name and identity.
     sums: HashMap<u64, u64, Hashing>,
     total: u64,
 }
 
 struct Delivered {
-    /// Frames that were delivered until then.
+    /// The number of frames delivered to the receiver up to and including this delivery.
     until: u64,
     sender: ClientKeys,
     bytes: u64,
 }
 
 impl SenderQuotas {
-    /// Creates the quotas of a receiver that was full with `queued` bytes.
+    /// Creates the quotas of a receiver that became full with `queued` bytes.
     pub(super) fn new(queued: u64) -> Self {
         let (deliveries, sums) = (VecDeque::new(), HashMap::default());
         SenderQuotas { most: (queued / OF_QUEUE).min(MOST_BYTES), deliveries, sums, total: 0 }
     }
 
-    /// Forgets deliveries that are among the first `frames` frames: those have been taken.
+    /// Removes deliveries that are among the first `frames` frames: those have been taken.
     pub(super) fn taken(&mut self, frames: u64) {
         while self.deliveries.front().is_some_and(|first| first.until <= frames) {
             let Some(delivered) = self.deliveries.pop_front() else { return };
@@ -69,7 +69,7 @@ impl SenderQuotas {
             && self.deliveries.len() < MOST_DELIVERIES
     }
 
-    /// Whether a sender has less than half of what it may have.
+    /// Returns whether a sender uses less than half of its quota.
     pub(super) fn has_little_of(&self, sender: ClientKeys) -> bool {
         self.sum(sender.name) <= self.most / NAMES / 2
     }
@@ -78,8 +78,8 @@ impl SenderQuotas {
         self.sums.get(&key).copied().unwrap_or(0)
     }
 
-    /// Counts a delivery of a sender, with which `until` frames have been delivered. What it had no room for
-    /// is not counted: it leaves others what is theirs.
+    /// Counts a delivery of a sender; `until` is the number of frames delivered with it. Bytes beyond its
+    /// quota are not counted, so that they do not reduce the quotas of others.
     pub(super) fn add(&mut self, sender: ClientKeys, bytes: u64, until: u64) {
         let bytes = bytes.min((self.most / NAMES).saturating_sub(self.sum(sender.name)));
         if bytes == 0 || self.deliveries.len() >= 2 * MOST_DELIVERIES {

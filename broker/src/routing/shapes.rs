@@ -1,12 +1,12 @@
-//! Complex filters: those of which many can match one topic. Owns what they cost together, which bounds how
-//! many nodes of the tree one publication visits; never sees a topic.
+//! Complex filters: many of them can match one topic. Owns their total cost, which bounds how many nodes of
+//! the tree one publication visits; never sees a topic.
 //!
-//! The *shape* of a filter is how many segments it has and which of them are wildcards: `a/+/c` and `x/+/z`
-//! have the same. A topic agrees with at most one filter of a shape, however many there are, and a walk over
-//! the tree visits at most one node for each beginning of a shape. There is a fixed number of
-//! [ordinary](is_complex) shapes. All others are complex: the number of segments of all complex shapes in use
-//! is limited, for one client, for one identity and for all together. Hence a publication visits no more than
-//! [`MOST_ORDINARY`] nodes and that limit, whatever the subscriptions are.
+//! The *shape* of a filter is its number of segments and the positions of its wildcards: `a/+/c` and `x/+/z`
+//! have the same shape. A topic matches at most one filter of a shape, and a walk over the tree visits at
+//! most one node for each prefix of a shape. The number of [ordinary](is_complex) shapes is fixed. All others
+//! are complex: the number of segments of all complex shapes in use is limited, for one client, for one
+//! identity and for all together. So a publication visits at most [`MOST_ORDINARY`] nodes plus that limit,
+//! whatever the subscriptions are.
 
 use smallvec::SmallVec;
 use std::{
@@ -25,12 +25,12 @@ const FEW_PLUSES: usize = 2;
 const ORDINARY_BYTES: usize = 1024;
 /// Bytes of a long filter that cost as much as a segment.
 const BYTES_PER_SEGMENT: usize = 64;
-/// One client may have so much of what all may have together.
+/// One client may have an eighth of what all may have together.
 const CLIENTS_PART: usize = 8;
-/// All clients of one identity may have so much of it: others find some left.
+/// All clients of one identity may have half of it: some is left for others.
 const IDENTITYS_PART: usize = 2;
 
-/// The most nodes that a topic visits if all filters are ordinary: the root and each beginning of an ordinary
+/// The most nodes that a topic visits if all filters are ordinary: the root and each prefix of an ordinary
 /// shape.
 #[cfg(test)]
 pub(super) const MOST_ORDINARY: usize = 2074;
@@ -49,7 +49,7 @@ pub(super) fn is_complex(filter: Filter<'_>) -> (bool, usize) {
     (!is_flat || filter.text().len() > ORDINARY_BYTES, segments)
 }
 
-/// What a segment is for a shape.
+/// Returns the kind of a segment in a shape.
 fn kind(segment: &[u8]) -> u8 {
     match segment {
         b"+" => b'+',
@@ -65,7 +65,7 @@ pub(super) struct Shape {
     cost: u32,
 }
 
-/// The complex shapes that one client uses, or all of one identity.
+/// The complex shapes that one client uses, or all clients of one identity.
 #[derive(Default)]
 pub(super) struct ClientShapes {
     /// The identity of the client, as a number.
@@ -84,19 +84,19 @@ pub(super) struct Shapes {
 }
 
 struct InUse {
-    /// How many filters of the client have the shape, or how many clients, of all or of an identity, have
-    /// filters of it.
+    /// The number of filters of the client with the shape, or of clients, in total or of an identity, that
+    /// have such filters.
     users: u32,
     cost: u32,
 }
 
 impl Shapes {
-    /// An identity as a number that nobody outside can choose.
+    /// Returns an identity as a number that clients cannot predict.
     pub(super) fn number(&self, identity: impl Hash) -> u64 {
         self.hashing.hash_one(identity)
     }
 
-    /// The shape of a filter, `None` for an ordinary one.
+    /// Returns the shape of a filter; `None` if it is ordinary.
     pub(super) fn of(&self, filter: Filter<'_>) -> Option<Shape> {
         let (true, segments) = is_complex(filter) else { return None };
         let bytes = filter.text().len();
@@ -113,7 +113,7 @@ impl Shapes {
         Some(Shape { key: hasher.finish(), cost: u32::try_from(cost).unwrap_or(u32::MAX) })
     }
 
-    /// Counts one more filter of the shape; `false`, and nothing is counted, where that would be too much.
+    /// Counts one more filter of the shape. Returns `false` if that exceeds a limit: then nothing is counted.
     pub(super) fn reserve(&mut self, own: &mut ClientShapes, shape: Shape, limit: usize) -> bool {
         if let Some(used) = own.in_use.get_mut(&shape.key) {
             used.users += 1;
@@ -151,7 +151,7 @@ impl Shapes {
         }
     }
 
-    /// The client has left.
+    /// Releases all shapes of a client that has left.
     pub(super) fn release_all(&mut self, own: &ClientShapes) {
         own.in_use.keys().for_each(|key| self.give_back(own.identity, *key));
     }
@@ -166,14 +166,14 @@ impl Shapes {
         self.cost -= use_less(&mut self.in_use, key).unwrap_or_default();
     }
 
-    /// What all complex shapes in use cost.
+    /// Returns the cost of all complex shapes in use.
     #[cfg(test)]
     pub(super) fn cost(&self) -> usize {
         self.cost
     }
 }
 
-/// Counts one user less; the cost of the shape where that was the last one.
+/// Counts one user less. Returns the cost of the shape if that was the last one.
 fn use_less(shapes: &mut HashMap<u64, InUse, Hashing>, key: u64) -> Option<usize> {
     let used = shapes.get_mut(&key)?;
     used.users -= 1;
@@ -184,12 +184,12 @@ fn use_less(shapes: &mut HashMap<u64, InUse, Hashing>, key: u64) -> Option<usize
 }
 
 impl ClientShapes {
-    /// Those of a client that has none yet.
+    /// Creates the shapes of a client without complex filters.
     pub(super) fn of(identity: u64) -> Self {
         ClientShapes { identity, ..ClientShapes::default() }
     }
 
-    /// Whether the client has no complex filter.
+    /// Returns whether the client has no complex filter.
     pub(super) fn is_empty(&self) -> bool {
         self.in_use.is_empty()
     }

@@ -1,29 +1,29 @@
-//! The clients that a sender has last sent messages to, so that sending to a few in turn takes no lock of the
-//! broker. Never keeps one alive, nor decides whether one is still registered but by what the client itself
-//! says.
+//! The clients that a sender has most recently sent messages to, so that sending to a few in turn takes no
+//! lock of the broker. Keeps no client alive; only the client itself knows whether it is still registered.
 
 use std::sync::{Arc, Weak};
 
 use super::registered_client::RegisteredClient;
 
-/// Capacity: searching more would take longer than the registry.
-const REMEMBERED: usize = 8;
+/// Capacity: a longer search would take longer than one in the registry.
+const CAPACITY: usize = 8;
 
 #[derive(Default)]
 pub(super) struct TargetCache {
-    known: Vec<Known>,
-    /// The one found last. Looking begins here, hence those in turn are found at the second look.
+    known: Vec<CachedTarget>,
+    /// The index of the client found last. The search begins here, so targets in turn are found at the second
+    /// step.
     last: usize,
 }
 
-/// A client, and its name apart, so that looking at the others touches no count of theirs.
-struct Known {
+/// A client. Its name is stored separately: comparing it touches no reference count.
+struct CachedTarget {
     name: Arc<str>,
     member: Weak<RegisteredClient>,
 }
 
 impl TargetCache {
-    /// The client of a name, remembered or found by `find`.
+    /// Returns the client of a name, cached or found by `find`.
     #[inline]
     pub(super) fn get(
         &mut self,
@@ -51,12 +51,12 @@ impl TargetCache {
         self.remember(name, find)
     }
 
-    /// Those that are remembered, registered or not.
+    /// Returns the cached clients, registered or not.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
         self.known.iter().map(|known| &known.member)
     }
 
-    /// The one of the name has left. Who comes after it is another client.
+    /// Looks up a name again: its client has left, and another one may have the name.
     #[cold]
     fn find_again(
         &mut self,
@@ -74,20 +74,20 @@ impl TargetCache {
         find: impl FnOnce(&str) -> Option<Arc<RegisteredClient>>,
     ) -> Option<Arc<RegisteredClient>> {
         let member = find(name)?;
-        let known = Known { name: member.name.clone(), member: Arc::downgrade(&member) };
-        if self.known.len() < REMEMBERED {
+        let known = CachedTarget { name: member.name.clone(), member: Arc::downgrade(&member) };
+        if self.known.len() < CAPACITY {
             self.last = self.known.len();
             self.known.push(known);
         } else {
-            // in turn, so that the oldest goes
-            self.last = (self.last + 1) % REMEMBERED;
+            // in turn: replaces the oldest
+            self.last = (self.last + 1) % CAPACITY;
             self.known[self.last] = known;
         }
         Some(member)
     }
 }
 
-/// Whether two names are the same. Most that differ do so at the end, which is compared first.
+/// Returns whether two names are equal. Most names that differ do so at the end, which is compared first.
 #[inline]
 fn is_same(one: &str, other: &str) -> bool {
     one.as_bytes().last() == other.as_bytes().last() && one == other

@@ -1,24 +1,24 @@
-//! How much of a budget was used within a sliding window. Reads no clock: the caller knows the present part
+//! How much of a budget was used within a sliding window. Reads no clock: the caller passes the current part
 //! of the window.
 
 use std::time::Duration;
 
-/// Parts of a window; what was used in one is forgotten as a whole.
+/// Parts of a window. The use of a part expires as a whole.
 pub(super) const PARTS: usize = 10;
 
 /// The time that one owner of a budget has used within a window, counted in parts of the window.
 #[derive(Default)]
 pub(super) struct UsedTime {
-    /// In each part of the window, and in the one before it.
+    /// The use in each part of the window, and in the part before it.
     parts: [Duration; PARTS + 1],
     /// The number of the newest part.
     part: u64,
-    /// Nothing was left, and no half of it has been forgotten since.
+    /// The budget was used up, and since then less than half of it has expired.
     pub(super) spent: bool,
 }
 
 impl UsedTime {
-    /// Forgets what is no longer in the window, `part` being the present one.
+    /// Removes the use that is no longer in the window, whose current part is `part`.
     pub(super) fn forget(&mut self, part: u64, limit: Duration) {
         self.turn(part);
         self.spent &= self.sum() > limit / 2;

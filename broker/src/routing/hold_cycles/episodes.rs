@@ -1,6 +1,5 @@
-//! What clients in cycles are given beyond the limits of their queues: an episode for each cycle, from its
-//! discovery until what it was given has drained. Owns the sums and their limits, and the reason given to a
-//! disconnected client.
+//! Overdrafts of clients in cycles: an episode for each cycle, from its discovery until its overdrafts have
+//! drained. Owns the sums and their limits, and the reason given to a disconnected client.
 
 use elbus_plugin_api::{Overdraft, QueueBudget};
 use elbus_protocol::name::primary_of;
@@ -14,23 +13,22 @@ use super::{
     graph::{self, Edges},
 };
 
-/// What the clients of one cycle, and those of one identity, may have beyond their limits at the same time,
-/// in bytes.
+/// The most bytes of overdrafts of the clients of one cycle, and of one identity, at the same time.
 const MOST_BYTES: u64 = 64 << 20;
-/// It is given in pieces, as long as the cycle goes on: for a receiver, and for what the sender itself is
-/// owed.
+/// Overdrafts grow in pieces of this many bytes while the cycle continues: the receiver's, and the sender's
+/// own.
 const PIECE: u64 = 8 << 20;
 const OWN_PIECE: u64 = 4 << 20;
 const LEAST_PIECE: u64 = 256 << 10;
-/// Cycles at the same time.
-const MOST_EPISODES: usize = 256;
-/// Clients of a cycle that are informed.
+/// The most episodes at the same time.
+const MAX_EPISODES: usize = 256;
+/// The most clients of a cycle that are informed.
 const MAX_INFORMED: usize = 64;
-/// Names of a cycle that are shown, and characters of each.
+/// The most names of a cycle that are shown, and characters of each.
 const SHOWN_NAMES: usize = 8;
 const SHOWN_CHARS: usize = 64;
 
-/// All that go on.
+/// All episodes.
 #[derive(Default)]
 pub(super) struct Episodes {
     all: Vec<Episode>,
@@ -39,17 +37,17 @@ pub(super) struct Episodes {
 }
 
 struct Episode {
-    /// The client that goes on.
+    /// The client that continues.
     sender: u64,
     informed: HashMap<u64, Weak<RegisteredClient>, Hashing>,
     given: HashMap<u64, Given, Hashing>,
     outcome: Outcome,
-    /// The client that has to give way since nothing more is given: it gets no more time.
+    /// The client that must be disconnected because no further overdraft is possible: it gets no more time.
     gives_way: Option<u64>,
     logged: bool,
 }
 
-/// What the queue of one client was given.
+/// The overdraft of the queue of one client.
 struct Given {
     member: Weak<RegisteredClient>,
     owner: BudgetOwner,
@@ -57,7 +55,7 @@ struct Given {
     own: u64,
 }
 
-/// Whether a cycle was given anything the last time, and if not, why.
+/// Whether a cycle was given an overdraft the last time, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Given,
@@ -84,13 +82,13 @@ impl Episodes {
         self.all.is_empty()
     }
 
-    /// Whether a client is in one.
+    /// Returns whether a client is in an episode.
     pub(super) fn has(&self, id: u64) -> bool {
         self.ids.contains(&id)
     }
 
-    /// Lets one client of each of `components` go on, and ends what is over. Each of `members` is either held
-    /// by its receivers or, where that is true, by itself.
+    /// Lets one client of each of `components` continue, and ends episodes that are over. Each of `members`
+    /// is held either by its receivers or, if its flag is set, by itself.
     pub(super) fn proceed(
         &mut self,
         members: &[(Arc<RegisteredClient>, bool)],
@@ -112,7 +110,7 @@ impl Episodes {
             let component = Component { members, edges, nodes: component };
             let at = self.all.iter().position(|episode| component.ids().any(|id| episode.knows(id)));
             let at = match at {
-                None if self.all.len() >= MOST_EPISODES => continue,
+                None if self.all.len() >= MAX_EPISODES => continue,
                 None => {
                     self.all.push(Episode::new(component.easiest()));
                     self.all.len() - 1
@@ -126,7 +124,7 @@ impl Episodes {
         self.ids = self.all.iter().flat_map(|episode| episode.informed.keys().copied()).collect();
     }
 
-    /// The cycle of an episode is there still: gives it another piece, or tells its clients why it does not.
+    /// Continues an episode whose cycle still exists: grants another piece, or informs its clients why not.
     fn step(&mut self, at: usize, component: &Component<'_>, budget: &QueueBudget) {
         let Some(episode) = self.all.get(at) else { return };
         let start = component.node_of(episode.sender).or_else(|| component.node_of(component.easiest()));
@@ -169,7 +167,7 @@ impl Episodes {
         }
         let text = if outcome == Outcome::Unsupported { words(outcome) } else { text };
         let is_known = episode.outcome == outcome && episode.has_informed();
-        // one of them has to give way: the others get time until it has; one that has gone is replaced
+        // one of them must give way: the others get time until it has; one that has left is replaced
         let gives_way = episode.gives_way.filter(|id| component.node_of(*id).is_some());
         let others = component.nodes.iter().filter(|node| **node != start);
         for node in std::iter::once(&start).chain(others).take(MAX_INFORMED) {
@@ -189,8 +187,8 @@ impl Episodes {
         episode.log(client, &names, is_known);
     }
 
-    /// Whether the identity of a client may have so much more, beside what its clients have been given in all
-    /// cycles.
+    /// Returns whether the identity of a client may have this much more, in addition to the overdrafts of its
+    /// clients in all cycles.
     fn may_have(&self, at: usize, member: &Arc<RegisteredClient>, more: u64) -> bool {
         let owner = owner_of(member);
         let given = self.all.iter().enumerate().flat_map(|(other, episode)| {
@@ -209,7 +207,7 @@ impl Episodes {
         sum <= MOST_BYTES
     }
 
-    /// What it was given has drained: its clients are in no cycle any more.
+    /// Ends an episode whose overdrafts have drained: its clients are no longer in a cycle.
     fn end(&self, over: &Episode) {
         for (id, member) in &over.informed {
             let is_elsewhere = self.all.iter().any(|episode| episode.informed.contains_key(id));
@@ -244,7 +242,7 @@ impl Episode {
         self.informed.keys().any(|id| ids.contains(id))
     }
 
-    /// Whether anything that was given waits still.
+    /// Returns whether any part of its overdrafts is still queued.
     fn is_in_force(&self) -> bool {
         let alive = self.given.values().filter_map(|given| given.member.upgrade());
         alive.into_iter().any(|member| !member.is_gone() && member.overdrawn() > 0)
@@ -254,7 +252,7 @@ impl Episode {
         self.given.values().fold(0, |sum, given| sum.saturating_add(given.queue).saturating_add(given.own))
     }
 
-    /// Gives a client more than it has been given.
+    /// Increases the overdraft of a client.
     fn give(&mut self, member: &Arc<RegisteredClient>, queue: u64, own: u64, text: &str) -> bool {
         let (had, had_own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
         let (queue, own) = (had + queue, had_own + own);
@@ -267,14 +265,14 @@ impl Episode {
         is_taken
     }
 
-    /// Tells a client in which cycle it is, and restarts the time in which it must take something.
+    /// Informs a client of its cycle, and restarts the time in which it must take something.
     fn inform(&mut self, member: &Arc<RegisteredClient>, text: &str) {
         let (queue, own) = self.given.get(&member.id).map_or((0, 0), |given| (given.queue, given.own));
         self.informed.insert(member.id, Arc::downgrade(member));
         member.overdraw(&Overdraft::new(queue, own, text));
     }
 
-    /// Once for each episode. A sink that has just drained takes nothing either: that is worth no line.
+    /// Logs an episode once. A sink that has just drained takes nothing either, which is not logged.
     fn log(&mut self, client: &str, cycle: &str, is_known: bool) {
         let is_certain = self.outcome != Outcome::Unsupported || is_known;
         if !is_certain || std::mem::replace(&mut self.logged, true) {
@@ -300,7 +298,7 @@ impl Episode {
     }
 }
 
-/// Clients that all wait for each other.
+/// Clients that all wait for each other, directly or not.
 struct Component<'l> {
     members: &'l [(Arc<RegisteredClient>, bool)],
     edges: &'l Edges,
@@ -325,13 +323,13 @@ impl<'l> Component<'l> {
         self.edges[node].iter().copied().filter(|to| self.nodes.contains(to)).collect()
     }
 
-    /// The one that waits for the fewest others, of several the oldest.
+    /// Returns the client that waits for the fewest others; of several, the oldest.
     fn easiest(&self) -> u64 {
         let cost = |node: &&usize| (self.edges[**node].len(), self.member(**node).id);
         self.nodes.iter().min_by_key(cost).map_or(0, |node| self.member(*node).id)
     }
 
-    /// The names along a cycle from one of them, and back.
+    /// Returns the names along a cycle from one client back to it.
     fn names(&self, start: usize) -> String {
         let cycle = graph::cycle_through(self.edges, &self.nodes, start);
         let name = |node: &usize| {
@@ -347,7 +345,7 @@ impl<'l> Component<'l> {
     }
 }
 
-/// Whose budget is charged: that of its identity, and within this process that of its name.
+/// Returns the owner of the budget that is charged: the identity or, within this process, the name.
 fn owner_of(member: &RegisteredClient) -> BudgetOwner {
     BudgetOwner::identity_of(&member.origin)
         .unwrap_or_else(|| BudgetOwner::Name(primary_of(&member.name).into()))

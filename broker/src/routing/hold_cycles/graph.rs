@@ -1,12 +1,12 @@
-//! Cycles in a wait-for graph. Owns the search only; time is linear in nodes and edges.
+//! Cycles in a wait-for graph. Only searches; takes time linear in nodes and edges.
 
 use std::collections::{HashMap, VecDeque};
 
 /// The nodes that each node waits for.
 pub(super) type Edges = Vec<Vec<usize>>;
 
-/// Sets of nodes that all wait for each other, directly or not; nodes that wait for none that waits for them
-/// are left out (Tarjan's algorithm).
+/// Returns the sets of nodes that all wait for each other, directly or not (Tarjan's algorithm). Nodes in no
+/// cycle are left out.
 pub(super) fn components(edges: &Edges) -> Vec<Vec<usize>> {
     const UNSEEN: usize = usize::MAX;
     let count = edges.len();
@@ -16,7 +16,7 @@ pub(super) fn components(edges: &Edges) -> Vec<Vec<usize>> {
         if order[start] != UNSEEN {
             continue;
         }
-        // nodes under way, each with the number of edges that were followed
+        // the current path, each node with the number of edges that were followed
         let mut path = vec![(start, 0)];
         while let Some((node, followed)) = path.last_mut() {
             let node = *node;
@@ -51,12 +51,12 @@ pub(super) fn components(edges: &Edges) -> Vec<Vec<usize>> {
     found
 }
 
-/// A shortest cycle through `start` within `component`, beginning with it.
+/// Returns a shortest cycle through `start` within `component`, beginning with it.
 pub(super) fn cycle_through(edges: &Edges, component: &[usize], start: usize) -> Vec<usize> {
     if edges[start].contains(&start) {
         return vec![start];
     }
-    // from where each was reached; those outside are none of ours
+    // the predecessor of each reached node; nodes outside the component are ignored
     let mut from: HashMap<usize, Option<usize>> = component.iter().map(|node| (*node, None)).collect();
     let mut queue = VecDeque::from([start]);
     while let Some(node) = queue.pop_front() {

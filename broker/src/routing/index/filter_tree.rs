@@ -1,12 +1,12 @@
 //! Topic filters of many members, and which members a topic matches (protocol section 6).
 //!
-//! Filters without wildcards are found by their whole text at once. The others are in a tree over their
-//! segments: a node holds as many segments as nothing branches at, wildcards among them, and its children are
-//! told apart by their first segment. Matching goes only where there are filters with wildcards, visits each
-//! node at most once, and only nodes that agree with the topic so far.
+//! Filters without wildcards are found by a hash of their whole text. The others are in a tree over their
+//! segments: a node holds as many segments as no filter branches at, wildcards included, and its children
+//! differ in their first segment. Matching visits only nodes that lead to filters with wildcards and agree
+//! with the topic so far, each at most once.
 //!
-//! Filters without wildcards and children are found by hash, so a node is small, one cache line where the
-//! label is short, and a look-up does not depend on how many siblings there are.
+//! Filters without wildcards and children are found by hash, so a node is small: one cache line if its label
+//! is short. A lookup does not depend on the number of siblings.
 //!
 //! A filter ends at its `#`: `a/#/b` is the filter `a/#`.
 
@@ -17,13 +17,13 @@ use std::hash::{BuildHasher, Hasher};
 use super::{hash_index::HashIndex, id_set::IdSet, label::Label, paged_slab::PagedSlab};
 use crate::routing::Hashing;
 
-/// Where a filter stands. Valid as long as somebody has the filter.
+/// The node of a filter. Valid while at least one member has the filter.
 pub(in crate::routing) type NodeId = u32;
 
-/// The root of the tree. Nobody's child.
+/// The root of the tree.
 const ROOT: NodeId = 0;
 const NONE: NodeId = 0;
-/// In place of a parent: a filter without wildcards, which is not in the tree.
+/// Stands for the parent of a filter without wildcards, which is not in the tree.
 const WHOLE: NodeId = NodeId::MAX;
 
 #[derive(Default)]
@@ -37,7 +37,7 @@ struct Node {
     plus: NodeId,
     /// The child whose label is `#`.
     hash: NodeId,
-    /// How many other children there are.
+    /// The number of other children.
     children: u32,
 }
 
@@ -46,8 +46,8 @@ pub(in crate::routing) struct FilterTree {
     nodes: PagedSlab<Node>,
     /// Filters without wildcards by their text.
     whole: HashIndex,
-    /// Children by parent and the first segment of their label. Apart from the others: a topic asks for many
-    /// that are not there, and does so in less memory.
+    /// Children by parent and the first segment of their label. Separate from `whole`: a topic looks up many
+    /// that do not exist, which touches less memory here.
     children: HashIndex,
     hashing: Hashing,
 }
@@ -101,36 +101,36 @@ impl<'f> From<&'f str> for Filter<'f> {
 }
 
 impl<'f> Filter<'f> {
-    /// Its text.
+    /// Returns its text.
     pub(in crate::routing) fn text(self) -> &'f [u8] {
         self.text
     }
 
-    /// Whether it has a `+` or a `#`.
+    /// Returns whether it has a `+` or a `#`.
     pub(in crate::routing) fn is_wild(self) -> bool {
         self.is_wild
     }
 
-    /// Its segments, a `#` included.
+    /// Returns its segments, a `#` included.
     pub(in crate::routing) fn segments(self) -> impl Iterator<Item = &'f [u8]> {
         segments(self.text)
     }
 }
 
-/// How many bytes of whole segments `label` and `path` have in common at their beginning. The first segment
-/// is.
+/// Returns the length of the whole segments that `label` and `path` share at their beginning. They share the
+/// first segment.
 fn common_segments(label: &[u8], path: &[u8]) -> usize {
     let common = segments(label).zip(segments(path)).take_while(|(a, b)| a == b);
     common.map(|(segment, _)| segment.len() + 1).sum::<usize>().max(1) - 1
 }
 
-/// `path` without its first `bytes` and the `/` after them; `None` where nothing is left.
+/// Returns `path` without its first `bytes` and the `/` after them; `None` if nothing is left.
 fn after(path: &[u8], bytes: usize) -> Option<&[u8]> {
     path.get(bytes + 1..)
 }
 
 impl FilterTree {
-    /// Gives `member` the filter. Returns where it stands, or `None` where the member had it already.
+    /// Adds the filter to `member`. Returns its node, or `None` if the member had it already.
     pub(in crate::routing) fn insert<'f>(
         &mut self,
         filter: impl Into<Filter<'f>>,
@@ -141,7 +141,7 @@ impl FilterTree {
         self.nodes[at].members.insert(member).then_some(at)
     }
 
-    /// Takes the filter from `member`. Returns where it stood, or `None` where the member did not have it.
+    /// Removes the filter from `member`. Returns its node, or `None` if the member did not have it.
     pub(in crate::routing) fn remove<'f>(
         &mut self,
         filter: impl Into<Filter<'f>>,
@@ -151,7 +151,7 @@ impl FilterTree {
         self.remove_at(at, member).then_some(at)
     }
 
-    /// Whether `member` has the filter.
+    /// Returns whether `member` has the filter.
     pub(in crate::routing) fn has(&self, filter: Filter<'_>, member: u32) -> bool {
         self.find(filter).is_some_and(|at| self.nodes[at].members.contains(member))
     }
@@ -160,14 +160,14 @@ impl FilterTree {
         if filter.is_wild { self.find_wild(filter.text) } else { self.find_whole(filter.text) }
     }
 
-    /// Takes the filter that stands at `at` from `member`.
+    /// Removes the filter of the node `at` from `member`.
     pub(in crate::routing) fn remove_at(&mut self, at: NodeId, member: u32) -> bool {
         let was = self.nodes[at].members.remove(member);
         self.prune(at);
         was
     }
 
-    /// The filter that stands at `at`, up to its `#`.
+    /// Returns the filter of the node `at`, up to its `#`.
     pub(in crate::routing) fn text_at(&self, at: NodeId) -> String {
         let (mut labels, mut at) = (vec![], at);
         while at != ROOT {
@@ -179,7 +179,7 @@ impl FilterTree {
         String::from_utf8_lossy(&labels.join(&b'/')).into_owned()
     }
 
-    /// Whether nobody has any filter.
+    /// Returns whether there are no filters.
     pub(in crate::routing) fn is_empty(&self) -> bool {
         let root = &self.nodes[ROOT];
         self.whole.is_empty() && root.children == 0 && root.plus == NONE && root.hash == NONE
@@ -208,7 +208,7 @@ impl FilterTree {
             && label.starts_with(segment)
     }
 
-    /// The filter without wildcards.
+    /// Returns the node of a filter without wildcards.
     fn find_whole(&self, filter: &[u8]) -> Option<NodeId> {
         self.whole.find(self.hash_of(WHOLE, filter), |id| self.is_whole(id, filter))
     }
@@ -258,7 +258,7 @@ impl FilterTree {
         })
     }
 
-    /// Where a filter with wildcards stands in the tree, made or split off as needed.
+    /// Returns the node of a filter with wildcards, created or split off if necessary.
     fn place_wild(&mut self, filter: &[u8]) -> NodeId {
         let mut at = ROOT;
         let mut rest = Some(filter);
@@ -276,7 +276,7 @@ impl FilterTree {
         at
     }
 
-    /// Splits the label of `child` after `common` bytes; returns the new upper node.
+    /// Splits the label of `child` after `common` bytes. Returns the new upper node.
     fn split(&mut self, child: NodeId, common: usize) -> NodeId {
         self.detach(child);
         let label = std::mem::take(&mut self.nodes[child].label);
@@ -304,12 +304,12 @@ impl FilterTree {
         Some(at)
     }
 
-    /// Takes nodes without purpose away, from `at` upwards.
+    /// Removes nodes without members and children, from `at` upwards.
     fn prune(&mut self, mut at: NodeId) {
         while at != ROOT {
             let node = &self.nodes[at];
-            // A node that only leads to one other is left as it is. Its only child keeps it, so there are
-            // never more of them than segments of filters that somebody has.
+            // A node that only leads to one other is kept. Its only child keeps it, so there are never more
+            // of them than segments of filters in use.
             if !node.members.is_empty() || node.children > 0 || node.plus != NONE || node.hash != NONE {
                 return;
             }

@@ -1,8 +1,8 @@
-//! Finds numbers by the hash of their values: one probe of neighbouring slots, which hold hash and number, so
-//! that a value is only compared if all of the hash agrees.
+//! Finds numbers by the hash of their values: one probe of neighbouring slots, which hold hash and number. A
+//! value is compared only if the whole hash matches.
 //!
-//! The index is cut into parts by hash, each a table with linear probing that grows and shrinks alone.
-//! However large the whole is, one addition moves at most a part.
+//! The index is divided into parts by hash. Each is a table with linear probing that grows and shrinks by
+//! itself, so one insertion moves at most one part.
 
 const PARTS: usize = 256;
 const LEAST_SLOTS: usize = 4;
@@ -15,7 +15,7 @@ pub(in crate::routing) struct HashIndex {
 
 #[derive(Clone, Default)]
 struct Part {
-    /// None, or a power of two, a quarter of them free.
+    /// Empty, or a power of two, a quarter of them free.
     slots: Box<[Slot]>,
     len: usize,
 }
@@ -33,7 +33,7 @@ impl Default for HashIndex {
     }
 }
 
-/// A search under way: what its first slot holds.
+/// A search that has begun: the contents of its first slot.
 #[derive(Clone, Copy)]
 pub(in crate::routing) struct Search {
     hash: u64,
@@ -50,8 +50,8 @@ impl HashIndex {
         self.len == 0
     }
 
-    /// Begins to look for a hash. Several searches that are begun before the first is ended wait for memory
-    /// together.
+    /// Begins a search for a hash. Several searches that begin before the first ends overlap their memory
+    /// latency.
     #[inline]
     pub(in crate::routing) fn begin(&self, hash: u64) -> Search {
         let slots = &self.parts[part_of(hash)].slots;
@@ -72,13 +72,13 @@ impl HashIndex {
         self.parts[part_of(hash)].find(hash as u32, 1, &mut is_it).map(|(_, place)| place)
     }
 
-    /// Both.
+    /// Begins and ends a search.
     #[inline]
     pub(in crate::routing) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.end(self.begin(hash), is_it)
     }
 
-    /// Adds a place that is not in it.
+    /// Adds a number that is not in the index.
     pub(in crate::routing) fn insert(&mut self, hash: u64, place: u32) {
         let part = &mut self.parts[part_of(hash)];
         if (part.len + 1) * 4 > part.slots.len() * 3 {
@@ -89,7 +89,7 @@ impl HashIndex {
         part.put(Slot { hash: hash as u32, place });
     }
 
-    /// Takes a place out.
+    /// Removes a number.
     pub(in crate::routing) fn remove(&mut self, hash: u64, place: u32) {
         let part = &mut self.parts[part_of(hash)];
         let Some((at, _)) = part.find(hash as u32, 0, &mut |other| other == place) else { return };
@@ -103,7 +103,7 @@ impl HashIndex {
 }
 
 impl Part {
-    /// Searches from this many slots behind the first one on.
+    /// Continues a search at this many slots after the first one.
     #[inline]
     fn find(&self, hash: u32, skipped: usize, is_it: &mut impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
         let mask = self.slots.len().checked_sub(1)?;
@@ -129,7 +129,7 @@ impl Part {
         self.slots[at] = slot;
     }
 
-    /// Frees a slot. Those behind it that would not be found any more move up.
+    /// Frees a slot. Entries after it that would no longer be found move up.
     fn close(&mut self, mut free: usize) {
         let mask = self.slots.len() - 1;
         let mut at = free;

@@ -1,13 +1,13 @@
-//! A set of slot numbers: three inline, beyond that bits in an ordered map. Slots are assigned from the
-//! lowest on, so what one client takes lies together and costs little more than a bit each. No addition takes
-//! long, however large the set is.
+//! A set of slot numbers: three inline, more as bits in an ordered map. Slots are assigned from the lowest
+//! on, so the numbers of one client are close together and take little more than a bit each. No insertion
+//! takes long, however large the set is.
 
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 const FEW: usize = 3;
 
-/// Numbers gathered from sets.
+/// Numbers collected from sets.
 pub(in crate::routing) type Ids = SmallVec<[u32; 32]>;
 
 /// A set of numbers.
@@ -16,7 +16,7 @@ pub(in crate::routing) enum IdSet {
     Many(Box<Bits>),
 }
 
-/// Which numbers are in it, by the number divided by 64.
+/// Bit sets of 64 numbers each, by the number divided by 64.
 #[derive(Default)]
 pub(in crate::routing) struct Bits {
     len: usize,
@@ -60,8 +60,8 @@ fn each_bit(high: u32, mut word: u64, mut found: impl FnMut(u32)) {
     }
 }
 
-/// The union of sets that have much in common: a bit for each number up to the greatest one. Adding a set
-/// takes as long as it has words, not members.
+/// The union of sets with many common members: a bit for each number up to the greatest one. Adding a set
+/// takes time proportional to its words, not its members.
 #[derive(Default)]
 pub(in crate::routing) struct Union(Vec<u64>);
 
@@ -100,7 +100,7 @@ fn few(len: u8, ids: &[u32; FEW]) -> &[u32] {
 }
 
 impl IdSet {
-    /// Adds; `false` where it was there already.
+    /// Adds a number. Returns `false` if it was in the set.
     pub(in crate::routing) fn insert(&mut self, id: u32) -> bool {
         match self {
             IdSet::Few { len, ids } if few(*len, ids).contains(&id) => false,
@@ -119,7 +119,8 @@ impl IdSet {
         }
     }
 
-    /// Removes; `false` where it was not there. A set that has become small gives its memory back.
+    /// Removes a number. Returns `false` if it was not in the set. A set that has become small returns its
+    /// memory.
     pub(in crate::routing) fn remove(&mut self, id: u32) -> bool {
         match self {
             IdSet::Few { len, ids } => {
@@ -130,7 +131,7 @@ impl IdSet {
             }
             IdSet::Many(bits) => {
                 let was = bits.remove(id);
-                // one fewer than fit, so that one that comes and goes at the limit allocates nothing
+                // one fewer than fit inline: a number that comes and goes at the limit allocates nothing
                 if bits.len < FEW {
                     let mut few = IdSet::default();
                     bits.each(|id| _ = few.insert(id));

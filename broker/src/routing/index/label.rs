@@ -1,9 +1,8 @@
-//! A piece of a filter: short ones, which most are, lie where the label lies, so comparing one reads no other
-//! memory.
+//! A part of a filter. A short label, as most are, is stored inline: comparing it reads no other memory.
 
 const SHORT: usize = 30;
 
-/// Bytes of a filter.
+/// The bytes of a label.
 pub(in crate::routing) enum Label {
     Short { len: u8, bytes: [u8; SHORT] },
     Long(Box<[u8]>),

@@ -1,10 +1,11 @@
-//! Broadcast masks (protocol section 6): names split at `.`, `?` for one segment, `*` for the rest. Finds
-//! those that match in an ordered map of names; never knows whose the names are.
+//! Broadcast masks (protocol section 6): names are split at `.`, `?` stands for one segment, `*` for the
+//! rest. Finds matching names in an ordered map; knows nothing of clients.
 //!
-//! The walk goes through the names in their order and jumps over those that cannot match. Names with the same
-//! first segments lie together: all that begin with `a.b.` are those from `a.b.` to before `a.b/`, `/` being
-//! the byte after `.`. So a name that does not match tells where the next one may be: at the same segments
-//! with the mask's literal ones behind them, or where the range of those segments ends. No name is met twice.
+//! The walk visits the names in order and skips ranges that cannot match. Names with the same first segments
+//! are adjacent: all names that begin with `a.b.` are between `a.b.` and `a.b/`, because `/` is the byte
+//! after `.`. So a name that does not match determines where the next match may be: at the same segments
+//! followed by the literal segments of the mask, or at the end of the range of these segments. No name is
+//! visited twice.
 
 use std::{
     collections::BTreeMap,
@@ -12,17 +13,17 @@ use std::{
     sync::Arc,
 };
 
-/// Names to pass over one by one before a jump, at most: a jump costs a look-up in the map, worth several
-/// steps.
+/// The most names that are visited one by one before a jump: a jump is a lookup in the map, which costs
+/// several steps.
 const PATIENCE: usize = 16;
-/// After this many jumps one more name is passed over before each: a mask with few jumps need not wait for
-/// them, and one with many that each skip little costs no more than visiting every name.
+/// After this many jumps, one more name is visited before each: a mask with few jumps makes them early, and a
+/// mask with many short jumps costs no more than visiting every name.
 const JUMPS_PER_PATIENCE: usize = 4;
-/// Bytes of the mask that are used as the start of the next search, if the name at hand is not longer.
+/// The most bytes of the mask in the start of the next search, if the current name is not longer.
 const LITERAL_BYTES: usize = 256;
 
 /// Calls `found` for each name that matches, in order. Returns the number of visited names, the measure of
-/// its cost: never more than begin like the mask.
+/// its cost: at most the number of names with the literal prefix of the mask.
 pub(in crate::routing) fn each_match<'n, T>(
     mask: &str,
     names: &'n BTreeMap<Arc<str>, T>,
@@ -64,20 +65,20 @@ pub(in crate::routing) fn each_match<'n, T>(
     }
 }
 
-/// How a mask and a name go together.
+/// The result of comparing a mask with a name.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit<'m, 'n> {
     Matches,
-    /// The name does not match, the one after it may.
+    /// The name does not match; the next one may.
     Differs,
-    /// Neither the name nor any before this one.
+    /// No name before this start matches.
     NoneBefore(Start<'m, 'n>),
-    /// Neither the name nor any behind it.
+    /// Neither this name nor any after it matches.
     NoneLeft,
 }
 
-/// Where the next name that matches may be: a part of a name with something else behind it. Greater than that
-/// name.
+/// A start for the search of the next match: a prefix of a name followed by something else. It is greater
+/// than that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Start<'m, 'n> {
     kept: &'n str,
@@ -85,15 +86,17 @@ struct Start<'m, 'n> {
 }
 
 impl Start<'_, '_> {
-    /// Whether a name, itself behind the one this was made of, comes before this.
+    /// Returns whether a name is before this start. The name must be after the one that the start was made
+    /// from.
     fn is_behind(&self, name: &str) -> bool {
         name.strip_prefix(self.kept).is_some_and(|rest| rest < self.then)
     }
 }
 
-/// Linear in the length of the name, whatever that of the mask; no allocation.
+/// Compares a mask with a name. Linear in the length of the name, whatever the length of the mask; no
+/// allocation.
 fn fit<'m, 'n>(mask: &'m str, name: &'n str) -> Fit<'m, 'n> {
-    // where the segments at hand begin, and the first behind the last `?`
+    // the beginnings of the current segments, and of the first segment after the last `?`
     let (mut mask_at, mut name_at) = (0, 0);
     let (mut mask_run, mut name_run) = (0, 0);
     loop {
@@ -125,13 +128,13 @@ fn fit<'m, 'n>(mask: &'m str, name: &'n str) -> Fit<'m, 'n> {
     }
 }
 
-/// Nothing else that begins like the name up to the dot at `dot` matches.
+/// Returns that no other name with the same segments up to the dot at `dot` matches.
 fn behind<'m, 'n>(name: &'n str, dot: usize) -> Fit<'m, 'n> {
     Fit::NoneBefore(Start { kept: &name[..dot], then: "/" })
 }
 
-/// The beginning of the mask that is without wildcards, cut where it is long beside the name: it stays
-/// greater than `name_bytes` bytes that are less than the whole.
+/// Returns the literal prefix of the mask, cut if it is long compared with the name: it stays greater than
+/// `name_bytes` bytes that are less than the whole.
 fn literal_run(mask: &str, name_bytes: usize) -> &str {
     let cut = (name_bytes + 1).max(LITERAL_BYTES);
     let cut = (cut..mask.len()).find(|at| mask.is_char_boundary(*at)).unwrap_or(mask.len());
@@ -139,8 +142,8 @@ fn literal_run(mask: &str, name_bytes: usize) -> &str {
     literal_prefix(mask).unwrap_or(mask)
 }
 
-/// What every matching name begins with: the segments before the first wildcard, with their dots. `None`: no
-/// wildcard in it, so it matches only itself.
+/// Returns the prefix of every matching name: the segments before the first wildcard, with their dots. `None`
+/// if the mask has no wildcard and matches only itself.
 fn literal_prefix(mask: &str) -> Option<&str> {
     let mut start = 0;
     for segment in mask.split('.') {

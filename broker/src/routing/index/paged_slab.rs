@@ -1,6 +1,6 @@
-//! A growing list with stable numbers, in pages: it grows by a page and never moves what it holds, so no
-//! addition takes long. The lowest free slot is used first and pages that nobody uses are given back, so that
-//! many values that came and went leave nothing behind.
+//! A growing list with stable numbers, in pages: it grows by a page and never moves values, so no insertion
+//! takes long. The lowest free slot is used first, and unused pages are freed, so that many values that came
+//! and went leave no memory in use.
 
 use std::{
     collections::BTreeSet,
@@ -10,16 +10,15 @@ use std::{
 const PAGE: usize = 256;
 const WORDS: usize = PAGE / 64;
 
-/// Values by number. A free slot holds the default.
+/// Values by number. A free slot contains the default value.
 pub(in crate::routing) struct PagedSlab<T> {
-    /// A page that was given back is empty, unless it was at the end.
+    /// A freed page is empty, unless it was at the end.
     pages: Vec<Box<[T]>>,
-    /// The slots of each page that are taken, a bit each.
+    /// The occupied slots of each page, a bit each.
     taken: Vec<[u64; WORDS]>,
-    /// Pages with free slots, also those that were given back.
+    /// Pages with free slots, freed ones included.
     open: BTreeSet<u32>,
-    /// A page that is there though nobody uses it: a value that comes and goes does not take a page along
-    /// each time.
+    /// An unused page that is kept: a value that comes and goes does not allocate and free a page each time.
     spare: Option<usize>,
 }
 
@@ -34,7 +33,7 @@ fn page_of(slot: u32) -> usize {
 }
 
 impl<T: Default> PagedSlab<T> {
-    /// Puts the value into the lowest free slot and returns its number.
+    /// Stores the value in the lowest free slot and returns its number.
     pub(in crate::routing) fn add(&mut self, value: T) -> u32 {
         let page = match self.open.first() {
             Some(page) => *page as usize,
@@ -80,7 +79,7 @@ impl<T: Default> PagedSlab<T> {
         value
     }
 
-    /// Forgets pages at the end that were given back.
+    /// Removes freed pages at the end.
     fn cut(&mut self) {
         while self.pages.last().is_some_and(|page| page.is_empty()) {
             self.pages.pop();
@@ -112,7 +111,7 @@ impl<T> IndexMut<u32> for PagedSlab<T> {
 
 #[cfg(test)]
 impl<T> PagedSlab<T> {
-    /// Number of slots that are taken.
+    /// Returns the number of occupied slots.
     pub(in crate::routing) fn taken(&self) -> usize {
         self.taken.iter().flatten().map(|word| word.count_ones() as usize).sum()
     }
@@ -163,7 +162,7 @@ mod tests {
             let mut list: PagedSlab<u32> = PagedSlab::default();
             let mut model = std::collections::BTreeMap::new();
             for (kind, n) in steps {
-                // whole stretches go, so that pages become free
+                // whole ranges are removed, so that pages become free
                 let gone = if kind == 0 { n..n + 300 } else { n..n };
                 for slot in gone {
                     if let Some(value) = model.remove(&slot) {

@@ -1,5 +1,5 @@
-//! Numbers by text: a hash table with open addressing and linear probing, its texts in one piece of memory.
-//! Owns how texts are found; the caller bounds how many there are.
+//! Numbers by text: a hash table with open addressing and linear probing, its texts in one allocation. The
+//! caller limits the number of texts.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -10,7 +10,7 @@ const LEAST_SLOTS: usize = 16;
 /// Texts of at most 64 KiB, each with a number.
 #[derive(Default)]
 pub(in crate::routing) struct TextTable {
-    /// None, or a power of two, at least half of them free.
+    /// Empty, or a power of two, at least half of them free.
     slots: Box<[Slot]>,
     entries: Vec<Entry>,
     texts: Vec<u8>,

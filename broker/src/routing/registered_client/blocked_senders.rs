@@ -1,9 +1,9 @@
-//! A client as a receiver: whether it is full, and which senders it holds because of that. Owns the states of
-//! one receiver; which receivers are full altogether, and their budgets, is
-//! [`holds`](crate::routing::holds)'s.
+//! A client as a receiver: whether it is full, and which senders it holds. Owns the states of one receiver;
+//! [`holds`](crate::routing::holds) has all full receivers and their budgets.
 //!
-//! A receiver is full from the delivery that its sink answers with `FULL` until the sink says that it has
-//! drained, or it has left. The core asks the sink for that once, and notifies all senders itself.
+//! A receiver is full from the delivery that its sink answers with `FULL` until the sink reports that it has
+//! drained, or the client has left. The core asks the sink once to be notified, and notifies all senders
+//! itself.
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::abi::{NotifierObject, RawNotifier, RawNotifier_TO};
@@ -26,12 +26,12 @@ const FULL: u8 = 2;
 /// [`RegisteredClient::state`]: it is in the watch.
 const WATCHED: u8 = 8;
 
-/// Other receivers of one sender that one check visits.
+/// The most other receivers of one sender that one check visits.
 pub(in crate::routing) const OTHERS_PER_CHECK: usize = 128;
-/// Notifiers that a receiver keeps, however few clients there are. Beyond that and two for each client, most
-/// belong to senders that have left.
-const KEPT_NOTIFIERS: usize = 1024;
-/// Receivers of one sender among which these are found in turn.
+/// Notifiers that a receiver keeps in any case. Beyond this number and two for each client, most belong to
+/// senders that have left.
+const MIN_NOTIFIERS: usize = 1024;
+/// The most receivers of one sender that checks visit in turn.
 const MAX_OTHERS: usize = 4096;
 
 /// The senders that wait for a receiver. Nothing is allocated while it is not full.
@@ -39,11 +39,11 @@ const MAX_OTHERS: usize = 4096;
 pub(in crate::routing) struct BlockedSenders(Option<Box<Full>>);
 
 struct Full {
-    /// Senders that have no other receivers, as far as is known.
+    /// Senders without other receivers, as far as is known.
     alone: Vec<NotifierObject>,
-    /// Senders that have others.
+    /// Senders with other receivers.
     sharing: Vec<(NotifierObject, Arc<OtherRecipients>)>,
-    /// What it takes nevertheless.
+    /// What it takes although it is full.
     quotas: SenderQuotas,
     _counted: CountedFull,
 }
@@ -52,24 +52,24 @@ struct Full {
 pub(in crate::routing) struct OtherRecipients {
     pub(in crate::routing) targets: Vec<Weak<RegisteredClient>>,
     pub(in crate::routing) routes: Vec<Arc<Recipients>>,
-    /// The address of the sender's own member.
+    /// The address of the sender's own [`RegisteredClient`].
     pub(in crate::routing) own: usize,
-    /// By what hold budgets know the sender.
+    /// The sender's keys in hold budgets.
     pub(in crate::routing) keys: ClientKeys,
     /// Receivers whose budget is spent for the sender.
     pub(in crate::routing) spent: Arc<SpentFor>,
 }
 
 impl OtherRecipients {
-    /// Those but for one, and the sender itself.
+    /// Returns the recipients except one, and except the sender itself.
     fn except<'o>(&'o self, one: &'o Arc<RegisteredClient>) -> impl Iterator<Item = Arc<RegisteredClient>> {
         let routes = self.routes.iter().flat_map(|route| route.iter());
         let all = self.targets.iter().filter_map(Weak::upgrade).chain(routes);
         all.filter(move |member| is_other(member, one, self.own))
     }
 
-    /// Whether one of them has taken everything, and could have more but for `one`. Of many, each check
-    /// visits others. Counts the visits.
+    /// Returns whether one of them starves: it has taken everything, and gets no more because of `one`. If
+    /// there are many, each check visits others. Counts the visits.
     pub(in crate::routing) fn any_starves(
         &self,
         one: &Arc<RegisteredClient>,
@@ -91,7 +91,7 @@ impl OtherRecipients {
         if behind {
             return true;
         }
-        // if there are fewer, from the beginning
+        // if fewer are left, continues from the beginning
         let mut others = self.except(one).take(left);
         let mut any = || {
             let other = others.next()?;
@@ -107,7 +107,8 @@ impl OtherRecipients {
     }
 }
 
-/// Whether a receiver is another one than `one`, of a sender whose own member has the address `own`.
+/// Returns whether a receiver is another client than `one` and than the sender, whose [`RegisteredClient`]
+/// has the address `own`.
 pub(in crate::routing) fn is_other(
     member: &Arc<RegisteredClient>,
     one: &Arc<RegisteredClient>,
@@ -120,13 +121,13 @@ pub(in crate::routing) fn is_other(
 }
 
 impl RegisteredClient {
-    /// Whether it is full.
+    /// Returns whether it is full.
     #[inline]
     pub(in crate::routing) fn is_full(&self) -> bool {
         self.state.load(Ordering::Relaxed) & FULL != 0
     }
 
-    /// Its sink has answered that it is full.
+    /// Marks it full: its sink has answered `FULL`.
     #[cold]
     pub(in crate::routing) fn fill(self: &Arc<Self>, holds: &Arc<Holds>) {
         if self.is_full() {
@@ -158,10 +159,10 @@ impl RegisteredClient {
     }
 
     /// Notifies all waiting senders if they are more than `clients` can have: registered senders wait again,
-    /// departed ones are forgotten.
+    /// departed ones are dropped.
     pub(in crate::routing) fn forget_departed(&self, clients: impl FnOnce() -> usize) {
         let count = self.blocked.lock().0.as_ref().map_or(0, |full| full.alone.len() + full.sharing.len());
-        if count < KEPT_NOTIFIERS || count < clients().saturating_mul(2) {
+        if count < MIN_NOTIFIERS || count < clients().saturating_mul(2) {
             return;
         }
         let (alone, sharing) = match &mut self.blocked.lock().0 {
@@ -172,8 +173,8 @@ impl RegisteredClient {
         alone.into_iter().chain(sharing).for_each(|sender| sender.notify());
     }
 
-    /// Wakes a sender once it has drained, at once if it is not full. One that has `others` is woken also
-    /// when the budget is spent for it, or the receiver takes more of it.
+    /// Notifies a sender when it has drained, or at once if it is not full. A sender with `others` is also
+    /// notified when the budget is spent for it, or when the receiver takes more of it.
     pub(in crate::routing) fn hold(
         self: &Arc<Self>,
         holds: &Holds,
@@ -222,7 +223,7 @@ impl RegisteredClient {
         })
     }
 
-    /// A sender has delivered something while it was full.
+    /// Counts a delivery of a sender while it was full.
     #[cold]
     pub(in crate::routing) fn took_more_of(&self, sender: ClientKeys, bytes: usize) {
         let delivered = self.counts.sent_frames();
@@ -231,12 +232,12 @@ impl RegisteredClient {
         }
     }
 
-    /// How many of the frames that were ever delivered to it are no longer queued.
+    /// Returns how many of the frames that were ever delivered to it are no longer queued.
     fn taken_frames(&self) -> u64 {
         self.counts.sent_frames().saturating_sub(self.queued().frames)
     }
 
-    /// Takes it out of the watch, unless it holds senders.
+    /// Removes it from the watch unless it holds senders. Returns whether it was removed.
     pub(in crate::routing) fn unwatch(&self) -> bool {
         let blocked = self.blocked.lock();
         let idle = blocked.0.as_ref().is_none_or(|full| full.sharing.is_empty());
@@ -246,8 +247,7 @@ impl RegisteredClient {
         idle
     }
 
-    /// Releases those of these senders for which its budget is spent, or that have little in its queue now
-    /// and had more.
+    /// Releases senders for which its budget is spent, or whose part of its queue has become small.
     pub(in crate::routing) fn release(
         &self,
         senders: &[Arc<OtherRecipients>],
@@ -286,7 +286,7 @@ impl Full {
 }
 
 impl Drop for BlockedSenders {
-    /// A sink that never said that it has drained holds nobody once its client is forgotten.
+    /// Releases the senders of a sink that never reported that it has drained.
     fn drop(&mut self) {
         if let Some(full) = self.0.take() {
             full.wake();
@@ -294,7 +294,7 @@ impl Drop for BlockedSenders {
     }
 }
 
-/// What the sink of a full receiver calls.
+/// Notified by the sink of a full receiver when it has drained.
 #[derive(Clone)]
 struct Drained(Weak<RegisteredClient>);
 

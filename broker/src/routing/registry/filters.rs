@@ -1,5 +1,5 @@
-//! The filters of clients in the registry: admitting, adding and removing them. Owns how many there are and
-//! what they weigh; decides about all filters of a request before it adds the first.
+//! The filters of clients in the registry: admitting, adding and removing them. Owns their number and memory;
+//! decides about all filters of a request before it adds the first.
 
 use std::sync::Arc;
 
@@ -14,13 +14,12 @@ use crate::routing::{
 };
 use elbus_protocol::request;
 
-/// Memory of a filter beside its text, in bytes: a node of the tree, its place in indices and sets.
+/// Memory of a filter in addition to its text, in bytes: a node of the tree, its entries in indices and sets.
 const FILTER_BYTES: usize = 128;
-/// Memory of a segment that may become a node of its own, where there are more than [`FREE_SEGMENTS`] in the
-/// filter.
+/// Memory of a segment that may become a node of its own, in filters of more than [`FREE_SEGMENTS`].
 const SEGMENT_BYTES: usize = 64;
 const FREE_SEGMENTS: usize = 8;
-/// A client whose filters weigh less may have more however much those of all clients weigh.
+/// Filters of a client up to this memory are admitted regardless of the memory of all filters.
 const RESERVED_BYTES: usize = 128 * 1024;
 /// Filters of a client that are removed at once when it leaves; more are removed in steps.
 const REMOVED_AT_ONCE: usize = 512;
@@ -28,31 +27,31 @@ const REMOVED_AT_ONCE: usize = 512;
 /// The filters of one kind that a client has.
 #[derive(Default)]
 pub(super) struct ClientFilters {
-    /// Where they stand.
+    /// Their nodes in the tree.
     nodes: IdSet,
-    /// What they weigh.
+    /// Their memory in bytes, see [`weight`].
     bytes: usize,
-    /// The complex ones; `None` where there are none.
+    /// The complex ones; `None` if there are none.
     shapes: Option<Box<ClientShapes>>,
 }
 
-/// A client that has left, and where its filters stand. Its entry is reused after they are removed.
+/// A client that has left, and the nodes of its filters. Its entry is reused after they are removed.
 pub(super) struct Departed {
     entry: u32,
     subscriptions: Ids,
     exclusions: Ids,
 }
 
-/// Why a client does not get its filters.
+/// Why the filters of a request are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FilterRefusal {
-    /// It is no longer registered.
+    /// The client is no longer registered.
     Gone,
-    /// It would have too many.
+    /// The client would have too many.
     Count,
     /// They would take too much memory.
     Memory,
-    /// Those of all clients take too much memory.
+    /// The filters of all clients take too much memory.
     TotalMemory,
     /// Too many complex shapes.
     Complex,
@@ -60,19 +59,18 @@ pub(crate) enum FilterRefusal {
     Comparisons,
 }
 
-/// The complex filters of a request that have been counted before they are added, by their numbers in the
-/// request.
+/// The complex filters of a request that were counted before they are added, by their numbers in the request.
 #[derive(Default)]
 pub(crate) struct Reserved(Vec<(usize, Shape)>);
 
-/// What a filter weighs: about the bytes of memory it takes.
+/// Returns approximately the memory of a filter, in bytes.
 pub(super) fn weight(filter: Filter<'_>) -> usize {
     let (_, segments) = is_complex(filter);
     filter.text().len() + FILTER_BYTES + segments.saturating_sub(FREE_SEGMENTS) * SEGMENT_BYTES
 }
 
 impl Registry {
-    /// The id of this very client.
+    /// Returns the id of this registration.
     fn id_of(&self, member: &Arc<RegisteredClient>) -> Option<u32> {
         let id = *self.by_name.get(&*member.name)?;
         let entry = self.entries[id].as_ref()?;
@@ -93,8 +91,8 @@ impl Registry {
         })
     }
 
-    /// Decides whether a client gets all filters of a request, and counts the complex ones among them. What
-    /// is admitted stays admitted, since nobody else adds filters of this client.
+    /// Decides whether a client gets all filters of a request, and counts the complex ones among them.
+    /// Admission stays valid: only the client itself adds filters.
     pub(in super::super) fn admit(
         &mut self,
         member: &Arc<RegisteredClient>,
@@ -115,7 +113,7 @@ impl Registry {
                 Ok(())
             }
         };
-        // as if all were new: true of most requests, and then none is looked for
+        // as if all were new: that is so for most requests, which then need no search
         let mut requested = RequestedFilters::default();
         request::filters(body).for_each(|filter| requested.add(filter.into()));
         if !requested.complex && fits(requested.count, requested.bytes).is_ok() {
@@ -146,7 +144,7 @@ impl Registry {
         Ok(reserved)
     }
 
-    /// Takes back what was counted for filters that were not added.
+    /// Releases what was counted for filters that were not added.
     pub(in super::super) fn release(
         &mut self,
         member: &Arc<RegisteredClient>,
@@ -166,8 +164,8 @@ impl Registry {
         own.shapes.take_if(|shapes| shapes.is_empty());
     }
 
-    /// Adds admitted filters of a client, or removes filters; calls `changed` with the number of each one
-    /// that was not there, or was.
+    /// Adds admitted filters of a client, or removes filters. Calls `changed` with the number of each filter
+    /// that was added or removed.
     pub(in super::super) fn change<'f>(
         &mut self,
         member: &Arc<RegisteredClient>,
@@ -194,7 +192,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Where the subscriptions of a client stand.
+    /// Returns the nodes of the subscriptions of a client.
     pub(in super::super) fn subscription_nodes(&self, member: &Arc<RegisteredClient>) -> Ids {
         let mut nodes = Ids::new();
         let entry = self.id_of(member).and_then(|id| self.entries[id].as_ref());
@@ -202,7 +200,7 @@ impl Registry {
         nodes
     }
 
-    /// The subscriptions of a client that stand at these nodes, if it has any there still.
+    /// Returns the subscriptions that a client still has at these nodes.
     pub(in super::super) fn subscriptions_at(
         &self,
         member: &Arc<RegisteredClient>,
@@ -214,7 +212,7 @@ impl Registry {
         own.map(|node| self.subscriptions.tree.text_at(*node)).collect()
     }
 
-    /// Empties the entry of a client that leaves.
+    /// Clears the entry of a client that leaves.
     pub(super) fn vacate(&mut self, id: u32) {
         let Some(entry) = self.entries[id].take() else { return };
         let mut departed = Departed { entry: id, subscriptions: Ids::new(), exclusions: Ids::new() };
@@ -234,7 +232,7 @@ impl Registry {
         }
     }
 
-    /// Removes some filters of clients that have left; whether there are more.
+    /// Removes some filters of clients that have left. Returns whether there are more.
     pub(in super::super) fn clear_departed(&mut self) -> bool {
         let mut left = REMOVED_AT_ONCE;
         while let Some(departed) = self.departed.last_mut() {
@@ -271,7 +269,7 @@ impl ClientFilters {
     }
 }
 
-/// What a request asks for, if all its filters are new.
+/// The sums of a request, if all its filters are new.
 #[derive(Default)]
 struct RequestedFilters {
     count: usize,

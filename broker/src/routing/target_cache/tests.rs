@@ -14,7 +14,7 @@ fn unasked(name: &str) -> Option<Arc<RegisteredClient>> {
 
 #[test]
 fn cached_targets_are_looked_up_once() {
-    let members: Vec<_> = (0..REMEMBERED).map(|number| member(&format!("m{number}"))).collect();
+    let members: Vec<_> = (0..CAPACITY).map(|number| member(&format!("m{number}"))).collect();
     let mut peers = TargetCache::default();
     for member in &members {
         assert!(peers.get(&member.name, |_| Some(member.clone())).is_some());
@@ -26,12 +26,12 @@ fn cached_targets_are_looked_up_once() {
 
 #[test]
 fn more_targets_than_are_cached_are_all_found() {
-    let members: Vec<_> = (0..3 * REMEMBERED).map(|number| member(&format!("m{number}"))).collect();
+    let members: Vec<_> = (0..3 * CAPACITY).map(|number| member(&format!("m{number}"))).collect();
     let mut peers = TargetCache::default();
     for member in members.iter().chain(&members) {
         assert!(Arc::ptr_eq(&peers.get(&member.name, |_| Some(member.clone())).unwrap(), member));
     }
-    assert_eq!(peers.known.len(), REMEMBERED);
+    assert_eq!(peers.known.len(), CAPACITY);
 }
 
 #[test]

@@ -18,11 +18,11 @@ impl FanOut {
         codes: &mut [u8],
         recipients: &mut Recipients,
     ) {
-        // a frame alone has no earlier ones
+        // a single frame has no earlier ones
         let several = recipients.used().iter().filter(|recipient| !recipient.selected.is_empty()).nth(1);
         let pauses = frames.len() > 1 && several.is_some();
         let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        // whether the encoding is that of the frames of the next recipient
+        // whether `encoding` holds the frames of the next recipient
         let mut is_encoded = false;
         let mut any_one_by_one = false;
         let mut left = recipients.used();
@@ -53,7 +53,7 @@ impl FanOut {
                 client.set_takes_no_mixed_runs();
             }
             if delivery.has(DeliveryStatus::UNSUPPORTED) || delivery.has(DeliveryStatus::REFUSED) {
-                // what is not taken together may be taken one by one
+                // frames that are not taken together may be taken one by one
                 recipient.outcome = Outcome::OneByOne;
                 any_one_by_one = true;
                 continue;
@@ -128,7 +128,7 @@ impl FanOut {
             }
         }
         for ((code, taken), refused) in codes.iter_mut().zip(taken).zip(refused) {
-            // reaching nobody is fine, but not if those who are there were all too full
+            // no recipient is no error, unless full queues are the reason
             if refused && !taken {
                 *code = Code::NotDelivered as u8;
             }

@@ -1,4 +1,4 @@
-//! The recipients of the mixed run under way, and which of its frames each of them gets. Their memory is kept
+//! The recipients of the current mixed run, and which of its frames each of them gets. Their memory is kept
 //! by the thread.
 
 use std::{cell::Cell, sync::Arc};
@@ -11,7 +11,7 @@ pub(super) const MAX_RECIPIENTS: usize = 256;
 const LEFT: u32 = u32::MAX;
 
 thread_local! {
-    /// Taken out while a mixed run is dispatched, since a sink may dispatch itself.
+    /// Taken out while a mixed run is dispatched, because a sink may dispatch itself.
     static RECIPIENTS: Cell<Option<Vec<Recipient>>> = const { Cell::new(None) };
 }
 
@@ -40,11 +40,11 @@ pub(super) enum Outcome {
     Paused,
     /// They were delivered.
     Delivered,
-    /// They were not taken for good.
+    /// They were not taken: the client has left.
     Closed,
 }
 
-/// The recipients of the mixed run under way: the first `used` of the vector, whose memory is reused.
+/// The recipients of the current mixed run: the first `used` of the vector, whose memory is reused.
 pub(super) struct Recipients {
     all: Vec<Recipient>,
     used: usize,
@@ -84,7 +84,7 @@ impl Recipients {
         self.all.get_mut(..self.used).unwrap_or_default()
     }
 
-    /// Returns the place of a client that gets its first frame of the run: [`LEFT`] if it is not registered,
+    /// Returns the place of a client that gets its first frame of the run. [`LEFT`] if it is not registered,
     /// `None` if the frame must be dispatched alone.
     fn add(&mut self, receiver: &Receiver) -> Option<u32> {
         let Some(client) = receiver.client.upgrade().filter(|client| !client.is_gone()) else {
@@ -105,8 +105,8 @@ impl Recipients {
         Some(self.used as u32 - 1)
     }
 
-    /// Selects a frame for the receivers with these numbers; returns how many of them are registered. `None`
-    /// if the frame must be dispatched alone: then it is selected for nobody.
+    /// Selects a frame for the receivers with these numbers. Returns how many of them are registered; `None`
+    /// if the frame must be dispatched alone, and then it is selected for none.
     #[inline(always)]
     pub(super) fn select(
         &mut self,

@@ -1,16 +1,16 @@
-//! Which filters a topic matches: the walk over the tree. Owns its order; changes nothing.
+//! The filters that a topic matches: the walk over the tree. Owns its order; changes nothing.
 
 use smallvec::SmallVec;
 
 use super::{FilterTree, NONE, Node, NodeId, ROOT, WHOLE, split_first};
 use crate::routing::index::id_set::{IdSet, Ids, Union};
 
-/// How a label and the topic from there on go together.
+/// How a label matches the rest of the topic.
 enum Fit<'t> {
     Differs,
     /// The topic ends where the label ends, or the label with `#`.
     Ends,
-    /// This is behind the label.
+    /// The rest of the topic after the label.
     Goes(&'t [u8]),
 }
 
@@ -48,7 +48,8 @@ fn fit<'t>(label: &[u8], topic: &'t [u8]) -> Fit<'t> {
     }
 }
 
-/// Matched filters with more members than this together are united by words: sorting them would take longer.
+/// If the matched filters have more members than this in total, they are united as bit sets: sorting would
+/// take longer.
 const UNITED_MEMBERS: usize = 256;
 
 impl FilterTree {
@@ -63,8 +64,7 @@ impl FilterTree {
                 hits.push(id);
             }
         };
-        // In a large tree most of the time is waiting for memory: this is waited for together with what the
-        // tree needs.
+        // In a large tree, memory latency dominates: this lookup overlaps with those of the tree.
         let whole = (!self.whole.is_empty()).then(|| self.whole.begin(self.hash_of(WHOLE, topic)));
         let mut open: SmallVec<[(NodeId, &[u8]); 16]> = SmallVec::new();
         let mut next = (ROOT, topic);
