@@ -6,6 +6,7 @@ mod fixture;
 mod ledger;
 mod report;
 mod resource_usage;
+mod stream_plan;
 mod streams;
 
 pub use report::Report;

@@ -28,23 +28,37 @@ impl Ledger {
     }
 }
 
-/// The next number that one receiver expects.
-#[derive(Debug, Default)]
-pub(super) struct Sequence(u64);
+/// The numbers that one receiver expects: the next one, and every `stride`-th after it.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    next: u64,
+    stride: u64,
+}
 
 impl Sequence {
+    /// The sequence of a receiver that gets every `stride`-th message.
+    pub(super) fn of(receiver: u64, stride: u64) -> Self {
+        Sequence { next: receiver % stride, stride }
+    }
+
+    /// Returns whether a message is meant for the receiver.
+    pub(super) fn is_own(&self, number: u64) -> bool {
+        number == LAST || number % self.stride == self.next % self.stride
+    }
+
     /// Enters a message into the ledger; `false` if it was the last.
     pub(super) fn accept(&mut self, number: u64, ledger: &Ledger) -> bool {
+        let missing = |before: u64| before.saturating_sub(self.next).div_ceil(self.stride);
         if number == LAST {
-            ledger.lost.fetch_add(ledger.sent.load(Relaxed).saturating_sub(self.0), Relaxed);
+            ledger.lost.fetch_add(missing(ledger.sent.load(Relaxed)), Relaxed);
             return false;
         }
         ledger.received.fetch_add(1, Relaxed);
-        if number < self.0 {
+        if number < self.next {
             ledger.reordered.fetch_add(1, Relaxed);
         } else {
-            ledger.lost.fetch_add(number - self.0, Relaxed);
-            self.0 = number + 1;
+            ledger.lost.fetch_add(missing(number), Relaxed);
+            self.next = number + self.stride;
         }
         true
     }
@@ -72,7 +86,7 @@ mod tests {
     fn gaps_repetitions_and_a_missing_end_are_counted() {
         let ledger = Ledger::new("test", 1);
         ledger.sent.store(10, Relaxed);
-        let mut sequence = Sequence::default();
+        let mut sequence = Sequence::of(0, 1);
         for number in [0, 1, 4, 3, 4, 5] {
             assert!(sequence.accept(number, &ledger));
         }
@@ -81,6 +95,20 @@ mod tests {
         assert_eq!((ledger.lost.load(Relaxed), ledger.reordered.load(Relaxed)), (2 + 4, 2));
         assert_eq!(ledger.received.load(Relaxed), 6);
         assert_eq!(ledger.errors(), 8);
+    }
+
+    #[test]
+    fn a_receiver_of_every_fourth_message_misses_its_own_only() {
+        let ledger = Ledger::new("test", 4);
+        ledger.sent.store(24, Relaxed);
+        let mut sequence = Sequence::of(1, 4);
+        assert!(sequence.is_own(5) && sequence.is_own(LAST) && !sequence.is_own(6));
+        for number in [1, 5, 13] {
+            assert!(sequence.accept(number, &ledger));
+        }
+        assert!(!sequence.accept(LAST, &ledger));
+        // lost: 9, then 17 and 21
+        assert_eq!((ledger.lost.load(Relaxed), ledger.reordered.load(Relaxed)), (3, 0));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use elbus_client::{Client, Error, Frames, Qos, Router};
 use std::{
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
     time::Duration,
 };
 use tokio::task::JoinHandle;
@@ -12,69 +15,20 @@ use super::{
     DRAIN_TIMEOUT, StopFlag, TIMEOUT,
     fixture::BrokerFixture,
     ledger::{LAST, Ledger, Sequence, number, payload},
+    stream_plan::{Operation, STREAMS, StreamPlan, receiver_name},
 };
 use crate::BoxError;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Send,
-    Broadcast,
-    Publish,
-    Call,
-}
-
-/// What a stream carries.
-#[derive(Debug, Clone, Copy)]
-struct StreamPlan {
-    name: &'static str,
-    operation: Operation,
-    receivers: usize,
-    qos: Qos,
-    bytes: usize,
-    /// Messages between two pauses of the sender. The last of a burst is acknowledged.
-    burst: u64,
-    pause: Duration,
-    /// The receivers of a slow stream pause after this number of messages.
-    receiver_pause_after: Option<u64>,
-}
-
-const STREAMS: [StreamPlan; 8] = [
-    StreamPlan::new("one to one, plain", Operation::Send, Qos::NO),
-    StreamPlan { burst: 16, ..StreamPlan::new("one to one, acknowledged", Operation::Send, Qos::PROCESSED) },
-    StreamPlan { burst: 16, ..StreamPlan::new("real-time", Operation::Send, Qos::REALTIME_PROCESSED) },
-    StreamPlan { receivers: 4, ..StreamPlan::new("topic", Operation::Publish, Qos::NO) },
-    StreamPlan { receivers: 4, ..StreamPlan::new("broadcast", Operation::Broadcast, Qos::NO) },
-    StreamPlan { burst: 8, ..StreamPlan::new("call", Operation::Call, Qos::PROCESSED) },
-    StreamPlan {
-        bytes: 1 << 20,
-        burst: 4,
-        pause: Duration::from_millis(50),
-        receivers: 2,
-        ..StreamPlan::new("topic, 1 MiB", Operation::Publish, Qos::NO)
-    },
-    StreamPlan {
-        bytes: 1000,
-        receiver_pause_after: Some(500),
-        receivers: 2,
-        ..StreamPlan::new("topic, slow receivers", Operation::Publish, Qos::NO)
-    },
-];
 
 /// The pause of a slow receiver.
 const RECEIVER_PAUSE: Duration = Duration::from_millis(30);
 /// The limit of a slow receiver's own queue, so that the broker notices that it is slow.
 const SLOW_QUEUE_BYTES: usize = 100_000;
 
-impl StreamPlan {
-    const fn new(name: &'static str, operation: Operation, qos: Qos) -> Self {
-        let pause = Duration::from_millis(3);
-        let (receivers, bytes, burst, receiver_pause_after) = (1, 100, 64, None);
-        StreamPlan { name, operation, receivers, qos, bytes, burst, pause, receiver_pause_after }
-    }
-}
-
 /// A task of a sender or a receiver.
 type Task = JoinHandle<Result<(), BoxError>>;
+
+/// A message under way; see [`Sender::send`].
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<bool, BoxError>> + Send + 'a>>;
 
 /// All streams.
 pub(super) struct Streams {
@@ -97,14 +51,17 @@ impl Streams {
                 };
                 let (client, frames) = builder.connect(&*fixture.address(index + receiver)).await?;
                 match plan.operation {
-                    Operation::Publish => client.add_filters(&*topic(index)).await?,
+                    Operation::Publish => client.add_filters(plan.filters(index, receiver as u64)).await?,
                     Operation::Call => {
                         let echo = Router::new().raw("echo", |call| async move { Ok(call.params().clone()) });
                         client.serve(echo)?;
                     }
                     _ => {}
                 }
-                streams.receivers.push(tokio::spawn(receive(plan, client, frames, ledger.clone())));
+                let sequence = Sequence::of(receiver as u64, plan.stride());
+                let receiver =
+                    Receiver { plan, stream: index, sequence, _client: client, ledger: ledger.clone() };
+                streams.receivers.push(tokio::spawn(receiver.run(frames)));
             }
             let builder = Client::builder(&format!("soak.{index}.sender")).timeout(TIMEOUT);
             let (client, frames) = builder.connect(&*fixture.address(index)).await?;
@@ -138,14 +95,6 @@ impl Streams {
     }
 }
 
-fn receiver_name(stream: usize, receiver: usize) -> String {
-    format!("soak.{stream}.receiver.{receiver}")
-}
-
-fn topic(stream: usize) -> String {
-    format!("soak/{stream}")
-}
-
 struct Sender {
     plan: StreamPlan,
     index: usize,
@@ -160,10 +109,15 @@ impl Sender {
         let plan = &self.plan;
         let mut next = 0;
         while !stop.is_set() {
+            if plan.in_turn.is_some() {
+                self.send_burst(next).await?;
+                next += plan.burst;
+                self.ledger.sent.store(next, Relaxed);
+                tokio::time::sleep(plan.pause).await;
+                continue;
+            }
             for position in 1..=plan.burst {
-                let acknowledged = position == plan.burst && plan.qos == Qos::NO;
-                let qos = if acknowledged { Qos::PROCESSED } else { plan.qos };
-                if self.send(next, qos).await? {
+                if self.send(&plan.target(self.index, next), next, self.qos(position)).await? {
                     next += 1;
                     self.ledger.sent.store(next, Relaxed);
                     if plan.operation == Operation::Call {
@@ -180,25 +134,62 @@ impl Sender {
             self.client.send(&target, payload(LAST, 8), Qos::PROCESSED).await?;
             return Ok(());
         }
-        // with the QoS of all others, so that it cannot overtake them
-        while !self.send(LAST, plan.qos).await? {
-            tokio::time::sleep(plan.pause).await;
+        for receiver in 0..plan.stride() {
+            // with the QoS of all others, so that it cannot overtake them
+            while !self.send(&plan.target(self.index, receiver), LAST, plan.qos).await? {
+                tokio::time::sleep(plan.pause).await;
+            }
         }
         Ok(())
     }
 
+    /// The QoS of a message at this position of a burst, from 1.
+    fn qos(&self, position: u64) -> Qos {
+        let is_last = position == self.plan.burst && self.plan.qos == Qos::NO;
+        if is_last { Qos::PROCESSED } else { self.plan.qos }
+    }
+
+    /// Sends a burst at once: in order, and without waiting for one acknowledgement before the next message.
+    async fn send_burst(&self, first: u64) -> Result<(), BoxError> {
+        let plan = &self.plan;
+        let targets: Vec<_> =
+            (first..first + plan.burst).map(|number| plan.target(self.index, number)).collect();
+        let mut pending: Vec<Sending<'_>> = (1..)
+            .zip(&targets)
+            .map(|(position, target)| {
+                Box::pin(self.send(target, first + position - 1, self.qos(position))) as _
+            })
+            .collect();
+        let mut result = Ok(());
+        poll_fn(|context| {
+            pending.retain_mut(|sending| match sending.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(true)) => false,
+                Poll::Ready(Ok(false)) => {
+                    self.ledger.refused.fetch_add(1, Relaxed);
+                    false
+                }
+                Poll::Ready(Err(error)) => {
+                    result = Err(error);
+                    false
+                }
+            });
+            if pending.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        result
+    }
+
     /// Sends one message; `false` if the broker refused it.
-    async fn send(&self, number: u64, qos: Qos) -> Result<bool, BoxError> {
+    async fn send(&self, target: &str, number: u64, qos: Qos) -> Result<bool, BoxError> {
         let (plan, client) = (&self.plan, &self.client);
         let bytes = payload(number, plan.bytes);
         let result = match plan.operation {
-            Operation::Send => client.send(&receiver_name(self.index, 0), bytes, qos).await,
-            Operation::Publish => client.publish(&topic(self.index), bytes, qos).await,
-            Operation::Broadcast => {
-                client.broadcast(&format!("soak.{}.receiver.*", self.index), bytes, qos).await
-            }
+            Operation::Send => client.send(target, bytes, qos).await,
+            Operation::Publish => client.publish(target, bytes, qos).await,
+            Operation::Broadcast => client.broadcast(target, bytes, qos).await,
             Operation::Call => {
-                let result = client.call(&receiver_name(self.index, 0), "echo", bytes.clone()).await?;
+                let result = client.call(target, "echo", bytes.clone()).await?;
                 if result != bytes {
                     return Err(format!("{}: the result differs from the parameters", plan.name).into());
                 }
@@ -215,29 +206,42 @@ impl Sender {
     }
 }
 
-async fn receive(
+struct Receiver {
     plan: StreamPlan,
+    stream: usize,
+    sequence: Sequence,
+    /// Kept open.
     _client: Client,
-    mut frames: Frames,
     ledger: Arc<Ledger>,
-) -> Result<(), BoxError> {
-    let mut sequence = Sequence::default();
-    let mut count = 0;
-    while let Some(frame) = frames.next().await {
-        if frame.sender() == ".broker" {
-            continue;
+}
+
+impl Receiver {
+    async fn run(mut self, mut frames: Frames) -> Result<(), BoxError> {
+        let plan = self.plan;
+        let mut count = 0;
+        while let Some(frame) = frames.next().await {
+            if frame.sender() == ".broker" {
+                continue;
+            }
+            let Some(number) = number(frame.payload()) else {
+                return Err(format!("{}: a message is damaged", plan.name).into());
+            };
+            let is_publication = plan.operation == Operation::Publish && number != LAST;
+            if is_publication && frame.topic() != plan.target(self.stream, number) {
+                return Err(format!("{}: message {number} has topic {}", plan.name, frame.topic()).into());
+            }
+            if !self.sequence.is_own(number) {
+                return Err(format!("{}: message {number} has another receiver", plan.name).into());
+            }
+            // calls do not appear here; the caller counts their results
+            if plan.operation == Operation::Call || !self.sequence.accept(number, &self.ledger) {
+                return Ok(());
+            }
+            count += 1;
+            if plan.receiver_pause_after.is_some_and(|messages| count % messages == 0) {
+                tokio::time::sleep(RECEIVER_PAUSE).await;
+            }
         }
-        let Some(number) = number(frame.payload()) else {
-            return Err(format!("{}: a message is damaged", plan.name).into());
-        };
-        // calls do not appear here; the caller counts their results
-        if plan.operation == Operation::Call || !sequence.accept(number, &ledger) {
-            return Ok(());
-        }
-        count += 1;
-        if plan.receiver_pause_after.is_some_and(|messages| count % messages == 0) {
-            tokio::time::sleep(RECEIVER_PAUSE).await;
-        }
+        Err(format!("{}: a receiver was disconnected", plan.name).into())
     }
-    Err(format!("{}: a receiver was disconnected", plan.name).into())
 }
