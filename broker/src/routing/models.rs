@@ -1,6 +1,9 @@
 //! Models of what threads do to the router at the same time: shuttle runs each in many orders, and what must
 //! hold is looked at in all of them. Built with `--cfg elbus_model` only, see `.ci/models`.
 
+mod mixed;
+mod send_queue;
+
 use abi_stable::{
     sabi_trait::TD_Opaque,
     std_types::{RArc, RStr},
