@@ -27,6 +27,7 @@ use crate::{
         limits::ConnectionLimits,
         liveness::Liveness,
         overdraft::{Held, Overdrawn, Side, Waiter},
+        pauses::NOP_TICKS,
     },
     server::{source::Source, state::ServerState},
     session::reader::RUN_BYTES,
@@ -69,7 +70,9 @@ pub(crate) struct SendState {
     /// Mixed runs of which other recipients have not got their frames yet: nothing is sent until then.
     pauses: u32,
     /// Pauses since there was last none.
-    joined_pauses: u32,
+    joined_pauses: u16,
+    /// Ticks of housekeeping since the last pause began.
+    paused_ticks: u16,
     /// Something was to be sent in the pause.
     pub(crate) is_write_due: bool,
     /// Attempts of housekeeping to send since then.
@@ -121,6 +124,7 @@ impl Connection {
                 full_since: None,
                 pauses: 0,
                 joined_pauses: 0,
+                paused_ticks: 0,
                 is_write_due: false,
                 attempts: 0,
                 writer: false,
@@ -274,7 +278,15 @@ impl Connection {
 
     /// Sends a keep-alive, unless something is queued.
     pub(crate) fn send_nop(self: &Arc<Self>) {
-        if self.lock().queue.is_empty() {
+        let mut out = self.lock();
+        if out.pauses > 0 {
+            let after = self.check_pauses(&mut out, NOP_TICKS);
+            drop(out);
+            return self.finish(after);
+        }
+        let is_empty = out.queue.is_empty();
+        drop(out);
+        if is_empty {
             self.send(&elbus_protocol::delivery::NOP);
         }
     }
@@ -310,7 +322,9 @@ impl Connection {
         if out.pauses > 0 {
             // not an attempt
             out.is_write_due = true;
-            return;
+            let after = self.check_pauses(&mut out, 1);
+            drop(out);
+            return self.finish(after);
         }
         let mut after = self.write(&mut out);
         out.queue.shrink();

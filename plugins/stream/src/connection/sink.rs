@@ -299,6 +299,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_whose_sender_hangs_ends_after_a_timeout() {
+        // housekeeping looks every half timeout, or at each tick if the socket is full
+        let mut pair = Pair::new(StreamSettings::default());
+        pair.peer.set_nonblocking(true).unwrap();
+        deliver_mixed(&pair, true);
+        pair.connection.flush();
+        pair.connection.send_nop();
+        deliver_mixed(&pair, true);
+        pair.connection.send_nop();
+        assert!(pair.peer.read(&mut [0; 9]).is_err(), "the second pause is younger");
+        pair.connection.send_nop();
+        let mut bytes = [0; 40];
+        pair.peer.set_nonblocking(false).unwrap();
+        pair.peer.read_exact(&mut bytes).unwrap();
+        (0..2).for_each(|_| pair.connection.resume_sending());
+        assert!(pair.connection.lock().pauses == 0 && deliver_mixed(&pair, true).is_taken());
+        pair.connection.resume_sending();
+        pair.connection.flush();
+        pair.peer.read_exact(&mut bytes[..20]).unwrap();
+        assert_eq!(bytes[..20], *MIXED);
+
+        let pair = Pair::new(settings(Overflow::Block, 1 << 30));
+        fill(&pair);
+        deliver_mixed(&pair, true);
+        let retry = || pair.connection.retry_write(Instant::now(), Duration::from_secs(3600), u32::MAX);
+        (0..15).for_each(|_| retry());
+        assert_eq!(pair.connection.lock().pauses, 1);
+        retry();
+        assert_eq!(pair.connection.lock().pauses, 0);
+    }
+
+    #[test]
     fn a_writer_goes_on_after_a_pause() {
         let mut pair = Pair::new(settings(Overflow::Block, 1 << 30));
         let sent = fill(&pair);

@@ -25,7 +25,8 @@ impl FanOut {
         // whether `encoding` holds the frames of the next recipient
         let mut is_encoded = false;
         let mut any_one_by_one = false;
-        let mut left = recipients.used();
+        let paused = Pauses { recipients, any: pauses };
+        let mut left = paused.recipients.used();
         while let Some((recipient, behind)) = left.split_first_mut() {
             left = behind;
             if recipient.selected.is_empty() {
@@ -70,15 +71,9 @@ impl FanOut {
             self.settle(sender.router, client, delivery, count, recipient.body_bytes, false);
         }
         if any_one_by_one {
-            self.deliver_one_by_one(sender, frames, codes, recipients, &mut encoding);
+            self.deliver_one_by_one(sender, frames, codes, paused.recipients, &mut encoding);
         }
         _ = ENCODING.try_with(|place| place.set(Some(encoding)));
-        if pauses {
-            for recipient in recipients.used().iter().filter(|recipient| recipient.outcome == Outcome::Paused)
-            {
-                recipient.client.iter().for_each(|client| client.resume_sending());
-            }
-        }
     }
 
     /// Delivers frames in the order in which they were sent to those recipients that take no mixed runs, or
@@ -136,6 +131,27 @@ impl FanOut {
     }
 }
 
+/// The pauses of a mixed run. Dropping it ends them, so that a panic in the delivery leaves no sink paused.
+struct Pauses<'r> {
+    recipients: &'r mut Recipients,
+    /// Whether sinks pause at all.
+    any: bool,
+}
+
+impl Drop for Pauses<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.any {
+            return;
+        }
+        for recipient in
+            self.recipients.used().iter().filter(|recipient| recipient.outcome == Outcome::Paused)
+        {
+            recipient.client.iter().for_each(|client| client.resume_sending());
+        }
+    }
+}
+
 fn mark(marks: &mut [bool], index: u32) {
     if let Some(mark) = marks.get_mut(index as usize) {
         *mark = true;
@@ -151,5 +167,76 @@ fn refuse_messages(frames: &[Frame<'_>], codes: &mut [u8], selected: &[u32]) {
         {
             *code = Code::NotRegistered as u8;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client_origin::ClientOrigin,
+        routing::{
+            fan_out::mixed::recipients::Selection, mixed_targets::Receiver,
+            registered_client::RegisteredClient,
+        },
+    };
+    use abi_stable::{sabi_trait::TD_Opaque, std_types::RStr};
+    use elbus_plugin_api::{
+        Queued, SinkLimits,
+        abi::{NotifierObject, RawSink, RawSink_TO},
+    };
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    struct CountingSink(Arc<AtomicUsize>);
+
+    impl RawSink for CountingSink {
+        fn deliver(&self, _: &mut Run<'_>) -> u8 {
+            DeliveryStatus::TAKEN.bits()
+        }
+        fn resume_sending(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn flush(&self) {}
+        fn when_drained(&self, _: NotifierObject) {}
+        fn close(&self, _: RStr<'_>) {}
+        fn queued(&self) -> Queued {
+            Queued::default()
+        }
+        fn limit(&self, _: &SinkLimits) {}
+    }
+
+    #[test]
+    fn a_panic_in_the_delivery_ends_the_pauses_of_those_who_have_their_frames() {
+        let counts = [(); 3].map(|()| Arc::<AtomicUsize>::default());
+        let clients: Vec<_> = counts
+            .iter()
+            .map(|count| {
+                let sink = RawSink_TO::from_value(CountingSink(count.clone()), TD_Opaque);
+                let origin = ClientOrigin::default();
+                Arc::new(RegisteredClient::new("client".into(), origin, 0, sink, None))
+            })
+            .collect();
+        let receiver = |client| Receiver { client: Arc::downgrade(client), run: 0, place: 0 };
+        let mut receivers: Vec<_> = clients.iter().map(receiver).collect();
+        let mut recipients = Recipients::take();
+        let selection = Selection { run: 1, index: 0, tail_bytes: 1, body_bytes: 1 };
+        assert_eq!(recipients.select((&[0, 1, 2], &mut receivers), selection), Some(3));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let paused = Pauses { recipients: &mut recipients, any: true };
+            for (recipient, outcome) in
+                paused.recipients.used().iter_mut().zip([Outcome::Paused, Outcome::Delivered])
+            {
+                recipient.outcome = outcome;
+            }
+            panic!("before the third one");
+        }));
+        assert!(result.is_err());
+        assert_eq!(counts.map(|count| count.load(Ordering::SeqCst)), [1, 0, 0]);
     }
 }
