@@ -1,13 +1,16 @@
 //! The outgoing side of one connection: its queue, flushing and closing. Owns the connection's lock; never
-//! waits, and calls nothing outside while it holds the lock.
+//! waits, and calls nothing outside while it holds the lock. [`queue_limit`] decides how much may be queued.
 
 mod acknowledgements;
 pub(crate) mod close_reason;
+pub(crate) mod deferred;
 pub(crate) mod limits;
 pub(crate) mod liveness;
 pub(crate) mod mixed_wire;
 pub(crate) mod overdraft;
 mod pauses;
+pub(crate) mod queue_limit;
+mod reader_task;
 pub(crate) mod sink;
 pub(crate) mod wire;
 pub(crate) mod writer;
@@ -15,23 +18,22 @@ pub(crate) mod writer;
 use elbus_plugin_api::{DeliveryStatus, Notifier};
 use elbus_socket::{Queue, Socket};
 use std::{
-    future::poll_fn,
     sync::{Arc, OnceLock, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::{Duration, Instant},
 };
 
 use crate::{
     connection::{
         close_reason::CloseReason,
+        deferred::Deferred,
         limits::ConnectionLimits,
         liveness::Liveness,
         overdraft::{Held, Overdrawn, Side, Waiter},
         pauses::NOP_TICKS,
     },
     server::{source::Source, state::ServerState},
-    session::reader::RUN_BYTES,
-    sync::{self, AtomicBool, Mutex, MutexGuard},
+    sync::{AtomicBool, Mutex, MutexGuard},
 };
 
 /// One connection, shared by its reader, the broker, housekeeping and `stop`.
@@ -86,23 +88,6 @@ pub(crate) struct SendState {
     reason: Option<CloseReason>,
 }
 
-/// Limit of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct QueueLimit {
-    pub(crate) bytes: usize,
-    /// It is a share of the broker's budget.
-    pub(crate) shared: bool,
-}
-
-/// Work to do once the lock is released.
-#[must_use]
-#[derive(Default)]
-pub(crate) struct Deferred {
-    pub(crate) notifiers: Vec<Waiter>,
-    reader: Option<Waker>,
-    write: bool,
-}
-
 impl Connection {
     pub(crate) fn new(server: Arc<ServerState>, socket: Arc<Socket>, source: Source) -> Arc<Self> {
         Arc::new(Connection {
@@ -155,25 +140,6 @@ impl Connection {
         self.lock().socket().is_some_and(Socket::has_unread)
     }
 
-    /// Makes the reader read everything that has arrived, whether or not readiness was reported.
-    pub(crate) fn request_read(&self) {
-        self.is_read_requested.store(true, Ordering::Release);
-        if let Some(reader) = &self.lock().reader {
-            reader.wake_by_ref();
-        }
-    }
-
-    /// Returns whether a [requested read](Self::request_read) is not complete.
-    #[inline]
-    pub(crate) fn is_read_requested(&self) -> bool {
-        self.is_read_requested.load(Ordering::Acquire)
-    }
-
-    /// The reader has found nothing more to read.
-    pub(crate) fn finish_requested_read(&self) {
-        self.is_read_requested.store(false, Ordering::Release);
-    }
-
     /// Returns whether the client has closed its end.
     pub(crate) fn peer_has_closed(&self) -> bool {
         self.lock().socket().is_none_or(Socket::peer_has_closed)
@@ -183,62 +149,6 @@ impl Connection {
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// Returns whether so much is queued that the client must not be read.
-    #[inline]
-    pub(crate) fn is_over_limit(&self) -> bool {
-        self.is_blocked() && {
-            let out = self.lock();
-            out.queue.bytes() > self.limit(&out, Side::Own).bytes
-        }
-    }
-
-    /// Returns the current limit of the queue: the client's own, or its share of the broker's budget while
-    /// that is half used and the queue is one of those that use it.
-    #[inline]
-    pub(crate) fn limit(&self, out: &SendState, side: Side) -> QueueLimit {
-        let own = QueueLimit { bytes: self.limits.queue_bytes(), shared: false };
-        if out.is_blocked() { self.shared_limit(own, out.overdrawn(), side) } else { own }
-    }
-
-    /// Only the first half of the budget can be overdrawn.
-    fn shared_limit(&self, own: QueueLimit, overdrawn: Option<&Overdrawn>, side: Side) -> QueueLimit {
-        match self.server.budget.fair_share() {
-            Some(share) if share < own.bytes => QueueLimit { bytes: share, shared: true },
-            Some(_) => own,
-            None => {
-                let beyond = overdrawn.map_or(0, |overdrawn| overdrawn.bytes(side));
-                QueueLimit { bytes: own.bytes.saturating_add(beyond), shared: false }
-            }
-        }
-    }
-
-    /// Counts the memory of the queue in the broker's budget while the socket is full.
-    #[inline]
-    pub(crate) fn account(self: &Arc<Self>, out: &mut SendState) {
-        if out.is_blocked() || out.accounted > 0 {
-            let memory = if out.is_blocked() { out.queue.memory() } else { 0 };
-            self.server.budget.account(&mut out.accounted, memory);
-            let is_large = memory > 0 && out.queue.bytes() > self.most_queued(out);
-            if is_large || out.is_recorded {
-                self.set_queued(out, is_large);
-            }
-        }
-    }
-
-    /// Returns the bytes that are exceeded only by a large frame that was appended while there was room.
-    #[inline]
-    fn most_queued(&self, out: &SendState) -> usize {
-        let beyond = out.overdrawn().map_or(0, |overdrawn| overdrawn.bytes(Side::Own));
-        self.limits.queue_bytes().saturating_add(beyond).saturating_add(RUN_BYTES)
-    }
-
-    #[cold]
-    fn set_queued(self: &Arc<Self>, out: &mut SendState, is_large: bool) {
-        out.is_recorded = is_large;
-        let bytes = if is_large { out.queue.bytes() } else { 0 };
-        self.server.frame_memory.lock().set_queued(self, bytes);
     }
 
     #[inline]
@@ -403,14 +313,6 @@ impl Connection {
         more
     }
 
-    /// Waiting senders resume at or below this.
-    #[inline]
-    fn resume_bytes(&self, out: &SendState) -> usize {
-        let own = QueueLimit { bytes: self.limits.queue_bytes(), shared: false };
-        let limit = if out.is_blocked() { self.shared_limit(own, None, Side::Senders) } else { own };
-        limit.bytes / 4
-    }
-
     /// Calls `notifier` once senders, or the client itself, can go on.
     pub(crate) fn when_drained(&self, notifier: Notifier, side: Side) {
         let mut out = self.lock();
@@ -461,53 +363,6 @@ impl Connection {
     /// Takes the close reason, if there is one.
     pub(crate) fn take_reason(&self) -> Option<CloseReason> {
         self.lock().reason.take()
-    }
-
-    /// Does what must not be done under the lock.
-    #[inline]
-    pub(crate) fn finish(self: &Arc<Self>, after: Deferred) {
-        for waiter in after.notifiers {
-            waiter.notifier.notify();
-        }
-        if let Some(reader) = after.reader {
-            reader.wake();
-        }
-        if after.write {
-            let writing = self.server.host.attribute(writer::write_until_empty(self.clone()));
-            sync::spawn(&self.server.runtime, writing);
-        }
-    }
-
-    /// Waits until `other` is done or the connection has closed.
-    pub(crate) async fn wait_unless_closed(&self, mut other: impl Future<Output = ()> + Unpin) {
-        poll_fn(|context| {
-            if self.poll_closed(context).is_ready() {
-                return Poll::Ready(());
-            }
-            std::pin::Pin::new(&mut other).poll(context)
-        })
-        .await;
-    }
-
-    /// Makes the calling task the reader that is woken by requests and closing.
-    pub(crate) async fn set_reader(&self) {
-        poll_fn(|context| {
-            _ = self.poll_closed(context);
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    fn poll_closed(&self, context: &Context<'_>) -> Poll<()> {
-        let mut out = self.lock();
-        if out.is_closed() {
-            return Poll::Ready(());
-        }
-        match &mut out.reader {
-            Some(reader) => reader.clone_from(context.waker()),
-            reader => *reader = Some(context.waker().clone()),
-        }
-        Poll::Pending
     }
 }
 
@@ -560,13 +415,5 @@ impl SendState {
     #[cfg_attr(elbus_model, expect(dead_code, reason = "a schedule needs no descriptor"))]
     pub(crate) fn without_writer(&mut self) {
         self.writer = false;
-    }
-}
-
-impl Deferred {
-    pub(crate) fn merge(&mut self, other: Deferred) {
-        self.notifiers.extend(other.notifiers);
-        self.reader = self.reader.take().or(other.reader);
-        self.write |= other.write;
     }
 }

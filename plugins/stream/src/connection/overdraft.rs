@@ -5,7 +5,7 @@
 use elbus_plugin_api::{Notifier, Overdraft};
 use std::{sync::Arc, time::Instant};
 
-use crate::connection::{Connection, Deferred, SendState};
+use crate::connection::{Connection, SendState, deferred::Deferred};
 
 /// Who waits for a queue to drain, and what may wait in it beyond its limit.
 #[derive(Default)]
