@@ -71,13 +71,16 @@ fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
 #[test]
 fn crossing_filters_and_new_topics_delay_no_other_client() {
     for plugins in BOTH {
-        let daemon = Daemon::start(plugins, &["--timeout", "2", "--log", "warn"]);
+        // in the long campaign a round takes longer than 2 s, and a client is silent while the others have theirs
+        let timeout = rounds(2, 30).to_string();
+        let daemon = Daemon::start(plugins, &["--timeout", &timeout, "--log", "warn"]);
         let other = OtherClient::start(daemon.client("other"), "other");
         let mut hostile_clients: Vec<_> =
             (0..8).map(|number| daemon.client(&format!("crossing.{number}"))).collect();
         let (mut taken, mut refused) = (0, 0);
-        for (number, hostile) in hostile_clients.iter_mut().enumerate() {
-            for part in 0..rounds(8, 128) {
+        // in turn, so that none is silent for longer than the timeout
+        for part in 0..rounds(8, 128) {
+            for (number, hostile) in hostile_clients.iter_mut().enumerate() {
                 let sets = (0..64).map(|at| 1 + number + 8 * (part * 64 + at));
                 let filters: Vec<_> = sets.map(crossing).collect();
                 match hostile.filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>())

@@ -240,14 +240,19 @@ fn probe(answer: impl Fn(&str)) -> Result<(), String> {
     drop(bytes);
     let root = mapping::map(copy, Path::new(""), &manifest)?;
     answer(LOADED);
-    let (instance, config) = input.split_once('\n').unwrap_or_default();
-    let host = FakeHost::new().into_raw();
-    let context = RawContext { flags: 0, instance: instance.into(), config: config.into() };
-    // the broker gets the same error and reports it
-    if let Ok(object) = root.create()(host, &context).into_result() {
-        object.stop(0);
-        drop(object);
-    }
+    // in a thread of its own, as the broker does: what damaged code finds in uninitialised memory is then the
+    // same in both
+    let created = std::thread::Builder::new().spawn(move || {
+        let (instance, config) = input.split_once('\n').unwrap_or_default();
+        let host = FakeHost::new().into_raw();
+        let context = RawContext { flags: 0, instance: instance.into(), config: config.into() };
+        // the broker gets the same error and reports it
+        if let Ok(object) = root.create()(host, &context).into_result() {
+            object.stop(0);
+            drop(object);
+        }
+    });
+    created.and_then(|thread| thread.join().map_err(|_| std::io::ErrorKind::Other.into())).map_err(failed)?;
     answer(CREATED);
     Ok(())
 }
