@@ -18,6 +18,7 @@ use std::{
 pub(crate) enum Callback {
     Deliver = 1,
     DeliverMixed,
+    Intercept,
     ResumeSending,
     Flush,
     WhenDrained,
@@ -38,9 +39,10 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 20] = [
+const CALLBACKS: [(Callback, &str); 21] = [
     (Callback::Deliver, "deliver"),
     (Callback::DeliverMixed, "deliver_mixed"),
+    (Callback::Intercept, "intercept"),
     (Callback::ResumeSending, "resume_sending"),
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),

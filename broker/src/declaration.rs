@@ -1,7 +1,7 @@
 //! The declaration of an instance of a plugin: its name, the source of its code, its table, its restart
 //! policy, and its location in the configuration file.
 
-use elbus_plugin_api::LinkedPlugin;
+use elbus_plugin_api::{LinkedPlugin, hooks::OnFailure};
 use serde::Deserialize;
 
 use crate::location::DeclarationLocation;
@@ -22,6 +22,9 @@ pub struct PluginDeclaration {
     pub(crate) source: PluginSource,
     pub(crate) config: toml::Table,
     pub(crate) restart: Restart,
+    pub(crate) priority: i32,
+    /// `None`: as the plugin declares.
+    pub(crate) on_failure: Option<OnFailure>,
     /// `None` if it was not read from a file.
     pub(crate) location: Option<DeclarationLocation>,
 }
@@ -71,7 +74,15 @@ impl PluginDeclaration {
 
     fn new(name: impl Into<String>, source: PluginSource) -> Self {
         let (name, restart) = (name.into(), Restart::default());
-        PluginDeclaration { name, source, config: toml::Table::new(), restart, location: None }
+        PluginDeclaration {
+            name,
+            source,
+            config: toml::Table::new(),
+            restart,
+            priority: 0,
+            on_failure: None,
+            location: None,
+        }
     }
 
     /// Sets a key of its table.
@@ -89,6 +100,20 @@ impl PluginDeclaration {
     /// Sets the restart policy. The default is [`Restart::OnFailure`].
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
+        self
+    }
+
+    /// Sets the order of its interceptors among those of other instances: lower ones are called first. The
+    /// default is 0. Interceptors of equal priority are called in the order of their instances' names.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets what happens to the messages that its interceptors would check while they cannot be called. The
+    /// default is what the plugin declares.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.on_failure = Some(on_failure);
         self
     }
 
@@ -123,5 +148,7 @@ impl PluginDeclaration {
             && self.source.is_same(&other.source)
             && self.config == other.config
             && self.restart == other.restart
+            && self.priority == other.priority
+            && self.on_failure == other.on_failure
     }
 }

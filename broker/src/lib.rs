@@ -26,6 +26,7 @@ mod control;
 mod declaration;
 mod error;
 mod events;
+mod hooks;
 mod host;
 mod location;
 mod routing;

@@ -13,7 +13,9 @@ mod filter_limits;
 mod hold_budget;
 mod hold_cycles;
 mod holds;
+mod hook_changes;
 mod index;
+mod interception;
 mod missed;
 mod mixed_targets;
 #[cfg(all(test, elbus_model))]

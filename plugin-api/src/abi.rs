@@ -28,11 +28,17 @@ pub use self::{
 pub use crate::{
     budget::{RawQueueBudget, set_queue_limit},
     buffer::{RawBuffer, RawBuffer_TO},
+    hooks::{
+        interceptor::{RunFrame, RunHeader},
+        observer_queue::{ObservedRun, ObservedRuns, ObserverQueue, RoutedRun},
+        scope::RawHookScope,
+    },
     notifier::{NotifierObject, RawNotifier, RawNotifier_TO},
 };
 use crate::{
     config::Limit,
     delivery_status::DeliveryStatus,
+    hooks::interceptor::InterceptedRun,
     inproc::owned_run::RunBatch,
     locality::Locality,
     mixed_run::{Frame, MixedDispatch, MixedRun},
@@ -85,6 +91,9 @@ pub trait RawClient: Send + 'static {
     fn dispatch_mixed(&mut self, frames: RSlice<'_, Frame<'_>>, codes: RSliceMut<'_, u8>) -> MixedDispatch {
         let _ = (frames, codes);
         MixedDispatch::alone()
+    }
+    fn take_frame_codes(&mut self) -> RVec<u8> {
+        RVec::new()
     }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;
@@ -183,6 +192,32 @@ pub trait RawHandler: Send + Sync + 'static {
 }
 pub type HandlerObject = RawHandler_TO<RBox<()>>;
 
+/// See [`Interceptor`](crate::hooks::Interceptor). Implemented by plugins.
+#[sabi_trait]
+pub trait RawInterceptor: Send + Sync + 'static {
+    /// Returns `false` if the instance has failed; the verdicts then mean nothing.
+    #[sabi(last_prefix_field)]
+    fn intercept(&self, run: &mut InterceptedRun<'_>) -> bool;
+}
+pub type InterceptorObject = RawInterceptor_TO<RBox<()>>;
+
+/// See [`Observer`](crate::hooks::Observer). Implemented by the broker; dropping it ends the observation.
+#[sabi_trait]
+pub trait RawObserver: Send + Sync + 'static {
+    /// Moves all that is queued into `into`, which is cleared before. If there is nothing and there will be,
+    /// keeps the notifier and calls it once when there is something, or when nothing will follow. Returns
+    /// `false` once nothing will follow.
+    fn receive(&self, into: &mut ObservedRuns, notifier: ROption<NotifierObject>) -> bool;
+    fn missed(&self) -> u64;
+    /// Returns the id of the hook, for `remove_hook`.
+    #[sabi(last_prefix_field)]
+    fn id(&self) -> u64;
+}
+pub type ObserverObject = RawObserver_TO<RBox<()>>;
+
+/// [`RawHost::add_interceptor`]: messages in its scope are rejected while the interceptor cannot be called.
+pub const HOOK_FAILS_CLOSED: u32 = 1;
+
 /// A worker of a plugin that answers liveness checks. Implemented by plugins.
 #[sabi_trait]
 pub trait RawWorker: Send + Sync + 'static {
@@ -262,6 +297,23 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn identity(&self, name: RStr<'_>, id: u64) -> u64 {
         let _ = (name, id);
         0
+    }
+    /// Returns the id of the hook, for `remove_hook`.
+    fn add_interceptor(
+        &self,
+        scope: &RawHookScope<'_>,
+        flags: u32,
+        interceptor: InterceptorObject,
+    ) -> RResult<u64, RString> {
+        let _ = (scope, flags, interceptor);
+        RResult::RErr("the host has no hooks".into())
+    }
+    fn remove_hook(&self, id: u64) {
+        let _ = id;
+    }
+    fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {
+        let _ = (scope, queue_bytes);
+        RResult::RErr("the host has no hooks".into())
     }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;

@@ -75,6 +75,12 @@ impl Client {
         self.0.dispatch_mixed(RSlice::from_slice(frames), RSliceMut::from_mut_slice(codes))
     }
 
+    /// Takes the result codes of the messages of the last request, as on the wire and in their order, if its
+    /// result [has them](Dispatch::has_frame_codes).
+    pub fn take_frame_codes(&mut self) -> Vec<u8> {
+        self.0.take_frame_codes().into()
+    }
+
     /// Flushes the recipients of all requests since the last call. Returns `true` if a receiver is over its
     /// limit: read no more from this client until [`when_ready`](Client::when_ready) calls.
     #[inline]

@@ -9,8 +9,9 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     abi::{
-        FromRaw, HostObject, IntoRaw, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, RawConnector_TO,
-        RawHandler_TO, RawListener_TO, RawSink_TO, RawWorker_TO, SENDER_ADMIN, catch,
+        FromRaw, HOOK_FAILS_CLOSED, HostObject, IntoRaw, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY,
+        METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawInterceptor_TO, RawListener_TO, RawSink_TO,
+        RawWorker_TO, SENDER_ADMIN, catch,
         convert::sealed::Sealed,
         guard::{Guarded, PanicScope},
     },
@@ -20,6 +21,7 @@ use crate::{
     client_info::ClientInfo,
     control::{Call, CallError, ControlHandler, Method, MethodTraits},
     event::{Event, EventListener},
+    hooks::{Hook, HookScope, Interceptor, Observer, OnFailure},
     inproc::{InprocClient, InprocConnector, guarded::GuardedConnector},
     notifier::Notifier,
     plugin_error::PluginError,
@@ -168,6 +170,43 @@ impl Host {
     /// Emits an event to all listeners. Does not block.
     pub fn emit(&self, event: &Event<'_>) {
         self.object().emit(&event.into_raw());
+    }
+
+    /// Adds an interceptor, which decides about the messages in a scope before they are routed, until the
+    /// [`Hook`] is dropped or the instance ends. See [the rules for hooks](crate::hooks). Add it before the
+    /// plugin serves, so that no message passes without it.
+    ///
+    /// # Errors
+    /// An invalid scope; the broker has [`MAX_HOOKS`](crate::hooks::MAX_HOOKS) interceptors already.
+    pub fn add_interceptor(
+        &self,
+        scope: &HookScope,
+        on_failure: OnFailure,
+        interceptor: impl Interceptor,
+    ) -> Result<Hook, PluginError> {
+        scope.check()?;
+        let flags = if on_failure == OnFailure::Closed { HOOK_FAILS_CLOSED } else { 0 };
+        let interceptor = RawInterceptor_TO::from_value(Guarded::new(interceptor, self.0.clone()), TD_Opaque);
+        let added = scope.with_raw(|scope| self.object().add_interceptor(scope, flags, interceptor));
+        let id = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
+        Ok(Hook::new(self.clone(), id))
+    }
+
+    /// Adds an observer, which receives copies of the messages in a scope after they have been routed. It
+    /// ends when the [`Hook`] or the observer is dropped, and with the instance. Its queue holds at most
+    /// `queue_bytes`; what does not fit is dropped and counted. See [the rules for hooks](crate::hooks).
+    ///
+    /// # Errors
+    /// An invalid scope; the broker has [`MAX_HOOKS`](crate::hooks::MAX_HOOKS) observers already.
+    pub fn add_observer(
+        &self,
+        scope: &HookScope,
+        queue_bytes: usize,
+    ) -> Result<(Hook, Observer), PluginError> {
+        scope.check()?;
+        let added = scope.with_raw(|scope| self.object().add_observer(scope, queue_bytes));
+        let observer = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
+        Ok((Hook::new(self.clone(), observer.id()), Observer::new(observer)))
     }
 
     /// Replaces the access rules. Connected clients are re-checked immediately: a subscription that is no

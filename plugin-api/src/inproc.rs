@@ -13,6 +13,8 @@ use crate::{
     request::{Dispatch, Request},
 };
 
+pub(crate) use receiver::waker_of_thread;
+
 pub use client::InprocClient;
 pub use owned_run::{Message, OwnedRun, RunBatch};
 

@@ -34,6 +34,7 @@
 //! - Control methods and events: [`Method`], [`ControlHandler`], [`CallError`], [`Event`], [`EventListener`].
 //! - A transport: [`Request`], [`Dispatch`], [`Run`], [`Encoding`], [`DeliveryStatus`], [`Notifier`],
 //!   [`QueueBudget`], [`ClientInfo`], [`os`], [`rate`].
+//! - Messages of other clients: [`hooks`].
 //! - Access rules: [`access`]. Tests: [`testing`]. What a library says of itself: [`manifest`].
 //!
 //! `docs/plugins.md` in the repository is a guide for authors; `examples/last-value` is a plugin to copy.
@@ -74,6 +75,7 @@ mod thread;
 pub mod abi;
 pub mod access;
 pub mod config;
+pub mod hooks;
 pub mod inproc;
 pub mod manifest;
 pub mod os;

@@ -68,6 +68,21 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Returns the same request for another target or other payloads, without the bytes that can be
+    /// [kept](Self::with_shared).
+    #[inline]
+    pub fn with_frames<'b>(self, target: &'b str, payloads: &'b [Payload<'b>]) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        Request {
+            target: RStr::from_str(target),
+            payloads: RSlice::from_slice(payloads),
+            shared: None,
+            ..self
+        }
+    }
+
     /// Sets the registration a message is limited to, as returned by
     /// [`Run::sender_id`](crate::Run::sender_id): if another client has taken the name since, nothing is
     /// delivered. 0 is any.
@@ -198,6 +213,7 @@ impl Dispatch {
     const GONE: u8 = 1;
     const CONGESTED: u8 = 2;
     const BLOCKED: u8 = 4;
+    const FRAME_CODES: u8 = 8;
 
     /// Creates a result with a code and the number of recipients.
     #[inline]
@@ -228,7 +244,23 @@ impl Dispatch {
         self
     }
 
-    /// Returns the result code: what an acknowledgement carries.
+    /// Declares that the messages of the run have different codes, which the client has.
+    #[inline]
+    pub fn with_frame_codes(mut self) -> Self {
+        self.flags |= Self::FRAME_CODES;
+        self
+    }
+
+    /// Returns whether the messages of the run have different codes, because an
+    /// [interceptor](crate::hooks::Interceptor) has decided about them:
+    /// [`Client::take_frame_codes`](crate::Client::take_frame_codes) returns them.
+    #[inline]
+    pub fn has_frame_codes(&self) -> bool {
+        self.flags & Self::FRAME_CODES != 0
+    }
+
+    /// Returns the result code: what an acknowledgement carries. If the messages of a run have [different
+    /// codes](Self::has_frame_codes), the first that is not [`Code::Ok`].
     #[inline]
     pub fn code(&self) -> Code {
         Code::from_wire(self.code).unwrap_or(Code::Other)

@@ -4,6 +4,7 @@
 //! dispatched, delivers runs into the plugin's sinks, emits events, and waits for what it expects.
 
 mod fake_client;
+mod fake_hooks;
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
@@ -79,6 +80,7 @@ struct State {
     congested: BTreeSet<String>,
     /// Notifiers that are pending, and the targets that each still waits for.
     waiting: Vec<(BTreeSet<String>, NotifierObject)>,
+    hooks: fake_hooks::FakeHooks,
 }
 
 /// The fake broker. Cheap to clone; all clones share its state.

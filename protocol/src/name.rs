@@ -60,6 +60,27 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     }
 }
 
+/// Returns whether a name matches a mask (section 6): `?` is one segment, `*` one or more, all that are left.
+/// Reads both once and allocates nothing.
+///
+/// ```
+/// use elbus_protocol::name::mask_matches;
+///
+/// assert!(mask_matches("plant.?.pump", "plant.mill.pump") && mask_matches("plant.*", "plant.mill.pump"));
+/// assert!(!mask_matches("plant.*", "plant") && !mask_matches("plant.?", "plant.mill.pump"));
+/// ```
+pub fn mask_matches(mask: &str, name: &str) -> bool {
+    let (mut segments, mut names) = (mask.split('.'), name.split('.'));
+    loop {
+        match (segments.next(), names.next()) {
+            (Some("*"), Some(_)) | (None, None) => return true,
+            (Some("?"), Some(_)) => {}
+            (Some(segment), Some(name)) if segment == name => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Returns the primary of a name: the part before the first `%%`, or the whole name of a primary.
 #[inline]
 pub fn primary_of(name: &str) -> &str {

@@ -1,7 +1,7 @@
 //! Parses `broker.toml` and checks what concerns the broker itself. The table of a plugin is left to the
 //! plugin.
 
-use elbus_plugin_api::{Config, LinkedPlugin, PluginError};
+use elbus_plugin_api::{Config, LinkedPlugin, PluginError, hooks::OnFailure};
 use serde::Deserialize;
 use std::{collections::HashSet, path::Path, sync::Arc};
 use toml::{Table, Value};
@@ -28,6 +28,10 @@ struct PluginKeys {
     builtin: Option<String>,
     #[serde(default)]
     restart: Restart,
+    #[serde(default)]
+    priority: i32,
+    #[serde(default)]
+    on_failure: Option<OnFailure>,
     #[serde(default)]
     config: Table,
 }
@@ -137,7 +141,7 @@ fn declaration(
     folder: &Path,
     linked: &[(&str, LinkedPlugin)],
 ) -> Result<PluginDeclaration, PluginError> {
-    let PluginKeys { name, library, builtin, restart, config } = keys;
+    let PluginKeys { name, library, builtin, restart, priority, on_failure, config } = keys;
     if name.is_empty() {
         return Err(PluginError::of_key("name", "must not be empty"));
     }
@@ -166,5 +170,9 @@ fn declaration(
             return Err(PluginError::new(message));
         }
     };
-    Ok(declaration.config(config).restart(restart))
+    let declaration = declaration.config(config).restart(restart).priority(priority);
+    Ok(match on_failure {
+        Some(on_failure) => declaration.on_failure(on_failure),
+        None => declaration,
+    })
 }

@@ -34,7 +34,7 @@ fn errors_name_the_line_the_key_and_the_value() {
         (
             "[[plugin]]\nname = 'x'\nlibary = 'y'",
             "dir/broker.toml:3: plugin \"x\": libary = 'y': unknown key; known are builtin, config, library, \
-             name, restart",
+             name, on_failure, priority, restart",
         ),
     ] {
         let error = error(text);

@@ -5,9 +5,10 @@
 //! recipients of a topic or mask until their epoch changes.
 
 pub(super) mod congestion;
+pub(super) mod hooked;
 pub(super) mod mixed;
 
-use elbus_plugin_api::{BROKER_NAME, Code, DeliveryStatus, Encoding, Run, access::Action};
+use elbus_plugin_api::{BROKER_NAME, Code, DeliveryStatus, Encoding, Op, Request, Run, access::Action};
 use elbus_protocol::name::primary_of;
 use std::{
     cell::Cell,
@@ -25,7 +26,7 @@ use super::{
     router::{Resolved, Router},
     target_cache::TargetCache,
 };
-use crate::{access::PolicySnapshot, sync::atomic::Ordering};
+use crate::{access::PolicySnapshot, hooks::HookTable, sync::atomic::Ordering};
 use congestion::{Flood, Fullness, MAX_CONGESTED};
 
 thread_local! {
@@ -41,6 +42,8 @@ pub(super) struct FanOut {
     masks: Option<Box<RouteCache>>,
     /// The targets of mixed runs.
     mixed: Option<Box<MixedTargets>>,
+    /// The hooks of the broker, as of the epoch of access; `None` if there are none.
+    pub(super) hooks: Option<Arc<HookTable>>,
     /// Memory of the routes and the targets of mixed runs.
     memory: CacheMemory,
     /// Recipients that must be flushed. Each is in it once: a sink reports dirty only to the first sender.
@@ -79,7 +82,17 @@ pub(super) enum Scope<'r> {
     Except(&'r str),
 }
 
-impl Scope<'_> {
+impl<'r> Scope<'r> {
+    /// Returns the scope of a broadcast or publication.
+    #[inline]
+    pub(super) fn of(op: Op, request: &Request<'r>) -> Self {
+        match (op, request.excepted()) {
+            (Op::PublishFor, _) => Scope::Primary(request.receiver()),
+            (Op::Publish, Some(name)) => Scope::Except(name),
+            _ => Scope::All,
+        }
+    }
+
     #[inline]
     fn has(self, member: &RegisteredClient) -> bool {
         match self {
@@ -92,12 +105,17 @@ impl Scope<'_> {
 
 impl FanOut {
     /// Creates the fan-out of a client; of the broker itself if `own` is `None`.
-    pub(super) fn new(own: Option<&Arc<RegisteredClient>>, memory: Arc<SharedCacheMemory>) -> Self {
+    pub(super) fn new(
+        own: Option<&Arc<RegisteredClient>>,
+        memory: Arc<SharedCacheMemory>,
+        hooks: Option<Arc<HookTable>>,
+    ) -> Self {
         FanOut {
             targets: TargetCache::default(),
             topics: None,
             masks: None,
             mixed: None,
+            hooks,
             memory: CacheMemory::new(memory),
             dirty: vec![],
             congested: vec![],
@@ -147,7 +165,7 @@ impl FanOut {
         let epoch = router.names_epoch();
         routes.get(epoch, mask, &mut self.memory, || match access {
             Some(access) if !access.allows(Action::Broadcast, mask) => Resolved::denied(epoch),
-            _ => router.resolve_mask(access, mask),
+            _ => router.resolve_mask(access, mask).with_hooks(self.hooks.as_deref(), Op::Broadcast, mask),
         })
     }
 
@@ -159,9 +177,10 @@ impl FanOut {
         topic: &str,
     ) -> Arc<Recipients> {
         let epoch = router.topics_epoch();
+        let hooks = self.hooks.as_deref();
         let resolve = || match access {
             Some(access) if !access.allows(Action::Publish, topic) => Resolved::denied(epoch),
-            _ => router.resolve_topic(topic),
+            _ => router.resolve_topic(topic).with_hooks(hooks, Op::Publish, topic),
         };
         if topic.starts_with(BROKER_NAME) {
             // clients are subscribed to one of these when they register, which changes no epoch
@@ -218,14 +237,7 @@ impl FanOut {
         }
         if self.may_block && router.holds.any() {
             // before the first delivery: a blocked request is repeated for all recipients
-            for full in recipients.iter().filter(|member| scope.has(member) && member.is_full()) {
-                if self.is_held_by(&router.holds, &full, body_bytes) {
-                    self.block(&full);
-                    if self.congested.len() >= MAX_CONGESTED {
-                        break;
-                    }
-                }
-            }
+            self.block_on_full(router, recipients, scope, body_bytes);
             if self.blocked {
                 return (Code::NotDelivered, 0);
             }
@@ -238,6 +250,24 @@ impl FanOut {
         }
         // no recipient is no error, unless full queues are the reason
         (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
+    }
+
+    /// Has the request wait for the full recipients that hold the sender.
+    fn block_on_full(
+        &mut self,
+        router: &Arc<Router>,
+        recipients: &Recipients,
+        scope: Scope<'_>,
+        body_bytes: usize,
+    ) {
+        for full in recipients.iter().filter(|member| scope.has(member) && member.is_full()) {
+            if self.is_held_by(&router.holds, &full, body_bytes) {
+                self.block(&full);
+                if self.congested.len() >= MAX_CONGESTED {
+                    break;
+                }
+            }
+        }
     }
 
     /// Hands a run to one recipient, unless it is full and does not hold the sender.

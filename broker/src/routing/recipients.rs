@@ -8,17 +8,19 @@ use std::{
 };
 
 use super::registered_client::RegisteredClient;
+use crate::hooks::AppliedHooks;
 
 /// Recipients, held weakly: an idle sender keeps no departed client alive, nor its socket.
 pub(super) struct Recipients {
     members: SmallVec<[Weak<RegisteredClient>; 2]>,
+    hooks: AppliedHooks,
     is_denied: bool,
 }
 
 impl Recipients {
     /// No recipients, because the sender may not send there.
     pub(super) fn denied() -> Self {
-        Recipients { members: SmallVec::new(), is_denied: true }
+        Recipients { members: SmallVec::new(), hooks: AppliedHooks::default(), is_denied: true }
     }
 
     /// Whether the sender may not send there.
@@ -33,13 +35,13 @@ impl Recipients {
         if weak.spilled() {
             weak.shrink_to_fit();
         }
-        Recipients { members: weak, is_denied: false }
+        Recipients { members: weak, hooks: AppliedHooks::default(), is_denied: false }
     }
 
     /// Returns whether both are the same clients in the same order.
     #[inline]
     pub(super) fn has_same_members(&self, other: &Recipients) -> bool {
-        self.is_denied == other.is_denied
+        (self.is_denied, self.hooks) == (other.is_denied, other.hooks)
             && self.members.len() == other.members.len()
             && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))
     }
@@ -49,6 +51,17 @@ impl Recipients {
         let mut hasher = hashing.build_hasher();
         self.members.iter().for_each(|member| hasher.write_usize(member.as_ptr().addr()));
         hasher.finish()
+    }
+
+    /// Returns the hooks that apply to what is sent to them.
+    #[inline]
+    pub(super) fn hooks(&self) -> AppliedHooks {
+        self.hooks
+    }
+
+    /// Sets the hooks that apply to what is sent to them.
+    pub(super) fn set_hooks(&mut self, hooks: AppliedHooks) {
+        self.hooks = hooks;
     }
 
     /// Returns all recipients, registered or not.

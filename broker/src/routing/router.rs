@@ -10,6 +10,7 @@ mod registration;
 mod statistics;
 mod system_senders;
 
+use elbus_plugin_api::Op;
 use std::sync::Arc;
 
 use system_senders::SystemSenders;
@@ -28,6 +29,7 @@ use crate::{
     access::{Access, PolicySnapshot},
     client_origin::StringInterner,
     events::Events,
+    hooks::{HookTable, Hooks},
     sync::{
         RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -37,6 +39,8 @@ use crate::{
 /// Registers and removes clients, and resolves recipients. Any thread may call it; it never blocks for I/O.
 pub(crate) struct Router {
     pub(crate) access: Access,
+    /// Senders copy them when the epoch of access changes.
+    pub(super) hooks: Hooks,
     pub(super) words: StringInterner,
     /// Hashes identities to numbers.
     pub(super) identities: Hashing,
@@ -72,6 +76,14 @@ impl Resolved {
         self.recipients.iter().collect()
     }
 
+    /// Adds the hooks that apply to the target.
+    pub(super) fn with_hooks(mut self, table: Option<&HookTable>, op: Op, target: &str) -> Self {
+        if let (Some(table), Some(recipients)) = (table, Arc::get_mut(&mut self.recipients)) {
+            recipients.set_hooks(table.applied(op, target));
+        }
+        self
+    }
+
     /// Returns no recipients because the sender may not send there. Valid in any epoch: when rules change,
     /// senders clear their caches.
     pub(super) fn denied(epoch: u64) -> Self {
@@ -83,6 +95,7 @@ impl Router {
     pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
         Arc::new(Router {
             access: Access::default(),
+            hooks: Hooks::default(),
             words: StringInterner::default(),
             identities: Hashing::default(),
             settings: RwLock::new(settings),

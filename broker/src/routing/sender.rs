@@ -1,20 +1,20 @@
 //! The sending side of a client: authorises and counts each run, and has it [delivered](super::fan_out).
 //! Owned by one reader at a time, so it needs no lock.
 
-use abi_stable::std_types::{RSlice, RSliceMut, RStr};
+use abi_stable::std_types::{RSlice, RSliceMut, RStr, RVec};
 use elbus_plugin_api::{
-    BROKER_NAME, Code, Dispatch, Frame, FrameKind, MixedDispatch, Op, Request, Run,
+    BROKER_NAME, Code, Dispatch, Frame, FrameKind, Locality, MixedDispatch, Op, Request, Run,
     abi::{NotifierObject, RawClient},
     access::Action,
 };
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    fan_out::{ENCODING, FanOut, Scope, congestion::UNHEEDED_BYTES, mixed::MixedSender},
+    fan_out::{ENCODING, FanOut, Scope, congestion::UNHEEDED_BYTES, hooked::Route, mixed::MixedSender},
     registered_client::RegisteredClient,
     router::Router,
 };
-use crate::{access::PolicySnapshot, callbacks, sync::atomic::AtomicUsize};
+use crate::{access::PolicySnapshot, callbacks, hooks::HookTable, sync::atomic::AtomicUsize};
 
 /// Bytes of an acknowledgement on the wire, as the counters count it (protocol section 7).
 const ACK_BYTES: usize = 6;
@@ -28,7 +28,7 @@ pub(crate) struct Sender {
     name: Arc<str>,
     /// The id of its registration; 0 without one.
     id: u64,
-    fan_out: FanOut,
+    pub(super) fan_out: FanOut,
     /// The policy of the client, as of `access_epoch`.
     policy: Option<Arc<PolicySnapshot>>,
     access_epoch: u64,
@@ -39,6 +39,8 @@ pub(crate) struct Sender {
     draining: bool,
     /// Exists while the client is not read because its own queue is full.
     waits_for_itself: Option<Arc<AtomicUsize>>,
+    /// The codes of the messages of the last run, if interceptors made them differ.
+    pub(super) frame_codes: Vec<u8>,
 }
 
 impl Sender {
@@ -50,7 +52,7 @@ impl Sender {
         let client = member.as_ref().filter(|member| member.system.is_none());
         let name = client.map_or_else(|| BROKER_NAME.into(), |member| member.name.clone());
         let id = member.as_ref().map_or(0, |member| member.id);
-        let fan_out = FanOut::new(member.as_ref(), router.cache_memory.clone());
+        let fan_out = FanOut::new(member.as_ref(), router.cache_memory.clone(), router.hooks.table());
         Sender {
             router,
             member,
@@ -62,6 +64,7 @@ impl Sender {
             close_reason: None,
             draining: false,
             waits_for_itself: None,
+            frame_codes: Vec::new(),
         }
     }
 
@@ -69,7 +72,39 @@ impl Sender {
         self.member.as_ref().is_some_and(|member| member.is_gone())
     }
 
-    fn deliver(&mut self, op: Op, request: &Request<'_>, body_bytes: usize) -> (Code, u32) {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn sender_id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the instance that has registered the client; `None` if it is not in the broker's process.
+    pub(super) fn own_instance(&self) -> Option<u32> {
+        let member = self.member.as_ref()?;
+        (member.origin.locality == Locality::InProcess && member.system.is_none()).then_some(member.owner)
+    }
+
+    /// Returns whether it sends as a part of the broker, rather than as a client or a system sender.
+    pub(super) fn is_of_broker(&self) -> bool {
+        self.member.as_ref().is_none_or(|member| member.origin.internal)
+    }
+
+    pub(super) fn max_target_bytes(&self) -> usize {
+        self.router.max_topic_bytes()
+    }
+
+    pub(super) fn find_hooks(&mut self, table: &HookTable, op: Op, target: &str) -> Route {
+        self.fan_out.find_hooks(&self.router, self.policy.as_deref(), table, op, target)
+    }
+
+    pub(super) fn is_held(&mut self, op: Op, request: &Request<'_>, body_bytes: usize) -> bool {
+        self.fan_out.is_held(&self.router, self.policy.as_deref(), op, request, body_bytes)
+    }
+
+    /// Delivers a run to its recipients.
+    pub(super) fn deliver(&mut self, op: Op, request: &Request<'_>, body_bytes: usize) -> (Code, u32) {
         let kind = match op {
             Op::Message => FrameKind::Message,
             Op::Broadcast => FrameKind::Broadcast,
@@ -77,7 +112,7 @@ impl Sender {
         };
         let Sender { router, name, id, fan_out, policy, .. } = self;
         let access = policy.as_deref();
-        let (target, receiver) = (request.target(), request.receiver());
+        let target = request.target();
         let topic = if kind == FrameKind::Publish { target } else { "" };
         // an ending thread has none any more
         let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
@@ -94,12 +129,7 @@ impl Sender {
                     Op::Broadcast => fan_out.mask_recipients(router, access, target),
                     _ => fan_out.topic_recipients(router, access, target),
                 };
-                let scope = match (op, request.excepted()) {
-                    (Op::PublishFor, _) => Scope::Primary(receiver),
-                    (Op::Publish, Some(name)) => Scope::Except(name),
-                    _ => Scope::All,
-                };
-                fan_out.deliver_to_all(router, &recipients, scope, &mut run, body_bytes)
+                fan_out.deliver_to_all(router, &recipients, Scope::of(op, request), &mut run, body_bytes)
             }
         };
         _ = ENCODING.try_with(|cell| cell.set(Some(encoding)));
@@ -129,12 +159,13 @@ impl Sender {
         (Code::BadData, 0)
     }
 
-    /// Reads the policy again and clears the caches: access rules were replaced.
+    /// Reads policy and hooks again and clears the caches: access rules or hooks were replaced.
     #[cold]
     fn refresh_policy(&mut self, epoch: u64) {
         self.access_epoch = epoch;
         self.policy = self.member.as_ref().and_then(|member| member.policy());
         self.fan_out.forget();
+        self.fan_out.hooks = self.router.hooks.table();
     }
 
     #[inline]
@@ -167,6 +198,8 @@ impl Sender {
             let longest = request.target().len().max(request.receiver().len());
             (code, reached) = if longest > self.router.max_topic_bytes() {
                 self.too_long(longest)
+            } else if let Some(table) = self.fan_out.hooks.clone() {
+                self.route_hooked(&table, op, request, body_bytes)
             } else {
                 self.deliver(op, request, body_bytes)
             };
@@ -193,7 +226,12 @@ impl Sender {
                 member.counts.sent(frames, frames * ACK_BYTES);
             }
         }
-        Dispatch::new(code, reached).congested(self.fan_out.has_met_full())
+        let result = Dispatch::new(code, reached).congested(self.fan_out.has_met_full());
+        if self.fan_out.hooks.is_none() || self.frame_codes.is_empty() {
+            result
+        } else {
+            result.with_frame_codes()
+        }
     }
 }
 
@@ -264,6 +302,10 @@ impl RawClient for Sender {
 
     fn set_close_reason(&mut self, reason: RStr<'_>) {
         self.close_reason = Some(reason.as_str().into());
+    }
+
+    fn take_frame_codes(&mut self) -> RVec<u8> {
+        std::mem::take(&mut self.frame_codes).into()
     }
 
     fn drain(&mut self) {

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use super::registered_client::RegisteredClient;
+use crate::hooks::AppliedHooks;
 
 /// Capacity: a longer search would take longer than one in the registry.
 const CAPACITY: usize = 8;
@@ -20,6 +21,8 @@ pub(super) struct TargetCache {
 struct CachedTarget {
     name: Arc<str>,
     member: Weak<RegisteredClient>,
+    /// The hooks that apply to messages to it, if a message was sent to it while the broker had hooks.
+    hooks: Option<AppliedHooks>,
 }
 
 impl TargetCache {
@@ -51,6 +54,23 @@ impl TargetCache {
         self.remember(name, find)
     }
 
+    /// Returns the hooks of a cached client.
+    pub(super) fn hooks_of(&self, name: &str) -> Option<AppliedHooks> {
+        self.position(name).and_then(|at| self.known.get(at)?.hooks)
+    }
+
+    /// Sets the hooks of a client, if it is cached.
+    pub(super) fn set_hooks(&mut self, name: &str, hooks: AppliedHooks) {
+        if let Some(known) = self.position(name).and_then(|at| self.known.get_mut(at)) {
+            known.hooks = Some(hooks);
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let is_known = |at: &usize| self.known.get(*at).is_some_and(|known| is_same(&known.name, name));
+        Some(self.last).filter(is_known).or_else(|| (0..self.known.len()).find(is_known))
+    }
+
     /// Returns the cached clients, registered or not.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Weak<RegisteredClient>> {
         self.known.iter().map(|known| &known.member)
@@ -74,7 +94,7 @@ impl TargetCache {
         find: impl FnOnce(&str) -> Option<Arc<RegisteredClient>>,
     ) -> Option<Arc<RegisteredClient>> {
         let member = find(name)?;
-        let known = CachedTarget { name: member.name.clone(), member: Arc::downgrade(&member) };
+        let known = CachedTarget { name: member.name.clone(), member: Arc::downgrade(&member), hooks: None };
         if self.known.len() < CAPACITY {
             self.last = self.known.len();
             self.known.push(known);

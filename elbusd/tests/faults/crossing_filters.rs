@@ -71,7 +71,8 @@ fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
 #[test]
 fn crossing_filters_and_new_topics_delay_no_other_client() {
     for plugins in BOTH {
-        // in the long campaign a round takes longer than 2 s, and a client is silent while the others have theirs
+        // in the long campaign a round takes longer than 2 s, and a client is silent while the others have
+        // theirs
         let timeout = rounds(2, 30).to_string();
         let daemon = Daemon::start(plugins, &["--timeout", &timeout, "--log", "warn"]);
         let other = OtherClient::start(daemon.client("other"), "other");

@@ -16,14 +16,15 @@ use std::{
 };
 
 use super::{
-    FromRaw, HostObject, IntoRaw, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler, RawListener,
-    RawSink, RawWorker,
+    FromRaw, HostObject, IntoRaw, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler,
+    RawInterceptor, RawListener, RawSink, RawWorker,
     catch::{Instance, catch},
 };
 use crate::{
     control::{Call, CallError, ControlHandler},
     delivery_status::DeliveryStatus,
     event::{Event, EventListener},
+    hooks::{InterceptedRun, Interceptor},
     mixed_run::MixedRun,
     notifier::Notifier,
     run::Run,
@@ -178,6 +179,17 @@ impl<S: Sink> RawSink for Guarded<S> {
 impl<W: Fn(Notifier) + Send + Sync + 'static> RawWorker for Guarded<W> {
     fn ask(&self, answer: NotifierObject) {
         self.run("ask", |_| (), |ask| ask(Notifier(answer)));
+    }
+}
+
+impl<I: Interceptor> RawInterceptor for Guarded<I> {
+    #[inline]
+    fn intercept(&self, run: &mut InterceptedRun<'_>) -> bool {
+        let decide = |interceptor: &I| {
+            interceptor.intercept_run(run);
+            true
+        };
+        self.run("intercept", |_| false, decide)
     }
 }
 

@@ -9,7 +9,10 @@ use bytes::{Buf, Bytes};
 use elbus_protocol::{FrameKind, Qos};
 use std::{fmt, ops::Range};
 
-use crate::{buffer::SharedBytes, run::Run};
+use crate::{
+    buffer::{Payload, SharedBytes},
+    run::Run,
+};
 
 /// Bytes of an entry in the table of ends.
 const END_BYTES: usize = size_of::<u64>();
@@ -96,14 +99,27 @@ impl OwnedRun {
     /// Copies a run: one copy of small payloads, none of a shared one.
     #[inline]
     pub fn new(run: &Run<'_>) -> Self {
-        let (kind, sender, topic, payloads) = (run.kind(), run.sender(), run.topic(), run.payloads());
+        let qos = if run.is_realtime() { Qos::REALTIME } else { Qos::NO };
+        Self::from_parts(run.kind(), qos, run.sender(), run.topic(), run.payloads(), run.shared())
+    }
+
+    /// Copies messages, as [`new`](Self::new). `shared` has the bytes of the only payload.
+    #[inline]
+    pub fn from_parts(
+        kind: FrameKind,
+        qos: Qos,
+        sender: &str,
+        topic: &str,
+        payloads: &[Payload<'_>],
+        shared: Option<&SharedBytes>,
+    ) -> Self {
         let payload_bytes = match payloads {
             [payload] => payload.len(),
             _ => payloads.iter().map(|payload| payload.len()).sum(),
         };
         let topic_room = if kind == FrameKind::Publish { topic.len() + 1 } else { 0 };
         let table = if payloads.len() > 1 { payloads.len() * END_BYTES } else { 0 };
-        let copied = if run.shared().is_some() { 0 } else { payload_bytes };
+        let copied = if shared.is_some() { 0 } else { payload_bytes };
         // exactly as large as needed, so that it becomes `Bytes` without another allocation
         let mut block = Vec::with_capacity(table + sender.len() + 1 + topic_room + copied);
         if table > 0 {
@@ -119,21 +135,26 @@ impl OwnedRun {
             block.extend_from_slice(topic.as_bytes());
             block.push(0);
         }
-        if run.shared().is_none() {
+        if shared.is_none() {
             for payload in payloads {
                 block.extend_from_slice(payload);
             }
         }
         OwnedRun {
             kind: kind as u8,
-            qos: if run.is_realtime() { Qos::REALTIME.bits() } else { 0 },
+            qos: if qos.is_realtime() { Qos::REALTIME.bits() } else { 0 },
             flags: 0,
             count: payloads.len(),
             sender_len: sender.len(),
             topic_len: topic_room.saturating_sub(1),
             block: block.into(),
-            shared: run.shared().cloned().into(),
+            shared: shared.cloned().into(),
         }
+    }
+
+    /// Splits the run into its messages.
+    pub(crate) fn into_messages(mut self, mut each: impl FnMut(Message)) {
+        self.split(&mut each);
     }
 
     /// Returns the number of messages.
@@ -304,7 +325,7 @@ impl fmt::Debug for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Encoding, Payload};
+    use crate::Encoding;
 
     fn batch_of(kind: FrameKind, topic: &str, payloads: &[&[u8]], shared: Option<&SharedBytes>) -> RunBatch {
         let payloads: Vec<_> = payloads.iter().map(|payload| Payload::from(*payload)).collect();

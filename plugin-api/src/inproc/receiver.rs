@@ -190,7 +190,7 @@ impl std::task::Wake for Unpark {
 }
 
 /// Returns a waker that ends the [parking](std::thread::park) of this thread.
-pub(super) fn waker_of_thread() -> Waker {
+pub(crate) fn waker_of_thread() -> Waker {
     thread_local! {
         static WAKER: Waker = new_waker();
     }

@@ -9,13 +9,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{FakeHost, Recorded, State};
 use crate::{
     abi::{
-        ClientObject, ConnectorObject, FromRaw, HandlerObject, IntoRaw, ListenerObject, METHOD_KNOWN,
-        NotifierObject, RawCall, RawCallError, RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost,
-        RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject,
+        ClientObject, ConnectorObject, FromRaw, HandlerObject, InterceptorObject, IntoRaw, ListenerObject,
+        METHOD_KNOWN, NotifierObject, ObserverObject, ObserverQueue, RawCall, RawCallError, RawClient,
+        RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject,
     },
     client_info::ClientInfo,
     control::CallError,
     event::Event,
+    hooks::scope::RawHookScope,
     request::{Dispatch, Request},
 };
 use elbus_protocol::{Code, Op};
@@ -214,6 +215,26 @@ impl RawHost for FakeHost {
             Err(error) => return RResult::RErr(error.to_string().into()),
         }
         RResult::ROk(())
+    }
+
+    fn add_interceptor(
+        &self,
+        scope: &RawHookScope<'_>,
+        _: u32,
+        interceptor: InterceptorObject,
+    ) -> RResult<u64, RString> {
+        self.change(|state| state.add_interceptor(scope, interceptor))
+    }
+
+    fn remove_hook(&self, id: u64) {
+        let (removed, ended) = self.change(|state| state.remove_hook(id));
+        // outside the lock: both run code of the plugin
+        ended.iter().for_each(ObserverQueue::end);
+        drop(removed);
+    }
+
+    fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {
+        self.change(|state| state.add_observer(scope, queue_bytes))
     }
 
     fn broker_name(&self) -> RString {

@@ -18,6 +18,7 @@ use crate::{
     access::RuleSetter,
     callbacks,
     control::ControlTable,
+    hooks::HookOwner,
     host::wake_signal::WakeSignal,
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
@@ -42,6 +43,8 @@ pub(crate) trait HostedInstance: Send + Sync {
     fn rule_setter(&self) -> RuleSetter;
     /// Marks the instance failed and stops its service, in a thread of its own.
     fn fail(self: Arc<Self>, owner: u32, reason: &str);
+    /// Returns the instance as the owner of hooks, or why it cannot have any now.
+    fn hook_owner(&self, owner: u32) -> Result<HookOwner, &'static str>;
     /// Fails the instance because the connector that it uses has ended, unless it is being stopped.
     fn connector_ended(self: Arc<Self>, owner: u32);
 }
@@ -180,6 +183,7 @@ impl BrokerContext {
         self.router.evict_owner(owner, reason);
         self.control.remove_owner(owner);
         self.router.events.remove_owner(owner);
+        self.router.remove_hooks_of(owner, !self.ending.load(Ordering::SeqCst));
         self.workers.remove_owner(owner);
         let mut connector = self.connector.write();
         let removed = connector.take_if(|(offered_by, _)| *offered_by == owner);

@@ -7,10 +7,12 @@ use abi_stable::{
 use elbus_plugin_api::{
     Call, ClientInfo, Code, Event, EventKind, Method,
     abi::{
-        ClientObject, ConnectorObject, FromRaw, HandlerObject, IntoRaw, ListenerObject, METHOD_ADMIN,
-        METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, PassedFd, RawCall, RawCallError, RawClient_TO,
-        RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
+        ClientObject, ConnectorObject, FromRaw, HOOK_FAILS_CLOSED, HandlerObject, InterceptorObject, IntoRaw,
+        ListenerObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, ObserverObject, PassedFd,
+        RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHookScope, RawHost, RawMethod,
+        RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
     },
+    hooks::{HookScope, OnFailure},
 };
 use std::sync::{Arc, Weak};
 
@@ -20,6 +22,7 @@ use super::{
 };
 use crate::{
     control::Handler,
+    hooks::HookOwner,
     routing::{RegisteredClient, Sender},
 };
 
@@ -53,6 +56,16 @@ impl HostImpl {
         self.instance.as_ref()?.upgrade()
     }
 
+    fn hook_owner(&self) -> Result<HookOwner, String> {
+        match &self.instance {
+            None => Ok(HookOwner { owner: self.owner, ..HookOwner::default() }),
+            Some(instance) => match instance.upgrade() {
+                Some(instance) => instance.hook_owner(self.owner).map_err(str::to_owned),
+                None => Err(NOT_RUNNING.to_owned()),
+            },
+        }
+    }
+
     /// Returns whether the instance may register something; it is removed when the instance stops.
     fn may_add(&self) -> bool {
         match &self.instance {
@@ -60,6 +73,11 @@ impl HostImpl {
             Some(instance) => instance.upgrade().is_some_and(|instance| instance.may_add(self.owner)),
         }
     }
+}
+
+fn checked_scope(scope: &RawHookScope<'_>) -> Result<HookScope, String> {
+    let scope = HookScope::from_raw(scope);
+    scope.check().map(|()| scope).map_err(|error| error.to_string())
 }
 
 impl RawHost for HostImpl {
@@ -194,6 +212,36 @@ impl RawHost for HostImpl {
 
     fn inherited_listener(&self, address: RStr<'_>) -> ROption<PassedFd> {
         self.context.listeners.duplicate(address.as_str()).map(PassedFd::from).into()
+    }
+
+    fn add_interceptor(
+        &self,
+        scope: &RawHookScope<'_>,
+        flags: u32,
+        interceptor: InterceptorObject,
+    ) -> RResult<u64, RString> {
+        let closed = flags & HOOK_FAILS_CLOSED != 0;
+        let declared = if closed { OnFailure::Closed } else { OnFailure::Open };
+        let add = || {
+            let (of, scope) = (self.hook_owner()?, checked_scope(scope)?);
+            self.context.router.add_interceptor(of, scope, declared, interceptor)
+        };
+        add().map_err(RString::from).into()
+    }
+
+    fn remove_hook(&self, id: u64) {
+        // what an instance that stops or has failed drops stays until it has stopped
+        if self.may_add() {
+            self.context.router.remove_hook(id);
+        }
+    }
+
+    fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {
+        let add = || {
+            let (of, scope) = (self.hook_owner()?, checked_scope(scope)?);
+            self.context.router.add_observer(of.owner, scope, queue_bytes)
+        };
+        add().map_err(RString::from).into()
     }
 
     fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {

@@ -240,6 +240,8 @@ impl Instance {
             // unless the instance has failed meanwhile
             if self.state() == PluginState::Configured {
                 self.set_state(PluginState::Started);
+                let owner = self.owner();
+                self.context.router.reopen_hooks(|of| *of.instance == *self.name && of.owner != owner);
             }
         }
     }

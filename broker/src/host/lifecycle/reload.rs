@@ -114,6 +114,7 @@ impl Plugins {
         reloaded.removed =
             leaving.iter().map(|old| old.name.clone()).filter(|name| !is_declared(name)).collect();
         stop_all(&leaving, "broker.toml has changed", Limit::of_change(self.context.stop_limit()));
+        self.context.router.reopen_hooks(|of| !is_declared(&of.instance));
         self.instances.write().clone_from(&after);
         self.context
             .router

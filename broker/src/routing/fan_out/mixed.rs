@@ -231,7 +231,7 @@ impl FanOut {
     ) -> Target {
         *work += RESOLVING;
         let (topic, router) = (frame.target(), sender.router);
-        if !is_mixed_target(topic) {
+        if !is_mixed_target(topic) || self.is_hooked(Op::Publish, topic) {
             return Target::Alone;
         }
         let topics = self.topics.get_or_insert_default();
@@ -272,7 +272,7 @@ impl FanOut {
     ) -> Target {
         *work += FINDING;
         let name = frame.target();
-        if !is_mixed_target(name) {
+        if !is_mixed_target(name) || self.is_hooked(Op::Message, name) {
             return Target::Alone;
         }
         let may_send = sender.policy.is_none_or(|policy| allows_message(policy, name));

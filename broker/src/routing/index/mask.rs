@@ -158,21 +158,8 @@ fn literal_prefix(mask: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use elbus_protocol::name::mask_matches;
     use proptest::prelude::*;
-
-    /// The rule, word for word.
-    fn mask_matches(mask: &str, name: &str) -> bool {
-        let mut masks = mask.split('.');
-        let mut names = name.split('.');
-        loop {
-            match (masks.next(), names.next()) {
-                (Some("*"), Some(_)) | (None, None) => return true,
-                (Some("?"), Some(_)) => {}
-                (Some(mask), Some(name)) if mask == name => {}
-                _ => return false,
-            }
-        }
-    }
 
     fn map(names: &[&str]) -> BTreeMap<Arc<str>, ()> {
         names.iter().map(|name| ((*name).into(), ())).collect()

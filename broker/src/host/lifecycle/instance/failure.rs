@@ -10,6 +10,7 @@ use crate::{
     access::RuleSetter,
     callbacks::{self, Callback},
     declaration::Restart,
+    hooks::HookOwner,
     host::{api::context::HostedInstance, lifecycle::report::PluginState},
 };
 
@@ -26,6 +27,19 @@ impl HostedInstance for Instance {
         // start can still be running
         let inner = self.inner.lock();
         inner.owner == owner && !inner.is_gone && !matches!(inner.state, PluginState::Failed(_))
+    }
+
+    fn hook_owner(&self, owner: u32) -> Result<HookOwner, &'static str> {
+        if !self.may_add(owner) {
+            return Err("the instance has stopped or failed");
+        }
+        // a candidate of a reload may never be used
+        if self.inner.lock().object.is_none() {
+            return Err("hooks can be added from `start` on");
+        }
+        let declaration = self.declaration.read();
+        let (priority, on_failure) = (declaration.priority, declaration.on_failure);
+        Ok(HookOwner { owner, instance: self.name.as_str().into(), priority, on_failure })
     }
 
     fn rule_setter(&self) -> RuleSetter {

@@ -1,9 +1,10 @@
 //! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
 
-use elbus_plugin_api::inproc::InprocClient;
 use elbus_plugin_api::{
     Call, Client, ClientInfo, Config, DeliveryStatus, Event, Host, Method, Plugin, PluginError, Run, Sink,
     Status,
+    hooks::{Hook, HookScope, InterceptedFrame, OnFailure, Verdict},
+    inproc::InprocClient,
 };
 use serde::Deserialize;
 use std::{
@@ -26,13 +27,15 @@ struct Settings {
     local: Option<String>,
     /// The callback that returns an error: create, start or refresh.
     fail_in: String,
-    /// Where the plugin panics: create, start, deliver, flush, event, method, stop or drop; or task, a thread
-    /// that its method starts.
+    /// Whether it intercepts everything. The callback `intercept` is reached by the payload `now`.
+    intercepts: bool,
+    /// Where the plugin panics: create, start, deliver, intercept, flush, event, method, stop or drop; or
+    /// task, a thread that its method starts.
     panic_in: String,
     /// The callback that exits the process: create or method.
     abort_in: String,
-    /// Where the plugin never returns: create, start, deliver, flush, event, method or stop; or status, from
-    /// the first call of its method on.
+    /// Where the plugin never returns: create, start, deliver, intercept, flush, event, method or stop; or
+    /// status, from the first call of its method on.
     hang_in: String,
     /// The callback that is slow: deliver.
     linger_in: String,
@@ -80,6 +83,7 @@ struct Faulty {
     host: Host,
     settings: Settings,
     clients: Mutex<Vec<Client>>,
+    hook: Mutex<Option<Hook>>,
     called: Arc<AtomicBool>,
 }
 
@@ -116,6 +120,7 @@ impl Plugin for Faulty {
             host,
             settings,
             clients: Mutex::default(),
+            hook: Mutex::default(),
             called: Arc::default(),
         })
     }
@@ -139,6 +144,17 @@ impl Plugin for Faulty {
         if let Some(name) = &self.settings.local {
             let client = self.host.connect(name).map_err(|code| PluginError::of_key("local", code.text()))?;
             *self.local.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(client);
+        }
+        if self.settings.intercepts {
+            let settings = self.settings.clone();
+            let interceptor = move |frame: &InterceptedFrame<'_>| {
+                if frame.payload() == b"now" {
+                    settings.reach("intercept");
+                }
+                Verdict::Continue
+            };
+            let hook = self.host.add_interceptor(&HookScope::everything(), OnFailure::Closed, interceptor)?;
+            *self.hook.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(hook);
         }
         let settings = self.settings.clone();
         self.host.add_listener(move |_: &Event<'_>| settings.reach("event"));

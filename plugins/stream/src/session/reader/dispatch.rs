@@ -211,7 +211,14 @@ impl Dispatcher<'_> {
         let batch = &mut *self.batch;
         batch.frames = batch.frames.saturating_add(count as u32);
         if head.qos.wants_ack() {
-            let delivery = self.connection.acknowledge(op_ids, result.code() as u8);
+            let delivery = if result.has_frame_codes() {
+                let codes = self.client.take_frame_codes();
+                // one for each frame, whatever the broker returned
+                let codes = codes.into_iter().chain(std::iter::repeat(result.wire_code()));
+                self.connection.acknowledge_each(op_ids.iter().copied().zip(codes))
+            } else {
+                self.connection.acknowledge(op_ids, result.code() as u8)
+            };
             batch.dirty |= delivery.has(DeliveryStatus::DIRTY);
             if delivery.has(DeliveryStatus::FULL) {
                 batch.full = true;

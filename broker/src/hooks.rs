@@ -1,0 +1,219 @@
+//! The hooks that plugins have registered: interceptors and observers, in the order in which they apply.
+//!
+//! Owns the list and its limits. Senders work on a [`HookTable`], a copy that never changes; they get another
+//! one when the epoch of access changes. Calls nothing of a plugin while a lock is held.
+
+mod table;
+
+use elbus_plugin_api::{
+    abi::{InterceptorObject, ObserverQueue},
+    hooks::{HookScope, MAX_HOOKS, OnFailure},
+};
+use std::sync::Arc;
+
+use crate::sync::{Mutex, RwLock};
+use table::ObserverEntry;
+pub(crate) use table::{AppliedHooks, HookTable, InterceptorEntry, InterceptorResult};
+
+/// The instance that registers hooks, and what its declaration says about them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HookOwner {
+    pub(crate) owner: u32,
+    pub(crate) instance: Arc<str>,
+    pub(crate) priority: i32,
+    /// Overrides what the plugin declares.
+    pub(crate) on_failure: Option<OnFailure>,
+}
+
+/// All hooks of a broker.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    /// Lock order: this, then `table`.
+    registered: Mutex<Registered>,
+    /// `None` if there are no hooks.
+    table: RwLock<Option<Arc<HookTable>>>,
+}
+
+#[derive(Default)]
+struct Registered {
+    last_id: u64,
+    /// By priority, then by the name of the instance, then in the order in which they were added.
+    interceptors: Vec<RegisteredInterceptor>,
+    observers: Vec<RegisteredObserver>,
+}
+
+struct RegisteredInterceptor {
+    id: u64,
+    of: HookOwner,
+    scope: Arc<HookScope>,
+    closed: bool,
+    /// `None` once the instance has stopped or failed.
+    object: Option<Arc<InterceptorObject>>,
+}
+
+struct RegisteredObserver {
+    id: u64,
+    owner: u32,
+    scope: Arc<HookScope>,
+    queue: ObserverQueue,
+}
+
+/// What was removed. Dropped by the caller, since that runs code of plugins.
+#[derive(Default)]
+pub(crate) struct RemovedHooks {
+    objects: Vec<Arc<InterceptorObject>>,
+    queues: Vec<ObserverQueue>,
+    /// Interceptors whose messages are rejected from now on, and those whose messages pass.
+    pub(crate) closed: usize,
+    pub(crate) open: usize,
+}
+
+impl RemovedHooks {
+    /// Returns whether anything has changed.
+    pub(crate) fn any(&self) -> bool {
+        !self.objects.is_empty() || !self.queues.is_empty()
+    }
+}
+
+impl Drop for RemovedHooks {
+    fn drop(&mut self) {
+        self.queues.iter().for_each(ObserverQueue::end);
+    }
+}
+
+impl Registered {
+    /// Of interceptors without an object, keeps one for each instance and scope: one that fails whenever it
+    /// is restarted leaves no more each time.
+    fn forget_repeated(&mut self) {
+        let mut kept: Vec<(Arc<str>, Arc<HookScope>)> = Vec::new();
+        self.interceptors.retain(|hook| {
+            let known = |(instance, scope): &(Arc<str>, Arc<HookScope>)| {
+                *instance == hook.of.instance && *scope == hook.scope
+            };
+            let repeated = hook.object.is_none() && kept.iter().any(known);
+            if hook.object.is_none() && !repeated {
+                kept.push((hook.of.instance.clone(), hook.scope.clone()));
+            }
+            !repeated
+        });
+    }
+}
+
+impl Hooks {
+    /// Returns the hooks as they are now; `None` if there are none.
+    pub(crate) fn table(&self) -> Option<Arc<HookTable>> {
+        self.table.read().clone()
+    }
+
+    /// Adds an interceptor; returns its id.
+    ///
+    /// # Errors
+    /// There are [`MAX_HOOKS`] already.
+    pub(crate) fn add_interceptor(
+        &self,
+        of: HookOwner,
+        scope: HookScope,
+        declared: OnFailure,
+        object: InterceptorObject,
+    ) -> Result<u64, String> {
+        let mut registered = self.registered.lock();
+        if registered.interceptors.len() >= MAX_HOOKS {
+            return Err(format!("the broker has {MAX_HOOKS} interceptors already, which is the limit"));
+        }
+        registered.last_id += 1;
+        let id = registered.last_id;
+        let closed = of.on_failure.unwrap_or(declared) == OnFailure::Closed;
+        let (scope, object) = (Arc::new(scope), Some(Arc::new(object)));
+        registered.interceptors.push(RegisteredInterceptor { id, of, scope, closed, object });
+        registered.interceptors.sort_by(|one, other| {
+            (one.of.priority, &one.of.instance).cmp(&(other.of.priority, &other.of.instance))
+        });
+        self.publish(&registered);
+        Ok(id)
+    }
+
+    /// Adds an observer; returns its id.
+    ///
+    /// # Errors
+    /// There are [`MAX_HOOKS`] already.
+    pub(crate) fn add_observer(
+        &self,
+        owner: u32,
+        scope: HookScope,
+        queue: ObserverQueue,
+    ) -> Result<u64, String> {
+        let mut registered = self.registered.lock();
+        if registered.observers.len() >= MAX_HOOKS {
+            return Err(format!("the broker has {MAX_HOOKS} observers already, which is the limit"));
+        }
+        registered.last_id += 1;
+        let id = registered.last_id;
+        registered.observers.push(RegisteredObserver { id, owner, scope: Arc::new(scope), queue });
+        self.publish(&registered);
+        Ok(id)
+    }
+
+    /// Removes one hook, as its plugin wishes.
+    pub(crate) fn remove(&self, id: u64) -> RemovedHooks {
+        let mut removed = RemovedHooks::default();
+        let mut registered = self.registered.lock();
+        let interceptors = registered.interceptors.extract_if(.., |hook| hook.id == id);
+        removed.objects.extend(interceptors.filter_map(|hook| hook.object));
+        let observers = registered.observers.extract_if(.., |hook| hook.id == id);
+        removed.queues.extend(observers.map(|hook| hook.queue));
+        self.publish(&registered);
+        removed
+    }
+
+    /// Removes the hooks of an instance that has stopped or failed. Of its interceptors, those that fail
+    /// closed stay without their object: what they would have checked is rejected.
+    pub(crate) fn remove_owner(&self, owner: u32) -> RemovedHooks {
+        let mut removed = RemovedHooks::default();
+        let mut registered = self.registered.lock();
+        for hook in registered.interceptors.iter_mut().filter(|hook| hook.of.owner == owner) {
+            if let Some(object) = hook.object.take() {
+                removed.objects.push(object);
+                *(if hook.closed { &mut removed.closed } else { &mut removed.open }) += 1;
+            }
+        }
+        registered.interceptors.retain(|hook| hook.of.owner != owner || hook.closed);
+        registered.forget_repeated();
+        let observers = registered.observers.extract_if(.., |hook| hook.owner == owner);
+        removed.queues.extend(observers.map(|hook| hook.queue));
+        self.publish(&registered);
+        removed
+    }
+
+    /// Removes closed interceptors without an object for which `ends` returns `true`; returns whether there
+    /// were any.
+    pub(crate) fn reopen(&self, ends: impl Fn(&HookOwner) -> bool) -> bool {
+        let mut registered = self.registered.lock();
+        let before = registered.interceptors.len();
+        registered.interceptors.retain(|hook| hook.object.is_some() || !ends(&hook.of));
+        let changed = registered.interceptors.len() != before;
+        if changed {
+            self.publish(&registered);
+        }
+        changed
+    }
+
+    fn publish(&self, registered: &Registered) {
+        let interceptors = registered.interceptors.iter().map(|hook| InterceptorEntry {
+            owner: hook.of.owner,
+            instance: hook.of.instance.clone(),
+            scope: hook.scope.clone(),
+            closed: hook.closed,
+            object: hook.object.as_ref().map(Arc::downgrade).unwrap_or_default(),
+        });
+        let observers = registered
+            .observers
+            .iter()
+            .map(|hook| ObserverEntry { scope: hook.scope.clone(), queue: hook.queue.clone() });
+        let table = HookTable::new(interceptors.collect(), observers.collect());
+        *self.table.write() = table.map(Arc::new);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests;

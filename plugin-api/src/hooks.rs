@@ -1,0 +1,94 @@
+//! Hooks: what a plugin can do with the messages of other clients, before and after they are routed.
+//!
+//! | hook | when | what it can do |
+//! |---|---|---|
+//! | [`Interceptor`] | before routing | let a message pass, reject, consume or replace it |
+//! | [`Observer`] | after routing | read messages, their result and the number of recipients |
+//!
+//! A hook is registered through [`Host`](crate::Host) and applies to the operations and targets of its
+//! [`HookScope`]. It ends when its [`Hook`] is dropped, and with the instance.
+//!
+//! # Order
+//! 1. Access rules. Operations that they deny reach no interceptor; observers see them with
+//!    [`Code::AccessDenied`](crate::Code::AccessDenied).
+//! 2. Back-pressure. If a recipient of the original target is over its limit and the sender can wait, it
+//!    waits; no interceptor is called until the message is dispatched again.
+//! 3. Interceptors, by the `priority` of their `[[plugin]]` table, lower first; of equal priority by the name
+//!    of the instance. A message that one of them rejects or consumes reaches none after it. A replaced
+//!    target is checked against the sender's access rules again; the interceptors that follow see the
+//!    replaced message, if they apply to its target.
+//! 4. Routing and delivery.
+//! 5. Observers, with the target and payload that were routed.
+//!
+//! # What is not intercepted
+//! - Messages to parts of the broker and topics of the broker (names and topics that begin with a dot), and
+//!   what the broker itself sends: the bus stays manageable whatever an interceptor does. Observers see them.
+//! - Messages of in-process clients that the intercepting instance itself has registered.
+//!
+//! # Rights
+//! Messages that a plugin sends from a hook are those of its own client, and access rules do not apply to
+//! clients within the broker's process. They pass the interceptors of other instances. Interceptors that send
+//! within interceptors are limited to a depth of [`MAX_DEPTH`]: deeper messages are refused with
+//! [`Code::NotDelivered`](crate::Code::NotDelivered).
+//!
+//! # Failure and reload
+//! If an interceptor panics, blocks beyond `callback_seconds`, or its instance fails otherwise,
+//! [`OnFailure`] decides about the messages in its scope until the instance serves again or its declaration
+//! is removed: they pass (`open`) or are rejected with [`Code::Other`](crate::Code::Other) (`closed`). The
+//! operator overrides what the plugin declares with `on_failure` in the `[[plugin]]` table. The same holds
+//! while an instance is restarted by a reload. Observers of a failed instance end.
+
+pub(crate) mod interceptor;
+pub(crate) mod observer;
+pub(crate) mod observer_queue;
+pub(crate) mod scope;
+
+use crate::host::Host;
+
+pub use interceptor::{InterceptedFrame, InterceptedRun, Interceptor, Replacement, Verdict};
+pub use observer::{Observation, Observer};
+pub use scope::HookScope;
+
+/// Interceptors and observers that a broker can have at once, each.
+pub const MAX_HOOKS: usize = 64;
+/// Filters and masks of a hook's scope.
+pub const MAX_HOOK_FILTERS: usize = 64;
+/// Interceptors that can be in progress in one thread, one inside the other.
+pub const MAX_DEPTH: usize = 4;
+
+/// What happens to the messages in the scope of an interceptor that cannot be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// They pass.
+    #[default]
+    Open,
+    /// They are rejected.
+    Closed,
+}
+
+/// A registered hook. Dropping it ends the hook: no message is intercepted or observed from then on. What an
+/// observer has already received into its queue stays readable.
+#[must_use = "dropping it ends the hook"]
+pub struct Hook {
+    host: Host,
+    id: u64,
+}
+
+impl Hook {
+    pub(crate) fn new(host: Host, id: u64) -> Self {
+        Hook { host, id }
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.host.object().remove_hook(self.id);
+    }
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook {} of {:?}", self.id, self.host.instance())
+    }
+}

@@ -1,0 +1,225 @@
+//! The queue between the senders whose messages are observed and the observer. Bounded in bytes; what does
+//! not fit is dropped and counted, so that an observer holds no sender.
+
+use abi_stable::{
+    StableAbi,
+    std_types::{ROption, RString, RVec},
+};
+use elbus_protocol::{Code, FrameKind, Op, Qos};
+use parking_lot::Mutex;
+use std::{
+    mem::size_of,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    abi::NotifierObject,
+    buffer::{Payload, SharedBytes},
+    inproc::OwnedRun,
+};
+
+/// Consecutive messages of one sender that had the same target and result.
+#[repr(C)]
+#[derive(StableAbi, Clone)]
+pub struct ObservedRun {
+    pub(super) op: u8,
+    pub(super) code: u8,
+    flags: u16,
+    pub(super) recipients: u32,
+    pub(super) sender_id: u64,
+    pub(super) unix_nanos: u64,
+    /// Messages that were dropped right before this run.
+    pub(super) missed: u64,
+    pub(super) receiver: RString,
+    /// With the target in place of the topic.
+    pub(super) run: OwnedRun,
+}
+
+/// Messages that have been routed, borrowed from their sender.
+#[derive(Clone, Copy)]
+pub struct RoutedRun<'a> {
+    /// Operation.
+    pub op: Op,
+    /// Quality of service.
+    pub qos: Qos,
+    /// Name of the sender.
+    pub sender: &'a str,
+    /// Registration of the sender; 0 is the broker.
+    pub sender_id: u64,
+    /// Name, mask or topic.
+    pub target: &'a str,
+    /// Receiver of a limited publication, else empty.
+    pub receiver: &'a str,
+    /// Payloads; at least one.
+    pub payloads: &'a [Payload<'a>],
+    /// The only payload in a form that can be kept.
+    pub shared: Option<&'a SharedBytes>,
+    /// Result.
+    pub code: Code,
+    /// Clients that it was queued for.
+    pub recipients: u32,
+}
+
+impl RoutedRun<'_> {
+    fn to_observed(self, missed: u64) -> ObservedRun {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let kind = FrameKind::Publish;
+        let run = OwnedRun::from_parts(kind, self.qos, self.sender, self.target, self.payloads, self.shared);
+        ObservedRun {
+            op: self.op as u8,
+            code: self.code as u8,
+            flags: 0,
+            recipients: self.recipients,
+            sender_id: self.sender_id,
+            unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            missed,
+            receiver: self.receiver.into(),
+            run,
+        }
+    }
+
+    /// Returns about how much memory it takes in a queue.
+    fn bytes(&self) -> usize {
+        let payloads: usize = self.payloads.iter().map(|payload| payload.len() + size_of::<u64>()).sum();
+        size_of::<ObservedRun>() + self.sender.len() + self.target.len() + self.receiver.len() + payloads
+    }
+}
+
+/// Runs on their way to an observer, in order.
+pub type ObservedRuns = RVec<ObservedRun>;
+
+/// The queue of an observer. Clones share it.
+#[derive(Clone)]
+pub struct ObserverQueue(Arc<Shared>);
+
+struct Shared {
+    /// Bytes that can be queued.
+    limit: usize,
+    /// A leaf lock; notifiers are called after it is released.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    runs: ObservedRuns,
+    bytes: usize,
+    /// Messages dropped since the last run was queued.
+    missed: u64,
+    missed_in_total: u64,
+    ended: bool,
+    waiting: Option<NotifierObject>,
+}
+
+impl ObserverQueue {
+    /// Creates a queue of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        ObserverQueue(Arc::new(Shared { limit, state: Mutex::default() }))
+    }
+
+    /// Queues a copy of messages that have been routed, or drops and counts them if it is full. Does not
+    /// block.
+    pub fn push(&self, routed: &RoutedRun<'_>) {
+        let bytes = routed.bytes();
+        let mut state = self.0.state.lock();
+        if state.ended {
+            return;
+        }
+        if state.bytes + bytes > self.0.limit {
+            let frames = routed.payloads.len() as u64;
+            state.missed += frames;
+            state.missed_in_total += frames;
+            return;
+        }
+        state.bytes += bytes;
+        let missed = std::mem::take(&mut state.missed);
+        // copied under the lock: runs stay in the order in which they were routed for one sender, and the
+        // copy of a run takes no longer than its delivery
+        state.runs.push(routed.to_observed(missed));
+        let waiting = state.waiting.take();
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.notify();
+        }
+    }
+
+    /// Ends the queue: what is in it can still be received.
+    pub fn end(&self) {
+        let mut state = self.0.state.lock();
+        state.ended = true;
+        let waiting = state.waiting.take();
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.notify();
+        }
+    }
+
+    /// See [`RawObserver::receive`](crate::abi::RawObserver).
+    pub fn receive(&self, into: &mut ObservedRuns, notifier: ROption<NotifierObject>) -> bool {
+        into.clear();
+        let mut state = self.0.state.lock();
+        if state.runs.is_empty() {
+            let previous = match (state.ended, notifier) {
+                (false, ROption::RSome(notifier)) => state.waiting.replace(notifier),
+                _ => None,
+            };
+            let open = !state.ended;
+            drop(state);
+            drop(previous); // code of the plugin: outside the lock
+            return open;
+        }
+        std::mem::swap(&mut state.runs, into);
+        state.bytes = 0;
+        true
+    }
+
+    /// Returns the number of messages that were dropped so far.
+    pub fn missed_in_total(&self) -> u64 {
+        self.0.state.lock().missed_in_total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed<'a>(payloads: &'a [Payload<'a>]) -> RoutedRun<'a> {
+        RoutedRun {
+            op: Op::Message,
+            qos: Qos::NO,
+            sender: "s",
+            sender_id: 1,
+            target: "t",
+            receiver: "",
+            payloads,
+            shared: None,
+            code: Code::Ok,
+            recipients: 1,
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let payloads = [Payload::from(&b"x"[..]); 3];
+        let queue = ObserverQueue::new(2 * routed(&payloads).bytes());
+        (0..5).for_each(|_| queue.push(&routed(&payloads)));
+        let mut runs = ObservedRuns::new();
+        assert!(queue.receive(&mut runs, ROption::RNone));
+        assert_eq!((runs.len(), queue.missed_in_total()), (2, 9));
+        queue.push(&routed(&payloads));
+        assert!(queue.receive(&mut runs, ROption::RNone));
+        assert_eq!(runs.iter().map(|run| run.missed).collect::<Vec<_>>(), [9], "said once");
+    }
+
+    #[test]
+    fn an_ended_queue_can_be_emptied_and_takes_no_more() {
+        let payloads = [Payload::from(&b"x"[..])];
+        let queue = ObserverQueue::new(1 << 20);
+        queue.push(&routed(&payloads));
+        queue.end();
+        queue.push(&routed(&payloads));
+        let mut runs = ObservedRuns::new();
+        assert!(queue.receive(&mut runs, ROption::RNone) && runs.len() == 1);
+        assert!(!queue.receive(&mut runs, ROption::RNone));
+    }
+}
