@@ -74,7 +74,7 @@ pub(crate) struct RuleSetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: Code,
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 /// The access rules in force, if any, and the count of denials.
@@ -183,13 +183,13 @@ impl Access {
     ) -> Result<Option<Arc<PolicySnapshot>>, Refusal> {
         let admitted = self.check_registration(name, origin, true);
         if let Err(refusal) = &admitted {
-            self.note_refusal(name, origin, &refusal.why);
+            self.note_refusal(name, origin, &refusal.reason);
         }
         admitted
     }
 
     /// Counts a refused registration. Logs each name once.
-    pub(crate) fn note_refusal(&self, name: &str, origin: &ClientOrigin, why: &str) {
+    pub(crate) fn note_refusal(&self, name: &str, origin: &ClientOrigin, reason: &str) {
         self.denied.fetch_add(1, Ordering::Relaxed);
         let mut refused = self.refused.lock();
         if refused.len() >= REMEMBERED_REFUSALS {
@@ -197,7 +197,7 @@ impl Access {
         }
         if refused.insert(name.to_owned()) {
             let source = origin.source.as_deref();
-            tracing::warn!(client = name, source, uid = origin.uid(), reason = %why, "registration refused");
+            tracing::warn!(client = name, source, uid = origin.uid(), reason = %reason, "registration refused");
         }
     }
 
@@ -221,12 +221,12 @@ impl Access {
         let current = self.current()?;
         let decision = current.rules.decide_registration(name, origin);
         if !decision.allowed {
-            let why = current.rules.explain(&decision);
+            let reason = current.rules.explain(&decision);
             let location = current.location_of(&decision);
             tracing::warn!(
                 client = &**name,
                 place = location,
-                why,
+                reason,
                 "access rules deny everything to a system sender"
             );
         }
@@ -249,11 +249,11 @@ impl Access {
         };
         let decision = current.rules.decide_registration(name, origin);
         if !decision.allowed {
-            let mut why = current.rules.explain(&decision);
+            let mut reason = current.rules.explain(&decision);
             if let Some(place) = current.location_of(&decision) {
-                why.push_str(&format!(" ({place})"));
+                reason.push_str(&format!(" ({place})"));
             }
-            return Err(Refusal { code: Code::AccessDenied, why });
+            return Err(Refusal { code: Code::AccessDenied, reason });
         }
         PolicySnapshot::new(current, name.clone(), origin, is_new).map(|policy| Some(Arc::new(policy)))
     }

@@ -98,7 +98,7 @@ impl PolicySnapshot {
     ) -> Result<Self, Refusal> {
         let table = active.rules.table_of(&name);
         if let Some(quota) = table.and_then(|table| active.quotas.get(table)) {
-            quota.enter(is_new).map_err(|why| Refusal { code: Code::Busy, why })?;
+            quota.enter(is_new).map_err(|reason| Refusal { code: Code::Busy, reason })?;
         }
         let uid = origin.credentials.map(|credentials| credentials.uid);
         let (denied, has_left) = (Default::default(), AtomicBool::new(false));

@@ -78,7 +78,7 @@ impl Authorizer {
 
     /// Returns the decision of the access rules in force, `None` if no rules apply.
     fn check_rules(&self, client: &RegisteredClient, call: &Call<'_>) -> Result<Option<Decision>, CallError> {
-        let active = self.router.policy_in_force(client).map_err(|refusal| denied(refusal.why))?;
+        let active = self.router.policy_in_force(client).map_err(|refusal| denied(refusal.reason))?;
         let Some(policy) = active else { return Ok(None) };
         let decision = policy.decide(Action::Call, call.method);
         if decision.allowed {

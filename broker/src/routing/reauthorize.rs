@@ -73,9 +73,9 @@ impl Router {
         let policy = match self.access.readmit(&member.name, &member.origin) {
             Ok(policy) => policy,
             Err(refusal) => {
-                tracing::warn!(client = &*member.name, reason = %refusal.why, "client disconnected");
+                tracing::warn!(client = &*member.name, reason = %refusal.reason, "client disconnected");
                 let mut evicted = vec![];
-                self.remove(&mut self.registry.write(), member, &refusal.why, &mut evicted);
+                self.remove(&mut self.registry.write(), member, &refusal.reason, &mut evicted);
                 self.close_all(&evicted);
                 return self.events.dispatch();
             }

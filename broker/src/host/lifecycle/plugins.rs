@@ -156,7 +156,7 @@ impl Plugins {
 
     /// Stops all instances in reverse order within the deadline. A change in progress has the same time to
     /// end: if a plugin hangs in its start, the others are stopped nevertheless.
-    pub(crate) fn stop(&self, why: &str, deadline: Duration) {
+    pub(crate) fn stop(&self, reason: &str, deadline: Duration) {
         self.ended.store(true, Ordering::SeqCst);
         self.context.interrupt();
         self.context.end();
@@ -166,7 +166,7 @@ impl Plugins {
         if changing.is_none() {
             tracing::error!("a plugin hangs while it is started or stopped; stopping the others without it");
         }
-        stop_all(&self.all(), why, Limit::of_end(deadline.saturating_sub(begun.elapsed())));
+        stop_all(&self.all(), reason, Limit::of_end(deadline.saturating_sub(begun.elapsed())));
     }
 
     /// Reports the states of all instances, in the order of their declaration.
