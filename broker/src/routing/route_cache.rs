@@ -11,6 +11,8 @@ use super::{
 const MAX_TARGET_BYTES: usize = 1024;
 /// Routes that are visited to determine whether a sender has other receivers.
 const RECENT_ROUTES: usize = 16;
+/// More targets than this are not in the processor's cache.
+const MANY_TARGETS: usize = 32 * 1024;
 /// Memory of a route beside its recipients, in bytes.
 const ROUTE_BYTES: usize = 128;
 
@@ -88,6 +90,15 @@ impl RouteCache {
     #[inline]
     pub(super) fn index_of(&self, epoch: u64, target: &[u8]) -> Option<u32> {
         if self.epoch == epoch { self.targets.get(target) } else { None }
+    }
+
+    /// Reads what looking up these targets will read, if they are so many that it is not in the processor's
+    /// cache.
+    #[inline]
+    pub(super) fn read_ahead<'t>(&self, targets: impl Iterator<Item = &'t [u8]>) {
+        if self.targets.len() > MANY_TARGETS {
+            self.targets.read_ahead(targets);
+        }
     }
 
     /// Returns the cached route of a target: its index and its recipients.

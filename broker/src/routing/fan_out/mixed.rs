@@ -94,6 +94,9 @@ impl FanOut {
             self.clear_caches(&mut mixed);
         }
         let frames = frames.get(..frames.len().min(MAX_FRAMES).min(codes.len())).unwrap_or_default();
+        if let Some(topics) = &self.topics {
+            topics.read_ahead(frames.iter().map(Frame::target_bytes));
+        }
         let mut recipients = Recipients::take();
         let progress = self.collect(sender, frames, codes, &mut mixed, &mut recipients);
         mixed.set_recent(recipients.used().iter().filter_map(|recipient| recipient.client.as_ref()));

@@ -40,6 +40,8 @@ struct Ends {
 }
 
 const SHORT_TEXT: usize = 32;
+/// The most texts of [`TextTable::read_ahead`].
+const AHEAD: usize = 256;
 
 impl Ends {
     #[inline]
@@ -79,6 +81,24 @@ impl TextTable {
     #[inline]
     pub(in crate::routing) fn get(&self, text: &[u8]) -> Option<u32> {
         self.find(text).and_then(|entry| self.entries.get(entry)).map(|entry| entry.number)
+    }
+
+    /// Reads what [`get`](Self::get) will read for the first [`AHEAD`] of these texts, so that it is then in
+    /// the processor's cache. Reads for different texts do not wait for each other.
+    #[cold]
+    pub(in crate::routing) fn read_ahead<'t>(&self, texts: impl Iterator<Item = &'t [u8]>) {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut indices = [0; AHEAD];
+        for (index, text) in indices.iter_mut().zip(texts) {
+            let hash = self.hash(text, &Ends::of(text)) as u32;
+            *index = self.slots.get(hash as usize & mask).map_or(0, |slot| slot.entry);
+        }
+        let mut sum = 0;
+        for entry in indices.iter().filter_map(|index| self.entries.get((*index as usize).wrapping_sub(1))) {
+            // an entry may be in two lines
+            sum ^= entry.ends.first[0] ^ u64::from(entry.number);
+        }
+        std::hint::black_box(sum);
     }
 
     /// Sets the number of a text; returns whether the text is new.
@@ -184,6 +204,19 @@ mod tests {
             + table.entries.capacity() * size_of::<Entry>()
             + size_of_val(&*table.slots);
         assert!(memory <= bytes, "{memory} of {bytes}");
+    }
+
+    #[test]
+    fn reading_ahead_changes_nothing() {
+        let mut table = TextTable::default();
+        let texts: Vec<_> = (0..2 * AHEAD as u32).map(|number| format!("t/{number}")).collect();
+        table.read_ahead(texts.iter().map(|text| text.as_bytes()));
+        for (number, text) in (0..).zip(&texts[..AHEAD]) {
+            table.set(text.as_bytes(), number);
+        }
+        // more than it reads, half of them unknown
+        table.read_ahead(texts.iter().rev().map(|text| text.as_bytes()));
+        assert_eq!((table.get(b"t/7"), table.get(b"t/256"), table.len()), (Some(7), None, AHEAD));
     }
 
     #[test]
