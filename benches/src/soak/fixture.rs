@@ -98,7 +98,9 @@ fn config(builtin: bool, additional_plugins: bool) -> String {
             if builtin { format!("builtin = \"{code}\"") } else { format!("library = \"elbus_{code}\"") };
         format!("[[plugin]]\nname = \"{name}\"\n{code}\n[plugin.config]\n{table}\n")
     };
-    let mut text = plugin("local", "unix", "path = \"bus.sock\"\nqueue_bytes = 1000000");
+    // the clients share the processors with the broker: however slow a receiver is, nothing is dropped for it
+    let mut text = "[broker]\nhold_budget_seconds = 3600\n".to_owned();
+    text += &plugin("local", "unix", "path = \"bus.sock\"\nqueue_bytes = 1000000");
     text += &plugin("network", "tcp", "bind = \"127.0.0.1:0\"\nqueue_bytes = 1000000");
     text += &plugin("rpc", "rpc", "");
     text += &plugin("announce", "announce", "");
