@@ -1,9 +1,9 @@
 //! The wire format of ELBUS / BUS/RT, version 1, sans I/O.
 //!
 //! Owns the encoding of handshake, frames in both directions, RPC payloads, names and result codes, the
-//! matching of topics, and the syntax of addresses. It never opens a socket, reads a clock or allocates
-//! memory for a length that a peer only announces. `docs/protocol.md` is the specification; the code cites
-//! its sections.
+//! options of subscriptions, the matching of topics, and the syntax of addresses. It never opens a socket,
+//! reads a clock or allocates memory for a length that a peer only announces. `docs/protocol.md` is the
+//! specification; the code cites its sections.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -15,6 +15,7 @@ pub mod name;
 mod op;
 pub mod request;
 pub mod rpc;
+pub mod subscription;
 pub mod topic;
 
 pub use code::Code;

@@ -6,6 +6,7 @@ use elbus_protocol::delivery::{Delivery, decode_delivery};
 use elbus_protocol::handshake::{HandshakeError, Progress, ServerHandshake};
 use elbus_protocol::request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead, Step, filters, next_run};
 use elbus_protocol::rpc::{RpcDecodeError, RpcFrame, decode_rpc};
+use elbus_protocol::subscription::{DeliveryMode, Sharing, Subscription, SubscriptionError};
 use elbus_protocol::{FrameError, Limits, Op};
 use support::{Case, Event, Outcome, cases};
 
@@ -217,5 +218,52 @@ fn rpc() {
             }
         };
         Outcome { events: vec![event], end: "end".to_owned() }
+    });
+}
+
+#[test]
+fn subscriptions() {
+    run(include_str!("../conformance/subscriptions.txt"), |pieces, _| {
+        let text = String::from_utf8(pieces.concat()).unwrap();
+        let parsed = match Subscription::parse(&text) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let kind = match error {
+                    SubscriptionError::Group => "group",
+                    SubscriptionError::Levels => "levels",
+                    SubscriptionError::Interval => "interval",
+                    SubscriptionError::Order => "order",
+                    SubscriptionError::NoFilter => "no-filter",
+                    _ => "other",
+                };
+                return Outcome { events: vec![], end: format!("error {kind}") };
+            }
+        };
+        assert_eq!(parsed.to_string(), text, "one spelling");
+        assert_eq!(text.get(parsed.options_len()..), Some(parsed.filter));
+        let (mut fields, number): (Vec<(&str, &[u8])>, _) = (
+            vec![],
+            match parsed.mode {
+                DeliveryMode::Every { millis } => millis.to_le_bytes(),
+                _ => [0; 4],
+            },
+        );
+        let count = match parsed.sharing {
+            Sharing::Key { levels, .. } => [levels],
+            _ => [0],
+        };
+        match parsed.sharing {
+            Sharing::None => {}
+            Sharing::Share { group } => fields.push(("share", group.as_bytes())),
+            Sharing::Key { group, .. } => fields.extend([("key", group.as_bytes()), ("levels", &count)]),
+        }
+        match parsed.mode {
+            DeliveryMode::Queued => {}
+            DeliveryMode::Lossy => fields.push(("mode", b"lossy")),
+            DeliveryMode::Latest => fields.push(("mode", b"latest")),
+            DeliveryMode::Every { .. } => fields.extend([("mode", &b"every"[..]), ("millis", &number)]),
+        }
+        fields.push(("filter", parsed.filter.as_bytes()));
+        Outcome { events: vec![Event::new("subscription", &fields)], end: "end".to_owned() }
     });
 }
