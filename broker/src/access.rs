@@ -15,7 +15,7 @@ use std::{collections::HashSet, sync::Arc};
 
 pub(crate) use pattern::{BudgetExhausted, CheckBudget};
 use policy_snapshot::ClientQuota;
-pub(crate) use policy_snapshot::{FilterDenial, MAX_FILTER_COMPARISONS, PolicySnapshot};
+pub(crate) use policy_snapshot::{FilterDenial, MAX_FILTER_COMPARISONS, PolicySnapshot, without_options};
 use rule_locations::RuleLocations;
 pub(crate) use rules::{Decision, DecisionReason, Rules, Subject};
 

@@ -32,7 +32,9 @@ use crate::{
             supervisor::supervise,
         },
         load::{libraries::Libraries, probe::Probe},
-        watch::{callback_watch::watch_callbacks, hold_watch::watch_holds},
+        watch::{
+            callback_watch::watch_callbacks, hold_watch::watch_holds, subscription_pacer::serve_subscriptions,
+        },
     },
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
@@ -180,6 +182,7 @@ impl BrokerBuilder {
         let router = Router::new(RouterSettings::of(&settings));
         router.holds.set(settings.holds());
         watch_holds(&router.holds, &budget);
+        serve_subscriptions(&router, &budget);
         let control = ControlTable::new(router.clone(), settings.remote_admin);
         if let Err(error) = router.events.start() {
             tracing::error!(%error, "no thread for events: the threads that cause them dispatch them");

@@ -22,6 +22,7 @@ pub(crate) enum Callback {
     ResumeSending,
     Flush,
     WhenDrained,
+    WhenEmpty,
     Close,
     Queued,
     Limit,
@@ -39,13 +40,14 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 21] = [
+const CALLBACKS: [(Callback, &str); 22] = [
     (Callback::Deliver, "deliver"),
     (Callback::DeliverMixed, "deliver_mixed"),
     (Callback::Intercept, "intercept"),
     (Callback::ResumeSending, "resume_sending"),
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),
+    (Callback::WhenEmpty, "when_empty"),
     (Callback::Close, "close"),
     (Callback::Queued, "queued"),
     (Callback::Limit, "limit"),

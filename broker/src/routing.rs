@@ -21,6 +21,7 @@ mod mixed_targets;
 #[cfg(all(test, elbus_model))]
 #[allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
 mod models;
+mod optioned;
 mod reauthorize;
 mod recipients;
 mod registered_client;
@@ -36,6 +37,7 @@ mod totals_cache;
 
 pub(crate) use hold_budget::HoldSettings;
 pub(crate) use holds::Holds;
+pub(crate) use optioned::SubscriptionReport;
 pub(crate) use registered_client::RegisteredClient;
 pub(crate) use router::Router;
 pub(crate) use router_settings::RouterSettings;

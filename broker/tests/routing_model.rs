@@ -22,6 +22,16 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(segments, rest)| [segments.join("/"), if rest { "/#" } else { "" }.into()].concat())
     };
     let topic = || prop_oneof![4 => path("/", ["+", "#"]), 1 => deep()];
+    let options = || {
+        let options = vec!["$share/g/", "$share/g/", "$share/h/", "$lossy/", "$share/g/$lossy/"];
+        prop::sample::select(options)
+    };
+    let filter = || {
+        prop_oneof![
+            3 => topic(),
+            2 => (options(), topic()).prop_map(|(options, filter)| [options, &filter].concat()),
+        ]
+    };
     let filter_op =
         prop::sample::select(vec![Op::Subscribe, Op::Subscribe, Op::Unsubscribe, Op::Exclude, Op::Unexclude]);
     let frame = prop_oneof![
@@ -31,8 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => who().prop_map(Step::Connect),
         1 => who().prop_map(Step::Leave),
-        5 => (who(), filter_op, prop::collection::vec(topic(), 1..4))
-            .prop_map(|(w, op, f)| Step::Filters(w, op, f)),
+        5 => (who(), filter_op, prop::collection::vec(filter(), 1..4))
+            .prop_map(|(w, op, f)| Step::Filters(w, op, allowed(op, f))),
         5 => (who(), topic()).prop_map(|(w, t)| Step::Publish(w, t)),
         2 => (who(), topic(), name()).prop_map(|(w, t, r)| Step::PublishFor(w, t, r)),
         3 => (who(), path(".", ["?", "*"])).prop_map(|(w, m)| Step::Broadcast(w, m)),
@@ -42,6 +52,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who().prop_map(Step::Fill),
         1 => who().prop_map(Step::Drain),
     ]
+}
+
+/// Exclusions have no options.
+fn allowed(op: Op, mut filters: Vec<String>) -> Vec<String> {
+    if [Op::Exclude, Op::Unexclude].contains(&op) {
+        filters.iter_mut().filter(|filter| filter.starts_with('$')).for_each(|filter| *filter = "a".into());
+    }
+    filters
 }
 
 proptest! {

@@ -32,6 +32,11 @@ impl Numbers<'_> {
         (0..count).map(|_| segments[self.below(segments.len())]).collect::<Vec<_>>().join(separator)
     }
 
+    fn options(&mut self) -> &'static str {
+        const OPTIONS: [&str; 4] = ["$share/g/", "$share/h/", "$lossy/", "$share/g/$lossy/"];
+        OPTIONS.get(self.below(10)).copied().unwrap_or_default()
+    }
+
     fn frame(&mut self) -> (Op, String) {
         match self.below(2) {
             0 => (Op::Publish, self.path("/", ["+", "#"])),
@@ -52,6 +57,8 @@ impl Numbers<'_> {
                 filters.retain(|filter| !filter.is_empty());
                 if filters.is_empty() {
                     filters.push(String::new());
+                } else if [Op::Subscribe, Op::Unsubscribe].contains(&op) {
+                    filters.iter_mut().for_each(|filter| filter.insert_str(0, self.options()));
                 }
                 Step::Filters(who, op, filters)
             }

@@ -69,6 +69,9 @@ pub trait RawSink: Send + Sync + 'static {
         DeliveryStatus::UNSUPPORTED.bits()
     }
     fn resume_sending(&self) {}
+    fn when_empty(&self, notifier: NotifierObject) {
+        notifier.notify();
+    }
 }
 pub type SinkObject = RawSink_TO<RBox<()>>;
 

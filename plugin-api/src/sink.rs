@@ -69,6 +69,14 @@ pub trait Sink: Send + Sync + 'static {
         notifier.notify();
     }
 
+    /// Calls `notifier` once when the queue is empty: immediately if it is, and also if the sink closes. The
+    /// broker then delivers what it keeps for subscriptions that get the newest values only, possibly within
+    /// the call of the notifier: no lock of the sink may be held. The default calls it immediately, as is
+    /// right for a sink that keeps nothing.
+    fn when_empty(&self, notifier: Notifier) {
+        notifier.notify();
+    }
+
     /// Closes the connection; `reason` is for the log. Queued messages can be lost. The default does nothing:
     /// the plugin notices by [`Dispatch::is_gone`](crate::Dispatch::is_gone). Also called after the instance
     /// has failed.

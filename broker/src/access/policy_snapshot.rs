@@ -6,7 +6,7 @@ use elbus_plugin_api::{
     access::{Action, ClientLimits},
     rate::TokenBucket,
 };
-use elbus_protocol::{name::is_secondary, request};
+use elbus_protocol::{name::is_secondary, request, subscription::Subscription};
 use std::{sync::Arc, time::Instant};
 
 use super::{ActivePolicy, BudgetExhausted, CheckBudget, Decision, DecisionReason, Refusal, Subject};
@@ -73,6 +73,11 @@ impl ClientQuota {
     }
 }
 
+/// Returns the filter that rules decide about: the one behind the options.
+pub(crate) fn without_options(filter: &str) -> &str {
+    Subscription::parse(filter).map_or(filter, |parsed| parsed.filter)
+}
+
 /// The access rules as they apply to one client.
 pub(crate) struct PolicySnapshot {
     active: Arc<ActivePolicy>,
@@ -123,6 +128,7 @@ impl PolicySnapshot {
             let reason = self.table.map_or(DecisionReason::NoTable, |table| DecisionReason::Who { table });
             return Decision { allowed: false, reason };
         }
+        let target = if action == Action::Subscribe { without_options(target) } else { target };
         let subject = Subject { name: &self.name, uid: self.uid };
         self.active.rules.decide(self.table, &subject, action, target)
     }
@@ -154,7 +160,7 @@ impl PolicySnapshot {
         Ok(())
     }
 
-    /// Returns whether the client may subscribe to a filter, as one of many.
+    /// Returns whether the client may subscribe to a filter, as one of many. Its options do not matter.
     ///
     /// # Errors
     /// The budget is used up.
@@ -163,6 +169,7 @@ impl PolicySnapshot {
         filter: &str,
         budget: &mut CheckBudget,
     ) -> Result<bool, BudgetExhausted> {
+        let filter = without_options(filter);
         let subject = Subject { name: &self.name, uid: self.uid };
         let allowed = self.active.rules.allows_filter(self.table, &subject, filter, budget)?;
         Ok(allowed && !self.barred)

@@ -14,10 +14,14 @@ use super::{
     params::{decode_params, encode_result, name_param, no_params, truncated},
     table::ControlTable,
 };
-use crate::routing::Router;
+use crate::routing::{Router, SubscriptionReport};
 
 /// The number of secondaries that `client.info` names; `client.list` counts all.
 const MAX_NAMED_SECONDARIES: usize = 1000;
+/// The number of subscriptions with options that `client.info` lists.
+const MAX_NAMED_OPTIONS: usize = 1000;
+/// What the result of `features` has: what a client cannot rely on in other brokers.
+const FEATURES: [&str; 6] = ["share", "key", "latest", "every", "lossy", "missed"];
 
 #[derive(Serialize)]
 struct Info<'a> {
@@ -93,6 +97,20 @@ struct ClientDetails {
     held_seconds: f64,
     /// Frames that were dropped because its hold budget is spent.
     dropped_frames: u64,
+    /// Its subscriptions with options, the first 1,000 of them.
+    options: Vec<OptionedSubscription>,
+}
+
+/// A subscription with options, and what its client misses.
+#[derive(Serialize)]
+struct OptionedSubscription {
+    filter: String,
+    /// Publications that were dropped.
+    missed: u64,
+    /// Publications that a newer one of the same topic has replaced.
+    replaced: u64,
+    /// Publications that wait to be encoded.
+    pending: u64,
 }
 
 #[derive(Deserialize, Default)]
@@ -116,6 +134,12 @@ pub(crate) fn add_core_methods(
     table.add_own(&quick("info", "none", "author and version of the broker"), |call| {
         no_params(call)?;
         encode_result(&Info { author: "ELBUS", version: env!("CARGO_PKG_VERSION") })
+    });
+
+    let about = "options of subscriptions that the broker understands, and reports of what was missed";
+    table.add_own(&quick("features", "none", about), |call| {
+        no_params(call)?;
+        encode_result(&FEATURES.into_iter().map(|feature| (feature, true)).collect::<BTreeMap<_, _>>())
     });
 
     let (name, started, asked) = (broker_name.clone(), Instant::now(), router.clone());
@@ -238,7 +262,17 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         may_hold: !router.holds.is_spent(&client),
         held_seconds: router.holds.used(&client).as_secs_f64(),
         dropped_frames: client.dropped.load(Ordering::Relaxed),
+        options: router.optioned_of(&client, MAX_NAMED_OPTIONS).into_iter().map(optioned).collect(),
     })
+}
+
+fn optioned(report: SubscriptionReport) -> OptionedSubscription {
+    OptionedSubscription {
+        filter: report.filter.to_string(),
+        missed: report.dropped,
+        replaced: report.replaced,
+        pending: report.pending as u64,
+    }
 }
 
 fn no_client(name: &str) -> CallError {

@@ -2,7 +2,10 @@
 //! its location.
 
 use elbus_plugin_api::{BROKER_NAME, Call, CallError, Method, access::Action};
-use elbus_protocol::rpc::INVALID_PARAMS;
+use elbus_protocol::{
+    rpc::INVALID_PARAMS,
+    subscription::{Subscription, has_options},
+};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Weak};
 
@@ -12,7 +15,7 @@ use super::{
     table::ControlTable,
 };
 use crate::{
-    access::Subject,
+    access::{Subject, without_options},
     routing::{RegisteredClient, Router},
 };
 
@@ -40,6 +43,16 @@ struct Answer {
     /// The recipients of a message, a broadcast or a publication.
     recipients: Vec<String>,
     recipient_count: u64,
+    /// The subscriptions with options that match a publication.
+    options: Vec<OptionedClient>,
+}
+
+#[derive(Serialize)]
+struct OptionedClient {
+    client: String,
+    filter: String,
+    /// The group of which one member gets the publication.
+    group: Option<String>,
 }
 
 /// Adds the method. `location_of` returns the location of a key of an instance's table in the configuration.
@@ -78,6 +91,16 @@ fn answer(
     }
     let client = router.find(&name);
     let registered = client.is_some();
+    let malformed = match action {
+        Action::Subscribe => Subscription::parse(&target).err().map(|error| error.to_string()),
+        Action::Publish if has_options(&target) => {
+            Some("a topic that begins like the options of a filter cannot be published to".to_owned())
+        }
+        _ => None,
+    };
+    if let Some(error) = malformed {
+        return Err(CallError::new(INVALID_PARAMS, format!("invalid target: {error}")));
+    }
     let decided = decide(router, client.as_deref(), &name, action, &target);
     // an administrative method that the rules allow may still be denied
     let refusal = client.as_deref().filter(|_| action == Action::Call).and_then(|client| {
@@ -91,7 +114,16 @@ fn answer(
                 location_of(&instance, &key).unwrap_or_else(|| format!("{key} of plugin {instance}"))
             });
             let allowed = decision.allowed;
-            Answer { allowed, why, rule, location, registered, recipients: vec![], recipient_count: 0 }
+            Answer {
+                allowed,
+                why,
+                rule,
+                location,
+                registered,
+                recipients: vec![],
+                recipient_count: 0,
+                options: vec![],
+            }
         }
         None => Answer {
             allowed: true,
@@ -101,6 +133,7 @@ fn answer(
             registered,
             recipients: vec![],
             recipient_count: 0,
+            options: vec![],
         },
     };
     if let Some(why) = refusal.filter(|_| answer.allowed) {
@@ -113,8 +146,26 @@ fn answer(
         answer.recipients =
             recipients.iter().take(MAX_NAMED_RECIPIENTS).map(|client| client.name.to_string()).collect();
         answer.recipients.sort_unstable();
+        if action == Action::Publish {
+            add_optioned(router, &target, &mut answer);
+        }
     }
     encode_result(&answer)
+}
+
+/// Adds the clients that subscriptions with options match. Of a group, any member can get the publication.
+fn add_optioned(router: &Router, topic: &str, answer: &mut Answer) {
+    let resolved = router.resolve_topic(topic);
+    let Some(optioned) = resolved.optioned() else { return };
+    answer.recipient_count += optioned.count() as u64;
+    for found in optioned.matches().take(MAX_NAMED_RECIPIENTS) {
+        if found.group.is_none() {
+            answer.recipients.push(found.client.to_string());
+        }
+        let (client, filter) = (found.client.to_string(), found.filter.to_string());
+        answer.options.push(OptionedClient { client, filter, group: found.group });
+    }
+    answer.recipients.sort_unstable();
 }
 
 fn check_length(key: &str, text: &str) -> Result<(), CallError> {
@@ -144,6 +195,7 @@ fn decide(
         Some(client) => client.policy()?.decide(action, target),
         None => {
             let subject = Subject { name, uid: None };
+            let target = if action == Action::Subscribe { without_options(target) } else { target };
             current.rules.decide(current.rules.table_of(name), &subject, action, target)
         }
     };

@@ -3,3 +3,4 @@
 mod call_ages;
 pub(crate) mod callback_watch;
 pub(crate) mod hold_watch;
+pub(crate) mod subscription_pacer;

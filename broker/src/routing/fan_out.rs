@@ -1,5 +1,6 @@
 //! Delivery of runs to their recipients: finding them, handing runs to their sinks, and flushing.
-//! [`congestion`] decides what full recipients mean for the sender.
+//! [`congestion`] decides what full recipients mean for the sender, and [`with_options`] delivers because of
+//! subscriptions with options.
 //!
 //! Steady traffic takes no lock of the broker: the last targets are cached while they are registered, the
 //! recipients of a topic or mask until their epoch changes.
@@ -7,9 +8,10 @@
 pub(super) mod congestion;
 pub(super) mod hooked;
 pub(super) mod mixed;
+mod with_options;
 
 use elbus_plugin_api::{BROKER_NAME, Code, DeliveryStatus, Encoding, Op, Request, Run, access::Action};
-use elbus_protocol::name::primary_of;
+use elbus_protocol::{name::primary_of, subscription::has_options};
 use std::{
     cell::Cell,
     sync::{Arc, Weak},
@@ -20,6 +22,7 @@ use super::{
     client_keys::ClientKeys,
     hold_budget::SpentFor,
     mixed_targets::MixedTargets,
+    optioned::Subscriber,
     recipients::Recipients,
     registered_client::RegisteredClient,
     route_cache::RouteCache,
@@ -48,6 +51,8 @@ pub(super) struct FanOut {
     memory: CacheMemory,
     /// Recipients that must be flushed. Each is in it once: a sink reports dirty only to the first sender.
     dirty: Vec<Arc<RegisteredClient>>,
+    /// Subscriptions whose clients are fed at the end of the batch. Each is in it once.
+    to_feed: Vec<Arc<Subscriber>>,
     /// Recipients over their limit that the sender must wait for, at most [`MAX_CONGESTED`].
     congested: Vec<Arc<RegisteredClient>>,
     /// Whether a recipient of the current request is over its limit.
@@ -118,6 +123,7 @@ impl FanOut {
             hooks,
             memory: CacheMemory::new(memory),
             dirty: vec![],
+            to_feed: vec![],
             congested: vec![],
             met_full: false,
             may_block: false,
@@ -179,6 +185,7 @@ impl FanOut {
         let epoch = router.topics_epoch();
         let hooks = self.hooks.as_deref();
         let resolve = || match access {
+            _ if has_options(topic) => Resolved::refused(epoch, Code::BadData),
             Some(access) if !access.allows(Action::Publish, topic) => Resolved::denied(epoch),
             _ => router.resolve_topic(topic).with_hooks(hooks, Op::Publish, topic),
         };
@@ -232,12 +239,12 @@ impl FanOut {
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> (Code, u32) {
-        if recipients.is_denied() {
-            return (Code::AccessDenied, 0);
+        if recipients.is_refused() {
+            return (recipients.refusal(), 0);
         }
         if self.may_block && router.holds.any() {
             // before the first delivery: a blocked request is repeated for all recipients
-            self.block_on_full(router, recipients, scope, body_bytes);
+            self.block_on_full(router, recipients, scope, run.topic(), body_bytes);
             if self.blocked {
                 return (Code::NotDelivered, 0);
             }
@@ -247,6 +254,10 @@ impl FanOut {
             let delivery = self.deliver_run(router, member, run, body_bytes);
             reached += u32::from(delivery.is_taken());
             refused |= delivery.has(DeliveryStatus::REFUSED);
+        }
+        if let Some(optioned) = recipients.optioned() {
+            let more = self.deliver_with_options(router, optioned, scope, run);
+            (reached, refused) = (reached + more.0, refused | more.1);
         }
         // no recipient is no error, unless full queues are the reason
         (if refused && reached == 0 { Code::NotDelivered } else { Code::Ok }, reached)
@@ -258,8 +269,12 @@ impl FanOut {
         router: &Arc<Router>,
         recipients: &Recipients,
         scope: Scope<'_>,
+        topic: &str,
         body_bytes: usize,
     ) {
+        if let Some(optioned) = recipients.optioned() {
+            self.block_for_groups(&router.holds, optioned, scope, topic, body_bytes);
+        }
         for full in recipients.iter().filter(|member| scope.has(member) && member.is_full()) {
             if self.is_held_by(&router.holds, &full, body_bytes) {
                 self.block(&full);
@@ -336,6 +351,9 @@ impl FanOut {
 
     /// Flushes all dirty recipients; returns whether the sender must wait.
     pub(super) fn end_batch(&mut self) -> bool {
+        if !self.to_feed.is_empty() {
+            self.feed();
+        }
         if !self.dirty.is_empty() {
             for member in self.dirty.drain(..) {
                 member.flush();

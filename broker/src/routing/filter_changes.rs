@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 
 use super::{
-    filter_limits::FilterLimits,
+    filter_limits::{FilterLimits, has_valid_options},
     registered_client::RegisteredClient,
     registry::{FilterRefusal, FilterSet, Reserved},
     router::Router,
@@ -43,7 +43,7 @@ impl Router {
             // without the lock, because there can be many; again if rules were replaced meanwhile
             let policy = member.policy().filter(|_| add);
             let limits = FilterLimits::new(self.settings(), member, policy.as_deref());
-            if !limits.allow(member, body, add) {
+            if !limits.allow(member, body, add) || !has_valid_options(member, set, body) {
                 return Code::BadData;
             }
             let checked = policy.as_ref().filter(|_| op == Op::Subscribe);

@@ -1,10 +1,17 @@
 //! The limits of a client's filters: the strictest of those of the broker, its transport and the rules for
 //! its name.
 
-use elbus_protocol::{MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request};
+use elbus_protocol::{
+    MAX_FILTERS_BYTES as MAX_REQUEST_BYTES, request,
+    subscription::{Subscription, has_options},
+};
 
-use super::{registered_client::RegisteredClient, registry::FilterRefusal, router_settings::RouterSettings};
-use crate::access::{MAX_FILTER_COMPARISONS, PolicySnapshot};
+use super::{
+    registered_client::RegisteredClient,
+    registry::{FilterRefusal, FilterSet},
+    router_settings::RouterSettings,
+};
+use crate::access::{MAX_FILTER_COMPARISONS, PolicySnapshot, without_options};
 
 /// The most filters of one request. A request is handled before any other client of its thread.
 pub(super) const MAX_REQUEST_FILTERS: usize = 32_768;
@@ -44,7 +51,7 @@ impl FilterLimits {
         let refused = (body.len() <= MAX_REQUEST_BYTES).then(|| {
             request::filters(body).find(|filter| {
                 count += 1;
-                let too_deep = add && max_depth != usize::MAX && depth(filter) > max_depth;
+                let too_deep = add && max_depth != usize::MAX && depth(without_options(filter)) > max_depth;
                 count > MAX_REQUEST_FILTERS || filter.len() > max_bytes || too_deep
             })
         });
@@ -73,7 +80,7 @@ impl FilterLimits {
                 uid = member.origin.uid(),
                 bytes = filter.len(),
                 max_filter_bytes = max_bytes,
-                depth = depth(filter),
+                depth = depth(without_options(filter)),
                 max_filter_depth = max_depth,
                 "filter refused: too long or too deep; further refusals are not logged"
             );
@@ -105,6 +112,29 @@ impl FilterLimits {
             );
         }
     }
+}
+
+/// Returns whether the options of all filters of a request are well-formed; exclusions have none.
+pub(super) fn has_valid_options(member: &RegisteredClient, set: FilterSet, body: &str) -> bool {
+    if !body.contains('$') {
+        return true;
+    }
+    let client = &*member.name;
+    for filter in request::filters(body).filter(|filter| has_options(filter)) {
+        match Subscription::parse(filter) {
+            Ok(_) if set == FilterSet::Subscriptions => {}
+            Ok(_) => {
+                tracing::debug!(client, filter, "filter refused: an exclusion cannot have options");
+                return false;
+            }
+            Err(error) => {
+                let bytes = filter.len();
+                tracing::debug!(client, bytes, %error, "filter refused: malformed options");
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// Returns the number of segments, up to a `#`.

@@ -81,16 +81,19 @@ impl Router {
             }
         };
         let before = member.policy();
-        let nodes = {
+        let (nodes, optioned) = {
             let registry = self.registry.write();
             // later subscriptions are checked against this policy
             member.set_policy(policy.clone());
-            if policy.is_some() { registry.subscription_nodes(member) } else { Ids::new() }
+            match policy.is_some() {
+                true => (registry.subscription_nodes(member), registry.optioned_texts(member)),
+                false => (Ids::new(), Vec::new()),
+            }
         };
         if let Some(policy) = &policy {
             // the budget of requests with as many filters; a filter that cannot be checked within it is not
             // allowed
-            let requests = nodes.len().div_ceil(MAX_REQUEST_FILTERS);
+            let requests = (nodes.len() + optioned.len()).div_ceil(MAX_REQUEST_FILTERS);
             let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS.saturating_mul(requests));
             let mut unchecked = 0;
             let denied = |filter: &str| {
@@ -104,7 +107,7 @@ impl Router {
                     };
                 !allowed
             };
-            self.end_subscriptions(member, &nodes, denied);
+            self.end_subscriptions(member, &nodes, &optioned, denied);
             if unchecked > 0 {
                 tracing::warn!(
                     client = &*member.name,
@@ -123,27 +126,33 @@ impl Router {
         }
     }
 
-    /// Ends the subscriptions at these nodes that are denied. The registry is locked for some of them at a
-    /// time, not during the checks.
+    /// Ends the subscriptions at these nodes, and those with options, that are denied. The registry is locked
+    /// for some of them at a time, not during the checks.
     fn end_subscriptions(
         &self,
         member: &Arc<RegisteredClient>,
         nodes: &[u32],
+        optioned: &[Arc<str>],
         mut denied: impl FnMut(&str) -> bool,
     ) {
         let mut any = false;
-        for nodes in nodes.chunks(FILTERS_PER_LOCK) {
-            let mut filters = self.registry.read().subscriptions_at(member, nodes);
-            filters.retain(|filter| denied(filter));
+        let mut end = |filters: Vec<&str>| {
             if filters.is_empty() {
-                continue;
+                return;
             }
             let mut registry = self.registry.write();
-            let filters = filters.iter().map(|filter| (0, &**filter));
+            let filters = filters.into_iter().map(|filter| (0, filter));
             let mut changed = false;
             _ = registry.change(member, FilterSet::Subscriptions, false, filters, |_| changed = true);
             self.count_change(changed);
             any |= changed;
+        };
+        for nodes in nodes.chunks(FILTERS_PER_LOCK) {
+            let filters = self.registry.read().subscriptions_at(member, nodes);
+            end(filters.iter().map(String::as_str).filter(|filter| denied(filter)).collect());
+        }
+        for filters in optioned.chunks(FILTERS_PER_LOCK) {
+            end(filters.iter().map(|filter| &**filter).filter(|filter| denied(filter)).collect());
         }
         if any {
             tracing::warn!(client = &*member.name, "subscriptions ended that are no longer allowed");

@@ -1,32 +1,59 @@
 //! The recipients of a publication or a broadcast: resolved once, and cached by senders until something
 //! changes.
 
+use elbus_plugin_api::Code;
 use smallvec::SmallVec;
 use std::{
     hash::{BuildHasher, Hasher},
     sync::{Arc, Weak},
 };
 
-use super::registered_client::RegisteredClient;
+use super::{optioned::OptionedRecipients, registered_client::RegisteredClient};
 use crate::hooks::AppliedHooks;
 
 /// Recipients, held weakly: an idle sender keeps no departed client alive, nor its socket.
 pub(super) struct Recipients {
     members: SmallVec<[Weak<RegisteredClient>; 2]>,
     hooks: AppliedHooks,
-    is_denied: bool,
+    /// The recipients by subscriptions with options, if there are any.
+    optioned: Option<Box<OptionedRecipients>>,
+    /// Why nobody gets anything, else [`Code::Ok`].
+    refusal: Code,
 }
 
 impl Recipients {
-    /// No recipients, because the sender may not send there.
-    pub(super) fn denied() -> Self {
-        Recipients { members: SmallVec::new(), hooks: AppliedHooks::default(), is_denied: true }
+    /// No recipients: what is sent there is answered with this code.
+    pub(super) fn refused(refusal: Code) -> Self {
+        Recipients { members: SmallVec::new(), hooks: AppliedHooks::default(), optioned: None, refusal }
     }
 
-    /// Whether the sender may not send there.
+    /// No recipients, because the sender may not send there.
+    pub(super) fn denied() -> Self {
+        Recipients::refused(Code::AccessDenied)
+    }
+
+    /// Returns whether what is sent there is refused.
     #[inline]
-    pub(super) fn is_denied(&self) -> bool {
-        self.is_denied
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal != Code::Ok
+    }
+
+    /// Returns the answer to what is sent there, if it is refused.
+    #[inline]
+    pub(super) fn refusal(&self) -> Code {
+        self.refusal
+    }
+
+    /// Adds the recipients by subscriptions with options.
+    pub(super) fn with_optioned(mut self, optioned: Option<OptionedRecipients>) -> Self {
+        self.optioned = optioned.map(Box::new);
+        self
+    }
+
+    /// Returns the recipients by subscriptions with options, if there are any.
+    #[inline]
+    pub(super) fn optioned(&self) -> Option<&OptionedRecipients> {
+        self.optioned.as_deref()
     }
 
     pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<RegisteredClient>>) -> Self {
@@ -35,21 +62,33 @@ impl Recipients {
         if weak.spilled() {
             weak.shrink_to_fit();
         }
-        Recipients { members: weak, hooks: AppliedHooks::default(), is_denied: false }
+        Recipients { members: weak, hooks: AppliedHooks::default(), optioned: None, refusal: Code::Ok }
     }
 
     /// Returns whether both are the same clients in the same order.
     #[inline]
     pub(super) fn has_same_members(&self, other: &Recipients) -> bool {
-        (self.is_denied, self.hooks) == (other.is_denied, other.hooks)
+        (self.refusal, self.hooks) == (other.refusal, other.hooks)
+            && self.has_same_optioned(other)
             && self.members.len() == other.members.len()
             && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))
+    }
+
+    fn has_same_optioned(&self, other: &Recipients) -> bool {
+        match (&self.optioned, &other.optioned) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        }
     }
 
     /// Returns a hash of the clients and their order.
     pub(super) fn hash(&self, hashing: &impl BuildHasher) -> u64 {
         let mut hasher = hashing.build_hasher();
         self.members.iter().for_each(|member| hasher.write_usize(member.as_ptr().addr()));
+        if let Some(optioned) = &self.optioned {
+            optioned.hash(&mut hasher);
+        }
         hasher.finish()
     }
 
@@ -71,7 +110,8 @@ impl Recipients {
 
     /// Returns their memory in bytes.
     pub(super) fn bytes(&self) -> usize {
-        if self.members.spilled() { size_of_val(self.members.as_slice()) } else { 0 }
+        let members = if self.members.spilled() { size_of_val(self.members.as_slice()) } else { 0 };
+        members + self.optioned.as_ref().map_or(0, |optioned| optioned.bytes())
     }
 
     /// Returns the recipients that are still registered.

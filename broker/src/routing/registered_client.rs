@@ -138,6 +138,11 @@ impl RegisteredClient {
         callbacks::for_client(self.owner, Callback::WhenDrained, || self.sink.when_drained(notifier));
     }
 
+    /// Notifies when the queue of its sink is empty.
+    pub(super) fn when_empty(&self, notifier: NotifierObject) {
+        callbacks::for_client(self.owner, Callback::WhenEmpty, || self.sink.when_empty(notifier));
+    }
+
     /// Lets its sink close the connection.
     pub(super) fn close(&self, reason: &str) {
         callbacks::for_client(self.owner, Callback::Close, || self.sink.close(RStr::from_str(reason)));

@@ -11,12 +11,15 @@ use std::{
 
 use super::{
     Hashing, index::filter_tree::FilterTree, index::id_set::Ids, index::mask::each_match,
-    index::paged_slab::PagedSlab, recipients::Recipients, registered_client::RegisteredClient,
-    shapes::Shapes,
+    index::paged_slab::PagedSlab, optioned::Pacer, recipients::Recipients,
+    registered_client::RegisteredClient, shapes::Shapes,
 };
 use filters::{ClientFilters, Departed};
+use with_options::{OptionedFilters, OwnOptioned};
 
 mod filters;
+mod requested;
+mod with_options;
 
 pub(super) use filters::{FilterRefusal, Reserved};
 
@@ -25,6 +28,8 @@ struct RegistryEntry {
     member: Arc<RegisteredClient>,
     subscriptions: ClientFilters,
     exclusions: ClientFilters,
+    /// Its subscriptions with options; `None` if there are none.
+    optioned: Option<Box<OwnOptioned>>,
 }
 
 /// One kind of filters of all clients.
@@ -42,7 +47,6 @@ pub(super) enum FilterSet {
 }
 
 /// All registered clients and their filters.
-#[derive(Default)]
 pub(super) struct Registry {
     entries: PagedSlab<Option<RegistryEntry>>,
     by_name: HashMap<Arc<str>, u32, Hashing>,
@@ -52,13 +56,28 @@ pub(super) struct Registry {
     internal: usize,
     subscriptions: Filters,
     exclusions: Filters,
-    /// The [memory](filters::weight) of all filters of all clients.
+    optioned: OptionedFilters,
+    /// The [memory](requested::weight) of all filters of all clients.
     filter_bytes: usize,
     /// Departed clients whose filters are not all removed yet.
     departed: Vec<Departed>,
 }
 
 impl Registry {
+    pub(super) fn new(pacer: Arc<Pacer>) -> Self {
+        Registry {
+            entries: PagedSlab::default(),
+            by_name: HashMap::default(),
+            in_order: BTreeMap::new(),
+            internal: 0,
+            subscriptions: Filters::default(),
+            exclusions: Filters::default(),
+            optioned: OptionedFilters::new(pacer),
+            filter_bytes: 0,
+            departed: Vec::new(),
+        }
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Arc<RegisteredClient>> {
         self.entry_of(name).map(|entry| &entry.member)
     }
@@ -83,6 +102,7 @@ impl Registry {
             member: member.clone(),
             subscriptions: ClientFilters::default(),
             exclusions: ClientFilters::default(),
+            optioned: None,
         };
         let id = self.entries.add(Some(entry));
         self.by_name.insert(member.name.clone(), id);
@@ -158,14 +178,16 @@ impl Registry {
 
     /// Returns the clients that are subscribed to the topic and do not exclude it.
     pub(super) fn subscribed(&self, topic: &str) -> Recipients {
-        let mut ids = Ids::new();
+        let (mut ids, mut excluding) = (Ids::new(), Ids::new());
         self.subscriptions.tree.matches(topic, &mut ids);
-        if !ids.is_empty() && !self.exclusions.tree.is_empty() {
-            let mut excluding = Ids::new();
+        let has_optioned = self.has_optioned();
+        if (has_optioned || !ids.is_empty()) && !self.exclusions.tree.is_empty() {
             self.exclusions.tree.matches(topic, &mut excluding);
             excluding.sort_unstable();
             ids.retain(|id| excluding.binary_search(id).is_err());
         }
-        Recipients::new(ids.iter().filter_map(|id| self.entries[*id].as_ref().map(|entry| &entry.member)))
+        let optioned = if has_optioned { self.optioned_recipients(topic, &ids, &excluding) } else { None };
+        let members = ids.iter().filter_map(|id| self.entries[*id].as_ref().map(|entry| &entry.member));
+        Recipients::new(members).with_optioned(optioned)
     }
 }

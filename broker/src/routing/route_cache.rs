@@ -127,7 +127,7 @@ impl RouteCache {
             self.epoch = resolved.epoch;
         }
         let recipients = resolved.recipients;
-        if recipients.is_denied() || target.len() > MAX_TARGET_BYTES {
+        if recipients.is_refused() || target.len() > MAX_TARGET_BYTES {
             return (None, recipients);
         }
         let hash = recipients.hash(self.by_recipients.hasher());
@@ -221,7 +221,7 @@ mod tests {
         let one = routes.get(1, "one", &mut memory, || resolved(1));
         let denied = routes.get(1, "denied", &mut memory, || Resolved::denied(1));
         let after = routes.get(1, "after", &mut memory, || resolved(1));
-        assert!(Arc::ptr_eq(&one, &after) && denied.is_denied() && !after.is_denied());
+        assert!(Arc::ptr_eq(&one, &after) && denied.is_refused() && !after.is_refused());
         assert_eq!((routes.routes.len(), routes.targets.len()), (1, 2));
     }
 
@@ -263,7 +263,7 @@ mod tests {
                     asked = true;
                     Resolved::denied(1)
                 });
-                assert!(denied.is_denied() && asked == (turn == 0));
+                assert!(denied.is_refused() && asked == (turn == 0));
             }
         }
         assert_eq!((routes.targets.len(), routes.bytes), (0, 0));
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn denials_are_not_cached_beyond_their_epoch() {
         let (mut routes, mut memory) = (RouteCache::default(), memory());
-        assert!(routes.get(1, "t", &mut memory, || Resolved::denied(1)).is_denied());
-        assert!(!routes.get(2, "t", &mut memory, || resolved(2)).is_denied());
+        assert!(routes.get(1, "t", &mut memory, || Resolved::denied(1)).is_refused());
+        assert!(!routes.get(2, "t", &mut memory, || resolved(2)).is_refused());
     }
 }

@@ -6,11 +6,12 @@
 //! Lock order: a change of access rules, the registry, then the event queue or the policy of a client. No
 //! sink, notifier or listener is called while any of them is held.
 
+mod due_subscriptions;
 mod registration;
 mod statistics;
 mod system_senders;
 
-use elbus_plugin_api::Op;
+use elbus_plugin_api::{Code, Op};
 use std::sync::Arc;
 
 use system_senders::SystemSenders;
@@ -19,6 +20,7 @@ use super::{
     Hashing,
     cache_memory::SharedCacheMemory,
     holds::Holds,
+    optioned::{OptionedRecipients, Pacer},
     recipients::Recipients,
     registered_client::{Counts, RegisteredClient},
     registry::Registry,
@@ -61,6 +63,8 @@ pub(crate) struct Router {
     totals: TotalsCache,
     refused_frames: AtomicU64,
     pub(crate) holds: Arc<Holds>,
+    /// When subscriptions with options are due.
+    pub(crate) pacer: Arc<Pacer>,
     pub(crate) events: Events,
 }
 
@@ -84,6 +88,16 @@ impl Resolved {
         self
     }
 
+    /// Returns the recipients by subscriptions with options, if there are any.
+    pub(crate) fn optioned(&self) -> Option<&OptionedRecipients> {
+        self.recipients.optioned()
+    }
+
+    /// Returns no recipients: what is sent there is answered with this code.
+    pub(super) fn refused(epoch: u64, code: Code) -> Self {
+        Resolved { epoch, recipients: Arc::new(Recipients::refused(code)) }
+    }
+
     /// Returns no recipients because the sender may not send there. Valid in any epoch: when rules change,
     /// senders clear their caches.
     pub(super) fn denied(epoch: u64) -> Self {
@@ -93,6 +107,8 @@ impl Resolved {
 
 impl Router {
     pub(crate) fn new(settings: RouterSettings) -> Arc<Self> {
+        let holds = Arc::<Holds>::default();
+        let pacer = Arc::new(Pacer::new(holds.clone()));
         Arc::new(Router {
             access: Access::default(),
             hooks: Hooks::default(),
@@ -100,7 +116,7 @@ impl Router {
             identities: Hashing::default(),
             settings: RwLock::new(settings),
             max_topic_bytes: AtomicUsize::new(settings.max_topic_bytes),
-            registry: RwLock::default(),
+            registry: RwLock::new(Registry::new(pacer.clone())),
             system: SystemSenders::default(),
             cache_memory: Arc::default(),
             names_epoch: AtomicU64::new(1),
@@ -108,7 +124,8 @@ impl Router {
             departed: Counts::default(),
             totals: TotalsCache::default(),
             refused_frames: AtomicU64::new(0),
-            holds: Arc::default(),
+            holds,
+            pacer,
             events: Events::default(),
         })
     }

@@ -30,6 +30,8 @@ pub(crate) struct Record {
     pub(crate) flushes: Mutex<usize>,
     pub(crate) closed: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<Notifier>>,
+    /// Who waits for an empty queue.
+    pub(crate) emptied: Mutex<Vec<Notifier>>,
     pub(crate) limits: Mutex<Vec<SinkLimits>>,
     /// The result of `deliver`, in addition to being dirty.
     pub(crate) answer: AtomicU8,
@@ -159,6 +161,12 @@ impl Sink for RecordingSink {
     fn when_drained(&self, notifier: Notifier) {
         self.0.drained.lock().unwrap().push(notifier);
     }
+    fn when_empty(&self, notifier: Notifier) {
+        if self.0.queued.load(Ordering::SeqCst) == 0 {
+            return notifier.notify();
+        }
+        self.0.emptied.lock().unwrap().push(notifier);
+    }
     fn close(&self, reason: &str) {
         self.0.closed.lock().unwrap().push(reason.to_owned());
     }
@@ -273,6 +281,27 @@ impl Peer {
         }
         self.client.end_batch();
         all
+    }
+
+    /// Sets the bytes in its queue. Who waits for an empty one is notified.
+    pub(crate) fn set_queued(&self, bytes: u64) {
+        self.record.queued.store(bytes, Ordering::SeqCst);
+        if bytes == 0 {
+            let waiting = std::mem::take(&mut *self.record.emptied.lock().unwrap());
+            waiting.iter().for_each(|notifier| notifier.notify());
+        }
+    }
+
+    /// Its sink answers its next deliveries with this, until it is drained.
+    pub(crate) fn answer(&self, status: DeliveryStatus) {
+        self.record.answer.store(status.bits(), Ordering::SeqCst);
+    }
+
+    /// Its queue has drained.
+    pub(crate) fn drain(&self) {
+        self.answer(DeliveryStatus::TAKEN);
+        let waiting = std::mem::take(&mut *self.record.drained.lock().unwrap());
+        waiting.iter().for_each(|notifier| notifier.notify());
     }
 
     /// Returns the messages since the last call.

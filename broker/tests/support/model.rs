@@ -45,11 +45,31 @@ fn fits(pattern: &str, text: &str, separator: char, one: &str, rest: &str) -> bo
     }
 }
 
-/// Returns the filter up to its `#`.
+/// Returns the filter up to its `#`, with its options.
 fn normal(filter: &str) -> String {
+    let (options, filter) = split_options(filter);
     let segments: Vec<_> = filter.split('/').collect();
     let end = segments.iter().position(|s| *s == "#").map_or(segments.len(), |at| at + 1);
-    segments[..end].join("/")
+    [options, &segments[..end].join("/")].concat()
+}
+
+/// Returns the options of the model's steps, and the filter behind them.
+fn split_options(filter: &str) -> (&str, &str) {
+    for options in ["$share/g/$lossy/", "$share/g/", "$share/h/", "$lossy/"] {
+        if let Some(filter) = filter.strip_prefix(options) {
+            return (options, filter);
+        }
+    }
+    ("", filter)
+}
+
+/// How a client gets a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Lossy,
+    /// As a member of these groups, and whether it holds nobody as such.
+    Groups(BTreeMap<char, bool>),
 }
 
 /// A limit so low that requests are refused.
@@ -75,7 +95,7 @@ fn complex_shape(filter: &str) -> Option<Vec<&str>> {
 
 /// Returns the number of segments of all complex shapes.
 fn cost<'f>(filters: impl Iterator<Item = &'f String>) -> usize {
-    let shapes: BTreeSet<_> = filters.filter_map(|filter| complex_shape(filter)).collect();
+    let shapes: BTreeSet<_> = filters.filter_map(|filter| complex_shape(split_options(filter).1)).collect();
     shapes.iter().map(Vec::len).sum()
 }
 
@@ -127,9 +147,13 @@ impl<'a> Compared<'a> {
         if let Ok(peer) = peer {
             let takes_mixed = ["a", "a.b", "b", "a%%0"].contains(&name);
             peer.record.takes_mixed.store(takes_mixed, Ordering::SeqCst);
+            let mut peer = peer;
+            // reports of what it misses come at any time
+            assert_eq!(peer.filters(Op::Exclude, &[".broker/missed"]), Code::Ok);
             self.peers.insert(name, peer);
             let subscriptions = BTreeSet::from([".broker/warn".to_owned()]);
-            self.model.insert(name, Wants { subscriptions, ..Default::default() });
+            let exclusions = BTreeSet::from([".broker/missed".to_owned()]);
+            self.model.insert(name, Wants { subscriptions, exclusions });
         }
     }
 
@@ -201,26 +225,44 @@ impl<'a> Compared<'a> {
         })
     }
 
-    /// Returns the expected recipients of a step.
-    fn expected(&self, step: &Step) -> Vec<(&'static str, usize)> {
-        let any = |set: &BTreeSet<String>, topic: &str| set.iter().any(|f| fits(f, topic, '/', "+", "#"));
-        let wanted = |name: &str, wants: &Wants| match step {
-            Step::Publish(_, topic) => any(&wants.subscriptions, topic) && !any(&wants.exclusions, topic),
-            Step::PublishFor(_, topic, receiver) => {
-                primary(name) == receiver
-                    && any(&wants.subscriptions, topic)
-                    && !any(&wants.exclusions, topic)
-            }
-            Step::Broadcast(_, mask) => fits(mask, name, '.', "?", "*"),
-            Step::Send(_, target) => name == target,
-            _ => false,
+    /// Returns how a client gets a publication, if it does.
+    fn way(wants: &Wants, topic: &str) -> Option<Way> {
+        let fits = |filter: &str| fits(filter, topic, '/', "+", "#");
+        if wants.exclusions.iter().any(|filter| fits(filter)) {
+            return None;
+        }
+        let matching = wants.subscriptions.iter().map(|filter| split_options(filter));
+        let matching: Vec<_> =
+            matching.filter(|(_, filter)| fits(filter)).map(|(options, _)| options).collect();
+        if matching.contains(&"") {
+            return Some(Way::Plain);
+        }
+        if matching.contains(&"$lossy/") {
+            return Some(Way::Lossy);
+        }
+        let mut groups = BTreeMap::new();
+        for options in &matching {
+            let group = options.chars().nth("$share/".len()).unwrap();
+            let is_lossy = groups.entry(group).or_insert(true);
+            *is_lossy &= options.ends_with("$lossy/");
+        }
+        (!groups.is_empty()).then_some(Way::Groups(groups))
+    }
+
+    /// Returns the possible recipients of a step, and how each of them gets it.
+    fn expected(&self, step: &Step) -> Vec<(&'static str, Way)> {
+        let way = |name: &str, wants: &Wants| match step {
+            Step::Publish(_, topic) => Self::way(wants, topic),
+            Step::PublishFor(_, topic, receiver) if primary(name) == receiver => Self::way(wants, topic),
+            Step::Broadcast(_, mask) => fits(mask, name, '.', "?", "*").then_some(Way::Plain),
+            Step::Send(_, target) => (name == target).then_some(Way::Plain),
+            _ => None,
         };
-        let getting = self.model.iter().filter(|(name, wants)| wanted(name, wants));
-        getting.map(|(name, _)| (*name, 1)).collect()
+        self.model.iter().filter_map(|(name, wants)| Some((*name, way(name, wants)?))).collect()
     }
 
     fn carry(&mut self, who: &'static str, step: &Step) {
-        let mut expected = self.expected(step);
+        let expected = self.expected(step);
         let Some(sender) = self.peers.get_mut(who) else { return };
         let result = match step {
             Step::Publish(_, topic) => sender.blocking(Op::Publish, topic, ""),
@@ -238,21 +280,56 @@ impl<'a> Compared<'a> {
             }
             return; // left to mixed runs
         }
-        let blocked = expected.iter().any(|(name, _)| self.full.contains(name));
-        assert_eq!(result.is_blocked(), blocked, "{step:?}");
-        if blocked {
-            expected.clear();
+        let is_full = |name: &str| self.full.contains(name);
+        // the members of each group, and which of them hold nobody
+        let mut groups = BTreeMap::<char, Vec<(&str, bool)>>::new();
+        for (name, way) in &expected {
+            if let Way::Groups(own) = way {
+                own.iter().for_each(|(group, lossy)| groups.entry(*group).or_default().push((name, *lossy)));
+            }
         }
+        let holds = |members: &Vec<(&str, bool)>| members.iter().all(|(name, lossy)| is_full(name) && !lossy);
+        let blocked = expected.iter().any(|(name, way)| *way == Way::Plain && is_full(name))
+            || groups.values().any(holds);
+        assert_eq!(result.is_blocked(), blocked, "{step:?}");
         self.peers.values().for_each(|peer| peer.record.times.lock().unwrap().clear());
         let taken = self.peers.iter().map(|(name, peer)| (*name, peer.take().len()));
-        let got: Vec<_> = taken.filter(|(_, count)| *count > 0).collect();
-        assert_eq!(got, expected, "{step:?}");
+        let got: BTreeMap<_, _> = taken.filter(|(_, count)| *count > 0).collect();
+        assert!(got.values().all(|count| *count == 1), "{step:?} once: {got:?}");
+        if blocked {
+            assert!(got.is_empty(), "{step:?}");
+            return;
+        }
+        for (name, way) in &expected {
+            match way {
+                Way::Plain => assert!(got.contains_key(name), "{step:?} {name}"),
+                Way::Lossy => assert_eq!(got.contains_key(name), !is_full(name), "{step:?} {name}"),
+                Way::Groups(_) => assert!(!(got.contains_key(name) && is_full(name)), "{step:?} {name}"),
+            }
+        }
+        for (group, members) in &groups {
+            let reached = members.iter().any(|(name, _)| got.contains_key(name));
+            let can = members.iter().any(|(name, _)| !is_full(name));
+            assert!(reached || !can, "{step:?} group {group}");
+        }
+        let is_member = |name: &str| groups.values().flatten().any(|(member, _)| *member == name);
+        assert!(got.keys().filter(|name| is_member(name)).count() <= groups.len(), "{step:?} {got:?}");
+        assert!(got.keys().all(|name| expected.iter().any(|(other, _)| other == name)), "{step:?} {got:?}");
     }
 
     /// One frame after the other: each to everybody it is for, until one of these holds the sender.
     fn mixed(&mut self, who: &'static str, frames: &[(Op, String)]) {
         let Some(sender) = self.peers.get(who) else { return };
         let source = sender.name.clone();
+        // which member of a group gets a frame is not determined
+        let is_shared = |topic: &str| {
+            self.model.values().any(|wants| matches!(Self::way(wants, topic), Some(Way::Groups(_))))
+        };
+        let frames: Vec<_> =
+            frames.iter().filter(|(op, target)| *op != Op::Publish || !is_shared(target)).cloned().collect();
+        if frames.is_empty() {
+            return;
+        }
         let (mut codes, mut expected) = (vec![], BTreeMap::<&str, Vec<_>>::new());
         let mut room: BTreeMap<_, _> =
             self.peers.iter().map(|(name, peer)| (*name, *peer.record.room.lock().unwrap())).collect();
@@ -262,13 +339,19 @@ impl<'a> Compared<'a> {
                 _ => Step::Send(0, target.clone()),
             };
             let recipients = self.expected(&step);
-            if recipients.iter().any(|(name, _)| self.full.contains(name)) {
+            if recipients.iter().any(|(name, way)| *way == Way::Plain && self.full.contains(name)) {
                 break;
             }
-            let mut taken = 0;
-            for (name, _) in &recipients {
+            let (mut taken, mut refused) = (0, false);
+            for (name, way) in &recipients {
+                if self.full.contains(name) {
+                    continue; // it misses the frame
+                }
                 match room.get_mut(name) {
-                    Some(Some(0)) => continue,
+                    Some(Some(0)) => {
+                        refused |= *way == Way::Plain;
+                        continue;
+                    }
                     Some(Some(left)) => *left -= 1,
                     _ => {}
                 }
@@ -277,7 +360,7 @@ impl<'a> Compared<'a> {
             }
             codes.push(match op {
                 Op::Message if recipients.is_empty() => Code::NotRegistered as u8,
-                _ if !recipients.is_empty() && taken == 0 => Code::NotDelivered as u8,
+                _ if refused && taken == 0 => Code::NotDelivered as u8,
                 _ => Code::Ok as u8,
             });
         }

@@ -155,6 +155,11 @@ impl<S: Sink> RawSink for Guarded<S> {
         self.run("when_drained", |_| fallback.notify(), |sink| sink.when_drained(Notifier(notifier)));
     }
 
+    fn when_empty(&self, notifier: NotifierObject) {
+        let fallback = notifier.clone();
+        self.run("when_empty", |_| fallback.notify(), |sink| sink.when_empty(Notifier(notifier)));
+    }
+
     fn close(&self, reason: RStr<'_>) {
         self.scope.run_even_failed("close", |_| (), || self.inner.close(reason.as_str()));
     }

@@ -44,6 +44,8 @@ pub(crate) struct Inbox {
     /// A sender was asked to flush, and has not yet flushed.
     dirty: bool,
     senders: Vec<Notifier>,
+    /// Called when the queue is empty.
+    empty: Vec<Notifier>,
     /// Of lines about refused messages.
     log_throttle: LogThrottle,
 }
@@ -62,6 +64,7 @@ impl Default for Inbox {
             reader_waits: false,
             dirty: false,
             senders: Vec::new(),
+            empty: Vec::new(),
             log_throttle: LogThrottle::new(1, LOG_INTERVAL),
         }
     }
@@ -180,7 +183,7 @@ impl Inbox {
 
     /// Moves queued runs to a reader; returns `false` once no more can follow. If the queue is empty and the
     /// reader `waits`, the next run returns the notifier of the readers. Also returns the notifiers of
-    /// senders that can send again.
+    /// senders that can send again, and those that wait for an empty queue.
     pub(crate) fn read(
         &mut self,
         into: &mut RunBatch,
@@ -212,6 +215,9 @@ impl Inbox {
                 notifiers = std::mem::take(&mut self.senders);
             }
         }
+        if self.runs.is_empty() && !self.empty.is_empty() {
+            notifiers.append(&mut self.empty);
+        }
         (!(self.closed && self.runs.is_empty()), notifiers)
     }
 
@@ -234,12 +240,22 @@ impl Inbox {
         None
     }
 
+    /// Stores a notifier that is called when the queue is empty; returns it if it is.
+    pub(crate) fn when_empty(&mut self, notifier: Notifier) -> Option<Notifier> {
+        if self.closed || self.runs.is_empty() {
+            return Some(notifier);
+        }
+        self.empty.push(notifier);
+        None
+    }
+
     /// Closes the queue, which stays readable. Returns whether it was open, and the notifiers of waiting
     /// tasks.
     pub(crate) fn close(&mut self) -> (bool, Vec<Notifier>) {
         let was_open = !std::mem::replace(&mut self.closed, true);
         self.held_since = None;
         let mut notifiers = std::mem::take(&mut self.senders);
+        notifiers.append(&mut self.empty);
         notifiers.extend(self.take_waiting_reader());
         (was_open, notifiers)
     }

@@ -130,6 +130,11 @@ impl Sink for PeerSink {
         deferred_wakes::wake(at_once);
     }
 
+    fn when_empty(&self, notifier: Notifier) {
+        let at_once = self.0.inbox.lock().when_empty(notifier);
+        deferred_wakes::wake(at_once);
+    }
+
     fn close(&self, reason: &str) {
         if self.0.close_queues() {
             self.0.clients.disconnect(&self.0, Cause::Broker(reason.to_owned()));

@@ -325,6 +325,17 @@ impl Connection {
         }
     }
 
+    /// Calls `notifier` once the queue is empty or closed.
+    pub(crate) fn when_empty(&self, notifier: Notifier) {
+        let mut out = self.lock();
+        if out.is_closed() || out.queue.is_empty() {
+            drop(out);
+            notifier.notify();
+        } else {
+            out.held.get_or_insert_default().waiters.push(Waiter { notifier, side: Side::Empty });
+        }
+    }
+
     /// Closes the connection. The first reason is kept; the reader reports it.
     pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
         let mut out = self.lock();
@@ -401,9 +412,18 @@ impl SendState {
         self.held.as_ref()?.overdrawn.as_ref()
     }
 
-    /// Those who wait for the queue: whatever was overdrawn ends with that.
+    /// Those who wait for the queue to drain, or to be empty if it is: whatever was overdrawn ends with that.
     fn take_waiters(&mut self) -> Vec<Waiter> {
-        self.held.take().map(|held| held.waiters).unwrap_or_default()
+        let waiters = self.held.take().map(|held| held.waiters).unwrap_or_default();
+        if self.queue.is_empty() {
+            return waiters;
+        }
+        let (waiting, ready): (Vec<_>, Vec<_>) =
+            waiters.into_iter().partition(|waiter| waiter.side == Side::Empty);
+        if !waiting.is_empty() {
+            self.held.get_or_insert_default().waiters = waiting;
+        }
+        ready
     }
 
     /// The socket, for the writer task.

@@ -34,11 +34,11 @@ impl FanOut {
             Op::Message => self.message_hooks(router, access, table, target),
             Op::Broadcast => {
                 let recipients = self.mask_recipients(router, access, target);
-                (recipients.hooks(), recipients.is_denied())
+                (recipients.hooks(), recipients.is_refused())
             }
             _ => {
                 let recipients = self.topic_recipients(router, access, target);
-                (recipients.hooks(), recipients.is_denied())
+                (recipients.hooks(), recipients.is_refused())
             }
         };
         if is_denied {
@@ -96,7 +96,7 @@ impl FanOut {
                     Op::Broadcast => self.mask_recipients(router, access, target),
                     _ => self.topic_recipients(router, access, target),
                 };
-                self.block_on_full(router, &recipients, Scope::of(op, request), body_bytes);
+                self.block_on_full(router, &recipients, Scope::of(op, request), target, body_bytes);
             }
         }
         self.may_block = false;

@@ -10,6 +10,7 @@ mod delivery;
 mod recipients;
 
 use elbus_plugin_api::{Code, Frame, Op, access::Action};
+use elbus_protocol::subscription::has_options;
 use std::sync::Arc;
 
 use super::{FanOut, allows_message};
@@ -243,16 +244,18 @@ impl FanOut {
             Some((route, recipients)) => (Some(route), recipients.clone()),
             None => {
                 let resolved = match sender.policy {
+                    _ if has_options(topic) => Resolved::refused(epoch, Code::BadData),
                     Some(policy) if !policy.allows(Action::Publish, topic) => Resolved::denied(epoch),
                     _ => router.resolve_topic(topic),
                 };
                 topics.add(topic, memory, resolved)
             }
         };
-        if recipients.is_denied() {
-            return Target::Refused(Code::AccessDenied);
+        if recipients.is_refused() {
+            return Target::Refused(recipients.refusal());
         }
-        if recipients.members().len() > MAX_RECIPIENTS {
+        // subscriptions with options choose recipients run by run
+        if recipients.members().len() > MAX_RECIPIENTS || recipients.optioned().is_some() {
             return Target::Alone;
         }
         // the new route may have replaced all others

@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{FilterSet, Filters, Registry};
+use super::{
+    FilterSet, Filters, Registry, RegistryEntry,
+    requested::{Requested, weight},
+    with_options::DepartedOptioned,
+};
 use crate::routing::{
     client_keys::BudgetOwner,
     filter_limits::FilterLimits,
@@ -12,13 +16,8 @@ use crate::routing::{
     registered_client::RegisteredClient,
     shapes::{ClientShapes, Shape, is_complex},
 };
-use elbus_protocol::request;
+use elbus_protocol::{request, subscription::has_options};
 
-/// Memory of a filter in addition to its text, in bytes: a node of the tree, its entries in indices and sets.
-const FILTER_BYTES: usize = 128;
-/// Memory of a segment that may become a node of its own, in filters of more than [`FREE_SEGMENTS`].
-const SEGMENT_BYTES: usize = 64;
-const FREE_SEGMENTS: usize = 8;
 /// Filters of a client up to this memory are admitted regardless of the memory of all filters.
 const RESERVED_BYTES: usize = 128 * 1024;
 /// Filters of a client that are removed at once when it leaves; more are removed in steps.
@@ -29,7 +28,9 @@ const REMOVED_AT_ONCE: usize = 512;
 pub(super) struct ClientFilters {
     /// Their nodes in the tree.
     nodes: IdSet,
-    /// Their memory in bytes, see [`weight`].
+    /// The number of filters with options.
+    optioned: usize,
+    /// The memory of all of them in bytes, see [`weight`].
     bytes: usize,
     /// The complex ones; `None` if there are none.
     shapes: Option<Box<ClientShapes>>,
@@ -40,6 +41,7 @@ pub(super) struct Departed {
     entry: u32,
     subscriptions: Ids,
     exclusions: Ids,
+    optioned: DepartedOptioned,
 }
 
 /// Why the filters of a request are refused.
@@ -63,18 +65,17 @@ pub(crate) enum FilterRefusal {
 #[derive(Default)]
 pub(crate) struct Reserved(Vec<(usize, Shape)>);
 
-/// Returns approximately the memory of a filter, in bytes.
-pub(super) fn weight(filter: Filter<'_>) -> usize {
-    let (_, segments) = is_complex(filter);
-    filter.text().len() + FILTER_BYTES + segments.saturating_sub(FREE_SEGMENTS) * SEGMENT_BYTES
-}
-
 impl Registry {
     /// Returns the id of this registration.
-    fn id_of(&self, member: &Arc<RegisteredClient>) -> Option<u32> {
+    pub(super) fn id_of(&self, member: &Arc<RegisteredClient>) -> Option<u32> {
         let id = *self.by_name.get(&*member.name)?;
         let entry = self.entries[id].as_ref()?;
         Arc::ptr_eq(&entry.member, member).then_some(id)
+    }
+
+    /// Returns the entry of this registration.
+    pub(super) fn entry_of_member(&self, member: &Arc<RegisteredClient>) -> Option<&RegistryEntry> {
+        self.entries[self.id_of(member)?].as_ref()
     }
 
     fn filters_of(
@@ -101,9 +102,28 @@ impl Registry {
         limits: &FilterLimits,
     ) -> Result<Reserved, FilterRefusal> {
         let id = self.id_of(member).ok_or(FilterRefusal::Gone)?;
+        let optioned = self.entries[id].as_mut().and_then(|entry| entry.optioned.take());
+        let has_optioned =
+            |one: Requested<'_>| optioned.as_ref().is_some_and(|own| own.contains_key(&*one.text()));
+        let result = self.admit_to(id, member, set, body, limits, has_optioned);
+        if let Some(entry) = self.entries[id].as_mut() {
+            entry.optioned = optioned;
+        }
+        result
+    }
+
+    fn admit_to(
+        &mut self,
+        id: u32,
+        member: &Arc<RegisteredClient>,
+        set: FilterSet,
+        body: &str,
+        limits: &FilterLimits,
+        has_optioned: impl Fn(Requested<'_>) -> bool,
+    ) -> Result<Reserved, FilterRefusal> {
         let (filters, own, total) = self.filters_of(set, id).ok_or(FilterRefusal::Gone)?;
         let fits = |count: usize, bytes: usize| {
-            if own.nodes.len() + count > limits.count {
+            if own.nodes.len() + own.optioned + count > limits.count {
                 Err(FilterRefusal::Count)
             } else if own.bytes + bytes > limits.memory {
                 Err(FilterRefusal::Memory)
@@ -115,14 +135,17 @@ impl Registry {
         };
         // as if all were new: that is so for most requests, which then need no search
         let mut requested = RequestedFilters::default();
-        request::filters(body).for_each(|filter| requested.add(filter.into()));
+        request::filters(body).for_each(|filter| requested.add(Requested::new(filter)));
         if !requested.complex && fits(requested.count, requested.bytes).is_ok() {
             return Ok(Reserved::default());
         }
-        let mut new: Vec<_> = request::filters(body).map(Filter::from).zip(0..).collect();
+        let mut new: Vec<_> = request::filters(body).map(Requested::new).zip(0..).collect();
         new.sort_unstable();
-        new.dedup_by_key(|(filter, _)| *filter);
-        new.retain(|(filter, _)| !filters.tree.has(*filter, id));
+        new.dedup_by_key(|(requested, _)| *requested);
+        new.retain(|(one, _)| match one.has_options() {
+            true => !has_optioned(*one),
+            false => !filters.tree.has(one.filter, id),
+        });
         requested = RequestedFilters::default();
         new.iter().for_each(|(filter, _)| requested.add(*filter));
         if requested.count > 0 {
@@ -130,7 +153,7 @@ impl Registry {
         }
         let mut reserved = Reserved::default();
         for (filter, number) in new {
-            let Some(shape) = filters.shapes.of(filter) else { continue };
+            let Some(shape) = filters.shapes.of(filter.filter) else { continue };
             let client_shapes = own.shapes.get_or_insert_with(|| {
                 let identity = filters.shapes.number(BudgetOwner::identity_of(&member.origin));
                 Box::new(ClientShapes::of(identity))
@@ -175,9 +198,15 @@ impl Registry {
         mut changed: impl FnMut(usize),
     ) -> Result<(), FilterRefusal> {
         let id = self.id_of(member).ok_or(FilterRefusal::Gone)?;
-        let (filters, own, total) = self.filters_of(set, id).ok_or(FilterRefusal::Gone)?;
-        for (number, filter) in changes {
-            let filter = Filter::from(filter);
+        for (number, text) in changes {
+            if set == FilterSet::Subscriptions && has_options(text) {
+                if self.change_optioned(member, id, add, Requested::new(text)) {
+                    changed(number);
+                }
+                continue;
+            }
+            let filter = Filter::from(text);
+            let (filters, own, total) = self.filters_of(set, id).ok_or(FilterRefusal::Gone)?;
             if add {
                 let Some(node) = filters.tree.insert(filter, id) else { continue };
                 own.nodes.insert(node);
@@ -185,11 +214,39 @@ impl Registry {
                 *total += weight(filter);
             } else {
                 let Some(node) = filters.tree.remove(filter, id) else { continue };
-                own.removed(node, filter, filters, total);
+                own.nodes.remove(node);
+                own.removed(weight(filter), filter, filters, total);
             }
             changed(number);
         }
         Ok(())
+    }
+
+    /// Adds an admitted subscription with options, or removes one; returns whether it was not there, or was.
+    fn change_optioned(
+        &mut self,
+        member: &Arc<RegisteredClient>,
+        id: u32,
+        add: bool,
+        requested: Requested<'_>,
+    ) -> bool {
+        let Some(entry) = self.entries[id].as_mut() else { return false };
+        let own = entry.optioned.get_or_insert_default();
+        let changed = match add {
+            true => self.optioned.add(own, id, member, requested),
+            false => self.optioned.remove(own, requested),
+        };
+        entry.optioned.take_if(|own| own.is_empty());
+        let (own, weight) = (&mut entry.subscriptions, requested.weight());
+        if changed && add {
+            own.optioned += 1;
+            own.bytes += weight;
+            self.filter_bytes += weight;
+        } else if changed {
+            own.optioned -= 1;
+            own.removed(weight, requested.filter, &mut self.subscriptions, &mut self.filter_bytes);
+        }
+        changed
     }
 
     /// Returns the nodes of the subscriptions of a client.
@@ -214,8 +271,10 @@ impl Registry {
 
     /// Clears the entry of a client that leaves.
     pub(super) fn vacate(&mut self, id: u32) {
-        let Some(entry) = self.entries[id].take() else { return };
-        let mut departed = Departed { entry: id, subscriptions: Ids::new(), exclusions: Ids::new() };
+        let Some(mut entry) = self.entries[id].take() else { return };
+        let optioned = entry.take_optioned();
+        let mut departed =
+            Departed { entry: id, subscriptions: Ids::new(), exclusions: Ids::new(), optioned };
         for (own, filters, nodes) in [
             (entry.subscriptions, &mut self.subscriptions, &mut departed.subscriptions),
             (entry.exclusions, &mut self.exclusions, &mut departed.exclusions),
@@ -245,7 +304,14 @@ impl Registry {
                 left -= nodes.len() - from;
                 nodes.drain(from..).for_each(|node| _ = filters.tree.remove_at(node, id));
             }
-            if !departed.subscriptions.is_empty() || !departed.exclusions.is_empty() {
+            for id in departed.optioned.by_ref().take(left) {
+                left -= 1;
+                self.optioned.remove_at(id);
+            }
+            if !departed.subscriptions.is_empty()
+                || !departed.exclusions.is_empty()
+                || departed.optioned.len() > 0
+            {
                 return true;
             }
             self.entries.release(id);
@@ -256,10 +322,10 @@ impl Registry {
 }
 
 impl ClientFilters {
-    fn removed(&mut self, node: u32, filter: Filter<'_>, filters: &mut Filters, total: &mut usize) {
-        self.nodes.remove(node);
-        self.bytes -= weight(filter);
-        *total -= weight(filter);
+    /// Counts a filter less.
+    fn removed(&mut self, weight: usize, filter: Filter<'_>, filters: &mut Filters, total: &mut usize) {
+        self.bytes -= weight;
+        *total -= weight;
         if let Some(shapes) = &mut self.shapes
             && let Some(shape) = filters.shapes.of(filter)
         {
@@ -278,10 +344,10 @@ struct RequestedFilters {
 }
 
 impl RequestedFilters {
-    fn add(&mut self, filter: Filter<'_>) {
+    fn add(&mut self, requested: Requested<'_>) {
         self.count += 1;
-        self.bytes += weight(filter);
-        self.complex |= is_complex(filter).0;
+        self.bytes += requested.weight();
+        self.complex |= is_complex(requested.filter).0;
     }
 }
 

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Instant};
 
 use super::Router;
 use crate::{
-    routing::registered_client::{RegisteredClient, Totals},
+    routing::{
+        optioned::SubscriptionReport,
+        registered_client::{RegisteredClient, Totals},
+    },
     sync::atomic::Ordering,
 };
 
@@ -29,7 +32,8 @@ impl Router {
 
     /// Returns the number of clients that would get a publication to the topic.
     pub(crate) fn subscriber_count(&self, topic: &str) -> usize {
-        self.resolve_topic(topic).recipients.iter().count()
+        let resolved = self.resolve_topic(topic);
+        resolved.recipients.iter().count() + resolved.optioned().map_or(0, |optioned| optioned.count())
     }
 
     /// Returns how many frames full queues have refused since the start.
@@ -52,6 +56,15 @@ impl Router {
     pub(crate) fn secondaries(&self, primary: &str, limit: usize) -> Vec<String> {
         let registry = self.registry.read();
         registry.secondaries(primary).take(limit).map(|member| member.name.to_string()).collect()
+    }
+
+    /// Returns the first `limit` subscriptions with options of a client.
+    pub(crate) fn optioned_of(
+        &self,
+        client: &Arc<RegisteredClient>,
+        limit: usize,
+    ) -> Vec<SubscriptionReport> {
+        self.registry.read().optioned_of(client, limit)
     }
 
     /// Returns every primary client and the number of its registrations, in order of names.

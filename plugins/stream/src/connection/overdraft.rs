@@ -31,6 +31,8 @@ pub(crate) enum Side {
     Senders,
     /// The client: it is not read.
     Own,
+    /// The broker, which delivers more once it is empty.
+    Empty,
 }
 
 /// Somebody who waits for a queue to drain.
@@ -44,6 +46,7 @@ impl Overdrawn {
         match side {
             Side::Senders => self.queue,
             Side::Own => self.queue.saturating_add(self.own),
+            Side::Empty => 0,
         }
     }
 }
@@ -79,7 +82,11 @@ impl Connection {
             (self.may_overdraw(&out, Side::Senders, waiting), self.may_overdraw(&out, Side::Own, waiting));
         if let Some(held) = out.held.as_mut().filter(|_| senders || own) {
             let waiters = std::mem::take(&mut held.waiters);
-            let may_go_on = |waiter: &Waiter| if waiter.side == Side::Own { own } else { senders };
+            let may_go_on = |waiter: &Waiter| match waiter.side {
+                Side::Senders => senders,
+                Side::Own => own,
+                Side::Empty => false,
+            };
             (after.notifiers, held.waiters) = waiters.into_iter().partition(may_go_on);
         }
         drop(out);

@@ -38,6 +38,10 @@ impl Sink for ConnectionSink {
         self.0.when_drained(notifier, Side::Senders);
     }
 
+    fn when_empty(&self, notifier: Notifier) {
+        self.0.when_empty(notifier);
+    }
+
     fn close(&self, reason: &str) {
         self.0.close(CloseReason::Closed(reason.into()));
     }

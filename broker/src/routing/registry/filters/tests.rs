@@ -32,7 +32,7 @@ fn a_filter_weighs_as_much_when_it_is_removed_as_when_it_was_added() {
     let long = "x/".repeat(1000);
     let behind_the_rest = format!("a/#/{long}");
     let filters = ["a", "", "+", "b/#", "c/+/d", &long, &behind_the_rest, "#/x", "a/b/c/d/e/f/g/h/i/j/+/#"];
-    let mut registry = Registry::default();
+    let mut registry = Registry::new(Arc::default());
     let clients = ["one", "other"].map(|name| client(&mut registry, name));
     for client in &clients {
         assert_eq!(change(&mut registry, client, true, filters), filters.len());
@@ -52,4 +52,33 @@ fn a_filter_weighs_as_much_when_it_is_removed_as_when_it_was_added() {
     let others = filters.map(|filter| filter.replace("#", "#/other"));
     assert_eq!(change(&mut registry, &clients[1], false, others.iter().map(String::as_str)), filters.len());
     assert_eq!((own_bytes(&registry, &clients[1]), registry.filter_bytes), (0, 0));
+}
+
+#[test]
+fn subscriptions_with_options_weigh_nothing_once_they_are_removed() {
+    let mut registry = Registry::new(Arc::default());
+    let clients = ["one", "other"].map(|name| client(&mut registry, name));
+    let complex = format!("$key/g/2/{}#", "+/".repeat(20));
+    let filters =
+        ["$share/g/a", "$share/g/$latest/a", "$share/h/a/#", "$every/5/#", &complex, "$lossy/#", "a"];
+    for client in &clients {
+        assert_eq!(change(&mut registry, client, true, filters), filters.len());
+        assert_eq!(change(&mut registry, client, true, ["$share/h/a/#/behind", "$lossy/#"]), 0);
+    }
+    assert_eq!(registry.optioned.group_count(), 3);
+    assert_eq!(
+        registry.subscribed("a").optioned().map(|optioned| optioned.count()),
+        None,
+        "plain ones decide"
+    );
+    assert_eq!(registry.subscribed("a/b").optioned().map(|optioned| optioned.count()), Some(2));
+    let texts = registry.optioned_texts(&clients[0]);
+    assert_eq!(texts.len(), 6);
+    assert_eq!(change(&mut registry, &clients[0], false, texts.iter().map(|text| &**text)), 6);
+    assert_eq!(change(&mut registry, &clients[0], false, ["a"]), 1);
+    assert_eq!(own_bytes(&registry, &clients[0]), 0);
+    registry.remove(&clients[1]);
+    while registry.clear_departed() {}
+    assert_eq!((registry.filter_bytes, registry.optioned.group_count()), (0, 0));
+    assert!(!registry.has_optioned());
 }

@@ -55,6 +55,49 @@ fn deliver_mixed(pair: &Pair, pauses: bool) -> DeliveryStatus {
 const MIXED: &[u8] = b"\x12\x03\0\0\0\0s\0\x01\x01\x05\0\0\0\0s\0t\0\x01";
 
 #[test]
+fn an_empty_queue_is_reported_once_it_is_empty() {
+    let mut pair = Pair::new(StreamSettings::default());
+    let count = Arc::new(AtomicUsize::new(0));
+    let when_empty = |pair: &Pair| {
+        let count = count.clone();
+        let notifier = Notifier::new(move || _ = count.fetch_add(1, Ordering::SeqCst));
+        ConnectionSink(pair.connection.clone()).when_empty(notifier);
+    };
+    when_empty(&pair);
+    assert_eq!(count.load(Ordering::SeqCst), 1, "it is empty");
+    assert_eq!(deliver(&pair, Qos::NO, 3), DeliveryStatus::DIRTY);
+    when_empty(&pair);
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    pair.connection.flush();
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    pair.peer.read_exact(&mut [0; FRAME + 3]).unwrap();
+
+    // also while senders wait for the same queue, which go on before it is empty
+    let sent = fill(&pair);
+    when_empty(&pair);
+    let drained = Arc::new(AtomicUsize::new(0));
+    let flag = drained.clone();
+    deliver(&pair, Qos::NO, 9 << 20);
+    let notifier = Notifier::new(move || _ = flag.fetch_add(1, Ordering::SeqCst));
+    ConnectionSink(pair.connection.clone()).when_drained(notifier);
+    let mut left = sent + FRAME + (9 << 20);
+    let mut buffer = vec![0; 65536];
+    while left > 0 {
+        assert!(drained.load(Ordering::SeqCst) >= count.load(Ordering::SeqCst).saturating_sub(2));
+        left -= pair.peer.read(&mut buffer).unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    while count.load(Ordering::SeqCst) < 3 && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    assert_eq!((count.load(Ordering::SeqCst), drained.load(Ordering::SeqCst)), (3, 1));
+    deliver(&pair, Qos::NO, 3);
+    when_empty(&pair);
+    pair.connection.close(CloseReason::Closed("test".into()));
+    assert_eq!(count.load(Ordering::SeqCst), 4, "closed");
+}
+
+#[test]
 fn a_mixed_run_is_queued_as_its_frames() {
     let mut pair = Pair::new(StreamSettings::default());
     assert_eq!(deliver_mixed(&pair, false), DeliveryStatus::DIRTY);
