@@ -29,6 +29,7 @@ mod registry;
 mod route_cache;
 mod router;
 mod router_settings;
+mod run_results;
 mod sender;
 mod sender_quotas;
 mod shapes;

@@ -34,6 +34,8 @@ pub use crate::{
         scope::RawHookScope,
     },
     notifier::{NotifierObject, RawNotifier, RawNotifier_TO},
+    pending::{PendingObject, RawPending, RawPending_TO},
+    run::Deferral,
 };
 use crate::{
     config::Limit,
@@ -97,6 +99,9 @@ pub trait RawClient: Send + 'static {
     }
     fn take_frame_codes(&mut self) -> RVec<u8> {
         RVec::new()
+    }
+    fn take_pending(&mut self) -> ROption<PendingObject> {
+        ROption::RNone
     }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;

@@ -4,10 +4,11 @@ use abi_stable::std_types::{RSlice, RSliceMut, RStr};
 use elbus_protocol::{Code, Op, Qos};
 
 use crate::{
-    abi::ClientObject,
+    abi::{ClientObject, FromRaw},
     buffer::Payload,
     mixed_run::{Frame, MixedDispatch},
     notifier::Notifier,
+    pending::PendingResult,
     request::{Dispatch, Request},
 };
 
@@ -79,6 +80,12 @@ impl Client {
     /// result [has them](Dispatch::has_frame_codes).
     pub fn take_frame_codes(&mut self) -> Vec<u8> {
         self.0.take_frame_codes().into()
+    }
+
+    /// Takes the result of the last request if it [is pending](Dispatch::is_pending). It must be taken before
+    /// the next request is dispatched.
+    pub fn take_pending(&mut self) -> Option<PendingResult> {
+        self.0.take_pending().into_option().map(PendingResult::from_raw)
     }
 
     /// Flushes the recipients of all requests since the last call. Returns `true` if a receiver is over its

@@ -133,6 +133,7 @@ pub struct MixedDispatch {
 impl MixedDispatch {
     const GONE: u32 = 1;
     const ALONE: u32 = 2;
+    const PENDING: u32 = 4;
 
     /// Creates the result of a run of which `dispatched` frames were dispatched, at the cost of `work`.
     #[inline]
@@ -155,6 +156,21 @@ impl MixedDispatch {
     pub fn next_alone(mut self, alone: bool) -> Self {
         self.flags |= if alone { Self::ALONE } else { 0 };
         self
+    }
+
+    /// Declares that the codes of some frames are supplied later: the client has the result.
+    #[inline]
+    pub fn pending(mut self) -> Self {
+        self.flags |= Self::PENDING;
+        self
+    }
+
+    /// Returns whether the codes of some frames are supplied later: those whose code is 0.
+    /// [`Client::take_pending`](crate::Client::take_pending) returns the result, by the positions of the
+    /// frames.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.flags & Self::PENDING != 0
     }
 
     /// Returns how many frames were dispatched: the first ones, each of which has a result code. At least

@@ -43,6 +43,8 @@ const MAY_BLOCK: u32 = 2;
 const EXCEPT_RECEIVER: u32 = 4;
 /// [`Request::flags`]: recipients over their limit are skipped.
 const BEST_EFFORT: u32 = 8;
+/// [`Request::flags`]: the result can be supplied later.
+const DEFERRABLE: u32 = 16;
 
 impl<'a> Request<'a> {
     /// Creates a request. `target` is a name, a mask or a topic. For topic operations it is a list of
@@ -151,6 +153,20 @@ impl<'a> Request<'a> {
         self.flags & BEST_EFFORT != 0
     }
 
+    /// Declares that the sender can take the result later: it may [be pending](Dispatch::is_pending). The
+    /// request should be one that is acknowledged.
+    #[inline]
+    pub fn deferrable(mut self) -> Self {
+        self.flags |= DEFERRABLE;
+        self
+    }
+
+    /// Returns whether the sender can take the result later.
+    #[inline]
+    pub fn is_deferrable(&self) -> bool {
+        self.flags & DEFERRABLE != 0
+    }
+
     /// Returns whether the sender can wait and dispatch the request again.
     #[inline]
     pub fn may_block(&self) -> bool {
@@ -214,6 +230,7 @@ impl Dispatch {
     const CONGESTED: u8 = 2;
     const BLOCKED: u8 = 4;
     const FRAME_CODES: u8 = 8;
+    const PENDING: u8 = 16;
 
     /// Creates a result with a code and the number of recipients.
     #[inline]
@@ -257,6 +274,22 @@ impl Dispatch {
     #[inline]
     pub fn has_frame_codes(&self) -> bool {
         self.flags & Self::FRAME_CODES != 0
+    }
+
+    /// Declares that the codes are supplied later: the client has the result.
+    #[inline]
+    pub fn pending(mut self) -> Self {
+        self.flags |= Self::PENDING;
+        self
+    }
+
+    /// Returns whether the codes of the messages are supplied later.
+    /// [`Client::take_pending`](crate::Client::take_pending) returns the result, which must be taken before
+    /// the next request. Later acknowledgements of the same sender must wait for it. Only for requests that
+    /// are [deferrable](Request::deferrable).
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.flags & Self::PENDING != 0
     }
 
     /// Returns the result code: what an acknowledgement carries. If the messages of a run have [different

@@ -9,7 +9,11 @@ use abi_stable::{
 };
 use elbus_protocol::{FrameKind, Qos};
 
-use crate::buffer::{Payload, SharedBytes};
+use crate::{
+    abi::{IntoRaw, PendingObject},
+    buffer::{Payload, SharedBytes},
+    pending::Completion,
+};
 
 /// Consecutive messages of one sender with the same kind, topic and quality of service.
 ///
@@ -37,6 +41,28 @@ pub struct Run<'a> {
     payloads: RSlice<'a, Payload<'a>>,
     shared: Option<&'a SharedBytes>,
     encoding: &'a mut Encoding,
+    deferral: Option<&'a mut Deferral>,
+}
+
+/// The place for the result of a run that its sink defers.
+#[doc(hidden)]
+#[repr(C)]
+#[derive(StableAbi, Default)]
+pub struct Deferral {
+    pending: ROption<PendingObject>,
+}
+
+impl Deferral {
+    /// Returns whether the run was deferred.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Takes the result of a run that was deferred.
+    pub fn take(&mut self) -> Option<PendingObject> {
+        self.pending.take().into_option()
+    }
 }
 
 impl<'a> Run<'a> {
@@ -62,6 +88,7 @@ impl<'a> Run<'a> {
             payloads: RSlice::from_slice(payloads),
             shared: shared.filter(|_| payloads.len() == 1),
             encoding,
+            deferral: None,
         }
     }
 
@@ -70,6 +97,50 @@ impl<'a> Run<'a> {
     pub fn with_sender_id(mut self, id: u64) -> Self {
         self.sender_id = id;
         self
+    }
+
+    /// Lets the sink defer the result.
+    #[doc(hidden)]
+    #[inline]
+    pub fn with_deferral(mut self, deferral: &'a mut Deferral) -> Self {
+        self.deferral = Some(deferral);
+        self
+    }
+
+    /// Defers the result of the run: its acknowledgements are sent once the [`Completion`] is completed, with
+    /// its code, which is that of all messages of the run. Until then, later acknowledgements of the sender
+    /// wait. `None` if the sender does not wait for a result that is supplied later: it gets the usual one.
+    ///
+    /// Only messages can be deferred, which have one recipient; and only if their sender requested an
+    /// acknowledgement over a transport that waits for it (`unix`, `tcp`). A sink that defers takes no
+    /// [mixed runs](crate::Sink::deliver_mixed). The sink must take the run, or the result means nothing. A
+    /// transport has a time limit of 75 s; afterwards the sender has got
+    /// [`Code::Timeout`](crate::Code::Timeout). An instance that has failed drops nothing: what it has
+    /// deferred ends with that limit.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::{Completion, DeliveryStatus, Run, Sink};
+    /// use std::sync::mpsc;
+    ///
+    /// /// Acknowledges messages once a worker has stored them.
+    /// struct Store(mpsc::Sender<(Vec<Vec<u8>>, Option<Completion>)>);
+    ///
+    /// impl Sink for Store {
+    ///     fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
+    ///         let messages = run.payloads().iter().map(|payload| payload.to_vec()).collect();
+    ///         match self.0.send((messages, run.defer())) {
+    ///             Ok(()) => DeliveryStatus::TAKEN,
+    ///             Err(_) => DeliveryStatus::CLOSED,
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn defer(&mut self) -> Option<Completion> {
+        let deferral = self.deferral.as_mut().filter(|deferral| !deferral.is_used())?;
+        let (completion, pending) = Completion::pair();
+        deferral.pending = RSome(pending.into_raw());
+        Some(completion)
     }
 
     /// Returns the kind of frame: message, broadcast or publication.

@@ -3,6 +3,7 @@
 //! It routes nothing. A test creates an instance with [`FakeHost::create`], checks what was registered and
 //! dispatched, delivers runs into the plugin's sinks, emits events, and waits for what it expects.
 
+mod deferral;
 mod fake_client;
 mod fake_hooks;
 
@@ -29,9 +30,10 @@ use crate::{
     delivery_status::DeliveryStatus,
     event::Event,
     host::Host,
+    pending::Completion,
     plugin::{Plugin, Status},
     plugin_error::PluginError,
-    run::{Encoding, Run},
+    run::{Deferral, Encoding, Run},
 };
 use elbus_protocol::{Code, FrameKind, Op, Qos};
 
@@ -75,6 +77,9 @@ struct State {
     deny_calls_with: Option<Code>,
     system_senders: Vec<(String, bool)>,
     answer: Option<Code>,
+    defers_answers: bool,
+    /// Of requests whose answers were deferred, until the test takes them.
+    deferred: Vec<Completion>,
     receivers_full: bool,
     /// Targets whose receiver alone is full.
     congested: BTreeSet<String>,
@@ -306,6 +311,20 @@ impl FakeHost {
         topic: &str,
         payloads: &[&[u8]],
     ) -> Option<DeliveryStatus> {
+        self.deliver_run(qos, to, kind, sender, topic, payloads, None)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a run consists of")]
+    fn deliver_run(
+        &self,
+        qos: Qos,
+        to: &str,
+        kind: FrameKind,
+        sender: &str,
+        topic: &str,
+        payloads: &[&[u8]],
+        deferral: Option<&mut Deferral>,
+    ) -> Option<DeliveryStatus> {
         let (sink, id) = {
             let mut state = self.0.state.lock();
             (state.clients.get(to).map(|(_, sink)| sink.clone())?, state.id_of(sender))
@@ -313,6 +332,9 @@ impl FakeHost {
         let payloads: Vec<_> = payloads.iter().map(|p| Payload::from(*p)).collect();
         let mut encoding = Encoding::new();
         let mut run = Run::new(kind, qos, sender, topic, &payloads, None, &mut encoding).with_sender_id(id);
+        if let Some(deferral) = deferral {
+            run = run.with_deferral(deferral);
+        }
         let delivery = DeliveryStatus::from_bits(sink.deliver(&mut run));
         if delivery.has(DeliveryStatus::DIRTY) {
             sink.flush();

@@ -10,7 +10,9 @@ pub(super) mod hooked;
 pub(super) mod mixed;
 mod with_options;
 
-use elbus_plugin_api::{BROKER_NAME, Code, DeliveryStatus, Encoding, Op, Request, Run, access::Action};
+use elbus_plugin_api::{
+    BROKER_NAME, Code, DeliveryStatus, Encoding, Op, Request, Run, abi::PendingObject, access::Action,
+};
 use elbus_protocol::{name::primary_of, subscription::has_options};
 use std::{
     cell::Cell,
@@ -55,6 +57,8 @@ pub(super) struct FanOut {
     to_feed: Vec<Arc<Subscriber>>,
     /// Recipients over their limit that the sender must wait for, at most [`MAX_CONGESTED`].
     congested: Vec<Arc<RegisteredClient>>,
+    /// Frames of the current mixed run whose codes are supplied later.
+    pub(super) pending: Vec<(usize, PendingObject)>,
     /// Whether a recipient of the current request is over its limit.
     met_full: bool,
     /// Whether the current request can wait, and whether it must.
@@ -125,6 +129,7 @@ impl FanOut {
             dirty: vec![],
             to_feed: vec![],
             congested: vec![],
+            pending: vec![],
             met_full: false,
             may_block: false,
             blocked: false,

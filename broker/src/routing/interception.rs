@@ -3,12 +3,12 @@
 
 use elbus_plugin_api::{
     Code, Op, Payload, Request,
-    abi::{RoutedRun, RunFrame, RunHeader},
+    abi::{PendingObject, RoutedRun, RunFrame, RunHeader},
     hooks::{InterceptedRun, MAX_DEPTH, Replacement, Verdict},
 };
 use std::{cell::Cell, ops::Range, sync::Arc};
 
-use super::{fan_out::hooked::Route, sender::Sender};
+use super::{fan_out::hooked::Route, run_results::RunResults, sender::Sender};
 use crate::{
     callbacks,
     hooks::{AppliedHooks, HookTable, InterceptorEntry, InterceptorResult},
@@ -36,6 +36,8 @@ struct Results {
     codes: Vec<u8>,
     /// The most recipients of a part of the run.
     reached: u32,
+    /// Parts of the run whose codes are supplied later.
+    pending: Vec<(Range<usize>, PendingObject)>,
 }
 
 impl Results {
@@ -79,7 +81,11 @@ impl Sender {
         }
         let mut results = Results::default();
         self.pass_on(table, applied, 0, op, request, &mut results);
-        let Results { codes, reached } = results;
+        let Results { codes, reached, pending } = results;
+        if !pending.is_empty() {
+            self.pending = Some(RunResults { codes, pending }.into_object());
+            return (Code::Ok, reached);
+        }
         let code = codes.iter().find(|code| **code != Code::Ok as u8);
         let code = code.and_then(|code| Code::from_wire(*code)).unwrap_or(Code::Ok);
         if codes.iter().any(|other| *other != code as u8) {
@@ -105,7 +111,11 @@ impl Sender {
         let Some(interceptor) = table.interceptor(next).filter(|_| left != 0) else {
             let body_bytes = body_bytes(request);
             let result = self.deliver(op, request, body_bytes);
+            let first = results.codes.len();
             results.add(payloads.len(), result.0, result.1);
+            if let Some(pending) = self.pending.take() {
+                results.pending.push((first..results.codes.len(), pending));
+            }
             return self.observe(table, applied, op, request, result);
         };
         let verdicts = match self.ask(interceptor, op, request) {

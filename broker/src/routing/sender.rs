@@ -1,10 +1,10 @@
 //! The sending side of a client: authorises and counts each run, and has it [delivered](super::fan_out).
 //! Owned by one reader at a time, so it needs no lock.
 
-use abi_stable::std_types::{RSlice, RSliceMut, RStr, RVec};
+use abi_stable::std_types::{ROption, RSlice, RSliceMut, RStr, RVec};
 use elbus_plugin_api::{
     BROKER_NAME, Code, Dispatch, Frame, FrameKind, Locality, MixedDispatch, Op, Request, Run,
-    abi::{NotifierObject, RawClient},
+    abi::{Deferral, NotifierObject, PendingObject, RawClient},
     access::Action,
 };
 use std::{cell::Cell, sync::Arc};
@@ -13,6 +13,7 @@ use super::{
     fan_out::{ENCODING, FanOut, Scope, congestion::UNHEEDED_BYTES, hooked::Route, mixed::MixedSender},
     registered_client::RegisteredClient,
     router::Router,
+    run_results::RunResults,
 };
 use crate::{access::PolicySnapshot, callbacks, hooks::HookTable, sync::atomic::AtomicUsize};
 
@@ -41,6 +42,8 @@ pub(crate) struct Sender {
     waits_for_itself: Option<Arc<AtomicUsize>>,
     /// The codes of the messages of the last run, if interceptors made them differ.
     pub(super) frame_codes: Vec<u8>,
+    /// The result of the last run, if it is supplied later.
+    pub(super) pending: Option<PendingObject>,
 }
 
 impl Sender {
@@ -65,6 +68,7 @@ impl Sender {
             draining: false,
             waits_for_itself: None,
             frame_codes: Vec::new(),
+            pending: None,
         }
     }
 
@@ -117,11 +121,15 @@ impl Sender {
         // an ending thread has none any more
         let mut encoding = ENCODING.try_with(Cell::take).ok().flatten().unwrap_or_default();
         encoding.reset();
+        let mut deferral = Deferral::default();
         let mut run =
             Run::new(kind, request.qos(), name, topic, request.payloads(), request.shared(), &mut encoding)
                 .with_sender_id(*id);
         let result = match op {
             Op::Message => {
+                if request.is_deferrable() {
+                    run = run.with_deferral(&mut deferral);
+                }
                 fan_out.send_to(router, access, (target, request.receiver_id()), &mut run, body_bytes)
             }
             _ => {
@@ -133,6 +141,9 @@ impl Sender {
             }
         };
         _ = ENCODING.try_with(|cell| cell.set(Some(encoding)));
+        if deferral.is_used() && result.0 == Code::Ok {
+            self.pending = deferral.take();
+        }
         if result.0 == Code::AccessDenied {
             self.denied(op, target, request.payloads().len());
         }
@@ -176,6 +187,9 @@ impl Sender {
                 _ if self.draining => return Dispatch::new(Code::NotSupported, 0),
                 _ => return Dispatch::gone(),
             }
+        }
+        if self.pending.is_some() {
+            self.pending = None;
         }
         let epoch = self.router.access.epoch();
         if epoch != self.access_epoch {
@@ -227,7 +241,9 @@ impl Sender {
             }
         }
         let result = Dispatch::new(code, reached).congested(self.fan_out.has_met_full());
-        if self.fan_out.hooks.is_none() || self.frame_codes.is_empty() {
+        if self.pending.is_some() {
+            result.pending()
+        } else if self.fan_out.hooks.is_none() || self.frame_codes.is_empty() {
             result
         } else {
             result.with_frame_codes()
@@ -258,7 +274,19 @@ impl Sender {
                 member.counts.sent(progress.acks, progress.acks * ACK_BYTES);
             }
         }
-        MixedDispatch::new(progress.frames as u32, progress.work).next_alone(progress.next_alone)
+        let result =
+            MixedDispatch::new(progress.frames as u32, progress.work).next_alone(progress.next_alone);
+        if self.fan_out.pending.is_empty() { result } else { self.with_pending(result, codes) }
+    }
+
+    /// Keeps the results of the frames of a mixed run that are supplied later.
+    #[cold]
+    fn with_pending(&mut self, result: MixedDispatch, codes: &[u8]) -> MixedDispatch {
+        let pending = std::mem::take(&mut self.fan_out.pending);
+        let pending = pending.into_iter().map(|(frame, pending)| (frame..frame + 1, pending)).collect();
+        let codes = codes.get(..result.dispatched()).unwrap_or_default().to_vec();
+        self.pending = Some(RunResults { codes, pending }.into_object());
+        result.pending()
     }
 
     #[cold]
@@ -287,6 +315,10 @@ impl RawClient for Sender {
     ) -> MixedDispatch {
         callbacks::set_client(self.id);
         self.route_mixed(frames.as_slice(), codes.as_mut_slice())
+    }
+
+    fn take_pending(&mut self) -> ROption<PendingObject> {
+        self.pending.take().into()
     }
 
     fn end_batch(&mut self) -> bool {

@@ -10,13 +10,15 @@ use super::{FakeHost, Recorded, State};
 use crate::{
     abi::{
         ClientObject, ConnectorObject, FromRaw, HandlerObject, InterceptorObject, IntoRaw, ListenerObject,
-        METHOD_KNOWN, NotifierObject, ObserverObject, ObserverQueue, RawCall, RawCallError, RawClient,
-        RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN, SinkObject,
+        METHOD_KNOWN, NotifierObject, ObserverObject, ObserverQueue, PendingObject, RawCall, RawCallError,
+        RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN,
+        SinkObject,
     },
     client_info::ClientInfo,
     control::CallError,
     event::Event,
     hooks::scope::RawHookScope,
+    pending::Completion,
     request::{Dispatch, Request},
 };
 use elbus_protocol::{Code, Op};
@@ -47,13 +49,22 @@ struct FakeClient {
     name: String,
     id: u64,
     registered: bool,
+    /// The result of the last request, if its answer was deferred.
+    pending: Option<PendingObject>,
     /// Targets that were full when it sent to them, since the last `when_ready`.
     congested: BTreeSet<String>,
 }
 
 impl FakeClient {
     fn object(host: &FakeHost, name: String, id: u64, registered: bool) -> ClientObject {
-        let client = FakeClient { host: host.clone(), name, id, registered, congested: BTreeSet::new() };
+        let client = FakeClient {
+            host: host.clone(),
+            name,
+            id,
+            registered,
+            pending: None,
+            congested: BTreeSet::new(),
+        };
         RawClient_TO::from_value(client, TD_Opaque)
     }
 }
@@ -79,7 +90,17 @@ impl RawClient for FakeClient {
         if is_full {
             self.congested.insert(target.to_owned());
         }
-        Dispatch::new(code, 1).congested(is_full || (request.ends_batch() && self.end_batch()))
+        let result = Dispatch::new(code, 1).congested(is_full || (request.ends_batch() && self.end_batch()));
+        let pending = self.host.change(|state| {
+            if !state.defers_answers || !request.is_deferrable() {
+                return None;
+            }
+            let (completion, pending) = Completion::pair();
+            state.deferred.push(completion);
+            Some(pending.into_raw())
+        });
+        self.pending = pending;
+        if self.pending.is_some() { result.pending() } else { result }
     }
 
     fn end_batch(&mut self) -> bool {
@@ -100,6 +121,10 @@ impl RawClient for FakeClient {
         if !waits {
             notifier.notify();
         }
+    }
+
+    fn take_pending(&mut self) -> ROption<PendingObject> {
+        self.pending.take().into()
     }
 
     fn set_close_reason(&mut self, _: RStr<'_>) {}

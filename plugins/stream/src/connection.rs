@@ -1,6 +1,7 @@
 //! The outgoing side of one connection: its queue, flushing and closing. Owns the connection's lock; never
 //! waits, and calls nothing outside while it holds the lock. [`queue_limit`] decides how much may be queued.
 
+mod acknowledgement_list;
 mod acknowledgements;
 pub(crate) mod close_reason;
 pub(crate) mod deferred;
@@ -9,9 +10,11 @@ pub(crate) mod liveness;
 pub(crate) mod mixed_wire;
 pub(crate) mod overdraft;
 mod pauses;
+pub(crate) mod pending_acknowledgements;
 pub(crate) mod queue_limit;
 mod reader_task;
 pub(crate) mod sink;
+pub(crate) mod waiter;
 pub(crate) mod wire;
 pub(crate) mod writer;
 
@@ -25,12 +28,14 @@ use std::{
 
 use crate::{
     connection::{
+        acknowledgement_list::PendingAcknowledgements,
         close_reason::CloseReason,
         deferred::Deferred,
         limits::ConnectionLimits,
         liveness::Liveness,
-        overdraft::{Held, Overdrawn, Side, Waiter},
+        overdraft::{Held, Overdrawn},
         pauses::NOP_TICKS,
+        waiter::{Side, Waiter},
     },
     server::{source::Source, state::ServerState},
     sync::{AtomicBool, Mutex, MutexGuard},
@@ -83,6 +88,8 @@ pub(crate) struct SendState {
     writer: bool,
     /// Waiters, and the overdraft; `None` if there are neither.
     pub(crate) held: Option<Box<Held>>,
+    /// Acknowledgements that wait for their codes; `None` some time after there are none.
+    acknowledgements: Option<Box<PendingAcknowledgements>>,
     /// The reader's task, once it runs.
     reader: Option<Waker>,
     reason: Option<CloseReason>,
@@ -114,6 +121,7 @@ impl Connection {
                 attempts: 0,
                 writer: false,
                 held: None,
+                acknowledgements: None,
                 reader: None,
                 reason: None,
             }),
@@ -363,7 +371,8 @@ impl Connection {
         out.reason = Some(reason);
         self.blocked.store(false, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
-        Deferred { notifiers: out.take_waiters(), reader: out.reader.take(), write: false }
+        let acknowledgements = out.acknowledgements.take();
+        Deferred { notifiers: out.take_waiters(), reader: out.reader.take(), write: false, acknowledgements }
     }
 
     /// Returns whether it was closed to free memory for others.

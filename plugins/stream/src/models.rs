@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, close_reason::CloseReason, overdraft::Side},
+    connection::{Connection, close_reason::CloseReason, waiter::Side},
     settings::StreamSettings,
     testing::{Pair, with_mixed_run, with_run},
 };

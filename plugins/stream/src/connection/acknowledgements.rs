@@ -4,7 +4,7 @@ use elbus_plugin_api::DeliveryStatus;
 use elbus_protocol::delivery::{ACK_BYTES, encode_ack};
 use std::{convert::Infallible, sync::Arc};
 
-use super::{Connection, overdraft::Side};
+use super::{Connection, waiter::Side};
 
 impl Connection {
     /// Appends the acknowledgements of a run of the client's own requests.
@@ -13,6 +13,9 @@ impl Connection {
         let mut out = self.lock();
         if out.is_closed() {
             return DeliveryStatus::CLOSED;
+        }
+        if let Some(delivery) = out.acknowledge_behind(|| op_ids.iter().map(|id| (*id, code))) {
+            return delivery;
         }
         let Ok(()) = out.queue.push_with(op_ids.len(), |buffer| {
             buffer.reserve(op_ids.len() * ACK_BYTES);
@@ -29,11 +32,14 @@ impl Connection {
     /// Appends acknowledgements, each with its own code.
     pub(crate) fn acknowledge_each(
         self: &Arc<Self>,
-        acks: impl Iterator<Item = (u32, u8)>,
+        mut acks: impl Iterator<Item = (u32, u8)>,
     ) -> DeliveryStatus {
         let mut out = self.lock();
         if out.is_closed() {
             return DeliveryStatus::CLOSED;
+        }
+        if let Some(delivery) = out.acknowledge_behind(|| &mut acks) {
+            return delivery;
         }
         let mut count = 0;
         let Ok(()) = out.queue.push_with(0, |buffer| {

@@ -4,7 +4,7 @@
 use std::{sync::Arc, task::Waker};
 
 use crate::{
-    connection::{Connection, overdraft::Waiter, writer},
+    connection::{Connection, acknowledgement_list::PendingAcknowledgements, waiter::Waiter, writer},
     sync,
 };
 
@@ -15,6 +15,8 @@ pub(crate) struct Deferred {
     pub(crate) notifiers: Vec<Waiter>,
     pub(super) reader: Option<Waker>,
     pub(super) write: bool,
+    /// To be dropped, which can run code of other plugins.
+    pub(super) acknowledgements: Option<Box<PendingAcknowledgements>>,
 }
 
 impl Deferred {
@@ -22,6 +24,7 @@ impl Deferred {
         self.notifiers.extend(other.notifiers);
         self.reader = self.reader.take().or(other.reader);
         self.write |= other.write;
+        self.acknowledgements = self.acknowledgements.take().or(other.acknowledgements);
     }
 }
 

@@ -2,10 +2,14 @@
 //! Owns what was given, and for whom; the broker finds the cycles and decides, and the connection ends it
 //! once senders may go on.
 
-use elbus_plugin_api::{Notifier, Overdraft};
+use elbus_plugin_api::Overdraft;
 use std::{sync::Arc, time::Instant};
 
-use crate::connection::{Connection, SendState, deferred::Deferred};
+use crate::connection::{
+    Connection, SendState,
+    deferred::Deferred,
+    waiter::{Side, Waiter},
+};
 
 /// Who waits for a queue to drain, and what may wait in it beyond its limit.
 #[derive(Default)]
@@ -22,23 +26,6 @@ pub(crate) struct Overdrawn {
     own: usize,
     /// The cycle, in words.
     pub(crate) cycle: Box<str>,
-}
-
-/// Who waits for a queue to drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Those who send to the client.
-    Senders,
-    /// The client: it is not read.
-    Own,
-    /// The broker, which delivers more once it is empty.
-    Empty,
-}
-
-/// Somebody who waits for a queue to drain.
-pub(crate) struct Waiter {
-    pub(crate) notifier: Notifier,
-    pub(crate) side: Side,
 }
 
 impl Overdrawn {

@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    connection::{
-        Connection, SendState,
-        overdraft::{Overdrawn, Side},
-    },
+    connection::{Connection, SendState, overdraft::Overdrawn, waiter::Side},
     session::reader::RUN_BYTES,
 };
 

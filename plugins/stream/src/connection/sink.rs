@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use crate::connection::{
     Connection, SendState, close_reason::CloseReason, deferred::Deferred, mixed_wire::MixedWire,
-    overdraft::Side, queue_limit::QueueLimit, wire::Wire,
+    queue_limit::QueueLimit, waiter::Side, wire::Wire,
 };
 
 /// A connection as the broker's [`Sink`].

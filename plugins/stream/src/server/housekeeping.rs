@@ -8,7 +8,9 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, close_reason::CloseReason, liveness::Phase},
+    connection::{
+        Connection, close_reason::CloseReason, liveness::Phase, pending_acknowledgements::PENDING_LIMIT,
+    },
     server::{connection_table::Entry, state::ServerState},
 };
 
@@ -95,6 +97,7 @@ fn tick(server: &ServerState, schedule: &TickSchedule) {
         server.any_blocked.store(true, Ordering::Release);
     }
     let time = Instant::now();
+    expire_acknowledgements(server, time);
     for (connection, due) in due {
         match due {
             // unread bytes excuse a client once only: it can go on sending bytes that complete nothing, and
@@ -109,6 +112,17 @@ fn tick(server: &ServerState, schedule: &TickSchedule) {
             DueAction::Nop => connection.send_nop(),
         }
     }
+}
+
+/// Answers acknowledgements that have waited too long for their codes.
+fn expire_acknowledgements(server: &ServerState, now: Instant) {
+    let mut waiting = std::mem::take(&mut *server.acknowledging.lock());
+    if waiting.is_empty() {
+        return;
+    }
+    let waits = |connection: Arc<Connection>| connection.expire_acknowledgements(now, PENDING_LIMIT);
+    waiting.retain(|connection| connection.upgrade().is_some_and(waits));
+    server.acknowledging.lock().append(&mut waiting);
 }
 
 /// Returns what is due for a connection, and schedules the next check.

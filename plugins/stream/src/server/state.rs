@@ -4,7 +4,7 @@ use elbus_plugin_api::{Event, EventKind, Host, QueueBudget};
 use parking_lot::{Condvar, Mutex};
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -48,6 +48,8 @@ pub(crate) struct ServerState {
     pub(crate) log_throttle: SourceLogThrottle,
     /// Rate debts of clients that have left. Held briefly, with no other lock.
     pub(crate) rate_debts: Mutex<RateDebts>,
+    /// Connections with acknowledgements that wait for their codes. Held briefly, with no other lock.
+    pub(crate) acknowledging: Mutex<Vec<Weak<Connection>>>,
     /// Memory held for large frames. Held briefly; taken after a connection's lock.
     pub(crate) frame_memory: Mutex<FrameMemory>,
     /// Slots of connections that have not registered yet.
@@ -100,6 +102,7 @@ impl ServerState {
             log_throttle: SourceLogThrottle::default(),
             turns,
             rate_debts: Mutex::default(),
+            acknowledging: Mutex::default(),
             frame_memory: Mutex::default(),
             over_budget: AtomicUsize::new(0),
         })

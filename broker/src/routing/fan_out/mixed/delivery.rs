@@ -1,6 +1,6 @@
 //! Delivery of collected frames: in one call to each sink that takes mixed runs, one by one to the others.
 
-use elbus_plugin_api::{Code, DeliveryStatus, Encoding, Frame, MixedRun, Op, Payload, Run};
+use elbus_plugin_api::{Code, DeliveryStatus, Encoding, Frame, MixedRun, Op, Payload, Run, abi::Deferral};
 use std::cell::Cell;
 
 use super::{
@@ -111,11 +111,18 @@ impl FanOut {
             }
             let payloads = [Payload::from(frame.payload())];
             let topic = if frame.op() == Some(Op::Publish) { frame.target() } else { "" };
+            let mut deferral = Deferral::default();
             let mut run = Run::new(frame.kind(), frame.qos(), sender.name, topic, &payloads, None, encoding)
                 .with_sender_id(sender.id);
+            if frame.op() == Some(Op::Message) && frame.qos().wants_ack() {
+                run = run.with_deferral(&mut deferral);
+            }
             let delivery = self.deliver_run(sender.router, client, &mut run, frame.body().len());
             if delivery.is_taken() {
                 mark(&mut taken, index);
+                if let Some(pending) = deferral.take() {
+                    self.pending.push((index as usize, pending));
+                }
             } else if delivery.has(DeliveryStatus::REFUSED) {
                 mark(&mut refused, index);
             } else {
@@ -126,6 +133,11 @@ impl FanOut {
             // no recipient is no error, unless full queues are the reason
             if refused && !taken {
                 *code = Code::NotDelivered as u8;
+            }
+        }
+        for (index, _) in &self.pending {
+            if let Some(code) = codes.get_mut(*index) {
+                *code = 0;
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A plugin for tests: fails, panics or hangs in the callback that its configuration names.
 
 use elbus_plugin_api::{
-    Call, Client, ClientInfo, Config, DeliveryStatus, Event, Host, Method, Plugin, PluginError, Run, Sink,
-    Status,
+    Call, Client, ClientInfo, Code, Completion, Config, DeliveryStatus, Event, Host, Method, Plugin,
+    PluginError, Run, Sink, Status,
     hooks::{Hook, HookScope, InterceptedFrame, OnFailure, Verdict},
     inproc::InprocClient,
 };
@@ -29,6 +29,9 @@ struct Settings {
     fail_in: String,
     /// Whether it intercepts everything. The callback `intercept` is reached by the payload `now`.
     intercepts: bool,
+    /// Whether its clients defer the results of messages: `keep` is kept until another message is `complete`
+    /// or `drop`; `panic` panics.
+    defers: bool,
     /// Where the plugin panics: create, start, deliver, intercept, flush, event, method, stop or drop; or
     /// task, a thread that its method starts.
     panic_in: String,
@@ -135,7 +138,8 @@ impl Plugin for Faulty {
             for number in 0..=self.settings.clients {
                 let name = if number == 0 { name.clone() } else { format!("{name}{number}") };
                 let loops_to = (number > 0 && self.settings.loop_in == "deliver").then(|| self.host.clone());
-                let sink = FaultySink { settings: self.settings.clone(), loops_to };
+                let (settings, kept) = (self.settings.clone(), Mutex::default());
+                let sink = FaultySink { settings, loops_to, kept };
                 let client = self.host.register(&name, &info, sink);
                 let client = client.map_err(|code| PluginError::of_key("client", code.text()))?;
                 self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(client);
@@ -150,6 +154,9 @@ impl Plugin for Faulty {
             let interceptor = move |frame: &InterceptedFrame<'_>| {
                 if frame.payload() == b"now" {
                     settings.reach("intercept");
+                }
+                if frame.payload() == b"reject" {
+                    return Verdict::Reject(Code::BadData);
                 }
                 Verdict::Continue
             };
@@ -214,11 +221,38 @@ struct FaultySink {
     settings: Settings,
     /// The host through which it sends endlessly.
     loops_to: Option<Host>,
+    /// The results that it has deferred.
+    kept: Mutex<Vec<Completion>>,
+}
+
+impl FaultySink {
+    fn defer(&self, run: &mut Run<'_>) {
+        let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let ended = match run.payloads().first().map(|payload| payload.bytes()) {
+            Some(b"keep") => {
+                kept.extend(run.defer());
+                return;
+            }
+            Some(b"panic") => {
+                let _deferred = run.defer();
+                panic!("deferring panics as configured");
+            }
+            Some(b"complete" | b"drop") => std::mem::take(&mut *kept),
+            _ => return,
+        };
+        drop(kept);
+        if run.payloads().first().is_some_and(|payload| payload.bytes() == b"complete") {
+            ended.into_iter().for_each(|completion| completion.complete(Code::Busy));
+        }
+    }
 }
 
 impl Sink for FaultySink {
-    fn deliver(&self, _: &mut Run<'_>) -> DeliveryStatus {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
         self.settings.reach("deliver");
+        if self.settings.defers {
+            self.defer(run);
+        }
         if let (Some(host), Some(name)) = (&self.loops_to, &self.settings.client) {
             let mut sender = host.system_client();
             loop {

@@ -1,7 +1,7 @@
 //! Dispatches the runs of a read and acknowledges them. Owns the length of an encoded run and the position
 //! where dispatching stops; keeps no bytes.
 
-use elbus_plugin_api::{Client, DeliveryStatus, Payload, Request, SharedBytes};
+use elbus_plugin_api::{Client, DeliveryStatus, Dispatch, Payload, PendingResult, Request, SharedBytes};
 use elbus_protocol::{
     Op,
     request::{REQUEST_HEADER_BYTES, RunBuffer, RunHead},
@@ -175,6 +175,12 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
+    /// Takes the result of a request if it is supplied later.
+    #[inline]
+    fn take_pending(&mut self, result: Dispatch) -> Option<PendingResult> {
+        if result.is_pending() { self.client.take_pending() } else { None }
+    }
+
     /// Dispatches frames as one run, and acknowledges them if requested.
     #[inline]
     pub(super) fn dispatch(
@@ -190,6 +196,9 @@ impl Dispatcher<'_> {
         let payloads = run.payloads.get(frames).unwrap_or_default();
         let request = Request::new(head.op, head.qos, head.target, payloads).with_receiver(head.receiver);
         let mut request = request.blocking();
+        if head.qos.wants_ack() {
+            request = request.deferrable();
+        }
         if let Some(shared) = shared {
             request = request.with_shared(shared);
         }
@@ -208,24 +217,26 @@ impl Dispatcher<'_> {
             }
             Op::Subscribe | Op::Unsubscribe | Op::Exclude | Op::Unexclude => time_slice::FILTERS,
         };
-        let batch = &mut *self.batch;
-        batch.frames = batch.frames.saturating_add(count as u32);
+        self.batch.frames = self.batch.frames.saturating_add(count as u32);
         if head.qos.wants_ack() {
             let delivery = if result.has_frame_codes() {
                 let codes = self.client.take_frame_codes();
                 // one for each frame, whatever the broker returned
                 let codes = codes.into_iter().chain(std::iter::repeat(result.wire_code()));
                 self.connection.acknowledge_each(op_ids.iter().copied().zip(codes))
+            } else if let Some(pending) = self.take_pending(result) {
+                let acks = op_ids.iter().copied().zip(0..).collect();
+                self.connection.acknowledge_later(acks, pending)
             } else {
                 self.connection.acknowledge(op_ids, result.code() as u8)
             };
-            batch.dirty |= delivery.has(DeliveryStatus::DIRTY);
+            self.batch.dirty |= delivery.has(DeliveryStatus::DIRTY);
             if delivery.has(DeliveryStatus::FULL) {
-                batch.full = true;
+                self.batch.full = true;
                 return Err(DispatchStop::Full);
             }
         }
-        if batch.turn.spend(work) { Err(DispatchStop::TurnOver) } else { Ok(()) }
+        if self.batch.turn.spend(work) { Err(DispatchStop::TurnOver) } else { Ok(()) }
     }
 }
 

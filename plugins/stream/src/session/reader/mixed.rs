@@ -125,7 +125,11 @@ impl Dispatcher<'_> {
             if any_acks && done.iter().any(|frame| frame.qos().wants_ack()) {
                 let acks =
                     done.iter().zip(op_ids).zip(&*codes).filter(|((frame, _), _)| frame.qos().wants_ack());
-                let delivery = self.connection.acknowledge_each(acks.map(|((_, id), code)| (*id, *code)));
+                let acks = acks.map(|((_, id), code)| (*id, *code));
+                let delivery = match result.is_pending() {
+                    true => self.acknowledge_pending(done, op_ids, codes),
+                    false => self.connection.acknowledge_each(acks),
+                };
                 self.batch.dirty |= delivery.has(DeliveryStatus::DIRTY);
                 if delivery.has(DeliveryStatus::FULL) {
                     self.batch.full = true;
@@ -145,6 +149,23 @@ impl Dispatcher<'_> {
             frames = left;
         }
         Ok(true)
+    }
+}
+
+impl Dispatcher<'_> {
+    /// Acknowledges the frames of a mixed run some of whose codes are supplied later: those before the first
+    /// of them at once.
+    #[cold]
+    fn acknowledge_pending(&mut self, frames: &[Frame<'_>], op_ids: &[u32], codes: &[u8]) -> DeliveryStatus {
+        let Some(pending) = self.client.take_pending() else { return DeliveryStatus::TAKEN };
+        let acks = (0..).zip(frames).zip(op_ids).filter(|((_, frame), _)| frame.qos().wants_ack());
+        let acks: Vec<_> = acks.map(|((index, _), id)| (*id, index)).collect();
+        let is_known = |(_, index): &&(u32, usize)| codes.get(*index).is_some_and(|code| *code != 0);
+        let (known, later) = acks.split_at(acks.iter().take_while(is_known).count());
+        let known = known.iter().filter_map(|(id, index)| Some((*id, *codes.get(*index)?)));
+        let first = self.connection.acknowledge_each(known);
+        let later = later.iter().map(|(id, index)| (*id, *index as u32)).collect();
+        first | self.connection.acknowledge_later(later, pending)
     }
 }
 

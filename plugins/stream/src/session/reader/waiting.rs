@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{COUNTED_BYTES, LARGE_FRAME, Reader};
 use crate::{
-    connection::{close_reason::CloseReason, liveness::Phase, overdraft::Side},
+    connection::{close_reason::CloseReason, liveness::Phase, waiter::Side},
     server::{connection_table::DepartingClient, log_throttle::LogCategory},
     session::scratch::Scratch,
 };
@@ -55,6 +55,9 @@ impl Reader {
         }
         self.connection.wait_unless_closed(receivers).await;
         if std::mem::take(&mut self.batch.full) {
+            let (notifier, acknowledged) = Notified::pair();
+            self.connection.when_acknowledged(notifier);
+            self.connection.wait_unless_closed(acknowledged).await;
             let (notifier, own) = Notified::pair();
             self.connection.when_drained(notifier, Side::Own);
             self.client.iter_mut().for_each(|client| client.wait_for_itself(true));
