@@ -29,6 +29,7 @@ pub(crate) enum Callback {
     Overdraw,
     Overdrawn,
     OnEvent,
+    OnChange,
     Method,
     SlowMethod,
     Create,
@@ -40,7 +41,7 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 22] = [
+const CALLBACKS: [(Callback, &str); 23] = [
     (Callback::Deliver, "deliver"),
     (Callback::DeliverMixed, "deliver_mixed"),
     (Callback::Intercept, "intercept"),
@@ -54,6 +55,7 @@ const CALLBACKS: [(Callback, &str); 22] = [
     (Callback::Overdraw, "overdraw"),
     (Callback::Overdrawn, "overdrawn"),
     (Callback::OnEvent, "on_event"),
+    (Callback::OnChange, "on_change"),
     (Callback::Method, "a control method"),
     (Callback::SlowMethod, "a slow control method"),
     (Callback::Create, "create"),

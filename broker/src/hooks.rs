@@ -6,12 +6,15 @@
 mod table;
 
 use elbus_plugin_api::{
-    abi::{InterceptorObject, ObserverQueue},
-    hooks::{HookScope, MAX_HOOKS, OnFailure},
+    abi::{InterceptorObject, ObserverQueue, ReplayObject, SubscriptionListenerObject},
+    hooks::{HookScope, MAX_HOOKS, OnFailure, SubscriptionChange},
 };
 use std::sync::Arc;
 
-use crate::sync::{Mutex, RwLock};
+use crate::{
+    callbacks::{self, Callback, owner_name},
+    sync::{Mutex, RwLock},
+};
 use table::ObserverEntry;
 pub(crate) use table::{AppliedHooks, HookTable, InterceptorEntry, InterceptorResult};
 
@@ -28,10 +31,28 @@ pub(crate) struct HookOwner {
 /// All hooks of a broker.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    /// Lock order: this, then `table`.
+    /// Lock order: this, then `table` or `listener`.
     registered: Mutex<Registered>,
     /// `None` if there are no hooks.
     table: RwLock<Option<Arc<HookTable>>>,
+    /// A leaf lock.
+    listener: RwLock<Option<RegisteredListener>>,
+}
+
+/// The subscription listener, the only one: marks of two could not be told apart.
+#[derive(Clone)]
+pub(crate) struct RegisteredListener {
+    id: u64,
+    owner: u32,
+    object: Arc<SubscriptionListenerObject>,
+}
+
+impl RegisteredListener {
+    /// Has it learn a change.
+    pub(crate) fn on_change(&self, change: &SubscriptionChange<'_>, replay: Option<ReplayObject>) {
+        let call = || self.object.on_change(change, replay.into());
+        callbacks::for_client(self.owner, Callback::OnChange, call);
+    }
 }
 
 #[derive(Default)]
@@ -63,6 +84,7 @@ struct RegisteredObserver {
 pub(crate) struct RemovedHooks {
     objects: Vec<Arc<InterceptorObject>>,
     queues: Vec<ObserverQueue>,
+    listener: Option<RegisteredListener>,
     /// Interceptors whose messages are rejected from now on, and those whose messages pass.
     pub(crate) closed: usize,
     pub(crate) open: usize,
@@ -153,6 +175,27 @@ impl Hooks {
         Ok(id)
     }
 
+    /// Returns the subscription listener, if there is one.
+    pub(crate) fn listener(&self) -> Option<RegisteredListener> {
+        self.listener.read().clone()
+    }
+
+    /// Adds the subscription listener; returns its id.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(crate) fn add_listener(&self, owner: u32, object: SubscriptionListenerObject) -> Result<u64, String> {
+        let mut registered = self.registered.lock();
+        let mut listener = self.listener.write();
+        if let Some(other) = &*listener {
+            return Err(format!("plugin {} has a subscription listener already", owner_name(other.owner)));
+        }
+        registered.last_id += 1;
+        let id = registered.last_id;
+        *listener = Some(RegisteredListener { id, owner, object: Arc::new(object) });
+        Ok(id)
+    }
+
     /// Removes one hook, as its plugin wishes.
     pub(crate) fn remove(&self, id: u64) -> RemovedHooks {
         let mut removed = RemovedHooks::default();
@@ -161,6 +204,7 @@ impl Hooks {
         removed.objects.extend(interceptors.filter_map(|hook| hook.object));
         let observers = registered.observers.extract_if(.., |hook| hook.id == id);
         removed.queues.extend(observers.map(|hook| hook.queue));
+        removed.listener = self.listener.write().take_if(|listener| listener.id == id);
         self.publish(&registered);
         removed
     }
@@ -178,6 +222,7 @@ impl Hooks {
         }
         registered.interceptors.retain(|hook| hook.of.owner != owner || hook.closed);
         registered.forget_repeated();
+        removed.listener = self.listener.write().take_if(|listener| listener.owner == owner);
         let observers = registered.observers.extract_if(.., |hook| hook.owner == owner);
         removed.queues.extend(observers.map(|hook| hook.queue));
         self.publish(&registered);

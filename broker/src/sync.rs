@@ -4,12 +4,32 @@
 #[cfg(not(elbus_model))]
 pub(crate) use parking_lot::{Mutex, RwLock};
 #[cfg(not(elbus_model))]
+pub(crate) use plain::Turn;
+#[cfg(not(elbus_model))]
 pub(crate) use std::sync::atomic;
 
 #[cfg(elbus_model)]
-pub(crate) use model::{Mutex, RwLock};
+pub(crate) use model::{Mutex, RwLock, Turn};
 #[cfg(elbus_model)]
 pub(crate) use shuttle::sync::atomic;
+
+#[cfg(not(elbus_model))]
+mod plain {
+    use parking_lot::ReentrantMutex;
+    use std::time::Duration;
+
+    /// Lets one thread at a time do something, which may do it again itself.
+    #[derive(Default)]
+    pub(crate) struct Turn(ReentrantMutex<()>);
+
+    impl Turn {
+        /// Calls `f` when it is the thread's turn, or after `limit`.
+        pub(crate) fn take<R>(&self, limit: Duration, f: impl FnOnce() -> R) -> R {
+            let _turn = self.0.try_lock_for(limit);
+            f()
+        }
+    }
+}
 
 #[cfg(elbus_model)]
 mod model {
@@ -30,6 +50,17 @@ mod model {
 
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock().ok()
+        }
+    }
+
+    /// Lets one thread at a time do something. The models do nothing within it that takes it again.
+    #[derive(Default)]
+    pub(crate) struct Turn(sync::Mutex<()>);
+
+    impl Turn {
+        pub(crate) fn take<R>(&self, _: std::time::Duration, f: impl FnOnce() -> R) -> R {
+            let _turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            f()
         }
     }
 

@@ -40,7 +40,10 @@ pub use crate::{
 use crate::{
     config::Limit,
     delivery_status::DeliveryStatus,
-    hooks::interceptor::InterceptedRun,
+    hooks::{
+        interceptor::InterceptedRun,
+        subscription_listener::{EarlierPublication, SubscriptionChange},
+    },
     inproc::owned_run::RunBatch,
     locality::Locality,
     mixed_run::{Frame, MixedDispatch, MixedRun},
@@ -223,6 +226,25 @@ pub trait RawObserver: Send + Sync + 'static {
 }
 pub type ObserverObject = RawObserver_TO<RBox<()>>;
 
+/// See [`SubscriptionListener`](crate::hooks::SubscriptionListener). Implemented by plugins.
+#[sabi_trait]
+pub trait RawSubscriptionListener: Send + Sync + 'static {
+    #[sabi(last_prefix_field)]
+    fn on_change(&self, change: &SubscriptionChange<'_>, replay: ROption<ReplayObject>);
+}
+pub type SubscriptionListenerObject = RawSubscriptionListener_TO<RBox<()>>;
+
+/// See [`Replay`](crate::hooks::Replay). Implemented by the broker; dropping it ends the replay.
+#[sabi_trait]
+pub trait RawReplay: Send + Sync + 'static {
+    /// Returns a [`Replayed`](crate::hooks::Replayed).
+    fn send(&self, publication: &EarlierPublication<'_>) -> u8;
+    fn flush(&self);
+    #[sabi(last_prefix_field)]
+    fn when_ready(&self, notifier: NotifierObject);
+}
+pub type ReplayObject = RawReplay_TO<RBox<()>>;
+
 /// [`RawHost::add_interceptor`]: messages in its scope are rejected while the interceptor cannot be called.
 pub const HOOK_FAILS_CLOSED: u32 = 1;
 
@@ -321,6 +343,15 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     }
     fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {
         let _ = (scope, queue_bytes);
+        RResult::RErr("the host has no hooks".into())
+    }
+    /// Returns a mark greater than all before.
+    fn next_mark(&self) -> u64 {
+        0
+    }
+    /// Returns the id of the hook, for `remove_hook`.
+    fn add_subscription_listener(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
+        let _ = listener;
         RResult::RErr("the host has no hooks".into())
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Interceptor`] | before routing | let a message pass, reject, consume or replace it |
 //! | [`Observer`] | after routing | read messages, their result and the number of recipients |
+//! | [`SubscriptionListener`] | after a client has subscribed | deliver earlier publications to the client |
 //!
 //! A hook is registered through [`Host`](crate::Host) and applies to the operations and targets of its
 //! [`HookScope`]. It ends when its [`Hook`] is dropped, and with the instance.
@@ -42,12 +43,16 @@ pub(crate) mod interceptor;
 pub(crate) mod observer;
 pub(crate) mod observer_queue;
 pub(crate) mod scope;
+pub(crate) mod subscription_listener;
 
 use crate::host::Host;
 
 pub use interceptor::{InterceptedFrame, InterceptedRun, Interceptor, Replacement, Verdict};
 pub use observer::{Observation, Observer};
 pub use scope::HookScope;
+pub use subscription_listener::{
+    EarlierPublication, Replay, Replayed, SubscriptionChange, SubscriptionEvent, SubscriptionListener,
+};
 
 /// Interceptors and observers that a broker can have at once, each.
 pub const MAX_HOOKS: usize = 64;

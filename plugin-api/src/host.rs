@@ -11,7 +11,7 @@ use crate::{
     abi::{
         FromRaw, HOOK_FAILS_CLOSED, HostObject, IntoRaw, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY,
         METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawInterceptor_TO, RawListener_TO, RawSink_TO,
-        RawWorker_TO, SENDER_ADMIN, catch,
+        RawSubscriptionListener_TO, RawWorker_TO, SENDER_ADMIN, catch,
         convert::sealed::Sealed,
         guard::{Guarded, PanicScope},
     },
@@ -21,7 +21,7 @@ use crate::{
     client_info::ClientInfo,
     control::{Call, CallError, ControlHandler, Method, MethodTraits},
     event::{Event, EventListener},
-    hooks::{Hook, HookScope, Interceptor, Observer, OnFailure},
+    hooks::{Hook, HookScope, Interceptor, Observer, OnFailure, SubscriptionListener},
     inproc::{InprocClient, InprocConnector, guarded::GuardedConnector},
     notifier::Notifier,
     plugin_error::PluginError,
@@ -207,6 +207,28 @@ impl Host {
         let added = scope.with_raw(|scope| self.object().add_observer(scope, queue_bytes));
         let observer = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
         Ok((Hook::new(self.clone(), observer.id()), Observer::new(observer)))
+    }
+
+    /// Adds a subscription listener, which learns from now on what clients subscribe to, until the [`Hook`] is
+    /// dropped or the instance ends. See [the rules for hooks](crate::hooks).
+    ///
+    /// # Errors
+    /// Another instance has a subscription listener: the marks of two could not be told apart.
+    pub fn add_subscription_listener(
+        &self,
+        listener: impl SubscriptionListener,
+    ) -> Result<Hook, PluginError> {
+        let listener =
+            RawSubscriptionListener_TO::from_value(Guarded::new(listener, self.0.clone()), TD_Opaque);
+        let added = self.object().add_subscription_listener(listener);
+        let id = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
+        Ok(Hook::new(self.clone(), id))
+    }
+
+    /// Returns a mark for a publication that is kept, greater than all before, see
+    /// [`Replay`](crate::hooks::Replay). Take it while nobody else can keep a publication of the same topic.
+    pub fn next_mark(&self) -> u64 {
+        self.object().next_mark()
     }
 
     /// Replaces the access rules. Connected clients are re-checked immediately: a subscription that is no

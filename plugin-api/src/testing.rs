@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use fake_hooks::FakeReplay;
+
 use crate::{
     abi::{
         ConnectorObject, FromRaw, HandlerObject, HostObject, InstanceObject, IntoRaw, ListenerObject,

@@ -47,8 +47,8 @@ pub(super) struct ObserverEntry {
 /// What an interceptor has decided about a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InterceptorResult {
-    /// About each message that does not continue, in order.
-    Verdicts(Vec<(usize, Verdict)>),
+    /// About each message that does not continue, in order; and the mark of the others, else 0.
+    Verdicts(Vec<(usize, Verdict)>, u64),
     /// It cannot be called, and its messages pass.
     Open,
     /// It cannot be called, and its messages are rejected.
@@ -98,7 +98,7 @@ impl InterceptorEntry {
             let answered =
                 callbacks::for_client(self.owner, Callback::Intercept, || interceptor.intercept(run));
             if answered {
-                return InterceptorResult::Verdicts(run.take_verdicts());
+                return InterceptorResult::Verdicts(run.take_verdicts(), run.mark());
             }
         }
         if self.closed { InterceptorResult::Closed } else { InterceptorResult::Open }

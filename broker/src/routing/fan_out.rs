@@ -49,6 +49,8 @@ pub(super) struct FanOut {
     mixed: Option<Box<MixedTargets>>,
     /// The hooks of the broker, as of the epoch of access; `None` if there are none.
     pub(super) hooks: Option<Arc<HookTable>>,
+    /// The mark of the publications that are delivered, see [`replays`](super::replays); 0 if they are not kept.
+    pub(super) mark: u64,
     /// Memory of the routes and the targets of mixed runs.
     memory: CacheMemory,
     /// Recipients that must be flushed. Each is in it once: a sink reports dirty only to the first sender.
@@ -125,6 +127,7 @@ impl FanOut {
             masks: None,
             mixed: None,
             hooks,
+            mark: 0,
             memory: CacheMemory::new(memory),
             dirty: vec![],
             to_feed: vec![],
@@ -309,11 +312,26 @@ impl FanOut {
         } else if self.waits && self.floods(&member) {
             DeliveryStatus::REFUSED
         } else {
-            member.deliver(run)
+            self.hand_over(router, &member, run)
         };
         let takes_more = met == Some(Fullness::TakesMore);
         self.settle(router, member, delivery, run.payloads().len(), body_bytes, takes_more);
         delivery
+    }
+
+    /// Hands a run to the sink of a client, in turn with replays to it.
+    #[inline]
+    fn hand_over(
+        &self,
+        router: &Router,
+        client: &Arc<RegisteredClient>,
+        run: &mut Run<'_>,
+    ) -> DeliveryStatus {
+        if !client.is_replaying() {
+            return client.deliver(run);
+        }
+        let (topic, mark) = (run.topic(), self.mark);
+        router.deliver_in_turn(client, topic, mark, || client.deliver(run), || DeliveryStatus::TAKEN)
     }
 
     /// Counts what a recipient has taken or refused, and records whether it is full or must be flushed.

@@ -1,7 +1,7 @@
 //! SUBSCRIBE, UNSUBSCRIBE, EXCLUDE and UNEXCLUDE: all filters of a request are changed, or none. Owns the
 //! order of checks; the registry is locked for some filters at a time.
 
-use elbus_plugin_api::{Code, Op};
+use elbus_plugin_api::{Code, Op, hooks::SubscriptionEvent};
 use elbus_protocol::request;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -20,6 +20,18 @@ use crate::{
 /// Filters that are added or removed under one lock of the registry.
 pub(super) const FILTERS_PER_LOCK: usize = 256;
 
+/// The numbers of filters of a request, in order.
+type Changed = SmallVec<[usize; 4]>;
+
+fn event_of(op: Op) -> SubscriptionEvent {
+    match op {
+        Op::Subscribe => SubscriptionEvent::Subscribed,
+        Op::Unsubscribe => SubscriptionEvent::Unsubscribed,
+        Op::Exclude => SubscriptionEvent::Excluded,
+        _ => SubscriptionEvent::Unexcluded,
+    }
+}
+
 /// A change that a client requests.
 struct Change<'c> {
     member: &'c Arc<RegisteredClient>,
@@ -32,7 +44,12 @@ struct Change<'c> {
 
 impl Router {
     /// Subscribes, unsubscribes, or adds or removes exclusions: all filters of a body, or none of them.
-    pub(super) fn change_filters(&self, member: &Arc<RegisteredClient>, op: Op, body: &str) -> Code {
+    pub(super) fn change_filters(
+        self: &Arc<Self>,
+        member: &Arc<RegisteredClient>,
+        op: Op,
+        body: &str,
+    ) -> Code {
         let (set, add) = match op {
             Op::Subscribe => (FilterSet::Subscriptions, true),
             Op::Unsubscribe => (FilterSet::Subscriptions, false),
@@ -56,9 +73,16 @@ impl Router {
                 }
             }
             let change = Change { member, set, add, body, policy };
+            // before the filters are added, so that nothing is delivered out of turn
+            let begins = op == Op::Subscribe && self.hooks.listener().is_some();
+            let begun = begins.then(|| self.begin_replay(member));
             match self.apply(&change, &limits) {
-                Ok(true) => return Code::Ok,
-                Ok(false) => {}
+                Ok(Some(changed)) => {
+                    let replay = begun.and_then(|begun| self.replay_of(member, body, &changed, begun));
+                    self.report_change(member, event_of(op), body, &changed, replay);
+                    return Code::Ok;
+                }
+                Ok(None) => {}
                 Err(FilterRefusal::Gone) => return Code::NotRegistered,
                 Err(refusal) => {
                     limits.log_refusal(member, refusal);
@@ -68,13 +92,14 @@ impl Router {
         }
     }
 
-    /// Applies a change. Returns `false` if rules were replaced: then nothing has changed.
-    fn apply(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<bool, FilterRefusal> {
+    /// Applies a change. Returns the numbers of the filters that have changed; `None` if rules were replaced:
+    /// then nothing has changed.
+    fn apply(&self, change: &Change<'_>, limits: &FilterLimits) -> Result<Option<Changed>, FilterRefusal> {
         let Change { member, set, add, body, .. } = *change;
         let mut left = request::filters(body).enumerate().peekable();
         let mut reserved: Option<Reserved> = None;
         // in order
-        let mut changed: SmallVec<[usize; 4]> = SmallVec::new();
+        let mut changed = Changed::new();
         loop {
             let mut registry = self.registry.write();
             // under the lock under which a client gets another policy
@@ -84,7 +109,7 @@ impl Router {
                 registry.change(member, set, false, undone, |_| ())?;
                 registry.release(member, set, reserved.unwrap_or_default(), &changed);
                 self.count_change(!changed.is_empty());
-                return Ok(false);
+                return Ok(None);
             }
             if add && reserved.is_none() {
                 reserved = Some(registry.admit(member, set, body, limits)?);
@@ -93,7 +118,7 @@ impl Router {
             registry.change(member, set, add, some, |number| changed.push(number))?;
             if left.peek().is_none() {
                 self.count_change(!changed.is_empty());
-                return Ok(true);
+                return Ok(Some(changed));
             }
         }
     }

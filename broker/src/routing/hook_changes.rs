@@ -1,17 +1,24 @@
 //! Hooks that come and go: changes the list, and makes senders ask for it again. Decides about no message.
 
-use abi_stable::{sabi_trait::TD_Opaque, std_types::ROption};
+use abi_stable::{
+    sabi_trait::TD_Opaque,
+    std_types::{ROption, RStr},
+};
 use elbus_plugin_api::{
     abi::{
         InterceptorObject, NotifierObject, ObservedRuns, ObserverObject, ObserverQueue, RawObserver,
-        RawObserver_TO,
+        RawObserver_TO, RawReplay_TO, ReplayObject, SubscriptionListenerObject,
     },
-    hooks::{HookScope, OnFailure},
+    hooks::{HookScope, OnFailure, SubscriptionChange, SubscriptionEvent},
+};
+use elbus_protocol::{
+    request,
+    subscription::{Sharing, Subscription},
 };
 use std::sync::{Arc, Weak};
 
-use super::router::Router;
-use crate::{callbacks::owner_name, hooks::HookOwner};
+use super::{registered_client::RegisteredClient, replays::BegunReplay, router::Router};
+use crate::{callbacks::owner_name, hooks::HookOwner, sync::atomic::Ordering};
 
 impl Router {
     /// Adds an interceptor; returns its id.
@@ -45,6 +52,64 @@ impl Router {
         self.access.advance();
         let observer = RegisteredObserver { queue, id, router: Arc::downgrade(self) };
         Ok(RawObserver_TO::from_value(observer, TD_Opaque))
+    }
+
+    /// Adds the subscription listener; returns its id.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(crate) fn add_subscription_listener(
+        &self,
+        owner: u32,
+        listener: SubscriptionListenerObject,
+    ) -> Result<u64, String> {
+        self.hooks.add_listener(owner, listener)
+    }
+
+    /// Returns a mark greater than all before.
+    pub(crate) fn next_mark(&self) -> u64 {
+        self.last_mark.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Has the subscription listener learn a change of a client's filters: of those of a request, the ones
+    /// with these numbers. To be called without any lock.
+    pub(super) fn report_change(
+        &self,
+        client: &Arc<RegisteredClient>,
+        event: SubscriptionEvent,
+        body: &str,
+        changed: &[usize],
+        replay: Option<ReplayObject>,
+    ) {
+        let Some(listener) = self.hooks.listener().filter(|_| !changed.is_empty()) else { return };
+        let texts = changed_texts(body, changed);
+        let plain = |text| Subscription::parse(text).map_or(text, |parsed| parsed.filter);
+        let filters: Vec<RStr<'_>> = texts.map(|text| plain(text).into()).collect();
+        listener.on_change(&SubscriptionChange::new(event, &client.name, client.id, &filters), replay);
+    }
+
+    /// Returns the replay for filters that were added, unless all of them share publications.
+    pub(super) fn replay_of(
+        self: &Arc<Self>,
+        client: &Arc<RegisteredClient>,
+        body: &str,
+        added: &[usize],
+        begun: BegunReplay,
+    ) -> Option<ReplayObject> {
+        let is_shared = |text| Subscription::parse(text).is_ok_and(|parsed| parsed.sharing != Sharing::None);
+        if changed_texts(body, added).all(is_shared) {
+            return None;
+        }
+        let new = self.registry.read().new_filters(client, body, added);
+        Some(RawReplay_TO::from_value(self.replay(begun, new), TD_Opaque))
+    }
+
+    /// Has the subscription listener learn that a client has left. To be called without any lock.
+    pub(super) fn report_left(&self, client: &RegisteredClient) {
+        if let Some(listener) = self.hooks.listener().filter(|_| !client.origin.internal) {
+            let change = SubscriptionChange::new(SubscriptionEvent::Left, &client.name, client.id, &[]);
+            listener.on_change(&change, None);
+        }
     }
 
     /// Removes a hook as its plugin wishes.
@@ -84,6 +149,12 @@ impl Router {
             self.access.advance();
         }
     }
+}
+
+/// Returns the filters of a request with these numbers.
+fn changed_texts<'b>(body: &'b str, changed: &[usize]) -> impl Iterator<Item = &'b str> {
+    let texts = request::filters(body).enumerate();
+    texts.filter(|(number, _)| changed.binary_search(number).is_ok()).map(|(_, text)| text)
 }
 
 /// The reading end of an observer's queue. Dropping it ends the observation.

@@ -38,6 +38,8 @@ struct Results {
     reached: u32,
     /// Parts of the run whose codes are supplied later.
     pending: Vec<(Range<usize>, PendingObject)>,
+    /// The mark of the messages at hand, see [`replays`](super::replays).
+    mark: u64,
 }
 
 impl Results {
@@ -81,7 +83,7 @@ impl Sender {
         }
         let mut results = Results::default();
         self.pass_on(table, applied, 0, op, request, &mut results);
-        let Results { codes, reached, pending } = results;
+        let Results { codes, reached, pending, .. } = results;
         if !pending.is_empty() {
             self.pending = Some(RunResults { codes, pending }.into_object());
             return (Code::Ok, reached);
@@ -110,7 +112,9 @@ impl Sender {
         let next = left.trailing_zeros();
         let Some(interceptor) = table.interceptor(next).filter(|_| left != 0) else {
             let body_bytes = body_bytes(request);
+            self.fan_out.mark = if op == Op::Publish { results.mark } else { 0 };
             let result = self.deliver(op, request, body_bytes);
+            self.fan_out.mark = 0;
             let first = results.codes.len();
             results.add(payloads.len(), result.0, result.1);
             if let Some(pending) = self.pending.take() {
@@ -119,12 +123,17 @@ impl Sender {
             return self.observe(table, applied, op, request, result);
         };
         let verdicts = match self.ask(interceptor, op, request) {
-            InterceptorResult::Verdicts(verdicts) => verdicts,
+            InterceptorResult::Verdicts(verdicts, 0) => verdicts,
+            InterceptorResult::Verdicts(verdicts, mark) => {
+                results.mark = mark;
+                verdicts
+            }
             InterceptorResult::Open => Vec::new(),
             InterceptorResult::Closed => {
                 return self.finish(table, applied, op, request, 0..payloads.len(), Code::Other, results);
             }
         };
+        let mark = results.mark;
         let mut done = 0;
         for (index, verdict) in verdicts {
             if done < index {
@@ -132,6 +141,7 @@ impl Sender {
                 self.pass_on(table, applied, next + 1, op, &part, results);
             }
             done = index + 1;
+            results.mark = mark;
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Reject(code) => {
@@ -146,6 +156,7 @@ impl Sender {
                 }
             }
         }
+        results.mark = mark;
         if done < payloads.len() {
             // the whole run keeps what its sender shares
             let rest = if done == 0 { *request } else { part(request, done..payloads.len()) };
@@ -172,6 +183,7 @@ impl Sender {
             return self.pass_on(table, applied, by + 1, op, &replaced, results);
         };
         let replaced = original.with_frames(target, payloads).with_receiver_id(0);
+        results.mark = 0; // of another topic
         let is_valid = !target.is_empty()
             && !target.starts_with('.')
             && !target.contains('\0')
@@ -218,7 +230,7 @@ impl Sender {
         let outer = IN_PROGRESS.try_with(Cell::get).unwrap_or_default();
         let owners = outer.owners.get(..outer.depth).unwrap_or_default();
         if self.own_instance() == Some(interceptor.owner) || owners.contains(&interceptor.owner) {
-            return InterceptorResult::Verdicts(Vec::new());
+            return InterceptorResult::Verdicts(Vec::new(), 0);
         }
         let mut inner = outer;
         let Some(place) = inner.owners.get_mut(outer.depth) else {
@@ -228,7 +240,7 @@ impl Sender {
                 "messages refused: sent by interceptors within interceptors"
             );
             let reject = |index| (index, Verdict::Reject(Code::NotDelivered));
-            return InterceptorResult::Verdicts((0..request.payloads().len()).map(reject).collect());
+            return InterceptorResult::Verdicts((0..request.payloads().len()).map(reject).collect(), 0);
         };
         *place = interceptor.owner;
         inner.depth += 1;

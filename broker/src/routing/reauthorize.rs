@@ -1,7 +1,7 @@
 //! Replacement of access rules, and the check of registered clients against new ones. The rules themselves
 //! belong to [`access`](crate::access).
 
-use elbus_plugin_api::{WARNINGS_TOPIC, access::AccessRules};
+use elbus_plugin_api::{WARNINGS_TOPIC, access::AccessRules, hooks::SubscriptionEvent};
 use std::sync::Arc;
 
 use super::{
@@ -140,12 +140,17 @@ impl Router {
             if filters.is_empty() {
                 return;
             }
-            let mut registry = self.registry.write();
-            let filters = filters.into_iter().map(|filter| (0, filter));
-            let mut changed = false;
-            _ = registry.change(member, FilterSet::Subscriptions, false, filters, |_| changed = true);
-            self.count_change(changed);
-            any |= changed;
+            let mut changed = Vec::new();
+            {
+                let mut registry = self.registry.write();
+                let filters = filters.iter().copied().enumerate();
+                let set = FilterSet::Subscriptions;
+                _ = registry.change(member, set, false, filters, |number| changed.push(number));
+                self.count_change(!changed.is_empty());
+            }
+            any |= !changed.is_empty();
+            let body = filters.join("\0");
+            self.report_change(member, SubscriptionEvent::Unsubscribed, &body, &changed, None);
         };
         for nodes in nodes.chunks(FILTERS_PER_LOCK) {
             let filters = self.registry.read().subscriptions_at(member, nodes);

@@ -25,6 +25,8 @@ use blocked_senders::BlockedSenders;
 const GONE: u8 = 1;
 /// [`RegisteredClient::state`]: its sink takes no mixed runs.
 const NO_MIXED_RUNS: u8 = 16;
+/// [`RegisteredClient::state`]: a plugin replays publications to it, or did so lately.
+const REPLAYING: u8 = 32;
 
 /// A registered client. Exists while a sender may deliver to it; its name is free once
 /// [`is_gone`](RegisteredClient::is_gone) returns `true`.
@@ -125,6 +127,21 @@ impl RegisteredClient {
     #[cold]
     pub(super) fn set_takes_no_mixed_runs(&self) {
         self.state.fetch_or(NO_MIXED_RUNS, Relaxed);
+    }
+
+    /// Returns whether what it receives is delivered in turn with [replays](super::replays).
+    #[inline]
+    pub(super) fn is_replaying(&self) -> bool {
+        self.state.load(Relaxed) & REPLAYING != 0
+    }
+
+    /// Sets whether it is.
+    pub(super) fn set_replaying(&self, replaying: bool) {
+        if replaying {
+            self.state.fetch_or(REPLAYING, Relaxed);
+        } else {
+            self.state.fetch_and(!REPLAYING, Relaxed);
+        }
     }
 
     /// Lets its sink send what was delivered.

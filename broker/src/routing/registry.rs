@@ -18,6 +18,7 @@ use filters::{ClientFilters, Departed};
 use with_options::{OptionedFilters, OwnOptioned};
 
 mod filters;
+mod replays;
 mod requested;
 mod with_options;
 

@@ -24,6 +24,7 @@ use super::{
     recipients::Recipients,
     registered_client::{Counts, RegisteredClient},
     registry::Registry,
+    replays::Replays,
     router_settings::RouterSettings,
     totals_cache::TotalsCache,
 };
@@ -43,6 +44,9 @@ pub(crate) struct Router {
     pub(crate) access: Access,
     /// Senders copy them when the epoch of access changes.
     pub(super) hooks: Hooks,
+    pub(super) replays: Replays,
+    /// The last number that a kept publication was given.
+    pub(super) last_mark: AtomicU64,
     pub(super) words: StringInterner,
     /// Hashes identities to numbers.
     pub(super) identities: Hashing,
@@ -112,6 +116,8 @@ impl Router {
         Arc::new(Router {
             access: Access::default(),
             hooks: Hooks::default(),
+            replays: Replays::default(),
+            last_mark: AtomicU64::new(0),
             words: StringInterner::default(),
             identities: Hashing::default(),
             settings: RwLock::new(settings),

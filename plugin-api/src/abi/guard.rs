@@ -5,7 +5,7 @@
 //! `stop` are still called, so that its peers notice. The plugin itself is leaked, since its `Drop` could
 //! block indefinitely.
 
-use abi_stable::std_types::{RResult, RStr, RVec};
+use abi_stable::std_types::{ROption, RResult, RStr, RVec};
 use elbus_protocol::Code;
 use std::{
     mem::ManuallyDrop,
@@ -17,14 +17,17 @@ use std::{
 
 use super::{
     FromRaw, HostObject, IntoRaw, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler,
-    RawInterceptor, RawListener, RawSink, RawWorker,
+    RawInterceptor, RawListener, RawSink, RawSubscriptionListener, RawWorker, ReplayObject,
     catch::{Instance, catch},
 };
 use crate::{
     control::{Call, CallError, ControlHandler},
     delivery_status::DeliveryStatus,
     event::{Event, EventListener},
-    hooks::{InterceptedRun, Interceptor},
+    hooks::{
+        InterceptedRun, Interceptor, SubscriptionChange, SubscriptionListener,
+        subscription_listener::replay_of,
+    },
     mixed_run::MixedRun,
     notifier::Notifier,
     run::Run,
@@ -195,6 +198,12 @@ impl<I: Interceptor> RawInterceptor for Guarded<I> {
             true
         };
         self.run("intercept", |_| false, decide)
+    }
+}
+
+impl<L: SubscriptionListener> RawSubscriptionListener for Guarded<L> {
+    fn on_change(&self, change: &SubscriptionChange<'_>, replay: ROption<ReplayObject>) {
+        self.run("on_change", |_| (), |listener| listener.on_change(change, replay_of(replay)));
     }
 }
 

@@ -143,6 +143,7 @@ pub struct InterceptedRun<'a> {
     frames: RSlice<'a, RunFrame<'a>>,
     /// Those that are not [`Verdict::Continue`].
     verdicts: RVec<RawVerdict>,
+    mark: u64,
 }
 
 /// See [`Verdict`].
@@ -165,7 +166,7 @@ impl<'a> InterceptedRun<'a> {
     /// Creates a run.
     #[inline]
     pub fn new(header: RunHeader<'a>, frames: &'a [RunFrame<'a>]) -> Self {
-        InterceptedRun { header, frames: RSlice::from_slice(frames), verdicts: RVec::new() }
+        InterceptedRun { header, frames: RSlice::from_slice(frames), verdicts: RVec::new(), mark: 0 }
     }
 
     /// Returns the number of messages.
@@ -221,6 +222,17 @@ impl<'a> InterceptedRun<'a> {
             target: replacement.target.map(RString::from).into(),
             payload: replacement.payload.map(RVec::from).into(),
         });
+    }
+
+    /// Marks the publications of the run that continue, see [`Replay`](super::Replay): they have been kept
+    /// with this mark of [`Host::next_mark`](crate::Host::next_mark). 0 is no mark.
+    pub fn set_mark(&mut self, mark: u64) {
+        self.mark = mark;
+    }
+
+    /// Returns the mark.
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// Takes the verdicts that were set: for each its message and the verdict, the last one of each message,

@@ -12,7 +12,7 @@ use crate::{
         ClientObject, ConnectorObject, FromRaw, HandlerObject, InterceptorObject, IntoRaw, ListenerObject,
         METHOD_KNOWN, NotifierObject, ObserverObject, ObserverQueue, PendingObject, RawCall, RawCallError,
         RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN,
-        SinkObject,
+        SinkObject, SubscriptionListenerObject,
     },
     client_info::ClientInfo,
     control::CallError,
@@ -256,6 +256,14 @@ impl RawHost for FakeHost {
         // outside the lock: both run code of the plugin
         ended.iter().for_each(ObserverQueue::end);
         drop(removed);
+    }
+
+    fn next_mark(&self) -> u64 {
+        self.change(State::next_mark)
+    }
+
+    fn add_subscription_listener(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
+        self.change(|state| state.add_subscription_listener(listener))
     }
 
     fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {

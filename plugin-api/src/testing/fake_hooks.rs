@@ -3,19 +3,22 @@
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
-    std_types::{ROption, RResult, RString},
+    std_types::{ROption, RResult, RStr, RString},
 };
 use elbus_protocol::{Code, Op, Qos};
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 use super::{FakeHost, State};
 use crate::{
     abi::{
-        FromRaw, InterceptorObject, NotifierObject, ObservedRuns, ObserverObject, RawObserver, RawObserver_TO,
+        FromRaw, InterceptorObject, NotifierObject, ObservedRuns, ObserverObject, RawObserver,
+        RawObserver_TO, RawReplay, RawReplay_TO, SubscriptionListenerObject,
     },
     buffer::Payload,
     hooks::{
-        HookScope, InterceptedRun, Verdict,
+        EarlierPublication, HookScope, InterceptedRun, Replayed, SubscriptionChange, SubscriptionEvent,
+        Verdict,
         interceptor::{RunFrame, RunHeader},
         observer_queue::{ObserverQueue, RoutedRun},
         scope::RawHookScope,
@@ -27,6 +30,8 @@ use crate::{
 pub(super) struct FakeHooks {
     interceptors: Vec<(u64, HookScope, Arc<InterceptorObject>)>,
     observers: Vec<(u64, HookScope, ObserverQueue)>,
+    listeners: Vec<(u64, Arc<SubscriptionListenerObject>)>,
+    last_mark: u64,
     last_id: u64,
 }
 
@@ -45,8 +50,24 @@ impl State {
     /// Returns what has to be dropped outside the lock.
     pub(super) fn remove_hook(&mut self, id: u64) -> (impl Sized + use<>, Vec<ObserverQueue>) {
         let removed: Vec<_> = self.hooks.interceptors.extract_if(.., |(other, ..)| *other == id).collect();
+        let listeners = self.hooks.listeners.extract_if(.., |(other, _)| *other == id);
+        let removed = (removed, listeners.collect::<Vec<_>>());
         let ended = self.hooks.observers.extract_if(.., |(other, ..)| *other == id);
         (removed, ended.map(|(.., queue)| queue).collect::<Vec<_>>())
+    }
+
+    pub(super) fn next_mark(&mut self) -> u64 {
+        self.hooks.last_mark += 1;
+        self.hooks.last_mark
+    }
+
+    pub(super) fn add_subscription_listener(
+        &mut self,
+        listener: SubscriptionListenerObject,
+    ) -> RResult<u64, RString> {
+        self.hooks.last_id += 1;
+        self.hooks.listeners.push((self.hooks.last_id, Arc::new(listener)));
+        RResult::ROk(self.hooks.last_id)
     }
 
     pub(super) fn add_observer(
@@ -58,6 +79,73 @@ impl State {
         let (id, queue) = (self.hooks.last_id, ObserverQueue::new(queue_bytes));
         self.hooks.observers.push((id, HookScope::from_raw(scope), queue.clone()));
         RResult::ROk(RawObserver_TO::from_value(FakeObserver { id, queue }, TD_Opaque))
+    }
+}
+
+/// What a plugin has replayed to a client of a [`FakeHost`]. Clones share it.
+#[derive(Clone, Default)]
+pub struct FakeReplay(Arc<Mutex<FakeReplayState>>);
+
+#[derive(Default)]
+struct FakeReplayState {
+    /// Topic, payload and mark.
+    sent: Vec<(String, Vec<u8>, u64)>,
+    /// How many are taken before the queue has to be emptied.
+    room: Option<usize>,
+    ended: bool,
+    waiting: Vec<NotifierObject>,
+}
+
+impl FakeReplay {
+    /// Returns topic, payload and mark of each publication that was sent.
+    pub fn sent(&self) -> Vec<(String, Vec<u8>, u64)> {
+        self.0.lock().sent.clone()
+    }
+
+    /// Lets the client take `count` more publications before it has to wait. Continues a replay that waits.
+    pub fn set_room(&self, count: usize) {
+        let mut state = self.0.lock();
+        state.room = Some(count);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.iter().for_each(|notifier| notifier.notify());
+    }
+
+    /// Has the client leave.
+    pub fn end(&self) {
+        let mut state = self.0.lock();
+        state.ended = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.iter().for_each(|notifier| notifier.notify());
+    }
+}
+
+impl RawReplay for FakeReplay {
+    fn send(&self, publication: &EarlierPublication<'_>) -> u8 {
+        let mut state = self.0.lock();
+        if state.ended {
+            return Replayed::Ended as u8;
+        }
+        match &mut state.room {
+            Some(0) => return Replayed::Wait as u8,
+            Some(room) => *room -= 1,
+            None => {}
+        }
+        let (topic, payload) = (publication.topic().to_owned(), publication.payload().to_vec());
+        state.sent.push((topic, payload, publication.mark()));
+        Replayed::Sent as u8
+    }
+
+    fn flush(&self) {}
+
+    fn when_ready(&self, notifier: NotifierObject) {
+        let mut state = self.0.lock();
+        if !state.ended && state.room == Some(0) {
+            return state.waiting.push(notifier);
+        }
+        drop(state);
+        notifier.notify();
     }
 }
 
@@ -109,6 +197,39 @@ impl FakeHost {
             }
         }
         verdicts
+    }
+
+    /// Has a client subscribe to filters: subscription listeners get a [`Replay`](crate::hooks::Replay), and
+    /// what they send with it is in the returned replay.
+    pub fn subscribe(&self, client: &str, filters: &[&str]) -> FakeReplay {
+        let replay = FakeReplay::default();
+        self.change_subscriptions(SubscriptionEvent::Subscribed, client, filters, Some(&replay));
+        replay
+    }
+
+    /// Has subscription listeners learn another change, without a replay.
+    pub fn change_filters(&self, event: SubscriptionEvent, client: &str, filters: &[&str]) {
+        self.change_subscriptions(event, client, filters, None);
+    }
+
+    fn change_subscriptions(
+        &self,
+        event: SubscriptionEvent,
+        client: &str,
+        filters: &[&str],
+        replay: Option<&FakeReplay>,
+    ) {
+        let (id, listeners) = {
+            let mut state = self.0.state.lock();
+            let listeners: Vec<_> = state.hooks.listeners.iter().map(|(_, one)| one.clone()).collect();
+            (state.id_of(client), listeners)
+        };
+        let filters: Vec<RStr<'_>> = filters.iter().map(|filter| RStr::from_str(filter)).collect();
+        let change = SubscriptionChange::new(event, client, id, &filters);
+        for listener in listeners {
+            let object = replay.map(|replay| RawReplay_TO::from_value(replay.clone(), TD_Opaque));
+            listener.on_change(&change, object.into());
+        }
     }
 
     /// Shows routed messages to the observers whose scope they are in.

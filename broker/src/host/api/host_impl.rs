@@ -10,7 +10,7 @@ use elbus_plugin_api::{
         ClientObject, ConnectorObject, FromRaw, HOOK_FAILS_CLOSED, HandlerObject, InterceptorObject, IntoRaw,
         ListenerObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, ObserverObject, PassedFd,
         RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHookScope, RawHost, RawMethod,
-        RawQueueBudget, SENDER_ADMIN, SinkObject, WorkerObject,
+        RawQueueBudget, SENDER_ADMIN, SinkObject, SubscriptionListenerObject, WorkerObject,
     },
     hooks::{HookScope, OnFailure},
 };
@@ -240,6 +240,18 @@ impl RawHost for HostImpl {
         let add = || {
             let (of, scope) = (self.hook_owner()?, checked_scope(scope)?);
             self.context.router.add_observer(of.owner, scope, queue_bytes)
+        };
+        add().map_err(RString::from).into()
+    }
+
+    fn next_mark(&self) -> u64 {
+        self.context.router.next_mark()
+    }
+
+    fn add_subscription_listener(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
+        let add = || {
+            let of = self.hook_owner()?;
+            self.context.router.add_subscription_listener(of.owner, listener)
         };
         add().map_err(RString::from).into()
     }

@@ -117,7 +117,13 @@ impl FanOut {
             }
             DeliveryMode::Lossy => self.deliver_lossy(router, subscriber, run),
             DeliveryMode::Latest | DeliveryMode::Every { .. } => {
-                if subscriber.put(run) {
+                let client = &subscriber.client;
+                let put = || subscriber.put(run);
+                let feeds = match client.is_replaying() {
+                    true => router.deliver_in_turn(client, run.topic(), self.mark, put, || false),
+                    false => put(),
+                };
+                if feeds {
                     self.to_feed.push(subscriber.clone());
                 }
                 Outcome::Taken
@@ -133,7 +139,8 @@ impl FanOut {
         run: &mut Run<'_>,
     ) -> Outcome {
         let (client, frames) = (&subscriber.client, run.payloads().len());
-        let delivery = if client.is_full() { DeliveryStatus::REFUSED } else { client.deliver(run) };
+        let delivery =
+            if client.is_full() { DeliveryStatus::REFUSED } else { self.hand_over(router, client, run) };
         if delivery.is_taken() {
             client.counts.sent(frames, body_bytes(run.topic(), run.payloads()));
         } else if delivery.has(DeliveryStatus::REFUSED) {

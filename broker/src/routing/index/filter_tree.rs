@@ -156,7 +156,8 @@ impl FilterTree {
         self.find(filter).is_some_and(|at| self.nodes[at].members.contains(member))
     }
 
-    fn find(&self, filter: Filter<'_>) -> Option<NodeId> {
+    /// Returns the node of a filter that some member has.
+    pub(in crate::routing) fn find(&self, filter: Filter<'_>) -> Option<NodeId> {
         if filter.is_wild { self.find_wild(filter.text) } else { self.find_whole(filter.text) }
     }
 

@@ -121,6 +121,11 @@ impl Subscriber {
         *self.pending.lock() = Pending::default();
     }
 
+    /// Returns whether publications wait here until the queue of the client is empty.
+    pub(in crate::routing) fn keeps_values(&self) -> bool {
+        matches!(self.mode, DeliveryMode::Latest | DeliveryMode::Every { .. })
+    }
+
     fn has_ended(&self) -> bool {
         self.ended.load(Relaxed) || self.client.is_gone()
     }

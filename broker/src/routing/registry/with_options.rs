@@ -18,7 +18,7 @@ use crate::routing::{
 /// The subscriptions with options of all clients.
 pub(super) struct OptionedFilters {
     /// Filters without options; its members are indices of `subscriptions`.
-    tree: FilterTree,
+    pub(super) tree: FilterTree,
     subscriptions: PagedSlab<Option<Optioned>>,
     /// Groups by their options, and how many subscriptions each of them has.
     groups: HashMap<Box<str>, (Arc<Group>, usize), Hashing>,
@@ -27,12 +27,12 @@ pub(super) struct OptionedFilters {
 }
 
 /// A subscription with options.
-struct Optioned {
+pub(super) struct Optioned {
     /// The entry of its client.
-    entry: u32,
+    pub(super) entry: u32,
     /// Where its filter stands.
     node: u32,
-    subscriber: Arc<Subscriber>,
+    pub(super) subscriber: Arc<Subscriber>,
 }
 
 /// The subscriptions with options of one client, by their texts.
@@ -109,6 +109,11 @@ impl OptionedFilters {
                 self.groups.remove(&group.name);
             }
         }
+    }
+
+    /// Returns the subscription with this index.
+    pub(super) fn subscription(&self, id: u32) -> Option<&Optioned> {
+        self.subscriptions[id].as_ref()
     }
 
     fn subscriber(&self, id: u32) -> Option<&Arc<Subscriber>> {

@@ -99,6 +99,9 @@ impl Router {
             self.remove(&mut self.registry.write(), member, reason, &mut evicted);
         }
         member.drained();
+        if evicted.iter().any(|(other, _)| Arc::ptr_eq(other, member)) {
+            self.report_left(member);
+        }
         // its own connection is ending already
         evicted.retain(|(other, _)| !Arc::ptr_eq(other, member));
         self.close_all(&evicted);
@@ -165,6 +168,7 @@ impl Router {
         for (member, reason) in evicted {
             member.close(reason);
             member.drained();
+            self.report_left(member);
         }
         // many filters are removed in steps, so that other threads get the lock between them
         while self.registry.write().clear_departed() {}

@@ -90,7 +90,7 @@ impl Recipients {
         let Some(client) = receiver.client.upgrade().filter(|client| !client.is_gone()) else {
             return Some(LEFT);
         };
-        if client.is_full() || self.is_complete() {
+        if client.is_full() || client.is_replaying() || self.is_complete() {
             return None;
         }
         if self.used == self.all.len() {

@@ -56,9 +56,25 @@ impl FilterTree {
     /// Adds the members with a filter that matches `topic` to `out`, each of them once. Returns the number of
     /// visited nodes, the measure of its cost, which [`shapes`](crate::routing::shapes) bounds.
     pub(in crate::routing) fn matches(&self, topic: &str, out: &mut Ids) -> usize {
+        let mut hits = SmallVec::new();
+        let visited = self.hits(topic, &mut hits);
+        self.members_of(&hits, out);
+        visited
+    }
+
+    /// Returns the nodes of the filters of a member that match `topic`.
+    pub(in crate::routing) fn nodes_of(&self, topic: &str, member: u32) -> SmallVec<[NodeId; 16]> {
+        let mut hits = SmallVec::new();
+        self.hits(topic, &mut hits);
+        hits.retain(|node| self.nodes[*node].members.contains(member));
+        hits
+    }
+
+    /// Finds the nodes with members that match `topic`. Returns the number of visited nodes.
+    #[inline]
+    fn hits(&self, topic: &str, hits: &mut SmallVec<[NodeId; 16]>) -> usize {
         let topic = topic.as_bytes();
         let mut visited = 1;
-        let mut hits: SmallVec<[NodeId; 16]> = SmallVec::new();
         let mut hit = |id: NodeId, node: &Node| {
             if !node.members.is_empty() {
                 hits.push(id);
@@ -109,7 +125,6 @@ impl FilterTree {
             visited += 1;
             hit(id, &self.nodes[id]);
         }
-        self.members_of(&hits, out);
         visited
     }
 

@@ -1,7 +1,7 @@
 //! When subscriptions with options are due: values whose interval ends, reports of what was missed, and
 //! clients that others have fed long enough. Owns the times; one thread of the core serves all of them.
 
-use elbus_plugin_api::QueueBudget;
+use elbus_plugin_api::{QueueBudget, QueueReservation};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock, Weak},
@@ -50,6 +50,11 @@ impl Pacer {
 
     pub(super) fn budget(&self) -> Option<&QueueBudget> {
         self.budget.get()
+    }
+
+    /// Returns a place in the budget, if there is one.
+    pub(in crate::routing) fn reservation(&self) -> Option<QueueReservation> {
+        self.budget.get().map(QueueBudget::reserve)
     }
 
     /// Sets what wakes the thread. Can be set once.
