@@ -26,6 +26,7 @@ mod reauthorize;
 mod recipients;
 mod registered_client;
 mod registry;
+mod replay;
 mod replays;
 mod route_cache;
 mod router;

@@ -27,12 +27,12 @@ use support::{Peer, broker};
 type Kept = Arc<Mutex<BTreeMap<String, (String, Vec<u8>, u64)>>>;
 
 /// Keeps the last publication of each topic under `k/`.
-struct Keeper {
+struct Store {
     host: Host,
     kept: Kept,
 }
 
-impl Interceptor for Keeper {
+impl Interceptor for Store {
     fn intercept(&self, _: &InterceptedFrame<'_>) -> Verdict {
         Verdict::Continue
     }
@@ -62,7 +62,7 @@ struct Retention {
 impl Retention {
     fn new(broker: &Broker) -> Self {
         let (kept, host) = (Kept::default(), broker.host().clone());
-        let keeper = Keeper { host: host.clone(), kept: kept.clone() };
+        let keeper = Store { host: host.clone(), kept: kept.clone() };
         let scope = HookScope::new().publications(["k/#"]);
         let interceptor = host.add_interceptor(&scope, OnFailure::Open, keeper).unwrap();
         let (sender, jobs) = mpsc::channel();

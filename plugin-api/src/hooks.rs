@@ -21,6 +21,12 @@
 //! 4. Routing and delivery.
 //! 5. Observers, with the target and payload that were routed.
 //!
+//! # Subscriptions
+//! A subscription listener is called in the thread of the client, after its filters have changed and before
+//! it gets its acknowledgement. With a [`Replay`] it delivers publications that an interceptor has kept, as
+//! part of the subscription: each once, in order with what is published meanwhile, and from its original
+//! sender. The subscription was allowed, so access rules are not asked again. A broker has one listener.
+//!
 //! # What is not intercepted
 //! - Messages to parts of the broker and topics of the broker (names and topics that begin with a dot), and
 //!   what the broker itself sends: the bus stays manageable whatever an interceptor does. Observers see them.

@@ -209,8 +209,8 @@ impl Host {
         Ok((Hook::new(self.clone(), observer.id()), Observer::new(observer)))
     }
 
-    /// Adds a subscription listener, which learns from now on what clients subscribe to, until the [`Hook`] is
-    /// dropped or the instance ends. See [the rules for hooks](crate::hooks).
+    /// Adds a subscription listener, which learns from now on what clients subscribe to, until the [`Hook`]
+    /// is dropped or the instance ends. See [the rules for hooks](crate::hooks).
     ///
     /// # Errors
     /// Another instance has a subscription listener: the marks of two could not be told apart.

@@ -49,7 +49,8 @@ pub(super) struct FanOut {
     mixed: Option<Box<MixedTargets>>,
     /// The hooks of the broker, as of the epoch of access; `None` if there are none.
     pub(super) hooks: Option<Arc<HookTable>>,
-    /// The mark of the publications that are delivered, see [`replays`](super::replays); 0 if they are not kept.
+    /// The mark of the publications that are delivered, see [`replays`](super::replays); 0 if they are not
+    /// kept.
     pub(super) mark: u64,
     /// Memory of the routes and the targets of mixed runs.
     memory: CacheMemory,

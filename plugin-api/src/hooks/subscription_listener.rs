@@ -127,10 +127,10 @@ impl<'a> SubscriptionChange<'a> {
 ///
 /// What keeps such publications is an [`Interceptor`](super::Interceptor) that *marks* them: it keeps a
 /// publication with a mark ([`Host::next_mark`](crate::Host::next_mark)) and sets the mark of its run
-/// ([`InterceptedRun::set_mark`](super::InterceptedRun::set_mark)). The broker compares marks: what the client
-/// has already received live is skipped by [`send`](Replay::send), and what it has received by `send` is not
-/// delivered again live. Therefore `send` the publication that is current when it is called, not a copy from
-/// the time of the subscription.
+/// ([`InterceptedRun::set_mark`](super::InterceptedRun::set_mark)). The broker compares marks: what the
+/// client has already received live is skipped by [`send`](Replay::send), and what it has received by `send`
+/// is not delivered again live. Therefore `send` the publication that is current when it is called, not a
+/// copy from the time of the subscription.
 ///
 /// # Threads
 /// Any thread may use it; no method blocks.
