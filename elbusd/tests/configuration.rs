@@ -162,6 +162,7 @@ fn the_sample_files_are_valid_and_complete() {
         ("fifo", "path = \"f\""),
         ("inproc", ""),
         ("acl", ""),
+        ("validate", "rule = [{ filters = [\"a\"], format = \"json\" }]"),
     ] {
         let text = format!(
             "[[plugin]]\nname = \"x\"\nbuiltin = \"{plugin}\"\n[plugin.config]\n{required}\nunknown = 1"
