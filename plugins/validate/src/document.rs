@@ -1,9 +1,10 @@
-//! What documents have in common, whatever their encoding: their limits, and what can be wrong with them. Owns the
-//! text for each fault; parses nothing.
+//! What documents have in common, whatever their encoding: their limits, and what can be wrong with them.
+//! Owns the text for each fault; parses nothing.
 
 use std::{cell::Cell, fmt};
 
-/// Deepest nesting of lists and maps. Parsing and checking are recursive, and use the stack of the sender's thread.
+/// Deepest nesting of lists and maps. Parsing and checking are recursive, and use the stack of the sender's
+/// thread.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Why a message is refused. No text of it repeats a payload, which may be confidential.

@@ -1,4 +1,5 @@
-//! Validation of messages for ELBUS: payloads are checked before they are routed, and refused with the code 0x72.
+//! Validation of messages for ELBUS: payloads are checked before they are routed, and refused with the code
+//! 0x72.
 //!
 //! It owns the configuration, the formats and the schemas. `jsonschema` compares documents with schemas.
 //!

@@ -1,5 +1,5 @@
-//! msgpack: checks a document, or builds its counterpart in JSON. Owns the recursion over it, which stops at the limits
-//! of a [`Parsing`]; never reserves memory for what a length announces.
+//! msgpack: checks a document, or builds its counterpart in JSON. Owns the recursion over it, which stops at
+//! the limits of a [`Parsing`]; never reserves memory for what a length announces.
 
 use serde_json::{Map, Number, Value};
 

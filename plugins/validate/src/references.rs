@@ -1,5 +1,5 @@
-//! References of a JSON Schema: how far they lead. Owns the limits that keep compilation and checks within their stack;
-//! resolves only references within the document, and leaves errors in them to the compiler.
+//! References of a JSON Schema: how far they lead. Owns the limits that keep compilation and checks within
+//! their stack; resolves only references within the document, and leaves errors in them to the compiler.
 
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
@@ -56,13 +56,14 @@ pub(crate) fn check(document: &Value) -> Result<bool, String> {
 struct References<'a> {
     document: &'a Value,
     named: HashMap<&'a str, Vec<&'a Map<String, Value>>>,
-    /// By address: the length of the chain of a schema, or zero while it is being found. A cycle ends where it closes,
-    /// as it does when a value is checked.
+    /// By address: the length of the chain of a schema, or zero while it is being found. A cycle ends where it
+    /// closes, as it does when a value is checked.
     chains: HashMap<*const Map<String, Value>, usize>,
 }
 
 impl<'a> References<'a> {
-    /// Returns the length of the longest chain of schemas for the same value that begins here, at a length so far.
+    /// Returns the length of the longest chain of schemas for the same value that begins here, at a length so
+    /// far.
     fn chain(&mut self, schema: &'a Map<String, Value>, so_far: usize) -> Result<usize, String> {
         let known = self.chains.get(&std::ptr::from_ref(schema)).copied();
         if so_far + known.unwrap_or(1).max(1) - 1 > MAX_CHAIN {

@@ -52,8 +52,8 @@ impl Rule {
         Rule { filters, names, method, format, schema }
     }
 
-    /// Returns whether the rule can apply to messages of an operation on a target. It applies to a broadcast that can
-    /// reach one of its names.
+    /// Returns whether the rule can apply to messages of an operation on a target. It applies to a broadcast
+    /// that can reach one of its names.
     pub(crate) fn applies_to(&self, op: Op, target: &str) -> bool {
         match op {
             Op::Publish | Op::PublishFor => self.filters.iter().any(|filter| topic::matches(filter, target)),
@@ -63,7 +63,8 @@ impl Rule {
         }
     }
 
-    /// Returns what the rule checks in a payload; `None` if it is for calls, and the payload is not such a call.
+    /// Returns what the rule checks in a payload; `None` if it is for calls, and the payload is not such a
+    /// call.
     pub(crate) fn subject<'a>(&self, payload: &'a [u8]) -> Result<Option<Subject<'a>>, Fault> {
         let Some(ours) = &self.method else { return Ok(Some(Subject::Payload(payload))) };
         match decode_rpc(payload) {

@@ -1,5 +1,5 @@
-//! JSON Schema files: reads, checks and compiles them. Owns the limits of a schema: its length, its nesting, its
-//! references, its regular expressions.
+//! JSON Schema files: reads, checks and compiles them. Owns the limits of a schema: its length, its nesting,
+//! its references, its regular expressions.
 
 use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use rustix::fs::OFlags;

@@ -1,3 +1,5 @@
+//! Tests of schema files: what is refused, and how long the hardest documents take.
+
 use super::*;
 use serde_json::json;
 use std::fmt::Write as _;
