@@ -56,8 +56,8 @@ pub(crate) fn check(document: &Value) -> Result<bool, String> {
 struct References<'a> {
     document: &'a Value,
     named: HashMap<&'a str, Vec<&'a Map<String, Value>>>,
-    /// By address: the length of the chain of a schema, or zero while it is being found. A cycle ends where it
-    /// closes, as it does when a value is checked.
+    /// By address: the length of the chain of a schema, or zero while it is being found. A cycle ends
+    /// where it closes, as it does when a value is checked.
     chains: HashMap<*const Map<String, Value>, usize>,
 }
 

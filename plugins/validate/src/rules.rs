@@ -65,8 +65,8 @@ impl Refusals {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
-    /// Returns the number of lines that were suppressed since the last one if the first refusal of a client by
-    /// a rule is to be logged now.
+    /// Returns the number of lines that were suppressed since the last one if the first refusal of a client
+    /// by a rule is to be logged now.
     fn admit(&self, client: u64, rule: usize) -> Option<u64> {
         let mut logged = self.logged.lock();
         let Logged { clients, throttle } = &mut *logged;

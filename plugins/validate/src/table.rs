@@ -6,6 +6,7 @@ use elbus_plugin_api::{
     config::check_range,
     hooks::{HookScope, MAX_HOOK_FILTERS},
 };
+use elbus_protocol::subscription::has_options;
 use serde::Deserialize;
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -78,8 +79,8 @@ impl ValidateTable {
         let count = filters.len() + names.len();
         if count > MAX_HOOK_FILTERS {
             let message = format!(
-                "{count} different filters and names in all rules; the limit is {MAX_HOOK_FILTERS}: use wildcards, or \
-                 declare another instance of the plugin"
+                "{count} different filters and names in all rules; the limit is {MAX_HOOK_FILTERS}: use \
+                 wildcards, or declare another instance of the plugin"
             );
             return Err(PluginError::of_key("rule", message));
         }
@@ -98,6 +99,10 @@ impl RuleTable {
             let message =
                 "missing key `filters` (publications) or `names` (messages): the rule applies to nothing";
             return Err(refuse("", message));
+        }
+        if let Some(at) = filters.iter().position(|filter| has_options(filter)) {
+            let message = "options of subscriptions mean nothing here: write the filter alone";
+            return Err(refuse(&format!(".filters[{at}]"), message));
         }
         for (key, syntax, patterns) in [("filters", Syntax::Topic, filters), ("names", Syntax::Name, names)] {
             for (at, pattern) in patterns.iter().enumerate() {

@@ -211,6 +211,11 @@ fn invalid_tables_are_errors_of_their_keys() {
             "rule[0].filters[1]",
             "\"#\" in \"b#\" is not a wildcard",
         ),
+        (
+            "[[rule]]\nfilters = ['$share/g/a']\nformat = 'json'",
+            "rule[0].filters[0]",
+            "write the filter alone",
+        ),
         ("[[rule]]\nnames = ['plc*']\nformat = 'json'", "rule[0].names[0]", "write \"plc.*\""),
         ("[[rule]]\nfilters = ['a']\nformat = 'xml'", "rule[0].format", "expected one of"),
         ("[[rule]]\nfilters = ['a']\nschem = 'x'", "rule[0].schem", "unknown"),
