@@ -59,7 +59,7 @@ fn damaged_libraries_crash_neither_a_check_nor_a_broker() {
     let executable = std::env::current_exe().unwrap();
     let good = std::fs::read(executable.parent().unwrap().join("libelbus_faulty.so")).unwrap();
     let parts = loaded_parts(&good);
-    let config = "broker.plugin_dirs = [\".\"]\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+    let config = "broker.plugin_dirs = [\".\"]\nbroker.start_seconds = 5.0\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
                   config = { path = \"bus.sock\", timeout_seconds = 600.0 }\n[[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
                   [[plugin]]\nname = \"it\"\nlibrary = \"damaged\"\n";
     let home = folder();
@@ -75,7 +75,9 @@ fn damaged_libraries_crash_neither_a_check_nor_a_broker() {
             let (give, next, good, parts) = (give.clone(), &next, &good, &parts);
             scope.spawn(move || {
                 let folder = folder();
-                let only = "[[plugin]]\nname = \"it\"\nlibrary = \"./libdamaged.so\"\n";
+                // damaged code may loop
+                let only =
+                    "broker.start_seconds = 5.0\n[[plugin]]\nname = \"it\"\nlibrary = \"./libdamaged.so\"\n";
                 std::fs::write(folder.path().join("broker.toml"), only).unwrap();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
