@@ -428,3 +428,45 @@ fn the_time_of_day_is_used_only_for_timestamps() {
         }
     }
 }
+
+/// Authors of plugins see none of the crate that the boundary is built with, so it can be replaced.
+#[test]
+fn no_public_item_of_the_plugin_api_names_a_type_of_the_abi() {
+    const TYPES: [&str; 11] = [
+        "abi_stable",
+        "RStr",
+        "RString",
+        "RSlice",
+        "RSliceMut",
+        "RVec",
+        "RBox",
+        "RArc",
+        "ROption",
+        "RResult",
+        "TD_Opaque",
+    ];
+    let mut files = Vec::new();
+    sources(&root().join("plugin-api/src"), &mut files);
+    let mut found = Vec::new();
+    for path in files {
+        let inside = path.strip_prefix(root()).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&path).unwrap();
+        // hidden from authors: the raw traits, and what only the broker uses
+        let hidden = inside.starts_with("plugin-api/src/abi") || inside.ends_with("hooks/observer_queue.rs");
+        let public = text.split("mod raw {").next().unwrap_or_default();
+        for item in public.split("\n    pub ").chain(public.split("\npub ")).skip(1).filter(|_| !hidden) {
+            let is_field = !["fn ", "const ", "struct ", "trait ", "type ", "enum ", "unsafe ", "use "]
+                .iter()
+                .any(|keyword| item.starts_with(keyword));
+            let end: &[char] = if item.starts_with("struct ") { &['{', ';', '('] } else { &['{', ';'] };
+            let signature = item.split(end).next().unwrap_or_default();
+            let names = signature.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if names.into_iter().any(|name| TYPES.contains(&name)) && !is_field {
+                found.push(format!("{inside}: {}", signature.lines().next().unwrap_or_default()));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    assert!(found.is_empty(), "{found:#?}");
+}

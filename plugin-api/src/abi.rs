@@ -10,6 +10,8 @@ pub(crate) mod catch;
 pub(crate) mod convert;
 pub mod export;
 pub(crate) mod guard;
+#[cfg(test)]
+mod layout;
 mod passed_fd;
 
 use abi_stable::{
@@ -42,7 +44,7 @@ use crate::{
     delivery_status::DeliveryStatus,
     hooks::{
         interceptor::InterceptedRun,
-        subscription_listener::{EarlierPublication, SubscriptionChange},
+        subscription_listener::{EarlierPublication, SubscriptionChange, SubscriptionEvent},
     },
     inproc::owned_run::RunBatch,
     locality::Locality,
@@ -123,6 +125,17 @@ pub struct RawClientInfo<'a> {
     pub certificate_names: RSlice<'a, RStr<'a>>,
     pub max_filters: Limit,
     pub max_filter_depth: Limit,
+    /// Reserved: brokers of this version ignore them.
+    pub identities: RSlice<'a, RawIdentity<'a>>,
+}
+
+/// One of the identities of a client: what it is, such as a user or a token, and its value.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RawIdentity<'a> {
+    pub kind: u32,
+    pub flags: u32,
+    pub value: RStr<'a>,
 }
 
 /// The process at the other end of a UNIX socket.
@@ -244,6 +257,16 @@ pub trait RawReplay: Send + Sync + 'static {
     fn when_ready(&self, notifier: NotifierObject);
 }
 pub type ReplayObject = RawReplay_TO<RBox<()>>;
+
+/// Creates the description of a change of filters, which are without their options.
+pub fn subscription_change<'a>(
+    event: SubscriptionEvent,
+    client: &'a str,
+    client_id: u64,
+    filters: &'a [RStr<'a>],
+) -> SubscriptionChange<'a> {
+    SubscriptionChange::new(event, client, client_id, filters)
+}
 
 /// [`RawHost::add_interceptor`]: messages in its scope are rejected while the interceptor cannot be called.
 pub const HOOK_FAILS_CLOSED: u32 = 1;

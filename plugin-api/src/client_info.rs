@@ -122,6 +122,7 @@ impl ClientInfo {
             certificate_names: RSlice::from_slice(&names),
             max_filters: self.max_filters,
             max_filter_depth: self.max_filter_depth,
+            identities: RSlice::EMPTY,
         })
     }
 }

@@ -7,9 +7,9 @@ use abi_stable::{
 use elbus_plugin_api::{
     abi::{
         InterceptorObject, NotifierObject, ObservedRuns, ObserverObject, ObserverQueue, RawObserver,
-        RawObserver_TO, RawReplay_TO, ReplayObject, SubscriptionListenerObject,
+        RawObserver_TO, RawReplay_TO, ReplayObject, SubscriptionListenerObject, subscription_change,
     },
-    hooks::{HookScope, OnFailure, SubscriptionChange, SubscriptionEvent},
+    hooks::{HookScope, OnFailure, SubscriptionEvent},
 };
 use elbus_protocol::{
     request,
@@ -85,7 +85,7 @@ impl Router {
         let texts = changed_texts(body, changed);
         let plain = |text| Subscription::parse(text).map_or(text, |parsed| parsed.filter);
         let filters: Vec<RStr<'_>> = texts.map(|text| plain(text).into()).collect();
-        listener.on_change(&SubscriptionChange::new(event, &client.name, client.id, &filters), replay);
+        listener.on_change(&subscription_change(event, &client.name, client.id, &filters), replay);
     }
 
     /// Returns the replay for filters that were added, unless all of them share publications.
@@ -107,7 +107,7 @@ impl Router {
     /// Has the subscription listener learn that a client has left. To be called without any lock.
     pub(super) fn report_left(&self, client: &RegisteredClient) {
         if let Some(listener) = self.hooks.listener().filter(|_| !client.origin.internal) {
-            let change = SubscriptionChange::new(SubscriptionEvent::Left, &client.name, client.id, &[]);
+            let change = subscription_change(SubscriptionEvent::Left, &client.name, client.id, &[]);
             listener.on_change(&change, None);
         }
     }

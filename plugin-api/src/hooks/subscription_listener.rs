@@ -89,7 +89,12 @@ pub struct SubscriptionChange<'a> {
 
 impl<'a> SubscriptionChange<'a> {
     /// Creates a change.
-    pub fn new(event: SubscriptionEvent, client: &'a str, client_id: u64, filters: &'a [RStr<'a>]) -> Self {
+    pub(crate) fn new(
+        event: SubscriptionEvent,
+        client: &'a str,
+        client_id: u64,
+        filters: &'a [RStr<'a>],
+    ) -> Self {
         let client = RStr::from_str(client);
         SubscriptionChange {
             event: event as u32,
