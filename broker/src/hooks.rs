@@ -209,6 +209,16 @@ impl Hooks {
         removed
     }
 
+    /// Removes one observer, as its plugin wishes.
+    pub(crate) fn remove_observer(&self, id: u64) -> RemovedHooks {
+        let mut removed = RemovedHooks::default();
+        let mut registered = self.registered.lock();
+        let observers = registered.observers.extract_if(.., |hook| hook.id == id);
+        removed.queues.extend(observers.map(|hook| hook.queue));
+        self.publish(&registered);
+        removed
+    }
+
     /// Removes the hooks of an instance that has stopped or failed. Of its interceptors, those that fail
     /// closed stay without their object: what they would have checked is rejected.
     pub(crate) fn remove_owner(&self, owner: u32) -> RemovedHooks {

@@ -3,6 +3,7 @@
 
 pub(crate) mod global;
 pub(crate) mod messages;
+pub(crate) mod monitor;
 pub(crate) mod rpc;
 
 use clap::{Args, Parser, Subcommand};
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use crate::{benchmark::BenchmarkArguments, top::TopArguments};
 use global::GlobalArguments;
 use messages::{ListenArguments, PublishArguments, SendArguments};
+use monitor::MonitorArguments;
 use rpc::RpcCommand;
 
 const AFTER_HELP: &str =
@@ -45,6 +47,9 @@ pub(crate) enum Command {
 
     /// Print messages, broadcasts, and publications to the topics given with --topic
     Listen(ListenArguments),
+
+    /// Print everything that passes the bus: messages of all clients, their results, and calls with replies
+    Monitor(MonitorArguments),
 
     /// Send a message to one client, or a broadcast to all clients whose names match a mask
     Send(SendArguments),
@@ -183,6 +188,8 @@ mod tests {
             "elbus --timeout nan listen",
             "elbus listen --count 0",
             "elbus listen --raw --json",
+            "elbus monitor --count 0",
+            "elbus monitor --rpc -t a",
             "elbus send",
             "elbus send a b --text c",
             "elbus send a b --qos best",

@@ -7,6 +7,7 @@ mod control;
 mod feed;
 mod listen;
 mod man;
+mod monitor;
 mod plugin;
 mod rpc;
 mod rpc_listen;
@@ -27,6 +28,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), CliEr
         Command::Client(command) => client::run(context, command).await,
         Command::Plugin(command) => plugin::run(context, command).await,
         Command::Listen(arguments) => listen::run(context, arguments).await,
+        Command::Monitor(arguments) => monitor::run(context, arguments).await,
         Command::Send(arguments) => send::send(context, arguments).await,
         Command::Publish(arguments) => send::publish(context, arguments).await,
         Command::Rpc(RpcCommand::Call { request, result }) => rpc::call(context, request, result).await,

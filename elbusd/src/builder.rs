@@ -52,7 +52,7 @@ pub(crate) fn broker_builder(arguments: &Arguments, file: Option<&ConfigFile>) -
         builder = builder.plugin(declaration);
     }
     if file.is_none() {
-        for standard in ["rpc", "announce"] {
+        for standard in ["rpc", "announce", "monitor"] {
             let declaration = declare(arguments, &builder, standard.to_owned(), standard);
             builder = builder.plugin(declaration);
         }

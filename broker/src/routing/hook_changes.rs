@@ -120,6 +120,13 @@ impl Router {
         }
     }
 
+    /// Removes an observer. An interceptor with this id stays.
+    pub(crate) fn remove_observer(&self, id: u64) {
+        if self.hooks.remove_observer(id).any() {
+            self.access.advance();
+        }
+    }
+
     /// Removes the hooks of an instance that has stopped or failed, see [the rules for
     /// hooks](elbus_plugin_api::hooks). `goes_on` is `false` when the broker stops: what happens to messages
     /// then is not logged.

@@ -6,8 +6,9 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::Pin,
+    sync::mpsc::RecvTimeoutError,
     task::{Context, Poll},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::observer_queue::{ObservedRun, ObservedRuns};
@@ -75,6 +76,42 @@ impl Observer {
                 Poll::Ready(observation) => return observation,
                 Poll::Pending => std::thread::park(),
             }
+        }
+    }
+
+    /// Returns the next message, as [`receive_blocking`](Observer::receive_blocking); blocks at most for
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`Timeout`](RecvTimeoutError::Timeout) if there was none within `limit`, and
+    /// [`Disconnected`](RecvTimeoutError::Disconnected) once none will follow.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::{hooks::HookScope, testing::FakeHost};
+    /// use std::{sync::mpsc::RecvTimeoutError, time::Duration};
+    ///
+    /// let host = FakeHost::new().host("audit");
+    /// let (hook, mut observer) = host.add_observer(&HookScope::everything(), 1 << 20)?;
+    /// let mut receive = || observer.receive_timeout(Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(receive(), RecvTimeoutError::Timeout);
+    /// drop(hook);
+    /// assert_eq!(receive(), RecvTimeoutError::Disconnected);
+    /// # Ok::<(), elbus_plugin_api::PluginError>(())
+    /// ```
+    pub fn receive_timeout(&mut self, limit: Duration) -> Result<Observation, RecvTimeoutError> {
+        let waker = waker_of_thread();
+        let mut context = Context::from_waker(&waker);
+        let begun = Instant::now();
+        loop {
+            if let Poll::Ready(observation) = self.poll(&mut context) {
+                return observation.ok_or(RecvTimeoutError::Disconnected);
+            }
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            std::thread::park_timeout(left);
         }
     }
 
@@ -193,6 +230,11 @@ impl Observation {
     /// Returns when it was routed.
     pub fn time(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.unix_nanos)
+    }
+
+    /// Returns when it was routed, in nanoseconds since 1970.
+    pub fn unix_nanos(&self) -> u64 {
+        self.unix_nanos
     }
 
     /// Returns the number of messages that were dropped right before this one because the queue was full.

@@ -230,9 +230,12 @@ impl RawHost for HostImpl {
     }
 
     fn remove_hook(&self, id: u64) {
-        // what an instance that stops or has failed drops stays until it has stopped
+        // an interceptor that an instance drops while it stops, or after it has failed, stays until it has
+        // stopped: nothing passes it unchecked. An observer ends, so that its thread can end
         if self.may_add() {
             self.context.router.remove_hook(id);
+        } else {
+            self.context.router.remove_observer(id);
         }
     }
 
