@@ -7,10 +7,7 @@ use elbus_plugin_api::{
     abi::{NotifierObject, RawNotifier, RawNotifier_TO, RawReplay},
     hooks::{EarlierPublication, Replayed},
 };
-use std::{
-    sync::{Arc, Weak},
-    time::Instant,
-};
+use std::sync::{Arc, Weak};
 
 use super::{
     registered_client::RegisteredClient,
@@ -34,8 +31,7 @@ pub(super) struct Replay {
 impl Router {
     /// Begins a replay to a client: from now on, what it receives is delivered in turn.
     pub(super) fn begin_replay(&self, client: &Arc<RegisteredClient>) -> BegunReplay {
-        self.replays.sweep(Instant::now());
-        self.replays.begin(client, self.pacer.reservation())
+        self.replays.begin(client)
     }
 
     /// Returns the replay of a client for the filters that it has added.

@@ -16,7 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Hashing, optioned::Subscriber, registered_client::RegisteredClient};
+use super::{
+    Hashing,
+    optioned::{Pacer, Subscriber},
+    registered_client::RegisteredClient,
+};
 use crate::sync::{Mutex, RwLock, Turn};
 
 /// How long a thread waits for its turn.
@@ -24,6 +28,8 @@ pub(super) const TURN_LIMIT: Duration = Duration::from_millis(100);
 /// Marks are kept for this time after the last replay of a client: live publications that were accepted
 /// before may still be on their way.
 const KEPT: Duration = Duration::from_secs(60);
+/// The shortest time between two searches for marks that are not needed any more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Memory of a mark beside its topic, in bytes.
 const MARK_BYTES: usize = 48 + size_of::<Marks>();
 /// The most memory of the marks of one client.
@@ -46,6 +52,8 @@ pub(super) struct ClientReplays {
 #[derive(Default)]
 struct State {
     running: usize,
+    /// Whether a publication was replayed.
+    has_replayed: bool,
     /// When the last one has ended.
     ended_at: Option<Instant>,
     topics: HashMap<Box<str>, Marks, Hashing>,
@@ -105,6 +113,7 @@ impl ClientReplays {
                     return Replayed::Skipped;
                 }
                 marks.replayed = mark;
+                state.has_replayed = true;
             }
             if deliver() { Replayed::Sent } else { Replayed::Ended }
         })
@@ -113,7 +122,6 @@ impl ClientReplays {
     fn begin(&self, reservation: Option<QueueReservation>) {
         let mut state = self.state.lock();
         state.running += 1;
-        state.ended_at = None;
         if state.reservation.is_none() {
             state.reservation = reservation;
         }
@@ -125,10 +133,12 @@ impl ClientReplays {
         state.ended_at = (state.running == 0).then(Instant::now);
     }
 
-    /// Returns whether the marks are not needed any more.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    /// Returns when the marks are not needed any more: at once if nothing was replayed. `None` while a replay
+    /// runs.
+    fn over_at(&self) -> Option<Instant> {
         let state = self.state.lock();
-        state.running == 0 && state.ended_at.is_none_or(|at| now.saturating_duration_since(at) >= KEPT)
+        let ended_at = state.ended_at.filter(|_| state.running == 0)?;
+        Some(if state.has_replayed { ended_at + KEPT } else { ended_at })
     }
 }
 
@@ -149,45 +159,80 @@ pub(super) enum Way {
 }
 
 /// The clients to which plugins replay, by the ID of their registration.
-#[derive(Default)]
-pub(super) struct Replays(RwLock<HashMap<u64, Entry, Hashing>>);
-
-type Entry = (Weak<RegisteredClient>, Arc<ClientReplays>);
+pub(super) struct Replays {
+    /// Lock order: this, then the state of a client.
+    clients: RwLock<HashMap<u64, (Weak<RegisteredClient>, Arc<ClientReplays>), Hashing>>,
+    /// When marks are not needed any more, if there are any.
+    due: Mutex<Option<Instant>>,
+    pacer: Arc<Pacer>,
+}
 
 impl Replays {
+    pub(super) fn new(pacer: Arc<Pacer>) -> Arc<Self> {
+        Arc::new(Replays { clients: RwLock::default(), due: Mutex::default(), pacer })
+    }
+
     pub(super) fn of(&self, client: &RegisteredClient) -> Option<Arc<ClientReplays>> {
-        self.0.read().get(&client.id).map(|(_, replays)| replays.clone())
+        self.clients.read().get(&client.id).map(|(_, replays)| replays.clone())
     }
 
     /// Begins a replay to a client: from now on, what it receives is delivered in turn.
-    pub(super) fn begin(
-        &self,
-        client: &Arc<RegisteredClient>,
-        reservation: Option<QueueReservation>,
-    ) -> BegunReplay {
-        let mut all = self.0.write();
-        let (_, replays) = all.entry(client.id).or_insert_with(|| (Arc::downgrade(client), Arc::default()));
-        // under the lock, so that no sweep ends it
-        replays.begin(reservation);
+    pub(super) fn begin(self: &Arc<Self>, client: &Arc<RegisteredClient>) -> BegunReplay {
+        let mut clients = self.clients.write();
+        let (_, replays) =
+            clients.entry(client.id).or_insert_with(|| (Arc::downgrade(client), Arc::default()));
+        // under the lock, so that it is not removed
+        replays.begin(self.pacer.reservation());
         client.set_replaying(true);
-        BegunReplay { client: client.clone(), replays: replays.clone() }
+        BegunReplay { all: self.clone(), client: client.clone(), replays: replays.clone() }
     }
 
-    /// Frees what is not needed any more: clients that have left, or whose last replay ended long ago.
-    pub(super) fn sweep(&self, now: Instant) {
-        self.0.write().retain(|_, (client, replays)| {
-            let client = client.upgrade().filter(|client| !client.is_gone());
-            let keeps = client.as_ref().is_some_and(|_| !replays.is_over(now));
-            if let Some(client) = client.filter(|_| !keeps) {
+    /// Removes a client whose marks are not needed any more, or has that done later.
+    fn remove_or_schedule(&self, client: &RegisteredClient, replays: &ClientReplays) {
+        let mut clients = self.clients.write();
+        let Some(over_at) = replays.over_at() else { return };
+        if over_at <= Instant::now() {
+            client.set_replaying(false);
+            clients.remove(&client.id);
+            return;
+        }
+        drop(clients);
+        let mut due = self.due.lock();
+        if due.is_none_or(|before| over_at < before) {
+            *due = Some(over_at);
+            drop(due);
+            self.pacer.wake();
+        }
+    }
+
+    /// Frees the marks that are not needed any more. Returns when to call it again.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+        let due = self.due.lock().take_if(|due| *due <= now);
+        if due.is_none() {
+            return *self.due.lock();
+        }
+        let mut next: Option<Instant> = None;
+        self.clients.write().retain(|_, (client, replays)| {
+            let Some(client) = client.upgrade().filter(|client| !client.is_gone()) else { return false };
+            let Some(over_at) = replays.over_at() else { return true };
+            if over_at <= now {
                 client.set_replaying(false);
+                return false;
             }
-            keeps
+            next = Some(next.map_or(over_at, |next| next.min(over_at)));
+            true
         });
+        // all of them are visited, so not too often
+        let mut due = self.due.lock();
+        let next = next.map(|next| next.max(now + SWEEP_INTERVAL));
+        *due = [*due, next].into_iter().flatten().min();
+        *due
     }
 }
 
 /// A replay that was begun before the filters of its client are added. Ends when it is dropped.
 pub(super) struct BegunReplay {
+    all: Arc<Replays>,
     pub(super) client: Arc<RegisteredClient>,
     pub(super) replays: Arc<ClientReplays>,
 }
@@ -195,5 +240,37 @@ pub(super) struct BegunReplay {
 impl Drop for BegunReplay {
     fn drop(&mut self) {
         self.replays.end();
+        self.all.remove_or_schedule(&self.client, &self.replays);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+    use crate::{
+        client_origin::ClientOrigin,
+        routing::{closed_sink::closed_sink, holds::Holds},
+    };
+
+    fn client() -> Arc<RegisteredClient> {
+        Arc::new(RegisteredClient::new("c".into(), ClientOrigin::default(), 0, closed_sink(), None))
+    }
+
+    #[test]
+    fn marks_are_freed_at_once_if_nothing_was_replayed_and_else_later() {
+        let replays = Replays::new(Arc::new(Pacer::new(Arc::<Holds>::default())));
+        let client = client();
+        drop((replays.begin(&client), replays.begin(&client)));
+        assert!(!client.is_replaying() && replays.of(&client).is_none());
+        let (first, second) = (replays.begin(&client), replays.begin(&client));
+        assert_eq!(first.replays.deliver_earlier("t", 1, || true), Replayed::Sent);
+        assert_eq!(second.replays.deliver_earlier("t", 1, || true), Replayed::Skipped);
+        drop((first, second));
+        assert!(client.is_replaying() && replays.of(&client).is_some());
+        let now = Instant::now();
+        assert!(replays.sweep(now).is_some() && client.is_replaying());
+        assert_eq!(replays.sweep(now + KEPT), None);
+        assert!(!client.is_replaying() && replays.of(&client).is_none());
     }
 }

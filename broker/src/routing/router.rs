@@ -44,7 +44,7 @@ pub(crate) struct Router {
     pub(crate) access: Access,
     /// Senders copy them when the epoch of access changes.
     pub(super) hooks: Hooks,
-    pub(super) replays: Replays,
+    pub(super) replays: Arc<Replays>,
     /// The last number that a kept publication was given.
     pub(super) last_mark: AtomicU64,
     pub(super) words: StringInterner,
@@ -116,7 +116,7 @@ impl Router {
         Arc::new(Router {
             access: Access::default(),
             hooks: Hooks::default(),
-            replays: Replays::default(),
+            replays: Replays::new(pacer.clone()),
             last_mark: AtomicU64::new(0),
             words: StringInterner::default(),
             identities: Hashing::default(),

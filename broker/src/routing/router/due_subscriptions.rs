@@ -6,14 +6,14 @@ use super::Router;
 use crate::routing::optioned::subscriber::missed::MISSED_TOPIC;
 
 impl Router {
-    /// Feeds clients and reports what they have missed, as far as that is due. Returns when the next
-    /// subscription is due, if any is.
+    /// Feeds clients, reports what they have missed, and frees the marks of replays, as far as that is due.
+    /// Returns when something is due next, if anything is.
     pub(crate) fn serve_due(&self, now: Instant) -> Option<Instant> {
         let (subscribers, next) = self.pacer.take(now);
         for subscriber in subscribers {
             subscriber.report_missed(now, |client| self.registry.read().is_subscribed(client, MISSED_TOPIC));
             subscriber.feed();
         }
-        next
+        [next, self.replays.sweep(now)].into_iter().flatten().min()
     }
 }

@@ -62,7 +62,7 @@ impl Pacer {
         _ = self.waker.set(Box::new(waker));
     }
 
-    fn wake(&self) {
+    pub(in crate::routing) fn wake(&self) {
         if let Some(wake) = self.waker.get() {
             wake();
         }
