@@ -158,10 +158,12 @@ pub(super) enum Way {
     Optioned(Arc<Subscriber>),
 }
 
+type ReplayingClient = (Weak<RegisteredClient>, Arc<ClientReplays>);
+
 /// The clients to which plugins replay, by the ID of their registration.
 pub(super) struct Replays {
     /// Lock order: this, then the state of a client.
-    clients: RwLock<HashMap<u64, (Weak<RegisteredClient>, Arc<ClientReplays>), Hashing>>,
+    clients: RwLock<HashMap<u64, ReplayingClient, Hashing>>,
     /// When marks are not needed any more, if there are any.
     due: Mutex<Option<Instant>>,
     pacer: Arc<Pacer>,
