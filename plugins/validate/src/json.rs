@@ -95,6 +95,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
 
     #[test]
     fn a_document_is_built_or_checked() {
@@ -119,6 +120,19 @@ mod tests {
         }
         assert_eq!(parse(b"\"\xFF\"", &Parsing::check()), Err(Fault::NotUtf8));
         assert_eq!(parse(b"[1,\n x]", &Parsing::check()), Err(Fault::NotJson { line: 2, column: 2 }));
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_serde_json(text in "[\\[\\]{}:,\"ab\\\\u0-9.eE+ tfnrulse-]{0,24}") {
+            let theirs = serde_json::from_str::<Value>(&text);
+            let checked = parse(text.as_bytes(), &Parsing::check());
+            prop_assert_eq!(checked.is_ok(), theirs.is_ok());
+            match parse(text.as_bytes(), &Parsing::build(usize::MAX)) {
+                Ok(built) => prop_assert_eq!(built, theirs.unwrap()),
+                Err(fault) => prop_assert!(theirs.is_err() || fault == Fault::RepeatedKey),
+            }
+        }
     }
 
     #[test]

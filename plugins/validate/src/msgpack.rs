@@ -148,6 +148,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
     use serde_json::json;
 
     #[test]
@@ -192,6 +193,32 @@ mod tests {
         }
         assert_eq!(parse(b"\x82\xa1a\x01\xa1a\x02", &Parsing::build(9)), Err(Fault::RepeatedKey));
         assert_eq!(parse(b"\xa1\xff", &Parsing::check()), Err(Fault::NotUtf8));
+    }
+
+    /// Bytes of which many are markers, so that they are often documents.
+    fn likely() -> impl Strategy<Value = Vec<u8>> {
+        let byte =
+            prop_oneof![Just(0x81_u8), Just(0x92), Just(0xa1), 0x00..0x10_u8, 0xc0..=0xdf_u8, any::<u8>()];
+        proptest::collection::vec(byte, 0..24)
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_the_parser_of_another_crate(bytes in likely()) {
+            let mut rest = &bytes[..];
+            let theirs = rmpv::decode::read_value(&mut rest).ok().filter(|_| rest.is_empty());
+            let checked = parse(&bytes, &Parsing::check());
+            if let Ok(built) = parse(&bytes, &Parsing::build(usize::MAX)) {
+                prop_assert!(checked.is_ok());
+                prop_assert_eq!(rmp_serde::from_slice::<Value>(&bytes).unwrap(), built);
+            }
+            // it takes 0xc1, which is not msgpack, for nil, and text that is not UTF-8
+            match checked {
+                Ok(_) => prop_assert!(theirs.is_some()),
+                Err(Fault::NotMsgpack { .. }) => prop_assert!(theirs.is_none() || bytes.contains(&0xc1)),
+                Err(_) => {}
+            }
+        }
     }
 
     #[test]
