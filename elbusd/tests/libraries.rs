@@ -148,7 +148,7 @@ fn a_plugin_that_fails_to_start_ends_the_start() {
         (
             "failin = \"x\"",
             Some(5),
-            "failin = \"x\": unknown key; known are abort_in, client, clients, fail_in, hang_in, late, linger_in, local, loop_in, panic_in",
+            "failin = \"x\": unknown key; known are abort_in, client, clients, defers, fail_in, hang_in, intercepts, late, linger_in, local, loop_in, panic_in",
         ),
     ] {
         let text =
