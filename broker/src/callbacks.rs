@@ -23,6 +23,7 @@ pub(crate) enum Callback {
     Flush,
     WhenDrained,
     WhenEmpty,
+    TakeUnsent,
     Close,
     Queued,
     Limit,
@@ -41,7 +42,7 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 23] = [
+const CALLBACKS: [(Callback, &str); 24] = [
     (Callback::Deliver, "deliver"),
     (Callback::DeliverMixed, "deliver_mixed"),
     (Callback::Intercept, "intercept"),
@@ -49,6 +50,7 @@ const CALLBACKS: [(Callback, &str); 23] = [
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),
     (Callback::WhenEmpty, "when_empty"),
+    (Callback::TakeUnsent, "take_unsent"),
     (Callback::Close, "close"),
     (Callback::Queued, "queued"),
     (Callback::Limit, "limit"),

@@ -4,14 +4,17 @@
 
 mod support;
 
-use elbus_protocol::{FrameKind, Op, Qos};
+use elbus_protocol::{FrameKind, Op, Qos, request::encode_request};
 use std::{
     collections::BTreeMap,
+    net::Shutdown,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 use support::{
+    PATIENCE,
     daemon::{BOTH, Daemon},
-    field, plugin_source, wait_until,
+    field, plugin_source, rounds, wait_until,
     wire::{Frame, Wire, numbered_frames},
 };
 
@@ -316,4 +319,80 @@ fn a_reader_that_leaves_and_returns_gets_no_old_values() {
     assert_eq!(publisher.acked(Op::Publish, "t", b"new"), 0x01);
     assert_eq!(reader.frame().payload(), b"new");
     wait_until("nothing is queued", || support::queued_bytes(&mut witness) == 0);
+}
+
+/// Reads until the broker closes the connection; returns the numbers of the publications.
+fn read_to_end(client: &mut Wire) -> Vec<u32> {
+    let mut got = vec![];
+    while let Some(frame) = client.frame_within(PATIENCE) {
+        if let Frame::Data(FrameKind::Publish, ..) = &frame {
+            got.push(number(&frame));
+        }
+    }
+    got
+}
+
+#[test]
+fn members_leave_under_load_and_what_was_not_handed_to_their_sockets_goes_to_the_others() {
+    for plugins in BOTH {
+        let daemon = Daemon::start(plugins, &["--queue-bytes", "300000"]);
+        let addresses = daemon.addresses();
+        // over TCP, a client that closes with unread data in the other direction may be reset
+        let address = addresses.iter().find(|address| address.starts_with("unix:")).unwrap();
+        let mut publisher = daemon.client("publisher");
+        let mut last = Wire::connect(&daemon, address, "last");
+        last.subscribe(&["$share/g/t/#", "end"]);
+        let rounds = rounds(200, 10_000) as u32;
+        let ended = AtomicBool::new(false);
+        let (published, mut got, cut) = std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| {
+                let mut count = 0u32;
+                while !ended.load(Ordering::SeqCst) {
+                    let mut bytes = Vec::new();
+                    for number in count..count + 100 {
+                        let (topic, mut payload) = (format!("t/{}", number / 10 % 3), vec![0; 700]);
+                        payload[..4].copy_from_slice(&number.to_le_bytes());
+                        encode_request(&mut bytes, number, Op::Publish, Qos::PROCESSED, &topic, "", &payload)
+                            .unwrap();
+                    }
+                    publisher.write(&bytes);
+                    (count..count + 100).for_each(|number| assert_eq!(publisher.expect_ack(number), 0x01));
+                    count += 100;
+                }
+                assert_eq!(publisher.acked(Op::Publish, "end", b"last"), 0x01);
+                count
+            });
+            let reading = scope.spawn(|| {
+                let mut got = vec![];
+                loop {
+                    match last.frame() {
+                        Frame::Data(_, _, topic, ..) if topic == "end" => return got,
+                        frame => got.push(number(&frame)),
+                    }
+                }
+            });
+            let (mut got, mut cut) = (vec![], 0);
+            for round in 0..rounds {
+                let mut member = Wire::connect(&daemon, address, &format!("m.{round}"));
+                member.subscribe(&["$share/g/t/#"]);
+                // so long that its socket is full, or not at all
+                if round % 4 == 0 {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                member.shutdown(Shutdown::Write);
+                got.extend(read_to_end(&mut member));
+                cut += usize::from(member.has_partial_frame());
+            }
+            ended.store(true, Ordering::SeqCst);
+            let published = publishing.join().unwrap();
+            got.extend(reading.join().unwrap());
+            (published, got, cut)
+        });
+        got.sort_unstable();
+        let before = got.len();
+        got.dedup();
+        assert_eq!(got.len(), before, "nothing twice");
+        // but frames that were partly in the socket of a member
+        assert_eq!(got.len() + cut, published as usize, "{cut} were cut");
+    }
 }

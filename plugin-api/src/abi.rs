@@ -79,6 +79,9 @@ pub trait RawSink: Send + Sync + 'static {
     fn when_empty(&self, notifier: NotifierObject) {
         notifier.notify();
     }
+    fn take_unsent(&self, reason: RStr<'_>, unsent: &mut RunBatch) {
+        let _ = (reason, unsent);
+    }
 }
 pub type SinkObject = RawSink_TO<RBox<()>>;
 

@@ -65,6 +65,9 @@ impl Deferral {
     }
 }
 
+/// [`Run::flags`]: the recipient gets it as a member of a group.
+const FOR_GROUP: u32 = 1;
+
 impl<'a> Run<'a> {
     /// Creates a run of `payloads`. `shared` holds the bytes of the only payload if they can be kept without
     /// copying. `encoding` must be [reset](Encoding::reset).
@@ -141,6 +144,19 @@ impl<'a> Run<'a> {
         let (completion, pending) = Completion::pair();
         deferral.pending = RSome(pending.into_raw());
         Some(completion)
+    }
+
+    /// Declares whether the recipient gets the run as a member of a group.
+    #[inline]
+    pub fn set_for_group(&mut self, for_group: bool) {
+        self.flags = if for_group { FOR_GROUP } else { 0 };
+    }
+
+    /// Returns whether the recipient gets the run as a member of a group: if it leaves before the run is
+    /// sent, another member gets it, see [`Sink::take_unsent`](crate::Sink::take_unsent).
+    #[inline]
+    pub fn is_for_group(&self) -> bool {
+        self.flags & FOR_GROUP != 0
     }
 
     /// Returns the kind of frame: message, broadcast or publication.

@@ -3,7 +3,8 @@
 use abi_stable::{StableAbi, std_types::RStr};
 
 use crate::{
-    config::Limit, delivery_status::DeliveryStatus, mixed_run::MixedRun, notifier::Notifier, run::Run,
+    config::Limit, delivery_status::DeliveryStatus, inproc::RunBatch, mixed_run::MixedRun,
+    notifier::Notifier, run::Run,
 };
 
 /// The receiving side of a client: the broker delivers the client's messages into it.
@@ -75,6 +76,14 @@ pub trait Sink: Send + Sync + 'static {
     /// right for a sink that keeps nothing.
     fn when_empty(&self, notifier: Notifier) {
         notifier.notify();
+    }
+
+    /// Takes no more messages, and appends the whole publications to `unsent` that were not yet handed to the
+    /// client, if any of them was delivered [for a group](Run::is_for_group): other members get them. What
+    /// the client may have got already must not be among them. Called after the registration has ended and
+    /// before [`close`](Sink::close). The default appends nothing: what is queued is lost with the client.
+    fn take_unsent(&self, reason: &str, unsent: &mut RunBatch) {
+        let _ = (reason, unsent);
     }
 
     /// Closes the connection; `reason` is for the log. Queued messages can be lost. The default does nothing:

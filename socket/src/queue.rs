@@ -253,19 +253,23 @@ impl Queue {
         piece.unwrap_or_default()
     }
 
-    /// Writes the first pieces to `places`; returns their number.
-    pub(crate) fn pieces<'a>(&'a self, places: &mut [IoSlice<'a>; PIECES]) -> usize {
+    /// Returns all queued bytes in order, in contiguous pieces.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let between = |from: usize, to: usize| self.buffer.get(from..to).unwrap_or_default();
         let mut from = self.sent;
-        let kept = self.kept.iter().flat_map(|kept| {
+        let kept = self.kept.iter().flat_map(move |kept| {
             let before = between(from, kept.at);
             from = kept.at;
             [before, kept.bytes.get(kept.sent..).unwrap_or_default()]
         });
         let last = self.kept.back().map_or(self.sent, |kept| kept.at);
-        let all = kept.chain([between(last, self.end)]).filter(|piece| !piece.is_empty());
+        kept.chain([between(last, self.end)]).filter(|piece| !piece.is_empty())
+    }
+
+    /// Writes the first pieces to `places`; returns their number.
+    pub(crate) fn pieces<'a>(&'a self, places: &mut [IoSlice<'a>; PIECES]) -> usize {
         let mut used = 0;
-        for (place, piece) in places.iter_mut().zip(all) {
+        for (place, piece) in places.iter_mut().zip(self.chunks()) {
             *place = IoSlice::new(piece);
             used += 1;
         }

@@ -56,6 +56,11 @@ impl Recipients {
         self.optioned.as_deref()
     }
 
+    /// Converts them into the recipients by subscriptions with options, if there are any.
+    pub(super) fn into_optioned(self) -> Option<OptionedRecipients> {
+        self.optioned.map(|optioned| *optioned)
+    }
+
     pub(super) fn new<'m>(members: impl Iterator<Item = &'m Arc<RegisteredClient>>) -> Self {
         let mut weak = SmallVec::new();
         members.for_each(|member| weak.push(Arc::downgrade(member)));

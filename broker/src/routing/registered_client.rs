@@ -6,6 +6,7 @@ use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
     DeliveryStatus, MixedRun, Overdraft, Queued, Run, SinkLimits,
     abi::{NotifierObject, SinkObject},
+    inproc::RunBatch,
 };
 use std::sync::{
     Arc,
@@ -27,6 +28,8 @@ const GONE: u8 = 1;
 const NO_MIXED_RUNS: u8 = 16;
 /// [`RegisteredClient::state`]: a plugin replays publications to it, or did so lately.
 const REPLAYING: u8 = 32;
+/// [`RegisteredClient::state`]: it has left, and was a member of groups.
+const PARKED: u8 = 128;
 
 /// A registered client. Exists while a sender may deliver to it; its name is free once
 /// [`is_gone`](RegisteredClient::is_gone) returns `true`.
@@ -158,6 +161,23 @@ impl RegisteredClient {
     /// Notifies when the queue of its sink is empty.
     pub(super) fn when_empty(&self, notifier: NotifierObject) {
         callbacks::for_client(self.owner, Callback::WhenEmpty, || self.sink.when_empty(notifier));
+    }
+
+    /// Lets its sink close, and takes the publications that it has not sent, if any is for a group.
+    pub(super) fn take_unsent(&self, reason: &str, unsent: &mut RunBatch) {
+        callbacks::for_client(self.owner, Callback::TakeUnsent, || {
+            self.sink.take_unsent(RStr::from_str(reason), unsent);
+        });
+    }
+
+    /// Marks that its filters stay in the registry until its unsent publications are given to others.
+    pub(super) fn mark_parked(&self) {
+        self.state.fetch_or(PARKED, Relaxed);
+    }
+
+    /// Takes the mark away; returns whether there was one.
+    pub(super) fn unmark_parked(&self) -> bool {
+        self.state.load(Relaxed) & PARKED != 0 && self.state.fetch_and(!PARKED, Relaxed) & PARKED != 0
     }
 
     /// Lets its sink close the connection.

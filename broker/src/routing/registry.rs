@@ -62,6 +62,8 @@ pub(super) struct Registry {
     filter_bytes: usize,
     /// Departed clients whose filters are not all removed yet.
     departed: Vec<Departed>,
+    /// Departed members of groups whose unsent publications are not given to others yet, by their ids.
+    parked: HashMap<u64, Departed, Hashing>,
 }
 
 impl Registry {
@@ -76,6 +78,7 @@ impl Registry {
             optioned: OptionedFilters::new(pacer),
             filter_bytes: 0,
             departed: Vec::new(),
+            parked: HashMap::default(),
         }
     }
 

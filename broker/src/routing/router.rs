@@ -7,6 +7,7 @@
 //! sink, notifier or listener is called while any of them is held.
 
 mod due_subscriptions;
+mod reclaiming;
 mod registration;
 mod statistics;
 mod system_senders;

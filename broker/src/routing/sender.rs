@@ -367,7 +367,9 @@ impl Drop for Sender {
         // ends an open batch: otherwise its sinks would never be flushed
         self.end_batch();
         if let Some(member) = self.member.take() {
-            self.router.leave(&member, self.close_reason.as_deref().unwrap_or("disconnected"));
+            let reason = self.close_reason.as_deref().unwrap_or("disconnected");
+            self.router.leave(&member, reason);
+            self.router.reclaim(&member, reason);
         }
     }
 }

@@ -6,9 +6,10 @@
 pub(crate) mod model;
 
 use elbus_broker::Broker;
+use elbus_plugin_api::inproc::{OwnedRun, RunBatch};
 use elbus_plugin_api::{
-    Client, ClientInfo, Code, DeliveryStatus, Dispatch, Frame, FrameKind, Locality, MixedRun, Notifier, Op,
-    Payload, Qos, Queued, Request, Run, Sink, SinkLimits,
+    Client, ClientInfo, Code, DeliveryStatus, Dispatch, Encoding, Frame, FrameKind, Locality, MixedRun,
+    Notifier, Op, Payload, Qos, Queued, Request, Run, Sink, SinkLimits,
 };
 use elbus_protocol::{
     Limits,
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) flushes: Mutex<usize>,
     pub(crate) closed: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<Notifier>>,
+    /// Whether what was not read was given to others.
+    pub(crate) gave_back: AtomicBool,
     /// Who waits for an empty queue.
     pub(crate) emptied: Mutex<Vec<Notifier>>,
     pub(crate) limits: Mutex<Vec<SinkLimits>>,
@@ -147,12 +150,24 @@ impl Sink for RecordingSink {
         if answer.is_taken() {
             let (kind, sender, topic) = (run.kind(), run.sender().to_owned(), run.topic().to_owned());
             let mut got = self.0.got.lock().unwrap();
+            if self.0.gave_back.load(Ordering::SeqCst) {
+                return DeliveryStatus::CLOSED;
+            }
             got.extend(run.payloads().iter().map(|p| (kind, sender.clone(), topic.clone(), p.to_vec())));
             self.0.ids.lock().unwrap().extend(run.payloads().iter().map(|_| run.sender_id()));
             self.0.queue(run.payloads().len());
             answer | DeliveryStatus::DIRTY
         } else {
             answer
+        }
+    }
+    fn take_unsent(&self, _: &str, unsent: &mut RunBatch) {
+        let mut got = self.0.got.lock().unwrap();
+        self.0.gave_back.store(true, Ordering::SeqCst);
+        for (kind, sender, topic, payload) in got.drain(..) {
+            let (payloads, mut encoding) = ([Payload::from(payload.as_slice())], Encoding::new());
+            let run = Run::new(kind, Qos::NO, &sender, &topic, &payloads, None, &mut encoding);
+            unsent.push(OwnedRun::new(&run));
         }
     }
     fn flush(&self) {

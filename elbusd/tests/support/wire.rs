@@ -218,6 +218,11 @@ impl Wire {
         }
     }
 
+    /// Returns whether the beginning of a frame has arrived.
+    pub(crate) fn has_partial_frame(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// Returns the next frame, which must arrive.
     pub(crate) fn frame(&mut self) -> Frame {
         self.frame_within(PATIENCE).expect("a frame")

@@ -28,6 +28,7 @@ use crate::{
         InterceptedRun, Interceptor, SubscriptionChange, SubscriptionListener,
         subscription_listener::replay_of,
     },
+    inproc::RunBatch,
     mixed_run::MixedRun,
     notifier::Notifier,
     run::Run,
@@ -161,6 +162,10 @@ impl<S: Sink> RawSink for Guarded<S> {
     fn when_empty(&self, notifier: NotifierObject) {
         let fallback = notifier.clone();
         self.run("when_empty", |_| fallback.notify(), |sink| sink.when_empty(Notifier(notifier)));
+    }
+
+    fn take_unsent(&self, reason: RStr<'_>, unsent: &mut RunBatch) {
+        self.run("take_unsent", |_| (), |sink| sink.take_unsent(reason.as_str(), unsent));
     }
 
     fn close(&self, reason: RStr<'_>) {

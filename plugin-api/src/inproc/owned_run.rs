@@ -47,6 +47,13 @@ impl RunBatch {
         self.first.is_none()
     }
 
+    /// Returns all messages in order.
+    pub fn into_messages(mut self) -> Vec<Message> {
+        let mut all = Vec::with_capacity(self.len());
+        self.split(0, |message| all.push(message));
+        all
+    }
+
     /// Takes the message if there is exactly one.
     #[inline]
     pub(super) fn take_single(&mut self) -> Option<Message> {
@@ -167,6 +174,11 @@ impl OwnedRun {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Returns the kind of its messages.
+    pub fn kind(&self) -> FrameKind {
+        FrameKind::from_wire(self.kind).unwrap_or(FrameKind::Message)
     }
 
     /// Returns the bytes of all payloads, of the sender and the topic.

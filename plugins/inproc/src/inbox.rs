@@ -2,7 +2,7 @@
 //! of its own; returns notifiers and never calls them.
 
 use elbus_plugin_api::{
-    BROKER_NAME, DeliveryStatus, Notifier, Queued, Run,
+    BROKER_NAME, DeliveryStatus, FrameKind, Notifier, Queued, Run,
     config::Admission,
     inproc::{OwnedRun, RunBatch},
     rate::LogThrottle,
@@ -44,6 +44,8 @@ pub(crate) struct Inbox {
     /// A sender was asked to flush, and has not yet flushed.
     dirty: bool,
     senders: Vec<Notifier>,
+    /// Whether a run was queued for it as a member of a group.
+    has_group_runs: bool,
     /// Called when the queue is empty.
     empty: Vec<Notifier>,
     /// Of lines about refused messages.
@@ -64,6 +66,7 @@ impl Default for Inbox {
             reader_waits: false,
             dirty: false,
             senders: Vec::new(),
+            has_group_runs: false,
             empty: Vec::new(),
             log_throttle: LogThrottle::new(1, LOG_INTERVAL),
         }
@@ -151,6 +154,7 @@ impl Inbox {
                 return Accepted { delivery: DeliveryStatus::CLOSED, follow_up };
             }
         }
+        self.has_group_runs |= run.is_for_group();
         self.runs.push_back(owned);
         self.bytes += cost;
         self.messages += count as u64;
@@ -247,6 +251,20 @@ impl Inbox {
         }
         self.empty.push(notifier);
         None
+    }
+
+    /// Takes no more messages, and returns the publications if any of them is for a member of a group.
+    pub(crate) fn take_unread(&mut self) -> Vec<OwnedRun> {
+        self.draining = true;
+        if !self.has_group_runs {
+            return Vec::new();
+        }
+        let (taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.runs).into_iter().partition(|run| run.kind() == FrameKind::Publish);
+        self.runs = left.into();
+        self.bytes = self.runs.iter().map(cost).sum();
+        self.messages = self.runs.iter().map(|run| run.len() as u64).sum();
+        taken
     }
 
     /// Closes the queue, which stays readable. Returns whether it was open, and the notifiers of waiting

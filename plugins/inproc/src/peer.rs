@@ -135,6 +135,11 @@ impl Sink for PeerSink {
         deferred_wakes::wake(at_once);
     }
 
+    fn take_unsent(&self, _: &str, unsent: &mut RunBatch) {
+        let runs = self.0.inbox.lock().take_unread();
+        runs.into_iter().for_each(|run| unsent.push(run));
+    }
+
     fn close(&self, reason: &str) {
         if self.0.close_queues() {
             self.0.clients.disconnect(&self.0, Cause::Broker(reason.to_owned()));

@@ -14,6 +14,7 @@ pub(crate) mod pending_acknowledgements;
 pub(crate) mod queue_limit;
 mod reader_task;
 pub(crate) mod sink;
+mod unsent;
 pub(crate) mod waiter;
 pub(crate) mod wire;
 pub(crate) mod writer;
@@ -86,7 +87,7 @@ pub(crate) struct SendState {
     pub(crate) attempts: u32,
     /// A writer task exists.
     writer: bool,
-    /// Waiters, and the overdraft; `None` if there are neither.
+    /// Waiters, the overdraft, and where frames of groups begin; `None` if there is none of them.
     pub(crate) held: Option<Box<Held>>,
     /// Acknowledgements that wait for their codes; `None` some time after there are none.
     acknowledgements: Option<Box<PendingAcknowledgements>>,
@@ -282,7 +283,7 @@ impl Connection {
             Ok(sent) => sent,
             Err(error) => return self.end(out, CloseReason::Broken(error)),
         };
-        out.queue.advance(sent);
+        out.advance(sent);
         if out.queue.is_empty() {
             if out.full_since.take().is_some() {
                 self.blocked.store(false, Ordering::Relaxed);
@@ -356,8 +357,11 @@ impl Connection {
     /// closes the socket once it is.
     pub(crate) fn end(self: &Arc<Self>, out: &mut SendState, reason: CloseReason) -> Deferred {
         let Some(socket) = out.socket.take() else { return Deferred::default() };
-        if !out.queue.is_empty() && !matches!(reason, CloseReason::Broken(_)) {
-            let _ = socket.send(&out.queue);
+        if !out.queue.is_empty()
+            && !matches!(reason, CloseReason::Broken(_))
+            && let Ok(sent) = socket.send(&out.queue)
+        {
+            out.advance(sent);
         }
         if reason.is_forced() {
             // its name is free already, or goes with the transport
@@ -365,7 +369,10 @@ impl Connection {
         } else if !reason.lingers() {
             socket.shutdown_read();
         }
-        out.queue.clear();
+        match out.held.as_mut().and_then(|held| held.group_frames.as_mut()) {
+            Some(frames) => frames.keep(std::mem::take(&mut out.queue)),
+            None => out.queue.clear(),
+        }
         out.full_since = None;
         self.account(out);
         out.reason = Some(reason);
@@ -406,6 +413,17 @@ impl SendState {
         self.full_since.is_some()
     }
 
+    /// Removes the first `sent` bytes of the queue, which were sent.
+    #[inline]
+    fn advance(&mut self, sent: usize) {
+        if let Some(held) = &mut self.held
+            && let Some(frames) = &mut held.group_frames
+        {
+            frames.advance(&self.queue, sent);
+        }
+        self.queue.advance(sent);
+    }
+
     /// Marks the queue dirty after an append; returns whether the caller must flush it.
     #[inline]
     pub(crate) fn mark_dirty(&mut self) -> DeliveryStatus {
@@ -423,14 +441,13 @@ impl SendState {
 
     /// Those who wait for the queue to drain, or to be empty if it is: whatever was overdrawn ends with that.
     fn take_waiters(&mut self) -> Vec<Waiter> {
-        let waiters = self.held.take().map(|held| held.waiters).unwrap_or_default();
-        if self.queue.is_empty() {
-            return waiters;
-        }
+        let Some(held) = self.held.take() else { return Vec::new() };
+        let Held { waiters, group_frames, .. } = *held;
+        let is_empty = self.queue.is_empty();
         let (waiting, ready): (Vec<_>, Vec<_>) =
-            waiters.into_iter().partition(|waiter| waiter.side == Side::Empty);
-        if !waiting.is_empty() {
-            self.held.get_or_insert_default().waiters = waiting;
+            waiters.into_iter().partition(|waiter| waiter.side == Side::Empty && !is_empty);
+        if !waiting.is_empty() || group_frames.is_some() {
+            self.held = Some(Box::new(Held { waiters: waiting, overdrawn: None, group_frames }));
         }
         ready
     }

@@ -3,6 +3,7 @@
 
 use elbus_plugin_api::{DeliveryStatus, Payload, Qos, Run};
 use elbus_protocol::subscription::DeliveryMode;
+use smallvec::SmallVec;
 use std::sync::{Arc, Weak};
 
 use super::{FanOut, Scope, congestion::MAX_CONGESTED};
@@ -41,6 +42,9 @@ impl Outcome {
         }
     }
 }
+
+/// The registrations of members that have closed, and are about to be unregistered.
+type Closed = SmallVec<[u64; 4]>;
 
 /// Returns the length of the bodies of publications, as the counters count them.
 fn body_bytes(topic: &str, payloads: &[Payload<'_>]) -> usize {
@@ -203,15 +207,20 @@ impl FanOut {
         scope: Scope<'_>,
         run: &mut Run<'_>,
     ) -> Outcome {
+        let mut closed = Closed::new();
         for _ in 0..MAX_TRIES {
-            let member = match choose(route, scope, run.topic()) {
+            let member = match choose(route, scope, &closed, run.topic()) {
                 Choice::Member(member) | Choice::Full(member) => member,
                 Choice::Nobody => break,
             };
+            run.set_for_group(true);
             let outcome = self.deliver_to_subscriber(router, &member, run);
+            run.set_for_group(false);
             if outcome != Outcome::Closed {
                 return outcome;
             }
+            // it is still registered, and nothing is queued for it: it would be chosen again
+            closed.push(member.client.id);
         }
         Outcome::Closed
     }
@@ -224,22 +233,39 @@ impl FanOut {
         scope: Scope<'_>,
         run: &mut Run<'_>,
     ) -> (u32, bool) {
-        let mut chosen: Vec<Arc<Subscriber>> = vec![];
-        for route in &optioned.groups {
-            if let Choice::Member(member) | Choice::Full(member) = choose(route, scope, run.topic()) {
-                match chosen.iter_mut().find(|other| other.client.id == member.client.id) {
-                    // the mode that keeps more decides
-                    Some(other) if member.mode < other.mode => *other = member,
-                    Some(_) => {}
-                    None => chosen.push(member),
+        let (mut reached, mut refused) = (0, false);
+        let mut left: Vec<&GroupRoute> = optioned.groups.iter().collect();
+        let mut closed = Closed::new();
+        for _ in 0..MAX_TRIES {
+            let mut chosen: Vec<(Arc<Subscriber>, Vec<&GroupRoute>)> = vec![];
+            for route in left.drain(..) {
+                let choice = choose(route, scope, &closed, run.topic());
+                let (Choice::Member(member) | Choice::Full(member)) = choice else { continue };
+                match chosen.iter_mut().find(|(other, _)| other.client.id == member.client.id) {
+                    Some((other, routes)) => {
+                        routes.push(route);
+                        // the mode that keeps more decides
+                        if member.mode < other.mode {
+                            *other = member;
+                        }
+                    }
+                    None => chosen.push((member, vec![route])),
                 }
             }
-        }
-        let (mut reached, mut refused) = (0, false);
-        for member in chosen {
-            let outcome = self.deliver_to_subscriber(router, &member, run);
-            reached += u32::from(outcome == Outcome::Taken);
-            refused |= outcome == Outcome::Refused;
+            for (member, routes) in chosen {
+                run.set_for_group(true);
+                let outcome = self.deliver_to_subscriber(router, &member, run);
+                run.set_for_group(false);
+                reached += u32::from(outcome == Outcome::Taken);
+                refused |= outcome == Outcome::Refused;
+                if outcome == Outcome::Closed {
+                    closed.push(member.client.id);
+                    left.extend(routes);
+                }
+            }
+            if left.is_empty() {
+                break;
+            }
         }
         (reached, refused)
     }
@@ -253,9 +279,9 @@ impl FanOut {
     }
 }
 
-fn choose(route: &GroupRoute, scope: Scope<'_>, topic: &str) -> Choice {
+fn choose(route: &GroupRoute, scope: Scope<'_>, closed: &Closed, topic: &str) -> Choice {
     match scope {
-        Scope::All => route.choose(topic),
-        _ => route.among(|client| scope.has(client)).choose(topic),
+        Scope::All if closed.is_empty() => route.choose(topic),
+        _ => route.among(|client| scope.has(client) && !closed.contains(&client.id)).choose(topic),
     }
 }

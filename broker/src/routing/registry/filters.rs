@@ -28,8 +28,9 @@ const REMOVED_AT_ONCE: usize = 512;
 pub(super) struct ClientFilters {
     /// Their nodes in the tree.
     nodes: IdSet,
-    /// The number of filters with options.
+    /// The number of filters with options, and of those that are shared by a group.
     optioned: usize,
+    shared: usize,
     /// The memory of all of them in bytes, see [`weight`].
     bytes: usize,
     /// The complex ones; `None` if there are none.
@@ -240,10 +241,12 @@ impl Registry {
         let (own, weight) = (&mut entry.subscriptions, requested.weight());
         if changed && add {
             own.optioned += 1;
+            own.shared += usize::from(requested.is_shared());
             own.bytes += weight;
             self.filter_bytes += weight;
         } else if changed {
             own.optioned -= 1;
+            own.shared -= usize::from(requested.is_shared());
             own.removed(weight, requested.filter, &mut self.subscriptions, &mut self.filter_bytes);
         }
         changed
@@ -272,7 +275,7 @@ impl Registry {
     /// Clears the entry of a client that leaves.
     pub(super) fn vacate(&mut self, id: u32) {
         let Some(mut entry) = self.entries[id].take() else { return };
-        let optioned = entry.take_optioned();
+        let (optioned, has_groups) = (entry.take_optioned(), entry.subscriptions.shared > 0);
         let mut departed =
             Departed { entry: id, subscriptions: Ids::new(), exclusions: Ids::new(), optioned };
         for (own, filters, nodes) in [
@@ -285,10 +288,26 @@ impl Registry {
                 filters.shapes.release_all(&shapes);
             }
         }
+        if has_groups {
+            // until the other members have what it has not got
+            entry.member.mark_parked();
+            self.parked.insert(entry.member.id, departed);
+            return;
+        }
         self.departed.push(departed);
         if self.departed.len() == 1 {
             self.clear_departed();
         }
+    }
+
+    /// Lets the filters of a departed member of groups be removed.
+    pub(in super::super) fn unpark(&mut self, member: &RegisteredClient) {
+        self.departed.extend(self.parked.remove(&member.id));
+    }
+
+    /// Returns the entry that a departed member of groups had, while its filters are there.
+    pub(super) fn parked_entry(&self, member: &RegisteredClient) -> Option<u32> {
+        self.parked.get(&member.id).map(|departed| departed.entry)
     }
 
     /// Removes some filters of clients that have left. Returns whether there are more.

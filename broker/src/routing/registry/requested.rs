@@ -34,6 +34,11 @@ impl<'f> Requested<'f> {
         weight(self.filter) + if self.has_options() { self.options.len() + OPTIONS_BYTES } else { 0 }
     }
 
+    /// Returns whether its publications are shared by a group.
+    pub(super) fn is_shared(self) -> bool {
+        self.options.starts_with("$share/") || self.options.starts_with("$key/")
+    }
+
     pub(super) fn has_options(self) -> bool {
         !self.options.is_empty()
     }

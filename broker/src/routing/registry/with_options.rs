@@ -11,7 +11,7 @@ use super::{Registry, RegistryEntry, requested::Requested};
 use crate::routing::{
     Hashing,
     index::{filter_tree::FilterTree, id_set::Ids, paged_slab::PagedSlab},
-    optioned::{OptionedRecipients, Pacer, Subscriber, SubscriptionReport, group::Group},
+    optioned::{OptionedRecipients, Pacer, Subscriber, SubscriptionReport, group::Group, groups::GroupRoute},
     registered_client::RegisteredClient,
 };
 
@@ -157,6 +157,33 @@ impl Registry {
     #[inline]
     pub(super) fn has_optioned(&self) -> bool {
         !self.optioned.tree.is_empty()
+    }
+
+    /// Returns the groups because of which a departed client has got publications to a topic, with their
+    /// other members; none if it got them because of another subscription as well.
+    pub(in crate::routing) fn groups_of_departed(
+        &self,
+        member: &RegisteredClient,
+        topic: &str,
+    ) -> Vec<GroupRoute> {
+        let Some(entry) = self.parked_entry(member) else { return Vec::new() };
+        let (mut plain, mut matching) = (Ids::new(), Ids::new());
+        self.subscriptions.tree.matches(topic, &mut plain);
+        if plain.contains(&entry) {
+            return Vec::new();
+        }
+        self.optioned.tree.matches(topic, &mut matching);
+        let mut groups = vec![];
+        for optioned in matching.iter().filter_map(|id| self.optioned.subscriptions[*id].as_ref()) {
+            match &optioned.subscriber.group {
+                _ if optioned.entry != entry => {}
+                Some(group) => groups.push(group.clone()),
+                None => return Vec::new(),
+            }
+        }
+        let recipients = self.subscribed(topic).into_optioned();
+        let routes = recipients.map(|recipients| recipients.groups).unwrap_or_default();
+        routes.into_iter().filter(|route| groups.iter().any(|own| Arc::ptr_eq(own, &route.group))).collect()
     }
 
     fn own_optioned(&self, member: &Arc<RegisteredClient>) -> Option<&OwnOptioned> {

@@ -166,6 +166,7 @@ impl Router {
     /// Closes the connections of removed clients. Must be called without the lock of the registry.
     pub(in crate::routing) fn close_all(&self, evicted: &[(Arc<RegisteredClient>, String)]) {
         for (member, reason) in evicted {
+            self.reclaim(member, reason);
             member.close(reason);
             member.drained();
             self.report_left(member);

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 use crate::connection::{
     Connection, SendState,
     deferred::Deferred,
+    unsent::GroupFrames,
     waiter::{Side, Waiter},
 };
 
@@ -16,6 +17,8 @@ use crate::connection::{
 pub(crate) struct Held {
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) overdrawn: Option<Overdrawn>,
+    /// Where frames of groups begin in the queue, if there are any.
+    pub(crate) group_frames: Option<Box<GroupFrames>>,
 }
 
 /// The present overdraft of a connection.

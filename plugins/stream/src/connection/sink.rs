@@ -2,6 +2,7 @@
 
 use elbus_plugin_api::{
     DeliveryStatus, MixedRun, Notifier, Overdraft, Queued, Run, Sink, SinkLimits, config::Admission,
+    inproc::RunBatch,
 };
 use elbus_socket::QueueDepth;
 use std::sync::{Arc, atomic::Ordering};
@@ -42,6 +43,14 @@ impl Sink for ConnectionSink {
         self.0.when_empty(notifier);
     }
 
+    fn take_unsent(&self, reason: &str, unsent: &mut RunBatch) {
+        self.0.close(CloseReason::Closed(reason.into()));
+        let frames = self.0.lock().held.as_mut().and_then(|held| held.group_frames.take());
+        if let Some(frames) = frames {
+            frames.take_into(unsent);
+        }
+    }
+
     fn close(&self, reason: &str) {
         self.0.close(CloseReason::Closed(reason.into()));
     }
@@ -68,15 +77,22 @@ impl Connection {
     /// Queues a run: one lock, one copy.
     #[inline]
     pub(crate) fn deliver(self: &Arc<Self>, run: &mut Run<'_>) -> DeliveryStatus {
-        let realtime = run.is_realtime();
+        let (realtime, for_group) = (run.is_realtime(), run.is_for_group());
         // its payload is cloned before the lock: it counts in the sender's library
         let wire = Wire::of(run);
         let delivery = self.append(realtime, wire.bytes(), |out| {
+            if for_group {
+                return out.push_for_group(wire);
+            }
             let sent = match out.socket() {
                 Some(socket) if out.queue.is_empty() && !out.is_blocked() => wire.send_ahead(socket),
                 _ => 0,
             };
-            sent == wire.bytes() || wire.push(&mut out.queue, sent)
+            let pushed = sent == wire.bytes() || wire.push(&mut out.queue, sent);
+            if sent > 0 {
+                out.skip_partial_frame();
+            }
+            pushed
         });
         if delivery.has(DeliveryStatus::REFUSED) {
             self.server.counts.refused_runs.fetch_add(1, Ordering::Relaxed);
