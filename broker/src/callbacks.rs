@@ -19,6 +19,7 @@ pub(crate) enum Callback {
     Deliver = 1,
     DeliverMixed,
     Intercept,
+    Resolve,
     ResumeSending,
     Flush,
     WhenDrained,
@@ -42,10 +43,11 @@ pub(crate) enum Callback {
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 24] = [
+const CALLBACKS: [(Callback, &str); 25] = [
     (Callback::Deliver, "deliver"),
     (Callback::DeliverMixed, "deliver_mixed"),
     (Callback::Intercept, "intercept"),
+    (Callback::Resolve, "resolve"),
     (Callback::ResumeSending, "resume_sending"),
     (Callback::Flush, "flush"),
     (Callback::WhenDrained, "when_drained"),

@@ -1,8 +1,10 @@
-//! The hooks that plugins have registered: interceptors and observers, in the order in which they apply.
+//! The hooks that plugins have registered: interceptors and observers, in the order in which they apply, and
+//! [`resolvers`].
 //!
 //! Owns the list and its limits. Senders work on a [`HookTable`], a copy that never changes; they get another
 //! one when the epoch of access changes. Calls nothing of a plugin while a lock is held.
 
+mod resolvers;
 mod table;
 
 use elbus_plugin_api::{
@@ -15,6 +17,7 @@ use crate::{
     callbacks::{self, Callback, owner_name},
     sync::{Mutex, RwLock},
 };
+pub(crate) use resolvers::Resolvers;
 use table::ObserverEntry;
 pub(crate) use table::{AppliedHooks, HookTable, InterceptorEntry, InterceptorResult};
 

@@ -37,6 +37,7 @@ mod sender_quotas;
 mod shapes;
 mod target_cache;
 mod totals_cache;
+mod waiting_names;
 
 pub(crate) use hold_budget::HoldSettings;
 pub(crate) use holds::Holds;

@@ -44,6 +44,7 @@ use crate::{
     delivery_status::DeliveryStatus,
     hooks::{
         interceptor::InterceptedRun,
+        resolver::UnresolvedMessage,
         subscription_listener::{EarlierPublication, SubscriptionChange, SubscriptionEvent},
     },
     inproc::owned_run::RunBatch,
@@ -228,6 +229,15 @@ pub trait RawInterceptor: Send + Sync + 'static {
 }
 pub type InterceptorObject = RawInterceptor_TO<RBox<()>>;
 
+/// See [`NameResolver`](crate::hooks::NameResolver). Implemented by plugins.
+#[sabi_trait]
+pub trait RawResolver: Send + Sync + 'static {
+    /// Returns for how many milliseconds messages wait; 0 if the name is unknown.
+    #[sabi(last_prefix_field)]
+    fn resolve(&self, message: &UnresolvedMessage<'_>) -> u64;
+}
+pub type ResolverObject = RawResolver_TO<RBox<()>>;
+
 /// See [`Observer`](crate::hooks::Observer). Implemented by the broker; dropping it ends the observation.
 #[sabi_trait]
 pub trait RawObserver: Send + Sync + 'static {
@@ -379,6 +389,14 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn add_subscription_listener(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
         let _ = listener;
         RResult::RErr("the host has no hooks".into())
+    }
+    /// Returns the id of the hook, for `remove_hook`.
+    fn add_resolver(&self, scope: &RawHookScope<'_>, resolver: ResolverObject) -> RResult<u64, RString> {
+        let _ = (scope, resolver);
+        RResult::RErr("the host has no name resolvers".into())
+    }
+    fn end_wait(&self, hook: u64, name: RStr<'_>) {
+        let _ = (hook, name);
     }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;

@@ -10,8 +10,8 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use crate::{
     abi::{
         FromRaw, HOOK_FAILS_CLOSED, HostObject, IntoRaw, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY,
-        METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawInterceptor_TO, RawListener_TO, RawSink_TO,
-        RawSubscriptionListener_TO, RawWorker_TO, SENDER_ADMIN, catch,
+        METHOD_SLOW, RawConnector_TO, RawHandler_TO, RawInterceptor_TO, RawListener_TO, RawResolver_TO,
+        RawSink_TO, RawSubscriptionListener_TO, RawWorker_TO, SENDER_ADMIN, catch,
         convert::sealed::Sealed,
         guard::{Guarded, PanicScope},
     },
@@ -21,7 +21,7 @@ use crate::{
     client_info::ClientInfo,
     control::{Call, CallError, ControlHandler, Method, MethodTraits},
     event::{Event, EventListener},
-    hooks::{Hook, HookScope, Interceptor, Observer, OnFailure, SubscriptionListener},
+    hooks::{Hook, HookScope, Interceptor, NameResolver, Observer, OnFailure, SubscriptionListener},
     inproc::{InprocClient, InprocConnector, guarded::GuardedConnector},
     notifier::Notifier,
     plugin_error::PluginError,
@@ -221,6 +221,26 @@ impl Host {
         let listener =
             RawSubscriptionListener_TO::from_value(Guarded::new(listener, self.0.clone()), TD_Opaque);
         let added = self.object().add_subscription_listener(listener);
+        let id = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
+        Ok(Hook::new(self.clone(), id))
+    }
+
+    /// Adds a name resolver, which decides about messages for clients whose names match one of the masks and
+    /// that are not registered, until the [`Hook`] is dropped or the instance ends. See [the rules for
+    /// hooks](crate::hooks#name-resolvers).
+    ///
+    /// # Errors
+    /// No mask, or more than [`MAX_HOOK_FILTERS`](crate::hooks::MAX_HOOK_FILTERS); the broker has
+    /// [`MAX_HOOKS`](crate::hooks::MAX_HOOKS) resolvers already.
+    pub fn add_resolver<M: AsRef<str>>(
+        &self,
+        masks: impl IntoIterator<Item = M>,
+        resolver: impl NameResolver,
+    ) -> Result<Hook, PluginError> {
+        let scope = HookScope::new().messages(masks);
+        scope.check()?;
+        let resolver = RawResolver_TO::from_value(Guarded::new(resolver, self.0.clone()), TD_Opaque);
+        let added = scope.with_raw(|scope| self.object().add_resolver(scope, resolver));
         let id = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
         Ok(Hook::new(self.clone(), id))
     }

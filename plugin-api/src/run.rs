@@ -171,6 +171,18 @@ impl<'a> Run<'a> {
         Qos::from_bits(self.qos).is_realtime()
     }
 
+    /// Returns the quality of service.
+    #[inline]
+    pub fn qos(&self) -> Qos {
+        Qos::from_bits(self.qos)
+    }
+
+    /// Returns whether the result [can be deferred](Self::defer), and is not yet.
+    #[inline]
+    pub fn can_defer(&self) -> bool {
+        self.deferral.as_ref().is_some_and(|deferral| !deferral.is_used())
+    }
+
     /// Returns the full registered name of the sender.
     #[inline]
     pub fn sender(&self) -> &'a str {

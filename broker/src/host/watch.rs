@@ -3,4 +3,5 @@
 mod call_ages;
 pub(crate) mod callback_watch;
 pub(crate) mod hold_watch;
+pub(crate) mod name_wait_timer;
 pub(crate) mod subscription_pacer;

@@ -8,6 +8,7 @@
 pub(super) mod congestion;
 pub(super) mod hooked;
 pub(super) mod mixed;
+mod unregistered;
 mod with_options;
 
 use elbus_plugin_api::{
@@ -219,12 +220,19 @@ impl FanOut {
         let may_send = || access.is_none_or(|access| allows_message(access, target));
         let Some(peer) = self.targets.get(target, |name| router.find(name).filter(|_| may_send())) else {
             // also if there is no such client: only an allowed sender may learn whether a client exists
-            return (if may_send() { Code::NotRegistered } else { Code::AccessDenied }, 0);
+            return match may_send() {
+                true if id == 0 => self.send_to_unregistered(router, target, run, body_bytes),
+                true => (Code::NotRegistered, 0),
+                false => (Code::AccessDenied, 0),
+            };
         };
         if id != 0 && peer.id != id {
             return (Code::NotRegistered, 0);
         }
-        if self.may_block && peer.is_full() && self.is_held_by(&router.holds, &peer, body_bytes) {
+        if self.may_block
+            && peer.is_full()
+            && (peer.is_awaited() || self.is_held_by(&router.holds, &peer, body_bytes))
+        {
             self.block(&peer);
             return (Code::NotDelivered, 0);
         }
@@ -303,7 +311,11 @@ impl FanOut {
         run: &mut Run<'_>,
         body_bytes: usize,
     ) -> DeliveryStatus {
-        let met = (member.is_full() && !run.is_realtime()).then(|| match self.best_effort {
+        let is_full = member.is_full();
+        if is_full && member.is_awaited() {
+            return self.deliver_to_awaited(router, member, run, body_bytes);
+        }
+        let met = (is_full && !run.is_realtime()).then(|| match self.best_effort {
             true => Fullness::GetsNothing,
             false => self.fullness(&router.holds, &member, body_bytes),
         });
@@ -395,6 +407,6 @@ impl FanOut {
 
 /// Returns whether the policy allows a message to this client. Messages to the broker are always allowed: its
 /// methods have rules of their own.
-fn allows_message(access: &PolicySnapshot, target: &str) -> bool {
+pub(super) fn allows_message(access: &PolicySnapshot, target: &str) -> bool {
     target == BROKER_NAME || access.allows(Action::Send, target)
 }

@@ -114,6 +114,7 @@ impl Router {
 
     /// Removes a hook as its plugin wishes.
     pub(crate) fn remove_hook(&self, id: u64) {
+        self.remove_resolver(id);
         let removed = self.hooks.remove(id);
         if removed.any() {
             self.access.advance();
@@ -131,6 +132,7 @@ impl Router {
     /// hooks](elbus_plugin_api::hooks). `goes_on` is `false` when the broker stops: what happens to messages
     /// then is not logged.
     pub(crate) fn remove_hooks_of(&self, owner: u32, goes_on: bool) {
+        self.remove_resolvers_of(owner);
         let removed = self.hooks.remove_owner(owner);
         if removed.any() {
             self.access.advance();

@@ -2,6 +2,7 @@
 //! hold is looked at in all of them. Built with `--cfg elbus_model` only, see `.ci/models`.
 
 mod mixed;
+mod name_waits;
 mod replays;
 mod send_queue;
 

@@ -1,5 +1,6 @@
 //! A registered client: its name, its origin, its sink and its counters.
 
+mod awaited;
 pub(super) mod blocked_senders;
 
 use abi_stable::std_types::RStr;

@@ -3,10 +3,11 @@
 //! [`registration`] adds and removes clients, `filter_changes.rs` changes their subscriptions, and
 //! [`statistics`] counts and lists them.
 //!
-//! Lock order: a change of access rules, the registry, then the event queue or the policy of a client. No
-//! sink, notifier or listener is called while any of them is held.
+//! Lock order: a change of access rules, the registry, then the event queue, the policy of a client, or the
+//! names that are awaited. No sink, notifier or listener is called while any of them is held.
 
 mod due_subscriptions;
+pub(super) mod name_waits;
 mod reclaiming;
 mod registration;
 mod statistics;
@@ -28,12 +29,13 @@ use super::{
     replays::Replays,
     router_settings::RouterSettings,
     totals_cache::TotalsCache,
+    waiting_names::WaitingNames,
 };
 use crate::{
     access::{Access, PolicySnapshot},
     client_origin::StringInterner,
     events::Events,
-    hooks::{HookTable, Hooks},
+    hooks::{HookTable, Hooks, Resolvers},
     sync::{
         RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -48,6 +50,10 @@ pub(crate) struct Router {
     pub(super) replays: Arc<Replays>,
     /// The last number that a kept publication was given.
     pub(super) last_mark: AtomicU64,
+    /// Asked about names that are not registered.
+    pub(super) resolvers: Resolvers,
+    /// Messages that wait for such names.
+    waiting: WaitingNames,
     pub(super) words: StringInterner,
     /// Hashes identities to numbers.
     pub(super) identities: Hashing,
@@ -119,6 +125,8 @@ impl Router {
             hooks: Hooks::default(),
             replays: Replays::new(pacer.clone()),
             last_mark: AtomicU64::new(0),
+            resolvers: Resolvers::default(),
+            waiting: WaitingNames::default(),
             words: StringInterner::default(),
             identities: Hashing::default(),
             settings: RwLock::new(settings),

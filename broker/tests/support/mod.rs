@@ -215,6 +215,13 @@ impl Peer {
         Ok(Peer { name: name.to_owned(), client, record })
     }
 
+    /// Registers with a record that the test has prepared.
+    pub(crate) fn with_record(broker: &Broker, name: &str, record: Arc<Record>) -> Self {
+        let (info, sink) = (ClientInfo::new("tcp", Locality::Remote), RecordingSink(record.clone()));
+        let client = broker.host().register(name, &info, sink).unwrap();
+        Peer { name: name.to_owned(), client, record }
+    }
+
     pub(crate) fn dispatch(
         &mut self,
         op: Op,

@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     FromRaw, HostObject, IntoRaw, NotifierObject, RawCall, RawCallError, RawEvent, RawHandler,
-    RawInterceptor, RawListener, RawSink, RawSubscriptionListener, RawWorker, ReplayObject,
+    RawInterceptor, RawListener, RawResolver, RawSink, RawSubscriptionListener, RawWorker, ReplayObject,
     catch::{Instance, catch},
 };
 use crate::{
@@ -25,8 +25,8 @@ use crate::{
     delivery_status::DeliveryStatus,
     event::{Event, EventListener},
     hooks::{
-        InterceptedRun, Interceptor, SubscriptionChange, SubscriptionListener,
-        subscription_listener::replay_of,
+        InterceptedRun, Interceptor, NameResolver, SubscriptionChange, SubscriptionListener,
+        UnresolvedMessage, subscription_listener::replay_of,
     },
     inproc::RunBatch,
     mixed_run::MixedRun,
@@ -209,6 +209,12 @@ impl<I: Interceptor> RawInterceptor for Guarded<I> {
 impl<L: SubscriptionListener> RawSubscriptionListener for Guarded<L> {
     fn on_change(&self, change: &SubscriptionChange<'_>, replay: ROption<ReplayObject>) {
         self.run("on_change", |_| (), |listener| listener.on_change(change, replay_of(replay)));
+    }
+}
+
+impl<R: NameResolver> RawResolver for Guarded<R> {
+    fn resolve(&self, message: &UnresolvedMessage<'_>) -> u64 {
+        self.run("resolve", |_| 0, |resolver| resolver.resolve(message).to_millis())
     }
 }
 

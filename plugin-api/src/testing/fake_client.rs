@@ -11,8 +11,8 @@ use crate::{
     abi::{
         ClientObject, ConnectorObject, FromRaw, HandlerObject, InterceptorObject, IntoRaw, ListenerObject,
         METHOD_KNOWN, NotifierObject, ObserverObject, ObserverQueue, PendingObject, RawCall, RawCallError,
-        RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, SENDER_ADMIN,
-        SinkObject, SubscriptionListenerObject,
+        RawClient, RawClient_TO, RawClientInfo, RawEvent, RawHost, RawMethod, RawQueueBudget, ResolverObject,
+        SENDER_ADMIN, SinkObject, SubscriptionListenerObject,
     },
     client_info::ClientInfo,
     control::CallError,
@@ -268,6 +268,14 @@ impl RawHost for FakeHost {
 
     fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {
         self.change(|state| state.add_observer(scope, queue_bytes))
+    }
+
+    fn add_resolver(&self, scope: &RawHookScope<'_>, resolver: ResolverObject) -> RResult<u64, RString> {
+        self.change(|state| state.add_resolver(scope, resolver))
+    }
+
+    fn end_wait(&self, _: u64, name: RStr<'_>) {
+        self.change(|state| state.end_wait(name.as_str()));
     }
 
     fn broker_name(&self) -> RString {

@@ -13,12 +13,12 @@ use super::{FakeHost, State};
 use crate::{
     abi::{
         FromRaw, InterceptorObject, NotifierObject, ObservedRuns, ObserverObject, RawObserver,
-        RawObserver_TO, RawReplay, RawReplay_TO, SubscriptionListenerObject,
+        RawObserver_TO, RawReplay, RawReplay_TO, ResolverObject, SubscriptionListenerObject,
     },
     buffer::Payload,
     hooks::{
-        EarlierPublication, HookScope, InterceptedRun, Replayed, SubscriptionChange, SubscriptionEvent,
-        Verdict,
+        EarlierPublication, HookScope, InterceptedRun, Replayed, Resolution, SubscriptionChange,
+        SubscriptionEvent, UnresolvedMessage, Verdict,
         interceptor::{RunFrame, RunHeader},
         observer_queue::{ObserverQueue, RoutedRun},
         scope::RawHookScope,
@@ -32,6 +32,9 @@ pub(super) struct FakeHooks {
     observers: Vec<(u64, HookScope, ObserverQueue)>,
     listeners: Vec<(u64, Arc<SubscriptionListenerObject>)>,
     last_mark: u64,
+    resolvers: Vec<(u64, HookScope, Arc<ResolverObject>)>,
+    /// The waits that were ended, until the test takes them.
+    ended_waits: Vec<String>,
     last_id: u64,
 }
 
@@ -47,13 +50,29 @@ impl State {
         RResult::ROk(id)
     }
 
+    pub(super) fn add_resolver(
+        &mut self,
+        scope: &RawHookScope<'_>,
+        resolver: ResolverObject,
+    ) -> RResult<u64, RString> {
+        self.hooks.last_id += 1;
+        let id = self.hooks.last_id;
+        self.hooks.resolvers.push((id, HookScope::from_raw(scope), Arc::new(resolver)));
+        RResult::ROk(id)
+    }
+
+    pub(super) fn end_wait(&mut self, name: &str) {
+        self.hooks.ended_waits.push(name.to_owned());
+    }
+
     /// Returns what has to be dropped outside the lock.
     pub(super) fn remove_hook(&mut self, id: u64) -> (impl Sized + use<>, Vec<ObserverQueue>) {
         let removed: Vec<_> = self.hooks.interceptors.extract_if(.., |(other, ..)| *other == id).collect();
         let listeners = self.hooks.listeners.extract_if(.., |(other, _)| *other == id);
         let removed = (removed, listeners.collect::<Vec<_>>());
+        let resolvers: Vec<_> = self.hooks.resolvers.extract_if(.., |(other, ..)| *other == id).collect();
         let ended = self.hooks.observers.extract_if(.., |(other, ..)| *other == id);
-        (removed, ended.map(|(.., queue)| queue).collect::<Vec<_>>())
+        ((removed, resolvers), ended.map(|(.., queue)| queue).collect::<Vec<_>>())
     }
 
     pub(super) fn next_mark(&mut self) -> u64 {
@@ -230,6 +249,26 @@ impl FakeHost {
             let object = replay.map(|replay| RawReplay_TO::from_value(replay.clone(), TD_Opaque));
             listener.on_change(&change, object.into());
         }
+    }
+
+    /// Asks the name resolvers about a message to a name that is not registered, in the order in which they
+    /// were added; returns the first answer that is not [`Resolution::Unknown`].
+    pub fn resolve(&self, sender: &str, target: &str) -> Resolution {
+        let (id, resolvers) = {
+            let mut state = self.0.state.lock();
+            let applying = state.hooks.resolvers.iter();
+            let applying = applying.filter(|(_, scope, _)| scope.applies_to(Op::Message, target));
+            let applying: Vec<_> = applying.map(|(.., resolver)| resolver.clone()).collect();
+            (state.id_of(sender), applying)
+        };
+        let message = UnresolvedMessage::new(target, Qos::NO, sender, id);
+        let answers = resolvers.iter().map(|resolver| Resolution::of_millis(resolver.resolve(&message)));
+        answers.into_iter().find(|answer| *answer != Resolution::Unknown).unwrap_or_default()
+    }
+
+    /// Takes the names for which resolvers have [ended the wait](crate::hooks::Hook::end_wait).
+    pub fn take_ended_waits(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.state.lock().hooks.ended_waits)
     }
 
     /// Shows routed messages to the observers whose scope they are in.

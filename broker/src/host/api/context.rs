@@ -19,7 +19,7 @@ use crate::{
     callbacks,
     control::ControlTable,
     hooks::HookOwner,
-    host::wake_signal::WakeSignal,
+    host::{wake_signal::WakeSignal, watch::name_wait_timer::NameWaitTimer},
     routing::{Router, RouterSettings},
     settings::BrokerSettings,
 };
@@ -60,6 +60,7 @@ pub(crate) struct BrokerContext {
     pub(crate) failures: WakeSignal,
     connector: RwLock<Option<(u32, ConnectorObject)>>,
     pub(crate) workers: Workers,
+    pub(crate) name_waits: NameWaitTimer,
     /// Time limits of callbacks, starts and stops.
     limits: RwLock<[Duration; 3]>,
     /// Set from outside, or when all plugins are stopped: plugins that do not return are then abandoned.
@@ -91,6 +92,7 @@ impl BrokerContext {
             limits: RwLock::new(limits(settings)),
             interrupted: (interrupted, AtomicBool::new(false)),
             workers: Workers::default(),
+            name_waits: NameWaitTimer::default(),
             connected: Mutex::default(),
             ending: AtomicBool::new(false),
         })

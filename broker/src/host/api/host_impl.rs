@@ -10,7 +10,7 @@ use elbus_plugin_api::{
         ClientObject, ConnectorObject, FromRaw, HOOK_FAILS_CLOSED, HandlerObject, InterceptorObject, IntoRaw,
         ListenerObject, METHOD_ADMIN, METHOD_KNOWN, METHOD_QUERY, METHOD_SLOW, ObserverObject, PassedFd,
         RawCall, RawCallError, RawClient_TO, RawClientInfo, RawEvent, RawHookScope, RawHost, RawMethod,
-        RawQueueBudget, SENDER_ADMIN, SinkObject, SubscriptionListenerObject, WorkerObject,
+        RawQueueBudget, ResolverObject, SENDER_ADMIN, SinkObject, SubscriptionListenerObject, WorkerObject,
     },
     hooks::{HookScope, OnFailure},
 };
@@ -257,6 +257,19 @@ impl RawHost for HostImpl {
             self.context.router.add_subscription_listener(of.owner, listener)
         };
         add().map_err(RString::from).into()
+    }
+
+    fn add_resolver(&self, scope: &RawHookScope<'_>, resolver: ResolverObject) -> RResult<u64, RString> {
+        let add = || {
+            let (of, scope) = (self.hook_owner()?, checked_scope(scope)?);
+            self.context.name_waits.start(&self.context.router, &self.context.budget);
+            self.context.router.add_resolver(of, scope, resolver)
+        };
+        add().map_err(RString::from).into()
+    }
+
+    fn end_wait(&self, hook: u64, name: RStr<'_>) {
+        self.context.router.end_wait(hook, name.as_str());
     }
 
     fn watch_worker(&self, what: RStr<'_>, worker: WorkerObject) {

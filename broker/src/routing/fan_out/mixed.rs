@@ -287,6 +287,8 @@ impl FanOut {
                 let number = mixed.set_name(name.as_bytes(), &client, &mut self.memory);
                 number.map_or(Target::Alone, Target::Receiver)
             }
+            // a resolver may have it wait
+            None if may_send && sender.router.resolvers.any() => Target::Alone,
             // also if there is no such client: only an allowed sender may learn whether a client exists
             None => Target::Refused(if may_send { Code::NotRegistered } else { Code::AccessDenied }),
         }

@@ -133,17 +133,22 @@ impl RegisteredClient {
         if self.is_full() {
             return;
         }
-        let quotas = SenderQuotas::new(self.queued().bytes);
-        {
-            let mut blocked = self.blocked.lock();
-            if self.state.fetch_or(FULL, Ordering::Relaxed) & FULL != 0 {
-                return;
-            }
-            let _counted = holds.count_full();
-            blocked.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), quotas, _counted }));
+        if !self.mark_full(holds, self.queued().bytes) {
+            return;
         }
         let drained = Drained(Arc::downgrade(self));
         self.when_drained(RawNotifier_TO::from_ptr(RArc::new(drained), TD_Opaque));
+    }
+
+    /// Marks it full with `queued` bytes. Returns `false` if it was full.
+    pub(super) fn mark_full(&self, holds: &Arc<Holds>, queued: u64) -> bool {
+        let mut blocked = self.blocked.lock();
+        if self.state.fetch_or(FULL, Ordering::Relaxed) & FULL != 0 {
+            return false;
+        }
+        let (quotas, _counted) = (SenderQuotas::new(queued), holds.count_full());
+        blocked.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), quotas, _counted }));
+        true
     }
 
     /// Releases all senders that wait for it: it has drained or left.
@@ -296,7 +301,7 @@ impl Drop for BlockedSenders {
 
 /// Notified by the sink of a full receiver when it has drained.
 #[derive(Clone)]
-struct Drained(Weak<RegisteredClient>);
+pub(super) struct Drained(pub(super) Weak<RegisteredClient>);
 
 impl RawNotifier for Drained {
     fn notify(&self) {

@@ -62,6 +62,11 @@ impl Router {
             return Err(Code::AccessDenied);
         }
         registry.add(member.clone())?;
+        // before any sender can find it
+        let is_awaited = self.waiting.begin_delivery(name, member.id);
+        if is_awaited {
+            member.begin_awaited(&self.holds);
+        }
         if !member.origin.internal {
             if member.origin.locality != Locality::InProcess {
                 // the epoch of topics stays the same: topics of the broker itself are never cached
@@ -79,6 +84,9 @@ impl Router {
             self.reauthorize(&member);
         }
         self.close_all(&evicted);
+        if is_awaited {
+            self.deliver_waiting(&member);
+        }
         tracing::debug!(
             client = name,
             kind = &*member.origin.kind,

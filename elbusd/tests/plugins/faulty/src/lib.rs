@@ -3,7 +3,7 @@
 use elbus_plugin_api::{
     Call, Client, ClientInfo, Code, Completion, Config, DeliveryStatus, Event, Host, Method, Plugin,
     PluginError, Run, Sink, Status,
-    hooks::{Hook, HookScope, InterceptedFrame, OnFailure, Verdict},
+    hooks::{Hook, HookScope, InterceptedFrame, OnFailure, Resolution, UnresolvedMessage, Verdict},
     inproc::InprocClient,
 };
 use serde::Deserialize;
@@ -29,6 +29,9 @@ struct Settings {
     fail_in: String,
     /// Whether it intercepts everything. The callback `intercept` is reached by the payload `now`.
     intercepts: bool,
+    /// For how many seconds messages to `late.*` wait, except to `late.unknown`. The callback `resolve`
+    /// panics for `late.panic` and hangs for `late.hang`.
+    resolves: Option<f64>,
     /// Whether its clients defer the results of messages: `keep` is kept until another message is `complete`
     /// or `drop`; `panic` panics.
     defers: bool,
@@ -86,7 +89,7 @@ struct Faulty {
     host: Host,
     settings: Settings,
     clients: Mutex<Vec<Client>>,
-    hook: Mutex<Option<Hook>>,
+    hooks: Mutex<Vec<Hook>>,
     called: Arc<AtomicBool>,
 }
 
@@ -123,7 +126,7 @@ impl Plugin for Faulty {
             host,
             settings,
             clients: Mutex::default(),
-            hook: Mutex::default(),
+            hooks: Mutex::default(),
             called: Arc::default(),
         })
     }
@@ -161,7 +164,21 @@ impl Plugin for Faulty {
                 Verdict::Continue
             };
             let hook = self.host.add_interceptor(&HookScope::everything(), OnFailure::Closed, interceptor)?;
-            *self.hook.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(hook);
+            self.hooks.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(hook);
+        }
+        if let Some(seconds) = self.settings.resolves {
+            let hook = self.host.add_resolver(["late.*"], move |message: &UnresolvedMessage<'_>| {
+                match message.target() {
+                    "late.unknown" => return Resolution::Unknown,
+                    "late.panic" => panic!("resolve panics as configured"),
+                    "late.hang" => loop {
+                        std::thread::sleep(Duration::from_secs(1));
+                    },
+                    _ => {}
+                }
+                Resolution::WaitUpTo(Duration::from_secs_f64(seconds))
+            })?;
+            self.hooks.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(hook);
         }
         let settings = self.settings.clone();
         self.host.add_listener(move |_: &Event<'_>| settings.reach("event"));
