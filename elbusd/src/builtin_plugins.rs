@@ -11,13 +11,14 @@ pub(crate) struct BuiltinPlugin {
     pub(crate) linked: fn() -> LinkedPlugin,
 }
 
-pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 9] = [
+pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 10] = [
     BuiltinPlugin { name: "unix", library: "elbus_unix", linked: elbus_unix::plugin },
     BuiltinPlugin { name: "tcp", library: "elbus_tcp", linked: elbus_tcp::plugin },
     BuiltinPlugin { name: "fifo", library: "elbus_fifo", linked: elbus_fifo::plugin },
     BuiltinPlugin { name: "rpc", library: "elbus_rpc", linked: elbus_rpc::plugin },
     BuiltinPlugin { name: "announce", library: "elbus_announce", linked: elbus_announce::plugin },
     BuiltinPlugin { name: "acl", library: "elbus_acl", linked: elbus_acl::plugin },
+    BuiltinPlugin { name: "activate", library: "elbus_activate", linked: elbus_activate::plugin },
     BuiltinPlugin { name: "validate", library: "elbus_validate", linked: elbus_validate::plugin },
     BuiltinPlugin { name: "inproc", library: "elbus_inproc", linked: elbus_inproc::plugin },
     BuiltinPlugin { name: "monitor", library: "elbus_monitor", linked: elbus_monitor::plugin },

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     process::allocator::keep_freed_memory();
     let service = ServiceEnvironment::take();
     process::ignore_signals();
+    process::close_inherited_on_exec();
     let arguments = Arguments::parse();
     if let Some(document) = arguments.generate {
         let printed = document.text().and_then(|text| std::io::stdout().write_all(&text));

@@ -5,6 +5,7 @@
 pub(crate) mod allocator;
 pub(crate) mod cpu_latency;
 mod ignored_signals;
+mod inherited_descriptors;
 mod service_environment;
 
 use elbus_broker::ProgramSettings;
@@ -13,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 
 pub(crate) use ignored_signals::ignore_signals;
+pub(crate) use inherited_descriptors::close_inherited_on_exec;
 pub(crate) use service_environment::ServiceEnvironment;
 
 /// No processor has a sleep state with a longer wake-up time.
