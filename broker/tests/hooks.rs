@@ -33,6 +33,69 @@ fn by_payload(frame: &InterceptedFrame<'_>) -> Verdict {
     }
 }
 
+#[test]
+fn observed_frames_stay_in_mixed_runs_and_are_shown_with_their_results() {
+    for one_by_one in [false, true] {
+        let broker = broker();
+        let scope = HookScope::new().publications(["t/#", "none"]).messages(["a", "missing"]);
+        let (_hook, mut observer) = broker.host().add_observer(&scope, 1 << 20).unwrap();
+        let (mut sender, mut a, mut b) =
+            (Peer::new(&broker, "s"), Peer::new(&broker, "a"), Peer::new(&broker, "b"));
+        a.record.takes_mixed.store(true, SeqCst);
+        b.record.takes_mixed.store(!one_by_one, SeqCst);
+        a.subscribe(&["t/1", "x"]);
+        b.subscribe(&["t/#"]);
+        let frames = [
+            (Op::Publish, "t/1", &b"1"[..]),
+            (Op::Publish, "x", b"2"),
+            (Op::Message, "a", b"3"),
+            (Op::Message, "b", b"4"),
+            (Op::Publish, "t/2", b"5"),
+            (Op::Publish, "t/2", b"6"),
+            (Op::Message, "missing", b"7"),
+            (Op::Publish, "none", b"8"),
+        ];
+        let missing = Code::NotRegistered as u8;
+        let expected = [
+            "Publish t/1 1 Ok 2",
+            "Message a 3 Ok 1",
+            "Publish t/2 5 Ok 1",
+            "Publish t/2 6 Ok 1",
+            "Message missing 7 NotRegistered 0",
+            "Publish none 8 Ok 0",
+        ];
+        for round in 1..=2 {
+            assert_eq!(sender.mixed(&frames), [OK, OK, OK, OK, OK, OK, missing, OK]);
+            assert_eq!(a.payloads(), ["1", "2", "3"]);
+            assert_eq!(b.payloads(), ["1", "4", "5", "6"]);
+            assert_eq!(a.record.mixed_runs.load(SeqCst), round, "all in one mixed run");
+            assert_eq!(texts(&mut observer), expected);
+        }
+        // what a recipient refuses is not counted
+        b.record.answer.store(DeliveryStatus::REFUSED.bits(), SeqCst);
+        assert_eq!(sender.mixed(&frames[..1]), [OK]);
+        assert_eq!(texts(&mut observer), ["Publish t/1 1 Ok 1"]);
+        let refused = Code::NotDelivered as u8;
+        assert_eq!(sender.mixed(&frames[4..6]), [refused; 2]);
+        assert_eq!(texts(&mut observer), ["Publish t/2 5 NotDelivered 0", "Publish t/2 6 NotDelivered 0"]);
+        // interceptors come and go: such frames are dispatched alone, and observed once
+        b.record.answer.store(DeliveryStatus::TAKEN.bits(), SeqCst);
+        let interceptor = intercept(&broker);
+        a.payloads();
+        b.payloads();
+        let runs = a.record.mixed_runs.load(SeqCst);
+        assert_eq!(sender.mixed(&frames)[..6], [OK; 6]);
+        assert_eq!(a.record.mixed_runs.load(SeqCst), runs);
+        assert_eq!(texts(&mut observer), expected);
+        drop(interceptor);
+        sender.mixed(&frames);
+        assert_eq!(
+            (a.record.mixed_runs.load(SeqCst), texts(&mut observer).len()),
+            (runs + 1, expected.len())
+        );
+    }
+}
+
 /// Sends payloads as one run; returns the code of each.
 fn codes(peer: &mut Peer, op: Op, target: &str, payloads: &[&str]) -> Vec<u8> {
     let bytes: Vec<_> = payloads.iter().map(|payload| payload.as_bytes()).collect();

@@ -76,6 +76,21 @@ impl HookTable {
         self.interceptors.get(index as usize)
     }
 
+    /// Returns whether there are observers.
+    pub(crate) fn has_observers(&self) -> bool {
+        !self.observers.is_empty()
+    }
+
+    /// Shows several runs to observers: each to those whose bits are set beside it.
+    pub(crate) fn observe_all(&self, runs: &[(u64, RoutedRun<'_>)]) {
+        let any = runs.iter().fold(0, |any, (observers, _)| any | observers);
+        for (index, observer) in self.observers.iter().enumerate().filter(|(index, _)| any >> index & 1 != 0)
+        {
+            let observed = runs.iter().filter(|(observers, _)| observers >> index & 1 != 0);
+            observer.queue.push_all(observed.map(|(_, run)| run));
+        }
+    }
+
     /// Shows messages that have been routed to observers.
     pub(crate) fn observe(&self, applied: AppliedHooks, routed: &RoutedRun<'_>) {
         for (index, observer) in self.observers.iter().enumerate() {

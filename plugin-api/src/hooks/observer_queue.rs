@@ -61,9 +61,14 @@ pub struct RoutedRun<'a> {
     pub recipients: u32,
 }
 
+/// Returns the time in nanoseconds since 1970.
+fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl RoutedRun<'_> {
-    fn to_observed(self, missed: u64) -> ObservedRun {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn to_observed(self, missed: u64, unix_nanos: u64) -> ObservedRun {
         let kind = FrameKind::Publish;
         let run = OwnedRun::from_parts(kind, self.qos, self.sender, self.target, self.payloads, self.shared);
         ObservedRun {
@@ -72,7 +77,7 @@ impl RoutedRun<'_> {
             flags: 0,
             recipients: self.recipients,
             sender_id: self.sender_id,
-            unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            unix_nanos,
             missed,
             receiver: self.receiver.into(),
             run,
@@ -120,23 +125,31 @@ impl ObserverQueue {
     /// Queues a copy of messages that have been routed, or drops and counts them if it is full. Does not
     /// block.
     pub fn push(&self, routed: &RoutedRun<'_>) {
-        let bytes = routed.bytes();
+        self.push_all(std::iter::once(routed));
+    }
+
+    /// Queues copies of several runs, as [`push`](Self::push) does with one.
+    pub fn push_all<'r>(&self, runs: impl Iterator<Item = &'r RoutedRun<'r>>) {
+        let mut now = None;
         let mut state = self.0.state.lock();
         if state.ended {
             return;
         }
-        if state.bytes + bytes > self.0.limit {
-            let frames = routed.payloads.len() as u64;
-            state.missed += frames;
-            state.missed_in_total += frames;
-            return;
+        for routed in runs {
+            let bytes = routed.bytes();
+            if state.bytes + bytes > self.0.limit {
+                let frames = routed.payloads.len() as u64;
+                state.missed += frames;
+                state.missed_in_total += frames;
+                continue;
+            }
+            state.bytes += bytes;
+            let missed = std::mem::take(&mut state.missed);
+            // copied under the lock: runs stay in the order in which they were routed for one sender, and the
+            // copy of a run takes no longer than its delivery
+            state.runs.push(routed.to_observed(missed, *now.get_or_insert_with(unix_nanos)));
         }
-        state.bytes += bytes;
-        let missed = std::mem::take(&mut state.missed);
-        // copied under the lock: runs stay in the order in which they were routed for one sender, and the
-        // copy of a run takes no longer than its delivery
-        state.runs.push(routed.to_observed(missed));
-        let waiting = state.waiting.take();
+        let waiting = if state.runs.is_empty() { None } else { state.waiting.take() };
         drop(state);
         if let Some(waiting) = waiting {
             waiting.notify();

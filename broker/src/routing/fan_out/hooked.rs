@@ -103,9 +103,9 @@ impl FanOut {
         self.blocked
     }
 
-    /// Returns whether hooks apply to frames of a mixed run. Such frames are dispatched alone.
+    /// Returns whether interceptors apply to frames of a mixed run. Such frames are dispatched alone.
     #[inline]
-    pub(super) fn is_hooked(&self, op: Op, target: &str) -> bool {
-        self.hooks.as_ref().is_some_and(|table| !table.applied(op, target).is_empty())
+    pub(super) fn is_intercepted(&self, op: Op, target: &str) -> bool {
+        self.hooks.as_ref().is_some_and(|table| table.applied(op, target).interceptors != 0)
     }
 }

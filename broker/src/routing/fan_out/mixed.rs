@@ -7,6 +7,7 @@
 //! [`congestion`](super::congestion) decides what such a recipient does to the sender.
 
 mod delivery;
+mod observation;
 mod recipients;
 
 use elbus_plugin_api::{Code, Frame, Op, access::Action};
@@ -104,6 +105,9 @@ impl FanOut {
         self.mixed = Some(mixed);
         let frames = frames.get(..progress.frames).unwrap_or_default();
         self.deliver_collected(sender, frames, codes, &mut recipients);
+        if self.hooks.is_some() {
+            self.observe_collected(sender, frames, codes, &mut recipients);
+        }
         recipients.give_back();
         progress
     }
@@ -235,7 +239,7 @@ impl FanOut {
     ) -> Target {
         *work += RESOLVING;
         let (topic, router) = (frame.target(), sender.router);
-        if !is_mixed_target(topic) || self.is_hooked(Op::Publish, topic) {
+        if !is_mixed_target(topic) || self.is_intercepted(Op::Publish, topic) {
             return Target::Alone;
         }
         let topics = self.topics.get_or_insert_default();
@@ -246,7 +250,7 @@ impl FanOut {
                 let resolved = match sender.policy {
                     _ if has_options(topic) => Resolved::refused(epoch, Code::BadData),
                     Some(policy) if !policy.allows(Action::Publish, topic) => Resolved::denied(epoch),
-                    _ => router.resolve_topic(topic),
+                    _ => router.resolve_topic(topic).with_hooks(self.hooks.as_deref(), Op::Publish, topic),
                 };
                 topics.add(topic, memory, resolved)
             }
@@ -278,7 +282,7 @@ impl FanOut {
     ) -> Target {
         *work += FINDING;
         let name = frame.target();
-        if !is_mixed_target(name) || self.is_hooked(Op::Message, name) {
+        if !is_mixed_target(name) || self.is_intercepted(Op::Message, name) {
             return Target::Alone;
         }
         let may_send = sender.policy.is_none_or(|policy| allows_message(policy, name));

@@ -118,6 +118,13 @@ impl FanOut {
                 run = run.with_deferral(&mut deferral);
             }
             let delivery = self.deliver_run(sender.router, client, &mut run, frame.body().len());
+            if !delivery.is_taken()
+                && self.hooks.is_some()
+                && let Some(recipient) = recipients.used().get_mut(place)
+            {
+                // observers are shown who has got it
+                recipient.selected.retain(|other| *other != index);
+            }
             if delivery.is_taken() {
                 mark(&mut taken, index);
                 if let Some(pending) = deferral.take() {

@@ -148,6 +148,11 @@ impl Recipients {
 }
 
 impl Recipient {
+    /// Returns whether it has got the frames that are selected for it.
+    pub(super) fn has_taken(&self) -> bool {
+        matches!(self.outcome, Outcome::Paused | Outcome::Delivered | Outcome::OneByOne)
+    }
+
     pub(super) fn is_collected(&self) -> bool {
         self.outcome == Outcome::Collected
     }
