@@ -1,5 +1,5 @@
-//! Shows the frames of a mixed run to observers, once all of them are delivered. Frames that interceptors apply
-//! to are not in mixed runs.
+//! Shows the frames of a mixed run to observers, once all of them are delivered. Frames that interceptors
+//! apply to are not in mixed runs.
 
 use elbus_plugin_api::{Code, Frame, Op, Payload, abi::RoutedRun};
 
