@@ -104,7 +104,8 @@ impl PluginDeclaration {
     }
 
     /// Sets the order of its interceptors among those of other instances: lower ones are called first. The
-    /// default is 0. Interceptors of equal priority are called in the order of their instances' names.
+    /// default is 0. Interceptors of equal priority are called in the order of their instances' names, those
+    /// that ask to come after others last.
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self

@@ -61,7 +61,8 @@ impl RegisteredListener {
 #[derive(Default)]
 struct Registered {
     last_id: u64,
-    /// By priority, then by the name of the instance, then in the order in which they were added.
+    /// By priority, those after others last, then by the name of the instance, then in the order in which
+    /// they were added.
     interceptors: Vec<RegisteredInterceptor>,
     observers: Vec<RegisteredObserver>,
 }
@@ -151,7 +152,8 @@ impl Hooks {
         let (scope, object) = (Arc::new(scope), Some(Arc::new(object)));
         registered.interceptors.push(RegisteredInterceptor { id, of, scope, closed, object });
         registered.interceptors.sort_by(|one, other| {
-            (one.of.priority, &one.of.instance).cmp(&(other.of.priority, &other.of.instance))
+            let order = |hook: &RegisteredInterceptor| (hook.of.priority, hook.scope.is_after_others());
+            order(one).cmp(&order(other)).then_with(|| one.of.instance.cmp(&other.of.instance))
         });
         self.publish(&registered);
         Ok(id)

@@ -11,7 +11,7 @@ pub(crate) struct BuiltinPlugin {
     pub(crate) linked: fn() -> LinkedPlugin,
 }
 
-pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 10] = [
+pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 11] = [
     BuiltinPlugin { name: "unix", library: "elbus_unix", linked: elbus_unix::plugin },
     BuiltinPlugin { name: "tcp", library: "elbus_tcp", linked: elbus_tcp::plugin },
     BuiltinPlugin { name: "fifo", library: "elbus_fifo", linked: elbus_fifo::plugin },
@@ -22,6 +22,7 @@ pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 10] = [
     BuiltinPlugin { name: "validate", library: "elbus_validate", linked: elbus_validate::plugin },
     BuiltinPlugin { name: "inproc", library: "elbus_inproc", linked: elbus_inproc::plugin },
     BuiltinPlugin { name: "monitor", library: "elbus_monitor", linked: elbus_monitor::plugin },
+    BuiltinPlugin { name: "retain", library: "elbus_retain", linked: elbus_retain::plugin },
 ];
 
 /// Returns the plugins that are linked in, by name.

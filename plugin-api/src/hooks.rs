@@ -15,10 +15,11 @@
 //!    [`Code::AccessDenied`](crate::Code::AccessDenied).
 //! 2. Back-pressure. If a recipient of the original target is over its limit and the sender can wait, it
 //!    waits; no interceptor is called until the message is dispatched again.
-//! 3. Interceptors, by the `priority` of their `[[plugin]]` table, lower first; of equal priority by the name
-//!    of the instance. A message that one of them rejects or consumes reaches none after it. A replaced
-//!    target is checked against the sender's access rules again; the interceptors that follow see the
-//!    replaced message, if they apply to its target.
+//! 3. Interceptors, by the `priority` of their `[[plugin]]` table, lower first; of equal priority those that
+//!    come [after others](HookScope::after_others) last, and otherwise by the name of the instance. A message
+//!    that one of them rejects or consumes reaches none after it. A replaced target is checked against the
+//!    sender's access rules again; the interceptors that follow see the replaced message, if they apply to
+//!    its target.
 //! 4. Routing and delivery. For a message to a name that is not registered, name resolvers are asked, by
 //!    `priority` as interceptors.
 //! 5. Observers, with the target and payload that were routed.

@@ -35,6 +35,11 @@ fn interceptors_apply_by_priority_then_by_name_then_in_the_order_added() {
         add(&hooks, owner, instance, priority, None);
     }
     assert_eq!(order(&hooks), ["z", "a", "a", "m", "b"]);
+    // one that asks to come after others comes after those of its priority
+    let of = HookOwner { owner: 5, instance: "a".into(), ..HookOwner::default() };
+    let object = RawInterceptor_TO::from_value(Pass, TD_Opaque);
+    hooks.add_interceptor(of, HookScope::everything().after_others(), OnFailure::Open, object).unwrap();
+    assert_eq!(order(&hooks), ["z", "a", "a", "m", "a", "b"]);
 }
 
 #[test]

@@ -27,10 +27,13 @@ pub struct HookScope {
     topics: Vec<String>,
     names: Vec<String>,
     broadcasts: bool,
+    after_others: bool,
 }
 
 /// [`RawHookScope::flags`]: the hook applies to broadcasts.
 const BROADCASTS: u32 = 1;
+/// [`RawHookScope::flags`]: an interceptor comes after others of its priority.
+const AFTER_OTHERS: u32 = 2;
 
 /// See [`HookScope`].
 #[repr(C)]
@@ -71,6 +74,18 @@ impl HookScope {
         self
     }
 
+    /// Has an interceptor called after those of equal priority that do not ask for this: one that keeps
+    /// messages must see them as they are routed.
+    pub fn after_others(mut self) -> Self {
+        self.after_others = true;
+        self
+    }
+
+    /// Returns whether [`after_others`](Self::after_others) was called.
+    pub fn is_after_others(&self) -> bool {
+        self.after_others
+    }
+
     /// Returns whether the scope applies to an operation on a target.
     pub fn applies_to(&self, op: Op, target: &str) -> bool {
         match op {
@@ -101,7 +116,8 @@ impl HookScope {
     pub(crate) fn with_raw<R>(&self, f: impl FnOnce(&RawHookScope<'_>) -> R) -> R {
         let (topics, names) = (raw_texts(&self.topics), raw_texts(&self.names));
         f(&RawHookScope {
-            flags: if self.broadcasts { BROADCASTS } else { 0 },
+            flags: if self.broadcasts { BROADCASTS } else { 0 }
+                | if self.after_others { AFTER_OTHERS } else { 0 },
             topics: RSlice::from_slice(&topics),
             names: RSlice::from_slice(&names),
         })
@@ -121,6 +137,7 @@ impl FromRaw<&RawHookScope<'_>> for HookScope {
             topics: owned(raw.topics),
             names: owned(raw.names),
             broadcasts: raw.flags & BROADCASTS != 0,
+            after_others: raw.flags & AFTER_OTHERS != 0,
         }
     }
 }
@@ -144,6 +161,9 @@ mod tests {
     fn a_scope_crosses_the_boundary_unchanged() {
         let scope = HookScope::new().publications(["a", "b"]).messages(["c"]).broadcasts();
         assert_eq!(scope.with_raw(|raw| HookScope::from_raw(raw)), scope);
+        let last = HookScope::new().publications(["a"]).after_others();
+        assert_eq!(last.with_raw(|raw| HookScope::from_raw(raw)), last);
+        assert!(last.is_after_others() && !scope.is_after_others());
     }
 
     #[test]

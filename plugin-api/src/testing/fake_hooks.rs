@@ -221,9 +221,14 @@ impl FakeHost {
     /// Has a client subscribe to filters: subscription listeners get a [`Replay`](crate::hooks::Replay), and
     /// what they send with it is in the returned replay.
     pub fn subscribe(&self, client: &str, filters: &[&str]) -> FakeReplay {
-        let replay = FakeReplay::default();
-        self.change_subscriptions(SubscriptionEvent::Subscribed, client, filters, Some(&replay));
-        replay
+        self.subscribe_with(client, filters, &FakeReplay::default())
+    }
+
+    /// As [`subscribe`](Self::subscribe), with a replay that the test has prepared: with little
+    /// [room](FakeReplay::set_room), for example.
+    pub fn subscribe_with(&self, client: &str, filters: &[&str], replay: &FakeReplay) -> FakeReplay {
+        self.change_subscriptions(SubscriptionEvent::Subscribed, client, filters, Some(replay));
+        replay.clone()
     }
 
     /// Has subscription listeners learn another change, without a replay.

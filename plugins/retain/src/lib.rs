@@ -1,0 +1,102 @@
+//! Retained values of ELBUS: keeps the last publication of each topic and sends it to clients that subscribe
+//! later (section 6 of the protocol).
+//!
+//! It owns the lifecycle of an instance. What is kept is in [`topics`], how it reaches new subscribers in
+//! [`replayer`]. It decides about no message: publications pass whether they are kept or not.
+#![deny(unsafe_code)]
+
+mod interceptor;
+mod methods;
+mod replayer;
+mod settings;
+mod table;
+mod topics;
+
+use elbus_plugin_api::{
+    Config, Host, Plugin, PluginError, PluginThread, Status,
+    hooks::{Hook, HookScope, OnFailure, Replay, SubscriptionChange},
+};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
+
+use interceptor::Retaining;
+use replayer::Replayer;
+use settings::Settings;
+use topics::Topics;
+
+/// The plugin.
+pub struct Retain {
+    host: Host,
+    topics: Arc<Topics>,
+    replayer: Arc<Replayer>,
+    /// From start to stop. Taken, never held while something of the broker is called.
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    hooks: [Hook; 2],
+    thread: PluginThread,
+}
+
+impl Plugin for Retain {
+    const ABOUT: &'static str = "keeps the last value of each topic for clients that subscribe later";
+
+    fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
+        let settings = Settings::read(config)?;
+        let topics = Arc::new(Topics::new(host.clone(), settings.topic));
+        let replayer = Arc::new(Replayer::new(host.clone(), settings.replay_topics_per_second));
+        Ok(Retain { host, topics, replayer, running: Mutex::default() })
+    }
+
+    fn start(&self) -> Result<(), PluginError> {
+        // the listener first: nobody is served yet, so the order decides nothing else than which error is
+        // reported if another instance has one
+        let replayer = self.replayer.clone();
+        let listener = move |change: &SubscriptionChange<'_>, replay: Option<Replay>| {
+            replayer.on_change(change, replay);
+        };
+        let listener = self.host.add_subscription_listener(listener)?;
+        let filters = self.topics.tables().iter().map(|table| &table.settings.filter);
+        // what others have rejected or replaced is not kept
+        let scope = HookScope::new().publications(filters).after_others();
+        let retaining = Retaining(self.topics.clone());
+        let interceptor = self.host.add_interceptor(&scope, OnFailure::Open, retaining)?;
+        methods::add(&self.host, &self.topics)?;
+        let (replayer, topics) = (self.replayer.clone(), self.topics.clone());
+        let thread = self.host.spawn(move || replayer.work(&topics))?;
+        let replayer = self.replayer.clone();
+        self.host.watch_worker("replays", move |answer| replayer.ask(answer));
+        *self.running.lock() = Some(Running { hooks: [listener, interceptor], thread });
+        Ok(())
+    }
+
+    fn stop(&self, deadline: Duration) {
+        let running = self.running.lock().take();
+        self.replayer.end();
+        let Some(Running { hooks, thread }) = running else { return };
+        drop(hooks);
+        if !thread.ended_within(deadline) {
+            tracing::warn!(?deadline, "thread for replays has not ended within the deadline");
+        }
+    }
+
+    fn status(&self) -> Status {
+        let tables = self.topics.tables();
+        let topics: usize = tables.iter().map(table::Table::topics).sum();
+        let bytes: usize = tables.iter().map(table::Table::bytes).sum();
+        let refused: u64 = tables.iter().map(table::Table::refused).sum();
+        let replays = self.replayer.running();
+        Status::with_detail(format!(
+            "{topics} topics, {bytes} bytes, {refused} values not kept, {replays} replays"
+        ))
+    }
+}
+
+impl Drop for Retain {
+    /// Without a stop, the threads would run on.
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+elbus_plugin_api::export_plugin!(Retain);
