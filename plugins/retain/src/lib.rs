@@ -2,9 +2,11 @@
 //! later (section 6 of the protocol).
 //!
 //! It owns the lifecycle of an instance. What is kept is in [`topics`], how it reaches new subscribers in
-//! [`replayer`]. It decides about no message: publications pass whether they are kept or not.
+//! [`replayer`], and how it gets to the disk in [`disk`]. It decides about no message: publications pass
+//! whether they are kept or not.
 #![deny(unsafe_code)]
 
+mod disk;
 mod interceptor;
 mod methods;
 mod replayer;
@@ -19,6 +21,7 @@ use elbus_plugin_api::{
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
+use disk::Disk;
 use interceptor::Retaining;
 use replayer::Replayer;
 use settings::Settings;
@@ -29,6 +32,7 @@ pub struct Retain {
     host: Host,
     topics: Arc<Topics>,
     replayer: Arc<Replayer>,
+    disk: Option<Disk>,
     /// From start to stop. Taken, never held while something of the broker is called.
     running: Mutex<Option<Running>>,
 }
@@ -44,11 +48,19 @@ impl Plugin for Retain {
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let settings = Settings::read(config)?;
         let topics = Arc::new(Topics::new(host.clone(), settings.topic));
+        let is_on_disk = topics.tables().iter().any(table::Table::is_on_disk);
+        let path = settings.path.filter(|_| is_on_disk);
+        let commit = Duration::from_millis(settings.commit_ms);
+        let disk = path.map(|path| Disk::new(path, commit, &topics));
         let replayer = Arc::new(Replayer::new(host.clone(), settings.replay_topics_per_second));
-        Ok(Retain { host, topics, replayer, running: Mutex::default() })
+        Ok(Retain { host, topics, replayer, disk, running: Mutex::default() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
+        // before anything can be kept
+        if let Some(disk) = &self.disk {
+            disk.start(&self.host, &self.topics)?;
+        }
         // the listener first: nobody is served yet, so the order decides nothing else than which error is
         // reported if another instance has one
         let replayer = self.replayer.clone();
@@ -73,10 +85,15 @@ impl Plugin for Retain {
     fn stop(&self, deadline: Duration) {
         let running = self.running.lock().take();
         self.replayer.end();
-        let Some(Running { hooks, thread }) = running else { return };
-        drop(hooks);
-        if !thread.ended_within(deadline) {
-            tracing::warn!(?deadline, "thread for replays has not ended within the deadline");
+        if let Some(Running { hooks, thread }) = running {
+            drop(hooks);
+            if !thread.ended_within(deadline) {
+                tracing::warn!(?deadline, "thread for replays has not ended within the deadline");
+            }
+        }
+        // last, when nothing is kept any more
+        if let Some(disk) = &self.disk {
+            disk.stop(deadline);
         }
     }
 
@@ -86,8 +103,9 @@ impl Plugin for Retain {
         let bytes: usize = tables.iter().map(table::Table::bytes).sum();
         let refused: u64 = tables.iter().map(table::Table::refused).sum();
         let replays = self.replayer.running();
+        let disk = self.disk.as_ref().map(|disk| format!(", {}", disk.detail())).unwrap_or_default();
         Status::with_detail(format!(
-            "{topics} topics, {bytes} bytes, {refused} values not kept, {replays} replays"
+            "{topics} topics, {bytes} bytes, {refused} values not kept, {replays} replays{disk}"
         ))
     }
 }

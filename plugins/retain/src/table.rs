@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use crate::settings::TopicSettings;
+use crate::settings::{StoreKind, TopicSettings};
 
 /// A table of the configuration. Counters are changed by any thread.
 pub(crate) struct Table {
@@ -24,6 +24,10 @@ impl Table {
             refused: AtomicU64::new(0),
             is_reported: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.settings.store == StoreKind::Disk
     }
 
     pub(crate) fn topics(&self) -> usize {

@@ -4,6 +4,7 @@
 //! Topics are divided into shards, each with a lock of its own: a leaf lock, held for one value, or for at
 //! most [`walk::MAX_VISITS`] topics that are looked at. [`Host::next_mark`] is the only call made under it.
 
+mod changes;
 mod walk;
 
 use elbus_plugin_api::{Host, hooks::InterceptedFrame};
@@ -17,6 +18,8 @@ use std::{
 };
 
 use crate::{settings::TopicSettings, table::Table};
+pub(crate) use changes::Changes;
+use walk::MAX_VISITS;
 pub(crate) use walk::{Cursor, Filter, Found};
 
 /// Number of shards: publishers of different topics rarely meet.
@@ -60,6 +63,8 @@ struct Entry {
     value: Arc<Value>,
     /// Index of its table.
     table: usize,
+    /// It is recorded as changed since it was written to the disk.
+    is_changed: bool,
 }
 
 #[derive(Default)]
@@ -67,6 +72,8 @@ struct Shard {
     by_topic: HashMap<Arc<str>, Entry, RandomState>,
     /// The same topics in order, so that those of a filter are found without looking at all others.
     ordered: BTreeSet<Arc<str>>,
+    /// Topics of disk tables whose values have changed.
+    changed: Vec<Arc<str>>,
 }
 
 /// All values that an instance keeps.
@@ -74,12 +81,13 @@ pub(crate) struct Topics {
     host: Host,
     tables: Box<[Table]>,
     shards: [Mutex<Shard>; SHARDS],
+    changes: Arc<Changes>,
 }
 
 impl Topics {
     pub(crate) fn new(host: Host, tables: Vec<TopicSettings>) -> Self {
         let tables = tables.into_iter().map(Table::new).collect();
-        Topics { host, tables, shards: std::array::from_fn(|_| Mutex::default()) }
+        Topics { host, tables, shards: std::array::from_fn(|_| Mutex::default()), changes: Arc::default() }
     }
 
     pub(crate) fn tables(&self) -> &[Table] {
@@ -111,6 +119,9 @@ impl Topics {
                 // it is being sent
                 None => entry.value = Arc::new(Value::new(sender, payload, mark)),
             }
+            if table.is_on_disk() && !entry.is_changed {
+                shard.record_value(topic, &self.changes);
+            }
             return mark;
         }
         let Some(table) = self.table_of(topic) else { return mark };
@@ -118,7 +129,10 @@ impl Topics {
             let name: Arc<str> = topic.into();
             let value = Arc::new(Value::new(sender, payload, mark));
             shard.ordered.insert(name.clone());
-            shard.by_topic.insert(name, Entry { value, table });
+            shard.by_topic.insert(name, Entry { value, table, is_changed: false });
+            if self.tables[table].is_on_disk() {
+                shard.record_value(topic, &self.changes);
+            }
         } else {
             self.tables[table].refuse(topic, bytes);
         }
@@ -139,7 +153,11 @@ impl Topics {
     fn remove(&self, shard: &mut Shard, topic: &str) -> bool {
         let Some((name, entry)) = shard.by_topic.remove_entry(topic) else { return false };
         shard.ordered.remove(&name);
-        self.tables[entry.table].remove(name.len() + entry.value.bytes());
+        let table = &self.tables[entry.table];
+        table.remove(name.len() + entry.value.bytes());
+        if table.is_on_disk() {
+            shard.record_removal(&name, &entry, &self.changes);
+        }
         true
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
+use crate::settings::StoreKind;
 use elbus_plugin_api::{
     Op, Payload, Qos,
     abi::{RunFrame, RunHeader},
@@ -10,7 +11,7 @@ use elbus_plugin_api::{
 };
 
 fn topics(filter: &str, max_topics: usize, max_bytes: usize) -> Topics {
-    let table = TopicSettings { filter: filter.to_owned(), max_topics, max_bytes };
+    let table = TopicSettings { filter: filter.to_owned(), store: StoreKind::Memory, max_topics, max_bytes };
     Topics::new(FakeHost::new().host("retain"), vec![table])
 }
 
@@ -99,7 +100,12 @@ fn the_topics_of_a_filter_are_found_without_looking_at_all() {
 
 #[test]
 fn a_topic_belongs_to_the_first_table_that_matches() {
-    let table = |filter: &str| TopicSettings { filter: filter.to_owned(), max_topics: 10, max_bytes: 100 };
+    let table = |filter: &str| TopicSettings {
+        filter: filter.to_owned(),
+        store: StoreKind::Memory,
+        max_topics: 10,
+        max_bytes: 100,
+    };
     let topics = Topics::new(FakeHost::new().host("retain"), vec![table("a/+"), table("a/#")]);
     for topic in ["a/b", "a/b/c", "x"] {
         keep(&topics, topic, "1");
