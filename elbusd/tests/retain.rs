@@ -218,6 +218,25 @@ fn a_slow_subscriber_delays_nobody_and_gets_current_values() {
 }
 
 #[test]
+fn a_slow_reader_of_newest_values_gets_more_topics_than_can_wait_for_it() {
+    const TOPICS: usize = 12_000;
+    let daemon = Daemon::start_config(&config("builtin", "", ""));
+    let (mut sender, mut operator) = (daemon.client("sender"), daemon.client("operator"));
+    for topic in 0..TOPICS {
+        sender.request(Op::Publish, Qos::NO, &format!("k/{topic}"), "", &[b'x'; 200]);
+    }
+    publish(&mut sender, "end", "");
+    let mut slow = daemon.client("slow");
+    slow.subscribe(&["$latest/k/#"]);
+    // it reads nothing until its queue has something
+    wait_until("the replay waits", || queued_bytes(&mut operator) > 0);
+    assert_eq!(values(&mut slow, TOPICS).len(), TOPICS);
+    replayed(&mut operator);
+    let info = operator.control("client.info", &[("name", "slow")]).unwrap();
+    assert_eq!(field(&field(&info, "options")[0], "missed").as_u64(), Some(0));
+}
+
+#[test]
 fn publications_pass_while_the_plugin_is_reloaded_and_later_values_are_kept() {
     for source in BOTH {
         let daemon = Daemon::start_config(&config(source, "", ""));

@@ -68,6 +68,8 @@ impl Replay {
         let (sender, topic) = (publication.sender(), publication.topic());
         let mut encoding = Encoding::new();
         let mut run = Run::new(FrameKind::Publish, Qos::NO, sender, topic, &payloads, None, &mut encoding);
+        let bytes = topic.len() + 1 + publication.payload().len();
+        self.sent.fetch_add(bytes + sender.len(), Relaxed);
         if let Way::Optioned(subscriber) = way
             && subscriber.keeps_values()
         {
@@ -78,8 +80,6 @@ impl Replay {
         }
         let client = &self.begun.client;
         let delivery = client.deliver(&mut run);
-        let bytes = topic.len() + 1 + publication.payload().len();
-        self.sent.fetch_add(bytes + sender.len(), Relaxed);
         if delivery.is_taken() {
             client.counts.sent(1, bytes);
         }
