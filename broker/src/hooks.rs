@@ -11,7 +11,7 @@ use elbus_plugin_api::{
     abi::{InterceptorObject, ObserverQueue, ReplayObject, SubscriptionListenerObject},
     hooks::{HookScope, MAX_HOOKS, OnFailure, SubscriptionChange},
 };
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     callbacks::{self, Callback, owner_name},
@@ -61,6 +61,8 @@ impl RegisteredListener {
 #[derive(Default)]
 struct Registered {
     last_id: u64,
+    /// The owner numbers of instances that serve, by name.
+    serving: HashMap<Arc<str>, u32>,
     /// By priority, those after others last, then by the name of the instance, then in the order in which
     /// they were added.
     interceptors: Vec<RegisteredInterceptor>,
@@ -235,13 +237,24 @@ impl Hooks {
                 *(if hook.closed { &mut removed.closed } else { &mut removed.open }) += 1;
             }
         }
-        registered.interceptors.retain(|hook| hook.of.owner != owner || hook.closed);
+        registered.serving.retain(|_, serving| *serving != owner);
+        let Registered { interceptors, serving, .. } = &mut *registered;
+        // a failed instance can be removed after the one that replaces it serves
+        let is_replaced = |of: &HookOwner| serving.contains_key(&of.instance);
+        interceptors.retain(|hook| hook.of.owner != owner || hook.closed && !is_replaced(&hook.of));
         registered.forget_repeated();
         removed.listener = self.listener.write().take_if(|listener| listener.owner == owner);
         let observers = registered.observers.extract_if(.., |hook| hook.owner == owner);
         removed.queues.extend(observers.map(|hook| hook.queue));
         self.publish(&registered);
         removed
+    }
+
+    /// Records that an instance serves: what its previous creations have left is removed. Returns whether
+    /// there was anything.
+    pub(crate) fn serve(&self, instance: &str, owner: u32) -> bool {
+        self.registered.lock().serving.insert(instance.into(), owner);
+        self.reopen(|of| &*of.instance == instance && of.owner != owner)
     }
 
     /// Removes closed interceptors without an object for which `ends` returns `true`; returns whether there

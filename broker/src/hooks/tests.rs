@@ -98,3 +98,17 @@ fn an_instance_that_fails_whenever_it_is_restarted_leaves_no_more_each_time() {
     }
     assert_eq!(order(&hooks), ["a", "b"]);
 }
+
+#[test]
+fn an_instance_that_is_removed_after_its_replacement_serves_rejects_nothing() {
+    let hooks = Hooks::default();
+    add(&hooks, 1, "a", 0, Some(OnFailure::Closed));
+    add(&hooks, 2, "a", 0, Some(OnFailure::Closed));
+    assert!(!hooks.serve("a", 2));
+    assert!(hooks.remove_owner(1).any());
+    assert_eq!(order(&hooks), ["a"], "that of the one that serves");
+    // which ends in turn
+    hooks.remove_owner(2);
+    assert_eq!(order(&hooks), ["a"]);
+    assert!(hooks.serve("a", 3) && order(&hooks).is_empty());
+}

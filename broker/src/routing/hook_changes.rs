@@ -151,6 +151,13 @@ impl Router {
         }
     }
 
+    /// Records that an instance serves: its interceptors decide from now on, not that previous ones have ended.
+    pub(crate) fn serve_hooks(&self, instance: &str, owner: u32) {
+        if self.hooks.serve(instance, owner) {
+            self.access.advance();
+        }
+    }
+
     /// Lets messages pass that are rejected because their interceptors have ended, for the owners for which
     /// `ends` returns `true`.
     pub(crate) fn reopen_hooks(&self, ends: impl Fn(&HookOwner) -> bool) {

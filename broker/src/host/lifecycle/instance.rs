@@ -240,8 +240,7 @@ impl Instance {
             // unless the instance has failed meanwhile
             if self.state() == PluginState::Configured {
                 self.set_state(PluginState::Started);
-                let owner = self.owner();
-                self.context.router.reopen_hooks(|of| *of.instance == *self.name && of.owner != owner);
+                self.context.router.serve_hooks(&self.name, self.owner());
             }
         }
     }
