@@ -11,7 +11,10 @@ use elbus_plugin_api::{
     abi::{InterceptorObject, ObserverQueue, ReplayObject, SubscriptionListenerObject},
     hooks::{HookScope, MAX_HOOKS, OnFailure, SubscriptionChange},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     callbacks::{self, Callback, owner_name},
@@ -20,6 +23,9 @@ use crate::{
 pub(crate) use resolvers::Resolvers;
 use table::ObserverEntry;
 pub(crate) use table::{AppliedHooks, HookTable, InterceptorEntry, InterceptorResult};
+
+/// Removed instances that are remembered; a failure is handled long before as many others are removed.
+const MAX_RETIRED: usize = 1024;
 
 /// The instance that registers hooks, and what its declaration says about them.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +69,8 @@ struct Registered {
     last_id: u64,
     /// The owner numbers of instances that serve, by name.
     serving: HashMap<Arc<str>, u32>,
+    /// The last owner numbers of instances whose declarations were removed.
+    retired: BTreeSet<u32>,
     /// By priority, those after others last, then by the name of the instance, then in the order in which
     /// they were added.
     interceptors: Vec<RegisteredInterceptor>,
@@ -238,9 +246,9 @@ impl Hooks {
             }
         }
         registered.serving.retain(|_, serving| *serving != owner);
-        let Registered { interceptors, serving, .. } = &mut *registered;
-        // a failed instance can be removed after the one that replaces it serves
-        let is_replaced = |of: &HookOwner| serving.contains_key(&of.instance);
+        let Registered { interceptors, serving, retired, .. } = &mut *registered;
+        // a failed instance can be removed after its replacement serves, or after its declaration was removed
+        let is_replaced = |of: &HookOwner| serving.contains_key(&of.instance) || retired.contains(&of.owner);
         interceptors.retain(|hook| hook.of.owner != owner || hook.closed && !is_replaced(&hook.of));
         registered.forget_repeated();
         removed.listener = self.listener.write().take_if(|listener| listener.owner == owner);
@@ -255,6 +263,19 @@ impl Hooks {
     pub(crate) fn serve(&self, instance: &str, owner: u32) -> bool {
         self.registered.lock().serving.insert(instance.into(), owner);
         self.reopen(|of| &*of.instance == instance && of.owner != owner)
+    }
+
+    /// Records that the declaration of an instance was removed: it leaves nothing that rejects. Returns whether
+    /// there was anything.
+    pub(crate) fn retire(&self, owner: u32) -> bool {
+        {
+            let mut registered = self.registered.lock();
+            registered.retired.insert(owner);
+            if registered.retired.len() > MAX_RETIRED {
+                registered.retired.pop_first();
+            }
+        }
+        self.reopen(|of| of.owner == owner)
     }
 
     /// Removes closed interceptors without an object for which `ends` returns `true`; returns whether there

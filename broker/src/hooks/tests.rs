@@ -112,3 +112,17 @@ fn an_instance_that_is_removed_after_its_replacement_serves_rejects_nothing() {
     assert_eq!(order(&hooks), ["a"]);
     assert!(hooks.serve("a", 3) && order(&hooks).is_empty());
 }
+
+#[test]
+fn an_instance_that_is_removed_after_its_declaration_leaves_nothing_that_rejects() {
+    let hooks = Hooks::default();
+    add(&hooks, 1, "a", 0, Some(OnFailure::Closed));
+    assert!(!hooks.retire(1));
+    assert!(hooks.remove_owner(1).any());
+    assert!(order(&hooks).is_empty());
+    add(&hooks, 2, "a", 0, Some(OnFailure::Closed));
+    hooks.remove_owner(2);
+    assert!(order(&hooks) == ["a"] && hooks.retire(2) && order(&hooks).is_empty());
+    (0..2 * MAX_RETIRED as u32).for_each(|owner| _ = hooks.retire(owner));
+    assert_eq!(hooks.registered.lock().retired.len(), MAX_RETIRED);
+}

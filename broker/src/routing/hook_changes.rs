@@ -158,6 +158,13 @@ impl Router {
         }
     }
 
+    /// Records that the declaration of an instance was removed: none of its interceptors rejects any more.
+    pub(crate) fn retire_hooks(&self, owner: u32) {
+        if self.hooks.retire(owner) {
+            self.access.advance();
+        }
+    }
+
     /// Lets messages pass that are rejected because their interceptors have ended, for the owners for which
     /// `ends` returns `true`.
     pub(crate) fn reopen_hooks(&self, ends: impl Fn(&HookOwner) -> bool) {

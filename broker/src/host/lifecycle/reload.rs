@@ -114,6 +114,9 @@ impl Plugins {
         reloaded.removed =
             leaving.iter().map(|old| old.name.clone()).filter(|name| !is_declared(name)).collect();
         stop_all(&leaving, "broker.toml has changed", Limit::of_change(self.context.stop_limit()));
+        for old in leaving.iter().filter(|old| !is_declared(&old.name)) {
+            self.context.router.retire_hooks(old.owner());
+        }
         self.context.router.reopen_hooks(|of| !is_declared(&of.instance));
         self.instances.write().clone_from(&after);
         self.context
