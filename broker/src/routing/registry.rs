@@ -182,16 +182,34 @@ impl Registry {
 
     /// Returns the clients that are subscribed to the topic and do not exclude it.
     pub(super) fn subscribed(&self, topic: &str) -> Recipients {
-        let (mut ids, mut excluding) = (Ids::new(), Ids::new());
+        let mut ids = Ids::new();
         self.subscriptions.tree.matches(topic, &mut ids);
-        let has_optioned = self.has_optioned();
-        if (has_optioned || !ids.is_empty()) && !self.exclusions.tree.is_empty() {
-            self.exclusions.tree.matches(topic, &mut excluding);
-            excluding.sort_unstable();
-            ids.retain(|id| excluding.binary_search(id).is_err());
+        if self.has_optioned() {
+            return self.subscribed_with_options(topic, ids);
         }
-        let optioned = if has_optioned { self.optioned_recipients(topic, &ids, &excluding) } else { None };
+        if !ids.is_empty() && !self.exclusions.tree.is_empty() {
+            self.exclude(topic, &mut ids);
+        }
+        Recipients::new(ids.iter().filter_map(|id| self.entries[*id].as_ref().map(|entry| &entry.member)))
+    }
+
+    /// As [`subscribed`](Self::subscribed), in a broker with subscriptions with options; `ids` has those with
+    /// plain ones.
+    #[cold]
+    fn subscribed_with_options(&self, topic: &str, mut ids: Ids) -> Recipients {
+        let excluding =
+            if self.exclusions.tree.is_empty() { Ids::new() } else { self.exclude(topic, &mut ids) };
+        let optioned = self.optioned_recipients(topic, &ids, &excluding);
         let members = ids.iter().filter_map(|id| self.entries[*id].as_ref().map(|entry| &entry.member));
         Recipients::new(members).with_optioned(optioned)
+    }
+
+    /// Removes the clients that exclude the topic, and returns them in order.
+    fn exclude(&self, topic: &str, ids: &mut Ids) -> Ids {
+        let mut excluding = Ids::new();
+        self.exclusions.tree.matches(topic, &mut excluding);
+        excluding.sort_unstable();
+        ids.retain(|id| excluding.binary_search(id).is_err());
+        excluding
     }
 }

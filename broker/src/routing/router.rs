@@ -92,8 +92,17 @@ impl Resolved {
     }
 
     /// Adds the hooks that apply to the target.
-    pub(super) fn with_hooks(mut self, table: Option<&HookTable>, op: Op, target: &str) -> Self {
-        if let (Some(table), Some(recipients)) = (table, Arc::get_mut(&mut self.recipients)) {
+    #[inline]
+    pub(super) fn with_hooks(self, table: Option<&HookTable>, op: Op, target: &str) -> Self {
+        match table {
+            None => self,
+            Some(table) => self.with_hooks_of(table, op, target),
+        }
+    }
+
+    #[cold]
+    fn with_hooks_of(mut self, table: &HookTable, op: Op, target: &str) -> Self {
+        if let Some(recipients) = Arc::get_mut(&mut self.recipients) {
             recipients.set_hooks(table.applied(op, target));
         }
         self

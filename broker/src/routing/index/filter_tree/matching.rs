@@ -71,7 +71,7 @@ impl FilterTree {
     }
 
     /// Finds the nodes with members that match `topic`. Returns the number of visited nodes.
-    #[inline]
+    #[inline(always)]
     fn hits(&self, topic: &str, hits: &mut SmallVec<[NodeId; 16]>) -> usize {
         let topic = topic.as_bytes();
         let mut visited = 1;
