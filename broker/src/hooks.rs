@@ -265,8 +265,8 @@ impl Hooks {
         self.reopen(|of| &*of.instance == instance && of.owner != owner)
     }
 
-    /// Records that the declaration of an instance was removed: it leaves nothing that rejects. Returns whether
-    /// there was anything.
+    /// Records that the declaration of an instance was removed: it leaves nothing that rejects. Returns
+    /// whether there was anything.
     pub(crate) fn retire(&self, owner: u32) -> bool {
         {
             let mut registered = self.registered.lock();

@@ -151,7 +151,8 @@ impl Router {
         }
     }
 
-    /// Records that an instance serves: its interceptors decide from now on, not that previous ones have ended.
+    /// Records that an instance serves: its interceptors decide from now on, not that previous ones have
+    /// ended.
     pub(crate) fn serve_hooks(&self, instance: &str, owner: u32) {
         if self.hooks.serve(instance, owner) {
             self.access.advance();

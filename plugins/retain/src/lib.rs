@@ -1,8 +1,8 @@
 //! Retained values of ELBUS: keeps the last publication of each topic and sends it to clients that subscribe
 //! later (section 6 of the protocol).
 //!
-//! It owns the lifecycle of an instance. What is kept is in [`topics`], how it reaches new subscribers in
-//! [`replayer`], and how it gets to the disk in [`disk`]. It decides about no message: publications pass
+//! It owns the lifecycle of an instance. What is kept is in `topics`, how it reaches new subscribers in
+//! `replayer`, and how it gets to the disk in `disk`. It decides about no message: publications pass
 //! whether they are kept or not.
 #![deny(unsafe_code)]
 
