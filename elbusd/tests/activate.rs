@@ -123,6 +123,10 @@ fn a_service_is_started_by_the_first_message_and_gets_it() {
         // it is started again when it is needed again, and ends with the plugin
         assert_eq!(client.send("plant.camera", b"exit"), OK);
         support::wait_until("it is reaped", || !is_alive(&pid));
+        // what arrives before the broker has closed its connection is lost with it
+        support::wait_until("it has left", || {
+            client.control("client.info", &[("name", "plant.camera")]).is_err()
+        });
         let pid = ask(&mut client, "plant.camera", "pid");
         client.control("plugin.stop", &[("name", "services")]).unwrap();
         support::wait_until("it is terminated and reaped", || !is_alive(&pid));

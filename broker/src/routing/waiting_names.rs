@@ -112,6 +112,16 @@ impl State {
     }
 }
 
+/// What became of a run that was to wait for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Waits,
+    /// There is no room for it.
+    Full,
+    /// The wait has ended meanwhile.
+    NotAwaited,
+}
+
 impl WaitingNames {
     /// Sets what wakes the thread that [ends](Self::take_due) waits, if none is set.
     pub(super) fn set_waker(&self, waker: impl Fn() + Send + Sync + 'static) {
@@ -183,13 +193,20 @@ impl WaitingNames {
         })
     }
 
-    /// Has a run wait behind the others for a name. Returns `false` if there is no room for it, or if the
-    /// name is not awaited any more. Called with the registry locked, so that the name cannot register
-    /// meanwhile.
-    pub(super) fn push(&self, name: &str, run: HeldRun) -> bool {
+    /// Has a run wait behind the others for a name. Called with the registry locked, so that the name cannot
+    /// register meanwhile.
+    pub(super) fn push(&self, name: &str, run: HeldRun) -> Pushed {
         let mut run = Some(run);
-        // without room, the run is dropped without the lock
-        self.change(|state| self.push_locked(state, name, &mut run))
+        // a run that does not wait is dropped without the lock
+        self.change(|state| {
+            if !state.names.contains_key(name) {
+                Pushed::NotAwaited
+            } else if self.push_locked(state, name, &mut run) {
+                Pushed::Waits
+            } else {
+                Pushed::Full
+            }
+        })
     }
 
     /// Has a run wait behind those that are being delivered to a client. `copy` copies the run.

@@ -14,7 +14,7 @@ use crate::{
     routing::{
         fan_out::allows_message,
         registered_client::RegisteredClient,
-        waiting_names::{Behind, HeldRun, NextStep},
+        waiting_names::{Behind, HeldRun, NextStep, Pushed},
     },
 };
 
@@ -126,8 +126,10 @@ impl Router {
         }
         let pushed = self.waiting.push(name, held);
         drop(registry);
-        if pushed {
-            return Unregistered::Waits;
+        match pushed {
+            Pushed::Waits => return Unregistered::Waits,
+            Pushed::NotAwaited => return Unregistered::Refused(Code::NotRegistered),
+            Pushed::Full => {}
         }
         let messages = run.payloads().len();
         self.count_refused(messages);

@@ -33,8 +33,8 @@ fn a_name_is_asked_about_once_and_runs_wait_for_the_answer() {
     let names = WaitingNames::default();
     let NextStep::Ask { question } = names.next_step("n") else { panic!() };
     assert_eq!(names.next_step("n"), NextStep::Wait);
-    assert!(names.push("n", run(b"1")));
-    assert!(!names.push("other", run(b"1")), "nobody awaits it");
+    assert_eq!(names.push("n", run(b"1")), Pushed::Waits);
+    assert_eq!(names.push("other", run(b"1")), Pushed::NotAwaited);
     assert_eq!(names.take_due(later()).1, None);
     assert_eq!(payloads(&names.refuse_name("n", question)), [b"1"]);
     assert_eq!(names.refuse_name("n", question).len(), 0);
@@ -52,7 +52,7 @@ fn waits_end_by_time_by_their_resolver_and_with_it() {
     let now = Instant::now();
     for (name, seconds) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
         await_name(&names, name, now + Duration::from_secs(seconds));
-        assert!(names.push(name, run(name.as_bytes())));
+        assert_eq!(names.push(name, run(name.as_bytes())), Pushed::Waits);
     }
     let (due, next) = names.take_due(now + Duration::from_secs(1));
     assert_eq!(due.iter().map(|(name, runs)| (&**name, runs.len())).collect::<Vec<_>>(), [("a", 1)]);
@@ -85,8 +85,8 @@ fn what_waits_is_limited_and_counts_in_the_budget() {
     for name in 0..64 {
         let name = format!("n{name}");
         await_name(&names, &name, later());
-        while names.push(&name, run(&large)) {}
-        assert!(!names.push(&name, run(&vec![0; (1 << 20) + 1])));
+        while names.push(&name, run(&large)) == Pushed::Waits {}
+        assert_eq!(names.push(&name, run(&vec![0; (1 << 20) + 1])), Pushed::Full);
     }
     let queued = budget.queued();
     assert!(queued <= MAX_BYTES && queued > MAX_BYTES - large.len() - 1024, "{queued}");
@@ -94,7 +94,7 @@ fn what_waits_is_limited_and_counts_in_the_budget() {
     assert_eq!(budget.queued(), 0);
     await_name(&names, "empty", later());
     let mut count = 0;
-    while names.push("empty", run(b"")) {
+    while names.push("empty", run(b"")) == Pushed::Waits {
         count += 1;
     }
     assert!((1000..=MAX_NAME_RUNS).contains(&count), "{count}");
@@ -116,7 +116,7 @@ fn the_number_of_names_is_limited() {
 fn runs_queue_behind_until_the_last_one_is_taken() {
     let names = WaitingNames::default();
     await_name(&names, "n", later());
-    assert!(names.push("n", run(b"1")));
+    assert_eq!(names.push("n", run(b"1")), Pushed::Waits);
     assert!(names.begin_delivery("n", 5) && names.end_waits_of(7).is_empty(), "it has registered");
     assert!(matches!(names.push_behind("n", 4, || unreachable!()), Behind::Ended(None)));
     assert!(matches!(names.push_behind("n", 5, || run(b"2")), Behind::Waits));
@@ -132,7 +132,7 @@ fn runs_queue_behind_until_the_last_one_is_taken() {
 fn a_sender_that_goes_on_cannot_prolong_the_delivery_for_ever() {
     let names = WaitingNames::default();
     await_name(&names, "n", later());
-    assert!(names.push("n", run(b"1")));
+    assert_eq!(names.push("n", run(b"1")), Pushed::Waits);
     assert!(names.begin_delivery("n", 5));
     let mut rounds = 0;
     while names.take_delivery("n", 5, || ()).is_some() {
@@ -147,7 +147,7 @@ fn a_sender_that_goes_on_cannot_prolong_the_delivery_for_ever() {
 fn another_client_that_takes_the_name_gets_what_is_left() {
     let names = WaitingNames::default();
     await_name(&names, "n", later());
-    assert!(names.push("n", run(b"1")));
+    assert_eq!(names.push("n", run(b"1")), Pushed::Waits);
     assert!(names.begin_delivery("n", 5) && names.begin_delivery("n", 6));
     let mut ended = false;
     assert!(names.take_delivery("n", 5, || ended = true).is_none() && ended);
