@@ -95,6 +95,10 @@ fn problem(client: &mut Wire, name: &str) -> String {
     field(&status(client, name), "problem").as_str().unwrap_or_default().to_owned()
 }
 
+fn wait_until_left(client: &mut Wire, name: &str) {
+    support::wait_until("it has left", || client.control("client.info", &[("name", name)]).is_err());
+}
+
 fn is_alive(pid: &str) -> bool {
     // a zombie is reaped at once
     Path::new("/proc").join(pid).exists()
@@ -106,8 +110,11 @@ fn a_service_is_started_by_the_first_message_and_gets_it() {
         let daemon = start(origin, "", |home| service(home, "plant.camera", "plant.camera", "stop = true"));
         let mut client = daemon.client("client");
         assert_eq!(ask(&mut client, "plant.camera", "hello"), "hello");
+        // the plugin learns of the registration by an event
+        support::wait_until("it is registered", || {
+            field(&status(&mut client, "plant.camera"), "state").as_str() == Some("registered")
+        });
         let found = status(&mut client, "plant.camera");
-        assert_eq!(field(&found, "state").as_str(), Some("registered"));
         assert_eq!(field(&found, "starts").as_u64(), Some(1));
         let pid = ask(&mut client, "plant.camera", "pid");
         assert_eq!(field(&found, "pid").as_u64().unwrap().to_string(), pid);
@@ -124,12 +131,11 @@ fn a_service_is_started_by_the_first_message_and_gets_it() {
         assert_eq!(client.send("plant.camera", b"exit"), OK);
         support::wait_until("it is reaped", || !is_alive(&pid));
         // what arrives before the broker has closed its connection is lost with it
-        support::wait_until("it has left", || {
-            client.control("client.info", &[("name", "plant.camera")]).is_err()
-        });
+        wait_until_left(&mut client, "plant.camera");
         let pid = ask(&mut client, "plant.camera", "pid");
         client.control("plugin.stop", &[("name", "services")]).unwrap();
         support::wait_until("it is terminated and reaped", || !is_alive(&pid));
+        wait_until_left(&mut client, "plant.camera");
         assert_eq!(client.send("plant.camera", b"x"), NOT_REGISTERED);
     }
 }

@@ -1,8 +1,8 @@
 //! Services of ELBUS that are started when a client sends to them: the message waits until the service has
 //! registered, and a service that does not come up has a reason.
 //!
-//! It owns the lifecycle of an instance. [`services`] answers the name resolver and does the work,
-//! [`service`] decides, [`process`] has the processes. Messages are the broker's: none passes this plugin.
+//! It owns the lifecycle of an instance. `services` answers the name resolver and does the work,
+//! `service` decides, `process` has the processes. Messages are the broker's: none passes this plugin.
 #![deny(unsafe_code)]
 
 mod process;
