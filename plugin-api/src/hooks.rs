@@ -7,7 +7,7 @@
 //! | [`Observer`] | after routing | read messages, their result and the number of recipients |
 //! | [`SubscriptionListener`] | after a client has subscribed | deliver earlier publications to the client |
 //!
-//! A hook is registered through [`Host`](crate::Host) and applies to the operations and targets of its
+//! A hook is registered through [`Host`] and applies to the operations and targets of its
 //! [`HookScope`]. It ends when its [`Hook`] is dropped, and with the instance.
 //!
 //! # Order
