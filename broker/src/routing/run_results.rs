@@ -29,7 +29,7 @@ struct SharedResults(Arc<RunResults>);
 
 impl RawPending for SharedResults {
     fn when_complete(&self, notifier: ROption<NotifierObject>) -> bool {
-        // notified by one part at a time: whoever waits asks again
+        // notified by one part at a time: the waiting thread asks again
         self.0.pending.iter().all(|(_, part)| part.when_complete(notifier.clone()))
     }
 

@@ -9,7 +9,8 @@ use crate::support::{
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Of so many damaged libraries, one may pass the probe and end a check: its damage shows in some runs only.
+/// One in this number of damaged libraries may pass the probe and end a check: its damage shows in some runs
+/// only.
 const MUTATIONS_PER_CRASH: usize = 1000;
 /// Checks that run at the same time.
 const AT_ONCE: usize = 2;

@@ -43,7 +43,7 @@ fn sending(router: &Arc<Router>, name: &'static str, first: u8) -> thread::JoinH
     thread::spawn(move || {
         let (mut sender, _) = register(&router, name).unwrap();
         let sent: Vec<_> = (first..first + 3).map(|number| send(&mut sender, number)).collect();
-        // so that nobody waits for ever: the name has registered, or the wait has ended
+        // so that no message waits indefinitely: the name has registered, or the wait has ended
         let code = |sent: &Result<Code, PendingResult>| match sent {
             Ok(code) => Some(*code),
             Err(pending) => {

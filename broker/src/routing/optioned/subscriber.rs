@@ -181,7 +181,7 @@ impl Subscriber {
     /// is.
     pub(in crate::routing) fn feed(self: &Arc<Self>) {
         if self.feeding.swap(AGAIN, Ordering::AcqRel) != IDLE {
-            return; // whoever feeds it does so once more
+            return; // the thread that feeds it does so once more
         }
         for _ in 0..MAX_ROUNDS {
             self.feeding.store(RUNNING, Ordering::Release);

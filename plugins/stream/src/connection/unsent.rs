@@ -67,7 +67,7 @@ impl<'q, I: Iterator<Item = &'q [u8]>> Cursor<'q, I> {
 }
 
 impl GroupFrames {
-    /// The first frames of a group are queued behind so many bytes.
+    /// Creates the frames of a group, the first of which are queued behind this number of bytes.
     pub(crate) fn behind(bytes: usize) -> Self {
         GroupFrames { skip: bytes, unsent: Queue::default() }
     }
