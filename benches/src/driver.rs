@@ -7,11 +7,14 @@ pub(crate) mod mqtt;
 pub(crate) mod nats;
 pub(crate) mod redis;
 pub(crate) mod relay;
+mod rings;
 mod subscription;
+mod timeout;
 
-pub(crate) use connection::{Connection, TIMEOUT};
+pub(crate) use connection::{Connection, readable};
 use subscription::Header;
 pub(crate) use subscription::Subscription;
+pub(crate) use timeout::TIMEOUT;
 
 use crate::BoxError;
 
@@ -78,8 +81,8 @@ pub(crate) trait Driver: Sized + Send {
     /// and the connection to receive from.
     fn connect(options: &ConnectOptions<'_>) -> Result<(Self, Connection, Connection), BoxError>;
 
-    /// The handshake of a client with this name.
-    fn handshake(name: &str) -> Result<Handshake, BoxError>;
+    /// The handshake of a client with this name on a new connection.
+    fn handshake(connection: &Connection, name: &str) -> Result<Handshake, BoxError>;
 
     /// Appends a frame to `out` and returns the offset of the payload in it.
     fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError>;
@@ -158,6 +161,11 @@ impl<D: Driver> Client<D> {
                 payload_bytes: options.payload_bytes,
             },
         })
+    }
+
+    /// The connection that messages arrive on.
+    pub(crate) fn incoming(&self) -> &Connection {
+        &self.receiver.connection
     }
 
     /// Reads once and passes the payload of every complete message to `accept`.
@@ -245,6 +253,12 @@ impl Receiver {
 /// Whether an address is the path of a UNIX socket, by the rule of the broker's command line.
 pub(crate) fn is_path(address: &str) -> bool {
     address.contains('/') || [".sock", ".socket", ".ipc"].iter().any(|end| address.ends_with(end))
+}
+
+/// Splits an address into the path of the socket and whether clients ask for rings of shared memory there
+/// (`?rings`, as in the addresses of the Rust client).
+fn without_rings(address: &str) -> (&str, bool) {
+    address.strip_suffix("?rings").map_or((address, false), |path| (path, true))
 }
 
 /// A message if the frame is complete.

@@ -5,6 +5,7 @@
 
 pub mod compare;
 mod driver;
+pub mod features;
 pub mod guard;
 pub mod load;
 mod names;

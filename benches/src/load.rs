@@ -20,7 +20,7 @@ mod window;
 
 pub use latency::Latency;
 pub use outcome::{IdleClients, Outcome, Traffic};
-pub use plan::{Plan, Protocol, RunLength, Scenario};
+pub use plan::{FarNode, Plan, Protocol, RunLength, Scenario};
 
 use crate::{
     BoxError,

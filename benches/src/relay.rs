@@ -97,7 +97,7 @@ async fn shake_hands(socket: &Socket, peer: &Arc<Peer>) -> Result<Option<String>
                     return Ok(None);
                 }
             }
-            Progress::Greeted { consumed } => {
+            Progress::Greeted { consumed } | Progress::RingsAsked { consumed, .. } => {
                 bytes.drain(..consumed);
                 peer.send(&[Code::Ok as u8]);
             }

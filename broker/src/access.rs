@@ -21,6 +21,7 @@ pub(crate) use rules::{Decision, DecisionReason, Rules, Subject};
 
 use crate::{
     client_origin::ClientOrigin,
+    statistics::{CountsBy, Denial},
     sync::{
         Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,7 +37,7 @@ pub(crate) struct ActivePolicy {
     pub(crate) setter: RuleSetter,
     /// One quota for each table of the rules.
     quotas: Vec<ClientQuota>,
-    denied: Arc<AtomicU64>,
+    denied: Arc<CountsBy<Denial>>,
     locations: Arc<RuleLocations>,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Access {
     /// may replace them.
     released: AtomicBool,
     epoch: AtomicU64,
-    denied: Arc<AtomicU64>,
+    denied: Arc<CountsBy<Denial>>,
     refused: Mutex<HashSet<String>>,
     /// The locations of rules in the configuration.
     pub(crate) rule_locations: Arc<RuleLocations>,
@@ -117,9 +118,9 @@ impl Access {
         self.current.read().clone()
     }
 
-    /// Returns the number of operations denied so far.
-    pub(crate) fn denied(&self) -> u64 {
-        self.denied.load(Ordering::Relaxed)
+    /// Returns what was denied so far, by kind.
+    pub(crate) fn denied(&self) -> &CountsBy<Denial> {
+        &self.denied
     }
 
     /// Replaces the rules.
@@ -190,7 +191,7 @@ impl Access {
 
     /// Counts a refused registration. Logs each name once.
     pub(crate) fn note_refusal(&self, name: &str, origin: &ClientOrigin, reason: &str) {
-        self.denied.fetch_add(1, Ordering::Relaxed);
+        self.denied.add(Denial::Register, 1);
         let mut refused = self.refused.lock();
         if refused.len() >= REMEMBERED_REFUSALS {
             refused.clear();

@@ -28,8 +28,8 @@ use crate::{
     host::{
         api::{context::BrokerContext, host_impl::HostImpl, inherited_listeners::InheritedListeners},
         lifecycle::{
-            control_methods::add_plugin_methods, plugins::Plugins, reload::Reloaded, report::PluginReport,
-            supervisor::supervise,
+            control_methods::add_plugin_methods, metrics_method::add_metrics_method, plugins::Plugins,
+            reload::Reloaded, report::PluginReport, supervisor::supervise,
         },
         load::{libraries::Libraries, probe::Probe},
         watch::{
@@ -196,6 +196,7 @@ impl BrokerBuilder {
         // from the first callback on
         watch_callbacks(&plugins);
         add_plugin_methods(&control, &plugins);
+        add_metrics_method(&control, &plugins);
         let weak = Arc::downgrade(&plugins);
         let location_of = move |instance: &str, key: &str| weak.upgrade()?.location_of(instance, key);
         context.router.access.rule_locations.set_finder(location_of.clone());

@@ -39,11 +39,12 @@ pub(crate) enum Callback {
     Serve,
     Refresh,
     Status,
+    Figures,
     Stop,
     Ask,
 }
 
-const CALLBACKS: [(Callback, &str); 25] = [
+const CALLBACKS: [(Callback, &str); 26] = [
     (Callback::Deliver, "deliver"),
     (Callback::DeliverMixed, "deliver_mixed"),
     (Callback::Intercept, "intercept"),
@@ -67,6 +68,7 @@ const CALLBACKS: [(Callback, &str); 25] = [
     (Callback::Serve, "serve"),
     (Callback::Refresh, "refresh"),
     (Callback::Status, "status"),
+    (Callback::Figures, "figures"),
     (Callback::Stop, "stop"),
     (Callback::Ask, "ask"),
 ];
@@ -79,7 +81,8 @@ impl Callback {
 
     /// Returns whether it must not block: a thread of a transport may execute it.
     pub(crate) fn must_not_block(self) -> bool {
-        (self as u8) <= Callback::Method as u8 || [Callback::Status, Callback::Ask].contains(&self)
+        (self as u8) <= Callback::Method as u8
+            || [Callback::Status, Callback::Figures, Callback::Ask].contains(&self)
     }
 
     fn of(number: u64) -> Option<Self> {

@@ -1,6 +1,9 @@
 //! The origin of a client as the broker keeps it: compact, with strings that many clients share stored once.
 
-use elbus_plugin_api::{ClientInfo, Credentials, Locality, config::Limit};
+use elbus_plugin_api::{
+    ClientInfo, Credentials, Locality,
+    config::{Limit, Overflow},
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -20,14 +23,27 @@ pub(crate) struct ClientOrigin {
     pub(crate) credentials: Option<Credentials>,
     /// Shared by all clients of the unit.
     pub(crate) unit: Option<Arc<String>>,
-    #[expect(clippy::box_collection, reason = "few clients have any, and this is a third of the size")]
-    certificate_names: Option<Box<Vec<String>>>,
+    /// Boxed, since few clients have proved anything.
+    proved: Option<Box<Proved>>,
     /// `u32::MAX`: unlimited.
     max_filters: u32,
     /// `u32::MAX`: unlimited.
     max_filter_depth: u32,
     pub(crate) locality: Locality,
     pub(crate) internal: bool,
+    /// Whether its bytes are in rings of shared memory.
+    pub(crate) has_rings: bool,
+    /// The policy of its transport.
+    pub(crate) overflow: Overflow,
+}
+
+/// What a client has proved to its transport.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Proved {
+    certificate_names: Vec<String>,
+    token: Option<String>,
+    /// The node of a bridged bus that answers for it.
+    node: Option<Arc<str>>,
 }
 
 /// A limit in four bytes.
@@ -42,19 +58,35 @@ fn long(limit: u32) -> Limit {
 impl ClientOrigin {
     pub(crate) fn new(info: ClientInfo, strings: &StringInterner) -> Self {
         let ClientInfo {
-            kind, locality, source, port, credentials, unit, certificate_names, internal, ..
+            kind,
+            locality,
+            source,
+            port,
+            credentials,
+            unit,
+            certificate_names,
+            token,
+            node,
+            internal,
+            overflow,
+            has_rings,
+            ..
         } = info;
+        let has_proved = !certificate_names.is_empty() || token.is_some() || node.is_some();
+        let node = node.map(|node| strings.intern(&node));
         ClientOrigin {
             kind: strings.intern(&kind),
             source: source.map(String::into_boxed_str),
             port: port.map(|port| strings.intern(&port)),
             credentials,
             unit: unit.map(|unit| strings.intern_unit(unit)),
-            certificate_names: (!certificate_names.is_empty()).then(|| Box::new(certificate_names)),
+            proved: has_proved.then(|| Box::new(Proved { certificate_names, token, node })),
             max_filters: short(info.max_filters),
             max_filter_depth: short(info.max_filter_depth),
             locality,
             internal,
+            has_rings,
+            overflow,
         }
     }
 
@@ -70,8 +102,13 @@ impl ClientOrigin {
 
     /// Returns the identity of the peer.
     pub(crate) fn identity(&self) -> Identity<'_> {
-        if !self.certificate_names().is_empty() {
-            return Identity::Certificate(self.certificate_names());
+        if let Some(node) = self.node() {
+            return Identity::Node(node);
+        }
+        match (self.certificate_names(), self.token()) {
+            ([], None) => {}
+            ([], Some(token)) => return Identity::Token(token),
+            (names, token) => return Identity::Certificate(names, token),
         }
         if let Some(credentials) = self.credentials {
             return Identity::User(credentials.uid);
@@ -92,15 +129,30 @@ impl ClientOrigin {
 
     /// Returns the names of a verified certificate.
     pub(crate) fn certificate_names(&self) -> &[String] {
-        self.certificate_names.as_deref().map_or(&[], |names| names.as_slice())
+        self.proved.as_deref().map_or(&[], |proved| proved.certificate_names.as_slice())
+    }
+
+    /// Returns the name of the token that it has authenticated itself with.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.proved.as_deref().and_then(|proved| proved.token.as_deref())
+    }
+
+    /// Returns the node of a bridged bus at which it is connected; `None` for a client of this broker.
+    #[inline]
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.proved.as_deref().and_then(|proved| proved.node.as_deref())
     }
 }
 
 /// The identity of a peer: the strongest that is known. A client that reconnects has the same identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity<'a> {
-    /// The names of its certificate.
-    Certificate(&'a [String]),
+    /// The node of a bridged bus at which it is connected.
+    Node(&'a str),
+    /// The names of its certificate, and the name of its token if it has both.
+    Certificate(&'a [String], Option<&'a str>),
+    /// The name of its token.
+    Token(&'a str),
     /// The user that runs it.
     User(u32),
     /// Its address, and the scope of a link-local one. All loopback addresses count as one.
@@ -115,7 +167,9 @@ impl Identity<'_> {
     /// Returns the kind of identity, for messages.
     pub(crate) fn word(&self) -> &'static str {
         match self {
-            Identity::Certificate(_) => "certificate",
+            Identity::Node(_) => "node",
+            Identity::Certificate(..) => "certificate",
+            Identity::Token(_) => "token",
             Identity::User(_) => "user",
             Identity::Address(..) | Identity::Source(_) => "address",
             Identity::Kind(..) => "kind of connection",
@@ -185,6 +239,20 @@ mod tests {
             (certified(from("10.0.0.1:1"), "a"), certified(from("10.0.0.2:1"), "a"), true),
             (certified(from("10.0.0.1:1"), "a"), certified(from("10.0.0.1:1"), "b"), false),
             (certified(from("10.0.0.1:1"), "a"), from("10.0.0.1:1"), false),
+            (from("10.0.0.1:1").with_token("a"), from("10.0.0.2:1").with_token("a"), true),
+            (from("10.0.0.1:1").with_token("a"), from("10.0.0.1:1").with_token("b"), false),
+            (from("10.0.0.1:1").with_token("a"), from("10.0.0.1:1"), false),
+            (from("10.0.0.1:1").with_token("a"), certified(from("10.0.0.1:1"), "a"), false),
+            // one machine with a certificate, and two of its users
+            (
+                certified(from("10.0.0.1:1"), "a").with_token("x"),
+                certified(from("10.0.0.1:1"), "a").with_token("y"),
+                false,
+            ),
+            (certified(from("10.0.0.1:1"), "a").with_token("x"), certified(from("10.0.0.1:1"), "a"), false),
+            (kind("nats").with_node("mill"), kind("nats").with_node("mill"), true),
+            (kind("nats").with_node("mill"), kind("nats").with_node("press"), false),
+            (kind("nats").with_node("mill"), from("10.0.0.1:1").with_token("mill"), false),
             (kind("internal"), kind("internal"), true),
             (kind("internal"), kind("local_ipc"), false),
             (kind("internal"), of_user(kind("internal"), 0), false),

@@ -13,11 +13,12 @@ use elbus_plugin_api::{
 };
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use crate::{
     callbacks::{self, Callback, owner_name},
+    statistics::InstanceStatistics,
     sync::{Mutex, RwLock},
 };
 pub(crate) use resolvers::Resolvers;
@@ -28,39 +29,47 @@ pub(crate) use table::{AppliedHooks, HookTable, InterceptorEntry, InterceptorRes
 const MAX_RETIRED: usize = 1024;
 
 /// The instance that registers hooks, and what its declaration says about them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct HookOwner {
     pub(crate) owner: u32,
     pub(crate) instance: Arc<str>,
     pub(crate) priority: i32,
     /// Overrides what the plugin declares.
     pub(crate) on_failure: Option<OnFailure>,
+    pub(crate) statistics: Arc<InstanceStatistics>,
 }
 
 /// All hooks of a broker.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    /// Lock order: this, then `table` or `listener`.
+    /// Lock order: this, then `table`, `listener` or `watchers`.
     registered: Mutex<Registered>,
     /// `None` if there are no hooks.
     table: RwLock<Option<Arc<HookTable>>>,
     /// A leaf lock.
     listener: RwLock<Option<RegisteredListener>>,
+    /// A leaf lock.
+    watchers: RwLock<Vec<RegisteredListener>>,
 }
 
-/// The subscription listener, the only one: marks of two could not be told apart.
+/// The subscription listener, the only one, since marks of two could not be told apart; or a watcher.
 #[derive(Clone)]
 pub(crate) struct RegisteredListener {
     id: u64,
     owner: u32,
+    statistics: Arc<InstanceStatistics>,
     object: Arc<SubscriptionListenerObject>,
 }
 
 impl RegisteredListener {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Has it learn a change.
     pub(crate) fn on_change(&self, change: &SubscriptionChange<'_>, replay: Option<ReplayObject>) {
         let call = || self.object.on_change(change, replay.into());
-        callbacks::for_client(self.owner, Callback::OnChange, call);
+        self.statistics.on_change.time(|| callbacks::for_client(self.owner, Callback::OnChange, call));
     }
 }
 
@@ -88,9 +97,17 @@ struct RegisteredInterceptor {
 
 struct RegisteredObserver {
     id: u64,
-    owner: u32,
+    of: HookOwner,
     scope: Arc<HookScope>,
     queue: ObserverQueue,
+}
+
+impl RegisteredObserver {
+    /// Adds what it has missed to the counters of its instance; returns its queue.
+    fn end(self) -> ObserverQueue {
+        self.of.statistics.missed.fetch_add(self.queue.missed_in_total(), Relaxed);
+        self.queue
+    }
 }
 
 /// What was removed. Dropped by the caller, since that runs code of plugins.
@@ -98,7 +115,7 @@ struct RegisteredObserver {
 pub(crate) struct RemovedHooks {
     objects: Vec<Arc<InterceptorObject>>,
     queues: Vec<ObserverQueue>,
-    listener: Option<RegisteredListener>,
+    listeners: Vec<RegisteredListener>,
     /// Interceptors whose messages are rejected from now on, and those whose messages pass.
     pub(crate) closed: usize,
     pub(crate) open: usize,
@@ -175,7 +192,7 @@ impl Hooks {
     /// There are [`MAX_HOOKS`] already.
     pub(crate) fn add_observer(
         &self,
-        owner: u32,
+        of: HookOwner,
         scope: HookScope,
         queue: ObserverQueue,
     ) -> Result<u64, String> {
@@ -185,9 +202,16 @@ impl Hooks {
         }
         registered.last_id += 1;
         let id = registered.last_id;
-        registered.observers.push(RegisteredObserver { id, owner, scope: Arc::new(scope), queue });
+        registered.observers.push(RegisteredObserver { id, of, scope: Arc::new(scope), queue });
         self.publish(&registered);
         Ok(id)
+    }
+
+    /// Returns how many messages the observers of each instance have missed that observe now.
+    pub(crate) fn missed(&self) -> Vec<(Arc<InstanceStatistics>, u64)> {
+        let registered = self.registered.lock();
+        let missed = |hook: &RegisteredObserver| (hook.of.statistics.clone(), hook.queue.missed_in_total());
+        registered.observers.iter().map(missed).collect()
     }
 
     /// Returns the subscription listener, if there is one.
@@ -195,20 +219,64 @@ impl Hooks {
         self.listener.read().clone()
     }
 
+    /// Returns whether there is a subscription listener.
+    #[inline]
+    pub(crate) fn has_listener(&self) -> bool {
+        self.listener.read().is_some()
+    }
+
     /// Adds the subscription listener; returns its id.
     ///
     /// # Errors
     /// There is one.
-    pub(crate) fn add_listener(&self, owner: u32, object: SubscriptionListenerObject) -> Result<u64, String> {
+    pub(crate) fn add_listener(
+        &self,
+        of: HookOwner,
+        object: SubscriptionListenerObject,
+    ) -> Result<u64, String> {
         let mut registered = self.registered.lock();
         let mut listener = self.listener.write();
         if let Some(other) = &*listener {
-            return Err(format!("plugin {} has a subscription listener already", owner_name(other.owner)));
+            let other = owner_name(other.owner);
+            return Err(format!(
+                "plugin {other} is the subscription listener, of which a broker has one: remove one of the two \
+                 plugins, or merge their tables"
+            ));
         }
         registered.last_id += 1;
         let id = registered.last_id;
-        *listener = Some(RegisteredListener { id, owner, object: Arc::new(object) });
+        let HookOwner { owner, statistics, .. } = of;
+        *listener = Some(RegisteredListener { id, owner, statistics, object: Arc::new(object) });
         Ok(id)
+    }
+
+    /// Returns the subscription watchers.
+    pub(crate) fn watchers(&self) -> Vec<RegisteredListener> {
+        self.watchers.read().clone()
+    }
+
+    /// Adds a subscription watcher.
+    ///
+    /// # Errors
+    /// There are [`MAX_HOOKS`] already.
+    pub(crate) fn add_watcher(
+        &self,
+        of: HookOwner,
+        object: SubscriptionListenerObject,
+    ) -> Result<RegisteredListener, String> {
+        let mut registered = self.registered.lock();
+        let mut watchers = self.watchers.write();
+        if watchers.len() >= MAX_HOOKS {
+            return Err(format!(
+                "the broker has {MAX_HOOKS} subscription watchers already, which is the limit"
+            ));
+        }
+        registered.last_id += 1;
+        let HookOwner { owner, statistics, .. } = of;
+        let id = registered.last_id;
+        let watcher = RegisteredListener { id, owner, statistics, object: Arc::new(object) };
+        watchers.push(watcher.clone());
+        Ok(watcher)
     }
 
     /// Removes one hook, as its plugin wishes.
@@ -218,8 +286,9 @@ impl Hooks {
         let interceptors = registered.interceptors.extract_if(.., |hook| hook.id == id);
         removed.objects.extend(interceptors.filter_map(|hook| hook.object));
         let observers = registered.observers.extract_if(.., |hook| hook.id == id);
-        removed.queues.extend(observers.map(|hook| hook.queue));
-        removed.listener = self.listener.write().take_if(|listener| listener.id == id);
+        removed.queues.extend(observers.map(RegisteredObserver::end));
+        removed.listeners.extend(self.listener.write().take_if(|listener| listener.id == id));
+        removed.listeners.extend(self.watchers.write().extract_if(.., |watcher| watcher.id == id));
         self.publish(&registered);
         removed
     }
@@ -229,7 +298,7 @@ impl Hooks {
         let mut removed = RemovedHooks::default();
         let mut registered = self.registered.lock();
         let observers = registered.observers.extract_if(.., |hook| hook.id == id);
-        removed.queues.extend(observers.map(|hook| hook.queue));
+        removed.queues.extend(observers.map(RegisteredObserver::end));
         self.publish(&registered);
         removed
     }
@@ -251,18 +320,28 @@ impl Hooks {
         let is_replaced = |of: &HookOwner| serving.contains_key(&of.instance) || retired.contains(&of.owner);
         interceptors.retain(|hook| hook.of.owner != owner || hook.closed && !is_replaced(&hook.of));
         registered.forget_repeated();
-        removed.listener = self.listener.write().take_if(|listener| listener.owner == owner);
-        let observers = registered.observers.extract_if(.., |hook| hook.owner == owner);
-        removed.queues.extend(observers.map(|hook| hook.queue));
+        removed.listeners.extend(self.listener.write().take_if(|listener| listener.owner == owner));
+        removed.listeners.extend(self.watchers.write().extract_if(.., |watcher| watcher.owner == owner));
+        let observers = registered.observers.extract_if(.., |hook| hook.of.owner == owner);
+        removed.queues.extend(observers.map(RegisteredObserver::end));
         self.publish(&registered);
         removed
     }
 
-    /// Records that an instance serves: what its previous creations have left is removed. Returns whether
-    /// there was anything.
+    /// Records that an instance serves: the interceptors of its previous creations are removed, also those of
+    /// one that has failed and is not removed yet. Returns whether there were any.
     pub(crate) fn serve(&self, instance: &str, owner: u32) -> bool {
-        self.registered.lock().serving.insert(instance.into(), owner);
-        self.reopen(|of| &*of.instance == instance && of.owner != owner)
+        let is_previous = |of: &HookOwner| &*of.instance == instance && of.owner != owner;
+        let mut registered = self.registered.lock();
+        registered.serving.insert(instance.into(), owner);
+        let previous = registered.interceptors.extract_if(.., |hook| is_previous(&hook.of));
+        let previous: Vec<_> = previous.collect();
+        if !previous.is_empty() {
+            self.publish(&registered);
+        }
+        // what is dropped runs code of the plugin: outside the lock
+        drop(registered);
+        !previous.is_empty()
     }
 
     /// Records that the declaration of an instance was removed: it leaves nothing that rejects. Returns
@@ -295,6 +374,7 @@ impl Hooks {
         let interceptors = registered.interceptors.iter().map(|hook| InterceptorEntry {
             owner: hook.of.owner,
             instance: hook.of.instance.clone(),
+            statistics: hook.of.statistics.clone(),
             scope: hook.scope.clone(),
             closed: hook.closed,
             object: hook.object.as_ref().map(Arc::downgrade).unwrap_or_default(),

@@ -31,6 +31,7 @@ mod host;
 mod location;
 mod routing;
 mod settings;
+mod statistics;
 mod sync;
 
 pub use broker::{Broker, BrokerBuilder, Stopping};

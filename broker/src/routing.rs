@@ -16,6 +16,7 @@ mod holds;
 mod hook_changes;
 mod index;
 mod interception;
+mod marked;
 mod missed;
 mod mixed_targets;
 #[cfg(all(test, elbus_model))]
@@ -43,7 +44,10 @@ pub(crate) use hold_budget::HoldSettings;
 pub(crate) use holds::Holds;
 pub(crate) use optioned::SubscriptionReport;
 pub(crate) use registered_client::RegisteredClient;
-pub(crate) use router::Router;
+pub(crate) use router::{
+    Router,
+    client_figures::{ClientFigures, InstanceFigures},
+};
 pub(crate) use router_settings::RouterSettings;
 pub(crate) use sender::Sender;
 

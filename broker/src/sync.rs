@@ -4,19 +4,42 @@
 #[cfg(not(elbus_model))]
 pub(crate) use parking_lot::{Mutex, RwLock};
 #[cfg(not(elbus_model))]
-pub(crate) use plain::Turn;
+pub(crate) use plain::{Turn, wait_until};
 #[cfg(not(elbus_model))]
 pub(crate) use std::sync::atomic;
 
 #[cfg(elbus_model)]
-pub(crate) use model::{Mutex, RwLock, Turn};
+pub(crate) use model::{Mutex, RwLock, Turn, wait_until};
 #[cfg(elbus_model)]
 pub(crate) use shuttle::sync::atomic;
 
 #[cfg(not(elbus_model))]
 mod plain {
     use parking_lot::ReentrantMutex;
-    use std::time::Duration;
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
+    /// Checks so often before it sleeps between two checks.
+    const YIELDS: usize = 100;
+    const SLEEP: Duration = Duration::from_micros(50);
+
+    /// Waits for something that takes microseconds; returns whether it was so within `limit`.
+    pub(crate) fn wait_until(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+        let begun = Instant::now();
+        for check in 0.. {
+            if is_so() {
+                return true;
+            }
+            match check {
+                0..YIELDS => thread::yield_now(),
+                _ if begun.elapsed() >= limit => return false,
+                _ => thread::sleep(SLEEP),
+            }
+        }
+        false
+    }
 
     /// Lets one thread at a time do something, which may do it again itself.
     #[derive(Default)]
@@ -62,6 +85,13 @@ mod model {
             let _turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             f()
         }
+    }
+
+    pub(crate) fn wait_until(_: std::time::Duration, is_so: impl Fn() -> bool) -> bool {
+        while !is_so() {
+            shuttle::thread::yield_now();
+        }
+        true
     }
 
     #[derive(Default)]

@@ -65,6 +65,7 @@ fn only_clients_with_a_required_identity_are_admitted() {
         Identity { address: Some("10.0.0.0/8".parse().unwrap()), ..Identity::default() },
         Identity { certificate: Some("{name}".to_owned()), ..Identity::default() },
         Identity { unit: Some("plc.service".to_owned()), ..Identity::default() },
+        Identity { token: Some("line*.{name}".to_owned()), ..Identity::default() },
     ];
     set(&broker, Verdict::Allow, vec![ClientRules { who, ..clients("plc.*") }]);
     let from = |source: &str| ClientInfo::default().with_source(source);
@@ -82,6 +83,11 @@ fn only_clients_with_a_required_identity_are_admitted() {
         ("plc.1", of_unit(8, "user@8.service"), Some(Code::AccessDenied)),
         ("plc.1", certified("plc.1"), None),
         ("plc.1", certified("plc.2"), Some(Code::AccessDenied)),
+        ("plc.1", ClientInfo::default().with_token("line7.plc.1"), None),
+        ("plc.1", ClientInfo::default().with_token("line7.plc.2"), Some(Code::AccessDenied)),
+        ("plc.1", ClientInfo::default().with_token("plc.1"), Some(Code::AccessDenied)),
+        // a name in a certificate is no token
+        ("plc.1", certified("line7.plc.1"), Some(Code::AccessDenied)),
         ("plc.1", ClientInfo::default(), Some(Code::AccessDenied)),
         ("plc", ClientInfo::default(), None),
         ("other", of_user(8), None),
@@ -171,6 +177,29 @@ fn each_action_has_its_rules_and_the_first_that_matches_decides() {
     assert_eq!(a.filters(Op::Exclude, &["#"]), Code::Ok, "exclusions need no permission");
     assert_eq!(other.publish("fine", b""), 0, "no rule allows the publication");
     other.take();
+}
+
+#[test]
+fn what_tells_a_client_about_itself_is_open_unless_a_rule_denies_it() {
+    let broker = broker();
+    let closed =
+        ClientRules { subscribe: rules(&["deny .broker/#"]), call: rules(&["deny *"]), ..clients("closed") };
+    set(&broker, Verdict::Deny, vec![closed, clients("open")]);
+    for (name, code) in [("open", Code::Ok), ("closed", Code::AccessDenied)] {
+        let mut client = peer(&broker, name, 1);
+        for filter in [".broker/missed", ".broker/warn", "$lossy/.broker/missed"] {
+            assert_eq!(client.filters(Op::Subscribe, &[filter]), code, "{name} {filter}");
+            assert_eq!(explain(&broker, "subscribe", name, filter).allowed, code == Code::Ok);
+        }
+        for filter in [".broker/+", ".broker/info"] {
+            assert_eq!(client.filters(Op::Subscribe, &[filter]), Code::AccessDenied, "{name} {filter}");
+        }
+        assert_eq!(explain(&broker, "call", name, "features").allowed, code == Code::Ok);
+        assert!(!explain(&broker, "call", name, "info").allowed);
+        assert!(!explain(&broker, "publish", name, ".broker/missed").allowed);
+    }
+    let why = explain(&broker, "call", "open", "features").why;
+    assert_eq!(why, "allowed: open to every client unless a rule denies it");
 }
 
 #[test]

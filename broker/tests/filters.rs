@@ -5,9 +5,11 @@ mod support;
 
 use elbus_broker::{Broker, BrokerSettings};
 use elbus_plugin_api::{
-    Code, Op,
+    Call, Code, Op,
     access::{AccessRules, ClientRules, Verdict},
 };
+use serde::Deserialize;
+use std::collections::BTreeMap;
 use support::{Peer, broker};
 
 fn broker_with(change: impl FnOnce(&mut BrokerSettings)) -> Broker {
@@ -159,4 +161,48 @@ fn the_filters_of_a_client_that_leaves_are_removed() {
             "a new client gets no filters of the previous one"
         );
     }
+}
+
+#[derive(Deserialize, Debug, PartialEq, Eq)]
+struct Details {
+    subscriptions: Vec<String>,
+    subscription_count: u64,
+    exclusions: Vec<String>,
+    exclusion_count: u64,
+}
+
+fn details(broker: &Broker, name: &str) -> Details {
+    let params = rmp_serde::to_vec_named(&BTreeMap::from([("name", name)])).unwrap();
+    rmp_serde::from_slice(&broker.host().call(&Call::by_broker("client.info", &params)).unwrap()).unwrap()
+}
+
+#[test]
+fn the_filters_of_a_client_can_be_listed() {
+    let broker = broker();
+    let mut a = Peer::new(&broker, "a");
+    let _other = Peer::new(&broker, "other");
+    let own = ["b/#", "#", "", "a/+/c", "/", "$latest/x"];
+    assert_eq!(a.filters(Op::Subscribe, &own), Code::Ok);
+    assert_eq!(a.filters(Op::Exclude, &["b/secret", "#"]), Code::Ok);
+    let listed = details(&broker, "a");
+    assert_eq!(listed.subscriptions, ["", "#", ".broker/warn", "/", "a/+/c", "b/#"]);
+    assert_eq!(listed.exclusions, ["#", "b/secret"]);
+    assert_eq!((listed.subscription_count, listed.exclusion_count), (6, 2));
+    let listed = details(&broker, "other");
+    assert_eq!((listed.subscriptions, listed.exclusions), (vec![".broker/warn".to_owned()], vec![]));
+}
+
+#[test]
+fn the_list_of_filters_is_bounded() {
+    let broker = broker();
+    let mut a = Peer::new(&broker, "a");
+    let many: Vec<_> = (0..3000).map(|number| format!("t/{number}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    assert_eq!(a.filters(Op::Subscribe, &many), Code::Ok);
+    let long: Vec<_> = (0..20).map(|number| format!("{number}/{}", "x".repeat(60_000))).collect();
+    let long: Vec<_> = long.iter().map(String::as_str).collect();
+    assert_eq!(a.filters(Op::Exclude, &long), Code::Ok);
+    let listed = details(&broker, "a");
+    assert_eq!((listed.subscriptions.len(), listed.subscription_count), (1000, 3001));
+    assert_eq!((listed.exclusions.len(), listed.exclusion_count), (2, 20));
 }

@@ -5,9 +5,11 @@ mod support;
 
 use elbus_broker::Broker;
 use elbus_plugin_api::{
-    Code, DeliveryStatus, Notifier, Op, Payload, PendingResult, Qos, Request,
+    Code, DeliveryStatus, Frame, Notifier, Op, Payload, PendingResult, Qos, Request,
     access::{AccessRules, ClientRules, Verdict},
-    hooks::{Hook, HookScope, Resolution, UnresolvedMessage},
+    hooks::{
+        Hook, HookScope, InterceptedFrame, OnFailure, Resolution, UnresolvedMessage, Verdict as Interception,
+    },
 };
 use std::{
     sync::{
@@ -80,6 +82,44 @@ fn messages_wait_for_their_name_and_arrive_in_order() {
     // nothing is left for the next owner of the name
     drop(late);
     assert!(Peer::new(&broker, "late.x").payloads().is_empty());
+}
+
+#[test]
+fn frames_of_an_intercepted_mixed_run_wait_each_for_its_name() {
+    let broker = broker();
+    let _resolver = resolve(&broker, LONG);
+    let pass = |frame: &InterceptedFrame<'_>| match frame.payload() {
+        b"consumed" => Interception::Consume,
+        _ => Interception::Continue,
+    };
+    let host = broker.host();
+    let _hook = host.add_interceptor(&HookScope::everything(), OnFailure::Closed, pass).unwrap();
+    let (mut sender, other) = (Peer::new(&broker, "s"), Peer::new(&broker, "o"));
+    let messages = [
+        ("o", "1"),
+        ("late.a", "2"),
+        ("late.b", "consumed"),
+        ("late.b", "3"),
+        ("o", "4"),
+        ("late.a", "5"),
+        ("none", "6"),
+    ];
+    let bodies = messages.map(|(name, payload)| [name, "\0", payload].concat());
+    let frames: Vec<_> = (messages.iter().zip(&bodies))
+        .map(|((name, _), body)| Frame::new(Op::Message, Qos::PROCESSED, body.as_bytes(), name.len() as u32))
+        .collect();
+    let mut codes = [0xEE; 7];
+    let result = sender.client.dispatch_mixed(&frames, &mut codes);
+    sender.client.end_batch();
+    let (ok, none) = (Code::Ok as u8, Code::NotRegistered as u8);
+    assert!(result.is_pending() && result.dispatched() == 7);
+    assert_eq!((codes, other.payloads()), ([ok, 0, ok, 0, ok, 0, none], vec!["1".into(), "4".into()]));
+    let pending = sender.client.take_pending().unwrap();
+    let late = Peer::new(&broker, "late.a");
+    assert_eq!((late.payloads(), pending.is_complete()), (vec!["2".to_owned(), "5".to_owned()], false));
+    assert_eq!(Peer::new(&broker, "late.b").payloads(), ["3"]);
+    let codes: Vec<_> = (0..7).map(|frame| pending.code(frame).unwrap() as u8).collect();
+    assert_eq!(codes, [ok, ok, ok, ok, ok, ok, none]);
 }
 
 #[test]

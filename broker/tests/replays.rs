@@ -38,12 +38,14 @@ impl Interceptor for Store {
     }
 
     fn intercept_run(&self, run: &mut InterceptedRun<'_>) {
-        let Some(last) = run.frames().last().filter(|frame| frame.op() == Op::Publish) else { return };
         let mut kept = self.kept.lock().unwrap();
-        let mark = self.host.next_mark();
-        let value = (last.sender().to_owned(), last.payload().to_vec(), mark);
-        kept.insert(last.target().to_owned(), value);
-        run.set_mark(mark);
+        for index in 0..run.len() {
+            let Some(frame) = run.frame(index).filter(|frame| frame.op() == Op::Publish) else { return };
+            let mark = self.host.next_mark();
+            let value = (frame.sender().to_owned(), frame.payload().to_vec(), mark);
+            kept.insert(frame.target().to_owned(), value);
+            run.set_mark(index, mark);
+        }
     }
 }
 
@@ -160,6 +162,25 @@ fn what_a_client_has_or_does_not_want_is_not_replayed() {
 }
 
 #[test]
+fn a_client_that_subscribes_again_gets_what_is_kept_again() {
+    let broker = broker();
+    let retention = Retention::new(&broker);
+    let (mut sender, mut panel) = (Peer::new(&broker, "s"), Peer::new(&broker, "panel"));
+    sender.publish("k/a", b"1");
+    panel.subscribe(&["k/#"]);
+    assert_eq!(retention.replay_next(), [Replayed::Sent]);
+    for payload in ["1", "2", "2"] {
+        if payload == "2" {
+            sender.publish("k/a", b"2");
+        }
+        panel.filters(Op::Unsubscribe, &["k/#"]);
+        panel.subscribe(&["k/#"]);
+        assert_eq!(retention.replay_next(), [Replayed::Sent], "{payload}");
+        assert_eq!(panel.payloads().last().map(String::as_str), Some(payload));
+    }
+}
+
+#[test]
 fn subscriptions_with_options_get_what_was_kept_unless_they_share() {
     let broker = broker();
     let retention = Retention::new(&broker);
@@ -223,7 +244,9 @@ fn changes_are_reported_in_order() {
     };
     let hook = broker.host().add_subscription_listener(listener).unwrap();
     let second = broker.host().add_subscription_listener(|_: &SubscriptionChange<'_>, _: Option<Replay>| ());
-    assert!(second.unwrap_err().to_string().contains("has a subscription listener already"));
+    assert!(
+        second.unwrap_err().to_string().contains("is the subscription listener, of which a broker has one")
+    );
     let mut peer = Peer::new(&broker, "p");
     peer.subscribe(&["a", "$latest/b"]);
     peer.subscribe(&["a", "$share/g/c"]);
@@ -263,39 +286,69 @@ fn snapshot_and_live_traffic_meet_exactly_once() {
     const TOPICS: usize = 8;
     let broker = broker();
     let retention = Retention::new(&broker);
-    let (stop, round) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, rounds) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; PUBLISHERS]);
+    let published = || rounds.each_ref().map(|rounds| rounds.load(SeqCst));
+    // more of each publisher
+    let has_more = |before: [u64; PUBLISHERS], more| {
+        published().iter().zip(before).all(|(now, before)| *now >= before + more)
+    };
     std::thread::scope(|scope| {
         for publisher in 0..PUBLISHERS {
             let mut sender = Peer::new(&broker, &format!("s{publisher}"));
-            let (stop, round) = (&stop, &round);
+            let (stop, rounds) = (&stop, &rounds[publisher]);
             scope.spawn(move || {
                 let mut number = 0_u64;
-                while !stop.load(SeqCst) {
-                    number += 1;
-                    for topic in 0..TOPICS {
-                        sender.publish(&format!("k/{publisher}/{topic}"), &number.to_le_bytes());
+                // the first half is published by both
+                let topic = |topic| {
+                    if topic < TOPICS / 2 {
+                        format!("k/all/{topic}")
+                    } else {
+                        format!("k/{publisher}/{topic}")
                     }
-                    round.fetch_add(1, SeqCst);
+                };
+                let topics: Vec<_> = (0..TOPICS).map(topic).collect();
+                while !stop.load(SeqCst) {
+                    let numbers = [number + 1, number + 2];
+                    number += 2;
+                    if publisher == 0 {
+                        for (number, topic) in numbers.iter().flat_map(|n| topics.iter().map(move |t| (n, t)))
+                        {
+                            sender.publish(topic, &number.to_le_bytes());
+                        }
+                    } else {
+                        // a mixed run, in which each topic is twice
+                        let payloads = numbers.map(u64::to_le_bytes);
+                        let topics = topics.iter().map(String::as_str);
+                        let frames: Vec<_> = payloads
+                            .iter()
+                            .flat_map(|payload| {
+                                topics.clone().map(move |topic| (Op::Publish, topic, &payload[..]))
+                            })
+                            .collect();
+                        sender.mixed(&frames);
+                    }
+                    rounds.fetch_add(1, SeqCst);
                 }
             });
         }
         let _stops = Stops(&stop);
-        while retention.kept.lock().unwrap().len() < PUBLISHERS * TOPICS {
+        while retention.kept.lock().unwrap().len() < PUBLISHERS * TOPICS / 2 + TOPICS / 2 {
             std::thread::yield_now();
         }
         let filters = ["k/#", "k/+/3", "$lossy/k/#"];
         for client in 0..60 {
             let mut panel = Peer::new(&broker, &format!("panel{client}"));
-            let start = round.load(SeqCst);
+            panel.record.takes_mixed.store(client % 3 == 0, SeqCst);
+            let start = published();
             panel.subscribe(&[filters[client % filters.len()]]);
             let job = retention.jobs.recv().unwrap();
             // some live publications first, sometimes
-            while client % 2 == 1 && round.load(SeqCst) < start + 3 {
+            while client % 2 == 1 && !has_more(start, 3) {
                 std::thread::yield_now();
             }
             retention.replay(&job);
-            let replayed = round.load(SeqCst);
-            while round.load(SeqCst) < replayed + 4 {
+            let replayed = published();
+            while !has_more(replayed, 4) {
                 std::thread::yield_now();
             }
             drop(job);

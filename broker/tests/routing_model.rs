@@ -51,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (who(), prop::option::of(0..50usize)).prop_map(|(w, room)| Step::Room(w, room)),
         1 => who().prop_map(Step::Fill),
         1 => who().prop_map(Step::Drain),
+        1 => any::<bool>().prop_map(Step::Intercept),
     ]
 }
 

@@ -97,7 +97,13 @@ pub(crate) enum BrokerCommand {
         /// Only clients whose name contains a match of this regular expression
         #[arg(long, value_name = "RE")]
         filter: Option<String>,
+        /// Also the clients of other nodes of a bridged bus
+        #[arg(long)]
+        all: bool,
     },
+    /// List the other nodes of a bridged bus, and the state of the bridge to each
+    #[command(alias = "broker.nodes")]
+    Nodes,
     /// Print who would receive what a client sends, or the access rule that denies it
     Explain {
         /// The action of the client
@@ -205,12 +211,12 @@ mod tests {
 
     #[test]
     fn client_list_is_an_alias_of_clients() {
-        let Command::Broker(BrokerCommand::Clients { filter }) =
+        let Command::Broker(BrokerCommand::Clients { filter, all }) =
             parse("elbus broker client.list").unwrap().command
         else {
             panic!("another command");
         };
-        assert_eq!(filter, None);
+        assert_eq!((filter, all), (None, false));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod completions;
+mod connection_reporter;
 mod control;
 mod feed;
 mod listen;
@@ -12,6 +13,7 @@ mod plugin;
 mod rpc;
 mod rpc_listen;
 mod send;
+mod topics;
 
 use crate::{
     arguments::{Command, rpc::RpcCommand},

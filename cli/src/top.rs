@@ -14,6 +14,7 @@ mod text;
 use clap::Args;
 use crossterm::event::{self, Event};
 use elbus_client::Reconnect;
+use elbus_protocol::WARNINGS_TOPIC;
 use std::{
     convert::Infallible,
     io::{self, IsTerminal},
@@ -76,8 +77,9 @@ pub(crate) async fn run(context: &Context, arguments: TopArguments) -> Result<()
     // connect before the terminal is changed, so that an error is printed on a normal screen
     let builder = context.connection.builder(&context.connection.name).reconnect(Reconnect::backoff());
     let (client, frames) = context.connect_with(builder).await?;
-    // only replies to calls are wanted
+    // only replies to calls are wanted: a stopped terminal must hold nobody
     drop(frames);
+    client.remove_filters(WARNINGS_TOPIC).await?;
     let signal = watch_signals()?;
     let mut terminal = Terminal::enter().map_err(terminal_error)?;
 

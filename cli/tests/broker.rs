@@ -45,6 +45,7 @@ fn clients_are_a_table_sorted_by_name() {
         assert_eq!((&plant[0]["source"], &plant[0]["instances"]), (&json!(null), &json!(1)));
     }
     assert_eq!(bus.output(&["broker", "clients", "--filter", "nobody"]).lines().count(), 1);
+    assert_eq!(bus.json(&["broker", "clients", "--all", "--filter", r"^plant\."]).len(), 2);
     let failure = bus.failure(1, &["broker", "clients", "--filter", "["]);
     assert!(failure.starts_with("error -32700: regex parse error"), "{failure}");
 }
@@ -54,8 +55,11 @@ fn one_client_is_described_and_disconnected() {
     let bus = Bus::start();
     let (target, mut frames) = bus.client("target");
     let info = bus.output(&["client", "info", "target"]);
-    assert!(info.starts_with("name         target\nkind         local_ipc\nqueue        0 B\n"), "{info}");
-    assert!(info.contains(&format!("pid          {}\n", std::process::id())), "{info}");
+    assert!(
+        info.starts_with("name              target\nkind              local_ipc\nqueue             0 B\n"),
+        "{info}"
+    );
+    assert!(info.contains(&format!("pid               {}\n", std::process::id())), "{info}");
     assert_eq!(bus.json(&["client", "info", "target"])[0]["pid"], std::process::id());
 
     assert_eq!(bus.output(&["client", "kick", "target"]), "target is disconnected\n");
@@ -174,11 +178,31 @@ fn explain_lists_the_recipients() {
     let text = bus.output(&["broker", "explain", "broadcast", "me", "plant.*"]);
     assert_eq!(
         text,
-        "decision    allowed: no access rules apply\nrule        -\nplace       -\n\
-         recipients  2\nnames       plant.a, plant.b\n"
+        "decision      allowed: no access rules apply\nrule          -\nplace         -\n\
+         recipients    2\nnames         plant.a, plant.b\nwith options  -\n\
+         interceptors  -\nfull queues   -\n"
     );
     assert_eq!(
         bus.json(&["broker", "explain", "send", "me", "plant.a"])[0]["recipients"],
         json!(["plant.a"])
     );
+}
+
+#[test]
+fn subscriptions_with_options_are_shown() {
+    let bus = Bus::start();
+    let (newest, worker) = (bus.client("newest"), bus.client("worker"));
+    let _newest = bus.runtime.block_on(newest.0.subscribe("$latest/line1/#")).unwrap();
+    let _shared = bus.runtime.block_on(worker.0.subscribe("$share/workers/line1/+")).unwrap();
+    let text = bus.output(&["broker", "explain", "publish", "me", "line1/a"]);
+    assert!(
+        text.contains(
+            "\nwith options  client newest, filter $latest/line1/#\n\
+             \x20             client worker, filter $share/workers/line1/+, group $share/workers\n"
+        ),
+        "a line for each: {text}"
+    );
+    let text = bus.output(&["client", "info", "newest"]);
+    assert!(text.contains("\noverflow          block\n"), "{text}");
+    assert!(text.ends_with("filter $latest/line1/#, missed 0, replaced 0, pending 0\n"), "{text}");
 }

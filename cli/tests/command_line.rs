@@ -12,13 +12,14 @@ use std::{
 };
 use support::Bus;
 
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "",
     "broker",
     "broker info",
     "broker stats",
     "broker test",
     "broker clients",
+    "broker nodes",
     "broker reload",
     "client",
     "client info",

@@ -3,12 +3,14 @@
 
 mod support;
 
-use elbus_client::Qos;
+use elbus_broker::PluginDeclaration;
+use elbus_client::{Client, Qos};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
-    io::Read,
-    process::{Command, Stdio},
+    collections::HashMap,
+    io::{BufRead, BufReader, Read},
+    process::{ChildStdout, Command, Stdio},
 };
 use support::{Bus, Running};
 
@@ -199,4 +201,172 @@ fn a_signal_ends_listen_although_its_stdout_is_full() {
     listen.signal(Signal::TERM);
     assert_eq!(listen.code(), 0);
     drop(stdout);
+}
+
+/// Returns the subscriptions with options of a client.
+fn options(client: &Client, bus: &Bus, name: &str) -> Vec<String> {
+    let info = bus.runtime.block_on(client.call_as::<Value>(
+        ".broker",
+        "client.info",
+        &HashMap::from([("name", name)]),
+    ));
+    let info = info.unwrap();
+    let all = info["options"].as_array().unwrap().iter();
+    all.map(|one| one["filter"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn topics_are_subscribed_to_lossily_unless_the_user_wants_another_option() {
+    let bus = Bus::start();
+    let (client, _frames) = bus.client("witness");
+    for (arguments, expected) in [
+        (&["-t", "a", "-t", "b/#"][..], &["$lossy/a", "$lossy/b/#"][..]),
+        (&["-t", "a", "-t", "$every/5/b", "-t", ""], &["$every/5/b", "$lossy/a"]),
+        (&["-t", "a", "--latest"], &["$latest/a"]),
+        (&["-t", "a", "--lossless"], &[]),
+    ] {
+        for command in [&["listen"][..], &["rpc", "listen"]] {
+            let all = [&["-n", "me"][..], command, arguments].concat();
+            let listen = bus.listen(&all);
+            assert_eq!(options(&client, &bus, "me"), expected, "{all:?}");
+            if command == ["listen"] {
+                bus.run(&["-n", "you", "publish", "a", "x"]).succeeded();
+                assert_eq!(listen.shown(), "publish you a x");
+            }
+            listen.signal(Signal::INT);
+            assert_eq!(listen.ended(), (0, vec![], vec![]));
+        }
+    }
+    let failure = bus.failure(2, &["listen", "--latest", "--lossless"]);
+    assert!(failure.contains("cannot be used with"), "{failure}");
+}
+
+#[test]
+fn malformed_options_are_explained() {
+    let bus = Bus::start();
+    for (filter, reason) in [
+        ("$every/0/x", "the interval must be 1 to 86400000 milliseconds"),
+        ("$share//x", "the group must have 1 to 255 bytes and no wildcards"),
+        ("$latest", "the options have no filter behind them"),
+    ] {
+        assert_eq!(bus.failure(2, &["listen", "-t", filter]), format!("error: --topic {filter:?}: {reason}"));
+    }
+    let failure = bus.failure(2, &["publish", "$latest/x", "1"]);
+    assert!(
+        failure.starts_with("error: \"$latest/x\" begins with what is an option of filters"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn a_broker_without_options_is_listened_to_without_them() {
+    let mut bus = Bus::without_broker();
+    bus.start_with(|builder| builder);
+    let listen = Running::start(bus.command(&["-n", "me", "listen", "-t", "a"]));
+    let line = listen.stderr_line();
+    assert!(line.starts_with("the broker does not know $lossy: while this terminal is stopped"), "{line}");
+    assert!(listen.stderr_line().starts_with("listening at "));
+    bus.run(&["-n", "you", "publish", "a", "x"]).succeeded();
+    assert_eq!(listen.shown(), "publish you a x");
+    // it returns with options, then without them
+    bus.stop_broker();
+    bus.start_broker();
+    while listen.stderr_line() != "reconnected" {}
+    let (client, _frames) = bus.client("witness");
+    while options(&client, &bus, "me") != ["$lossy/a"] {}
+    bus.run(&["-n", "you", "publish", "a", "y"]).succeeded();
+    while listen.shown() != "publish you a y" {}
+    bus.runtime.block_on(client.close());
+    bus.stop_broker();
+    bus.start_with(|builder| builder);
+    while !listen.stderr_line().starts_with("the broker does not know $lossy: ") {}
+    let (client, _frames) = bus.client("witness");
+    let shows = || {
+        bus.runtime.block_on(client.publish("a", "z", Qos::PROCESSED)).unwrap();
+        listen.shown().ends_with("publish witness a z")
+    };
+    while !shows() {}
+}
+
+/// A broker that does not disconnect a client for reading nothing within the time of a test.
+fn patient_bus() -> (Bus, String) {
+    let mut bus = Bus::without_broker();
+    bus.start_with(|builder| {
+        let tcp = PluginDeclaration::linked("tcp", elbus_tcp::plugin()).set("bind", "127.0.0.1:0");
+        builder
+            .plugin(tcp.set("timeout_seconds", 300.0).set("stall_seconds", 299.0))
+            .plugin(PluginDeclaration::linked("rpc", elbus_rpc::plugin()))
+    });
+    let address = bus.tcp_address();
+    (bus, address)
+}
+
+/// Publishes far more than all queues have room for; each publication is acknowledged.
+fn publish_much(bus: &Bus) -> u64 {
+    const COUNT: u64 = 800;
+    let (client, _frames) = bus.client("publisher");
+    bus.runtime.block_on(async {
+        for _ in 0..COUNT {
+            client.publish("t/a", vec![b'x'; 100_000], Qos::PROCESSED).await.unwrap();
+        }
+    });
+    COUNT
+}
+
+/// Reads JSON lines until everything is printed or reported as missed.
+fn count_all(bus: &Bus, stdout: ChildStdout, published: u64) {
+    // the frame behind the last gap reports it
+    let (client, _frames) = bus.client("witness");
+    let more = bus.runtime.spawn(async move {
+        while client.publish("t/more", "", Qos::PROCESSED).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+    let (mut printed, mut missed) = (0, 0);
+    let mut lines = BufReader::new(stdout).lines();
+    while printed + missed < published {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        match line["kind"].as_str().unwrap() {
+            "missed" => missed += line["count"].as_u64().unwrap(),
+            _ => printed += u64::from(line["topic"] != "t/more"),
+        }
+    }
+    more.abort();
+    assert!(missed > 0 && printed > 0, "{printed} {missed}");
+}
+
+#[test]
+fn a_stopped_listener_holds_no_publisher_and_prints_what_it_has_missed() {
+    for options in [&["listen", "-t", "t/#"][..], &["rpc", "listen", "-t", "t/#"]] {
+        let (bus, address) = patient_bus();
+        let arguments = [&["-n", "me", "--addr", &address, "--json"], options].concat();
+        let mut child = bus.command(&arguments).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let listen = Running::attach(child);
+        assert!(listen.stderr_line().starts_with("listening at "));
+        listen.signal(Signal::STOP);
+        let published = publish_much(&bus);
+        listen.signal(Signal::CONT);
+        count_all(&bus, stdout, published);
+    }
+}
+
+#[test]
+fn a_listener_whose_output_is_not_read_holds_no_publisher() {
+    let (bus, address) = patient_bus();
+    let arguments = ["-n", "me", "--addr", &address, "--json", "listen", "-t", "t/#"];
+    let mut child = bus.command(&arguments).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let listen = Running::attach(child);
+    assert!(listen.stderr_line().starts_with("listening at "));
+    let published = publish_much(&bus);
+    // it goes on reading, so messages hold nobody either
+    let (client, _frames) = bus.client("sender");
+    bus.runtime.block_on(async {
+        for _ in 0..200 {
+            client.send("me", vec![b'x'; 100_000], Qos::PROCESSED).await.unwrap();
+        }
+    });
+    count_all(&bus, stdout, published + 200);
+    drop(listen);
 }

@@ -12,13 +12,17 @@ use support::{Bus, Running};
 /// Starts a broker that can be monitored.
 fn monitored() -> Bus {
     let mut bus = Bus::without_broker();
+    start_monitored(&mut bus);
+    bus
+}
+
+fn start_monitored(bus: &mut Bus) {
     bus.start_with(|builder| {
         builder
             .plugin(PluginDeclaration::linked("tcp", elbus_tcp::plugin()).set("bind", "127.0.0.1:0"))
             .plugin(PluginDeclaration::linked("rpc", elbus_rpc::plugin()))
             .plugin(PluginDeclaration::linked("monitor", elbus_monitor::plugin()))
     });
-    bus
 }
 
 /// Starts `elbus monitor`, and waits until it monitors.
@@ -154,10 +158,40 @@ fn a_session_that_the_broker_ends_is_an_error() {
     assert_eq!(stderr[0], "error: the broker has ended the session: the plugin monitor stops");
 
     bus.run(&["plugin", "start", "monitor"]).succeeded();
-    let running = monitor(&bus, &["monitor"]);
+    let running = monitor(&bus, &["monitor", "--no-reconnect"]);
     bus.stop_broker();
     let (code, _, stderr) = running.ended();
     assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
+}
+
+#[test]
+fn a_restarted_broker_is_monitored_again() {
+    let mut bus = monitored();
+    let running = monitor(&bus, &["-n", "me", "monitor", "-t", "t/#"]);
+    for round in 0..2 {
+        bus.run(&["-n", "you", "publish", "t/1", "before"]).succeeded();
+        assert!(shown(&running).contains("before"), "{round}");
+        bus.stop_broker();
+        let line = running.stderr_line();
+        assert!(line.starts_with("connection lost: ") && line.ends_with("; reconnecting"), "{line}");
+        start_monitored(&mut bus);
+        while running.stderr_line() != "reconnected" {}
+        // the new session begins soon after that
+        bus.wait_for_sessions(1);
+    }
+    running.signal(Signal::INT);
+    assert_eq!(running.ended().0, 0);
+}
+
+#[test]
+fn a_broker_that_comes_back_without_the_plugin_is_an_error() {
+    let mut bus = monitored();
+    let running = monitor(&bus, &["monitor"]);
+    bus.stop_broker();
+    bus.start_broker();
+    let (code, _, stderr) = running.ended();
+    assert_eq!(code, 1, "{stderr:?}");
+    assert!(stderr.last().unwrap().ends_with("does not load the plugin elbus_monitor"), "{stderr:?}");
 }
 
 #[test]

@@ -202,13 +202,14 @@ fn the_screen_follows_the_size_of_the_terminal() {
     top.wait_text("clients 2");
     top.resize(120, 40);
     let pid = std::process::id().to_string();
-    let _client = client(&bus, "mine");
+    let mine = Client::builder("mine").rings(true).connect(bus.address());
+    let _client = bus.runtime.block_on(mine).unwrap();
     let lines = top.wait("more columns", |lines| {
         lines.len() == 40
             && lines[39].starts_with("q quit")
-            && lines.iter().any(|line| line.starts_with("mine ") && line.contains(&pid))
+            && lines.iter().any(|line| line.starts_with("mine ") && line.contains(&format!("{pid} yes")))
     });
-    assert!(lines[3].contains("PID") && lines[3].contains("TX B/S"), "{}", lines[3]);
+    assert!(lines[3].contains("PID RINGS") && lines[3].contains("TX B/S"), "{}", lines[3]);
     top.resize(40, 10);
     let lines = top.wait("fewer columns", |lines| lines[9].ends_with("1-3 of 3"));
     assert!(lines[3].ends_with("QUEUE") && !lines[3].contains("KIND"), "{}", lines[3]);

@@ -11,6 +11,9 @@ use std::{
 
 use crate::error::Error;
 
+/// What follows the path of a socket whose client asks for rings.
+const RINGS_SUFFIX: &str = "?rings";
+
 /// The address of a broker.
 ///
 /// ```
@@ -25,6 +28,9 @@ use crate::error::Error;
 pub enum Address {
     /// The path of a UNIX socket.
     Unix(PathBuf),
+    /// The path of a UNIX socket, with rings of shared memory if the broker has them; see
+    /// [`ClientBuilder::rings`](crate::ClientBuilder::rings).
+    UnixWithRings(PathBuf),
     /// The path of a UNIX socket that [`Address::default`] has found. It is used only if it is served by root
     /// or the user of this process, or if only root can create it: any user can create `/tmp/elbus.sock`.
     Default(PathBuf),
@@ -63,10 +69,12 @@ impl Address {
 impl FromStr for Address {
     type Err = Error;
 
-    /// Parses an address. A path that starts with `/`, ends in `.sock`, `.socket` or `.ipc`, or follows
-    /// `unix:` is a UNIX socket. All else is `host:port`, with or without `tcp:` (protocol section 9), or
-    /// with `tls://` or `tls:` for TLS. `tcp://` and `unix://` are accepted as well; white space around the
-    /// address is ignored.
+    /// Parses an address. The path of a UNIX socket can be followed by `?rings`.
+    ///
+    /// A path that starts with `/`, ends in `.sock`, `.socket` or `.ipc`, or follows `unix:` is a UNIX
+    /// socket. All else is `host:port`, with or without `tcp:` (protocol section 9), or with `tls://` or
+    /// `tls:` for TLS. `tcp://` and `unix://` are accepted as well; white space around the address is
+    /// ignored.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::BadAddress { text: text.to_owned() };
         let text = text.trim();
@@ -77,11 +85,19 @@ impl FromStr for Address {
         let text = without_slashes.as_deref().unwrap_or(text);
         let is_host_and_port = |address: &str| {
             let parts = address.rsplit_once(':');
-            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            // a slash is part of an address of another kind, such as `wss://host:443`
+            let is_host = |host: &str| !host.is_empty() && !host.contains('/');
+            parts.is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok())
         };
         if let Some(address) = text.strip_prefix("tls:") {
             let address = address.strip_prefix("//").unwrap_or(address);
             return if is_host_and_port(address) { Ok(Address::Tls(address.to_owned())) } else { Err(bad()) };
+        }
+        if let Some(path) = text.strip_suffix(RINGS_SUFFIX) {
+            return match path.parse()? {
+                Address::Unix(path) => Ok(Address::UnixWithRings(path)),
+                _ => Err(bad()),
+            };
         }
         match Parsed::parse(text) {
             Parsed::Unix(path) if !path.is_empty() && !path.starts_with('@') => {
@@ -96,6 +112,7 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Address::UnixWithRings(path) => write!(f, "{}{RINGS_SUFFIX}", Address::Unix(path.clone())),
             Address::Unix(path) | Address::Default(path) => {
                 // so that it can be parsed again
                 let is_plain = path.to_str().is_none_or(|path| Parsed::parse(path) == Parsed::Unix(path));
@@ -181,6 +198,9 @@ mod tests {
             ("/run/x", Address::Unix("/run/x".into())),
             ("x.sock", Address::Unix("x.sock".into())),
             ("unix:x", Address::Unix("x".into())),
+            ("/run/x?rings", Address::UnixWithRings("/run/x".into())),
+            ("unix:x?rings", Address::UnixWithRings("x".into())),
+            ("/run/x?ring", Address::Unix("/run/x?ring".into())),
             ("localhost:7777", Address::Tcp("localhost:7777".into())),
             ("tcp:[::1]:7777", Address::Tcp("[::1]:7777".into())),
             ("tls://[::1]:7777", Address::Tls("[::1]:7777".into())),
@@ -208,8 +228,17 @@ mod tests {
             "unix:",
             "tls://host",
             "tls:",
+            "http://host:80",
+            "ws://host:80",
+            "wss://host:443",
+            "localhost:7777?rings",
+            "?rings",
+            "/run/x?rings?rings",
         ] {
-            assert!(matches!(text.parse::<Address>(), Err(Error::BadAddress { .. })), "{text}");
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(matches!(error, Error::BadAddress { .. }), "{text}");
+            let names_the_limit = error.to_string().contains("does not speak WebSocket");
+            assert_eq!(names_the_limit, text.starts_with("ws"), "{error}");
         }
     }
 }

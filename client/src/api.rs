@@ -6,4 +6,5 @@ pub(crate) mod client;
 pub(crate) mod filters;
 pub(crate) mod frames;
 pub(crate) mod handler;
+pub(crate) mod options;
 pub(crate) mod subscription;

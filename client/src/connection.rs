@@ -5,6 +5,8 @@ mod ack_table;
 mod dial;
 mod driver;
 pub(crate) mod endpoint;
+mod feature_cache;
+mod features;
 mod frame_reader;
 mod handshake;
 #[cfg(feature = "in-process")]
@@ -13,7 +15,7 @@ pub(crate) mod inner;
 mod link;
 mod operations;
 pub(crate) mod request;
+mod ring_refusals;
 mod send_queue;
-pub(crate) mod subscription_state;
 pub(crate) mod supervisor;
 mod topic_operations;

@@ -2,7 +2,7 @@
 
 pub(crate) mod rpc_error;
 
-use elbus_protocol::{Code, EncodeError, rpc};
+use elbus_protocol::{Code, EncodeError, rpc, subscription::SubscriptionError};
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use self::rpc_error::RpcError;
@@ -136,6 +136,22 @@ pub enum Error {
     },
     /// The operation cannot be encoded: a text contains a NUL byte, or a part is too long.
     Unsendable(EncodeError),
+    /// The options of a topic filter are malformed.
+    #[non_exhaustive]
+    BadOptions {
+        /// The filter with its options.
+        filter: String,
+        /// What is wrong.
+        reason: SubscriptionError,
+    },
+    /// The broker does not know an option of a topic filter, and would take the text for a plain filter.
+    #[non_exhaustive]
+    NotSupported {
+        /// The option, as the broker's method `features` would name it.
+        feature: &'static str,
+        /// The broker's address.
+        address: String,
+    },
     /// The payload is longer than `max_frame_bytes`.
     #[non_exhaustive]
     FrameTooLong {
@@ -283,12 +299,23 @@ impl fmt::Display for Error {
                 "{queued} bytes are queued; the limit for real-time frames is {limit} (twice queue_bytes)"
             ),
             Error::Unsendable(error) => write!(f, "cannot be encoded: {error}"),
+            Error::BadOptions { filter, reason } => write!(f, "invalid topic filter {filter:?}: {reason}"),
+            Error::NotSupported { feature, address } => write!(
+                f,
+                "the broker at {address} does not know the option ${feature} of topic filters: subscribe \
+                 without it, or use a broker whose method \"features\" lists it"
+            ),
             Error::FrameTooLong { len, limit } => {
                 write!(f, "payload of {len} bytes exceeds the limit of {limit} bytes (max_frame_bytes)")
             }
             Error::BadAddress { text } => write!(
                 f,
-                "{text:?} is not a broker address: expected a UNIX socket path, host:port or tls://host:port"
+                "{text:?} is not a broker address: expected a UNIX socket path, host:port or tls://host:port{}",
+                if ["ws:", "wss:"].iter().any(|scheme| text.trim_start().starts_with(scheme)) {
+                    "; this client does not speak WebSocket: bind the broker to one of these as well"
+                } else {
+                    ""
+                }
             ),
             Error::Rpc(error) => write!(f, "{error}"),
             Error::Conversion { reason, .. } => f.write_str(reason),
@@ -317,6 +344,7 @@ impl std::error::Error for Error {
             | Error::Disconnected { source, .. }
             | Error::Conversion { source, .. } => shared(source),
             Error::Unsendable(error) => Some(error),
+            Error::BadOptions { reason, .. } => Some(reason),
             Error::Rpc(error) => Some(error),
             _ => None,
         }

@@ -115,13 +115,15 @@ impl Frame {
         self.body
     }
 
-    /// Returns how many frames were dropped directly before this one; see [`Overflow`](crate::Overflow).
+    /// Returns how many frames were dropped before this one: by the client directly before it
+    /// ([`Overflow`](crate::Overflow)), or by the broker at some time before, as it has reported since the
+    /// last frame ([`Options`](crate::Options)).
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
     pub(crate) fn add_missed(&mut self, count: u64) {
-        self.missed += count;
+        self.missed = self.missed.saturating_add(count);
     }
 
     /// Returns the memory that the frame is counted with, in bytes.

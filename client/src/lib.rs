@@ -25,13 +25,16 @@
 //! - [`Client::subscribe_with`] calls a function for each publication.
 //! - [`Client::add_filters`] adds publications to the client's [`Frames`], which also receive messages and
 //!   broadcasts.
+//! - [`Options`] are added to topic filters: a group shares the work, a slow client gets the newest values,
+//!   or misses publications instead of holding their publishers.
 //! - [`Client::serve`] answers calls, with a [`Router`] or any other [`RpcHandler`].
 //!
 //! # Public dependencies
 //!
 //! Types of other crates in this API are re-exported: [`Bytes`] of `bytes`, [`Stream`] of `futures-core`, and
-//! the protocol's [`Code`], [`EncodeError`], [`FrameKind`] and [`Qos`]; with the feature `in-process` also
-//! `Host` of `elbus-plugin-api`. Parameters and results of calls implement the traits of `serde` 1.
+//! the protocol's [`Code`], [`EncodeError`], [`FrameKind`], [`Qos`] and [`SubscriptionError`]; with the
+//! feature `in-process` also `Host` of `elbus-plugin-api`. Parameters and results of calls implement the
+//! traits of `serde` 1.
 //!
 //! # Structure
 //!
@@ -52,6 +55,7 @@ mod frame;
 mod receive;
 mod rpc;
 mod settings;
+mod subscription_state;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -62,12 +66,13 @@ pub use api::{
     filters::Filters,
     frames::Frames,
     handler::HandlerHandle,
+    options::{OptionedFilters, Options, SharedOptions},
     subscription::Subscription,
 };
 pub use bytes::Bytes;
 #[cfg(feature = "in-process")]
 pub use elbus_plugin_api::Host;
-pub use elbus_protocol::{Code, EncodeError, FrameKind, Qos};
+pub use elbus_protocol::{Code, EncodeError, FrameKind, Qos, subscription::SubscriptionError};
 pub use error::{Error, rpc_error::RpcError};
 pub use events::{ConnectionEvent, ConnectionEvents};
 pub use frame::Frame;

@@ -2,6 +2,7 @@
 //! them; never reads a socket.
 
 pub(crate) mod demux;
+mod gaps;
 pub(crate) mod inbox;
 pub(crate) mod pending_calls;
 pub(crate) mod read_limit;

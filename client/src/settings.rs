@@ -152,6 +152,7 @@ pub(crate) struct Settings {
     pub(crate) queue_calls: bool,
     pub(crate) reconnect: Reconnect,
     pub(crate) busy_poll: Duration,
+    pub(crate) rings: bool,
     /// Lives as long as the client: the runtime of a blocking one.
     pub(crate) runtime_guard: Option<Arc<dyn Any + Send + Sync>>,
     #[cfg(feature = "tls")]
@@ -170,6 +171,7 @@ impl Default for Settings {
             queue_calls: false,
             reconnect: Reconnect::Off,
             busy_poll: Duration::ZERO,
+            rings: false,
             runtime_guard: None,
             #[cfg(feature = "tls")]
             tls: None,

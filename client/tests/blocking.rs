@@ -4,7 +4,7 @@
 mod support;
 
 use elbus_client::{
-    CallOptions, ConnectionEvent, Error, Frame, FrameKind, Qos, Reconnect,
+    CallOptions, ConnectionEvent, Error, Frame, FrameKind, Options, Qos, Reconnect,
     blocking::{Client, Frames, Router},
 };
 use std::{
@@ -156,6 +156,11 @@ fn an_ended_subscription_receives_nothing() {
     let subscription = client.subscribe("t").unwrap();
     assert_eq!(subscription.missed(), 0);
     subscription.unsubscribe().unwrap();
+    let mut latest = client.subscribe(Options::latest().of("l")).unwrap();
+    client.publish("l", "7", Qos::PROCESSED).unwrap();
+    assert_eq!((text(&latest.next().unwrap()), latest.missed()), ("7", 0));
+    let malformed = client.subscribe_with(Options::key("g", 0).of("l"), |_| ());
+    assert!(matches!(malformed, Err(Error::BadOptions { .. })), "{malformed:?}");
     client.publish("t", "", Qos::PROCESSED).unwrap();
     client.send("a", "last", Qos::PROCESSED).unwrap();
     assert_eq!(text(&frames.next().unwrap()), "last");

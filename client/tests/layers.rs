@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the lowest layer to the highest.
 const LAYERS: [&[&str]; 6] = [
-    &["address", "catch_panic", "error", "events", "frame", "settings", "tls"],
+    &["address", "catch_panic", "error", "events", "frame", "settings", "subscription_state", "tls"],
     &["receive"],
     &["connection"],
     &["api"],

@@ -7,7 +7,7 @@ use elbus_client::{Client, ConnectionEvent, Error, Qos};
 use std::time::{Duration, Instant};
 use support::{
     fake_broker::{FakeBroker, OK},
-    in_time,
+    in_time, with_growing_limits,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -50,18 +50,22 @@ async fn a_ping_is_sent_at_once() {
     }
 }
 
-#[tokio::test]
-async fn a_silent_broker_is_probed_and_then_disconnected() {
+#[test]
+fn a_silent_broker_is_probed_and_then_disconnected() {
+    with_growing_limits(TIMEOUT, falls_silent);
+}
+
+async fn falls_silent(timeout: Duration) {
     let fake = FakeBroker::listen();
-    let builder = Client::builder("a").timeout(TIMEOUT).ping_interval(Duration::from_millis(20));
+    let builder = Client::builder("a").timeout(timeout).ping_interval(Duration::from_millis(20));
     let begin = Instant::now();
     let (client, mut frames, mut peer) = connect(&fake, builder).await;
     let mut events = client.events();
     let asked = peer.next_operation().await;
-    assert!(begin.elapsed() >= TIMEOUT);
+    assert!(begin.elapsed() >= timeout);
     assert_eq!((asked.op(), asked.flags >> 6), (UNEXCLUDE, 1));
     let lost = in_time("the loss", events.next()).await.unwrap();
-    assert!(begin.elapsed() >= 2 * TIMEOUT);
+    assert!(begin.elapsed() >= 2 * timeout);
     assert!(
         matches!(&lost, ConnectionEvent::Disconnected { reason, .. } if reason.contains("silent")),
         "{lost:?}"
@@ -72,15 +76,19 @@ async fn a_silent_broker_is_probed_and_then_disconnected() {
     assert!(matches!(sent, Err(Error::Disconnected { .. })), "{sent:?}");
 }
 
-#[tokio::test]
-async fn a_broker_that_answers_or_pings_stays_connected() {
+#[test]
+fn a_broker_that_answers_or_pings_stays_connected() {
+    with_growing_limits(TIMEOUT, answers_or_pings);
+}
+
+async fn answers_or_pings(timeout: Duration) {
     let fake = FakeBroker::listen();
-    let builder = || Client::builder("a").timeout(TIMEOUT).ping_interval(Duration::from_millis(20));
+    let builder = || Client::builder("a").timeout(timeout).ping_interval(Duration::from_millis(20));
     // longer than a silent broker stays connected
     let (client, _frames, mut peer) = connect(&fake, builder()).await;
     let mut events = client.events();
     let begin = Instant::now();
-    while begin.elapsed() < 4 * TIMEOUT {
+    while begin.elapsed() < 4 * timeout {
         let asked = peer.next().await.unwrap();
         if !asked.is_ping() {
             peer.acknowledge(&asked, OK).await;
@@ -93,9 +101,9 @@ async fn a_broker_that_answers_or_pings_stays_connected() {
     // the broker's own pings arrive in time: no probe is needed
     let (client, _frames, mut peer) = connect(&fake, builder()).await;
     let begin = Instant::now();
-    while begin.elapsed() < 4 * TIMEOUT {
+    while begin.elapsed() < 4 * timeout {
         peer.stream.write_all(&[0; 6]).await.unwrap();
-        tokio::time::sleep(TIMEOUT / 10).await;
+        tokio::time::sleep(timeout / 10).await;
     }
     assert!(client.is_connected());
 }
@@ -114,16 +122,20 @@ async fn an_invalid_frame_ends_the_connection() {
     assert!(in_time("the end", frames.next()).await.is_none());
 }
 
-#[tokio::test]
-async fn an_unacknowledged_operation_times_out() {
+#[test]
+fn an_unacknowledged_operation_times_out() {
+    with_growing_limits(TIMEOUT, is_not_acknowledged);
+}
+
+async fn is_not_acknowledged(timeout: Duration) {
     let fake = FakeBroker::listen();
-    let builder = Client::builder("a").timeout(TIMEOUT);
+    let builder = Client::builder("a").timeout(timeout);
     let (client, _frames, mut peer) = connect(&fake, builder).await;
     let begin = Instant::now();
     let send = client.send("b", "", Qos::PROCESSED);
     let (sent, asked) = tokio::join!(in_time("the timeout", send), peer.next_operation());
-    assert!(matches!(&sent, Err(Error::Timeout { after: TIMEOUT, .. })), "{sent:?}");
-    assert!(begin.elapsed() >= TIMEOUT);
+    assert!(matches!(&sent, Err(Error::Timeout { after, .. }) if *after == timeout), "{sent:?}");
+    assert!(begin.elapsed() >= timeout);
     // too late for this operation, and not counted for the next one
     peer.acknowledge(&asked, 0x71).await;
     let send = async { client.send("b", "", Qos::PROCESSED).await };

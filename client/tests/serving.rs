@@ -136,7 +136,8 @@ async fn stopping_cancels_waiting_methods() {
     }
     for kind in broker_kinds() {
         let broker = TestBroker::start(kind);
-        let (server, _frames) = broker.connect(kind.transports()[0], "server").await;
+        let server = Client::builder("server").timeout(Duration::from_secs(3));
+        let (server, _frames) = broker.connect_with(kind.transports()[0], server).await.unwrap();
         let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (begin, end) = (begun.clone(), ended.clone());
         let router = Router::new().raw("wait", move |_| {

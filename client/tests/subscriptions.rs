@@ -4,7 +4,7 @@
 mod support;
 
 use elbus_client::{Client, FrameKind, Overflow, Qos, Subscription};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use support::{BrokerKind, TestBroker, Transport, broker_kinds, in_time, next, wait_until};
 use tokio::sync::{Notify, mpsc};
 
@@ -111,7 +111,7 @@ async fn a_subscription_is_not_affected_by_the_concurrent_end_of_another() {
         current = client.subscribe("t").await.unwrap();
         stopping.await.unwrap().unwrap();
         client.publish("t", round.to_le_bytes().to_vec(), Qos::PROCESSED).await.unwrap();
-        let received = tokio::time::timeout(Duration::from_secs(5), current.next()).await;
+        let received = tokio::time::timeout(support::TEST_TIMEOUT, current.next()).await;
         let frame = received.unwrap_or_else(|_| panic!("lost in round {round}")).unwrap();
         assert_eq!(frame.payload(), round.to_le_bytes());
     }

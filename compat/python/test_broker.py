@@ -182,7 +182,9 @@ def test_announcements_can_be_excluded(bus):
     watcher, other = bus.peer("watcher"), bus.peer("other")
     watcher.exclude(".broker/info", ".broker/warn")
     watcher.subscribe("#")
-    bus.peer("excluded")
+    other.subscribe(".broker/info")
+    excluded = bus.peer("excluded")
+    announcements(other, excluded.name)  # announced by now, so the exclusion applied to it
     watcher.unexclude(".broker/info", ".broker/warn")
     announced = bus.peer("announced")
     names = [name for _, _, name in announcements(watcher, announced.name)]

@@ -3,6 +3,9 @@
 use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
+/// The address of `--web` without one.
+pub(crate) const DEFAULT_WEB: &str = "127.0.0.1:7780";
+
 /// The ELBUS message broker
 ///
 /// Without --config and --bind it listens on a UNIX socket: $XDG_RUNTIME_DIR/elbus.sock, else
@@ -23,10 +26,23 @@ pub(crate) struct Arguments {
     pub(crate) check: bool,
 
     /// Also listen on ADDR: a UNIX socket (unix:PATH, or a path that starts with / or ends in .sock, .socket
-    /// or .ipc), host:port, or fifo:PATH; a path can be followed by permissions, as in
-    /// fifo:/run/commands?mode=0620&group=plant (mode, group, and for sockets owner); can be repeated
+    /// or .ipc), host:port, ws://host:port/path for WebSocket, or fifo:PATH; a path can be followed by
+    /// permissions, as in fifo:/run/commands?mode=0620&group=plant (mode, group, and for sockets owner), and
+    /// ws:// by keys of the plugin, as in ws://127.0.0.1:8080/bus?tokens_file=/etc/elbus/tokens; can be
+    /// repeated
     #[arg(short = 'B', long, value_name = "ADDR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) bind: Vec<String>,
+
+    /// Also serve a web page that shows the broker at work, at ADDR (host:port) or at 127.0.0.1:7780; keys of
+    /// the plugin can follow, as in 127.0.0.1:7780?tokens_file=/etc/elbus/tokens; needs the library elbus_web
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = DEFAULT_WEB,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) web: Option<String>,
 
     /// Also search this folder for plugin libraries; can be repeated
     #[arg(long, value_name = "DIR")]
@@ -69,6 +85,11 @@ pub(crate) struct Arguments {
     /// Print the man page or the completion script for a shell, then exit
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) generate: Option<Document>,
+
+    /// Make a token for WebSocket clients and exit: print the line for tokens_file to standard output, and
+    /// the token, which is stored nowhere, to standard error
+    #[arg(long, value_name = "NAME")]
+    pub(crate) make_token: Option<String>,
 
     /// Do not print the banner
     #[arg(short, long, action = ArgAction::SetTrue)]
@@ -176,6 +197,15 @@ mod tests {
             }
         }
         assert!(count > 5, "found {count} commands only");
+    }
+
+    #[test]
+    fn the_page_has_a_default_address() {
+        let parse = |args: &[&str]| Arguments::try_parse_from([&["elbusd"], args].concat()).map(|it| it.web);
+        assert_eq!(parse(&[]).unwrap(), None);
+        assert_eq!(parse(&["--web"]).unwrap().as_deref(), Some(DEFAULT_WEB));
+        assert_eq!(parse(&["--web", "[::1]:80", "--quiet"]).unwrap().as_deref(), Some("[::1]:80"));
+        assert!(parse(&["--web", ""]).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Builds the broker that the command line and broker.toml describe: the file's plugins, then those of
-//! `--bind`, or the default ones without both.
+//! `--bind` and `--web`, or the default ones without file and `--bind`.
 
 use elbus_broker::{Broker, BrokerBuilder, ConfigFile, PluginDeclaration};
 use elbus_protocol::address::{self, Address};
@@ -9,6 +9,9 @@ use crate::{
     arguments::{Arguments, Plugins},
     builtin_plugins::{BUILTIN_PLUGINS, BuiltinPlugin},
 };
+
+/// The library of the page, which is not linked in.
+pub(crate) const WEB_LIBRARY: &str = "elbus_web";
 
 /// Returns the socket that the broker serves without `--config` and `--bind`.
 fn default_socket() -> PathBuf {
@@ -34,15 +37,19 @@ pub(crate) fn broker_builder(arguments: &Arguments, file: Option<&ConfigFile>) -
     };
     for (index, bind) in binds.iter().enumerate() {
         let (address, keys) = split_keys(bind);
-        let (standard, key, value) = match Address::parse(address) {
-            Address::Unix(path) => ("unix", "path", path),
-            Address::Tcp(address) => ("tcp", "bind", address),
-            Address::Fifo(path) => ("fifo", "path", path),
+        let (standard, key, value, url_path) = match Address::parse(address) {
+            Address::Unix(path) => ("unix", "path", path, ""),
+            Address::Tcp(address) => ("tcp", "bind", address, ""),
+            Address::WebSocket(address, path) => ("websocket", "bind", address, path),
+            Address::Fifo(path) => ("fifo", "path", path, ""),
         };
         let name = if index == 0 { standard.to_owned() } else { format!("{standard}-{}", index + 1) };
         // plugins of the file may have the same name
         let name = if file.is_some() { format!("bind-{name}") } else { name };
         let mut declaration = declare(arguments, &builder, name, standard).set(key, value);
+        if !url_path.is_empty() {
+            declaration = declaration.set("path", url_path);
+        }
         for (key, value) in keys {
             declaration = declaration.set(key, value);
         }
@@ -51,7 +58,19 @@ pub(crate) fn broker_builder(arguments: &Arguments, file: Option<&ConfigFile>) -
         }
         builder = builder.plugin(declaration);
     }
+    if let Some(web) = &arguments.web {
+        let (address, keys) = match split_pairs(web) {
+            Some((address, keys)) => (address, keys),
+            None => (&**web, Vec::new()),
+        };
+        let name = if file.is_some() { "bind-web" } else { "web" };
+        let declaration = PluginDeclaration::library(name, WEB_LIBRARY).set("bind", address);
+        let declaration =
+            keys.into_iter().fold(declaration, |declaration, (key, value)| declaration.set(key, value));
+        builder = builder.plugin(with_transport_settings(arguments, declaration));
+    }
     if file.is_none() {
+        // `monitor` too: only local administrators can use it, and it has no hook while nobody does
         for standard in ["rpc", "announce", "monitor"] {
             let declaration = declare(arguments, &builder, standard.to_owned(), standard);
             builder = builder.plugin(declaration);
@@ -60,17 +79,32 @@ pub(crate) fn broker_builder(arguments: &Arguments, file: Option<&ConfigFile>) -
     builder
 }
 
-/// Splits `fifo:PATH?mode=0620&group=plant` into the address of a socket or FIFO and its keys. A question
-/// mark that is not followed by `KEY=VALUE` belongs to the path.
+/// Splits `fifo:PATH?mode=0620&group=plant` into the address of a socket, FIFO or WebSocket and its keys. A
+/// question mark that is not followed by `KEY=VALUE` belongs to the path.
 fn split_keys(bind: &str) -> (&str, Vec<(&str, toml::Value)>) {
-    let Some((address, text)) = bind.rsplit_once('?') else { return (bind, Vec::new()) };
-    let keys: Option<Vec<_>> = text.split('&').map(|pair| pair.split_once('=')).collect();
-    match (Address::parse(address), keys) {
-        (Address::Unix(_) | Address::Fifo(_), Some(keys)) => {
-            (address, keys.into_iter().map(|(key, value)| (key, value_of(key, value))).collect())
-        }
+    match split_pairs(bind) {
+        Some((address, keys)) if !matches!(Address::parse(address), Address::Tcp(_)) => (address, keys),
         _ => (bind, Vec::new()),
     }
+}
+
+/// Splits `ADDRESS?KEY=VALUE&KEY=VALUE`; `None` if it has not this form.
+fn split_pairs(text: &str) -> Option<(&str, Vec<(&str, toml::Value)>)> {
+    let (address, pairs) = text.rsplit_once('?')?;
+    let keys: Option<Vec<_>> = pairs.split('&').map(|pair| pair.split_once('=')).collect();
+    Some((address, keys?.into_iter().map(|(key, value)| (key, value_of(key, value))).collect()))
+}
+
+/// Returns why `--web` cannot work, if its library is not installed.
+pub(crate) fn missing_web_library(arguments: &Arguments, builder: &BrokerBuilder) -> Option<String> {
+    let is_missing = arguments.web.is_some() && !builder.finds_library(WEB_LIBRARY);
+    is_missing.then(|| {
+        format!(
+            "--web needs the library lib{WEB_LIBRARY}.so, which is in no folder of plugin_dirs, in none of \
+             --plugin-dir, and not next to elbusd: the Debian package has it, and \
+             `cargo build --release -p elbus-web` builds it (docs/web.md)"
+        )
+    })
 }
 
 /// Returns the value with its type in broker.toml: a mode is a string, ids of users and groups are numbers.
@@ -132,6 +166,7 @@ mod tests {
             ("./bus.sock?group=7", "./bus.sock", "group = 7"),
             ("unix:bus?mode=0666&owner=root", "unix:bus", "mode = \"0666\", owner = \"root\""),
             ("fifo:f?admin=true", "fifo:f", "admin = true"),
+            ("ws://[::1]:80/bus?tokens_file=/t", "ws://[::1]:80/bus", "tokens_file = \"/t\""),
             // a path can contain a question mark
             ("fifo:what?", "fifo:what?", ""),
             ("unix:a?b=c?d", "unix:a?b=c?d", ""),

@@ -11,9 +11,10 @@ pub(crate) struct BuiltinPlugin {
     pub(crate) linked: fn() -> LinkedPlugin,
 }
 
-pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 11] = [
+pub(crate) const BUILTIN_PLUGINS: [BuiltinPlugin; 12] = [
     BuiltinPlugin { name: "unix", library: "elbus_unix", linked: elbus_unix::plugin },
     BuiltinPlugin { name: "tcp", library: "elbus_tcp", linked: elbus_tcp::plugin },
+    BuiltinPlugin { name: "websocket", library: "elbus_websocket", linked: elbus_websocket::plugin },
     BuiltinPlugin { name: "fifo", library: "elbus_fifo", linked: elbus_fifo::plugin },
     BuiltinPlugin { name: "rpc", library: "elbus_rpc", linked: elbus_rpc::plugin },
     BuiltinPlugin { name: "announce", library: "elbus_announce", linked: elbus_announce::plugin },
@@ -30,10 +31,15 @@ pub(crate) fn linked_plugins() -> Vec<(&'static str, LinkedPlugin)> {
     BUILTIN_PLUGINS.iter().map(|plugin| (plugin.name, (plugin.linked)())).collect()
 }
 
-/// Returns whether `code`, as in a plugin's declaration, is the library of the standard plugin `name`.
-pub(crate) fn is(code: &str, name: &str) -> bool {
+/// Returns the name of the library that `code`, as in a plugin's declaration, names.
+pub(crate) fn library_of(code: &str) -> String {
     let file = code.rsplit('/').next().unwrap_or(code);
     let stem = file.strip_suffix(".so").unwrap_or(file);
-    let stem = stem.strip_prefix("lib").unwrap_or(stem).replace('-', "_");
-    BUILTIN_PLUGINS.iter().any(|plugin| plugin.name == name && plugin.library == stem)
+    stem.strip_prefix("lib").unwrap_or(stem).replace('-', "_")
+}
+
+/// Returns whether `code` is the library of the standard plugin `name`.
+pub(crate) fn is(code: &str, name: &str) -> bool {
+    let library = library_of(code);
+    BUILTIN_PLUGINS.iter().any(|plugin| plugin.name == name && plugin.library == library)
 }

@@ -29,6 +29,9 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Vec<String>> {
         }
     };
     let builder = builder::broker_builder(arguments, file.as_ref());
+    if let Some(missing) = builder::missing_web_library(arguments, &builder) {
+        return Err(vec![missing]);
+    }
     let mut found = duplicate_addresses(builder.declarations());
     found.extend(missing_folders(builder.declarations()));
     if let (Some(file), true) = (&file, builder.declarations().is_empty() && errors.is_empty()) {
@@ -145,7 +148,9 @@ fn bound_addresses(plugin: &PluginDeclaration) -> Vec<(String, BoundAddress)> {
     if let Some(path) = path_of(plugin) {
         return vec![("path".to_owned(), BoundAddress::Path(path))];
     }
-    match (builtin_plugins::is(plugin.code(), "tcp"), plugin.table().get("bind")) {
+    let has_ports = builtin_plugins::library_of(plugin.code()) == builder::WEB_LIBRARY
+        || ["tcp", "websocket"].iter().any(|name| builtin_plugins::is(plugin.code(), name));
+    match (has_ports, plugin.table().get("bind")) {
         (true, Some(toml::Value::Array(all))) => {
             let each = all.iter().enumerate();
             each.filter_map(|(index, value)| Some((format!("bind[{index}]"), port(text(value)?)))).collect()

@@ -1,10 +1,13 @@
 //! The log on standard error, written by a separate thread: an unread pipe, a full disk or a closed
 //! descriptor does not block a thread that logs. Lines beyond the buffer are lost, and their number is
-//! logged. [`throttle`] limits the lines that clients can cause, [`fields`] formats them.
+//! logged. [`throttle`] limits the lines that clients can cause, [`fields`] formats them, [`recent`] keeps
+//! the last ones.
 
+mod event_text;
 pub(crate) mod exiting_thread;
 pub(crate) mod fields;
 pub(crate) mod instance;
+pub(crate) mod recent;
 pub(crate) mod throttle;
 
 use parking_lot::{Condvar, Mutex};

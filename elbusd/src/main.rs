@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use arguments::Arguments;
-use log::{Log, exiting_thread::ExitingThreadLayer, throttle::Throttle};
+use log::{Log, exiting_thread::ExitingThreadLayer, recent::RecentLines, throttle::Throttle};
 use notify::ServiceNotifier;
 use pid_file::PidFile;
 use process::{ProcessSettings, ServiceEnvironment, cpu_latency::CpuLatency};
@@ -58,6 +58,9 @@ fn main() -> ExitCode {
         let printed = document.text().and_then(|text| std::io::stdout().write_all(&text));
         return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Some(name) = &arguments.make_token {
+        return make_token(name);
+    }
     let log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
         Err(error) => {
@@ -65,14 +68,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let run = start_log(&arguments, &log).and_then(|()| {
+    let recent = RecentLines::default();
+    let run = start_log(&arguments, &log, &recent).and_then(|()| {
         if arguments.check {
             // a signal ends the process immediately
             return check(&arguments);
         }
         // before anything that can hang
         let signals = Signals::start(&log).map_err(|error| format!("cannot handle signals: {error}"))?;
-        run(arguments, service, &signals)
+        run(arguments, service, &signals, &recent)
     });
     if let Err(message) = &run {
         log.line(format!("elbusd: {message}\n").as_bytes());
@@ -81,7 +85,7 @@ fn main() -> ExitCode {
     if run.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
+fn start_log(arguments: &Arguments, log: &Log, recent: &RecentLines) -> Result<(), String> {
     // an invalid variable may be meant for another program, so it does not prevent the start
     let mut ignored = None;
     let filter = match (&arguments.log, std::env::var_os("RUST_LOG")) {
@@ -105,6 +109,7 @@ fn start_log(arguments: &Arguments, log: &Log) -> Result<(), String> {
         .with(filter)
         .with(throttle)
         .with(lines)
+        .with(recent.clone())
         .with(ExitingThreadLayer(log.clone()))
         .init();
     // the hook of std writes to stderr in the thread that panics, which can block
@@ -137,6 +142,9 @@ fn with_builder<R>(
     let read = arguments.config.as_deref().map(read).transpose().map_err(|error| error.to_string())?;
     let (file, settings) = read.unzip();
     let builder = builder::broker_builder(arguments, file.as_ref());
+    if let Some(missing) = builder::missing_web_library(arguments, &builder) {
+        return Err(missing);
+    }
     f(builder, settings.unwrap_or_default()).map_err(|error| match &file {
         Some(file) => file.locate(&error).to_string(),
         None => error.to_string(),
@@ -152,7 +160,12 @@ fn check(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-fn run(arguments: Arguments, service: ServiceEnvironment, signals: &Signals) -> Result<(), String> {
+fn run(
+    arguments: Arguments,
+    service: ServiceEnvironment,
+    signals: &Signals,
+    recent: &RecentLines,
+) -> Result<(), String> {
     process::raise_fd_limit();
     let pid_error = |error| {
         format!("pid file {}: {error}", arguments.pid_file.as_deref().unwrap_or("".as_ref()).display())
@@ -179,13 +192,20 @@ fn run(arguments: Arguments, service: ServiceEnvironment, signals: &Signals) -> 
         tracing::warn!("no plugins are declared: clients cannot connect");
     }
     let (broker, quiet) = (Arc::new(broker), arguments.quiet);
+    let page = match &arguments.web {
+        None if arguments.config.is_none() => Page::Suggested,
+        None => Page::Unknown,
+        Some(web) if broker.host().has_access_rules() || web.contains("tokens_file") => Page::Served,
+        Some(_) => Page::ServedWithToken,
+    };
     memory_trim::start(&broker);
     let runtime_handle = runtime.as_ref().map(|runtime| runtime.handle().clone());
     let reloader = Reloader::new(arguments, &broker, runtime_handle, notify.clone(), cpu_latency.clone());
     reloader.add_method(&broker);
+    recent.add_method(&broker);
     let reload = reloader.on_signal().map_err(|error| format!("cannot start the reload thread: {error}"))?;
     if !quiet {
-        print_banner(&broker);
+        print_banner(&broker, page);
     }
     notify.ready(&reload::status(&broker));
     if let Some(limit) = service.watchdog {
@@ -239,6 +259,21 @@ fn start(
     Ok((broker, runtime))
 }
 
+/// Makes a token: the line for the file of tokens goes to stdout, which can be appended to it.
+fn make_token(name: &str) -> ExitCode {
+    let mut stderr = std::io::stderr();
+    let made = match elbus_websocket::make_token(name) {
+        Ok(made) => made,
+        Err(error) => {
+            _ = writeln!(stderr, "elbusd: --make-token: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let printed = writeln!(stderr, "token {name:?}, shown only now: {}", made.token)
+        .and_then(|()| writeln!(std::io::stdout(), "{}", made.line));
+    if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// Returns the shortest form of an address that the command line accepts.
 fn hint_address(address: &str) -> Option<&str> {
     if let Some(path) = address.strip_prefix("unix:") {
@@ -248,8 +283,21 @@ fn hint_address(address: &str) -> Option<&str> {
     address.strip_prefix("tcp:")
 }
 
-/// Prints the addresses, the plugins, and how to try the broker.
-fn print_banner(broker: &Broker) {
+/// What is known of the page of the plugin `web` at the start.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Page {
+    /// Nothing: a file declares plugins.
+    Unknown,
+    /// It is not there, and worth a hint.
+    Suggested,
+    /// `--web` serves it.
+    Served,
+    /// `--web` serves it, to those with the token of this start.
+    ServedWithToken,
+}
+
+/// Prints the addresses, the plugins, how to try the broker, and how to see the page.
+fn print_banner(broker: &Broker, page: Page) {
     let reports = broker.plugins();
     let mut text = format!("elbusd {} is ready\n", env!("CARGO_PKG_VERSION"));
     let addresses: Vec<_> = reports.iter().flat_map(|report| report.status.addresses.clone()).collect();
@@ -266,6 +314,21 @@ fn print_banner(broker: &Broker) {
              elbus --addr '{address}' listen -t '#'\n  elbus --addr '{address}' publish hello/world 42\n"
         ));
     }
+    let web = addresses
+        .iter()
+        .find(|address| address.starts_with("http") && address.ends_with('/'))
+        .map_or("", String::as_str);
+    text.push_str(&match page {
+        Page::Unknown => String::new(),
+        Page::Suggested => {
+            format!("see it at work in a browser:\n  elbusd --web {}\n", arguments::DEFAULT_WEB)
+        }
+        Page::Served => format!("see it at work in a browser:\n  {web}\n"),
+        // not here: output is not as protected as a log
+        Page::ServedWithToken => {
+            format!("see it at work in a browser, with the token that the log shows:\n  {web}#token=...\n")
+        }
+    });
     // stdout may be closed
     _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -17,7 +17,7 @@ const TAKEN: u8 = 0x01;
 fn config(code: &str, rules: &str) -> String {
     let plugin = |name: &str| plugin_source(code, name);
     format!(
-        "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+        "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\" }}\n\
          [[plugin]]\nname = \"rpc\"\n{}\n[[plugin]]\nname = \"access\"\n{}\n{rules}",
         plugin("unix"),

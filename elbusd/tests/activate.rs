@@ -68,7 +68,7 @@ fn start(origin: &str, more: &str, services: impl Fn(&Path) -> String) -> Daemon
     let library = if origin == "library" { "elbus_" } else { "" };
     let home = folder();
     let text = format!(
-        "[[plugin]]\nname = \"local\"\n{origin} = \"{library}unix\"\nconfig = {{ path = \"bus.sock\" }}\n\
+        "[[plugin]]\nname = \"local\"\n{origin} = \"{library}unix\"\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"rpc\"\n{origin} = \"{library}rpc\"\n{more}\
          [[plugin]]\nname = \"services\"\n{origin} = \"{library}activate\"\n[plugin.config]\n{}",
         services(home.path())
@@ -171,7 +171,7 @@ fn a_service_that_does_not_come_up_is_refused_with_a_reason() {
         ("sleeps", "/bin/sh has not registered within 0.5 s (start_seconds)"),
         ("misnamed", "; registered meanwhile: another"),
         ("missing", "/nonexistent cannot be started: No such file"),
-        ("unit", ""),
+        ("unit", "systemctl start no-such.service "),
     ] {
         assert_eq!(client.send(name, b"x"), NOT_REGISTERED, "{name}");
         support::wait_until("it has a reason", || !problem(&mut client, name).is_empty());
@@ -215,11 +215,11 @@ fn only_a_client_that_may_send_to_it_starts_a_service() {
 #[test]
 fn a_table_with_errors_is_refused_with_the_key() {
     for (table, expected) in [
-        ("", "expected 1 to 64 services"),
-        ("[[plugin.config.service]]\nname = \"s\"", "expected either exec or unit"),
+        ("", "expected 1 to 64 [[plugin.config.service]]"),
+        ("[[plugin.config.service]]\nname = \"s\"", "missing key `exec` or `unit`"),
         (
             "[[plugin.config.service]]\nname = \"s\"\nexec = [\"/a\"]\nunit = \"b\"",
-            "expected either exec or unit",
+            "expected either exec or unit, not both",
         ),
         ("[[plugin.config.service]]\nname = \"s\"\nexec = [\"a\"]", "absolute path"),
         ("[[plugin.config.service]]\nname = \"s.*\"\nunit = \"b\"", "without wildcards"),
@@ -229,11 +229,13 @@ fn a_table_with_errors_is_refused_with_the_key() {
         (
             "[[plugin.config.service]]\nname = \"s\"\nunit = \"b\"\n\
              [[plugin.config.service]]\nname = \"s\"\nunit = \"c\"",
-            "defined twice",
+            "broker.toml:8: plugin \"services\": service[1].name = \"s\": is defined twice",
         ),
     ] {
         let text = format!("[[plugin]]\nname = \"services\"\nlibrary = \"elbus_activate\"\n{table}\n");
         let refused = support::daemon::refused_config(&text);
         assert!(refused.contains(expected), "{table}: {refused}");
+        // without consequences of what is left out to find further errors
+        assert_eq!(refused.matches("plugin \"services\"").count(), 1, "{table}: {refused}");
     }
 }

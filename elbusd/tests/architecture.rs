@@ -49,7 +49,7 @@ const EMPTY_WORDS: &[&str] = &["common", "helper", "helpers", "manager", "tools"
 const MAX_COLUMNS: usize = 110;
 /// Number of import cycles between files of a crate, not counting an ancestor and its descendants.
 /// ARCHITECTURE.md justifies each.
-const MAX_IMPORT_CYCLES: usize = 4;
+const MAX_IMPORT_CYCLES: usize = 3;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -78,7 +78,9 @@ fn layers_point_one_way() {
     assert_eq!(ours(&root.join("protocol")), Vec::<String>::new());
     assert_eq!(ours(&root.join("plugin-api")), ["elbus-protocol"]);
     assert_eq!(ours(&root.join("broker")), ["elbus-plugin-api", "elbus-protocol"]);
-    assert_eq!(ours(&root.join("socket")), Vec::<String>::new());
+    assert_eq!(ours(&root.join("bridge")), ["elbus-protocol"]);
+    assert_eq!(ours(&root.join("ring")), Vec::<String>::new());
+    assert_eq!(ours(&root.join("socket")), ["elbus-ring"]);
     assert_eq!(ours(&root.join("tls")), Vec::<String>::new());
     assert_eq!(ours(&root.join("files")), Vec::<String>::new());
     let mut plugins = 0;
@@ -86,15 +88,22 @@ fn layers_point_one_way() {
         let folder = entry.unwrap().path();
         plugins += 1;
         for name in ours(&folder) {
+            let has_ports = folder.ends_with("tcp") || folder.ends_with("http");
+            let has_pages = folder.ends_with("websocket") || folder.ends_with("web");
             let allowed = ["elbus-files", "elbus-plugin-api", "elbus-protocol", "elbus-stream"]
                 .contains(&name.as_str())
+                || (name == "elbus-bridge" && folder.ends_with("nats"))
                 || (name == "elbus-socket" && folder.ends_with("stream"))
-                || (name == "elbus-tls" && folder.ends_with("tcp"));
+                || (name == "elbus-network" && has_ports)
+                || (name == "elbus-http" && has_pages)
+                || (name == "elbus-bridge" && folder.ends_with("nats"))
+                || (name == "elbus-tls"
+                    && (has_ports || folder.ends_with("network") || folder.ends_with("nats")));
             assert!(allowed, "{} depends on {name}", folder.display());
         }
     }
     assert!(plugins >= 7);
-    for folder in ["protocol", "plugin-api", "broker"] {
+    for folder in ["protocol", "bridge", "plugin-api", "broker"] {
         let dependencies = manifest(&root.join(folder));
         assert!(
             !dependencies["dependencies"].as_table().unwrap().contains_key("tokio"),
@@ -142,6 +151,7 @@ fn workspace_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in [
         "protocol",
+        "bridge",
         "socket",
         "files",
         "tls",
@@ -394,6 +404,7 @@ fn unsafe_code_is_confined_to_the_boundary() {
         let allowed = inside.starts_with("plugin-api/src/")
             || inside.starts_with("broker/src/host/")
             || inside.starts_with("elbusd/src/process/")
+            || inside.starts_with("ring/src/")
             || inside.starts_with("elbusd/tests/plugins/foreign/")
             || inside == "elbusd/tests/architecture.rs";
         let text = std::fs::read_to_string(&path).unwrap();

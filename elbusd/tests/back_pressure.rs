@@ -121,7 +121,7 @@ fn a_paused_reader_loses_nothing() {
 #[test]
 fn a_stalled_receiver_is_disconnected_with_a_reason() {
     for transport in 0..2 {
-        let daemon = Daemon::start("library", &["--queue-bytes", "100000", "--timeout", "3"]);
+        let daemon = Daemon::start("library", &["--queue-bytes", "100000"]);
         let address = daemon.addresses()[transport].clone();
         let mut listener = Wire::connect(&daemon, &address, "listener");
         listener.subscribe(&[".broker/alert"]);

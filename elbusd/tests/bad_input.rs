@@ -5,6 +5,7 @@
 mod support;
 
 use elbus_protocol::{Op, Qos, request::encode_request};
+use elbus_testing::attempts::with_growing_limits;
 use std::{net::Shutdown, time::Duration};
 use support::{
     daemon::{BOTH, Daemon},
@@ -16,6 +17,11 @@ fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
     frame.extend_from_slice(body);
     frame
+}
+
+/// Returns a value of `--timeout`.
+fn seconds(timeout: Duration) -> String {
+    timeout.as_secs_f64().to_string()
 }
 
 #[test]
@@ -184,7 +190,11 @@ fn unusual_topics_and_filters_work() {
 
 #[test]
 fn silent_and_slow_clients_are_disconnected() {
-    let daemon = Daemon::start("library", &["--timeout", "0.4", "--log", "debug"]);
+    with_growing_limits(Duration::from_millis(400), fall_silent);
+}
+
+fn fall_silent(timeout: Duration) {
+    let daemon = Daemon::start("library", &["--timeout", &seconds(timeout), "--log", "debug"]);
     for address in daemon.addresses() {
         // sends nothing at all
         let mut silent = Wire::raw(&daemon, &address);
@@ -207,18 +217,23 @@ fn silent_and_slow_clients_are_disconnected() {
 
 #[test]
 fn a_long_frame_can_arrive_at_the_minimum_rate() {
-    let daemon = Daemon::start("library", &["--timeout", "2", "--log", "debug"]);
+    with_growing_limits(Duration::from_secs(1), send_at_the_minimum_rate);
+}
+
+fn send_at_the_minimum_rate(timeout: Duration) {
+    let seconds = seconds(timeout);
+    let daemon = Daemon::start("library", &["--timeout", &seconds, "--log", "debug"]);
     for address in daemon.addresses() {
         let mut slow = Wire::connect(&daemon, &address, "slow");
-        // twice the timeout, and half a second between pieces of more than 64 KiB
+        // twice the timeout, and a quarter of it between pieces of more than 64 KiB
         let all = frame(0x52, &[&b"slow\0"[..], &[7; 900_000]].concat());
         let begin = std::time::Instant::now();
         for piece in all.chunks(100_000) {
             slow.write(piece);
-            std::thread::sleep(Duration::from_millis(450));
+            std::thread::sleep(timeout * 9 / 40);
         }
         assert_eq!(slow.expect_ack(7), 0x01);
-        assert!(begin.elapsed() > Duration::from_secs(4), "longer than the timeout");
+        assert!(begin.elapsed() > 2 * timeout);
         assert_eq!(slow.frame().payload(), [7; 900_000]);
 
         // even if it sends small parts often
@@ -227,10 +242,11 @@ fn a_long_frame_can_arrive_at_the_minimum_rate() {
         let begin = std::time::Instant::now();
         while trickling.try_write(&[7; 100]) {
             assert!(begin.elapsed() < support::PATIENCE, "still connected");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(timeout / 40);
         }
-        assert!(begin.elapsed() > Duration::from_secs(1));
-        daemon.wait_for_log("no complete frame body in time, nor 64 KiB of it (timeout_seconds is 2)");
+        assert!(begin.elapsed() > timeout / 2);
+        let line = format!("no complete frame body in time, nor 64 KiB of it (timeout_seconds is {seconds})");
+        daemon.wait_for_log(&line);
     }
 }
 
@@ -252,19 +268,27 @@ fn a_broker_out_of_file_descriptors_logs_it_and_recovers() {
 
 #[test]
 fn clients_that_ping_stay_connected() {
-    let daemon = Daemon::start("library", &["--timeout", "0.4"]);
+    with_growing_limits(Duration::from_millis(400), ping_in_time);
+}
+
+fn ping_in_time(timeout: Duration) {
+    let daemon = Daemon::start("library", &["--timeout", &seconds(timeout)]);
     let mut client = daemon.client("pinging");
     // three times as long as a client may be silent
     for _ in 0..15 {
         client.ping();
-        assert_eq!(client.frame_within(Duration::from_millis(100)), None, "it receives only NOPs");
+        assert_eq!(client.frame_within(timeout / 4), None, "it receives only NOPs");
     }
     assert_eq!(client.send("pinging", b"x"), 0x01);
 }
 
 #[test]
 fn a_frame_can_arrive_byte_by_byte_within_its_time_limit() {
-    let daemon = Daemon::start("library", &["--timeout", "0.5"]);
+    with_growing_limits(Duration::from_millis(500), drip);
+}
+
+fn drip(timeout: Duration) {
+    let daemon = Daemon::start("library", &["--timeout", &seconds(timeout)]);
     let mut client = daemon.client("dripping");
     let mut message = Vec::new();
     encode_request(&mut message, 5, Op::Message, Qos::PROCESSED, "dripping", "", b"drip").unwrap();
@@ -274,11 +298,11 @@ fn a_frame_can_arrive_byte_by_byte_within_its_time_limit() {
     let (first, second) = (client.frame(), client.frame());
     assert!([&first, &second].iter().any(|frame| matches!(frame, Frame::Ack(5, 1))));
     assert!([&first, &second].iter().any(|frame| matches!(frame, Frame::Data(..))));
-    // a byte every 150 ms: no header is complete within 1.25 timeouts
+    // four bytes in a timeout: no header is complete within 1.25 timeouts
     let mut writer = client.writer();
     let dripping = std::thread::spawn(move || {
         while writer.try_write(&[0]) {
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(timeout * 3 / 10);
         }
     });
     client.wait_closed();

@@ -5,6 +5,7 @@
 mod support;
 
 use elbus_protocol::{Op, Qos, request::encode_request};
+use elbus_testing::attempts::three_times_at_most;
 use std::{
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{
+    PATIENCE,
     daemon::Daemon,
     field, wait_until,
     wire::{Frame, Wire},
@@ -120,6 +122,10 @@ fn reconnect_repeatedly(daemon: &Daemon, until: Instant, name: impl Fn(usize) ->
 
 #[test]
 fn a_receiver_that_stalls_and_reconnects_costs_no_more_than_its_hold_budget() {
+    three_times_at_most(stall_and_reconnect);
+}
+
+fn stall_and_reconnect() {
     let daemon = start(0.25, "");
     let others = OtherClients::start(&daemon);
     reconnect_repeatedly(&daemon, Instant::now() + Duration::from_secs(6), |_| "hostile".to_owned());
@@ -130,6 +136,10 @@ fn a_receiver_that_stalls_and_reconnects_costs_no_more_than_its_hold_budget() {
 
 #[test]
 fn other_names_of_an_identity_do_not_renew_its_hold_budget() {
+    three_times_at_most(reconnect_under_other_names);
+}
+
+fn reconnect_under_other_names() {
     let daemon = start(0.25, "");
     let others = OtherClients::start(&daemon);
     reconnect_repeatedly(&daemon, Instant::now() + Duration::from_secs(8), |again| format!("hostile{again}"));
@@ -151,6 +161,10 @@ fn trickle(mut hostile: Wire, until: Instant) {
 
 #[test]
 fn a_trickling_receiver_costs_no_more_than_its_hold_budget_and_the_loss_is_reported() {
+    three_times_at_most(trickle_beyond_the_budget);
+}
+
+fn trickle_beyond_the_budget() {
     let daemon = start(3.0, "");
     let others = OtherClients::start(&daemon);
     let (hostile, until) = (daemon.client("hostile"), Instant::now() + Duration::from_secs(8));
@@ -177,6 +191,10 @@ fn a_trickling_receiver_costs_no_more_than_its_hold_budget_and_the_loss_is_repor
 
 #[test]
 fn ten_stalled_receivers_cost_no_more_than_the_hold_budget_of_their_user() {
+    three_times_at_most(ten_stall);
+}
+
+fn ten_stall() {
     let daemon = start(3.0, "");
     let others = OtherClients::start(&daemon);
     let until = Instant::now() + Duration::from_secs(6);
@@ -231,7 +249,7 @@ fn an_exempt_receiver_loses_nothing() {
     let mut idle = daemon.client("idle");
     idle.subscribe(&["t"]);
     let mut pinging = idle.writer();
-    let reading = std::thread::spawn(move || while idle.frame_within(Duration::from_secs(5)).is_some() {});
+    let reading = std::thread::spawn(move || while idle.frame_within(PATIENCE).is_some() {});
     let stop = Arc::<AtomicBool>::default();
     let stopped = stop.clone();
     let alive = std::thread::spawn(move || {
@@ -245,6 +263,7 @@ fn an_exempt_receiver_loses_nothing() {
     assert!(!daemon.log().contains("hold budget spent"));
     stop.store(true, Ordering::SeqCst);
     alive.join().unwrap();
+    drop(daemon);
     reading.join().unwrap();
 }
 
@@ -267,6 +286,10 @@ fn reading(mut client: Wire, pause: Duration, sender: &'static str) -> JoinHandl
 
 #[test]
 fn a_flooding_sender_spends_the_hold_budget_only_for_itself() {
+    three_times_at_most(flood);
+}
+
+fn flood() {
     const COUNT: u32 = 300;
     let daemon = start(3.0, "");
     let mut target = daemon.client("target");

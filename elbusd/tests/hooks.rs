@@ -10,7 +10,7 @@ use support::{
     daemon::{BOTH, Daemon, folder},
     field,
     load::Load,
-    plugin,
+    plugin, wait_until,
     wire::{Frame, Wire},
 };
 
@@ -23,7 +23,7 @@ fn config(origin: &str, more: &str) -> String {
     let library = if origin == "library" { "elbus_" } else { "" };
     format!(
         "[broker]\nplugin_dirs = [\".\"]\ncallback_seconds = 1.0\n\
-         [[plugin]]\nname = \"local\"\n{origin} = \"{library}unix\"\nconfig = {{ path = \"bus.sock\", workers = 2 }}\n\
+         [[plugin]]\nname = \"local\"\n{origin} = \"{library}unix\"\nconfig = {{ path = \"bus.sock\", workers = 2, timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"rpc\"\n{origin} = \"{library}rpc\"\n{more}"
     )
 }
@@ -89,8 +89,11 @@ fn each_publication_of_a_write_has_its_own_code() {
             }
         }
         let mut operator = daemon.client("operator");
-        let range = plugin(&mut operator, "range").unwrap();
-        assert_eq!(field(&range, "detail").as_str(), Some("150 values refused"));
+        // a plugin that does not answer in time has its last status
+        wait_until("its status is up to date", || {
+            let range = plugin(&mut operator, "range").unwrap();
+            field(&range, "detail").as_str() == Some("150 values refused")
+        });
     }
 }
 
@@ -120,6 +123,46 @@ fn messages_pass_or_are_rejected_after_an_interceptor_has_failed() {
             assert_eq!(other.send("other", b"x"), OK, "{more} {place}");
         }
     }
+}
+
+#[test]
+fn explain_names_interceptors_their_places_and_those_that_reject_everything() {
+    let text = config("library", RANGE) + &faulty("", "panic_in");
+    let daemon = start(&text);
+    let is_of = |place: &str, name: &str| {
+        let line: usize = place.rsplit_once("broker.toml:").unwrap().1.parse().unwrap();
+        let names = text.lines().take(line).filter(|line| line.starts_with("name = "));
+        names.last() == Some(&*format!("name = \"{name}\""))
+    };
+    let (mut client, mut other) = (daemon.client("client"), daemon.client("other"));
+    let mut explain = |action: &str, target: &str| {
+        let answer = other.control("explain", &[("action", action), ("name", "client"), ("target", target)]);
+        let answer = answer.unwrap();
+        let interceptors = field(&answer, "interceptors").as_array().unwrap();
+        let text = |value: &rmpv::Value, key: &str| field(value, key).as_str().unwrap().to_owned();
+        let interceptors: Vec<_> = interceptors
+            .iter()
+            .map(|one| {
+                let (plugin, place) = (text(one, "plugin"), text(one, "place"));
+                assert!(is_of(&place, &plugin), "{plugin}: {place}");
+                (plugin, text(one, "on_failure"), field(one, "serves").as_bool().unwrap())
+            })
+            .collect();
+        (field(&answer, "allowed").as_bool().unwrap(), text(&answer, "why"), interceptors)
+    };
+    let bad = |serves| ("bad".to_owned(), "closed".to_owned(), serves);
+    let range = ("range".to_owned(), "closed".to_owned(), true);
+    let (allowed, _, interceptors) = explain("publish", "t/x");
+    assert!(allowed);
+    assert_eq!(interceptors, [bad(true), range]);
+    assert_eq!(explain("send", "other").2, [bad(true)]);
+    // not intercepted
+    assert!(explain("send", ".broker").2.is_empty() && explain("call", "test").2.is_empty());
+    client.request(Op::Message, Qos::PROCESSED, "other", "", b"now");
+    daemon.wait_for_log("are rejected until");
+    let (allowed, why, interceptors) = explain("broadcast", "*");
+    assert_eq!((allowed, interceptors), (false, vec![bad(false)]));
+    assert!(why.starts_with("rejected: the interceptor of plugin \"bad\" does not serve"), "{why}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_plugin_that_fails_to_start_ends_the_start() {
     }
 }
 
-const SOCKET: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+const SOCKET: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\ntimeout_seconds = 600.0\n\
                       [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
                       [[plugin]]\nname = \"announce\"\nlibrary = \"elbus_announce\"\n";
 

@@ -315,7 +315,7 @@ fn lines_of_a_fifo_are_commands() {
 fn with_a_slow_reader(shutdown: &str) -> (Daemon, Wire) {
     let text = format!(
         "[broker]\nshutdown_seconds = {shutdown}\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
-         [plugin.config]\npath = \"bus.sock\"\n"
+         [plugin.config]\npath = \"bus.sock\"\ntimeout_seconds = 600.0\n"
     );
     let daemon = Daemon::start_config(&text);
     let slow = daemon.client("slow");

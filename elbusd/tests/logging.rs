@@ -93,7 +93,7 @@ fn wait_for_line(daemon: &Daemon, text: &str, instance: &str) {
 
 #[test]
 fn a_thread_local_can_log_send_and_panic_when_its_thread_ends() {
-    let config = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+    let config = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\ntimeout_seconds = 600.0\n\
         [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
         [[plugin]]\nname = \"f\"\nlibrary = \"elbus_faulty\"\n[plugin.config]\nlate = true\n";
     let daemon = Daemon::start_config(config);

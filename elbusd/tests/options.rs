@@ -174,7 +174,7 @@ fn a_reader_that_keeps_up_gets_recent_values() {
     let daemon = Daemon::start("library", &[]);
     let mut publisher = daemon.client("publisher");
     let mut reader = daemon.client("reader");
-    reader.subscribe(&["$latest/#"]);
+    reader.subscribe(&["$latest/t"]);
     for number in 0..2000u32 {
         publisher.request(Op::Publish, Qos::NO, "t", "", &number.to_le_bytes());
         let frame = reader.frame();
@@ -247,7 +247,7 @@ fn a_stopped_lossy_reader_holds_nobody_and_learns_what_it_has_missed() {
 fn rules_decide_about_the_filter_behind_the_options() {
     let config = |rules: &str| {
         format!(
-            "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+            "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
              [[plugin]]\nname = \"rpc\"\n{}\n[[plugin]]\nname = \"acl\"\n{}\n[plugin.config]\n\
              [[plugin.config.client]]\nname = \"*\"\npublish = [\"allow #\"]\ncall = [\"allow *\"]\n\
              subscribe = [{rules}]\n",
@@ -312,6 +312,7 @@ fn a_reader_that_leaves_and_returns_gets_no_old_values() {
         let payload = [7; 1000];
         publisher.request(Op::Publish, Qos::NO, &format!("t/{topic}"), "", &payload);
     }
+    assert_eq!(publisher.acked(Op::Publish, "t/0", b"old"), 0x01, "the broker has taken all of them");
     wait_until("values wait", || field(&options(&mut witness, "reader"), "pending").as_u64().unwrap() > 0);
     drop(reader);
     let mut reader = daemon.client("reader");

@@ -22,7 +22,7 @@ const SHORT: Duration = Duration::from_millis(200);
 fn start(more: &str) -> Daemon {
     Daemon::start_config(&format!(
         "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
-         config = {{ path = \"bus.sock\", workers = 2 }}\n\
+         config = {{ path = \"bus.sock\", workers = 2, timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
          [[plugin]]\nname = \"slow\"\nlibrary = \"elbus_faulty\"\nrestart = \"never\"\n\
          config = {{ client = \"slow\", defers = true }}\n{more}"
@@ -53,7 +53,7 @@ fn codes(client: &mut Wire, first: u32, count: u32) -> Vec<u8> {
 #[test]
 fn later_acknowledgements_of_the_sender_wait_and_those_of_others_do_not() {
     let daemon = start("");
-    let (mut sender, mut other, _receiver) =
+    let (mut sender, mut other, mut receiver) =
         (daemon.client("sender"), daemon.client("other"), daemon.client("receiver"));
     // runs, and mixed runs
     for targets in [["receiver", "receiver"], ["receiver", "nobody"]] {
@@ -62,6 +62,7 @@ fn later_acknowledgements_of_the_sender_wait_and_those_of_others_do_not() {
         messages.push(("slow", "keep"));
         messages.push(("receiver", "last"));
         write_all(&mut sender, &messages);
+        while receiver.frame().payload() != b"last" {}
         assert!(sender.frame_within(SHORT).is_none());
         assert_eq!(other.send("receiver", b"at once"), OK);
         // what is kept by then: the run of three, and the last one
@@ -82,11 +83,12 @@ fn a_client_is_read_again_once_its_results_are_known() {
     let mut messages = vec![("slow", "keep")];
     messages.extend(vec![("receiver", "x"); 5000]);
     write_all(&mut sender, &messages);
-    let mut taken = 0;
+    let mut taken = 1000;
+    (0..taken).for_each(|_| assert_eq!(receiver.frame().payload(), b"x"));
     while receiver.frame_within(SHORT).is_some() {
         taken += 1;
     }
-    assert!((1000..3000).contains(&taken), "{taken} were read while the first result is unknown");
+    assert!(taken < 3000, "{taken} were read while the first result is unknown");
     assert_eq!(other.send("slow", b"complete"), OK);
     let all = codes(&mut sender, 1, 5001);
     assert!(all[0] == COMPLETED && all[1..].iter().all(|code| *code == OK));
@@ -97,14 +99,16 @@ fn a_client_is_read_again_once_its_results_are_known() {
 fn a_result_that_is_dropped_is_an_error_and_so_is_that_of_a_plugin_that_stops() {
     let daemon = start("");
     let (mut sender, mut other) = (daemon.client("sender"), daemon.client("other"));
-    write_all(&mut sender, &[("slow", "keep"), ("nobody", "x")]);
+    write_all(&mut sender, &[("slow", "keep"), ("nobody", "x"), ("other", "dispatched")]);
+    assert_eq!(other.frame().payload(), b"dispatched");
     assert!(sender.frame_within(SHORT).is_none());
     assert_eq!(other.send("slow", b"drop"), OK);
-    assert_eq!(codes(&mut sender, 1, 2), [OTHER, NOT_REGISTERED]);
-    write_all(&mut sender, &[("slow", "keep")]);
+    assert_eq!(codes(&mut sender, 1, 3), [OTHER, NOT_REGISTERED, OK]);
+    write_all(&mut sender, &[("slow", "keep"), ("other", "dispatched")]);
+    assert_eq!(other.frame().payload(), b"dispatched");
     assert!(sender.frame_within(SHORT).is_none());
     other.control("plugin.stop", &[("name", "slow")]).unwrap();
-    assert_eq!(codes(&mut sender, 1, 1), [OTHER]);
+    assert_eq!(codes(&mut sender, 1, 2), [OTHER, OK]);
 }
 
 #[test]
@@ -137,8 +141,10 @@ fn an_intercepted_run_has_its_own_codes_and_those_that_are_supplied_later() {
         "[[plugin]]\nname = \"intercepts\"\nlibrary = \"elbus_faulty\"\nconfig = { intercepts = true }\n",
     );
     let (mut sender, mut other) = (daemon.client("sender"), daemon.client("other"));
-    write_all(&mut sender, &[("slow", "keep"), ("slow", "keep"), ("slow", "reject"), ("slow", "keep")]);
+    let kept = [("slow", "keep"), ("slow", "keep"), ("slow", "reject"), ("slow", "keep")];
+    write_all(&mut sender, &[&kept[..], &[("other", "dispatched")]].concat());
+    assert_eq!(other.frame().payload(), b"dispatched");
     assert!(sender.frame_within(SHORT).is_none());
     assert_eq!(other.send("slow", b"complete"), OK);
-    assert_eq!(codes(&mut sender, 1, 4), [COMPLETED, COMPLETED, 0x72, COMPLETED]);
+    assert_eq!(codes(&mut sender, 1, 5), [COMPLETED, COMPLETED, 0x72, COMPLETED, OK]);
 }

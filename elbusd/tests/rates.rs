@@ -95,8 +95,9 @@ fn reconnecting_does_not_refill_the_rate_limit() {
             // clients without a limit stay unlimited
             let mut other = Wire::connect(&daemon, &address, "other");
             let begun = Instant::now();
-            (0..3 * RATE).for_each(|_| assert_eq!(other.send("other", b"x"), 0x01));
-            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+            // half a minute with the limit
+            (0..30 * RATE).for_each(|_| assert_eq!(other.send("other", b"x"), 0x01));
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         }
     }
 }

@@ -5,7 +5,7 @@ mod support;
 
 use support::{daemon::Daemon, field, is_started, plugin, wire::Wire};
 
-const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\n\
+const LOCAL: &str = "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n[plugin.config]\npath = \"bus.sock\"\ntimeout_seconds = 600.0\n\
                      [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
 
 fn bad(more: &str) -> String {
@@ -24,7 +24,7 @@ fn restarts(client: &mut Wire, name: &str) -> u64 {
 #[test]
 fn an_instance_whose_in_process_clients_ended_is_restarted() {
     let daemon = Daemon::start_config(
-        "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\" }\n\
+        "[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
          [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
          [[plugin]]\nname = \"inproc\"\nlibrary = \"elbus_inproc\"\n\
          [[plugin]]\nname = \"it\"\nlibrary = \"elbus_faulty\"\nconfig = { local = \"it.client\" }\n",

@@ -390,7 +390,7 @@ fn a_reload_can_restart_the_transport_of_its_caller() {
 fn a_socket_that_was_removed_is_bound_again() {
     for source in ["library = \"elbus_unix\"", "builtin = \"unix\""] {
         let daemon = Daemon::start_config(&format!(
-            "[[plugin]]\nname = \"local\"\n{source}\n[plugin.config]\npath = \"bus.sock\"\n"
+            "[[plugin]]\nname = \"local\"\n{source}\n[plugin.config]\npath = \"bus.sock\"\ntimeout_seconds = 600.0\n"
         ));
         let mut before = daemon.client("before");
         std::fs::remove_file(daemon.path("bus.sock")).unwrap();

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 fn config(source: &str, path: &str, more: &str) -> String {
     format!(
         "[broker]\n\
-         [[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", workers = 2 }}\n\
+         [[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", workers = 2, timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"rpc\"\n{}\n\
          [[plugin]]\nname = \"retain\"\n{}\n[plugin.config]\npath = \"{path}\"\ncommit_ms = 5\n{more}\
          [[plugin.config.topic]]\nfilter = \"k/#\"\nstore = \"disk\"\n\
@@ -117,10 +117,11 @@ fn a_disk_that_does_not_work_delays_nobody_and_is_reported_once() {
 #[test]
 fn a_damaged_file_does_not_keep_the_broker_from_starting() {
     let home = folder();
-    std::fs::write(home.path().join("retain.redb"), "not a store").unwrap();
+    let damaged = b"redb\x1a\x0a\xa9\x0d\x0a, and then nothing that it should be";
+    std::fs::write(home.path().join("retain.redb"), damaged).unwrap();
     let daemon = start(&home, &config("builtin", "retain.redb", ""));
     daemon.wait_for_log("damaged: moved aside");
-    assert_eq!(std::fs::read(daemon.path("retain.redb.damaged")).unwrap(), b"not a store");
+    assert_eq!(std::fs::read(daemon.path("retain.redb.damaged")).unwrap(), damaged);
     let mut sender = daemon.client("sender");
     publish(&mut sender, "k/a", "1");
 }

@@ -5,6 +5,7 @@ mod support;
 
 use elbus_client::{Address, blocking::Client};
 use elbus_protocol::{Op, Qos, rpc};
+use elbus_testing::rings::RingPeer;
 use rustix::process::Signal;
 use std::{
     net::{TcpListener, TcpStream},
@@ -125,13 +126,15 @@ fn a_passed_unix_socket_is_served_and_not_removed() {
         let listener = UnixListener::bind(&path).unwrap();
         // a client that connects before the broker runs waits for it
         let early = UnixStream::connect(&path).unwrap();
-        let arguments = ["--plugins", plugins, "--bind", "./bus.sock"];
+        let arguments = ["--plugins", plugins, "--bind", "./bus.sock?rings=true"];
         let daemon = with_socket(&folder, listener.try_clone().unwrap().into(), &arguments);
         assert_eq!(daemon.addresses(), ["unix:./bus.sock"]);
         let mut greeting = [0; 3];
         std::io::Read::read_exact(&mut &early, &mut greeting).unwrap();
         let mut client = daemon.client("a");
         assert_eq!(client.send("a", b"x"), 0x01);
+        let mut ringed = Wire::of_rings(RingPeer::connect(&path, "ringed", 0).unwrap());
+        assert_eq!(ringed.send("a", b"x"), 0x01);
         // a restarted instance gets the socket again
         let mut name = Vec::new();
         let map = rmpv::Value::Map(vec![("name".into(), "unix".into())]);
@@ -139,8 +142,10 @@ fn a_passed_unix_socket_is_served_and_not_removed() {
         let call = rpc::encode_request(0, "plugin.reload", &name).unwrap();
         client.request(Op::Message, Qos::NO, ".broker", "", &call);
         client.wait_closed();
+        ringed.wait_closed();
         let mut client = daemon.client("b");
         assert_eq!(client.send("b", b"x"), 0x01);
+        assert_eq!(Wire::of_rings(RingPeer::connect(&path, "c", 0).unwrap()).send("b", b"x"), 0x01);
         let (status, log) = daemon.stop();
         assert!(status.success() && !log.contains("WARN"), "{log}");
         assert!(path.exists(), "the broker does not remove the file");

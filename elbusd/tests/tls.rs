@@ -9,7 +9,7 @@ use elbus_client::{
     Backoff, ConnectionEvent, Error, Qos, TlsConfig,
     blocking::{Client, ClientBuilder, Frames},
 };
-use elbus_testing::authority::Authority;
+use elbus_testing::{attempts::with_growing_limits, authority::Authority};
 use elbus_tls::{ClientFiles, dial};
 use rcgen::SanType;
 use serde::Deserialize;
@@ -75,7 +75,7 @@ impl Plant {
 
 fn start(folder: Arc<TempDir>, bind: &str, config: &str, tls: &str) -> Daemon {
     let text = format!(
-        "[[plugin]]\nname = 'local'\nlibrary = 'elbus_unix'\n[plugin.config]\npath = './bus.sock'\n\
+        "[[plugin]]\nname = 'local'\nlibrary = 'elbus_unix'\n[plugin.config]\npath = './bus.sock'\ntimeout_seconds = 600.0\n\
          [[plugin]]\nname = 'rpc'\nlibrary = 'elbus_rpc'\n\
          [[plugin]]\nname = 'network'\nlibrary = 'elbus_tcp'\n[plugin.config]\nbind = '{bind}'\n{config}\n\
          [plugin.config.tls]\ncertificate = 'broker.pem'\nkey = 'broker.key'\n{tls}\n"
@@ -225,9 +225,13 @@ fn the_log_distinguishes_plain_clients_on_tls_ports_and_the_reverse() {
 
 #[test]
 fn silent_tls_clients_are_disconnected_and_pinging_ones_stay() {
-    let plant = Plant::new("timeout_seconds = 1", "");
+    with_growing_limits(Duration::from_secs(1), silent_and_pinging);
+}
+
+fn silent_and_pinging(timeout: Duration) {
+    let plant = Plant::new(&format!("timeout_seconds = {:?}", timeout.as_secs_f64()), "");
     let (pinging, _frames) =
-        plant.builder("pinging").ping_interval(Duration::from_millis(50)).connect(plant.address()).unwrap();
+        plant.builder("pinging").ping_interval(timeout / 20).connect(plant.address()).unwrap();
     let (silent, _other) = plant.builder("silent").ping_interval(PATIENCE).connect(plant.address()).unwrap();
     wait_until("the silent client is disconnected", || !silent.is_connected());
     plant.daemon.wait_for_log("no complete frame header in time");

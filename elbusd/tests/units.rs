@@ -94,7 +94,7 @@ fn rules_restrict_names_to_the_processes_of_a_unit() {
     for code in BOTH {
         let plugin = |name: &str| plugin_source(code, name);
         let daemon = Daemon::start_config(&format!(
-            "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+            "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
              [[plugin]]\nname = \"access\"\n{}\n[plugin.config]\n\
              [[plugin.config.client]]\nname = \"plc\"\nwho = [{{ unit = \"{unit}\" }}]\n",
             plugin("unix"),

@@ -25,7 +25,7 @@ const TREE: &str = r##"{"anyOf":[{"type":"integer"},{"properties":{"a":{"$ref":"
 fn config(origin: &str) -> String {
     let source = |name: &str| plugin_source(origin, name);
     format!(
-        "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+        "[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"rpc\"\n{}\n\
          [[plugin]]\nname = \"check\"\n{}\n\
          [[plugin.config.rule]]\nfilters = [\"s/#\"]\nschema = \"sensor.json\"\n\
@@ -81,8 +81,8 @@ fn invalid_publications_and_calls_are_refused_counted_and_logged_once_per_client
             log.lines().filter(|line| line.contains("message refused: invalid data")).collect();
         assert_eq!(lines.len(), 3, "{log}");
         for (line, expected) in lines.iter().zip([
-            ["client=\"sender\"", "target=\"s/boiler\"", "rule=0", "at \"/value\""],
-            ["client=\"sender\"", "target=\"plc.1\"", "rule=1", "at \"/value\""],
+            ["client=\"sender\"", "target=\"s/boiler\"", "rule=0", "(/properties/value/type of the schema)"],
+            ["client=\"sender\"", "target=\"plc.1\"", "rule=1", "(/properties/value/maximum of the schema)"],
             ["client=\"other\"", "target=\"s/boiler\"", "rule=0", "object"],
         ]) {
             assert!(

@@ -9,13 +9,13 @@ use libfuzzer_sys::fuzz_target;
 type Outcome = Result<(usize, Option<String>, Vec<u8>), HandshakeError>;
 
 fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let (mut server, mut rest, mut steps, mut found) = (ServerHandshake::new(), vec![], 0, None);
+    let (mut server, mut rest, mut steps, mut found) = (ServerHandshake::with_rings(), vec![], 0, None);
     for piece in pieces {
         rest.extend_from_slice(piece);
         while found.is_none() {
             let used = match server.advance(&rest)? {
                 Progress::NeedMore => break,
-                Progress::Greeted { consumed } => consumed,
+                Progress::Greeted { consumed } | Progress::RingsAsked { consumed, .. } => consumed,
                 Progress::Name { consumed, name } => {
                     assert_eq!(consumed, 2 + name.len());
                     assert!(name.starts_with(primary_of(name)));

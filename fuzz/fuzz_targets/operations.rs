@@ -46,7 +46,7 @@ impl Numbers<'_> {
 
     fn step(&mut self) -> Step {
         let who = self.below(NAMES.len());
-        match self.below(12) {
+        match self.below(13) {
             0 => Step::Connect(who),
             1 => Step::Leave(who),
             2 | 3 => {
@@ -72,6 +72,7 @@ impl Numbers<'_> {
                 Step::Mixed(who, (0..count).map(|_| self.frame()).collect())
             }
             10 => Step::Room(who, [None, Some(self.below(20))][self.below(2)]),
+            11 => Step::Intercept(self.below(4) != 0),
             _ => Step::Send(who, NAMES[self.below(NAMES.len())].to_owned()),
         }
     }

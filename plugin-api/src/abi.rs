@@ -112,6 +112,10 @@ pub trait RawClient: Send + 'static {
     fn take_pending(&mut self) -> ROption<PendingObject> {
         ROption::RNone
     }
+    /// A [`Departure`](crate::Departure) as a number.
+    fn set_departure(&mut self, departure: u32) {
+        let _ = departure;
+    }
 }
 pub type ClientObject = RawClient_TO<RBox<()>>;
 
@@ -129,7 +133,7 @@ pub struct RawClientInfo<'a> {
     pub certificate_names: RSlice<'a, RStr<'a>>,
     pub max_filters: Limit,
     pub max_filter_depth: Limit,
-    /// Reserved: brokers of this version ignore them.
+    /// Brokers ignore those of kinds that they do not know.
     pub identities: RSlice<'a, RawIdentity<'a>>,
 }
 
@@ -151,9 +155,19 @@ pub struct RawCredentials {
     pub gid: u32,
 }
 
+/// [`RawIdentity::kind`]: the value is the name of a token that the client has authenticated itself with.
+pub const IDENTITY_TOKEN: u32 = 5;
+/// [`RawIdentity::kind`]: the value is the name of the node of a bridged bus at which the client is.
+pub const IDENTITY_NODE: u32 = 6;
+
 /// [`RawClientInfo::flags`]: a part of the broker rather than a client of the bus. Its name can have a
 /// leading dot; it has no subscriptions and is not announced.
 pub const CLIENT_INTERNAL: u32 = 1;
+/// [`RawClientInfo::flags`]: its bytes are in rings of shared memory. For display only.
+pub const CLIENT_RINGS: u32 = 2;
+/// [`RawClientInfo::flags`]: the bits from here on, 3 of them, are the number of the overflow policy; 0 is
+/// [`Overflow::Block`](crate::config::Overflow::Block).
+pub const CLIENT_OVERFLOW_SHIFT: u32 = 8;
 
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
@@ -398,6 +412,14 @@ pub trait RawHost: Send + Sync + Clone + 'static {
     fn end_wait(&self, hook: u64, name: RStr<'_>) {
         let _ = (hook, name);
     }
+    fn has_access_rules(&self) -> bool {
+        false
+    }
+    /// Returns the id of the hook, for `remove_hook`.
+    fn add_subscription_watcher(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
+        let _ = listener;
+        RResult::RErr("the host has no subscription watchers".into())
+    }
 }
 pub type HostObject = RawHost_TO<RArc<()>>;
 
@@ -408,6 +430,19 @@ pub struct RawStatus {
     pub addresses: RVec<RString>,
     pub detail: RString,
 }
+
+/// See [`Figure`](crate::Figure).
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct RawFigure {
+    pub flags: u32,
+    pub name: RString,
+    pub of: RString,
+    pub value: f64,
+}
+
+/// [`RawFigure::flags`]: it never decreases.
+pub const FIGURE_COUNTER: u32 = 1;
 
 /// The error of a plugin that could not be configured or started.
 #[repr(C)]
@@ -429,6 +464,9 @@ pub trait RawInstance: Send + Sync + 'static {
     fn status(&self) -> RawStatus;
     fn refresh(&self) -> RResult<(), RawPluginError> {
         RResult::ROk(())
+    }
+    fn figures(&self) -> RVec<RawFigure> {
+        RVec::new()
     }
 }
 pub type InstanceObject = RawInstance_TO<RBox<()>>;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-use crate::config::Limit;
+use crate::config::{Limit, Overflow};
 
 pub use pattern::{Piece, Syntax, check_mask, check_pattern, pieces};
 
@@ -117,6 +117,13 @@ pub struct Identity {
     /// without, all do, but the common name counts only if the certificate has no other name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+    /// It has authenticated itself with a token of a matching name: `*` stands for anything but dots,
+    /// `{name}` for the client's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// It is a client at this node of a bridged bus. No other condition holds for such a client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Limits of one client. The effective limit is the stricter of these and those of the transport and the
@@ -208,6 +215,9 @@ pub struct ClientRules {
     pub subscribe: Vec<Rule>,
     /// Control methods it can call; masks.
     pub call: Vec<Rule>,
+    /// What happens to messages for it when its queue is full; else the policy of its transport.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<Overflow>,
     /// Its limits.
     pub limits: ClientLimits,
 }
@@ -299,11 +309,14 @@ mod tests {
             unit: Some("a.service".to_owned()),
             address: Some("10.0.0.0/8".parse().unwrap()),
             certificate: Some("{name}".to_owned()),
+            token: Some("{name}".to_owned()),
+            node: Some("mill".to_owned()),
         };
         let client = ClientRules {
             name: "a.*".to_owned(),
             who: vec![identity, Identity::default()],
             send: vec!["allow b".parse().unwrap(), "deny *".parse().unwrap()],
+            overflow: Some(Overflow::Latest),
             limits: ClientLimits { max_clients: Limit::new(5), ..ClientLimits::default() },
             ..ClientRules::default()
         };

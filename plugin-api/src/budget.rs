@@ -109,6 +109,30 @@ impl QueueBudget {
         }
     }
 
+    /// As [`charge`](Self::charge) for a buffer that grows, if that fits within the limit; otherwise nothing
+    /// changes. Returns whether it fits.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::QueueBudget;
+    ///
+    /// let budget = QueueBudget::new(100);
+    /// let (mut one, mut other) = (0, 0);
+    /// assert!(budget.try_charge(&mut one, 60));
+    /// assert!(!budget.try_charge(&mut other, 60));
+    /// assert_eq!((one, other, budget.queued()), (60, 0, 60));
+    /// ```
+    pub fn try_charge(&self, held: &mut usize, now: usize) -> bool {
+        let (more, limit) = (now.saturating_sub(*held), self.limit());
+        let sum = |queued: usize| queued.checked_add(more).filter(|sum| *sum <= limit);
+        if self.0.queued.fetch_update(Relaxed, Relaxed, sum).is_err() {
+            return false;
+        }
+        self.0.charged.fetch_add(more, Relaxed);
+        *held += more;
+        true
+    }
+
     /// Returns whether queues hold at most an eighth of the limit, so that one can take a frame beyond it.
     pub fn queues_are_nearly_empty(&self) -> bool {
         self.queued().saturating_sub(self.0.charged.load(Relaxed)) <= self.limit() / 8

@@ -6,6 +6,7 @@ use elbus_protocol::{Code, Op, Qos};
 use crate::{
     abi::{ClientObject, FromRaw},
     buffer::Payload,
+    departure::Departure,
     mixed_run::{Frame, MixedDispatch},
     notifier::Notifier,
     pending::PendingResult,
@@ -165,6 +166,12 @@ impl Client {
     /// Sets the reason that the log and the event give when the client is dropped.
     pub fn set_close_reason(&mut self, reason: &str) {
         self.0.set_close_reason(RStr::from_str(reason));
+    }
+
+    /// Sets the kind of reason by which statistics count the client when it is dropped; without it,
+    /// [`Departure::Closed`].
+    pub fn set_departure(&mut self, departure: Departure) {
+        self.0.set_departure(departure as u32);
     }
 
     /// Returns the id of the registration: unique and never reused. 0 for a system client.

@@ -3,8 +3,11 @@
 use abi_stable::std_types::{ROption, RSlice, RStr};
 
 use crate::{
-    abi::{CLIENT_INTERNAL, FromRaw, RawClientInfo, RawCredentials, convert::sealed::Sealed},
-    config::Limit,
+    abi::{
+        CLIENT_INTERNAL, CLIENT_OVERFLOW_SHIFT, CLIENT_RINGS, FromRaw, IDENTITY_NODE, IDENTITY_TOKEN,
+        RawClientInfo, RawCredentials, RawIdentity, convert::sealed::Sealed,
+    },
+    config::{Limit, Overflow},
     locality::Locality,
 };
 
@@ -39,6 +42,12 @@ pub struct ClientInfo {
     /// (`cn:`), then the DNS names (`dns:`), URIs (`uri:`) and email addresses (`email:`) it was issued for.
     /// Empty without a client certificate.
     pub certificate_names: Vec<String>,
+    /// Name of the token that the client has authenticated itself with.
+    pub token: Option<String>,
+    /// Name of the node of a bridged bus at which the client is connected, if it is not a client of this
+    /// broker. It is then the identity of the client, masks that begin with a wildcard do not reach it, and
+    /// `client.list` has it only if all clients are requested.
+    pub node: Option<String>,
     /// Limit of subscriptions, and of exclusions likewise. The effective limit is the stricter of this and
     /// the broker's.
     pub max_filters: Limit,
@@ -47,6 +56,11 @@ pub struct ClientInfo {
     /// Marks a part of the broker rather than a client of the bus: its name can have a leading dot, it has
     /// no subscriptions and is not announced.
     pub internal: bool,
+    /// What the transport does if the client's queue is full. Access rules can have another policy for the
+    /// client ([`SinkLimits::overflow`](crate::SinkLimits::overflow)).
+    pub overflow: Overflow,
+    /// Whether the bytes of the connection are in rings of shared memory. For display only.
+    pub has_rings: bool,
 }
 
 impl ClientInfo {
@@ -90,10 +104,28 @@ impl ClientInfo {
         self
     }
 
+    /// Sets the name of the token.
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Sets the node of a bridged bus at which the client is connected, see [`node`](Self::node).
+    pub fn with_node(mut self, node: impl Into<String>) -> Self {
+        self.node = Some(node.into());
+        self
+    }
+
     /// Sets the limits of subscriptions and of the segments of a filter.
     pub fn with_filter_limits(mut self, max_filters: Limit, max_filter_depth: Limit) -> Self {
         self.max_filters = max_filters;
         self.max_filter_depth = max_filter_depth;
+        self
+    }
+
+    /// Sets what the transport does if the client's queue is full.
+    pub fn with_overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
         self
     }
 
@@ -108,8 +140,15 @@ impl ClientInfo {
             text.as_deref().map(RStr::from_str).into()
         }
         let names: Vec<_> = self.certificate_names.iter().map(|name| RStr::from_str(name)).collect();
+        let identities = [(IDENTITY_TOKEN, &self.token), (IDENTITY_NODE, &self.node)];
+        let identities = identities.into_iter().filter_map(|(kind, value)| {
+            Some(RawIdentity { kind, flags: 0, value: RStr::from_str(value.as_deref()?) })
+        });
+        let identities: Vec<_> = identities.collect();
         f(&RawClientInfo {
-            flags: if self.internal { CLIENT_INTERNAL } else { 0 },
+            flags: if self.internal { CLIENT_INTERNAL } else { 0 }
+                | if self.has_rings { CLIENT_RINGS } else { 0 }
+                | self.overflow.number() << CLIENT_OVERFLOW_SHIFT,
             kind: RStr::from_str(&self.kind),
             locality: self.locality,
             source: text(&self.source),
@@ -122,7 +161,7 @@ impl ClientInfo {
             certificate_names: RSlice::from_slice(&names),
             max_filters: self.max_filters,
             max_filter_depth: self.max_filter_depth,
-            identities: RSlice::EMPTY,
+            identities: RSlice::from_slice(&identities),
         })
     }
 }
@@ -132,6 +171,10 @@ impl Sealed for ClientInfo {}
 impl FromRaw<&RawClientInfo<'_>> for ClientInfo {
     fn from_raw(raw: &RawClientInfo<'_>) -> Self {
         let text = |text: ROption<RStr<'_>>| text.into_option().map(|t| t.as_str().to_owned());
+        let identity = |kind| {
+            let found = raw.identities.iter().find(|identity| identity.kind == kind);
+            found.map(|identity| identity.value.as_str().to_owned())
+        };
         ClientInfo {
             kind: raw.kind.as_str().to_owned(),
             locality: raw.locality,
@@ -144,9 +187,13 @@ impl FromRaw<&RawClientInfo<'_>> for ClientInfo {
             }),
             unit: text(raw.unit),
             certificate_names: raw.certificate_names.iter().map(|name| name.as_str().to_owned()).collect(),
+            token: identity(IDENTITY_TOKEN),
+            node: identity(IDENTITY_NODE),
             max_filters: raw.max_filters,
             max_filter_depth: raw.max_filter_depth,
             internal: raw.flags & CLIENT_INTERNAL != 0,
+            has_rings: raw.flags & CLIENT_RINGS != 0,
+            overflow: Overflow::from_number(raw.flags >> CLIENT_OVERFLOW_SHIFT & 7).unwrap_or_default(),
         }
     }
 }
@@ -176,9 +223,13 @@ mod tests {
             credentials: Some(Credentials { pid: 1, uid: 2, gid: 3 }),
             unit: Some("plc.service".into()),
             certificate_names: vec!["plc-1".into(), String::new(), "spiffe://plant/plc/1".into()],
+            token: Some("panel".into()),
+            node: Some("mill".into()),
             max_filters: Limit::new(7),
             max_filter_depth: Limit::new(8),
             internal: true,
+            overflow: Overflow::Latest,
+            has_rings: true,
         };
         for info in [full, ClientInfo::default()] {
             assert_eq!(info.with_raw(|raw| ClientInfo::from_raw(raw)), info);

@@ -193,6 +193,23 @@ impl CallError {
         CallError::new(code.rpc_code(), text)
     }
 
+    /// Creates the error for parameters that could not be deserialized: says what is expected, and whether
+    /// there are any at all. `error` is that of the deserialization.
+    ///
+    /// # Examples
+    /// ```
+    /// # use elbus_plugin_api::CallError;
+    /// let error = CallError::unreadable_params("{topic: str}", b"", "end of input");
+    /// assert_eq!(error.to_string(), "expected {topic: str}, found no parameters");
+    /// ```
+    pub fn unreadable_params(expected: &str, params: &[u8], error: impl std::fmt::Display) -> Self {
+        CallError::invalid_params(if params.is_empty() {
+            format!("expected {expected}, found no parameters")
+        } else {
+            format!("expected {expected}: {error}")
+        })
+    }
+
     /// Creates the error for parameters that cannot be parsed, that are missing or of the wrong type: -32602.
     pub fn invalid_params(text: impl Into<String>) -> Self {
         CallError::new(rpc::INVALID_PARAMS, text)

@@ -43,6 +43,13 @@ impl EventKind {
     ];
 }
 
+/// Returns the time of day in nanoseconds since 1970, for timestamps that people read. Intervals are measured
+/// with [`Instant`](std::time::Instant).
+pub fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Something that happened in the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,9 +67,7 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     /// Creates an event that happens now.
     pub fn now(kind: EventKind, subject: &'a str, detail: &'a str) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        Event { kind, subject, detail, unix_nanos }
+        Event { kind, subject, detail, unix_nanos: unix_nanos() }
     }
 
     /// Creates an event that happened at `unix_nanos`, in nanoseconds since 1970.

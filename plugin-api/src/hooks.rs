@@ -19,7 +19,8 @@
 //!    come [after others](HookScope::after_others) last, and otherwise by the name of the instance. A message
 //!    that one of them rejects or consumes reaches none after it. A replaced target is checked against the
 //!    sender's access rules again; the interceptors that follow see the replaced message, if they apply to
-//!    its target.
+//!    its target. Messages of a client that arrive together reach an interceptor in one call, also if their
+//!    targets differ.
 //! 4. Routing and delivery. For a message to a name that is not registered, name resolvers are asked, by
 //!    `priority` as interceptors.
 //! 5. Observers, with the target and payload that were routed.
@@ -29,6 +30,8 @@
 //! it gets its acknowledgement. With a [`Replay`] it delivers publications that an interceptor has kept, as
 //! part of the subscription: each once, in order with what is published meanwhile, and from its original
 //! sender. The subscription was allowed, so access rules are not asked again. A broker has one listener.
+//! Plugins that need to know the subscriptions only are *watchers*
+//! ([`Host::add_subscription_watcher`]), of which there can be several.
 //!
 //! # What is not intercepted
 //! - Messages to parts of the broker and topics of the broker (names and topics that begin with a dot), and

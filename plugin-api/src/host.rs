@@ -225,6 +225,24 @@ impl Host {
         Ok(Hook::new(self.clone(), id))
     }
 
+    /// Adds a subscription watcher, which learns what clients subscribe to without taking part in it: it gets
+    /// no [`Replay`](crate::hooks::Replay), a broker can have several, and filters have their options. It
+    /// ends when the [`Hook`] is dropped, and with the instance.
+    ///
+    /// Before this method returns, it has the watcher learn the subscriptions that there are, by
+    /// [`SubscriptionEvent::Existing`](crate::hooks::SubscriptionEvent::Existing). Changes of that time can
+    /// arrive before or after it: for a client and filter with such a change, the last change counts.
+    ///
+    /// # Errors
+    /// The broker has [`MAX_HOOKS`](crate::hooks::MAX_HOOKS) watchers already.
+    pub fn add_subscription_watcher(&self, watcher: impl SubscriptionListener) -> Result<Hook, PluginError> {
+        let watcher =
+            RawSubscriptionListener_TO::from_value(Guarded::new(watcher, self.0.clone()), TD_Opaque);
+        let added = self.object().add_subscription_watcher(watcher);
+        let id = added.into_result().map_err(|text| PluginError::new(text.into_string()))?;
+        Ok(Hook::new(self.clone(), id))
+    }
+
     /// Adds a name resolver, which decides about messages for clients whose names match one of the masks and
     /// that are not registered, until the [`Hook`] is dropped or the instance ends. See [the rules for
     /// hooks](crate::hooks#name-resolvers).
@@ -262,6 +280,12 @@ impl Host {
         let text = toml::to_string(rules).map_err(|error| PluginError::new(error.to_string()))?;
         let set = self.object().set_access_rules(RStr::from_str(&text));
         set.into_result().map_err(|text| PluginError::new(text.into_string()))
+    }
+
+    /// Returns whether access rules are in force: without them every client can register under every name.
+    /// They can be set and dropped at any time. Blocks only briefly.
+    pub fn has_access_rules(&self) -> bool {
+        self.object().has_access_rules()
     }
 
     /// Attributes a task to this instance, for any runtime: what it logs names the instance.

@@ -17,9 +17,9 @@ use abi_stable::StableAbi;
 pub enum Locality {
     /// In the broker's process: exempt from access rules, can administer.
     InProcess,
-    /// On the same host, by a UNIX socket: can administer.
+    /// On the same host, by a UNIX socket, or by loopback with a secret of the broker: can administer.
     SameHost,
-    /// Anywhere else, including loopback TCP and WebSocket. The default, so that a transport that sets
+    /// Anywhere else, including other clients by loopback. The default, so that a transport that sets
     /// nothing grants nothing.
     #[default]
     Remote,

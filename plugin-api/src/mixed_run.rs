@@ -10,7 +10,7 @@ use abi_stable::{
 };
 use elbus_protocol::{FrameKind, Op, Qos};
 
-use crate::{buffer::Payload, run::Encoding};
+use crate::{buffer::Payload, request::Dispatch, run::Encoding};
 
 /// One message or publication of a mixed run, as [`Client::dispatch_mixed`](crate::Client::dispatch_mixed)
 /// takes it.
@@ -131,9 +131,10 @@ pub struct MixedDispatch {
 }
 
 impl MixedDispatch {
-    const GONE: u32 = 1;
-    const ALONE: u32 = 2;
-    const PENDING: u32 = 4;
+    const GONE: u32 = Dispatch::GONE as u32;
+    const PENDING: u32 = Dispatch::PENDING as u32;
+    /// Above all flags of [`Dispatch`].
+    const ALONE: u32 = 1 << 8;
 
     /// Creates the result of a run of which `dispatched` frames were dispatched, at the cost of `work`.
     #[inline]

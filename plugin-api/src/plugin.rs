@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     abi::{FromRaw, RawStatus, convert::sealed::Sealed},
     config::Config,
+    figure::Figure,
     host::Host,
     plugin_error::PluginError,
 };
@@ -99,6 +100,13 @@ pub trait Plugin: Send + Sync + Sized + 'static {
     /// What could not be read, with the key that names it.
     fn refresh(&self) -> Result<(), PluginError> {
         Ok(())
+    }
+
+    /// Returns what the plugin counts and measures, for programs that monitor the broker: the control method
+    /// `metrics` passes the first [`MAX_FIGURES`](crate::MAX_FIGURES) on. Must not block. Names must not
+    /// depend on clients, topics or messages, of which there can be any number.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
     }
 
     /// Returns the current status. Must not block.

@@ -226,11 +226,11 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    const GONE: u8 = 1;
+    pub(crate) const GONE: u8 = 1;
     const CONGESTED: u8 = 2;
     const BLOCKED: u8 = 4;
     const FRAME_CODES: u8 = 8;
-    const PENDING: u8 = 16;
+    pub(crate) const PENDING: u8 = 16;
 
     /// Creates a result with a code and the number of recipients.
     #[inline]

@@ -3,8 +3,12 @@
 use abi_stable::{StableAbi, std_types::RStr};
 
 use crate::{
-    config::Limit, delivery_status::DeliveryStatus, inproc::RunBatch, mixed_run::MixedRun,
-    notifier::Notifier, run::Run,
+    config::{Limit, Overflow},
+    delivery_status::DeliveryStatus,
+    inproc::RunBatch,
+    mixed_run::MixedRun,
+    notifier::Notifier,
+    run::Run,
 };
 
 /// The receiving side of a client: the broker delivers the client's messages into it.
@@ -156,6 +160,9 @@ impl<'a> Overdraft<'a> {
     }
 }
 
+/// [`SinkLimits::flags`]: the number of an overflow policy.
+const OVERFLOW_BITS: u32 = 7;
+
 /// Limits of one client.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -169,6 +176,18 @@ pub struct SinkLimits {
     pub messages_per_second: Limit,
     /// Bytes it sends per second.
     pub bytes_per_second: Limit,
+}
+
+impl SinkLimits {
+    /// Returns the policy that replaces the transport's, if there is one.
+    pub fn overflow(&self) -> Option<Overflow> {
+        Overflow::from_number(self.flags & OVERFLOW_BITS)
+    }
+
+    /// Sets the policy that replaces the transport's.
+    pub fn set_overflow(&mut self, overflow: Option<Overflow>) {
+        self.flags = self.flags & !OVERFLOW_BITS | overflow.map_or(0, Overflow::number);
+    }
 }
 
 /// The content of a queue.
@@ -202,6 +221,11 @@ mod tests {
         NullSink.when_drained(Notifier::new(move || flag.store(true, Ordering::SeqCst)));
         assert!(notified.load(Ordering::SeqCst), "senders continue at once");
         assert_eq!((NullSink.queued(), NullSink.overdrawn()), (Queued::default(), 0));
+        let mut limits = SinkLimits::default();
+        for overflow in [None, Some(Overflow::DropNewest), Some(Overflow::Latest), None] {
+            limits.set_overflow(overflow);
+            assert_eq!(limits.overflow(), overflow);
+        }
         assert!(!NullSink.overdraw(&Overdraft::new(1, 1, "")));
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     client_info::ClientInfo,
     delivery_status::DeliveryStatus,
     event::Event,
+    figure::Figure,
     host::Host,
     pending::Completion,
     plugin::{Plugin, Status},
@@ -422,6 +423,11 @@ impl FakeInstance {
     /// Calls [`Plugin::stop`].
     pub fn stop(&self, deadline: Duration) {
         self.0.stop(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Returns [`Plugin::figures`].
+    pub fn figures(&self) -> Vec<Figure> {
+        self.0.figures().into_iter().map(Figure::from_raw).collect()
     }
 
     /// Returns [`Plugin::status`].

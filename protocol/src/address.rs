@@ -17,17 +17,22 @@ pub enum Address<'a> {
     Unix(&'a str),
     /// The `host:port` of a TCP socket.
     Tcp(&'a str),
+    /// The `host:port` of a WebSocket server, and the path there, which is empty or begins with a slash.
+    WebSocket(&'a str, &'a str),
     /// The path of a FIFO, which accepts commands and sends no replies.
     Fifo(&'a str),
 }
 
 impl<'a> Address<'a> {
-    /// Determines the kind of an address by the first match: `fifo:PATH`; `unix:PATH`; a path that begins
-    /// with `/` or ends in `.sock`, `.socket` or `.ipc`, or the name of an abstract socket, `@NAME`, which
-    /// neither broker nor client supports; anything else is TCP, with or without `tcp:`. Never fails: an
-    /// invalid address fails when it is used.
+    /// Determines the kind of an address by the first match: `fifo:PATH`; `unix:PATH`; `ws://HOST:PORT/PATH`;
+    /// a path that begins with `/` or ends in `.sock`, `.socket` or `.ipc`, or the name of an abstract
+    /// socket, `@NAME`, which neither broker nor client supports; anything else is TCP, with or without
+    /// `tcp:`. Never fails: an invalid address fails when it is used.
     pub fn parse(text: &'a str) -> Self {
-        if let Some(path) = text.strip_prefix("fifo:") {
+        if let Some(rest) = text.strip_prefix("ws://") {
+            let (address, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            Address::WebSocket(address, path)
+        } else if let Some(path) = text.strip_prefix("fifo:") {
             Address::Fifo(path)
         } else if let Some(path) = text.strip_prefix("unix:") {
             Address::Unix(path)
@@ -81,6 +86,8 @@ mod tests {
             ("a/b.socket", Address::Unix("a/b.socket")),
             ("unix:x", Address::Unix("x")),
             ("fifo:/run/f", Address::Fifo("/run/f")),
+            ("ws://127.0.0.1:8080", Address::WebSocket("127.0.0.1:8080", "")),
+            ("ws://[::1]:8080/bus.sock", Address::WebSocket("[::1]:8080", "/bus.sock")),
             ("127.0.0.1:7777", Address::Tcp("127.0.0.1:7777")),
             ("tcp:[::1]:7777", Address::Tcp("[::1]:7777")),
         ] {

@@ -10,6 +10,10 @@ const VERSION: [u8; 2] = PROTOCOL_VERSION.to_le_bytes();
 /// The first bytes of either side: the greeting byte and the protocol version.
 pub const GREETING: [u8; 3] = [GREETING_BYTE, VERSION[0], VERSION[1]];
 
+/// The third byte of a client's greeting that asks for rings, with the size class in its low four bits.
+const RINGS_ASKED: u8 = 0x80;
+const RINGS_ASKED_LAST: u8 = RINGS_ASKED | 0x0F;
+
 /// The result of a step of the broker's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
@@ -19,6 +23,15 @@ pub enum Progress<'a> {
     Greeted {
         /// Bytes of the input that were consumed.
         consumed: usize,
+    },
+    /// The greeting is correct and asks for rings of shared memory (section 12). The answer is [`Code::Ok`],
+    /// or [`Code::NotSupported`] and the end of the connection. Only after
+    /// [`ServerHandshake::with_rings`].
+    RingsAsked {
+        /// Bytes of the input that were consumed.
+        consumed: usize,
+        /// The size class that the client has asked for, 0 to 15.
+        class: u8,
     },
     /// The client requests this name, which ends the handshake. `name::check_name` and the registry check the
     /// name.
@@ -41,6 +54,8 @@ pub enum HandshakeError {
     },
     /// The name is not UTF-8.
     NameNotUtf8,
+    /// A client that has asked for rings has sent something behind its name, before it had them.
+    AheadOfRings,
     /// The caller continued after the name, which had ended the handshake.
     AlreadyOver,
 }
@@ -50,7 +65,7 @@ impl HandshakeError {
     pub fn reply(&self) -> Code {
         match self {
             HandshakeError::BadGreeting { .. } => Code::NotSupported,
-            HandshakeError::NameNotUtf8 => Code::BadData,
+            HandshakeError::NameNotUtf8 | HandshakeError::AheadOfRings => Code::BadData,
             HandshakeError::AlreadyOver => Code::Other,
         }
     }
@@ -63,6 +78,7 @@ impl fmt::Display for HandshakeError {
                 write!(f, "unsupported greeting {got:02x?}: expected {GREETING:02x?}")
             }
             HandshakeError::NameNotUtf8 => f.write_str("name is not UTF-8"),
+            HandshakeError::AheadOfRings => f.write_str("sent bytes behind the name before it had rings"),
             HandshakeError::AlreadyOver => f.write_str("handshake is already complete"),
         }
     }
@@ -82,12 +98,19 @@ enum State {
 #[derive(Debug, Clone, Default)]
 pub struct ServerHandshake {
     state: State,
+    /// Whether clients can ask for rings.
+    has_rings: bool,
 }
 
 impl ServerHandshake {
     /// Creates the state of a new connection, whose [`GREETING`] the broker has sent or will send.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`new`](Self::new), for a connection whose client can ask for rings of shared memory.
+    pub fn with_rings() -> Self {
+        ServerHandshake { has_rings: true, ..Self::default() }
     }
 
     /// Parses the bytes that are not consumed yet and takes at most one step.
@@ -98,6 +121,12 @@ impl ServerHandshake {
         match self.state {
             State::Greeting => {
                 let Some(got) = input.first_chunk::<3>() else { return Ok(Progress::NeedMore) };
+                if let [GREETING_BYTE, 1, asked @ RINGS_ASKED..=RINGS_ASKED_LAST] = *got
+                    && self.has_rings
+                {
+                    self.state = State::Name;
+                    return Ok(Progress::RingsAsked { consumed: GREETING.len(), class: asked & 0x0F });
+                }
                 parse_server_greeting(got)?;
                 self.state = State::Name;
                 Ok(Progress::Greeted { consumed: GREETING.len() })
@@ -115,6 +144,12 @@ impl ServerHandshake {
             State::Over => Err(HandshakeError::AlreadyOver),
         }
     }
+}
+
+/// Returns the client's first three bytes if it asks for rings of shared memory; the broker chooses their
+/// size.
+pub fn encode_client_greeting_with_rings() -> [u8; 3] {
+    [GREETING[0], GREETING[1], RINGS_ASKED]
 }
 
 /// Returns the client's first three bytes.
@@ -167,6 +202,24 @@ mod tests {
         server.advance(&GREETING).unwrap();
         let error = server.advance(&[2, 0, 0xFF, 0xFE]).unwrap_err();
         assert_eq!((error, error.reply()), (HandshakeError::NameNotUtf8, Code::BadData));
+    }
+
+    #[test]
+    fn rings_are_asked_for_where_there_are_some() {
+        for class in 0..16 {
+            let greeting = [0xEB, 1, 0x80 | class];
+            let mut server = ServerHandshake::with_rings();
+            assert_eq!(server.advance(&greeting), Ok(Progress::RingsAsked { consumed: 3, class }));
+            assert_eq!(server.advance(&[1, 0, b'a']), Ok(Progress::Name { consumed: 3, name: "a" }));
+            let error = ServerHandshake::new().advance(&greeting).unwrap_err();
+            assert_eq!(error.reply(), Code::NotSupported);
+        }
+        for greeting in [[0xEB, 1, 0x7F], [0xEB, 1, 0x90], [0xEB, 0, 0x80], [0xEA, 1, 0x80]] {
+            assert!(ServerHandshake::with_rings().advance(&greeting).is_err());
+        }
+        let mut plain = ServerHandshake::with_rings();
+        assert_eq!(plain.advance(&GREETING), Ok(Progress::Greeted { consumed: 3 }));
+        assert_eq!(encode_client_greeting_with_rings(), [0xEB, 1, 0x80]);
     }
 
     #[test]

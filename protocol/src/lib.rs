@@ -32,6 +32,9 @@ pub const BROKER_NAME: &str = ".broker";
 
 /// The topic of warnings to every client. Transports subscribe their clients to it (protocol section 6).
 pub const WARNINGS_TOPIC: &str = ".broker/warn";
+/// The topic on which the broker reports to a client what its subscriptions with options have missed
+/// (section 6).
+pub const MISSED_TOPIC: &str = ".broker/missed";
 /// Maximum length of a topic filter, in bytes. A broker answers a frame with a longer one with
 /// [`Code::BadData`] (section 3).
 pub const MAX_FILTER_BYTES: usize = 65_535;

@@ -38,7 +38,7 @@ fn handshake() {
             while !over {
                 let used = match server.advance(&rest) {
                     Ok(Progress::NeedMore) => break,
-                    Ok(Progress::Greeted { consumed }) => {
+                    Ok(Progress::Greeted { consumed } | Progress::RingsAsked { consumed, .. }) => {
                         out.events.push(Event::new("greeted", &[]));
                         consumed
                     }

@@ -8,11 +8,18 @@
 //! After appending to a queue, the owner sends immediately: [`Socket::send`] writes what the socket accepts,
 //! and [`Queue::advance`] removes it. A [`WritableTwin`], which reports when to continue, exists only while
 //! the queue is not empty.
+//!
+//! If both ends have agreed so, the bytes are in two rings of shared memory (`elbus-ring`) instead of the
+//! socket, with the same methods.
 #![forbid(unsafe_code)]
 
 pub mod buffer_pool;
 mod queue;
+mod received;
+mod rings;
 mod socket;
 
+pub use elbus_ring::{MAX_RING_BYTES, MIN_RING_BYTES, ring_bytes_of_class};
 pub use queue::{Queue, QueueDepth};
-pub use socket::{READ_BYTES, Received, Socket, WritableTwin};
+pub use received::Received;
+pub use socket::{READ_BYTES, ReceivedAnswer, RingDescriptors, Socket, WritableTwin};

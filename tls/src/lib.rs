@@ -20,6 +20,10 @@ pub use tunnel::{Tunnel, tunnel};
 
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// The stream of a client that has connected with TLS.
+pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Returns the cryptography provider. It is passed explicitly because a loaded library must not choose one
 /// for the whole process.

@@ -1,9 +1,11 @@
 //! Forwards a connection under TLS as plain bytes: a task copies between it and a socket pair, whose other
-//! end is used like any socket. Owns the copying and its end. Bytes are kept in two buffers of fixed length,
-//! so that a side that reads too slowly holds back the other one.
+//! end is used like any socket. Owns the copying and its end. Each direction keeps at most one chunk, and
+//! only until it is written, so that a side that reads too slowly holds back the other one and an idle
+//! connection has no buffer.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
+    future::poll_fn,
     io,
     os::fd::OwnedFd,
     pin::pin,
@@ -65,20 +67,19 @@ async fn carry<S: AsyncRead + AsyncWrite>(secured: S, plain: UnixStream, fault: 
 
 /// Copies what the peer sends, until its end.
 async fn inward(mut from_peer: impl AsyncRead + Unpin, plain: &UnixStream, fault: &OnceLock<io::Error>) {
-    let mut buffer = vec![0; CHUNK];
     let mut taken = true;
     // an end without `close_notify` is an error; the bytes before it have been forwarded
     loop {
-        let count = match from_peer.read(&mut buffer).await {
-            Ok(0) => break,
-            Ok(count) => count,
+        let chunk = match receive(&mut from_peer).await {
+            Ok(chunk) if chunk.is_empty() => break,
+            Ok(chunk) => chunk,
             Err(error) => {
                 let _ = fault.set(error); // this is the only place that sets it
                 break;
             }
         };
         // continues to read after the plain end is closed: a reset could overtake the last bytes to the peer
-        taken = taken && write_all(plain, buffer.get(..count).unwrap_or_default()).await.is_ok();
+        taken = taken && write_all(plain, &chunk).await.is_ok();
     }
     // fails if the plain end is already closed
     let _ = rustix::net::shutdown(plain, rustix::net::Shutdown::Write);
@@ -86,11 +87,12 @@ async fn inward(mut from_peer: impl AsyncRead + Unpin, plain: &UnixStream, fault
 
 /// Copies what the plain end sends, until its end.
 async fn outward(plain: &UnixStream, mut to_peer: impl AsyncWrite + Unpin) {
-    let mut buffer = vec![0; CHUNK];
-    while let Ok(count @ 1..) = read(plain, &mut buffer).await {
-        let bytes = buffer.get(..count).unwrap_or_default();
+    while let Ok(chunk) = read(plain).await {
+        if chunk.is_empty() {
+            break;
+        }
         let sent = async {
-            to_peer.write_all(bytes).await?;
+            to_peer.write_all(&chunk).await?;
             to_peer.flush().await
         };
         if patiently(sent, plain).await.is_err() {
@@ -114,12 +116,25 @@ async fn patiently(work: impl Future<Output = io::Result<()>>, plain: &UnixStrea
     }
 }
 
-async fn read(plain: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads from the peer; returns no bytes at the end. Memory is used only if something has arrived.
+async fn receive(from_peer: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    poll_fn(|context| {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        // has no state: a new one continues where this one waits
+        let read = pin!(from_peer.read_buf(&mut chunk)).poll(context);
+        read.map_ok(|_| chunk)
+    })
+    .await
+}
+
+/// Reads from the plain end as [`receive`] does from the peer.
+async fn read(plain: &UnixStream) -> io::Result<Vec<u8>> {
     loop {
         plain.readable().await?;
-        match plain.try_read(buffer) {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        match plain.try_read_buf(&mut chunk) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
+            result => return result.map(|_| chunk),
         }
     }
 }

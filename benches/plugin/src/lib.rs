@@ -5,10 +5,11 @@
 use elbus_plugin_api::{
     Call, CallError, Client, ClientInfo, Code, Config, DeliveryStatus, Host, Method, Op, Payload, Plugin,
     PluginError, Qos, Request, Run, Sink,
+    hooks::{Hook, HookScope, InterceptedFrame, OnFailure, Verdict},
 };
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -74,21 +75,39 @@ impl Dispatcher {
 }
 
 /// The plugin.
-pub struct BenchPlugin(Host);
+pub struct BenchPlugin {
+    host: Host,
+    /// Whether it intercepts everything, and lets it pass.
+    intercepts: bool,
+    hook: OnceLock<Hook>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    intercept: bool,
+}
 
 impl Plugin for BenchPlugin {
     const ABOUT: &'static str = "dispatches messages to itself, to measure the plugin boundary";
 
-    fn create(host: Host, _: &Config) -> Result<Self, PluginError> {
-        Ok(BenchPlugin(host))
+    fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
+        let Settings { intercept } = config.read()?;
+        Ok(BenchPlugin { host, intercepts: intercept, hook: OnceLock::new() })
     }
 
     fn start(&self) -> Result<(), PluginError> {
-        let dispatcher = Dispatcher::new(&self.0, self.0.instance())
+        if self.intercepts {
+            let pass = |_: &InterceptedFrame<'_>| Verdict::Continue;
+            let hook = self.host.add_interceptor(&HookScope::everything(), OnFailure::Open, pass)?;
+            _ = self.hook.set(hook);
+        }
+        let dispatcher = Dispatcher::new(&self.host, self.host.instance())
             .map_err(|code| PluginError::new(format!("cannot register the clients: {code}")))?;
         let dispatcher = Mutex::new(dispatcher);
         let method = Method::new(METHOD).params("two u64").about("nanoseconds, a u64");
-        self.0.add_method(&method, move |call: &Call<'_>| {
+        self.host.add_method(&method, move |call: &Call<'_>| {
             let number =
                 |offset: usize| call.params.get(offset..)?.first_chunk().map(|n| u64::from_le_bytes(*n));
             let (Some(dispatches), Some(messages)) = (number(0), number(8)) else {

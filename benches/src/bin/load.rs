@@ -3,7 +3,7 @@
 use clap::Parser;
 use elbus_benches::{
     BoxError,
-    load::{self, Plan, Protocol, RunLength, Scenario},
+    load::{self, FarNode, Plan, Protocol, RunLength, Scenario},
 };
 use std::{process::ExitCode, time::Duration};
 
@@ -11,9 +11,18 @@ use std::{process::ExitCode, time::Duration};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Address of the broker: a UNIX socket or host:port
+    /// Address of the broker: a UNIX socket, with ?rings to ask for rings of shared memory, or host:port
     #[arg(required_unless_present = "in_process")]
     address: Option<String>,
+    /// Address of the broker of the receivers, another node of a bridged bus
+    #[arg(long, value_name = "ADDRESS", requires_all = ["far_node", "near_node"])]
+    far: Option<String>,
+    /// Name of the node of the receivers
+    #[arg(long, value_name = "NODE", requires = "far")]
+    far_node: Option<String>,
+    /// Name of the node of the senders
+    #[arg(long, value_name = "NODE", requires = "far")]
+    near_node: Option<String>,
     /// What to measure
     #[arg(long, value_enum, default_value_t = Scenario::Pairs)]
     scenario: Scenario,
@@ -94,7 +103,13 @@ fn run() -> Result<ExitCode, BoxError> {
     let address = arguments.address.unwrap_or_default();
     let defaults = Plan::new(protocol, address, arguments.scenario, arguments.bytes);
     let batch = arguments.batch.unwrap_or(defaults.batch.min(arguments.window.unwrap_or(usize::MAX)));
+    let far = arguments.far.map(|address| FarNode {
+        address,
+        node: arguments.far_node.unwrap_or_default(),
+        near: arguments.near_node.unwrap_or_default(),
+    });
     let outcome = load::run(&Plan {
+        far,
         pairs: arguments.pairs,
         senders: arguments.senders.unwrap_or(defaults.senders),
         subscribers: arguments.subscribers,

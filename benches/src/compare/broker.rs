@@ -23,6 +23,8 @@ enum BrokerKind {
     ElbusLibraries,
     /// ELBUS with the plugins that are linked in.
     ElbusBuiltin,
+    /// ELBUS with plugins loaded from libraries, whose clients have rings of this size in bytes.
+    ElbusRings(u32),
     Relay,
     Busrt,
     Nats,
@@ -35,9 +37,16 @@ pub(super) const ELBUS: &str = "elbus";
 /// The upper limit for a broker.
 pub(super) const RELAY: &str = "relay";
 
-const ALL: [(BrokerKind, &str); 7] = [
+/// ELBUS with rings of shared memory.
+pub(super) const RINGS: &str = "rings";
+/// The same with larger rings.
+pub(super) const LARGE_RINGS: &str = "rings-1m";
+
+const ALL: [(BrokerKind, &str); 9] = [
     (BrokerKind::ElbusLibraries, ELBUS),
     (BrokerKind::ElbusBuiltin, "elbus-builtin"),
+    (BrokerKind::ElbusRings(512 * 1024), RINGS),
+    (BrokerKind::ElbusRings(1024 * 1024), LARGE_RINGS),
     (BrokerKind::Relay, RELAY),
     (BrokerKind::Busrt, "busrt"),
     (BrokerKind::Nats, "nats"),
@@ -85,13 +94,21 @@ pub(super) fn select(names: &[String], programs: &Path) -> Result<Vec<Broker>, B
 impl BrokerKind {
     /// Whether its program is built from this repository.
     fn is_own(self) -> bool {
-        matches!(self, BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin | BrokerKind::Relay)
+        matches!(
+            self,
+            BrokerKind::ElbusLibraries
+                | BrokerKind::ElbusBuiltin
+                | BrokerKind::ElbusRings(_)
+                | BrokerKind::Relay
+        )
     }
 
     fn find_program(self, programs: &Path) -> Option<PathBuf> {
         let own = |name: &str| Some(programs.join(name)).filter(|path| path.is_file());
         match self {
-            BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin => own("elbusd"),
+            BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin | BrokerKind::ElbusRings(_) => {
+                own("elbusd")
+            }
             BrokerKind::Relay => own("elbus-relay"),
             BrokerKind::Busrt => find_installed("ELBUS_BUSRTD", "busrtd"),
             BrokerKind::Nats => find_installed("ELBUS_NATS", "nats-server"),
@@ -119,7 +136,10 @@ impl Broker {
 
     pub(super) fn protocol(&self) -> Protocol {
         match self.kind {
-            BrokerKind::ElbusLibraries | BrokerKind::ElbusBuiltin | BrokerKind::Busrt => Protocol::Elbus,
+            BrokerKind::ElbusLibraries
+            | BrokerKind::ElbusBuiltin
+            | BrokerKind::ElbusRings(_)
+            | BrokerKind::Busrt => Protocol::Elbus,
             BrokerKind::Relay => Protocol::Relay,
             BrokerKind::Nats => Protocol::Nats,
             BrokerKind::Redis => Protocol::Redis,
@@ -129,10 +149,11 @@ impl Broker {
 
     /// Whether it has what a workload needs.
     pub(super) fn supports(&self, workload: &Workload) -> bool {
-        match workload.scenario {
-            // the relay needs two file descriptors per client; busrtd loses what is sent ahead in the
-            // handshake
-            Scenario::Idle => !matches!(self.kind, BrokerKind::Relay | BrokerKind::Busrt),
+        match (workload.scenario, self.kind) {
+            // the relay needs two file descriptors per client, and clients with rings three and more; busrtd
+            // loses what is sent ahead in the handshake
+            (Scenario::Idle, BrokerKind::Relay | BrokerKind::ElbusRings(_) | BrokerKind::Busrt) => false,
+            (_, BrokerKind::ElbusRings(_)) if workload.tcp => false,
             _ => workload.plan(self.protocol(), "", Duration::ZERO).validate().is_ok(),
         }
     }
@@ -157,6 +178,8 @@ impl Broker {
         match self.kind {
             BrokerKind::ElbusLibraries => "plugins loaded from libraries",
             BrokerKind::ElbusBuiltin => "the same plugins, linked in",
+            BrokerKind::ElbusRings(bytes) if bytes > 512 * 1024 => "as `rings`, of 1 MiB",
+            BrokerKind::ElbusRings(_) => "as `elbus`, but clients have rings of shared memory, of 512 KiB",
             BrokerKind::Relay => "passes on bytes without parsing them: the upper limit",
             BrokerKind::Busrt => "queues of 65,536 frames, because it disconnects clients with a full queue",
             BrokerKind::Nats => "TCP, because it has no UNIX sockets",
@@ -179,11 +202,15 @@ impl Broker {
         };
         let mut command = Command::new(&self.program);
         self.set_arguments(&mut command, &address, folder.path())?;
+        let asks_for_rings = matches!(self.kind, BrokerKind::ElbusRings(_));
         let stderr = std::fs::File::create(folder.path().join("stderr"))?;
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;
         let mut running = RunningBroker { child, address, folder };
         running.wait_until_listening()?;
+        if asks_for_rings {
+            running.address.push_str("?rings");
+        }
         Ok(running)
     }
 
@@ -193,6 +220,12 @@ impl Broker {
         match self.kind {
             BrokerKind::ElbusLibraries => command.args(elbus).arg("library"),
             BrokerKind::ElbusBuiltin => command.args(elbus).arg("builtin"),
+            BrokerKind::ElbusRings(bytes) => {
+                let keys = format!("{address}?rings=true&ring_bytes={bytes}");
+                command
+                    .args(elbus.map(|argument| if argument == address { keys.as_str() } else { argument }));
+                command.arg("library")
+            }
             BrokerKind::Relay => command.arg(address),
             BrokerKind::Busrt => command.args(["--queue-size", "65536", "-B", address]),
             BrokerKind::Nats => command.args(["-a", "127.0.0.1", "-p", port.unwrap_or_default()]),
@@ -305,5 +338,8 @@ mod tests {
         }
         assert!(supports(BrokerKind::Relay, "topics-128") && !supports(BrokerKind::Nats, "broadcast-8"));
         assert!(!supports(BrokerKind::Busrt, "idle-10000") && supports(BrokerKind::Nats, "idle-10000"));
+        let rings = BrokerKind::ElbusRings(524_288);
+        assert!(supports(rings, "topic-100") && supports(rings, "call"));
+        assert!(!supports(rings, "tcp-1-1") && !supports(rings, "idle-10000"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    broker::ELBUS,
+    broker::{ELBUS, LARGE_RINGS, RELAY, RINGS},
     metrics::{Metric, Sample, Spread, ratio, spread},
 };
 
@@ -11,8 +11,10 @@ use super::{
 struct Target {
     workload: &'static str,
     metric: Metric,
+    /// ELBUS, or ELBUS with rings.
+    broker: &'static str,
     reference: Reference,
-    /// The limit of the ratio of ELBUS to the reference: a minimum if more is better, else a maximum.
+    /// The limit of the ratio of that broker to the reference: a minimum if more is better, else a maximum.
     limit: f64,
 }
 
@@ -26,12 +28,17 @@ enum Reference {
 }
 
 const fn target(workload: &'static str, metric: Metric, broker: &'static str, limit: f64) -> Target {
-    Target { workload, metric, reference: Reference::Broker(broker), limit }
+    Target { workload, metric, broker: ELBUS, reference: Reference::Broker(broker), limit }
 }
 
 /// A target relative to another workload.
 const fn relative(workload: &'static str, metric: Metric, reference: &'static str, limit: f64) -> Target {
-    Target { workload, metric, reference: Reference::Workload(reference), limit }
+    Target { workload, metric, broker: ELBUS, reference: Reference::Workload(reference), limit }
+}
+
+/// A target of ELBUS with rings relative to ELBUS without.
+const fn rings(workload: &'static str, metric: Metric, broker: &'static str, limit: f64) -> Target {
+    Target { workload, metric, broker, reference: Reference::Broker(ELBUS), limit }
 }
 
 const TARGETS: [Target; 21] = [
@@ -92,6 +99,23 @@ const REAL_TARGETS: [Target; 30] = [
     relative("8-writers-128-topics-qos1", Metric::Messages, "8-writers-128-topics", 0.6),
 ];
 
+/// Targets of rings of shared memory.
+const RING_TARGETS: [Target; 13] = [
+    rings("1-1", Metric::Messages, RINGS, 1.7),
+    rings("1-1", Metric::BrokerCpu, RINGS, 0.55),
+    Target { reference: Reference::Broker(RELAY), ..rings("1-1", Metric::Messages, RINGS, 1.3) },
+    rings("8-8", Metric::Messages, RINGS, 1.8),
+    rings("8-8", Metric::BrokerCpu, RINGS, 0.55),
+    rings("topic-8", Metric::Messages, RINGS, 2.3),
+    rings("topic-8", Metric::BrokerCpu, RINGS, 0.4),
+    rings("1-1-unbatched", Metric::Messages, RINGS, 9.0),
+    rings("1-1-64k", Metric::Bytes, RINGS, 1.4),
+    rings("1-1-64k", Metric::Bytes, LARGE_RINGS, 1.8),
+    rings("1-1-qos1", Metric::Messages, RINGS, 1.7),
+    rings("awake-request-reply", Metric::P50, RINGS, 0.75),
+    rings("request-reply", Metric::P50, RINGS, 1.05),
+];
+
 /// Targets in the unit of the metric: minimums if more is better, else maximums.
 const ABSOLUTE_TARGETS: [(&str, Metric, f64); 5] = [
     ("idle-10000", Metric::ClientMemory, 2048.0),
@@ -104,17 +128,19 @@ const ABSOLUTE_TARGETS: [(&str, Metric, f64); 5] = [
 /// A table of the targets for which there are figures.
 pub(super) fn table(samples: &[Sample]) -> String {
     let mut rows = String::new();
-    for Target { workload, metric, reference, limit } in TARGETS.into_iter().chain(REAL_TARGETS) {
+    for Target { workload, metric, broker, reference, limit } in
+        TARGETS.into_iter().chain(REAL_TARGETS).chain(RING_TARGETS)
+    {
         let (denominator, reference) = match reference {
-            Reference::Broker(broker) => ((workload, broker), broker),
+            Reference::Broker(other) => ((workload, other), other),
             Reference::Workload(other) => ((other, ELBUS), other),
         };
-        let Some(ratio) = ratio(samples, metric, (workload, ELBUS), denominator) else { continue };
+        let Some(ratio) = ratio(samples, metric, (workload, broker), denominator) else { continue };
         let Spread { median, min, max } = ratio;
         let measured = format!("{median:.2} ({min:.2} to {max:.2})");
         push_row(
             &mut rows,
-            workload,
+            (workload, broker),
             metric,
             reference,
             (limit, &format!("{limit:.2}")),
@@ -126,7 +152,7 @@ pub(super) fn table(samples: &[Sample]) -> String {
         let measured = metric.format_spread(spread);
         push_row(
             &mut rows,
-            workload,
+            (workload, ELBUS),
             metric,
             "-",
             (limit, &metric.format(limit)),
@@ -139,16 +165,16 @@ pub(super) fn table(samples: &[Sample]) -> String {
     format!(
         "\n## Targets\n\n\
          The ratio of ELBUS to the other broker, or to its own other workload, within each round: the \
-         median, with minimum and maximum in parentheses.\n\
+         median, with minimum and maximum in parentheses. Targets of rings are ratios of these.\n\
          A target without either is the figure itself.\n\n\
-         | workload | figure | compared with | target | measured | met |\n|---|---|---|---|---|---|\n{rows}"
+         | workload | broker | figure | compared with | target | measured | met |\n|---|---|---|---|---|---|---|\n{rows}"
     )
 }
 
 /// Appends a row; limit and measurement are given as a value and as text.
 fn push_row(
     rows: &mut String,
-    workload: &str,
+    (workload, broker): (&str, &str),
     metric: Metric,
     reference: &str,
     (limit, limit_text): (f64, &str),
@@ -161,7 +187,7 @@ fn push_row(
     let met = if met { "yes" } else { "**no**" };
     let _ = writeln!(
         rows,
-        "| {workload} | {} | {reference} | {bound} {limit_text} | {measured_text} | {met} |",
+        "| {workload} | {broker} | {} | {reference} | {bound} {limit_text} | {measured_text} | {met} |",
         metric.title()
     );
 }

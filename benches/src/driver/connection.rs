@@ -1,5 +1,7 @@
-//! A connected socket. Owns every system call of the generator's clients.
+//! A connected socket, or the rings of shared memory in its place. Owns the system calls on sockets; those of
+//! rings are in [`rings`](super::rings).
 
+use elbus_ring::Received;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, retry_on_intr},
@@ -11,21 +13,28 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
+    sync::{Arc, OnceLock},
 };
 
-use super::is_path;
+use super::{
+    is_path,
+    rings::Rings,
+    timeout::{TIMEOUT, closed, timed_out},
+    without_rings,
+};
 use crate::BoxError;
 
-/// A broker that neither reads nor writes for this long has lost a message.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
-
 /// A blocking socket with a timeout.
-pub(crate) struct Connection(OwnedFd);
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    /// `Some` if the client asks for rings, which come with the answer to its registration.
+    rings: Option<Arc<OnceLock<Rings>>>,
+}
 
 impl Connection {
     /// Connects to a UNIX socket if the address is a path, else to `host:port` over TCP.
     pub(crate) fn connect(address: &str) -> Result<Self, BoxError> {
+        let (address, asks_for_rings) = without_rings(address);
         let socket: OwnedFd = if is_path(address) {
             UnixStream::connect(address)?.into()
         } else {
@@ -36,18 +45,32 @@ impl Connection {
         for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
             sockopt::set_socket_timeout(&socket, direction, Some(TIMEOUT))?;
         }
-        Ok(Connection(socket))
+        Ok(Connection { socket, rings: asks_for_rings.then(Arc::default) })
     }
 
     /// A second handle of the same socket.
     pub(crate) fn try_clone(&self) -> Result<Self, BoxError> {
-        Ok(Connection(self.0.try_clone()?))
+        Ok(Connection { socket: self.socket.try_clone()?, rings: self.rings.clone() })
+    }
+
+    /// Returns whether the client asks for rings.
+    pub(crate) fn asks_for_rings(&self) -> bool {
+        self.rings.is_some()
+    }
+
+    /// Returns the rings, once the client has them.
+    #[inline]
+    pub(crate) fn rings(&self) -> Option<&Rings> {
+        self.rings.as_ref()?.get()
     }
 
     #[inline]
     pub(crate) fn send(&self, mut bytes: &[u8]) -> Result<(), BoxError> {
+        if let Some(rings) = self.rings() {
+            return rings.send(bytes);
+        }
         while !bytes.is_empty() {
-            match retry_on_intr(|| send(&self.0, bytes, SendFlags::NOSIGNAL)) {
+            match retry_on_intr(|| send(&self.socket, bytes, SendFlags::NOSIGNAL)) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(Errno::AGAIN) => return Err(timed_out("read", "a receiver is stuck")),
                 Err(error) => return Err(error.into()),
@@ -59,7 +82,15 @@ impl Connection {
     /// Blocks until at least one byte is received.
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<usize, BoxError> {
-        match retry_on_intr(|| recv(&self.0, &mut *buffer, RecvFlags::empty())) {
+        if self.asks_for_rings() {
+            loop {
+                match self.try_receive_into(buffer)? {
+                    0 => self.wait_readable()?,
+                    count => return Ok(count),
+                }
+            }
+        }
+        match retry_on_intr(|| recv(&self.socket, &mut *buffer, RecvFlags::empty())) {
             Ok((0, _)) => Err(closed()),
             Ok((count, _)) => Ok(count),
             Err(Errno::AGAIN) => Err(timed_out("sent", "a message is lost")),
@@ -70,20 +101,52 @@ impl Connection {
     /// Appends what has arrived to `out`; `false` if nothing has. Does not block.
     pub(crate) fn try_receive(&self, out: &mut Vec<u8>) -> Result<bool, BoxError> {
         let mut buffer = [0; 8192];
-        match retry_on_intr(|| recv(&self.0, &mut buffer, RecvFlags::DONTWAIT)) {
-            Ok((0, _)) => Err(closed()),
-            Ok((count, _)) => {
-                out.extend_from_slice(&buffer[..count]);
-                Ok(true)
+        let count = self.try_receive_into(&mut buffer)?;
+        out.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        Ok(count > 0)
+    }
+
+    /// Reads what has arrived; 0 bytes if nothing has. Does not block.
+    #[inline]
+    fn try_receive_into(&self, buffer: &mut [u8]) -> Result<usize, BoxError> {
+        match &self.rings {
+            None => match retry_on_intr(|| recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT)) {
+                Ok((0, _)) => Err(closed()),
+                Ok((count, _)) => Ok(count),
+                Err(Errno::AGAIN) => Ok(0),
+                Err(error) => Err(error.into()),
+            },
+            Some(rings) => match rings.get() {
+                Some(rings) => rings.try_receive(buffer),
+                None => self.receive_answer(rings, buffer),
+            },
+        }
+    }
+
+    /// Reads one byte of the handshake, and the rings if they came with it.
+    #[cold]
+    fn receive_answer(&self, rings: &OnceLock<Rings>, buffer: &mut [u8]) -> Result<usize, BoxError> {
+        match elbus_ring::receive(&self.socket)? {
+            Received::Nothing => Ok(0),
+            Received::End => Err(closed()),
+            Received::Byte(byte, handover) => {
+                if let Some(handover) = handover {
+                    let _ = rings.set(Rings::open(handover, &self.socket)?);
+                }
+                if let Some(place) = buffer.first_mut() {
+                    *place = byte;
+                }
+                Ok(1)
             }
-            Err(Errno::AGAIN) => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 
     pub(crate) fn wait_readable(&self) -> Result<(), BoxError> {
+        if let Some(rings) = self.rings() {
+            return rings.wait_readable();
+        }
         let timeout = Timespec::try_from(TIMEOUT)?;
-        let mut sockets = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::IN)];
         match retry_on_intr(|| poll(&mut sockets, Some(&timeout)))? {
             0 => Err(timed_out("sent", "a reply or an acknowledgement is missing")),
             _ => Ok(()),
@@ -117,14 +180,30 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
-fn closed() -> BoxError {
-    "the broker closed the connection".into()
-}
-
-fn timed_out(action: &str, consequence: &str) -> BoxError {
-    format!("the broker {action} nothing for {} s: {consequence}", TIMEOUT.as_secs()).into()
+/// Waits until one of these connections is readable. Returns for each whether it is.
+pub(crate) fn readable<'a>(
+    connections: impl Iterator<Item = &'a Connection> + Clone,
+) -> Result<Vec<bool>, BoxError> {
+    let mut ready = Vec::new();
+    for rings in connections.clone().filter_map(Connection::rings) {
+        rings.empty_pipe()?;
+        ready.push(!rings.prepare_wait()?);
+    }
+    if ready.contains(&true) {
+        return Ok(ready);
+    }
+    let timeout = Timespec::try_from(TIMEOUT)?;
+    let wakes = |connection: &'a Connection| match connection.rings() {
+        Some(rings) => PollFd::from_borrowed_fd(rings.pipe(), PollFlags::IN),
+        None => PollFd::new(&connection.socket, PollFlags::IN),
+    };
+    let mut sockets: Vec<_> = connections.map(wakes).collect();
+    match retry_on_intr(|| poll(&mut sockets, Some(&timeout)))? {
+        0 => Err(timed_out("sent", "a message is lost")),
+        _ => Ok(sockets.iter().map(|socket| !socket.revents().is_empty()).collect()),
+    }
 }

@@ -3,7 +3,7 @@
 use elbus_protocol::{
     Op, Qos,
     delivery::ACK_BYTES,
-    handshake::{GREETING, encode_client_greeting, encode_client_name},
+    handshake::{GREETING, encode_client_greeting, encode_client_greeting_with_rings, encode_client_name},
     request::{PING, encode_filters, encode_request},
 };
 
@@ -21,17 +21,21 @@ const ACK: u8 = 0xFE;
 pub(super) fn connect(address: &str, name: &str) -> Result<Connection, BoxError> {
     let connection = Connection::connect(address)?;
     connection.expect(&GREETING)?;
-    connection.send(&encode_client_greeting())?;
+    connection.send(&greeting(&connection))?;
     connection.expect(&[OK])?;
     connection.send(&encode_client_name(name)?)?;
     connection.expect(&[OK])?;
     Ok(connection)
 }
 
+fn greeting(connection: &Connection) -> [u8; 3] {
+    if connection.asks_for_rings() { encode_client_greeting_with_rings() } else { encode_client_greeting() }
+}
+
 /// The handshake of a client that does not wait for replies in between.
-pub(super) fn handshake(name: &str) -> Result<Handshake, BoxError> {
+pub(super) fn handshake(connection: &Connection, name: &str) -> Result<Handshake, BoxError> {
     Ok(Handshake {
-        request: [&encode_client_greeting()[..], &encode_client_name(name)?].concat(),
+        request: [&greeting(connection)[..], &encode_client_name(name)?].concat(),
         reply_end: [&GREETING[..], &[OK, OK]].concat(),
     })
 }
@@ -124,8 +128,8 @@ impl Driver for Elbus {
         Ok((Elbus::new(options.payload_bytes), connection, receiver))
     }
 
-    fn handshake(name: &str) -> Result<Handshake, BoxError> {
-        handshake(name)
+    fn handshake(connection: &Connection, name: &str) -> Result<Handshake, BoxError> {
+        handshake(connection, name)
     }
 
     fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError> {

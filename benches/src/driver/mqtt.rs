@@ -27,7 +27,7 @@ impl Driver for Mqtt {
         Ok((Mqtt { header, payload_bytes: options.payload_bytes }, connection, receiver))
     }
 
-    fn handshake(name: &str) -> Result<Handshake, BoxError> {
+    fn handshake(_: &Connection, name: &str) -> Result<Handshake, BoxError> {
         Ok(Handshake {
             request: [connect(name)?, subscribe(&[name.to_owned()])?].concat(),
             reply_end: [&CONNECTED[..], &subscribed(1)?].concat(),

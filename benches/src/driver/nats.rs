@@ -38,7 +38,7 @@ impl Driver for Nats {
         Ok((Nats { header, payload_bytes: options.payload_bytes }, connection, receiver))
     }
 
-    fn handshake(name: &str) -> Result<Handshake, BoxError> {
+    fn handshake(_: &Connection, name: &str) -> Result<Handshake, BoxError> {
         Ok(Handshake {
             request: [CONNECT, format!("SUB {name} 1\r\nPING\r\n").as_bytes()].concat(),
             reply_end: b"PONG\r\n".to_vec(),

@@ -35,7 +35,7 @@ impl Driver for Redis {
         Ok((Redis { header, payload_bytes }, outgoing, incoming))
     }
 
-    fn handshake(channel: &str) -> Result<Handshake, BoxError> {
+    fn handshake(_: &Connection, channel: &str) -> Result<Handshake, BoxError> {
         Ok(subscribe(channel, 1))
     }
 

@@ -22,8 +22,8 @@ impl Driver for Relay {
         Ok((driver, connection, receiver))
     }
 
-    fn handshake(name: &str) -> Result<Handshake, BoxError> {
-        elbus::handshake(name)
+    fn handshake(connection: &Connection, name: &str) -> Result<Handshake, BoxError> {
+        elbus::handshake(connection, name)
     }
 
     fn encode(&self, out: &mut Vec<u8>, envelope: &Envelope, payload: &[u8]) -> Result<usize, BoxError> {

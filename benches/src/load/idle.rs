@@ -25,12 +25,16 @@ const MAX_PENDING: usize = 64;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// File descriptors of the generator besides the clients'.
 const OTHER_FDS: u64 = 64;
+/// File descriptors of a client, and of one with rings: socket, eventfd, pipe, what it waits with.
+const FDS: [u64; 2] = [1, 4];
 /// The longest reply to a handshake.
 const MAX_REPLY_BYTES: usize = 4096;
 
 pub(super) fn run<D: Driver>(plan: &Plan) -> Result<IdleClients, BoxError> {
     let RunLength::Time(time) = plan.length else { return Err("idle clients need a time".into()) };
-    raise_fd_limit(plan.clients as u64 + OTHER_FDS)?;
+    let [plain, with_rings] = FDS;
+    let fds = if plan.asks_for_rings() { with_rings } else { plain };
+    raise_fd_limit(fds * plan.clients as u64 + OTHER_FDS)?;
     let baseline = plan.broker_pid.and_then(MemoryBaseline::of);
 
     let meter = UsageMeter::start(plan.broker_pid);
@@ -119,6 +123,10 @@ impl Clients {
                     .map_err(|error| failed(error, &handshake.received))?;
                 if handshake.received.ends_with(&handshake.reply_end) {
                     (*slot, registered) = (None, registered + 1);
+                    if let Some(rings) = connection.rings() {
+                        rings.prepare_wait()?;
+                        epoll::add(&self.epoll, rings.pipe(), event.data, epoll::EventFlags::IN)?;
+                    }
                 } else if handshake.received.len() > MAX_REPLY_BYTES {
                     return Err(failed("the reply is too long".into(), &handshake.received).into());
                 }
@@ -130,9 +138,11 @@ impl Clients {
     /// Connects the next client and sends its handshake.
     fn begin_handshake<D: Driver>(&mut self, address: &str) -> Result<PendingHandshake, BoxError> {
         let index = self.connections.len();
-        let handshake = D::handshake(&names::client(0, Side::Receiver, index))?;
-        let connection = Connection::connect(address)
-            .and_then(|connection| connection.send(&handshake.request).map(|()| connection))
+        let (connection, handshake) = Connection::connect(address)
+            .and_then(|connection| {
+                let handshake = D::handshake(&connection, &names::client(0, Side::Receiver, index))?;
+                connection.send(&handshake.request).map(|()| (connection, handshake))
+            })
             .map_err(|error| format!("client {index} could not connect to {address}: {error}"))?;
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&self.epoll, &connection, data, epoll::EventFlags::IN)?;
@@ -201,6 +211,12 @@ impl Clients {
 
 /// Reads and discards what has arrived; `false` if nothing has.
 fn discard(connection: &Connection, buffer: &mut Vec<u8>) -> Result<bool, BoxError> {
+    if let Some(rings) = connection.rings() {
+        rings.empty_pipe()?;
+        while connection.try_receive(buffer)? || !rings.prepare_wait()? {}
+        buffer.clear();
+        return Ok(false);
+    }
     let received = connection.try_receive(buffer);
     buffer.clear();
     received

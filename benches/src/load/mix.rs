@@ -66,8 +66,11 @@ pub(super) fn destinations(plan: &Plan, group: usize, sender: usize) -> Vec<Stri
             (0..topics).map(|index| names::topic_in_turn(group, sender, index)).collect()
         }
         (Scenario::Topic, None) => vec![names::topic(group)],
-        (Scenario::Broadcast, _) => vec![names::receivers(group)],
-        _ => (0..plan.targets).map(|index| names::client(group, Side::Receiver, index)).collect(),
+        (Scenario::Broadcast, _) => vec![plan.reached_as(Side::Receiver, names::receivers(group))],
+        _ => {
+            let name = |index| names::client(group, Side::Receiver, index);
+            (0..plan.targets).map(|index| plan.reached_as(Side::Receiver, name(index))).collect()
+        }
     }
 }
 

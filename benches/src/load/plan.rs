@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use std::time::Duration;
 
 use super::sequence;
-use crate::BoxError;
+use crate::{BoxError, names::Side};
 
 /// The shape of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,13 +52,27 @@ pub enum RunLength {
     Time(Duration),
 }
 
+/// The node at which receivers are, and the names by which clients reach each other.
+#[derive(Debug, Clone)]
+pub struct FarNode {
+    /// The address of its broker.
+    pub address: String,
+    /// Its name.
+    pub node: String,
+    /// The name of the node of the senders.
+    pub near: String,
+}
+
 /// One run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The broker's protocol.
     pub protocol: Protocol,
-    /// A UNIX socket or host:port; empty for [`Protocol::InProcess`].
+    /// A UNIX socket, with `?rings` behind it if clients ask for rings of shared memory there, or host:port;
+    /// empty for [`Protocol::InProcess`].
     pub address: String,
+    /// The other broker, if receivers are clients of another node of a bridged bus.
+    pub far: Option<FarNode>,
     /// The shape of the load.
     pub scenario: Scenario,
     /// Independent groups of clients.
@@ -119,6 +133,7 @@ impl Plan {
         Plan {
             protocol,
             address: address.into(),
+            far: None,
             scenario,
             pairs: 1,
             senders: if scenario == Scenario::FanIn { FAN_IN_SENDERS } else { 1 },
@@ -138,6 +153,35 @@ impl Plan {
             broker_pid: None,
             memory_after: false,
         }
+    }
+
+    /// The address at which clients of a side connect.
+    pub(crate) fn address_of(&self, side: Side) -> &str {
+        match (&self.far, side) {
+            (Some(far), Side::Receiver) => &far.address,
+            _ => &self.address,
+        }
+    }
+
+    /// The name by which clients of the other side reach a client.
+    pub(crate) fn reached_as(&self, side: Side, name: String) -> String {
+        match (&self.far, side) {
+            (Some(far), Side::Receiver) => format!("@{}.{name}", far.node),
+            (Some(far), Side::Sender) => format!("@{}.{name}", far.near),
+            (None, _) => name,
+        }
+    }
+
+    /// Waits until the clients of one node are known at the other one, which takes less than a second.
+    pub(crate) fn wait_for_names(&self) {
+        if self.far.is_some() {
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    }
+
+    /// Whether clients ask for rings of shared memory.
+    pub(crate) fn asks_for_rings(&self) -> bool {
+        self.address.ends_with("?rings")
     }
 
     /// Senders per group.
@@ -225,6 +269,9 @@ impl Plan {
             Scenario::Idle => self.protocol != Protocol::InProcess,
             _ => true,
         };
+        if self.asks_for_rings() && self.protocol != Protocol::Elbus {
+            return invalid(format!("{:?} has no rings: use an address without ?rings", self.protocol));
+        }
         let acknowledges = matches!(self.protocol, Protocol::Elbus | Protocol::InProcess | Protocol::Redis);
         if self.qos & 1 != 0 && !acknowledges {
             return invalid(format!(

@@ -33,6 +33,7 @@ pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError>
             let mut responder = Responder::<D>::new(plan, group)?;
             responders.push(std::thread::spawn(move || responder.run()));
         }
+        plan.wait_for_names();
         let (start, length) = (start.clone(), plan.length);
         requesters.push(std::thread::spawn(move || requester.run(length, &start)));
     }
@@ -64,13 +65,14 @@ impl<D: Driver> Endpoint<D> {
     /// `header` precedes the payload in what is sent; what is received has `received_bytes`.
     fn connect(
         plan: &Plan,
+        side: Side,
         name: &str,
         target: String,
         header: &[u8],
         received_bytes: usize,
     ) -> Result<Self, BoxError> {
         let options = ConnectOptions {
-            address: &plan.address,
+            address: plan.address_of(side),
             name,
             subscription: None,
             payload_bytes: received_bytes,
@@ -121,9 +123,13 @@ impl<D: Driver> Requester<D> {
                 let header = [&[rpc::REQUEST, 1, 0, 0, 0], b"benchmark.test\0".as_slice()].concat();
                 (".broker".to_owned(), header, REPLY_HEADER_BYTES)
             }
-            _ => (names::client(group, Side::Receiver, 0), Vec::new(), 0),
+            _ => {
+                let name = names::client(group, Side::Receiver, 0);
+                (plan.reached_as(Side::Receiver, name), Vec::new(), 0)
+            }
         };
-        let endpoint = Endpoint::connect(plan, &name, target, &header, reply_header_bytes + plan.bytes)?;
+        let received = reply_header_bytes + plan.bytes;
+        let endpoint = Endpoint::connect(plan, Side::Sender, &name, target, &header, received)?;
         Ok(Requester { endpoint, reply_header_bytes })
     }
 
@@ -176,8 +182,9 @@ struct Responder<D> {
 impl<D: Driver> Responder<D> {
     fn new(plan: &Plan, group: usize) -> Result<Self, BoxError> {
         let name = names::client(group, Side::Receiver, 0);
-        let target = names::client(group, Side::Sender, 0);
-        Ok(Responder { endpoint: Endpoint::connect(plan, &name, target, &[], plan.bytes)? })
+        let target = plan.reached_as(Side::Sender, names::client(group, Side::Sender, 0));
+        let endpoint = Endpoint::connect(plan, Side::Receiver, &name, target, &[], plan.bytes)?;
+        Ok(Responder { endpoint })
     }
 
     fn run(&mut self) -> Result<(), BoxError> {

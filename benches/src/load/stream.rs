@@ -1,5 +1,5 @@
 //! Streams: senders that write batches, at most a window ahead, and receivers that check every message. Each
-//! client has a thread.
+//! client has a thread; the receivers of a group share threads if they are many.
 
 use std::{
     sync::{Arc, Barrier, OnceLock},
@@ -19,13 +19,18 @@ use super::{
 };
 use crate::{
     BoxError,
-    driver::{Client, ConnectOptions, Driver},
+    driver::{Client, ConnectOptions, Driver, readable},
     names::{self, Side},
     process::UsageMeter,
 };
 
 /// Threads are many and their stacks shallow.
 const STACK_BYTES: usize = 256 * 1024;
+/// Receivers of a group that have a thread each. More than that share threads: on two processors, the
+/// switches between dozens of threads would be measured and not the broker.
+const MAX_RECEIVER_THREADS: usize = 8;
+/// The threads that more receivers share.
+const SHARED_THREADS: usize = 2;
 
 /// What all threads of a group share.
 struct Group {
@@ -33,6 +38,13 @@ struct Group {
     index: usize,
     window: Window,
     start: Arc<Start>,
+}
+
+/// A receiving client.
+struct Reader<D> {
+    receiver: usize,
+    client: Client<D>,
+    check: SequenceCheck,
 }
 
 /// The start of the run, when all threads are ready.
@@ -54,33 +66,35 @@ impl Start {
 type Thread<T> = JoinHandle<Result<T, BoxError>>;
 
 pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError> {
-    let threads = plan.pairs * (plan.receivers() + plan.senders()) + 1;
+    let threads = plan.pairs * (receiver_threads(plan) + plan.senders()) + 1;
     let (ready, go) = (Barrier::new(threads), Barrier::new(threads));
     let start = Arc::new(Start { ready, begin: OnceLock::new(), go });
     // all clients connect before any thread starts, so that a failed connect leaves no thread at the barrier
-    let (mut clients, mut silent) = (Vec::new(), Vec::new());
+    let (mut readers, mut writers, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..plan.pairs {
         let window = Window::new(plan.window, plan.receivers(), plan.senders());
         let group = Arc::new(Group { plan: plan.clone(), index, window, start: start.clone() });
+        let mut shared: Vec<Vec<_>> = (0..receiver_threads(plan)).map(|_| Vec::new()).collect();
         for receiver in 0..plan.receivers() {
             let client = group.connect::<D>(Side::Receiver, receiver)?;
             silent.push(client.sender.connection.try_clone()?);
-            clients.push((group.clone(), Side::Receiver, receiver, client));
+            let thread = receiver % shared.len();
+            shared.get_mut(thread).ok_or("no thread")?.push((receiver, client));
         }
+        readers.extend(shared.into_iter().map(|clients| (group.clone(), clients)));
         for sender in 0..plan.senders() {
             let client = group.connect::<D>(Side::Sender, sender)?;
-            clients.push((group.clone(), Side::Sender, sender, client));
+            writers.push((group.clone(), sender, client));
         }
     }
     let _pinger = Pinger::start(silent, D::PING)?;
+    plan.wait_for_names();
     let (mut receivers, mut senders) = (Vec::new(), Vec::new());
-    for (group, side, index, client) in clients {
-        match side {
-            Side::Receiver => {
-                receivers.push(spawn(move || group.fail_on_error(|| group.receive(index, client)))?);
-            }
-            Side::Sender => senders.push(spawn(move || group.fail_on_error(|| group.send(index, client)))?),
-        }
+    for (group, clients) in readers {
+        receivers.push(spawn(move || group.fail_on_error(|| group.receive(clients)))?);
+    }
+    for (group, index, client) in writers {
+        senders.push(spawn(move || group.fail_on_error(|| group.send(index, client)))?);
     }
     start.ready.wait();
     let meter = UsageMeter::start(plan.broker_pid);
@@ -91,9 +105,10 @@ pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError>
     let usage = meter.stop();
     let senders: Vec<_> = senders.into_iter().map(join).collect();
     for result in receivers {
-        let check = result?;
-        received += check.total_received();
-        latency.merge(check.latency())?;
+        for check in result? {
+            received += check.total_received();
+            latency.merge(check.latency())?;
+        }
     }
     for result in senders {
         sent += result?;
@@ -103,6 +118,11 @@ pub(super) fn run<D: Driver + 'static>(plan: &Plan) -> Result<Traffic, BoxError>
         return Err(format!("{received} messages arrived, expected {expected}").into());
     }
     Ok(Traffic::new(plan, received, &usage, &latency))
+}
+
+/// The number of threads that receive for one group.
+fn receiver_threads(plan: &Plan) -> usize {
+    if plan.receivers() > MAX_RECEIVER_THREADS { SHARED_THREADS } else { plan.receivers() }
 }
 
 fn spawn<T: Send + 'static>(
@@ -122,7 +142,7 @@ impl Group {
             Side::Sender => None,
         };
         Client::connect(&ConnectOptions {
-            address: &self.plan.address,
+            address: self.plan.address_of(side),
             name: &names::client(self.index, side, index),
             subscription: subscription.as_ref(),
             payload_bytes: self.plan.bytes,
@@ -134,17 +154,44 @@ impl Group {
         work().inspect_err(|_| self.window.fail())
     }
 
-    fn receive<D: Driver>(&self, receiver: usize, mut client: Client<D>) -> Result<SequenceCheck, BoxError> {
-        let (senders, mix) = (self.plan.senders(), Mix::of(&self.plan));
-        let mut check = SequenceCheck::new(senders, self.start.wait())?;
-        while !check.is_complete() {
-            check.begin_read();
-            client.receive(|payload| check.accept(payload))?;
-            for sender in 0..senders {
-                self.window.advance(receiver, sender, mix.progress(receiver, check.received(sender)));
+    fn receive<D: Driver>(&self, clients: Vec<(usize, Client<D>)>) -> Result<Vec<SequenceCheck>, BoxError> {
+        let begin = self.start.wait();
+        let check = || SequenceCheck::new(self.plan.senders(), begin);
+        let mut open: Vec<_> = clients
+            .into_iter()
+            .map(|(receiver, client)| Ok(Reader { receiver, client, check: check()? }))
+            .collect::<Result<_, BoxError>>()?;
+        let mix = Mix::of(&self.plan);
+        let mut complete = Vec::new();
+        loop {
+            // a single client blocks in its read
+            let several = open.len() > 1;
+            let ready = if several {
+                readable(open.iter().map(|reader| reader.client.incoming()))?
+            } else {
+                vec![true]
+            };
+            for (reader, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+                self.receive_once(reader, mix)?;
+            }
+            for reader in open.extract_if(.., |reader| reader.check.is_complete()) {
+                complete.push(reader.check);
+            }
+            if open.is_empty() {
+                return Ok(complete);
             }
         }
-        Ok(check)
+    }
+
+    /// Reads once and reports the progress.
+    fn receive_once<D: Driver>(&self, reader: &mut Reader<D>, mix: Mix) -> Result<(), BoxError> {
+        let Reader { receiver, client, check } = reader;
+        check.begin_read();
+        client.receive(|payload| check.accept(payload))?;
+        for sender in 0..self.plan.senders() {
+            self.window.advance(*receiver, sender, mix.progress(*receiver, check.received(sender)));
+        }
+        Ok(())
     }
 
     fn send<D: Driver>(&self, sender: usize, mut client: Client<D>) -> Result<u64, BoxError> {

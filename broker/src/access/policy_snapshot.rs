@@ -4,6 +4,7 @@
 use elbus_plugin_api::{
     Code, SinkLimits,
     access::{Action, ClientLimits},
+    config::Overflow,
     rate::TokenBucket,
 };
 use elbus_protocol::{name::is_secondary, request, subscription::Subscription};
@@ -12,6 +13,7 @@ use std::{sync::Arc, time::Instant};
 use super::{ActivePolicy, BudgetExhausted, CheckBudget, Decision, DecisionReason, Refusal, Subject};
 use crate::{
     client_origin::ClientOrigin,
+    statistics::Denial,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -179,7 +181,7 @@ impl PolicySnapshot {
     /// and then each time the count has doubled.
     #[cold]
     pub(crate) fn deny(&self, action: Action, target: &str, count: usize, origin: &ClientOrigin) {
-        self.active.denied.fetch_add(count as u64, Ordering::Relaxed);
+        self.active.denied.add(Denial::Action(action), count);
         let Some(denied) = self.denied.get(action as usize) else { return };
         let before = denied.fetch_add(count as u64, Ordering::Relaxed);
         let doubles = || before.checked_ilog2() != before.saturating_add(count as u64).checked_ilog2();
@@ -211,6 +213,11 @@ impl PolicySnapshot {
         table.map(|table| table.limits).unwrap_or_default()
     }
 
+    /// Returns the overflow policy, if the rules have one.
+    pub(crate) fn overflow(&self) -> Option<Overflow> {
+        self.table.and_then(|table| self.active.rules.tables.get(table))?.overflow
+    }
+
     /// Returns the limits that the transport applies.
     pub(crate) fn sink_limits(&self) -> SinkLimits {
         let limits = self.limits();
@@ -219,6 +226,7 @@ impl PolicySnapshot {
         of_sink.max_frame_bytes = limits.max_frame_bytes;
         of_sink.messages_per_second = limits.messages_per_second;
         of_sink.bytes_per_second = limits.bytes_per_second;
+        of_sink.set_overflow(self.overflow());
         of_sink
     }
 

@@ -2,12 +2,15 @@
 //! operations. Decides only; connected clients and counts are kept elsewhere.
 
 use elbus_plugin_api::access::{AccessRules, Action, ClientRules, Identity, Syntax, Verdict};
-use elbus_protocol::name::primary_of;
+use elbus_protocol::{MISSED_TOPIC, WARNINGS_TOPIC, name::primary_of};
 use std::{collections::HashMap, fmt, net::SocketAddr};
 
 use super::{
     certificate,
-    pattern::{BudgetExhausted, CheckBudget, Pattern, PatternIndex, PlaceholderValues, Question, Target},
+    pattern::{
+        BudgetExhausted, CheckBudget, Pattern, PatternIndex, PlaceholderValues, Question, Target,
+        certificate_matches,
+    },
 };
 use crate::client_origin::ClientOrigin;
 
@@ -34,6 +37,16 @@ fn compile(table: &ClientRules, action: Action) -> PatternIndex {
     PatternIndex::new(action.syntax(), patterns.collect())
 }
 
+/// Returns whether a target is allowed unless a rule denies it: reports to the client alone, and what the
+/// broker understands.
+fn is_open(action: Action, target: &str) -> bool {
+    match action {
+        Action::Subscribe => [WARNINGS_TOPIC, MISSED_TOPIC].contains(&target),
+        Action::Call => target == "features",
+        Action::Send | Action::Broadcast | Action::Publish => false,
+    }
+}
+
 /// For masks of tables, which contain no placeholders.
 const NO_VALUES: PlaceholderValues<'_> = PlaceholderValues { name: "", user: None };
 
@@ -50,13 +63,15 @@ pub(crate) enum DecisionReason {
     Who { table: usize },
     /// The table for the name has no `who`.
     Anybody { table: usize },
+    /// No rule matches, and the target tells clients only about themselves and the broker.
+    Open,
 }
 
 impl DecisionReason {
     /// Returns its key in the table of the plugin.
     pub(crate) fn key(&self) -> Option<String> {
         match self {
-            DecisionReason::NoTable => None,
+            DecisionReason::NoTable | DecisionReason::Open => None,
             DecisionReason::Rule { table, action, index } => {
                 Some(format!("client[{table}].{}[{index}]", action.key()))
             }
@@ -80,6 +95,17 @@ pub(crate) struct Decision {
 pub(crate) struct Subject<'a> {
     pub(crate) name: &'a str,
     pub(crate) uid: Option<u32>,
+}
+
+impl Decision {
+    /// Returns the decision that no rule has made as one about an [open](is_open) target, if it is one.
+    fn or_open(self, action: Action, target: &str) -> Self {
+        let by_rule = matches!(self.reason, DecisionReason::Rule { .. });
+        match !self.allowed && !by_rule && is_open(action, target) {
+            true => Decision { allowed: true, reason: DecisionReason::Open },
+            false => self,
+        }
+    }
 }
 
 impl Rules {
@@ -143,6 +169,7 @@ impl Rules {
         action: Action,
         target: &str,
     ) -> Decision {
+        let text = target;
         let target = match action {
             Action::Send => Target::literal(Syntax::Name, primary_of(target)),
             Action::Call => Target::literal(Syntax::Name, target),
@@ -150,7 +177,7 @@ impl Rules {
             Action::Publish => Target::literal(Syntax::Topic, target),
             Action::Subscribe => Target::wild(Syntax::Topic, target),
         };
-        self.decide_target(table, subject, action, &target)
+        self.decide_target(table, subject, action, &target).or_open(action, text)
     }
 
     /// Returns whether a broadcast of a client may be delivered to this recipient, given the name of its
@@ -177,7 +204,8 @@ impl Rules {
         budget: &mut CheckBudget,
     ) -> Result<bool, BudgetExhausted> {
         let target = Target::wild(Syntax::Topic, filter);
-        self.first_rule(table, subject, Action::Subscribe, &target, budget).map(|decision| decision.allowed)
+        let decided = self.first_rule(table, subject, Action::Subscribe, &target, budget)?;
+        Ok(decided.or_open(Action::Subscribe, filter).allowed)
     }
 
     fn decide_target(
@@ -251,6 +279,7 @@ impl Rules {
             DecisionReason::Anybody { table } => {
                 format!("allowed: [[client]] {:?} has no `who`", name(table))
             }
+            DecisionReason::Open => "allowed: open to every client unless a rule denies it".to_owned(),
         }
     }
 
@@ -268,7 +297,10 @@ impl fmt::Debug for Rules {
 
 /// Returns whether a client matches every field of an identity.
 fn is(identity: &Identity, origin: &ClientOrigin, values: PlaceholderValues<'_>) -> bool {
-    let Identity { uid, group, unit, address, certificate } = identity;
+    let Identity { uid, group, unit, address, certificate, token, node } = identity;
+    if node.as_deref() != origin.node() {
+        return false;
+    }
     let credentials = origin.credentials;
     let source =
         || origin.source.as_ref()?.parse::<SocketAddr>().ok().map(|source| source.ip().to_canonical());
@@ -281,4 +313,7 @@ fn is(identity: &Identity, origin: &ClientOrigin, values: PlaceholderValues<'_>)
         && certificate
             .as_ref()
             .is_none_or(|pattern| certificate::any_matches(pattern, origin.certificate_names(), values))
+        && token.as_ref().is_none_or(|pattern| {
+            origin.token().is_some_and(|token| certificate_matches(pattern, token, values))
+        })
 }

@@ -24,13 +24,14 @@ impl WrongKeys {
         let key = std::mem::take(&mut error.key);
         let counted = self.in_file(&key);
         error.key = self.as_written(&counted);
-        if let Some(missing) = missing_key(&error.message) {
-            let dot = if counted.is_empty() { "" } else { "." };
+        let dot = if counted.is_empty() { "" } else { "." };
+        let is_consequence = |missing: &str| {
             let missing = format!("{counted}{dot}{missing}");
-            if self.is_left_out(&missing) || self.is_left_out(&self.as_written(&missing)) {
-                // a consequence of leaving it out: the rest of the table that it belongs to cannot be read
-                return self.remove(table, &key);
-            }
+            self.is_left_out(&missing) || self.is_left_out(&self.as_written(&missing))
+        };
+        if missing_keys(&error.message).any(is_consequence) {
+            // of leaving it out: the rest of the table that it belongs to cannot be read
+            return self.remove(table, &key);
         }
         let has_room = self.errors.len() < MAX_ERRORS;
         let meant = meant_key(&error.message).filter(|meant| !table.contains_key(*meant)).map(str::to_owned);
@@ -98,9 +99,10 @@ impl WrongKeys {
     }
 }
 
-/// The key that a message says is missing.
-fn missing_key(message: &str) -> Option<&str> {
-    message.strip_prefix("missing key `")?.split_once('`').map(|(key, _)| key)
+/// The keys of which a message says that one is missing.
+fn missing_keys(message: &str) -> impl Iterator<Item = &str> {
+    let list = message.strip_prefix("missing key ").unwrap_or_default();
+    list.split('`').skip(1).step_by(2)
 }
 
 /// The key that a message suggests instead.
@@ -189,6 +191,18 @@ mod tests {
         assert_eq!(leave_out("", "missing key `list`"), (false, "t[2].who[0].u".to_owned()));
         assert_eq!(leave_out("", "missing key `x`"), (false, String::new()));
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn consequences_of_what_is_left_out_are_no_errors() {
+        let mut table: Table = "t = [{ a = 1, b = 2 }]".parse().unwrap();
+        let mut wrong = WrongKeys::default();
+        let mut leave_out = |key: &str, message: &str| {
+            (wrong.leave_out(PluginError::of_key(key, message), &mut table), wrong.errors.len())
+        };
+        assert_eq!(leave_out("t[0].b", "wrong"), (true, 1));
+        assert_eq!(leave_out("t[0]", "missing key `x` or `b`: the element does nothing"), (true, 1));
+        assert_eq!(leave_out("", "missing key `t`: expected at least one"), (false, 1));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::{
 use crate::{
     access::{Decision, DecisionReason},
     routing::{RegisteredClient, Router},
+    statistics::Denial,
 };
 
 /// The caller of a control method.
@@ -95,6 +96,7 @@ impl Authorizer {
         decision: Option<&Decision>,
     ) -> Result<(), CallError> {
         let Some(why) = self.admin_refusal(client, call.method, decision) else { return Ok(()) };
+        self.router.access.denied().add(Denial::Admin, 1);
         let (caller, method) = (&*client.name, call.method);
         let (source, uid) = (client.origin.source.as_deref(), client.origin.uid());
         if client.system.is_some() {

@@ -1,6 +1,6 @@
 //! The control methods of the broker's core (protocol section 7): test, info, stats, clients.
 
-use elbus_plugin_api::{Call, CallError, Code, Method, QueueBudget};
+use elbus_plugin_api::{Call, CallError, Code, Method, QueueBudget, config::Overflow};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -87,6 +87,10 @@ struct ClientDetails {
     unit: Option<String>,
     /// The names of a verified client certificate, prefixed by their kinds.
     certificate_names: Vec<String>,
+    /// The name of its token, if it has authenticated itself with one.
+    token: Option<String>,
+    /// The node of a bridged bus at which it is connected; nil for a client of this broker.
+    node: Option<String>,
     /// The names of its secondaries, the first 1,000 of them.
     secondaries: Vec<String>,
     /// Operations that access rules have denied, by kind; kinds without any are left out.
@@ -97,8 +101,18 @@ struct ClientDetails {
     held_seconds: f64,
     /// Frames that were dropped because its hold budget is spent.
     dropped_frames: u64,
+    /// What happens if its queue is full.
+    overflow: Overflow,
+    /// Whether its bytes are in rings of shared memory instead of its socket.
+    rings: bool,
     /// Its subscriptions with options, the first 1,000 of them.
     options: Vec<OptionedSubscription>,
+    /// Its other subscriptions, at most 1,000 of them, and the number of all.
+    subscriptions: Vec<String>,
+    subscription_count: u64,
+    /// Its exclusions, likewise.
+    exclusions: Vec<String>,
+    exclusion_count: u64,
 }
 
 /// A subscription with options, and what its client misses.
@@ -116,6 +130,9 @@ struct OptionedSubscription {
 #[derive(Deserialize, Default)]
 struct ClientFilter {
     filter: Option<String>,
+    /// Also the clients of other nodes.
+    #[serde(default)]
+    all: bool,
 }
 
 /// Adds the methods of the core to the table.
@@ -153,7 +170,7 @@ pub(crate) fn add_core_methods(
             uptime_seconds: started.elapsed().as_secs(),
             clients: asked.client_count() as u64,
             refused_frames: asked.refused_frames(),
-            denied: asked.access.denied(),
+            denied: asked.access.denied().sum(),
             queued_bytes: budget.queued() as u64,
             max_queued_bytes: budget.limit() as u64,
         })
@@ -180,7 +197,7 @@ pub(crate) fn add_core_methods(
     });
 
     let clients = router.clone();
-    let list = quick("client.list", "{filter: regex}", "lists primary clients by name").slow();
+    let list = quick("client.list", "{filter: regex, all: bool}", "lists primary clients by name").slow();
     table.add_own(&list, move |call| list_clients(&clients, call));
 
     let described = router.clone();
@@ -204,9 +221,12 @@ pub(crate) fn add_core_methods(
 }
 
 fn list_clients(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
-    let filter = decode_params::<ClientFilter>(call.params)?.filter;
+    let ClientFilter { filter, all } = decode_params(call.params)?;
     let filter = filter.as_deref().map(BoundedRegex::new).transpose()?;
     let mut primaries = router.primaries();
+    if !all {
+        primaries.retain(|(client, _)| client.origin.node().is_none());
+    }
     if let Some(filter) = &filter {
         // the registry's lock is released: these are copies
         let mut result = Ok(());
@@ -248,6 +268,7 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
     let credentials = client.origin.credentials;
     let policy = client.policy();
     let denied = policy.iter().flat_map(|policy| policy.denied());
+    let (subscriptions, exclusions) = router.filters_of(&client);
     encode_result(&ClientDetails {
         secondaries: router.secondaries(&name, MAX_NAMED_SECONDARIES),
         name,
@@ -258,11 +279,19 @@ fn describe_client(router: &Router, call: &Call<'_>) -> Result<Vec<u8>, CallErro
         gid: credentials.map(|c| c.gid),
         unit: client.origin.unit.as_deref().cloned(),
         certificate_names: client.origin.certificate_names().to_vec(),
+        token: client.origin.token().map(str::to_owned),
+        node: client.origin.node().map(str::to_owned),
         denied: denied.filter(|(_, count)| *count > 0).map(|(action, count)| (action.key(), count)).collect(),
         may_hold: !router.holds.is_spent(&client),
         held_seconds: router.holds.used(&client).as_secs_f64(),
         dropped_frames: client.dropped.load(Ordering::Relaxed),
+        overflow: client.overflow(),
+        rings: client.origin.has_rings,
         options: router.optioned_of(&client, MAX_NAMED_OPTIONS).into_iter().map(optioned).collect(),
+        subscription_count: subscriptions.count as u64,
+        subscriptions: subscriptions.filters,
+        exclusion_count: exclusions.count as u64,
+        exclusions: exclusions.filters,
     })
 }
 

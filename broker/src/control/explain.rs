@@ -1,7 +1,9 @@
-//! The control method `explain`: the recipients of what a client sends, or the access rule that denies it and
-//! its location.
+//! The control method `explain`: the recipients of what a client sends, the interceptors that see it first
+//! and the full queues it meets, or the access rule that denies it; with their places in the configuration.
 
-use elbus_plugin_api::{BROKER_NAME, Call, CallError, Method, access::Action};
+use elbus_plugin_api::{
+    BROKER_NAME, Call, CallError, Locality, Method, Op, access::Action, config::Overflow,
+};
 use elbus_protocol::{
     rpc::INVALID_PARAMS,
     subscription::{Subscription, has_options},
@@ -29,7 +31,7 @@ struct Question {
     target: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Answer {
     allowed: bool,
     why: String,
@@ -45,6 +47,29 @@ struct Answer {
     recipient_count: u64,
     /// The subscriptions with options that match a publication.
     options: Vec<OptionedClient>,
+    /// The interceptors that see the message before it is routed, in their order.
+    interceptors: Vec<Interceptor>,
+    /// Recipients whose queues are over their limits now.
+    full: Vec<FullRecipient>,
+}
+
+#[derive(Serialize)]
+struct Interceptor {
+    /// The instance.
+    plugin: String,
+    /// The file and line of its declaration.
+    place: Option<String>,
+    /// What happens to messages while it cannot be called.
+    on_failure: &'static str,
+    /// Whether it can be called now.
+    serves: bool,
+}
+
+#[derive(Serialize)]
+struct FullRecipient {
+    client: String,
+    /// What its policy does with further messages.
+    overflow: Overflow,
 }
 
 #[derive(Serialize)]
@@ -107,38 +132,23 @@ fn answer(
         let decision = decided.as_ref().map(|(decision, ..)| decision);
         methods.upgrade()?.admin_refusal(client, &target, decision)
     });
-    let mut answer = match decided {
+    let mut answer = Answer { allowed: true, registered, ..Answer::default() };
+    match decided {
         Some((decision, why, rule, instance)) => {
             let key = decision.reason.key();
-            let location = key.map(|key| {
+            answer.location = key.map(|key| {
                 location_of(&instance, &key).unwrap_or_else(|| format!("{key} of plugin {instance}"))
             });
-            let allowed = decision.allowed;
-            Answer {
-                allowed,
-                why,
-                rule,
-                location,
-                registered,
-                recipients: vec![],
-                recipient_count: 0,
-                options: vec![],
-            }
+            (answer.allowed, answer.why, answer.rule) = (decision.allowed, why, rule);
         }
-        None => Answer {
-            allowed: true,
-            why: "allowed: no access rules apply".to_owned(),
-            rule: None,
-            location: None,
-            registered,
-            recipients: vec![],
-            recipient_count: 0,
-            options: vec![],
-        },
-    };
+        None => answer.why = "allowed: no access rules apply".to_owned(),
+    }
     if let Some(why) = refusal.filter(|_| answer.allowed) {
         (answer.allowed, answer.why) = (false, format!("denied: {why}"));
         (answer.rule, answer.location) = (None, None);
+    }
+    if answer.allowed {
+        add_interceptors(router, client.as_deref(), action, &target, location_of, &mut answer);
     }
     if answer.allowed {
         let recipients = recipients(router, client.as_deref(), action, &target);
@@ -146,11 +156,49 @@ fn answer(
         answer.recipients =
             recipients.iter().take(MAX_NAMED_RECIPIENTS).map(|client| client.name.to_string()).collect();
         answer.recipients.sort_unstable();
+        let full = recipients.iter().filter(|client| client.is_full()).take(MAX_NAMED_RECIPIENTS);
+        answer.full.extend(
+            full.map(|client| FullRecipient { client: client.name.to_string(), overflow: client.overflow() }),
+        );
         if action == Action::Publish {
             add_optioned(router, &target, &mut answer);
         }
     }
     encode_result(&answer)
+}
+
+/// Adds the interceptors that a message of the client passes. One that cannot be called and is closed rejects
+/// it.
+fn add_interceptors(
+    router: &Router,
+    client: Option<&RegisteredClient>,
+    action: Action,
+    target: &str,
+    location_of: &impl Fn(&str, &str) -> Option<String>,
+    answer: &mut Answer,
+) {
+    let op = match action {
+        Action::Send => Op::Message,
+        Action::Broadcast => Op::Broadcast,
+        Action::Publish => Op::Publish,
+        Action::Subscribe | Action::Call => return,
+    };
+    let Some(table) = router.hooks.table() else { return };
+    // an instance does not intercept what its own clients send
+    let own = client.filter(|it| it.origin.locality == Locality::InProcess).map(|it| it.owner);
+    for hook in table.interceptors_of(op, target).filter(|hook| own != Some(hook.owner)) {
+        let plugin = hook.instance.to_string();
+        let place = location_of(&plugin, "");
+        let (serves, on_failure) = (hook.serves(), if hook.closed { "closed" } else { "open" });
+        if !serves && hook.closed && answer.allowed {
+            answer.allowed = false;
+            answer.why = format!(
+                "rejected: the interceptor of plugin {plugin:?} does not serve (on_failure = \"closed\")"
+            );
+            (answer.rule, answer.location) = (None, place.clone());
+        }
+        answer.interceptors.push(Interceptor { plugin, place, on_failure, serves });
+    }
 }
 
 /// Adds the clients that subscriptions with options match. Of a group, any member can get the publication.

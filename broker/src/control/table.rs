@@ -86,7 +86,10 @@ impl ControlTable {
         }
         let mut methods = self.methods.write();
         if methods.entries.contains_key(name) {
-            return Err(format!("the control method {name:?} already exists"));
+            return Err(format!(
+                "another plugin or the broker has the control method {name:?}: two instances of a plugin whose \
+                 methods have fixed names cannot run at the same time"
+            ));
         }
         let (params, about) = (method.params.to_owned(), method.about.to_owned());
         let traits = MethodTraits { slow: method.slow, admin: method.admin, query: method.query };
@@ -148,14 +151,15 @@ impl ControlTable {
     pub(crate) fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         let found = self.methods.read().entries.get(call.method).map(|entry| {
             let callback = if entry.traits.slow { Callback::SlowMethod } else { Callback::Method };
-            (entry.handler.clone(), entry.traits.admin, (entry.owner, callback))
+            (entry.handler.clone(), entry.traits, (entry.owner, callback))
         });
-        let admin = found.as_ref().map(|(_, admin, _)| *admin);
+        let admin = found.as_ref().map(|(_, traits, _)| traits.admin);
         let caller = self.authorizer.authorize(call, admin)?;
-        let (handler, admin, (owner, callback)) =
+        let (handler, traits, (owner, callback)) =
             found.ok_or_else(|| CallError::new(METHOD_NOT_FOUND, ""))?;
         let call = Call { caller: caller.name(), ..*call };
-        if admin {
+        // a call that changes nothing can be repeated every second
+        if traits.admin && !traits.query {
             tracing::info!(caller = call.caller, method = call.method, "control method called");
         }
         match handler {

@@ -115,9 +115,9 @@ impl Resolvers {
         };
         let message = UnresolvedMessage::new(target, run.qos(), run.sender(), run.sender_id());
         let answer = applying.iter().find_map(|resolver| {
-            let millis = callbacks::for_client(resolver.of.owner, Callback::Resolve, || {
-                resolver.object.resolve(&message)
-            });
+            let call = || resolver.object.resolve(&message);
+            let call = || callbacks::for_client(resolver.of.owner, Callback::Resolve, call);
+            let millis = resolver.of.statistics.resolve.time(call);
             match Resolution::of_millis(millis) {
                 Resolution::Unknown => None,
                 Resolution::WaitUpTo(time) => Some((resolver.id, time)),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn add(resolvers: &Resolvers, instance: &str, priority: i32, mask: &str, millis: u64) -> u64 {
-        let of = HookOwner { owner: 1, instance: instance.into(), priority, on_failure: None };
+        let of = HookOwner { owner: 1, instance: instance.into(), priority, ..HookOwner::default() };
         let object = RawResolver_TO::from_value(Waits(millis), TD_Opaque);
         resolvers.add(of, HookScope::new().messages([mask]), object).unwrap()
     }

@@ -7,7 +7,10 @@ use elbus_plugin_api::{
 };
 use std::sync::{Arc, Weak};
 
-use crate::callbacks::{self, Callback};
+use crate::{
+    callbacks::{self, Callback},
+    statistics::InstanceStatistics,
+};
 
 /// Hooks that apply to a target: one bit for each entry of the [`HookTable`] they were found in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -33,8 +36,9 @@ pub(crate) struct HookTable {
 pub(crate) struct InterceptorEntry {
     pub(crate) owner: u32,
     pub(crate) instance: Arc<str>,
+    pub(super) statistics: Arc<InstanceStatistics>,
     pub(super) scope: Arc<HookScope>,
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// Weak: a sender that falls silent keeps nothing of a plugin that has stopped.
     pub(super) object: Weak<InterceptorObject>,
 }
@@ -47,8 +51,8 @@ pub(super) struct ObserverEntry {
 /// What an interceptor has decided about a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InterceptorResult {
-    /// About each message that does not continue, in order; and the mark of the others, else 0.
-    Verdicts(Vec<(usize, Verdict)>, u64),
+    /// About each message that does not continue, in order.
+    Verdicts(Vec<(usize, Verdict)>),
     /// It cannot be called, and its messages pass.
     Open,
     /// It cannot be called, and its messages are rejected.
@@ -71,9 +75,22 @@ impl HookTable {
         AppliedHooks { interceptors: bits(interceptors), observers: bits(observers) }
     }
 
+    /// Returns the interceptors that apply to an operation on a target, in their order.
+    pub(crate) fn interceptors_of(&self, op: Op, target: &str) -> impl Iterator<Item = &InterceptorEntry> {
+        let applied = self.applied(op, target).interceptors;
+        let entries = self.interceptors.iter().enumerate();
+        entries.filter(move |(index, _)| *index < 64 && applied >> index & 1 != 0).map(|(_, entry)| entry)
+    }
+
     /// Returns an interceptor.
     pub(crate) fn interceptor(&self, index: u32) -> Option<&InterceptorEntry> {
         self.interceptors.get(index as usize)
+    }
+
+    /// Returns whether there are interceptors.
+    #[inline]
+    pub(crate) fn has_interceptors(&self) -> bool {
+        !self.interceptors.is_empty()
     }
 
     /// Returns whether there are observers.
@@ -107,13 +124,19 @@ fn bits(flags: impl Iterator<Item = bool>) -> u64 {
 }
 
 impl InterceptorEntry {
+    /// Returns whether it can be called.
+    pub(crate) fn serves(&self) -> bool {
+        self.object.strong_count() > 0
+    }
+
     /// Passes a run to the interceptor.
     pub(crate) fn intercept(&self, run: &mut InterceptedRun<'_>) -> InterceptorResult {
         if let Some(interceptor) = self.object.upgrade() {
-            let answered =
-                callbacks::for_client(self.owner, Callback::Intercept, || interceptor.intercept(run));
+            let call =
+                || callbacks::for_client(self.owner, Callback::Intercept, || interceptor.intercept(run));
+            let answered = self.statistics.intercept.time(call);
             if answered {
-                return InterceptorResult::Verdicts(run.take_verdicts(), run.mark());
+                return InterceptorResult::Verdicts(run.take_verdicts());
             }
         }
         if self.closed { InterceptorResult::Closed } else { InterceptorResult::Open }

@@ -4,6 +4,7 @@ mod bounded_call;
 mod check;
 pub(crate) mod control_methods;
 mod instance;
+pub(crate) mod metrics_method;
 pub(crate) mod plugins;
 pub(crate) mod reload;
 pub(crate) mod report;

@@ -12,12 +12,16 @@ use crate::client_origin::ClientOrigin;
 /// The owner of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum BudgetOwner {
+    /// All clients at a node of a bridged bus.
+    Node(Box<str>),
     /// A client, by its primary name.
     Name(Box<str>),
     /// All clients with a certificate of these names.
     Certificate(Box<[String]>),
     /// The user of a process on this machine.
     User(u32),
+    /// All clients with the token of this name.
+    Token(Box<str>),
     /// An address; the first half of an IPv6 address.
     Address(Box<str>),
 }
@@ -25,6 +29,12 @@ pub(super) enum BudgetOwner {
 impl BudgetOwner {
     /// Returns the owner that a client's identity belongs to; `None` within this process.
     pub(super) fn identity_of(origin: &ClientOrigin) -> Option<BudgetOwner> {
+        if let Some(node) = origin.node() {
+            return Some(BudgetOwner::Node(node.into()));
+        }
+        if let Some(token) = origin.token() {
+            return Some(BudgetOwner::Token(token.into()));
+        }
         match (origin.certificate_names(), origin.credentials, origin.source.as_deref()) {
             ([], None, None) => None,
             ([], None, Some(source)) => Some(BudgetOwner::Address(network(source).into())),

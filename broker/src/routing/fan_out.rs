@@ -17,6 +17,7 @@ use elbus_plugin_api::{
 use elbus_protocol::{name::primary_of, subscription::has_options};
 use std::{
     cell::Cell,
+    ops::Range,
     sync::{Arc, Weak},
 };
 
@@ -32,7 +33,7 @@ use super::{
     router::{Resolved, Router},
     target_cache::TargetCache,
 };
-use crate::{access::PolicySnapshot, hooks::HookTable, sync::atomic::Ordering};
+use crate::{access::PolicySnapshot, hooks::HookTable, statistics::Refusal, sync::atomic::Ordering};
 use congestion::{Flood, Fullness, MAX_CONGESTED};
 
 thread_local! {
@@ -62,7 +63,7 @@ pub(super) struct FanOut {
     /// Recipients over their limit that the sender must wait for, at most [`MAX_CONGESTED`].
     congested: Vec<Arc<RegisteredClient>>,
     /// Frames of the current mixed run whose codes are supplied later.
-    pub(super) pending: Vec<(usize, PendingObject)>,
+    pub(super) pending: Vec<(Range<usize>, PendingObject)>,
     /// Whether a recipient of the current request is over its limit.
     met_full: bool,
     /// Whether the current request can wait, and whether it must.
@@ -77,6 +78,8 @@ pub(super) struct FanOut {
     /// Whether the current request has already checked how much of that has drained.
     recounted: bool,
     flood: Flood,
+    /// Why the next refusal that is counted happens.
+    refusal: Refusal,
     /// The address of the sender's own [`RegisteredClient`], 0 if it has none.
     own: usize,
     /// The sender's keys in hold budgets.
@@ -143,6 +146,7 @@ impl FanOut {
             unheeded: 0,
             recounted: false,
             flood: Flood::Never,
+            refusal: Refusal::QueueFull,
             own: own.map_or(0, |own| Arc::as_ptr(own).addr()),
             keys: own.map_or(ClientKeys::BROKER, |own| own.keys),
             spent: None,
@@ -321,8 +325,10 @@ impl FanOut {
         });
         let delivery = if met == Some(Fullness::GetsNothing) {
             member.dropped.fetch_add(run.payloads().len() as u64, Ordering::Relaxed);
+            self.refusal = if self.best_effort { Refusal::BestEffort } else { Refusal::HoldBudget };
             DeliveryStatus::REFUSED
         } else if self.waits && self.floods(&member) {
+            self.refusal = Refusal::Unheeded;
             DeliveryStatus::REFUSED
         } else {
             self.hand_over(router, &member, run)
@@ -344,7 +350,8 @@ impl FanOut {
             return client.deliver(run);
         }
         let (topic, mark) = (run.topic(), self.mark);
-        router.deliver_in_turn(client, topic, mark, || client.deliver(run), || DeliveryStatus::TAKEN)
+        let (deliver, skipped) = (|| client.deliver(run), || DeliveryStatus::TAKEN);
+        router.deliver_in_turn(client, topic, mark, deliver, |delivery| delivery.is_taken(), skipped)
     }
 
     /// Counts what a recipient has taken or refused, and records whether it is full or must be flushed.
@@ -361,7 +368,7 @@ impl FanOut {
         if delivery.is_taken() {
             member.counts.sent(frames, body_bytes);
         } else if delivery.has(DeliveryStatus::REFUSED) {
-            router.count_refused(frames);
+            router.count_refused(std::mem::replace(&mut self.refusal, Refusal::QueueFull), frames);
             if self.best_effort {
                 member.miss(router);
             }

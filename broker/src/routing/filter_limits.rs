@@ -8,7 +8,7 @@ use elbus_protocol::{
 
 use super::{
     registered_client::RegisteredClient,
-    registry::{FilterRefusal, FilterSet},
+    registry::{FilterRefusal, FilterSet, MAX_SHARED_FILTERS},
     router_settings::RouterSettings,
 };
 use crate::access::{MAX_FILTER_COMPARISONS, PolicySnapshot, without_options};
@@ -96,6 +96,7 @@ impl FilterLimits {
             FilterRefusal::Memory => (self.memory, "filter_memory_bytes"),
             FilterRefusal::TotalMemory => (self.total_memory, "total_filter_memory_bytes"),
             FilterRefusal::Complex => (self.complex, "max_complex_segments"),
+            FilterRefusal::Shared => (MAX_SHARED_FILTERS, "filters that a client shares with groups"),
             FilterRefusal::Comparisons => (
                 MAX_FILTER_COMPARISONS,
                 "comparisons with access rules: send fewer filters in a request, or use fewer placeholders",

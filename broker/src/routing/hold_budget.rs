@@ -206,6 +206,11 @@ impl HoldTable {
         self.spent.contains_key(&name) || self.spent.contains_key(&identity)
     }
 
+    /// Returns the number of names and identities whose budget is spent for a sender.
+    pub(super) fn spent_count(&self) -> usize {
+        self.spent.len()
+    }
+
     /// Returns whether any budget is spent.
     pub(super) fn any_spent(&self) -> bool {
         !self.spent.is_empty()

@@ -24,9 +24,12 @@ use super::{
     hold_cycles::Cycles,
     registered_client::RegisteredClient,
 };
-use crate::sync::{
-    Mutex, RwLock,
-    atomic::{AtomicUsize, Ordering},
+use crate::{
+    statistics::WaitingTime,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// Interval of the checks of receivers that hold senders, from the end of one to the next.
@@ -48,6 +51,8 @@ pub(crate) struct Holds {
     table: Mutex<HoldTable>,
     watch: Mutex<Watch>,
     cycles: Cycles,
+    /// How long senders have been held. A leaf lock, held briefly.
+    held: Mutex<WaitingTime>,
     /// Wakes the thread that [checks](Self::check).
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -114,6 +119,15 @@ impl Drop for CountedFull {
     }
 }
 
+/// A sender that is held. It is counted while this exists.
+pub(super) struct CountedHeld(Arc<Holds>);
+
+impl Drop for CountedHeld {
+    fn drop(&mut self) {
+        self.0.held.lock().end_one(Instant::now());
+    }
+}
+
 impl Default for Holds {
     fn default() -> Self {
         Holds {
@@ -122,6 +136,7 @@ impl Default for Holds {
             table: Mutex::new(HoldTable::new(Instant::now())),
             watch: Mutex::default(),
             cycles: Cycles::default(),
+            held: Mutex::default(),
             waker: OnceLock::new(),
         }
     }
@@ -138,6 +153,29 @@ impl Holds {
     pub(super) fn count_full(self: &Arc<Self>) -> CountedFull {
         self.full.fetch_add(1, Ordering::Relaxed);
         CountedFull(self.clone())
+    }
+
+    /// Returns how many receivers are full.
+    pub(crate) fn full(&self) -> usize {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more sender that is held, until the result is dropped.
+    pub(super) fn count_held(self: &Arc<Self>) -> CountedHeld {
+        self.held.lock().begin_one(Instant::now());
+        CountedHeld(self.clone())
+    }
+
+    /// Returns how many senders are held, and for how long senders have been held since the start, all of
+    /// them together.
+    pub(crate) fn held(&self) -> (usize, Duration) {
+        let held = self.held.lock();
+        (held.waiting(), held.sum(Instant::now()))
+    }
+
+    /// Returns the number of names and identities of receivers whose hold budget is spent for a sender.
+    pub(crate) fn spent_budgets(&self) -> usize {
+        self.table.lock().spent_count()
     }
 
     /// Returns whether any receiver is full.

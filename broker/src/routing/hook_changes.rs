@@ -17,8 +17,11 @@ use elbus_protocol::{
 };
 use std::sync::{Arc, Weak};
 
-use super::{registered_client::RegisteredClient, replays::BegunReplay, router::Router};
-use crate::{callbacks::owner_name, hooks::HookOwner, sync::atomic::Ordering};
+use super::{
+    filter_changes::FILTERS_PER_LOCK, marked::Marking, registered_client::RegisteredClient,
+    replays::BegunReplay, router::Router,
+};
+use crate::{callbacks::owner_name, hooks::HookOwner, statistics::InstanceStatistics};
 
 impl Router {
     /// Adds an interceptor; returns its id.
@@ -43,12 +46,12 @@ impl Router {
     /// There are too many.
     pub(crate) fn add_observer(
         self: &Arc<Self>,
-        owner: u32,
+        of: HookOwner,
         scope: HookScope,
         queue_bytes: usize,
     ) -> Result<ObserverObject, String> {
-        let queue = ObserverQueue::new(queue_bytes);
-        let id = self.hooks.add_observer(owner, scope, queue.clone())?;
+        let queue = ObserverQueue::for_scope(queue_bytes, &scope);
+        let id = self.hooks.add_observer(of, scope, queue.clone())?;
         self.access.advance();
         let observer = RegisteredObserver { queue, id, router: Arc::downgrade(self) };
         Ok(RawObserver_TO::from_value(observer, TD_Opaque))
@@ -60,15 +63,61 @@ impl Router {
     /// There is one.
     pub(crate) fn add_subscription_listener(
         &self,
-        owner: u32,
+        of: HookOwner,
         listener: SubscriptionListenerObject,
     ) -> Result<u64, String> {
-        self.hooks.add_listener(owner, listener)
+        self.hooks.add_listener(of, listener)
+    }
+
+    /// Adds a subscription watcher, and has it learn the subscriptions that there are; returns its id.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(crate) fn add_subscription_watcher(
+        &self,
+        of: HookOwner,
+        watcher: SubscriptionListenerObject,
+    ) -> Result<u64, String> {
+        let watcher = self.hooks.add_watcher(of, watcher)?;
+        let clients: Vec<_> = self.registry.read().all().cloned().collect();
+        for client in clients {
+            let (nodes, optioned) = {
+                let registry = self.registry.read();
+                (registry.subscription_nodes(&client), registry.optioned_texts(&client))
+            };
+            let report = |filters: &[RStr<'_>]| {
+                let event = SubscriptionEvent::Existing;
+                if !filters.is_empty() {
+                    watcher.on_change(&subscription_change(event, &client.name, client.id, filters), None);
+                }
+            };
+            for nodes in nodes.chunks(FILTERS_PER_LOCK) {
+                // a node of a filter that has ended meanwhile is left out, or stands for another one of the
+                // client
+                let filters = self.registry.read().subscriptions_at(&client, nodes);
+                let filters: Vec<RStr<'_>> = filters.iter().map(|filter| filter.as_str().into()).collect();
+                report(&filters);
+            }
+            let filters: Vec<RStr<'_>> = optioned.iter().map(|filter| (&**filter).into()).collect();
+            report(&filters);
+        }
+        Ok(watcher.id())
+    }
+
+    /// Returns how many messages the observers of each instance have missed that observe now.
+    pub(crate) fn missed_by_observers(&self) -> Vec<(Arc<InstanceStatistics>, u64)> {
+        self.hooks.missed()
+    }
+
+    /// Has replays wait until the result is dropped, if a plugin can replay what it keeps. Interceptors may
+    /// mark publications from then on.
+    pub(super) fn begin_marking(&self) -> Option<Marking<'_>> {
+        self.hooks.has_listener().then(|| self.marked.begin())
     }
 
     /// Returns a mark greater than all before.
     pub(crate) fn next_mark(&self) -> u64 {
-        self.last_mark.fetch_add(1, Ordering::SeqCst) + 1
+        self.marked.next_mark()
     }
 
     /// Has the subscription listener learn a change of a client's filters: of those of a request, the ones
@@ -81,7 +130,16 @@ impl Router {
         changed: &[usize],
         replay: Option<ReplayObject>,
     ) {
-        let Some(listener) = self.hooks.listener().filter(|_| !changed.is_empty()) else { return };
+        if changed.is_empty() {
+            return;
+        }
+        let watchers = self.hooks.watchers();
+        if !watchers.is_empty() {
+            let filters: Vec<RStr<'_>> = changed_texts(body, changed).map(RStr::from).collect();
+            let change = subscription_change(event, &client.name, client.id, &filters);
+            watchers.iter().for_each(|watcher| watcher.on_change(&change, None));
+        }
+        let Some(listener) = self.hooks.listener() else { return };
         let texts = changed_texts(body, changed);
         let plain = |text| Subscription::parse(text).map_or(text, |parsed| parsed.filter);
         let filters: Vec<RStr<'_>> = texts.map(|text| plain(text).into()).collect();
@@ -104,10 +162,17 @@ impl Router {
         Some(RawReplay_TO::from_value(self.replay(begun, new), TD_Opaque))
     }
 
-    /// Has the subscription listener learn that a client has left. To be called without any lock.
+    /// Has the subscription listener learn that a client has left, and frees its marks. To be called without
+    /// any lock.
     pub(super) fn report_left(&self, client: &RegisteredClient) {
-        if let Some(listener) = self.hooks.listener().filter(|_| !client.origin.internal) {
-            let change = subscription_change(SubscriptionEvent::Left, &client.name, client.id, &[]);
+        if client.is_replaying() {
+            self.replays.forget(client);
+        }
+        if client.origin.internal {
+            return;
+        }
+        let change = subscription_change(SubscriptionEvent::Left, &client.name, client.id, &[]);
+        for listener in self.hooks.watchers().iter().chain(&self.hooks.listener()) {
             listener.on_change(&change, None);
         }
     }
@@ -161,7 +226,10 @@ impl Router {
 
     /// Records that the declaration of an instance was removed: none of its interceptors rejects any more.
     pub(crate) fn retire_hooks(&self, owner: u32) {
-        if self.hooks.retire(owner) {
+        let is_changed = self.hooks.retire(owner);
+        // one that fails at this moment has its hooks until another thread handles that
+        let removed = self.hooks.remove_owner(owner);
+        if is_changed || removed.any() {
             self.access.advance();
         }
     }

@@ -11,7 +11,7 @@ use abi_stable::{
     std_types::{RArc, RStr},
 };
 use elbus_plugin_api::{
-    ClientInfo, Code, DeliveryStatus, Dispatch, EventKind, Op, Payload, Qos, Queued, Request, Run,
+    ClientInfo, Code, DeliveryStatus, Dispatch, EventKind, MixedRun, Op, Payload, Qos, Queued, Request, Run,
     SinkLimits,
     abi::{
         NotifierObject, RawClient, RawEvent, RawListener, RawListener_TO, RawNotifier, RawNotifier_TO,
@@ -75,6 +75,14 @@ impl RawSink for Recording {
         self.0.got.lock().unwrap().extend(run.payloads().iter().map(|payload| payload.to_vec()));
         let full = self.0.full.load(SeqCst);
         (if full { DeliveryStatus::TAKEN | DeliveryStatus::FULL } else { DeliveryStatus::TAKEN }).bits()
+    }
+    fn deliver_mixed(&self, run: &mut MixedRun<'_>) -> u8 {
+        thread::yield_now();
+        if self.0.closed.load(SeqCst) > 0 {
+            return DeliveryStatus::CLOSED.bits();
+        }
+        self.0.got.lock().unwrap().extend(run.frames().map(|frame| frame.payload().to_vec()));
+        DeliveryStatus::TAKEN.bits()
     }
     fn flush(&self) {}
     fn when_drained(&self, notifier: NotifierObject) {

@@ -1,7 +1,7 @@
 //! Replacement of access rules, and the check of registered clients against new ones. The rules themselves
 //! belong to [`access`](crate::access).
 
-use elbus_plugin_api::{WARNINGS_TOPIC, access::AccessRules, hooks::SubscriptionEvent};
+use elbus_plugin_api::{Departure, WARNINGS_TOPIC, access::AccessRules, hooks::SubscriptionEvent};
 use std::sync::Arc;
 
 use super::{
@@ -75,21 +75,26 @@ impl Router {
             Err(refusal) => {
                 tracing::warn!(client = &*member.name, reason = %refusal.reason, "client disconnected");
                 let mut evicted = vec![];
-                self.remove(&mut self.registry.write(), member, &refusal.reason, &mut evicted);
+                let why = (Departure::Denied, &*refusal.reason);
+                self.remove(&mut self.registry.write(), member, why, &mut evicted);
                 self.close_all(&evicted);
                 return self.events.dispatch();
             }
         };
         let before = member.policy();
-        let (nodes, optioned) = {
-            let registry = self.registry.write();
+        let ((nodes, optioned), former) = {
+            let mut registry = self.registry.write();
             // later subscriptions are checked against this policy
             member.set_policy(policy.clone());
-            match policy.is_some() {
+            let (former, has_changed) = registry.set_overflow(member, member.overflow());
+            self.count_change(has_changed);
+            let filters = match policy.is_some() {
                 true => (registry.subscription_nodes(member), registry.optioned_texts(member)),
                 false => (Ids::new(), Vec::new()),
-            }
+            };
+            (filters, former)
         };
+        former.iter().for_each(|subscriber| subscriber.abandon());
         if let Some(policy) = &policy {
             // the budget of requests with as many filters; a filter that cannot be checked within it is not
             // allowed
@@ -97,15 +102,12 @@ impl Router {
             let mut budget = CheckBudget::new(MAX_FILTER_COMPARISONS.saturating_mul(requests));
             let mut unchecked = 0;
             let denied = |filter: &str| {
-                let allowed = filter == WARNINGS_TOPIC
-                    || match policy.allows_filter(filter, &mut budget) {
-                        Ok(allowed) => allowed,
-                        Err(BudgetExhausted) => {
-                            unchecked += 1;
-                            false
-                        }
-                    };
-                !allowed
+                // a client has this one from its registration
+                filter != WARNINGS_TOPIC
+                    && !policy.allows_filter(filter, &mut budget).unwrap_or_else(|BudgetExhausted| {
+                        unchecked += 1;
+                        false
+                    })
             };
             self.end_subscriptions(member, &nodes, &optioned, denied);
             if unchecked > 0 {

@@ -7,6 +7,7 @@ use abi_stable::std_types::RStr;
 use elbus_plugin_api::{
     DeliveryStatus, MixedRun, Overdraft, Queued, Run, SinkLimits,
     abi::{NotifierObject, SinkObject},
+    config::Overflow,
     inproc::RunBatch,
 };
 use std::sync::{
@@ -19,6 +20,7 @@ use crate::{
     access::PolicySnapshot,
     callbacks::{self, Callback},
     client_origin::ClientOrigin,
+    statistics::{Counts, InstanceStatistics},
     sync::{Mutex, atomic::AtomicU8},
 };
 use blocked_senders::BlockedSenders;
@@ -45,16 +47,22 @@ pub(crate) struct RegisteredClient {
     pub(crate) owner: u32,
     sink: SinkObject,
     pub(crate) counts: Counts,
+    /// The counters of the instance that registered it; `None` in tests.
+    pub(crate) statistics: Option<Arc<InstanceStatistics>>,
     /// The rights of a system sender; `None` for a client.
     pub(crate) system: Option<SystemRights>,
     /// Flags: [`GONE`], [`NO_MIXED_RUNS`], and those of [`blocked_senders`] and [`missed`](super::missed).
     pub(super) state: AtomicU8,
+    /// How long senders have waited for it, in nanoseconds, until it has last drained.
+    held_nanos: AtomicU64,
     /// Senders that wait for its queue to drain. A leaf lock, held briefly.
     pub(super) blocked: Mutex<BlockedSenders>,
     /// Frames that were dropped because its hold budget was spent for their sender.
     pub(crate) dropped: AtomicU64,
     /// Whether a refusal of its filters was logged.
     filters_refused: AtomicBool,
+    /// Whether its overflow policy is to keep the newest values.
+    keeps_newest: AtomicBool,
     /// The access rules that apply to it; `None` if there are none. A leaf lock, held briefly.
     policy: Mutex<Option<Arc<PolicySnapshot>>>,
 }
@@ -84,11 +92,14 @@ impl RegisteredClient {
             owner,
             sink,
             counts: Counts::default(),
+            statistics: None,
             system: None,
             state: AtomicU8::new(0),
+            held_nanos: AtomicU64::new(0),
             blocked: Mutex::default(),
             dropped: AtomicU64::new(0),
             filters_refused: AtomicBool::new(false),
+            keeps_newest: AtomicBool::new(false),
             policy: Mutex::new(policy),
         }
     }
@@ -96,6 +107,12 @@ impl RegisteredClient {
     /// Makes this the registration of a system sender with these rights.
     pub(super) fn with_system_rights(mut self, rights: SystemRights) -> Self {
         self.system = Some(rights);
+        self
+    }
+
+    /// Sets the counters of the instance that registers it.
+    pub(super) fn counted_in(mut self, statistics: Arc<InstanceStatistics>) -> Self {
+        self.statistics = Some(statistics);
         self
     }
 
@@ -219,6 +236,22 @@ impl RegisteredClient {
         }
     }
 
+    /// Returns whether publications to it wait as the newest value of each topic.
+    #[inline]
+    pub(super) fn keeps_newest(&self) -> bool {
+        self.keeps_newest.load(Relaxed)
+    }
+
+    /// Sets whether they do. Called only by the registry, under its lock.
+    pub(super) fn set_keeps_newest(&self, keeps_newest: bool) {
+        self.keeps_newest.store(keeps_newest, Relaxed);
+    }
+
+    /// Returns its overflow policy: that of the rules for its name, else that of its transport.
+    pub(crate) fn overflow(&self) -> Overflow {
+        self.policy().and_then(|policy| policy.overflow()).unwrap_or(self.origin.overflow)
+    }
+
     /// Returns whether it has been unregistered.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
@@ -236,71 +269,5 @@ impl RegisteredClient {
         if let Some(policy) = &*self.policy.lock() {
             policy.leave();
         }
-    }
-}
-
-/// Frames and body bytes from (`received`) and to (`sent`) a client, as `client.list` and `stats` show them.
-/// Relaxed atomics: these are statistics, used only to estimate what a full client has taken.
-#[derive(Default)]
-pub(crate) struct Counts {
-    received_frames: AtomicU64,
-    received_bytes: AtomicU64,
-    sent_frames: AtomicU64,
-    sent_bytes: AtomicU64,
-}
-
-/// A snapshot of [`Counts`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) received_frames: u64,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_frames: u64,
-    pub(crate) sent_bytes: u64,
-}
-
-impl Counts {
-    /// Counts what came from the client. Must be called only by its [`Sender`](super::sender::Sender): a
-    /// single writer need not add atomically.
-    #[inline]
-    pub(super) fn received(&self, frames: usize, bytes: usize) {
-        let add = |to: &AtomicU64, more: usize| to.store(to.load(Relaxed).wrapping_add(more as u64), Relaxed);
-        add(&self.received_frames, frames);
-        add(&self.received_bytes, bytes);
-    }
-
-    #[inline]
-    pub(crate) fn sent(&self, frames: usize, bytes: usize) {
-        self.sent_frames.fetch_add(frames as u64, Relaxed);
-        self.sent_bytes.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// Returns the number of frames sent to the client, acknowledgements included.
-    pub(super) fn sent_frames(&self) -> u64 {
-        self.sent_frames.load(Relaxed)
-    }
-
-    pub(crate) fn totals(&self) -> Totals {
-        Totals {
-            received_frames: self.received_frames.load(Relaxed),
-            received_bytes: self.received_bytes.load(Relaxed),
-            sent_frames: self.sent_frames.load(Relaxed),
-            sent_bytes: self.sent_bytes.load(Relaxed),
-        }
-    }
-
-    /// Adds the totals of a client that has left.
-    pub(crate) fn add(&self, totals: Totals) {
-        self.received_frames.fetch_add(totals.received_frames, Relaxed);
-        self.received_bytes.fetch_add(totals.received_bytes, Relaxed);
-        self.sent(totals.sent_frames as usize, totals.sent_bytes as usize);
-    }
-}
-
-impl std::ops::AddAssign for Totals {
-    fn add_assign(&mut self, other: Totals) {
-        self.received_frames += other.received_frames;
-        self.received_bytes += other.received_bytes;
-        self.sent_frames += other.sent_frames;
-        self.sent_bytes += other.sent_bytes;
     }
 }

@@ -10,19 +10,27 @@ use std::{
 };
 
 use super::{
-    Hashing, index::filter_tree::FilterTree, index::id_set::Ids, index::mask::each_match,
-    index::paged_slab::PagedSlab, optioned::Pacer, recipients::Recipients,
-    registered_client::RegisteredClient, shapes::Shapes,
+    Hashing,
+    index::filter_tree::FilterTree,
+    index::id_set::Ids,
+    index::mask::each_match,
+    index::paged_slab::PagedSlab,
+    optioned::{Pacer, Subscriber},
+    recipients::Recipients,
+    registered_client::RegisteredClient,
+    shapes::Shapes,
 };
 use filters::{ClientFilters, Departed};
 use with_options::{OptionedFilters, OwnOptioned};
 
 mod filters;
+mod listed_filters;
 mod replays;
 mod requested;
 mod with_options;
 
-pub(super) use filters::{FilterRefusal, Reserved};
+pub(super) use filters::{FilterRefusal, MAX_SHARED_FILTERS, Reserved};
+pub(super) use listed_filters::ListedFilters;
 
 /// A client and its filters.
 struct RegistryEntry {
@@ -31,6 +39,8 @@ struct RegistryEntry {
     exclusions: ClientFilters,
     /// Its subscriptions with options; `None` if there are none.
     optioned: Option<Box<OwnOptioned>>,
+    /// What it gets because of its plain subscriptions, if its overflow policy is to keep the newest values.
+    newest: Option<Arc<Subscriber>>,
 }
 
 /// One kind of filters of all clients.
@@ -107,6 +117,7 @@ impl Registry {
             subscriptions: ClientFilters::default(),
             exclusions: ClientFilters::default(),
             optioned: None,
+            newest: None,
         };
         let id = self.entries.add(Some(entry));
         self.by_name.insert(member.name.clone(), id);
@@ -169,11 +180,13 @@ impl Registry {
         self.in_order.values()
     }
 
-    /// Returns the clients whose name matches the mask, parts of the broker excluded.
+    /// Returns the clients whose name matches the mask, parts of the broker excluded. A mask that begins with
+    /// a wildcard matches no client of another node.
     pub(super) fn matching(&self, mask: &str) -> Vec<&Arc<RegisteredClient>> {
         let mut matching = vec![];
+        let is_local = matches!(mask.split('.').next(), Some("*" | "?"));
         each_match(mask, &self.in_order, |_, member| {
-            if !member.origin.internal {
+            if !(member.origin.internal || is_local && member.origin.node().is_some()) {
                 matching.push(member);
             }
         });
@@ -184,7 +197,7 @@ impl Registry {
     pub(super) fn subscribed(&self, topic: &str) -> Recipients {
         let mut ids = Ids::new();
         self.subscriptions.tree.matches(topic, &mut ids);
-        if self.has_optioned() {
+        if self.has_optioned() || self.optioned.has_newest() {
             return self.subscribed_with_options(topic, ids);
         }
         if !ids.is_empty() && !self.exclusions.tree.is_empty() {
@@ -200,6 +213,7 @@ impl Registry {
         let excluding =
             if self.exclusions.tree.is_empty() { Ids::new() } else { self.exclude(topic, &mut ids) };
         let optioned = self.optioned_recipients(topic, &ids, &excluding);
+        ids.retain(|id| self.newest_of(*id, topic).is_none());
         let members = ids.iter().filter_map(|id| self.entries[*id].as_ref().map(|entry| &entry.member));
         Recipients::new(members).with_optioned(optioned)
     }

@@ -14,7 +14,10 @@ use super::{
     replays::{BegunReplay, NewFilters, Way},
     router::Router,
 };
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::Relaxed};
+use crate::{
+    statistics::Refusal,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::Relaxed},
+};
 
 /// What is sent to an empty queue at once, in bytes.
 const BYTES_AT_ONCE: usize = 64 * 1024;
@@ -53,10 +56,11 @@ impl Router {
         topic: &str,
         mark: u64,
         deliver: impl FnOnce() -> R,
+        is_taken: impl FnOnce(&R) -> bool,
         skipped: impl FnOnce() -> R,
     ) -> R {
         match self.replays.of(client) {
-            Some(replays) => replays.deliver_live(topic, mark, deliver, skipped),
+            Some(replays) => replays.deliver_live(topic, mark, deliver, is_taken, skipped),
             None => deliver(),
         }
     }
@@ -82,6 +86,8 @@ impl Replay {
         let delivery = client.deliver(&mut run);
         if delivery.is_taken() {
             client.counts.sent(1, bytes);
+        } else if delivery.has(DeliveryStatus::REFUSED) {
+            router.count_refused(Refusal::QueueFull, 1);
         }
         if delivery.has(DeliveryStatus::FULL) {
             client.fill(&router.holds);
@@ -102,13 +108,19 @@ impl RawReplay for Replay {
         if self.sent.load(Relaxed) >= BYTES_AT_ONCE || client.is_full() {
             return Replayed::Wait as u8;
         }
+        router.marked.wait_for(publication.mark());
         let topic = publication.topic();
         let way = router.registry.read().way_of_replay(client, topic, &self.filters);
         if matches!(way, Way::Closed) {
             return Replayed::Skipped as u8;
         }
         let deliver = || self.deliver(&router, publication, &way);
-        self.begun.replays.deliver_earlier(topic, publication.mark(), deliver) as u8
+        let replayed = self.begun.deliver_earlier(topic, publication.mark(), deliver);
+        if replayed == Replayed::Ended && !client.is_gone() && self.begun.is_incomplete() {
+            let client = &*client.name;
+            tracing::warn!(client, "replay ended: no memory for the marks of live publications");
+        }
+        replayed as u8
     }
 
     fn flush(&self) {

@@ -8,7 +8,7 @@
 //! to the rule that no lock is; it is reentrant, only deliveries to this client take it, and a thread that
 //! does not get it in [`TURN_LIMIT`] delivers without it.
 
-use elbus_plugin_api::{QueueReservation, hooks::Replayed};
+use elbus_plugin_api::{QueueBudget, QueueReservation, hooks::Replayed};
 use std::{
     collections::{HashMap, HashSet},
     mem::size_of,
@@ -23,8 +23,9 @@ use super::{
 };
 use crate::sync::{Mutex, RwLock, Turn};
 
-/// How long a thread waits for its turn.
-pub(super) const TURN_LIMIT: Duration = Duration::from_millis(100);
+/// How long a thread waits for its turn. A busy machine can interrupt the one whose turn it is for longer
+/// than a sink takes.
+const TURN_LIMIT: Duration = Duration::from_secs(1);
 /// Marks are kept for this time after the last replay of a client: live publications that were accepted
 /// before may still be on their way.
 const KEPT: Duration = Duration::from_secs(60);
@@ -32,14 +33,20 @@ const KEPT: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Memory of a mark beside its topic, in bytes.
 const MARK_BYTES: usize = 48 + size_of::<Marks>();
-/// The most memory of the marks of one client.
+/// The most memory of the marks of one client. Beyond it, replays to the client end.
 const MAX_MARK_BYTES: usize = 64 << 20;
+/// What marks of replayed publications take of it. Further ones are not recorded: they are needed only if a
+/// sender takes longer than a replay waits for it, see [`marked`](super::marked).
+const MAX_REPLAYED_MARK_BYTES: usize = MAX_MARK_BYTES / 2;
 
 /// The newest publications of a topic that a client was given while there were replays; 0 is none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Marks {
     live: u64,
     replayed: u64,
+    /// The replay that had begun last when the client was given one of them. To a replay that has begun
+    /// since, it does not matter: the client has subscribed again.
+    given_in: u64,
 }
 
 /// The replays of a client, present from the first one until some time after the last.
@@ -52,30 +59,49 @@ pub(super) struct ClientReplays {
 #[derive(Default)]
 struct State {
     running: usize,
+    /// How many have begun.
+    begun: u64,
     /// Whether a publication was replayed.
     has_replayed: bool,
     /// When the last one has ended.
     ended_at: Option<Instant>,
     topics: HashMap<Box<str>, Marks, Hashing>,
+    /// There was no memory for the mark of a live publication.
+    is_incomplete: bool,
     bytes: usize,
-    reservation: Option<QueueReservation>,
+    memory: Option<(QueueBudget, QueueReservation)>,
 }
 
 impl State {
-    /// Returns the marks of a topic. `None` if there is no memory for them.
-    fn marks(&mut self, topic: &str) -> Option<&mut Marks> {
+    /// Returns the marks of a topic. `None` if there are none and no memory for them up to `limit`, and up to
+    /// an equal share of the queue budget from half of it on.
+    fn marks(&mut self, topic: &str, limit: usize) -> Option<&mut Marks> {
         if !self.topics.contains_key(topic) {
             let bytes = self.bytes + topic.len() + MARK_BYTES;
-            if bytes > MAX_MARK_BYTES {
+            let share = self.memory.as_ref().and_then(|(budget, _)| budget.fair_share());
+            if bytes > limit.min(share.unwrap_or(usize::MAX)) {
                 return None;
             }
             self.bytes = bytes;
-            if let Some(reservation) = &mut self.reservation {
+            if let Some((_, reservation)) = &mut self.memory {
                 reservation.resize(bytes);
             }
             self.topics.insert(topic.into(), Marks::default());
         }
         self.topics.get_mut(topic)
+    }
+
+    /// Records that a publication is delivered live; returns the mark of the one before.
+    fn note_live(&mut self, topic: &str, mark: u64) -> Option<u64> {
+        let begun = self.begun;
+        let Some(marks) = self.marks(topic, MAX_MARK_BYTES) else {
+            self.is_incomplete = true;
+            return None;
+        };
+        let before = marks.live;
+        marks.live = before.max(mark);
+        marks.given_in = begun;
+        Some(before)
     }
 }
 
@@ -87,44 +113,74 @@ impl ClientReplays {
         topic: &str,
         mark: u64,
         deliver: impl FnOnce() -> R,
+        is_taken: impl FnOnce(&R) -> bool,
         skipped: impl FnOnce() -> R,
     ) -> R {
         self.turn.take(TURN_LIMIT, || {
-            if mark != 0 {
-                let mut state = self.state.lock();
-                if let Some(marks) = state.marks(topic) {
-                    if mark <= marks.replayed {
-                        return skipped();
-                    }
-                    marks.live = marks.live.max(mark);
-                }
+            if mark == 0 {
+                return deliver();
             }
-            deliver()
+            let before = {
+                let mut state = self.state.lock();
+                if state.topics.get(topic).is_some_and(|marks| mark <= marks.replayed) {
+                    return skipped();
+                }
+                // a later replay does not need it
+                if state.running == 0 { None } else { state.note_live(topic, mark) }
+            };
+            let delivered = deliver();
+            if let Some(before) = before
+                && !is_taken(&delivered)
+                && let Some(marks) = self.state.lock().topics.get_mut(topic)
+                && marks.live == mark
+            {
+                // so that a replay gives it what it has missed
+                marks.live = before;
+            }
+            delivered
         })
     }
 
-    /// Delivers an earlier publication, unless it was delivered live, or a newer one.
-    pub(super) fn deliver_earlier(&self, topic: &str, mark: u64, deliver: impl FnOnce() -> bool) -> Replayed {
+    /// Delivers an earlier publication because of the replay of this number, unless it was delivered live, or
+    /// a newer one.
+    fn deliver_earlier(
+        &self,
+        number: u64,
+        topic: &str,
+        mark: u64,
+        deliver: impl FnOnce() -> bool,
+    ) -> Replayed {
         self.turn.take(TURN_LIMIT, || {
             {
                 let mut state = self.state.lock();
-                let Some(marks) = state.marks(topic) else { return Replayed::Ended };
-                if mark <= marks.live.max(marks.replayed) {
-                    return Replayed::Skipped;
+                let (is_incomplete, begun) = (state.is_incomplete, state.begun);
+                match state.marks(topic, MAX_REPLAYED_MARK_BYTES) {
+                    Some(Marks { live, replayed, given_in })
+                        if *given_in >= number && mark <= (*live).max(*replayed) =>
+                    {
+                        return Replayed::Skipped;
+                    }
+                    Some(marks) => {
+                        marks.replayed = mark.max(marks.replayed);
+                        marks.given_in = begun;
+                    }
+                    None if is_incomplete => return Replayed::Ended,
+                    None => {}
                 }
-                marks.replayed = mark;
                 state.has_replayed = true;
             }
             if deliver() { Replayed::Sent } else { Replayed::Ended }
         })
     }
 
-    fn begin(&self, reservation: Option<QueueReservation>) {
+    fn begin(&self, budget: Option<&QueueBudget>) -> u64 {
         let mut state = self.state.lock();
         state.running += 1;
-        if state.reservation.is_none() {
-            state.reservation = reservation;
+        state.begun += 1;
+        if state.memory.is_none() {
+            state.memory = budget.map(|budget| (budget.clone(), budget.reserve()));
         }
+        state.begun
     }
 
     fn end(&self) {
@@ -184,16 +240,16 @@ impl Replays {
         let (_, replays) =
             clients.entry(client.id).or_insert_with(|| (Arc::downgrade(client), Arc::default()));
         // under the lock, so that it is not removed
-        replays.begin(self.pacer.reservation());
+        let number = replays.begin(self.pacer.budget());
         client.set_replaying(true);
-        BegunReplay { all: self.clone(), client: client.clone(), replays: replays.clone() }
+        BegunReplay { all: self.clone(), client: client.clone(), replays: replays.clone(), number }
     }
 
     /// Removes a client whose marks are not needed any more, or has that done later.
     fn remove_or_schedule(&self, client: &RegisteredClient, replays: &ClientReplays) {
         let mut clients = self.clients.write();
         let Some(over_at) = replays.over_at() else { return };
-        if over_at <= Instant::now() {
+        if over_at <= Instant::now() || client.is_gone() {
             client.set_replaying(false);
             clients.remove(&client.id);
             return;
@@ -207,6 +263,13 @@ impl Replays {
         }
     }
 
+    /// Frees the marks of a client that has left.
+    pub(super) fn forget(&self, client: &RegisteredClient) {
+        let forgotten = self.clients.write().remove(&client.id);
+        // there can be many: without the lock
+        drop(forgotten);
+    }
+
     /// Frees the marks that are not needed any more. Returns when to call it again.
     pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
         let due = self.due.lock().take_if(|due| *due <= now);
@@ -214,16 +277,21 @@ impl Replays {
             return *self.due.lock();
         }
         let mut next: Option<Instant> = None;
+        // dropped without the lock
+        let mut over = Vec::new();
         self.clients.write().retain(|_, (client, replays)| {
-            let Some(client) = client.upgrade().filter(|client| !client.is_gone()) else { return false };
-            let Some(over_at) = replays.over_at() else { return true };
-            if over_at <= now {
-                client.set_replaying(false);
-                return false;
+            let client = client.upgrade().filter(|client| !client.is_gone());
+            if client.is_some() && replays.over_at().is_none_or(|over_at| over_at > now) {
+                next = [next, replays.over_at()].into_iter().flatten().min();
+                return true;
             }
-            next = Some(next.map_or(over_at, |next| next.min(over_at)));
-            true
+            if let Some(client) = client {
+                client.set_replaying(false);
+            }
+            over.push(replays.clone());
+            false
         });
+        drop(over);
         // all of them are visited, so not too often
         let mut due = self.due.lock();
         let next = next.map(|next| next.max(now + SWEEP_INTERVAL));
@@ -236,7 +304,21 @@ impl Replays {
 pub(super) struct BegunReplay {
     all: Arc<Replays>,
     pub(super) client: Arc<RegisteredClient>,
-    pub(super) replays: Arc<ClientReplays>,
+    replays: Arc<ClientReplays>,
+    number: u64,
+}
+
+impl BegunReplay {
+    /// Returns whether marks of live publications are missing, so that it cannot go on.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.replays.state.lock().is_incomplete
+    }
+
+    /// Delivers an earlier publication, unless it was delivered live since the replay has begun, or a newer
+    /// one.
+    pub(super) fn deliver_earlier(&self, topic: &str, mark: u64, deliver: impl FnOnce() -> bool) -> Replayed {
+        self.replays.deliver_earlier(self.number, topic, mark, deliver)
+    }
 }
 
 impl Drop for BegunReplay {
@@ -248,31 +330,4 @@ impl Drop for BegunReplay {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-mod tests {
-    use super::*;
-    use crate::{
-        client_origin::ClientOrigin,
-        routing::{closed_sink::closed_sink, holds::Holds},
-    };
-
-    fn client() -> Arc<RegisteredClient> {
-        Arc::new(RegisteredClient::new("c".into(), ClientOrigin::default(), 0, closed_sink(), None))
-    }
-
-    #[test]
-    fn marks_are_freed_at_once_if_nothing_was_replayed_and_else_later() {
-        let replays = Replays::new(Arc::new(Pacer::new(Arc::<Holds>::default())));
-        let client = client();
-        drop((replays.begin(&client), replays.begin(&client)));
-        assert!(!client.is_replaying() && replays.of(&client).is_none());
-        let (first, second) = (replays.begin(&client), replays.begin(&client));
-        assert_eq!(first.replays.deliver_earlier("t", 1, || true), Replayed::Sent);
-        assert_eq!(second.replays.deliver_earlier("t", 1, || true), Replayed::Skipped);
-        drop((first, second));
-        assert!(client.is_replaying() && replays.of(&client).is_some());
-        let now = Instant::now();
-        assert!(replays.sweep(now).is_some() && client.is_replaying());
-        assert_eq!(replays.sweep(now + KEPT), None);
-        assert!(!client.is_replaying() && replays.of(&client).is_none());
-    }
-}
+mod tests;

@@ -87,7 +87,7 @@ impl RouteCache {
     }
 
     /// Returns the index of the cached route of a target.
-    #[inline]
+    #[inline(always)]
     pub(super) fn index_of(&self, epoch: u64, target: &[u8]) -> Option<u32> {
         if self.epoch == epoch { self.targets.get(target) } else { None }
     }

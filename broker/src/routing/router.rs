@@ -6,6 +6,7 @@
 //! Lock order: a change of access rules, the registry, then the event queue, the policy of a client, or the
 //! names that are awaited. No sink, notifier or listener is called while any of them is held.
 
+pub(crate) mod client_figures;
 mod due_subscriptions;
 pub(super) mod name_waits;
 mod reclaiming;
@@ -22,9 +23,10 @@ use super::{
     Hashing,
     cache_memory::SharedCacheMemory,
     holds::Holds,
+    marked::MarkedPublications,
     optioned::{OptionedRecipients, Pacer},
     recipients::Recipients,
-    registered_client::{Counts, RegisteredClient},
+    registered_client::RegisteredClient,
     registry::Registry,
     replays::Replays,
     router_settings::RouterSettings,
@@ -36,6 +38,7 @@ use crate::{
     client_origin::StringInterner,
     events::Events,
     hooks::{HookTable, Hooks, Resolvers},
+    statistics::{Counts, CountsBy, Instances, Refusal, RegistrationRefusal},
     sync::{
         RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -46,10 +49,10 @@ use crate::{
 pub(crate) struct Router {
     pub(crate) access: Access,
     /// Senders copy them when the epoch of access changes.
-    pub(super) hooks: Hooks,
+    pub(crate) hooks: Hooks,
     pub(super) replays: Arc<Replays>,
     /// The last number that a kept publication was given.
-    pub(super) last_mark: AtomicU64,
+    pub(super) marked: MarkedPublications,
     /// Asked about names that are not registered.
     pub(super) resolvers: Resolvers,
     /// Messages that wait for such names.
@@ -72,7 +75,10 @@ pub(crate) struct Router {
     /// What departed clients have sent and received.
     departed: Counts,
     totals: TotalsCache,
-    refused_frames: AtomicU64,
+    refused: CountsBy<Refusal>,
+    refused_registrations: CountsBy<RegistrationRefusal>,
+    /// Counters of each instance of a plugin.
+    pub(crate) instances: Instances,
     pub(crate) holds: Arc<Holds>,
     /// When subscriptions with options are due.
     pub(crate) pacer: Arc<Pacer>,
@@ -133,7 +139,7 @@ impl Router {
             access: Access::default(),
             hooks: Hooks::default(),
             replays: Replays::new(pacer.clone()),
-            last_mark: AtomicU64::new(0),
+            marked: MarkedPublications::default(),
             resolvers: Resolvers::default(),
             waiting: WaitingNames::default(),
             words: StringInterner::default(),
@@ -147,7 +153,9 @@ impl Router {
             topics_epoch: AtomicU64::new(1),
             departed: Counts::default(),
             totals: TotalsCache::default(),
-            refused_frames: AtomicU64::new(0),
+            refused: CountsBy::default(),
+            refused_registrations: CountsBy::default(),
+            instances: Instances::default(),
             holds,
             pacer,
             events: Events::default(),

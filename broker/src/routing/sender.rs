@@ -3,14 +3,19 @@
 
 use abi_stable::std_types::{ROption, RSlice, RSliceMut, RStr, RVec};
 use elbus_plugin_api::{
-    BROKER_NAME, Code, Dispatch, Frame, FrameKind, Locality, MixedDispatch, Op, Request, Run,
+    BROKER_NAME, Code, Departure, Dispatch, Frame, FrameKind, Locality, MixedDispatch, Op, Request, Run,
     abi::{Deferral, NotifierObject, PendingObject, RawClient},
     access::Action,
 };
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, ops::Range, sync::Arc};
 
 use super::{
-    fan_out::{ENCODING, FanOut, Scope, congestion::UNHEEDED_BYTES, hooked::Route, mixed::MixedSender},
+    fan_out::{
+        ENCODING, FanOut, Scope,
+        congestion::UNHEEDED_BYTES,
+        hooked::{Leading, Route},
+        mixed::{MixedSender, Progress},
+    },
     registered_client::RegisteredClient,
     router::Router,
     run_results::RunResults,
@@ -35,6 +40,7 @@ pub(crate) struct Sender {
     access_epoch: u64,
     /// Reason for leaving, if one was given.
     close_reason: Option<Box<str>>,
+    departure: Departure,
     /// Whether it has unregistered by its own request. It may still send messages: answers to what it has
     /// received.
     draining: bool,
@@ -65,6 +71,7 @@ impl Sender {
             policy,
             access_epoch,
             close_reason: None,
+            departure: Departure::default(),
             draining: false,
             waits_for_itself: None,
             frame_codes: Vec::new(),
@@ -93,6 +100,10 @@ impl Sender {
     /// Returns whether it sends as a part of the broker, rather than as a client or a system sender.
     pub(super) fn is_of_broker(&self) -> bool {
         self.member.as_ref().is_none_or(|member| member.origin.internal)
+    }
+
+    pub(super) fn router(&self) -> &Arc<Router> {
+        &self.router
     }
 
     pub(super) fn max_target_bytes(&self) -> usize {
@@ -262,12 +273,62 @@ impl Sender {
             self.refresh_policy(epoch);
         }
         self.fan_out.begin(true, false);
+        match self.fan_out.hooks.clone() {
+            Some(table) if table.has_interceptors() => self.route_mixed_hooked(&table, frames, codes),
+            _ => self.route_collected(frames, codes, 0),
+        }
+    }
+
+    /// Routes the first frames of a mixed run, to which no interceptors apply. `work` was done before.
+    #[inline]
+    pub(super) fn route_collected(
+        &mut self,
+        frames: &[Frame<'_>],
+        codes: &mut [u8],
+        work: u32,
+    ) -> MixedDispatch {
         let Sender { router, name, id, fan_out, policy, .. } = self;
-        let sender = MixedSender { router, policy: policy.as_deref(), name, id: *id };
-        let progress = fan_out.dispatch_mixed(&sender, frames, codes);
+        let sender = MixedSender { router, policy: policy.as_deref(), name, id: *id, marks: &[] };
+        let mut progress = fan_out.dispatch_mixed(&sender, frames, codes);
+        progress.work = progress.work.saturating_add(work);
         if progress.denied {
             self.denied_frames(frames.get(..progress.frames).unwrap_or_default(), codes);
         }
+        let pending = std::mem::take(&mut self.fan_out.pending);
+        self.finish_mixed(&progress, codes, pending)
+    }
+
+    /// Finds the first frames of a mixed run to which the same interceptors apply.
+    pub(super) fn find_leading(&mut self, table: &HookTable, frames: &[Frame<'_>]) -> Leading {
+        self.fan_out.find_leading(&self.router, self.policy.as_deref(), table, frames)
+    }
+
+    /// Collects and delivers the first frames of a mixed run that have passed interceptors, those whose code
+    /// is 0. The others have their code already. `marks` are those of the frames.
+    pub(super) fn route_intercepted(
+        &mut self,
+        frames: &[Frame<'_>],
+        codes: &mut [u8],
+        marks: &[u64],
+    ) -> Progress {
+        let Sender { router, name, id, fan_out, policy, .. } = self;
+        let sender = MixedSender { router, policy: policy.as_deref(), name, id: *id, marks };
+        fan_out.dispatch_mixed(&sender, frames, codes)
+    }
+
+    /// Returns the observers of a target.
+    pub(super) fn observers_of(&self, table: &HookTable, op: Op, target: &str) -> u64 {
+        self.fan_out.observers_of(table, self.router.topics_epoch(), op, target)
+    }
+
+    /// Counts the frames of a mixed run that were dispatched, and keeps the results that are supplied later.
+    #[inline]
+    pub(super) fn finish_mixed(
+        &mut self,
+        progress: &Progress,
+        codes: &[u8],
+        pending: Vec<(Range<usize>, PendingObject)>,
+    ) -> MixedDispatch {
         if let Some(member) = &self.member {
             member.counts.received(progress.frames, progress.body_bytes);
             if progress.acks > 0 {
@@ -276,14 +337,9 @@ impl Sender {
         }
         let result =
             MixedDispatch::new(progress.frames as u32, progress.work).next_alone(progress.next_alone);
-        if self.fan_out.pending.is_empty() { result } else { self.with_pending(result, codes) }
-    }
-
-    /// Keeps the results of the frames of a mixed run that are supplied later.
-    #[cold]
-    fn with_pending(&mut self, result: MixedDispatch, codes: &[u8]) -> MixedDispatch {
-        let pending = std::mem::take(&mut self.fan_out.pending);
-        let pending = pending.into_iter().map(|(frame, pending)| (frame..frame + 1, pending)).collect();
+        if pending.is_empty() {
+            return result;
+        }
         let codes = codes.get(..result.dispatched()).unwrap_or_default().to_vec();
         self.pending = Some(RunResults { codes, pending }.into_object());
         result.pending()
@@ -336,6 +392,10 @@ impl RawClient for Sender {
         self.close_reason = Some(reason.as_str().into());
     }
 
+    fn set_departure(&mut self, departure: u32) {
+        self.departure = Departure::from_number(departure);
+    }
+
     fn take_frame_codes(&mut self) -> RVec<u8> {
         std::mem::take(&mut self.frame_codes).into()
     }
@@ -345,7 +405,7 @@ impl RawClient for Sender {
         // an evicted client has lost its rights
         if !member.is_gone() {
             self.draining = true;
-            self.router.leave(member, "draining");
+            self.router.leave(member, (Departure::Stopped, "draining"));
         }
     }
 
@@ -368,7 +428,7 @@ impl Drop for Sender {
         self.end_batch();
         if let Some(member) = self.member.take() {
             let reason = self.close_reason.as_deref().unwrap_or("disconnected");
-            self.router.leave(&member, reason);
+            self.router.leave(&member, (self.departure, reason));
             self.router.reclaim(&member, reason);
         }
     }

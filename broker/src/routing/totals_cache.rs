@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::registered_client::Totals;
-use crate::sync::Mutex;
+use crate::{statistics::Totals, sync::Mutex};
 
 /// With more clients than this, the sum is computed once in [`VALID_FOR`].
 const FEW_CLIENTS: usize = 64;

@@ -1,14 +1,17 @@
 //! A naive model of the specification: determines the recipients by checking every client. Steps are
 //! performed by a broker and by the model, with equal results.
 
+mod interception;
+
 use elbus_broker::{Broker, BrokerSettings};
-use elbus_plugin_api::{Code, DeliveryStatus, FrameKind, Op};
+use elbus_plugin_api::{Code, DeliveryStatus, FrameKind, Op, hooks::Verdict};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering,
 };
 
 use super::Peer;
+use interception::{Interception, NEW_TOPIC};
 
 /// Operations of clients; clients are numbers of their names.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub(crate) enum Step {
     /// The client's queue is over its limit from now on.
     Fill(usize),
     Drain(usize),
+    /// An interceptor decides about frames of mixed runs, or none does.
+    Intercept(bool),
 }
 
 pub(crate) const NAMES: [&str; 7] = ["a", "a.b", "a.b.c", "b", "a%%0", "a.b%%x", "b%%0"];
@@ -115,11 +120,18 @@ pub(crate) struct Compared<'a> {
     peers: BTreeMap<&'static str, Peer>,
     model: BTreeMap<&'static str, Wants>,
     full: BTreeSet<&'static str>,
+    interception: Interception,
 }
 
 impl<'a> Compared<'a> {
     pub(crate) fn new(broker: &'a Broker) -> Self {
-        Compared { broker, peers: BTreeMap::new(), model: BTreeMap::new(), full: BTreeSet::new() }
+        Compared {
+            broker,
+            peers: BTreeMap::new(),
+            model: BTreeMap::new(),
+            full: BTreeSet::new(),
+            interception: Interception::default(),
+        }
     }
 
     /// Performs a step; panics if broker and model differ.
@@ -132,6 +144,7 @@ impl<'a> Compared<'a> {
             Step::Drain(who) => self.drain(NAMES[*who]),
             Step::Mixed(who, frames) => self.mixed(NAMES[*who], frames),
             Step::Room(who, room) => self.set_room(NAMES[*who], *room),
+            Step::Intercept(intercepts) => self.interception.set(self.broker, *intercepts),
             Step::Publish(who, _)
             | Step::PublishFor(who, _, _)
             | Step::Broadcast(who, _)
@@ -330,17 +343,42 @@ impl<'a> Compared<'a> {
         if frames.is_empty() {
             return;
         }
+        // nor what a client over its limit gets of what is redirected to it
+        self.interception.set_may_redirect(self.full.is_empty() && !is_shared(NEW_TOPIC));
+        let payloads: Vec<_> = (0..frames.len()).map(|number| number.to_string().into_bytes()).collect();
         let (mut codes, mut expected) = (vec![], BTreeMap::<&str, Vec<_>>::new());
+        let mut routed: Vec<_> = (frames.iter().zip(&payloads))
+            .map(|((op, target), payload)| (*op, target.clone(), payload.clone()))
+            .collect();
         let mut room: BTreeMap<_, _> =
             self.peers.iter().map(|(name, peer)| (*name, *peer.record.room.lock().unwrap())).collect();
         for (number, (op, target)) in frames.iter().enumerate() {
-            let step = match op {
-                Op::Publish => Step::Publish(0, target.clone()),
-                _ => Step::Send(0, target.clone()),
+            let step = |target: &str| match op {
+                Op::Publish => Step::Publish(0, target.to_owned()),
+                _ => Step::Send(0, target.to_owned()),
             };
-            let recipients = self.expected(&step);
+            let mut recipients = self.expected(&step(target));
             if recipients.iter().any(|(name, way)| *way == Way::Plain && self.full.contains(name)) {
                 break;
+            }
+            match self.interception.verdict(*op, target, &payloads[number]) {
+                Verdict::Continue => {}
+                Verdict::Reject(code) => {
+                    codes.push(code as u8);
+                    continue;
+                }
+                Verdict::Consume => {
+                    codes.push(Code::Ok as u8);
+                    continue;
+                }
+                Verdict::Replace(replacement) => {
+                    let (_, target, payload) = &mut routed[number];
+                    if let Some(new) = replacement.target {
+                        recipients = self.expected(&step(&new));
+                        *target = new;
+                    }
+                    *payload = replacement.payload.unwrap_or_else(|| payload.clone());
+                }
             }
             let (mut taken, mut refused) = (0, false);
             for (name, way) in &recipients {
@@ -364,7 +402,6 @@ impl<'a> Compared<'a> {
                 _ => Code::Ok as u8,
             });
         }
-        let payloads: Vec<_> = (0..frames.len()).map(|number| number.to_string().into_bytes()).collect();
         let sent: Vec<_> = (frames.iter().zip(&payloads))
             .map(|((op, target), payload)| (*op, target.as_str(), payload.as_slice()))
             .collect();
@@ -375,10 +412,11 @@ impl<'a> Compared<'a> {
             let numbers = expected.remove(name).unwrap_or_default();
             let got = peer.take();
             let plain = numbers.iter().map(|number| {
-                let (op, target, payload) = sent[*number];
-                let (kind, topic) =
-                    if op == Op::Publish { (FrameKind::Publish, target) } else { (FrameKind::Message, "") };
-                (kind, source.clone(), topic.to_owned(), payload.to_vec())
+                let (op, target, payload) = &routed[*number];
+                let is_publication = *op == Op::Publish;
+                let kind = if is_publication { FrameKind::Publish } else { FrameKind::Message };
+                let topic = if is_publication { target.clone() } else { String::new() };
+                (kind, source.clone(), topic, payload.clone())
             });
             assert_eq!(got, plain.collect::<Vec<_>>(), "{name} {frames:?}");
             assert_eq!(peer.record.pauses.load(Ordering::SeqCst), 0, "{name}");

@@ -20,6 +20,15 @@ pub(crate) struct FeedArguments {
     #[arg(short, long = "topic", value_name = "FILTER")]
     pub(crate) topics: Vec<String>,
 
+    /// Print the newest publication of each topic only, if they arrive faster than they are printed
+    #[arg(long, conflicts_with = "lossless")]
+    pub(crate) latest: bool,
+
+    /// Print every publication: while the terminal is stopped, publishers are held [default: they are not,
+    /// and what the terminal misses is counted]
+    #[arg(long)]
+    pub(crate) lossless: bool,
+
     /// Exclude the topics that match from all subscriptions; can be repeated
     #[arg(long, value_name = "FILTER")]
     pub(crate) exclude: Vec<String>,

@@ -21,6 +21,10 @@ pub(crate) struct MonitorArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 
+    /// Exit with an error when the connection is lost, instead of reconnecting
+    #[arg(long)]
+    pub(crate) no_reconnect: bool,
+
     /// Print whole payloads instead of 4096 bytes, up to max_payload_bytes of the plugin monitor
     #[arg(long)]
     pub(crate) full: bool,

@@ -1,6 +1,6 @@
 //! `elbus broker`: inspects the broker and its clients, and reloads its configuration.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::control::{
     Field, Format, call_broker, call_broker_expecting_disconnect, plugins_after_reconnect, print_list,
@@ -36,21 +36,41 @@ const CLIENTS: [Field; 10] = [
     ("instances", "INSTANCES", Format::Count),
 ];
 
-const EXPLAIN: [Field; 5] = [
+const NODES: [Field; 7] = [
+    ("name", "NODE", Format::Text),
+    ("bus", "BUS", Format::Text),
+    ("state", "STATE", Format::Text),
+    ("clients", "CLIENTS", Format::Count),
+    ("filters", "FILTERS", Format::Count),
+    ("in_flight", "IN FLIGHT", Format::Bytes),
+    ("lost_frames", "LOST", Format::Count),
+];
+
+const EXPLAIN: [Field; 8] = [
     ("why", "decision", Format::Text),
     ("rule", "rule", Format::Text),
     ("place", "place", Format::Text),
     ("recipient_count", "recipients", Format::Count),
     ("recipients", "names", Format::Text),
+    ("options", "with options", Format::Lines),
+    ("interceptors", "interceptors", Format::Lines),
+    ("full", "full queues", Format::Lines),
 ];
 
 pub(crate) async fn run(context: &Context, command: BrokerCommand) -> Result<(), CliError> {
     match command {
         BrokerCommand::Info => print_map(context, call_broker(context, "info", Value::Null).await?, &INFO),
         BrokerCommand::Stats => print_map(context, call_broker(context, "stats", Value::Null).await?, &STATS),
-        BrokerCommand::Clients { filter } => {
-            let params = filter.map_or(Value::Null, |filter| json!({ "filter": filter }));
+        BrokerCommand::Clients { filter, all } => {
+            // only what was requested: other brokers know neither parameter
+            let filter = filter.map(|filter| ("filter".to_owned(), Value::from(filter)));
+            let all = all.then(|| ("all".to_owned(), Value::from(true)));
+            let params: Map<_, _> = filter.into_iter().chain(all).collect();
+            let params = if params.is_empty() { Value::Null } else { Value::Object(params) };
             print_list(context, call_broker(context, "client.list", params).await?, "clients", &CLIENTS)
+        }
+        BrokerCommand::Nodes => {
+            print_list(context, call_broker(context, "broker.nodes", Value::Null).await?, "nodes", &NODES)
         }
         BrokerCommand::Explain { action, client, target } => {
             let params = json!({ "action": action, "name": client, "target": target });

@@ -28,6 +28,8 @@ pub(crate) enum Format {
     Count,
     Bytes,
     Seconds,
+    /// A list of maps, each of them on a line of its own.
+    Lines,
 }
 
 /// A key of a result, its title, and the format of its value.
@@ -190,9 +192,11 @@ pub(crate) fn print_map(
     }
     let width = fields.iter().map(|(_, title, _)| title.len()).max().unwrap_or(0);
     for (key, title, form) in fields {
-        let title = results.palette.paint(Style::Strong, &format!("{title:width$}"));
-        let value = cell(map.get(*key), *form);
-        results.line(&format!("{title}  {}", escape(&value)))?;
+        for (number, value) in values(map.get(*key), *form).iter().enumerate() {
+            let title = if number == 0 { *title } else { "" };
+            let title = results.palette.paint(Style::Strong, &format!("{title:width$}"));
+            results.line(&format!("{title}  {}", escape(value)))?;
+        }
     }
     results.flush()
 }
@@ -233,6 +237,16 @@ pub(crate) fn print_list(
     results.flush()
 }
 
+/// Returns the lines of a value, at least one.
+fn values(value: Option<&Value>, form: Format) -> Vec<String> {
+    match value {
+        Some(Value::Array(items)) if form == Format::Lines && !items.is_empty() => {
+            items.iter().map(|item| cell(Some(item), form)).collect()
+        }
+        value => vec![cell(value, form)],
+    }
+}
+
 fn cell(value: Option<&Value>, form: Format) -> String {
     match (value, form) {
         (None | Some(Value::Null), _) => "-".to_owned(),
@@ -244,9 +258,11 @@ fn cell(value: Option<&Value>, form: Format) -> String {
         }
         (Some(Value::Object(map)), _) if map.is_empty() => "-".to_owned(),
         (Some(Value::Object(map)), _) => {
-            let items: Vec<_> =
-                map.iter().map(|(key, value)| format!("{key} {}", cell(Some(value), form))).collect();
-            items.join(", ")
+            let items = map.iter().filter(|(_, value)| !value.is_null());
+            items
+                .map(|(key, value)| format!("{key} {}", cell(Some(value), form)))
+                .collect::<Vec<_>>()
+                .join(", ")
         }
         (Some(value), Format::Bytes) => value.as_u64().map_or_else(|| value.to_string(), human_bytes),
         (Some(value), Format::Seconds) => value.as_u64().map_or_else(|| value.to_string(), human_seconds),
@@ -271,6 +287,10 @@ mod tests {
         assert_eq!(cell(Some(&json!({})), Format::Text), "-");
         assert_eq!(cell(Some(&json!({"call": 1, "send": 2})), Format::Count), "call 1, send 2");
         assert_eq!(cell(Some(&json!(["unix:a", "tcp:b"])), Format::Text), "unix:a, tcp:b");
+        assert_eq!(cell(Some(&json!({"a": 1, "b": null})), Format::Lines), "a 1");
+        assert_eq!(values(Some(&json!([])), Format::Lines), ["-"]);
+        assert_eq!(values(Some(&json!([{"a": 1}, {"a": 2}])), Format::Lines), ["a 1", "a 2"]);
+        assert_eq!(values(Some(&json!(["a", "b"])), Format::Text), ["a, b"]);
     }
 
     #[test]

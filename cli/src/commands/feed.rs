@@ -1,12 +1,16 @@
 //! The loop of `elbus listen` and `elbus rpc listen`: prints what arrives until a signal, a count, or the end
 //! of the connection. Never sends anything but subscriptions.
 
-use elbus_client::{Client, ConnectionEvent, ConnectionEvents, Frame, FrameKind, Frames, Reconnect};
+use elbus_client::{Client, Frame, FrameKind, Frames, Reconnect};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+use super::{
+    connection_reporter::{ConnectionChange, ConnectionReporter},
+    topics::Topics,
+};
 use crate::{
     arguments::messages::FeedArguments,
     context::Context,
@@ -85,7 +89,8 @@ pub(crate) async fn connect(
     arguments: &FeedArguments,
 ) -> Result<(Client, Frames), CliError> {
     let reconnect = if arguments.no_reconnect { Reconnect::Off } else { Reconnect::backoff() };
-    context.connect_with(context.connection.builder(&context.connection.name).reconnect(reconnect)).await
+    let builder = context.connection.builder(&context.connection.name).reconnect(reconnect);
+    context.connect_with(builder.overflow(Topics::overflow(arguments))).await
 }
 
 /// Excludes and subscribes to topics, then prints the notice that it listens.
@@ -93,16 +98,15 @@ pub(crate) async fn subscribe(
     context: &Context,
     client: &Client,
     arguments: &FeedArguments,
-) -> Result<(), CliError> {
+) -> Result<Topics, CliError> {
+    let mut topics = Topics::new(arguments)?;
     if !arguments.exclude.is_empty() {
         client.exclude(arguments.exclude.clone()).await?;
     }
-    if !arguments.topics.is_empty() {
-        client.add_filters(arguments.topics.clone()).await?;
-    }
+    topics.subscribe(context, client).await?;
     let (address, name) = (&context.connection.address, &context.connection.name);
     context.output.notice(&format!("listening at {address} as {name}; press Ctrl-C to exit"));
-    Ok(())
+    Ok(topics)
 }
 
 /// Prints received frames and events.
@@ -128,7 +132,7 @@ impl<'a> Feed<'a> {
             raw,
             zone: TimeZone::system(),
             remaining: arguments.count,
-            reporter: ConnectionReporter::new(context, client.events(), !arguments.no_reconnect),
+            reporter: ConnectionReporter::new(context, client, !arguments.no_reconnect),
         }
     }
 
@@ -138,16 +142,26 @@ impl<'a> Feed<'a> {
         mut shutdown: Shutdown,
         client: Client,
         mut frames: Frames,
+        mut topics: Topics,
         mut rpc_events: mpsc::Receiver<RpcEvent>,
     ) -> Result<(), CliError> {
         while self.remaining != Some(0) {
             tokio::select! {
                 biased;
                 () = shutdown.wait() => break,
-                () = self.reporter.next() => continue,
+                change = self.reporter.next() => {
+                    if change == ConnectionChange::Restored {
+                        // it can be another broker; a connection that is lost again is reported above
+                        match topics.subscribe(self.context, &client).await {
+                            Err(error) if !error.is_disconnected() => return Err(error.into()),
+                            _ => {}
+                        }
+                    }
+                    continue;
+                }
                 Some(event) = rpc_events.recv() => self.print(&event.item())?,
                 frame = frames.next() => match frame {
-                    Some(frame) => self.print(&item(&frame))?,
+                    Some(frame) => self.print_frame(&frame)?,
                     None => {
                         self.results.flush()?;
                         client.connected().await?;
@@ -160,16 +174,36 @@ impl<'a> Feed<'a> {
                 if let Ok(event) = rpc_events.try_recv() {
                     self.print(&event.item())?;
                 } else if let Some(frame) = frames.try_next() {
-                    self.print(&item(&frame))?;
+                    self.print_frame(&frame)?;
                 } else {
                     break;
                 }
             }
             self.results.flush()?;
         }
+        let missed = frames.missed();
+        if missed > 0 {
+            self.context.output.notice(&format!("{missed} messages missed"));
+        }
         // if this times out, the exit of the process closes the connection
         _ = tokio::time::timeout(CLOSE_TIMEOUT, client.close()).await;
         Ok(())
+    }
+
+    fn print_frame(&mut self, frame: &Frame) -> Result<(), CliError> {
+        self.print_missed(frame.missed())?;
+        self.print(&item(frame))
+    }
+
+    /// Prints how many frames were missed before the next one. With `--raw`, only the total is reported.
+    fn print_missed(&mut self, missed: u64) -> Result<(), CliError> {
+        if missed == 0 || self.raw {
+            return Ok(());
+        }
+        match self.context.output.json {
+            true => self.results.json(&json!({ "kind": "missed", "count": missed })),
+            false => self.results.line(&format!("... {missed} messages missed")),
+        }
     }
 
     fn print(&mut self, item: &FeedItem<'_>) -> Result<(), CliError> {
@@ -221,49 +255,6 @@ fn to_text(item: &FeedItem<'_>, now: &Zoned, limit: DisplayLimit, palette: Palet
         }
     }
     parts.join(" ")
-}
-
-/// Reports on stderr when the connection is lost and restored.
-struct ConnectionReporter<'a> {
-    context: &'a Context,
-    events: ConnectionEvents,
-    /// Without reconnecting, a lost connection is the error of the command instead.
-    silent: bool,
-    /// The reason reported last, while there is no connection.
-    lost: Option<String>,
-}
-
-impl<'a> ConnectionReporter<'a> {
-    fn new(context: &'a Context, events: ConnectionEvents, reconnects: bool) -> Self {
-        ConnectionReporter { context, events, silent: !reconnects, lost: None }
-    }
-
-    /// Returns after each event, and never again once there are no more.
-    async fn next(&mut self) {
-        let Some(event) = self.events.next().await else { return std::future::pending().await };
-        if self.silent {
-            return;
-        }
-        match event {
-            ConnectionEvent::Disconnected { reason, .. } => {
-                self.context.output.notice(&format!("connection lost: {reason}; reconnecting"));
-                self.lost = Some(reason);
-            }
-            ConnectionEvent::Retrying { attempt, after, reason, .. } => {
-                self.context
-                    .output
-                    .detail(&format!("reconnect attempt {attempt} in {:.1} s", after.as_secs_f64()));
-                if self.lost.as_ref() != Some(&reason) {
-                    self.context.output.notice(&format!("cannot reconnect yet: {reason}; retrying"));
-                    self.lost = Some(reason);
-                }
-            }
-            ConnectionEvent::Connected if self.lost.take().is_some() => {
-                self.context.output.notice("reconnected")
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ pub(crate) async fn run(context: &Context, arguments: ListenArguments) -> Result
     let shutdown = Shutdown::install()?;
     let (client, frames) = connect(context, &arguments.feed).await?;
     let feed = Feed::new(context, &client, &arguments.feed, arguments.raw);
-    subscribe(context, &client, &arguments.feed).await?;
+    let topics = subscribe(context, &client, &arguments.feed).await?;
     // this client answers no calls
     let (_, rpc_events) = mpsc::channel(1);
-    feed.run(shutdown, client, frames, rpc_events).await
+    feed.run(shutdown, client, frames, topics, rpc_events).await
 }

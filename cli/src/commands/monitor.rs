@@ -3,7 +3,7 @@
 
 mod record;
 
-use elbus_client::{Client, Error, Frame};
+use elbus_client::{Client, Error, Frame, Frames, Reconnect};
 use elbus_protocol::{BROKER_NAME, Code, rpc::METHOD_NOT_FOUND};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,9 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 
+use super::connection_reporter::{ConnectionChange, ConnectionReporter};
 use crate::{
     arguments::monitor::MonitorArguments, context::Context, error::CliError, output::Results,
     shutdown::Shutdown,
@@ -28,6 +29,8 @@ const PAYLOAD_BYTES: u64 = 4096;
 const BATCH_BYTES: usize = 128;
 /// Timeout for ending the session and the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the broker to close the connection after it has ended the session, if it stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The parameters of `monitor.start`.
 #[derive(Serialize)]
@@ -64,48 +67,148 @@ struct Progress {
 
 pub(crate) async fn run(context: &Context, arguments: MonitorArguments) -> Result<(), CliError> {
     let mut shutdown = Shutdown::install()?;
-    let (client, mut frames) = context.connect().await?;
-    let parameters = Parameters {
-        topics: &arguments.topics,
-        clients: &arguments.clients,
-        rpc: arguments.rpc,
-        payload_bytes: if arguments.full { u64::from(u32::MAX) } else { PAYLOAD_BYTES },
-    };
-    let started = client.call_as(BROKER_NAME, "monitor.start", &parameters).await;
-    let session: Session = started.map_err(explain)?;
-    let (address, name) = (&context.connection.address, &context.connection.name);
-    context.output.notice(&format!("monitoring {address} as {name}; press Ctrl-C to exit"));
-    let progress = Arc::new(Progress::default());
-    // in a thread of its own: a full stdout blocks this one, and the session goes on
-    let mut renewing = tokio::spawn(renew(client.clone(), progress.clone(), &session));
+    let reconnect = if arguments.no_reconnect { Reconnect::Off } else { Reconnect::backoff() };
+    let builder = context.connection.builder(&context.connection.name).reconnect(reconnect);
+    let (client, mut frames) = context.connect_with(builder).await?;
+    let mut reporter = ConnectionReporter::new(context, &client, !arguments.no_reconnect);
     let mut printer = Printer {
         results: Results::new(&context.output),
         display: Display { json: context.output.json, zone: TimeZone::system() },
         remaining: arguments.count,
         missed: 0,
     };
-    let mut unconfirmed = 0;
+    let (address, name) = (&context.connection.address, &context.connection.name);
+    let mut first = true;
     let result = loop {
-        let frame = tokio::select! {
+        let started = start(&client, &arguments).await;
+        let end = match started {
+            Ok(session) => {
+                if std::mem::take(&mut first) {
+                    context.output.notice(&format!("monitoring {address} as {name}; press Ctrl-C to exit"));
+                }
+                let printing = print_session(&client, &mut frames, &mut reporter, &mut printer, &session);
+                let ended = tokio::select! {
+                    biased;
+                    () = shutdown.wait() => Ok(()),
+                    ended = printing => ended,
+                };
+                if ended.is_ok() {
+                    printer.results.flush()?;
+                    // if this times out, the exit of the process ends the session
+                    _ = tokio::time::timeout(CLOSE_TIMEOUT, stop(&client, session.session)).await;
+                }
+                ended
+            }
+            Err(error) if error.is_disconnected() && !first => Err(SessionEnd::Lost),
+            Err(error) => Err(SessionEnd::Failed(explain(error))),
+        };
+        let error = match end {
+            Ok(()) => break Ok(()),
+            Err(SessionEnd::Lost) => None,
+            Err(SessionEnd::Failed(error)) => break Err(error),
+            Err(SessionEnd::ByBroker(error)) => Some(error),
+        };
+        if arguments.no_reconnect {
+            let lost = || CliError::runtime("connection lost: is the broker still running?");
+            break Err(error.unwrap_or_else(lost));
+        }
+        let restored = async {
+            if let Some(error) = error {
+                // a broker that stops ends its sessions first
+                let lost = reporter.wait_for(ConnectionChange::Lost);
+                if tokio::time::timeout(STOP_TIMEOUT, lost).await.is_err() {
+                    return Err(error);
+                }
+            }
+            reporter.wait_for(ConnectionChange::Restored).await;
+            Ok(())
+        };
+        let restored = tokio::select! {
             biased;
             () = shutdown.wait() => break Ok(()),
+            restored = restored => restored,
+        };
+        if let Err(error) = restored {
+            break Err(error);
+        }
+        // what is left of the session before
+        while frames.try_next().is_some() {}
+    };
+    printer.results.flush()?;
+    if printer.missed > 0 {
+        context.output.notice(&format!("{} messages missed", printer.missed));
+    }
+    result
+}
+
+/// Why a session has ended that the user has not ended.
+enum SessionEnd {
+    /// The connection was lost.
+    Lost,
+    /// The broker has ended it, perhaps because it stops.
+    ByBroker(CliError),
+    Failed(CliError),
+}
+
+impl From<CliError> for SessionEnd {
+    fn from(error: CliError) -> Self {
+        SessionEnd::Failed(error)
+    }
+}
+
+async fn start(client: &Client, arguments: &MonitorArguments) -> Result<Session, Error> {
+    let parameters = Parameters {
+        topics: &arguments.topics,
+        clients: &arguments.clients,
+        rpc: arguments.rpc,
+        payload_bytes: if arguments.full { u64::from(u32::MAX) } else { PAYLOAD_BYTES },
+    };
+    client.call_as(BROKER_NAME, "monitor.start", &parameters).await
+}
+
+/// Prints the batches of a session until the count is reached.
+async fn print_session(
+    client: &Client,
+    frames: &mut Frames,
+    reporter: &mut ConnectionReporter<'_>,
+    printer: &mut Printer,
+    session: &Session,
+) -> Result<(), SessionEnd> {
+    let progress = Arc::new(Progress::default());
+    // in a thread of its own: a full stdout blocks this one, and the session goes on
+    let mut renewing = AbortOnDrop(tokio::spawn(renew(client.clone(), progress.clone(), session)));
+    let (mut unconfirmed, mut lost) = (0, false);
+    loop {
+        let frame = tokio::select! {
+            biased;
             frame = frames.next() => frame,
-            failed = &mut renewing => break Err(failed.map_or_else(
-                |error| CliError::runtime(error.to_string()), explain_end)),
+            change = reporter.next() => match change {
+                ConnectionChange::Lost => return Err(SessionEnd::Lost),
+                _ => continue,
+            },
+            failed = &mut renewing.0, if !lost => match failed {
+                // the reporter has it next, or the end of the frames
+                Ok(error) if error.is_disconnected() => {
+                    lost = true;
+                    continue;
+                }
+                Ok(error) => return Err(SessionEnd::ByBroker(explain_end(error))),
+                Err(error) => return Err(CliError::runtime(error.to_string()).into()),
+            },
         };
-        let Some(frame) = frame else {
-            break Err(CliError::runtime("connection lost: is the broker still running?"));
-        };
+        // without reconnecting, the client ends with its connection
+        let Some(frame) = frame else { return Err(SessionEnd::Lost) };
         if frame.sender() != session.sender {
             continue;
         }
         let batch = read(&frame)?;
         printer.print(&batch)?;
         if printer.remaining == Some(0) {
-            break Ok(());
+            return Ok(());
         }
         if let Some(reason) = batch.end {
-            break Err(CliError::runtime(format!("the broker has ended the session: {reason}")));
+            let error = CliError::runtime(format!("the broker has ended the session: {reason}"));
+            return Err(SessionEnd::ByBroker(error));
         }
         progress.batch.store(batch.batch, Ordering::Relaxed);
         unconfirmed += frame.payload().len() + BATCH_BYTES;
@@ -113,15 +216,7 @@ pub(crate) async fn run(context: &Context, arguments: MonitorArguments) -> Resul
             unconfirmed = 0;
             progress.confirm.notify_one();
         }
-    };
-    renewing.abort();
-    printer.results.flush()?;
-    if printer.missed > 0 {
-        context.output.notice(&format!("{} messages missed", printer.missed));
     }
-    // if this times out, the exit of the process closes the connection, which ends the session
-    _ = tokio::time::timeout(CLOSE_TIMEOUT, stop(&client, session.session)).await;
-    result
 }
 
 fn read(frame: &Frame) -> Result<Batch<'_>, CliError> {
@@ -135,6 +230,15 @@ async fn stop(client: &Client, session: u64) {
     // the session may have ended
     _ = client.call(BROKER_NAME, "monitor.stop", params).await;
     client.close().await;
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<Error>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Renews the session and confirms what was printed; returns why that is no longer possible.

@@ -15,8 +15,8 @@ pub(crate) async fn run(context: &Context, arguments: FeedArguments) -> Result<(
     let feed = Feed::new(context, &client, &arguments, false);
     let (events, rpc_events) = mpsc::channel(CHANNEL_CAPACITY);
     let serve_handle = client.serve(RpcPrinter { events })?;
-    subscribe(context, &client, &arguments).await?;
-    let result = feed.run(shutdown, client, frames, rpc_events).await;
+    let topics = subscribe(context, &client, &arguments).await?;
+    let result = feed.run(shutdown, client, frames, topics, rpc_events).await;
     drop(serve_handle);
     result
 }

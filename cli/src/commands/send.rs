@@ -1,6 +1,7 @@
 //! `elbus send` and `elbus publish`, and how commands that only send connect and finish.
 
 use elbus_client::{Client, Qos};
+use elbus_protocol::subscription::has_options;
 
 use crate::{
     arguments::messages::{PublishArguments, SendArguments},
@@ -24,6 +25,11 @@ pub(crate) async fn send(context: &Context, arguments: SendArguments) -> Result<
 }
 
 pub(crate) async fn publish(context: &Context, arguments: PublishArguments) -> Result<(), CliError> {
+    if has_options(&arguments.topic) {
+        let topic = &arguments.topic;
+        let text = "is an option of filters; nothing can be published to such a topic";
+        return Err(CliError::usage(format!("{topic:?} begins with what {text}")));
+    }
     let payload = input::read_payload(context, &arguments.payload)?;
     let (topic, qos, len) = (arguments.topic, Qos::from(arguments.qos.qos), payload.len());
     let client = connect(context).await?;

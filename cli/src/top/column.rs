@@ -22,6 +22,8 @@ pub(crate) enum Column {
     Port,
     /// Process id of a local client
     Pid,
+    /// Whether a local client has rings of shared memory
+    Rings,
     /// Frames per second from the client
     Rx,
     /// Frames per second to the client
@@ -63,6 +65,7 @@ impl Column {
             Self::Instances => 72,
             Self::Port => 78,
             Self::Pid => 100,
+            Self::Rings => 106,
             Self::RxBytes | Self::TxBytes => 112,
             Self::RxTotal | Self::TxTotal => 132,
             Self::Total => 145,
@@ -76,6 +79,7 @@ impl Column {
             Self::Source => "SOURCE",
             Self::Port => "PORT",
             Self::Pid => "PID",
+            Self::Rings => "RINGS",
             Self::Rx => "RX/S",
             Self::Tx => "TX/S",
             Self::Bytes => "BYTES/S",
@@ -103,7 +107,7 @@ impl Column {
 
     /// Returns whether the column holds numbers, which are aligned to the right.
     pub(super) fn is_number(self) -> bool {
-        !matches!(self, Self::Name | Self::Kind | Self::Source | Self::Port)
+        !matches!(self, Self::Name | Self::Kind | Self::Source | Self::Port | Self::Rings)
     }
 
     /// Returns the cell of a row.
@@ -119,6 +123,7 @@ impl Column {
             Self::Source => row.source.clone(),
             Self::Port => row.port.clone(),
             Self::Pid => row.pid.map_or_else(String::new, |pid| pid.to_string()),
+            Self::Rings => String::from(if row.has_rings { "yes" } else { "" }),
             Self::Rx => rate(|rates| rates.r_frames),
             Self::Tx => rate(|rates| rates.w_frames),
             Self::Bytes => byte_rate(|rates| rates.r_bytes + rates.w_bytes),
@@ -144,6 +149,7 @@ impl Column {
             Self::Source => a.source.cmp(&b.source),
             Self::Port => a.port.cmp(&b.port),
             Self::Pid => a.pid.cmp(&b.pid),
+            Self::Rings => a.has_rings.cmp(&b.has_rings),
             Self::Rx => rate(|rates| rates.r_frames),
             Self::Tx => rate(|rates| rates.w_frames),
             Self::Bytes => rate(|rates| rates.r_bytes + rates.w_bytes),

@@ -70,6 +70,7 @@ pub(super) struct ClientSample {
     pub(super) instances: u64,
     /// The process id, if the broker reports it.
     pub(super) pid: Option<u32>,
+    pub(super) has_rings: bool,
 }
 
 /// The broker as it reports itself. Values that a broker does not report are `None`.
@@ -104,6 +105,7 @@ pub(super) struct Row {
     pub(super) queue: u64,
     pub(super) instances: u64,
     pub(super) pid: Option<u32>,
+    pub(super) has_rings: bool,
 }
 
 /// The totals of the broker.
@@ -181,6 +183,7 @@ fn row(client: &ClientSample, rates: Option<Rates>) -> Row {
         queue: client.queue,
         instances: client.instances,
         pid: client.pid,
+        has_rings: client.has_rings,
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Maximum calls of `client.info` per poll. Further clients are queried in the next polls.
-const MAX_PROCESS_CALLS: usize = 32;
+const MAX_INFO_CALLS: usize = 32;
 
 /// The result of a poll, or a change of the connection.
 #[derive(Debug)]
@@ -83,14 +83,17 @@ struct Health {
     refused_frames: u64,
 }
 
-#[derive(Deserialize)]
-struct ProcessInfo {
+/// What `client.info` says and `client.list` does not.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Details {
     pid: Option<u32>,
+    rings: bool,
 }
 
-/// A client's process id, with the frame counter at that time: a lower one belongs to another connection.
-struct KnownProcess {
-    pid: Option<u32>,
+/// A client's details, with the frame counter at that time: a lower one belongs to another connection.
+struct KnownDetails {
+    details: Details,
     r_frames: u64,
 }
 
@@ -100,15 +103,15 @@ pub(super) struct Poller {
     events: ConnectionEvents,
     info: Option<Info>,
     has_health: bool,
-    has_processes: bool,
-    processes: HashMap<String, KnownProcess>,
+    has_details: bool,
+    details: HashMap<String, KnownDetails>,
 }
 
 impl Poller {
     pub(super) fn new(client: Client) -> Self {
         let events = client.events();
-        let processes = HashMap::new();
-        Self { client, events, info: None, has_health: true, has_processes: true, processes }
+        let details = HashMap::new();
+        Self { client, events, info: None, has_health: true, has_details: true, details }
     }
 
     /// Polls until the connection is permanently closed or the receiver of updates is dropped.
@@ -158,8 +161,8 @@ impl Poller {
 
     fn reset(&mut self) {
         self.info = None;
-        (self.has_health, self.has_processes) = (true, true);
-        self.processes.clear();
+        (self.has_health, self.has_details) = (true, true);
+        self.details.clear();
     }
 
     async fn sample(&mut self) -> Result<Sample, Error> {
@@ -173,7 +176,7 @@ impl Poller {
             if self.has_health { self.call_if_offered("health").await? } else { None };
         self.has_health = health.is_some();
         let mut clients: Vec<ClientSample> = list.clients.into_iter().map(client_sample).collect();
-        self.add_process_ids(&mut clients).await?;
+        self.add_details(&mut clients).await?;
         let info = self.info.as_ref();
         let broker = BrokerSample {
             author: info.map(|info| info.author.clone()).unwrap_or_default(),
@@ -195,36 +198,37 @@ impl Poller {
         }
     }
 
-    /// Adds process ids. They do not change while a client is connected, so each is queried once.
-    async fn add_process_ids(&mut self, clients: &mut [ClientSample]) -> Result<(), Error> {
-        let mut known = std::mem::take(&mut self.processes);
-        let mut remaining_calls = MAX_PROCESS_CALLS;
+    /// Adds the details of local clients. They do not change while a client is connected, so each is queried
+    /// once.
+    async fn add_details(&mut self, clients: &mut [ClientSample]) -> Result<(), Error> {
+        let mut known = std::mem::take(&mut self.details);
+        let mut remaining_calls = MAX_INFO_CALLS;
         for client in clients {
             let r_frames = client.counters.r_frames;
             let same = known.remove(&client.name).filter(|known| known.r_frames <= r_frames);
-            let pid = match same {
-                Some(known) => known.pid,
-                None if client.kind == "local_ipc" && self.has_processes && remaining_calls > 0 => {
+            let details = match same {
+                Some(known) => known.details,
+                None if client.kind == "local_ipc" && self.has_details && remaining_calls > 0 => {
                     remaining_calls -= 1;
-                    self.query_process_id(&client.name).await?
+                    self.query_details(&client.name).await?
                 }
                 None => continue,
             };
-            client.pid = pid;
-            self.processes.insert(client.name.clone(), KnownProcess { pid, r_frames });
+            (client.pid, client.has_rings) = (details.pid, details.rings);
+            self.details.insert(client.name.clone(), KnownDetails { details, r_frames });
         }
         Ok(())
     }
 
-    async fn query_process_id(&mut self, name: &str) -> Result<Option<u32>, Error> {
+    async fn query_details(&mut self, name: &str) -> Result<Details, Error> {
         let params = HashMap::from([("name", name)]);
-        match self.client.call_as::<ProcessInfo>(BROKER_NAME, "client.info", &params).await {
-            Ok(process) => Ok(process.pid),
+        match self.client.call_as(BROKER_NAME, "client.info", &params).await {
+            Ok(details) => Ok(details),
             Err(Error::Rpc(error)) => {
-                self.has_processes &= error.code != METHOD_NOT_FOUND;
-                Ok(None)
+                self.has_details &= error.code != METHOD_NOT_FOUND;
+                Ok(Details::default())
             }
-            Err(Error::Conversion { .. }) => Ok(None),
+            Err(Error::Conversion { .. }) => Ok(Details::default()),
             Err(error) => Err(error),
         }
     }
@@ -240,5 +244,6 @@ fn client_sample(listed: ClientEntry) -> ClientSample {
         queue: listed.queue,
         instances: listed.instances,
         pid: None,
+        has_rings: false,
     }
 }

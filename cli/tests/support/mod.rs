@@ -57,7 +57,8 @@ impl Bus {
         add: impl FnOnce(elbus_broker::BrokerBuilder) -> elbus_broker::BrokerBuilder,
     ) {
         let _entered = self.runtime.enter();
-        let local = PluginDeclaration::linked("local", elbus_unix::plugin()).set("path", self.address());
+        let local = PluginDeclaration::linked("local", elbus_unix::plugin());
+        let local = local.set("path", self.address()).set("rings", true);
         self.broker = Some(add(Broker::builder().plugin(local)).start().unwrap());
     }
 
@@ -93,6 +94,20 @@ impl Bus {
     /// Connects a client in the test's process.
     pub(crate) fn client(&self, name: &str) -> (Client, Frames) {
         self.runtime.block_on(Client::connect(self.address(), name)).unwrap()
+    }
+
+    /// Waits until this number of sessions monitors the broker.
+    pub(crate) fn wait_for_sessions(&self, count: usize) {
+        let (client, _frames) = self.client("sessions");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let list = self.runtime.block_on(client.call(".broker", "monitor.list", "")).unwrap();
+            let list = rmpv::decode::read_value(&mut &list[..]).unwrap();
+            if list["sessions"].as_array().unwrap().len() == count {
+                return self.runtime.block_on(client.close());
+            }
+            assert!(Instant::now() < until, "{list}");
+        }
     }
 
     /// Returns a command that runs `elbus` with these arguments and the address in its environment.

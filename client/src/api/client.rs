@@ -11,9 +11,10 @@ use std::{
 
 use super::filters::Filters;
 use crate::{
-    connection::{inner::Inner, request::Request, subscription_state::FilterUser},
+    connection::{inner::Inner, request::Request},
     error::Error,
     events::ConnectionEvents,
+    subscription_state::FilterUser,
 };
 
 /// A client of a broker: registered under a name, over any transport.
@@ -206,7 +207,7 @@ impl Client {
     /// queue of its own instead.
     ///
     /// With [`Reconnect`](crate::Reconnect) the client subscribes again after each lost connection. Without a
-    /// connection this then succeeds at once.
+    /// connection this then succeeds at once. [`Options`](crate::Options) can be added to the filters.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
@@ -217,9 +218,10 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Client::send) with acknowledgement. If the broker refuses one of the filters, none is
-    /// added, and earlier ones stay.
+    /// As [`send`](Client::send) with acknowledgement; [`Error::BadOptions`], [`Error::NotSupported`]. If the
+    /// broker refuses one of the filters, none is added, and earlier ones stay.
     pub async fn add_filters(&self, filters: impl Filters) -> Result<(), Error> {
+        self.inner.require_features(&filters.required_features()?).await?;
         self.inner.subscribe(&filters.as_filters(), FilterUser::Frames).await
     }
 
@@ -229,6 +231,7 @@ impl Client {
     /// # Errors
     /// As [`add_filters`](Client::add_filters).
     pub async fn remove_filters(&self, filters: impl Filters) -> Result<(), Error> {
+        filters.required_features()?;
         self.inner.unsubscribe(&filters.as_filters(), FilterUser::Frames).await
     }
 
@@ -254,6 +257,7 @@ impl Client {
     /// # Errors
     /// As [`add_filters`](Client::add_filters).
     pub async fn exclude(&self, filters: impl Filters) -> Result<(), Error> {
+        filters.required_features()?;
         self.inner.exclude(&filters.as_filters()).await
     }
 
@@ -262,6 +266,7 @@ impl Client {
     /// # Errors
     /// As [`add_filters`](Client::add_filters).
     pub async fn unexclude(&self, filters: impl Filters) -> Result<(), Error> {
+        filters.required_features()?;
         self.inner.unexclude(&filters.as_filters()).await
     }
 

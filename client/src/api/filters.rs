@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, slice};
 
-/// One or more topic filters: `"a/+"`, `["a/+", "b/#"]`, a slice or a `Vec` of strings.
+use crate::error::Error;
+
+/// One or more topic filters: `"a/+"`, `["a/+", "b/#"]`, a slice or a `Vec` of strings, filters with
+/// [`Options`](crate::Options), or a pair of these.
 ///
 /// ```
 /// use elbus_client::Filters;
@@ -13,6 +16,15 @@ use std::{borrow::Cow, slice};
 pub trait Filters {
     /// Returns the filters.
     fn as_filters(&self) -> Cow<'_, [&str]>;
+
+    /// Returns the features that the broker must have, as its method `features` names them. The client checks
+    /// them before it subscribes.
+    ///
+    /// # Errors
+    /// [`Error::BadOptions`] if the filters are malformed.
+    fn required_features(&self) -> Result<Cow<'_, [&'static str]>, Error> {
+        Ok(Cow::Borrowed(&[]))
+    }
 }
 
 fn borrowed<S: AsRef<str>>(filters: &[S]) -> Cow<'_, [&str]> {

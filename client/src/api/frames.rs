@@ -51,8 +51,8 @@ impl Frames {
         self.receiver.try_next()
     }
 
-    /// Returns how many frames have been dropped so far, as [`Overflow`](crate::Overflow) describes. The
-    /// frame after the dropped ones reports them too.
+    /// Returns how many frames have been dropped so far, as [`Overflow`](crate::Overflow) describes, and how
+    /// many the broker has reported because of [`Options`](crate::Options). The next frame reports them too.
     pub fn missed(&self) -> u64 {
         self.receiver.missed()
     }

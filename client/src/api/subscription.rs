@@ -10,10 +10,8 @@ use std::{
 
 use super::{client::Client, filters::Filters};
 use crate::{
-    connection::{inner::Inner, subscription_state::FilterUser},
-    error::Error,
-    frame::Frame,
-    receive::inbox::Receiver,
+    connection::inner::Inner, error::Error, frame::Frame, receive::inbox::Receiver,
+    subscription_state::FilterUser,
 };
 
 /// Publications that match some filters, in a queue of their own; from [`Client::subscribe`].
@@ -42,12 +40,32 @@ pub(super) struct Registration {
     pub(super) id: u64,
 }
 
+/// A consumer whose filters are being subscribed to. When it is dropped, it gets no publications any more.
+struct Consumer<'a> {
+    client: &'a Client,
+    id: Option<u64>,
+}
+
+impl Consumer<'_> {
+    fn keep(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Consumer<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.client.inner.demux.remove_subscription(id);
+        }
+    }
+}
+
 impl Client {
     /// Subscribes to one or more topic filters: `+` matches one level of a topic, `#` all remaining levels.
     /// Returns the publications that match.
     ///
     /// With [`Reconnect`](crate::Reconnect) the client subscribes again after each lost connection. Without a
-    /// connection this then succeeds at once.
+    /// connection this then succeeds at once. [`Options`](crate::Options) can be added to the filters.
     ///
     /// ```no_run
     /// # async fn example(client: elbus_client::Client) -> Result<(), elbus_client::Error> {
@@ -59,19 +77,19 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Client::send) with acknowledgement. If the broker refuses one of the filters, the client
-    /// is subscribed to none of them.
+    /// As [`send`](Client::send) with acknowledgement; [`Error::BadOptions`], [`Error::NotSupported`]. If the
+    /// broker refuses one of the filters, the client is subscribed to none of them.
     pub async fn subscribe(&self, filters: impl Filters) -> Result<Subscription, Error> {
+        self.inner.require_features(&filters.required_features()?).await?;
         let inbox = self.inner.new_inbox();
         let receiver = Receiver::new(inbox.clone());
         let filters = filters.as_filters();
         // registered first: nothing that arrives before the acknowledgement is missed
         let owned = filters.iter().map(|filter| (*filter).to_owned()).collect();
         let id = self.inner.demux.add_subscription(owned, inbox);
-        if let Err(error) = self.inner.subscribe(&filters, FilterUser::Subscription).await {
-            self.inner.demux.remove_subscription(id);
-            return Err(error);
-        }
+        let consumer = Consumer { client: self, id: Some(id) };
+        self.inner.subscribe(&filters, FilterUser::Subscription).await?;
+        consumer.keep();
         let registration = Registration { client: self.clone(), id };
         Ok(Subscription { receiver, registration: Some(registration) })
     }
@@ -98,7 +116,8 @@ impl Subscription {
         self.receiver.try_next()
     }
 
-    /// Returns how many publications have been dropped so far; see [`Frames::missed`](crate::Frames::missed).
+    /// Returns how many publications have been dropped so far, here or by the broker; see
+    /// [`Frames::missed`](crate::Frames::missed).
     pub fn missed(&self) -> u64 {
         self.receiver.missed()
     }

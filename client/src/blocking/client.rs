@@ -288,6 +288,11 @@ impl ClientBuilder {
         ClientBuilder { inner: self.inner.ping_interval(interval) }
     }
 
+    /// See [`crate::ClientBuilder::rings`]. Default: off.
+    pub fn rings(self, rings: bool) -> Self {
+        ClientBuilder { inner: self.inner.rings(rings) }
+    }
+
     /// See [`crate::ClientBuilder::queue_bytes`]. Default: 8 MiB.
     pub fn queue_bytes(self, bytes: usize) -> Self {
         ClientBuilder { inner: self.inner.queue_bytes(bytes) }

@@ -47,7 +47,7 @@ impl std::error::Error for TlsFault {
 /// Connects to an address.
 pub(crate) async fn dial(address: &Address, settings: &Settings) -> Result<Dialed, Error> {
     let (fd, tls_fault) = match address {
-        Address::Unix(path) | Address::Default(path) => {
+        Address::Unix(path) | Address::UnixWithRings(path) | Address::Default(path) => {
             let fd = connect_unix(path, address).await.map_err(|error| no_broker(address, error))?;
             (fd, None)
         }

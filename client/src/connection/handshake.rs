@@ -3,12 +3,17 @@
 
 use elbus_protocol::{
     Code,
-    handshake::{encode_client_greeting, encode_client_name, parse_server_greeting},
+    handshake::{
+        encode_client_greeting, encode_client_greeting_with_rings, encode_client_name, parse_server_greeting,
+    },
 };
-use elbus_socket::{Queue, Received, Socket};
+use elbus_socket::{Queue, Received, ReceivedAnswer, RingDescriptors, Socket};
 use std::{io, sync::Arc};
 
-use super::dial::{Dialed, dial};
+use super::{
+    dial::{Dialed, dial},
+    ring_refusals,
+};
 use crate::{address::Address, error::Error, settings::Settings};
 
 /// A registered connection.
@@ -26,6 +31,12 @@ pub(crate) async fn register(
 ) -> Result<Registered, Error> {
     let timeout = settings.timeout;
     let attempt = async {
+        if let Some(path) = ring_refusals::path_to_ask(address, settings) {
+            if let Some(registered) = register_with_rings(address, name, settings).await? {
+                return Ok(registered);
+            }
+            ring_refusals::remember(path);
+        }
         let Dialed { socket, tls_fault } = dial(address, settings).await?;
         let registered = handshake(socket, &address.to_string(), name).await;
         // the broker can refuse the client's certificate after the client has completed the TLS handshake
@@ -42,20 +53,37 @@ pub(crate) async fn register(
     })
 }
 
+/// Connects and asks for rings. Returns `None` if the broker, or whatever is between, does not pass them.
+async fn register_with_rings(
+    address: &Address,
+    name: &str,
+    settings: &Settings,
+) -> Result<Option<Registered>, Error> {
+    let Dialed { socket, .. } = dial(address, settings).await?;
+    let address = address.to_string();
+    let mut stream = HandshakeStream { socket: &socket, bytes: Vec::new(), address: &address };
+    stream.greet(encode_client_greeting_with_rings(), name).await?;
+    for stage in ["greeting", "name"] {
+        let (code, rings) = stream.read_answer().await?;
+        match (code, stage) {
+            _ if code == Code::NotSupported as u8 => return Ok(None),
+            _ if code != Code::Ok as u8 => return Err(refused(code, stage, name, &stream)),
+            (_, "greeting") => {}
+            _ => {
+                let Some(rings) = rings else { return Ok(None) };
+                if let Err(error) = socket.use_rings(rings) {
+                    tracing::warn!(address, %error, "cannot use the rings of the broker; using its socket");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+    Ok(Some(Registered { socket, read_ahead: Vec::new() }))
+}
+
 async fn handshake(socket: Arc<Socket>, address: &str, name: &str) -> Result<Registered, Error> {
     let mut stream = HandshakeStream { socket: &socket, bytes: Vec::new(), address };
-    let greeting = stream.read().await?;
-    parse_server_greeting(&greeting).map_err(|error| Error::NotABroker {
-        address: address.to_owned(),
-        reason: format!("sent a {error}"),
-        source: Some(Arc::new(error)),
-    })?;
-    let too_long = Error::NameRefused { name: name.to_owned(), code: Code::BadData };
-    let mut hello = encode_client_greeting().to_vec();
-    hello.extend(encode_client_name(name).map_err(|_| too_long)?);
-    let mut queue = Queue::default();
-    queue.push(&hello, 0);
-    stream.write(&mut queue).await?;
+    stream.greet(encode_client_greeting(), name).await?;
     for stage in ["greeting", "name"] {
         let [code] = stream.read().await?;
         if code != Code::Ok as u8 {
@@ -87,6 +115,36 @@ struct HandshakeStream<'a> {
 }
 
 impl HandshakeStream<'_> {
+    /// Reads the greeting of the broker, and sends the client's and its name.
+    async fn greet(&mut self, greeting: [u8; 3], name: &str) -> Result<(), Error> {
+        let of_broker = self.read().await?;
+        parse_server_greeting(&of_broker).map_err(|error| Error::NotABroker {
+            address: self.address.to_owned(),
+            reason: format!("sent a {error}"),
+            source: Some(Arc::new(error)),
+        })?;
+        let too_long = Error::NameRefused { name: name.to_owned(), code: Code::BadData };
+        let mut hello = greeting.to_vec();
+        hello.extend(encode_client_name(name).map_err(|_| too_long)?);
+        let mut queue = Queue::default();
+        queue.push(&hello, 0);
+        self.write(&mut queue).await
+    }
+
+    /// Reads one byte and the descriptors that came with it. Everything before must have been read.
+    async fn read_answer(&mut self) -> Result<(u8, Option<RingDescriptors>), Error> {
+        loop {
+            self.socket.readable().await.map_err(|error| self.lost(error))?;
+            match self.socket.receive_answer().map_err(|error| self.lost(error))? {
+                ReceivedAnswer::Nothing => {}
+                ReceivedAnswer::Byte(code, rings) => return Ok((code, rings)),
+                ReceivedAnswer::End => {
+                    return Err(self.not_a_broker("closed the connection during the handshake"));
+                }
+            }
+        }
+    }
+
     async fn read<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         loop {
             if let Some((bytes, rest)) = self.bytes.split_first_chunk::<N>() {

@@ -16,11 +16,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-use super::{
-    request::{Request, operation_text},
-    subscription_state::SubscriptionState,
-};
-use crate::{error::Error, frame::Frame};
+use super::request::{Request, operation_text};
+use crate::{error::Error, frame::Frame, subscription_state::SubscriptionState};
 
 /// Limit of frames that are received at once.
 const RECEIVE_FRAMES: usize = 256;

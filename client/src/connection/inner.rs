@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 #[cfg(feature = "in-process")]
 use super::in_process::InProcessLink;
-use super::{endpoint::Endpoint, send_queue::SendQueue, subscription_state::SubscriptionState};
+use super::{endpoint::Endpoint, feature_cache::FeatureCache, send_queue::SendQueue};
 use crate::{
     error::Error,
     events::EventSender,
@@ -21,6 +21,7 @@ use crate::{
         read_limit::ReadLimit,
     },
     settings::{Overflow, Reconnect, Settings},
+    subscription_state::SubscriptionState,
 };
 
 pub(crate) struct Inner {
@@ -34,7 +35,9 @@ pub(crate) struct Inner {
     pub(crate) demux: Demux,
     pub(crate) events: EventSender,
     /// Taken before the lock of the send queue.
-    pub(crate) subscriptions: Mutex<SubscriptionState>,
+    pub(crate) subscriptions: Arc<Mutex<SubscriptionState>>,
+    /// What the broker of the current connection understands.
+    pub(super) features: FeatureCache,
     /// Number of secondary clients of the same primary so far.
     pub(crate) secondaries: Arc<AtomicU32>,
     pub(crate) reconnects: AtomicU64,
@@ -66,6 +69,8 @@ impl Inner {
         let read_limit = Arc::new(ReadLimit::default());
         let frames_inbox = Inbox::new(queue_bytes, overflow, read_limit.clone());
         let receiver = Receiver::new(frames_inbox.clone());
+        let subscriptions = Arc::default();
+        let calls = PendingCalls::new(read_limit.clone());
         let inner = Arc::new(Inner {
             name,
             settings,
@@ -73,9 +78,10 @@ impl Inner {
             send_queue: SendQueue::new(queue_bytes, max_frame_bytes, read_limit.clone()),
             #[cfg(feature = "in-process")]
             in_process: InProcessLink::default(),
-            demux: Demux::new(frames_inbox, PendingCalls::new(read_limit.clone())),
+            demux: Demux::new(frames_inbox, calls, Arc::clone(&subscriptions)),
             events: EventSender::new(),
-            subscriptions: Mutex::default(),
+            subscriptions,
+            features: FeatureCache::default(),
             secondaries,
             reconnects: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),

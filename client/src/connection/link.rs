@@ -10,9 +10,8 @@ use super::{
     inner::Inner,
     request::operation_text,
     send_queue::QueueError,
-    subscription_state::frame_chunks,
 };
-use crate::{error::Error, events::Status};
+use crate::{error::Error, events::Status, subscription_state::frame_chunks};
 
 /// A registered connection.
 pub(super) enum ActiveLink {

@@ -1,7 +1,8 @@
 //! Performs operations: queues the frame, waits for capacity and for the acknowledgement. Owns the conversion
 //! of their outcome to an error; never the public interface.
 
-use elbus_protocol::Code;
+use bytes::Bytes;
+use elbus_protocol::{Code, Qos, rpc};
 use tokio::time::timeout;
 
 #[cfg(feature = "in-process")]
@@ -32,8 +33,23 @@ impl Inner {
         self.acknowledged(op_id, operation_text(request.op), request.target).await
     }
 
+    /// Calls a method of another client and waits for the reply, without a timeout.
+    pub(crate) async fn call(
+        &self,
+        target: &str,
+        method: &str,
+        params: Bytes,
+        qos: Qos,
+    ) -> Result<Bytes, Error> {
+        let call = self.demux.calls.register(target);
+        let mut head = Vec::with_capacity(method.len() + 6);
+        rpc::encode_request_head(&mut head, call.id, method)?;
+        self.send_call(&Request::message(target, &head, params, qos), call.id).await?;
+        call.await
+    }
+
     /// Queues the request of a call. A refusal of the broker fails the call.
-    pub(crate) async fn send_call(&self, request: &Request<'_>, call: u32) -> Result<(), Error> {
+    async fn send_call(&self, request: &Request<'_>, call: u32) -> Result<(), Error> {
         #[cfg(feature = "in-process")]
         if let Endpoint::InProcess(_) = self.endpoint {
             return self.in_process.send(request).await;

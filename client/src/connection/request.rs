@@ -18,6 +18,13 @@ pub(crate) struct Request<'a> {
     pub(crate) payload: Bytes,
 }
 
+impl<'a> Request<'a> {
+    /// Returns the request of a message whose payload starts with an RPC header.
+    pub(crate) fn message(target: &'a str, head: &'a [u8], payload: Bytes, qos: Qos) -> Self {
+        Request { op: Op::Message, qos, target, receiver: "", head, payload }
+    }
+}
+
 /// Returns the words that precede the target of an operation in errors and logs.
 pub(super) fn operation_text(op: Op) -> &'static str {
     match op {

@@ -161,7 +161,12 @@ impl SendQueue {
 
     /// Queues a ping, unless a frame has been sent since the last call.
     pub(crate) fn ping_if_idle(&self) {
-        let idle = !std::mem::replace(&mut self.state.lock().sent_since_ping, false);
+        let mut state = self.state.lock();
+        let idle = !std::mem::replace(&mut state.sent_since_ping, false);
+        if idle && let Some(socket) = &state.socket {
+            socket.give_back_memory();
+        }
+        drop(state);
         if idle {
             // without a connection there is nothing to keep alive
             let _ = self.ping();

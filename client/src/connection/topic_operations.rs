@@ -11,9 +11,11 @@ use super::{
     inner::Inner,
     request::{PROBE_FILTER, operation_text},
     send_queue::QueueError,
+};
+use crate::{
+    error::Error,
     subscription_state::{FilterUser, SubscriptionState},
 };
-use crate::error::Error;
 
 /// Limit of filters that an error lists.
 const LISTED_FILTERS: usize = 5;
@@ -22,7 +24,10 @@ impl Inner {
     pub(crate) async fn subscribe(&self, filters: &[&str], user: FilterUser) -> Result<(), Error> {
         let add = |state: &mut SubscriptionState, filter: &str| state.subscribe(filter, user);
         let remove = |state: &mut SubscriptionState, filter: &str| _ = state.unsubscribe(filter, user);
-        self.change_or_revert(Op::Subscribe, filters, add, remove).await
+        self.change_or_revert(Op::Subscribe, filters, add, remove).await?;
+        self.subscriptions.lock().acknowledge(filters);
+        self.demux.filters_changed();
+        Ok(())
     }
 
     pub(crate) async fn unsubscribe(&self, filters: &[&str], user: FilterUser) -> Result<(), Error> {
@@ -30,6 +35,7 @@ impl Inner {
             let mut state = self.subscriptions.lock();
             filters.iter().copied().filter(|filter| state.unsubscribe(filter, user)).collect()
         };
+        self.demux.filters_changed();
         let changed = self
             .queue_change(Op::Unsubscribe, |state| {
                 // another part of the client can have subscribed to a filter again meanwhile
@@ -56,7 +62,9 @@ impl Inner {
         self.queue_change(Op::Unexclude, |_| (vec![PROBE_FILTER], |_: &mut SubscriptionState| ())).await
     }
 
-    /// As [`change`](Self::change). A refusal reverts only what this call has added.
+    /// As [`change`](Self::change). A refusal reverts only what this call has added. So does a timeout, or
+    /// the end of the future, after which the broker can have performed it, or will: it gets the opposite
+    /// operation.
     async fn change_or_revert(
         &self,
         op: Op,
@@ -64,15 +72,16 @@ impl Inner {
         add: impl Fn(&mut SubscriptionState, &str) -> bool,
         remove: impl Fn(&mut SubscriptionState, &str),
     ) -> Result<(), Error> {
-        let added = Mutex::new(Vec::new());
+        let added = Addition { inner: self, op, filters: Mutex::default(), remove };
         let add_all = |state: &mut SubscriptionState| {
             let new = filters.iter().copied().filter(|filter| add(state, filter));
-            *added.lock() = new.collect();
+            *added.filters.lock() = new.collect();
         };
         let changed = self.change(op, filters, add_all).await;
-        if changed.is_err() {
-            let mut state = self.subscriptions.lock();
-            added.into_inner().into_iter().for_each(|filter| remove(&mut state, filter));
+        match &changed {
+            Ok(()) => added.keep(),
+            Err(error) if !error.is_timeout() => drop(added.revert()),
+            Err(_) => {}
         }
         changed
     }
@@ -132,6 +141,42 @@ impl Inner {
             return self.in_process.change_filters(op, filters).map(|()| None).map_err(QueueError::Failed);
         }
         self.send_queue.change_filters(op, filters, PendingAck::Awaited(None)).map(Some)
+    }
+}
+
+/// What an operation has added to the subscription state. When it is dropped, it is reverted, and the broker
+/// gets the opposite operation.
+struct Addition<'a, 'f, R: Fn(&mut SubscriptionState, &str)> {
+    inner: &'a Inner,
+    op: Op,
+    /// A leaf lock, taken under that of the state.
+    filters: Mutex<Vec<&'f str>>,
+    remove: R,
+}
+
+impl<'f, R: Fn(&mut SubscriptionState, &str)> Addition<'_, 'f, R> {
+    /// The broker has performed the operation.
+    fn keep(&self) {
+        self.filters.lock().clear();
+    }
+
+    /// Reverts the addition. Returns the filters that nothing uses any more.
+    fn revert(&self) -> Vec<&'f str> {
+        let added = std::mem::take(&mut *self.filters.lock());
+        let mut state = self.inner.subscriptions.lock();
+        added.iter().for_each(|filter| (self.remove)(&mut state, filter));
+        added.into_iter().filter(|filter| !state.includes(self.op, filter)).collect()
+    }
+}
+
+impl<R: Fn(&mut SubscriptionState, &str)> Drop for Addition<'_, '_, R> {
+    fn drop(&mut self) {
+        let unused = self.revert();
+        if !unused.is_empty() {
+            let opposite = if self.op == Op::Subscribe { Op::Unsubscribe } else { Op::Unexclude };
+            // it fails if the queue is full or the connection is lost, and nothing else could be done
+            let _ = self.inner.send_queue.change_filters(opposite, &unused, PendingAck::Abandoned);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use elbus_protocol::{
-    FrameKind,
+    FrameKind, MISSED_TOPIC,
     rpc::{RpcFrame, decode_rpc},
     topic,
 };
@@ -14,6 +14,7 @@ use std::sync::{
 };
 
 use super::{
+    gaps::GapReport,
     inbox::Inbox,
     pending_calls::PendingCalls,
     topic_cache::{Inboxes, TopicCache},
@@ -21,14 +22,17 @@ use super::{
 use crate::{
     error::{Error, rpc_error::RpcError},
     frame::Frame,
+    subscription_state::{SubscriptionState, known_text, matched_part},
 };
 
 pub(crate) struct Demux {
     /// The queue of [`Frames`](crate::Frames).
     frames_inbox: Arc<Inbox>,
     pub(crate) calls: PendingCalls,
-    /// Released before the lock of an inbox is taken.
+    /// Released before any other lock is taken.
     tables: Mutex<Tables>,
+    /// The filters of all consumers. No other lock is taken while it is locked here.
+    filters: Arc<Mutex<SubscriptionState>>,
     /// Frames without a consumer.
     unclaimed: AtomicU64,
     received: AtomicU64,
@@ -40,6 +44,8 @@ struct Tables {
     /// Counts changes of the tables.
     epoch: u64,
     calls_inbox: Option<Arc<Inbox>>,
+    /// The client is subscribed to reports for its own use.
+    expects_reports: bool,
     next_id: u64,
     ended: bool,
 }
@@ -50,21 +56,53 @@ struct SubscriptionEntry {
     inbox: Arc<Inbox>,
 }
 
+/// Which publications a subscription gets.
+enum Match {
+    No,
+    /// Those to the topic.
+    Alone,
+    /// Those that it is chosen for as a member of a group.
+    Shared,
+}
+
+impl SubscriptionEntry {
+    fn matches(&self, topic: &str) -> Match {
+        let mut found = Match::No;
+        for filter in &self.filters {
+            // a broker without options takes the whole text for the filter
+            let (matched, is_shared) = matched_part(filter);
+            if topic::matches(matched, topic) || matched != filter && topic::matches(filter, topic) {
+                found = Match::Shared;
+                if !is_shared {
+                    return Match::Alone;
+                }
+            }
+        }
+        found
+    }
+}
+
 /// The reader's copy of the tables, kept between batches.
 #[derive(Default)]
 pub(crate) struct DemuxCache {
     epoch: u64,
     topics: TopicCache,
     calls_inbox: Option<Arc<Inbox>>,
+    expects_reports: bool,
     batch: Vec<Frame>,
 }
 
 impl Demux {
-    pub(crate) fn new(frames_inbox: Arc<Inbox>, calls: PendingCalls) -> Self {
+    pub(crate) fn new(
+        frames_inbox: Arc<Inbox>,
+        calls: PendingCalls,
+        filters: Arc<Mutex<SubscriptionState>>,
+    ) -> Self {
         Demux {
             frames_inbox,
             calls,
             tables: Mutex::default(),
+            filters,
             unclaimed: AtomicU64::new(0),
             received: AtomicU64::new(0),
         }
@@ -89,8 +127,14 @@ impl Demux {
                     MessageTarget::Server(inbox) => inbox,
                     MessageTarget::Frames => &self.frames_inbox,
                 },
-                FrameKind::Publish if has_subscriptions => {
+                FrameKind::Publish if has_subscriptions || cache.expects_reports => {
                     let inboxes = self.matching_inboxes(&frame, cache);
+                    if cache.expects_reports && frame.topic() == MISSED_TOPIC {
+                        self.push(current.take(), &mut batch, touched);
+                        if !self.note_gap(&frame) && inboxes.is_empty() {
+                            continue;
+                        }
+                    }
                     match &inboxes[..] {
                         [] => &self.frames_inbox,
                         [only] => &only.clone(),
@@ -133,6 +177,7 @@ impl Demux {
             cache.epoch = tables.epoch;
             cache.topics.clear();
             cache.calls_inbox = tables.calls_inbox.clone();
+            cache.expects_reports = tables.expects_reports;
         }
         !tables.subscriptions.is_empty()
     }
@@ -176,14 +221,56 @@ impl Demux {
         if let Some(inboxes) = cache.topics.get(topic) {
             return inboxes;
         }
-        let tables = self.tables.lock();
-        let matches =
-            |entry: &&SubscriptionEntry| entry.filters.iter().any(|filter| topic::matches(filter, topic));
-        let inboxes: Inboxes =
-            tables.subscriptions.iter().filter(matches).map(|entry| entry.inbox.clone()).collect();
-        drop(tables);
+        let (mut alone, mut shared) = (vec![], vec![]);
+        for entry in &self.tables.lock().subscriptions {
+            match entry.matches(topic) {
+                Match::No => {}
+                Match::Alone => alone.push(entry.inbox.clone()),
+                Match::Shared => shared.push(entry.inbox.clone()),
+            }
+        }
+        // what the client gets by a filter without a group, another member gets because of the group
+        if !shared.is_empty() && !self.filters.lock().is_alone(topic) {
+            alone.append(&mut shared);
+        }
+        let inboxes = Inboxes::from(alone);
         cache.topics.insert(topic, &inboxes);
         inboxes
+    }
+
+    /// Counts what the broker reports in the queues that have missed it. Returns whether [`Frames`] are
+    /// subscribed to reports, too.
+    ///
+    /// [`Frames`]: crate::Frames
+    #[cold]
+    fn note_gap(&self, frame: &Frame) -> bool {
+        if let Some(GapReport { filter, count }) = GapReport::of(frame) {
+            // an empty one stands for all filters without options, by a policy of the broker
+            let is_meant =
+                |own: &String| known_text(own) == filter || filter.is_empty() && matched_part(own).0 == own;
+            let concerns = |entry: &&SubscriptionEntry| entry.filters.iter().any(is_meant);
+            let mut inboxes: Vec<_> = {
+                let tables = self.tables.lock();
+                tables.subscriptions.iter().filter(concerns).map(|entry| entry.inbox.clone()).collect()
+            };
+            if self.filters.lock().frames_know(&filter) {
+                inboxes.push(self.frames_inbox.clone());
+            }
+            inboxes.iter().for_each(|inbox| inbox.add_missed(count));
+        }
+        self.filters.lock().frames_have(MISSED_TOPIC)
+    }
+
+    /// Takes reports of the broker into account from now on.
+    pub(crate) fn expect_reports(&self) {
+        let mut tables = self.tables.lock();
+        tables.epoch += 1;
+        tables.expects_reports = true;
+    }
+
+    /// Has the cached consumers of topics determined again.
+    pub(crate) fn filters_changed(&self) {
+        self.tables.lock().epoch += 1;
     }
 
     /// Adds a subscription: publications that match are delivered to the inbox. Returns its id for

@@ -66,6 +66,13 @@ impl Inbox {
         0
     }
 
+    /// Counts frames that were dropped before they arrived here. The next frame reports them.
+    pub(crate) fn add_missed(&self, count: u64) {
+        let mut state = self.state.lock();
+        state.unreported = state.unreported.saturating_add(count);
+        state.missed = state.missed.saturating_add(count);
+    }
+
     /// Returns whether the connection should not be read now. The limit can be exceeded by `factor`.
     pub(crate) fn is_over_limit(&self, factor: usize) -> bool {
         self.overflow == Overflow::Block && {
@@ -152,8 +159,8 @@ impl State {
         let drops_newest = overflow == Overflow::DropNewest || self.stalled;
         match overflow {
             _ if drops_newest && self.bytes + cost > limit && !self.frames.is_empty() => {
-                self.unreported += 1;
-                self.missed += 1;
+                self.unreported = self.unreported.saturating_add(1);
+                self.missed = self.missed.saturating_add(1);
                 return;
             }
             Overflow::DropOldest => {
@@ -162,8 +169,8 @@ impl State {
                     && let Some(oldest) = self.frames.pop_front()
                 {
                     self.bytes -= oldest.cost();
-                    self.missed += 1;
-                    dropped += 1 + oldest.missed();
+                    self.missed = self.missed.saturating_add(1);
+                    dropped = oldest.missed().saturating_add(1).saturating_add(dropped);
                 }
                 match self.frames.front_mut() {
                     Some(front) => front.add_missed(dropped),
@@ -281,6 +288,23 @@ mod tests {
         inbox.push(&mut (1..=5).map(frame).collect());
         assert_eq!(receiver.missed(), 3);
         assert_eq!(numbers(&mut receiver), [(4, 3), (5, 0)]);
+    }
+
+    #[test]
+    fn what_was_dropped_earlier_is_reported_by_the_next_frame() {
+        for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::DropOldest] {
+            let (inbox, mut receiver) = inbox(9, overflow);
+            inbox.push(&mut vec![frame(1)]);
+            inbox.add_missed(5);
+            inbox.add_missed(2);
+            assert_eq!(receiver.missed(), 7);
+            inbox.push(&mut vec![frame(2), frame(3)]);
+            assert_eq!(numbers(&mut receiver), [(1, 0), (2, 7), (3, 0)]);
+            inbox.add_missed(u64::MAX);
+            inbox.add_missed(1);
+            inbox.push(&mut vec![frame(4)]);
+            assert_eq!((numbers(&mut receiver), receiver.missed()), (vec![(4, u64::MAX)], u64::MAX));
+        }
     }
 
     #[test]

@@ -1,17 +1,13 @@
 //! Calling methods of other clients. Owns the requests and the conversion of their outcome; never serves.
 
 use bytes::Bytes;
-use elbus_protocol::{Op, Qos, rpc};
+use elbus_protocol::{Qos, rpc};
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use tokio::time::timeout;
 
 use super::msgpack::{decode_result, encode_params};
-use crate::{
-    api::client::Client,
-    connection::{inner::Inner, request::Request},
-    error::Error,
-};
+use crate::{api::client::Client, connection::request::Request, error::Error};
 
 /// Options of a call; for [`Client::call_with`].
 ///
@@ -131,7 +127,7 @@ impl Client {
     ) -> Result<(), Error> {
         let mut head = Vec::new();
         rpc::encode_request_head(&mut head, rpc::NO_REPLY, method)?;
-        self.inner.send(&message(target, &head, params.into(), qos)).await
+        self.inner.send(&Request::message(target, &head, params.into(), qos)).await
     }
 
     /// Sends an RPC notification.
@@ -139,21 +135,6 @@ impl Client {
     /// # Errors
     /// As [`send`](Client::send).
     pub async fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.inner.send(&message(target, &[rpc::NOTIFICATION], payload.into(), qos)).await
+        self.inner.send(&Request::message(target, &[rpc::NOTIFICATION], payload.into(), qos)).await
     }
-}
-
-impl Inner {
-    async fn call(&self, target: &str, method: &str, params: Bytes, qos: Qos) -> Result<Bytes, Error> {
-        let call = self.demux.calls.register(target);
-        let mut head = Vec::with_capacity(method.len() + 6);
-        rpc::encode_request_head(&mut head, call.id, method)?;
-        self.send_call(&message(target, &head, params, qos), call.id).await?;
-        call.await
-    }
-}
-
-/// Returns the request of a message whose payload starts with an RPC header.
-pub(super) fn message<'a>(target: &'a str, head: &'a [u8], payload: Bytes, qos: Qos) -> Request<'a> {
-    Request { op: Op::Message, qos, target, receiver: "", head, payload }
 }

@@ -18,11 +18,11 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{call::message, msgpack::decode_params};
+use super::msgpack::decode_params;
 use crate::{
     api::client::Client,
     catch_panic::catch_panic,
-    connection::inner::Inner,
+    connection::{inner::Inner, request::Request},
     error::{Error, rpc_error::RpcError},
     frame::Frame,
     receive::inbox::Receiver,
@@ -313,7 +313,7 @@ async fn reply(inner: &Inner, request: &Frame, id: u32, outcome: Result<Bytes, R
     };
     let caller = request.sender();
     let qos = if request.is_realtime() { Qos::REALTIME } else { Qos::NO };
-    if let Err(error) = inner.send(&message(caller, &head, data, qos)).await {
+    if let Err(error) = inner.send(&Request::message(caller, &head, data, qos)).await {
         tracing::debug!(caller, %error, "cannot send a reply");
     }
 }

@@ -1,6 +1,7 @@
 //! The server's side of cursors. Owns the open cursors of a router and their expiry; never calls.
 
 use bytes::Bytes;
+use elbus_protocol::name::primary_of;
 use futures_core::Stream;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -23,6 +24,8 @@ use crate::error::rpc_error::RpcError;
 const LIFETIME: Duration = Duration::from_secs(60);
 /// Limit of open cursors of one router.
 const MAX_CURSORS: usize = 10_000;
+/// Limit of those that one client has opened, with its secondary clients: others must have some left.
+const MAX_CALLER_CURSORS: usize = 1_000;
 /// Limit of items in one block.
 const MAX_BLOCK_ITEMS: u64 = 100_000;
 
@@ -86,17 +89,17 @@ impl ServerCursors {
             OpenCursor { owner, last_used: Instant::now(), items: Arc::new(tokio::sync::Mutex::new(items)) };
         let mut state = self.state.lock();
         let expired = state.take_expired();
-        let rejected = if state.open.len() < MAX_CURSORS {
-            state.open.insert(token.clone(), cursor)
-        } else {
-            Some(cursor)
+        let rejected = match state.check_limits(&cursor.owner) {
+            Ok(()) => {
+                state.open.insert(token.clone(), cursor);
+                Ok(OpenedCursor { u: token })
+            }
+            Err(text) => Err((cursor, RpcError::internal(text))),
         };
         drop(state);
         drop(expired);
-        match rejected {
-            None => Ok(OpenedCursor { u: token }),
-            Some(_) => Err(RpcError::internal(format!("limit of {MAX_CURSORS} open cursors reached"))),
-        }
+        // a rejected cursor is dropped here, without the lock
+        rejected.map_err(|(_, error)| error)
     }
 
     /// Returns the next item, or a block of items. No bytes are the end.
@@ -145,6 +148,19 @@ impl ServerCursors {
 }
 
 impl State {
+    /// Returns why this client cannot open a cursor.
+    fn check_limits(&self, owner: &str) -> Result<(), String> {
+        if self.open.len() >= MAX_CURSORS {
+            return Err(format!("limit of {MAX_CURSORS} open cursors reached"));
+        }
+        let primary = primary_of(owner);
+        let own = self.open.values().filter(|cursor| primary_of(&cursor.owner) == primary).count();
+        if own >= MAX_CALLER_CURSORS {
+            return Err(format!("limit of {MAX_CALLER_CURSORS} open cursors of one client reached"));
+        }
+        Ok(())
+    }
+
     /// Removes expired cursors. The caller drops them after it has released the lock.
     fn take_expired(&mut self) -> Vec<OpenCursor> {
         let lifetime = self.lifetime;
@@ -194,6 +210,19 @@ mod tests {
         let other = cursors.next("other", NextParams { u: u.clone(), n: None }).await;
         assert_eq!(other, Err(RpcError::not_found()));
         assert!(cursors.next("owner", NextParams { u, n: Some(MAX_BLOCK_ITEMS + 1) }).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_with_many_cursors_leaves_some_for_others() {
+        let cursors = ServerCursors::default();
+        let open = |owner: &str| cursors.open(owner.to_owned(), Box::pin(EncodedIter(0..1u32)));
+        for number in 0..MAX_CALLER_CURSORS {
+            open(if number % 2 == 0 { "greedy" } else { "greedy%%0" }).unwrap();
+        }
+        let error = open("greedy%%1").unwrap_err();
+        assert!(error.to_string().contains("limit of 1000 open cursors of one client reached"), "{error}");
+        let OpenedCursor { u } = open("other").unwrap();
+        assert_eq!(cursors.next("other", NextParams { u, n: None }).await.unwrap(), &[0][..]);
     }
 
     #[tokio::test]

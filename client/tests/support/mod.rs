@@ -53,6 +53,14 @@ pub(crate) fn broker_kinds() -> Vec<BrokerKind> {
     }
 }
 
+/// Runs an attempt with a time limit, and again with a longer one if the machine was not punctual enough.
+pub(crate) fn with_growing_limits<F: Future<Output = ()>>(first: Duration, attempt: impl Fn(Duration) -> F) {
+    elbus_testing::attempts::with_growing_limits(first, |limit| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(attempt(limit));
+    });
+}
+
 /// Waits for a future that must complete.
 pub(crate) async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     tokio::time::timeout(TEST_TIMEOUT, future)
@@ -86,10 +94,9 @@ impl Limits {
         if let Some(bytes) = self.queue_bytes {
             plugin = plugin.set("queue_bytes", bytes);
         }
-        if let Some(seconds) = self.timeout_seconds {
-            plugin = plugin.set("timeout_seconds", seconds).set("stall_seconds", seconds * 0.8);
-        }
-        plugin
+        // longer than the default: a busy machine can be late with a ping
+        let seconds = self.timeout_seconds.unwrap_or(60.0);
+        plugin.set("timeout_seconds", seconds).set("stall_seconds", seconds * 0.8)
     }
 }
 
@@ -199,9 +206,9 @@ impl TestBroker {
         }
     }
 
-    /// Connects a client with the defaults.
+    /// Connects a client with the defaults, except for a long timeout.
     pub(crate) async fn connect(&self, transport: Transport, name: &str) -> (Client, Frames) {
-        self.connect_with(transport, Client::builder(name)).await.unwrap()
+        self.connect_with(transport, Client::builder(name).timeout(TEST_TIMEOUT)).await.unwrap()
     }
 
     /// Connects a client with the settings of a builder.

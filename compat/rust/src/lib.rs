@@ -23,17 +23,27 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Returns the broker's two addresses, from `ELBUS_UNIX` and `ELBUS_TCP`. Each test runs over both.
+    /// Returns the broker's addresses, from `ELBUS_UNIX`, `ELBUS_TCP` and `ELBUS_WS`. Each test runs over all of
+    /// them; the last one can be missing.
     pub fn each() -> impl Iterator<Item = Self> {
-        ["ELBUS_UNIX", "ELBUS_TCP"].into_iter().map(|variable| {
-            let address = std::env::var(variable)
-                .unwrap_or_else(|_| panic!("{variable} must hold an address of a running broker"));
+        ["ELBUS_UNIX", "ELBUS_TCP", "ELBUS_WS"].into_iter().filter_map(|variable| {
+            let address = match std::env::var(variable) {
+                Ok(address) => address,
+                Err(_) if variable == "ELBUS_WS" => return None,
+                Err(_) => panic!("{variable} must hold an address of a running broker"),
+            };
             println!("over {address}");
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
             let prefix = format!("rs-{:x}-{now:x}-{number}", std::process::id());
-            Self { address, prefix }
+            Some(Self { address, prefix })
         })
+    }
+
+    /// Returns the longest payload that the crate can send. Over WebSocket, its own library refuses to write more
+    /// at once than its buffer has room for, with every broker.
+    pub fn max_sent_bytes(&self) -> usize {
+        if self.address.starts_with("ws://") { 8 * 1024 } else { usize::MAX }
     }
 
     /// Returns the client name `prefix.label`.

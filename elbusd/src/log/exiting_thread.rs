@@ -2,17 +2,11 @@
 //! panics, which in a panic hook ends the process. Writes such lines without it; other lines never pass
 //! through here. [`fields`] escapes and truncates values.
 
-use std::{
-    cell::Cell,
-    fmt::{Debug, Write},
-};
-use tracing::{
-    Event, Subscriber,
-    field::{Field, Visit},
-};
+use std::cell::Cell;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::{Log, fields};
+use super::{Log, event_text::EventText, fields};
 
 thread_local! {
     /// Has no destructor, so it can be read until the thread has exited.
@@ -50,40 +44,12 @@ impl<S: Subscriber> Layer<S> for ExitingThreadLayer {
 }
 
 fn line_of(event: &Event<'_>) -> String {
-    let mut text = Text::default();
+    let mut text = EventText::default();
     event.record(&mut text);
     let metadata = event.metadata();
     let mut target = String::new();
     _ = fields::escape(&mut target, &format_args!("{}", text.target.as_deref().unwrap_or(metadata.target())));
     format!("{:>5} {target}: {}{}\n", metadata.level(), text.message, text.fields)
-}
-
-#[derive(Default)]
-struct Text {
-    message: String,
-    fields: String,
-    /// The target of a line that was forwarded through the crate `log`, as those of loaded plugins are.
-    target: Option<String>,
-}
-
-impl Visit for Text {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "log.target" {
-            self.target = Some(value.to_owned());
-        } else {
-            self.record_debug(field, &value);
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        _ = if field.name() == "message" {
-            fields::write(&mut self.message, field, value)
-        } else if field.name().starts_with("log.") {
-            Ok(())
-        } else {
-            self.fields.write_char(' ').and_then(|()| fields::write(&mut self.fields, field, value))
-        };
-    }
 }
 
 #[cfg(test)]

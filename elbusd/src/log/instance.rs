@@ -29,6 +29,12 @@ pub(crate) struct Lines(Format);
 /// Formats fields as `F` does, followed by the instance.
 pub(crate) struct Fields<F>(pub(crate) F);
 
+/// Returns the instance of a plugin that is linked in and logs an event with this target in this thread.
+pub(crate) fn instance_of(target: &str) -> Option<String> {
+    let root = target.split("::").next().unwrap_or(target);
+    if OTHER_TARGETS.contains(&root) { None } else { elbus_plugin_api::running_instance() }
+}
+
 impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -40,11 +46,7 @@ where
         writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let target = event.metadata().target();
-        let root = target.split("::").next().unwrap_or(target);
-        let instance =
-            if OTHER_TARGETS.contains(&root) { None } else { elbus_plugin_api::running_instance() };
-        INSTANCE.set(instance);
+        INSTANCE.set(instance_of(event.metadata().target()));
         let formatted = self.0.format_event(context, writer, event);
         INSTANCE.set(None);
         formatted

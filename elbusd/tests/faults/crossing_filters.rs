@@ -68,57 +68,67 @@ fn filters_frame(id: u32, op: Op, filters: &[String]) -> Vec<u8> {
     out
 }
 
+/// Subscribes to filters that all match one topic; returns how many requests were accepted and refused.
+fn subscribe_to_crossing_filters(hostile: &mut Wire, number: usize) -> (usize, usize) {
+    let (mut accepted, mut refused) = (0, 0);
+    for part in 0..rounds(8, 128) {
+        let sets = (0..64).map(|at| 1 + number + 8 * (part * 64 + at));
+        let filters: Vec<_> = sets.map(crossing).collect();
+        match hostile.filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>()) {
+            0x01 => accepted += 1,
+            0x74 => refused += 1,
+            code => panic!("{code:x}"),
+        }
+        for filter in &filters[..8] {
+            hostile.filters(Op::Subscribe, &[filter]);
+        }
+    }
+    (accepted, refused)
+}
+
+/// Publishes to new topics which the crossing filters of all clients match.
+fn publish_to_new_topics(hostile: &mut Wire, number: usize) {
+    let topic = vec!["t"; SEGMENTS].join("/");
+    for round in 0..rounds(6, 100) {
+        let mut out = Vec::new();
+        for at in 0..25_000 / (topic.len() + 20) {
+            let topic = format!("{topic}/{number}/{round}/{at}");
+            encode_request(&mut out, 0, Op::Publish, Qos::NO, &topic, "", b"").unwrap();
+        }
+        hostile.write(&out);
+        // reads everything up to the answer: a client that does not read is disconnected
+        assert_eq!(hostile.acked(Op::Publish, "end/of/round", b""), 0x01);
+        hostile.forget_frames();
+    }
+}
+
 #[test]
 fn crossing_filters_and_new_topics_delay_no_other_client() {
     for plugins in BOTH {
-        // in the long campaign a round takes longer than 2 s, and a client is silent while the others have
-        // theirs
-        let timeout = rounds(2, 30).to_string();
-        let daemon = Daemon::start(plugins, &["--timeout", &timeout, "--log", "warn"]);
+        let daemon = Daemon::start(plugins, &["--timeout", "20", "--log", "warn"]);
         let other = OtherClient::start(daemon.client("other"), "other");
-        let mut hostile_clients: Vec<_> =
-            (0..8).map(|number| daemon.client(&format!("crossing.{number}"))).collect();
-        let (mut taken, mut refused) = (0, 0);
-        // in turn, so that none is silent for longer than the timeout
-        for part in 0..rounds(8, 128) {
-            for (number, hostile) in hostile_clients.iter_mut().enumerate() {
-                let sets = (0..64).map(|at| 1 + number + 8 * (part * 64 + at));
-                let filters: Vec<_> = sets.map(crossing).collect();
-                match hostile.filters(Op::Subscribe, &filters.iter().map(String::as_str).collect::<Vec<_>>())
-                {
-                    0x01 => taken += 1,
-                    0x74 => refused += 1,
-                    code => panic!("{code:x}"),
-                }
-                for filter in &filters[..8] {
-                    hostile.filters(Op::Subscribe, &[filter]);
-                }
-            }
-        }
-        assert!(refused > taken, "{taken} taken, {refused} refused");
-        let topic = vec!["t"; SEGMENTS].join("/");
-        for round in 0..rounds(4, 100) {
-            for hostile in &mut hostile_clients {
-                let mut out = Vec::new();
-                for number in 0..25_000 / (topic.len() + 20) {
-                    let topic = format!("{topic}/{round}/{number}");
-                    encode_request(&mut out, 0, Op::Publish, Qos::NO, &topic, "", b"").unwrap();
-                }
-                hostile.write(&out);
-            }
-            // reads everything up to the answer: a client that does not read is disconnected
-            for hostile in &mut hostile_clients {
-                assert_eq!(hostile.acked(Op::Publish, "end/of/round", b""), 0x01);
-                hostile.forget_frames();
-            }
-        }
+        // each in a thread of its own: none is silent for longer than the timeout because of the others
+        let hostile_clients: Vec<_> = (0..8)
+            .map(|number| {
+                let mut hostile = daemon.client(&format!("crossing.{number}"));
+                spawn(move || {
+                    let requests = subscribe_to_crossing_filters(&mut hostile, number);
+                    publish_to_new_topics(&mut hostile, number);
+                    requests
+                })
+            })
+            .collect();
+        let requests = hostile_clients.into_iter().map(|hostile| hostile.join().unwrap());
+        let (accepted, refused) =
+            requests.fold((0, 0), |sum, (accepted, refused)| (sum.0 + accepted, sum.1 + refused));
+        assert!(refused > accepted, "{accepted} accepted, {refused} refused");
         other.finish();
     }
 }
 
 #[test]
 fn floods_of_filter_requests_delay_and_disconnect_no_other_client() {
-    let daemon = Daemon::start("library", &["--timeout", "2", "--log", "warn"]);
+    let daemon = Daemon::start("library", &["--timeout", "20", "--log", "warn"]);
     let others = [("a.other", daemon.client("a.other")), ("b.other", daemon.client("b.other"))]
         .map(|(name, client)| OtherClient::start(client, name));
     let floods: Vec<_> = (0..3)

@@ -6,11 +6,15 @@ use crate::support::{
     field,
     load::Load,
     plugin,
+    wire::Wire,
 };
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-/// One in this number of damaged libraries may pass the probe and end a check: its damage shows in some runs
-/// only.
+/// One in this number of damaged libraries may pass the probe and end a check, and one may end a running
+/// broker: its damage shows in some runs only.
 const MUTATIONS_PER_CRASH: usize = 1000;
 /// Checks that run at the same time.
 const AT_ONCE: usize = 2;
@@ -57,22 +61,48 @@ fn mutated(good: &[u8], parts: &[(u64, u64)], seed: usize) -> Vec<u8> {
     bytes
 }
 
+const CONFIG: &str = "broker.plugin_dirs = [\".\"]\nbroker.start_seconds = 5.0\n\
+    [[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
+    config = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
+    [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
+    [[plugin]]\nname = \"it\"\nlibrary = \"damaged\"\n";
+
+/// A running broker under load, and the client that reloads its plugin.
+struct Running {
+    daemon: Daemon,
+    load: Load,
+    operator: Wire,
+}
+
+impl Running {
+    fn start(good: &[u8]) -> Self {
+        let home = folder();
+        std::fs::write(home.path().join("libdamaged.so"), good).unwrap();
+        std::fs::write(home.path().join("broker.toml"), CONFIG).unwrap();
+        let daemon = Daemon::start_in(home, &["--config", "broker.toml"]);
+        let load = Load::start(&daemon);
+        let operator = daemon.client("operator");
+        Running { daemon, load, operator }
+    }
+
+    /// Reloads the plugin with this library. Returns whether the broker has refused it.
+    fn refuses(&mut self, library: &[u8], why: &str) -> bool {
+        std::fs::write(self.daemon.path("libdamaged.so"), library).unwrap();
+        let answer = self.operator.control("plugin.reload", &[("name", "it")]);
+        let it = plugin(&mut self.operator, "it").unwrap();
+        assert_eq!(field(&it, "state").as_str(), Some("started"), "{why}");
+        answer.is_err()
+    }
+}
+
 #[test]
 fn damaged_libraries_crash_neither_a_check_nor_a_broker() {
     let executable = std::env::current_exe().unwrap();
     let good = std::fs::read(executable.parent().unwrap().join("libelbus_faulty.so")).unwrap();
     let parts = loaded_parts(&good);
-    let config = "broker.plugin_dirs = [\".\"]\nbroker.start_seconds = 5.0\n[[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\n\
-                  config = { path = \"bus.sock\", timeout_seconds = 600.0 }\n[[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n\
-                  [[plugin]]\nname = \"it\"\nlibrary = \"damaged\"\n";
-    let home = folder();
-    std::fs::write(home.path().join("libdamaged.so"), &good).unwrap();
-    std::fs::write(home.path().join("broker.toml"), config).unwrap();
-    let daemon = Daemon::start_in(home, &["--config", "broker.toml"]);
-    let load = Load::start(&daemon);
-    let mut operator = daemon.client("operator");
+    let mut running = Running::start(&good);
     let (next, (give, take)) = (AtomicUsize::new(0), std::sync::mpsc::channel());
-    let (mut refused, mut died, passed_probe) = (0, 0, AtomicUsize::new(0));
+    let (mut refused, mut died, mut ended, passed_probe) = (0, 0, 0, AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             let (give, next, good, parts) = (give.clone(), &next, &good, &parts);
@@ -105,23 +135,29 @@ fn damaged_libraries_crash_neither_a_check_nor_a_broker() {
         drop(give);
         // a reload refuses every library that a check refuses, and keeps the running instance
         for (bytes, why) in take {
-            std::fs::write(daemon.path("libdamaged.so"), bytes).unwrap();
-            let answer = operator.control("plugin.reload", &[("name", "it")]);
-            // some damage has an effect only at some addresses, hence not in every run
-            refused += usize::from(answer.is_err());
             died += usize::from(why.contains("ended the probe process"));
-            let it = plugin(&mut operator, "it").unwrap();
-            assert_eq!(field(&it, "state").as_str(), Some("started"), "{why}");
+            match catch_unwind(AssertUnwindSafe(|| running.refuses(&bytes, &why))) {
+                // some damage has an effect only at some addresses, hence not in every run
+                Ok(is_refused) => refused += usize::from(is_refused),
+                Err(_) => {
+                    ended += 1;
+                    let previous = std::mem::replace(&mut running, Running::start(&good));
+                    let (status, log) = previous.daemon.wait_end();
+                    println!("a damaged library ended the broker ({status}); its check: {why}\n{log}");
+                }
+            }
         }
     });
     let passed_probe = passed_probe.into_inner();
     assert!(passed_probe * MUTATIONS_PER_CRASH <= count(), "{passed_probe} of {} ended a check", count());
     assert!(died > 0 && refused > 0, "{refused} refused, {died} of them ended the probe");
+    assert!(ended * MUTATIONS_PER_CRASH <= count(), "{ended} of {} ended a broker", count());
     println!(
         "{} mutations: {refused} refused, {died} of them ended the probe process, {passed_probe} passed it and \
-         ended a check",
+         ended a check, {ended} ended a broker",
         count()
     );
+    let Running { daemon, load, mut operator } = running;
     std::fs::write(daemon.path("libdamaged.so"), &good).unwrap();
     operator.control("plugin.reload", &[("name", "it")]).unwrap();
     load.wait_for_more();

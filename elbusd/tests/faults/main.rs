@@ -23,6 +23,7 @@ mod ledger;
 mod name_takeover;
 mod network_outage;
 mod repeated_reloads;
+mod ring_attacks;
 mod silent_peers;
 mod slow_readers;
 mod unauthorised_kicks;

@@ -106,12 +106,15 @@ fn permanent_outage() {
     if child_process::parameter().is_none() {
         return;
     }
-    let (mut daemon, address) = broker(&["--timeout", "1", "--bind", "./bus.sock"]);
+    let (mut daemon, address) = broker(&["--timeout", "3", "--bind", "./bus.sock"]);
     let mut witness = daemon.client("witness");
     let level = Level::of(&daemon);
     daemon.reached_at(&address);
-    let mut peers: Vec<_> =
-        (0..20).map(|n| Wire::connect(&daemon, &address, &format!("vanishing.{n}"))).collect();
+    let mut connect = |number: usize| {
+        witness.ping();
+        Wire::connect(&daemon, &address, &format!("vanishing.{number}"))
+    };
+    let mut peers: Vec<_> = (0..20).map(&mut connect).collect();
     peers[0].write(&[1, 0, 0, 0, 0x12, 100, 0, 0, 0, b'x']);
     // some have data in flight that their host never acknowledges
     wire("down");

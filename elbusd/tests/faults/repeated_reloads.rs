@@ -5,14 +5,14 @@ use crate::support::{daemon::Daemon, field, level::Level, load::Load};
 const RELOADS: usize = 100;
 
 const ALWAYS: &str = "broker.reload_settle_seconds = 0.0\n\
-                      [[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\" }\n\
+                      [[plugin]]\nname = \"local\"\nlibrary = \"elbus_unix\"\nconfig = { path = \"bus.sock\", timeout_seconds = 600.0 }\n\
                       [[plugin]]\nname = \"network\"\nlibrary = \"elbus_tcp\"\nconfig = { bind = \"127.0.0.1:0\" }\n\
                       [[plugin]]\nname = \"rpc\"\nlibrary = \"elbus_rpc\"\n";
 
 /// Returns the file after `number` changes, and whether it is valid.
 fn file(number: usize) -> (String, bool) {
     let more = format!(
-        "[[plugin]]\nname = \"more\"\nlibrary = \"elbus_unix\"\nconfig = {{ path = \"more-{}.sock\" }}\n",
+        "[[plugin]]\nname = \"more\"\nlibrary = \"elbus_unix\"\nconfig = {{ path = \"more-{}.sock\", timeout_seconds = 600.0 }}\n",
         number % 3
     );
     let rules = format!(

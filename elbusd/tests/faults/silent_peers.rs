@@ -38,7 +38,7 @@ fn silent(daemon: &Daemon, address: &str, phase: usize, name: &str) -> Wire {
 
 #[test]
 fn silent_peers_are_disconnected_in_every_phase_and_leak_nothing() {
-    let daemon = Daemon::start("library", &["--timeout", "1", "--queue-bytes", "100000", "--log", "warn"]);
+    let daemon = Daemon::start("library", &["--timeout", "3", "--queue-bytes", "100000", "--log", "warn"]);
     let load = Load::start(&daemon);
     let addresses = daemon.addresses();
     let mut publisher = daemon.client("publisher");
@@ -48,6 +48,7 @@ fn silent_peers_are_disconnected_in_every_phase_and_leak_nothing() {
         for phase in 0..7 {
             for n in 0..EACH {
                 peers.push(silent(&daemon, address, phase, &format!("silent.{at}.{phase}.{n}")));
+                publisher.ping();
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::support::{
 fn config(code: &str, broker: &str, rules: &str) -> String {
     let plugin = |name: &str| plugin_source(code, name);
     format!(
-        "[broker]\n{broker}\n[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\" }}\n\
+        "[broker]\n{broker}\n[[plugin]]\nname = \"local\"\n{}\nconfig = {{ path = \"bus.sock\", timeout_seconds = 600.0 }}\n\
          [[plugin]]\nname = \"network\"\n{}\nconfig = {{ bind = \"127.0.0.1:0\" }}\n\
          [[plugin]]\nname = \"rpc\"\n{}\n{rules}",
         plugin("unix"),

@@ -96,10 +96,13 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
 }
 
 impl Daemon {
-    /// Starts a broker with a UNIX socket and a TCP port, with plugins from libraries or linked in.
+    /// Starts a broker with a UNIX socket and a TCP port, with plugins from libraries or linked in. Unless
+    /// `more` has a timeout, it is long: the clients of tests do not ping by themselves, and a busy machine
+    /// can take seconds for what the test does meanwhile.
     pub(crate) fn start(plugins: &str, more: &[&str]) -> Self {
         let arguments = ["--plugins", plugins, "--bind", "./bus.sock", "--bind", "127.0.0.1:0"];
-        Self::start_in(folder(), &[&arguments[..], more].concat())
+        let timeout: &[&str] = if more.contains(&"--timeout") { &[] } else { &["--timeout", "600"] };
+        Self::start_in(folder(), &[&arguments[..], timeout, more].concat())
     }
 
     /// Starts a broker with a broker.toml of this text.
@@ -261,7 +264,11 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    /// Prints the log if the test has failed.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of the broker in {:?}:\n{}", self.folder.path(), self.log());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -21,6 +21,7 @@ use super::{
 const BATCH: u32 = 16;
 /// Pause between two batches, so that other clients get CPU time.
 const PAUSE: Duration = Duration::from_millis(1);
+const PING_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of a sender's last message.
 const END: u32 = u32::MAX;
 
@@ -122,6 +123,20 @@ fn send(mut client: Wire, target: &str, topic: &str, stopping: &AtomicBool, batc
 fn receive(mut client: Wire, published: bool) -> u32 {
     let kind = if published { FrameKind::Publish } else { FrameKind::Message };
     let mut pings = client.writer();
+    // all the time: the sender can be held, and the timeout of a test can be short
+    let pinging = std::thread::spawn(move || {
+        while pings.try_write(&[0; 9]) {
+            std::thread::sleep(PING_INTERVAL);
+        }
+    });
+    let expected = receive_all(&mut client, kind);
+    client.shutdown(std::net::Shutdown::Both);
+    pinging.join().unwrap();
+    expected
+}
+
+/// Returns the number of messages before the last one.
+fn receive_all(client: &mut Wire, kind: FrameKind) -> u32 {
     let mut expected = 0;
     loop {
         let frame = client.frame();
@@ -135,8 +150,5 @@ fn receive(mut client: Wire, published: bool) -> u32 {
             number => assert_eq!(number, expected, "in order, none missing"),
         }
         expected += 1;
-        if expected % BATCH == 0 {
-            pings.ping();
-        }
     }
 }

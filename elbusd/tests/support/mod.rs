@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod daemon;
+pub(crate) mod http;
 pub(crate) mod level;
 pub(crate) mod load;
+pub(crate) mod web;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ use elbus_protocol::{
     request::{encode_filters, encode_ping, encode_request},
     rpc,
 };
+use elbus_testing::{rings::RingPeer, websocket::WebSocketPeer};
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
@@ -21,6 +22,8 @@ use super::{PATIENCE, daemon::Daemon, wait_until};
 enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Web(WebSocketPeer),
+    Rings(RingPeer),
 }
 
 /// A frame from the broker, except NOPs.
@@ -60,6 +63,8 @@ impl Wire {
     pub(crate) fn raw_from(folder: &Path, address: &str) -> Self {
         let stream = if let Some(path) = address.strip_prefix("unix:") {
             Stream::Unix(UnixStream::connect(folder.join(path)).unwrap())
+        } else if address.starts_with("ws://") {
+            Stream::Web(WebSocketPeer::connect(address))
         } else {
             let stream = TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap();
             stream.set_nodelay(true).unwrap();
@@ -90,6 +95,19 @@ impl Wire {
         registered.unwrap()
     }
 
+    /// Connects to a UNIX socket and registers, with rings of the size class.
+    pub(crate) fn with_rings(daemon: &Daemon, path: &str, name: &str, class: u8) -> Self {
+        Self::of_rings(RingPeer::connect(&daemon.path(path), name, class).unwrap())
+    }
+
+    /// Uses a client that has rings.
+    pub(crate) fn of_rings(peer: RingPeer) -> Self {
+        let (input, earlier) = (Vec::new(), VecDeque::new());
+        let wire = Wire { stream: Stream::Rings(peer), input, earlier, next_id: 1, piece: 256 * 1024 };
+        wire.set_limit(PATIENCE);
+        wire
+    }
+
     /// Performs the handshake; returns the last code.
     pub(crate) fn greet(&mut self, name: &[u8]) -> u8 {
         assert_eq!(self.read_exactly::<3>(), [0xEB, 1, 0]);
@@ -117,6 +135,8 @@ impl Wire {
         match &self.stream {
             Stream::Unix(stream) => stream.set_read_timeout(Some(limit)).unwrap(),
             Stream::Tcp(stream) => stream.set_read_timeout(Some(limit)).unwrap(),
+            Stream::Web(peer) => peer.socket.set_read_timeout(Some(limit)).unwrap(),
+            Stream::Rings(peer) => peer.set_limit(limit),
         }
     }
 
@@ -124,6 +144,8 @@ impl Wire {
         match &mut self.stream {
             Stream::Unix(stream) => stream.read(buffer),
             Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Web(peer) => peer.read(buffer),
+            Stream::Rings(peer) => peer.read(buffer),
         }
     }
 
@@ -132,6 +154,8 @@ impl Wire {
         match &mut self.stream {
             Stream::Unix(stream) => stream.write_all(bytes).is_ok(),
             Stream::Tcp(stream) => stream.write_all(bytes).is_ok(),
+            Stream::Web(peer) => peer.write_all(bytes).is_ok(),
+            Stream::Rings(peer) => peer.write_all(bytes).is_ok(),
         }
     }
 
@@ -144,6 +168,8 @@ impl Wire {
         let stream = match &self.stream {
             Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().unwrap()),
+            Stream::Web(peer) => Stream::Web(WebSocketPeer::new(peer.socket.try_clone().unwrap())),
+            Stream::Rings(peer) => Stream::Rings(peer.clone()),
         };
         Wire { stream, next_id: 1_000_000, input: Vec::new(), earlier: VecDeque::new(), piece: self.piece }
     }
@@ -152,6 +178,8 @@ impl Wire {
         let _ = match &self.stream {
             Stream::Unix(stream) => stream.shutdown(how),
             Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Web(peer) => peer.socket.shutdown(how),
+            Stream::Rings(peer) => return peer.shutdown(how),
         };
     }
 

@@ -1,5 +1,6 @@
-//! A plugin to start from: remembers the last value of every topic it is configured for, except those of
-//! `.broker/...`, the broker's own announcements.
+//! A plugin to start from: an interceptor that remembers the last value of every topic it is configured for,
+//! and a control method. Topics of the broker (`.broker/...`) are not intercepted. The plugin `retain` does
+//! more: it also delivers the values to new subscribers.
 //!
 //! Copy the folder and set the dependency in its Cargo.toml. `cargo build --release` makes
 //! `liblast_value.so`; copy it to a folder of `plugin_dirs`. In broker.toml:
@@ -22,8 +23,8 @@
 //! ```
 
 use elbus_plugin_api::{
-    Call, CallError, Client, ClientInfo, Config, DeliveryStatus, Host, Method, Plugin, PluginError, Run,
-    Sink, Status,
+    Call, CallError, Config, Host, Method, Plugin, PluginError, Status,
+    hooks::{Hook, HookScope, InterceptedFrame, OnFailure, Verdict},
 };
 use serde::{Deserialize, Serialize, Serializer};
 use std::{
@@ -72,7 +73,7 @@ fn text_or_binary<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok,
     }
 }
 
-/// The values, shared by the plugin, its sink and its control method.
+/// The values, shared by the plugin, its interceptor and its control method.
 struct Values {
     cache: Mutex<Cache>,
     max_topics: usize,
@@ -113,6 +114,16 @@ impl Values {
         fits
     }
 
+    /// Remembers a publication, and lets it pass. Called by the threads of senders, so it must not block.
+    fn remember(&self, frame: &InterceptedFrame<'_>) -> Verdict {
+        // a publication for one client only is no value of its topic
+        if frame.receiver().is_empty() && !self.set(frame.target(), frame.payload()) {
+            let Values { max_topics, max_bytes, .. } = *self;
+            tracing::debug!(topic = frame.target(), max_topics, max_bytes, "value not remembered");
+        }
+        Verdict::Continue
+    }
+
     fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,9 +132,9 @@ impl Values {
 /// The plugin. One library serves as many instances as broker.toml declares.
 pub struct LastValue {
     host: Host,
-    filters: Vec<String>,
+    scope: HookScope,
     values: Arc<Values>,
-    client: Mutex<Option<Client>>,
+    hook: Mutex<Option<Hook>>,
 }
 
 impl Plugin for LastValue {
@@ -135,23 +146,19 @@ impl Plugin for LastValue {
         if filters.is_empty() {
             return Err(PluginError::of_key("filters", "expected at least one topic filter"));
         }
+        // last, so that it sees what other interceptors have let pass
+        let scope = HookScope::new().publications(filters).after_others();
+        scope.check()?;
         let values = Arc::new(Values { cache: Mutex::default(), max_topics, max_bytes });
-        Ok(LastValue { host, filters, values, client: Mutex::default() })
+        Ok(LastValue { host, scope, values, hook: Mutex::default() })
     }
 
-    /// Registers a client, subscribes, and adds a control method.
+    /// Adds the interceptor and a control method. A publication is remembered when it is acknowledged.
     fn start(&self) -> Result<(), PluginError> {
-        let name = format!("plugin.{}", self.host.instance());
-        let mut client = self
-            .host
-            .register(&name, &ClientInfo::in_process(), ValueSink(self.values.clone()))
-            .map_err(|code| PluginError::new(format!("cannot register {name}: {code}")))?;
-        // first, so that no announcement arrives if `filters` has "#"
-        client
-            .exclude([".broker/#"])
-            .map_err(|code| PluginError::new(format!("cannot exclude .broker/#: {code}")))?;
-        client.subscribe(&self.filters).map_err(|code| PluginError::of_key("filters", code.text()))?;
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        let values = self.values.clone();
+        let interceptor = move |frame: &InterceptedFrame<'_>| values.remember(frame);
+        let hook = self.host.add_interceptor(&self.scope, OnFailure::Open, interceptor)?;
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
 
         let values = self.values.clone();
         let name = format!("{}.get", self.host.instance());
@@ -159,29 +166,13 @@ impl Plugin for LastValue {
         self.host.add_method(&method, move |call: &Call<'_>| values.get(call))
     }
 
-    /// Unregisters the client. The broker removes the control method itself.
+    /// Ends the interceptor. The broker removes the control method itself.
     fn stop(&self, _: Duration) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn status(&self) -> Status {
         Status::with_detail(format!("{} topics", self.values.lock().by_topic.len()))
-    }
-}
-
-/// Receives publications in the threads of their senders, so it must never block for long.
-struct ValueSink(Arc<Values>);
-
-impl Sink for ValueSink {
-    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
-        // only the last value of a run counts; messages to the client itself have no topic
-        if let Some(value) = run.payloads().last().filter(|_| !run.topic().is_empty())
-            && !self.0.set(run.topic(), value)
-        {
-            let Values { max_topics, max_bytes, .. } = *self.0;
-            tracing::debug!(topic = run.topic(), max_topics, max_bytes, "value not remembered");
-        }
-        DeliveryStatus::TAKEN
     }
 }
 
@@ -190,7 +181,7 @@ elbus_plugin_api::export_plugin!(LastValue);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elbus_plugin_api::{FrameKind, Op, testing::FakeHost};
+    use elbus_plugin_api::{Op, testing::FakeHost};
     use std::collections::BTreeMap;
 
     fn query(topic: &str) -> Vec<u8> {
@@ -203,25 +194,24 @@ mod tests {
         let fake = FakeHost::new();
         let instance = fake.create::<LastValue>("last", "filters = ['a/#', 'b']").unwrap();
         instance.start().unwrap();
-        assert_eq!(fake.clients(), ["plugin.last"]);
-        let requests = fake.requests();
-        assert_eq!((requests[0].op, &*requests[0].target), (Op::Exclude, ".broker/#"));
-        assert_eq!((requests[1].op, &*requests[1].target), (Op::Subscribe, "a/#\0b"));
         let host = fake.host("test");
         let get = |topic: &str| host.call(&Call::by_broker("last.get", &query(topic)));
         assert_eq!(host.call(&Call::by_broker("last.get", b"a/x")).unwrap_err().code, -32602);
         assert_eq!(get("a/x").unwrap_err().code, -32001);
-        fake.deliver("plugin.last", FrameKind::Publish, "sensor", "a/x", &[b"1", b"2"]);
+        let passed = fake.intercept("sensor", Op::Publish, "a/x", &[b"1", b"2"]);
+        assert_eq!(passed, [Verdict::Continue, Verdict::Continue]);
         let answer: BTreeMap<String, String> = rmp_serde::from_slice(&get("a/x").unwrap()).unwrap();
         assert_eq!(
             answer,
             BTreeMap::from([("topic", "a/x"), ("payload", "2")].map(|(k, v)| (k.into(), v.into())))
         );
-        fake.deliver("plugin.last", FrameKind::Publish, "sensor", "b", &[b"\xff"]);
+        fake.intercept("sensor", Op::Publish, "b", &[b"\xff"]);
+        fake.intercept("sensor", Op::Publish, "c", &[b"not of its filters"]);
         assert!(get("b").unwrap().ends_with(b"\xc4\x01\xff"), "a payload that is not UTF-8 is binary");
         assert_eq!(instance.status().detail, "2 topics");
         instance.stop(Duration::ZERO);
-        assert!(fake.clients().is_empty());
+        fake.intercept("sensor", Op::Publish, "a/y", &[b"too late"]);
+        assert_eq!(instance.status().detail, "2 topics");
     }
 
     #[test]
@@ -232,7 +222,7 @@ mod tests {
         instance.start().unwrap();
         let host = fake.host("test");
         let set = |topic: &str, value: &[u8]| {
-            fake.deliver("plugin.last", FrameKind::Publish, "sensor", topic, &[value]);
+            fake.intercept("sensor", Op::Publish, topic, &[value]);
             host.call(&Call::by_broker("last.get", &query(topic))).is_ok()
         };
         assert!(set("a", b"12345") && !set("b", b"12345") && set("b", b"123"), "bytes");

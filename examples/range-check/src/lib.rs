@@ -66,7 +66,11 @@ impl Plugin for RangeCheck {
         if filters.is_empty() {
             return Err(PluginError::of_key("filters", "expected at least one topic filter"));
         }
+        if min.is_nan() || max.is_nan() || min > max {
+            return Err(PluginError::of_key("max", format!("no number is from min = {min} to max = {max}")));
+        }
         let scope = HookScope::new().publications(filters);
+        scope.check()?;
         Ok(RangeCheck { host, scope, range: min..=max, refused: Arc::default(), hook: Mutex::default() })
     }
 
@@ -100,6 +104,21 @@ elbus_plugin_api::export_plugin!(RangeCheck);
 mod tests {
     use super::*;
     use elbus_plugin_api::{Op, testing::FakeHost};
+
+    #[test]
+    fn a_range_without_numbers_is_an_error() {
+        let create = |range: &str| {
+            let config = format!("filters = ['t/#']\n{range}");
+            FakeHost::new()
+                .create::<RangeCheck>("range", &config)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(create("min = 1.0\nmax = 1.0"), Ok(()));
+        for range in ["min = 2.0\nmax = 1.0", "min = nan\nmax = 1.0", "min = 1.0\nmax = nan"] {
+            assert!(create(range).unwrap_err().contains("max: no number is from min"), "{range}");
+        }
+    }
 
     #[test]
     fn numbers_within_the_range_pass() {

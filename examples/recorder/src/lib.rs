@@ -71,6 +71,12 @@ impl Plugin for Recorder {
 
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let Settings { file, filters, masks } = config.read()?;
+        if filters.is_empty() && masks.is_empty() {
+            return Err(PluginError::of_key(
+                "filters",
+                "expected at least one topic filter, or a mask in `masks`",
+            ));
+        }
         let scope = HookScope::new().publications(filters).messages(masks);
         scope.check()?;
         Ok(Recorder { host, file, scope, writer: Mutex::default() })

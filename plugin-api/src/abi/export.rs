@@ -7,17 +7,17 @@ use abi_stable::{
     prefix_type::{PrefixRefTrait, WithMetadata},
     sabi_trait::TD_Opaque,
     staticref,
-    std_types::RResult,
+    std_types::{RResult, RVec},
 };
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
-    CONTEXT_LINKED, HostObject, InstanceObject, IntoRaw, PluginModule, PluginRef, RawContext, RawInstance,
-    RawInstance_TO, RawPluginError, RawStatus,
+    CONTEXT_LINKED, HostObject, InstanceObject, IntoRaw, PluginModule, PluginRef, RawContext, RawFigure,
+    RawInstance, RawInstance_TO, RawPluginError, RawStatus,
     catch::{self, catch},
     guard::{Guarded, PanicScope},
 };
-use crate::{config::Config, host::Host, log, plugin::Plugin, plugin_error::PluginError};
+use crate::{config::Config, figure::Figure, host::Host, log, plugin::Plugin, plugin_error::PluginError};
 
 /// The root module of a plugin, generated from its type.
 pub struct Module<P>(PhantomData<P>);
@@ -105,6 +105,11 @@ impl<P: Plugin> RawInstance for Guarded<P> {
 
     fn status(&self) -> RawStatus {
         self.run("status", |_| RawStatus::default(), |plugin| plugin.status().into_raw())
+    }
+
+    fn figures(&self) -> RVec<RawFigure> {
+        let figures = |plugin: &P| plugin.figures().into_iter().map(Figure::into_raw).collect();
+        self.run("figures", |_| RVec::new(), figures)
     }
 
     fn refresh(&self) -> RResult<(), RawPluginError> {

@@ -1,10 +1,10 @@
 //! The key `overflow` of transports: what happens to messages for a client whose queue is full. Owns the
 //! decision; the transport knows its queue and carries the decision out.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What happens to messages for a client whose queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// Its senders are not read until the queue has drained.
@@ -14,6 +14,10 @@ pub enum Overflow {
     Disconnect,
     /// The message is refused with the code `0x77`.
     DropNewest,
+    /// Publications never hold their senders: while the client is slow, the newest one of each topic waits,
+    /// as with `$latest` in front of a filter. Everything else is as with [`Block`](Self::Block). The broker
+    /// does this for a transport that [says so](crate::ClientInfo::overflow).
+    Latest,
 }
 
 /// What to do with messages for a queue.
@@ -48,7 +52,7 @@ impl Overflow {
     #[inline]
     pub fn admit(self, queued: usize, added: usize, limit: usize, cannot_wait: Option<usize>) -> Admission {
         let total = queued.saturating_add(added);
-        if self == Overflow::Block && cannot_wait.is_none() {
+        if matches!(self, Overflow::Block | Overflow::Latest) && cannot_wait.is_none() {
             return if total > limit { Admission::TakeFull } else { Admission::Take };
         }
         if queued == 0 || total <= cannot_wait.unwrap_or(limit) {
@@ -56,8 +60,25 @@ impl Overflow {
         }
         match self {
             Overflow::Disconnect => Admission::Disconnect,
-            Overflow::Block | Overflow::DropNewest => Admission::Refuse,
+            Overflow::Block | Overflow::DropNewest | Overflow::Latest => Admission::Refuse,
         }
+    }
+
+    /// Returns the number by which it crosses the boundary, 1 to 4.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Overflow::Block => 1,
+            Overflow::Disconnect => 2,
+            Overflow::DropNewest => 3,
+            Overflow::Latest => 4,
+        }
+    }
+
+    /// Returns the policy with this number; `None` if there is none, or none that is known.
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest, Overflow::Latest]
+            .into_iter()
+            .find(|overflow| overflow.number() == number)
     }
 }
 
@@ -68,7 +89,9 @@ mod tests {
     #[test]
     fn each_policy_decides_by_limit_and_by_what_is_queued() {
         use Admission::{Disconnect, Refuse, Take, TakeFull};
+        assert_eq!(Overflow::from_number(0).or(Overflow::from_number(5)), None);
         let policies = [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest];
+        assert!(policies.iter().all(|policy| Overflow::from_number(policy.number()) == Some(*policy)));
         for (queued, added, cannot_wait, expected) in [
             (0, 100, None, [Take, Take, Take]),
             (0, 101, None, [TakeFull, Take, Take]),
@@ -81,6 +104,7 @@ mod tests {
         ] {
             let decided = policies.map(|policy| policy.admit(queued, added, 100, cannot_wait));
             assert_eq!(decided, expected, "{queued} + {added}, {cannot_wait:?}");
+            assert_eq!(Overflow::Latest.admit(queued, added, 100, cannot_wait), decided[0], "as block");
         }
     }
 }

@@ -4,7 +4,7 @@ use abi_stable::{
     StableAbi,
     std_types::{
         ROption::{self, RNone, RSome},
-        RSlice, RStr, RString, RVec,
+        RSlice, RSliceMut, RStr, RString, RVec,
     },
 };
 use elbus_protocol::{Code, Op, Qos};
@@ -14,8 +14,8 @@ use crate::buffer::Payload;
 /// Decides about messages before they are routed. A function will do.
 ///
 /// Called by the threads of senders, concurrently, for each run of messages in its
-/// [scope](super::HookScope). It must not block: the sender waits for it. It can use clients of its own
-/// instance; see [the rules for hooks](super).
+/// [scope](super::HookScope). The messages of a run can have different targets. It must not block: the sender
+/// waits for it. It can use clients of its own instance; see [the rules for hooks](super).
 ///
 /// # Examples
 /// ```
@@ -135,7 +135,9 @@ impl<'a> RunHeader<'a> {
     }
 }
 
-/// Consecutive messages of one sender, as an [`Interceptor`] gets them.
+/// Messages of one sender with the same operation and quality of service, as an [`Interceptor`] gets them. In
+/// the order in which they were sent, without those that another interceptor has rejected, consumed or
+/// replaced.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct InterceptedRun<'a> {
@@ -143,7 +145,7 @@ pub struct InterceptedRun<'a> {
     frames: RSlice<'a, RunFrame<'a>>,
     /// Those that are not [`Verdict::Continue`].
     verdicts: RVec<RawVerdict>,
-    mark: u64,
+    marks: RSliceMut<'a, u64>,
 }
 
 /// See [`Verdict`].
@@ -163,10 +165,15 @@ const CONSUME: u8 = 2;
 const REPLACE: u8 = 3;
 
 impl<'a> InterceptedRun<'a> {
-    /// Creates a run.
+    /// Creates a run. `marks` gets the marks of its messages, and has a place for each.
     #[inline]
-    pub fn new(header: RunHeader<'a>, frames: &'a [RunFrame<'a>]) -> Self {
-        InterceptedRun { header, frames: RSlice::from_slice(frames), verdicts: RVec::new(), mark: 0 }
+    pub fn new(header: RunHeader<'a>, frames: &'a [RunFrame<'a>], marks: &'a mut [u64]) -> Self {
+        InterceptedRun {
+            header,
+            frames: RSlice::from_slice(frames),
+            verdicts: RVec::new(),
+            marks: RSliceMut::from_mut_slice(marks),
+        }
     }
 
     /// Returns the number of messages.
@@ -224,15 +231,14 @@ impl<'a> InterceptedRun<'a> {
         });
     }
 
-    /// Marks the publications of the run that continue, see [`Replay`](super::Replay): they have been kept
-    /// with this mark of [`Host::next_mark`](crate::Host::next_mark). 0 is no mark.
-    pub fn set_mark(&mut self, mark: u64) {
-        self.mark = mark;
-    }
-
-    /// Returns the mark.
-    pub fn mark(&self) -> u64 {
-        self.mark
+    /// Marks a publication, see [`Replay`](super::Replay): it has been kept with this mark of
+    /// [`Host::next_mark`](crate::Host::next_mark). Publications of one topic and run that have one mark are
+    /// delivered together. 0 is no mark. Without effect if there is no such message.
+    #[inline]
+    pub fn set_mark(&mut self, index: usize, mark: u64) {
+        if let Some(place) = self.marks.as_mut_slice().get_mut(index) {
+            *place = mark;
+        }
     }
 
     /// Takes the verdicts that were set: for each its message and the verdict, the last one of each message,
@@ -333,7 +339,7 @@ mod tests {
     use super::*;
 
     fn run<'a>(frames: &'a [RunFrame<'a>]) -> InterceptedRun<'a> {
-        InterceptedRun::new(RunHeader::new(Op::PublishFor, Qos::NO, "s", 7, "r"), frames)
+        InterceptedRun::new(RunHeader::new(Op::PublishFor, Qos::NO, "s", 7, "r"), frames, &mut [])
     }
 
     fn frames() -> [RunFrame<'static>; 3] {
@@ -370,6 +376,16 @@ mod tests {
         run.set_verdict(3, Verdict::Consume);
         run.set_verdict(usize::MAX, Verdict::Consume);
         assert_eq!(run.take_verdicts(), [(2, Verdict::Consume)]);
+    }
+
+    #[test]
+    fn each_message_has_a_mark_of_its_own() {
+        let (frames, mut marks) = (frames(), [0; 3]);
+        let mut run = InterceptedRun::new(run(&frames).header, &frames, &mut marks);
+        for (index, mark) in [(0, 7), (2, 8), (2, 9), (3, 10), (usize::MAX, 11)] {
+            run.set_mark(index, mark);
+        }
+        assert_eq!(marks, [7, 0, 9]);
     }
 
     #[test]

@@ -9,13 +9,17 @@ use elbus_protocol::{Code, FrameKind, Op, Qos};
 use parking_lot::Mutex;
 use std::{
     mem::size_of,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
+use super::scope::HookScope;
 use crate::{
     abi::NotifierObject,
     buffer::{Payload, SharedBytes},
+    event::unix_nanos,
     inproc::OwnedRun,
 };
 
@@ -61,12 +65,6 @@ pub struct RoutedRun<'a> {
     pub recipients: u32,
 }
 
-/// Returns the time in nanoseconds since 1970.
-fn unix_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
 impl RoutedRun<'_> {
     fn to_observed(self, missed: u64, unix_nanos: u64) -> ObservedRun {
         let kind = FrameKind::Publish;
@@ -101,6 +99,13 @@ pub struct ObserverQueue(Arc<Shared>);
 struct Shared {
     /// Bytes that can be queued.
     limit: usize,
+    /// Whether nothing is queued any more from the first run that does not fit until the reader has taken
+    /// what is queued. Senders then do not even take the lock.
+    is_sampled: bool,
+    /// Whether nothing is queued at present. Only for samples.
+    is_paused: AtomicBool,
+    /// Messages dropped during pauses since the last run was queued.
+    missed_in_pauses: AtomicU64,
     /// A leaf lock; notifiers are called after it is released.
     state: Mutex<State>,
 }
@@ -119,7 +124,18 @@ struct State {
 impl ObserverQueue {
     /// Creates a queue of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        ObserverQueue(Arc::new(Shared { limit, state: Mutex::default() }))
+        Self::create(limit, false)
+    }
+
+    /// Creates a queue of at most `limit` bytes for an observer with this scope.
+    pub fn for_scope(limit: usize, scope: &HookScope) -> Self {
+        Self::create(limit, scope.is_sampled())
+    }
+
+    fn create(limit: usize, is_sampled: bool) -> Self {
+        let (is_paused, missed_in_pauses) = (AtomicBool::new(false), AtomicU64::new(0));
+        let state = Mutex::default();
+        ObserverQueue(Arc::new(Shared { limit, is_sampled, is_paused, missed_in_pauses, state }))
     }
 
     /// Queues a copy of messages that have been routed, or drops and counts them if it is full. Does not
@@ -130,17 +146,25 @@ impl ObserverQueue {
 
     /// Queues copies of several runs, as [`push`](Self::push) does with one.
     pub fn push_all<'r>(&self, runs: impl Iterator<Item = &'r RoutedRun<'r>>) {
+        let Shared { limit, is_sampled, is_paused, missed_in_pauses, .. } = &*self.0;
+        if is_paused.load(Relaxed) {
+            let frames: u64 = runs.map(|routed| routed.payloads.len() as u64).sum();
+            missed_in_pauses.fetch_add(frames, Relaxed);
+            return;
+        }
         let mut now = None;
         let mut state = self.0.state.lock();
         if state.ended {
             return;
         }
+        if *is_sampled {
+            state.miss(missed_in_pauses.swap(0, Relaxed));
+        }
         for routed in runs {
             let bytes = routed.bytes();
-            if state.bytes + bytes > self.0.limit {
-                let frames = routed.payloads.len() as u64;
-                state.missed += frames;
-                state.missed_in_total += frames;
+            if state.bytes + bytes > *limit || is_paused.load(Relaxed) {
+                state.miss(routed.payloads.len() as u64);
+                is_paused.store(*is_sampled, Relaxed);
                 continue;
             }
             state.bytes += bytes;
@@ -171,6 +195,8 @@ impl ObserverQueue {
     pub fn receive(&self, into: &mut ObservedRuns, notifier: ROption<NotifierObject>) -> bool {
         into.clear();
         let mut state = self.0.state.lock();
+        // also if nothing is queued: a single message may exceed the limit
+        self.0.is_paused.store(false, Relaxed);
         if state.runs.is_empty() {
             let previous = match (state.ended, notifier) {
                 (false, ROption::RSome(notifier)) => state.waiting.replace(notifier),
@@ -188,7 +214,15 @@ impl ObserverQueue {
 
     /// Returns the number of messages that were dropped so far.
     pub fn missed_in_total(&self) -> u64 {
-        self.0.state.lock().missed_in_total
+        let state = self.0.state.lock();
+        state.missed_in_total + self.0.missed_in_pauses.load(Relaxed)
+    }
+}
+
+impl State {
+    fn miss(&mut self, messages: u64) {
+        self.missed += messages;
+        self.missed_in_total += messages;
     }
 }
 
@@ -222,6 +256,25 @@ mod tests {
         queue.push(&routed(&payloads));
         assert!(queue.receive(&mut runs, ROption::RNone));
         assert_eq!(runs.iter().map(|run| run.missed).collect::<Vec<_>>(), [9], "said once");
+    }
+
+    #[test]
+    fn a_sample_ends_with_the_first_run_that_does_not_fit_and_begins_when_it_was_read() {
+        let (small, large) = ([Payload::from(&b"x"[..])], [Payload::from(&[0_u8; 1000][..])]);
+        let queue = ObserverQueue::create(3 * routed(&small).bytes(), true);
+        let mut runs = ObservedRuns::new();
+        for round in 1..=2 {
+            queue.push(&routed(&small));
+            queue.push(&routed(&large));
+            // it would fit
+            queue.push(&routed(&small));
+            let (first, second) = (routed(&small), routed(&small));
+            queue.push_all([&first, &second].into_iter());
+            assert_eq!(queue.missed_in_total(), 4 * round);
+            assert!(queue.receive(&mut runs, ROption::RNone));
+            let missed: Vec<_> = runs.iter().map(|run| run.missed).collect();
+            assert_eq!(missed, [if round == 1 { 0 } else { 4 }], "each is reported once");
+        }
     }
 
     #[test]

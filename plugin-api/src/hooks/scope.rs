@@ -4,7 +4,7 @@ use abi_stable::{
     StableAbi,
     std_types::{RSlice, RStr},
 };
-use elbus_protocol::{Op, name::mask_matches, topic};
+use elbus_protocol::{Op, name::mask_matches, subscription::has_options, topic};
 
 use super::MAX_HOOK_FILTERS;
 use crate::{
@@ -28,12 +28,15 @@ pub struct HookScope {
     names: Vec<String>,
     broadcasts: bool,
     after_others: bool,
+    sampled: bool,
 }
 
 /// [`RawHookScope::flags`]: the hook applies to broadcasts.
 const BROADCASTS: u32 = 1;
 /// [`RawHookScope::flags`]: an interceptor comes after others of its priority.
 const AFTER_OTHERS: u32 = 2;
+/// [`RawHookScope::flags`]: an observer takes samples.
+const SAMPLED: u32 = 4;
 
 /// See [`HookScope`].
 #[repr(C)]
@@ -86,6 +89,33 @@ impl HookScope {
         self.after_others
     }
 
+    /// Has an observer take samples: from the first message on that does not fit into its queue, nothing is
+    /// queued until the reader takes what is. A reader that reads rarely thereby costs senders next to
+    /// nothing between two samples, whatever passes the bus. What is not queued is counted as missed.
+    ///
+    /// # Examples
+    /// ```
+    /// use elbus_plugin_api::{Code, Op, hooks::HookScope, testing::FakeHost};
+    ///
+    /// let fake = FakeHost::new();
+    /// let (_hook, mut observer) = fake.host("map").add_observer(&HookScope::everything().sampled(), 400)?;
+    /// for _ in 0..1000 {
+    ///     fake.observe("boiler", Op::Publish, "sensors/boiler", &[b"20.5"], Code::Ok, 1);
+    /// }
+    /// let seen = std::iter::from_fn(|| observer.try_receive()).count() as u64;
+    /// assert!(seen > 0 && observer.missed() == 1000 - seen);
+    /// # Ok::<(), elbus_plugin_api::PluginError>(())
+    /// ```
+    pub fn sampled(mut self) -> Self {
+        self.sampled = true;
+        self
+    }
+
+    /// Returns whether [`sampled`](Self::sampled) was called.
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
     /// Returns whether the scope applies to an operation on a target.
     pub fn applies_to(&self, op: Op, target: &str) -> bool {
         match op {
@@ -96,10 +126,11 @@ impl HookScope {
         }
     }
 
-    /// Checks the number of filters and masks.
+    /// Checks the filters and masks.
     ///
     /// # Errors
-    /// There are none at all, or more than [`MAX_HOOK_FILTERS`].
+    /// There are none at all, or more than [`MAX_HOOK_FILTERS`], or a filter begins with an option of
+    /// subscriptions (`$share`, `$latest`, ..), as no topic does.
     pub fn check(&self) -> Result<(), PluginError> {
         let count = self.topics.len() + self.names.len();
         if count == 0 && !self.broadcasts {
@@ -110,6 +141,10 @@ impl HookScope {
                 format!("the scope of a hook has {count} filters and masks; the limit is {MAX_HOOK_FILTERS}");
             return Err(PluginError::new(text));
         }
+        if let Some(filter) = self.topics.iter().find(|filter| has_options(filter)) {
+            let text = format!("{filter:?} matches no topic: a hook takes filters without options");
+            return Err(PluginError::new(text));
+        }
         Ok(())
     }
 
@@ -117,7 +152,8 @@ impl HookScope {
         let (topics, names) = (raw_texts(&self.topics), raw_texts(&self.names));
         f(&RawHookScope {
             flags: if self.broadcasts { BROADCASTS } else { 0 }
-                | if self.after_others { AFTER_OTHERS } else { 0 },
+                | if self.after_others { AFTER_OTHERS } else { 0 }
+                | if self.sampled { SAMPLED } else { 0 },
             topics: RSlice::from_slice(&topics),
             names: RSlice::from_slice(&names),
         })
@@ -138,6 +174,7 @@ impl FromRaw<&RawHookScope<'_>> for HookScope {
             names: owned(raw.names),
             broadcasts: raw.flags & BROADCASTS != 0,
             after_others: raw.flags & AFTER_OTHERS != 0,
+            sampled: raw.flags & SAMPLED != 0,
         }
     }
 }
@@ -164,6 +201,18 @@ mod tests {
         let last = HookScope::new().publications(["a"]).after_others();
         assert_eq!(last.with_raw(|raw| HookScope::from_raw(raw)), last);
         assert!(last.is_after_others() && !scope.is_after_others());
+        let sampled = HookScope::everything().sampled();
+        assert_eq!(sampled.with_raw(|raw| HookScope::from_raw(raw)), sampled);
+    }
+
+    #[test]
+    fn a_filter_with_options_is_refused_since_it_matches_nothing() {
+        let check = |filter: &str| HookScope::new().publications(["a", filter]).check();
+        for filter in ["$share/g/a", "$key/g/1/a", "$latest/a", "$every/5/a", "$lossy", "$latest"] {
+            let error = check(filter).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{filter:?} matches no topic")), "{error}");
+        }
+        assert!(check("$other/a").is_ok() && check("a/$latest").is_ok());
     }
 
     #[test]

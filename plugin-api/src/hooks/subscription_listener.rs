@@ -64,15 +64,19 @@ pub enum SubscriptionEvent {
     Unexcluded = 4,
     /// It has left, and its subscriptions have ended.
     Left = 5,
+    /// It had subscribed to filters before the watcher was added, see
+    /// [`Host::add_subscription_watcher`](crate::Host::add_subscription_watcher).
+    Existing = 6,
 }
 
 impl SubscriptionEvent {
-    const ALL: [SubscriptionEvent; 5] = [
+    const ALL: [SubscriptionEvent; 6] = [
         SubscriptionEvent::Subscribed,
         SubscriptionEvent::Unsubscribed,
         SubscriptionEvent::Excluded,
         SubscriptionEvent::Unexcluded,
         SubscriptionEvent::Left,
+        SubscriptionEvent::Existing,
     ];
 }
 
@@ -120,7 +124,8 @@ impl<'a> SubscriptionChange<'a> {
         self.client_id
     }
 
-    /// Returns the filters that have changed, without their options. Empty if the client has left.
+    /// Returns the filters that have changed: without their options for a listener, as the client has written
+    /// them for a watcher. Empty if the client has left.
     pub fn filters(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let filters = self.filters.as_slice();
         filters.iter().map(|filter| filter.as_str())
@@ -131,7 +136,7 @@ impl<'a> SubscriptionChange<'a> {
 /// that are published meanwhile.
 ///
 /// What keeps such publications is an [`Interceptor`](super::Interceptor) that *marks* them: it keeps a
-/// publication with a mark ([`Host::next_mark`](crate::Host::next_mark)) and sets the mark of its run
+/// publication with a mark ([`Host::next_mark`](crate::Host::next_mark)) and sets the mark in its run
 /// ([`InterceptedRun::set_mark`](super::InterceptedRun::set_mark)). The broker compares marks: what the
 /// client has already received live is skipped by [`send`](Replay::send), and what it has received by `send`
 /// is not delivered again live. Therefore `send` the publication that is current when it is called, not a

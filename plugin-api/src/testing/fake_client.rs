@@ -242,6 +242,10 @@ impl RawHost for FakeHost {
         RResult::ROk(())
     }
 
+    fn has_access_rules(&self) -> bool {
+        self.0.state.lock().access_rules.is_some()
+    }
+
     fn add_interceptor(
         &self,
         scope: &RawHookScope<'_>,
@@ -260,6 +264,10 @@ impl RawHost for FakeHost {
 
     fn next_mark(&self) -> u64 {
         self.change(State::next_mark)
+    }
+
+    fn add_subscription_watcher(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
+        self.change(|state| state.add_subscription_listener(listener))
     }
 
     fn add_subscription_listener(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {

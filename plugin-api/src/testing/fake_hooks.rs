@@ -95,8 +95,9 @@ impl State {
         queue_bytes: usize,
     ) -> RResult<ObserverObject, RString> {
         self.hooks.last_id += 1;
-        let (id, queue) = (self.hooks.last_id, ObserverQueue::new(queue_bytes));
-        self.hooks.observers.push((id, HookScope::from_raw(scope), queue.clone()));
+        let scope = HookScope::from_raw(scope);
+        let (id, queue) = (self.hooks.last_id, ObserverQueue::for_scope(queue_bytes, &scope));
+        self.hooks.observers.push((id, scope, queue.clone()));
         RResult::ROk(RawObserver_TO::from_value(FakeObserver { id, queue }, TD_Opaque))
     }
 }
@@ -109,6 +110,8 @@ pub struct FakeReplay(Arc<Mutex<FakeReplayState>>);
 struct FakeReplayState {
     /// Topic, payload and mark.
     sent: Vec<(String, Vec<u8>, u64)>,
+    /// How many of them were sent since the last flush.
+    unflushed: usize,
     /// How many are taken before the queue has to be emptied.
     room: Option<usize>,
     ended: bool,
@@ -119,6 +122,12 @@ impl FakeReplay {
     /// Returns topic, payload and mark of each publication that was sent.
     pub fn sent(&self) -> Vec<(String, Vec<u8>, u64)> {
         self.0.lock().sent.clone()
+    }
+
+    /// Returns the number of publications that were sent and not [flushed](crate::hooks::Replay::flush) yet.
+    /// A client gets them, and what is delivered to it later, with the next flush.
+    pub fn unflushed(&self) -> usize {
+        self.0.lock().unflushed
     }
 
     /// Lets the client take `count` more publications before it has to wait. Continues a replay that waits.
@@ -153,13 +162,17 @@ impl RawReplay for FakeReplay {
         }
         let (topic, payload) = (publication.topic().to_owned(), publication.payload().to_vec());
         state.sent.push((topic, payload, publication.mark()));
+        state.unflushed += 1;
         Replayed::Sent as u8
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        self.0.lock().unflushed = 0;
+    }
 
     fn when_ready(&self, notifier: NotifierObject) {
         let mut state = self.0.lock();
+        state.unflushed = 0;
         if !state.ended && state.room == Some(0) {
             return state.waiting.push(notifier);
         }
@@ -191,23 +204,33 @@ impl FakeHost {
     /// Passes a run of messages to the interceptors whose scope it is in, in the order in which they were
     /// added, and returns the verdict about each message: the first that is not [`Verdict::Continue`].
     pub fn intercept(&self, sender: &str, op: Op, target: &str, payloads: &[&[u8]]) -> Vec<Verdict> {
+        let frames: Vec<_> = payloads.iter().map(|payload| (target, *payload)).collect();
+        self.intercept_mixed(sender, op, &frames)
+    }
+
+    /// As [`intercept`](Self::intercept), with a target and a payload for each message.
+    pub fn intercept_mixed(&self, sender: &str, op: Op, messages: &[(&str, &[u8])]) -> Vec<Verdict> {
         let (id, interceptors) = {
             let mut state = self.0.state.lock();
-            let applying =
-                state.hooks.interceptors.iter().filter(|(_, scope, _)| scope.applies_to(op, target));
-            let applying: Vec<_> = applying.map(|(.., interceptor)| interceptor.clone()).collect();
-            (state.id_of(sender), applying)
+            let all = state.hooks.interceptors.iter();
+            let all: Vec<_> =
+                all.map(|(_, scope, interceptor)| (scope.clone(), interceptor.clone())).collect();
+            (state.id_of(sender), all)
         };
-        let mut verdicts = vec![Verdict::Continue; payloads.len()];
-        for interceptor in interceptors {
-            let passed: Vec<_> =
-                (0..payloads.len()).filter(|index| verdicts[*index] == Verdict::Continue).collect();
+        let mut verdicts = vec![Verdict::Continue; messages.len()];
+        for (scope, interceptor) in interceptors {
+            let mut passed: Vec<_> =
+                (0..messages.len()).filter(|index| verdicts[*index] == Verdict::Continue).collect();
+            passed.retain(|index| scope.applies_to(op, messages[*index].0));
+            let frames = passed.iter().filter_map(|index| messages.get(*index));
             let frames: Vec<_> =
-                passed.iter().map(|index| RunFrame::new(target, Payload::from(payloads[*index]))).collect();
+                frames.map(|(target, payload)| RunFrame::new(target, Payload::from(*payload))).collect();
             if frames.is_empty() {
-                break;
+                continue;
             }
-            let mut run = InterceptedRun::new(RunHeader::new(op, Qos::NO, sender, id, ""), &frames);
+            let mut marks = vec![0; frames.len()];
+            let header = RunHeader::new(op, Qos::NO, sender, id, "");
+            let mut run = InterceptedRun::new(header, &frames, &mut marks);
             if !interceptor.intercept(&mut run) {
                 passed.iter().for_each(|index| verdicts[*index] = Verdict::Reject(Code::Other));
             }

@@ -4,6 +4,7 @@
 use elbus_plugin_api::{
     PluginError,
     access::{AccessRules, Action, ClientLimits, ClientRules, Identity, Rule, Verdict},
+    config::Overflow,
     os::{UserOrGroup, user_names},
 };
 use ipnet::IpNet;
@@ -35,11 +36,12 @@ struct ClientTable {
     publish: Vec<Rule>,
     subscribe: Vec<Rule>,
     call: Vec<Rule>,
+    overflow: Option<Overflow>,
     limits: ClientLimits,
 }
 
 /// An entry of `who`: all its keys must match.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Who {
     user: Option<UserOrGroup>,
@@ -47,6 +49,8 @@ struct Who {
     unit: Option<String>,
     address: Option<String>,
     certificate: Option<String>,
+    token: Option<String>,
+    node: Option<String>,
 }
 
 impl AccessTable {
@@ -83,6 +87,7 @@ impl ClientTable {
             publish: self.publish.clone(),
             subscribe: self.subscribe.clone(),
             call: self.call.clone(),
+            overflow: self.overflow,
             limits: self.limits,
         };
         let error = |(key, reason)| PluginError::of_key(format!("client[{index}].{key}"), reason);
@@ -93,9 +98,16 @@ impl ClientTable {
 
 impl Who {
     fn identity(&self, key: &str) -> Result<Identity, PluginError> {
-        let Who { user, group, unit, address, certificate } = self;
-        if (user, group, unit, address, certificate) == (&None, &None, &None, &None, &None) {
-            let message = "is empty; expected one or more of user, group, unit, address, certificate";
+        let Who { user, group, unit, address, certificate, token, node } = self;
+        if *self == Who::default() {
+            let message =
+                "is empty; expected one or more of user, group, unit, address, certificate, token, node";
+            return Err(PluginError::of_key(key, message));
+        }
+        let others = Who { node: None, ..self.clone() };
+        if node.is_some() && others != Who::default() {
+            let message =
+                "has further keys beside `node`; of a client at another node, only the node is known";
             return Err(PluginError::of_key(key, message));
         }
         let group = group.as_ref().map(|group| group.group_members(&format!("{key}.group"))).transpose()?;
@@ -106,8 +118,10 @@ impl Who {
             address: address.as_ref().map(|text| network(text, &format!("{key}.address"))).transpose()?,
             certificate: certificate
                 .as_ref()
-                .map(|text| certificate_pattern(text, &format!("{key}.certificate")))
+                .map(|text| name_pattern(text, &format!("{key}.certificate")))
                 .transpose()?,
+            token: token.as_ref().map(|text| name_pattern(text, &format!("{key}.token"))).transpose()?,
+            node: node.as_ref().map(|text| node_name(text, &format!("{key}.node"))).transpose()?,
         })
     }
 }
@@ -127,14 +141,24 @@ fn unit_name(text: &str, key: &str) -> Result<String, PluginError> {
     Err(PluginError::of_key(key, message))
 }
 
-/// Checks a pattern of certificate names.
-fn certificate_pattern(text: &str, key: &str) -> Result<String, PluginError> {
+/// Checks a pattern of names in certificates or of tokens.
+fn name_pattern(text: &str, key: &str) -> Result<String, PluginError> {
     let rest = text.replace("{name}", "").replace("{user}", "");
     if rest.contains('{') {
         let message = format!("{text:?} contains a brace that begins neither {{name}} nor {{user}}");
         return Err(PluginError::of_key(key, message));
     }
     Ok(text.to_owned())
+}
+
+/// Checks the name of a node of a bridged bus: it is a segment of the names of its clients.
+fn node_name(text: &str, key: &str) -> Result<String, PluginError> {
+    let is_segment = !text.is_empty() && !text.contains(['.', '*', '?', '{', '@']);
+    if is_segment {
+        return Ok(text.to_owned());
+    }
+    let message = format!("{text:?} is not the name of a node, such as \"mill\"; there are no wildcards");
+    Err(PluginError::of_key(key, message))
 }
 
 fn network(text: &str, key: &str) -> Result<IpNet, PluginError> {

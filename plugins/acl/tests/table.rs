@@ -29,6 +29,7 @@ fn rules_are_passed_with_users_and_groups_as_numbers() {
         limits = { max_clients = 3 }
         [[client]]
         name = "*"
+        who = [{ node = "mill" }]
         "#,
     );
     assert_eq!(rules.default, Verdict::Allow);
@@ -40,7 +41,7 @@ fn rules_are_passed_with_users_and_groups_as_numbers() {
     let send: Vec<_> = plc.send.iter().map(ToString::to_string).collect();
     assert_eq!(send, ["allow core.*", "deny *"]);
     assert_eq!(plc.limits.max_clients, Limit::new(3));
-    assert_eq!(rules.clients[1].name, "*");
+    assert_eq!((&*rules.clients[1].name, rules.clients[1].who[0].node.as_deref()), ("*", Some("mill")));
 }
 
 #[test]
@@ -123,6 +124,14 @@ fn errors_in_the_table_are_found_before_the_start() {
         (
             "[[client]]\nname = 'a'\nwho = [{ certificate = '{nme}' }]",
             "client[0].who[0].certificate: \"{nme}\" contains a brace that begins neither {name} nor {user}",
+        ),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ node = 'mill.*' }]",
+            "client[0].who[0].node: \"mill.*\" is not the name of a node, such as \"mill\"; there are no wildcards",
+        ),
+        (
+            "[[client]]\nname = 'a'\nwho = [{ node = 'mill', user = 'root' }]",
+            "client[0].who[0]: has further keys beside `node`; of a client at another node, only the node",
         ),
         (
             "[[client]]\nname = 'a'\nlimits = { client = 1 }",

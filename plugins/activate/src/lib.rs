@@ -63,7 +63,7 @@ impl Plugin for Activate {
         });
         let services = self.services.clone();
         let method = Method::new("activate.status")
-            .params("name: str")
+            .params("{name: str}")
             .about("the state of a service, and why it did not come up the last time")
             .query();
         self.host.add_method(&method, move |call: &Call<'_>| status(&services, call))?;
@@ -97,7 +97,7 @@ impl Plugin for Activate {
 
 fn status(services: &Services, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
     let Query { name } = rmp_serde::from_slice(call.params)
-        .map_err(|error| CallError::invalid_params(format!("expected {{name: str}}: {error}")))?;
+        .map_err(|error| CallError::unreadable_params("{name: str}", call.params, error))?;
     let status = services
         .status(&name)
         .ok_or_else(|| CallError::not_found(format!("no service {name:?} is configured")))?;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::settings::Definition;
+use crate::settings::{Definition, Program};
 
 /// The time in which `restart_limit` counts starts.
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
@@ -104,7 +104,11 @@ impl Service {
         if !matches!(self.state, State::Starting { .. }) {
             return None;
         }
-        Some(self.fail(format!("{} {how} without registering", self.definition.program.title())))
+        Some(self.fail(match &self.definition.program {
+            Program::Exec { .. } => format!("{} {how} without registering", self.definition.program.title()),
+            // that of the unit is in its journal
+            Program::Unit(unit) => format!("systemctl start {unit} {how}: see systemctl status {unit}"),
+        }))
     }
 
     /// It could not be started at all.
@@ -171,7 +175,8 @@ mod tests {
         let (mut service, now) = (service(), Instant::now());
         service.request(now);
         let problem = service.ended("exited with status 3");
-        assert_eq!(problem.as_deref(), Some("s.service exited with status 3 without registering"));
+        let expected = "systemctl start s.service exited with status 3: see systemctl status s.service";
+        assert_eq!(problem.as_deref(), Some(expected));
         service.request(now);
         service.registered("misspelt");
         assert_eq!(service.check(now + Duration::from_secs(9)), None);
@@ -190,7 +195,10 @@ mod tests {
         assert_eq!(service.request(now), Decision::Refuse { is_new: true });
         assert_eq!(service.request(now), Decision::Refuse { is_new: false });
         let problem = service.problem.clone().unwrap_or_default();
-        assert!(problem.contains("after 2 starts (restart_limit): s.service crashed"), "{problem}");
+        assert!(
+            problem.contains("after 2 starts (restart_limit): systemctl start s.service crashed"),
+            "{problem}"
+        );
         assert!(matches!(service.request(now + RESTART_WINDOW), Decision::Start(_)));
     }
 }

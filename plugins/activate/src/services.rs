@@ -177,7 +177,10 @@ impl Services {
                 }
             }
             Err(error) => {
-                let problem = format!("{program} cannot be started: {error}");
+                let problem = match &definition.program {
+                    Program::Exec { .. } => format!("{program} cannot be started: {error}"),
+                    Program::Unit(unit) => format!("systemctl start {unit} cannot be run: {error}"),
+                };
                 let problem = self.entries.lock().get_mut(index).map(|entry| entry.service.fail(problem));
                 self.give_up(service, problem);
             }

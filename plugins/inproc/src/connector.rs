@@ -28,7 +28,8 @@ impl InprocConnector for Connector {
             return Err(Code::NotSupported);
         }
         let endpoint = PeerEndpoint(peer.clone()); // dropped on failure, which removes the client
-        let mut client = clients.host.register(name, &ClientInfo::in_process(), PeerSink(peer.clone()))?;
+        let info = ClientInfo::in_process().with_overflow(clients.limits.overflow);
+        let mut client = clients.host.register(name, &info, PeerSink(peer.clone()))?;
         // the broker adds no initial subscription for clients in the process, since other plugins do not
         // expect one
         _ = client.dispatch(&Request::new(Op::Subscribe, Qos::NO, WARNINGS_TOPIC, &[]));

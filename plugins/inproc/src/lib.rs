@@ -14,7 +14,7 @@ mod send_credit;
 mod settings;
 mod watch;
 
-use elbus_plugin_api::{Config, Host, Plugin, PluginError, PluginThread, Status};
+use elbus_plugin_api::{Config, Departure, Host, Plugin, PluginError, PluginThread, Status};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ impl Plugin for Inproc {
     /// Waits only for the watch thread: messages received by a closed client stay readable.
     fn stop(&self, deadline: Duration) {
         for peer in self.clients.stop() {
-            peer.unregister("the plugin has stopped");
+            peer.unregister(Departure::Stopped, "the plugin has stopped");
         }
         let thread = self.watch_thread.lock().take();
         if thread.is_some_and(|thread| !thread.ended_within(deadline)) {

@@ -6,7 +6,7 @@
 //! of these locks, see [`deferred_wakes`].
 
 use elbus_plugin_api::{
-    Client, Code, DeliveryStatus, Dispatch, Notifier, Op, Queued, Request, Run, Sink,
+    Client, Code, DeliveryStatus, Departure, Dispatch, Notifier, Op, Queued, Request, Run, Sink,
     inproc::{InprocEndpoint, OwnedRun, RunBatch},
 };
 use parking_lot::Mutex;
@@ -55,7 +55,7 @@ impl Peer {
     pub(crate) fn set_client(&self, client: Client) {
         *self.client.lock() = Some(client);
         if self.inbox.lock().is_closed() {
-            self.unregister("closed during its registration");
+            self.unregister(Departure::Closed, "closed during its registration");
         }
     }
 
@@ -70,12 +70,13 @@ impl Peer {
     }
 
     /// Ends the registration. Must not be called from within a dispatch.
-    pub(crate) fn unregister(&self, reason: &str) {
+    pub(crate) fn unregister(&self, departure: Departure, reason: &str) {
         self.close_queues();
         let client = self.client.lock().take();
         // outside the lock, since dropping it enters the broker
         if let Some(mut client) = client {
             client.set_close_reason(reason);
+            client.set_departure(departure);
         }
     }
 
@@ -181,7 +182,7 @@ impl InprocEndpoint for PeerEndpoint {
     }
 
     fn close(&self) {
-        self.0.unregister("closed");
+        self.0.unregister(Departure::Closed, "closed");
         self.0.clients.remove(&self.0);
     }
 

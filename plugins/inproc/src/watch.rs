@@ -1,7 +1,7 @@
 //! The thread that disconnects clients: those that receive nothing while senders wait for them, and those
 //! that were closed from within a dispatch, which cannot unregister them. Sleeps while there are none.
 
-use elbus_plugin_api::{Event, EventKind, config::Overflow};
+use elbus_plugin_api::{Departure, Event, EventKind, config::Overflow};
 use std::{
     sync::{Arc, Weak},
     time::Instant,
@@ -61,13 +61,15 @@ impl Clients<Peer> {
     }
 
     fn unregister(&self, peer: &Arc<Peer>, cause: Cause) {
-        let reason = match cause {
-            Cause::Broker(reason) => reason,
+        let (departure, reason) = match cause {
+            Cause::Broker(reason) => (Departure::Other, reason),
             Cause::Slow { bytes } => {
                 let limits = &self.limits;
                 let limit = limits.queue_bytes;
+                let stalls = matches!(limits.overflow, Overflow::Block | Overflow::Latest);
+                let departure = if stalls { Departure::Stalled } else { Departure::Overflow };
                 let reason = match limits.overflow {
-                    Overflow::Block => format!(
+                    Overflow::Block | Overflow::Latest => format!(
                         "received nothing for {} s (stall_seconds) with {bytes} bytes queued, over {limit} \
                          (queue_bytes)",
                         limits.stall.as_secs_f64()
@@ -76,9 +78,9 @@ impl Clients<Peer> {
                 };
                 tracing::warn!(client = peer.name(), bytes, reason, "client disconnected");
                 self.host.emit(&Event::now(EventKind::SlowConsumer, peer.name(), &reason));
-                reason
+                (departure, reason)
             }
         };
-        peer.unregister(&reason);
+        peer.unregister(departure, &reason);
     }
 }

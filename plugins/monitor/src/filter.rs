@@ -5,7 +5,7 @@ use elbus_plugin_api::{
     CallError, Op,
     hooks::{HookScope, MAX_HOOK_FILTERS, Observation},
 };
-use elbus_protocol::{name, rpc::decode_rpc};
+use elbus_protocol::{name, rpc::decode_rpc, subscription::has_options};
 use serde::Deserialize;
 
 /// The names under which sessions send begin with this. Clients cannot register such names.
@@ -78,6 +78,11 @@ impl Parameters {
             if entry.is_empty() || entry.contains('\0') {
                 return Err(CallError::invalid_params(format!("{key}: {entry:?} matches nothing")));
             }
+        }
+        if let Some(filter) = topics.iter().find(|filter| has_options(filter)) {
+            return Err(CallError::invalid_params(format!(
+                "topics: {filter:?} matches no topic: write the filter without options"
+            )));
         }
         if rpc && !topics.is_empty() {
             return Err(CallError::invalid_params(

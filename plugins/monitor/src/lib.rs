@@ -19,7 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use elbus_plugin_api::{Call, Config, Host, Method, Plugin, PluginError, Status};
+use elbus_plugin_api::{Call, Config, Figure, Host, Method, Plugin, PluginError, Status};
 use std::{sync::Arc, time::Duration};
 
 use sessions::Sessions;
@@ -70,6 +70,10 @@ impl Plugin for Monitor {
 
     fn stop(&self, deadline: Duration) {
         self.sessions.close(deadline);
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        vec![Figure::gauge("sessions", self.sessions.count() as f64)]
     }
 
     fn status(&self) -> Status {

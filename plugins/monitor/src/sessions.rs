@@ -90,7 +90,7 @@ fn to_msgpack(result: &impl Serialize) -> Result<Vec<u8>, CallError> {
 
 fn read<'a, T: Deserialize<'a>>(call: &Call<'a>, expected: &str) -> Result<T, CallError> {
     rmp_serde::from_slice(call.params)
-        .map_err(|error| CallError::invalid_params(format!("expected {expected}: {error}")))
+        .map_err(|error| CallError::unreadable_params(expected, call.params, error))
 }
 
 impl Sessions {
@@ -229,7 +229,8 @@ impl Sessions {
         let state = self.state.lock();
         let found =
             state.running.iter().find(|session| session.id == id && session.client_id == call.caller_id);
-        let missing = || CallError::not_found(format!("{} has no session {id}: it has ended", call.caller));
+        let missing =
+            || CallError::not_found(format!("{} has no session {id}, or it has ended", call.caller));
         found.cloned().ok_or_else(missing)
     }
 

@@ -163,6 +163,9 @@ impl Committer {
     }
 
     fn commit(shared: &Shared, topics: &Topics, file: &StoreFile) -> Result<(), FileError> {
+        if shared.changes.is_pending() {
+            file.check_place(&shared.path)?;
+        }
         if shared.changes.begin() {
             let mut shards = topics.everything();
             file.replace(|| shards.next())?;

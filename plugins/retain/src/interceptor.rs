@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::topics::Topics;
 
-/// Keeps the last publication of each run. Limited publications (PUBLISH_FOR) are for one client and are not
-/// kept.
+/// Keeps the last publication of each topic. Limited publications (PUBLISH_FOR) are for one client and are
+/// not kept.
 pub(crate) struct Retaining(pub(crate) Arc<Topics>);
 
 impl Interceptor for Retaining {
@@ -18,9 +18,8 @@ impl Interceptor for Retaining {
     }
 
     fn intercept_run(&self, run: &mut InterceptedRun<'_>) {
-        let last = run.len().checked_sub(1).and_then(|last| run.frame(last));
-        if let Some(last) = last.filter(|last| last.op() == Op::Publish) {
-            run.set_mark(self.0.keep(&last));
+        if run.frame(0).is_some_and(|first| first.op() == Op::Publish) {
+            self.0.keep_run(run);
         }
     }
 }

@@ -15,7 +15,7 @@ mod table;
 mod topics;
 
 use elbus_plugin_api::{
-    Config, Host, Plugin, PluginError, PluginThread, Status,
+    Config, Figure, Host, Plugin, PluginError, PluginThread, Status,
     hooks::{Hook, HookScope, OnFailure, Replay, SubscriptionChange},
 };
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use disk::Disk;
 use interceptor::Retaining;
 use replayer::Replayer;
 use settings::Settings;
+use table::Table;
 use topics::Topics;
 
 /// The plugin.
@@ -48,7 +49,7 @@ impl Plugin for Retain {
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let settings = Settings::read(config)?;
         let topics = Arc::new(Topics::new(host.clone(), settings.topic));
-        let is_on_disk = topics.tables().iter().any(table::Table::is_on_disk);
+        let is_on_disk = topics.tables().iter().any(Table::is_on_disk);
         let path = settings.path.filter(|_| is_on_disk);
         let commit = Duration::from_millis(settings.commit_ms);
         let disk = path.map(|path| Disk::new(path, commit, &topics));
@@ -97,11 +98,24 @@ impl Plugin for Retain {
         }
     }
 
+    fn figures(&self) -> Vec<Figure> {
+        let of_table = |table: &Table| {
+            let filter = &table.settings.filter;
+            [
+                Figure::gauge("topics", table.topics() as f64).of(filter),
+                Figure::gauge("value_bytes", table.bytes() as f64).of(filter),
+                Figure::counter("refused_values", table.refused() as f64).of(filter),
+            ]
+        };
+        let replays = Figure::gauge("replays", self.replayer.running() as f64);
+        self.topics.tables().iter().flat_map(of_table).chain([replays]).collect()
+    }
+
     fn status(&self) -> Status {
         let tables = self.topics.tables();
-        let topics: usize = tables.iter().map(table::Table::topics).sum();
-        let bytes: usize = tables.iter().map(table::Table::bytes).sum();
-        let refused: u64 = tables.iter().map(table::Table::refused).sum();
+        let topics: usize = tables.iter().map(Table::topics).sum();
+        let bytes: usize = tables.iter().map(Table::bytes).sum();
+        let refused: u64 = tables.iter().map(Table::refused).sum();
         let replays = self.replayer.running();
         let disk = self.disk.as_ref().map(|disk| format!(", {}", disk.detail())).unwrap_or_default();
         Status::with_detail(format!(

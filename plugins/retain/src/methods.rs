@@ -58,7 +58,7 @@ struct Retained<'a> {
 
 impl<'a> Retained<'a> {
     fn new(topic: &'a str, value: &'a Value) -> Self {
-        Retained { topic, sender: &value.sender, payload: &value.payload }
+        Retained { topic, sender: value.sender(), payload: value.payload() }
     }
 }
 
@@ -86,7 +86,7 @@ fn text_or_binary<S: Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok,
 
 fn read<T: DeserializeOwned>(call: &Call<'_>, expected: &str) -> Result<T, CallError> {
     rmp_serde::from_slice(call.params)
-        .map_err(|error| CallError::invalid_params(format!("expected {expected}: {error}")))
+        .map_err(|error| CallError::unreadable_params(expected, call.params, error))
 }
 
 fn answer(result: &impl Serialize) -> Result<Vec<u8>, CallError> {
@@ -137,7 +137,7 @@ fn list_values(topics: &Topics, call: &Call<'_>) -> Result<Vec<u8>, CallError> {
         let start = cursor.clone();
         visits += topics.walk(&filter, &mut cursor, limit, &mut found);
         while let Some((topic, value)) = found.get(counted) {
-            let next = topic.len() + value.sender.len() + value.payload.len();
+            let next = topic.len() + value.bytes();
             if counted > 0 && bytes + next > MAX_LIST_BYTES {
                 // it is the first of the next answer
                 let of_shard = counted.checked_sub(1).and_then(|last| found.get(last));

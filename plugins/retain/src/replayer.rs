@@ -50,7 +50,7 @@ impl Job {
         let visits = topics.walk(filter, &mut self.cursor, VALUES_AT_ONCE, found);
         // no lock is held: what delivers can publish
         for (index, (topic, value)) in found.iter().enumerate() {
-            let publication = EarlierPublication::new(&value.sender, topic, &value.payload, value.mark);
+            let publication = EarlierPublication::new(value.sender(), topic, value.payload(), value.mark());
             match self.replay.send(&publication) {
                 Replayed::Sent | Replayed::Skipped => {}
                 Replayed::Ended => return (Turn::Done, visits),
@@ -107,7 +107,11 @@ impl Replayer {
             found.clear();
             self.queue.charge(job.identity, visits);
             match turn {
-                Turn::More => self.queue.put_back(job),
+                Turn::More => {
+                    // until then the client gets nothing, and its next turn can be long in coming
+                    job.replay.flush();
+                    self.queue.put_back(job);
+                }
                 Turn::Done => self.queue.finish(job),
                 Turn::Wait => {
                     let replay = job.replay.clone();

@@ -1,6 +1,7 @@
 //! The table of an instance: which topics are kept, how many, and where.
 
 use elbus_plugin_api::{Config, PluginError, hooks::MAX_HOOK_FILTERS};
+use elbus_protocol::subscription::has_options;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -79,8 +80,16 @@ impl Settings {
             if topic.filter.is_empty() || topic.filter.contains('\0') {
                 return error("filter", "expected a topic filter");
             }
-            if topic.filter.starts_with('$') {
+            if has_options(&topic.filter) {
                 return error("filter", "expected a topic filter without options ($share, $latest, ..)");
+            }
+            if topic.filter.starts_with('.') {
+                return error("filter", "topics that begin with a dot are the broker's and are not kept");
+            }
+            let mut before = settings.topic.iter().take(index);
+            if let Some(other) = before.find(|other| covers(&other.filter, &topic.filter)) {
+                let text = format!("no topic is left for it: {:?} stands before it", other.filter);
+                return error("filter", &text);
             }
             if topic.max_topics == 0 {
                 return error("max_topics", "must be at least 1");
@@ -102,5 +111,60 @@ impl Settings {
             return Err(PluginError::of_key("replay_topics_per_second", "must be at least 1"));
         }
         Ok(settings)
+    }
+}
+
+/// Returns whether a filter matches every topic that another one matches.
+fn covers(filter: &str, other: &str) -> bool {
+    let mut rest = other.split('/');
+    for segment in filter.split('/') {
+        match (segment, rest.next()) {
+            ("#", Some(_)) => return true,
+            ("+", Some(one)) if one != "#" => {}
+            (plain, Some(one)) if plain == one && one != "#" => {}
+            _ => return false,
+        }
+    }
+    rest.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(filters: &[&str]) -> Option<String> {
+        let table = |filter: &&str| format!("[[topic]]\nfilter = '{filter}'\n");
+        let config = Config::parse(&filters.iter().map(table).collect::<String>()).unwrap();
+        Settings::read(&config).err().map(|error| format!("{}: {}", error.key, error.message))
+    }
+
+    #[test]
+    fn filters_that_no_topic_can_reach_are_refused() {
+        for filters in [
+            &["a", "b", "$other/a"][..],
+            &["a/b", "a/+", "a/#", "#"],
+            &["a/+", "a/#"],
+            &["+/b", "a/+"],
+            &["a/#", "a"],
+            &["a/b/c", "a/b"],
+        ] {
+            assert_eq!(error(filters), None, "{filters:?}");
+        }
+        for (filters, expected) in [
+            (["a", "a"], "topic[1].filter: no topic is left for it: \"a\" stands before it"),
+            (["#", "a/#"], "topic[1].filter: no topic is left for it: \"#\" stands before it"),
+            (["a/#", "a/+/b"], "topic[1].filter: no topic is left for it: \"a/#\" stands before it"),
+            (["a/+", "a/b"], "topic[1].filter: no topic is left for it: \"a/+\" stands before it"),
+            (
+                ["a", "$latest/a"],
+                "topic[1].filter: expected a topic filter without options ($share, $latest, ..)",
+            ),
+            (
+                ["a", ".broker/#"],
+                "topic[1].filter: topics that begin with a dot are the broker's and are not kept",
+            ),
+        ] {
+            assert_eq!(error(&filters).as_deref(), Some(expected), "{filters:?}");
+        }
     }
 }

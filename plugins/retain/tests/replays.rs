@@ -142,6 +142,19 @@ fn an_identity_beyond_its_rate_waits_and_others_do_not() {
     drop(instance);
 }
 
+/// Until a flush, the client gets nothing: neither these values nor what is delivered to it later.
+#[test]
+fn nothing_is_held_back_while_a_replay_waits_for_its_next_turn() {
+    let (fake, instance) = start("replay_topics_per_second = 100");
+    for number in 0..1000 {
+        publish(&fake, &format!("k/{number}"), &[b"1"]);
+    }
+    let replay = fake.subscribe("panel", &["k/#"]);
+    // it takes seconds
+    assert!(fake.wait_until(PATIENCE, |_| !replay.sent().is_empty() && replay.unflushed() == 0));
+    assert_eq!(replays(&instance), "1 replays");
+}
+
 fn call(fake: &FakeHost, method: &str, params: &[(&str, rmpv::Value)]) -> Result<rmpv::Value, CallError> {
     let map = params.iter().map(|(key, value)| (rmpv::Value::from(*key), value.clone())).collect();
     let mut encoded = vec![];

@@ -93,7 +93,8 @@ pub(crate) struct SendState {
     acknowledgements: Option<Box<PendingAcknowledgements>>,
     /// The reader's task, once it runs.
     reader: Option<Waker>,
-    reason: Option<CloseReason>,
+    /// Shared, since a transport may ask for it after the session has reported it.
+    reason: Option<Arc<CloseReason>>,
 }
 
 impl Connection {
@@ -204,6 +205,9 @@ impl Connection {
             return self.finish(after);
         }
         let is_empty = out.queue.is_empty();
+        if is_empty && let Some(socket) = &out.socket {
+            socket.give_back_memory();
+        }
         drop(out);
         if is_empty {
             self.send(&elbus_protocol::delivery::NOP);
@@ -281,7 +285,7 @@ impl Connection {
         }
         let sent = match socket.send(&out.queue) {
             Ok(sent) => sent,
-            Err(error) => return self.end(out, CloseReason::Broken(error)),
+            Err(error) => return self.end(out, CloseReason::of_error(error)),
         };
         out.advance(sent);
         if out.queue.is_empty() {
@@ -358,11 +362,12 @@ impl Connection {
     pub(crate) fn end(self: &Arc<Self>, out: &mut SendState, reason: CloseReason) -> Deferred {
         let Some(socket) = out.socket.take() else { return Deferred::default() };
         if !out.queue.is_empty()
-            && !matches!(reason, CloseReason::Broken(_))
+            && !reason.is_broken()
             && let Ok(sent) = socket.send(&out.queue)
         {
             out.advance(sent);
         }
+        socket.forfeit_rings(reason.is_violation());
         if reason.is_forced() {
             // its name is free already, or goes with the transport
             socket.shutdown();
@@ -375,7 +380,7 @@ impl Connection {
         }
         out.full_since = None;
         self.account(out);
-        out.reason = Some(reason);
+        out.reason = Some(Arc::new(reason));
         self.blocked.store(false, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
         let acknowledgements = out.acknowledgements.take();
@@ -384,12 +389,12 @@ impl Connection {
 
     /// Returns whether it was closed to free memory for others.
     pub(crate) fn was_closed_for_memory(&self) -> bool {
-        matches!(self.lock().reason, Some(CloseReason::MadeRoom { .. }))
+        matches!(self.lock().reason.as_deref(), Some(CloseReason::MadeRoom { .. }))
     }
 
-    /// Takes the close reason, if there is one.
-    pub(crate) fn take_reason(&self) -> Option<CloseReason> {
-        self.lock().reason.take()
+    /// Returns the close reason, if it is closed.
+    pub(crate) fn close_reason(&self) -> Option<Arc<CloseReason>> {
+        self.lock().reason.clone()
     }
 }
 

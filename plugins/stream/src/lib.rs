@@ -22,9 +22,10 @@ pub use server::{
     fair_slots::{FairSlots, Slot},
     listener::Listener,
     log_throttle::LogCategory,
-    peer_info::{Certificate, PeerInfo},
+    peer_info::{PeerInfo, Verified},
+    ring_quota::RingLimits,
     source::Source,
-    transport::{Closer, Preparation, Prepared, SessionGuard, SessionPermit, Transport},
+    transport::{Closer, Preparation, Prepared, SessionEnd, SessionGuard, SessionPermit, Transport},
 };
 pub use session::reader::mixed::MixedMode;
 pub use settings::StreamSettings;

@@ -12,12 +12,13 @@ pub(crate) mod log_throttle;
 pub(crate) mod peer_info;
 pub(crate) mod rate_debts;
 pub(crate) mod registration_queue;
+pub(crate) mod ring_quota;
 pub(crate) mod runtime;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod transport;
 
-use elbus_plugin_api::{Host, PluginError, Status};
+use elbus_plugin_api::{Figure, Host, PluginError, Status};
 use elbus_socket::Socket;
 use parking_lot::Mutex;
 use std::{
@@ -144,16 +145,33 @@ impl Server {
     /// Returns the addresses and the counters.
     pub fn status(&self) -> Status {
         let counts = &self.state.counts;
+        let rings = self.state.rings.as_ref().map(|rings| format!(", {} with rings", rings.in_use()));
         let detail = format!(
-            "{} connections, {} not registered yet, {} slow consumers disconnected, {} runs of messages refused by full queues, \
+            "{} connections{}, {} not registered yet, {} slow consumers disconnected, {} runs of messages refused by full queues, \
              {} connections refused",
             self.state.table.lock().entries.len(),
+            rings.unwrap_or_default(),
             self.state.pending.in_use(),
             counts.slow_consumers.load(Ordering::Relaxed),
             counts.refused_runs.load(Ordering::Relaxed),
             counts.refused_connections.load(Ordering::Relaxed),
         );
         Status::new(self.addresses.clone(), detail)
+    }
+
+    /// Returns the counters and gauges.
+    pub fn figures(&self) -> Vec<Figure> {
+        let counts = &self.state.counts;
+        let (open, pending) = (self.state.table.lock().entries.len(), self.state.pending.in_use());
+        let mut figures = vec![
+            Figure::gauge("connections", open as f64),
+            Figure::gauge("pending_connections", pending as f64),
+        ];
+        let rejected = counts.categories();
+        let rejected =
+            rejected.map(|(of, count)| Figure::counter("rejected_connections", count as f64).of(of.key()));
+        figures.extend(rejected);
+        figures
     }
 
     /// Stops accepting and reading, drains queues, closes all connections and waits for their tasks, all

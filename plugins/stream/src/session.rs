@@ -101,7 +101,7 @@ impl Session {
                     false => readable.as_mut().poll(context),
                 });
                 if let Err(error) = readable.await {
-                    return CloseReason::Broken(error);
+                    return CloseReason::of_error(error);
                 }
             }
             if self.connection.server.is_stopping() {
@@ -133,11 +133,12 @@ impl Session {
     fn leave(&mut self, reason: CloseReason) -> bool {
         let Some(key) = self.key.take() else { return false };
         self.connection.close(reason);
-        let reason = self.connection.take_reason().unwrap_or(CloseReason::Gone);
+        let reason = self.connection.close_reason().unwrap_or_else(|| Arc::new(CloseReason::Gone));
         self.report(&reason);
         let mut client_of = None;
         if let Some(mut client) = self.reader.take_client() {
             client.set_close_reason(&reason.to_string());
+            client.set_departure(reason.departure());
             client_of = Some(self.connection.source);
         }
         if reason.is_forced() {
@@ -161,6 +162,9 @@ impl Session {
             Level::DEBUG => tracing::debug!(client, source, %reason, "connection ended"),
             Level::INFO => tracing::info!(client, source, %reason, "connection ended"),
             _ => tracing::warn!(client, source, %reason, "connection ended"),
+        }
+        if let Some(category) = reason.category() {
+            server.counts.ended(category);
         }
         if matches!(reason, CloseReason::Full { .. } | CloseReason::Evicted { .. }) {
             server.counts.refused_connections.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The TCP transport of ELBUS: clients of the local network.
 //!
-//! It owns the addresses and the socket options. `elbus-stream` handles the connections.
+//! It owns the keys. `elbus-network` binds the addresses and performs TLS handshakes, `elbus-stream` handles
+//! the connections.
 //!
 //! ```toml
 //! [[plugin]]
@@ -22,38 +23,19 @@
 //! If the broker has inherited a socket that listens at one of these addresses, it uses that one.
 #![deny(unsafe_code)]
 
-mod bind;
-mod client_certificates;
 mod tls;
 
-use bind::Addresses;
-use elbus_plugin_api::{Config, Host, Plugin, PluginError, Status, config::check_range};
+use elbus_network::{Addresses, SocketOptions, Tls, TlsKeys};
+use elbus_plugin_api::{Config, Figure, Host, Plugin, PluginError, Status};
 use elbus_stream::{PeerInfo, Prepared, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use socket2::{SockRef, TcpKeepalive};
 use std::{io, os::fd::OwnedFd, pin::Pin, sync::Arc, time::Duration};
-use tls::{Tls, TlsKeys};
-
-/// Longest keep-alive time of the kernel, in seconds.
-const MAX_KEEP_ALIVE_SECONDS: u64 = 32_767;
 
 #[derive(Deserialize)]
 struct Keys {
     bind: Addresses,
-    #[serde(default = "yes")]
-    no_delay: bool,
-    #[serde(default = "a_minute")]
-    keep_alive_seconds: u64,
     tls: Option<TlsKeys>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn a_minute() -> u64 {
-    60
 }
 
 /// The transport.
@@ -72,15 +54,12 @@ impl Plugin for Tcp {
     fn create(host: Host, config: &Config) -> Result<Self, PluginError> {
         let keys: Keys = config.read()?;
         keys.bind.check()?;
-        check_range("keep_alive_seconds", keys.keep_alive_seconds, ..=MAX_KEEP_ALIVE_SECONDS)?;
+        let socket: SocketOptions = config.read()?;
+        socket.check()?;
         let settings: StreamSettings = config.read()?;
         settings.check()?;
         let tls = keys.tls.map(|keys| Tls::new(keys, settings.timeout())).transpose()?;
-        let options = Options {
-            no_delay: keys.no_delay,
-            keep_alive: (keys.keep_alive_seconds > 0).then(|| Duration::from_secs(keys.keep_alive_seconds)),
-            tls: tls.map(Arc::new),
-        };
+        let options = Options { socket, tls: tls.map(Arc::new) };
         Ok(Tcp { host, addresses: keys.bind, options, settings, running: Mutex::new(None) })
     }
 
@@ -111,6 +90,10 @@ impl Plugin for Tcp {
         }
     }
 
+    fn figures(&self) -> Vec<Figure> {
+        self.running.lock().as_ref().map(Server::figures).unwrap_or_default()
+    }
+
     fn status(&self) -> Status {
         self.running.lock().as_ref().map(Server::status).unwrap_or_default()
     }
@@ -119,8 +102,7 @@ impl Plugin for Tcp {
 /// Options of every connection.
 #[derive(Clone)]
 struct Options {
-    no_delay: bool,
-    keep_alive: Option<Duration>,
+    socket: SocketOptions,
     tls: Option<Arc<Tls>>,
 }
 
@@ -130,17 +112,12 @@ impl Transport for Options {
     }
 
     fn prepare(&self, accepted: OwnedFd) -> io::Result<Prepared> {
-        let socket = SockRef::from(&accepted);
-        socket.set_tcp_nodelay(self.no_delay)?;
-        if let Some(time) = self.keep_alive {
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time))?;
-        }
-        let source = socket.peer_addr()?.as_socket().map(|address| address.to_string());
+        let source = self.socket.apply(&accepted)?.map(|address| address.to_string());
         let Some(tls) = self.tls.clone() else {
             return Ok(Prepared::Ready(accepted, PeerInfo { source, ..PeerInfo::default() }));
         };
         let peer = source.clone();
-        let task = Box::new(move |permit| Box::pin(tls.serve(accepted, peer, permit)) as Pin<Box<_>>);
+        let task = Box::new(move |permit| Box::pin(tls::serve(tls, accepted, peer, permit)) as Pin<Box<_>>);
         Ok(Prepared::Later { source, task })
     }
 }

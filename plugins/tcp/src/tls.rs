@@ -1,232 +1,32 @@
-//! The table `tls`, and the TLS handshake before a session. Owns the certificates in use and the number of
-//! handshakes in progress; `elbus-tls` does the cryptography, `elbus-stream` the session.
+//! Connections under TLS: the handshake before a session, then the tunnel beside it. `elbus-network` performs
+//! the handshake, `elbus-tls` the copying.
 
-use elbus_plugin_api::{PluginError, config::check_range};
-use elbus_stream::{Certificate, FairSlots, LogCategory, PeerInfo, SessionPermit};
-use elbus_tls::{Acceptor, Chain, Demand, FileError, Part, ServerFiles, Tunnel, tunnel};
-use parking_lot::RwLock;
-use serde::Deserialize;
-use std::{io, net::TcpStream as StdStream, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpStream,
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use elbus_network::{Rejection, SecuredStream, Tls, unless_evicted};
+use elbus_stream::{LogCategory, PeerInfo, SessionPermit, Verified};
+use elbus_tls::{Tunnel, tunnel};
+use std::{os::fd::OwnedFd, sync::Arc};
 
-use crate::client_certificates::ClientCertificates;
-
-/// The first byte of a TLS connection: a handshake record.
-const HANDSHAKE: u8 = 0x16;
-
-/// Default of `max_handshakes`.
-const DEFAULT_MAX_HANDSHAKES: usize = 256;
-
-/// The table `tls`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TlsKeys {
-    certificate: PathBuf,
-    key: PathBuf,
-    client_ca: Option<PathBuf>,
-    client_certificates: Option<CertificateRequest>,
-    max_handshakes: Option<usize>,
-}
-
-/// `client_certificates`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CertificateRequest {
-    None,
-    Optional,
-    Required,
-}
-
-/// TLS state shared by the connections of an instance.
-pub(crate) struct Tls {
-    files: ServerFiles,
-    /// The number of times the files were read, and the acceptor made from them.
-    acceptor: RwLock<(u64, Acceptor)>,
-    client_certificates: ClientCertificates,
-    /// Slots of handshakes in progress.
-    handshakes: FairSlots,
-    /// Time limit of a handshake.
-    handshake_timeout: Duration,
-}
-
-/// The slot of a connection that was evicted for another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum EvictedFrom {
-    /// The slot of a connection that has not registered.
-    Pending,
-    /// The slot of a handshake in progress.
-    Handshake,
-}
-
-/// A client's certificate, its chain, and how often the files had been read when it was verified.
-type Proof = (Certificate, (Chain, u64));
-
-/// Why a connection was refused.
-struct Rejection {
-    category: LogCategory,
-    why: String,
-}
-
-impl Tls {
-    /// Reads the configured files.
-    pub(crate) fn new(keys: TlsKeys, handshake_timeout: Duration) -> Result<Self, PluginError> {
-        let TlsKeys { certificate, key, client_ca, client_certificates, max_handshakes } = keys;
-        let demand = match client_certificates {
-            Some(CertificateRequest::None) => Demand::None,
-            Some(CertificateRequest::Optional) => Demand::Optional,
-            Some(CertificateRequest::Required) => Demand::Required,
-            // an authority implies that certificates are required
-            None if client_ca.is_some() => Demand::Required,
-            None => Demand::None,
-        };
-        if demand != Demand::None && client_ca.is_none() {
-            let message =
-                "missing key: the certificates of clients (client_certificates) are verified with it";
-            return Err(PluginError::of_key("tls.client_ca", message));
-        }
-        let max_handshakes = max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
-        check_range("tls.max_handshakes", max_handshakes, 1..)?;
-        let files = ServerFiles { certificate, key, client_ca, demand };
-        let acceptor = RwLock::new((0, load(&files)?));
-        Ok(Tls {
-            files,
-            acceptor,
-            client_certificates: ClientCertificates::default(),
-            handshakes: FairSlots::new(max_handshakes),
-            handshake_timeout,
-        })
-    }
-
-    /// Reads the files again, for new handshakes, and verifies the certificates of connected clients again.
-    /// If a file is invalid, nothing changes.
-    pub(crate) fn refresh(&self) -> Result<(), PluginError> {
-        let acceptor = load(&self.files)?;
-        let mut current = self.acceptor.write();
-        *current = (current.0 + 1, acceptor.clone());
-        drop(current);
-        let disconnected = self.client_certificates.verify(&acceptor);
-        if disconnected > 0 {
-            tracing::warn!(disconnected, "clients whose certificates are no longer valid were disconnected");
-        }
-        Ok(())
-    }
-
-    /// Performs the handshake, then forwards the connection for as long as its session lasts.
-    pub(crate) async fn serve(
-        self: Arc<Self>,
-        socket: OwnedFd,
-        source: Option<String>,
-        permit: SessionPermit,
-    ) {
-        let (evict, mut evicted) = mpsc::channel(1);
-        let pending = evict.clone();
-        permit.on_eviction(move || _ = pending.try_send(EvictedFrom::Pending));
-        // boxed: it would otherwise enlarge every connection
-        let handshaking = Box::pin(self.handshake(socket, &permit, evict));
-        let handshaken = tokio::select! {
-            handshaken = handshaking => handshaken,
-            Some(slot) = evicted.recv() => {
-                let limit = self.handshakes.limit();
-                let why = format!("evicted: {limit} TLS handshakes are in progress (tls.max_handshakes)");
-                let why = (slot == EvictedFrom::Handshake).then_some(why);
-                return permit.log_eviction(source.as_deref(), why.as_deref());
-            }
-        };
-        drop(evicted);
-        let (secured, shown) = match handshaken {
-            Ok(Some(handshaken)) => handshaken,
-            Ok(None) => return,
-            Err(Rejection { category, why }) => return permit.reject(source.as_deref(), category, &why),
-        };
-        let Ok(Tunnel { end, work, .. }) = tunnel(secured) else {
-            let why = "no descriptors for a TLS connection";
-            return permit.reject(source.as_deref(), LogCategory::Refused, why);
-        };
-        let (certificate, chain) = shown.map(|(certificate, chain)| (Box::new(certificate), chain)).unzip();
-        let peer = PeerInfo { source, certificate, ..PeerInfo::default() };
-        let Some(guard) = permit.begin(end, peer) else { return };
-        let shown = chain.map(|(chain, read)| (self.client_certificates.add(chain, guard.closer()), read));
-        if let Some((shown, read)) = &shown {
-            // the files may have been read again between the verification and the registration of this chain
-            let (latest, acceptor) = self.acceptor.read().clone();
-            if latest != *read {
-                shown.verify(&acceptor);
-            }
-        }
-        work.await;
-        drop((shown, guard));
-    }
-
-    /// Performs the handshake; `None` if the client has closed the connection.
-    async fn handshake(
-        &self,
-        socket: OwnedFd,
-        permit: &SessionPermit,
-        evict: mpsc::Sender<EvictedFrom>,
-    ) -> Result<
-        Option<(impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + use<>, Option<Proof>)>,
-        Rejection,
-    > {
-        let mut end = Instant::now() + self.handshake_timeout;
-        let refuse = |why: String| Rejection { category: LogCategory::Tls, why };
-        let seconds = self.handshake_timeout.as_secs_f64();
-        let Ok(stream) = TcpStream::from_std(StdStream::from(socket)) else { return Ok(None) };
-        match timeout_at(end, first_byte(&stream)).await {
-            Ok(Ok(Some(HANDSHAKE))) => {}
-            Ok(Ok(Some(_))) => return Err(refuse("sent no TLS, a plain client on a TLS port?".into())),
-            Ok(Ok(None) | Err(_)) => return Ok(None),
-            Err(_) => {
-                let why =
-                    "sent nothing, perhaps a plain client that waits for a greeting (this port has TLS)";
-                return Err(refuse(format!("{why}; timeout_seconds is {seconds}")));
-            }
-        }
-        // has been silent so far; from here on the connection costs memory
-        permit.mark_active();
-        permit.wait_for_turn().await;
-        end = end.max(Instant::now() + self.handshake_timeout);
-        let slot = self.handshakes.take(permit.source());
-        slot.on_eviction(move || _ = evict.try_send(EvictedFrom::Handshake));
-        let (read, acceptor) = self.acceptor.read().clone();
-        let (secured, verified) = match timeout_at(end, acceptor.accept(stream)).await {
-            Ok(Ok(handshaken)) => handshaken,
-            Ok(Err(error)) => return Err(refuse(format!("TLS handshake failed: {error}"))),
-            Err(_) => {
-                return Err(refuse(format!(
-                    "no complete TLS handshake in time (timeout_seconds is {seconds})"
-                )));
-            }
-        };
-        drop(slot);
-        let proof = verified.map(|it| (Certificate { names: it.names }, (it.chain, read)));
-        Ok(Some((secured, proof)))
-    }
-}
-
-/// Reads the files, and logs warnings for the operator.
-fn load(files: &ServerFiles) -> Result<Acceptor, PluginError> {
-    let (acceptor, warnings) = files.load().map_err(|error| of_key(&error))?;
-    for warning in warnings {
-        tracing::warn!(reason = %of_key(&warning), "TLS file needs attention");
-    }
-    Ok(acceptor)
-}
-
-/// Returns the first byte without consuming it.
-async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
-    let mut first = [0];
-    Ok((stream.peek(&mut first).await? > 0).then_some(first[0]))
-}
-
-fn of_key(error: &FileError) -> PluginError {
-    let key = match error.part {
-        Part::Certificate => "tls.certificate",
-        Part::Key => "tls.key",
-        Part::Roots => "tls.client_ca",
+/// Performs the handshake, then forwards the connection for as long as its session lasts.
+pub(crate) async fn serve(tls: Arc<Tls>, socket: OwnedFd, source: Option<String>, permit: SessionPermit) {
+    // boxed: it would otherwise enlarge every connection
+    let handshaken =
+        Box::pin(unless_evicted(&permit, |evictor| tls.handshake(socket, &permit, evictor))).await;
+    let SecuredStream { stream, certificate } = match handshaken {
+        Ok(Ok(Some(secured))) => secured,
+        Ok(Ok(None)) => return,
+        Ok(Err(Rejection { category, why })) => return permit.reject(source.as_deref(), category, &why),
+        Err(slot) => return permit.log_eviction(source.as_deref(), slot.reason().as_deref()),
     };
-    PluginError::of_key(key, error.to_string())
+    let Ok(Tunnel { end, work, .. }) = tunnel(stream) else {
+        let why = "no descriptors for a TLS connection";
+        return permit.reject(source.as_deref(), LogCategory::Refused, why);
+    };
+    let (certificate_names, chain) = certificate.unzip();
+    let verified =
+        certificate_names.map(|certificate_names| Verified { certificate_names, ..Verified::default() });
+    let peer = PeerInfo { source, verified: verified.map(Box::new), ..PeerInfo::default() };
+    let Some(guard) = permit.begin(end, peer) else { return };
+    let registered = chain.map(|chain| tls.register(chain, &guard));
+    work.await;
+    drop((registered, guard));
 }

@@ -12,6 +12,9 @@
 //! mode = "0660"                # the default
 //! owner = "root"               # a name or a number; whom the broker runs as unless given
 //! group = "bus"
+//! rings = false                # rings of shared memory for clients that ask for them
+//! ring_bytes = 524288          # size of each of the two rings of a client
+//! max_rings = 256              # clients with rings; one user can have `max_source_share` of them
 //! # and the keys of every stream transport, see `StreamSettings`
 //! ```
 //!
@@ -20,12 +23,13 @@
 #![deny(unsafe_code)]
 
 mod bind;
+mod ring_settings;
 mod socket_path;
 mod unit;
 
 use bind::SocketFile;
-use elbus_plugin_api::{Config, Credentials, Host, Locality, Plugin, PluginError, Status};
-use elbus_stream::{PeerInfo, Prepared, Server, StreamSettings, Transport};
+use elbus_plugin_api::{Config, Credentials, Figure, Host, Locality, Plugin, PluginError, Status};
+use elbus_stream::{PeerInfo, Prepared, RingLimits, Server, StreamSettings, Transport};
 use parking_lot::Mutex;
 use socket_path::SocketPath;
 use std::{
@@ -40,6 +44,7 @@ pub struct Unix {
     host: Host,
     socket_path: SocketPath,
     settings: StreamSettings,
+    rings: Option<RingLimits>,
     /// `Some` from `start` to `stop`. Not locked during calls of the server that block.
     running: Mutex<Option<Running>>,
 }
@@ -57,7 +62,8 @@ impl Plugin for Unix {
         let socket_path = SocketPath::read(config)?;
         let settings: StreamSettings = config.read()?;
         settings.check()?;
-        Ok(Unix { host, socket_path, settings, running: Mutex::new(None) })
+        let rings = ring_settings::read(config)?;
+        Ok(Unix { host, socket_path, settings, rings, running: Mutex::new(None) })
     }
 
     fn start(&self) -> Result<(), PluginError> {
@@ -65,7 +71,8 @@ impl Plugin for Unix {
             Some(listener) => (listener, None),
             None => bind::bind(&self.socket_path).map(|(listener, file)| (listener, Some(file)))?,
         };
-        let server = Server::start(self.host.clone(), self.settings.clone(), Local, vec![listener])?;
+        let server =
+            Server::start(self.host.clone(), self.settings.clone(), Local(self.rings), vec![listener])?;
         *self.running.lock() = Some(Running { file, server });
         Ok(())
     }
@@ -98,13 +105,17 @@ impl Plugin for Unix {
         Ok(())
     }
 
+    fn figures(&self) -> Vec<Figure> {
+        self.running.lock().as_ref().map(|running| running.server.figures()).unwrap_or_default()
+    }
+
     fn status(&self) -> Status {
         self.running.lock().as_ref().map(|running| running.server.status()).unwrap_or_default()
     }
 }
 
-/// Connections from the same machine.
-struct Local;
+/// Connections from the same machine, with what clients get that ask for rings.
+struct Local(Option<RingLimits>);
 
 impl Transport for Local {
     fn kind(&self) -> &'static str {
@@ -113,6 +124,10 @@ impl Transport for Local {
 
     fn locality(&self) -> Locality {
         Locality::SameHost
+    }
+
+    fn rings(&self) -> Option<RingLimits> {
+        self.0
     }
 
     fn prepare(&self, socket: OwnedFd) -> io::Result<Prepared> {

@@ -12,6 +12,8 @@ pub(crate) const MAX_DEPTH: usize = 64;
 pub(crate) enum Fault {
     /// Longer than `max_bytes`.
     TooLong { bytes: usize, max: usize },
+    /// Too long for the regular expressions of the schema.
+    TooLongForPatterns { bytes: usize, max: usize },
     /// Not UTF-8.
     NotUtf8,
     /// Not JSON.
@@ -36,6 +38,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::TooLong { bytes, max } => write!(f, "{bytes} bytes exceed max_bytes = {max}"),
+            Fault::TooLongForPatterns { bytes, max } => {
+                write!(f, "{bytes} bytes exceed the {max} that the regular expressions of the schema allow")
+            }
             Fault::NotUtf8 => f.write_str("not UTF-8"),
             Fault::NotJson { line, column } => write!(f, "not JSON at line {line}, column {column}"),
             Fault::NotMsgpack { at } => write!(f, "not a msgpack value at byte {at}"),

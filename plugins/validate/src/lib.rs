@@ -29,6 +29,7 @@
 mod document;
 mod json;
 mod msgpack;
+mod patterns;
 mod references;
 mod rule;
 mod rules;

@@ -172,6 +172,9 @@ impl Rules {
         match &rule.schema {
             None => parse(subject, rule.format, &Parsing::check()).map(drop),
             Some(schema) => {
+                if let Some(max) = schema.max_bytes().filter(|max| bytes > *max) {
+                    return Err(Fault::TooLongForPatterns { bytes, max });
+                }
                 let document = parsed.document(subject, rule.format, self.limits.max_values)?;
                 if schema.matches(document) { Ok(()) } else { Err(Fault::Schema) }
             }
@@ -189,9 +192,9 @@ impl Rules {
             (Fault::Schema, Some(schema), Some((.., Ok(document)))) => schema.explain(document),
             _ => None,
         };
-        let reason = reason.map_or_else(|| Cow::from(fault.to_string()), Cow::from);
+        let reason = &*reason.map_or_else(|| Cow::from(fault.to_string()), Cow::from);
         let (client, target) = (frame.sender(), frame.target());
-        tracing::warn!(client, target, rule = index, %reason, suppressed, "message refused: invalid data");
+        tracing::warn!(client, target, rule = index, reason, suppressed, "message refused: invalid data");
     }
 }
 

@@ -1,7 +1,9 @@
 //! JSON Schema files: reads, checks and compiles them. Owns the limits of a schema: its length, its nesting,
 //! its references, its regular expressions.
 
-use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
+use jsonschema::{
+    PatternOptions, Retrieve, Uri, ValidationError, Validator, error::ValidationErrorKind as Kind,
+};
 use rustix::fs::OFlags;
 use serde_json::Value;
 use std::{
@@ -12,12 +14,15 @@ use std::{
     path::Path,
 };
 
-use crate::{document::Parsing, json, references};
+use crate::{
+    document::Parsing,
+    json,
+    patterns::{self, MAX_REGEX_BYTES},
+    references,
+};
 
 /// Maximum length of a file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Approximate maximum size of a compiled regular expression, and of its cache in each thread.
-const MAX_REGEX_BYTES: usize = 1 << 20;
 /// The stack for compilation, which follows references recursively.
 const COMPILE_STACK_BYTES: usize = 64 << 20;
 
@@ -29,6 +34,8 @@ pub(crate) struct Schema {
     /// Whether it has references. If they are recursive, finding out why a document does not match takes time
     /// exponential in its depth; finding out whether it matches does not.
     has_references: bool,
+    /// Length of a document, in bytes, if the regular expressions limit it.
+    max_bytes: Option<usize>,
 }
 
 impl Schema {
@@ -44,16 +51,22 @@ impl Schema {
         let document = json::parse_text(document, &Parsing::build(usize::MAX))
             .map_err(|error| refuse(format!("is not JSON: {error}")))?;
         let has_references = references::check(&document).map_err(refuse)?;
+        let max_bytes = patterns::max_bytes(&document);
         let compile =
             || std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES).spawn(move || compile(&document));
         let compiled = compile().map_err(|error| refuse(format!("cannot be compiled: {error}")))?.join();
         let validator = compiled.unwrap_or_else(|_| Err("cannot be compiled: the compiler panicked".into()));
-        Ok(Schema { text, validator: validator.map_err(refuse)?, has_references })
+        Ok(Schema { text, validator: validator.map_err(refuse)?, has_references, max_bytes })
     }
 
     /// Returns whether two schemas are from files of the same contents.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.text == other.text
+    }
+
+    /// Returns the length of the longest document that is compared with it, in bytes. `None`: no limit.
+    pub(crate) fn max_bytes(&self) -> Option<usize> {
+        self.max_bytes
     }
 
     /// Returns whether a document matches.
@@ -67,7 +80,16 @@ impl Schema {
             return None;
         }
         let error = self.validator.validate(document).err()?;
-        Some(format!("{} (at {:?})", error.masked(), error.instance_path().as_str()))
+        let reason = match error.kind() {
+            // names of properties are contents as well: no text and no path may repeat those of a document
+            Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
+                format!("{} properties that the schema does not allow", unexpected.len())
+            }
+            Kind::PropertyNames { .. } => "the name of a property is not allowed".to_owned(),
+            _ => error.masked().to_string(),
+        };
+        let place = error.schema_path().as_str();
+        Some(format!("{reason} ({} of the schema)", if place.is_empty() { "/" } else { place }))
     }
 }
 
@@ -83,13 +105,42 @@ fn compile(document: &Value) -> Result<Validator, String> {
         // would compile regular expressions of senders; `references` refuses it except in metaschemas
         .with_format("regex", |_: &str| true);
     options.build(document).map_err(|error| {
-        let at = error.instance_path().as_str();
+        let (at, problem) = (error.instance_path().as_str(), problem(&error));
         if at.is_empty() {
-            format!("is not a usable schema: {error}")
+            format!("is not a usable schema: {problem}")
         } else {
-            format!("is not a usable schema: {error} (at {at:?})")
+            format!("is not a usable schema: {problem} (at {at:?})")
         }
     })
+}
+
+/// Says what is wrong with a schema, and what to write instead where the compiler's text would advise what an
+/// operator cannot do.
+fn problem(error: &ValidationError<'_>) -> String {
+    let text = error.to_string();
+    let is_format = |name: &str| matches!(error.kind(), Kind::Format { format } if format == name);
+    if is_format("regex") {
+        let limit = MAX_REGEX_BYTES >> 10;
+        return format!(
+            "{} is not a usable regular expression: expected one without look-around and back-references, of \
+             at most {limit} KiB when compiled",
+            error.instance()
+        );
+    }
+    if let Some((unknown, _)) = text.split_once(". Adjust configuration") {
+        return format!("{unknown}: remove it, or use one that JSON Schema defines");
+    }
+    if let Some((unknown, _)) = text.split_once(". Custom meta-schemas") {
+        return format!("{unknown}: expected that of draft 4, 6, 7, 2019-09 or 2020-12");
+    }
+    if error.instance_path().as_str().ends_with("/type") && matches!(error.kind(), Kind::AnyOf { .. }) {
+        return format!(
+            "{} is not a type: expected array, boolean, integer, null, number, object, string, or a list of \
+             them",
+            error.instance()
+        );
+    }
+    text
 }
 
 /// Retrieves nothing: a schema is one file.

@@ -62,8 +62,8 @@ impl ValidateTable {
     /// Returns the rules. Reads the schemas.
     pub(crate) fn rules(&self) -> Result<Vec<Rule>, PluginError> {
         if self.rule.is_empty() {
-            let message = "missing key: expected at least one [[plugin.config.rule]]";
-            return Err(PluginError::of_key("rule", message));
+            let message = "missing key `rule`: expected at least one [[plugin.config.rule]]";
+            return Err(PluginError::new(message));
         }
         if self.rule.len() > MAX_RULES {
             let message = format!("{} rules; the limit is {MAX_RULES}", self.rule.len());
@@ -106,8 +106,13 @@ impl RuleTable {
         }
         for (key, syntax, patterns) in [("filters", Syntax::Topic, filters), ("names", Syntax::Name, names)] {
             for (at, pattern) in patterns.iter().enumerate() {
-                check_pattern(syntax, pattern)
-                    .map_err(|message| refuse(&format!(".{key}[{at}]"), &message))?;
+                let at = format!(".{key}[{at}]");
+                check_pattern(syntax, pattern).map_err(|message| refuse(&at, &message))?;
+                if pattern.starts_with('.') {
+                    let message =
+                        "names and topics that begin with a dot are the broker's: they are not checked";
+                    return Err(refuse(&at, message));
+                }
             }
         }
         if let Some(method) = method {

@@ -195,7 +195,7 @@ fn invalid_tables_are_errors_of_their_keys() {
     };
     let json = "[[rule]]\nfilters = ['a']\nformat = 'json'\n";
     for (config, key, expected) in [
-        ("", "rule", "missing key: expected at least one [[plugin.config.rule]]"),
+        ("", "", "missing key `rule`: expected at least one [[plugin.config.rule]]"),
         (&json.repeat(65), "rule", "65 rules; the limit is 64"),
         (&filters(65), "rule", "65 different filters and names in all rules; the limit is 64"),
         (&format!("max_bytes = 0\n{json}"), "max_bytes", "0 is not at least 1"),
@@ -216,6 +216,8 @@ fn invalid_tables_are_errors_of_their_keys() {
             "rule[0].filters[0]",
             "write the filter alone",
         ),
+        ("[[rule]]\nfilters = ['a', '.broker/#']\nformat = 'json'", "rule[0].filters[1]", "not checked"),
+        ("[[rule]]\nnames = ['.broker']\nformat = 'json'", "rule[0].names[0]", "not checked"),
         ("[[rule]]\nnames = ['plc*']\nformat = 'json'", "rule[0].names[0]", "write \"plc.*\""),
         ("[[rule]]\nfilters = ['a']\nformat = 'xml'", "rule[0].format", "expected one of"),
         ("[[rule]]\nfilters = ['a']\nschem = 'x'", "rule[0].schem", "unknown"),

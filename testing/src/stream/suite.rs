@@ -2,6 +2,7 @@
 //! from the settings it needs.
 
 use super::{Bus, LONG, Stream, ack, pattern, request};
+use crate::attempts::with_growing_limits;
 use elbus_plugin_api::{Code, DeliveryStatus, EventKind, FrameKind, Op, Qos};
 use std::time::{Duration, Instant};
 
@@ -229,28 +230,39 @@ pub fn a_client_that_takes_nothing_is_disconnected<S: Stream>(make: impl Fn(&str
 }
 
 pub fn a_client_that_reads_slowly_is_not_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
-    let bus = make("timeout_seconds = 60\nstall_seconds = 0.5\nqueue_bytes = 1000");
+    with_growing_limits(Duration::from_millis(500), |stall| reads_slowly(&make, stall));
+}
+
+fn reads_slowly<S: Stream>(make: impl Fn(&str) -> Bus<S>, limit: Duration) {
+    const LEN: usize = 8_000_000;
+    let stall = limit.as_secs_f64();
+    let bus = make(&format!("timeout_seconds = 60\nstall_seconds = {stall:?}\nqueue_bytes = 1000"));
     let mut slow = bus.client("slow");
-    let payload = vec![0; 8_000_000];
+    let payload = vec![0; LEN];
     bus.fake.deliver("slow", FrameKind::Message, "me", "", &[&payload]);
     let (start, mut got) = (Instant::now(), 0);
     // far longer than the limit, and never faster than it must be
-    while start.elapsed() < Duration::from_millis(1500) {
+    while start.elapsed() < 3 * limit && got < LEN - 100_000 {
         got += slow.receive(100_000).len();
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(limit / 25);
     }
     assert_eq!(bus.fake.clients(), ["slow"]);
-    assert_eq!(got + slow.receive(6 + 3 + 8_000_000 - got).len(), 8_000_009);
+    assert_eq!(got + slow.receive(6 + 3 + LEN - got).len(), LEN + 9);
 }
 
 pub fn a_silent_client_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
-    let bus = make("timeout_seconds = 0.2");
+    with_growing_limits(Duration::from_millis(200), |timeout| falls_silent(&make, timeout));
+}
+
+fn falls_silent<S: Stream>(make: impl Fn(&str) -> Bus<S>, timeout: Duration) {
+    let bus = make(&format!("timeout_seconds = {:?}", timeout.as_secs_f64()));
+    let millis = timeout.as_millis();
     let body = request(1, MESSAGE | ACKED, b"x\0hello");
     let silent: [(&str, &[u8], u128); 4] = [
-        ("no greeting", b"", 200),
-        ("half a greeting", b"\xEB", 200),
-        ("no name", b"\xEB\x01\x00\x05", 200),
-        ("half a name", b"\xEB\x01\x00\x05\x00a", 200),
+        ("no greeting", b"", millis),
+        ("half a greeting", b"\xEB", millis),
+        ("no name", b"\xEB\x01\x00\x05", millis),
+        ("half a name", b"\xEB\x01\x00\x05\x00a", millis),
     ];
     for (what, wire, least) in silent {
         let start = Instant::now();
@@ -259,9 +271,11 @@ pub fn a_silent_client_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>)
         peer.rest();
         assert!(start.elapsed().as_millis() >= least, "{what}: {:?}", start.elapsed());
     }
-    for (what, wire, least) in
-        [("nothing", &b""[..], 250), ("half a header", &body[..5], 250), ("half a body", &body[..12], 200)]
-    {
+    for (what, wire, least) in [
+        ("nothing", &b""[..], millis * 5 / 4),
+        ("half a header", &body[..5], millis * 5 / 4),
+        ("half a body", &body[..12], millis),
+    ] {
         let mut peer = bus.client("a");
         let start = Instant::now();
         peer.send(wire);
@@ -273,20 +287,24 @@ pub fn a_silent_client_is_disconnected<S: Stream>(make: impl Fn(&str) -> Bus<S>)
     let mut peer = bus.client("trickle");
     for byte in &body[..8] {
         let _ = std::io::Write::write_all(&mut peer.0, &[*byte]);
-        std::thread::sleep(Duration::from_millis(60));
+        std::thread::sleep(timeout * 3 / 10);
     }
     bus.wait_gone("trickle");
     assert!(bus.fake.requests().is_empty());
 }
 
 pub fn pings_keep_a_client_and_nops_come<S: Stream>(make: impl Fn(&str) -> Bus<S>) {
-    let bus = make("timeout_seconds = 0.3");
+    with_growing_limits(Duration::from_millis(300), |timeout| pings_in_time(&make, timeout));
+}
+
+fn pings_in_time<S: Stream>(make: impl Fn(&str) -> Bus<S>, timeout: Duration) {
+    let bus = make(&format!("timeout_seconds = {:?}", timeout.as_secs_f64()));
     let mut peer = bus.client("a");
     let (start, mut nops) = (Instant::now(), 0);
     let mut twin = peer.0.twin();
     let pinging = std::thread::spawn(move || {
         while twin.write_all(&[0; 9]).is_ok() {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(timeout / 6);
         }
     });
     while nops < 8 {
@@ -294,8 +312,8 @@ pub fn pings_keep_a_client_and_nops_come<S: Stream>(make: impl Fn(&str) -> Bus<S
         nops += 1;
     }
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(900), "8 NOPs, one each 0.15 s, took {took:?}");
-    assert!(took < LONG && bus.fake.clients() == ["a"]);
+    assert!(took >= 3 * timeout, "8 NOPs, one in each half of the timeout, took {took:?}");
+    assert_eq!(bus.fake.clients(), ["a"]);
     bus.fake.close("a", "enough");
     peer.rest();
     pinging.join().unwrap();
@@ -398,6 +416,6 @@ pub fn stop_does_not_wait_indefinitely<S: Stream>(make: impl Fn(&str) -> Bus<S>)
     bus.fake.deliver("stalled", FrameKind::Message, "me", "", &[&vec![0; 50_000_000]]);
     let start = Instant::now();
     bus.instance.stop(Duration::from_millis(300));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
     bus.wait_gone("stalled");
 }

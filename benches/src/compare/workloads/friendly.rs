@@ -4,7 +4,7 @@
 use super::{ACKNOWLEDGED, BASE, TOPICS, Workload};
 use crate::{compare::metrics::Metric, load::Scenario};
 
-pub(super) const WORKLOADS: [Workload; 18] = [
+pub(super) const WORKLOADS: [Workload; 19] = [
     BASE,
     Workload { name: "8-8", title: "eight clients to eight others", pairs: 8, ..BASE },
     Workload {
@@ -12,6 +12,13 @@ pub(super) const WORKLOADS: [Workload; 18] = [
         title: "a topic with 8 subscribers",
         scenario: Scenario::Topic,
         memory_after: true,
+        ..BASE
+    },
+    Workload {
+        name: "1-1-unbatched",
+        title: "one client to another, a write for each message",
+        batch: Some(1),
+        quick: false,
         ..BASE
     },
     Workload {

@@ -21,6 +21,7 @@ use super::{
     log,
 };
 use crate::{
+    callbacks::owner_name,
     control::Handler,
     hooks::HookOwner,
     routing::{RegisteredClient, Sender},
@@ -58,7 +59,10 @@ impl HostImpl {
 
     fn hook_owner(&self) -> Result<HookOwner, String> {
         match &self.instance {
-            None => Ok(HookOwner { owner: self.owner, ..HookOwner::default() }),
+            None => {
+                let statistics = self.context.router.instances.of(self.owner, || owner_name(self.owner));
+                Ok(HookOwner { owner: self.owner, statistics, ..HookOwner::default() })
+            }
             Some(instance) => match instance.upgrade() {
                 Some(instance) => instance.hook_owner(self.owner).map_err(str::to_owned),
                 None => Err(NOT_RUNNING.to_owned()),
@@ -190,6 +194,10 @@ impl RawHost for HostImpl {
         set().map_err(RString::from).into()
     }
 
+    fn has_access_rules(&self) -> bool {
+        self.context.router.access.current().is_some()
+    }
+
     fn broker_name(&self) -> RString {
         self.context.name.read().as_str().into()
     }
@@ -242,7 +250,7 @@ impl RawHost for HostImpl {
     fn add_observer(&self, scope: &RawHookScope<'_>, queue_bytes: usize) -> RResult<ObserverObject, RString> {
         let add = || {
             let (of, scope) = (self.hook_owner()?, checked_scope(scope)?);
-            self.context.router.add_observer(of.owner, scope, queue_bytes)
+            self.context.router.add_observer(of, scope, queue_bytes)
         };
         add().map_err(RString::from).into()
     }
@@ -254,7 +262,15 @@ impl RawHost for HostImpl {
     fn add_subscription_listener(&self, listener: SubscriptionListenerObject) -> RResult<u64, RString> {
         let add = || {
             let of = self.hook_owner()?;
-            self.context.router.add_subscription_listener(of.owner, listener)
+            self.context.router.add_subscription_listener(of, listener)
+        };
+        add().map_err(RString::from).into()
+    }
+
+    fn add_subscription_watcher(&self, watcher: SubscriptionListenerObject) -> RResult<u64, RString> {
+        let add = || {
+            let of = self.hook_owner()?;
+            self.context.router.add_subscription_watcher(of, watcher)
         };
         add().map_err(RString::from).into()
     }

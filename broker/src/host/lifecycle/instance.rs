@@ -4,10 +4,10 @@ mod failure;
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::{
-    EventKind, PluginError,
+    EventKind, Figure, PluginError,
     abi::{CONTEXT_LINKED, FromRaw, InstanceObject, IntoRaw, RawContext, RawHost_TO},
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     sync::{
         Arc,
@@ -47,8 +47,22 @@ pub(crate) struct Instance {
     sets_rules: AtomicBool,
     /// Never held during a call into the plugin.
     inner: Mutex<Inner>,
+    /// Notified when what a failed creation had registered is removed.
+    removed: Condvar,
     slow_callbacks: AtomicU64,
     status: StatusQuery,
+}
+
+/// What is known of an instance without asking it.
+#[derive(Debug, Default)]
+pub(super) struct InstanceSummary {
+    pub(super) name: String,
+    /// The name of the plugin; empty before it is loaded.
+    pub(super) plugin: String,
+    /// The state in one word; empty if the instance is not declared.
+    pub(super) state: &'static str,
+    pub(super) restarts: u64,
+    pub(super) slow_callbacks: u64,
 }
 
 struct Inner {
@@ -61,6 +75,8 @@ struct Inner {
     is_gone: bool,
     /// Created only to check a declaration: its states are not reported.
     candidate: bool,
+    /// Failed creations of which not everything that they had registered is removed yet.
+    removals: usize,
     restart: RestartBackoff,
 }
 
@@ -73,6 +89,7 @@ impl Instance {
             object: None,
             is_gone: false,
             candidate: false,
+            removals: 0,
             restart: RestartBackoff::default(),
         });
         let name = declaration.name.clone();
@@ -84,6 +101,7 @@ impl Instance {
             context,
             sets_rules,
             inner,
+            removed: Condvar::new(),
             slow_callbacks,
             status: StatusQuery::default(),
         })
@@ -192,6 +210,7 @@ impl Instance {
     pub(super) fn configure(self: &Arc<Self>) -> Result<(), PluginError> {
         let module = self.inner.lock().module.as_ref().map(|module| module.root);
         let module = module.ok_or_else(|| PluginError::new("its library is not loaded"))?;
+        self.wait_for_removal();
         let owner = self.context.next_owner(&self.name);
         {
             let mut inner = self.inner.lock();
@@ -284,7 +303,7 @@ impl Instance {
             PluginSource::Library(library) => library.clone(),
             PluginSource::Linked(_) => "linked in".to_owned(),
         };
-        let status = self.status.ask(self.object(), &self.name, self.owner());
+        let (status, _) = self.status.ask(self.object(), &self.name, self.owner());
         let slow_callbacks = self.slow_callbacks.load(Ordering::Relaxed);
         PluginReport {
             name: self.name.clone(),
@@ -298,6 +317,23 @@ impl Instance {
             restarts,
             next_attempt,
             slow_callbacks,
+        }
+    }
+
+    /// Returns the figures of the instance. Queries the plugin, which can block for a second.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        self.status.ask(self.object(), &self.name, self.owner()).1
+    }
+
+    /// Returns what is known of the instance without asking it.
+    pub(super) fn summary(&self) -> InstanceSummary {
+        let inner = self.inner.lock();
+        InstanceSummary {
+            name: self.name.clone(),
+            plugin: inner.module.as_ref().map(|module| module.manifest.name.clone()).unwrap_or_default(),
+            state: inner.state.as_str(),
+            restarts: inner.restart.restarts(),
+            slow_callbacks: self.slow_callbacks.load(Ordering::Relaxed),
         }
     }
 

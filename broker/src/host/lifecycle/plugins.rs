@@ -1,5 +1,6 @@
 //! All instances: starts and stops them together or one by one, and restarts them after a failure.
 
+use elbus_plugin_api::Figure;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::{
     sync::{
@@ -10,7 +11,7 @@ use std::{
 };
 
 use super::{
-    instance::Instance,
+    instance::{Instance, InstanceSummary},
     report::{PluginReport, PluginState},
     requirements::missing_plugins,
     stop::{INTERRUPTED_TIMEOUT, Limit, stop_all, stop_one},
@@ -129,7 +130,7 @@ impl Plugins {
     /// Starts a configured instance. If the start fails, everything that it registered is removed.
     pub(super) fn bring_up(&self, instance: &Arc<Instance>) -> Result<(), BrokerError> {
         let started = instance.start().map_err(|error| {
-            stop_one(instance, Duration::ZERO, "it could not start");
+            stop_one(instance, INTERRUPTED_TIMEOUT, "it could not start");
             BrokerError::Start { plugin: instance.name.clone(), error }
         });
         if started.is_ok() && self.has_ended() {
@@ -146,7 +147,7 @@ impl Plugins {
         let instances = self.all();
         for instance in &instances {
             if let Err(error) = instance.start() {
-                stop_all(&instances, "the broker could not start", Limit::of_end(Duration::ZERO));
+                stop_all(&instances, "the broker could not start", Limit::of_end(INTERRUPTED_TIMEOUT));
                 return Err(BrokerError::Start { plugin: instance.name.clone(), error });
             }
         }
@@ -172,6 +173,11 @@ impl Plugins {
     /// Reports the states of all instances, in the order of their declaration.
     pub(crate) fn reports(&self) -> Vec<PluginReport> {
         self.all().iter().map(|instance| instance.report()).collect()
+    }
+
+    /// Returns what is known of all instances and their own figures, in the order of their declaration.
+    pub(super) fn summaries(&self) -> Vec<(InstanceSummary, Vec<Figure>)> {
+        self.all().iter().map(|instance| (instance.summary(), instance.figures())).collect()
     }
 
     /// Returns the workers and plugins that do not answer within `timeout`.

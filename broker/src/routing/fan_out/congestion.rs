@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use super::FanOut;
 use crate::{
     routing::{
-        holds::Holds,
+        holds::{CountedHeld, Holds},
         registered_client::{
             RegisteredClient,
             blocked_senders::{OtherRecipients, is_other},
@@ -57,6 +57,11 @@ impl FanOut {
         self.best_effort = best_effort;
         (self.met_full, self.recounted) = (false, false);
         (self.may_block, self.blocked) = (may_block, false);
+    }
+
+    /// Has the current request not wait any more: it has been intercepted.
+    pub(in crate::routing) fn forbid_blocking(&mut self) {
+        self.may_block = false;
     }
 
     /// Returns whether the sender has recently sent to another registered client as well.
@@ -190,7 +195,8 @@ impl FanOut {
         if let Some(own) = own {
             router.holds.note(own, congested.iter().map(|member| member.id), false, &left);
         }
-        let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(Some(notifier))))));
+        let held = Some((notifier, router.holds.count_held()));
+        let countdown = RArc::new(Countdown(Arc::new((left, Mutex::new(held)))));
         for member in congested {
             let others = self.other_recipients(&member, &router.holds);
             member.forget_departed(|| router.client_count());
@@ -199,19 +205,23 @@ impl FanOut {
     }
 }
 
+/// What notifies a sender, and its place among the senders that are held.
+type HeldSender = (NotifierObject, CountedHeld);
+
 /// Notifies when all recipients have drained.
 #[derive(Clone)]
 struct Countdown(
     /// The lock is held to take the notifier out; nothing is called while it is held.
-    Arc<(Arc<AtomicUsize>, Mutex<Option<NotifierObject>>)>,
+    Arc<(Arc<AtomicUsize>, Mutex<Option<HeldSender>>)>,
 );
 
 impl RawNotifier for Countdown {
     fn notify(&self) {
         let (left, notifier) = &*self.0;
         if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let notifier = notifier.lock().take();
-            if let Some(notifier) = notifier {
+            let held = notifier.lock().take();
+            if let Some((notifier, counted)) = held {
+                drop(counted);
                 notifier.notify();
             }
         }

@@ -1,9 +1,12 @@
-//! Runs that hooks apply to: which hooks do, as the caches of the sender have it, and whether the sender is
-//! held before they are intercepted.
+//! Runs and frames of mixed runs that hooks apply to: which hooks do, as the caches of the sender have it,
+//! and whether the sender is held before they are intercepted.
 
-use elbus_plugin_api::{Op, Request};
+use elbus_plugin_api::{Frame, Op, Request};
 
-use super::{FanOut, Scope, allows_message};
+use super::{
+    FanOut, Scope, allows_message,
+    mixed::{MAX_BODY_BYTES, MAX_FRAMES, MAX_WORK, RESOLVING},
+};
 use crate::{
     access::PolicySnapshot,
     hooks::{AppliedHooks, HookTable},
@@ -99,13 +102,104 @@ impl FanOut {
                 self.block_on_full(router, &recipients, Scope::of(op, request), target, body_bytes);
             }
         }
-        self.may_block = false;
+        self.forbid_blocking();
         self.blocked
     }
 
-    /// Returns whether interceptors apply to frames of a mixed run. Such frames are dispatched alone.
-    #[inline]
-    pub(super) fn is_intercepted(&self, op: Op, target: &str) -> bool {
-        self.hooks.as_ref().is_some_and(|table| table.applied(op, target).interceptors != 0)
+    /// Finds the first frames of a mixed run to which the same interceptors apply. Those that are intercepted
+    /// have the same operation and quality of service, and none of their recipients is over its limit.
+    pub(in crate::routing) fn find_leading(
+        &mut self,
+        router: &Arc<Router>,
+        access: Option<&PolicySnapshot>,
+        table: &HookTable,
+        frames: &[Frame<'_>],
+    ) -> Leading {
+        let mut leading = Leading::default();
+        let (mut kind, mut bytes) = (None, 0);
+        for (index, frame) in frames.iter().take(MAX_FRAMES).enumerate() {
+            bytes += frame.body().len();
+            if index > 0 && bytes > MAX_BODY_BYTES {
+                break;
+            }
+            if index == 0 || !frame.repeats() {
+                let Some(interceptors) =
+                    self.interceptors_of(router, access, table, frame, &mut leading.work)
+                else {
+                    break;
+                };
+                // what is not intercepted can be of any kind
+                let of_frame = (interceptors, (interceptors != 0).then_some((frame.op(), frame.qos())));
+                if *kind.get_or_insert(of_frame) != of_frame {
+                    break;
+                }
+                leading.interceptors = interceptors;
+            }
+            leading.frames += 1;
+            if leading.work >= MAX_WORK {
+                break;
+            }
+        }
+        leading
     }
+
+    /// Finds the interceptors that apply to a frame of a mixed run. `None` if there are some and a recipient
+    /// may hold the sender: [`is_held`](Self::is_held) decides about such a frame alone.
+    fn interceptors_of(
+        &mut self,
+        router: &Arc<Router>,
+        access: Option<&PolicySnapshot>,
+        table: &HookTable,
+        frame: &Frame<'_>,
+        work: &mut u32,
+    ) -> Option<u64> {
+        let target = frame.target_bytes();
+        if target.first() == Some(&b'.') || target.len() > router.max_topic_bytes() {
+            return Some(0);
+        }
+        match frame.op() {
+            Some(Op::Publish) => {
+                let topics = self.topics.as_ref();
+                let cached = topics.and_then(|topics| topics.cached(router.topics_epoch(), target));
+                let resolved;
+                let recipients = match cached {
+                    Some((_, recipients)) => recipients,
+                    None => {
+                        *work += RESOLVING;
+                        resolved = self.topic_recipients(router, access, frame.target());
+                        &resolved
+                    }
+                };
+                let interceptors = recipients.hooks().interceptors;
+                if recipients.is_refused() || interceptors == 0 {
+                    return Some(0);
+                }
+                let may_hold = router.holds.any()
+                    && (recipients.optioned().is_some() || recipients.iter().any(|member| member.is_full()));
+                (!may_hold).then_some(interceptors)
+            }
+            Some(Op::Message) => {
+                let name = frame.target();
+                let interceptors = table.applied(Op::Message, name).interceptors;
+                if interceptors == 0 || access.is_some_and(|access| !allows_message(access, name)) {
+                    return Some(0);
+                }
+                let may_hold = router.holds.any()
+                    && self.targets.get(name, |name| router.find(name)).is_some_and(|peer| peer.is_full());
+                (!may_hold).then_some(interceptors)
+            }
+            _ => Some(0),
+        }
+    }
+}
+
+/// The first frames of a mixed run.
+#[derive(Default)]
+pub(in crate::routing) struct Leading {
+    /// How many they are. 0: the first one must be dispatched alone.
+    pub(in crate::routing) frames: usize,
+    /// The interceptors that apply to each of them.
+    pub(in crate::routing) interceptors: u64,
+    /// The work of finding them.
+    pub(in crate::routing) work: u32,
 }

@@ -25,22 +25,37 @@ use crate::{
 use recipients::{MAX_RECIPIENTS, Recipients, Selection};
 
 /// The most frames of a mixed run.
-const MAX_FRAMES: usize = 256;
+pub(super) const MAX_FRAMES: usize = 256;
 /// The most bytes in the bodies of a mixed run.
-const MAX_BODY_BYTES: usize = 256 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Work after which a mixed run ends, in recipients and frames.
-const MAX_WORK: u32 = 4096;
+pub(super) const MAX_WORK: u32 = 4096;
 /// Work of resolving a topic. After eight of them the clock is read, as with runs.
-const RESOLVING: u32 = 512;
+pub(super) const RESOLVING: u32 = 512;
 /// Work of finding a client.
 const FINDING: u32 = 16;
 
-/// The sender of a mixed run, and what it may do.
+/// The sender of a mixed run, what it may do, and what its frames were marked with.
 pub(in crate::routing) struct MixedSender<'s> {
     pub(in crate::routing) router: &'s Arc<Router>,
     pub(in crate::routing) policy: Option<&'s PolicySnapshot>,
     pub(in crate::routing) name: &'s str,
     pub(in crate::routing) id: u64,
+    /// The marks of the frames, see [`replays`](crate::routing::replays); empty if they were not intercepted.
+    pub(in crate::routing) marks: &'s [u64],
+}
+
+impl MixedSender<'_> {
+    /// Returns whether interceptors have decided about the frames.
+    #[inline]
+    fn has_intercepted(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// Returns the mark of a frame, else 0.
+    fn mark_of(&self, index: u32) -> u64 {
+        self.marks.get(index as usize).copied().unwrap_or_default()
+    }
 }
 
 /// How far a mixed run was dispatched.
@@ -59,6 +74,17 @@ pub(in crate::routing) struct Progress {
 }
 
 impl Progress {
+    /// Returns the progress of frames all of which were dispatched.
+    pub(in crate::routing) fn of(frames: &[Frame<'_>], work: u32) -> Self {
+        Progress {
+            frames: frames.len(),
+            work,
+            body_bytes: frames.iter().map(|frame| frame.body().len()).sum(),
+            acks: frames.iter().filter(|frame| frame.qos().wants_ack()).count(),
+            ..Progress::default()
+        }
+    }
+
     /// Ends the run before a frame whose recipients could not be selected. The frame begins the next mixed
     /// run if there was no room for more recipients; otherwise it must be dispatched alone.
     #[inline]
@@ -79,7 +105,8 @@ enum Target {
 }
 
 impl FanOut {
-    /// Dispatches the first frames of a mixed run, and writes a code for each of them.
+    /// Dispatches the first frames of a mixed run, and writes a code for each of them. If they were
+    /// intercepted, those that have a code other than 0 already are delivered to nobody.
     pub(in crate::routing) fn dispatch_mixed(
         &mut self,
         sender: &MixedSender<'_>,
@@ -87,8 +114,7 @@ impl FanOut {
         codes: &mut [u8],
     ) -> Progress {
         let mut mixed = self.mixed.take().unwrap_or_default();
-        if self.waits {
-            // the limit for a sender that ignores back-pressure is checked for each frame
+        if self.must_wait() {
             self.mixed = Some(mixed);
             return Progress { next_alone: true, ..Progress::default() };
         }
@@ -110,6 +136,13 @@ impl FanOut {
         }
         recipients.give_back();
         progress
+    }
+
+    /// Returns whether the sender must wait. The limit for one that ignores back-pressure is checked for each
+    /// frame, so that no frames are collected.
+    #[inline]
+    pub(in crate::routing) fn must_wait(&self) -> bool {
+        self.waits
     }
 
     /// Makes room for receivers that could not be cached.
@@ -136,12 +169,23 @@ impl FanOut {
         let max_target = sender.router.max_topic_bytes();
         let mut progress = Progress { next_alone: true, ..Progress::default() };
         let mut target = Target::Alone;
+        let were_intercepted = sender.has_intercepted();
+        // whether `target` is that of the frame before
+        let mut is_found = false;
         for ((index, frame), code) in (0..).zip(frames).zip(codes) {
             let (qos, body_bytes) = (frame.qos(), frame.body().len());
             if qos.is_realtime() || progress.body_bytes + body_bytes > MAX_BODY_BYTES {
                 return progress;
             }
-            if !frame.repeats() || index == 0 {
+            if were_intercepted && *code != 0 {
+                is_found &= frame.repeats();
+                progress.frames += 1;
+                progress.body_bytes += body_bytes;
+                continue;
+            }
+            let is_same = frame.repeats() && is_found;
+            is_found = true;
+            if !is_same {
                 target = match frame.target_bytes().len() <= max_target {
                     true => self.target_of(sender, epoch, frame, mixed, &mut progress.work),
                     false => Target::Alone,
@@ -201,7 +245,7 @@ impl FanOut {
     }
 
     /// Returns where a frame goes, as cached or resolved.
-    #[inline]
+    #[inline(always)]
     fn target_of(
         &mut self,
         sender: &MixedSender<'_>,
@@ -239,7 +283,7 @@ impl FanOut {
     ) -> Target {
         *work += RESOLVING;
         let (topic, router) = (frame.target(), sender.router);
-        if !is_mixed_target(topic) || self.is_intercepted(Op::Publish, topic) {
+        if !is_mixed_target(topic) {
             return Target::Alone;
         }
         let topics = self.topics.get_or_insert_default();
@@ -282,7 +326,7 @@ impl FanOut {
     ) -> Target {
         *work += FINDING;
         let name = frame.target();
-        if !is_mixed_target(name) || self.is_intercepted(Op::Message, name) {
+        if !is_mixed_target(name) {
             return Target::Alone;
         }
         let may_send = sender.policy.is_none_or(|policy| allows_message(policy, name));

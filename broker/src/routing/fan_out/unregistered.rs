@@ -5,10 +5,13 @@ use elbus_plugin_api::{Code, DeliveryStatus, Run};
 use std::sync::Arc;
 
 use super::FanOut;
-use crate::routing::{
-    registered_client::RegisteredClient,
-    router::{Router, name_waits::Unregistered},
-    waiting_names::Behind,
+use crate::{
+    routing::{
+        registered_client::RegisteredClient,
+        router::{Router, name_waits::Unregistered},
+        waiting_names::Behind,
+    },
+    statistics::Refusal,
 };
 
 impl FanOut {
@@ -49,7 +52,7 @@ impl FanOut {
         let held = match router.wait_behind(&client, run, body_bytes) {
             Behind::Waits => return DeliveryStatus::TAKEN,
             Behind::Refused => {
-                router.count_refused(run.payloads().len());
+                router.count_refused(Refusal::NameWait, run.payloads().len());
                 return DeliveryStatus::REFUSED;
             }
             Behind::Ended(held) => held,

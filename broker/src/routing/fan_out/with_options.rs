@@ -71,7 +71,7 @@ impl FanOut {
                 _ => route.among(|client| scope.has(client)).peek(topic),
             };
             if let Choice::Full(member) = choice
-                && member.mode == DeliveryMode::Queued
+                && member.mode() == DeliveryMode::Queued
                 && self.is_held_by(holds, &member.client, body_bytes)
             {
                 self.block(&member.client);
@@ -114,7 +114,7 @@ impl FanOut {
         subscriber: &Arc<Subscriber>,
         run: &mut Run<'_>,
     ) -> Outcome {
-        match subscriber.mode {
+        match subscriber.mode() {
             DeliveryMode::Queued => {
                 let bytes = body_bytes(run.topic(), run.payloads());
                 Outcome::of(self.deliver_run(router, subscriber.client.clone(), run, bytes))
@@ -124,7 +124,7 @@ impl FanOut {
                 let client = &subscriber.client;
                 let put = || subscriber.put(run);
                 let feeds = match client.is_replaying() {
-                    true => router.deliver_in_turn(client, run.topic(), self.mark, put, || false),
+                    true => router.deliver_in_turn(client, run.topic(), self.mark, put, |_| true, || false),
                     false => put(),
                 };
                 if feeds {
@@ -209,20 +209,31 @@ impl FanOut {
     ) -> Outcome {
         let mut closed = Closed::new();
         for _ in 0..MAX_TRIES {
-            let member = match choose(route, scope, &closed, run.topic()) {
-                Choice::Member(member) | Choice::Full(member) => member,
-                Choice::Nobody => break,
-            };
-            run.set_for_group(true);
-            let outcome = self.deliver_to_subscriber(router, &member, run);
-            run.set_for_group(false);
+            let Some(member) = choose(route, scope, &closed, run.topic()) else { break };
+            let outcome = self.deliver_for_group(router, &member, run, &mut closed);
             if outcome != Outcome::Closed {
                 return outcome;
             }
-            // it is still registered, and nothing is queued for it: it would be chosen again
-            closed.push(member.client.id);
         }
         Outcome::Closed
+    }
+
+    /// Hands a run to the member that was chosen. One that leaves at this moment is added to `closed`: it is
+    /// still registered, and nothing is queued for it, so that it would be chosen again.
+    fn deliver_for_group(
+        &mut self,
+        router: &Arc<Router>,
+        member: &Arc<Subscriber>,
+        run: &mut Run<'_>,
+        closed: &mut Closed,
+    ) -> Outcome {
+        run.set_for_group(true);
+        let outcome = self.deliver_to_subscriber(router, member, run);
+        run.set_for_group(false);
+        if outcome == Outcome::Closed {
+            closed.push(member.client.id);
+        }
+        outcome
     }
 
     /// Hands a run to one member of each group. One that is chosen for several groups gets it once.
@@ -239,13 +250,12 @@ impl FanOut {
         for _ in 0..MAX_TRIES {
             let mut chosen: Vec<(Arc<Subscriber>, Vec<&GroupRoute>)> = vec![];
             for route in left.drain(..) {
-                let choice = choose(route, scope, &closed, run.topic());
-                let (Choice::Member(member) | Choice::Full(member)) = choice else { continue };
+                let Some(member) = choose(route, scope, &closed, run.topic()) else { continue };
                 match chosen.iter_mut().find(|(other, _)| other.client.id == member.client.id) {
                     Some((other, routes)) => {
                         routes.push(route);
                         // the mode that keeps more decides
-                        if member.mode < other.mode {
+                        if member.mode() < other.mode() {
                             *other = member;
                         }
                     }
@@ -253,13 +263,10 @@ impl FanOut {
                 }
             }
             for (member, routes) in chosen {
-                run.set_for_group(true);
-                let outcome = self.deliver_to_subscriber(router, &member, run);
-                run.set_for_group(false);
+                let outcome = self.deliver_for_group(router, &member, run, &mut closed);
                 reached += u32::from(outcome == Outcome::Taken);
                 refused |= outcome == Outcome::Refused;
                 if outcome == Outcome::Closed {
-                    closed.push(member.client.id);
                     left.extend(routes);
                 }
             }
@@ -279,9 +286,14 @@ impl FanOut {
     }
 }
 
-fn choose(route: &GroupRoute, scope: Scope<'_>, closed: &Closed, topic: &str) -> Choice {
-    match scope {
+/// Chooses the member that gets a publication; one over its limit if all are.
+fn choose(route: &GroupRoute, scope: Scope<'_>, closed: &Closed, topic: &str) -> Option<Arc<Subscriber>> {
+    let choice = match scope {
         Scope::All if closed.is_empty() => route.choose(topic),
         _ => route.among(|client| scope.has(client) && !closed.contains(&client.id)).choose(topic),
+    };
+    match choice {
+        Choice::Member(member) | Choice::Full(member) => Some(member),
+        Choice::Nobody => None,
     }
 }

@@ -78,7 +78,7 @@ impl TextTable {
     }
 
     /// Returns the number of a text.
-    #[inline]
+    #[inline(always)]
     pub(in crate::routing) fn get(&self, text: &[u8]) -> Option<u32> {
         self.find(text).and_then(|entry| self.entries.get(entry)).map(|entry| entry.number)
     }
@@ -121,7 +121,7 @@ impl TextTable {
     }
 
     /// Returns the index of the entry of a text.
-    #[inline]
+    #[inline(always)]
     fn find(&self, text: &[u8]) -> Option<usize> {
         let mask = self.slots.len().checked_sub(1)?;
         let ends = Ends::of(text);

@@ -126,7 +126,7 @@ impl GroupRoute {
         let begins = turn % full.len().max(1);
         let in_turn = full.iter().cycle().skip(begins).take(full.len());
         // one that holds nobody, if there is any
-        if let Some(member) = in_turn.clone().find(|member| member.mode != DeliveryMode::Queued) {
+        if let Some(member) = in_turn.clone().find(|member| member.mode() != DeliveryMode::Queued) {
             return Choice::Member(member.clone());
         }
         let compared = in_turn.take(COMPARED);

@@ -38,25 +38,26 @@ impl OptionedRecipients {
             return None;
         }
         // those of one client side by side, the deciding one first
-        matching.sort_unstable_by_key(|one| (one.client.id, one.group.is_some(), one.mode, one.serial));
+        matching.sort_unstable_by_key(|one| (one.client.id, one.group.is_some(), one.mode(), one.serial));
         let mut alone = vec![];
         let mut groups: BTreeMap<*const Group, (Arc<Group>, Vec<&Arc<Subscriber>>)> = BTreeMap::new();
         let mut overlap = false;
         for of_client in matching.chunk_by(|one, other| one.client.id == other.client.id) {
-            let mut joined: Vec<*const Group> = vec![];
+            let mut joined = 0;
             for subscriber in of_client {
                 let Some(group) = &subscriber.group else {
                     alone.push(*subscriber);
                     break;
                 };
-                if !joined.contains(&Arc::as_ptr(group)) {
-                    joined.push(Arc::as_ptr(group));
-                    let (_, members) =
-                        groups.entry(Arc::as_ptr(group)).or_insert_with(|| (group.clone(), vec![]));
+                let (_, members) =
+                    groups.entry(Arc::as_ptr(group)).or_insert_with(|| (group.clone(), vec![]));
+                // those of one client follow each other: a client can be a member of thousands of groups
+                if members.last().is_none_or(|last| last.client.id != subscriber.client.id) {
                     members.push(subscriber);
+                    joined += 1;
                 }
             }
-            overlap |= joined.len() > 1;
+            overlap |= joined > 1;
         }
         alone.sort_unstable_by_key(|subscriber| subscriber.serial);
         let mut groups: Vec<_> = groups.into_values().collect();

@@ -54,7 +54,7 @@ const AGAIN: u8 = 2;
 pub(in crate::routing) struct Subscriber {
     /// The filter with its options.
     pub(in crate::routing) text: Arc<str>,
-    pub(in crate::routing) mode: DeliveryMode,
+    mode: DeliveryMode,
     pub(in crate::routing) group: Option<Arc<Group>>,
     /// Greater for each later subscription; never reused.
     pub(in crate::routing) serial: u64,
@@ -121,9 +121,43 @@ impl Subscriber {
         *self.pending.lock() = Pending::default();
     }
 
+    /// Returns how publications are delivered: as the option says. Without one the overflow policy of the
+    /// client decides.
+    pub(in crate::routing) fn mode(&self) -> DeliveryMode {
+        match self.mode {
+            DeliveryMode::Queued if self.client.keeps_newest() => DeliveryMode::Latest,
+            mode => mode,
+        }
+    }
+
     /// Returns whether publications wait here until the queue of the client is empty.
     pub(in crate::routing) fn keeps_values(&self) -> bool {
-        matches!(self.mode, DeliveryMode::Latest | DeliveryMode::Every { .. })
+        matches!(self.mode(), DeliveryMode::Latest | DeliveryMode::Every { .. })
+    }
+
+    /// Drops what waits because of an overflow policy that the client no longer has: later publications
+    /// do not wait for it.
+    pub(in crate::routing) fn abandon(&self) {
+        if self.mode != DeliveryMode::Queued {
+            return;
+        }
+        let count = {
+            let mut pending = self.pending.lock();
+            let count = pending.values.len();
+            *pending = Pending::default();
+            count
+        };
+        if count > 0 {
+            let client = &*self.client.name;
+            self.missed.dropped.fetch_add(count as u64, Relaxed);
+            self.pacer.count_missed(count);
+            self.client.dropped.fetch_add(count as u64, Relaxed);
+            tracing::warn!(
+                client,
+                count,
+                "newest values dropped: the overflow policy of the client has changed"
+            );
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -230,7 +264,7 @@ impl Subscriber {
 
     /// Delivers values until there are [`FEED_BYTES`] in the queue.
     fn deliver_pending(self: &Arc<Self>, now: Instant) {
-        let interval = match self.mode {
+        let interval = match self.mode() {
             DeliveryMode::Every { millis } => Duration::from_millis(u64::from(millis)),
             _ => Duration::ZERO,
         };

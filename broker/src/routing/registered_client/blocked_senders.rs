@@ -7,7 +7,10 @@
 
 use abi_stable::{sabi_trait::TD_Opaque, std_types::RArc};
 use elbus_plugin_api::abi::{NotifierObject, RawNotifier, RawNotifier_TO};
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use super::RegisteredClient;
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
         recipients::Recipients,
         sender_quotas::SenderQuotas,
     },
+    statistics::WaitingTime,
     sync::atomic::Ordering,
 };
 
@@ -45,6 +49,8 @@ struct Full {
     sharing: Vec<(NotifierObject, Arc<OtherRecipients>)>,
     /// What it takes although it is full.
     quotas: SenderQuotas,
+    /// How long these senders have waited since it is full.
+    held: WaitingTime,
     _counted: CountedFull,
 }
 
@@ -123,7 +129,7 @@ pub(in crate::routing) fn is_other(
 impl RegisteredClient {
     /// Returns whether it is full.
     #[inline]
-    pub(in crate::routing) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.state.load(Ordering::Relaxed) & FULL != 0
     }
 
@@ -147,7 +153,8 @@ impl RegisteredClient {
             return false;
         }
         let (quotas, _counted) = (SenderQuotas::new(queued), holds.count_full());
-        blocked.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), quotas, _counted }));
+        let held = WaitingTime::default();
+        blocked.0 = Some(Box::new(Full { alone: Vec::new(), sharing: Vec::new(), quotas, held, _counted }));
         true
     }
 
@@ -156,7 +163,11 @@ impl RegisteredClient {
         let full = {
             let mut blocked = self.blocked.lock();
             self.state.fetch_and(!FULL, Ordering::Relaxed);
-            blocked.0.take()
+            let full = blocked.0.take();
+            if let Some(full) = &full {
+                self.add_held(full.held.sum(Instant::now()));
+            }
+            full
         };
         if let Some(full) = full {
             full.wake();
@@ -171,7 +182,10 @@ impl RegisteredClient {
             return;
         }
         let (alone, sharing) = match &mut self.blocked.lock().0 {
-            Some(full) => (std::mem::take(&mut full.alone), std::mem::take(&mut full.sharing)),
+            Some(full) => {
+                full.held.set(0, Instant::now());
+                (std::mem::take(&mut full.alone), std::mem::take(&mut full.sharing))
+            }
             None => return,
         };
         let sharing = sharing.into_iter().map(|(sender, _)| sender);
@@ -189,6 +203,7 @@ impl RegisteredClient {
         let Some(others) = others else {
             let mut blocked = self.blocked.lock();
             if let Some(full) = &mut blocked.0 {
+                full.held.begin_one(Instant::now());
                 return full.alone.push(sender);
             }
             drop(blocked);
@@ -198,6 +213,7 @@ impl RegisteredClient {
             let mut blocked = self.blocked.lock();
             if let Some(full) = &mut blocked.0 {
                 full.sharing.push((sender, Arc::new(others)));
+                full.held.begin_one(Instant::now());
                 let is_new = self.state.fetch_or(WATCHED, Ordering::Relaxed) & WATCHED == 0;
                 drop(blocked);
                 if is_new {
@@ -235,6 +251,18 @@ impl RegisteredClient {
         if let Some(full) = &mut self.blocked.lock().0 {
             full.quotas.add(sender, bytes as u64, delivered);
         }
+    }
+
+    fn add_held(&self, time: Duration) {
+        self.held_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns for how long senders have waited for it since it has registered, all of them together.
+    pub(in crate::routing) fn held_senders(&self, now: Instant) -> Duration {
+        // the lock also while it is not full: a time that is being moved counts once
+        let blocked = self.blocked.lock();
+        let current = blocked.0.as_ref().map_or(Duration::ZERO, |full| full.held.sum(now));
+        Duration::from_nanos(self.held_nanos.load(Ordering::Relaxed)).saturating_add(current)
     }
 
     /// Returns how many of the frames that were ever delivered to it are no longer queued.
@@ -278,6 +306,7 @@ impl RegisteredClient {
                 going.binary_search(&Arc::as_ptr(others)).is_ok()
             };
             released.extend(full.sharing.extract_if(.., is_going));
+            full.held.set(full.alone.len() + full.sharing.len(), Instant::now());
         }
         released.into_iter().for_each(|(sender, _)| sender.notify());
     }

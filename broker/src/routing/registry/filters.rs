@@ -20,6 +20,8 @@ use elbus_protocol::{request, subscription::has_options};
 
 /// Filters of a client up to this memory are admitted regardless of the memory of all filters.
 const RESERVED_BYTES: usize = 128 * 1024;
+/// The most filters that a client shares with groups: each group delivers a publication on its own.
+pub(in crate::routing) const MAX_SHARED_FILTERS: usize = 1024;
 /// Filters of a client that are removed at once when it leaves; more are removed in steps.
 const REMOVED_AT_ONCE: usize = 512;
 
@@ -58,6 +60,8 @@ pub(crate) enum FilterRefusal {
     TotalMemory,
     /// Too many complex shapes.
     Complex,
+    /// The client would share too many filters with groups.
+    Shared,
     /// Checking them takes too many comparisons with access rules.
     Comparisons,
 }
@@ -123,12 +127,15 @@ impl Registry {
         has_optioned: impl Fn(Requested<'_>) -> bool,
     ) -> Result<Reserved, FilterRefusal> {
         let (filters, own, total) = self.filters_of(set, id).ok_or(FilterRefusal::Gone)?;
-        let fits = |count: usize, bytes: usize| {
-            if own.nodes.len() + own.optioned + count > limits.count {
+        let fits = |requested: &RequestedFilters| {
+            let bytes = own.bytes + requested.bytes;
+            if own.nodes.len() + own.optioned + requested.count > limits.count {
                 Err(FilterRefusal::Count)
-            } else if own.bytes + bytes > limits.memory {
+            } else if requested.shared > 0 && own.shared + requested.shared > MAX_SHARED_FILTERS {
+                Err(FilterRefusal::Shared)
+            } else if bytes > limits.memory {
                 Err(FilterRefusal::Memory)
-            } else if own.bytes + bytes > RESERVED_BYTES && *total + bytes > limits.total_memory {
+            } else if bytes > RESERVED_BYTES && *total + requested.bytes > limits.total_memory {
                 Err(FilterRefusal::TotalMemory)
             } else {
                 Ok(())
@@ -137,7 +144,7 @@ impl Registry {
         // as if all were new: that is so for most requests, which then need no search
         let mut requested = RequestedFilters::default();
         request::filters(body).for_each(|filter| requested.add(Requested::new(filter)));
-        if !requested.complex && fits(requested.count, requested.bytes).is_ok() {
+        if !requested.complex && fits(&requested).is_ok() {
             return Ok(Reserved::default());
         }
         let mut new: Vec<_> = request::filters(body).map(Requested::new).zip(0..).collect();
@@ -150,7 +157,7 @@ impl Registry {
         requested = RequestedFilters::default();
         new.iter().for_each(|(filter, _)| requested.add(*filter));
         if requested.count > 0 {
-            fits(requested.count, requested.bytes)?;
+            fits(&requested)?;
         }
         let mut reserved = Reserved::default();
         for (filter, number) in new {
@@ -254,9 +261,17 @@ impl Registry {
 
     /// Returns the nodes of the subscriptions of a client.
     pub(in super::super) fn subscription_nodes(&self, member: &Arc<RegisteredClient>) -> Ids {
+        self.filter_nodes(member, FilterSet::Subscriptions)
+    }
+
+    /// Returns the nodes of the filters of a client that have no options.
+    pub(super) fn filter_nodes(&self, member: &Arc<RegisteredClient>, set: FilterSet) -> Ids {
         let mut nodes = Ids::new();
-        let entry = self.id_of(member).and_then(|id| self.entries[id].as_ref());
-        entry.inspect(|entry| entry.subscriptions.nodes.extend_into(&mut nodes));
+        let Some(entry) = self.entry_of_member(member) else { return nodes };
+        match set {
+            FilterSet::Subscriptions => entry.subscriptions.nodes.extend_into(&mut nodes),
+            FilterSet::Exclusions => entry.exclusions.nodes.extend_into(&mut nodes),
+        }
         nodes
     }
 
@@ -275,6 +290,7 @@ impl Registry {
     /// Clears the entry of a client that leaves.
     pub(super) fn vacate(&mut self, id: u32) {
         let Some(mut entry) = self.entries[id].take() else { return };
+        self.optioned.remove_newest(entry.take_newest());
         let (optioned, has_groups) = (entry.take_optioned(), entry.subscriptions.shared > 0);
         let mut departed =
             Departed { entry: id, subscriptions: Ids::new(), exclusions: Ids::new(), optioned };
@@ -358,6 +374,7 @@ impl ClientFilters {
 #[derive(Default)]
 struct RequestedFilters {
     count: usize,
+    shared: usize,
     bytes: usize,
     complex: bool,
 }
@@ -365,6 +382,7 @@ struct RequestedFilters {
 impl RequestedFilters {
     fn add(&mut self, requested: Requested<'_>) {
         self.count += 1;
+        self.shared += usize::from(requested.is_shared());
         self.bytes += requested.weight();
         self.complex |= is_complex(requested.filter).0;
     }

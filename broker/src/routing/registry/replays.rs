@@ -54,7 +54,8 @@ impl Registry {
         for (index, optioned) in own {
             was_subscribed |= !new.optioned.contains(&index);
             let subscriber = &optioned.subscriber;
-            if deciding.is_none_or(|other| (subscriber.mode, subscriber.serial) < (other.mode, other.serial))
+            if deciding
+                .is_none_or(|other| (subscriber.mode(), subscriber.serial) < (other.mode(), other.serial))
             {
                 deciding = Some(subscriber);
             }
@@ -63,7 +64,7 @@ impl Registry {
             return Way::Closed;
         }
         match (plain.is_empty(), deciding) {
-            (false, _) => Way::Plain,
+            (false, _) => self.newest_of(id, topic).cloned().map_or(Way::Plain, Way::Optioned),
             (true, Some(subscriber)) => Way::Optioned(subscriber.clone()),
             (true, None) => Way::Closed,
         }

@@ -1,9 +1,10 @@
 //! The subscriptions with options of all clients, apart from plain ones: traffic that none of them matches
 //! does not meet them. Owns which there are; their limits are counted together with those of plain ones.
 
-use elbus_protocol::subscription::{Sharing, Subscription};
+use elbus_plugin_api::config::Overflow;
+use elbus_protocol::subscription::{DeliveryMode, Sharing, Subscription};
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{HashMap, HashSet, hash_map},
     sync::Arc,
 };
 
@@ -15,6 +16,9 @@ use crate::routing::{
     registered_client::RegisteredClient,
 };
 
+/// Topics of the broker itself begin with this.
+const BROKER_TOPICS: &str = ".broker/";
+
 /// The subscriptions with options of all clients.
 pub(super) struct OptionedFilters {
     /// Filters without options; its members are indices of `subscriptions`.
@@ -23,6 +27,8 @@ pub(super) struct OptionedFilters {
     /// Groups by their options, and how many subscriptions each of them has.
     groups: HashMap<Box<str>, (Arc<Group>, usize), Hashing>,
     last_serial: u64,
+    /// Clients whose overflow policy is to keep the newest values.
+    newest: usize,
     pacer: Arc<Pacer>,
 }
 
@@ -48,6 +54,7 @@ impl OptionedFilters {
             subscriptions: PagedSlab::default(),
             groups: HashMap::default(),
             last_serial: 0,
+            newest: 0,
             pacer,
         }
     }
@@ -80,6 +87,29 @@ impl OptionedFilters {
         self.subscriptions[id] = Some(Optioned { entry, node, subscriber: Arc::new(subscriber) });
         own.insert(text, id);
         true
+    }
+
+    /// Returns whether the overflow policy of any client is to keep the newest values.
+    #[inline]
+    pub(super) fn has_newest(&self) -> bool {
+        self.newest > 0
+    }
+
+    /// Returns the subscription that stands for the plain ones of a client with that policy. Its text is
+    /// empty.
+    fn add_newest(&mut self, member: &Arc<RegisteredClient>) -> Arc<Subscriber> {
+        self.newest += 1;
+        self.last_serial += 1;
+        let (serial, pacer) = (self.last_serial, self.pacer.clone());
+        Arc::new(Subscriber::new("".into(), DeliveryMode::Queued, None, serial, member.clone(), pacer))
+    }
+
+    /// Ends it, when the client leaves.
+    pub(super) fn remove_newest(&mut self, newest: Option<Arc<Subscriber>>) {
+        if let Some(newest) = newest {
+            self.newest -= 1;
+            newest.end();
+        }
     }
 
     fn join(&mut self, name: String, levels: Option<u8>) -> Arc<Group> {
@@ -138,9 +168,10 @@ impl Registry {
     ) -> Option<OptionedRecipients> {
         let mut matching = Ids::new();
         self.optioned.tree.matches(topic, &mut matching);
-        if matching.is_empty() {
+        if matching.is_empty() && !self.optioned.has_newest() {
             return None;
         }
+        let newest = plain.iter().filter_map(|entry| self.newest_of(*entry, topic));
         let mut plain: Ids = plain.into();
         plain.sort_unstable();
         let gets_it = |optioned: &&Optioned| {
@@ -150,7 +181,43 @@ impl Registry {
                 && self.entries[entry].is_some()
         };
         let matching = matching.iter().filter_map(|id| self.optioned.subscriptions[*id].as_ref());
-        OptionedRecipients::new(matching.filter(gets_it).map(|optioned| &optioned.subscriber).collect())
+        let matching = matching.filter(gets_it).map(|optioned| &optioned.subscriber);
+        OptionedRecipients::new(matching.chain(newest).collect())
+    }
+
+    /// Returns what keeps the newest values of a topic for a client that has plain subscriptions to it.
+    /// Announcements of the broker are events, not values.
+    pub(super) fn newest_of(&self, entry: u32, topic: &str) -> Option<&Arc<Subscriber>> {
+        let newest = self.entries[entry].as_ref()?.newest.as_ref()?;
+        (!topic.starts_with(BROKER_TOPICS)).then_some(newest)
+    }
+
+    /// Sets the overflow policy of a client. Returns the subscriptions that no longer keep values because of
+    /// it, and whether anything has changed.
+    pub(in crate::routing) fn set_overflow(
+        &mut self,
+        member: &Arc<RegisteredClient>,
+        overflow: Overflow,
+    ) -> (Vec<Arc<Subscriber>>, bool) {
+        let keeps_newest = overflow == Overflow::Latest;
+        let Some(id) = self.id_of(member).filter(|_| member.keeps_newest() != keeps_newest) else {
+            return (Vec::new(), false);
+        };
+        member.set_keeps_newest(keeps_newest);
+        if keeps_newest {
+            let newest = self.optioned.add_newest(member);
+            if let Some(entry) = self.entries[id].as_mut() {
+                entry.newest = Some(newest);
+            }
+            return (Vec::new(), true);
+        }
+        let Some(entry) = self.entries[id].as_mut() else { return (Vec::new(), true) };
+        let newest = entry.newest.take();
+        let own = entry.optioned.iter().flat_map(|own| own.values());
+        let mut former: Vec<_> = own.filter_map(|id| self.optioned.subscriber(*id).cloned()).collect();
+        former.extend(newest.clone());
+        self.optioned.newest -= usize::from(newest.is_some());
+        (former, true)
     }
 
     /// Returns whether no client has a subscription with options.
@@ -173,17 +240,17 @@ impl Registry {
             return Vec::new();
         }
         self.optioned.tree.matches(topic, &mut matching);
-        let mut groups = vec![];
+        let mut groups: HashSet<*const Group, Hashing> = HashSet::default();
         for optioned in matching.iter().filter_map(|id| self.optioned.subscriptions[*id].as_ref()) {
             match &optioned.subscriber.group {
                 _ if optioned.entry != entry => {}
-                Some(group) => groups.push(group.clone()),
+                Some(group) => _ = groups.insert(Arc::as_ptr(group)),
                 None => return Vec::new(),
             }
         }
         let recipients = self.subscribed(topic).into_optioned();
         let routes = recipients.map(|recipients| recipients.groups).unwrap_or_default();
-        routes.into_iter().filter(|route| groups.iter().any(|own| Arc::ptr_eq(own, &route.group))).collect()
+        routes.into_iter().filter(|route| groups.contains(&Arc::as_ptr(&route.group))).collect()
     }
 
     fn own_optioned(&self, member: &Arc<RegisteredClient>) -> Option<&OwnOptioned> {
@@ -216,8 +283,9 @@ impl Registry {
     ) -> Vec<SubscriptionReport> {
         let mut own: Vec<_> = self.own_optioned(member).into_iter().flatten().collect();
         own.sort_unstable();
+        let newest = self.entry_of_member(member).and_then(|entry| entry.newest.as_ref());
         let subscribers = own.iter().filter_map(|(_, id)| self.optioned.subscriber(**id));
-        subscribers.take(limit).map(|subscriber| subscriber.report()).collect()
+        newest.into_iter().chain(subscribers).take(limit).map(|subscriber| subscriber.report()).collect()
     }
 
     /// Returns the texts of all subscriptions with options of a client.
@@ -227,6 +295,11 @@ impl Registry {
 }
 
 impl RegistryEntry {
+    /// Takes what keeps the newest values out, when the client leaves.
+    pub(super) fn take_newest(&mut self) -> Option<Arc<Subscriber>> {
+        self.newest.take()
+    }
+
     /// Takes the subscriptions with options out, when the client leaves.
     pub(super) fn take_optioned(&mut self) -> DepartedOptioned {
         self.optioned.take().map(|own| *own).unwrap_or_default().into_values()

@@ -1,9 +1,9 @@
 //! Serving the subscriptions with options that are due. [`Pacer`](crate::routing::optioned::Pacer) owns when.
 
+use elbus_protocol::MISSED_TOPIC;
 use std::time::Instant;
 
 use super::Router;
-use crate::routing::optioned::subscriber::missed::MISSED_TOPIC;
 
 impl Router {
     /// Feeds clients, reports what they have missed, and frees the marks of replays, as far as that is due.

@@ -16,6 +16,7 @@ use crate::{
         registered_client::RegisteredClient,
         waiting_names::{Behind, HeldRun, NextStep, Pushed},
     },
+    statistics::Refusal,
 };
 
 /// What became of a message to a name that was not registered.
@@ -132,7 +133,7 @@ impl Router {
             Pushed::Full => {}
         }
         let messages = run.payloads().len();
-        self.count_refused(messages);
+        self.count_refused(Refusal::NameWait, messages);
         tracing::debug!(name, messages, "messages refused: no more can wait for their name");
         Unregistered::Refused(Code::NotDelivered)
     }
@@ -180,7 +181,7 @@ impl Router {
             client.counts.sent(run.frames(), run.body_bytes);
             Code::Ok
         } else if delivery.has(DeliveryStatus::REFUSED) {
-            self.count_refused(run.frames());
+            self.count_refused(Refusal::QueueFull, run.frames());
             Code::NotDelivered
         } else {
             Code::NotRegistered

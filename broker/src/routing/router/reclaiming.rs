@@ -5,17 +5,19 @@ use elbus_plugin_api::{
     DeliveryStatus, Encoding, FrameKind, Payload, Qos, Run,
     inproc::{Message, RunBatch},
 };
-use elbus_protocol::subscription::DeliveryMode;
 use std::{collections::HashMap, sync::Arc};
 
 use super::Router;
-use crate::routing::{
-    Hashing,
-    optioned::{
-        Subscriber,
-        groups::{Choice, GroupRoute},
+use crate::{
+    routing::{
+        Hashing,
+        optioned::{
+            Subscriber,
+            groups::{Choice, GroupRoute},
+        },
+        registered_client::RegisteredClient,
     },
-    registered_client::RegisteredClient,
+    statistics::Refusal,
 };
 
 /// Members that are tried for a publication.
@@ -80,7 +82,7 @@ impl Router {
                 Choice::Member(subscriber) | Choice::Full(subscriber) => subscriber,
                 Choice::Nobody => break,
             };
-            if matches!(subscriber.mode, DeliveryMode::Latest | DeliveryMode::Every { .. }) {
+            if subscriber.keeps_values() {
                 if subscriber.put(&run) {
                     touched.to_feed.push(subscriber);
                 }
@@ -103,7 +105,7 @@ impl Router {
             }
         }
         if let Some(subscriber) = refused {
-            self.count_refused(1);
+            self.count_refused(Refusal::QueueFull, 1);
             subscriber.miss(topic, 1);
         }
     }

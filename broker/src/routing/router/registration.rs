@@ -2,17 +2,19 @@
 //!
 //! Clients are removed under the lock of the registry. Their connections are closed after it is released.
 
-use elbus_plugin_api::{ClientInfo, Code, EventKind, Locality, WARNINGS_TOPIC, abi::SinkObject};
+use elbus_plugin_api::{ClientInfo, Code, Departure, EventKind, Locality, WARNINGS_TOPIC, abi::SinkObject};
 use elbus_protocol::name::{check_name, is_secondary};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::Router;
 use crate::{
+    callbacks::owner_name,
     client_origin::ClientOrigin,
     routing::{
         registered_client::RegisteredClient,
         registry::{FilterSet, Registry},
     },
+    statistics::RegistrationRefusal,
     sync::atomic::Ordering,
 };
 
@@ -23,6 +25,20 @@ impl Router {
     /// # Errors
     /// The name is invalid, taken or not allowed, or access rules do not admit the client.
     pub(crate) fn register(
+        &self,
+        name: &str,
+        info: ClientInfo,
+        owner: u32,
+        sink: SinkObject,
+    ) -> Result<Arc<RegisteredClient>, Code> {
+        let registered = self.try_register(name, info, owner, sink);
+        if let Err(code) = &registered {
+            self.refused_registrations.add(RegistrationRefusal::of(*code), 1);
+        }
+        registered
+    }
+
+    fn try_register(
         &self,
         name: &str,
         info: ClientInfo,
@@ -43,18 +59,23 @@ impl Router {
         let origin = ClientOrigin::new(info, &self.words);
         let policy = self.access.admit(&name, &origin).map_err(|refusal| refusal.code)?;
         let limits = policy.as_ref().map(|policy| policy.sink_limits());
-        let member = Arc::new(RegisteredClient::new(name.clone(), origin, owner, sink, policy));
+        let statistics = self.instances.of(owner, || owner_name(owner));
+        let member = RegisteredClient::new(name.clone(), origin, owner, sink, policy).counted_in(statistics);
+        let member = Arc::new(member);
         if let Some(limits) = limits {
             member.limit(&limits);
         }
         let name = &*name;
         let mut evicted = vec![];
         let mut registry = self.registry.write();
+        // a client of another node takes no name from one of this broker
         if self.settings().force_register
+            && member.origin.node().is_none()
             && !is_secondary(name)
             && let Some(old) = registry.find(name).filter(|old| !old.origin.internal).cloned()
         {
-            self.remove(&mut registry, &old, "replaced by a newer client of the same name", &mut evicted);
+            let why = (Departure::Replaced, "replaced by a newer client of the same name");
+            self.remove(&mut registry, &old, why, &mut evicted);
         }
         if let Some(refusal) = registry.stranger_to_primary(&member) {
             drop(registry);
@@ -62,13 +83,17 @@ impl Router {
             return Err(Code::AccessDenied);
         }
         registry.add(member.clone())?;
+        if let Some(statistics) = &member.statistics {
+            statistics.registered.fetch_add(1, Relaxed);
+        }
+        registry.set_overflow(&member, member.overflow());
         // before any sender can find it
         let is_awaited = self.waiting.begin_delivery(name, member.id);
         if is_awaited {
             member.begin_awaited(&self.holds);
         }
         if !member.origin.internal {
-            if member.origin.locality != Locality::InProcess {
+            if member.origin.locality != Locality::InProcess && member.origin.node().is_none() {
                 // the epoch of topics stays the same: topics of the broker itself are never cached
                 let warnings = std::iter::once((0, WARNINGS_TOPIC));
                 _ = registry.change(&member, FilterSet::Subscriptions, true, warnings, |_| ());
@@ -98,13 +123,17 @@ impl Router {
     }
 
     /// Unregisters a client, unless it is unregistered already.
-    pub(in crate::routing) fn leave(&self, member: &Arc<RegisteredClient>, reason: &str) {
+    pub(in crate::routing) fn leave(
+        &self,
+        member: &Arc<RegisteredClient>,
+        (departure, reason): (Departure, &str),
+    ) {
         if member.system.is_some() {
             return self.system.end(|other| other.id == member.id);
         }
         let mut evicted = vec![];
         if !member.is_gone() {
-            self.remove(&mut self.registry.write(), member, reason, &mut evicted);
+            self.remove(&mut self.registry.write(), member, (departure, reason), &mut evicted);
         }
         member.drained();
         if evicted.iter().any(|(other, _)| Arc::ptr_eq(other, member)) {
@@ -123,7 +152,7 @@ impl Router {
         let mut registry = self.registry.write();
         let found = registry.find(name).filter(|member| !member.origin.internal).cloned();
         if let Some(member) = &found {
-            self.remove(&mut registry, member, reason, &mut evicted);
+            self.remove(&mut registry, member, (Departure::Kicked, reason), &mut evicted);
         }
         drop(registry);
         self.close_all(&evicted);
@@ -138,10 +167,11 @@ impl Router {
         let mut registry = self.registry.write();
         let members: Vec<_> = registry.all().filter(|member| member.owner == owner).cloned().collect();
         for member in &members {
-            self.remove(&mut registry, member, reason, &mut evicted);
+            self.remove(&mut registry, member, (Departure::Stopped, reason), &mut evicted);
         }
         drop(registry);
         self.close_all(&evicted);
+        self.instances.forget(owner);
         self.events.dispatch();
     }
 
@@ -151,13 +181,18 @@ impl Router {
         &self,
         registry: &mut Registry,
         member: &Arc<RegisteredClient>,
-        reason: &str,
+        (departure, reason): (Departure, &str),
         evicted: &mut Vec<(Arc<RegisteredClient>, String)>,
     ) {
         if !registry.remove(member) {
             return;
         }
-        self.departed.add(member.counts.totals());
+        let totals = member.counts.totals();
+        self.departed.add(totals);
+        if let Some(statistics) = &member.statistics {
+            statistics.departed.add(totals);
+            statistics.departures.add(departure, 1);
+        }
         tracing::debug!(client = &*member.name, reason, "left");
         evicted.push((member.clone(), reason.to_owned()));
         if is_secondary(&member.name) || member.origin.internal {
@@ -167,7 +202,7 @@ impl Router {
         let secondaries: Vec<_> = registry.secondaries(&member.name).cloned().collect();
         for secondary in secondaries {
             let reason = format!("its primary client {} left", member.name);
-            self.remove(registry, &secondary, &reason, evicted);
+            self.remove(registry, &secondary, (Departure::PrimaryLeft, &reason), evicted);
         }
     }
 

@@ -1,15 +1,19 @@
 //! Counters, and lists of clients for control methods. Changes nothing in the registry.
 
 use elbus_protocol::name::is_secondary;
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::Router;
 use crate::{
     routing::{
         optioned::SubscriptionReport,
-        registered_client::{RegisteredClient, Totals},
+        registered_client::RegisteredClient,
+        registry::{FilterSet, ListedFilters},
     },
-    sync::atomic::Ordering,
+    statistics::{CountsBy, Refusal, RegistrationRefusal, Totals},
 };
 
 impl Router {
@@ -19,15 +23,35 @@ impl Router {
         registry.all().find(|member| member.id == number).map(|member| member.name.to_string())
     }
 
-    /// Counts frames that a full queue did not take.
-    #[inline]
-    pub(in crate::routing) fn count_refused(&self, frames: usize) {
-        self.refused_frames.fetch_add(frames as u64, Ordering::Relaxed);
+    /// Counts frames that were not queued for a recipient.
+    #[cold]
+    pub(in crate::routing) fn count_refused(&self, why: Refusal, frames: usize) {
+        self.refused.add(why, frames);
     }
 
     /// Returns the number of registered clients, secondaries included, parts of the broker excluded.
     pub(crate) fn client_count(&self) -> usize {
         self.registry.read().client_count()
+    }
+
+    /// Returns the messages that were not queued for a recipient, by the reason.
+    pub(crate) fn refused(&self) -> &CountsBy<Refusal> {
+        &self.refused
+    }
+
+    /// Returns the refused registrations, by the reason.
+    pub(crate) fn refused_registrations(&self) -> &CountsBy<RegistrationRefusal> {
+        &self.refused_registrations
+    }
+
+    /// Returns how many publications subscriptions with options have missed.
+    pub(crate) fn missed(&self) -> u64 {
+        self.pacer.missed()
+    }
+
+    /// Returns for how long senders have waited for a receiver since it has registered.
+    pub(crate) fn held_senders(&self, receiver: &RegisteredClient) -> Duration {
+        receiver.held_senders(Instant::now())
     }
 
     /// Returns the number of clients that would get a publication to the topic.
@@ -38,7 +62,7 @@ impl Router {
 
     /// Returns how many frames full queues have refused since the start.
     pub(crate) fn refused_frames(&self) -> u64 {
-        self.refused_frames.load(Ordering::Relaxed)
+        self.refused.sum()
     }
 
     /// Returns all frames and bytes since the start, those of departed clients included. With many clients
@@ -65,6 +89,13 @@ impl Router {
         limit: usize,
     ) -> Vec<SubscriptionReport> {
         self.registry.read().optioned_of(client, limit)
+    }
+
+    /// Returns subscriptions of a client without options, and its exclusions.
+    pub(crate) fn filters_of(&self, client: &Arc<RegisteredClient>) -> (ListedFilters, ListedFilters) {
+        let registry = self.registry.read();
+        let listed = |set| registry.listed_filters(client, set);
+        (listed(FilterSet::Subscriptions), listed(FilterSet::Exclusions))
     }
 
     /// Returns every primary client and the number of its registrations, in order of names.

@@ -20,6 +20,7 @@ fn row(name: &str, kind: &str, source: &str, port: &str, rate: f64) -> Row {
         queue: 17,
         instances: 2,
         pid: Some(4_194_304),
+        has_rings: true,
     }
 }
 
@@ -97,11 +98,11 @@ fn eighty_by_twenty_four() {
 #[test]
 fn a_hundred_and_twenty_by_forty_shows_more_columns() {
     let lines = drawn(&state(120, 40));
-    for title in ["PID", "RX B/S", "TX B/S"] {
+    for title in ["PID", "RINGS", "RX B/S", "TX B/S"] {
         assert!(lines[3].contains(title), "{}", lines[3]);
     }
     assert!(lines[1].contains("in 12.3k frames/s 977KiB/s"), "{}", lines[1]);
-    assert!(lines[4].contains("4194304") && lines[4].contains("local_ipc"), "{}", lines[4]);
+    assert!(lines[4].contains("4194304 yes") && lines[4].contains("local_ipc"), "{}", lines[4]);
     let widest = drawn(&state(200, 40));
     assert!(widest[5].contains("a.very.long.name.that.nobody.can.fit.into.a.column "), "{}", widest[5]);
 }

@@ -214,7 +214,8 @@ impl RawHost for Bus {
         info: &RawClientInfo<'_>,
         sink: SinkObject,
     ) -> RResult<ClientObject, u8> {
-        assert_eq!((info.kind.as_str(), info.locality, info.flags), ("internal", Locality::InProcess, 0));
+        let flags = info.flags & ((1 << CLIENT_OVERFLOW_SHIFT) - 1);
+        assert_eq!((info.kind.as_str(), info.locality, flags), ("internal", Locality::InProcess, 0));
         let name = name.as_str().to_owned();
         let client = Arc::new(RegisteredClient { sink, topics: Mutex::default() });
         let mut state = self.0.state.lock();

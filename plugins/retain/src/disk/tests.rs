@@ -111,12 +111,12 @@ impl Instance {
 
     fn keep(&self, topic: &str, payload: &str) {
         let frames = [RunFrame::new(topic, Payload::from(payload.as_bytes()))];
-        let run = InterceptedRun::new(RunHeader::new(Op::Publish, Qos::NO, "s", 1, ""), &frames);
-        self.topics.keep(&run.frame(0).unwrap());
+        let header = RunHeader::new(Op::Publish, Qos::NO, "s", 1, "");
+        self.topics.keep_run(&mut InterceptedRun::new(header, &frames, &mut [0]));
     }
 
     fn payload(&self, topic: &str) -> Option<String> {
-        self.topics.get(topic).map(|value| String::from_utf8(value.payload.clone()).unwrap())
+        self.topics.get(topic).map(|value| String::from_utf8(value.payload().to_vec()).unwrap())
     }
 
     fn wait_until(&self, ready: impl Fn(&str) -> bool) {
@@ -148,7 +148,7 @@ fn values_of_disk_tables_are_there_after_a_restart() {
     let instance = Instance::start(&path, &undisturbed);
     let of = |instance: &Instance| ["d/a", "d/b", "d/c", "m"].map(|topic| instance.payload(topic));
     assert_eq!(of(&instance), [Some("2".into()), Some("3".into()), None, None]);
-    assert_eq!(instance.topics.get("d/a").unwrap().sender, "s".into());
+    assert_eq!(instance.topics.get("d/a").unwrap().sender(), "s");
     // committed without a stop, and deleted
     assert!(instance.topics.delete("d/b"));
     instance.keep("d/a", "6");
@@ -174,10 +174,16 @@ fn a_damaged_file_is_moved_aside() {
     let at = flipped.windows(50).rposition(|part| part == [b'x'; 50]).unwrap();
     flipped[at] = b'y';
     let half = &intact[..intact.len() / 2];
-    for damaged in [&b"not a store"[..], &zeroes, half, &flipped] {
+    let overwritten = [&intact[..9], b"not a store"].concat();
+    let all = [&overwritten[..], &zeroes, half, &flipped];
+    for (number, damaged) in all.into_iter().enumerate() {
         std::fs::write(&path, damaged).unwrap();
         let instance = Instance::start(&path, &undisturbed);
-        assert_eq!(std::fs::read(path.with_extension("redb.damaged")).unwrap(), damaged);
+        for (earlier, damaged) in all.iter().enumerate().take(number + 1) {
+            let ending = if earlier == 0 { String::new() } else { format!(".{}", earlier + 1) };
+            let aside = path.with_extension(format!("redb.damaged{ending}"));
+            assert_eq!(std::fs::read(aside).unwrap(), *damaged, "{earlier} of {number}");
+        }
         assert_eq!(instance.payload("d/7"), None);
         instance.keep("d/7", "new");
         instance.stop();
@@ -185,6 +191,43 @@ fn a_damaged_file_is_moved_aside() {
         assert_eq!(instance.payload("d/7"), Some("new".into()));
         instance.stop();
     }
+}
+
+#[test]
+fn a_file_of_another_kind_is_left_alone() {
+    let (_folder, path) = file();
+    for text in ["important", "x"] {
+        std::fs::write(&path, text).unwrap();
+        let instance = Instance::start(&path, &Arc::default());
+        instance.keep("d/a", "1");
+        assert!(instance.disk.detail().ends_with("; the disk fails"));
+        instance.stop();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_file_that_is_removed_or_replaced_while_it_is_in_use_is_written_again() {
+    let (folder, path) = file();
+    let instance = Instance::start(&path, &Arc::default());
+    instance.keep("d/a", "1");
+    instance.wait_until(|detail| detail == "written in 1 commits");
+    for (number, replaced) in [(0, false), (1, true)] {
+        if replaced {
+            let other = folder.path().join("other");
+            Instance::start(&other, &Arc::default()).stop();
+            std::fs::rename(&other, &path).unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        instance.keep("d/b", &number.to_string());
+        instance.wait_until(|detail| detail.ends_with("; the disk fails"));
+        instance.wait_until(|detail| detail == format!("written in {} commits", number + 2));
+    }
+    instance.stop();
+    let instance = Instance::start(&path, &Arc::default());
+    assert_eq!(["d/a", "d/b"].map(|topic| instance.payload(topic)), ["1", "1"].map(|text| Some(text.into())));
+    instance.stop();
 }
 
 #[test]

@@ -85,21 +85,19 @@ impl Shard {
 
     /// Records a topic whose value is now in the shard.
     pub(super) fn record_value(&mut self, topic: &str, changes: &Changes) {
-        let Some((name, entry)) = self.by_topic.get_key_value(topic) else { return };
+        let Some(entry) = self.get_mut(topic) else { return };
         if entry.is_changed || changes.is_paused.load(SeqCst) {
             return;
         }
-        let name = name.clone();
-        if let Some(entry) = self.by_topic.get_mut(topic) {
-            entry.is_changed = true;
-        }
+        entry.is_changed = true;
+        let name = entry.name.clone();
         self.record(&name, changes);
     }
 
     /// Records a topic whose value has been removed.
-    pub(super) fn record_removal(&mut self, topic: &Arc<str>, was: &Entry, changes: &Changes) {
+    pub(super) fn record_removal(&mut self, was: &Entry, changes: &Changes) {
         if !was.is_changed {
-            self.record(topic, changes);
+            self.record(&was.name, changes);
         }
     }
 }
@@ -120,7 +118,7 @@ impl Topics {
                     break;
                 }
                 for topic in shard.changed.split_off(first) {
-                    let value = shard.by_topic.get_mut(&topic).map(|entry| {
+                    let value = shard.get_mut(&topic).map(|entry| {
                         entry.is_changed = false;
                         entry.value.clone()
                     });
@@ -143,10 +141,10 @@ impl Topics {
             let mut shard = self.shards[index].lock();
             shard.changed = Vec::new();
             let mut all: Vec<Change> = Vec::with_capacity(shard.by_topic.len());
-            for (topic, entry) in &mut shard.by_topic {
-                if self.tables[entry.table].is_on_disk() {
+            for entry in shard.by_topic.iter_mut() {
+                if self.tables[entry.table as usize].is_on_disk() {
                     entry.is_changed = false;
-                    all.push((topic.clone(), Some(entry.value.clone())));
+                    all.push((entry.name.clone(), Some(entry.value.clone())));
                 }
             }
             drop(shard);
@@ -159,22 +157,19 @@ impl Topics {
     /// removed from the disk, if no disk table has room for it.
     pub(crate) fn restore(&self, topic: &str, sender: &str, payload: &[u8]) -> bool {
         let mut shard = self.shard(topic);
-        if shard.by_topic.contains_key(topic) {
+        if shard.get(topic).is_some() {
             return true;
         }
         let mark = self.host.next_mark();
         let table = self.table_of(topic).filter(|table| self.tables[*table].is_on_disk());
         let bytes = topic.len() + sender.len() + payload.len();
-        let name: Arc<str> = topic.into();
         match table.filter(|table| self.tables[*table].add(bytes)) {
             Some(table) => {
-                let value = Arc::new(Value { sender: sender.into(), payload: payload.to_vec(), mark });
-                shard.ordered.insert(name.clone());
-                shard.by_topic.insert(name, Entry { value, table, is_changed: false });
+                shard.insert(table, Value::new(topic, sender, payload, mark));
                 true
             }
             None => {
-                shard.record(&name, &self.changes);
+                shard.record(&topic.into(), &self.changes);
                 false
             }
         }

@@ -75,7 +75,7 @@ impl std::fmt::Display for Cursor {
 }
 
 /// A topic that was found, and its value.
-pub(crate) type Found = (Arc<str>, Arc<Value>);
+pub(crate) type Found = (Arc<str>, Value);
 
 impl Topics {
     /// Finds topics of a filter in one shard, at most `limit`, and moves the cursor on. Returns the number of
@@ -106,7 +106,7 @@ impl Topics {
                 None => break None,
                 Some(name) => {
                     visits += 1;
-                    let entry = shard.by_topic.get(name).filter(|_| topic::matches(&filter.text, name));
+                    let entry = shard.get(name).filter(|_| topic::matches(&filter.text, name));
                     found.extend(entry.map(|entry| (name.clone(), entry.value.clone())));
                     if visits >= MAX_VISITS || found.len() >= limit {
                         break Some(name.clone());

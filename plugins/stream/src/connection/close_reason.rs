@@ -1,5 +1,6 @@
 //! Why a connection closed: the text for log, event and broker, and its log level.
 
+use elbus_plugin_api::Departure;
 use elbus_protocol::{Code, FrameError, handshake::HandshakeError};
 use std::{fmt, io, time::Duration};
 use tracing::Level;
@@ -15,6 +16,10 @@ pub(crate) enum CloseReason {
     Left,
     /// The socket failed, or the client reset it.
     Broken(io::Error),
+    /// The client, which has rings, has written what it cannot have written by the protocol.
+    BadRing(io::Error),
+    /// The client has asked for rings and gets none; it connects again without asking.
+    NoRings(Option<io::Error>),
     /// The client speaks TLS, and this port does not.
     Tls,
     /// The handshake was wrong.
@@ -51,9 +56,29 @@ pub(crate) enum CloseReason {
 }
 
 impl CloseReason {
+    /// Returns the reason for an error of a read or a write.
+    pub(crate) fn of_error(error: io::Error) -> Self {
+        match error.kind() {
+            // sockets have no such error
+            io::ErrorKind::InvalidData => CloseReason::BadRing(error),
+            _ => CloseReason::Broken(error),
+        }
+    }
+
+    /// Returns whether nothing can be sent any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self, CloseReason::Broken(_) | CloseReason::BadRing(_))
+    }
+
+    /// Returns whether the client has broken the protocol, so that it is owed nothing. One that is slow may
+    /// still read what has been sent.
+    pub(crate) fn is_violation(&self) -> bool {
+        self.departure() == Departure::Protocol
+    }
+
     pub(crate) fn level(&self) -> Level {
         match self {
-            CloseReason::Frame(_) | CloseReason::Tls => Level::WARN,
+            CloseReason::Frame(_) | CloseReason::BadRing(_) | CloseReason::Tls => Level::WARN,
             CloseReason::Stalled { .. } | CloseReason::Overflow { .. } | CloseReason::Crowded { .. } => {
                 Level::WARN
             }
@@ -66,14 +91,38 @@ impl CloseReason {
             CloseReason::Left | CloseReason::Broken(_) | CloseReason::Gone | CloseReason::Stopping => {
                 Level::DEBUG
             }
-            CloseReason::Handshake(_) | CloseReason::Refused { .. } => Level::DEBUG,
+            CloseReason::Handshake(_) | CloseReason::Refused { .. } | CloseReason::NoRings(_) => Level::DEBUG,
+        }
+    }
+
+    /// Returns the kind of reason by which the broker counts the client.
+    pub(crate) fn departure(&self) -> Departure {
+        match self {
+            CloseReason::Left => Departure::Closed,
+            CloseReason::Broken(_) => Departure::Broken,
+            CloseReason::Tls
+            | CloseReason::Handshake(_)
+            | CloseReason::Frame(_)
+            | CloseReason::BadRing(_) => Departure::Protocol,
+            CloseReason::Full { .. } | CloseReason::Evicted { .. } | CloseReason::OverShare { .. } => {
+                Departure::Evicted
+            }
+            CloseReason::Late { .. } => Departure::Late,
+            CloseReason::Stalled { .. } => Departure::Stalled,
+            CloseReason::NoRoom { .. } | CloseReason::MadeRoom { .. } => Departure::Memory,
+            CloseReason::Overflow { .. } | CloseReason::Crowded { .. } => Departure::Overflow,
+            CloseReason::Stopping => Departure::Stopped,
+            CloseReason::Refused { .. }
+            | CloseReason::Closed(_)
+            | CloseReason::Gone
+            | CloseReason::NoRings(_) => Departure::Other,
         }
     }
 
     /// Returns the category of reasons that a peer can cause any number of times.
     pub(crate) fn category(&self) -> Option<LogCategory> {
         match self {
-            CloseReason::Frame(_) => Some(LogCategory::Protocol),
+            CloseReason::Frame(_) | CloseReason::BadRing(_) => Some(LogCategory::Protocol),
             CloseReason::Late { .. } | CloseReason::NoRoom { .. } | CloseReason::MadeRoom { .. } => {
                 Some(LogCategory::Late)
             }
@@ -111,7 +160,7 @@ impl CloseReason {
     /// Returns whether unread bytes must be read before closing: otherwise TCP answers them with a reset,
     /// which can overtake the last bytes to the client.
     pub(crate) fn lingers(&self) -> bool {
-        self.is_refusal() || matches!(self, CloseReason::Frame(_))
+        self.is_refusal() || matches!(self, CloseReason::Frame(_) | CloseReason::NoRings(_))
     }
 }
 
@@ -120,6 +169,9 @@ impl fmt::Display for CloseReason {
         match self {
             CloseReason::Left => f.write_str("closed by the client"),
             CloseReason::Broken(error) => write!(f, "connection failed: {error}"),
+            CloseReason::BadRing(error) => write!(f, "protocol error: {error}"),
+            CloseReason::NoRings(None) => f.write_str("no rings left (max_rings)"),
+            CloseReason::NoRings(Some(error)) => write!(f, "cannot make rings: {error}"),
             CloseReason::Tls => f.write_str("sent a TLS handshake to a port that has no TLS (tls)"),
             CloseReason::Handshake(error) => error.fmt(f),
             CloseReason::Refused { name, code } => write!(f, "name {name:?} refused: {code}"),

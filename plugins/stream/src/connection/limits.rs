@@ -1,6 +1,9 @@
 //! The limits of one connection, initially those of the instance. Owns the numbers; enforces none.
 
-use elbus_plugin_api::{SinkLimits, config::Limit};
+use elbus_plugin_api::{
+    SinkLimits,
+    config::{Limit, Overflow},
+};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::settings::StreamSettings;
@@ -9,6 +12,7 @@ use crate::settings::StreamSettings;
 /// necessary.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
+    /// The limit of the queue, and in the two highest bits the index of a policy in [`POLICIES`].
     queue_bytes: AtomicUsize,
     max_frame_bytes: AtomicU32,
     /// `u32::MAX`: unlimited.
@@ -16,6 +20,14 @@ pub(crate) struct ConnectionLimits {
     /// As a [`Limit`].
     bytes_per_second: AtomicU64,
 }
+
+/// The bits of [`ConnectionLimits::queue_bytes`] below those of the policy.
+const POLICY_SHIFT: u32 = usize::BITS - 2;
+const MAX_QUEUE_BYTES: usize = usize::MAX >> 2;
+
+/// All policies for a full queue.
+const POLICIES: [Overflow; 4] =
+    [Overflow::Block, Overflow::Disconnect, Overflow::DropNewest, Overflow::Latest];
 
 /// What a client can send per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +58,10 @@ impl ConnectionLimits {
         let max_frame_bytes = Limit::new(settings.max_frame_bytes as u64).min(limits.max_frame_bytes);
         let messages = settings.messages_per_second.min(limits.messages_per_second);
         let bytes = settings.bytes_per_second.min(limits.bytes_per_second);
-        self.queue_bytes.store(settings.queue_bytes.min(limits.queue_bytes.as_usize()), Relaxed);
+        let overflow = limits.overflow().unwrap_or(settings.overflow);
+        let policy = POLICIES.iter().position(|policy| *policy == overflow).unwrap_or(0) << POLICY_SHIFT;
+        let queue_bytes = settings.queue_bytes.min(limits.queue_bytes.as_usize()).min(MAX_QUEUE_BYTES);
+        self.queue_bytes.store(policy | queue_bytes, Relaxed);
         self.max_frame_bytes.store(short(max_frame_bytes), Relaxed);
         self.messages_per_second.store(short(messages), Relaxed);
         self.bytes_per_second.store(bytes.or_max(), Relaxed);
@@ -55,7 +70,12 @@ impl ConnectionLimits {
     /// Returns the limit of the queue in bytes.
     #[inline]
     pub(crate) fn queue_bytes(&self) -> usize {
-        self.queue_bytes.load(Relaxed)
+        self.queue_bytes.load(Relaxed) & MAX_QUEUE_BYTES
+    }
+
+    /// Returns what happens to messages for a full queue.
+    pub(crate) fn overflow(&self) -> Overflow {
+        POLICIES.get(self.queue_bytes.load(Relaxed) >> POLICY_SHIFT).copied().unwrap_or_default()
     }
 
     /// Returns the length of the longest frame body.
@@ -94,7 +114,13 @@ mod tests {
         limits.restrict(&settings, &own);
         assert_eq!((limits.queue_bytes(), limits.max_frame_bytes()), (10, 20));
         assert_eq!(limits.rates(), Rates { messages: Limit::new(30), bytes: Limit::new(100) });
+        for overflow in POLICIES {
+            own.set_overflow(Some(overflow));
+            limits.restrict(&settings, &own);
+            assert_eq!(limits.overflow(), overflow, "instead of the instance's");
+        }
         limits.restrict(&settings, &SinkLimits::default());
         assert_eq!((limits.queue_bytes(), limits.max_frame_bytes(), limits.rates()), before);
+        assert_eq!(limits.overflow(), settings.overflow);
     }
 }

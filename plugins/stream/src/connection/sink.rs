@@ -181,7 +181,7 @@ impl Connection {
         // budget
         let twice = || self.limits.queue_bytes().saturating_mul(2).max(limit);
         let cannot_wait = realtime.then(|| if shared { limit } else { twice() });
-        let admission = self.server.settings.overflow.admit(out.queue.bytes(), bytes, limit, cannot_wait);
+        let admission = self.limits.overflow().admit(out.queue.bytes(), bytes, limit, cannot_wait);
         (admission, after)
     }
 

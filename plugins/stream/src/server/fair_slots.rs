@@ -135,6 +135,23 @@ impl Slot {
         });
     }
 
+    /// Counts the slot as one of another source. Nothing is evicted.
+    pub(crate) fn move_to(&self, source: Source) {
+        let mut state = self.shared.state.lock();
+        let number = self.number;
+        let Some(taken) = state.taken.get_mut(&number) else { return };
+        let previous = std::mem::replace(&mut taken.source, source);
+        let mut is_active = false;
+        state.change(previous, |held| {
+            is_active = held.active.remove(&number);
+            held.silent.remove(&number);
+        });
+        state.change(source, |held| {
+            let slots = if is_active { &mut held.active } else { &mut held.silent };
+            slots.insert(number);
+        });
+    }
+
     /// Sets what to do on eviction, replacing the previous action; done immediately if the slot was lost
     /// already.
     pub fn on_eviction(&self, evict: impl FnOnce() + Send + 'static) {
@@ -285,6 +302,21 @@ mod tests {
             let evicted_now = table.take(Source::User(1000 - number), number);
             assert_eq!(evicted_now, number.checked_sub(10));
         }
+    }
+
+    #[test]
+    fn a_slot_that_moves_counts_for_its_new_source() {
+        let mut table = Table::new(4);
+        (0..4).for_each(|number| assert_eq!(table.take(ONE, number), None));
+        // all came through one proxy, and two are of another source
+        table.held[&0].mark_active();
+        table.held[&0].move_to(TWO);
+        table.held[&1].move_to(TWO);
+        assert_eq!(table.take(ONE, 4), Some(2), "the source with the most");
+        assert_eq!(table.take(TWO, 5), Some(1), "silent ones first");
+        table.held.clear();
+        let state = table.slots.0.state.lock();
+        assert!(state.sources.is_empty() && state.by_count.is_empty());
     }
 
     #[test]

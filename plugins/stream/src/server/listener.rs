@@ -89,6 +89,9 @@ pub(crate) async fn accept(server: Arc<ServerState>, listener: Arc<BoundListener
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 let is_new = !std::mem::replace(&mut failing, true);
+                if is_new {
+                    server.counts.ended(LogCategory::Accept);
+                }
                 if is_new && server.admits(LogCategory::Accept, Source::Unknown) {
                     tracing::warn!(port = &*listener.port, %error, "cannot accept connections for now");
                 }

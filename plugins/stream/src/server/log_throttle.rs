@@ -36,7 +36,7 @@ pub enum LogCategory {
 }
 
 impl LogCategory {
-    const ALL: [LogCategory; 6] = [
+    pub(crate) const ALL: [LogCategory; 6] = [
         LogCategory::Protocol,
         LogCategory::Late,
         LogCategory::Refused,
@@ -44,6 +44,18 @@ impl LogCategory {
         LogCategory::Accept,
         LogCategory::Tls,
     ];
+
+    /// Returns the name in figures.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            LogCategory::Protocol => "protocol",
+            LogCategory::Late => "late",
+            LogCategory::Refused => "limit",
+            LogCategory::Evicted => "evicted",
+            LogCategory::Accept => "accept",
+            LogCategory::Tls => "tls",
+        }
+    }
 
     /// Returns the plural noun for log lines.
     pub(crate) fn plural(self) -> &'static str {

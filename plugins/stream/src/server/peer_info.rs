@@ -1,6 +1,6 @@
 //! What a transport knows about the peer of a connection. Owns no socket; checks nothing.
 
-use elbus_plugin_api::Credentials;
+use elbus_plugin_api::{Credentials, Locality};
 
 /// The peer of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,13 +11,17 @@ pub struct PeerInfo {
     pub credentials: Option<Credentials>,
     /// The systemd unit of that process, if known.
     pub unit: Option<Box<String>>,
-    /// The verified certificate of the client, if it has sent one.
-    pub certificate: Option<Box<Certificate>>,
+    /// What the client has proved, if anything.
+    pub verified: Option<Box<Verified>>,
 }
 
-/// A verified client certificate.
+/// What a client has proved to the transport. Boxed, since few clients prove anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Certificate {
-    /// Names as in [`ClientInfo`](elbus_plugin_api::ClientInfo).
-    pub names: Vec<String>,
+pub struct Verified {
+    /// The names in its certificate, as in [`ClientInfo`](elbus_plugin_api::ClientInfo).
+    pub certificate_names: Vec<String>,
+    /// The name of its token.
+    pub token: Option<String>,
+    /// Where it runs, if the transport knows more of it than of its other peers.
+    pub locality: Option<Locality>,
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::server::peer_info::PeerInfo;
+use crate::server::peer_info::{PeerInfo, Verified};
 
 /// Identities with debts of their own; all others share the greatest debt that did not fit.
 const MAX_IDENTITIES: usize = 4096;
@@ -30,13 +30,14 @@ pub(crate) struct RateDebts {
 }
 
 impl RateDebts {
-    /// Returns the identity of a connection: its certificate, else its user, else its address. IPv6 addresses
-    /// count by their /64 network, since one client has all addresses in it.
+    /// Returns the identity of a connection: its certificate and token, else its user, else its address. IPv6
+    /// addresses count by their /64 network, since one client has all addresses in it.
     pub(crate) fn identity(&self, peer: &PeerInfo) -> IdentityKey {
-        let certificate = peer.certificate.as_ref().map(|certificate| &certificate.names);
+        let has_proved = |it: &&Verified| !it.certificate_names.is_empty() || it.token.is_some();
+        let verified = peer.verified.as_deref().filter(has_proved);
         let user = peer.credentials.map(|credentials| credentials.uid);
-        IdentityKey(match (certificate.filter(|names| !names.is_empty()), user) {
-            (Some(names), _) => self.number(names),
+        IdentityKey(match (verified, user) {
+            (Some(verified), _) => self.number((&verified.certificate_names, &verified.token)),
             (None, Some(uid)) => self.number(uid),
             (None, None) => {
                 let source = peer.source.as_deref().unwrap_or_default();
@@ -110,6 +111,12 @@ mod tests {
         );
         assert!(same(&from("[2001:db8::1]:1"), &from("[2001:db8::ffff:2]:1")));
         assert!(!same(&from("[2001:db8::1]:1"), &from("[2001:db8:0:1::1]:1")));
+        let with_token = |token: &str| {
+            let verified = Verified { token: Some(token.to_owned()), ..Verified::default() };
+            PeerInfo { verified: Some(Box::new(verified)), ..from("10.0.0.1:1") }
+        };
+        assert!(same(&with_token("a"), &with_token("a")) && !same(&with_token("a"), &with_token("b")));
+        assert!(!same(&with_token("a"), &from("10.0.0.1:1")));
     }
 
     #[test]

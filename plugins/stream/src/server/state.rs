@@ -21,6 +21,7 @@ use crate::{
         log_throttle::{LogCategory, SourceLogThrottle, SuppressedLines},
         rate_debts::RateDebts,
         registration_queue::RegistrationQueue,
+        ring_quota::RingQuota,
         source::Source,
         transport::Transport,
     },
@@ -56,6 +57,8 @@ pub(crate) struct ServerState {
     pub(crate) pending: FairSlots,
     /// Limits the rate of registrations.
     pub(crate) turns: Option<Arc<RegistrationQueue>>,
+    /// Rings of shared memory, if the transport has them.
+    pub(crate) rings: Option<Arc<RingQuota>>,
     /// Limit of all queues of the broker together.
     pub(crate) budget: QueueBudget,
     /// Address of the connection whose frame is received although the budget is used up; 0 if there is none.
@@ -71,6 +74,23 @@ pub(crate) struct Counts {
     pub(crate) refused_runs: AtomicU64,
     /// Connections refused before they could send anything.
     pub(crate) refused_connections: AtomicU64,
+    /// Connections that have ended for a reason of a category, refused ones included.
+    categories: [AtomicU64; LogCategory::ALL.len()],
+}
+
+impl Counts {
+    /// Counts a connection that has ended.
+    pub(crate) fn ended(&self, category: LogCategory) {
+        if let Some(count) = self.categories.get(category as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the number of connections that have ended, by category.
+    pub(crate) fn categories(&self) -> impl Iterator<Item = (LogCategory, u64)> {
+        let counts = self.categories.iter().map(|count| count.load(Ordering::Relaxed));
+        LogCategory::ALL.into_iter().zip(counts)
+    }
 }
 
 impl ServerState {
@@ -85,7 +105,9 @@ impl ServerState {
         let limit = settings.max_clients;
         let clients =
             (!limit.is_none()).then(|| ClientQuota::new(limit.as_usize(), settings.max_source_share));
+        let rings = transport.rings().map(|limits| RingQuota::new(limits, settings.max_source_share));
         Arc::new(ServerState {
+            rings,
             budget: host.queue_budget(),
             host,
             pending: FairSlots::new(settings.pending()),
@@ -130,6 +152,7 @@ impl ServerState {
     /// number of these.
     pub(crate) fn log_eviction(&self, (key, source): (Source, Option<&str>), why: &str) {
         self.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
+        self.counts.ended(LogCategory::Evicted);
         if self.admits(LogCategory::Evicted, key) {
             tracing::info!(source, reason = %why, "connection ended");
         } else {
@@ -140,6 +163,7 @@ impl ServerState {
     /// Logs and counts a connection that was refused before it could send anything.
     pub(crate) fn reject(&self, (key, source): (Source, Option<&str>), category: LogCategory, why: &str) {
         self.counts.refused_connections.fetch_add(1, Ordering::Relaxed);
+        self.counts.ended(category);
         if self.admits(category, key) {
             tracing::warn!(source, reason = %why, "connection refused");
         } else {

@@ -2,17 +2,13 @@
 //! can do before and beside the session. Owns no socket and no table.
 
 use elbus_plugin_api::Locality;
-use std::{
-    io,
-    os::fd::OwnedFd,
-    pin::Pin,
-    sync::{Arc, Weak},
-};
+use std::{io, os::fd::OwnedFd, pin::Pin, sync::Arc};
 
 use crate::{
     connection::{Connection, close_reason::CloseReason},
     server::{
-        fair_slots::Slot, log_throttle::LogCategory, peer_info::PeerInfo, source::Source, state::ServerState,
+        fair_slots::Slot, log_throttle::LogCategory, peer_info::PeerInfo, ring_quota::RingLimits,
+        source::Source, state::ServerState,
     },
     session::Session,
 };
@@ -25,6 +21,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Returns where its peers run.
     fn locality(&self) -> Locality {
         Locality::Remote
+    }
+
+    /// Returns what clients get that ask for rings of shared memory; `None` if there are none. Only for UNIX
+    /// sockets that the sessions use directly: descriptors are passed over them.
+    fn rings(&self) -> Option<RingLimits> {
+        None
     }
 
     /// Prepares an accepted socket and determines its peer. Called within the runtime; must not block or need
@@ -66,11 +68,11 @@ impl SessionPermit {
     pub fn begin(self, socket: OwnedFd, peer: PeerInfo) -> Option<SessionGuard> {
         // before the session, so that `stop` finds at least one of the two
         self.server.table.lock().helper_tasks += 1;
-        let mut guard = SessionGuard { server: self.server.clone(), connection: Weak::new() };
+        let mut guard = SessionGuard { server: self.server.clone(), connection: None };
         let SessionPermit { server, port, slot, .. } = self;
         let session = Session::begin(server.clone(), socket, peer, port, slot, true);
         if let Ok(Some(session)) = &session {
-            guard.connection = Arc::downgrade(session.connection());
+            guard.connection = Some(session.connection().clone());
         }
         spawn(&server, session).then_some(guard)
     }
@@ -78,6 +80,12 @@ impl SessionPermit {
     /// Returns the source of the connection.
     pub fn source(&self) -> Source {
         self.source
+    }
+
+    /// Replaces the source of the connection, as in [`PeerInfo`]: it has come through a proxy.
+    pub fn set_source(&mut self, source: Option<&str>) {
+        self.source = Source::of_address(source);
+        self.slot.move_to(self.source);
     }
 
     /// Marks that the peer has sent something useful: silent connections are evicted first.
@@ -116,11 +124,26 @@ impl SessionPermit {
 /// Counts a task that works beside a session, until it is dropped.
 pub struct SessionGuard {
     server: Arc<ServerState>,
-    connection: Weak<Connection>,
+    connection: Option<Arc<Connection>>,
 }
 
-/// Closes a connection from outside of its session.
-pub struct Closer(Weak<Connection>);
+/// Which side has ended a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client has closed its end, or the connection has failed.
+    Left,
+    /// The instance is stopping.
+    Stopping,
+    /// The broker has ended it for a reason that the client may learn.
+    Refused(String),
+    /// The broker has ended it for a reason of its own.
+    Closed,
+}
+
+/// Closes a connection from outside of its session, and knows why it has ended. Cheap to clone. Keeps neither
+/// its socket nor its queue.
+#[derive(Clone)]
+pub struct Closer(Option<Arc<Connection>>);
 
 impl SessionGuard {
     /// Returns a handle that closes the session's connection.
@@ -132,9 +155,24 @@ impl SessionGuard {
 impl Closer {
     /// Closes the connection if it is still open; `why` is logged and announced.
     pub fn close(&self, why: &str) {
-        if let Some(connection) = self.0.upgrade() {
+        if let Some(connection) = &self.0 {
             connection.close(CloseReason::Closed(why.into()));
         }
+    }
+
+    /// Returns why the session has ended; `None` while it goes on.
+    pub fn end(&self) -> Option<SessionEnd> {
+        let reason = self.0.as_ref()?.close_reason()?;
+        Some(match &*reason {
+            CloseReason::Left | CloseReason::Broken(_) | CloseReason::Gone | CloseReason::NoRings(_) => {
+                SessionEnd::Left
+            }
+            CloseReason::Stopping => SessionEnd::Stopping,
+            // it can name other clients
+            CloseReason::Closed(_) => SessionEnd::Closed,
+            CloseReason::Stalled { cycle, .. } if !cycle.is_empty() => SessionEnd::Closed,
+            reason => SessionEnd::Refused(reason.to_string()),
+        })
     }
 }
 

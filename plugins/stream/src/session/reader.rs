@@ -79,12 +79,13 @@ impl Reader {
         port: Arc<str>,
         unregistered: Box<Unregistered>,
     ) -> Self {
+        let has_rings = connection.server.rings.is_some();
         Reader {
             connection,
             socket,
             peer,
             port,
-            handshake: ServerHandshake::new(),
+            handshake: if has_rings { ServerHandshake::with_rings() } else { ServerHandshake::new() },
             client: None,
             phase: Phase::Greeting,
             rest: Vec::new(),
@@ -183,7 +184,7 @@ impl Reader {
         } else {
             self.socket.receive(room)
         };
-        let received = match received.map_err(CloseReason::Broken)? {
+        let received = match received.map_err(CloseReason::of_error)? {
             Received::Nothing => return Ok(()),
             Received::End => return Err(CloseReason::Left),
             Received::Bytes(count) => count,
@@ -236,7 +237,7 @@ impl Reader {
         let have = self.rest.len();
         if self.rest.capacity() == have {
             let more = self.large_capacity(have).saturating_sub(have);
-            let more = if self.has_room(more) { more } else { more.min(READ_BYTES) };
+            let more = if self.charge_if_room(have + more) { more } else { more.min(READ_BYTES) };
             let out_of_memory = |_| CloseReason::Broken(io::ErrorKind::OutOfMemory.into());
             self.rest.try_reserve_exact(more).map_err(out_of_memory)?;
         }
@@ -252,7 +253,7 @@ impl Reader {
         } else {
             self.socket.receive_more(&mut self.rest)
         };
-        match received.map_err(CloseReason::Broken)? {
+        match received.map_err(CloseReason::of_error)? {
             Received::Nothing => return Ok(()),
             Received::End => return Err(CloseReason::Left),
             Received::Bytes(count) => {

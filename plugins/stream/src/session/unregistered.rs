@@ -4,7 +4,8 @@
 use tokio::sync::oneshot;
 
 use crate::server::{
-    connection_table::DepartingClient, fair_slots::Slot, source::Source, state::ServerState,
+    connection_table::DepartingClient, fair_slots::Slot, ring_quota::RingPermit, source::Source,
+    state::ServerState,
 };
 
 /// A connection that is not registered yet.
@@ -19,12 +20,25 @@ pub(crate) struct Unregistered {
     pub(crate) turn: Option<oneshot::Receiver<()>>,
     /// The client whose name it waits for.
     pub(crate) previous_owner: Option<DepartingClient>,
+    /// Whether it has asked for rings.
+    pub(crate) wants_rings: bool,
+    /// The right to have them, until they are made.
+    pub(crate) ring_permit: Option<RingPermit>,
 }
 
 impl Unregistered {
     /// Boxed, since few connections have one and all would have room for it.
     pub(crate) fn new(slot: Slot, source: Source, key: usize, is_queued: bool) -> Box<Self> {
-        Box::new(Unregistered { slot, source, key, is_queued, turn: None, previous_owner: None })
+        Box::new(Unregistered {
+            slot,
+            source,
+            key,
+            is_queued,
+            turn: None,
+            previous_owner: None,
+            wants_rings: false,
+            ring_permit: None,
+        })
     }
 
     /// Marks that the peer has sent its greeting; returns whether the connection must wait for its turn.
@@ -36,6 +50,13 @@ impl Unregistered {
             self.turn = turns.enqueue(self.source, &server.runtime);
         }
         self.turn.is_some()
+    }
+
+    /// Claims rings of a size class; `false` if there are none left.
+    pub(crate) fn claim_rings(&mut self, server: &ServerState, class: u8) -> bool {
+        self.wants_rings = true;
+        self.ring_permit = server.rings.as_ref().and_then(|rings| rings.claim(self.source, class));
+        self.ring_permit.is_some()
     }
 
     /// Returns whether it waits for anything but its peer.

@@ -30,12 +30,23 @@ fn files_that_are_no_usable_schema_are_refused() {
         (r#"{"$ref":"file:///etc/passwd"}"#, "references must stay within the file"),
         (r#"{"$ref":"other.json#/a"}"#, "other.json"),
         (r##"{"$ref":"#/$defs/missing"}"##, "Pointer '/$defs/missing' does not exist"),
-        (r#"{"$schema":"https://example.com/draft"}"#, "Unknown meta-schema: 'https://example.com/draft'"),
-        (r#"{"format":"dat-time"}"#, "dat-time"),
+        (
+            r#"{"$schema":"https://example.com/draft"}"#,
+            "Unknown meta-schema: 'https://example.com/draft': expected that of draft 4, 6, 7, ",
+        ),
+        (
+            r#"{"format":"dat-time"}"#,
+            "Unknown format: 'dat-time': remove it, or use one that JSON Schema defines (at \"/format\")",
+        ),
+        (r#"{"type":"objekt"}"#, "\"objekt\" is not a type: expected array, boolean, integer"),
         (r#"{"items":{"format":"regex"}}"#, "uses the format \"regex\", which is not supported"),
         // not linear
         (r#"{"pattern":"(a)\\1"}"#, "(at \"/pattern\")"),
-        (r#"{"pattern":"a(?!b)"}"#, "(at \"/pattern\")"),
+        (
+            r#"{"pattern":"a(?!b)"}"#,
+            "\"a(?!b)\" is not a usable regular expression: expected one without look-around and \
+             back-references, of at most 1024 KiB when compiled (at \"/pattern\")",
+        ),
         (r#"{"patternProperties":{"((a{1000}){1000}){100}":{}}}"#, "is not a usable schema"),
     ] {
         let message = load(text).err().unwrap_or_else(|| panic!("{text} is a schema"));
@@ -137,13 +148,56 @@ fn recursive_schemas_take_no_exponential_time() {
     }
 }
 
+/// A hostile text for each expression: without a limit, 20,000 bytes take 20 s in an optimised build.
+#[test]
+fn documents_are_too_short_for_a_slow_expression_to_take_long() {
+    for pattern in ["^(a*)*(a{1,500}){1,20}$", "a[ab]{100}$", "^(a{0,60}){0,60}b$", "^.*a.{0,200}$"] {
+        let schema = load(&json!({"pattern": pattern}).to_string()).unwrap();
+        let bytes = schema.max_bytes().unwrap_or(1 << 20).min(1 << 20);
+        let start = std::time::Instant::now();
+        for text in ["a".repeat(bytes), "ab".repeat(bytes / 2), "aab".repeat(bytes / 3) + "c"] {
+            schema.matches(&json!(text));
+        }
+        // three texts, and a build without optimisation
+        assert!(start.elapsed().as_secs() < 30, "{pattern}: {bytes} bytes took {:?}", start.elapsed());
+    }
+}
+
 #[test]
 fn formats_are_checked_and_refusals_explained_without_contents() {
     assert!(matches(&json!({"format": "date-time"}), &json!("2026-11-29T10:00:00Z")));
     assert!(!matches(&json!({"format": "date-time"}), &json!("tomorrow")));
     let schema = load(r#"{"properties":{"unit":{"enum":["C","K"]}},"required":["value"]}"#).unwrap();
     let explained = |document: Value| schema.explain(&document).unwrap();
-    assert_eq!(explained(json!({})), "\"value\" is a required property (at \"\")");
+    assert_eq!(explained(json!({})), "\"value\" is a required property (/required of the schema)");
     let reason = explained(json!({"value": 1, "unit": "secret"}));
-    assert!(reason.ends_with("(at \"/unit\")") && !reason.contains("secret"), "{reason}");
+    assert!(
+        reason.ends_with("(/properties/unit/enum of the schema)") && !reason.contains("secret"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn refusals_are_explained_without_names_of_properties() {
+    let extra = "1 properties that the schema does not allow (/";
+    for (schema, expected) in [
+        (json!({"additionalProperties": false}), "False schema does not allow value (/additionalProperties"),
+        (json!({"unevaluatedProperties": false}), extra),
+        (json!({"propertyNames": {"maxLength": 3}}), "the name of a property is not allowed (/propertyNames"),
+        (
+            json!({"propertyNames": {"pattern": "^a"}}),
+            "the name of a property is not allowed (/propertyNames",
+        ),
+        (json!({"propertyNames": false}), ""),
+        (json!({"additionalProperties": {"type": "null"}}), "value is not of type \"null\" (/additionalP"),
+        (json!({"patternProperties": {"^s": {"const": 1}}}), "1 was expected (/patternProperties/"),
+        (json!({"additionalProperties": {"additionalProperties": {"items": false}}}), ""),
+        (json!({"not": {"required": []}}), "{\"required\":[]} is not allowed for value (/not of the schema)"),
+        (json!({"maxProperties": 0}), "value has more than 0 properties (/maxProperties of the schema)"),
+        (json!(false), "False schema does not allow value (/ of the schema)"),
+    ] {
+        let document = json!({"secret": {"secret": ["secret"]}});
+        let reason = load(&schema.to_string()).unwrap().explain(&document).unwrap();
+        assert!(reason.starts_with(expected) && !reason.contains("secret"), "{schema}: {reason}");
+    }
 }

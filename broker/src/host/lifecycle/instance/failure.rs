@@ -16,6 +16,19 @@ use crate::{
 
 /// Time for a failed instance to close its connections.
 const FAILED_DEADLINE: Duration = Duration::from_millis(500);
+/// How long a restart waits until what the failed instance had registered is removed: its names and methods
+/// could not be registered again.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a failed instance had registered is removed when this is dropped.
+struct Removal(Arc<Instance>);
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.inner.lock().removals -= 1;
+        self.0.removed.notify_all();
+    }
+}
 
 impl HostedInstance for Instance {
     fn name(&self) -> &str {
@@ -39,7 +52,8 @@ impl HostedInstance for Instance {
         }
         let declaration = self.declaration.read();
         let (priority, on_failure) = (declaration.priority, declaration.on_failure);
-        Ok(HookOwner { owner, instance: self.name.as_str().into(), priority, on_failure })
+        let statistics = self.context.router.instances.of(owner, || self.name.clone());
+        Ok(HookOwner { owner, instance: self.name.as_str().into(), priority, on_failure, statistics })
     }
 
     fn rule_setter(&self) -> RuleSetter {
@@ -102,9 +116,16 @@ impl Instance {
         }
     }
 
+    /// Waits until what failed creations had registered is removed, for at most 1 s.
+    pub(super) fn wait_for_removal(&self) {
+        let until = Instant::now() + REMOVAL_LIMIT;
+        let mut inner = self.inner.lock();
+        while inner.removals > 0 && !self.removed.wait_until(&mut inner, until).timed_out() {}
+    }
+
     /// Marks the instance failed and stops its service in a thread of its own: the caller is inside a
     /// callback and may hold locks.
-    pub(crate) fn mark_failed(&self, owner: u32, reason: &str) {
+    pub(crate) fn mark_failed(self: &Arc<Self>, owner: u32, reason: &str) {
         tracing::error!(plugin = self.name, reason, "plugin failed");
         let object = {
             let mut inner = self.inner.lock();
@@ -112,13 +133,16 @@ impl Instance {
                 return; // a previous creation of the instance, which has ended
             }
             inner.is_gone = true;
+            inner.removals += 1;
             inner.object.take()
         };
+        let removal = Removal(self.clone());
         self.set_state(PluginState::Failed(reason.to_owned()));
         self.schedule_restart(false);
         let (context, reason) = (self.context.clone(), format!("plugin {} failed", self.name));
         let body = move || {
             context.remove_owner(owner, &reason);
+            drop(removal);
             if let Some(object) = object {
                 let milliseconds = FAILED_DEADLINE.as_millis() as u64;
                 callbacks::for_caller(owner, Callback::Stop, "the broker", || object.stop(milliseconds));

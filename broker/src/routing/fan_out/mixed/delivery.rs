@@ -39,6 +39,13 @@ impl FanOut {
                 is_encoded = false;
                 continue;
             };
+            if sender.has_intercepted() && client.is_replaying() {
+                // a replay has begun since the frames were collected: their marks are compared one by one
+                recipient.outcome = Outcome::OneByOne;
+                any_one_by_one = true;
+                is_encoded = false;
+                continue;
+            }
             if !is_encoded {
                 encoding.reset();
             }
@@ -117,7 +124,9 @@ impl FanOut {
             if frame.op() == Some(Op::Message) && frame.qos().wants_ack() {
                 run = run.with_deferral(&mut deferral);
             }
+            self.mark = if frame.op() == Some(Op::Publish) { sender.mark_of(index) } else { 0 };
             let delivery = self.deliver_run(sender.router, client, &mut run, frame.body().len());
+            self.mark = 0;
             if !delivery.is_taken()
                 && self.hooks.is_some()
                 && let Some(recipient) = recipients.used().get_mut(place)
@@ -128,7 +137,7 @@ impl FanOut {
             if delivery.is_taken() {
                 mark(&mut taken, index);
                 if let Some(pending) = deferral.take() {
-                    self.pending.push((index as usize, pending));
+                    self.pending.push((index as usize..index as usize + 1, pending));
                 }
             } else if delivery.has(DeliveryStatus::REFUSED) {
                 mark(&mut refused, index);
@@ -142,9 +151,9 @@ impl FanOut {
                 *code = Code::NotDelivered as u8;
             }
         }
-        for (index, _) in &self.pending {
-            if let Some(code) = codes.get_mut(*index) {
-                *code = 0;
+        for (frames, _) in &self.pending {
+            if let Some(codes) = codes.get_mut(frames.clone()) {
+                codes.fill(0);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Shows the frames of a mixed run to observers, once all of them are delivered. Frames that interceptors
-//! apply to are not in mixed runs.
+//! Shows the frames of a mixed run to observers, once all of them are delivered or have been decided about by
+//! interceptors.
 
 use elbus_plugin_api::{Code, Frame, Op, Payload, abi::RoutedRun};
 
@@ -57,7 +57,13 @@ impl FanOut {
     }
 
     /// Returns the observers of a target, as cached or determined.
-    fn observers_of(&self, table: &HookTable, epoch: u64, op: Op, target: &str) -> u64 {
+    pub(in crate::routing) fn observers_of(
+        &self,
+        table: &HookTable,
+        epoch: u64,
+        op: Op,
+        target: &str,
+    ) -> u64 {
         let topics = self.topics.as_ref().filter(|_| op == Op::Publish);
         let cached = topics.and_then(|topics| topics.cached(epoch, target.as_bytes()));
         match cached.filter(|(_, recipients)| !recipients.is_refused()) {

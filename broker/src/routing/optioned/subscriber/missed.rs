@@ -1,7 +1,8 @@
 //! What a subscription has missed: exact counts, and a report to the client at most once a second. Owns the
 //! counts; never decides what is dropped.
 
-use elbus_plugin_api::{BROKER_NAME, Encoding, FrameKind, Payload, Qos, Run};
+use elbus_plugin_api::{BROKER_NAME, DeliveryStatus, Encoding, FrameKind, Payload, Qos, Run};
+use elbus_protocol::MISSED_TOPIC;
 use serde::Serialize;
 use std::{
     sync::Arc,
@@ -14,8 +15,9 @@ use crate::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// The topic of reports. A client gets those about itself, if it is subscribed to it.
-pub(in crate::routing) const MISSED_TOPIC: &str = ".broker/missed";
+/// The most of a topic that is kept for a report, in bytes: a client can have many subscriptions, and others
+/// choose the topics.
+const MAX_TOPIC_BYTES: usize = 1024;
 /// The shortest time between two reports about one subscription.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,11 @@ pub(super) struct Unreported {
     last_report: Option<Instant>,
 }
 
+/// Returns the begin of a text, at most `bytes` long.
+fn cut(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes { text } else { (0..=bytes).rev().find_map(|end| text.get(..end)).unwrap_or("") }
+}
+
 #[derive(Serialize)]
 struct Report<'r> {
     filter: &'r str,
@@ -49,14 +56,16 @@ impl Subscriber {
     #[cold]
     pub(in crate::routing) fn miss(self: &Arc<Self>, topic: &str, count: usize) {
         self.missed.dropped.fetch_add(count as u64, Relaxed);
+        self.pacer.count_missed(count);
         if topic == MISSED_TOPIC {
             return;
         }
         let (first, due) = {
             let mut unreported = self.unreported.lock();
             unreported.count += count as u64;
-            if unreported.topic != topic {
-                topic.clone_into(&mut unreported.topic);
+            let kept = cut(topic, MAX_TOPIC_BYTES);
+            if unreported.topic != kept {
+                kept.clone_into(&mut unreported.topic);
             }
             let due = unreported.last_report.map(|last| last + REPORT_INTERVAL);
             (unreported.count == count as u64, due)
@@ -102,6 +111,15 @@ impl Subscriber {
         let delivery = self.client.deliver(&mut run);
         if delivery.is_taken() {
             self.client.counts.sent(1, MISSED_TOPIC.len() + 1 + body.len());
+        } else if delivery.has(DeliveryStatus::REFUSED) {
+            // a queue that never is over its limit can refuse it, too
+            let mut unreported = self.unreported.lock();
+            unreported.count += count;
+            if unreported.topic.is_empty() {
+                unreported.topic = topic;
+            }
+            drop(unreported);
+            self.pacer.schedule(self, now + REPORT_INTERVAL);
         }
         self.settle(delivery);
     }

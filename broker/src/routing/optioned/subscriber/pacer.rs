@@ -1,10 +1,13 @@
 //! When subscriptions with options are due: values whose interval ends, reports of what was missed, and
 //! clients that others have fed long enough. Owns the times; one thread of the core serves all of them.
 
-use elbus_plugin_api::{QueueBudget, QueueReservation};
+use elbus_plugin_api::QueueBudget;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -25,6 +28,8 @@ pub(crate) struct Pacer {
     budget: OnceLock<QueueBudget>,
     /// Wakes the thread that [serves](crate::routing::Router::serve_due) them.
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Publications that subscriptions have missed.
+    missed: AtomicU64,
 }
 
 /// Each subscription is in both maps, once.
@@ -36,7 +41,23 @@ struct Due {
 
 impl Pacer {
     pub(in crate::routing) fn new(holds: Arc<Holds>) -> Self {
-        Pacer { due: Mutex::default(), holds, budget: OnceLock::new(), waker: OnceLock::new() }
+        Pacer {
+            due: Mutex::default(),
+            holds,
+            budget: OnceLock::new(),
+            waker: OnceLock::new(),
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts publications that a subscription has missed.
+    pub(super) fn count_missed(&self, count: usize) {
+        self.missed.fetch_add(count as u64, Relaxed);
+    }
+
+    /// Returns the number of publications that all subscriptions have missed since the start.
+    pub(in crate::routing) fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
     }
 
     pub(super) fn holds(&self) -> &Arc<Holds> {
@@ -48,13 +69,8 @@ impl Pacer {
         _ = self.budget.set(budget);
     }
 
-    pub(super) fn budget(&self) -> Option<&QueueBudget> {
+    pub(in crate::routing) fn budget(&self) -> Option<&QueueBudget> {
         self.budget.get()
-    }
-
-    /// Returns a place in the budget, if there is one.
-    pub(in crate::routing) fn reservation(&self) -> Option<QueueReservation> {
-        self.budget.get().map(QueueBudget::reserve)
     }
 
     /// Sets what wakes the thread. Can be set once.

@@ -220,16 +220,36 @@ impl Reader {
         }
     }
 
+    /// Counts memory that is about to be allocated, if the broker's budget has room for it.
+    pub(super) fn charge_if_room(&mut self, capacity: usize) -> bool {
+        let kept = u32::try_from(capacity / COUNTED_BYTES).unwrap_or(u32::MAX);
+        if !self.connection.server.budget.try_charge(&mut counted(self.charged), counted(kept)) {
+            return false;
+        }
+        let before = self.charged;
+        self.charged = before.max(kept);
+        self.note_large(before);
+        true
+    }
+
     #[cold]
     fn charge(&mut self, kept: u32) {
-        let bytes = |pieces: u32| pieces as usize * COUNTED_BYTES;
         let before = std::mem::replace(&mut self.charged, kept);
-        if before.max(kept) > RESERVED {
-            let held = if kept > RESERVED { bytes(kept) } else { 0 };
+        self.note_large(before);
+        self.connection.server.budget.charge(&mut counted(before), counted(kept));
+    }
+
+    fn note_large(&self, before: u32) {
+        if before.max(self.charged) > RESERVED {
+            let held = if self.charged > RESERVED { counted(self.charged) } else { 0 };
             self.connection.server.frame_memory.lock().set_received(&self.connection, held);
         }
-        self.connection.server.budget.charge(&mut bytes(before), bytes(kept));
     }
+}
+
+/// Returns the bytes of counted pieces.
+fn counted(pieces: u32) -> usize {
+    pieces as usize * COUNTED_BYTES
 }
 
 impl Drop for Reader {

@@ -1,0 +1,294 @@
+//! Lists that nodes announce to each other: the own ones with their versions, and those of other nodes.
+
+use crate::{
+    filter::Intersections,
+    settings::Limits,
+    wire::{Changes, ListPart},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// What an announced list and its changes are limited to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListLimits {
+    pub(super) count: usize,
+    pub(super) bytes: usize,
+}
+
+impl ListLimits {
+    pub(super) fn of_names(limits: &Limits) -> Self {
+        ListLimits { count: limits.max_names, bytes: limits.max_names_bytes }
+    }
+
+    pub(super) fn of_filters(limits: &Limits) -> Self {
+        ListLimits { count: limits.max_filters, bytes: limits.max_filters_bytes }
+    }
+}
+
+/// The texts of a list.
+#[derive(Debug, Default)]
+struct Texts {
+    all: HashSet<Arc<str>>,
+    bytes: usize,
+}
+
+impl Texts {
+    /// Adds a text. `None` if there would be too many, else whether it is new.
+    fn add(&mut self, text: &str, limits: ListLimits) -> Option<bool> {
+        if self.all.contains(text) {
+            return Some(false);
+        }
+        if self.all.len() >= limits.count || self.bytes + text.len() > limits.bytes {
+            return None;
+        }
+        self.bytes += text.len();
+        Some(self.all.insert(Arc::from(text)))
+    }
+
+    fn remove(&mut self, text: &str) -> bool {
+        let was_there = self.all.remove(text);
+        if was_there {
+            self.bytes -= text.len();
+        }
+        was_there
+    }
+}
+
+/// A list that this node announces.
+#[derive(Debug)]
+pub(super) struct OwnList {
+    texts: Texts,
+    limits: ListLimits,
+    version: u64,
+}
+
+impl OwnList {
+    pub(super) fn new(limits: ListLimits) -> Self {
+        OwnList { texts: Texts::default(), limits, version: 0 }
+    }
+
+    /// Adds a text. `None` if there would be too many, else whether the list has changed.
+    pub(super) fn add(&mut self, text: &str) -> Option<bool> {
+        let is_new = self.texts.add(text, self.limits)?;
+        self.version += u64::from(is_new);
+        Some(is_new)
+    }
+
+    /// Removes a text. Returns whether the list has changed.
+    pub(super) fn remove(&mut self, text: &str) -> bool {
+        let was_there = self.texts.remove(text);
+        self.version += u64::from(was_there);
+        was_there
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns all texts: primaries before their secondaries.
+    pub(super) fn sorted(&self) -> Vec<Arc<str>> {
+        let mut all: Vec<_> = self.texts.all.iter().cloned().collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// A list that another node announces.
+#[derive(Debug)]
+pub(super) struct RemoteList {
+    texts: Texts,
+    limits: ListLimits,
+    /// `None` until the first snapshot is complete.
+    version: Option<u64>,
+    /// A snapshot that is not complete.
+    snapshot: Option<Texts>,
+}
+
+/// What has changed in a remote list.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub(super) added: Vec<Arc<str>>,
+    pub(super) removed: Vec<Arc<str>>,
+    /// Texts that were not accepted because there are too many.
+    pub(super) over_limit: u64,
+    /// Texts that were not accepted for other reasons.
+    pub(super) invalid: u64,
+}
+
+impl RemoteList {
+    pub(super) fn new(limits: ListLimits) -> Self {
+        RemoteList { texts: Texts::default(), limits, version: None, snapshot: None }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.texts.all.len()
+    }
+
+    /// Applies changes. A delta of another version than the current one changes nothing: its sender knows
+    /// that an earlier one was lost and sends a snapshot.
+    pub(super) fn apply(&mut self, changes: &Changes<'_>, is_valid: impl Fn(&str) -> bool) -> Difference {
+        let mut difference = Difference::default();
+        if changes.part == ListPart::Delta {
+            if self.version.is_none_or(|version| version.checked_add(1) != Some(changes.version)) {
+                return difference;
+            }
+            self.version = Some(changes.version);
+            for (is_added, text) in changes.iter() {
+                if !is_added {
+                    if self.texts.remove(text) {
+                        difference.removed.push(Arc::from(text));
+                    }
+                } else if !is_valid(text) {
+                    difference.invalid += 1;
+                } else {
+                    match self.texts.add(text, self.limits) {
+                        Some(true) => difference.added.push(Arc::from(text)),
+                        Some(false) => {}
+                        None => difference.over_limit += 1,
+                    }
+                }
+            }
+            return difference;
+        }
+        if changes.part.begins() {
+            self.snapshot = Some(Texts::default());
+        }
+        let Some(mut snapshot) = self.snapshot.take() else { return difference };
+        for (_, text) in changes.iter() {
+            if !is_valid(text) {
+                difference.invalid += 1;
+            } else if snapshot.add(text, self.limits).is_none() {
+                difference.over_limit += 1;
+            }
+        }
+        if !changes.part.ends() {
+            self.snapshot = Some(snapshot);
+            return difference;
+        }
+        self.version = Some(changes.version);
+        difference.removed.extend(self.texts.all.difference(&snapshot.all).cloned());
+        difference.added.extend(snapshot.all.difference(&self.texts.all).cloned());
+        difference.removed.sort_unstable();
+        difference.added.sort_unstable();
+        self.texts = snapshot;
+        difference
+    }
+}
+
+/// The interest of the local clients, as it is announced.
+#[derive(Debug)]
+pub(super) struct OwnInterest {
+    list: OwnList,
+    /// What the local clients are subscribed to, as far as it is imported.
+    wanted: Intersections,
+    filters: HashMap<Box<str>, u64>,
+    bytes: usize,
+    limits: ListLimits,
+    imports: Vec<String>,
+    /// Subscriptions that are not in `filters`, because there are too many.
+    untracked: u64,
+    /// Whether the imports are announced as they are, because there is too much to announce.
+    is_coarse: bool,
+}
+
+impl OwnInterest {
+    pub(super) fn new(limits: ListLimits, imports: &[String]) -> Self {
+        // the imports themselves always fit
+        let bytes = limits.bytes.max(imports.iter().map(String::len).sum());
+        let limits = ListLimits { count: limits.count.max(imports.len()), bytes };
+        OwnInterest {
+            list: OwnList::new(limits),
+            wanted: Intersections::new(imports),
+            filters: HashMap::new(),
+            bytes: 0,
+            limits,
+            imports: imports.to_vec(),
+            untracked: 0,
+            is_coarse: false,
+        }
+    }
+
+    pub(super) fn list(&self) -> &OwnList {
+        &self.list
+    }
+
+    /// Adds a filter. Returns the changes of the list, and whether the filter was not tracked.
+    pub(super) fn add(&mut self, filter: &str) -> (Vec<(bool, String)>, bool) {
+        if !self.wanted.concerns(filter) {
+            return (Vec::new(), false);
+        }
+        if let Some(count) = self.filters.get_mut(filter) {
+            *count += 1;
+            return (Vec::new(), false);
+        }
+        if self.filters.len() >= self.limits.count || self.bytes + filter.len() > self.limits.bytes {
+            self.untracked += 1;
+            return (self.update(Vec::new()), true);
+        }
+        self.filters.insert(filter.into(), 1);
+        self.bytes += filter.len();
+        let added = self.wanted.add(filter).into_iter().map(|text| (true, text)).collect();
+        (self.update(added), false)
+    }
+
+    /// Removes a filter. Returns the changes of the list.
+    pub(super) fn remove(&mut self, filter: &str) -> Vec<(bool, String)> {
+        if !self.wanted.concerns(filter) {
+            return Vec::new();
+        }
+        let mut removed = Vec::new();
+        match self.filters.get_mut(filter) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                return removed;
+            }
+            Some(_) => {
+                self.filters.remove(filter);
+                self.bytes -= filter.len();
+                removed.extend(self.wanted.remove(filter).into_iter().map(|text| (false, text)));
+            }
+            None => self.untracked = self.untracked.saturating_sub(1),
+        }
+        self.update(removed)
+    }
+
+    /// Adapts the list to what is wanted, which has changed by `changes`.
+    fn update(&mut self, changes: Vec<(bool, String)>) -> Vec<(bool, String)> {
+        let was_coarse = self.is_coarse;
+        self.is_coarse = self.untracked > 0 || !self.wanted.fits(self.limits.count, self.limits.bytes);
+        let changes = match (was_coarse, self.is_coarse) {
+            (false, false) => changes,
+            (true, true) => Vec::new(),
+            _ => self.all_changes(),
+        };
+        for (is_added, text) in &changes {
+            if *is_added {
+                self.list.texts.add(text, self.limits);
+            } else {
+                self.list.texts.remove(text);
+            }
+        }
+        self.list.version += u64::from(!changes.is_empty());
+        changes
+    }
+
+    /// Returns what distinguishes the list from what is wanted: removals first.
+    fn all_changes(&self) -> Vec<(bool, String)> {
+        let wanted: HashSet<&str> = if self.is_coarse {
+            self.imports.iter().map(String::as_str).collect()
+        } else {
+            self.wanted.iter().collect()
+        };
+        let removed = self.list.texts.all.iter().filter(|text| !wanted.contains(&***text));
+        let mut changes: Vec<(bool, String)> = removed.map(|text| (false, text.to_string())).collect();
+        let added = wanted.iter().filter(|text| !self.list.texts.all.contains(**text));
+        changes.extend(added.map(|text| (true, (*text).to_owned())));
+        changes.sort_unstable();
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;

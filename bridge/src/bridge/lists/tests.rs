@@ -1,0 +1,75 @@
+//! Lists of names and filters.
+
+use super::*;
+use crate::wire::{List, Record, append_list, next_record};
+
+const LIMITS: ListLimits = ListLimits { count: 3, bytes: 100 };
+
+fn apply(list: &mut RemoteList, version: u64, part: ListPart, changes: &[(bool, &str)]) -> Difference {
+    let mut wire = Vec::new();
+    append_list(&mut wire, List::Names, version, part, changes.iter().copied());
+    let Some(Record::Names(changes)) = next_record(&mut &wire[..]) else { panic!() };
+    list.apply(&changes, |text| !text.contains('!'))
+}
+
+fn texts(texts: &[Arc<str>]) -> Vec<&str> {
+    texts.iter().map(|text| &**text).collect()
+}
+
+#[test]
+fn snapshots_and_consecutive_changes_are_applied_others_are_not() {
+    let mut list = RemoteList::new(LIMITS);
+    assert_eq!(apply(&mut list, 1, ListPart::Delta, &[(true, "x")]), Difference::default(), "no snapshot");
+    assert_eq!(apply(&mut list, 5, ListPart::First, &[(true, "a")]), Difference::default(), "not complete");
+    let difference = apply(&mut list, 5, ListPart::Last, &[(true, "b")]);
+    assert_eq!(texts(&difference.added), ["a", "b"]);
+    let difference = apply(&mut list, 6, ListPart::Delta, &[(true, "c"), (false, "a")]);
+    assert_eq!((texts(&difference.added), texts(&difference.removed)), (vec!["c"], vec!["a"]));
+    assert_eq!(apply(&mut list, 8, ListPart::Delta, &[(false, "b")]), Difference::default(), "a gap");
+    let difference = apply(&mut list, 8, ListPart::Only, &[(true, "c"), (true, "d")]);
+    assert_eq!((texts(&difference.added), texts(&difference.removed)), (vec!["d"], vec!["b"]));
+    assert_eq!(apply(&mut list, 9, ListPart::Next, &[(true, "e")]), Difference::default(), "no beginning");
+}
+
+#[test]
+fn too_many_and_invalid_texts_are_counted() {
+    let mut list = RemoteList::new(LIMITS);
+    let all = ["a", "b", "c", "d", "e", "f!"].map(|text| (true, text));
+    let difference = apply(&mut list, 1, ListPart::Only, &all);
+    assert_eq!((list.len(), difference.over_limit, difference.invalid), (3, 2, 1));
+    let difference = apply(&mut list, 2, ListPart::Delta, &[(true, "g"), (false, "a"), (true, "h")]);
+    assert_eq!((texts(&difference.added), difference.over_limit), (vec!["h"], 1));
+    let long = "x".repeat(101);
+    let difference = apply(&mut list, 3, ListPart::Only, &[(true, &long)]);
+    assert_eq!((list.len(), difference.over_limit), (0, 1));
+}
+
+#[test]
+fn interest_beyond_the_limit_becomes_that_of_the_imports_and_back() {
+    let mut interest = OwnInterest::new(LIMITS, &["t/#".to_owned()]);
+    let added = |text: &str| vec![(true, text.to_owned())];
+    assert_eq!(interest.add("t/1"), (added("t/1"), false));
+    assert_eq!(interest.add("t/1"), (vec![], false));
+    assert_eq!(interest.add("other"), (vec![], false), "not imported");
+    interest.add("t/2");
+    interest.add("t/3");
+    let (changes, is_untracked) = interest.add("t/4");
+    assert!(is_untracked);
+    assert_eq!(changes.iter().filter(|(is_added, _)| *is_added).count(), 1);
+    assert_eq!(texts(&interest.list().sorted()), ["t/#"]);
+    interest.remove("t/1");
+    assert_eq!(texts(&interest.list().sorted()), ["t/#"]);
+    interest.remove("t/4");
+    assert_eq!(texts(&interest.list().sorted()), ["t/1", "t/2", "t/3"]);
+    assert_eq!(interest.remove("t/1"), [(false, "t/1".to_owned())]);
+    assert!(interest.remove("t/1").is_empty());
+}
+
+#[test]
+fn the_import_stands_for_a_wider_filter() {
+    let mut interest = OwnInterest::new(LIMITS, &["t/#".to_owned(), "u".to_owned()]);
+    interest.add("#");
+    assert_eq!(texts(&interest.list().sorted()), ["t/#", "u"]);
+    interest.remove("#");
+    assert!(interest.list().sorted().is_empty());
+}

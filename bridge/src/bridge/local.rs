@@ -1,0 +1,76 @@
+//! What changes at the local broker: clients, subscriptions, and proxies that it refuses.
+
+use super::{Arrival, Bridge};
+use crate::{names::can_travel, output::Output, proxy_id::ProxyId, report::ReportKind, wire::List};
+use std::sync::Arc;
+
+impl<C> Bridge<C> {
+    /// A local client has registered. It is announced if it is exported. Never called for proxies.
+    pub fn local_registered(&mut self, name: &str) {
+        if !self.settings.exports.has_name(name) {
+            return;
+        }
+        if !can_travel(name, self.settings.limits.max_name_bytes) {
+            return self.count(ReportKind::NamesInvalid, None, 1);
+        }
+        match self.names.add(name) {
+            Some(true) => self.send_changes(List::Names, &[(true, name)]),
+            Some(false) => {}
+            None => self.count(ReportKind::NamesOverLimit, None, 1),
+        }
+    }
+
+    /// A local client has left. A proxy that wanted its name is registered.
+    pub fn local_left(&mut self, name: &str) {
+        if self.names.remove(name) {
+            self.send_changes(List::Names, &[(false, name)]);
+        }
+        self.retry_name(name);
+    }
+
+    /// Registers a proxy whose name has become free.
+    pub(super) fn retry_name(&mut self, name: &str) {
+        let Some(id) = self.proxies.retry(name) else { return };
+        let Some(proxy) = self.proxies.get(id) else { return };
+        let Some(link) = self.peers.get(&proxy.node).and_then(|peer| peer.link.as_ref()) else { return };
+        let output = Output::RegisterProxy {
+            proxy: id,
+            node: Arc::clone(&proxy.node),
+            name: Arc::clone(&proxy.local),
+            is_listed: proxy.is_listed,
+            outbox: Arc::clone(&link.outbox),
+        };
+        self.arrivals.push_back(Arrival::Other(output));
+    }
+
+    /// A local client, not a proxy, has subscribed to a filter without options. Counted: as many removals as
+    /// additions end the interest.
+    pub fn interest_added(&mut self, filter: &str) {
+        let (changes, is_untracked) = self.interest.add(filter);
+        self.count(ReportKind::FiltersOverLimit, None, u64::from(is_untracked));
+        self.send_interest_changes(&changes);
+    }
+
+    /// A local client has unsubscribed from a filter without options.
+    pub fn interest_removed(&mut self, filter: &str) {
+        let changes = self.interest.remove(filter);
+        self.send_interest_changes(&changes);
+    }
+
+    fn send_interest_changes(&self, changes: &[(bool, String)]) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes: Vec<(bool, &str)> = changes.iter().map(|(added, text)| (*added, &**text)).collect();
+        self.send_changes(List::Interest, &changes);
+    }
+
+    /// The broker did not register a proxy, because its name is taken or denied. It is tried again when the
+    /// local client of this name leaves. What it sends is dropped and acknowledged with
+    /// [`Code::NotDelivered`](elbus_protocol::Code::NotDelivered).
+    pub fn proxy_refused(&mut self, proxy: ProxyId) {
+        let Some(node) = self.proxies.get(proxy).map(|proxy| Arc::clone(&proxy.node)) else { return };
+        self.proxies.refuse(proxy);
+        self.count(ReportKind::NamesTaken, Some(&node), 1);
+    }
+}

@@ -1,0 +1,170 @@
+//! Presence: names, duplicate nodes, aliases, names that are taken.
+
+use super::*;
+
+fn registered(output: Output<u32>) -> Option<String> {
+    if let Output::RegisterProxy { name, .. } = output { Some(name.to_string()) } else { None }
+}
+
+fn removed(output: Output<u32>) -> Option<RemoveReason> {
+    if let Output::RemoveProxy { reason, .. } = output { Some(reason) } else { None }
+}
+
+#[test]
+fn exported_names_become_proxies_and_leave_with_their_node() {
+    let (mut mill, mut press, now) = pair();
+    assert_eq!(mill.take(registered), ["@press.io.b"], "hidden is not exported");
+    press.bridge.local_registered("io.b%%1");
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.take(registered), ["@press.io.b%%1"]);
+    press.bridge.local_left("io.b%%1");
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.take(removed), [RemoveReason::Left]);
+    // press falls silent
+    let now = pass(&mut [&mut mill], now, 2.5);
+    assert!(mill.is_up("press"));
+    pass(&mut [&mut mill], now, 0.7);
+    assert_eq!(mill.take(removed), [RemoveReason::NodeLost(LostReason::Silent)]);
+    assert!(!mill.is_up("press"));
+}
+
+#[test]
+fn a_node_that_stops_is_lost_at_once() {
+    let (mut mill, mut press, now) = pair();
+    mill.outputs.clear();
+    press.bridge.stop(now);
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.take(removed), [RemoveReason::NodeLost(LostReason::Stopped)]);
+}
+
+#[test]
+fn a_lost_change_is_followed_by_a_snapshot() {
+    let (mut mill, mut press, now) = pair();
+    press.bridge.local_registered("io.c");
+    press.poll(now);
+    press.published.clear();
+    press.bridge.local_registered("io.d");
+    mill.outputs.clear();
+    pass(&mut [&mut mill, &mut press], now, 0.5);
+    let mut names = mill.take(registered);
+    names.sort_unstable();
+    assert_eq!(names, ["@press.io.c", "@press.io.d"]);
+    assert!(mill.count(ReportKind::BatchesLost) >= 1);
+}
+
+#[test]
+fn the_first_of_two_nodes_with_one_name_keeps_it() {
+    let (mut mill, mut press, now) = pair();
+    let mut second = Node::new("press", 5, now);
+    let now = pass(&mut [&mut mill, &mut press, &mut second], now, 5.0);
+    let state = |node: &mut Node| {
+        node.take(|output| if let Output::OwnName(state) = output { Some(state) } else { None })
+    };
+    assert_eq!(state(&mut second), [OwnName::Listening, OwnName::Taken]);
+    assert!(mill.is_up("press") && press.is_up("mill") && !second.is_up("mill"));
+    assert_eq!(mill.bridge.peers["press"].link.as_ref().unwrap().peer_epoch, 22);
+    // the name becomes free
+    press.bridge.stop(now);
+    exchange(&mut [&mut mill, &mut press, &mut second], now);
+    pass(&mut [&mut mill, &mut second], now, 5.0);
+    assert_eq!(state(&mut second), [OwnName::Claimed]);
+    assert!(mill.is_up("press") && second.is_up("mill"));
+}
+
+#[test]
+fn two_nodes_that_start_together_agree_on_one() {
+    let now = seconds(1.0);
+    for epochs in [(1, 2), (2, 1)] {
+        let (mut one, mut other) = (Node::new("mill", epochs.0, now), Node::new("mill", epochs.1, now));
+        pass(&mut [&mut one, &mut other], now, 5.0);
+        let has_name = [one.bridge.claim.has_name(), other.bridge.claim.has_name()];
+        assert_eq!(has_name, [epochs.0 < epochs.1, epochs.1 < epochs.0]);
+    }
+}
+
+#[test]
+fn a_restarted_node_replaces_its_former_start() {
+    let (mut mill, press, now) = pair();
+    drop(press);
+    let mut press = Node::new("press", 33, now);
+    press.bridge.local_registered("io.new");
+    mill.outputs.clear();
+    pass(&mut [&mut mill, &mut press], now, 3.6);
+    assert_eq!(mill.take(registered), ["@press.io.new"]);
+    assert_eq!(mill.bridge.peers["press"].link.as_ref().unwrap().peer_epoch, 33);
+}
+
+#[test]
+fn repeated_batches_of_earlier_starts_begin_nothing_and_claim_nothing() {
+    let start = seconds(10.0);
+    let (mut mill, mut press) = (Node::new("mill", 11, start), Node::new("press", 22, start));
+    let mut recorded = Vec::new();
+    let mut now = start;
+    for _ in 0..400 {
+        now += Duration::from_millis(10);
+        for node in [&mut mill, &mut press] {
+            node.bridge.tick(now);
+            node.poll(now);
+        }
+        recorded.extend(press.published.iter().cloned());
+        exchange(&mut [&mut mill, &mut press], now);
+    }
+    assert!(mill.is_up("press"));
+    let mut mill = Node::new("mill", 12, now);
+    let mut other = Node::new("press", 44, now);
+    let end = now + seconds(8.0);
+    while now < end {
+        now += Duration::from_millis(100);
+        for (to, bytes) in &recorded {
+            mill.bridge.received(to, bytes.clone(), now);
+            other.bridge.received(to, bytes.clone(), now);
+        }
+        for node in [&mut mill, &mut other] {
+            node.bridge.tick(now);
+            node.poll(now);
+            node.published.clear();
+        }
+    }
+    assert!(!mill.is_up("press"), "no link with what is repeated");
+    assert!(other.bridge.claim.has_name(), "and the name is free");
+    assert!(mill.count(ReportKind::Replay) > 0);
+}
+
+#[test]
+fn a_name_that_is_taken_is_registered_once_it_is_free() {
+    let start = seconds(10.0);
+    let mut configured = settings("mill");
+    configured.imports = Imports::new(&["@press.io.b as pump"], &[]).unwrap();
+    let mut mill = Node::with(configured, "mill", 11, start);
+    let mut press = Node::new("press", 22, start);
+    press.bridge.local_registered("io.b");
+    press.bridge.local_registered("io.c");
+    let now = pass(&mut [&mut mill, &mut press], start, 3.0);
+    let id = mill.proxy("press", "io.b");
+    assert_eq!(mill.take(registered), ["pump"]);
+    mill.bridge.proxy_refused(id);
+    mill.bridge.local_left("pump");
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.take(registered), ["pump"]);
+    assert_eq!(mill.count(ReportKind::NamesTaken), 1);
+}
+
+#[test]
+fn interest_is_what_is_imported_there_and_exported_here() {
+    let (mut mill, mut press, now) = pair();
+    mill.outputs.clear();
+    press.bridge.interest_added("#");
+    press.bridge.interest_added("other/x");
+    press.bridge.interest_added("t/1");
+    exchange(&mut [&mut mill, &mut press], now);
+    let interest = |output| match output {
+        Output::Interest { added, removed, .. } => Some((added, removed)),
+        _ => None,
+    };
+    let changes: Vec<_> = mill.take(interest);
+    let added: Vec<String> = changes.iter().flat_map(|(added, _)| added.clone()).collect();
+    assert_eq!(added, ["t/#", "t/1"]);
+    press.bridge.interest_removed("#");
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.take(interest), [(vec![], vec!["t/#".to_owned()])]);
+}

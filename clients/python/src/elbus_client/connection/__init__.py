@@ -1,0 +1,1 @@
+"""The connection of a client: connecting, writing, reading, reconnecting. Never the public interface."""

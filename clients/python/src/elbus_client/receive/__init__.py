@@ -1,0 +1,1 @@
+"""Received frames on their way to consumers. Never touches a socket."""

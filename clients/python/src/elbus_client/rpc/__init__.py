@@ -1,0 +1,1 @@
+"""Calls in both directions: conversion, services, proxies, cursors (protocol section 7)."""

@@ -1,0 +1,299 @@
+//! Mirrored topics: publications of local clients go to NATS programs one by one, and what these publish
+//! comes from `@nats`. Both ways are limited: what does not fit is dropped and counted.
+
+use async_nats::{HeaderMap, Message, Subject};
+use bytes::Bytes;
+use elbus_bridge::mirror::BUS_HEADER;
+use elbus_plugin_api::{
+    Client, ClientInfo, Code, DeliveryStatus, FrameKind, Host, Locality, Notifier, NullSink, Op, Payload,
+    PluginError, Qos, Queued, Request, Run, Sink,
+};
+use elbus_protocol::topic;
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Context,
+};
+
+use crate::{
+    engine::Engine,
+    inputs::{Input, Inputs},
+    own_clients::{KIND, NATS_SENDER, mirror_name, stays_local},
+    settings::Settings,
+    sinks::{ProxyNames, Waiters},
+    snapshot::MirrorCounts,
+};
+
+/// Bytes of publications that wait for the connection from which on publishers are held; at twice as many,
+/// publications are refused.
+const QUEUE_BYTES: usize = 4 << 20;
+/// Bytes of publications of NATS programs that wait for local receivers; what exceeds them is dropped.
+const PARKED_BYTES: usize = 8 << 20;
+/// What a message costs beside its payload.
+const MESSAGE_COST: usize = 128;
+/// Bytes of the header with the name of the bus, and of its frame.
+const HEADER_BYTES: usize = 128;
+
+/// The queue of what local clients publish to mirrored topics.
+struct Queue {
+    /// A leaf lock.
+    waiting: Mutex<Waiting>,
+    waiters: Waiters,
+    /// Whether there is a connection: without one, publications are dropped.
+    is_linked: AtomicBool,
+    dropped: AtomicU64,
+    inputs: Arc<Inputs>,
+    proxies: Arc<ProxyNames>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: VecDeque<(Arc<str>, Bytes)>,
+    bytes: usize,
+}
+
+/// The receiving side of mirrored topics.
+struct MirrorSink(Arc<Queue>);
+
+impl Sink for MirrorSink {
+    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
+        let queue = &self.0;
+        let sender = run.sender();
+        if run.kind() != FrameKind::Publish || stays_local(sender) || queue.proxies.has_alias(sender) {
+            return DeliveryStatus::TAKEN;
+        }
+        let payloads = run.payloads();
+        if !queue.is_linked.load(Ordering::Acquire) {
+            queue.dropped.fetch_add(payloads.len() as u64, Ordering::Relaxed);
+            return DeliveryStatus::TAKEN;
+        }
+        let mut waiting = queue.waiting.lock();
+        if waiting.bytes > 2 * QUEUE_BYTES {
+            drop(waiting);
+            queue.dropped.fetch_add(payloads.len() as u64, Ordering::Relaxed);
+            return DeliveryStatus::REFUSED;
+        }
+        let was_empty = waiting.messages.is_empty();
+        let topic: Arc<str> = run.topic().into();
+        for payload in payloads {
+            waiting.bytes += payload.len() + MESSAGE_COST;
+            waiting.messages.push_back((topic.clone(), Bytes::copy_from_slice(payload.bytes())));
+        }
+        let full = if waiting.bytes > QUEUE_BYTES { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN };
+        full | if was_empty { DeliveryStatus::DIRTY } else { DeliveryStatus::TAKEN }
+    }
+
+    fn flush(&self) {
+        self.0.inputs.wake();
+    }
+
+    fn when_drained(&self, notifier: Notifier) {
+        self.0.waiters.add(notifier, || self.0.waiting.lock().bytes > QUEUE_BYTES);
+    }
+
+    fn queued(&self) -> Queued {
+        let waiting = self.0.waiting.lock();
+        Queued { frames: waiting.messages.len() as u64, bytes: waiting.bytes as u64 }
+    }
+
+    fn close(&self, _: &str) {
+        self.0.waiters.close();
+    }
+}
+
+/// Both ways of an instance.
+pub(crate) struct MirrorLink {
+    settings: Arc<Settings>,
+    queue: Arc<Queue>,
+    /// Subscribes for NATS programs. Held for its registration.
+    _subscriber: Client,
+    /// Sends what NATS programs publish.
+    sender: Client,
+    headers: HeaderMap,
+    /// The last topic and its subject: publishers repeat themselves.
+    last: Option<(Arc<str>, Option<Subject>)>,
+    parked: VecDeque<(String, Bytes)>,
+    parked_bytes: usize,
+    waits: bool,
+    counts: MirrorCounts,
+}
+
+impl MirrorLink {
+    /// Subscribes to the mirrored topics; `None` if there are none.
+    ///
+    /// # Errors
+    /// Another instance mirrors topics, or a filter is refused.
+    pub(crate) fn start(
+        host: &Host,
+        settings: &Arc<Settings>,
+        inputs: &Arc<Inputs>,
+        proxies: &Arc<ProxyNames>,
+    ) -> Result<Option<Self>, PluginError> {
+        if settings.mirror.is_empty() {
+            return Ok(None);
+        }
+        let queue = Arc::new(Queue {
+            waiting: Mutex::default(),
+            waiters: Waiters::default(),
+            is_linked: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            inputs: inputs.clone(),
+            proxies: proxies.clone(),
+        });
+        let info = ClientInfo::new(KIND, Locality::Remote).with_node(NATS_SENDER);
+        let sender = host.register(NATS_SENDER, &info, NullSink).map_err(|code| {
+            let text =
+                format!("cannot register {NATS_SENDER}: {code}; one instance of a broker can mirror topics");
+            PluginError::of_key("mirror", text)
+        })?;
+        let name = mirror_name(&settings.bridge.bus);
+        let internal = ClientInfo::in_process().as_internal();
+        let refused = |code: Code| PluginError::of_key("mirror", format!("cannot subscribe: {code}"));
+        let mut subscriber = host.register(&name, &internal, MirrorSink(queue.clone())).map_err(refused)?;
+        subscriber.subscribe(&settings.mirror).map_err(refused)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(BUS_HEADER, &*settings.bridge.bus);
+        Ok(Some(MirrorLink {
+            settings: settings.clone(),
+            queue,
+            _subscriber: subscriber,
+            sender,
+            headers,
+            last: None,
+            parked: VecDeque::new(),
+            parked_bytes: 0,
+            waits: false,
+            counts: MirrorCounts::default(),
+        }))
+    }
+
+    /// Returns what was mirrored.
+    pub(crate) fn counts(&self) -> MirrorCounts {
+        let dropped = self.counts.dropped + self.queue.dropped.load(Ordering::Relaxed);
+        MirrorCounts { dropped, ..self.counts }
+    }
+
+    /// There is a connection, or none any more: then what waits is dropped.
+    pub(crate) fn set_linked(&mut self, is_linked: bool) {
+        self.queue.is_linked.store(is_linked, Ordering::Release);
+        if !is_linked {
+            let waiting = std::mem::take(&mut *self.queue.waiting.lock());
+            self.counts.dropped += waiting.messages.len() as u64;
+            self.queue.waiters.notify();
+        }
+    }
+
+    /// Publishes up to `limit` messages that wait. Returns whether more of them could be published.
+    pub(crate) fn publish(&mut self, engine: &mut Engine, limit: usize, context: &mut Context<'_>) -> bool {
+        let max = engine.max_payload().saturating_sub(HEADER_BYTES + self.settings.bridge.bus.len());
+        for _ in 0..limit {
+            if self.queue.waiting.lock().messages.is_empty() || engine.poll_ready(context).is_pending() {
+                return false;
+            }
+            let (next, is_drained) = {
+                let mut waiting = self.queue.waiting.lock();
+                let was_full = waiting.bytes > QUEUE_BYTES;
+                let Some(next) = waiting.messages.pop_front() else { return false };
+                waiting.bytes -= next.1.len() + MESSAGE_COST;
+                (next, was_full && waiting.bytes <= QUEUE_BYTES)
+            };
+            if is_drained {
+                self.queue.waiters.notify();
+            }
+            let (topic, payload) = next;
+            match self.subject(&topic) {
+                Some(subject) if payload.len() <= max => {
+                    engine.publish(subject, payload, Some(self.headers.clone()));
+                    self.counts.sent += 1;
+                }
+                _ => self.counts.dropped += 1,
+            }
+        }
+        true
+    }
+
+    fn subject(&mut self, topic: &Arc<str>) -> Option<Subject> {
+        if let Some((_, subject)) = self.last.as_ref().filter(|(last, _)| last == topic) {
+            return subject.clone();
+        }
+        let subject = self.settings.mapping.subject(topic).map(Subject::from);
+        self.last = Some((topic.clone(), subject.clone()));
+        subject
+    }
+
+    /// Publishes what a NATS program has published, unless a bridge of this bus has.
+    pub(crate) fn received(&mut self, message: Message) {
+        let header = message.headers.as_ref().and_then(|headers| headers.get(BUS_HEADER));
+        if self.settings.mapping.is_from_bridge(header.map(|value| value.as_str())) {
+            return;
+        }
+        let topic = self.settings.mapping.topic(&message.subject);
+        let is_mirrored = |text: &String| {
+            !text.starts_with('.') && self.settings.mirror.iter().any(|filter| topic::matches(filter, text))
+        };
+        let Some(topic) = topic.filter(is_mirrored) else { return };
+        if self.waits || !self.parked.is_empty() {
+            return self.park(topic, message.payload);
+        }
+        self.dispatch(topic, message.payload);
+    }
+
+    /// The receivers of earlier messages have drained.
+    pub(crate) fn ready(&mut self) {
+        self.waits = false;
+        while !self.waits
+            && let Some((topic, payload)) = self.parked.pop_front()
+        {
+            self.parked_bytes -= payload.len() + topic.len() + MESSAGE_COST;
+            self.dispatch(topic, payload);
+        }
+    }
+
+    /// Ends the batch of what was received.
+    pub(crate) fn end_batch(&mut self) {
+        if self.sender.end_batch() {
+            self.wait();
+        }
+    }
+
+    fn dispatch(&mut self, topic: String, payload: Bytes) {
+        let payloads = [Payload::from(&*payload)];
+        let result = self.sender.dispatch(&Request::new(Op::Publish, Qos::NO, &topic, &payloads).blocking());
+        if result.is_blocked() {
+            self.wait();
+            return self.park_first(topic, payload);
+        }
+        match result.result() {
+            Ok(_) => self.counts.received += 1,
+            Err(_) => self.counts.dropped += 1,
+        }
+    }
+
+    fn wait(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            self.sender.end_batch();
+            let inputs = self.queue.inputs.clone();
+            self.sender.when_ready(Notifier::new(move || inputs.push(Input::MirrorReady)));
+        }
+    }
+
+    fn park(&mut self, topic: String, payload: Bytes) {
+        let cost = payload.len() + topic.len() + MESSAGE_COST;
+        if self.parked_bytes + cost > PARKED_BYTES {
+            self.counts.dropped += 1;
+            return;
+        }
+        self.parked_bytes += cost;
+        // a copy: a slice would keep the buffer that it has arrived in
+        self.parked.push_back((topic, Bytes::copy_from_slice(&payload)));
+    }
+
+    fn park_first(&mut self, topic: String, payload: Bytes) {
+        self.parked_bytes += payload.len() + topic.len() + MESSAGE_COST;
+        self.parked.push_front((topic, payload));
+    }
+}

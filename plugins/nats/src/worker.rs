@@ -1,0 +1,414 @@
+//! The thread of an instance: passes on between NATS, the bridge and the broker. Decides nothing that the
+//! bridge decides, and holds no lock while it calls anything.
+
+use async_nats::Subject;
+use elbus_bridge::{Bridge, Destination, Outbox, Output, OwnName};
+use elbus_plugin_api::{Client, ClientInfo, Completion, Host, PluginError};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::time::Sleep;
+
+use crate::{
+    engine::{Engine, EngineEvent, Subjects},
+    inputs::{Input, Inputs, Phase},
+    interest::Interest,
+    local_names::LocalNames,
+    mirror::MirrorLink,
+    own_clients::node_name,
+    proxies::Proxies,
+    report,
+    settings::Settings,
+    sinks::{NodeSink, ProxyNames, Waiters},
+    snapshot::{Snapshot, State},
+};
+
+/// Events of the engine, outputs of the bridge and mirrored messages that are handled before the others have
+/// their turn, and the tasks of the client of NATS.
+const PER_TURN: usize = 64;
+/// Interval of snapshots.
+const SNAPSHOT: Duration = Duration::from_secs(1);
+/// The part of the time for stopping that is kept for saying goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The client that subscribes for a node.
+struct NodeClient {
+    client: Client,
+    waiters: Arc<Waiters>,
+}
+
+/// What the thread of an instance owns.
+pub(crate) struct Worker {
+    host: Host,
+    settings: Arc<Settings>,
+    inputs: Arc<Inputs>,
+    snapshot: Arc<Snapshot>,
+    bridge: Bridge<Completion>,
+    engine: Engine,
+    proxies: Proxies,
+    names: Arc<ProxyNames>,
+    nodes: HashMap<Arc<str>, NodeClient>,
+    local: LocalNames,
+    interest: Interest,
+    mirror: Option<MirrorLink>,
+    subjects: HashMap<Arc<str>, Subject>,
+    all: Subject,
+    state: State,
+    started: Instant,
+    next_snapshot: Instant,
+    phase: Phase,
+    taken: Vec<Input>,
+}
+
+impl Worker {
+    /// Creates the state, and learns which clients there are.
+    ///
+    /// # Errors
+    /// Mirrored topics cannot be subscribed to.
+    pub(crate) fn new(
+        host: Host,
+        settings: Arc<Settings>,
+        inputs: Arc<Inputs>,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<Self, PluginError> {
+        let names = Arc::<ProxyNames>::default();
+        let mirror = MirrorLink::start(&host, &settings, &inputs, &names)?;
+        let all = Subject::from(settings.bridge.subject_of_all());
+        let own = Subject::from(settings.bridge.subject_of(&settings.bridge.node));
+        let mirrored = settings.mirror.iter().filter_map(|filter| settings.mapping.subject_of_filter(filter));
+        let mirrored = mirrored.map(Subject::from).collect();
+        let epoch = fastrand::u64(1..);
+        let now = Instant::now();
+        let mut worker = Worker {
+            bridge: Bridge::new(settings.bridge.clone(), epoch, Duration::ZERO),
+            engine: Engine::new(settings.clone(), Subjects { all: all.clone(), own, mirrored }),
+            proxies: Proxies::new(host.clone(), inputs.clone(), names.clone()),
+            names,
+            nodes: HashMap::new(),
+            local: LocalNames::default(),
+            interest: Interest::new(),
+            mirror,
+            subjects: HashMap::new(),
+            all,
+            state: State::default(),
+            started: now,
+            next_snapshot: now,
+            phase: Phase::Started,
+            taken: Vec::new(),
+            host,
+            settings,
+            inputs,
+            snapshot,
+        };
+        worker.local.read(&mut worker.bridge, &worker.host);
+        Ok(worker)
+    }
+
+    /// Works until the instance stops.
+    pub(crate) async fn run(mut self) {
+        let mut timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep(Duration::ZERO));
+        poll_fn(|context| self.turn(&mut timer, context)).await;
+        let now = self.now();
+        self.bridge.stop(now);
+        // without limit: the batches of the goodbye are few
+        while let Some(output) = self.bridge.poll_output(now) {
+            if matches!(output, Output::Publish { .. }) {
+                poll_fn(|context| match self.engine.is_linked() {
+                    true => self.engine.poll_ready(context),
+                    false => Poll::Ready(()),
+                })
+                .await;
+            }
+            self.carry_out(output);
+        }
+        self.engine.flush().await;
+        self.proxies.clear("this node leaves the bus");
+        self.nodes.clear();
+        self.state = State::default();
+        self.snapshot.set(State::default());
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Handles some of everything. Ready once the instance should end.
+    fn turn(&mut self, timer: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
+        self.inputs.listen(context.waker());
+        self.take_inputs();
+        if self.should_end() {
+            return Poll::Ready(());
+        }
+        let mut is_busy = false;
+        if self.phase != Phase::Started {
+            is_busy |= self.poll_engine(context);
+        }
+        let now = self.now();
+        if self.bridge.next_deadline() <= now {
+            self.bridge.tick(now);
+        }
+        is_busy |= self.poll_bridge(context);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.end_batch();
+            is_busy |= mirror.publish(&mut self.engine, PER_TURN, context);
+        }
+        self.take_snapshot();
+        if is_busy {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let deadline = self.bridge.next_deadline().saturating_sub(now);
+        let until_snapshot = self.next_snapshot.saturating_duration_since(Instant::now());
+        let pause = deadline.min(until_snapshot).max(Duration::from_millis(1));
+        timer.as_mut().reset(tokio::time::Instant::now() + pause);
+        if timer.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Returns whether everything was taken by other nodes, or the time is over.
+    fn should_end(&self) -> bool {
+        let Phase::Stopping(end) = self.phase else { return false };
+        let nodes = self.bridge.nodes(self.now());
+        let is_idle = nodes
+            .iter()
+            .all(|node| node.queued_bytes == 0 && node.in_flight_bytes == 0 && node.parked_bytes == 0);
+        is_idle || !self.engine.is_linked() || Instant::now() + GOODBYE >= end
+    }
+
+    fn take_inputs(&mut self) {
+        let mut taken = std::mem::take(&mut self.taken);
+        self.phase = self.inputs.take(&mut taken);
+        for input in taken.drain(..) {
+            let bridge = &mut self.bridge;
+            match input {
+                Input::Registered { name, kind } => self.local.registered(bridge, name, &kind),
+                Input::Left { name } => self.local.left(bridge, &name),
+                Input::Missed => self.local.read(bridge, &self.host),
+                Input::Filters { event, client, filters } => {
+                    self.interest.change(bridge, event, client, filters);
+                }
+                Input::Watching => self.interest.begin(),
+                Input::Result { number } => self.proxies.ask_result(bridge, number),
+                Input::Ready { proxy } => self.proxies.ready(bridge, proxy),
+                Input::Closed { proxy, registration } => self.proxies.closed(bridge, proxy, registration),
+                Input::Retry => {
+                    for name in self.proxies.take_refused() {
+                        if !self.local.contains(&name) {
+                            bridge.local_left(&name);
+                        }
+                    }
+                }
+                Input::MirrorReady => {
+                    if let Some(mirror) = &mut self.mirror {
+                        mirror.ready();
+                    }
+                }
+            }
+        }
+        self.taken = taken;
+    }
+
+    /// Returns whether more may have arrived.
+    fn poll_engine(&mut self, context: &mut Context<'_>) -> bool {
+        for _ in 0..PER_TURN {
+            let Poll::Ready(event) = self.engine.poll_event(context) else { return false };
+            let (now, bus) = (self.now(), &*self.settings.bridge.bus);
+            match event {
+                EngineEvent::ForAll(bytes) => self.bridge.received(&Destination::All, bytes, now),
+                EngineEvent::ForOwn(bytes) => {
+                    let own = Destination::Node(self.settings.bridge.node.as_str().into());
+                    self.bridge.received(&own, bytes, now);
+                }
+                EngineEvent::Mirrored(message) => {
+                    if let Some(mirror) = &mut self.mirror {
+                        mirror.received(*message);
+                    }
+                }
+                EngineEvent::Connected { server } => {
+                    tracing::info!(bus, server, "connected to NATS");
+                    self.state.server = Some(server);
+                    self.state.problem = None;
+                    self.bridge.connected(now);
+                    if let Some(mirror) = &mut self.mirror {
+                        mirror.set_linked(true);
+                    }
+                    self.next_snapshot = Instant::now();
+                }
+                EngineEvent::Lost { why } => {
+                    tracing::warn!(bus, server = self.state.server, why, "connection to NATS lost");
+                    self.state.server = None;
+                    self.state.problem = Some(why);
+                    self.state.lost_connections += 1;
+                    self.bridge.lost(now);
+                    if let Some(mirror) = &mut self.mirror {
+                        mirror.set_linked(false);
+                    }
+                    self.next_snapshot = Instant::now();
+                }
+                EngineEvent::Failed { server, why, pause } => {
+                    let delay_seconds = pause.as_secs_f64();
+                    tracing::warn!(bus, server, why, delay_seconds, "cannot connect to NATS; trying again");
+                    self.state.problem = Some(format!("{server}: {why}"));
+                    self.next_snapshot = Instant::now();
+                }
+                EngineEvent::Problem { text } => {
+                    tracing::error!(
+                        bus,
+                        server = self.state.server,
+                        error = text,
+                        "NATS server reports an error"
+                    );
+                    self.state.problem = Some(text);
+                    self.next_snapshot = Instant::now();
+                }
+            }
+        }
+        true
+    }
+
+    /// Returns whether there may be more to do.
+    fn poll_bridge(&mut self, context: &mut Context<'_>) -> bool {
+        let mut is_busy = true;
+        for _ in 0..PER_TURN {
+            // batches are assembled when they can be published, so that they grow while they cannot
+            if self.engine.is_linked() && self.engine.poll_ready(context).is_pending() {
+                is_busy = false;
+                break;
+            }
+            let now = self.now();
+            let Some(output) = self.bridge.poll_output(now) else {
+                is_busy = false;
+                break;
+            };
+            self.carry_out(output);
+        }
+        self.proxies.end_batches(&mut self.bridge);
+        is_busy
+    }
+
+    fn carry_out(&mut self, output: Output<Completion>) {
+        let bus = &*self.settings.bridge.bus;
+        match output {
+            Output::Publish { to, bytes } => {
+                let subject = self.subject(&to);
+                self.engine.publish(subject, bytes, None);
+            }
+            Output::OwnName(state) => {
+                report::log_own_name(bus, &self.settings.bridge.node, state);
+                self.state.own_name = Some(state);
+                if state == OwnName::Taken {
+                    self.proxies.clear("this node has lost its name");
+                }
+                self.next_snapshot = Instant::now();
+            }
+            Output::NodeUp { node, outbox } => {
+                tracing::info!(bus, node = &*node, "node joined");
+                self.add_node(node, outbox);
+                self.next_snapshot = Instant::now();
+            }
+            Output::NodeLost { node, reason } => {
+                tracing::warn!(bus, node = &*node, reason = report::lost_reason(reason), "node lost");
+                if let Some(lost) = self.nodes.remove(&node) {
+                    drop(lost.client);
+                    lost.waiters.close();
+                }
+                self.next_snapshot = Instant::now();
+            }
+            Output::RegisterProxy { proxy, node, name, outbox, .. } => {
+                self.proxies.register(&mut self.bridge, proxy, node, name, outbox);
+            }
+            Output::RemoveProxy { proxy, reason } => {
+                self.proxies.remove(proxy, reason);
+            }
+            Output::Interest { node, added, removed } => self.change_interest(&node, &added, &removed),
+            Output::Dispatch(delivery) => self.proxies.dispatch(&mut self.bridge, delivery),
+            Output::Complete { completion, code } => completion.complete(code),
+            Output::ReplyError { caller, callee, call_id } => {
+                self.proxies.reply_error(&caller, &callee, call_id);
+            }
+            Output::Drained { proxy: Some(proxy), .. } => self.proxies.drained(proxy),
+            Output::Drained { node, proxy: None } => {
+                if let Some(node) = self.nodes.get(&node) {
+                    node.waiters.notify();
+                }
+            }
+            Output::Report(report) => report::log(bus, &report),
+        }
+    }
+
+    fn subject(&mut self, to: &Destination) -> Subject {
+        match to {
+            Destination::All => self.all.clone(),
+            Destination::Node(node) => match self.subjects.get(node) {
+                Some(subject) => subject.clone(),
+                None => {
+                    let subject = Subject::from(self.settings.bridge.subject_of(node));
+                    // known nodes are limited, their names over time are not
+                    if self.subjects.len() >= 2 * self.settings.bridge.limits.max_nodes {
+                        self.subjects.clear();
+                    }
+                    self.subjects.insert(node.clone(), subject.clone());
+                    subject
+                }
+            },
+        }
+    }
+
+    fn add_node(&mut self, node: Arc<str>, outbox: Arc<Outbox<Completion>>) {
+        let waiters = Arc::<Waiters>::default();
+        let sink = NodeSink {
+            outbox,
+            exports: self.settings.bridge.exports.clone(),
+            inputs: self.inputs.clone(),
+            waiters: waiters.clone(),
+            proxies: self.names.clone(),
+        };
+        let name = node_name(&self.settings.bridge.bus, &node);
+        // the previous one first, of which the name is
+        self.nodes.remove(&node);
+        match self.host.register(&name, &ClientInfo::in_process().as_internal(), sink) {
+            Ok(client) => _ = self.nodes.insert(node, NodeClient { client, waiters }),
+            Err(code) => {
+                let (client, code) = (name, code.to_string());
+                tracing::error!(client, code, "cannot register; the node gets no publications");
+            }
+        }
+    }
+
+    fn change_interest(&mut self, node: &Arc<str>, added: &[String], removed: &[String]) {
+        let Some(client) = self.nodes.get_mut(node).map(|node| &mut node.client) else { return };
+        // a filter that another one replaces ends last, so that nothing is missed
+        for filter in added {
+            if let Err(code) = client.subscribe([filter]) {
+                let code = code.to_string();
+                tracing::warn!(node = &**node, filter, code, "cannot subscribe for a node");
+            }
+        }
+        if let Err(code) = client.unsubscribe(removed) {
+            tracing::warn!(node = &**node, code = code.to_string(), "cannot unsubscribe for a node");
+        }
+    }
+
+    fn take_snapshot(&mut self) {
+        let now = Instant::now();
+        if now < self.next_snapshot {
+            return;
+        }
+        self.next_snapshot = now + SNAPSHOT;
+        self.state.nodes = self.bridge.nodes(self.now());
+        self.state.counters = self.bridge.counters().clone();
+        (self.state.proxies, self.state.refused_proxies) = self.proxies.counts();
+        self.state.filters = self.interest.len();
+        if let Some(mirror) = &self.mirror {
+            self.state.mirror = mirror.counts();
+        }
+        self.snapshot.set(self.state.clone());
+    }
+}
