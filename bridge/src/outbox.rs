@@ -3,16 +3,20 @@
 //! Owns the only lock of this crate. Senders' threads push under it, the task of the bridge takes chunks and
 //! returns what has arrived. No callback except `defer` runs under it, and no other lock is taken under it.
 
+mod calls;
 mod chunk;
-mod lanes;
+mod list_parts;
+mod pending_results;
 mod queue;
 mod recent;
+mod sender_queues;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub(crate) use chunk::{Chunk, Entry, cost_of_one};
-pub(crate) use lanes::MAX_TRANSFERS;
 pub(crate) use queue::Leftovers;
+pub(crate) use sender_queues::MAX_TRANSFERS;
 
 use crate::{proxy_id::ProxyId, settings::Limits, wire::List};
 use elbus_protocol::{Code, Op, Qos, rpc};

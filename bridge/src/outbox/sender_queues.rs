@@ -1,8 +1,8 @@
-//! Lanes: long messages that travel in pieces, and what their senders push behind them.
+//! Queues of senders: long messages that travel in pieces, and what their senders push behind them.
 //!
-//! A sender has a lane while one of its messages is longer than a piece. Pieces of lanes alternate with each
-//! other and with the chunks of everybody else. What the sender pushes to the same receiver waits in its
-//! lane, so that order is kept.
+//! A sender has a queue of its own while one of its messages is longer than a piece. Pieces of these queues
+//! alternate with each other and with the chunks of everybody else. What the sender pushes to the same
+//! receiver waits in its queue, so that order is kept.
 
 use super::chunk::{Chunk, Entry, cost_of_one};
 use crate::wire::{Record, RunHead, append_record};
@@ -15,10 +15,10 @@ use std::{
 /// Long messages of which some pieces are taken at the same time. Receivers accept twice as many.
 pub(crate) const MAX_TRANSFERS: usize = 32;
 
-/// All lanes of an outbox.
+/// All queues of senders of an outbox.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
-    lanes: VecDeque<Lane>,
+pub(super) struct SenderQueues {
+    queues: VecDeque<SenderQueue>,
     /// Messages of which some pieces were taken, and not all.
     started: usize,
     next_transfer: u32,
@@ -27,7 +27,7 @@ pub(super) struct Lanes {
 }
 
 #[derive(Debug)]
-struct Lane {
+struct SenderQueue {
     sender: Box<str>,
     items: VecDeque<Item>,
     /// How many items each window has.
@@ -36,7 +36,7 @@ struct Lane {
     topics: usize,
 }
 
-/// Something that waits in a lane.
+/// Something that waits in a queue.
 #[derive(Debug)]
 struct Item {
     /// Number of the last chunk that must be taken before.
@@ -66,9 +66,9 @@ struct Long {
     transfer: u32,
 }
 
-impl Lanes {
+impl SenderQueues {
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.queues.is_empty()
     }
 
     /// Returns the bytes that were not taken.
@@ -76,12 +76,12 @@ impl Lanes {
         self.bytes
     }
 
-    /// Returns whether a run must wait in the lane of its sender.
+    /// Returns whether a run must wait in the queue of its sender.
     pub(super) fn holds(&self, sender: &str, op: Op, window: u64) -> bool {
-        self.lanes
+        self.queues
             .iter()
-            .find(|lane| &*lane.sender == sender)
-            .is_some_and(|lane| op == Op::Publish || lane.topics > 0 || lane.windows.contains_key(&window))
+            .find(|queue| &*queue.sender == sender)
+            .is_some_and(|queue| op == Op::Publish || queue.topics > 0 || queue.windows.contains_key(&window))
     }
 
     /// Appends a long message. `after` is the number of the last chunk that precedes it.
@@ -108,25 +108,25 @@ impl Lanes {
             Content::Long(long) => long.bytes.len(),
             Content::Short(record, _) => record.len(),
         };
-        let at = self.lanes.iter().position(|lane| *lane.sender == *head.sender);
+        let at = self.queues.iter().position(|queue| *queue.sender == *head.sender);
         let at = at.unwrap_or_else(|| {
-            self.lanes.push_back(Lane {
+            self.queues.push_back(SenderQueue {
                 sender: head.sender.into(),
                 items: VecDeque::new(),
                 windows: HashMap::new(),
                 topics: 0,
             });
-            self.lanes.len() - 1
+            self.queues.len() - 1
         });
-        if let Some(lane) = self.lanes.get_mut(at) {
+        if let Some(queue) = self.queues.get_mut(at) {
             let is_topic = head.op == Op::Publish;
-            lane.topics += usize::from(is_topic);
-            *lane.windows.entry(head.window).or_insert(0) += 1;
-            lane.items.push_back(Item { after, is_topic, window: head.window, content });
+            queue.topics += usize::from(is_topic);
+            *queue.windows.entry(head.window).or_insert(0) += 1;
+            queue.items.push_back(Item { after, is_topic, window: head.window, content });
         }
     }
 
-    /// Takes the next piece, or short runs, of the lane whose turn it is. All chunks below `first` were
+    /// Takes the next piece, or short runs, of the queue whose turn it is. All chunks below `first` were
     /// taken.
     pub(super) fn take(
         &mut self,
@@ -143,10 +143,10 @@ impl Lanes {
                     Content::Short(..) => true,
                 }
         };
-        let at = self.lanes.iter().position(|lane| lane.items.front().is_some_and(is_ready))?;
-        let mut lane = self.lanes.remove(at)?;
+        let at = self.queues.iter().position(|queue| queue.items.front().is_some_and(is_ready))?;
+        let mut queue = self.queues.remove(at)?;
         let mut chunk = chunk();
-        while let Some(item) = lane.items.front_mut() {
+        while let Some(item) = queue.items.front_mut() {
             if item.after >= first {
                 break;
             }
@@ -161,7 +161,7 @@ impl Lanes {
                         self.started += 1;
                     }
                     let before = long.taken;
-                    let is_last = long.take_piece(&lane.sender, item.window, piece_bytes, &mut chunk);
+                    let is_last = long.take_piece(&queue.sender, item.window, piece_bytes, &mut chunk);
                     self.bytes -= long.taken - before;
                     self.started -= usize::from(is_last);
                     is_last
@@ -178,32 +178,32 @@ impl Lanes {
             };
             let was_long = matches!(item.content, Content::Long(_));
             if is_done {
-                lane.pop();
+                queue.pop();
             }
             if was_long {
                 break;
             }
         }
-        if !lane.items.is_empty() {
-            self.lanes.push_back(lane);
+        if !queue.items.is_empty() {
+            self.queues.push_back(queue);
         }
         Some(chunk)
     }
 
     /// Drops the rest of a message of which some pieces were taken, if there is any.
     pub(super) fn drop_transfer(&mut self, transfer: u32) {
-        let left = |lane: &Lane| match &lane.items.front()?.content {
+        let left = |queue: &SenderQueue| match &queue.items.front()?.content {
             Content::Long(long) if long.transfer == transfer => Some(long.bytes.len() - long.taken),
             _ => None,
         };
-        let found = self.lanes.iter().enumerate().find_map(|(at, lane)| Some((at, left(lane)?)));
+        let found = self.queues.iter().enumerate().find_map(|(at, queue)| Some((at, left(queue)?)));
         let Some((at, left)) = found else { return };
         self.bytes -= left;
         self.started -= 1;
-        if let Some(lane) = self.lanes.get_mut(at) {
-            lane.pop();
-            if lane.items.is_empty() {
-                self.lanes.remove(at);
+        if let Some(queue) = self.queues.get_mut(at) {
+            queue.pop();
+            if queue.items.is_empty() {
+                self.queues.remove(at);
             }
         }
     }
@@ -211,7 +211,7 @@ impl Lanes {
     /// Returns what has not been taken: for each run reference, messages, and whether part of it was taken.
     pub(super) fn end(&mut self) -> Vec<(u64, u32, bool)> {
         (self.started, self.bytes) = (0, 0);
-        let items = std::mem::take(&mut self.lanes).into_iter().flat_map(|lane| lane.items);
+        let items = std::mem::take(&mut self.queues).into_iter().flat_map(|queue| queue.items);
         items
             .map(|item| match item.content {
                 Content::Long(long) => (long.reference, 1, long.taken > 0),
@@ -221,7 +221,7 @@ impl Lanes {
     }
 }
 
-impl Lane {
+impl SenderQueue {
     /// Removes the first item.
     fn pop(&mut self) {
         let Some(item) = self.items.pop_front() else { return };
