@@ -41,6 +41,8 @@ mod inputs;
 mod interest;
 mod local_names;
 mod mirror;
+mod mirror_drops;
+mod node_clients;
 mod nodes;
 mod own_clients;
 mod proxies;

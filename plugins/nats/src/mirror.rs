@@ -14,7 +14,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::Context,
 };
@@ -22,6 +22,7 @@ use std::{
 use crate::{
     engine::Engine,
     inputs::{Input, Inputs},
+    mirror_drops::{DropReason, LoggedDrops, MirrorDrops},
     own_clients::{KIND, NATS_SENDER, mirror_name, stays_local},
     settings::Settings,
     sinks::{ProxyNames, Waiters},
@@ -45,7 +46,7 @@ struct Queue {
     waiters: Waiters,
     /// Whether there is a connection: without one, publications are dropped.
     is_linked: AtomicBool,
-    dropped: AtomicU64,
+    drops: MirrorDrops,
     inputs: Arc<Inputs>,
     proxies: Arc<ProxyNames>,
 }
@@ -68,13 +69,13 @@ impl Sink for MirrorSink {
         }
         let payloads = run.payloads();
         if !queue.is_linked.load(Ordering::Acquire) {
-            queue.dropped.fetch_add(payloads.len() as u64, Ordering::Relaxed);
+            queue.drops.add(DropReason::NotConnected, payloads.len());
             return DeliveryStatus::TAKEN;
         }
         let mut waiting = queue.waiting.lock();
         if waiting.bytes > 2 * QUEUE_BYTES {
             drop(waiting);
-            queue.dropped.fetch_add(payloads.len() as u64, Ordering::Relaxed);
+            queue.drops.add(DropReason::QueueFull, payloads.len());
             return DeliveryStatus::REFUSED;
         }
         let was_empty = waiting.messages.is_empty();
@@ -120,6 +121,7 @@ pub(crate) struct MirrorLink {
     parked_bytes: usize,
     waits: bool,
     counts: MirrorCounts,
+    logged: LoggedDrops,
 }
 
 impl MirrorLink {
@@ -140,7 +142,7 @@ impl MirrorLink {
             waiting: Mutex::default(),
             waiters: Waiters::default(),
             is_linked: AtomicBool::new(false),
-            dropped: AtomicU64::new(0),
+            drops: MirrorDrops::default(),
             inputs: inputs.clone(),
             proxies: proxies.clone(),
         });
@@ -168,13 +170,18 @@ impl MirrorLink {
             parked_bytes: 0,
             waits: false,
             counts: MirrorCounts::default(),
+            logged: LoggedDrops::default(),
         }))
     }
 
     /// Returns what was mirrored.
     pub(crate) fn counts(&self) -> MirrorCounts {
-        let dropped = self.counts.dropped + self.queue.dropped.load(Ordering::Relaxed);
-        MirrorCounts { dropped, ..self.counts }
+        MirrorCounts { dropped: self.queue.drops.total(), ..self.counts }
+    }
+
+    /// Logs what was dropped since the last time, if that was some time ago or `at_once`.
+    pub(crate) fn log_drops(&mut self, at_once: bool) {
+        self.logged.log(&self.settings.bridge.bus, &self.queue.drops, at_once);
     }
 
     /// There is a connection, or none any more: then what waits is dropped.
@@ -182,7 +189,7 @@ impl MirrorLink {
         self.queue.is_linked.store(is_linked, Ordering::Release);
         if !is_linked {
             let waiting = std::mem::take(&mut *self.queue.waiting.lock());
-            self.counts.dropped += waiting.messages.len() as u64;
+            self.queue.drops.add(DropReason::NotConnected, waiting.messages.len());
             self.queue.waiters.notify();
         }
     }
@@ -210,7 +217,8 @@ impl MirrorLink {
                     engine.publish(subject, payload, Some(self.headers.clone()));
                     self.counts.sent += 1;
                 }
-                _ => self.counts.dropped += 1,
+                Some(_) => self.queue.drops.add(DropReason::LongPayload, 1),
+                None => self.queue.drops.add(DropReason::NoSubject, 1),
             }
         }
         true
@@ -269,7 +277,7 @@ impl MirrorLink {
         }
         match result.result() {
             Ok(_) => self.counts.received += 1,
-            Err(_) => self.counts.dropped += 1,
+            Err(_) => self.queue.drops.add(DropReason::Refused, 1),
         }
     }
 
@@ -284,7 +292,7 @@ impl MirrorLink {
     fn park(&mut self, topic: String, payload: Bytes) {
         let cost = payload.len() + topic.len() + MESSAGE_COST;
         if self.parked_bytes + cost > PARKED_BYTES {
-            self.counts.dropped += 1;
+            self.queue.drops.add(DropReason::ReceiversFull, 1);
             return;
         }
         self.parked_bytes += cost;

@@ -1,9 +1,9 @@
 //! What is logged of a bridge: one fixed text for each kind, values in fields.
 
-use elbus_bridge::{LostReason, OwnName, RemoveReason, Report, ReportKind};
+use elbus_bridge::{Limits, LostReason, OwnName, RemoveReason, Report, ReportKind};
 
 /// Logs what an operator should know.
-pub(crate) fn log(bus: &str, report: &Report) {
+pub(crate) fn log(bus: &str, limits: &Limits, report: &Report) {
     let node = report.node.as_deref().unwrap_or_default();
     let count = report.count;
     match report.kind {
@@ -30,21 +30,27 @@ pub(crate) fn log(bus: &str, report: &Report) {
         ReportKind::DeliveriesDropped => {
             tracing::warn!(bus, node, count, "messages of a node could not be dispatched");
         }
-        ReportKind::NodesOverLimit => tracing::warn!(bus, node, count, "too many nodes (max_nodes)"),
+        ReportKind::NodesOverLimit => {
+            let limit = limits.max_nodes;
+            tracing::warn!(bus, node, count, limit, "too many nodes; the rest is left out (max_nodes)");
+        }
         ReportKind::DuplicateNode => {
             tracing::warn!(bus, node, count, "two nodes have the same name; the one that was first keeps it");
         }
         ReportKind::NamesOverLimit => {
-            tracing::warn!(bus, node, count, "too many names; the rest is not announced (max_names)");
+            let limit = limits.max_names;
+            tracing::warn!(bus, node, count, limit, "too many names; the rest is left out (max_names)");
         }
         ReportKind::NamesInvalid => {
             tracing::warn!(bus, node, count, "names cannot be announced to other nodes")
         }
         ReportKind::FiltersOverLimit => {
+            let limit = limits.max_filters;
             tracing::warn!(
                 bus,
                 node,
                 count,
+                limit,
                 "too many filters; all imported topics are requested (max_filters)"
             );
         }

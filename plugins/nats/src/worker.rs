@@ -2,8 +2,8 @@
 //! bridge decides, and holds no lock while it calls anything.
 
 use async_nats::Subject;
-use elbus_bridge::{Bridge, Destination, Outbox, Output, OwnName};
-use elbus_plugin_api::{Client, ClientInfo, Completion, Host, PluginError};
+use elbus_bridge::{Bridge, Destination, Output, OwnName};
+use elbus_plugin_api::{Completion, Host, PluginError};
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
@@ -20,11 +20,11 @@ use crate::{
     interest::Interest,
     local_names::LocalNames,
     mirror::MirrorLink,
-    own_clients::node_name,
+    node_clients::NodeClients,
     proxies::Proxies,
     report,
     settings::Settings,
-    sinks::{NodeSink, ProxyNames, Waiters},
+    sinks::ProxyNames,
     snapshot::{Snapshot, State},
 };
 
@@ -36,12 +36,6 @@ const SNAPSHOT: Duration = Duration::from_secs(1);
 /// The part of the time for stopping that is kept for saying goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// The client that subscribes for a node.
-struct NodeClient {
-    client: Client,
-    waiters: Arc<Waiters>,
-}
-
 /// What the thread of an instance owns.
 pub(crate) struct Worker {
     host: Host,
@@ -51,8 +45,7 @@ pub(crate) struct Worker {
     bridge: Bridge<Completion>,
     engine: Engine,
     proxies: Proxies,
-    names: Arc<ProxyNames>,
-    nodes: HashMap<Arc<str>, NodeClient>,
+    nodes: NodeClients,
     local: LocalNames,
     interest: Interest,
     mirror: Option<MirrorLink>,
@@ -88,8 +81,7 @@ impl Worker {
             bridge: Bridge::new(settings.bridge.clone(), epoch, Duration::ZERO),
             engine: Engine::new(settings.clone(), Subjects { all: all.clone(), own, mirrored }),
             proxies: Proxies::new(host.clone(), inputs.clone(), names.clone()),
-            names,
-            nodes: HashMap::new(),
+            nodes: NodeClients::new(host.clone(), settings.clone(), inputs.clone(), names),
             local: LocalNames::default(),
             interest: Interest::new(),
             mirror,
@@ -127,6 +119,9 @@ impl Worker {
             self.carry_out(output);
         }
         self.engine.flush().await;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.log_drops(true);
+        }
         self.proxies.clear("this node leaves the bus");
         self.nodes.clear();
         self.state = State::default();
@@ -310,15 +305,12 @@ impl Worker {
             }
             Output::NodeUp { node, outbox } => {
                 tracing::info!(bus, node = &*node, "node joined");
-                self.add_node(node, outbox);
+                self.nodes.add(node, outbox);
                 self.next_snapshot = Instant::now();
             }
             Output::NodeLost { node, reason } => {
                 tracing::warn!(bus, node = &*node, reason = report::lost_reason(reason), "node lost");
-                if let Some(lost) = self.nodes.remove(&node) {
-                    drop(lost.client);
-                    lost.waiters.close();
-                }
+                self.nodes.remove(&node);
                 self.next_snapshot = Instant::now();
             }
             Output::RegisterProxy { proxy, node, name, outbox, .. } => {
@@ -327,19 +319,15 @@ impl Worker {
             Output::RemoveProxy { proxy, reason } => {
                 self.proxies.remove(proxy, reason);
             }
-            Output::Interest { node, added, removed } => self.change_interest(&node, &added, &removed),
+            Output::Interest { node, added, removed } => self.nodes.change_interest(&node, &added, &removed),
             Output::Dispatch(delivery) => self.proxies.dispatch(&mut self.bridge, delivery),
             Output::Complete { completion, code } => completion.complete(code),
             Output::ReplyError { caller, callee, call_id } => {
                 self.proxies.reply_error(&caller, &callee, call_id);
             }
             Output::Drained { proxy: Some(proxy), .. } => self.proxies.drained(proxy),
-            Output::Drained { node, proxy: None } => {
-                if let Some(node) = self.nodes.get(&node) {
-                    node.waiters.notify();
-                }
-            }
-            Output::Report(report) => report::log(bus, &report),
+            Output::Drained { node, proxy: None } => self.nodes.drained(&node),
+            Output::Report(report) => report::log(bus, &self.settings.bridge.limits, &report),
         }
     }
 
@@ -361,41 +349,6 @@ impl Worker {
         }
     }
 
-    fn add_node(&mut self, node: Arc<str>, outbox: Arc<Outbox<Completion>>) {
-        let waiters = Arc::<Waiters>::default();
-        let sink = NodeSink {
-            outbox,
-            exports: self.settings.bridge.exports.clone(),
-            inputs: self.inputs.clone(),
-            waiters: waiters.clone(),
-            proxies: self.names.clone(),
-        };
-        let name = node_name(&self.settings.bridge.bus, &node);
-        // the previous one first, of which the name is
-        self.nodes.remove(&node);
-        match self.host.register(&name, &ClientInfo::in_process().as_internal(), sink) {
-            Ok(client) => _ = self.nodes.insert(node, NodeClient { client, waiters }),
-            Err(code) => {
-                let (client, code) = (name, code.to_string());
-                tracing::error!(client, code, "cannot register; the node gets no publications");
-            }
-        }
-    }
-
-    fn change_interest(&mut self, node: &Arc<str>, added: &[String], removed: &[String]) {
-        let Some(client) = self.nodes.get_mut(node).map(|node| &mut node.client) else { return };
-        // a filter that another one replaces ends last, so that nothing is missed
-        for filter in added {
-            if let Err(code) = client.subscribe([filter]) {
-                let code = code.to_string();
-                tracing::warn!(node = &**node, filter, code, "cannot subscribe for a node");
-            }
-        }
-        if let Err(code) = client.unsubscribe(removed) {
-            tracing::warn!(node = &**node, code = code.to_string(), "cannot unsubscribe for a node");
-        }
-    }
-
     fn take_snapshot(&mut self) {
         let now = Instant::now();
         if now < self.next_snapshot {
@@ -406,8 +359,9 @@ impl Worker {
         self.state.counters = self.bridge.counters().clone();
         (self.state.proxies, self.state.refused_proxies) = self.proxies.counts();
         self.state.filters = self.interest.len();
-        if let Some(mirror) = &self.mirror {
+        if let Some(mirror) = &mut self.mirror {
             self.state.mirror = mirror.counts();
+            mirror.log_drops(false);
         }
         self.snapshot.set(self.state.clone());
     }
