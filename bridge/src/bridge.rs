@@ -1,6 +1,7 @@
 //! The state machine of a bridge: what arrives and what changes locally goes in, actions for the plugin come
 //! out.
 
+mod candidates;
 mod claim;
 mod handshake;
 mod inbound;
@@ -37,6 +38,11 @@ use std::{
     time::Duration,
 };
 
+/// Changes of a node that wait to be carried out: some for each name that it can announce, and some more. A
+/// list of all names leaves and returns within a fraction of it.
+const CHANGES_PER_NAME: usize = 8;
+const SPARE_CHANGES: usize = 65_536;
+
 /// A bridge of one broker to one bus.
 ///
 /// Times are since any moment that the caller chooses, and never decrease. After each call the caller polls
@@ -63,6 +69,8 @@ pub struct Bridge<C> {
     proxies: Proxies,
     /// Runs and what must keep its order with them.
     arrivals: VecDeque<Arrival<C>>,
+    /// How many arrivals other than runs there are of each node.
+    changes: HashMap<Arc<str>, usize>,
     outputs: VecDeque<Output<C>>,
     reports: Reports,
     next_beat: Duration,
@@ -74,8 +82,9 @@ pub struct Bridge<C> {
 #[derive(Debug)]
 enum Arrival<C> {
     Run(Delivery),
-    Removal(ProxyId, RemoveReason),
-    Other(Output<C>),
+    Removal(Arc<str>, ProxyId, RemoveReason),
+    /// Something else that a node has changed.
+    Change(Arc<str>, Output<C>),
 }
 
 impl<C> Bridge<C> {
@@ -97,6 +106,7 @@ impl<C> Bridge<C> {
             interest: OwnInterest::new(ListLimits::of_filters(limits), settings.imports.topics()),
             proxies: Proxies::default(),
             arrivals: VecDeque::new(),
+            changes: HashMap::new(),
             outputs: VecDeque::new(),
             reports: Reports::default(),
             next_beat: now,
@@ -110,7 +120,7 @@ impl<C> Bridge<C> {
         &self.settings
     }
 
-    /// Returns the epoch of this start.
+    /// Returns the epoch of this start. It changes when a name that was refused is claimed.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -141,7 +151,7 @@ impl<C> Bridge<C> {
     pub fn tick(&mut self, now: Duration) {
         self.now = now;
         if self.is_connected {
-            let changed = self.claim.tick(now);
+            let changed = self.claim.tick(now, || self.own_key.next_epoch(self.epoch));
             self.own_name(changed);
             if let Some(beacon) = self.claim.due(now) {
                 self.publish_beacon(beacon);
@@ -233,16 +243,20 @@ impl<C> Bridge<C> {
 
     /// Returns the next action. Assembles batches of what outboxes have: whatever is ready.
     pub fn poll_output(&mut self, now: Duration) -> Option<Output<C>> {
+        if let Some(output) = self.poll_other_output(now) {
+            return Some(output);
+        }
+        if self.is_connected { self.next_batch() } else { None }
+    }
+
+    /// Returns the next action that is not a batch of a link: what can be carried out while the engine takes
+    /// no more. [`Output::Publish`] can be dropped then; the node says it again.
+    pub fn poll_other_output(&mut self, now: Duration) -> Option<Output<C>> {
         self.now = now;
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
         if let Some(output) = self.next_arrival() {
-            return Some(output);
-        }
-        if self.is_connected
-            && let Some(output) = self.next_batch()
-        {
             return Some(output);
         }
         self.reports.next(now).map(Output::Report)
@@ -337,6 +351,7 @@ impl<C> Bridge<C> {
     /// Handles a change of the state of the own name.
     fn own_name(&mut self, changed: Option<OwnName>) {
         let Some(state) = changed else { return };
+        self.epoch = self.claim.epoch();
         self.outputs.push_back(Output::OwnName(state));
         if state == OwnName::Taken {
             self.count(ReportKind::DuplicateNode, None, 1);
@@ -358,27 +373,69 @@ impl<C> Bridge<C> {
         self.count(ReportKind::MessagesDropped, Some(node), leftovers.messages);
         self.complete(leftovers.completed);
         for call in leftovers.calls {
-            if let Some(callee) = self.proxies.get(ProxyId(call.window)) {
-                let callee = Arc::clone(&callee.local);
+            let callee = ProxyId(call.window);
+            if self.proxies.get(callee).is_some() {
                 let error = Output::ReplyError { caller: call.caller, callee, call_id: call.call_id };
-                self.arrivals.push_back(Arrival::Other(error));
+                self.push_change(node, error);
             }
         }
         let mut ids = self.proxies.of_node(node);
         // secondaries were registered after their primaries
         ids.sort_unstable_by(|one, other| other.cmp(one));
-        let mut dropped = 0;
+        let (mut dropped, mut free) = (0, Vec::new());
         for id in ids {
             if let Some(proxy) = self.proxies.remove(id) {
                 dropped += proxy.parked.iter().map(|run| run.payloads.len() as u64).sum::<u64>();
                 if !proxy.is_refused {
                     let reason = RemoveReason::NodeLost(reason);
-                    self.arrivals.push_back(Arrival::Other(Output::RemoveProxy { proxy: id, reason }));
+                    self.push_change(node, Output::RemoveProxy { proxy: id, reason });
+                    free.push(proxy.local);
                 }
             }
         }
+        // clients of other nodes can have waited for these names
+        free.iter().for_each(|name| self.retry_name(name));
         self.count(ReportKind::DeliveriesDropped, Some(node), dropped);
-        let lost = Output::NodeLost { node: Arc::clone(node), reason };
-        self.arrivals.push_back(Arrival::Other(lost));
+        self.push_change(node, Output::NodeLost { node: Arc::clone(node), reason });
+    }
+
+    /// Appends an output that keeps its order with the runs of its node.
+    fn push_change(&mut self, node: &Arc<str>, output: Output<C>) {
+        *self.changes.entry(Arc::clone(node)).or_insert(0) += 1;
+        self.arrivals.push_back(Arrival::Change(Arc::clone(node), output));
+    }
+
+    /// Appends the removal of a proxy, which keeps its order with the runs of the client.
+    fn push_removal(&mut self, node: &Arc<str>, id: ProxyId, reason: RemoveReason) {
+        *self.changes.entry(Arc::clone(node)).or_insert(0) += 1;
+        self.arrivals.push_back(Arrival::Removal(Arc::clone(node), id, reason));
+    }
+
+    /// Notes that a change of a node was carried out.
+    fn change_done(&mut self, node: &Arc<str>) {
+        if let Some(count) = self.changes.get_mut(node) {
+            *count -= 1;
+            if *count == 0 {
+                self.changes.remove(node);
+            }
+        }
+    }
+
+    /// Returns whether a node changes its names and filters faster than the broker can follow.
+    fn has_too_many_changes(&self, node: &str) -> bool {
+        self.waiting_changes(node) > self.most_changes()
+    }
+
+    /// Returns whether so many changes of a node wait that it does not begin another link.
+    fn has_many_changes(&self, node: &str) -> bool {
+        self.waiting_changes(node) > self.most_changes() / 2
+    }
+
+    fn waiting_changes(&self, node: &str) -> usize {
+        self.changes.get(node).copied().unwrap_or_default()
+    }
+
+    fn most_changes(&self) -> usize {
+        self.settings.limits.max_names.saturating_mul(CHANGES_PER_NAME).saturating_add(SPARE_CHANGES)
     }
 }

@@ -22,6 +22,8 @@ pub struct Delivery {
     pub ticket: Ticket,
     /// Checked to be UTF-8.
     pub(crate) target: Bytes,
+    /// Bytes of the batch, or of the message in pieces, that it is a part of.
+    pub(crate) of_bytes: usize,
 }
 
 impl Delivery {
@@ -30,11 +32,14 @@ impl Delivery {
         std::str::from_utf8(&self.target).unwrap_or_default()
     }
 
-    /// Copies messages and target out of their batch, unless the messages are at least `keep_from` bytes: a
-    /// run that waits does not keep a batch that is much longer.
-    pub(crate) fn compact(&mut self, keep_from: usize) {
-        self.payloads.compact(keep_from);
-        self.target = Bytes::copy_from_slice(&self.target);
+    /// Copies messages and target out of their batch, unless the messages are most of it: a run that waits
+    /// does not keep a batch that is much longer.
+    pub(crate) fn compact(&mut self) {
+        if self.payloads.encoded_len() < self.of_bytes / 2 {
+            self.payloads.copy();
+            self.target = Bytes::copy_from_slice(&self.target);
+            self.of_bytes = self.payloads.encoded_len();
+        }
     }
 
     /// Returns whether the remote sender waits for the result.

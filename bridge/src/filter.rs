@@ -39,7 +39,10 @@ pub(crate) struct Intersections {
 
 impl Intersections {
     pub(crate) fn new(bounds: &[String]) -> Self {
-        Intersections { bounds: bounds.to_vec(), counts: HashMap::new(), bytes: 0 }
+        let mut bounds = bounds.to_vec();
+        bounds.sort_unstable();
+        bounds.dedup();
+        Intersections { bounds, counts: HashMap::new(), bytes: 0 }
     }
 
     /// Returns whether a filter overlaps a bound.
@@ -54,11 +57,13 @@ impl Intersections {
 
     /// Returns what stands for a filter, without repetitions.
     fn parts<'a>(&'a self, filter: &'a str) -> Vec<&'a str> {
-        let mut parts: Vec<&str> = Vec::new();
+        // bounds are different from each other; the filter itself can be one of them
+        let (mut parts, mut has_filter): (Vec<&str>, bool) = (Vec::new(), false);
         for bound in self.bounds.iter().filter(|bound| overlap(bound, filter)) {
-            let part = if covers(filter, bound) { bound } else { filter };
-            if !parts.contains(&part) {
-                parts.push(part);
+            if *bound != filter && covers(filter, bound) {
+                parts.push(bound);
+            } else if !std::mem::replace(&mut has_filter, true) {
+                parts.push(filter);
             }
         }
         parts

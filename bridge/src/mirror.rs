@@ -110,6 +110,27 @@ impl Mirror {
     }
 }
 
+/// Returns whether a subject matches one that can contain the wildcards of NATS: `*` is one token, `>` one or
+/// more at the end.
+///
+/// ```
+/// use elbus_bridge::mirror::subject_matches;
+///
+/// assert!(subject_matches("a.*", "a.b") && subject_matches("a.>", "a.b.c") && subject_matches(">", "a"));
+/// assert!(!subject_matches("a.*", "a.b.c") && !subject_matches("a.>", "a") && !subject_matches("a", "b"));
+/// ```
+pub fn subject_matches(pattern: &str, subject: &str) -> bool {
+    let (mut pattern, mut tokens) = (pattern.split('.'), subject.split('.'));
+    loop {
+        match (pattern.next(), tokens.next()) {
+            (None, None) | (Some(">"), Some(_)) => return true,
+            (Some("*"), Some(_)) => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Returns whether a subject cannot hold the byte, or would give it a meaning.
 fn is_escaped(byte: u8) -> bool {
     byte <= b' ' || byte == 0x7F || matches!(byte, b'%' | b'*' | b'>' | b'$')

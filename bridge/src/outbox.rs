@@ -161,6 +161,16 @@ impl<C> Outbox<C> {
         self.queue.lock().append_list(list, version, changes, is_delta);
     }
 
+    /// Returns whether there is room for further changes of lists.
+    pub(crate) fn has_room_for_changes(&self) -> bool {
+        self.queue.lock().has_room_for_changes()
+    }
+
+    /// Returns whether a snapshot of a list waits to be taken.
+    pub(crate) fn has_snapshot(&self, list: List) -> bool {
+        self.queue.lock().has_snapshot(list)
+    }
+
     /// A chunk has arrived.
     pub(crate) fn arrived(&self, bytes: usize, entries: &[Entry]) {
         self.queue.lock().arrived(bytes, entries);

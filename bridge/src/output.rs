@@ -81,8 +81,8 @@ pub enum Output<C> {
     ReplyError {
         /// The local client.
         caller: Arc<str>,
-        /// The local name of the remote client: the sender of the reply.
-        callee: Arc<str>,
+        /// The remote client: the sender of the reply.
+        callee: ProxyId,
         /// The id of the call.
         call_id: u32,
     },

@@ -22,11 +22,14 @@ impl Payloads {
         rest.is_empty().then_some(Payloads { encoded, count })
     }
 
-    /// Copies messages that are shorter than `keep_from` bytes in total.
-    pub(crate) fn compact(&mut self, keep_from: usize) {
-        if self.encoded.len() < keep_from {
-            self.encoded = Bytes::copy_from_slice(&self.encoded);
-        }
+    /// Returns the bytes of the messages and their lengths.
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// Copies the messages, so that they no longer keep the batch that they arrived in.
+    pub(crate) fn copy(&mut self) {
+        self.encoded = Bytes::copy_from_slice(&self.encoded);
     }
 
     /// Returns the number of messages.

@@ -136,6 +136,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Returns the bytes of runs of one node from which on further ones are refused: twice the window of the
+    /// node, and one message. The same holds for messages in pieces that are not complete.
+    pub(crate) fn most_untaken(&self) -> usize {
+        self.node_window.saturating_mul(2).saturating_add(self.max_message_bytes)
+    }
+
     /// Returns the length that no batch of these limits exceeds, in bytes: what the engine must carry.
     pub fn longest_batch(&self) -> usize {
         // a header, the longest record, acknowledgements, and a MAC

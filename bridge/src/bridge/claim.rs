@@ -72,15 +72,24 @@ impl Claim {
         self.state = State::Off;
     }
 
-    /// Returns the state if the passing of time has changed it.
-    pub(super) fn tick(&mut self, now: Duration) -> Option<OwnName> {
-        let is_free = match self.state {
-            State::Listening { until } => now >= until,
-            State::Taken { defended_at } => now >= defended_at + self.lost_after,
-            State::Off | State::Claimed { .. } => false,
+    /// Returns the epoch of this start. A node that was refused its name claims it as a later start.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns the state if the passing of time has changed it. `next_epoch` is an epoch that was never used.
+    pub(super) fn tick(&mut self, now: Duration, next_epoch: impl FnOnce() -> u64) -> Option<OwnName> {
+        let (is_free, was_refused) = match self.state {
+            State::Listening { until } => (now >= until, false),
+            State::Taken { defended_at } => (now >= defended_at + self.lost_after, true),
+            State::Off | State::Claimed { .. } => (false, false),
         };
         if !is_free {
             return None;
+        }
+        if was_refused {
+            // what refused the name names the previous epoch, and has no effect if it is repeated
+            self.epoch = next_epoch();
         }
         self.state = State::Claimed { count: 0 };
         self.next_beacon = now;

@@ -6,6 +6,7 @@
 
 use super::{
     Bridge,
+    candidates::{Answer, Candidates},
     claim::Beacon,
     link::{Link, LinkIds},
     receiving::Violation,
@@ -22,8 +23,6 @@ use std::{sync::Arc, time::Duration};
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Time between two attempts to begin a link.
 const HELLO_INTERVAL: Duration = Duration::from_millis(500);
-/// Shortest time between two answers to a node that wants a link.
-const WELCOME_INTERVAL: Duration = Duration::from_millis(50);
 /// Time for which no link begins after a node has sent what only a defective node sends.
 const PENALTY: Duration = Duration::from_secs(10);
 /// Time after which a node without a link is forgotten.
@@ -40,24 +39,15 @@ pub(super) struct Peer<C> {
     /// Session of the own attempt to begin a link.
     hello: Option<u64>,
     next_hello: Duration,
-    /// A link that the node wants, and that it has not confirmed.
-    candidate: Option<Candidate>,
-    next_welcome: Duration,
+    candidates: Candidates,
     /// No link begins before.
     blocked_until: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Candidate {
-    epoch: u64,
-    peer_session: u64,
-    session: u64,
 }
 
 impl<C> Peer<C> {
     /// Returns when the next attempt to begin a link is due.
     pub(super) fn deadline(&self) -> Duration {
-        if self.hello.is_some() { self.next_hello } else { Duration::MAX }
+        if self.hello.is_some() && self.link.is_none() { self.next_hello } else { Duration::MAX }
     }
 }
 
@@ -111,26 +101,21 @@ impl<C> Bridge<C> {
         let now = self.now;
         let Some((node, peer)) = self.peer(header.node) else { return };
         peer.beacon_at = now;
+        let is_hello_due = now >= peer.next_hello.max(peer.blocked_until);
         match &peer.link {
             None => {
-                // a node that wants a link already is about to confirm it
-                let is_wanted = peer.candidate.is_some() && now < peer.next_welcome + HELLO_INTERVAL;
+                // a start that wants a link already is about to confirm it
+                let is_wanted = peer.candidates.is_wanted_by(header.from_epoch, now);
                 if peer.hello.is_none() && !is_wanted && now >= peer.blocked_until {
-                    self.last_session += 1;
-                    let session = self.last_session;
-                    if let Some(peer) = self.peers.get_mut(&node) {
-                        peer.hello = Some(session);
-                        peer.next_hello = now;
-                    }
-                    self.tick_handshake(&node);
+                    self.say_hello(&node);
                 }
             }
             Some(link) if link.peer_epoch != header.from_epoch => {
                 if self.is_alive(&node) {
                     self.count(ReportKind::DuplicateNode, Some(&node), 1);
-                } else {
-                    // it has restarted: its former start does not answer any more
-                    self.lose(&node, LostReason::Restarted);
+                } else if is_hello_due {
+                    // it may have restarted, or its beacon is repeated: its answer ends the link, or silence
+                    self.say_hello(&node);
                 }
             }
             Some(_) => {}
@@ -158,8 +143,7 @@ impl<C> Bridge<C> {
                 beacon_at: self.now,
                 hello: None,
                 next_hello: self.now,
-                candidate: None,
-                next_welcome: self.now,
+                candidates: Candidates::default(),
                 blocked_until: Duration::ZERO,
             };
             self.peers.insert(Arc::from(name), peer);
@@ -179,12 +163,20 @@ impl<C> Bridge<C> {
         if now >= peer.beacon_at + self.settings.limits.lost_after {
             peer.hello = None;
         }
-        if let Some(session) = peer.hello
-            && now >= peer.next_hello
-        {
-            peer.next_hello = now + HELLO_INTERVAL;
-            self.publish_handshake(node, BatchKind::Hello, session, 0, 0);
+        if peer.hello.is_some() && now >= peer.next_hello {
+            self.say_hello(node);
         }
+    }
+
+    /// Begins or repeats the attempt to begin a link.
+    fn say_hello(&mut self, node: &Arc<str>) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let session = *peer.hello.get_or_insert_with(|| {
+            self.last_session += 1;
+            self.last_session
+        });
+        peer.next_hello = self.now + HELLO_INTERVAL;
+        self.publish_handshake(node, BatchKind::Hello, session, 0, 0);
     }
 
     fn publish_handshake(
@@ -218,6 +210,9 @@ impl<C> Bridge<C> {
         }
         let now = self.now;
         let session = self.last_session + 1;
+        if self.has_many_changes(header.node) {
+            return;
+        }
         let Some((node, peer)) = self.peer(header.node) else { return };
         if now < peer.blocked_until {
             return;
@@ -231,21 +226,14 @@ impl<C> Bridge<C> {
                 return self.count(ReportKind::DuplicateNode, Some(&node), 1);
             }
         }
-        let Some(peer) = self.peers.get_mut(&node).filter(|peer| now >= peer.next_welcome) else { return };
-        peer.next_welcome = now + WELCOME_INTERVAL;
-        let known = peer.candidate.filter(|candidate| {
-            candidate.epoch == header.from_epoch && candidate.peer_session >= header.from_session
-        });
-        if known.is_some_and(|known| known.peer_session > header.from_session) {
-            return self.count(ReportKind::Replay, Some(&node), 1);
-        }
-        let candidate = known.unwrap_or_else(|| Candidate {
-            epoch: header.from_epoch,
-            peer_session: header.from_session,
-            // an attempt of the own is continued
-            session: peer.hello.filter(|_| peer.link.is_none()).unwrap_or(session),
-        });
-        peer.candidate = Some(candidate);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        // an attempt of the own is continued
+        let session = peer.hello.unwrap_or(session);
+        let candidate = match peer.candidates.hello(header.from_epoch, header.from_session, session, now) {
+            Answer::Welcome(candidate) => candidate,
+            Answer::Replay => return self.count(ReportKind::Replay, Some(&node), 1),
+            Answer::None => return,
+        };
         self.last_session = self.last_session.max(candidate.session);
         self.publish_handshake(
             &node,
@@ -260,8 +248,14 @@ impl<C> Bridge<C> {
         let is_for_this_start = header.to_epoch == self.epoch && self.claim.has_name();
         let Some((node, peer)) = self.peers.get_key_value(header.node) else { return };
         let node = Arc::clone(node);
+        // the link of a start that has fallen silent is replaced by that of a later one
+        let is_free = peer
+            .link
+            .as_ref()
+            .is_none_or(|link| link.peer_epoch != header.from_epoch && !self.is_alive(&node));
         let is_answer = is_for_this_start
-            && peer.link.is_none()
+            && is_free
+            && !self.has_many_changes(&node)
             && header.from_session != 0
             && peer.hello == Some(header.to_session)
             && self.now >= peer.blocked_until;
@@ -282,7 +276,7 @@ impl<C> Bridge<C> {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.link = Some(Box::new(link));
             peer.hello = None;
-            peer.candidate = None;
+            peer.candidates.clear();
         }
         self.begin_outputs(node, outbox);
     }
@@ -298,9 +292,8 @@ impl<C> Bridge<C> {
             .link
             .as_ref()
             .is_some_and(|link| (link.peer_epoch, link.peer_session) == from && link.session == to);
-        let confirms = peer.candidate.is_some_and(|candidate| {
-            (candidate.epoch, candidate.peer_session) == from && candidate.session == to
-        });
+        let confirms = peer.candidates.confirms(from, to);
+        let confirms = confirms && !self.has_many_changes(&node);
         if !is_for_this_start || !(is_current || confirms) || self.now < peer.blocked_until {
             return self.count(ReportKind::Replay, Some(&node), 1);
         }
@@ -340,11 +333,15 @@ impl<C> Bridge<C> {
             return Ok(None);
         };
         self.count(ReportKind::BatchesLost, Some(node), missing);
+        if missing > 0 {
+            link.names.interrupt();
+            link.filters.interrupt();
+        }
         link.alive_at = now;
         if link.receiving.is_unreliable() {
             return Ok(Some(LostReason::Unreliable));
         }
-        let mut is_eliciting = false;
+        let (mut is_eliciting, before) = (false, self.arrivals.len());
         while !records.is_empty() {
             let record = next_record(&mut records).ok_or(Violation)?;
             is_eliciting |= !matches!(record, Record::Arrived { .. });
@@ -356,7 +353,11 @@ impl<C> Bridge<C> {
         if is_eliciting {
             link.receiving.elicited(batch.len(), now);
         }
+        self.release_batch(before, batch.len());
         self.drained(node, link);
-        Ok(None)
+        if self.has_too_many_changes(node) {
+            return Err(Violation);
+        }
+        Ok(link.owes_too_much().then_some(LostReason::Unreliable))
     }
 }

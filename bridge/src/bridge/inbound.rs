@@ -22,8 +22,6 @@ use std::sync::Arc;
 
 /// The least that a run counts for while it waits: what it occupies besides its messages.
 const LEAST_COST: usize = 256;
-/// Length from which the messages of a run that waits are not copied out of their batch, in bytes.
-const KEEP_FROM_BYTES: usize = 32 << 10;
 
 impl<C> Bridge<C> {
     /// Handles one record of a link.
@@ -44,7 +42,7 @@ impl<C> Bridge<C> {
                     + payloads.len();
                 let payloads = Payloads::decode(batch.slice_ref(payloads), count).ok_or(Violation)?;
                 let target = batch.slice_ref(head.target.as_bytes());
-                self.run_arrived(node, link, &head, target, payloads, cost);
+                self.run_arrived(node, link, &head, target, payloads, (cost, batch.len()));
             }
             Record::FirstPiece { transfer, total, head, piece } => {
                 let total = usize::try_from(total).map_err(|_| Violation)?;
@@ -93,7 +91,7 @@ impl<C> Bridge<C> {
             Assembled::Refused(head, total) => {
                 let cost = cost_of_one(&head.as_run(), total);
                 let ticket = Self::ticket(link, &head.as_run(), cost);
-                link.untaken += cost;
+                link.untaken += cost.max(LEAST_COST);
                 self.count(ReportKind::WindowExceeded, Some(node), 1);
                 self.finish(link, &ticket, Some(Code::NotDelivered));
             }
@@ -103,9 +101,10 @@ impl<C> Bridge<C> {
 
     fn long_arrived(&mut self, node: &Arc<str>, link: &mut Link<C>, head: &LongHead, encoded: Bytes) {
         let cost = cost_of_one(&head.as_run(), encoded.len() - 4);
+        let len = encoded.len();
         if let Some(payloads) = Payloads::decode(encoded, 1) {
             let target = Bytes::copy_from_slice(head.target.as_bytes());
-            self.run_arrived(node, link, &head.as_run(), target, payloads, cost);
+            self.run_arrived(node, link, &head.as_run(), target, payloads, (cost, len));
         }
     }
 
@@ -113,7 +112,8 @@ impl<C> Bridge<C> {
         Ticket { link: link.number, window: head.window, bytes: cost, reference: head.reference }
     }
 
-    /// A run has arrived as a whole.
+    /// A run has arrived as a whole. With it comes what it counts for its window, and the length of what it
+    /// is a part of.
     fn run_arrived(
         &mut self,
         node: &Arc<str>,
@@ -121,7 +121,7 @@ impl<C> Bridge<C> {
         head: &RunHead<'_>,
         target: Bytes,
         payloads: Payloads,
-        cost: usize,
+        (cost, of_bytes): (usize, usize),
     ) {
         let ticket = Self::ticket(link, head, cost);
         link.untaken += cost.max(LEAST_COST);
@@ -138,14 +138,15 @@ impl<C> Bridge<C> {
             link.outbox.replied(sender, head.target, payloads.iter());
         }
         let node = Arc::clone(node);
-        let delivery = Delivery { node, sender, op: head.op, qos: head.qos, payloads, ticket, target };
+        let (op, qos) = (head.op, head.qos);
+        let delivery = Delivery { node, sender, op, qos, payloads, ticket, target, of_bytes };
         self.arrivals.push_back(Arrival::Run(delivery));
     }
 
     /// Returns whether a run can be dispatched; if not, what is counted and its result.
     fn check_run(&self, link: &Link<C>, head: &RunHead<'_>) -> Result<(), (ReportKind, Code)> {
         let limits = &self.settings.limits;
-        if link.untaken > 2 * limits.node_window + limits.max_message_bytes {
+        if link.untaken > limits.most_untaken() {
             return Err((ReportKind::WindowExceeded, Code::NotDelivered));
         }
         let is_sender_valid = !matches!(head.sender.as_bytes(), [] | [b'@', ..])
@@ -173,6 +174,23 @@ impl<C> Bridge<C> {
         if is_exported { Ok(()) } else { Err((ReportKind::NotExported, Code::NotRegistered)) }
     }
 
+    /// Copies what has arrived since there were `before` arrivals out of its batch, unless runs are most of
+    /// it: short runs do not keep a long batch until they are dispatched.
+    pub(super) fn release_batch(&mut self, before: usize, batch_len: usize) {
+        let runs = self.arrivals.iter().skip(before).filter_map(|arrival| match arrival {
+            Arrival::Run(delivery) => Some(delivery.payloads.encoded_len()),
+            _ => None,
+        });
+        if runs.sum::<usize>() >= batch_len / 2 {
+            return;
+        }
+        for arrival in self.arrivals.iter_mut().skip(before) {
+            if let Arrival::Run(delivery) = arrival {
+                delivery.compact();
+            }
+        }
+    }
+
     /// Returns the next run to dispatch, or another output that keeps its order with runs.
     pub(super) fn next_arrival(&mut self) -> Option<Output<C>> {
         while let Some(parked) = self.proxies.next_parked() {
@@ -187,15 +205,23 @@ impl<C> Bridge<C> {
         }
         while let Some(arrival) = self.arrivals.pop_front() {
             match arrival {
-                Arrival::Other(output) => return Some(output),
-                Arrival::Removal(id, reason) => match self.proxies.get_mut(id) {
-                    Some(proxy) if proxy.is_held || !proxy.parked.is_empty() => proxy.leaves = Some(reason),
-                    _ => {
-                        if let Some(output) = self.remove_proxy(id, reason) {
-                            return Some(output);
+                Arrival::Change(node, output) => {
+                    self.change_done(&node);
+                    return Some(output);
+                }
+                Arrival::Removal(node, id, reason) => {
+                    self.change_done(&node);
+                    match self.proxies.get_mut(id) {
+                        Some(proxy) if proxy.is_held || !proxy.parked.is_empty() => {
+                            proxy.leaves = Some(reason);
+                        }
+                        _ => {
+                            if let Some(output) = self.remove_proxy(id, reason) {
+                                return Some(output);
+                            }
                         }
                     }
-                },
+                }
                 Arrival::Run(delivery) => {
                     if let Some(delivery) = self.admit(delivery) {
                         return Some(Output::Dispatch(delivery));
@@ -215,17 +241,22 @@ impl<C> Bridge<C> {
             return None;
         };
         if proxy.is_refused {
-            let (node, count) = (Arc::clone(&delivery.node), delivery.payloads.len() as u64);
-            self.count(ReportKind::DeliveriesDropped, Some(&node), count);
-            self.dispatched(&delivery.ticket, Some(Code::NotDelivered));
+            self.drop_delivery(&delivery);
             return None;
         }
         if proxy.is_held || !proxy.parked.is_empty() {
-            delivery.compact(KEEP_FROM_BYTES);
+            delivery.compact();
             proxy.parked.push_back(delivery);
             return None;
         }
         Some(delivery)
+    }
+
+    /// Counts and answers a run of a client that the broker has not registered.
+    pub(super) fn drop_delivery(&mut self, delivery: &Delivery) {
+        let count = delivery.payloads.len() as u64;
+        self.count(ReportKind::DeliveriesDropped, Some(&delivery.node), count);
+        self.dispatched(&delivery.ticket, Some(Code::NotDelivered));
     }
 
     /// A run was dispatched. `code` is its result, or `None` if the broker supplies it later: then
@@ -265,7 +296,7 @@ impl<C> Bridge<C> {
     pub fn blocked(&mut self, mut delivery: Delivery) {
         match self.proxies.get_mut(delivery.sender) {
             Some(proxy) => {
-                delivery.compact(KEEP_FROM_BYTES);
+                delivery.compact();
                 proxy.is_held = true;
                 proxy.parked.push_front(delivery);
             }

@@ -24,8 +24,11 @@ use std::{
 const MAX_SENT: usize = 65_536;
 /// Results, windows and the like in one batch.
 const MAX_ENTRIES: usize = 1024;
+/// Results, windows and the like that a node has caused and has not acknowledged. No node that acknowledges
+/// what arrives comes near to it.
+const MAX_OWED: usize = 1 << 20;
 /// Time between two snapshots because of losses.
-const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A link to another node.
 #[derive(Debug)]
@@ -98,7 +101,12 @@ impl<C> Link<C> {
         }
         let head_len = Header::len(from.node);
         let chunk = chunk.unwrap_or_else(|| Chunk::new(head_len, 256));
-        let Chunk { mut bytes, entries, has_names, has_interest, .. } = chunk;
+        let Chunk { mut bytes, entries, names, interest, .. } = chunk;
+        // the receiver drops a snapshot of which something was lost, whatever the batch had
+        let has_names = names.has_any || self.sending.is_names_open;
+        let has_interest = interest.has_any || self.sending.is_interest_open;
+        self.sending.is_names_open = names.is_open.unwrap_or(self.sending.is_names_open);
+        self.sending.is_interest_open = interest.is_open.unwrap_or(self.sending.is_interest_open);
         let mut sent =
             Sent { len: bytes.len() - head_len, entries, has_names, has_interest, ..Sent::new(now) };
         self.sending.append_due(&mut bytes, &mut sent);
@@ -139,6 +147,13 @@ impl<C> Link<C> {
         now >= self.alive_at + lost_after || self.sending.is_stuck(lost_after, now)
     }
 
+    /// Returns whether the node causes more results than it acknowledges.
+    pub(super) fn owes_too_much(&self) -> bool {
+        let sending = &self.sending;
+        let unsent = sending.results.len() + sending.windows.len() + sending.dropped.len();
+        unsent + sending.noted > MAX_OWED
+    }
+
     /// Returns the reference below which waiting ends, if it is time.
     pub(super) fn time_out(&mut self, timeout: Duration, now: Duration) -> Option<u64> {
         let next = self.outbox.next_reference();
@@ -172,6 +187,7 @@ struct Sent {
     /// Bytes of its chunk.
     len: usize,
     entries: Vec<Entry>,
+    /// Whether its loss is followed by a snapshot.
     has_names: bool,
     has_interest: bool,
     results: Vec<(u64, Code)>,
@@ -198,6 +214,11 @@ impl Sent {
             is_eliciting: false,
         }
     }
+
+    /// Returns how many results, windows and the like are noted, to be sent again if the batch is lost.
+    fn noted(&self) -> usize {
+        self.results.len() + self.windows.len() + self.dropped.len()
+    }
 }
 
 /// What was published and what is to be published beside runs.
@@ -206,6 +227,8 @@ pub(super) struct Sending {
     /// Number of the first batch in `sent`.
     first: u64,
     sent: VecDeque<Sent>,
+    /// Sum of [`Sent::noted`].
+    noted: usize,
     /// When the first one of them was acknowledged, or the link began.
     progress: Duration,
     results: VecDeque<(u64, Code)>,
@@ -215,6 +238,9 @@ pub(super) struct Sending {
     windows_due: Duration,
     dropped: Vec<u32>,
     pub(super) wants_ping: bool,
+    /// Whether parts of a snapshot were published, and not yet the last one.
+    is_names_open: bool,
+    is_interest_open: bool,
     /// When a snapshot is due because changes were lost.
     pub(super) names_due: Option<Duration>,
     pub(super) interest_due: Option<Duration>,
@@ -225,6 +251,7 @@ impl Sending {
         Sending {
             first: 1,
             sent: VecDeque::new(),
+            noted: 0,
             progress: now,
             results: VecDeque::new(),
             windows: HashMap::new(),
@@ -232,6 +259,8 @@ impl Sending {
             windows_due: Duration::MAX,
             dropped: Vec::new(),
             wants_ping: true,
+            is_names_open: false,
+            is_interest_open: false,
             names_due: None,
             interest_due: None,
         }
@@ -303,6 +332,7 @@ impl Sending {
 
     /// Notes a batch. Returns its number.
     fn push(&mut self, sent: Sent) -> u64 {
+        self.noted += sent.noted();
         self.sent.push_back(sent);
         self.first + self.sent.len() as u64 - 1
     }
@@ -353,6 +383,7 @@ impl<C> Link<C> {
         {
             let number = sending.first;
             sending.first += 1;
+            sending.noted -= sent.noted();
             sending.progress = now;
             while let Some((first, count)) = ranges.next_if(|(first, _)| *first <= number) {
                 if count == 0 || first < end {

@@ -6,7 +6,7 @@ use crate::{
     wire::{Changes, ListPart},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -40,11 +40,16 @@ impl Texts {
         if self.all.contains(text) {
             return Some(false);
         }
-        if self.all.len() >= limits.count || self.bytes + text.len() > limits.bytes {
+        if !self.fits(text, limits) {
             return None;
         }
         self.bytes += text.len();
         Some(self.all.insert(Arc::from(text)))
+    }
+
+    /// Returns whether there is room for a text.
+    fn fits(&self, text: &str, limits: ListLimits) -> bool {
+        self.all.len() < limits.count && self.bytes + text.len() <= limits.bytes
     }
 
     fn remove(&mut self, text: &str) -> bool {
@@ -62,22 +67,35 @@ pub(super) struct OwnList {
     texts: Texts,
     limits: ListLimits,
     version: u64,
+    /// Texts that are not announced, because there are too many. Each stands for a local client.
+    rest: BTreeSet<Arc<str>>,
 }
 
 impl OwnList {
     pub(super) fn new(limits: ListLimits) -> Self {
-        OwnList { texts: Texts::default(), limits, version: 0 }
+        OwnList { texts: Texts::default(), limits, version: 0, rest: BTreeSet::new() }
     }
 
     /// Adds a text. `None` if there would be too many, else whether the list has changed.
     pub(super) fn add(&mut self, text: &str) -> Option<bool> {
-        let is_new = self.texts.add(text, self.limits)?;
+        let Some(is_new) = self.texts.add(text, self.limits) else {
+            self.rest.insert(Arc::from(text));
+            return None;
+        };
         self.version += u64::from(is_new);
         Some(is_new)
     }
 
+    /// Adds a text that did not fit before, if it does now. Returns it.
+    pub(super) fn add_next(&mut self) -> Option<Arc<str>> {
+        let next = self.rest.first().filter(|next| self.texts.fits(next, self.limits)).cloned()?;
+        self.rest.remove(&next);
+        self.add(&next).map(|_| next)
+    }
+
     /// Removes a text. Returns whether the list has changed.
     pub(super) fn remove(&mut self, text: &str) -> bool {
+        self.rest.remove(text);
         let was_there = self.texts.remove(text);
         self.version += u64::from(was_there);
         was_there
@@ -135,21 +153,7 @@ impl RemoteList {
                 return difference;
             }
             self.version = Some(changes.version);
-            for (is_added, text) in changes.iter() {
-                if !is_added {
-                    if self.texts.remove(text) {
-                        difference.removed.push(Arc::from(text));
-                    }
-                } else if !is_valid(text) {
-                    difference.invalid += 1;
-                } else {
-                    match self.texts.add(text, self.limits) {
-                        Some(true) => difference.added.push(Arc::from(text)),
-                        Some(false) => {}
-                        None => difference.over_limit += 1,
-                    }
-                }
-            }
+            self.apply_delta(changes, is_valid, &mut difference);
             return difference;
         }
         if changes.part.begins() {
@@ -174,6 +178,62 @@ impl RemoteList {
         difference.added.sort_unstable();
         self.texts = snapshot;
         difference
+    }
+}
+
+/// What a delta has done to one text.
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    was_there: bool,
+    was_removed: bool,
+}
+
+impl RemoteList {
+    /// Applies a delta. A text that comes and goes, however often, is one difference: a removal if it was
+    /// there, and an addition if it is there and was not, or was removed in between.
+    fn apply_delta(
+        &mut self,
+        changes: &Changes<'_>,
+        is_valid: impl Fn(&str) -> bool,
+        difference: &mut Difference,
+    ) {
+        let mut touched: HashMap<&str, Touched> = HashMap::new();
+        let mut order: Vec<&str> = Vec::new();
+        for (is_added, text) in changes.iter() {
+            if is_added && !is_valid(text) {
+                difference.invalid += 1;
+                continue;
+            }
+            let has_changed = match is_added {
+                true => self.texts.add(text, self.limits),
+                false => Some(self.texts.remove(text)),
+            };
+            match has_changed {
+                None => difference.over_limit += 1,
+                Some(false) => {}
+                Some(true) => {
+                    let state = touched.entry(text).or_insert_with(|| {
+                        order.push(text);
+                        Touched { was_there: !is_added, was_removed: false }
+                    });
+                    state.was_removed |= state.was_there && !is_added;
+                }
+            }
+        }
+        for text in order {
+            let Some(state) = touched.get(text) else { continue };
+            if state.was_removed {
+                difference.removed.push(Arc::from(text));
+            }
+            if self.texts.all.contains(text) && (!state.was_there || state.was_removed) {
+                difference.added.push(Arc::from(text));
+            }
+        }
+    }
+
+    /// Batches were lost: a snapshot that is not complete never will be. The sender sends it again.
+    pub(super) fn interrupt(&mut self) {
+        self.snapshot = None;
     }
 }
 
@@ -257,7 +317,10 @@ impl OwnInterest {
     /// Adapts the list to what is wanted, which has changed by `changes`.
     fn update(&mut self, changes: Vec<(bool, String)>) -> Vec<(bool, String)> {
         let was_coarse = self.is_coarse;
-        self.is_coarse = self.untracked > 0 || !self.wanted.fits(self.limits.count, self.limits.bytes);
+        // back only with some room, so that a client at the limit does not change the whole list each time
+        let ListLimits { count, bytes } = self.limits;
+        let (count, bytes) = if was_coarse { (count * 3 / 4, bytes * 3 / 4) } else { (count, bytes) };
+        self.is_coarse = self.untracked > 0 || !self.wanted.fits(count, bytes);
         let changes = match (was_coarse, self.is_coarse) {
             (false, false) => changes,
             (true, true) => Vec::new(),

@@ -1,6 +1,6 @@
 //! What changes at the local broker: clients, subscriptions, and proxies that it refuses.
 
-use super::{Arrival, Bridge};
+use super::Bridge;
 use crate::{names::can_travel, output::Output, proxy_id::ProxyId, report::ReportKind, wire::List};
 use std::sync::Arc;
 
@@ -24,6 +24,9 @@ impl<C> Bridge<C> {
     pub fn local_left(&mut self, name: &str) {
         if self.names.remove(name) {
             self.send_changes(List::Names, &[(false, name)]);
+            if let Some(next) = self.names.add_next() {
+                self.send_changes(List::Names, &[(true, &next)]);
+            }
         }
         self.retry_name(name);
     }
@@ -40,7 +43,8 @@ impl<C> Bridge<C> {
             is_listed: proxy.is_listed,
             outbox: Arc::clone(&link.outbox),
         };
-        self.arrivals.push_back(Arrival::Other(output));
+        let node = Arc::clone(&proxy.node);
+        self.push_change(&node, output);
     }
 
     /// A local client, not a proxy, has subscribed to a filter without options. Counted: as many removals as
@@ -57,7 +61,7 @@ impl<C> Bridge<C> {
         self.send_interest_changes(&changes);
     }
 
-    fn send_interest_changes(&self, changes: &[(bool, String)]) {
+    fn send_interest_changes(&mut self, changes: &[(bool, String)]) {
         if changes.is_empty() {
             return;
         }
@@ -70,7 +74,10 @@ impl<C> Bridge<C> {
     /// [`Code::NotDelivered`](elbus_protocol::Code::NotDelivered).
     pub fn proxy_refused(&mut self, proxy: ProxyId) {
         let Some(node) = self.proxies.get(proxy).map(|proxy| Arc::clone(&proxy.node)) else { return };
-        self.proxies.refuse(proxy);
+        let waiting = self.proxies.refuse(proxy);
         self.count(ReportKind::NamesTaken, Some(&node), 1);
+        for delivery in waiting {
+            self.drop_delivery(&delivery);
+        }
     }
 }

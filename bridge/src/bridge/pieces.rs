@@ -33,6 +33,9 @@ impl LongHead {
 #[derive(Debug)]
 pub(super) struct Pieces {
     incomplete: HashMap<u32, Incomplete>,
+    /// Of what has arrived of them.
+    bytes: usize,
+    max_bytes: usize,
     max_message_bytes: usize,
 }
 
@@ -42,6 +45,13 @@ struct Incomplete {
     total: usize,
     /// The encoded message: its length, u32, and what has arrived.
     encoded: Vec<u8>,
+}
+
+impl Incomplete {
+    /// Returns how many bytes of the message have arrived.
+    fn present(&self) -> usize {
+        self.encoded.len() - 4
+    }
 }
 
 /// What a piece results in.
@@ -59,7 +69,12 @@ pub(super) enum Assembled {
 
 impl Pieces {
     pub(super) fn new(limits: &Limits) -> Self {
-        Pieces { incomplete: HashMap::new(), max_message_bytes: limits.max_message_bytes }
+        Pieces {
+            incomplete: HashMap::new(),
+            bytes: 0,
+            max_bytes: limits.most_untaken(),
+            max_message_bytes: limits.max_message_bytes,
+        }
     }
 
     /// The first piece of a message.
@@ -78,10 +93,9 @@ impl Pieces {
             sender: head.sender.into(),
             target: head.target.into(),
         };
-        let used: usize = self.incomplete.values().map(|message| message.encoded.len()).sum();
         let is_refused = total > self.max_message_bytes
             || self.incomplete.len() >= 2 * MAX_TRANSFERS
-            || used > 2 * self.max_message_bytes;
+            || self.bytes + piece.len() > self.max_bytes;
         if is_refused {
             return Assembled::Refused(head, total);
         }
@@ -89,33 +103,48 @@ impl Pieces {
         let mut encoded = Vec::with_capacity(4 + 2 * piece.len());
         encoded.extend_from_slice(&(total as u32).to_le_bytes());
         encoded.extend_from_slice(piece);
+        self.bytes += piece.len();
         match self.incomplete.insert(transfer, Incomplete { head, total, encoded }) {
             None => Assembled::Incomplete,
-            Some(_) => Assembled::Unknown,
+            Some(replaced) => {
+                self.bytes -= replaced.present();
+                Assembled::Unknown
+            }
         }
     }
 
     /// A further piece of a message.
     pub(super) fn next(&mut self, transfer: u32, offset: usize, piece: &[u8]) -> Assembled {
         let Some(message) = self.incomplete.get_mut(&transfer) else { return Assembled::Unknown };
-        let present = message.encoded.len() - 4;
+        let present = message.present();
         if offset != present || piece.is_empty() || piece.len() > message.total - present {
-            self.incomplete.remove(&transfer);
+            self.remove(transfer);
             return Assembled::Unknown;
         }
+        if self.bytes + piece.len() > self.max_bytes {
+            let refused = self.remove(transfer);
+            return refused.map_or(Assembled::Unknown, |of| Assembled::Refused(of.head, of.total));
+        }
         message.encoded.extend_from_slice(piece);
-        if message.encoded.len() - 4 < message.total {
+        self.bytes += piece.len();
+        if message.present() < message.total {
             return Assembled::Incomplete;
         }
-        match self.incomplete.remove(&transfer) {
+        match self.remove(transfer) {
             Some(message) => Assembled::Complete(message.head, message.encoded.into()),
             None => Assembled::Unknown,
         }
     }
 
+    fn remove(&mut self, transfer: u32) -> Option<Incomplete> {
+        let message = self.incomplete.remove(&transfer)?;
+        self.bytes -= message.present();
+        Some(message)
+    }
+
     /// No further piece of a message follows. Returns whether it was incomplete.
     pub(super) fn drop_message(&mut self, transfer: u32) -> bool {
-        self.incomplete.remove(&transfer).is_some()
+        self.remove(transfer).is_some()
     }
 
     /// Returns how many messages are incomplete.

@@ -1,6 +1,6 @@
 //! Names and interest of other nodes: which proxies and subscriptions there are.
 
-use super::{Arrival, Bridge, link::Link};
+use super::{Bridge, link::Link, link::SNAPSHOT_INTERVAL};
 use crate::{
     names::can_travel,
     outbox::Outbox,
@@ -10,14 +10,14 @@ use crate::{
     wire::{Changes, List},
 };
 use elbus_protocol::subscription;
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 impl<C> Bridge<C> {
     /// A link has begun: announces it and everything that this node announces.
     pub(super) fn begin_outputs(&mut self, node: &Arc<str>, outbox: Arc<Outbox<C>>) {
         self.send_names(&outbox);
         self.send_interest(&outbox);
-        self.arrivals.push_back(Arrival::Other(Output::NodeUp { node: Arc::clone(node), outbox }));
+        self.push_change(node, Output::NodeUp { node: Arc::clone(node), outbox });
     }
 
     fn send_names(&self, outbox: &Outbox<C>) {
@@ -37,24 +37,41 @@ impl<C> Bridge<C> {
         let now = self.now;
         let Some(link) = self.peers.get_mut(node).and_then(|peer| peer.link.as_mut()) else { return };
         let outbox = Arc::clone(&link.outbox);
-        let names = link.sending.names_due.take_if(|due| now >= *due).is_some();
-        let interest = link.sending.interest_due.take_if(|due| now >= *due).is_some();
-        if names {
+        let sending = &mut link.sending;
+        let mut is_due = [(&mut sending.names_due, List::Names), (&mut sending.interest_due, List::Interest)]
+            .map(|(due, list)| {
+                if due.is_some_and(|due| now >= due) && outbox.has_snapshot(list) {
+                    // the node does not take them as fast
+                    *due = Some(now + SNAPSHOT_INTERVAL);
+                }
+                due.take_if(|due| now >= *due).is_some()
+            })
+            .into_iter();
+        if is_due.next() == Some(true) {
             self.send_names(&outbox);
         }
-        if interest {
+        if is_due.next() == Some(true) {
             self.send_interest(&outbox);
         }
     }
 
     /// Sends changes of a list to all nodes.
-    pub(super) fn send_changes(&self, list: List, changes: &[(bool, &str)]) {
+    pub(super) fn send_changes(&mut self, list: List, changes: &[(bool, &str)]) {
         let version = match list {
             List::Names => self.names.version(),
             List::Interest => self.interest.list().version(),
         };
-        for link in self.peers.values().filter_map(|peer| peer.link.as_ref()) {
-            link.outbox.append_list(list, version, changes, true);
+        let due = self.now + SNAPSHOT_INTERVAL;
+        for link in self.peers.values_mut().filter_map(|peer| peer.link.as_mut()) {
+            if link.outbox.has_room_for_changes() {
+                link.outbox.append_list(list, version, changes, true);
+                continue;
+            }
+            // the node does not take them as fast: a snapshot later stands for all of them
+            match list {
+                List::Names => _ = link.sending.names_due.get_or_insert(due),
+                List::Interest => _ = link.sending.interest_due.get_or_insert(due),
+            }
         }
     }
 
@@ -68,7 +85,7 @@ impl<C> Bridge<C> {
         for name in difference.removed.iter().rev() {
             if let Some(id) = link.proxies.get(name).copied() {
                 link.outbox.close(id);
-                self.arrivals.push_back(Arrival::Removal(id, RemoveReason::Left));
+                self.push_removal(node, id, RemoveReason::Left);
                 link.proxies.remove(name);
             }
         }
@@ -97,9 +114,8 @@ impl<C> Bridge<C> {
         let proxy = self.proxies.add(node, Arc::clone(&name), Arc::clone(&local), is_listed)?;
         link.proxies.insert(Arc::clone(&name), proxy);
         link.outbox.open(proxy, name);
-        let (node, outbox) = (Arc::clone(node), Arc::clone(&link.outbox));
-        let output = Output::RegisterProxy { proxy, node, name: local, is_listed, outbox };
-        self.arrivals.push_back(Arrival::Other(output));
+        let (of, outbox) = (Arc::clone(node), Arc::clone(&link.outbox));
+        self.push_change(node, Output::RegisterProxy { proxy, node: of, name: local, is_listed, outbox });
         Some(proxy)
     }
 
@@ -119,7 +135,7 @@ impl<C> Bridge<C> {
             if let Some(proxy) = self.proxies.get(oldest) {
                 link.proxies.remove(&proxy.remote);
             }
-            self.arrivals.push_back(Arrival::Removal(oldest, RemoveReason::Idle));
+            self.push_removal(node, oldest, RemoveReason::Idle);
         }
         let imports = &self.settings.imports;
         let local = imports.local_name(node, name).unwrap_or_else(|| format!("@{node}.{name}"));
@@ -136,7 +152,7 @@ impl<C> Bridge<C> {
         let difference = link.filters.apply(changes, is_valid);
         self.count(ReportKind::FiltersOverLimit, Some(node), difference.over_limit);
         self.count(ReportKind::FiltersInvalid, Some(node), difference.invalid);
-        let mut added: Vec<String> = Vec::new();
+        let mut added: HashSet<String> = HashSet::new();
         let mut removed: Vec<String> = Vec::new();
         for filter in &difference.added {
             added.extend(link.interest.add(filter));
@@ -144,15 +160,15 @@ impl<C> Bridge<C> {
         for filter in &difference.removed {
             for text in link.interest.remove(filter) {
                 // what comes and goes in one step changes nothing
-                match added.iter().position(|other| *other == text) {
-                    Some(at) => _ = added.swap_remove(at),
-                    None => removed.push(text),
+                if !added.remove(&text) {
+                    removed.push(text);
                 }
             }
         }
         if !added.is_empty() || !removed.is_empty() {
-            let node = Arc::clone(node);
-            self.arrivals.push_back(Arrival::Other(Output::Interest { node, added, removed }));
+            let mut added: Vec<String> = added.into_iter().collect();
+            added.sort_unstable();
+            self.push_change(node, Output::Interest { node: Arc::clone(node), added, removed });
         }
     }
 }

@@ -85,12 +85,19 @@ impl Proxies {
         Some(proxy)
     }
 
-    /// Notes that the broker has not registered a proxy.
-    pub(super) fn refuse(&mut self, id: ProxyId) {
-        if let Some(proxy) = self.all.get_mut(&id).filter(|proxy| !proxy.is_refused) {
-            proxy.is_refused = true;
-            self.refused.entry(Arc::clone(&proxy.local)).or_default().push(id);
+    /// Notes that the broker has not registered a proxy, or has ended its registration. Returns its runs that
+    /// wait: nothing tells that their receivers have drained.
+    pub(super) fn refuse(&mut self, id: ProxyId) -> VecDeque<Delivery> {
+        let Some(proxy) = self.all.get_mut(&id).filter(|proxy| !proxy.is_refused) else {
+            return VecDeque::new();
+        };
+        proxy.is_refused = true;
+        proxy.is_held = false;
+        if proxy.leaves.is_some() {
+            self.ready.push_back(id);
         }
+        self.refused.entry(Arc::clone(&proxy.local)).or_default().push(id);
+        std::mem::take(&mut proxy.parked)
     }
 
     /// Returns a proxy to register, now that a local client has given up its name.

@@ -3,6 +3,8 @@
 mod calls_and_results;
 mod hostile;
 mod names;
+mod overload;
+mod repeated;
 
 use super::*;
 use crate::{

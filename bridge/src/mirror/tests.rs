@@ -78,3 +78,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn subjects_match_as_in_nats() {
+    for (pattern, subject, expected) in [
+        ("a.b", "a.b", true),
+        ("a.b", "a.b.c", false),
+        ("a.*", "a.b", true),
+        ("a.*", "a", false),
+        ("*.b", "a.b", true),
+        (">", "a.b.c", true),
+        ("a.>", "a", false),
+        ("a.>", "b.c", false),
+        ("a.*.>", "a.b.c.d", true),
+    ] {
+        assert_eq!(subject_matches(pattern, subject), expected, "{pattern} {subject}");
+    }
+}

@@ -1,6 +1,9 @@
 //! Chunks: batches that senders' threads fill, with a note of what is in them.
 
-use crate::wire::{RECORD_HEAD_BYTES, RUN_HEAD_BYTES, RunHead, append_payload, begin_run, end_run};
+use crate::wire::{
+    List, ListPart, RECORD_HEAD_BYTES, RUN_HEAD_BYTES, RunHead, append_list, append_payload, begin_run,
+    end_run,
+};
 use elbus_protocol::request::MAX_RUN;
 use std::iter::Peekable;
 
@@ -25,12 +28,23 @@ pub(crate) struct Chunk {
     pub(crate) bytes: Vec<u8>,
     /// The runs among them.
     pub(crate) entries: Vec<Entry>,
-    /// Whether names are announced in it.
-    pub(crate) has_names: bool,
-    /// Whether filters are announced in it.
-    pub(crate) has_interest: bool,
+    /// Names that are announced in it.
+    pub(crate) names: ListParts,
+    /// Filters that are announced in it.
+    pub(crate) interest: ListParts,
     /// The run at the end, if further messages can be appended to it.
     last: Option<LastRun>,
+}
+
+/// What a chunk has of a list.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct ListParts {
+    /// Whether it has anything of the list.
+    pub(crate) has_any: bool,
+    /// Whether a snapshot is incomplete after the chunk. `None` if the chunk has nothing of a snapshot.
+    pub(crate) is_open: Option<bool>,
+    /// Bytes of changes.
+    pub(super) delta_bytes: usize,
 }
 
 /// One run, or consecutive ones for the same window without a result.
@@ -77,7 +91,38 @@ impl Chunk {
         // behind the records come acknowledgements and the MAC
         let mut bytes = Vec::with_capacity(head_len + capacity + 512);
         bytes.resize(head_len, 0);
-        Chunk { bytes, entries: Vec::new(), has_names: false, has_interest: false, last: None }
+        Chunk {
+            bytes,
+            entries: Vec::new(),
+            names: ListParts::default(),
+            interest: ListParts::default(),
+            last: None,
+        }
+    }
+
+    /// Returns what the chunk has of a list.
+    pub(super) fn parts_of(&self, list: List) -> &ListParts {
+        if list == List::Names { &self.names } else { &self.interest }
+    }
+
+    /// Appends a part of a list. Returns its length.
+    pub(super) fn append_part<'t>(
+        &mut self,
+        list: List,
+        version: u64,
+        part: ListPart,
+        changes: impl Iterator<Item = (bool, &'t str)>,
+    ) -> usize {
+        let before = self.bytes.len();
+        append_list(self.records(), list, version, part, changes);
+        let len = self.bytes.len() - before;
+        let parts = if list == List::Names { &mut self.names } else { &mut self.interest };
+        parts.has_any = true;
+        match part {
+            ListPart::Delta => parts.delta_bytes += len,
+            _ => parts.is_open = Some(!part.ends()),
+        }
+        len
     }
 
     /// Appends messages while the chunk is not longer than `limit`, at least one if it has no records yet.

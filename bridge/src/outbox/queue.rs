@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     settings::Limits,
-    wire::{List, RunHead, append_list},
+    wire::{List, RunHead},
 };
 use elbus_protocol::{Code, request::MAX_RUN};
 use foldhash::fast::RandomState;
@@ -24,6 +24,8 @@ use std::{
 
 /// Local clients that a node can answer although they are not exported.
 const MAX_SENDERS: usize = 8192;
+/// Changes of lists that wait, from which on a later snapshot stands for further ones, in bytes.
+const MAX_DELTA_BYTES: usize = 1 << 20;
 
 /// What is known of a run before the lock is taken.
 #[derive(Debug, Default)]
@@ -70,6 +72,8 @@ pub(super) struct Queue<C> {
     windows: Windows,
     /// Bytes of records in chunks.
     queued: usize,
+    /// Bytes of changes of lists among them.
+    delta_bytes: usize,
     /// Bytes of records in chunks that were taken and are neither arrived nor lost.
     in_flight: usize,
     results: PendingResults<C>,
@@ -93,6 +97,7 @@ impl<C> Queue<C> {
             transfers: HashMap::default(),
             windows: Windows::new(limits),
             queued: 0,
+            delta_bytes: 0,
             in_flight: 0,
             results: PendingResults::new(),
             last_sender: String::new(),
@@ -278,6 +283,7 @@ impl<C> Queue<C> {
                 let chunk = self.chunks.pop_front()?;
                 self.first += 1;
                 self.queued -= chunk.bytes.len() - self.head_len;
+                self.delta_bytes -= chunk.names.delta_bytes + chunk.interest.delta_bytes;
                 chunk
             }
         };
@@ -299,13 +305,21 @@ impl<C> Queue<C> {
                 self.chunks.push_back(Chunk::new(self.head_len, needed));
             }
             if let Some(chunk) = self.chunks.back_mut() {
-                let before = chunk.bytes.len();
-                append_list(chunk.records(), list, version, part.kind, part.changes.iter().copied());
-                self.queued += chunk.bytes.len() - before;
-                chunk.has_names |= list == List::Names;
-                chunk.has_interest |= list == List::Interest;
+                let len = chunk.append_part(list, version, part.kind, part.changes.iter().copied());
+                self.queued += len;
+                self.delta_bytes += if is_delta { len } else { 0 };
             }
         }
+    }
+
+    /// Returns whether there is room for changes of lists: not more of them wait than a snapshot would have.
+    pub(super) fn has_room_for_changes(&self) -> bool {
+        self.delta_bytes < MAX_DELTA_BYTES
+    }
+
+    /// Returns whether part of a snapshot of the list was not taken.
+    pub(super) fn has_snapshot(&self, list: List) -> bool {
+        self.chunks.iter().any(|chunk| chunk.parts_of(list).is_open.is_some())
     }
 
     pub(super) fn arrived(&mut self, bytes: usize, entries: &[Entry]) {

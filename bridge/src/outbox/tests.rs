@@ -275,3 +275,18 @@ fn references_time_out_below_a_limit() {
     outbox.time_out(upto, &mut completed);
     assert_eq!(completed, [(1, Code::Timeout)]);
 }
+
+#[test]
+fn the_longest_batch_is_not_longer_than_the_engine_must_carry() {
+    let limits = Limits::default();
+    let outbox = Outbox::<u32>::new(&limits, HEAD);
+    let (sender, topic) = ("s".repeat(limits.max_name_bytes), "t/".repeat(32_767));
+    push(&outbox, &sender, To::Topic(&topic), &[&vec![7; limits.piece_bytes]]);
+    push(&outbox, &sender, To::Topic(&topic), &[&vec![7; limits.piece_bytes + 1]]);
+    let mut longest = 0;
+    while let Some(chunk) = outbox.take_chunk() {
+        longest = longest.max(chunk.bytes.len());
+    }
+    // acknowledgements and the MAC follow
+    assert!(longest > 128 << 10 && longest + (64 << 10) + 16 <= limits.longest_batch(), "{longest}");
+}

@@ -83,6 +83,15 @@ impl BatchKey {
         BatchKey(blake3::derive_key(CONTEXT, &material))
     }
 
+    /// Returns the epoch after `epoch`, which nobody without the key can foresee. Never 0. What is hashed
+    /// begins unlike a batch.
+    pub(crate) fn next_epoch(&self, epoch: u64) -> u64 {
+        let mut material = b"next epoch".to_vec();
+        material.extend_from_slice(&epoch.to_le_bytes());
+        let hash = blake3::keyed_hash(&self.0, &material);
+        hash.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes).max(1))
+    }
+
     fn mac(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
         let hash = blake3::keyed_hash(&self.0, bytes);
         hash.as_bytes().first_chunk().copied().unwrap_or_default()

@@ -61,6 +61,18 @@ fn wrong_credentials_are_reported_and_right_ones_used() {
 }
 
 #[test]
+fn a_server_that_does_not_take_the_longest_batch_is_refused_with_its_limit() {
+    if !has_nats_server("max_payload") {
+        return;
+    }
+    let server = NatsServer::with_config("max_payload: 150000\n");
+    let mill = node("mill", &[server.url()], &Options::default());
+    mill.wait_for_log("cannot connect to NATS; trying again");
+    let expected = "max_payload of the server is 150000 bytes; a bridge needs ";
+    wait_until("the state names the limit", || detail(&mill).contains(expected));
+}
+
+#[test]
 fn a_permissions_violation_is_reported() {
     if !has_nats_server("permissions") {
         return;

@@ -102,6 +102,40 @@ fn programs_of_nats_and_clients_of_the_bus_share_mirrored_topics_without_loops()
     }
 }
 
+#[test]
+fn what_several_filters_mirror_arrives_once() {
+    if !has_nats_server("overlapping mirrors") {
+        return;
+    }
+    let server = NatsServer::start();
+    let options = Options {
+        bridge: Some("mirror = ['sensors/boiler', 'sensors/+', 'sensors/#', 'sensors/+']\n"),
+        ..Options::default()
+    };
+    let mill = node("mill", &[server.url()], &options);
+    mill.wait_for_log("connected to NATS");
+    let mut client = mill.client("m");
+    client.subscribe(&["sensors/#"]);
+    let mut program = Program::connect(&server, "sensors.>");
+    for (subject, payload) in [("sensors.boiler", "1"), ("sensors.pump", "2"), ("sensors.pump.1", "3")] {
+        program.publish(subject, payload);
+        assert_eq!(program.next().1, payload, "its own");
+        let Frame::Data(_, sender, _, received, _) = client.frame() else { panic!("nothing") };
+        assert_eq!((&*sender, received), ("@nats", payload.as_bytes().to_vec()));
+    }
+    assert_eq!(client.acked(Op::Publish, "sensors/pump", b"4"), 0x01);
+    assert_eq!(program.next(), ("sensors.pump".to_owned(), "4".to_owned()));
+    program.publish("sensors.end", "end");
+    assert_eq!(program.next(), ("sensors.end".to_owned(), "end".to_owned()), "nothing is repeated");
+    let mut received = [client.frame(), client.frame()].map(|frame| match frame {
+        Frame::Data(_, _, _, payload, _) => payload,
+        frame => panic!("{frame:?}"),
+    });
+    received.sort();
+    assert_eq!(received, [b"4".to_vec(), b"end".to_vec()]);
+    assert_eq!(client.frame_within(Duration::from_millis(200)), None);
+}
+
 fn sender_of(client: &mut Wire) -> String {
     let Frame::Data(_, sender, ..) = client.frame() else { panic!("no publication") };
     sender

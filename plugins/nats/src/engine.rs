@@ -34,8 +34,6 @@ const STABLE: Duration = Duration::from_secs(10);
 const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 /// Events of a connection that wait; the state of the connection is known without them.
 const MAX_EVENTS: usize = 64;
-/// The least that a server must accept as one message: a piece, a batch around it, and its header.
-pub(crate) const MIN_PAYLOAD: usize = 128 << 10;
 /// Time for what is queued to reach the server when the instance stops.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
 
@@ -63,8 +61,8 @@ pub(crate) enum EngineEvent {
     ForAll(Bytes),
     /// A message on the subject of this node.
     ForOwn(Bytes),
-    /// A message on the subject of a mirrored topic.
-    Mirrored(Box<Message>),
+    /// A message on the subject of a mirrored topic, and the number of the subscription that it is for.
+    Mirrored(usize, Box<Message>),
     /// The server has reported an error, such as a permissions violation.
     Problem { text: String },
 }
@@ -102,7 +100,8 @@ struct Link {
 enum Source {
     All,
     Own,
-    Mirror,
+    /// The subscription of this number.
+    Mirror(usize),
 }
 
 struct Failure {
@@ -237,14 +236,16 @@ async fn link(
         );
         Failure { why: error.to_string(), is_refusal }
     })?;
-    let limit = client.max_payload();
-    if limit < MIN_PAYLOAD {
-        let why = format!("max_payload of the server is {limit} bytes; a bridge needs {MIN_PAYLOAD}");
+    let (limit, needed) = (client.max_payload(), settings.bridge.limits.longest_batch());
+    if limit < needed {
+        let why =
+            format!("max_payload of the server is {limit} bytes; a bridge needs {needed} (max_payload)");
         return Err(Failure { why, is_refusal: true });
     }
     let mut subscribers = Vec::new();
     let all = [(Source::All, subjects.all), (Source::Own, subjects.own)];
-    let mirrored = subjects.mirrored.into_iter().map(|subject| (Source::Mirror, subject));
+    let mirrored = subjects.mirrored.into_iter().enumerate();
+    let mirrored = mirrored.map(|(number, subject)| (Source::Mirror(number), subject));
     let failed = |why: String| Failure { why, is_refusal: false };
     for (source, subject) in all.into_iter().chain(mirrored) {
         let subscriber = client.subscribe(subject).await.map_err(|error| failed(error.to_string()))?;
@@ -288,7 +289,7 @@ impl Link {
                     return Poll::Ready(match source {
                         Source::All => EngineEvent::ForAll(message.payload),
                         Source::Own => EngineEvent::ForOwn(message.payload),
-                        Source::Mirror => EngineEvent::Mirrored(Box::new(message)),
+                        Source::Mirror(number) => EngineEvent::Mirrored(*number, Box::new(message)),
                     });
                 }
             }

@@ -40,6 +40,7 @@ mod engine;
 mod inputs;
 mod interest;
 mod local_names;
+mod log_limit;
 mod mirror;
 mod mirror_drops;
 mod node_clients;

@@ -3,7 +3,7 @@
 
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
-use elbus_bridge::mirror::BUS_HEADER;
+use elbus_bridge::mirror::{BUS_HEADER, subject_matches};
 use elbus_plugin_api::{
     Client, ClientInfo, Code, DeliveryStatus, FrameKind, Host, Locality, Notifier, NullSink, Op, Payload,
     PluginError, Qos, Queued, Request, Run, Sink,
@@ -114,6 +114,8 @@ pub(crate) struct MirrorLink {
     _subscriber: Client,
     /// Sends what NATS programs publish.
     sender: Client,
+    /// What the subscriptions at the server are for.
+    subjects: Vec<Subject>,
     headers: HeaderMap,
     /// The last topic and its subject: publishers repeat themselves.
     last: Option<(Arc<str>, Option<Subject>)>,
@@ -164,6 +166,7 @@ impl MirrorLink {
             queue,
             _subscriber: subscriber,
             sender,
+            subjects: settings.mirrored_subjects(),
             headers,
             last: None,
             parked: VecDeque::new(),
@@ -233,8 +236,13 @@ impl MirrorLink {
         subject
     }
 
-    /// Publishes what a NATS program has published, unless a bridge of this bus has.
-    pub(crate) fn received(&mut self, message: Message) {
+    /// Publishes what a NATS program has published, unless a bridge of this bus has. `number` is that of the
+    /// subscription: the server sends a message once for each one that it matches.
+    pub(crate) fn received(&mut self, number: usize, message: Message) {
+        let mut earlier = self.subjects.iter().take(number);
+        if earlier.any(|subject| subject_matches(subject, &message.subject)) {
+            return;
+        }
         let header = message.headers.as_ref().and_then(|headers| headers.get(BUS_HEADER));
         if self.settings.mapping.is_from_bridge(header.map(|value| value.as_str())) {
             return;

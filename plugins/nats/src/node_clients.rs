@@ -3,14 +3,20 @@
 
 use elbus_bridge::Outbox;
 use elbus_plugin_api::{Client, ClientInfo, Completion, Host};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use crate::{
     inputs::Inputs,
+    log_limit::LogLimit,
     own_clients::node_name,
     settings::Settings,
     sinks::{NodeSink, ProxyNames, Waiters},
 };
+
+/// Filters of nodes that cannot be subscribed to and are logged, per second.
+const LOGGED_REFUSALS: u32 = 5;
+/// Characters of such a filter that are logged.
+const LOGGED_CHARACTERS: usize = 200;
 
 /// The clients of all nodes that are up.
 pub(crate) struct NodeClients {
@@ -19,6 +25,7 @@ pub(crate) struct NodeClients {
     inputs: Arc<Inputs>,
     names: Arc<ProxyNames>,
     clients: HashMap<Arc<str>, NodeClient>,
+    refused: LogLimit,
 }
 
 struct NodeClient {
@@ -33,7 +40,8 @@ impl NodeClients {
         inputs: Arc<Inputs>,
         names: Arc<ProxyNames>,
     ) -> Self {
-        NodeClients { host, settings, inputs, names, clients: HashMap::new() }
+        let (clients, refused) = (HashMap::new(), LogLimit::new(LOGGED_REFUSALS));
+        NodeClients { host, settings, inputs, names, clients, refused }
     }
 
     /// Registers the client of a node.
@@ -78,13 +86,19 @@ impl NodeClients {
         let Some(client) = self.clients.get_mut(node).map(|node| &mut node.client) else { return };
         // a filter that another one replaces ends last, so that nothing is missed
         for filter in added {
-            if let Err(code) = client.subscribe([filter]) {
+            if let Err(code) = client.subscribe([filter])
+                && let Some(suppressed) = self.refused.permit(Instant::now())
+            {
                 let code = code.to_string();
-                tracing::warn!(node, filter, code, "cannot subscribe for a node");
+                // a filter of a node can be long
+                let filter: String = filter.chars().take(LOGGED_CHARACTERS).collect();
+                tracing::warn!(node, filter, code, suppressed, "cannot subscribe for a node");
             }
         }
-        if let Err(code) = client.unsubscribe(removed) {
-            tracing::warn!(node, code = code.to_string(), "cannot unsubscribe for a node");
+        if let Err(code) = client.unsubscribe(removed)
+            && let Some(suppressed) = self.refused.permit(Instant::now())
+        {
+            tracing::warn!(node, code = code.to_string(), suppressed, "cannot unsubscribe for a node");
         }
     }
 

@@ -14,10 +14,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use crate::{
     inputs::{Input, Inputs},
+    log_limit::LogLimit,
     own_clients::KIND,
     report::leave_reason,
     sinks::{ProxyNames, ProxySink, Waiters},
@@ -25,6 +27,9 @@ use crate::{
 
 /// Names of clients that were not registered, which a reload tries again; others return with their node.
 const MAX_REFUSED_NAMES: usize = 100_000;
+
+/// Clients that were not registered and that are logged by name, per second. All are counted.
+const LOGGED_REFUSALS: u32 = 20;
 
 /// A registered client of another node.
 struct Proxy {
@@ -58,6 +63,7 @@ pub(crate) struct Proxies {
     dirty: Vec<ProxyId>,
     pending: HashMap<u64, Pending>,
     last_pending: u64,
+    refusals: LogLimit,
 }
 
 impl Proxies {
@@ -72,6 +78,7 @@ impl Proxies {
             dirty: Vec::new(),
             pending: HashMap::new(),
             last_pending: 0,
+            refusals: LogLimit::new(LOGGED_REFUSALS),
         }
     }
 
@@ -110,12 +117,15 @@ impl Proxies {
             Err(code) => {
                 self.names.remove(&name);
                 self.note_refused(name.clone());
-                tracing::warn!(
-                    client = &*name,
-                    node = &*node,
-                    code = code.to_string(),
-                    "client of another node is not registered: its name is taken or denied"
-                );
+                if let Some(suppressed) = self.refusals.permit(Instant::now()) {
+                    tracing::warn!(
+                        client = &*name,
+                        node = &*node,
+                        code = code.to_string(),
+                        suppressed,
+                        "client of another node is not registered: its name is taken or denied"
+                    );
+                }
                 bridge.proxy_refused(proxy);
             }
         }
@@ -253,15 +263,14 @@ impl Proxies {
     }
 
     /// Answers a call to a client of a lost node with an error, as the client itself would.
-    pub(crate) fn reply_error(&mut self, caller: &str, callee: &str, call_id: u32) {
+    pub(crate) fn reply_error(&mut self, caller: &str, callee: ProxyId, call_id: u32) {
         let text = "the node of the client is lost; the call may have been carried out";
         let reply = rpc::encode_error(call_id, Code::Timeout.rpc_code(), text.as_bytes());
         let payloads = [Payload::from(&*reply)];
         let request = Request::new(Op::Message, Qos::NO, caller, &payloads).ending_batch();
-        let of_name = self.registered.values_mut().find(|proxy| *proxy.name == *callee);
-        match of_name {
+        match self.registered.get_mut(&callee) {
             Some(proxy) => _ = proxy.client.dispatch(&request),
-            None => tracing::debug!(caller, callee, "no error reply: the client of the lost node is gone"),
+            None => tracing::debug!(caller, call_id, "no error reply: the client of the lost node is gone"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The table of an instance: reads and checks it, the key and the certificates included. Connects to nothing.
 
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{ConnectOptions, ServerAddr, Subject};
 use elbus_bridge::{Exports, Imports, Key, Limits, SettingsError, mirror::Mirror};
 use elbus_plugin_api::{Config, PluginError, config::check_range};
 use elbus_protocol::{subscription::has_options, topic};
@@ -173,6 +173,13 @@ impl Settings {
             return Err(PluginError::of_key("mirror", text));
         }
         Ok(Settings { servers, login, bridge, mirror: table.mirror, mapping })
+    }
+
+    /// Returns the subjects to subscribe to for the mirrored topics, one for each filter.
+    pub(crate) fn mirrored_subjects(&self) -> Vec<Subject> {
+        // the filters were checked when the table was read
+        let subjects = self.mirror.iter().filter_map(|filter| self.mapping.subject_of_filter(filter));
+        subjects.map(Subject::from).collect()
     }
 }
 

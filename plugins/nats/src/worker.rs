@@ -12,13 +12,14 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::time::Sleep;
+use tokio::time::{Sleep, timeout_at};
 
 use crate::{
     engine::{Engine, EngineEvent, Subjects},
     inputs::{Input, Inputs, Phase},
     interest::Interest,
     local_names::LocalNames,
+    log_limit::LogLimit,
     mirror::MirrorLink,
     node_clients::NodeClients,
     proxies::Proxies,
@@ -33,6 +34,8 @@ use crate::{
 const PER_TURN: usize = 64;
 /// Interval of snapshots.
 const SNAPSHOT: Duration = Duration::from_secs(1);
+/// Errors of the server that are logged per second.
+const LOGGED_PROBLEMS: u32 = 5;
 /// The part of the time for stopping that is kept for saying goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -56,6 +59,7 @@ pub(crate) struct Worker {
     next_snapshot: Instant,
     phase: Phase,
     taken: Vec<Input>,
+    problems: LogLimit,
 }
 
 impl Worker {
@@ -73,8 +77,7 @@ impl Worker {
         let mirror = MirrorLink::start(&host, &settings, &inputs, &names)?;
         let all = Subject::from(settings.bridge.subject_of_all());
         let own = Subject::from(settings.bridge.subject_of(&settings.bridge.node));
-        let mirrored = settings.mirror.iter().filter_map(|filter| settings.mapping.subject_of_filter(filter));
-        let mirrored = mirrored.map(Subject::from).collect();
+        let mirrored = settings.mirrored_subjects();
         let epoch = fastrand::u64(1..);
         let now = Instant::now();
         let mut worker = Worker {
@@ -92,6 +95,7 @@ impl Worker {
             next_snapshot: now,
             phase: Phase::Started,
             taken: Vec::new(),
+            problems: LogLimit::new(LOGGED_PROBLEMS),
             host,
             settings,
             inputs,
@@ -107,14 +111,17 @@ impl Worker {
         poll_fn(|context| self.turn(&mut timer, context)).await;
         let now = self.now();
         self.bridge.stop(now);
-        // without limit: the batches of the goodbye are few
+        // the batches of the goodbye are few, but a server can have stopped reading
+        let end = tokio::time::Instant::now() + GOODBYE;
         while let Some(output) = self.bridge.poll_output(now) {
             if matches!(output, Output::Publish { .. }) {
-                poll_fn(|context| match self.engine.is_linked() {
+                let ready = poll_fn(|context| match self.engine.is_linked() {
                     true => self.engine.poll_ready(context),
                     false => Poll::Ready(()),
-                })
-                .await;
+                });
+                if timeout_at(end, ready).await.is_err() {
+                    continue;
+                }
             }
             self.carry_out(output);
         }
@@ -221,9 +228,9 @@ impl Worker {
                     let own = Destination::Node(self.settings.bridge.node.as_str().into());
                     self.bridge.received(&own, bytes, now);
                 }
-                EngineEvent::Mirrored(message) => {
+                EngineEvent::Mirrored(number, message) => {
                     if let Some(mirror) = &mut self.mirror {
-                        mirror.received(*message);
+                        mirror.received(number, *message);
                     }
                 }
                 EngineEvent::Connected { server } => {
@@ -254,14 +261,18 @@ impl Worker {
                     self.next_snapshot = Instant::now();
                 }
                 EngineEvent::Problem { text } => {
-                    tracing::error!(
-                        bus,
-                        server = self.state.server,
-                        error = text,
-                        "NATS server reports an error"
-                    );
+                    // a server can report one for each message
+                    if let Some(suppressed) = self.problems.permit(Instant::now()) {
+                        tracing::error!(
+                            bus,
+                            server = self.state.server,
+                            error = text,
+                            suppressed,
+                            "NATS server reports an error"
+                        );
+                        self.next_snapshot = Instant::now();
+                    }
                     self.state.problem = Some(text);
-                    self.next_snapshot = Instant::now();
                 }
             }
         }
@@ -273,16 +284,19 @@ impl Worker {
         let mut is_busy = true;
         for _ in 0..PER_TURN {
             // batches are assembled when they can be published, so that they grow while they cannot
-            if self.engine.is_linked() && self.engine.poll_ready(context).is_pending() {
-                is_busy = false;
-                break;
-            }
+            let can_publish = !self.engine.is_linked() || self.engine.poll_ready(context).is_ready();
             let now = self.now();
-            let Some(output) = self.bridge.poll_output(now) else {
+            let output = match can_publish {
+                true => self.bridge.poll_output(now),
+                false => self.bridge.poll_other_output(now),
+            };
+            let Some(output) = output else {
                 is_busy = false;
                 break;
             };
-            self.carry_out(output);
+            if can_publish || !matches!(output, Output::Publish { .. }) {
+                self.carry_out(output);
+            }
         }
         self.proxies.end_batches(&mut self.bridge);
         is_busy
@@ -323,7 +337,7 @@ impl Worker {
             Output::Dispatch(delivery) => self.proxies.dispatch(&mut self.bridge, delivery),
             Output::Complete { completion, code } => completion.complete(code),
             Output::ReplyError { caller, callee, call_id } => {
-                self.proxies.reply_error(&caller, &callee, call_id);
+                self.proxies.reply_error(&caller, callee, call_id);
             }
             Output::Drained { proxy: Some(proxy), .. } => self.proxies.drained(proxy),
             Output::Drained { node, proxy: None } => self.nodes.drained(&node),

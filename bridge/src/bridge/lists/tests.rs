@@ -60,9 +60,56 @@ fn interest_beyond_the_limit_becomes_that_of_the_imports_and_back() {
     interest.remove("t/1");
     assert_eq!(texts(&interest.list().sorted()), ["t/#"]);
     interest.remove("t/4");
-    assert_eq!(texts(&interest.list().sorted()), ["t/1", "t/2", "t/3"]);
-    assert_eq!(interest.remove("t/1"), [(false, "t/1".to_owned())]);
+    assert_eq!(texts(&interest.list().sorted()), ["t/#"], "there is no room yet");
+    interest.remove("t/1");
+    assert_eq!(texts(&interest.list().sorted()), ["t/2", "t/3"]);
+    assert_eq!(interest.remove("t/2"), [(false, "t/2".to_owned())]);
     assert!(interest.remove("t/1").is_empty());
+}
+
+#[test]
+fn a_subscription_at_the_limit_does_not_change_the_whole_list_each_time() {
+    let limits = ListLimits { count: 100, bytes: 10_000 };
+    let mut interest = OwnInterest::new(limits, &["t/#".to_owned()]);
+    for topic in 0..101 {
+        interest.add(&format!("t/{topic}"));
+    }
+    let mut changes = 0;
+    for _ in 0..100 {
+        changes += interest.remove("t/100").len();
+        changes += interest.add("t/100").0.len();
+    }
+    assert_eq!(changes, 0);
+}
+
+#[test]
+fn a_text_that_comes_and_goes_in_one_change_is_one_difference() {
+    let mut list = RemoteList::new(LIMITS);
+    apply(&mut list, 1, ListPart::Only, &[(true, "a"), (true, "b")]);
+    let toggles = |first: bool, text| (0..1001).map(move |number| (first ^ (number % 2 == 1), text));
+    let changes: Vec<_> = toggles(true, "c").chain(toggles(false, "a")).chain(toggles(false, "d")).collect();
+    let difference = apply(&mut list, 2, ListPart::Delta, &changes);
+    assert_eq!((texts(&difference.added), texts(&difference.removed)), (vec!["c"], vec!["a"]));
+    // another client of the same name
+    let difference = apply(&mut list, 3, ListPart::Delta, &[(false, "b"), (true, "b")]);
+    assert_eq!((texts(&difference.added), texts(&difference.removed)), (vec!["b"], vec!["b"]));
+    let difference = apply(&mut list, 4, ListPart::Delta, &[(true, "e"), (false, "e")]);
+    assert_eq!(difference, Difference::default());
+    assert_eq!(list.len(), 2);
+}
+
+#[test]
+fn what_did_not_fit_is_announced_once_there_is_room() {
+    let mut list = OwnList::new(LIMITS);
+    for (name, is_new) in [("a", Some(true)), ("b", Some(true)), ("c", Some(true)), ("d", None), ("e", None)]
+    {
+        assert_eq!(list.add(name), is_new);
+    }
+    assert_eq!(list.add_next(), None);
+    assert!(list.remove("b") && !list.remove("d"));
+    assert_eq!(list.add_next().as_deref(), Some("e"), "d has left");
+    assert_eq!(list.add_next(), None);
+    assert_eq!(texts(&list.sorted()), ["a", "c", "e"]);
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn in_flight_is_a_timeout_later_is_not_registered() {
 #[test]
 fn callers_of_a_lost_node_get_an_error_reply() {
     let (mut mill, mut press, now) = pair();
+    let callee = mill.proxy("press", "io.b");
     for id in 1..=2 {
         mill.send("io.a", ("press", "io.b"), &rpc::encode_request(id, "m", b"").unwrap(), id);
     }
@@ -176,7 +177,7 @@ fn callers_of_a_lost_node_get_an_error_reply() {
     let errors = mill.take(|output| match output {
         Output::ReplyError { caller, callee, call_id } => {
             assert!(!was_removed, "the callee is still registered");
-            Some((caller.to_string(), callee.to_string(), call_id))
+            Some((caller.to_string(), callee, call_id))
         }
         Output::RemoveProxy { .. } => {
             was_removed = true;
@@ -184,7 +185,7 @@ fn callers_of_a_lost_node_get_an_error_reply() {
         }
         _ => None,
     });
-    assert_eq!(errors, [("io.a".to_owned(), "@press.io.b".to_owned(), 2)]);
+    assert_eq!(errors, [("io.a".to_owned(), callee, 2)]);
 }
 
 #[test]
@@ -231,4 +232,49 @@ fn a_short_interruption_loses_only_what_was_in_flight() {
     pass(&mut [&mut mill, &mut press], later, 0.5);
     assert_eq!(mill.completions(), [(1, Code::Timeout), (2, Code::Ok)]);
     assert!(mill.is_up("press"));
+}
+
+#[test]
+fn a_client_whose_registration_the_broker_ends_while_it_is_held_can_send_once_it_is_registered_again() {
+    let (mut mill, mut press, now) = pair();
+    for completion in 1..=2 {
+        mill.send("io.a", ("press", "io.b"), b"x", completion);
+    }
+    exchange(&mut [&mut mill, &mut press], now);
+    let runs = press.dispatches();
+    let proxy = runs[0].sender;
+    runs.into_iter().rev().for_each(|run| press.bridge.blocked(run));
+    press.bridge.proxy_refused(proxy);
+    let now = pass(&mut [&mut mill, &mut press], now, 0.1);
+    let mut completions = mill.completions();
+    completions.sort_unstable_by_key(|(completion, _)| *completion);
+    assert_eq!(completions, [(1, Code::NotDelivered), (2, Code::NotDelivered)]);
+    assert_eq!(press.bridge.nodes(now)[0].parked_bytes, 0);
+    press.outputs.clear();
+    press.bridge.local_left("@mill.io.a");
+    press.poll(now);
+    let registered = press.take(|output| matches!(output, Output::RegisterProxy { .. }).then_some(()));
+    assert_eq!(registered.len(), 1);
+    mill.send("io.a", ("press", "io.b"), b"y", 3);
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(press.dispatches().len(), 1);
+}
+
+#[test]
+fn what_concerns_the_broker_is_carried_out_while_the_engine_takes_no_more() {
+    let (mut mill, mut press, now) = pair();
+    mill.send("io.a", ("press", "io.b"), b"x", 1);
+    mill.poll(now);
+    press.send("io.b", ("mill", "io.a"), b"y", 2);
+    for (_, bytes) in std::mem::take(&mut mill.published) {
+        press.bridge.received(&here(), bytes, now);
+    }
+    let mut dispatched = 0;
+    while let Some(output) = press.bridge.poll_other_output(now) {
+        assert!(!matches!(output, Output::Publish { .. }), "no batch");
+        dispatched += usize::from(matches!(output, Output::Dispatch(_)));
+    }
+    assert_eq!(dispatched, 1);
+    press.poll(now);
+    assert_eq!(press.published.len(), 1, "the batch is published later");
 }

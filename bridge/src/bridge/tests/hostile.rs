@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::{List, ListPart, RunHead, append_list, append_payload, begin_run, end_run};
 
 /// Returns the number of the next batch from `mill` to `press`.
-fn next(mill: &mut Node, now: Duration) -> u64 {
+pub(super) fn next(mill: &mut Node, now: Duration) -> u64 {
     let outbox = mill.outbox("press");
     outbox.append_list(List::Interest, 0, &[], true);
     mill.poll(now);
@@ -12,18 +12,18 @@ fn next(mill: &mut Node, now: Duration) -> u64 {
 }
 
 /// Has `press` receive records as the next batch of `mill`.
-fn inject(mill: &mut Node, press: &mut Node, records: &[u8], now: Duration) {
+pub(super) fn inject(mill: &mut Node, press: &mut Node, records: &[u8], now: Duration) {
     let sequence = next(mill, now);
     press.bridge.received(&here(), forge(mill, "press", sequence, records), now);
     press.poll(now);
 }
 
-fn head<'a>(sender: &'a str, target: &'a str) -> RunHead<'a> {
+pub(super) fn head<'a>(sender: &'a str, target: &'a str) -> RunHead<'a> {
     let (op, qos) = (Op::Message, Qos::PROCESSED);
     RunHead { op, qos, window: 1, reference: 5, sender, target }
 }
 
-fn run(head: &RunHead<'_>) -> Vec<u8> {
+pub(super) fn run(head: &RunHead<'_>) -> Vec<u8> {
     let mut records = Vec::new();
     let at = begin_run(&mut records, head);
     append_payload(&mut records, b"x");

@@ -150,6 +150,102 @@ fn a_name_that_is_taken_is_registered_once_it_is_free() {
 }
 
 #[test]
+fn a_name_that_a_lost_node_had_is_registered_for_the_node_that_waits_for_it() {
+    let start = seconds(10.0);
+    let mut configured = settings("mill");
+    configured.imports = Imports::new(&["@press.io.b as pump", "@saw.io.b as pump"], &[]).unwrap();
+    let mut mill = Node::with(configured, "mill", 11, start);
+    let (mut press, mut saw) = (Node::new("press", 22, start), Node::new("saw", 33, start));
+    press.bridge.local_registered("io.b");
+    saw.bridge.local_registered("io.b");
+    let now = pass(&mut [&mut mill, &mut press, &mut saw], start, 3.0);
+    assert_eq!(mill.take(registered), ["pump", "pump"]);
+    // the broker has registered the one of press only
+    let waiting = mill.proxy("saw", "io.b");
+    mill.bridge.proxy_refused(waiting);
+    press.bridge.stop(now);
+    exchange(&mut [&mut mill, &mut press, &mut saw], now);
+    let outputs = mill.take(|output| match output {
+        Output::RemoveProxy { .. } => Some("removed".to_owned()),
+        output => registered(output),
+    });
+    assert_eq!(outputs, ["removed", "pump"]);
+}
+
+#[test]
+fn a_snapshot_of_which_a_part_was_lost_removes_nothing() {
+    let (mut mill, mut press, now) = pair();
+    for name in 0..3000 {
+        press.bridge.local_registered(&format!("io.{name}"));
+    }
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.bridge.nodes(now)[0].names, 3001);
+    mill.outputs.clear();
+    press.bridge.peers.get_mut("mill").unwrap().link.as_mut().unwrap().sending.names_due = Some(now);
+    press.bridge.tick(now);
+    press.poll(now);
+    assert!(press.published.len() >= 3, "the list has several batches");
+    press.published.remove(1);
+    let now = pass(&mut [&mut mill, &mut press], now, 1.0);
+    assert!(mill.take(removed).is_empty());
+    assert_eq!((mill.bridge.nodes(now)[0].names, mill.count(ReportKind::BatchesLost)), (3001, 1));
+    // what was lost was sent again, and later changes are understood
+    press.bridge.local_left("io.7");
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.take(removed), [RemoveReason::Left]);
+}
+
+#[test]
+fn a_batch_without_names_that_is_lost_within_a_snapshot_is_followed_by_another_one() {
+    let (mut mill, mut press, now) = pair();
+    for name in 0..3000 {
+        press.bridge.local_registered(&format!("io.{name}"));
+    }
+    exchange(&mut [&mut mill, &mut press], now);
+    press.send("io.b", ("mill", "io.a"), &[7; 200_000], 1);
+    press.bridge.local_left("io.8");
+    press.poll(now);
+    press.published.clear();
+    press.bridge.peers.get_mut("mill").unwrap().link.as_mut().unwrap().sending.names_due = Some(now);
+    press.send("io.b", ("mill", "io.a"), &[7; 200_000], 2);
+    press.bridge.tick(now);
+    press.poll(now);
+    // pieces of the message are between the parts of the list
+    let is_piece = |at: &usize| press.published[*at].1.len() > 60_000;
+    let between = (1..press.published.len() - 1).find(is_piece).unwrap();
+    press.published.remove(between);
+    let now = pass(&mut [&mut mill, &mut press], now, 1.5);
+    assert_eq!(mill.bridge.nodes(now)[0].names, 3000);
+}
+
+#[test]
+fn changes_that_a_slow_node_does_not_take_become_one_snapshot() {
+    let (mut mill, mut press, now) = pair();
+    for _ in 0..40_000 {
+        press.bridge.local_registered("io.comes and goes");
+        press.bridge.local_left("io.comes and goes");
+        press.bridge.interest_added("t/1");
+        press.bridge.interest_removed("t/1");
+    }
+    press.bridge.local_registered("io.new");
+    press.bridge.interest_added("t/2");
+    let queued = press.bridge.nodes(now)[0].queued_bytes;
+    assert!(queued < (1 << 20) + 1000, "{queued} bytes wait");
+    // nor do snapshots pile up
+    for time in 0..1000_u32 {
+        let link = press.bridge.peers.get_mut("mill").unwrap().link.as_mut().unwrap();
+        link.sending.names_due = Some(now);
+        link.sending.interest_due = Some(now);
+        link.alive_at = now;
+        press.bridge.tick(now + Duration::from_micros(time.into()));
+    }
+    let queued = press.bridge.nodes(now)[0].queued_bytes;
+    assert!(queued < (1 << 20) + 2000, "{queued} bytes wait");
+    let now = pass(&mut [&mut mill, &mut press], now + Duration::from_millis(1), 1.0);
+    assert_eq!((mill.bridge.nodes(now)[0].names, mill.bridge.nodes(now)[0].filters), (2, 1));
+}
+
+#[test]
 fn interest_is_what_is_imported_there_and_exported_here() {
     let (mut mill, mut press, now) = pair();
     mill.outputs.clear();
