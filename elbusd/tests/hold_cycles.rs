@@ -153,8 +153,9 @@ fn a_used_queue_budget_allows_no_overdraft() {
     });
     drop(writing.map(|writing| writing.join().unwrap()));
     assert!(most <= 24 * MIB, "{most} bytes");
-    assert!(daemon.log().contains(NOT_GIVEN) && !daemon.log().contains(FOUND), "{}", daemon.log());
-    assert!(daemon.log().contains("queue_bytes: half of max_queued_bytes is used"), "{}", daemon.log());
+    daemon.wait_for_log(NOT_GIVEN);
+    daemon.wait_for_log("queue_bytes: half of max_queued_bytes is used");
+    assert!(!daemon.log().contains(FOUND), "{}", daemon.log());
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn plugins_stop_in_reverse_order() {
         stops.map(|name| name.split('"').nth(1).unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
     reload(&daemon, &mut client, &[LOCAL, &all[0]].concat()).unwrap();
+    wait_until("two plugins are stopped", || order(&daemon.log()).len() >= 2);
     assert_eq!(order(&daemon.log()), ["three", "two"]);
     reload(&daemon, &mut client, &[LOCAL, &all.concat()].concat()).unwrap();
     let (_, log) = daemon.stop();
@@ -204,11 +205,7 @@ fn unchanged_plugins_reread_their_files() {
     assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
     daemon.wait_for_log("faulty refreshed instance=\"good\"");
     assert!(is_started(&mut client, "bad"), "the plugin keeps the previous contents");
-    assert_eq!(lines(&daemon, "refresh fails as configured"), 1, "{}", daemon.log());
-}
-
-fn lines(daemon: &Daemon, text: &str) -> usize {
-    daemon.log().lines().filter(|line| line.contains(text)).count()
+    daemon.wait_for_log_times("refresh fails as configured", 1);
 }
 
 #[test]
@@ -223,7 +220,7 @@ fn a_failed_reload_is_logged_once_with_its_location() {
     let location = format!("broker.toml:{}", text.lines().count() - 1);
     assert!(names(&answer, "errors")[0].starts_with(&location), "{answer}");
     daemon.wait_for_log(&format!("plugin could not be started plugin=\"bad\" location=\"{location}\""));
-    assert_eq!(lines(&daemon, "start fails as configured"), 1, "{}", daemon.log());
+    daemon.wait_for_log_times("start fails as configured", 1);
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn clients_beyond_the_limit_and_at_transports_without_rings_use_the_socket() {
     for _ in 0..3 {
         assert_eq!(RingPeer::connect(&path, "three", 0).err(), Some(Refused(0x75)));
     }
-    assert_eq!(daemon.log().matches("max_rings and its share per user").count(), 1);
+    daemon.wait_for_log_times("max_rings and its share per user", 1);
     assert_eq!(RingPeer::connect(&daemon.path("plain.sock"), "x", 0).err(), Some(Refused(0x75)));
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -437,6 +437,32 @@ fn clients_that_are_killed_in_full_stream_leave_nothing() {
         }
     });
     wait_until("all is given back", || daemon.descriptors() <= before && maps() == 0);
+}
+
+#[test]
+fn clients_that_do_not_read_and_are_disconnected_leave_nothing_although_they_stay() {
+    let daemon = start("");
+    let before = daemon.descriptors();
+    let mut witness = Wire::connect(&daemon, "unix:plain.sock", "witness");
+    let mut staying = vec![];
+    for (index, how) in ["invalid", "half-closed", "kicked"].into_iter().enumerate() {
+        let name = format!("stays{index}");
+        let mut silent = peer(&daemon, &name);
+        witness.write(&numbered_frames(Op::Message, Qos::NO, &name, 30, 10_000));
+        wait_until("its ring is full", || {
+            let info = witness.control("client.info", &[("name", &name)]).unwrap();
+            field(&info, "queue_bytes").as_u64() > Some(0)
+        });
+        match how {
+            "invalid" => silent.write_all(&[0, 0, 0, 0, 0x15, 4, 0, 0, 0, b'x', 0, b'y', 0]).unwrap(),
+            "half-closed" => silent.shutdown(Shutdown::Write),
+            _ => drop(witness.control("client.kick", &[("name", &name)]).unwrap()),
+        }
+        wait_until(how, || rings_in_use(&mut witness) == "0");
+        staying.push(silent);
+    }
+    drop(witness);
+    wait_until("all is given back", || daemon.descriptors() <= before);
 }
 
 #[test]

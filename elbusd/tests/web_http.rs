@@ -161,6 +161,7 @@ fn who_has_the_token_of_the_start_administers_and_no_other_page() {
     assert!(kick(&mut page).is_ok());
     victim.wait_closed();
     // the plugin websocket has a token of its own, in an address that programs show: its clients are remote
+    daemon.wait_for_log("ws://");
     let log = daemon.log();
     let at = log.find("ws://").unwrap();
     let mut program = Wire::connect(&daemon, log[at..].split('"').next().unwrap(), "program");

@@ -60,10 +60,11 @@ pub(crate) struct Rings {
     handover: Mutex<Option<Handover>>,
     /// The peer will write no more.
     has_ended: AtomicBool,
-    /// The peer will not read either.
+    /// The peer will not read either, or this side writes no more.
     is_gone: AtomicBool,
     /// In a client: the other task has emptied the pipe.
     for_reader: Notify,
+    /// The same, or this side writes no more.
     for_writer: Notify,
     /// What the last writer has waited with, for the next one. A leaf lock.
     spare: Mutex<Option<Spare>>,
@@ -236,6 +237,12 @@ impl Rings {
     pub(crate) fn give_back_memory(&self) {
         // an index out of bounds shows again at the next write
         let _ = self.end.give_back_memory();
+    }
+
+    /// Ends the writer that waits for room: a peer that neither reads nor closes does not wake it.
+    pub(crate) fn end_writing(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.for_writer.notify_one();
     }
 
     /// Records that the client is owed nothing.

@@ -396,15 +396,17 @@ impl Socket {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Read);
     }
 
-    /// Stops sending; the peer can still send.
+    /// Stops sending and wakes a task that waits for room; the peer can still send.
     pub fn shutdown_write(&self) {
         // fails if the peer is gone, which is fine
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+        self.active_rings().into_iter().for_each(Rings::end_writing);
     }
 
     /// Ends both directions and wakes tasks that wait for the socket. A listening socket stops accepting.
     pub fn shutdown(&self) {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+        self.active_rings().into_iter().for_each(Rings::end_writing);
     }
 }
 

@@ -197,6 +197,7 @@ fn floods_of_silent_connections_and_endless_handshakes_keep_no_tls_client_out() 
         assert!(longest < SOON, "{longest:?} beside {} connections", flood.count());
         flood.stop();
     }
+    daemon.wait_for_log("reason=evicted");
     let log = daemon.log();
     let is_eviction = |line: &&str| line.contains("connection ended") && line.contains("reason=evicted");
     let evictions = log.lines().filter(is_eviction).count();

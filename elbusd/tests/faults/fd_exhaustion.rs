@@ -50,7 +50,7 @@ fn a_broker_out_of_file_descriptors_does_not_spin() {
     let daemon = limited();
     let addresses = daemon.addresses();
     let _connections = open_connections(&daemon, &addresses);
-    wait_until("both listeners report it", || daemon.log().matches(MESSAGE).count() == addresses.len());
+    daemon.wait_for_log_times(MESSAGE, addresses.len());
     // a spinning task uses all CPU time it can get, on a busy machine less, never more
     let (begin, before) = (Instant::now(), daemon.cpu_time());
     std::thread::sleep(Duration::from_secs(1));

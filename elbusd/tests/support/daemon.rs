@@ -203,6 +203,13 @@ impl Daemon {
         wait_until(&format!("{text:?} in the log"), || self.log().contains(text));
     }
 
+    /// Waits until the log has this text `count` times. Fails if it has it more often.
+    pub(crate) fn wait_for_log_times(&self, text: &str, count: usize) {
+        let logged = || self.log().matches(text).count();
+        wait_until(&format!("{text:?} {count} times in the log"), || logged() >= count);
+        assert_eq!(logged(), count, "{text:?}: {}", self.log());
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

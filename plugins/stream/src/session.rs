@@ -76,6 +76,7 @@ impl Session {
                 self.may_be_evicted();
                 // boxed, since it would be part of every connection's task
                 Box::pin(linger(&self.socket)).await;
+                self.socket.shutdown();
             }
         }
     }

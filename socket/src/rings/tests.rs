@@ -187,6 +187,24 @@ async fn the_registration_of_a_writer_is_kept_for_the_next_one_and_given_up_when
 }
 
 #[tokio::test]
+async fn own_shutdown_ends_the_own_writer_although_the_client_neither_reads_nor_closes() {
+    for shutdown in [Socket::shutdown, Socket::shutdown_write] {
+        let (broker, _client) = ringed(b"").await;
+        let mut full = queue(&vec![0; 2 * MIN_RING_BYTES as usize]);
+        full.advance(broker.send(&full).unwrap());
+        let twin = broker.writable_twin().unwrap();
+        let writing = tokio::spawn(async move { twin.writable().await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // the writer no longer waits for the socket once one direction is closed
+        broker.shutdown_read();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        shutdown(&broker);
+        tokio::time::timeout(Duration::from_secs(20), writing).await.unwrap().unwrap().unwrap();
+        assert!(broker.send(&full).is_err());
+    }
+}
+
+#[tokio::test]
 async fn own_shutdown_ends_the_own_reader() {
     let (broker, client) = ringed(b"").await;
     let reader = broker.clone();
