@@ -11,7 +11,7 @@ use crate::{
         field, plugin, wait_until,
     },
 };
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, io::Write, net::TcpStream, os::unix::fs::PermissionsExt};
 
 fn detail(daemon: &Daemon) -> String {
     let mut client = daemon.client("test.detail");
@@ -70,6 +70,30 @@ fn a_server_that_does_not_take_the_longest_batch_is_refused_with_its_limit() {
     mill.wait_for_log("cannot connect to NATS; trying again");
     let expected = "max_payload of the server is 150000 bytes; a bridge needs ";
     wait_until("the state names the limit", || detail(&mill).contains(expected));
+}
+
+#[test]
+fn a_message_that_the_client_of_nats_cannot_read_ends_the_connection_which_is_made_again() {
+    if !has_nats_server("unreadable message") {
+        return;
+    }
+    let server = NatsServer::start();
+    let [mill, press] = nodes(["mill", "press"], &server);
+    wait_for_nodes(&mill, 1);
+    let mut stranger = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    // a header that is not UTF-8
+    let text = b"CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB plant.all 18 19\r\nNATS/1.0\r\na: \xff\r\n\r\nx\r\n";
+    stranger.write_all(text).unwrap();
+    for daemon in [&mill, &press] {
+        daemon.wait_for_log("connection to NATS lost");
+    }
+    wait_until("the connections are made again", || {
+        [&mill, &press].iter().all(|daemon| detail(daemon).starts_with("connected to "))
+    });
+    let (mut from, mut to) = (mill.client("from"), press.client("to"));
+    wait_for_client(&mill, "@press.to");
+    assert_eq!(from.send("@press.to", b"x"), 0x01);
+    assert_eq!(to.frame().payload(), b"x");
 }
 
 #[test]
