@@ -157,8 +157,8 @@ impl FanOut {
         }
     }
 
-    /// Finds the recipients of the frames, and which frames each of them gets. `INTERCEPTED`: frames that have
-    /// a code already are skipped. The others do not pay for the check.
+    /// Finds the recipients of the frames, and which frames each of them gets. `INTERCEPTED`: frames that
+    /// have a code already are skipped. The others do not pay for the check.
     fn collect<const INTERCEPTED: bool>(
         &mut self,
         sender: &MixedSender<'_>,
