@@ -3,8 +3,10 @@
 use crate::output::OwnName;
 use std::time::Duration;
 
-/// Shortest time between two answers to other nodes of this name.
+/// Shortest time between two answers to another start of this name.
 const DEFENCE_INTERVAL: Duration = Duration::from_millis(100);
+/// Starts of this name that are answered within that time. Anybody can repeat beacons of earlier ones.
+const MAX_DEFENDED: usize = 8;
 
 /// Whether this node has its name, and what it should say about it.
 #[derive(Debug)]
@@ -15,7 +17,8 @@ pub(super) struct Claim {
     beat: Duration,
     state: State,
     next_beacon: Duration,
-    last_defence: Option<Duration>,
+    /// When the name was last defended against each of the latest starts that want it.
+    defended: Vec<(u64, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +47,7 @@ pub(super) struct Beacon {
 impl Claim {
     pub(super) fn new(epoch: u64, listen: Duration, lost_after: Duration, beat: Duration) -> Self {
         let next_beacon = Duration::ZERO;
-        Claim { epoch, listen, lost_after, beat, state: State::Off, next_beacon, last_defence: None }
+        Claim { epoch, listen, lost_after, beat, state: State::Off, next_beacon, defended: Vec::new() }
     }
 
     /// Returns whether the node has its name.
@@ -125,6 +128,27 @@ impl Claim {
         }
     }
 
+    /// Returns whether another start of this name is answered, and notes it if it is.
+    fn is_defence_due(&mut self, epoch: u64, now: Duration) -> bool {
+        let at = self.defended.iter().position(|(other, _)| *other == epoch);
+        let oldest = || self.defended.iter().enumerate().min_by_key(|(_, (_, last))| *last).map(|(at, _)| at);
+        let at = match at {
+            None if self.defended.len() < MAX_DEFENDED => {
+                self.defended.push((epoch, now));
+                return true;
+            }
+            None => oldest(),
+            at => at,
+        };
+        match at.and_then(|at| self.defended.get_mut(at)) {
+            Some(entry) if now >= entry.1 + DEFENCE_INTERVAL => {
+                *entry = (epoch, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Another node of this name has published a beacon. Returns the state if it has changed, and the answer
     /// if one is due.
     ///
@@ -145,10 +169,7 @@ impl Claim {
                     self.state = State::Taken { defended_at: now };
                     return (Some(OwnName::Taken), None);
                 }
-                let is_due = self.last_defence.is_none_or(|last| now >= last + DEFENCE_INTERVAL);
-                if is_due {
-                    self.last_defence = Some(now);
-                }
+                let is_due = self.is_defence_due(epoch, now);
                 (None, is_due.then_some(Beacon { has_name: true, count, contender: epoch }))
             }
             State::Listening { .. } if is_answer => {

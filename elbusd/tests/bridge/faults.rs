@@ -66,6 +66,19 @@ fn arrived(client: &mut Wire) -> HashSet<u32> {
     numbers.into_iter().collect()
 }
 
+/// Returns the numbers of `@press.from` that arrive before a message of `@press.test.end`.
+fn read_until_the_end(mut client: Wire) -> Vec<u32> {
+    let mut numbers = vec![];
+    loop {
+        let Frame::Data(_, sender, _, payload, _) = client.frame() else { panic!("no message") };
+        match &*sender {
+            "@press.from" => numbers.push(u32::from_le_bytes(payload.try_into().unwrap())),
+            "@press.test.end" => return numbers,
+            _ => {}
+        }
+    }
+}
+
 fn check(codes: &[(u32, u8)], arrived: &HashSet<u32>) {
     for (number, code) in codes {
         match code {
@@ -120,19 +133,9 @@ fn every_acknowledged_message_arrives_once_although_the_link_is_cut_again_and_ag
     let proxy = LinkProxy::start(server.port());
     let mill = node("mill", &[proxy.url()], &Options::default());
     let press = node("press", &[server.url()], &Options::default());
-    let mut to = mill.client("to");
+    let to = mill.client("to");
     wait_for_client(&press, "@mill.to");
-    let reading = std::thread::spawn(move || {
-        let mut numbers = vec![];
-        loop {
-            let Frame::Data(_, sender, _, payload, _) = to.frame() else { panic!("no message") };
-            match &*sender {
-                "@press.from" => numbers.push(u32::from_le_bytes(payload.try_into().unwrap())),
-                "@press.test.end" => return numbers,
-                _ => {}
-            }
-        }
-    });
+    let reading = std::thread::spawn(move || read_until_the_end(to));
     let account = account(&press, "from", "@mill.to");
     for round in 0..4 {
         std::thread::sleep(Duration::from_millis(300));
@@ -145,6 +148,32 @@ fn every_acknowledged_message_arrives_once_although_the_link_is_cut_again_and_ag
         wait_for_client(&press, "@mill.to");
         wait_for_delivery(&press, "@mill.to");
     }
+    let codes = account.end();
+    let mut end = press.client("test.end");
+    wait_until("the end arrives", || end.send("@mill.to", b"end") == 0x01);
+    let frames = reading.join().unwrap();
+    assert!(frames.is_sorted_by(|one, other| one < other), "repeated or out of order");
+    check(&codes, &frames.into_iter().collect());
+}
+
+#[test]
+fn every_acknowledged_message_arrives_once_although_the_plugin_is_reloaded_on_both_nodes() {
+    if !has_nats_server("reloaded plugin") {
+        return;
+    }
+    let server = NatsServer::start();
+    let [mill, press] = nodes(["mill", "press"], &server);
+    let to = mill.client("to");
+    wait_for_client(&press, "@mill.to");
+    let reading = std::thread::spawn(move || read_until_the_end(to));
+    let account = account(&press, "from", "@mill.to");
+    for daemon in [&mill, &press, &mill, &press] {
+        wait_for_delivery(&press, "@mill.to");
+        let mut operator = daemon.client("test.operator");
+        operator.control("plugin.reload", &[("name", "bridge")]).unwrap();
+        wait_for_client(&press, "@mill.to");
+    }
+    wait_for_delivery(&press, "@mill.to");
     let codes = account.end();
     let mut end = press.client("test.end");
     wait_until("the end arrives", || end.send("@mill.to", b"end") == 0x01);

@@ -108,3 +108,24 @@ fn a_refusal_of_the_name_has_no_effect_once_the_name_is_free() {
         assert!(second.bridge.claim.has_name() && mill.is_up("press") && second.is_up("mill"));
     }
 }
+
+#[test]
+fn beacons_of_earlier_starts_do_not_keep_a_second_node_of_the_name_from_being_refused() {
+    let (mut mill, mut press, mut now) = pair();
+    let mut second = Node::new("press", 5, now);
+    let end = now + seconds(4.0);
+    while now < end {
+        now += Duration::from_millis(5);
+        for earlier in 100..105 {
+            let (to, beacon) = recorded(BatchKind::Beacon, "press", earlier, None);
+            press.bridge.received(&to, beacon, now);
+        }
+        for node in [&mut mill, &mut press, &mut second] {
+            node.bridge.tick(now);
+        }
+        exchange(&mut [&mut mill, &mut press, &mut second], now);
+        assert!(!second.bridge.claim.has_name());
+    }
+    assert!(press.bridge.claim.has_name() && mill.is_up("press"));
+    assert_eq!(mill.bridge.peers["press"].link.as_ref().unwrap().peer_epoch, 22);
+}
