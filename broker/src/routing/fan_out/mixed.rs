@@ -126,10 +126,7 @@ impl FanOut {
             topics.read_ahead(frames.iter().map(Frame::target_bytes));
         }
         let mut recipients = Recipients::take();
-        let progress = match sender.has_intercepted() {
-            true => self.collect::<true>(sender, frames, codes, &mut mixed, &mut recipients),
-            false => self.collect::<false>(sender, frames, codes, &mut mixed, &mut recipients),
-        };
+        let progress = self.collect(sender, frames, codes, &mut mixed, &mut recipients);
         mixed.set_recent(recipients.used().iter().filter_map(|recipient| recipient.client.as_ref()));
         self.mixed = Some(mixed);
         let frames = frames.get(..progress.frames).unwrap_or_default();
@@ -157,9 +154,8 @@ impl FanOut {
         }
     }
 
-    /// Finds the recipients of the frames, and which frames each of them gets. `INTERCEPTED`: frames that
-    /// have a code already are skipped. The others do not pay for the check.
-    fn collect<const INTERCEPTED: bool>(
+    /// Finds the recipients of the frames, and which frames each of them gets.
+    fn collect(
         &mut self,
         sender: &MixedSender<'_>,
         frames: &[Frame<'_>],
@@ -173,20 +169,21 @@ impl FanOut {
         let max_target = sender.router.max_topic_bytes();
         let mut progress = Progress { next_alone: true, ..Progress::default() };
         let mut target = Target::Alone;
-        // whether `target` is that of the frame before, if some are skipped
+        let were_intercepted = sender.has_intercepted();
+        // whether `target` is that of the frame before
         let mut is_found = false;
         for ((index, frame), code) in (0..).zip(frames).zip(codes) {
             let (qos, body_bytes) = (frame.qos(), frame.body().len());
             if qos.is_realtime() || progress.body_bytes + body_bytes > MAX_BODY_BYTES {
                 return progress;
             }
-            if INTERCEPTED && *code != 0 {
+            if were_intercepted && *code != 0 {
                 is_found &= frame.repeats();
                 progress.frames += 1;
                 progress.body_bytes += body_bytes;
                 continue;
             }
-            let is_same = frame.repeats() && if INTERCEPTED { is_found } else { index > 0 };
+            let is_same = frame.repeats() && is_found;
             is_found = true;
             if !is_same {
                 target = match frame.target_bytes().len() <= max_target {
