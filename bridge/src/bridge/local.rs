@@ -69,8 +69,22 @@ impl<C> Bridge<C> {
         self.send_changes(List::Interest, &changes);
     }
 
+    /// Returns how many clients of other nodes the broker has not registered.
+    pub fn refused_clients(&self) -> usize {
+        self.proxies.count_refused()
+    }
+
+    /// Registers refused proxies whose names may be free: the rules of the broker may have changed.
+    pub fn retry_refused(&mut self, is_free: impl Fn(&str) -> bool) {
+        for name in self.proxies.refused_names() {
+            if is_free(&name) {
+                self.retry_name(&name);
+            }
+        }
+    }
+
     /// The broker did not register a proxy, because its name is taken or denied. It is tried again when the
-    /// local client of this name leaves. What it sends is dropped and acknowledged with
+    /// local client of this name leaves, and by [`retry_refused`](Self::retry_refused). What it sends is dropped and acknowledged with
     /// [`Code::NotDelivered`](elbus_protocol::Code::NotDelivered).
     pub fn proxy_refused(&mut self, proxy: ProxyId) {
         let Some(node) = self.proxies.get(proxy).map(|proxy| Arc::clone(&proxy.node)) else { return };

@@ -100,6 +100,16 @@ impl Proxies {
         std::mem::take(&mut proxy.parked)
     }
 
+    /// Returns how many proxies the broker has not registered.
+    pub(super) fn count_refused(&self) -> usize {
+        self.refused.values().map(Vec::len).sum()
+    }
+
+    /// Returns the local names of the proxies that the broker has not registered.
+    pub(super) fn refused_names(&self) -> Vec<Arc<str>> {
+        self.refused.keys().cloned().collect()
+    }
+
     /// Returns a proxy to register, now that a local client has given up its name.
     pub(super) fn retry(&mut self, local: &str) -> Option<ProxyId> {
         let ids = self.refused.get_mut(local)?;

@@ -9,7 +9,7 @@ use elbus_plugin_api::{
 use elbus_protocol::rpc;
 use smallvec::SmallVec;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,9 +24,6 @@ use crate::{
     report::leave_reason,
     sinks::{ProxyNames, ProxySink, Waiters},
 };
-
-/// Names of clients that were not registered, which a reload tries again; others return with their node.
-const MAX_REFUSED_NAMES: usize = 100_000;
 
 /// Clients that were not registered and that are logged by name, per second. All are counted.
 const LOGGED_REFUSALS: u32 = 20;
@@ -56,10 +53,6 @@ pub(crate) struct Proxies {
     inputs: Arc<Inputs>,
     names: Arc<ProxyNames>,
     registered: HashMap<ProxyId, Proxy>,
-    /// How often the broker has not registered one.
-    refused: usize,
-    /// The names of those, up to a limit.
-    refused_names: BTreeSet<Arc<str>>,
     dirty: Vec<ProxyId>,
     pending: HashMap<u64, Pending>,
     last_pending: u64,
@@ -73,8 +66,6 @@ impl Proxies {
             inputs,
             names,
             registered: HashMap::new(),
-            refused: 0,
-            refused_names: BTreeSet::new(),
             dirty: Vec::new(),
             pending: HashMap::new(),
             last_pending: 0,
@@ -82,9 +73,9 @@ impl Proxies {
         }
     }
 
-    /// Returns how many are registered, and how often the broker has refused one.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.registered.len(), self.refused)
+    /// Returns how many are registered.
+    pub(crate) fn len(&self) -> usize {
+        self.registered.len()
     }
 
     /// Registers a client.
@@ -116,7 +107,6 @@ impl Proxies {
             }
             Err(code) => {
                 self.names.remove(&name);
-                self.note_refused(name.clone());
                 if let Some(suppressed) = self.refusals.permit(Instant::now()) {
                     tracing::warn!(
                         client = &*name,
@@ -151,24 +141,9 @@ impl Proxies {
     pub(crate) fn closed(&mut self, bridge: &mut Bridge<Completion>, proxy: ProxyId, registration: u64) {
         let is_current = |of: &&Proxy| registration == 0 || of.client.id() == registration;
         if self.registered.get(&proxy).filter(is_current).is_some() {
-            if let Some(name) = self.registered.get(&proxy).map(|proxy| proxy.name.clone()) {
-                self.note_refused(name);
-            }
             self.end(proxy, "");
             bridge.proxy_refused(proxy);
         }
-    }
-
-    fn note_refused(&mut self, name: Arc<str>) {
-        self.refused += 1;
-        if self.refused_names.len() < MAX_REFUSED_NAMES {
-            self.refused_names.insert(name);
-        }
-    }
-
-    /// Takes the names of clients that the broker has not registered, to try them again.
-    pub(crate) fn take_refused(&mut self) -> BTreeSet<Arc<str>> {
-        std::mem::take(&mut self.refused_names)
     }
 
     /// Senders to a client can continue.

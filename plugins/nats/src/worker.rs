@@ -201,11 +201,8 @@ impl Worker {
                 Input::Ready { proxy } => self.proxies.ready(bridge, proxy),
                 Input::Closed { proxy, registration } => self.proxies.closed(bridge, proxy, registration),
                 Input::Retry => {
-                    for name in self.proxies.take_refused() {
-                        if !self.local.contains(&name) {
-                            bridge.local_left(&name);
-                        }
-                    }
+                    let local = &self.local;
+                    bridge.retry_refused(|name| !local.contains(name));
                 }
                 Input::MirrorReady => {
                     if let Some(mirror) = &mut self.mirror {
@@ -371,7 +368,8 @@ impl Worker {
         self.next_snapshot = now + SNAPSHOT;
         self.state.nodes = self.bridge.nodes(self.now());
         self.state.counters = self.bridge.counters().clone();
-        (self.state.proxies, self.state.refused_proxies) = self.proxies.counts();
+        self.state.proxies = self.proxies.len();
+        self.state.refused_proxies = self.bridge.refused_clients();
         self.state.filters = self.interest.len();
         if let Some(mirror) = &mut self.mirror {
             self.state.mirror = mirror.counts();

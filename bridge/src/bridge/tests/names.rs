@@ -173,6 +173,31 @@ fn a_name_that_a_lost_node_had_is_registered_for_the_node_that_waits_for_it() {
 }
 
 #[test]
+fn refused_clients_are_tried_again_unless_they_have_left_or_a_local_client_has_their_name() {
+    let (mut mill, mut press, now) = pair();
+    for name in ["io.c", "io.d"] {
+        press.bridge.local_registered(name);
+    }
+    exchange(&mut [&mut mill, &mut press], now);
+    mill.outputs.clear();
+    for name in ["io.b", "io.c", "io.d"] {
+        let refused = mill.proxy("press", name);
+        mill.bridge.proxy_refused(refused);
+    }
+    assert_eq!(mill.bridge.refused_clients(), 3);
+    press.bridge.local_left("io.c");
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.bridge.refused_clients(), 2);
+    mill.bridge.retry_refused(|name| name != "@press.io.d");
+    mill.poll(now);
+    assert_eq!(mill.take(registered), ["@press.io.b"]);
+    assert_eq!(mill.bridge.refused_clients(), 1);
+    press.bridge.stop(now);
+    exchange(&mut [&mut mill, &mut press], now);
+    assert_eq!(mill.bridge.refused_clients(), 0);
+}
+
+#[test]
 fn a_snapshot_of_which_a_part_was_lost_removes_nothing() {
     let (mut mill, mut press, now) = pair();
     for name in 0..3000 {
