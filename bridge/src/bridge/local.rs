@@ -84,8 +84,8 @@ impl<C> Bridge<C> {
     }
 
     /// The broker did not register a proxy, because its name is taken or denied. It is tried again when the
-    /// local client of this name leaves, and by [`retry_refused`](Self::retry_refused). What it sends is dropped and acknowledged with
-    /// [`Code::NotDelivered`](elbus_protocol::Code::NotDelivered).
+    /// local client of this name leaves, and by [`retry_refused`](Self::retry_refused). What it sends is
+    /// dropped and acknowledged with [`Code::NotDelivered`](elbus_protocol::Code::NotDelivered).
     pub fn proxy_refused(&mut self, proxy: ProxyId) {
         let Some(node) = self.proxies.get(proxy).map(|proxy| Arc::clone(&proxy.node)) else { return };
         let waiting = self.proxies.refuse(proxy);
