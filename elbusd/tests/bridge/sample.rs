@@ -19,12 +19,12 @@ fn start(name: &str, server: &NatsServer) -> Daemon {
     fs::write(&key, KEY).unwrap();
     fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let text = fs::read_to_string(source).unwrap();
-    for original in ["/run/elbus/bus.sock", "nats://127.0.0.1:4222", "/etc/elbus/plant.key"] {
+    for original in ["/run/elbus/bus.sock", "nats://10.0.0.1:4222", "/etc/elbus/plant.key"] {
         assert!(text.contains(original), "{name} does not contain {original}");
     }
     let text = text
         .replace("/run/elbus/bus.sock", "bus.sock")
-        .replace("nats://127.0.0.1:4222", &server.url())
+        .replace("nats://10.0.0.1:4222", &server.url())
         .replace("/etc/elbus/plant.key", path(&key));
     fs::write(folder.path().join("broker.toml"), text).unwrap();
     Daemon::start_in(folder, &["--config", "broker.toml"])
