@@ -79,3 +79,34 @@ fn memory_does_not_grow_while_the_link_is_frozen() {
     proxy.restore();
     wait_for_client(&press, "@mill.to");
 }
+
+#[test]
+fn real_time_messages_to_another_node_hold_nobody_and_are_refused_beyond_twice_the_window() {
+    if !has_nats_server("real-time messages") {
+        return;
+    }
+    let server = NatsServer::start();
+    let proxy = LinkProxy::start(server.port());
+    let press = node("press", &[proxy.url()], &Options::default());
+    let mill = node("mill", &[server.url()], &Options::default());
+    let (_to, mut from) = (mill.client("to"), press.client("from"));
+    wait_for_client(&press, "@mill.to");
+    proxy.freeze();
+    // 8 MB, of which twice `receiver_bytes` are taken
+    const COUNT: u32 = 800;
+    let mut writer = from.writer();
+    let sending = std::thread::spawn(move || {
+        writer.write(&numbered_frames(Op::Message, Qos::REALTIME_PROCESSED, "@mill.to", COUNT, 10_000));
+    });
+    let codes: Vec<u8> = (0..COUNT)
+        .map(|number| match from.frame() {
+            Frame::Ack(id, code) if id == number => code,
+            other => panic!("{number}: {other:?}"),
+        })
+        .collect();
+    sending.join().unwrap();
+    let count = |code: u8| codes.iter().filter(|other| **other == code).count();
+    // what was taken is lost with the node
+    assert!(count(0x77) > 0 && count(0x78) > 0, "{codes:x?}");
+    assert_eq!(count(0x77) + count(0x78) + count(0x71), codes.len(), "{codes:x?}");
+}

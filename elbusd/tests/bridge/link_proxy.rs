@@ -1,4 +1,5 @@
-//! A TCP proxy between a node and its server: links can be cut, delayed, and frozen as if packets were lost.
+//! A TCP proxy between a node and its server: links can be cut, also within a frame, slow in one direction,
+//! and frozen as if packets were lost.
 
 use std::{
     io::{Read, Write},
@@ -9,6 +10,18 @@ use std::{
     },
     time::Duration,
 };
+
+use crate::support::PATIENCE;
+
+/// A direction of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToServer,
+    ToNode,
+}
+
+/// Both directions.
+pub(crate) const DIRECTIONS: [Direction; 2] = [Direction::ToServer, Direction::ToNode];
 
 /// The state of all connections.
 #[derive(Default)]
@@ -22,8 +35,32 @@ struct State {
 struct Link {
     is_frozen: bool,
     is_refusing: bool,
-    delay: Duration,
+    pace: [Pace; DIRECTIONS.len()],
+    /// Where the link is cut: after this many more bytes in a direction.
+    cut_after: Option<(Direction, usize)>,
     streams: Vec<TcpStream>,
+}
+
+/// How fast a direction is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    delay: Duration,
+    /// 0 without a limit.
+    bytes_per_second: usize,
+}
+
+impl Pace {
+    /// Bytes that are passed on together, at most.
+    fn piece(self) -> usize {
+        if self.bytes_per_second == 0 { 64 << 10 } else { (self.bytes_per_second / 100).max(1) }
+    }
+
+    /// Time that these bytes need.
+    fn time(self, bytes: usize) -> Duration {
+        let seconds =
+            if self.bytes_per_second == 0 { 0.0 } else { bytes as f64 / self.bytes_per_second as f64 };
+        self.delay + Duration::from_secs_f64(seconds)
+    }
 }
 
 /// The proxy. Its connections end when it is dropped.
@@ -52,10 +89,11 @@ impl LinkProxy {
                     stream.set_nodelay(true).unwrap();
                     link.streams.push(stream.try_clone().unwrap());
                 }
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                let ways = [(Direction::ToServer, &client, &server), (Direction::ToNode, &server, &client)];
+                for (direction, from, to) in ways {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let state = accepting.clone();
-                    std::thread::spawn(move || copy(from, to, &state));
+                    std::thread::spawn(move || copy(direction, from, to, &state));
                 }
             }
         });
@@ -68,17 +106,23 @@ impl LinkProxy {
 
     /// Ends all connections; new ones are refused until the link is restored.
     pub(crate) fn cut(&self) {
-        let mut link = self.state.link.lock().unwrap();
-        link.is_refusing = true;
-        for stream in link.streams.drain(..) {
-            _ = stream.shutdown(Shutdown::Both);
-        }
+        self.state.link.lock().unwrap().cut();
     }
 
-    /// Accepts connections again, and passes on what was frozen.
+    /// As [`cut`](Self::cut), after this many more bytes in a direction: the last frame is not complete.
+    /// Returns when it has happened.
+    pub(crate) fn cut_after(&self, direction: Direction, bytes: usize) {
+        let mut link = self.state.link.lock().unwrap();
+        link.cut_after = Some((direction, bytes));
+        let (_link, result) =
+            self.state.changed.wait_timeout_while(link, PATIENCE, |link| link.cut_after.is_some()).unwrap();
+        assert!(!result.timed_out(), "no {bytes} bytes have come: {direction:?}");
+    }
+
+    /// Accepts connections again, passes on what was frozen, and is fast in both directions.
     pub(crate) fn restore(&self) {
         let mut link = self.state.link.lock().unwrap();
-        (link.is_refusing, link.is_frozen) = (false, false);
+        *link = Link { streams: std::mem::take(&mut link.streams), ..Link::default() };
         self.state.changed.notify_all();
     }
 
@@ -87,9 +131,14 @@ impl LinkProxy {
         self.state.link.lock().unwrap().is_frozen = true;
     }
 
-    /// Passes everything on this much later.
-    pub(crate) fn delay(&self, delay: Duration) {
-        self.state.link.lock().unwrap().delay = delay;
+    /// Passes on in a direction only this many bytes per second.
+    pub(crate) fn throttle(&self, direction: Direction, bytes_per_second: usize) {
+        self.state.link.lock().unwrap().pace[direction as usize].bytes_per_second = bytes_per_second;
+    }
+
+    /// Passes on everything in a direction this much later.
+    pub(crate) fn delay(&self, direction: Direction, delay: Duration) {
+        self.state.link.lock().unwrap().pace[direction as usize].delay = delay;
     }
 }
 
@@ -103,15 +152,41 @@ impl Drop for LinkProxy {
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, state: &State) {
+impl Link {
+    fn cut(&mut self) {
+        self.is_refusing = true;
+        for stream in self.streams.drain(..) {
+            _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn copy(direction: Direction, mut from: TcpStream, mut to: TcpStream, state: &State) {
     let mut buffer = vec![0; 64 << 10];
-    while let Ok(count) = from.read(&mut buffer) {
+    loop {
+        let piece = state.link.lock().unwrap().pace[direction as usize].piece();
+        let Ok(mut count) = from.read(&mut buffer[..piece]) else { break };
         let link = state.link.lock().unwrap();
-        let link = state.changed.wait_while(link, |link| link.is_frozen).unwrap();
-        let delay = link.delay;
+        let mut link = state.changed.wait_while(link, |link| link.is_frozen).unwrap();
+        let mut is_cut = false;
+        if let Some((way, left)) = &mut link.cut_after
+            && *way == direction
+        {
+            is_cut = *left < count;
+            count = count.min(*left);
+            *left -= count;
+        }
+        let time = link.pace[direction as usize].time(count);
         drop(link);
-        std::thread::sleep(delay);
-        if count == 0 || to.write_all(&buffer[..count]).is_err() {
+        std::thread::sleep(time);
+        let is_over = count == 0 || to.write_all(&buffer[..count]).is_err();
+        if is_cut {
+            let mut link = state.link.lock().unwrap();
+            link.cut();
+            link.cut_after = None;
+            state.changed.notify_all();
+        }
+        if is_over || is_cut {
             break;
         }
     }

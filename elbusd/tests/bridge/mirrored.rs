@@ -1,15 +1,18 @@
-//! Mirrored topics: plain NATS programs and clients of the bus, in both directions.
+//! Mirrored topics: plain NATS programs and clients of the bus, in both directions, and what does not fit.
 
 use async_nats::HeaderMap;
-use elbus_protocol::{FrameKind, Op};
+use elbus_protocol::{FrameKind, Op, Qos};
 use std::time::Duration;
 use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
+    link_proxy::LinkProxy,
     network::{NatsServer, Options, has_nats_server, node, wait_for_filters, wait_for_nodes},
     support::{
         PATIENCE,
-        wire::{Frame, Wire},
+        daemon::Daemon,
+        field, wait_until,
+        wire::{Frame, Wire, numbered_frames},
     },
 };
 
@@ -38,6 +41,18 @@ impl Program {
     fn publish(&self, subject: &str, payload: &'static str) {
         self.runtime.block_on(async {
             self.client.publish(subject.to_owned(), payload.into()).await.unwrap();
+            self.client.flush().await.unwrap();
+        });
+    }
+
+    /// Publishes messages of `bytes` bytes that begin with their number.
+    fn publish_numbered(&self, subject: &str, count: u32, bytes: usize) {
+        self.runtime.block_on(async {
+            for number in 0..count {
+                let mut payload = vec![0; bytes];
+                payload[..4].copy_from_slice(&number.to_le_bytes());
+                self.client.publish(subject.to_owned(), payload.into()).await.unwrap();
+            }
             self.client.flush().await.unwrap();
         });
     }
@@ -139,4 +154,114 @@ fn what_several_filters_mirror_arrives_once() {
 fn sender_of(client: &mut Wire) -> String {
     let Frame::Data(_, sender, ..) = client.frame() else { panic!("no publication") };
     sender
+}
+
+/// Returns how many mirrored publications have gone this way: `to_nats`, `from_nats` or `dropped`.
+fn mirrored(client: &mut Wire, way: &str) -> u64 {
+    let metrics = client.control("metrics", &[]).unwrap();
+    let instances = field(&metrics, "instances").as_array().unwrap();
+    let bridge = instances.iter().find(|instance| field(instance, "name").as_str() == Some("bridge"));
+    let figures = field(bridge.unwrap(), "figures").as_array().unwrap();
+    let is_wanted = |figure: &&rmpv::Value| {
+        field(figure, "name").as_str() == Some("mirrored") && field(figure, "of").as_str() == Some(way)
+    };
+    field(figures.iter().find(is_wanted).unwrap(), "value").as_f64().unwrap() as u64
+}
+
+fn wait_for_drops(daemon: &Daemon, reason: &str) {
+    wait_until(reason, || {
+        let log = daemon.log();
+        log.lines().any(|line| line.contains("mirrored publications were dropped") && line.contains(reason))
+    });
+}
+
+#[test]
+fn a_publication_that_nats_cannot_carry_is_counted_and_logged() {
+    if !has_nats_server("mirrored topics without a subject") {
+        return;
+    }
+    let server = NatsServer::with_config("max_payload: 250000\n");
+    let mill = node("mill", &[server.url()], &Options { bridge: Some(MIRRORING), ..Options::default() });
+    mill.wait_for_log("connected to NATS");
+    let mut program = Program::connect(&server, "sensors.>");
+    let mut client = mill.client("m");
+    let long = format!("sensors/{}", "x".repeat(3000));
+    assert_eq!(client.acked(Op::Publish, &long, b"x"), 0x01);
+    assert_eq!(client.acked(Op::Publish, "sensors/long", &[0; 300_000]), 0x01);
+    assert_eq!(client.acked(Op::Publish, "sensors/end", b"end"), 0x01);
+    assert_eq!(program.next(), ("sensors.end".to_owned(), "end".to_owned()));
+    wait_for_drops(&mill, "the topic is too long for a subject");
+    wait_for_drops(&mill, "the payload is longer than the server accepts (max_payload)");
+    wait_until("the counters are right", || {
+        (mirrored(&mut client, "to_nats"), mirrored(&mut client, "dropped")) == (1, 2)
+    });
+}
+
+#[test]
+fn what_the_server_does_not_take_is_refused_and_counted() {
+    if !has_nats_server("overflow of mirrored topics") {
+        return;
+    }
+    let server = NatsServer::start();
+    let proxy = LinkProxy::start(server.port());
+    let mill = node("mill", &[proxy.url()], &Options { bridge: Some(MIRRORING), ..Options::default() });
+    mill.wait_for_log("connected to NATS");
+    let (mut client, mut witness) = (mill.client("m"), mill.client("witness"));
+    proxy.freeze();
+    // 90 MB: real-time messages do not hold their sender
+    const COUNT: u32 = 1500;
+    let mut writer = client.writer();
+    let frames = numbered_frames(Op::Publish, Qos::REALTIME_PROCESSED, "sensors/a", COUNT, 60_000);
+    let sending = std::thread::spawn(move || writer.write(&frames));
+    let mut refused = 0;
+    for number in 0..COUNT {
+        match client.frame() {
+            Frame::Ack(id, 0x01) => assert_eq!(id, number),
+            Frame::Ack(id, 0x77) => {
+                assert_eq!(id, number);
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    sending.join().unwrap();
+    assert!(refused > 0, "90 MB are not queued");
+    wait_for_drops(&mill, "the server takes them too slowly");
+    proxy.restore();
+    wait_until("everything is accounted for", || {
+        let dropped = mirrored(&mut witness, "dropped");
+        // more are dropped if the connection was lost meanwhile
+        dropped >= refused && mirrored(&mut witness, "to_nats") + dropped == u64::from(COUNT)
+    });
+}
+
+#[test]
+fn what_nats_programs_publish_too_fast_is_dropped_and_counted() {
+    if !has_nats_server("slow receivers of NATS programs") {
+        return;
+    }
+    let server = NatsServer::start();
+    let options = Options {
+        bridge: Some(MIRRORING),
+        unix: ", queue_bytes = 100000, stall_seconds = 60.0, timeout_seconds = 90.0",
+        more: "[broker]\nhold_budget_seconds = 60.0\nhold_window_seconds = 120.0\n",
+        ..Options::default()
+    };
+    let mill = node("mill", &[server.url()], &options);
+    mill.wait_for_log("connected to NATS");
+    let (mut slow, mut witness) = (mill.client("slow"), mill.client("witness"));
+    slow.subscribe(&["sensors/#"]);
+    let program = Program::connect(&server, "unused");
+    // 30 MB, of which some 8 MiB wait for the receiver
+    const COUNT: u32 = 3000;
+    program.publish_numbered("sensors.a", COUNT, 10_000);
+    wait_for_drops(&mill, "local subscribers take what NATS programs publish too slowly");
+    let mut got = vec![];
+    wait_until("everything is accounted for", || {
+        while let Some(frame) = slow.frame_within(Duration::from_millis(100)) {
+            got.push(u32::from_le_bytes(frame.payload()[..4].try_into().unwrap()));
+        }
+        got.len() as u64 + mirrored(&mut witness, "dropped") == u64::from(COUNT)
+    });
+    assert!(got.len() > 100 && got.is_sorted_by(|one, other| one < other), "repeated or out of order");
 }

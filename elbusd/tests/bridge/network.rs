@@ -119,6 +119,8 @@ impl Drop for NatsServer {
 #[derive(Clone, Default)]
 pub(crate) struct Options<'a> {
     pub(crate) key: Option<&'a str>,
+    /// The bus; `plant` without it.
+    pub(crate) bus: Option<&'a str>,
     /// Lines of the table of the plugin; without them, everything is exported and imported.
     pub(crate) bridge: Option<&'a str>,
     /// Further plugins.
@@ -128,10 +130,10 @@ pub(crate) struct Options<'a> {
 }
 
 /// What a node exports and imports if a test does not say otherwise.
-const EVERYTHING: &str =
+pub(crate) const EVERYTHING: &str =
     "export = { names = ['*'], topics = ['#'] }\nimport = { names = ['*'], topics = ['#'] }\n";
 
-/// Starts a broker that is a node of the bus `plant`.
+/// Starts a broker that is a node.
 pub(crate) fn node(name: &str, servers: &[String], options: &Options<'_>) -> Daemon {
     let folder = folder();
     let key = folder.path().join("key");
@@ -144,7 +146,8 @@ pub(crate) fn node(name: &str, servers: &[String], options: &Options<'_>) -> Dae
 
 /// Returns the configuration of a node, whose key is in the file `key`.
 pub(crate) fn config(name: &str, servers: &[String], options: &Options<'_>) -> String {
-    let Options { bridge, more, unix, .. } = options;
+    let Options { bridge, bus, more, unix, .. } = options;
+    let bus = bus.unwrap_or("plant");
     let bridge = bridge.unwrap_or(EVERYTHING);
     // the clients of these tests send no pings
     let unix = if unix.is_empty() { ", timeout_seconds = 120.0" } else { unix };
@@ -162,7 +165,7 @@ pub(crate) fn config(name: &str, servers: &[String], options: &Options<'_>) -> S
         library = "elbus_nats"
         [plugin.config]
         servers = {servers:?}
-        bus = "plant"
+        bus = "{bus}"
         node = "{name}"
         key_file = "key"
         {bridge}

@@ -84,7 +84,9 @@ impl Sink for MirrorSink {
             waiting.bytes += payload.len() + MESSAGE_COST;
             waiting.messages.push_back((topic.clone(), Bytes::copy_from_slice(payload.bytes())));
         }
-        let full = if waiting.bytes > QUEUE_BYTES { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN };
+        // real-time messages hold nobody: beyond twice the limit they are refused
+        let is_full = waiting.bytes > QUEUE_BYTES && !run.is_realtime();
+        let full = if is_full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN };
         full | if was_empty { DeliveryStatus::DIRTY } else { DeliveryStatus::TAKEN }
     }
 

@@ -325,7 +325,8 @@ impl Login {
             .max_reconnects(1)
             .skip_subject_validation(true);
         if let Some(path) = &self.credentials {
-            let text = secret::read_text(path).map_err(of("credentials"))?;
+            // the parser expects a line end after the last line
+            let text = secret::read_text(path).map_err(of("credentials"))? + "\n";
             options = options
                 .credentials(&text)
                 .map_err(|error| PluginError::of_key("credentials", format!("{path:?}: {error}")))?;

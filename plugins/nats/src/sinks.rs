@@ -70,7 +70,8 @@ impl Sink for ProxySink {
         }
         let outgoing = OutgoingRun { op, qos, sender, to: To::Client(self.proxy) };
         let payloads = payloads.iter().map(|payload| payload.bytes());
-        status(self.outbox.push(&outgoing, payloads, || run.defer()))
+        let pushed = self.outbox.push(&outgoing, payloads, || run.defer());
+        status(pushed, run.is_realtime())
     }
 
     fn flush(&self) {
@@ -114,7 +115,7 @@ impl Sink for NodeSink {
         }
         let outgoing = OutgoingRun { op: Op::Publish, qos: run.qos(), sender, to: To::Topic(topic) };
         let payloads = run.payloads().iter().map(|payload| payload.bytes());
-        status(self.outbox.push(&outgoing, payloads, || None))
+        status(self.outbox.push(&outgoing, payloads, || None), run.is_realtime())
     }
 
     fn flush(&self) {
@@ -161,10 +162,11 @@ impl ProxyNames {
     }
 }
 
-fn status(pushed: Pushed) -> DeliveryStatus {
+/// Real-time messages hold nobody: beyond twice the window they are refused.
+fn status(pushed: Pushed, is_realtime: bool) -> DeliveryStatus {
     match pushed {
         Pushed::Taken { is_full, wakes } => {
-            let full = if is_full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN };
+            let full = if is_full && !is_realtime { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN };
             let dirty = if wakes { DeliveryStatus::DIRTY } else { DeliveryStatus::TAKEN };
             full | dirty
         }
