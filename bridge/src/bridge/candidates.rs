@@ -45,11 +45,10 @@ impl Candidates {
             if known.peer_session > peer_session {
                 return Answer::Replay;
             }
-            if now < known.next_welcome {
-                return Answer::None;
-            }
             if known.peer_session < peer_session {
                 (known.peer_session, known.session, known.since) = (peer_session, session, now);
+            } else if now < known.next_welcome {
+                return Answer::None;
             }
             known.next_welcome = next_welcome;
             return Answer::Welcome(*known);
@@ -68,10 +67,15 @@ impl Candidates {
         }
     }
 
-    /// Returns whether a start has said hello within the last half second, so that it is about to confirm.
+    /// Returns whether a start has said hello for the first time within the last half second, so that it is
+    /// about to confirm. Repeating the hello does not prolong that.
     pub(super) fn is_wanted_by(&self, epoch: u64, now: Duration) -> bool {
-        let is_recent = |known: &Candidate| now < known.next_welcome + KEEP;
-        self.0.iter().any(|known| known.epoch == epoch && is_recent(known))
+        self.0.iter().any(|known| known.epoch == epoch && now < known.since + KEEP)
+    }
+
+    /// Returns the own session that a start was given.
+    pub(super) fn session_of(&self, epoch: u64) -> Option<u64> {
+        self.0.iter().find(|known| known.epoch == epoch).map(|known| known.session)
     }
 
     /// Returns whether a batch with these numbers confirms a link.

@@ -107,6 +107,8 @@ impl<C> Bridge<C> {
                 // a start that wants a link already is about to confirm it
                 let is_wanted = peer.candidates.is_wanted_by(header.from_epoch, now);
                 if peer.hello.is_none() && !is_wanted && now >= peer.blocked_until {
+                    // both attempts have the same session, so that both nodes agree whichever succeeds
+                    peer.hello = peer.candidates.session_of(header.from_epoch);
                     self.say_hello(&node);
                 }
             }

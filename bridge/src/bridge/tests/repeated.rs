@@ -51,6 +51,40 @@ fn hellos_of_earlier_starts_do_not_keep_a_link_from_beginning() {
 }
 
 #[test]
+fn hellos_of_an_earlier_link_do_not_keep_the_next_one_from_beginning() {
+    let (mut mill, mut press, mut now) = pair();
+    // both fall silent for each other
+    for _ in 0..40 {
+        now += Duration::from_millis(100);
+        for node in [&mut mill, &mut press] {
+            node.bridge.tick(now);
+            node.poll(now);
+            node.published.clear();
+        }
+    }
+    assert!(!mill.is_up("press") && !press.is_up("mill"));
+    let end = now + seconds(4.0);
+    while now < end {
+        now += Duration::from_millis(100);
+        let (_, hello) = recorded(BatchKind::Hello, "mill", 11, Some("press"));
+        press.bridge.received(&here(), hello, now);
+        let (_, hello) = recorded(BatchKind::Hello, "press", 22, Some("mill"));
+        mill.bridge.received(&here(), hello, now);
+        for node in [&mut mill, &mut press] {
+            node.bridge.tick(now);
+        }
+        exchange(&mut [&mut mill, &mut press], now);
+    }
+    assert!(mill.is_up("press") && press.is_up("mill"));
+    let link = |node: &Node, of: &str| {
+        let link = node.bridge.peers[of].link.as_ref().unwrap();
+        (link.session, link.peer_session)
+    };
+    let (own, other) = (link(&mill, "press"), link(&press, "mill"));
+    assert_eq!(own, (other.1, other.0), "both agree on the sessions");
+}
+
+#[test]
 fn beacons_of_earlier_starts_do_not_end_the_link_of_a_node_that_pauses() {
     let (mut mill, mut press, mut now) = pair();
     let end = now + seconds(2.7);
