@@ -158,12 +158,17 @@ fn sender_of(client: &mut Wire) -> String {
 
 /// Returns how many mirrored publications have gone this way: `to_nats`, `from_nats` or `dropped`.
 fn mirrored(client: &mut Wire, way: &str) -> u64 {
+    figure(client, "mirrored", way)
+}
+
+/// Returns a figure of the plugin.
+fn figure(client: &mut Wire, name: &str, of: &str) -> u64 {
     let metrics = client.control("metrics", &[]).unwrap();
     let instances = field(&metrics, "instances").as_array().unwrap();
     let bridge = instances.iter().find(|instance| field(instance, "name").as_str() == Some("bridge"));
     let figures = field(bridge.unwrap(), "figures").as_array().unwrap();
     let is_wanted = |figure: &&rmpv::Value| {
-        field(figure, "name").as_str() == Some("mirrored") && field(figure, "of").as_str() == Some(way)
+        field(figure, "name").as_str() == Some(name) && field(figure, "of").as_str() == Some(of)
     };
     field(figures.iter().find(is_wanted).unwrap(), "value").as_f64().unwrap() as u64
 }
@@ -256,6 +261,7 @@ fn what_nats_programs_publish_too_fast_is_dropped_and_counted() {
     const COUNT: u32 = 3000;
     program.publish_numbered("sensors.a", COUNT, 10_000);
     wait_for_drops(&mill, "local subscribers take what NATS programs publish too slowly");
+    wait_until("the waiting bytes are seen", || figure(&mut witness, "parked_bytes", "") > 4 << 20);
     let mut got = vec![];
     wait_until("everything is accounted for", || {
         while let Some(frame) = slow.frame_within(Duration::from_millis(100)) {

@@ -181,7 +181,9 @@ impl MirrorLink {
 
     /// Returns what was mirrored.
     pub(crate) fn counts(&self) -> MirrorCounts {
-        MirrorCounts { dropped: self.queue.drops.total(), ..self.counts }
+        let queued_bytes = self.queue.waiting.lock().bytes;
+        let (dropped, parked_bytes) = (self.queue.drops.total(), self.parked_bytes);
+        MirrorCounts { dropped, queued_bytes, parked_bytes, ..self.counts }
     }
 
     /// Logs what was dropped since the last time, if that was some time ago or `at_once`.

@@ -41,6 +41,10 @@ pub(crate) struct MirrorCounts {
     pub(crate) received: u64,
     /// Publications that were dropped, in both directions.
     pub(crate) dropped: u64,
+    /// Bytes that wait for the server.
+    pub(crate) queued_bytes: usize,
+    /// Bytes that wait for local receivers.
+    pub(crate) parked_bytes: usize,
 }
 
 /// Counters, by the names that operators see.
@@ -110,9 +114,9 @@ impl Snapshot {
             Figure::gauge("remote_clients", state.proxies as f64),
             Figure::gauge("refused_remote_clients", state.refused_proxies as f64),
             Figure::gauge("local_subscriptions", state.filters as f64),
-            Figure::gauge("queued_bytes", sum(|node| node.queued_bytes)),
+            Figure::gauge("queued_bytes", sum(|node| node.queued_bytes) + state.mirror.queued_bytes as f64),
             Figure::gauge("in_flight_bytes", sum(|node| node.in_flight_bytes)),
-            Figure::gauge("parked_bytes", sum(|node| node.parked_bytes)),
+            Figure::gauge("parked_bytes", sum(|node| node.parked_bytes) + state.mirror.parked_bytes as f64),
             Figure::counter("mirrored", state.mirror.sent as f64).of("to_nats"),
             Figure::counter("mirrored", state.mirror.received as f64).of("from_nats"),
             Figure::counter("mirrored", state.mirror.dropped as f64).of("dropped"),
