@@ -2,12 +2,14 @@
 
 use async_nats::HeaderMap;
 use elbus_protocol::{FrameKind, Op, Qos};
-use std::time::Duration;
+use std::{io::Write, net::TcpStream, time::Duration};
 use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
     link_proxy::LinkProxy,
-    network::{NatsServer, Options, has_nats_server, node, wait_for_filters, wait_for_nodes},
+    network::{
+        NatsServer, Options, has_nats_server, node, wait_for_client, wait_for_filters, wait_for_nodes,
+    },
     support::{
         PATIENCE,
         daemon::Daemon,
@@ -18,6 +20,8 @@ use crate::{
 
 const MIRRORING: &str = "export = { names = ['*'], topics = ['#'] }\nimport = { names = ['*'], topics = ['#'] }\n\
                          mirror = ['sensors/#']\n";
+
+const MIRRORS: &str = "connected to NATS for mirrored topics";
 
 /// A program that knows NATS and not ELBUS.
 struct Program {
@@ -84,6 +88,8 @@ fn programs_of_nats_and_clients_of_the_bus_share_mirrored_topics_without_loops()
     let (mill, press) = (node("mill", &[server.url()], &options), node("press", &[server.url()], &options));
     wait_for_nodes(&mill, 1);
     wait_for_nodes(&press, 1);
+    mill.wait_for_log(MIRRORS);
+    press.wait_for_log(MIRRORS);
     let mut program = Program::connect(&server, "sensors.>");
     let (mut at_mill, mut at_press) = (mill.client("m"), press.client("p"));
     at_mill.subscribe(&["sensors/#"]);
@@ -128,7 +134,7 @@ fn what_several_filters_mirror_arrives_once() {
         ..Options::default()
     };
     let mill = node("mill", &[server.url()], &options);
-    mill.wait_for_log("connected to NATS");
+    mill.wait_for_log(MIRRORS);
     let mut client = mill.client("m");
     client.subscribe(&["sensors/#"]);
     let mut program = Program::connect(&server, "sensors.>");
@@ -149,6 +155,41 @@ fn what_several_filters_mirror_arrives_once() {
     received.sort();
     assert_eq!(received, [b"4".to_vec(), b"end".to_vec()]);
     assert_eq!(client.frame_within(Duration::from_millis(200)), None);
+}
+
+#[test]
+fn what_cannot_be_read_on_a_mirrored_subject_does_not_end_the_links_of_nodes() {
+    if !has_nats_server("unreadable mirrored message") {
+        return;
+    }
+    let server = NatsServer::start();
+    let options = Options { bridge: Some(MIRRORING), ..Options::default() };
+    let (mill, press) = (node("mill", &[server.url()], &options), node("press", &[server.url()], &options));
+    wait_for_nodes(&mill, 1);
+    mill.wait_for_log(MIRRORS);
+    press.wait_for_log(MIRRORS);
+    let mut stranger = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    // a header that is not UTF-8
+    let text = b"CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB sensors.a 18 19\r\nNATS/1.0\r\na: \xff\r\n\r\nx\r\n";
+    stranger.write_all(text).unwrap();
+    for daemon in [&mill, &press] {
+        daemon.wait_for_log("connection to NATS for mirrored topics lost");
+    }
+    let (mut from, mut to) = (mill.client("from"), press.client("to"));
+    wait_for_client(&mill, "@press.to");
+    assert_eq!(from.send("@press.to", b"x"), 0x01);
+    assert_eq!(to.frame().payload(), b"x");
+    // topics are mirrored again
+    wait_until("both are connected again", || {
+        [&mill, &press].iter().all(|daemon| daemon.log().matches(MIRRORS).count() == 2)
+    });
+    let mut program = Program::connect(&server, "sensors.>");
+    assert_eq!(from.acked(Op::Publish, "sensors/b", b"1"), 0x01);
+    assert_eq!(program.next(), ("sensors.b".to_owned(), "1".to_owned()));
+    for daemon in [&mill, &press] {
+        assert!(!daemon.log().contains("node lost"), "{}", daemon.log());
+        assert!(!daemon.log().contains("connection to NATS lost"), "{}", daemon.log());
+    }
 }
 
 fn sender_of(client: &mut Wire) -> String {
@@ -187,7 +228,7 @@ fn a_publication_that_nats_cannot_carry_is_counted_and_logged() {
     }
     let server = NatsServer::with_config("max_payload: 250000\n");
     let mill = node("mill", &[server.url()], &Options { bridge: Some(MIRRORING), ..Options::default() });
-    mill.wait_for_log("connected to NATS");
+    mill.wait_for_log(MIRRORS);
     let mut program = Program::connect(&server, "sensors.>");
     let mut client = mill.client("m");
     let long = format!("sensors/{}", "x".repeat(3000));
@@ -210,7 +251,7 @@ fn what_the_server_does_not_take_is_refused_and_counted() {
     let server = NatsServer::start();
     let proxy = LinkProxy::start(server.port());
     let mill = node("mill", &[proxy.url()], &Options { bridge: Some(MIRRORING), ..Options::default() });
-    mill.wait_for_log("connected to NATS");
+    mill.wait_for_log(MIRRORS);
     let (mut client, mut witness) = (mill.client("m"), mill.client("witness"));
     proxy.freeze();
     // 90 MB: real-time messages do not hold their sender
@@ -253,7 +294,7 @@ fn what_nats_programs_publish_too_fast_is_dropped_and_counted() {
         ..Options::default()
     };
     let mill = node("mill", &[server.url()], &options);
-    mill.wait_for_log("connected to NATS");
+    mill.wait_for_log(MIRRORS);
     let (mut slow, mut witness) = (mill.client("slow"), mill.client("witness"));
     slow.subscribe(&["sensors/#"]);
     let program = Program::connect(&server, "unused");

@@ -1,4 +1,4 @@
-//! The connection to NATS: connects with back-off, subscribes, passes on what arrives, and publishes. Knows
+//! A connection to NATS: connects with back-off, subscribes, passes on what arrives, and publishes. Knows
 //! nothing of what the messages mean.
 //!
 //! A connection is used until it is lost, and then replaced: whatever the client of NATS still has of it is
@@ -37,15 +37,23 @@ const MAX_EVENTS: usize = 64;
 /// Time for what is queued to reach the server when the instance stops.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
 
-/// What a connection subscribes to.
+/// What a connection is for.
 #[derive(Debug, Clone)]
-pub(crate) struct Subjects {
+pub(crate) struct Purpose {
+    pub(crate) subscriptions: Vec<(Source, Subject)>,
+    /// The length of the longest payload that is published, in bytes; 0 if any server will do.
+    pub(crate) longest_payload: usize,
+}
+
+/// What a message is received from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
     /// The subject of all nodes.
-    pub(crate) all: Subject,
+    All,
     /// The subject of this node.
-    pub(crate) own: Subject,
-    /// The subjects of mirrored topics.
-    pub(crate) mirrored: Vec<Subject>,
+    Own,
+    /// The subscription to mirrored topics of this number.
+    Mirror(usize),
 }
 
 /// What has happened.
@@ -72,7 +80,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Link, Failure>> + Send>>;
 /// The connection, or the way to it.
 pub(crate) struct Engine {
     settings: Arc<Settings>,
-    subjects: Subjects,
+    purpose: Purpose,
     state: State,
     /// The server that is tried next.
     next_server: usize,
@@ -96,23 +104,15 @@ struct Link {
     server: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    All,
-    Own,
-    /// The subscription of this number.
-    Mirror(usize),
-}
-
 struct Failure {
     why: String,
     is_refusal: bool,
 }
 
 impl Engine {
-    pub(crate) fn new(settings: Arc<Settings>, subjects: Subjects) -> Self {
+    pub(crate) fn new(settings: Arc<Settings>, purpose: Purpose) -> Self {
         let next_server = fastrand::usize(..settings.servers.len().max(1));
-        Engine { settings, subjects, state: State::Idle, next_server, pause: FIRST_PAUSE, turn: 0 }
+        Engine { settings, purpose, state: State::Idle, next_server, pause: FIRST_PAUSE, turn: 0 }
     }
 
     /// Returns whether there is a connection.
@@ -176,7 +176,7 @@ impl Engine {
         let Some(server) = servers.get(self.next_server % servers.len().max(1)).cloned() else { return };
         self.next_server = self.next_server.wrapping_add(1);
         let text = format!("{}:{}", server.host(), server.port());
-        let link = link(self.settings.clone(), self.subjects.clone(), server, text.clone());
+        let link = link(self.settings.clone(), self.purpose.clone(), server, text.clone());
         self.state = State::Connecting(Box::pin(link), text);
     }
 
@@ -215,7 +215,7 @@ impl Engine {
 
 async fn link(
     settings: Arc<Settings>,
-    subjects: Subjects,
+    purpose: Purpose,
     server: ServerAddr,
     text: String,
 ) -> Result<Link, Failure> {
@@ -236,18 +236,15 @@ async fn link(
         );
         Failure { why: error.to_string(), is_refusal }
     })?;
-    let (limit, needed) = (client.max_payload(), settings.bridge.limits.longest_batch());
+    let (limit, needed) = (client.max_payload(), purpose.longest_payload);
     if limit < needed {
         let why =
             format!("max_payload of the server is {limit} bytes; a bridge needs {needed} (max_payload)");
         return Err(Failure { why, is_refusal: true });
     }
     let mut subscribers = Vec::new();
-    let all = [(Source::All, subjects.all), (Source::Own, subjects.own)];
-    let mirrored = subjects.mirrored.into_iter().enumerate();
-    let mirrored = mirrored.map(|(number, subject)| (Source::Mirror(number), subject));
     let failed = |why: String| Failure { why, is_refusal: false };
-    for (source, subject) in all.into_iter().chain(mirrored) {
+    for (source, subject) in purpose.subscriptions {
         let subscriber = client.subscribe(subject).await.map_err(|error| failed(error.to_string()))?;
         subscribers.push((source, subscriber));
     }

@@ -2,13 +2,14 @@
 //! results and receivers that have drained. Limited where clients could cause any number.
 
 use elbus_bridge::ProxyId;
-use elbus_plugin_api::hooks::SubscriptionEvent;
 use parking_lot::Mutex;
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     task::Waker,
     time::Instant,
 };
+
+use crate::filter_changes::{FilterChange, FilterChanges};
 
 /// Clients that registered or left and are not handled yet, from which on the list of clients is read again.
 const MAX_CLIENT_EVENTS: usize = 65_536;
@@ -23,7 +24,7 @@ pub(crate) enum Input {
     /// Events about clients were missed.
     Missed,
     /// The filters of a client have changed, as written.
-    Filters { event: SubscriptionEvent, client: u64, filters: Vec<String> },
+    Filters(FilterChange),
     /// The watcher has learnt all subscriptions that there were.
     Watching,
     /// It is worth asking for a result again.
@@ -52,6 +53,7 @@ pub(crate) struct Inputs {
 #[derive(Default)]
 struct Queued {
     inputs: Vec<Input>,
+    filters: FilterChanges,
     client_events: usize,
     phase: Phase,
 }
@@ -81,7 +83,15 @@ impl Inputs {
                 return self.wake();
             }
         }
-        queued.inputs.push(input);
+        match input {
+            Input::Filters(change) => queued.filters.add(change),
+            input => {
+                if matches!(input, Input::Watching) {
+                    queued.filters.begin();
+                }
+                queued.inputs.push(input);
+            }
+        }
         drop(queued);
         self.wake();
     }
@@ -90,7 +100,10 @@ impl Inputs {
     pub(crate) fn take(&self, into: &mut Vec<Input>) -> Phase {
         let mut queued = self.queued.lock();
         queued.client_events = 0;
+        // those from before the watcher has learnt everything precede that input
+        into.extend(queued.filters.take_first().into_iter().map(Input::Filters));
         into.append(&mut queued.inputs);
+        into.extend(queued.filters.take_later().into_iter().map(Input::Filters));
         queued.phase
     }
 

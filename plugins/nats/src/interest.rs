@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    filter_changes::FilterChange,
     inputs::{Input, Inputs},
     settings::Settings,
 };
@@ -36,7 +37,7 @@ pub(crate) fn watch(
         let filters = change.filters().filter(|filter| !filter.starts_with(".broker/"));
         let filters = filters.map(str::to_owned).collect::<Vec<_>>();
         if !filters.is_empty() || event == SubscriptionEvent::Left {
-            sink.push(Input::Filters { event, client: change.client_id(), filters });
+            sink.push(Input::Filters(FilterChange { event, client: change.client_id(), filters }));
         }
     })?;
     inputs.push(Input::Watching);
@@ -71,9 +72,7 @@ impl Interest {
     pub(crate) fn change(
         &mut self,
         bridge: &mut Bridge<Completion>,
-        event: SubscriptionEvent,
-        client: u64,
-        filters: Vec<String>,
+        FilterChange { event, client, filters }: FilterChange,
     ) {
         for filter in filters {
             match event {

@@ -37,6 +37,7 @@
 #![deny(unsafe_code)]
 
 mod engine;
+mod filter_changes;
 mod inputs;
 mod interest;
 mod local_names;

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+/// Errors of the server that are logged per second, for each connection.
+pub(crate) const LOGGED_PROBLEMS: u32 = 5;
 /// The time that a limit is for.
 const PERIOD: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,8 @@
 //! Mirrored topics: publications of local clients go to NATS programs one by one, and what these publish
 //! comes from `@nats`. Both ways are limited: what does not fit is dropped and counted.
+//!
+//! They have a connection of their own: a message that the client of NATS cannot read ends its connection, and
+//! anybody who may publish to a mirrored subject can send one. The links to other nodes go on.
 
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
@@ -16,12 +19,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Context,
+    task::{Context, Poll},
+    time::Instant,
 };
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, EngineEvent, Purpose, Source},
     inputs::{Input, Inputs},
+    log_limit::{LOGGED_PROBLEMS, LogLimit},
     mirror_drops::{DropReason, LoggedDrops, MirrorDrops},
     own_clients::{KIND, NATS_SENDER, mirror_name, stays_local},
     settings::Settings,
@@ -111,6 +116,11 @@ impl Sink for MirrorSink {
 /// Both ways of an instance.
 pub(crate) struct MirrorLink {
     settings: Arc<Settings>,
+    engine: Engine,
+    /// The server, while there is a connection.
+    server: Option<String>,
+    /// Why the last attempt to connect has failed.
+    problem: Option<String>,
     queue: Arc<Queue>,
     /// Subscribes for NATS programs. Held for its registration.
     _subscriber: Client,
@@ -126,6 +136,7 @@ pub(crate) struct MirrorLink {
     waits: bool,
     counts: MirrorCounts,
     logged: LoggedDrops,
+    problems: LogLimit,
 }
 
 impl MirrorLink {
@@ -163,12 +174,19 @@ impl MirrorLink {
         subscriber.subscribe(&settings.mirror).map_err(refused)?;
         let mut headers = HeaderMap::new();
         headers.insert(BUS_HEADER, &*settings.bridge.bus);
+        let subjects = settings.mirrored_subjects();
+        let numbered = subjects.iter().cloned().enumerate();
+        let subscriptions = numbered.map(|(number, subject)| (Source::Mirror(number), subject)).collect();
+        let purpose = Purpose { subscriptions, longest_payload: 0 };
         Ok(Some(MirrorLink {
             settings: settings.clone(),
+            engine: Engine::new(settings.clone(), purpose),
+            server: None,
+            problem: None,
             queue,
             _subscriber: subscriber,
             sender,
-            subjects: settings.mirrored_subjects(),
+            subjects,
             headers,
             last: None,
             parked: VecDeque::new(),
@@ -176,6 +194,7 @@ impl MirrorLink {
             waits: false,
             counts: MirrorCounts::default(),
             logged: LoggedDrops::default(),
+            problems: LogLimit::new(LOGGED_PROBLEMS),
         }))
     }
 
@@ -183,7 +202,8 @@ impl MirrorLink {
     pub(crate) fn counts(&self) -> MirrorCounts {
         let queued_bytes = self.queue.waiting.lock().bytes;
         let (dropped, parked_bytes) = (self.queue.drops.total(), self.parked_bytes);
-        MirrorCounts { dropped, queued_bytes, parked_bytes, ..self.counts }
+        let is_disconnected = self.server.is_none();
+        MirrorCounts { dropped, queued_bytes, parked_bytes, is_disconnected, ..self.counts }
     }
 
     /// Logs what was dropped since the last time, if that was some time ago or `at_once`.
@@ -191,21 +211,67 @@ impl MirrorLink {
         self.logged.log(&self.settings.bridge.bus, &self.queue.drops, at_once);
     }
 
-    /// There is a connection, or none any more: then what waits is dropped.
-    pub(crate) fn set_linked(&mut self, is_linked: bool) {
-        self.queue.is_linked.store(is_linked, Ordering::Release);
-        if !is_linked {
-            let waiting = std::mem::take(&mut *self.queue.waiting.lock());
-            self.queue.drops.add(DropReason::NotConnected, waiting.messages.len());
-            self.queue.waiters.notify();
+    /// Handles up to `limit` events of the connection. Returns whether more may have happened.
+    pub(crate) fn poll_engine(&mut self, limit: usize, context: &mut Context<'_>) -> bool {
+        for _ in 0..limit {
+            let Poll::Ready(event) = self.engine.poll_event(context) else { return false };
+            let bus = &*self.settings.bridge.bus;
+            match event {
+                EngineEvent::Mirrored(number, message) => self.received(number, *message),
+                EngineEvent::Connected { server } => {
+                    tracing::info!(bus, server, "connected to NATS for mirrored topics");
+                    (self.server, self.problem) = (Some(server), None);
+                    self.queue.is_linked.store(true, Ordering::Release);
+                }
+                EngineEvent::Lost { why } => {
+                    let server = self.server.take();
+                    tracing::warn!(bus, server, why, "connection to NATS for mirrored topics lost");
+                    self.counts.lost_connections += 1;
+                    self.drop_waiting();
+                }
+                EngineEvent::Failed { server, why, .. } => {
+                    // the connection of the nodes fails for the same reason, and each of its attempts is logged
+                    if self.problem.as_ref() != Some(&why) {
+                        tracing::warn!(bus, server, why, "cannot connect to NATS for mirrored topics");
+                        self.problem = Some(why);
+                    }
+                }
+                EngineEvent::Problem { text } => {
+                    if let Some(suppressed) = self.problems.permit(Instant::now()) {
+                        let server = self.server.as_deref();
+                        tracing::error!(
+                            bus,
+                            server,
+                            error = text,
+                            suppressed,
+                            "NATS server reports an error"
+                        );
+                    }
+                }
+                EngineEvent::ForAll(_) | EngineEvent::ForOwn(_) => {}
+            }
         }
+        true
+    }
+
+    /// Drops what waits: there is no connection any more.
+    fn drop_waiting(&mut self) {
+        self.queue.is_linked.store(false, Ordering::Release);
+        let waiting = std::mem::take(&mut *self.queue.waiting.lock());
+        self.queue.drops.add(DropReason::NotConnected, waiting.messages.len());
+        self.queue.waiters.notify();
+    }
+
+    /// Waits until what was published has reached the server, for a short time.
+    pub(crate) async fn flush(&mut self) {
+        self.engine.flush().await;
     }
 
     /// Publishes up to `limit` messages that wait. Returns whether more of them could be published.
-    pub(crate) fn publish(&mut self, engine: &mut Engine, limit: usize, context: &mut Context<'_>) -> bool {
-        let max = engine.max_payload().saturating_sub(HEADER_BYTES + self.settings.bridge.bus.len());
+    pub(crate) fn publish(&mut self, limit: usize, context: &mut Context<'_>) -> bool {
+        let max = self.engine.max_payload().saturating_sub(HEADER_BYTES + self.settings.bridge.bus.len());
         for _ in 0..limit {
-            if self.queue.waiting.lock().messages.is_empty() || engine.poll_ready(context).is_pending() {
+            if self.queue.waiting.lock().messages.is_empty() || self.engine.poll_ready(context).is_pending() {
                 return false;
             }
             let (next, is_drained) = {
@@ -221,7 +287,7 @@ impl MirrorLink {
             let (topic, payload) = next;
             match self.subject(&topic) {
                 Some(subject) if payload.len() <= max => {
-                    engine.publish(subject, payload, Some(self.headers.clone()));
+                    self.engine.publish(subject, payload, Some(self.headers.clone()));
                     self.counts.sent += 1;
                 }
                 Some(_) => self.queue.drops.add(DropReason::LongPayload, 1),
@@ -242,7 +308,7 @@ impl MirrorLink {
 
     /// Publishes what a NATS program has published, unless a bridge of this bus has. `number` is that of the
     /// subscription: the server sends a message once for each one that it matches.
-    pub(crate) fn received(&mut self, number: usize, message: Message) {
+    fn received(&mut self, number: usize, message: Message) {
         let mut earlier = self.subjects.iter().take(number);
         if earlier.any(|subject| subject_matches(subject, &message.subject)) {
             return;

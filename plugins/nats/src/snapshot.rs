@@ -45,6 +45,10 @@ pub(crate) struct MirrorCounts {
     pub(crate) queued_bytes: usize,
     /// Bytes that wait for local receivers.
     pub(crate) parked_bytes: usize,
+    /// Topics are mirrored, and there is no connection for them.
+    pub(crate) is_disconnected: bool,
+    /// Connections for mirrored topics that were lost.
+    pub(crate) lost_connections: u64,
 }
 
 /// Counters, by the names that operators see.
@@ -99,8 +103,10 @@ impl Snapshot {
             Some(OwnName::Listening) => "; listening for another node of its name",
             Some(OwnName::Claimed) | None => "",
         };
+        let mirror = if state.mirror.is_disconnected { "; mirrored topics: not connected" } else { "" };
         let up = state.nodes.iter().filter(|node| node.is_up).count();
-        format!("{connection}{name}; {up} nodes, {} clients of them", state.proxies)
+        let nodes = if up == 1 { "node" } else { "nodes" };
+        format!("{connection}{mirror}{name}; {up} {nodes}, remote clients: {}", state.proxies)
     }
 
     /// Returns what is counted and measured.
@@ -109,7 +115,10 @@ impl Snapshot {
         let sum = |of: fn(&NodeStatus) -> usize| state.nodes.iter().map(of).sum::<usize>() as f64;
         let mut figures = vec![
             Figure::gauge("connected", f64::from(u8::from(state.server.is_some()))),
-            Figure::counter("lost_connections", state.lost_connections as f64),
+            Figure::counter(
+                "lost_connections",
+                (state.lost_connections + state.mirror.lost_connections) as f64,
+            ),
             Figure::gauge("nodes", state.nodes.iter().filter(|node| node.is_up).count() as f64),
             Figure::gauge("remote_clients", state.proxies as f64),
             Figure::gauge("refused_remote_clients", state.refused_proxies as f64),
@@ -137,14 +146,14 @@ mod tests {
     #[test]
     fn the_detail_says_what_is_wrong() {
         let snapshot = Snapshot::default();
-        assert_eq!(snapshot.detail(), "not connected; 0 nodes, 0 clients of them");
+        assert_eq!(snapshot.detail(), "not connected; 0 nodes, remote clients: 0");
         let problem = Some("authorization violation".to_owned());
         snapshot.set(State { problem, ..State::default() });
-        assert_eq!(snapshot.detail(), "not connected: authorization violation; 0 nodes, 0 clients of them");
+        assert_eq!(snapshot.detail(), "not connected: authorization violation; 0 nodes, remote clients: 0");
         let server = Some("a:4222".to_owned());
         snapshot.set(State { server, own_name: Some(OwnName::Taken), proxies: 2, ..State::default() });
         let expected =
-            "connected to a:4222; another node has the name of this one; 0 nodes, 2 clients of them";
+            "connected to a:4222; another node has the name of this one; 0 nodes, remote clients: 2";
         assert_eq!(snapshot.detail(), expected);
     }
 

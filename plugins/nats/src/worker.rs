@@ -15,11 +15,11 @@ use std::{
 use tokio::time::{Sleep, timeout_at};
 
 use crate::{
-    engine::{Engine, EngineEvent, Subjects},
+    engine::{Engine, EngineEvent, Purpose, Source},
     inputs::{Input, Inputs, Phase},
     interest::Interest,
     local_names::LocalNames,
-    log_limit::LogLimit,
+    log_limit::{LOGGED_PROBLEMS, LogLimit},
     mirror::MirrorLink,
     node_clients::NodeClients,
     proxies::Proxies,
@@ -34,8 +34,6 @@ use crate::{
 const PER_TURN: usize = 64;
 /// Interval of snapshots.
 const SNAPSHOT: Duration = Duration::from_secs(1);
-/// Errors of the server that are logged per second.
-const LOGGED_PROBLEMS: u32 = 5;
 /// The part of the time for stopping that is kept for saying goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -77,12 +75,13 @@ impl Worker {
         let mirror = MirrorLink::start(&host, &settings, &inputs, &names)?;
         let all = Subject::from(settings.bridge.subject_of_all());
         let own = Subject::from(settings.bridge.subject_of(&settings.bridge.node));
-        let mirrored = settings.mirrored_subjects();
+        let subscriptions = vec![(Source::All, all.clone()), (Source::Own, own)];
+        let purpose = Purpose { subscriptions, longest_payload: settings.bridge.limits.longest_batch() };
         let epoch = fastrand::u64(1..);
         let now = Instant::now();
         let mut worker = Worker {
             bridge: Bridge::new(settings.bridge.clone(), epoch, Duration::ZERO),
-            engine: Engine::new(settings.clone(), Subjects { all: all.clone(), own, mirrored }),
+            engine: Engine::new(settings.clone(), purpose),
             proxies: Proxies::new(host.clone(), inputs.clone(), names.clone()),
             nodes: NodeClients::new(host.clone(), settings.clone(), inputs.clone(), names),
             local: LocalNames::default(),
@@ -127,6 +126,7 @@ impl Worker {
         }
         self.engine.flush().await;
         if let Some(mirror) = &mut self.mirror {
+            mirror.flush().await;
             mirror.log_drops(true);
         }
         self.proxies.clear("this node leaves the bus");
@@ -155,9 +155,12 @@ impl Worker {
             self.bridge.tick(now);
         }
         is_busy |= self.poll_bridge(context);
-        if let Some(mirror) = &mut self.mirror {
+        if let Some(mirror) = &mut self.mirror
+            && self.phase != Phase::Started
+        {
+            is_busy |= mirror.poll_engine(PER_TURN, context);
             mirror.end_batch();
-            is_busy |= mirror.publish(&mut self.engine, PER_TURN, context);
+            is_busy |= mirror.publish(PER_TURN, context);
         }
         self.take_snapshot();
         if is_busy {
@@ -193,9 +196,7 @@ impl Worker {
                 Input::Registered { name, kind } => self.local.registered(bridge, name, &kind),
                 Input::Left { name } => self.local.left(bridge, &name),
                 Input::Missed => self.local.read(bridge, &self.host),
-                Input::Filters { event, client, filters } => {
-                    self.interest.change(bridge, event, client, filters);
-                }
+                Input::Filters(change) => self.interest.change(bridge, change),
                 Input::Watching => self.interest.begin(),
                 Input::Result { number } => self.proxies.ask_result(bridge, number),
                 Input::Ready { proxy } => self.proxies.ready(bridge, proxy),
@@ -225,19 +226,12 @@ impl Worker {
                     let own = Destination::Node(self.settings.bridge.node.as_str().into());
                     self.bridge.received(&own, bytes, now);
                 }
-                EngineEvent::Mirrored(number, message) => {
-                    if let Some(mirror) = &mut self.mirror {
-                        mirror.received(number, *message);
-                    }
-                }
+                EngineEvent::Mirrored(..) => {}
                 EngineEvent::Connected { server } => {
                     tracing::info!(bus, server, "connected to NATS");
                     self.state.server = Some(server);
                     self.state.problem = None;
                     self.bridge.connected(now);
-                    if let Some(mirror) = &mut self.mirror {
-                        mirror.set_linked(true);
-                    }
                     self.next_snapshot = Instant::now();
                 }
                 EngineEvent::Lost { why } => {
@@ -246,9 +240,6 @@ impl Worker {
                     self.state.problem = Some(why);
                     self.state.lost_connections += 1;
                     self.bridge.lost(now);
-                    if let Some(mirror) = &mut self.mirror {
-                        mirror.set_linked(false);
-                    }
                     self.next_snapshot = Instant::now();
                 }
                 EngineEvent::Failed { server, why, pause } => {
