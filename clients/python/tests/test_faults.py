@@ -628,6 +628,8 @@ def test_fork(address: str) -> None:
 INTERRUPT = """
 import signal, sys, threading, os, time
 from elbus_client import blocking
+# a parent that ignores the signal passes that on
+signal.signal(signal.SIGINT, signal.default_int_handler)
 client = blocking.connect(sys.argv[1], "interrupted")
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
