@@ -19,7 +19,7 @@ const PASSES = 6;
  * @property {number} bytes
  * @property {string} topic
  */
-/** The names of the subscribers of topics, by what flows are to. @typedef {Map<string, string[]>} Subscribers */
+/** Names of the subscribers of topics, by what flows are to. @typedef {Map<string, string[]>} Subscribers */
 /**
  * A line from a name to another one. A subscription has no kind of flow.
  * @typedef {{ kind: FlowKind | 'subscription', messages: number, from: FlowNode, to: FlowNode }} FlowLink

@@ -189,10 +189,10 @@ const FULL = {
 
 /** @param {unknown} full */
 function fullTable(full) {
-  return table(['Full queue', 'Policy'], full, (one) => [
-    busText(one?.client),
-    `${visible(one?.overflow, 30)}: ${(Object.hasOwn(FULL, one?.overflow) && FULL[one.overflow]) || 'unknown'}`,
-  ]);
+  return table(['Full queue', 'Policy'], full, (one) => {
+    const meaning = (Object.hasOwn(FULL, one?.overflow) && FULL[one.overflow]) || 'unknown';
+    return [busText(one?.client), `${visible(one?.overflow, 30)}: ${meaning}`];
+  });
 }
 
 /**
