@@ -1,6 +1,6 @@
-//! Changed subscriptions of local clients that the thread of the instance has not handled yet. A change and its
-//! reverse cancel each other, so that there are never more than subscriptions that exist or existed when the
-//! thread last looked.
+//! Changed subscriptions of local clients that the thread of the instance has not handled yet. A change and
+//! its reverse cancel each other, so that there are never more than subscriptions that exist or existed when
+//! the thread last looked.
 
 use elbus_plugin_api::hooks::SubscriptionEvent;
 use std::collections::{HashMap, HashSet, hash_map::Entry};
@@ -16,8 +16,8 @@ pub(crate) struct FilterChange {
 /// The changes that wait.
 #[derive(Debug, Default)]
 pub(crate) struct FilterChanges {
-    /// Changes while the first subscriptions are learnt, in order: an existing one can be reported after it has
-    /// changed, and then the change counts.
+    /// Changes while the first subscriptions are learnt, in order: an existing one can be reported after it
+    /// has changed, and then the change counts.
     first: Vec<FilterChange>,
     /// The first subscriptions are learnt.
     is_watching: bool,

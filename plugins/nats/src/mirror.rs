@@ -1,8 +1,8 @@
 //! Mirrored topics: publications of local clients go to NATS programs one by one, and what these publish
 //! comes from `@nats`. Both ways are limited: what does not fit is dropped and counted.
 //!
-//! They have a connection of their own: a message that the client of NATS cannot read ends its connection, and
-//! anybody who may publish to a mirrored subject can send one. The links to other nodes go on.
+//! They have a connection of their own: a message that the client of NATS cannot read ends its connection,
+//! and any program that may publish to a mirrored subject can send one. The links to other nodes go on.
 
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
@@ -230,7 +230,7 @@ impl MirrorLink {
                     self.drop_waiting();
                 }
                 EngineEvent::Failed { server, why, .. } => {
-                    // the connection of the nodes fails for the same reason, and each of its attempts is logged
+                    // the connection of the nodes fails as well, and each of its attempts is logged
                     if self.problem.as_ref() != Some(&why) {
                         tracing::warn!(bus, server, why, "cannot connect to NATS for mirrored topics");
                         self.problem = Some(why);
