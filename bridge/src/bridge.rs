@@ -426,7 +426,7 @@ impl<C> Bridge<C> {
         self.waiting_changes(node) > self.most_changes()
     }
 
-    /// Returns whether so many changes of a node wait that it does not begin another link.
+    /// Returns whether the changes of a node that wait are too many for it to begin another link.
     fn has_many_changes(&self, node: &str) -> bool {
         self.waiting_changes(node) > self.most_changes() / 2
     }

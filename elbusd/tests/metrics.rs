@@ -1,4 +1,4 @@
-//! The plugin metrics in a broker with sockets: what is counted, and who is served.
+//! The plugin metrics in a broker with sockets: what is counted, and which clients are served.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

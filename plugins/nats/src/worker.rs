@@ -4,6 +4,7 @@
 use async_nats::Subject;
 use elbus_bridge::{Bridge, Destination, Output, OwnName};
 use elbus_plugin_api::{Completion, Host, PluginError};
+use futures_util::future::join;
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
@@ -124,10 +125,13 @@ impl Worker {
             }
             self.carry_out(output);
         }
-        self.engine.flush().await;
-        if let Some(mirror) = &mut self.mirror {
-            mirror.flush().await;
-            mirror.log_drops(true);
+        match &mut self.mirror {
+            Some(mirror) => {
+                // both at once: they have the same time
+                join(self.engine.flush(), mirror.flush()).await;
+                mirror.log_drops(true);
+            }
+            None => self.engine.flush().await,
         }
         self.proxies.clear("this node leaves the bus");
         self.nodes.clear();
