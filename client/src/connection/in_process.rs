@@ -154,8 +154,8 @@ fn to_frame(message: Message) -> Frame {
     match message.into_body() {
         Ok((body, sender_len, payload_at)) => Frame::from_wire(kind, realtime, body, sender_len, payload_at),
         Err(message) => {
-            let (sender, topic) = (message.sender().into(), message.topic().into());
-            Frame::from_parts(kind, realtime, sender, topic, message.into_payload())
+            let payload = message.to_payload();
+            Frame::from_parts(kind, realtime, message.sender(), message.topic(), payload)
         }
     }
 }

@@ -24,7 +24,12 @@ impl Inner {
         }
         let wants_ack = request.qos.wants_ack();
         let ack = || wants_ack.then_some(PendingAck::Awaited(None));
-        let op_id = self.queue(|| self.send_queue.send(request, ack())).await?;
+        // a frame that finds room is queued without another future: this is the whole cost of most sends
+        let op_id = match self.send_queue.send(request, ack()) {
+            Ok(op_id) => op_id,
+            Err(QueueError::Failed(error)) => return Err(error),
+            Err(QueueError::Full) => Box::pin(self.queue(|| self.send_queue.send(request, ack()))).await?,
+        };
         if !wants_ack {
             // a loop of sends must let other tasks run, and leave in batches of some size
             tokio::task::coop::consume_budget().await;

@@ -12,9 +12,9 @@ use super::read_limit::{OVERCOMMIT_FACTOR, ReadLimit};
 use crate::{frame::Frame, settings::Overflow};
 
 /// Limit of frames that a consumer takes at once.
-const TAKE_FRAMES: usize = 256;
+const TAKE_FRAMES: usize = 1024;
 /// Capacity that an empty queue keeps, in frames.
-const RETAINED_CAPACITY: usize = 4096;
+const RETAINED_CAPACITY: usize = 2048;
 
 pub(crate) struct Inbox {
     limit: usize,
@@ -55,8 +55,13 @@ impl Inbox {
             frames.clear();
             return count;
         }
-        for frame in frames.drain(..) {
-            state.push(frame, self.limit, self.overflow);
+        if self.overflow == Overflow::Block && !state.stalled && state.unreported == 0 {
+            state.bytes += frames.iter().map(Frame::cost).sum::<usize>();
+            state.frames.extend(frames.drain(..));
+        } else {
+            for frame in frames.drain(..) {
+                state.push(frame, self.limit, self.overflow);
+            }
         }
         let waker = if state.frames.is_empty() { None } else { state.waker.take() };
         drop(state);
@@ -125,14 +130,16 @@ impl Inbox {
             state.waker = context.map(|context| context.waker().clone());
             return Taken::Nothing;
         }
-        let count = state.frames.len().min(TAKE_FRAMES);
-        let before = state.bytes;
-        for frame in state.frames.drain(..count) {
-            into.push_back(frame);
+        let (queued, before) = (state.frames.len(), state.bytes);
+        if queued <= TAKE_FRAMES && state.frames.capacity() <= RETAINED_CAPACITY {
+            std::mem::swap(&mut state.frames, into);
+            state.bytes = 0;
+        } else {
+            into.extend(state.frames.drain(..queued.min(TAKE_FRAMES)));
+            state.bytes -= into.iter().map(Frame::cost).sum::<usize>();
         }
-        state.taken += count as u64;
+        state.taken += into.len() as u64;
         state.stalled = false;
-        state.bytes -= into.iter().map(Frame::cost).sum::<usize>();
         let after = state.bytes;
         if state.frames.is_empty() && state.frames.capacity() > RETAINED_CAPACITY {
             state.frames = VecDeque::new();
