@@ -101,6 +101,11 @@ impl Intersections {
         removed
     }
 
+    /// Returns whether a text stands for one of the filters.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.counts.contains_key(text)
+    }
+
     /// Returns all texts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.counts.keys().map(String::as_str)

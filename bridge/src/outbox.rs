@@ -161,9 +161,10 @@ impl<C> Outbox<C> {
         self.queue.lock().append_list(list, version, changes, is_delta);
     }
 
-    /// Returns whether there is room for further changes of lists.
-    pub(crate) fn has_room_for_changes(&self) -> bool {
-        self.queue.lock().has_room_for_changes()
+    /// Returns whether changes of a list can be appended as such: they fit in one record, which is applied as
+    /// a whole, and there is room for them. Otherwise a snapshot stands for them.
+    pub(crate) fn has_room_for(&self, changes: &[(bool, &str)]) -> bool {
+        list_parts::fits_in_one(changes) && self.queue.lock().has_room_for_changes()
     }
 
     /// Returns whether a snapshot of a list waits to be taken.

@@ -7,6 +7,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    mem,
     sync::Arc,
 };
 
@@ -50,6 +51,10 @@ impl Texts {
     /// Returns whether there is room for a text.
     fn fits(&self, text: &str, limits: ListLimits) -> bool {
         self.all.len() < limits.count && self.bytes + text.len() <= limits.bytes
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.all.contains(text)
     }
 
     fn remove(&mut self, text: &str) -> bool {
@@ -251,6 +256,8 @@ pub(super) struct OwnInterest {
     untracked: u64,
     /// Whether the imports are announced as they are, because there is too much to announce.
     is_coarse: bool,
+    /// Texts of `wanted` that have come or gone since the list was last adapted.
+    touched: HashSet<String>,
 }
 
 impl OwnInterest {
@@ -267,6 +274,7 @@ impl OwnInterest {
             imports: imports.to_vec(),
             untracked: 0,
             is_coarse: false,
+            touched: HashSet::new(),
         }
     }
 
@@ -274,55 +282,51 @@ impl OwnInterest {
         &self.list
     }
 
-    /// Adds a filter. Returns the changes of the list, and whether the filter was not tracked.
-    pub(super) fn add(&mut self, filter: &str) -> (Vec<(bool, String)>, bool) {
+    /// Adds a filter. Returns whether it is tracked by itself, or does not concern the imports.
+    pub(super) fn add(&mut self, filter: &str) -> bool {
         if !self.wanted.concerns(filter) {
-            return (Vec::new(), false);
+            return true;
         }
         if let Some(count) = self.filters.get_mut(filter) {
             *count += 1;
-            return (Vec::new(), false);
+            return true;
         }
         if self.filters.len() >= self.limits.count || self.bytes + filter.len() > self.limits.bytes {
             self.untracked += 1;
-            return (self.update(Vec::new()), true);
+            return false;
         }
         self.filters.insert(filter.into(), 1);
         self.bytes += filter.len();
-        let added = self.wanted.add(filter).into_iter().map(|text| (true, text)).collect();
-        (self.update(added), false)
+        self.touched.extend(self.wanted.add(filter));
+        true
     }
 
-    /// Removes a filter. Returns the changes of the list.
-    pub(super) fn remove(&mut self, filter: &str) -> Vec<(bool, String)> {
+    /// Removes a filter.
+    pub(super) fn remove(&mut self, filter: &str) {
         if !self.wanted.concerns(filter) {
-            return Vec::new();
+            return;
         }
-        let mut removed = Vec::new();
         match self.filters.get_mut(filter) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                return removed;
-            }
+            Some(count) if *count > 1 => *count -= 1,
             Some(_) => {
                 self.filters.remove(filter);
                 self.bytes -= filter.len();
-                removed.extend(self.wanted.remove(filter).into_iter().map(|text| (false, text)));
+                self.touched.extend(self.wanted.remove(filter));
             }
             None => self.untracked = self.untracked.saturating_sub(1),
         }
-        self.update(removed)
     }
 
-    /// Adapts the list to what is wanted, which has changed by `changes`.
-    fn update(&mut self, changes: Vec<(bool, String)>) -> Vec<(bool, String)> {
+    /// Adapts the list to what is wanted now. Returns the changes of the list: removals first.
+    pub(super) fn adapt(&mut self) -> Vec<(bool, String)> {
         let was_coarse = self.is_coarse;
         // back only with some room, so that a client at the limit does not change the whole list each time
         let ListLimits { count, bytes } = self.limits;
         let (count, bytes) = if was_coarse { (count * 3 / 4, bytes * 3 / 4) } else { (count, bytes) };
         self.is_coarse = self.untracked > 0 || !self.wanted.fits(count, bytes);
+        let touched = mem::take(&mut self.touched);
         let changes = match (was_coarse, self.is_coarse) {
-            (false, false) => changes,
+            (false, false) => self.changes_of(touched),
             (true, true) => Vec::new(),
             _ => self.all_changes(),
         };
@@ -334,6 +338,15 @@ impl OwnInterest {
             }
         }
         self.list.version += u64::from(!changes.is_empty());
+        changes
+    }
+
+    /// Returns what distinguishes the list from what is wanted among these texts.
+    fn changes_of(&self, touched: HashSet<String>) -> Vec<(bool, String)> {
+        let changes = touched.into_iter().map(|text| (self.wanted.has(&text), text));
+        let is_change = |(is_wanted, text): &(bool, String)| *is_wanted != self.list.texts.has(text);
+        let mut changes: Vec<(bool, String)> = changes.filter(is_change).collect();
+        changes.sort_unstable();
         changes
     }
 

@@ -47,21 +47,19 @@ impl<C> Bridge<C> {
         self.push_change(&node, output);
     }
 
-    /// A local client, not a proxy, has subscribed to a filter without options. Counted: as many removals as
-    /// additions end the interest.
-    pub fn interest_added(&mut self, filter: &str) {
-        let (changes, is_untracked) = self.interest.add(filter);
-        self.count(ReportKind::FiltersOverLimit, None, u64::from(is_untracked));
-        self.send_interest_changes(&changes);
-    }
-
-    /// A local client has unsubscribed from a filter without options.
-    pub fn interest_removed(&mut self, filter: &str) {
-        let changes = self.interest.remove(filter);
-        self.send_interest_changes(&changes);
-    }
-
-    fn send_interest_changes(&mut self, changes: &[(bool, String)]) {
+    /// Local clients, not proxies, have unsubscribed from filters and subscribed to others. The filters are
+    /// without options, and counted: as many removals as additions end the interest. Other nodes learn only
+    /// the sum of all changes, so what one client ends and another one begins goes on without a gap.
+    pub fn interest_changed<'f>(
+        &mut self,
+        removed: impl IntoIterator<Item = &'f str>,
+        added: impl IntoIterator<Item = &'f str>,
+    ) {
+        // they make room for what is added
+        removed.into_iter().for_each(|filter| self.interest.remove(filter));
+        let untracked = added.into_iter().filter(|filter| !self.interest.add(filter)).count();
+        self.count(ReportKind::FiltersOverLimit, None, untracked as u64);
+        let changes = self.interest.adapt();
         if changes.is_empty() {
             return;
         }

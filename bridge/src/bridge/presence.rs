@@ -63,11 +63,11 @@ impl<C> Bridge<C> {
         };
         let due = self.now + SNAPSHOT_INTERVAL;
         for link in self.peers.values_mut().filter_map(|peer| peer.link.as_mut()) {
-            if link.outbox.has_room_for_changes() {
+            if link.outbox.has_room_for(changes) {
                 link.outbox.append_list(list, version, changes, true);
                 continue;
             }
-            // the node does not take them as fast: a snapshot later stands for all of them
+            // too long, or the node does not take them as fast: a snapshot later stands for all of them
             match list {
                 List::Names => _ = link.sending.names_due.get_or_insert(due),
                 List::Interest => _ = link.sending.interest_due.get_or_insert(due),

@@ -14,6 +14,11 @@ pub(super) struct Part<'a> {
     pub(super) bytes: usize,
 }
 
+/// Returns whether changes are one part.
+pub(super) fn fits_in_one(changes: &[(bool, &str)]) -> bool {
+    parts(changes, true).nth(1).is_none()
+}
+
 /// Returns the parts of a delta or a snapshot, at least one.
 pub(super) fn parts<'a>(changes: &'a [(bool, &'a str)], is_delta: bool) -> impl Iterator<Item = Part<'a>> {
     let mut rest = Some(changes);

@@ -128,13 +128,13 @@ impl Node {
 
     pub(crate) fn subscribe(&mut self, filter: &str) {
         if self.subscriptions.insert(filter.to_owned()) {
-            self.bridge.interest_added(filter);
+            self.bridge.interest_changed([], [filter]);
         }
     }
 
     pub(crate) fn unsubscribe(&mut self, filter: &str) {
         if self.subscriptions.remove(filter) {
-            self.bridge.interest_removed(filter);
+            self.bridge.interest_changed([filter], []);
         }
     }
 

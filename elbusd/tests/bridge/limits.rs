@@ -55,6 +55,43 @@ fn names_beyond_the_limit_are_left_out_and_the_limit_is_logged() {
 }
 
 #[test]
+fn beyond_its_limit_a_node_asks_for_all_topics_that_it_imports() {
+    if !has_nats_server("too many filters") {
+        return;
+    }
+    let server = NatsServer::start();
+    let exporting = "export = { topics = ['sensors/#'] }\nmax_filters = 20\n";
+    let importing = "import = { topics = ['sensors/#'] }\nmax_filters = 1000\n";
+    let mill = node("mill", &[server.url()], &Options { bridge: Some(exporting), ..Options::default() });
+    let press = node("press", &[server.url()], &Options { bridge: Some(importing), ..Options::default() });
+    wait_for_nodes(&mill, 1);
+    let (mut publisher, mut many, mut one) =
+        (mill.client("publisher"), press.client("many"), press.client("one"));
+    let filters: Vec<_> = (0..1000).map(|number| format!("sensors/line/{number:04}")).collect();
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    many.subscribe(&filters);
+    // the limit of the other node is lower, which only it knows
+    wait_for_filters(&mill, "press", 20);
+    mill.wait_for_log("(max_filters)");
+    let log = mill.log();
+    let line = log.lines().find(|line| line.contains("(max_filters)")).unwrap();
+    assert!(line.contains("too many filters of a node; the rest is left out"), "{line}");
+    assert!(line.contains("node=\"press\"") && line.contains("limit=20"), "{line}");
+    // 8 KiB and more change at once
+    one.subscribe(&["sensors/one"]);
+    press.wait_for_log("too many filters; all imported topics are requested (max_filters)");
+    wait_for_filters(&mill, "press", 1);
+    assert_eq!(publisher.acked(Op::Publish, "sensors/one", b"1"), 0x01);
+    assert_eq!(publisher.acked(Op::Publish, "sensors/line/0999", b"2"), 0x01);
+    assert_eq!((one.frame().payload(), many.frame().payload()), (&b"1"[..], &b"2"[..]));
+    assert_eq!(one.filters(Op::Unsubscribe, &["sensors/one"]), 0x01);
+    assert_eq!(many.filters(Op::Unsubscribe, &filters[10..]), 0x01);
+    wait_for_filters(&mill, "press", 10);
+    assert_eq!(publisher.acked(Op::Publish, "sensors/line/0009", b"3"), 0x01);
+    assert_eq!(many.frame().payload(), b"3");
+}
+
+#[test]
 fn a_broker_can_be_a_node_of_two_buses() {
     if !has_nats_server("two buses") {
         return;

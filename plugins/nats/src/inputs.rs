@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::filter_changes::{FilterChange, FilterChanges};
+use crate::filter_changes::{Difference, FilterChange, FilterChanges};
 
 /// Clients that registered or left and are not handled yet, from which on the list of clients is read again.
 const MAX_CLIENT_EVENTS: usize = 65_536;
@@ -23,10 +23,6 @@ pub(crate) enum Input {
     Left { name: String },
     /// Events about clients were missed.
     Missed,
-    /// The filters of a client have changed, as written.
-    Filters(FilterChange),
-    /// The watcher has learnt all subscriptions that there were.
-    Watching,
     /// It is worth asking for a result again.
     Result { number: u64 },
     /// The receivers of a client have drained.
@@ -83,16 +79,20 @@ impl Inputs {
                 return self.wake();
             }
         }
-        match input {
-            Input::Filters(change) => queued.filters.add(change),
-            input => {
-                if matches!(input, Input::Watching) {
-                    queued.filters.begin();
-                }
-                queued.inputs.push(input);
-            }
-        }
+        queued.inputs.push(input);
         drop(queued);
+        self.wake();
+    }
+
+    /// The filters of a client have changed.
+    pub(crate) fn filters_changed(&self, change: FilterChange) {
+        self.queued.lock().filters.add(change);
+        self.wake();
+    }
+
+    /// All subscriptions that there were are learnt.
+    pub(crate) fn filters_learnt(&self) {
+        self.queued.lock().filters.begin();
         self.wake();
     }
 
@@ -100,11 +100,18 @@ impl Inputs {
     pub(crate) fn take(&self, into: &mut Vec<Input>) -> Phase {
         let mut queued = self.queued.lock();
         queued.client_events = 0;
-        // those from before the watcher has learnt everything precede that input
-        into.extend(queued.filters.take_first().into_iter().map(Input::Filters));
         into.append(&mut queued.inputs);
-        into.extend(queued.filters.take_later().into_iter().map(Input::Filters));
         queued.phase
+    }
+
+    /// Takes the changes of filters.
+    pub(crate) fn take_filters(&self) -> Difference {
+        self.queued.lock().filters.take()
+    }
+
+    /// Returns how many filters of local clients were taken and have not ended.
+    pub(crate) fn known_filters(&self) -> usize {
+        self.queued.lock().filters.known()
     }
 
     /// Begins to serve.

@@ -7,14 +7,11 @@ use elbus_plugin_api::{
     hooks::{Hook, Replay, SubscriptionChange, SubscriptionEvent},
 };
 use elbus_protocol::subscription::Subscription;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use crate::{
-    filter_changes::FilterChange,
-    inputs::{Input, Inputs},
+    filter_changes::{Difference, FilterChange},
+    inputs::Inputs,
     settings::Settings,
 };
 
@@ -37,84 +34,20 @@ pub(crate) fn watch(
         let filters = change.filters().filter(|filter| !filter.starts_with(".broker/"));
         let filters = filters.map(str::to_owned).collect::<Vec<_>>();
         if !filters.is_empty() || event == SubscriptionEvent::Left {
-            sink.push(Input::Filters(FilterChange { event, client: change.client_id(), filters }));
+            sink.filters_changed(FilterChange { event, client: change.client_id(), filters });
         }
     })?;
-    inputs.push(Input::Watching);
+    inputs.filters_learnt();
     Ok(Some(hook))
 }
 
-/// The filters of local clients.
-#[derive(Debug)]
-pub(crate) struct Interest {
-    clients: HashMap<u64, HashSet<String>>,
-    /// While the first subscriptions are learnt: those that have changed meanwhile, for which the change
-    /// counts.
-    changed: Option<HashSet<(u64, String)>>,
-}
-
-impl Interest {
-    pub(crate) fn new() -> Self {
-        Interest { clients: HashMap::new(), changed: Some(HashSet::new()) }
-    }
-
-    /// Returns the number of subscriptions.
-    pub(crate) fn len(&self) -> usize {
-        self.clients.values().map(HashSet::len).sum()
-    }
-
-    /// The first subscriptions are learnt.
-    pub(crate) fn begin(&mut self) {
-        self.changed = None;
-    }
-
-    /// Applies a change.
-    pub(crate) fn change(
-        &mut self,
-        bridge: &mut Bridge<Completion>,
-        FilterChange { event, client, filters }: FilterChange,
-    ) {
-        for filter in filters {
-            match event {
-                SubscriptionEvent::Existing => {
-                    let key = (client, filter);
-                    if !self.changed.as_ref().is_some_and(|changed| changed.contains(&key)) {
-                        self.add(bridge, client, key.1);
-                    }
-                }
-                SubscriptionEvent::Subscribed => {
-                    self.note(client, &filter);
-                    self.add(bridge, client, filter);
-                }
-                SubscriptionEvent::Unsubscribed => {
-                    self.note(client, &filter);
-                    let own = self.clients.get_mut(&client);
-                    if own.is_some_and(|own| own.remove(&filter)) {
-                        bridge.interest_removed(plain(&filter));
-                    }
-                }
-                _ => {}
-            }
-        }
-        if event == SubscriptionEvent::Left {
-            for filter in self.clients.remove(&client).into_iter().flatten() {
-                bridge.interest_removed(plain(&filter));
-            }
-        }
-    }
-
-    fn note(&mut self, client: u64, filter: &str) {
-        if let Some(changed) = &mut self.changed {
-            changed.insert((client, filter.to_owned()));
-        }
-    }
-
-    fn add(&mut self, bridge: &mut Bridge<Completion>, client: u64, filter: String) {
-        let own = self.clients.entry(client).or_default();
-        if !own.contains(&filter) {
-            bridge.interest_added(plain(&filter));
-            own.insert(filter);
-        }
+/// Applies what has changed since the last time.
+pub(crate) fn apply(bridge: &mut Bridge<Completion>, Difference { removed, added }: &Difference) {
+    if !removed.is_empty() || !added.is_empty() {
+        bridge.interest_changed(
+            removed.iter().map(|filter| plain(filter)),
+            added.iter().map(|filter| plain(filter)),
+        );
     }
 }
 

@@ -44,6 +44,15 @@ pub(crate) fn log(bus: &str, limits: &Limits, report: &Report) {
         ReportKind::NamesInvalid => {
             tracing::warn!(bus, node, count, "names cannot be announced to other nodes")
         }
+        ReportKind::FiltersOverLimit if report.node.is_none() => {
+            let limit = limits.max_filters;
+            tracing::warn!(
+                bus,
+                count,
+                limit,
+                "too many filters; all imported topics are requested (max_filters)"
+            );
+        }
         ReportKind::FiltersOverLimit => {
             let limit = limits.max_filters;
             tracing::warn!(
@@ -51,7 +60,7 @@ pub(crate) fn log(bus: &str, limits: &Limits, report: &Report) {
                 node,
                 count,
                 limit,
-                "too many filters; all imported topics are requested (max_filters)"
+                "too many filters of a node; the rest is left out (max_filters)"
             );
         }
         ReportKind::FiltersInvalid => {

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, timeout_at};
 use crate::{
     engine::{Engine, EngineEvent, Purpose, Source},
     inputs::{Input, Inputs, Phase},
-    interest::Interest,
+    interest,
     local_names::LocalNames,
     log_limit::{LOGGED_PROBLEMS, LogLimit},
     mirror::MirrorLink,
@@ -49,7 +49,6 @@ pub(crate) struct Worker {
     proxies: Proxies,
     nodes: NodeClients,
     local: LocalNames,
-    interest: Interest,
     mirror: Option<MirrorLink>,
     subjects: HashMap<Arc<str>, Subject>,
     all: Subject,
@@ -86,7 +85,6 @@ impl Worker {
             proxies: Proxies::new(host.clone(), inputs.clone(), names.clone()),
             nodes: NodeClients::new(host.clone(), settings.clone(), inputs.clone(), names),
             local: LocalNames::default(),
-            interest: Interest::new(),
             mirror,
             subjects: HashMap::new(),
             all,
@@ -200,8 +198,6 @@ impl Worker {
                 Input::Registered { name, kind } => self.local.registered(bridge, name, &kind),
                 Input::Left { name } => self.local.left(bridge, &name),
                 Input::Missed => self.local.read(bridge, &self.host),
-                Input::Filters(change) => self.interest.change(bridge, change),
-                Input::Watching => self.interest.begin(),
                 Input::Result { number } => self.proxies.ask_result(bridge, number),
                 Input::Ready { proxy } => self.proxies.ready(bridge, proxy),
                 Input::Closed { proxy, registration } => self.proxies.closed(bridge, proxy, registration),
@@ -217,6 +213,7 @@ impl Worker {
             }
         }
         self.taken = taken;
+        interest::apply(&mut self.bridge, &self.inputs.take_filters());
     }
 
     /// Returns whether more may have arrived.
@@ -365,7 +362,7 @@ impl Worker {
         self.state.counters = self.bridge.counters().clone();
         self.state.proxies = self.proxies.len();
         self.state.refused_proxies = self.bridge.refused_clients();
-        self.state.filters = self.interest.len();
+        self.state.filters = self.inputs.known_filters();
         if let Some(mirror) = &mut self.mirror {
             self.state.mirror = mirror.counts();
             mirror.log_drops(false);

@@ -44,42 +44,65 @@ fn too_many_and_invalid_texts_are_counted() {
     assert_eq!((list.len(), difference.over_limit), (0, 1));
 }
 
+/// Returns interest in filters below `t`.
+fn interest_with(limits: ListLimits, filters: &[&str]) -> OwnInterest {
+    let mut interest = OwnInterest::new(limits, &["t/#".to_owned()]);
+    filters.iter().for_each(|filter| _ = interest.add(filter));
+    interest.adapt();
+    interest
+}
+
 #[test]
 fn interest_beyond_the_limit_becomes_that_of_the_imports_and_back() {
-    let mut interest = OwnInterest::new(LIMITS, &["t/#".to_owned()]);
-    let added = |text: &str| vec![(true, text.to_owned())];
-    assert_eq!(interest.add("t/1"), (added("t/1"), false));
-    assert_eq!(interest.add("t/1"), (vec![], false));
-    assert_eq!(interest.add("other"), (vec![], false), "not imported");
-    interest.add("t/2");
-    interest.add("t/3");
-    let (changes, is_untracked) = interest.add("t/4");
-    assert!(is_untracked);
-    assert_eq!(changes.iter().filter(|(is_added, _)| *is_added).count(), 1);
+    let mut interest = interest_with(LIMITS, &[]);
+    assert!(interest.add("t/1"));
+    assert_eq!(interest.adapt(), [(true, "t/1".to_owned())]);
+    assert!(interest.add("t/1") && interest.add("other"), "counted, and not imported");
+    assert_eq!(interest.adapt(), []);
+    assert!(interest.add("t/2") && interest.add("t/3"));
+    assert_eq!(interest.adapt().len(), 2);
+    assert!(!interest.add("t/4"));
+    assert_eq!(interest.adapt().iter().filter(|(is_added, _)| *is_added).count(), 1);
     assert_eq!(texts(&interest.list().sorted()), ["t/#"]);
-    interest.remove("t/1");
-    assert_eq!(texts(&interest.list().sorted()), ["t/#"]);
-    interest.remove("t/4");
-    assert_eq!(texts(&interest.list().sorted()), ["t/#"], "there is no room yet");
-    interest.remove("t/1");
-    assert_eq!(texts(&interest.list().sorted()), ["t/2", "t/3"]);
-    assert_eq!(interest.remove("t/2"), [(false, "t/2".to_owned())]);
-    assert!(interest.remove("t/1").is_empty());
+    for (removed, announced) in [
+        ("t/1", vec!["t/#"]),
+        // there is no room yet
+        ("t/4", vec!["t/#"]),
+        ("t/1", vec!["t/2", "t/3"]),
+        ("t/2", vec!["t/3"]),
+        ("t/1", vec!["t/3"]),
+    ] {
+        interest.remove(removed);
+        interest.adapt();
+        assert_eq!(texts(&interest.list().sorted()), announced);
+    }
 }
 
 #[test]
 fn a_subscription_at_the_limit_does_not_change_the_whole_list_each_time() {
     let limits = ListLimits { count: 100, bytes: 10_000 };
-    let mut interest = OwnInterest::new(limits, &["t/#".to_owned()]);
+    let mut interest = interest_with(limits, &[]);
     for topic in 0..101 {
         interest.add(&format!("t/{topic}"));
     }
+    interest.adapt();
     let mut changes = 0;
     for _ in 0..100 {
-        changes += interest.remove("t/100").len();
-        changes += interest.add("t/100").0.len();
+        interest.remove("t/100");
+        changes += interest.adapt().len();
+        interest.add("t/100");
+        changes += interest.adapt().len();
     }
     assert_eq!(changes, 0);
+}
+
+#[test]
+fn interest_that_one_client_ends_and_another_one_begins_does_not_change() {
+    let mut interest = interest_with(LIMITS, &["t/1", "t/2", "t/3"]);
+    // as full as it can be
+    ["t/1", "t/2"].iter().for_each(|filter| interest.remove(filter));
+    assert!(["t/1", "t/4"].iter().all(|filter| interest.add(filter)));
+    assert_eq!(interest.adapt(), [(false, "t/2".to_owned()), (true, "t/4".to_owned())]);
 }
 
 #[test]
@@ -116,7 +139,9 @@ fn what_did_not_fit_is_announced_once_there_is_room() {
 fn the_import_stands_for_a_wider_filter() {
     let mut interest = OwnInterest::new(LIMITS, &["t/#".to_owned(), "u".to_owned()]);
     interest.add("#");
+    interest.adapt();
     assert_eq!(texts(&interest.list().sorted()), ["t/#", "u"]);
     interest.remove("#");
+    interest.adapt();
     assert!(interest.list().sorted().is_empty());
 }

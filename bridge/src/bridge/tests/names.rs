@@ -249,11 +249,11 @@ fn changes_that_a_slow_node_does_not_take_become_one_snapshot() {
     for _ in 0..40_000 {
         press.bridge.local_registered("io.comes and goes");
         press.bridge.local_left("io.comes and goes");
-        press.bridge.interest_added("t/1");
-        press.bridge.interest_removed("t/1");
+        press.bridge.interest_changed([], ["t/1"]);
+        press.bridge.interest_changed(["t/1"], []);
     }
     press.bridge.local_registered("io.new");
-    press.bridge.interest_added("t/2");
+    press.bridge.interest_changed([], ["t/2"]);
     let queued = press.bridge.nodes(now)[0].queued_bytes;
     assert!(queued < (1 << 20) + 1000, "{queued} bytes wait");
     // nor do snapshots pile up
@@ -274,9 +274,9 @@ fn changes_that_a_slow_node_does_not_take_become_one_snapshot() {
 fn interest_is_what_is_imported_there_and_exported_here() {
     let (mut mill, mut press, now) = pair();
     mill.outputs.clear();
-    press.bridge.interest_added("#");
-    press.bridge.interest_added("other/x");
-    press.bridge.interest_added("t/1");
+    press.bridge.interest_changed([], ["#"]);
+    press.bridge.interest_changed([], ["other/x"]);
+    press.bridge.interest_changed([], ["t/1"]);
     exchange(&mut [&mut mill, &mut press], now);
     let interest = |output| match output {
         Output::Interest { added, removed, .. } => Some((added, removed)),
@@ -285,7 +285,51 @@ fn interest_is_what_is_imported_there_and_exported_here() {
     let changes: Vec<_> = mill.take(interest);
     let added: Vec<String> = changes.iter().flat_map(|(added, _)| added.clone()).collect();
     assert_eq!(added, ["t/#", "t/1"]);
-    press.bridge.interest_removed("#");
+    press.bridge.interest_changed(["#"], []);
     exchange(&mut [&mut mill, &mut press], now);
     assert_eq!(mill.take(interest), [(vec![], vec!["t/#".to_owned()])]);
+}
+
+#[test]
+fn a_list_of_filters_that_changes_as_a_whole_arrives_as_a_whole() {
+    let (mut mill, mut press, now) = pair();
+    let texts: Vec<String> = (0..5000).map(|number| format!("t/{number:05}")).collect();
+    let filters: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let interest = |output| match output {
+        Output::Interest { added, removed, .. } => Some((added.len(), removed.len())),
+        _ => None,
+    };
+    let steps: [(&[&str], &[&str], (usize, usize)); 4] = [
+        (&[], &filters[..4000], (4000, 0)),
+        // beyond the limit: the imports stand for all of them
+        (&[], &filters[4000..], (1, 4000)),
+        // and few enough again
+        (&filters[3000..], &[], (3000, 1)),
+        // other ones
+        (&filters[..3000], &filters[3000..], (2000, 3000)),
+    ];
+    let mut now = now;
+    for (removed, added, expected) in steps {
+        mill.outputs.clear();
+        press.bridge.interest_changed(removed.iter().copied(), added.iter().copied());
+        now = pass(&mut [&mut mill, &mut press], now, 1.0);
+        // in one step: nothing is missed, and nothing that was known is replayed
+        assert_eq!(mill.take(interest), [expected]);
+    }
+    assert_eq!(mill.bridge.nodes(now)[0].filters, 2000);
+}
+
+#[test]
+fn interest_that_one_client_ends_and_another_one_begins_has_no_gap() {
+    let (mut mill, mut press, now) = pair();
+    press.bridge.interest_changed([], ["t/1", "t/2"]);
+    exchange(&mut [&mut mill, &mut press], now);
+    mill.outputs.clear();
+    press.bridge.interest_changed(["t/1", "t/2"], ["t/3", "t/1"]);
+    exchange(&mut [&mut mill, &mut press], now);
+    let changes = mill.take(|output| match output {
+        Output::Interest { added, removed, .. } => Some((added, removed)),
+        _ => None,
+    });
+    assert_eq!(changes, [(vec!["t/3".to_owned()], vec!["t/2".to_owned()])]);
 }
