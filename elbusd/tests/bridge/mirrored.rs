@@ -1,82 +1,19 @@
 //! Mirrored topics: plain NATS programs and clients of the bus, in both directions, and what does not fit.
 
-use async_nats::HeaderMap;
 use elbus_protocol::{FrameKind, Op, Qos};
 use std::{io::Write, net::TcpStream, time::Duration};
-use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
     link_proxy::LinkProxy,
+    nats_program::{MIRRORING, MIRRORS, Program, figure, mirrored, wait_for_drops},
     network::{
         NatsServer, Options, has_nats_server, node, wait_for_client, wait_for_filters, wait_for_nodes,
     },
     support::{
-        PATIENCE,
-        daemon::Daemon,
-        field, wait_until,
+        wait_until,
         wire::{Frame, Wire, numbered_frames},
     },
 };
-
-const MIRRORING: &str = "export = { names = ['*'], topics = ['#'] }\nimport = { names = ['*'], topics = ['#'] }\n\
-                         mirror = ['sensors/#']\n";
-
-const MIRRORS: &str = "connected to NATS for mirrored topics";
-
-/// A program that knows NATS and not ELBUS.
-struct Program {
-    runtime: tokio::runtime::Runtime,
-    client: async_nats::Client,
-    subscriber: async_nats::Subscriber,
-}
-
-impl Program {
-    fn connect(server: &NatsServer, subject: &str) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (client, subscriber) = runtime.block_on(async {
-            let client = async_nats::connect(server.url()).await.unwrap();
-            let subscriber = client.subscribe(subject.to_owned()).await.unwrap();
-            client.flush().await.unwrap();
-            (client, subscriber)
-        });
-        Program { runtime, client, subscriber }
-    }
-
-    fn publish(&self, subject: &str, payload: &'static str) {
-        self.runtime.block_on(async {
-            self.client.publish(subject.to_owned(), payload.into()).await.unwrap();
-            self.client.flush().await.unwrap();
-        });
-    }
-
-    /// Publishes messages of `bytes` bytes that begin with their number.
-    fn publish_numbered(&self, subject: &str, count: u32, bytes: usize) {
-        self.runtime.block_on(async {
-            for number in 0..count {
-                let mut payload = vec![0; bytes];
-                payload[..4].copy_from_slice(&number.to_le_bytes());
-                self.client.publish(subject.to_owned(), payload.into()).await.unwrap();
-            }
-            self.client.flush().await.unwrap();
-        });
-    }
-
-    fn publish_as_bridge(&self, subject: &str, bus: &str, payload: &'static str) {
-        let mut headers = HeaderMap::new();
-        headers.insert("Elbus-Bus", bus);
-        self.runtime.block_on(async {
-            self.client.publish_with_headers(subject.to_owned(), headers, payload.into()).await.unwrap();
-        });
-    }
-
-    fn next(&mut self) -> (String, String) {
-        use futures_util::StreamExt;
-        let subscriber = &mut self.subscriber;
-        let next = async { timeout(PATIENCE, subscriber.next()).await };
-        let message = self.runtime.block_on(next).unwrap().unwrap();
-        (message.subject.to_string(), String::from_utf8(message.payload.to_vec()).unwrap())
-    }
-}
 
 #[test]
 fn programs_of_nats_and_clients_of_the_bus_share_mirrored_topics_without_loops() {
@@ -195,30 +132,6 @@ fn what_cannot_be_read_on_a_mirrored_subject_does_not_end_the_links_of_nodes() {
 fn sender_of(client: &mut Wire) -> String {
     let Frame::Data(_, sender, ..) = client.frame() else { panic!("no publication") };
     sender
-}
-
-/// Returns how many mirrored publications have gone this way: `to_nats`, `from_nats` or `dropped`.
-fn mirrored(client: &mut Wire, way: &str) -> u64 {
-    figure(client, "mirrored", way)
-}
-
-/// Returns a figure of the plugin.
-fn figure(client: &mut Wire, name: &str, of: &str) -> u64 {
-    let metrics = client.control("metrics", &[]).unwrap();
-    let instances = field(&metrics, "instances").as_array().unwrap();
-    let bridge = instances.iter().find(|instance| field(instance, "name").as_str() == Some("bridge"));
-    let figures = field(bridge.unwrap(), "figures").as_array().unwrap();
-    let is_wanted = |figure: &&rmpv::Value| {
-        field(figure, "name").as_str() == Some(name) && field(figure, "of").as_str() == Some(of)
-    };
-    field(figures.iter().find(is_wanted).unwrap(), "value").as_f64().unwrap() as u64
-}
-
-fn wait_for_drops(daemon: &Daemon, reason: &str) {
-    wait_until(reason, || {
-        let log = daemon.log();
-        log.lines().any(|line| line.contains("mirrored publications were dropped") && line.contains(reason))
-    });
 }
 
 #[test]

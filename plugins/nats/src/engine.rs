@@ -1,8 +1,11 @@
 //! A connection to NATS: connects with back-off, subscribes, passes on what arrives, and publishes. Knows
 //! nothing of what the messages mean.
 //!
-//! A connection is used until it is lost, and then replaced: whatever the client of NATS still has of it is
-//! dropped, and is found missing by its sequence number.
+//! A connection is used until it is lost, and then replaced. Whatever has arrived by then is passed on first;
+//! what was published and is still in the client of NATS is dropped.
+//!
+//! The client of NATS reads as fast as messages arrive and drops what its queues have no room for. Its memory
+//! is limited because the thread of the instance takes everything off between two of its turns.
 
 use async_nats::{
     Client, ConnectErrorKind, Event, HeaderMap, Message, ServerAddr, Subject, Subscriber,
@@ -13,13 +16,13 @@ use futures_util::{Sink, Stream};
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
 use crate::settings::Settings;
@@ -32,7 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STABLE: Duration = Duration::from_secs(10);
 /// The pause after a server has refused the credentials, so that they are not tried all the time.
 const REFUSED_PAUSE: Duration = Duration::from_secs(15);
-/// Events of a connection that wait; the state of the connection is known without them.
+/// Events of a connection that wait. If they have no room, the end of the connection is known by that of its
+/// subscriptions.
 const MAX_EVENTS: usize = 64;
 /// Time for what is queued to reach the server when the instance stops.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
@@ -43,6 +47,12 @@ pub(crate) struct Purpose {
     pub(crate) subscriptions: Vec<(Source, Subject)>,
     /// The length of the longest payload that is published, in bytes; 0 if any server will do.
     pub(crate) longest_payload: usize,
+    /// What the server shows behind the name of the node.
+    pub(crate) about: &'static str,
+    /// Bytes that are read at once.
+    pub(crate) read_bytes: u16,
+    /// Messages of a subscription that have arrived and wait.
+    pub(crate) arrived_messages: usize,
 }
 
 /// What a message is received from.
@@ -71,6 +81,8 @@ pub(crate) enum EngineEvent {
     ForOwn(Bytes),
     /// A message on the subject of a mirrored topic, and the number of the subscription that it is for.
     Mirrored(usize, Box<Message>),
+    /// The client of NATS has dropped messages, because too many have arrived at once.
+    Missed { count: u64 },
     /// The server has reported an error, such as a permissions violation.
     Problem { text: String },
 }
@@ -102,6 +114,8 @@ struct Link {
     subscribers: Vec<(Source, Subscriber)>,
     events: mpsc::Receiver<Event>,
     server: String,
+    /// Messages that were taken, or were reported as missed.
+    taken: u64,
 }
 
 struct Failure {
@@ -205,10 +219,10 @@ impl Engine {
         }
     }
 
-    /// Waits until what was published has reached the server, for a short time.
-    pub(crate) async fn flush(&mut self) {
+    /// Waits until what was published has reached the server, for a short time and until `end` at most.
+    pub(crate) async fn flush(&mut self, end: Instant) {
         if let State::Linked(link) = &mut self.state {
-            _ = timeout(FLUSH_TIME, link.client.flush()).await;
+            _ = timeout_at(end.min(Instant::now() + FLUSH_TIME), link.client.flush()).await;
         }
     }
 }
@@ -224,6 +238,9 @@ async fn link(
         .login
         .options()
         .map_err(|error| Failure { why: error.to_string(), is_refusal: true })?
+        .name(settings.login.name(purpose.about))
+        .subscription_capacity(purpose.arrived_messages)
+        .read_buffer_capacity(purpose.read_bytes)
         .event_callback(move |event| {
             // those that do not fit are only for the log
             _ = sender.try_send(event);
@@ -251,7 +268,7 @@ async fn link(
     // the server has handled the subscriptions when it answers
     let flushed = timeout(Duration::from_secs(5), client.flush()).await;
     match flushed {
-        Ok(Ok(())) => Ok(Link { since: Instant::now(), client, subscribers, events, server: text }),
+        Ok(Ok(())) => Ok(Link { since: Instant::now(), client, subscribers, events, server: text, taken: 0 }),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed("the server does not answer".to_owned())),
     }
@@ -259,30 +276,15 @@ async fn link(
 
 impl Link {
     fn poll_event(&mut self, turn: usize, context: &mut Context<'_>) -> Poll<EngineEvent> {
-        while let Poll::Ready(event) = self.events.poll_recv(context) {
-            match event {
-                Some(Event::Disconnected | Event::Closed) | None => {
-                    return Poll::Ready(EngineEvent::Lost { why: "disconnected".to_owned() });
-                }
-                Some(Event::SlowConsumer(_)) => {
-                    let text = "messages were dropped, because too many have arrived at once".to_owned();
-                    return Poll::Ready(EngineEvent::Problem { text });
-                }
-                Some(Event::ServerError(error)) => {
-                    return Poll::Ready(EngineEvent::Problem { text: error.to_string() });
-                }
-                Some(_) => {}
-            }
-        }
         let count = self.subscribers.len();
+        let mut has_ended = false;
         for at in 0..count {
             let Some((source, subscriber)) = self.subscribers.get_mut((turn + at) % count) else { continue };
             match Pin::new(subscriber).poll_next(context) {
                 Poll::Pending => {}
-                Poll::Ready(None) => {
-                    return Poll::Ready(EngineEvent::Lost { why: "the subscription has ended".to_owned() });
-                }
+                Poll::Ready(None) => has_ended = true,
                 Poll::Ready(Some(message)) => {
+                    self.taken += 1;
                     return Poll::Ready(match source {
                         Source::All => EngineEvent::ForAll(message.payload),
                         Source::Own => EngineEvent::ForOwn(message.payload),
@@ -290,6 +292,26 @@ impl Link {
                     });
                 }
             }
+        }
+        // nothing waits: what has arrived beyond what was taken, the client had no room for
+        let arrived = self.client.statistics().in_messages.load(Ordering::Relaxed);
+        if arrived > self.taken {
+            let count = arrived - std::mem::replace(&mut self.taken, arrived);
+            return Poll::Ready(EngineEvent::Missed { count });
+        }
+        while let Poll::Ready(event) = self.events.poll_recv(context) {
+            match event {
+                Some(Event::Disconnected | Event::Closed) | None => {
+                    return Poll::Ready(EngineEvent::Lost { why: "disconnected".to_owned() });
+                }
+                Some(Event::ServerError(error)) => {
+                    return Poll::Ready(EngineEvent::Problem { text: error.to_string() });
+                }
+                Some(_) => {}
+            }
+        }
+        if has_ended {
+            return Poll::Ready(EngineEvent::Lost { why: "the subscription has ended".to_owned() });
         }
         Poll::Pending
     }

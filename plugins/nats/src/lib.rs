@@ -64,7 +64,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, task::unconstrained};
 
 use inputs::{Input, Inputs};
 use own_clients::bridge_name;
@@ -120,6 +120,8 @@ impl Plugin for Nats {
             self.snapshot.clone(),
         )?;
         let runtime = Builder::new_current_thread()
+            // after each turn of the client of NATS, the thread takes off what has arrived
+            .event_interval(1)
             .enable_io()
             .enable_time()
             .build()
@@ -129,7 +131,7 @@ impl Plugin for Nats {
         let host = self.host.clone();
         let thread = self.host.spawn(move || {
             let quiet = quiet::quieten();
-            runtime.block_on(host.attribute(worker.run()));
+            runtime.block_on(unconstrained(host.attribute(worker.run())));
             drop(quiet);
             drop((own, watch));
             runtime.shutdown_background();

@@ -15,13 +15,12 @@ use elbus_protocol::topic;
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    future::poll_fn,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
+use tokio::time::timeout_at;
 
 use crate::{
     engine::{Engine, EngineEvent, Purpose, Source},
@@ -43,14 +42,19 @@ const PARKED_BYTES: usize = 8 << 20;
 const MESSAGE_COST: usize = 128;
 /// Bytes of the header with the name of the bus, and of its frame.
 const HEADER_BYTES: usize = 128;
+/// Messages that are published before the others have their turn, and the client of NATS.
+const PER_TURN: usize = 64;
+/// Bytes that are read at once. The client of NATS reads at most 128 times in a turn, so this limits how many
+/// messages wait for the thread, and for how long those of other nodes do.
+const READ_BYTES: u16 = 8 << 10;
+/// Messages of a turn that wait: more than the shortest ones of so many bytes.
+const ARRIVED_MESSAGES: usize = 1 << 17;
 
 /// The queue of what local clients publish to mirrored topics.
 struct Queue {
     /// A leaf lock.
     waiting: Mutex<Waiting>,
     waiters: Waiters,
-    /// Whether there is a connection: without one, publications are dropped.
-    is_linked: AtomicBool,
     drops: MirrorDrops,
     inputs: Arc<Inputs>,
     proxies: Arc<ProxyNames>,
@@ -60,6 +64,19 @@ struct Queue {
 struct Waiting {
     messages: VecDeque<(Arc<str>, Bytes)>,
     bytes: usize,
+    state: State,
+}
+
+/// What becomes of publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// There is no connection: they are dropped.
+    #[default]
+    NotConnected,
+    /// They wait to be published.
+    Connected,
+    /// The instance stops: they are dropped.
+    Stopped,
 }
 
 /// The receiving side of mirrored topics.
@@ -72,12 +89,22 @@ impl Sink for MirrorSink {
         if run.kind() != FrameKind::Publish || stays_local(sender) || queue.proxies.has_alias(sender) {
             return DeliveryStatus::TAKEN;
         }
-        let payloads = run.payloads();
-        if !queue.is_linked.load(Ordering::Acquire) {
-            queue.drops.add(DropReason::NotConnected, payloads.len());
+        // a retained value of before, which NATS programs have had
+        if run.sender_id() == 0 {
             return DeliveryStatus::TAKEN;
         }
+        let payloads = run.payloads();
         let mut waiting = queue.waiting.lock();
+        let reason = match waiting.state {
+            State::NotConnected => Some(DropReason::NotConnected),
+            State::Connected => None,
+            State::Stopped => Some(DropReason::Stopped),
+        };
+        if let Some(reason) = reason {
+            drop(waiting);
+            queue.drops.add(reason, payloads.len());
+            return DeliveryStatus::TAKEN;
+        }
         if waiting.bytes > 2 * QUEUE_BYTES {
             drop(waiting);
             queue.drops.add(DropReason::QueueFull, payloads.len());
@@ -156,7 +183,6 @@ impl MirrorLink {
         let queue = Arc::new(Queue {
             waiting: Mutex::default(),
             waiters: Waiters::default(),
-            is_linked: AtomicBool::new(false),
             drops: MirrorDrops::default(),
             inputs: inputs.clone(),
             proxies: proxies.clone(),
@@ -177,7 +203,13 @@ impl MirrorLink {
         let subjects = settings.mirrored_subjects();
         let numbered = subjects.iter().cloned().enumerate();
         let subscriptions = numbered.map(|(number, subject)| (Source::Mirror(number), subject)).collect();
-        let purpose = Purpose { subscriptions, longest_payload: 0 };
+        let purpose = Purpose {
+            subscriptions,
+            longest_payload: 0,
+            about: ", mirrored topics",
+            read_bytes: READ_BYTES,
+            arrived_messages: ARRIVED_MESSAGES,
+        };
         Ok(Some(MirrorLink {
             settings: settings.clone(),
             engine: Engine::new(settings.clone(), purpose),
@@ -211,23 +243,31 @@ impl MirrorLink {
         self.logged.log(&self.settings.bridge.bus, &self.queue.drops, at_once);
     }
 
-    /// Handles up to `limit` events of the connection. Returns whether more may have happened.
-    pub(crate) fn poll_engine(&mut self, limit: usize, context: &mut Context<'_>) -> bool {
-        for _ in 0..limit {
-            let Poll::Ready(event) = self.engine.poll_event(context) else { return false };
+    /// Returns why there is no connection, or what the server has refused last.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Handles everything that has happened: what stays with the client of NATS has no limit in bytes.
+    /// Returns whether the state of the connection has changed.
+    pub(crate) fn poll_engine(&mut self, context: &mut Context<'_>) -> bool {
+        let mut has_changed = false;
+        while let Poll::Ready(event) = self.engine.poll_event(context) {
+            has_changed |= !matches!(event, EngineEvent::Mirrored(..) | EngineEvent::Missed { .. });
             let bus = &*self.settings.bridge.bus;
             match event {
                 EngineEvent::Mirrored(number, message) => self.received(number, *message),
                 EngineEvent::Connected { server } => {
                     tracing::info!(bus, server, "connected to NATS for mirrored topics");
                     (self.server, self.problem) = (Some(server), None);
-                    self.queue.is_linked.store(true, Ordering::Release);
+                    self.queue.waiting.lock().state = State::Connected;
                 }
                 EngineEvent::Lost { why } => {
                     let server = self.server.take();
                     tracing::warn!(bus, server, why, "connection to NATS for mirrored topics lost");
+                    self.problem = Some(why);
                     self.counts.lost_connections += 1;
-                    self.drop_waiting();
+                    self.drop_waiting(State::NotConnected, DropReason::NotConnected);
                 }
                 EngineEvent::Failed { server, why, .. } => {
                     // the connection of the nodes fails as well, and each of its attempts is logged
@@ -235,6 +275,9 @@ impl MirrorLink {
                         tracing::warn!(bus, server, why, "cannot connect to NATS for mirrored topics");
                         self.problem = Some(why);
                     }
+                }
+                EngineEvent::Missed { count } => {
+                    self.queue.drops.add(DropReason::TooMany, usize::try_from(count).unwrap_or(usize::MAX));
                 }
                 EngineEvent::Problem { text } => {
                     if let Some(suppressed) = self.problems.permit(Instant::now()) {
@@ -247,30 +290,44 @@ impl MirrorLink {
                             "NATS server reports an error"
                         );
                     }
+                    self.problem = Some(text);
                 }
                 EngineEvent::ForAll(_) | EngineEvent::ForOwn(_) => {}
             }
         }
-        true
+        has_changed
     }
 
-    /// Drops what waits: there is no connection any more.
-    fn drop_waiting(&mut self) {
-        self.queue.is_linked.store(false, Ordering::Release);
-        let waiting = std::mem::take(&mut *self.queue.waiting.lock());
-        self.queue.drops.add(DropReason::NotConnected, waiting.messages.len());
+    /// Drops what waits, and what is published from now on.
+    fn drop_waiting(&mut self, state: State, reason: DropReason) {
+        let none = Waiting { state, ..Waiting::default() };
+        let waiting = std::mem::replace(&mut *self.queue.waiting.lock(), none);
+        self.queue.drops.add(reason, waiting.messages.len());
         self.queue.waiters.notify();
     }
 
-    /// Waits until what was published has reached the server, for a short time.
-    pub(crate) async fn flush(&mut self) {
-        self.engine.flush().await;
+    /// The instance stops: publishes what waits until `end`, and drops the rest.
+    pub(crate) async fn finish(&mut self, end: tokio::time::Instant) {
+        self.queue.waiting.lock().state = State::Stopped;
+        let published = poll_fn(|context| {
+            while self.publish(context) {}
+            let is_over = !self.engine.is_linked() || self.queue.waiting.lock().messages.is_empty();
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // a server can have stopped reading
+        let in_time = timeout_at(end, published).await.is_ok();
+        self.drop_waiting(State::Stopped, DropReason::Stopped);
+        self.queue.drops.add(DropReason::Stopped, self.parked.len());
+        if in_time {
+            self.engine.flush(end).await;
+        }
+        self.log_drops(true);
     }
 
-    /// Publishes up to `limit` messages that wait. Returns whether more of them could be published.
-    pub(crate) fn publish(&mut self, limit: usize, context: &mut Context<'_>) -> bool {
+    /// Publishes some messages that wait. Returns whether more of them could be published.
+    pub(crate) fn publish(&mut self, context: &mut Context<'_>) -> bool {
         let max = self.engine.max_payload().saturating_sub(HEADER_BYTES + self.settings.bridge.bus.len());
-        for _ in 0..limit {
+        for _ in 0..PER_TURN {
             if self.queue.waiting.lock().messages.is_empty() || self.engine.poll_ready(context).is_pending() {
                 return false;
             }

@@ -17,16 +17,20 @@ pub(crate) enum DropReason {
     QueueFull,
     ReceiversFull,
     Refused,
+    TooMany,
+    Stopped,
 }
 
 /// All reasons, in the order of their numbers.
-const REASONS: [(DropReason, &str); 6] = [
+const REASONS: [(DropReason, &str); 8] = [
     (DropReason::NotConnected, "there is no connection to the server"),
     (DropReason::NoSubject, "the topic is too long for a subject, or has a subject of the bus itself"),
     (DropReason::LongPayload, "the payload is longer than the server accepts (max_payload)"),
     (DropReason::QueueFull, "the server takes them too slowly"),
     (DropReason::ReceiversFull, "local subscribers take what NATS programs publish too slowly"),
     (DropReason::Refused, "the broker has refused what NATS programs publish"),
+    (DropReason::TooMany, "too many of NATS programs have arrived at once"),
+    (DropReason::Stopped, "the bridge has stopped"),
 ];
 
 /// Counters of an instance. Any thread counts, one logs.

@@ -16,9 +16,6 @@ const MAX_LIST: usize = 1000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of pings; a connection ends when the third remains without an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// Messages that the client of NATS keeps until the thread of the instance takes them. A message is a batch;
-/// the credit of nodes limits their bytes.
-const ARRIVED_MESSAGES: usize = 16_384;
 /// Batches that the client of NATS keeps until they are written. Further ones are not assembled.
 const QUEUED_BATCHES: usize = 32;
 
@@ -309,6 +306,11 @@ impl Login {
         Ok(())
     }
 
+    /// Returns the name of a connection, as the server shows it.
+    pub(crate) fn name(&self, about: &str) -> String {
+        format!("{}{about}", self.name)
+    }
+
     /// Returns the options of a new connection, with the files as they are now.
     ///
     /// # Errors
@@ -316,11 +318,9 @@ impl Login {
     pub(crate) fn options(&self) -> Result<ConnectOptions, PluginError> {
         let of = |key: &'static str| move |text: String| PluginError::of_key(key, text);
         let mut options = ConnectOptions::new()
-            .name(&self.name)
             .no_echo()
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
-            .subscription_capacity(ARRIVED_MESSAGES)
             .client_capacity(QUEUED_BATCHES)
             .max_reconnects(1)
             .skip_subject_validation(true);

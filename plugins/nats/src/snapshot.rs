@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// Subscriptions of local clients.
     pub(crate) filters: usize,
     pub(crate) mirror: MirrorCounts,
+    /// Why mirrored topics are not connected, or what the server has refused last of them.
+    pub(crate) mirror_problem: Option<String>,
 }
 
 /// What was mirrored.
@@ -103,7 +105,14 @@ impl Snapshot {
             Some(OwnName::Listening) => "; listening for another node of its name",
             Some(OwnName::Claimed) | None => "",
         };
-        let mirror = if state.mirror.is_disconnected { "; mirrored topics: not connected" } else { "" };
+        // without any connection, both are missing for the same reason
+        let problem = state.mirror_problem.as_ref().filter(|_| state.server.is_some());
+        let mirror = match (state.mirror.is_disconnected, problem) {
+            (true, Some(problem)) => format!("; mirrored topics: not connected: {problem}"),
+            (true, None) => "; mirrored topics: not connected".to_owned(),
+            (false, Some(problem)) => format!("; mirrored topics: {problem}"),
+            (false, None) => String::new(),
+        };
         let up = state.nodes.iter().filter(|node| node.is_up).count();
         let nodes = if up == 1 { "node" } else { "nodes" };
         format!("{connection}{mirror}{name}; {up} {nodes}, remote clients: {}", state.proxies)
@@ -154,6 +163,17 @@ mod tests {
         snapshot.set(State { server, own_name: Some(OwnName::Taken), proxies: 2, ..State::default() });
         let expected =
             "connected to a:4222; another node has the name of this one; 0 nodes, remote clients: 2";
+        assert_eq!(snapshot.detail(), expected);
+        let server = Some("a:4222".to_owned());
+        let mut mirror = MirrorCounts { is_disconnected: true, ..MirrorCounts::default() };
+        let mirror_problem = Some("why".to_owned());
+        let both = State { server, mirror, mirror_problem, ..State::default() };
+        snapshot.set(both.clone());
+        let expected = "connected to a:4222; mirrored topics: not connected: why; 0 nodes, remote clients: 0";
+        assert_eq!(snapshot.detail(), expected);
+        mirror.is_disconnected = false;
+        snapshot.set(State { mirror, ..both });
+        let expected = "connected to a:4222; mirrored topics: why; 0 nodes, remote clients: 0";
         assert_eq!(snapshot.detail(), expected);
     }
 

@@ -30,9 +30,11 @@ use crate::{
     snapshot::{Snapshot, State},
 };
 
-/// Events of the engine, outputs of the bridge and mirrored messages that are handled before the others have
-/// their turn, and the tasks of the client of NATS.
+/// Outputs of the bridge that are handled before the others have their turn, and the tasks of the client of
+/// NATS.
 const PER_TURN: usize = 64;
+/// Batches that have arrived and that the client of NATS keeps. The credit of nodes limits their bytes.
+const ARRIVED_BATCHES: usize = 16_384;
 /// Interval of snapshots.
 const SNAPSHOT: Duration = Duration::from_secs(1);
 /// The part of the time for stopping that is kept for saying goodbye.
@@ -76,7 +78,13 @@ impl Worker {
         let all = Subject::from(settings.bridge.subject_of_all());
         let own = Subject::from(settings.bridge.subject_of(&settings.bridge.node));
         let subscriptions = vec![(Source::All, all.clone()), (Source::Own, own)];
-        let purpose = Purpose { subscriptions, longest_payload: settings.bridge.limits.longest_batch() };
+        let purpose = Purpose {
+            subscriptions,
+            longest_payload: settings.bridge.limits.longest_batch(),
+            about: "",
+            read_bytes: u16::MAX,
+            arrived_messages: ARRIVED_BATCHES,
+        };
         let epoch = fastrand::u64(1..);
         let now = Instant::now();
         let mut worker = Worker {
@@ -110,7 +118,8 @@ impl Worker {
         let now = self.now();
         self.bridge.stop(now);
         // the batches of the goodbye are few, but a server can have stopped reading
-        let end = tokio::time::Instant::now() + GOODBYE;
+        let left = self.time_left();
+        let [end, end_of_all] = [left / 2, left - left / 8].map(|time| tokio::time::Instant::now() + time);
         while let Some(output) = self.bridge.poll_output(now) {
             if matches!(output, Output::Publish { .. }) {
                 let ready = poll_fn(|context| match self.engine.is_linked() {
@@ -124,12 +133,9 @@ impl Worker {
             self.carry_out(output);
         }
         match &mut self.mirror {
-            Some(mirror) => {
-                // both at once: they have the same time
-                join(self.engine.flush(), mirror.flush()).await;
-                mirror.log_drops(true);
-            }
-            None => self.engine.flush().await,
+            // both at once: they have the same time
+            Some(mirror) => drop(join(self.engine.flush(end_of_all), mirror.finish(end_of_all)).await),
+            None => self.engine.flush(end_of_all).await,
         }
         self.proxies.clear("this node leaves the bus");
         self.nodes.clear();
@@ -141,6 +147,14 @@ impl Worker {
         self.started.elapsed()
     }
 
+    /// Returns the time for saying goodbye.
+    fn time_left(&self) -> Duration {
+        match self.phase {
+            Phase::Stopping(end) => end.saturating_duration_since(Instant::now()).min(GOODBYE),
+            Phase::Started | Phase::Serving => Duration::ZERO,
+        }
+    }
+
     /// Handles some of everything. Ready once the instance should end.
     fn turn(&mut self, timer: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
         self.inputs.listen(context.waker());
@@ -150,7 +164,7 @@ impl Worker {
         }
         let mut is_busy = false;
         if self.phase != Phase::Started {
-            is_busy |= self.poll_engine(context);
+            self.poll_engine(context);
         }
         let now = self.now();
         if self.bridge.next_deadline() <= now {
@@ -160,9 +174,11 @@ impl Worker {
         if let Some(mirror) = &mut self.mirror
             && self.phase != Phase::Started
         {
-            is_busy |= mirror.poll_engine(PER_TURN, context);
+            if mirror.poll_engine(context) {
+                self.next_snapshot = Instant::now();
+            }
             mirror.end_batch();
-            is_busy |= mirror.publish(PER_TURN, context);
+            is_busy |= mirror.publish(context);
         }
         self.take_snapshot();
         if is_busy {
@@ -216,10 +232,9 @@ impl Worker {
         interest::apply(&mut self.bridge, &self.inputs.take_filters());
     }
 
-    /// Returns whether more may have arrived.
-    fn poll_engine(&mut self, context: &mut Context<'_>) -> bool {
-        for _ in 0..PER_TURN {
-            let Poll::Ready(event) = self.engine.poll_event(context) else { return false };
+    /// Handles everything that has arrived: what stays with the client of NATS has no limit in bytes.
+    fn poll_engine(&mut self, context: &mut Context<'_>) {
+        while let Poll::Ready(event) = self.engine.poll_event(context) {
             let (now, bus) = (self.now(), &*self.settings.bridge.bus);
             match event {
                 EngineEvent::ForAll(bytes) => self.bridge.received(&Destination::All, bytes, now),
@@ -249,6 +264,16 @@ impl Worker {
                     self.state.problem = Some(format!("{server}: {why}"));
                     self.next_snapshot = Instant::now();
                 }
+                EngineEvent::Missed { count } => {
+                    if let Some(suppressed) = self.problems.permit(Instant::now()) {
+                        tracing::warn!(
+                            bus,
+                            count,
+                            suppressed,
+                            "batches were dropped, because too many have arrived at once"
+                        );
+                    }
+                }
                 EngineEvent::Problem { text } => {
                     // a server can report one for each message
                     if let Some(suppressed) = self.problems.permit(Instant::now()) {
@@ -265,7 +290,6 @@ impl Worker {
                 }
             }
         }
-        true
     }
 
     /// Returns whether there may be more to do.
@@ -365,6 +389,7 @@ impl Worker {
         self.state.filters = self.inputs.known_filters();
         if let Some(mirror) = &mut self.mirror {
             self.state.mirror = mirror.counts();
+            self.state.mirror_problem = mirror.problem().map(str::to_owned);
             mirror.log_drops(false);
         }
         self.snapshot.set(self.state.clone());

@@ -290,6 +290,9 @@ fn interest_is_what_is_imported_there_and_exported_here() {
     assert_eq!(mill.take(interest), [(vec![], vec!["t/#".to_owned()])]);
 }
 
+/// Filters that end, filters that begin, and how many the other node begins and ends.
+type Step<'f> = (&'f [&'f str], &'f [&'f str], (usize, usize));
+
 #[test]
 fn a_list_of_filters_that_changes_as_a_whole_arrives_as_a_whole() {
     let (mut mill, mut press, now) = pair();
@@ -299,7 +302,7 @@ fn a_list_of_filters_that_changes_as_a_whole_arrives_as_a_whole() {
         Output::Interest { added, removed, .. } => Some((added.len(), removed.len())),
         _ => None,
     };
-    let steps: [(&[&str], &[&str], (usize, usize)); 4] = [
+    let steps: [Step<'_>; 4] = [
         (&[], &filters[..4000], (4000, 0)),
         // beyond the limit: the imports stand for all of them
         (&[], &filters[4000..], (1, 4000)),
