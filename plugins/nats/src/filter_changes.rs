@@ -1,6 +1,6 @@
 //! The filters of local clients: those that the thread of the instance knows, and the changes that it has not
-//! handled yet. A change and its reverse cancel each other, so what waits is bounded by the subscriptions that
-//! exist and those that the thread knows.
+//! handled yet. A change and its reverse cancel each other, so what waits is bounded by the subscriptions
+//! that exist and those that the thread knows. Knows nothing of other nodes.
 
 use elbus_plugin_api::hooks::SubscriptionEvent;
 use std::{
@@ -16,8 +16,8 @@ pub(crate) struct FilterChange {
     pub(crate) filters: Vec<String>,
 }
 
-/// What has changed since the thread last looked. The order does not matter: each filter of a client is in one
-/// of the lists at most.
+/// What has changed since the thread last looked. The order does not matter: each filter of a client is in
+/// one of the lists at most.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) removed: Vec<String>,
