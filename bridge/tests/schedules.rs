@@ -1,26 +1,55 @@
 //! Random schedules over a simulated engine: every message is accounted for, order is kept, presence
 //! recovers, memory is bounded, and credit never leaks.
 //!
-//! `ELBUS_BRIDGE_SCHEDULES` sets the number of schedules, `ELBUS_BRIDGE_SEED` runs a single one.
+//! `ELBUS_BRIDGE_SCHEDULES` sets the number of schedules. A schedule that fails is reduced to the events that
+//! it needs; `ELBUS_BRIDGE_SEED` and `ELBUS_BRIDGE_EVENTS`, which the failure prints, run it alone.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod minimise;
 mod simulation;
 
+use fastrand::Rng;
 use simulation::world::World;
 use std::{panic, time::Duration};
 
 /// Schedules if nothing else is set.
 const SCHEDULES: u64 = 1500;
 
-/// Runs one schedule. Returns how many messages were taken, acknowledged with success, and delivered.
-fn run(seed: u64) -> (usize, usize, usize) {
+/// Events that follow from a seed, or some of them. Each has random numbers of its own, so that it is the
+/// same whichever others there are.
+#[derive(Debug, Clone)]
+struct Schedule {
+    seed: u64,
+    events: Vec<u64>,
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Self {
+        Schedule { seed, events: (0..Rng::with_seed(seed).u64(20..150)).collect() }
+    }
+
+    /// Returns the schedule that the environment asks for.
+    fn of_environment() -> Option<Self> {
+        let schedule = Schedule::new(std::env::var("ELBUS_BRIDGE_SEED").ok()?.parse().unwrap());
+        let Ok(events) = std::env::var("ELBUS_BRIDGE_EVENTS") else { return Some(schedule) };
+        let events = events.split(',').map(|event| event.parse().unwrap()).collect();
+        Some(Schedule { events, ..schedule })
+    }
+
+    /// Runs the schedule. Returns how many messages were taken, acknowledged with success, and delivered.
+    fn run(&self) -> (usize, usize, usize) {
+        run(self.seed, &self.events)
+    }
+}
+
+fn run(seed: u64, events: &[u64]) -> (usize, usize, usize) {
     let mut world = World::new(seed);
     for index in 0..3 {
         world.connect(index);
     }
     world.advance(Duration::from_secs(4));
-    let events = world.random.usize(20..150);
-    for _ in 0..events {
+    for event in events {
+        world.random = Rng::with_seed(seed.rotate_left(32) ^ event.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         world.disturb();
         let pause = match world.random.u8(..40) {
             0 => world.random.u64(1000..6000),
@@ -51,10 +80,22 @@ fn run(seed: u64) -> (usize, usize, usize) {
     world.account.summary()
 }
 
+/// Reduces a schedule that fails, and fails with the rest.
+fn report(schedule: &Schedule) -> ! {
+    let fails = |events: &[u64]| panic::catch_unwind(|| run(schedule.seed, events)).is_err();
+    // one failure is printed, not each of its parts
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let events = minimise::minimise(&schedule.events, fails);
+    panic::set_hook(hook);
+    let events: Vec<_> = events.iter().map(u64::to_string).collect();
+    panic!("failed: ELBUS_BRIDGE_SEED={} ELBUS_BRIDGE_EVENTS={}", schedule.seed, events.join(","));
+}
+
 #[test]
 fn random_schedules_lose_nothing_silently() {
-    if let Some(seed) = std::env::var("ELBUS_BRIDGE_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        println!("{:?}", run(seed));
+    if let Some(schedule) = Schedule::of_environment() {
+        println!("{:?}", schedule.run());
         return;
     }
     let schedules = std::env::var("ELBUS_BRIDGE_SCHEDULES").ok().and_then(|count| count.parse().ok());
@@ -64,9 +105,9 @@ fn random_schedules_lose_nothing_silently() {
         let run_all = |first: u64| {
             let mut total = (0, 0, 0);
             for seed in (first..schedules).step_by(threads as usize) {
-                let result = panic::catch_unwind(|| run(seed));
-                let (taken, good, delivered) =
-                    result.unwrap_or_else(|_| panic!("failed: ELBUS_BRIDGE_SEED={seed}"));
+                let schedule = Schedule::new(seed);
+                let result = panic::catch_unwind(|| schedule.run());
+                let (taken, good, delivered) = result.unwrap_or_else(|_| report(&schedule));
                 total = (total.0 + taken, total.1 + good, total.2 + delivered);
             }
             total

@@ -66,6 +66,10 @@ pub(crate) struct Node {
     /// Number of this start, unique among all nodes.
     pub(crate) start: u64,
     pub(crate) is_connected: bool,
+    /// Until then its process does nothing.
+    pub(crate) frozen_until: Duration,
+    /// What has arrived meanwhile.
+    pub(crate) unread: Vec<(Destination, Bytes)>,
     pub(crate) clients: BTreeSet<String>,
     pub(crate) proxies: BTreeMap<ProxyId, Proxy>,
     pub(crate) outboxes: BTreeMap<Arc<str>, Arc<Outbox<Completion>>>,
@@ -97,6 +101,8 @@ impl Node {
             bridge: Bridge::new(settings(NODES[index]), random.u64(1..), now),
             start,
             is_connected: false,
+            frozen_until: now,
+            unread: Vec::new(),
             clients: BTreeSet::new(),
             proxies: BTreeMap::new(),
             outboxes: BTreeMap::new(),
@@ -112,6 +118,10 @@ impl Node {
         }
         node.subscribe("t/+");
         node
+    }
+
+    pub(crate) fn is_frozen(&self, now: Duration) -> bool {
+        now < self.frozen_until
     }
 
     pub(crate) fn register(&mut self, client: &str) {

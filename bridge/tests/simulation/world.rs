@@ -33,12 +33,17 @@ impl World {
         let end = self.now + time;
         loop {
             self.settle();
-            let deadlines = self.nodes.iter().map(|node| node.bridge.next_deadline());
+            let deadlines = self.nodes.iter().map(|node| match node.is_frozen(self.now) {
+                true => node.frozen_until,
+                false => node.bridge.next_deadline(),
+            });
             let next = deadlines.chain(self.engine.next_arrival()).min().unwrap_or(end);
             // a deadline that has passed must not keep time from passing
             self.now = next.max(self.now + Duration::from_micros(100)).min(end);
-            for node in &mut self.nodes {
-                if node.bridge.next_deadline() <= self.now {
+            for index in 0..3 {
+                self.thaw(index);
+                let node = &mut self.nodes[index];
+                if !node.is_frozen(self.now) && node.bridge.next_deadline() <= self.now {
                     node.bridge.tick(self.now);
                 }
             }
@@ -56,8 +61,12 @@ impl World {
             while let Some((to, start, subject, bytes)) = self.engine.next(self.now) {
                 let node = &mut self.nodes[to];
                 if node.is_connected && node.start == start {
-                    node.bridge.received(&subject, bytes, self.now);
-                    self.poll(to);
+                    if node.is_frozen(self.now) {
+                        node.unread.push((subject, bytes));
+                    } else {
+                        node.bridge.received(&subject, bytes, self.now);
+                        self.poll(to);
+                    }
                 }
                 is_idle = false;
             }
@@ -72,6 +81,9 @@ impl World {
 
     /// Carries out the outputs of a node. Returns whether it has published something.
     fn poll(&mut self, index: usize) -> bool {
+        if self.nodes[index].is_frozen(self.now) {
+            return false;
+        }
         let published = self.nodes[index].poll(self.now, &mut self.account, &mut self.random);
         for (destination, bytes) in &published {
             for (to, name) in NODES.iter().enumerate() {
@@ -88,9 +100,26 @@ impl World {
         !published.is_empty()
     }
 
+    /// Stops the process of a node for some time, as a machine that is suspended does: for the node, its
+    /// clock jumps.
+    fn freeze(&mut self, index: usize, time: Duration) {
+        self.nodes[index].frozen_until = self.now + time;
+    }
+
+    /// Hands over what has arrived at a node that was frozen.
+    fn thaw(&mut self, index: usize) {
+        if self.nodes[index].is_frozen(self.now) {
+            return;
+        }
+        for (subject, bytes) in std::mem::take(&mut self.nodes[index].unread) {
+            self.nodes[index].bridge.received(&subject, bytes, self.now);
+            self.poll(index);
+        }
+    }
+
     pub(crate) fn connect(&mut self, index: usize) {
         let node = &mut self.nodes[index];
-        if !node.is_connected {
+        if !node.is_connected && !node.is_frozen(self.now) {
             node.is_connected = true;
             node.bridge.connected(self.now);
         }
@@ -99,6 +128,7 @@ impl World {
     pub(crate) fn disconnect(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.is_connected = false;
+        node.unread.clear();
         node.bridge.lost(self.now);
     }
 
@@ -115,6 +145,9 @@ impl World {
     /// One random event.
     pub(crate) fn disturb(&mut self) {
         let index = self.random.usize(..3);
+        if self.nodes[index].is_frozen(self.now) {
+            return; // neither it nor its clients do anything
+        }
         match self.random.u8(..100) {
             0..70 => {
                 for _ in 0..self.random.u8(1..8) {
@@ -136,7 +169,11 @@ impl World {
                 self.restart(index);
                 self.restart((index + 1) % 3);
             }
-            85..88 => {
+            85 => {
+                let time = self.random.u64(100..8000);
+                self.freeze(index, Duration::from_millis(time));
+            }
+            86..88 => {
                 let rates = [0.0, 0.0, 0.02, 0.3];
                 self.engine.loss = rates[self.random.usize(..4)];
                 self.engine.repetition = rates[self.random.usize(..4)];
@@ -165,6 +202,8 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.engine.heal();
         for index in 0..3 {
+            self.freeze(index, Duration::ZERO);
+            self.thaw(index);
             self.connect(index);
             self.nodes[index].drain_receivers();
             self.nodes[index].supply_results();
