@@ -111,6 +111,54 @@ fn a_slow_link_loses_nothing() {
 }
 
 #[test]
+fn a_link_that_stalls_as_if_packets_were_lost_loses_nothing() {
+    if !has_nats_server("stalling links") {
+        return;
+    }
+    let server = NatsServer::start();
+    let proxy = LinkProxy::start(server.port());
+    let mill = node("mill", &[proxy.url()], &Options::default());
+    let press = node("press", &[server.url()], &Options::default());
+    let traffic = Traffic::start(&mill, &press, 64, 1000);
+    for direction in DIRECTIONS {
+        proxy.lose(direction, 10);
+        traffic.wait_for(500);
+    }
+    proxy.restore();
+    let account = traffic.end(&press);
+    assert_eq!(account.count(0x01), account.codes.len(), "a link that stalls is not a lost one");
+}
+
+#[test]
+fn a_slow_link_to_a_server_with_frequent_pings_is_not_given_up() {
+    if !has_nats_server("frequent pings") {
+        return;
+    }
+    // a second without anything from the node, and the server closes its connection
+    let server = NatsServer::with_config("ping_interval: \"500ms\"\nping_max: 1\n");
+    let proxy = LinkProxy::start(server.port());
+    let mill = node("mill", &[proxy.url()], &Options::default());
+    let press = node("press", &[server.url()], &Options::default());
+    let [to_mill, of_mill] =
+        [(("press", &press), ("mill", &mill), ".a"), (("mill", &mill), ("press", &press), ".b")]
+            .map(|(from, to, of)| Traffic::between(from, to, of, (64, 1800)));
+    // what is in flight takes a second each way, and pings wait behind it
+    for direction in DIRECTIONS {
+        proxy.throttle(direction, 120_000);
+    }
+    to_mill.wait_for(300);
+    of_mill.wait_for(300);
+    proxy.restore();
+    for (traffic, daemon) in [(to_mill, &press), (of_mill, &mill)] {
+        let account = traffic.end(daemon);
+        assert_eq!(account.count(0x01), account.codes.len(), "a slow link is not a lost one");
+    }
+    for daemon in [&mill, &press] {
+        assert!(!daemon.log().contains("connection to NATS lost"), "{}", daemon.log());
+    }
+}
+
+#[test]
 fn every_acknowledged_message_arrives_once_although_the_plugin_is_reloaded_on_both_nodes() {
     if !has_nats_server("reloaded plugin") {
         return;

@@ -1,5 +1,5 @@
 //! A TCP proxy between a node and its server: links can be cut, also within a frame, slow in one direction,
-//! and frozen as if packets were lost.
+//! stalled as if packets were lost and sent again, and frozen.
 
 use std::{
     io::{Read, Write},
@@ -39,6 +39,8 @@ struct Link {
     /// Where the link is cut: after this many more bytes in a direction.
     cut_after: Option<(Direction, usize)>,
     streams: Vec<TcpStream>,
+    /// The state of a generator of numbers, the same in each run.
+    random: u32,
 }
 
 /// How fast a direction is.
@@ -47,6 +49,8 @@ struct Pace {
     delay: Duration,
     /// 0 without a limit.
     bytes_per_second: usize,
+    /// One of so many pieces stalls; 0 if none does.
+    one_in: u32,
 }
 
 impl Pace {
@@ -136,6 +140,12 @@ impl LinkProxy {
         self.state.link.lock().unwrap().pace[direction as usize].bytes_per_second = bytes_per_second;
     }
 
+    /// Has one of `one_in` pieces in a direction stall, for a random time, with everything behind it: what a
+    /// connection shows of lost packets.
+    pub(crate) fn lose(&self, direction: Direction, one_in: u32) {
+        self.state.link.lock().unwrap().pace[direction as usize].one_in = one_in;
+    }
+
     /// Passes on everything in a direction this much later.
     pub(crate) fn delay(&self, direction: Direction, delay: Duration) {
         self.state.link.lock().unwrap().pace[direction as usize].delay = delay;
@@ -153,6 +163,11 @@ impl Drop for LinkProxy {
 }
 
 impl Link {
+    fn random(&mut self) -> u32 {
+        self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.random >> 16
+    }
+
     fn cut(&mut self) {
         self.is_refusing = true;
         for stream in self.streams.drain(..) {
@@ -176,7 +191,14 @@ fn copy(direction: Direction, mut from: TcpStream, mut to: TcpStream, state: &St
             count = count.min(*left);
             *left -= count;
         }
-        let time = link.pace[direction as usize].time(count);
+        let pace = link.pace[direction as usize];
+        let stall = if pace.one_in > 0 && link.random().is_multiple_of(pace.one_in) {
+            // the shortest time until Linux sends a packet again, and some doublings of it
+            Duration::from_millis(200 + u64::from(link.random() % 700))
+        } else {
+            Duration::ZERO
+        };
+        let time = pace.time(count) + stall;
         drop(link);
         std::thread::sleep(time);
         let is_over = count == 0 || to.write_all(&buffer[..count]).is_err();

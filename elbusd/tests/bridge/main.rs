@@ -17,6 +17,7 @@ mod logins;
 mod messages;
 mod mirror_limits;
 mod mirrored;
+mod namespaces;
 mod nats_program;
 mod network;
 mod sample;

@@ -5,7 +5,7 @@ use elbus_protocol::{Op, Qos};
 use std::{fs, io::Write, net::TcpStream, os::unix::fs::PermissionsExt, time::Duration};
 
 use crate::{
-    link_proxy::LinkProxy,
+    link_proxy::{Direction, LinkProxy},
     nats_program::{MIRRORING, MIRRORS, Program, figure, mirrored},
     network::{NatsServer, Options, has_nats_server, node, wait_for_client, wait_for_filters},
     support::{
@@ -126,6 +126,25 @@ fn what_a_stop_leaves_behind_is_counted_and_logged() {
     let count: usize = count.and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
     // 8 MiB of them
     assert!((100..=200).contains(&count), "{count}");
+}
+
+#[test]
+fn a_slow_link_does_not_end_the_connection_of_mirrored_topics() {
+    if !has_nats_server("slow links of mirrored topics") {
+        return;
+    }
+    let server = NatsServer::start();
+    let proxy = LinkProxy::start(server.port());
+    let mill = mirroring(proxy.url(), &Options::default());
+    let mut program = Program::connect(&server, "sensors.>");
+    let mut client = mill.client("m");
+    // 12 s, during which the server has nothing to send
+    proxy.throttle(Direction::ToServer, 100_000);
+    const COUNT: u32 = 120;
+    client.write(&numbered_frames(Op::Publish, Qos::NO, "sensors/a", COUNT, 10_000));
+    (0..COUNT).for_each(|number| assert_eq!(program.next_number(), number));
+    assert!(!mill.log().contains("mirrored topics lost"), "{}", mill.log());
+    assert_eq!((mirrored(&mut client, "to_nats"), mirrored(&mut client, "dropped")), (COUNT.into(), 0));
 }
 
 #[test]

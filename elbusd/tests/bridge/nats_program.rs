@@ -61,12 +61,22 @@ impl Program {
         });
     }
 
+    /// Returns the number that the next message begins with.
+    pub(crate) fn next_number(&mut self) -> u32 {
+        u32::from_le_bytes(self.next_message().payload[..4].try_into().unwrap())
+    }
+
+    /// Returns subject and text of the next message.
     pub(crate) fn next(&mut self) -> (String, String) {
+        let message = self.next_message();
+        (message.subject.to_string(), String::from_utf8(message.payload.to_vec()).unwrap())
+    }
+
+    fn next_message(&mut self) -> async_nats::Message {
         use futures_util::StreamExt;
         let subscriber = &mut self.subscriber;
         let next = async { timeout(PATIENCE, subscriber.next()).await };
-        let message = self.runtime.block_on(next).unwrap().unwrap();
-        (message.subject.to_string(), String::from_utf8(message.payload.to_vec()).unwrap())
+        self.runtime.block_on(next).unwrap().unwrap()
     }
 }
 

@@ -135,13 +135,23 @@ pub(crate) const EVERYTHING: &str =
 
 /// Starts a broker that is a node.
 pub(crate) fn node(name: &str, servers: &[String], options: &Options<'_>) -> Daemon {
+    node_through(&[], name, servers, options)
+}
+
+/// As [`node`], through a program that executes it.
+pub(crate) fn node_through(
+    through: &[&str],
+    name: &str,
+    servers: &[String],
+    options: &Options<'_>,
+) -> Daemon {
     let folder = folder();
     let key = folder.path().join("key");
     fs::write(&key, options.key.unwrap_or(KEY)).unwrap();
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let text = config(name, servers, options);
     fs::write(folder.path().join("broker.toml"), text).unwrap();
-    Daemon::start_in(folder, &["--config", "broker.toml"])
+    Daemon::start_through(through, folder, &["--config", "broker.toml"])
 }
 
 /// Returns the configuration of a node, whose key is in the file `key`.

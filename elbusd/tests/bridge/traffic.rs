@@ -26,8 +26,15 @@ const END: &[u8] = b"end";
 /// Pause after a refusal, so that an absent receiver does not fill the account.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Messages from `from` at one node to `to` at the node `mill`.
+/// A node and its name.
+pub(crate) type Place<'d> = (&'static str, &'d Daemon);
+
+/// Messages from a client of one node to a client of another one.
 pub(crate) struct Traffic {
+    /// The receiver, as the node of the senders knows it.
+    target: String,
+    /// Another client of this node, which sends the last message.
+    last: String,
     stop: Arc<AtomicBool>,
     /// Messages that were acknowledged with 01.
     delivered: Arc<AtomicUsize>,
@@ -43,19 +50,41 @@ pub(crate) struct Account {
 }
 
 impl Traffic {
-    /// Starts to send messages of `bytes` bytes, with at most `in_flight` that are not acknowledged.
+    /// Starts to send messages of `bytes` bytes from the client `from` at the node `press` to `to` at the
+    /// node `mill`, with at most `in_flight` that are not acknowledged.
     pub(crate) fn start(mill: &Daemon, press: &Daemon, in_flight: usize, bytes: usize) -> Self {
-        let to = mill.client("to");
-        wait_for_client(press, "@mill.to");
-        let from = press.client("from");
+        Self::between(("press", press), ("mill", mill), "", (in_flight, bytes))
+    }
+
+    /// As [`start`](Self::start), between any two nodes. `of` distinguishes the clients of several.
+    pub(crate) fn between(
+        (near, press): Place<'_>,
+        (far, mill): Place<'_>,
+        of: &str,
+        (in_flight, bytes): (usize, usize),
+    ) -> Self {
+        let target = format!("@{far}.to{of}");
+        let to = mill.client(&format!("to{of}"));
+        wait_for_client(press, &target);
+        let (from, last) = (format!("from{of}"), format!("last{of}"));
+        let sender = press.client(&from);
+        let senders = [&from, &last].map(|name| format!("@{near}.{name}"));
         let (stop, delivered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (stopping, counter) = (stop.clone(), delivered.clone());
+        let (stopping, counter, receiver) = (stop.clone(), delivered.clone(), target.clone());
+        let sending = move || send(sender, &receiver, (in_flight, bytes), &stopping, &counter);
         Traffic {
+            target,
+            last,
             stop,
             delivered,
-            sending: std::thread::spawn(move || send(from, in_flight, bytes, &stopping, &counter)),
-            receiving: std::thread::spawn(move || receive(to)),
+            sending: std::thread::spawn(sending),
+            receiving: std::thread::spawn(move || receive(to, &senders)),
         }
+    }
+
+    /// Returns the name of the receiver at the node of the sender.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
     }
 
     /// Waits until this many further messages are acknowledged as delivered.
@@ -66,12 +95,12 @@ impl Traffic {
         });
     }
 
-    /// Stops, and checks the account. The nodes must be linked.
+    /// Stops, and checks the account. The nodes must be linked; `press` is that of the sender.
     pub(crate) fn end(self, press: &Daemon) -> Account {
         self.stop.store(true, Ordering::SeqCst);
         let codes = self.sending.join().unwrap();
-        let mut last = press.client("last");
-        wait_until("the end arrives", || last.send("@mill.to", END) == 0x01);
+        let mut last = press.client(&self.last);
+        wait_until("the end arrives", || last.send(&self.target, END) == 0x01);
         let arrived = self.receiving.join().unwrap();
         assert!(arrived.is_sorted_by(|one, other| one < other), "repeated or out of order");
         let account = Account { codes };
@@ -99,8 +128,8 @@ impl Account {
 
 fn send(
     mut from: Wire,
-    in_flight: usize,
-    bytes: usize,
+    target: &str,
+    (in_flight, bytes): (usize, usize),
     stop: &AtomicBool,
     delivered: &AtomicUsize,
 ) -> Vec<u8> {
@@ -121,22 +150,23 @@ fn send(
             break;
         }
         payload[..4].copy_from_slice(&number.to_le_bytes());
-        ids.push_back(from.request(Op::Message, Qos::PROCESSED, "@mill.to", "", &payload));
+        ids.push_back(from.request(Op::Message, Qos::PROCESSED, target, "", &payload));
     }
     codes
 }
 
-fn receive(mut to: Wire) -> Vec<u32> {
+fn receive(mut to: Wire, [from, last]: &[String; 2]) -> Vec<u32> {
     let mut numbers = vec![];
     loop {
         let Some(frame) = to.frame_within(Duration::from_secs(120)) else {
             panic!("nothing for two minutes")
         };
         let Frame::Data(_, sender, _, payload, _) = frame else { panic!("no message") };
-        match &*sender {
-            "@press.from" => numbers.push(u32::from_le_bytes(payload[..4].try_into().unwrap())),
-            "@press.last" if payload == END => return numbers,
-            other => panic!("a message of {other}"),
+        if sender == *from {
+            numbers.push(u32::from_le_bytes(payload[..4].try_into().unwrap()));
+        } else {
+            assert!(sender == *last && payload == END, "a message of {sender}");
+            return numbers;
         }
     }
 }

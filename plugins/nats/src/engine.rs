@@ -47,6 +47,9 @@ pub(crate) struct Purpose {
     pub(crate) subscriptions: Vec<(Source, Subject)>,
     /// The length of the longest payload that is published, in bytes; 0 if any server will do.
     pub(crate) longest_payload: usize,
+    /// Time without anything from the server after which it is asked for a sign of life. The connection ends
+    /// when the third remains without an answer.
+    pub(crate) ping_interval: Duration,
     /// What the server shows behind the name of the node.
     pub(crate) about: &'static str,
     /// Bytes that are read at once.
@@ -69,7 +72,7 @@ pub(crate) enum Source {
 /// What has happened.
 #[derive(Debug)]
 pub(crate) enum EngineEvent {
-    /// Connected, and subscribed to everything.
+    /// Connected; the subscriptions are on their way to the server, before everything else.
     Connected { server: String },
     /// The connection is lost.
     Lost { why: String },
@@ -219,7 +222,7 @@ impl Engine {
         }
     }
 
-    /// Waits until what was published has reached the server, for a short time and until `end` at most.
+    /// Waits until what was published is sent, for a short time and until `end` at most.
     pub(crate) async fn flush(&mut self, end: Instant) {
         if let State::Linked(link) = &mut self.state {
             _ = timeout_at(end.min(Instant::now() + FLUSH_TIME), link.client.flush()).await;
@@ -239,6 +242,7 @@ async fn link(
         .options()
         .map_err(|error| Failure { why: error.to_string(), is_refusal: true })?
         .name(settings.login.name(purpose.about))
+        .ping_interval(purpose.ping_interval)
         .subscription_capacity(purpose.arrived_messages)
         .read_buffer_capacity(purpose.read_bytes)
         .event_callback(move |event| {
@@ -265,12 +269,11 @@ async fn link(
         let subscriber = client.subscribe(subject).await.map_err(|error| failed(error.to_string()))?;
         subscribers.push((source, subscriber));
     }
-    // the server has handled the subscriptions when it answers
     let flushed = timeout(Duration::from_secs(5), client.flush()).await;
     match flushed {
         Ok(Ok(())) => Ok(Link { since: Instant::now(), client, subscribers, events, server: text, taken: 0 }),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed("the server does not answer".to_owned())),
+        Err(_) => Err(failed("the server does not read".to_owned())),
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::time::timeout_at;
 
@@ -44,6 +44,9 @@ const MESSAGE_COST: usize = 128;
 const HEADER_BYTES: usize = 128;
 /// Messages that are published before the others have their turn, and the client of NATS.
 const PER_TURN: usize = 64;
+/// A server sends nothing while programs publish nothing, and its answer comes behind everything that was
+/// published before: on a slow link, that takes long.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes that are read at once. The client of NATS reads at most 128 times in a turn, so this limits how many
 /// messages wait for the thread, and for how long those of other nodes do.
 const READ_BYTES: u16 = 8 << 10;
@@ -206,6 +209,7 @@ impl MirrorLink {
         let purpose = Purpose {
             subscriptions,
             longest_payload: 0,
+            ping_interval: PING_INTERVAL,
             about: ", mirrored topics",
             read_bytes: READ_BYTES,
             arrived_messages: ARRIVED_MESSAGES,

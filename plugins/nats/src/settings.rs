@@ -14,8 +14,6 @@ use crate::secret;
 const MAX_LIST: usize = 1000;
 /// Time for a TCP connection, TLS and the handshake of NATS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval of pings; a connection ends when the third remains without an answer.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Batches that the client of NATS keeps until they are written. Further ones are not assembled.
 const QUEUED_BATCHES: usize = 32;
 
@@ -320,7 +318,6 @@ impl Login {
         let mut options = ConnectOptions::new()
             .no_echo()
             .connection_timeout(CONNECT_TIMEOUT)
-            .ping_interval(PING_INTERVAL)
             .client_capacity(QUEUED_BATCHES)
             .max_reconnects(1)
             .skip_subject_validation(true);

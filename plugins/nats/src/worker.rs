@@ -33,6 +33,8 @@ use crate::{
 /// Outputs of the bridge that are handled before the others have their turn, and the tasks of the client of
 /// NATS.
 const PER_TURN: usize = 64;
+/// Nodes that send nothing are lost after three seconds, however soon a silent connection ends.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Batches that have arrived and that the client of NATS keeps. The credit of nodes limits their bytes.
 const ARRIVED_BATCHES: usize = 16_384;
 /// Interval of snapshots.
@@ -81,6 +83,7 @@ impl Worker {
         let purpose = Purpose {
             subscriptions,
             longest_payload: settings.bridge.limits.longest_batch(),
+            ping_interval: PING_INTERVAL,
             about: "",
             read_bytes: u16::MAX,
             arrived_messages: ARRIVED_BATCHES,
