@@ -6,7 +6,7 @@
 mod decode;
 mod mixed;
 
-pub use decode::{Delivery, decode_delivery};
+pub use decode::{Delivery, DeliveryLayout, decode_delivery, locate_delivery};
 pub use mixed::{encode_mixed_run, mixed_run_len};
 
 use crate::{EncodeError, FrameKind};

@@ -13,7 +13,7 @@ pub use encode::{PING, encode_filters, encode_ping, encode_request, encode_reque
 pub use mixed::{MixedEnd, MixedFrame, next_mixed_run};
 
 use crate::{Field, FrameError, MAX_FILTERS_BYTES, Op, Qos};
-use prefix::{Prefix, find_nul};
+use prefix::{Prefix, find_nul, find_nul_ascii};
 
 /// Bytes before the body of every request.
 pub const REQUEST_HEADER_BYTES: usize = 9;
@@ -249,6 +249,17 @@ pub(crate) fn split_nul(bytes: &[u8], field: Field) -> Result<(&[u8], &[u8]), Fr
 #[inline]
 pub(crate) fn text(bytes: &[u8], field: Field) -> Result<&str, FrameError> {
     std::str::from_utf8(bytes).map_err(|_| FrameError::NotUtf8 { field })
+}
+
+/// Returns the length of the text before the first NUL. The search finds most texts to be ASCII, so that they
+/// are not looked at again.
+#[inline]
+pub(crate) fn text_len(bytes: &[u8], field: Field) -> Result<usize, FrameError> {
+    let (len, is_ascii) = find_nul_ascii(bytes).ok_or(FrameError::MissingNul { field })?;
+    if !is_ascii {
+        text(bytes.get(..len).unwrap_or_default(), field)?;
+    }
+    Ok(len)
 }
 
 /// Returns the text of a topic operation's body; if the body is too long, a beginning of it that is too long

@@ -153,8 +153,13 @@ impl Client {
     /// [`Error::Disconnected`], [`Error::Closed`], [`Error::Timeout`], [`Error::QueueFull`] (real-time only),
     /// [`Error::Unsendable`], [`Error::FrameTooLong`]; with acknowledgement also [`Error::NotRegistered`],
     /// [`Error::NotDelivered`], [`Error::AccessDenied`], [`Error::Refused`], [`Error::UnknownCode`].
-    pub async fn send(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.send_request(Op::Message, qos, target, "", payload.into()).await
+    pub fn send<'a>(
+        &'a self,
+        target: &'a str,
+        payload: impl Into<Bytes>,
+        qos: Qos,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        self.send_request(Op::Message, qos, target, "", payload.into())
     }
 
     /// Sends a message to all clients whose name matches a mask: `?` matches one part of a name, `*` all
@@ -169,8 +174,13 @@ impl Client {
     ///
     /// # Errors
     /// As [`send`](Client::send). It is not an error if no client matches.
-    pub async fn broadcast(&self, mask: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.send_request(Op::Broadcast, qos, mask, "", payload.into()).await
+    pub fn broadcast<'a>(
+        &'a self,
+        mask: &'a str,
+        payload: impl Into<Bytes>,
+        qos: Qos,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        self.send_request(Op::Broadcast, qos, mask, "", payload.into())
     }
 
     /// Publishes to a topic.
@@ -184,22 +194,27 @@ impl Client {
     ///
     /// # Errors
     /// As [`send`](Client::send). It is not an error if the topic has no subscriber.
-    pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.send_request(Op::Publish, qos, topic, "", payload.into()).await
+    pub fn publish<'a>(
+        &'a self,
+        topic: &'a str,
+        payload: impl Into<Bytes>,
+        qos: Qos,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        self.send_request(Op::Publish, qos, topic, "", payload.into())
     }
 
     /// Publishes to the subscribers of a topic whose primary name is `receiver`.
     ///
     /// # Errors
     /// As [`publish`](Client::publish).
-    pub async fn publish_for(
-        &self,
-        topic: &str,
-        receiver: &str,
+    pub fn publish_for<'a>(
+        &'a self,
+        topic: &'a str,
+        receiver: &'a str,
         payload: impl Into<Bytes>,
         qos: Qos,
-    ) -> Result<(), Error> {
-        self.send_request(Op::PublishFor, qos, topic, receiver, payload.into()).await
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        self.send_request(Op::PublishFor, qos, topic, receiver, payload.into())
     }
 
     /// Subscribes the client's [`Frames`](crate::Frames) to one or more topic filters. Publications that
@@ -289,20 +304,37 @@ impl Client {
         Ok(start.elapsed())
     }
 
-    async fn send_request(
-        &self,
+    fn send_request<'a>(
+        &'a self,
         op: Op,
         qos: Qos,
-        target: &str,
-        receiver: &str,
+        target: &'a str,
+        receiver: &'a str,
         payload: Bytes,
-    ) -> Result<(), Error> {
-        self.inner.send(&Request { op, qos, target, receiver, head: &[], payload }).await
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        self.inner.send(Request { op, qos, target, receiver, head: &[], payload })
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Client {:?} at {}", self.name(), self.address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F>(_: impl FnOnce(&'static Client) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_send_is_small() {
+        // it is copied several times per frame, and what few frames need can be boxed
+        let send = size_of_future(|client| client.send("a", "b", Qos::NO));
+        let publish = size_of_future(|client| client.publish("a", "b", Qos::NO));
+        assert!(send <= 192 && publish <= 192, "{send} and {publish} bytes");
     }
 }

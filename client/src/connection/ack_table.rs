@@ -26,6 +26,25 @@ pub(crate) enum PendingAck {
     Restore { op: Op, filters: Vec<String> },
 }
 
+/// The acknowledgement of a frame with target and payload. Cheap to move and to drop: it is passed on with
+/// each frame.
+#[derive(Clone, Copy)]
+pub(crate) enum FrameAck {
+    /// A future waits for it.
+    Awaited,
+    /// It acknowledges the request of this call.
+    Call(u32),
+}
+
+impl From<FrameAck> for PendingAck {
+    fn from(ack: FrameAck) -> Self {
+        match ack {
+            FrameAck::Awaited => PendingAck::Awaited(None),
+            FrameAck::Call(call) => PendingAck::Call(call),
+        }
+    }
+}
+
 /// A refusal that concerns more than the future of one operation.
 pub(crate) enum AckEvent {
     /// The request of a call was refused.

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use elbus_protocol::{
     FrameError, FrameKind, Limits,
-    delivery::{DELIVERY_HEADER_BYTES, Delivery, decode_delivery},
+    delivery::{DELIVERY_HEADER_BYTES, DeliveryLayout, locate_delivery},
 };
 use elbus_socket::{Received, Socket};
 use std::{cell::Cell, io, sync::Arc, time::Duration};
@@ -154,29 +154,18 @@ impl FrameReader {
     /// frame. Returns how many bytes were parsed.
     fn parse(&self, bytes: &[u8], batch: &mut ReadBatch) -> Result<usize, ReadEnd> {
         let mut at = 0;
-        while let Some((delivery, used)) =
-            decode_delivery(bytes.get(at..).unwrap_or_default(), &self.limits).map_err(ReadEnd::Protocol)?
+        while let Some((layout, used)) =
+            locate_delivery(bytes.get(at..).unwrap_or_default(), &self.limits).map_err(ReadEnd::Protocol)?
         {
             let start = at + DELIVERY_HEADER_BYTES;
             at += used;
-            let (kind, realtime, sender, payload_at) = match delivery {
-                Delivery::Nop => continue,
-                Delivery::Ack { op_id, code } => {
-                    batch.acks.push((op_id, code));
-                    continue;
+            match layout {
+                DeliveryLayout::Nop => {}
+                DeliveryLayout::Ack { op_id, code } => batch.acks.push((op_id, code)),
+                DeliveryLayout::Body { kind, realtime, sender_len, payload_at } => {
+                    batch.spans.push(FrameSpan { kind, realtime, start, end: at, sender_len, payload_at });
                 }
-                Delivery::Message { sender, realtime, .. } => {
-                    (FrameKind::Message, realtime, sender, sender.len() + 1)
-                }
-                Delivery::Broadcast { sender, realtime, .. } => {
-                    (FrameKind::Broadcast, realtime, sender, sender.len() + 1)
-                }
-                Delivery::Publish { sender, topic, realtime, .. } => {
-                    (FrameKind::Publish, realtime, sender, sender.len() + topic.len() + 2)
-                }
-            };
-            let sender_len = sender.len();
-            batch.spans.push(FrameSpan { kind, realtime, start, end: at, sender_len, payload_at });
+            }
         }
         Ok(at)
     }

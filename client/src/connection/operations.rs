@@ -8,7 +8,7 @@ use tokio::time::timeout;
 #[cfg(feature = "in-process")]
 use super::endpoint::Endpoint;
 use super::{
-    ack_table::PendingAck,
+    ack_table::FrameAck,
     inner::Inner,
     request::{Request, operation_text},
     send_queue::QueueError,
@@ -17,25 +17,32 @@ use crate::error::Error;
 
 impl Inner {
     /// Queues a frame, and waits for its acknowledgement if it requests one.
-    pub(crate) async fn send(&self, request: &Request<'_>) -> Result<(), Error> {
-        #[cfg(feature = "in-process")]
-        if let Endpoint::InProcess(_) = self.endpoint {
-            return self.in_process.send(request).await;
-        }
-        let wants_ack = request.qos.wants_ack();
-        let ack = || wants_ack.then_some(PendingAck::Awaited(None));
-        // a frame that finds room is queued without another future: this is the whole cost of most sends
-        let op_id = match self.send_queue.send(request, ack()) {
-            Ok(op_id) => op_id,
-            Err(QueueError::Failed(error)) => return Err(error),
-            Err(QueueError::Full) => Box::pin(self.queue(|| self.send_queue.send(request, ack()))).await?,
-        };
-        if !wants_ack {
+    ///
+    /// The future is moved with each frame, and most frames wait for nothing: so whatever waits is boxed, and
+    /// the request is held once, which an `async fn` would not do.
+    #[inline]
+    #[expect(clippy::manual_async_fn, reason = "it would hold the request twice")]
+    pub(crate) fn send<'a>(&'a self, request: Request<'a>) -> impl Future<Output = Result<(), Error>> + 'a {
+        async move {
+            #[cfg(feature = "in-process")]
+            if let Endpoint::InProcess(_) = self.endpoint {
+                return Box::pin(self.in_process.send(&request)).await;
+            }
+            let wants_ack = request.qos.wants_ack();
+            let ack = wants_ack.then_some(FrameAck::Awaited);
+            let op_id = match self.send_queue.send(&request, ack) {
+                Ok(op_id) => op_id,
+                Err(QueueError::Failed(error)) => return Err(error),
+                Err(QueueError::Full) => Box::pin(self.queue(|| self.send_queue.send(&request, ack))).await?,
+            };
+            if wants_ack {
+                let operation = operation_text(request.op);
+                return Box::pin(self.acknowledged(op_id, operation, request.target)).await;
+            }
             // a loop of sends must let other tasks run, and leave in batches of some size
             tokio::task::coop::consume_budget().await;
-            return Ok(());
+            Ok(())
         }
-        self.acknowledged(op_id, operation_text(request.op), request.target).await
     }
 
     /// Calls a method of another client and waits for the reply, without a timeout.
@@ -59,7 +66,7 @@ impl Inner {
         if let Endpoint::InProcess(_) = self.endpoint {
             return self.in_process.send(request).await;
         }
-        self.queue(|| self.send_queue.send(request, Some(PendingAck::Call(call)))).await.map(drop)
+        self.queue(|| self.send_queue.send(request, Some(FrameAck::Call(call)))).await.map(drop)
     }
 
     /// Queues a ping.

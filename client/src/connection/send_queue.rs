@@ -20,7 +20,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    ack_table::{AckEvent, AckTable, PendingAck},
+    ack_table::{AckEvent, AckTable, FrameAck, PendingAck},
     request::Request,
 };
 use crate::{error::Error, receive::read_limit::ReadLimit};
@@ -111,7 +111,7 @@ impl SendQueue {
 
     /// Queues a frame with target and payload. Returns its operation id, for the acknowledgement.
     #[inline]
-    pub(crate) fn send(&self, request: &Request<'_>, ack: Option<PendingAck>) -> Result<u32, QueueError> {
+    pub(crate) fn send(&self, request: &Request<'_>, ack: Option<FrameAck>) -> Result<u32, QueueError> {
         let Request { op, qos, target, receiver, head, payload } = request;
         let len = head.len().saturating_add(payload.len());
         if len > self.max_frame_bytes {
@@ -149,7 +149,7 @@ impl SendQueue {
 
     /// Queues a ping.
     pub(crate) fn ping(&self) -> Result<(), Error> {
-        let queued = self.queue(false, None, |queue, _| {
+        let queued = self.queue(false, None::<FrameAck>, |queue, _| {
             queue.push(&PING, 1);
             Ok(())
         });
@@ -178,7 +178,7 @@ impl SendQueue {
     fn queue(
         &self,
         realtime: bool,
-        ack: Option<PendingAck>,
+        ack: Option<impl Into<PendingAck>>,
         append: impl FnOnce(&mut Queue, u32) -> Result<(), EncodeError>,
     ) -> Result<u32, QueueError> {
         let mut guard = self.state.lock();
@@ -198,7 +198,7 @@ impl SendQueue {
         let op_id = if ack.is_some() { state.acks.next_id() } else { 0 };
         append(&mut state.queue, op_id).map_err(Error::from)?;
         if let Some(ack) = ack {
-            state.acks.insert(ack);
+            state.acks.insert(ack.into());
         }
         state.frames += 1;
         state.bytes += (state.queue.bytes() - queued) as u64;

@@ -127,7 +127,7 @@ impl Client {
     ) -> Result<(), Error> {
         let mut head = Vec::new();
         rpc::encode_request_head(&mut head, rpc::NO_REPLY, method)?;
-        self.inner.send(&Request::message(target, &head, params.into(), qos)).await
+        self.inner.send(Request::message(target, &head, params.into(), qos)).await
     }
 
     /// Sends an RPC notification.
@@ -135,6 +135,6 @@ impl Client {
     /// # Errors
     /// As [`send`](Client::send).
     pub async fn notify(&self, target: &str, payload: impl Into<Bytes>, qos: Qos) -> Result<(), Error> {
-        self.inner.send(&Request::message(target, &[rpc::NOTIFICATION], payload.into(), qos)).await
+        self.inner.send(Request::message(target, &[rpc::NOTIFICATION], payload.into(), qos)).await
     }
 }

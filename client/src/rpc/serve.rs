@@ -313,7 +313,7 @@ async fn reply(inner: &Inner, request: &Frame, id: u32, outcome: Result<Bytes, R
     };
     let caller = request.sender();
     let qos = if request.is_realtime() { Qos::REALTIME } else { Qos::NO };
-    if let Err(error) = inner.send(&Request::message(caller, &head, data, qos)).await {
+    if let Err(error) = inner.send(Request::message(caller, &head, data, qos)).await {
         tracing::debug!(caller, %error, "cannot send a reply");
     }
 }

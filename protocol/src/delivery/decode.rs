@@ -1,7 +1,7 @@
 //! Taking apart what the broker sends, for clients and tests; never waits for more.
 
 use super::DELIVERY_HEADER_BYTES;
-use crate::request::{Limits, split_nul, text};
+use crate::request::{Limits, text, text_len};
 use crate::{Field, FrameError, FrameKind};
 
 /// A frame from the broker.
@@ -47,40 +47,87 @@ pub enum Delivery<'a> {
     },
 }
 
-/// The first frame of the input and its length in bytes, or `None` while it is not whole.
-///
-/// An unknown kind and a body over the limit are errors as soon as the header is there. The length field of a
-/// NOP is ignored, and any value but 0 counts as real-time.
+/// What the first frame of the input is, and where its parts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeliveryLayout {
+    /// Keep-alive; no answer is expected.
+    Nop,
+    /// The outcome of a request that asked for it.
+    Ack {
+        /// That of the request.
+        op_id: u32,
+        /// A [`Code`](crate::Code), if this crate knows it.
+        code: u8,
+    },
+    /// A message, broadcast or publication. Its body follows the header of [`DELIVERY_HEADER_BYTES`]: sender,
+    /// NUL, for a publication topic, NUL, and the payload. Both texts are UTF-8.
+    Body {
+        /// One of these three.
+        kind: FrameKind,
+        /// Whether it was sent as real-time.
+        realtime: bool,
+        /// Length of the sender at the start of the body, in bytes.
+        sender_len: usize,
+        /// Position of the payload in the body, in bytes.
+        payload_at: usize,
+    },
+}
+
+/// Checks the first frame of the input as [`decode_delivery`] does. Returns where its parts are, and its
+/// length in bytes; `None` while it is not whole.
 #[inline]
-pub fn decode_delivery<'a>(
-    input: &'a [u8],
-    limits: &Limits,
-) -> Result<Option<(Delivery<'a>, usize)>, FrameError> {
+pub fn locate_delivery(input: &[u8], limits: &Limits) -> Result<Option<(DeliveryLayout, usize)>, FrameError> {
     let Some((header, after)) = input.split_first_chunk::<DELIVERY_HEADER_BYTES>() else { return Ok(None) };
     let [kind, l0, l1, l2, l3, last] = *header;
     let number = u32::from_le_bytes([l0, l1, l2, l3]);
     let kind = FrameKind::from_wire(kind).ok_or(FrameError::UnknownKind { kind })?;
     match kind {
-        FrameKind::Nop => return Ok(Some((Delivery::Nop, DELIVERY_HEADER_BYTES))),
+        FrameKind::Nop => return Ok(Some((DeliveryLayout::Nop, DELIVERY_HEADER_BYTES))),
         FrameKind::Ack => {
-            let ack = Delivery::Ack { op_id: number, code: last };
+            let ack = DeliveryLayout::Ack { op_id: number, code: last };
             return Ok(Some((ack, DELIVERY_HEADER_BYTES)));
         }
         FrameKind::Publish | FrameKind::Message | FrameKind::Broadcast => {}
     }
     let Some(body) = after.get(..limits.check(number)?) else { return Ok(None) };
-    let (sender, rest) = split_nul(body, Field::Sender)?;
-    let sender = text(sender, Field::Sender)?;
-    let realtime = last != 0;
+    let sender_len = text_len(body, Field::Sender)?;
+    let mut payload_at = sender_len + 1;
+    if kind == FrameKind::Publish {
+        payload_at += text_len(body.get(payload_at..).unwrap_or_default(), Field::Topic)? + 1;
+    }
+    let layout = DeliveryLayout::Body { kind, realtime: last != 0, sender_len, payload_at };
+    Ok(Some((layout, DELIVERY_HEADER_BYTES + body.len())))
+}
+
+/// The first frame of the input and its length in bytes, or `None` while it is not whole.
+///
+/// An unknown kind and a body over the limit are errors as soon as the header is there. The length field of a
+/// NOP is ignored, and any value but 0 counts as real-time.
+pub fn decode_delivery<'a>(
+    input: &'a [u8],
+    limits: &Limits,
+) -> Result<Option<(Delivery<'a>, usize)>, FrameError> {
+    let Some((layout, used)) = locate_delivery(input, limits)? else { return Ok(None) };
+    let (kind, realtime, sender_len, payload_at) = match layout {
+        DeliveryLayout::Nop => return Ok(Some((Delivery::Nop, used))),
+        DeliveryLayout::Ack { op_id, code } => return Ok(Some((Delivery::Ack { op_id, code }, used))),
+        DeliveryLayout::Body { kind, realtime, sender_len, payload_at } => {
+            (kind, realtime, sender_len, payload_at)
+        }
+    };
+    let body = input.get(DELIVERY_HEADER_BYTES..used).unwrap_or_default();
+    let part = |from: usize, to: usize| body.get(from..to).unwrap_or_default();
+    let sender = text(part(0, sender_len), Field::Sender)?;
+    let payload = part(payload_at, body.len());
     let delivery = match kind {
         FrameKind::Publish => {
-            let (topic, payload) = split_nul(rest, Field::Topic)?;
-            Delivery::Publish { sender, topic: text(topic, Field::Topic)?, payload, realtime }
+            let topic = text(part(sender_len + 1, payload_at.saturating_sub(1)), Field::Topic)?;
+            Delivery::Publish { sender, topic, payload, realtime }
         }
-        FrameKind::Broadcast => Delivery::Broadcast { sender, payload: rest, realtime },
-        _ => Delivery::Message { sender, payload: rest, realtime },
+        FrameKind::Broadcast => Delivery::Broadcast { sender, payload, realtime },
+        _ => Delivery::Message { sender, payload, realtime },
     };
-    Ok(Some((delivery, DELIVERY_HEADER_BYTES + body.len())))
+    Ok(Some((delivery, used)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Making the frames a client sends, one at a time; never checks what the broker has to judge.
 
-use super::REQUEST_HEADER_BYTES;
+use super::{REQUEST_HEADER_BYTES, prefix::find_nul};
 use crate::{EncodeError, Field, Op, Qos};
 
 /// A ping, as it should be sent: the broker looks at byte 4 alone.
@@ -52,8 +52,10 @@ pub fn encode_request_head(
     let header = header(op_id, op, qos, prefix.saturating_add(payload_len))?;
     out.reserve(header.len() + prefix);
     out.extend_from_slice(&header);
-    for text in [Some(target), receiver].into_iter().flatten() {
-        out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(target.as_bytes());
+    out.push(0);
+    if let Some(receiver) = receiver {
+        out.extend_from_slice(receiver.as_bytes());
         out.push(0);
     }
     Ok(())
@@ -90,8 +92,12 @@ fn header(op_id: u32, op: Op, qos: Qos, len: usize) -> Result<[u8; REQUEST_HEADE
     Ok([i0, i1, i2, i3, op as u8 | qos.bits() << 6, l0, l1, l2, l3])
 }
 
+#[inline]
 fn no_nul(text: &str, field: Field) -> Result<(), EncodeError> {
-    if text.as_bytes().contains(&0) { Err(EncodeError::HasNul { field }) } else { Ok(()) }
+    match find_nul(text.as_bytes()) {
+        None => Ok(()),
+        Some(_) => Err(EncodeError::HasNul { field }),
+    }
 }
 
 #[cfg(test)]
