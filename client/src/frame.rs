@@ -129,7 +129,8 @@ impl Frame {
 
     /// Returns the memory that the frame is counted with, in bytes.
     pub(crate) fn cost(&self) -> usize {
-        self.body.len() + size_of::<Self>()
+        let texts = self.texts.as_ref().map_or(0, |texts| texts.sender.len() + texts.topic.len());
+        self.body.len() + texts + size_of::<Self>()
     }
 
     fn payload_at(&self) -> usize {
@@ -173,5 +174,17 @@ mod tests {
         let frame = Frame::from_wire(FrameKind::Message, false, Bytes::from_static(b"a\0"), 1, 2);
         assert_eq!((frame.sender(), frame.topic(), frame.payload()), ("a", "", &b""[..]));
         assert!(frame.into_payload().is_empty());
+    }
+
+    #[cfg(feature = "in-process")]
+    #[test]
+    fn texts_outside_the_body_count_as_memory() {
+        let (sender, topic) = ("a".repeat(100), "t".repeat(60_000));
+        let separate = Frame::from_parts(FrameKind::Publish, false, &sender, &topic, Bytes::new());
+        assert!(separate.cost() >= 60_100, "{}", separate.cost());
+        let body = Bytes::from([sender.as_bytes(), b"\0", topic.as_bytes(), b"\0"].concat());
+        let joined = Frame::from_wire(FrameKind::Publish, false, body, 100, 60_102);
+        assert_eq!((joined.sender(), joined.topic()), (separate.sender(), separate.topic()));
+        assert_eq!(joined.cost(), separate.cost() + 2, "and two separators");
     }
 }

@@ -123,9 +123,10 @@ impl Backoff {
 pub enum Overflow {
     /// The connection is not read until the consumer has caught up; the broker then holds the senders.
     ///
-    /// Nothing is lost while the consumer takes a frame at least every
-    /// [`hold_limit`](crate::ClientBuilder::hold_limit), 3 s by default. If it takes none for that long,
-    /// further frames are dropped and counted until it continues, so that the client stays connected.
+    /// Nothing is lost while the consumer takes at least 128 KiB of frames, or all of them, within every
+    /// [`hold_limit`](crate::ClientBuilder::hold_limit), 3 s by default. If it takes less, frames over the
+    /// limit are dropped and counted, so that the client stays connected: those of one read or, if it takes
+    /// none at all, until it continues.
     ///
     /// While an operation waits for its outcome, which arrives behind the frames, up to four times as much is
     /// read. A consumer that awaits an operation for every frame of an endless flood is slower than that: its

@@ -280,3 +280,54 @@ async fn a_client_that_does_not_read_its_frames_stays_connected() {
         assert_eq!(next(&mut frames).await.payload(), b"more");
     }
 }
+
+#[test]
+fn a_slow_consumer_of_a_full_queue_loses_nothing() {
+    with_growing_limits(Duration::from_millis(250), take_slowly);
+}
+
+async fn take_slowly(hold_limit: Duration) {
+    // several times what is queued, which takes longer than the limit to consume
+    const FRAMES: u32 = 1500;
+    let broker = small_queues();
+    let receiver = Client::builder("receiver").queue_bytes(300 * FRAME).hold_limit(hold_limit);
+    let (_receiver, mut frames) = broker.connect_with(Transport::Unix, receiver).await.unwrap();
+    let (client, _) = broker.connect_with(Transport::Unix, sender("sender")).await.unwrap();
+    let flood = flood(&client, FRAMES);
+    for number in 0..FRAMES {
+        assert_eq!(frames.missed(), 0, "before frame {number}");
+        assert_eq!(number_of(next(&mut frames).await.payload()), number);
+        tokio::time::sleep(hold_limit / 250).await;
+    }
+    flood.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_consumer_that_is_too_slow_for_a_flood_loses_frames_and_stays_connected() {
+    with_growing_limits(Duration::from_millis(1500), lag_behind);
+}
+
+async fn lag_behind(hold_limit: Duration) {
+    // the broker disconnects a client that reads nothing for four thirds of the limit, as with the defaults
+    let limits = Limits { timeout_seconds: Some(hold_limit.as_secs_f64() * 5.0 / 3.0), queue_bytes: None };
+    let broker = TestBroker::start_with(BrokerKind::Elbus, limits);
+    let receiver = Client::builder("receiver").queue_bytes(1000).hold_limit(hold_limit);
+    let (receiver, mut frames) = broker.connect_with(Transport::Unix, receiver).await.unwrap();
+    let (client, _) = broker.connect_with(Transport::Unix, sender("sender")).await.unwrap();
+    let flood =
+        tokio::spawn(async move { while client.send("receiver", numbered(1, 4), Qos::NO).await.is_ok() {} });
+    // more than it takes at once, and much less than one read has
+    let within_limit = 1200.0;
+    let begun = tokio::time::Instant::now();
+    let mut taken = 0.0;
+    while frames.missed() == 0 || begun.elapsed() < 3 * hold_limit {
+        assert!(receiver.is_connected() && begun.elapsed() < TEST_TIMEOUT, "after {:?}", begun.elapsed());
+        while taken < begun.elapsed().div_duration_f64(hold_limit) * within_limit
+            && frames.try_next().is_some()
+        {
+            taken += 1.0;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    flood.abort();
+}

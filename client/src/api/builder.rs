@@ -135,9 +135,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long a consumer that takes nothing can pause the reading of the connection, with
-    /// [`Overflow::Block`]. After that its frames are dropped and counted until it continues, so that the
-    /// client stays connected and its operations complete: a broker disconnects a client that reads nothing
+    /// Sets how long consumers can pause the reading of the connection, with [`Overflow::Block`]. After that
+    /// frames over `queue_bytes` are dropped and counted: those of one read, or until the consumer continues
+    /// if it has taken nothing. So the client stays connected and its operations complete: a broker
+    /// disconnects a client that reads nothing
     /// for `stall_seconds`, 4 s by default. With [`Duration::MAX`] nothing is dropped, and the broker
     /// disconnects the client. Default: 3 s.
     pub fn hold_limit(mut self, limit: Duration) -> Self {

@@ -118,12 +118,14 @@ impl Inner {
         }
     }
 
-    /// Waits until none of these inboxes is over its limit, or the connection is lost. A consumer that takes
-    /// nothing for `hold_limit` is no longer waited for: its frames are dropped and counted until it
+    /// Waits until none of these inboxes is over its limit, or the connection is lost, but not longer than
+    /// `hold_limit`: a broker disconnects a client that reads nothing. Frames over the limit of an inbox are
+    /// then dropped and counted: those of the next read or, if the consumer has taken none, until it
     /// continues.
     async fn wait_for_consumers(&self, inboxes: &[Arc<Inbox>]) {
+        let mut deadline = None;
         for inbox in inboxes {
-            let (mut taken, mut deadline) = (inbox.taken(), None);
+            let taken = inbox.taken();
             while inbox.is_over_limit(self.read_limit.factor()) && !self.is_disconnected() {
                 self.reader_paused.store(true, Ordering::Relaxed);
                 let hold_limit = self.settings.hold_limit;
@@ -132,14 +134,14 @@ impl Inner {
                     Some(until) => drop(timeout_at(until, self.read_limit.changed()).await),
                     None => self.read_limit.changed().await,
                 }
-                if inbox.taken() != taken {
-                    (taken, deadline) = (inbox.taken(), None);
-                } else if until.is_some_and(|until| until <= Instant::now()) && inbox.mark_stalled(taken) {
+                if until.is_some_and(|until| until <= Instant::now())
+                    && inbox.drop_excess(taken, self.read_limit.factor())
+                {
                     let client = &self.name;
                     tracing::warn!(
                         client,
                         ?hold_limit,
-                        "received frames are not consumed; dropping further ones"
+                        "received frames are not consumed in time; dropping further ones"
                     );
                 }
             }

@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use super::read_limit::{OVERCOMMIT_FACTOR, ReadLimit};
@@ -13,6 +14,11 @@ use crate::{frame::Frame, settings::Overflow};
 
 /// Limit of frames that a consumer takes at once.
 const TAKE_FRAMES: usize = 1024;
+/// A consumer takes about as many frames at once as it consumes in this time. To a reader that waits for it,
+/// it has made no progress in between.
+const TAKE_TIME: Duration = Duration::from_millis(10);
+/// Batches of fewer frames are not measured, unless the consumer takes no more at once.
+const MEASURED_FRAMES: usize = 16;
 /// Capacity that an empty queue keeps, in frames.
 const RETAINED_CAPACITY: usize = 2048;
 
@@ -39,6 +45,8 @@ struct State {
     taken: u64,
     /// The consumer has taken nothing for too long: frames over the limit are dropped until it continues.
     stalled: bool,
+    /// The consumer has taken too little for too long: the same, for the next frames that arrive together.
+    lagging: bool,
 }
 
 impl Inbox {
@@ -55,13 +63,14 @@ impl Inbox {
             frames.clear();
             return count;
         }
-        if self.overflow == Overflow::Block && !state.stalled && state.unreported == 0 {
+        if self.overflow == Overflow::Block && !state.drops_excess() && state.unreported == 0 {
             state.bytes += frames.iter().map(Frame::cost).sum::<usize>();
             state.frames.extend(frames.drain(..));
         } else {
             for frame in frames.drain(..) {
                 state.push(frame, self.limit, self.overflow);
             }
+            state.lagging = false;
         }
         let waker = if state.frames.is_empty() { None } else { state.waker.take() };
         drop(state);
@@ -82,7 +91,7 @@ impl Inbox {
     pub(crate) fn is_over_limit(&self, factor: usize) -> bool {
         self.overflow == Overflow::Block && {
             let state = self.state.lock();
-            !state.stalled && state.bytes > self.limit.saturating_mul(factor)
+            !state.drops_excess() && state.bytes > self.limit.saturating_mul(factor)
         }
     }
 
@@ -91,12 +100,19 @@ impl Inbox {
         self.state.lock().taken
     }
 
-    /// Marks the consumer as stalled, unless it has taken more than `taken` frames meanwhile: frames over the
-    /// limit are dropped until it continues. Returns whether it is stalled.
-    pub(crate) fn mark_stalled(&self, taken: u64) -> bool {
+    /// Drops frames over the limit from now on, if the queue exceeds it by `factor`: until the consumer
+    /// continues if it has not taken more than `taken` frames, else once. Returns whether it does.
+    pub(crate) fn drop_excess(&self, taken: u64, factor: usize) -> bool {
         let mut state = self.state.lock();
-        state.stalled = state.taken == taken;
-        state.stalled
+        if state.bytes <= self.limit.saturating_mul(factor) {
+            return false;
+        }
+        if state.taken == taken {
+            state.stalled = true;
+        } else {
+            state.lagging = true;
+        }
+        true
     }
 
     /// Ends the queue: the consumer gets the queued frames, then `None`.
@@ -120,8 +136,8 @@ impl Inbox {
         self.read_limit.wake_reader();
     }
 
-    /// Moves frames to an empty `into`. If there are none, registers the waker of `context`.
-    fn take(&self, into: &mut VecDeque<Frame>, context: Option<&Context<'_>>) -> Taken {
+    /// Moves at most `limit` frames to an empty `into`. If there are none, registers the waker of `context`.
+    fn take(&self, into: &mut VecDeque<Frame>, limit: usize, context: Option<&Context<'_>>) -> Taken {
         let mut state = self.state.lock();
         if state.frames.is_empty() {
             if state.ended {
@@ -131,11 +147,11 @@ impl Inbox {
             return Taken::Nothing;
         }
         let (queued, before) = (state.frames.len(), state.bytes);
-        if queued <= TAKE_FRAMES && state.frames.capacity() <= RETAINED_CAPACITY {
+        if queued <= limit && state.frames.capacity() <= RETAINED_CAPACITY {
             std::mem::swap(&mut state.frames, into);
             state.bytes = 0;
         } else {
-            into.extend(state.frames.drain(..queued.min(TAKE_FRAMES)));
+            into.extend(state.frames.drain(..queued.min(limit)));
             state.bytes -= into.iter().map(Frame::cost).sum::<usize>();
         }
         state.taken += into.len() as u64;
@@ -161,9 +177,14 @@ enum Taken {
 }
 
 impl State {
+    /// Returns whether frames over the limit are dropped although the overflow policy does not.
+    fn drops_excess(&self) -> bool {
+        self.stalled || self.lagging
+    }
+
     fn push(&mut self, mut frame: Frame, limit: usize, overflow: Overflow) {
         let cost = frame.cost();
-        let drops_newest = overflow == Overflow::DropNewest || self.stalled;
+        let drops_newest = overflow == Overflow::DropNewest || self.drops_excess();
         match overflow {
             _ if drops_newest && self.bytes + cost > limit && !self.frames.is_empty() => {
                 self.unreported = self.unreported.saturating_add(1);
@@ -196,16 +217,33 @@ impl State {
 pub(crate) struct Receiver {
     inbox: Arc<Inbox>,
     taken: VecDeque<Frame>,
+    /// How many frames are taken at once.
+    take_limit: usize,
+    /// The number of frames of a batch that is measured, and when it was taken.
+    measured: Option<(usize, Instant)>,
 }
 
 impl Receiver {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Receiver { inbox, taken: VecDeque::new() }
+        Receiver { inbox, taken: VecDeque::new(), take_limit: 1, measured: None }
+    }
+
+    /// Takes the next batch, of a size that follows from how long the last one has taken.
+    fn take(&mut self, context: Option<&Context<'_>>) -> Taken {
+        if let Some((frames, since)) = self.measured.take() {
+            self.take_limit = frames_in_take_time(frames, since.elapsed());
+        }
+        let taken = self.inbox.take(&mut self.taken, self.take_limit, context);
+        let frames = self.taken.len();
+        if frames >= MEASURED_FRAMES.min(self.take_limit) && frames > 0 {
+            self.measured = Some((frames, Instant::now()));
+        }
+        taken
     }
 
     pub(crate) fn poll_next(&mut self, context: &Context<'_>) -> Poll<Option<Frame>> {
         if self.taken.is_empty() {
-            match self.inbox.take(&mut self.taken, Some(context)) {
+            match self.take(Some(context)) {
                 Taken::Some => {}
                 Taken::Nothing => return Poll::Pending,
                 Taken::Ended => return Poll::Ready(None),
@@ -216,7 +254,7 @@ impl Receiver {
 
     pub(crate) fn try_next(&mut self) -> Option<Frame> {
         if self.taken.is_empty() {
-            self.inbox.take(&mut self.taken, None);
+            self.take(None);
         }
         self.taken.pop_front()
     }
@@ -227,6 +265,13 @@ impl Receiver {
     }
 }
 
+/// Returns how many frames a consumer can take at once that has consumed `frames` in a time.
+fn frames_in_take_time(frames: usize, elapsed: Duration) -> usize {
+    let nanos = elapsed.as_nanos().max(1);
+    let limit = frames as u128 * TAKE_TIME.as_nanos() / nanos;
+    usize::try_from(limit).unwrap_or(TAKE_FRAMES).clamp(1, TAKE_FRAMES)
+}
+
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.inbox.drop_receiver();
@@ -234,113 +279,4 @@ impl Drop for Receiver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use elbus_protocol::FrameKind;
-
-    fn frame(number: u8) -> Frame {
-        Frame::from_wire(FrameKind::Message, false, vec![b'a', 0, number].into(), 1, 2)
-    }
-
-    fn inbox(frames: usize, overflow: Overflow) -> (Arc<Inbox>, Receiver) {
-        let inbox = Inbox::new(frames * frame(0).cost(), overflow, Arc::default());
-        (inbox.clone(), Receiver::new(inbox))
-    }
-
-    /// Takes all frames. Returns the number and the reported losses of each.
-    fn numbers(receiver: &mut Receiver) -> Vec<(u8, u64)> {
-        std::iter::from_fn(|| receiver.try_next()).map(|f| (f.payload()[0], f.missed())).collect()
-    }
-
-    #[test]
-    fn blocking_drops_nothing_and_reports_the_limit() {
-        let (inbox, mut receiver) = inbox(2, Overflow::Block);
-        inbox.push(&mut vec![frame(1), frame(2)]);
-        assert!(!inbox.is_over_limit(1));
-        inbox.push(&mut vec![frame(3)]);
-        assert!(inbox.is_over_limit(1) && !inbox.is_over_limit(4));
-        assert_eq!(numbers(&mut receiver), [(1, 0), (2, 0), (3, 0)]);
-        assert!(!inbox.is_over_limit(1));
-    }
-
-    #[test]
-    fn the_newest_frames_are_dropped_and_counted() {
-        let (inbox, mut receiver) = inbox(2, Overflow::DropNewest);
-        inbox.push(&mut (1..=5).map(frame).collect());
-        assert_eq!(receiver.missed(), 3);
-        assert_eq!(numbers(&mut receiver), [(1, 0), (2, 0)]);
-        inbox.push(&mut vec![frame(6), frame(7)]);
-        assert_eq!(numbers(&mut receiver), [(6, 3), (7, 0)]);
-        assert_eq!(receiver.missed(), 3);
-    }
-
-    #[test]
-    fn a_consumer_that_continues_at_the_last_moment_loses_nothing() {
-        let (inbox, mut receiver) = inbox(1, Overflow::Block);
-        inbox.push(&mut vec![frame(1), frame(2)]);
-        let taken = inbox.taken();
-        assert_eq!(numbers(&mut receiver), [(1, 0), (2, 0)]);
-        assert!(!inbox.mark_stalled(taken));
-        inbox.push(&mut vec![frame(3), frame(4)]);
-        assert_eq!(numbers(&mut receiver), [(3, 0), (4, 0)]);
-        assert!(inbox.mark_stalled(inbox.taken()));
-        inbox.push(&mut vec![frame(5), frame(6)]);
-        assert_eq!(numbers(&mut receiver), [(5, 0)]);
-    }
-
-    #[test]
-    fn the_oldest_frames_are_dropped_and_counted() {
-        let (inbox, mut receiver) = inbox(2, Overflow::DropOldest);
-        inbox.push(&mut (1..=5).map(frame).collect());
-        assert_eq!(receiver.missed(), 3);
-        assert_eq!(numbers(&mut receiver), [(4, 3), (5, 0)]);
-    }
-
-    #[test]
-    fn what_was_dropped_earlier_is_reported_by_the_next_frame() {
-        for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::DropOldest] {
-            let (inbox, mut receiver) = inbox(9, overflow);
-            inbox.push(&mut vec![frame(1)]);
-            inbox.add_missed(5);
-            inbox.add_missed(2);
-            assert_eq!(receiver.missed(), 7);
-            inbox.push(&mut vec![frame(2), frame(3)]);
-            assert_eq!(numbers(&mut receiver), [(1, 0), (2, 7), (3, 0)]);
-            inbox.add_missed(u64::MAX);
-            inbox.add_missed(1);
-            inbox.push(&mut vec![frame(4)]);
-            assert_eq!((numbers(&mut receiver), receiver.missed()), (vec![(4, u64::MAX)], u64::MAX));
-        }
-    }
-
-    #[test]
-    fn a_frame_larger_than_the_limit_is_queued_alone() {
-        for overflow in [Overflow::Block, Overflow::DropNewest, Overflow::DropOldest] {
-            let (inbox, mut receiver) = inbox(1, overflow);
-            let body = Bytes::from([&b"a\0"[..], &[9; 1000]].concat());
-            inbox.push(&mut vec![Frame::from_wire(FrameKind::Message, false, body, 1, 2)]);
-            assert_eq!(numbers(&mut receiver), [(9, 0)]);
-        }
-    }
-
-    #[test]
-    fn queued_frames_are_received_after_the_end() {
-        let (inbox, mut receiver) = inbox(9, Overflow::Block);
-        inbox.push(&mut vec![frame(1)]);
-        inbox.end();
-        assert_eq!(inbox.push(&mut vec![frame(2)]), 1);
-        let context = Context::from_waker(Waker::noop());
-        assert!(matches!(receiver.poll_next(&context), Poll::Ready(Some(_))));
-        assert!(matches!(receiver.poll_next(&context), Poll::Ready(None)));
-    }
-
-    #[test]
-    fn nothing_is_queued_without_a_receiver() {
-        let (inbox, receiver) = inbox(1, Overflow::Block);
-        inbox.push(&mut (1..=5).map(frame).collect());
-        drop(receiver);
-        assert!(!inbox.is_over_limit(1));
-        assert_eq!(inbox.push(&mut vec![frame(6)]), 1);
-    }
-}
+mod tests;
