@@ -5,6 +5,7 @@
 
 mod calls;
 mod chunk;
+mod congestion;
 mod list_parts;
 mod pending_results;
 mod queue;
@@ -22,7 +23,7 @@ use crate::{proxy_id::ProxyId, settings::Limits, wire::List};
 use elbus_protocol::{Code, Op, Qos, rpc};
 use parking_lot::Mutex;
 use queue::{Measures, Queue};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// What the messages of a run have in common.
 #[derive(Debug, Clone, Copy)]
@@ -172,9 +173,9 @@ impl<C> Outbox<C> {
         self.queue.lock().has_snapshot(list)
     }
 
-    /// A chunk has arrived.
-    pub(crate) fn arrived(&self, bytes: usize, entries: &[Entry]) {
-        self.queue.lock().arrived(bytes, entries);
+    /// A chunk that was published at `sent` has arrived; its acknowledgement is here at `now`.
+    pub(crate) fn arrived(&self, bytes: usize, entries: &[Entry], sent: Duration, now: Duration) {
+        self.queue.lock().arrived(bytes, entries, sent, now);
     }
 
     /// A chunk was lost. Returns how many messages it had, and numbers of pieced messages that are

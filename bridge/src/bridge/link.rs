@@ -394,7 +394,7 @@ impl<C> Link<C> {
             let is_lost = number < end;
             if !is_lost {
                 self.receiving.confirm(sent.lost_upto);
-                self.outbox.arrived(sent.len, &sent.entries);
+                self.outbox.arrived(sent.len, &sent.entries, sent.at, now);
                 continue;
             }
             self.receiving.repeat(now);

@@ -5,6 +5,7 @@ use super::{
     OutgoingRun, Pushed, To,
     calls::{Calls, LostCall},
     chunk::{Chunk, Entry, cost_of_one, run_cost},
+    congestion::CongestionWindow,
     list_parts,
     pending_results::PendingResults,
     recent::Recent,
@@ -20,6 +21,7 @@ use foldhash::fast::RandomState;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 /// Local clients that a node can answer although they are not exported.
@@ -62,7 +64,7 @@ pub(super) struct Queue<C> {
     head_len: usize,
     batch_bytes: usize,
     piece_bytes: usize,
-    pair_credit: usize,
+    congestion: CongestionWindow,
     chunks: VecDeque<Chunk>,
     /// Number of the first chunk; those before it were taken.
     first: u64,
@@ -89,7 +91,7 @@ impl<C> Queue<C> {
             head_len,
             batch_bytes: limits.batch_bytes,
             piece_bytes: limits.piece_bytes,
-            pair_credit: limits.pair_credit,
+            congestion: CongestionWindow::new(limits.pair_credit),
             chunks: VecDeque::new(),
             first: 1,
             sender_queues: SenderQueues::default(),
@@ -261,7 +263,7 @@ impl<C> Queue<C> {
     }
 
     pub(super) fn take_chunk(&mut self) -> Option<Chunk> {
-        if self.in_flight >= self.pair_credit {
+        if self.in_flight >= self.congestion.bytes() {
             return None;
         }
         let takes_piece = self.piece_is_next || self.chunks.is_empty();
@@ -322,7 +324,10 @@ impl<C> Queue<C> {
         self.chunks.iter().any(|chunk| chunk.parts_of(list).is_open.is_some())
     }
 
-    pub(super) fn arrived(&mut self, bytes: usize, entries: &[Entry]) {
+    pub(super) fn arrived(&mut self, bytes: usize, entries: &[Entry], sent: Duration, now: Duration) {
+        if bytes > 0 {
+            self.congestion.arrived(bytes, self.in_flight, sent, now);
+        }
         self.in_flight -= bytes.min(self.in_flight);
         for entry in entries.iter().filter(|entry| entry.is_last_piece) {
             self.transfers.remove(&entry.transfer);

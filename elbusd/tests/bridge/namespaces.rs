@@ -225,3 +225,26 @@ fn a_slow_link_that_loses_packets_loses_no_message() {
         assert!(is_complete(&account), "a slow link is not a lost one");
     }
 }
+
+#[test]
+fn much_that_is_on_its_way_over_a_slow_link_ends_no_link() {
+    let Some(hosts) = Hosts::new("bulk over slow links") else { return };
+    let [mill, press, saw] = &hosts.start_nodes();
+    if let Err(why) = hosts.limit("mill", &["tbf", "rate", "1mbit", "burst", "32k", "latency", "50ms"]) {
+        _ = writeln!(std::io::stderr(), "SKIPPED, no token bucket here: bulk: {}", why.trim());
+        return;
+    }
+    // a megabyte, which takes eight seconds; others have little to say over the same link
+    let bulk = [
+        Traffic::between(("press", press), ("mill", mill), ".a", (64, 16_000)),
+        Traffic::between(("mill", mill), ("press", press), ".b", (64, 16_000)),
+    ];
+    let light = Traffic::between(("saw", saw), ("mill", mill), ".c", (4, 100));
+    bulk.iter().for_each(|traffic| traffic.wait_for(60));
+    light.wait_for(10);
+    hosts.unlimit("mill");
+    let [to_mill, of_mill] = bulk;
+    for (traffic, node) in [(to_mill, press), (of_mill, mill), (light, saw)] {
+        assert!(is_complete(&traffic.end(node)), "a slow link is not a lost one");
+    }
+}

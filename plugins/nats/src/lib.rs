@@ -72,6 +72,9 @@ use settings::Settings;
 use snapshot::Snapshot;
 use worker::Worker;
 
+/// Turns of the client of NATS between two of the thread: it may read that much, with no other limit.
+const CLIENT_TURNS: u32 = 4;
+
 /// The plugin.
 pub struct Nats {
     host: Host,
@@ -120,8 +123,8 @@ impl Plugin for Nats {
             self.snapshot.clone(),
         )?;
         let runtime = Builder::new_current_thread()
-            // after each turn of the client of NATS, the thread takes off what has arrived
-            .event_interval(1)
+            // after a few turns of the client of NATS, the thread takes off what has arrived
+            .event_interval(CLIENT_TURNS)
             .enable_io()
             .enable_time()
             .build()

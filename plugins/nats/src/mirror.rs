@@ -47,9 +47,9 @@ const PER_TURN: usize = 64;
 /// A server sends nothing while programs publish nothing, and its answer comes behind everything that was
 /// published before: on a slow link, that takes long.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// Bytes that are read at once. The client of NATS reads at most 128 times in a turn, so this limits how many
-/// messages wait for the thread, and for how long those of other nodes do.
-const READ_BYTES: u16 = 8 << 10;
+/// Bytes that are read at once. The client of NATS reads at most 128 times in each of its turns, so this
+/// limits how many messages wait for the thread, and for how long those of other nodes do.
+const READ_BYTES: u16 = 4 << 10;
 /// Messages of a turn that wait: more than the shortest ones of so many bytes.
 const ARRIVED_MESSAGES: usize = 1 << 17;
 

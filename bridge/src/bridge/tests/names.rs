@@ -203,7 +203,7 @@ fn a_snapshot_of_which_a_part_was_lost_removes_nothing() {
     for name in 0..3000 {
         press.bridge.local_registered(&format!("io.{name}"));
     }
-    exchange(&mut [&mut mill, &mut press], now);
+    let now = pass(&mut [&mut mill, &mut press], now, 0.2);
     assert_eq!(mill.bridge.nodes(now)[0].names, 3001);
     mill.outputs.clear();
     press.bridge.peers.get_mut("mill").unwrap().link.as_mut().unwrap().sending.names_due = Some(now);
@@ -226,13 +226,17 @@ fn a_batch_without_names_that_is_lost_within_a_snapshot_is_followed_by_another_o
     for name in 0..3000 {
         press.bridge.local_registered(&format!("io.{name}"));
     }
-    exchange(&mut [&mut mill, &mut press], now);
-    press.send("io.b", ("mill", "io.a"), &[7; 200_000], 1);
+    // so that more may be in flight
+    for number in 0..4 {
+        press.send("io.b", ("mill", "io.a"), &[7; 200_000], number);
+    }
+    let now = pass(&mut [&mut mill, &mut press], now, 0.2);
+    press.send("io.b", ("mill", "io.a"), &[7; 200_000], 5);
     press.bridge.local_left("io.8");
     press.poll(now);
     press.published.clear();
     press.bridge.peers.get_mut("mill").unwrap().link.as_mut().unwrap().sending.names_due = Some(now);
-    press.send("io.b", ("mill", "io.a"), &[7; 200_000], 2);
+    press.send("io.b", ("mill", "io.a"), &[7; 200_000], 6);
     press.bridge.tick(now);
     press.poll(now);
     // pieces of the message are between the parts of the list
