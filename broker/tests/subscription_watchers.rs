@@ -4,7 +4,7 @@
 mod support;
 
 use elbus_plugin_api::{
-    Op,
+    Call, Op,
     hooks::{Replay, SubscriptionChange, SubscriptionEvent},
 };
 use std::sync::{Arc, Mutex};
@@ -67,4 +67,22 @@ fn watchers_learn_what_there_is_and_what_changes_beside_a_listener() {
     Peer::new(&broker, "late").subscribe(&["x"]);
     assert!(take(&one).is_empty(), "its hook has ended");
     assert_eq!(take(&other).len(), 2);
+}
+
+#[test]
+fn a_client_that_is_removed_while_its_change_is_reported_has_left_afterwards() {
+    let broker = broker();
+    let (host, seen) = (broker.host().clone(), Seen::default());
+    // it is called first
+    let kicking = move |change: &SubscriptionChange<'_>, _: Option<Replay>| {
+        if change.event() == Some(SubscriptionEvent::Subscribed) {
+            host.call(&Call::by_broker("client.kick", b"\x81\xa4name\xa5quick")).unwrap();
+        }
+    };
+    let _kicking = broker.host().add_subscription_watcher(kicking).unwrap();
+    let _hook = broker.host().add_subscription_watcher(watcher(&seen)).unwrap();
+    Peer::new(&broker, "quick").subscribe(&["x"]);
+    let events: Vec<_> = seen.lock().unwrap().iter().map(|(event, ..)| *event).collect();
+    assert!(events.contains(&SubscriptionEvent::Subscribed), "{events:?}");
+    assert_eq!(events.last(), Some(&SubscriptionEvent::Left), "{events:?}");
 }

@@ -133,6 +133,21 @@ impl Router {
         if changed.is_empty() {
             return;
         }
+        self.report_to_all(client, event, body, changed, replay);
+        // another thread can have reported in the meantime that it has left
+        if client.is_gone() {
+            self.report_left(client);
+        }
+    }
+
+    fn report_to_all(
+        &self,
+        client: &RegisteredClient,
+        event: SubscriptionEvent,
+        body: &str,
+        changed: &[usize],
+        replay: Option<ReplayObject>,
+    ) {
         let watchers = self.hooks.watchers();
         if !watchers.is_empty() {
             let filters: Vec<RStr<'_>> = changed_texts(body, changed).map(RStr::from).collect();

@@ -62,7 +62,8 @@ pub enum SubscriptionEvent {
     Excluded = 3,
     /// It has removed exclusions.
     Unexcluded = 4,
-    /// It has left, and its subscriptions have ended.
+    /// It has left, and its subscriptions have ended. Can be reported twice, if a change was reported
+    /// meanwhile.
     Left = 5,
     /// It had subscribed to filters before the watcher was added, see
     /// [`Host::add_subscription_watcher`](crate::Host::add_subscription_watcher).
