@@ -101,7 +101,7 @@ pub(crate) enum BrokerCommand {
         #[arg(long)]
         all: bool,
     },
-    /// List the other nodes of a bridged bus, and the state of the bridge to each
+    /// List the other nodes of all bridged buses, and the state of the bridge to each
     #[command(alias = "broker.nodes")]
     Nodes,
     /// Print who would receive what a client sends, or the access rule that denies it

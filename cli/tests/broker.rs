@@ -131,6 +131,32 @@ fn addresses_can_be_urls_with_blanks_around_them() {
 }
 
 #[test]
+fn nodes_of_all_buses_are_listed() {
+    let bus = Bus::start();
+    let failure = bus.failure(1, &["broker", "nodes"]);
+    assert!(failure.contains("this broker has no method broker.nodes"), "{failure}");
+    // the first bridge of a broker can be gone
+    for (method, of, nodes) in
+        [("broker.nodes.line", "line", &["saw", "mill"][..]), ("broker.nodes", "plant", &["press"])]
+    {
+        let method = elbus_plugin_api::Method::new(method);
+        let nodes: Vec<_> =
+            nodes.iter().map(|name| json!({"name": name, "bus": of, "state": "up"})).collect();
+        let list = rmp_serde::to_vec_named(&json!({ "nodes": nodes })).unwrap();
+        let handler = move |_: &elbus_plugin_api::Call<'_>| Ok(list.clone());
+        bus.broker().host().add_method(&method, handler).unwrap();
+        let listed = bus.json(&["broker", "nodes"]);
+        let names: Vec<_> = listed.iter().map(|node| node["name"].as_str().unwrap()).collect();
+        assert_eq!(names, if of == "line" { &["mill", "saw"][..] } else { &["mill", "press", "saw"] });
+    }
+    let table = bus.output(&["broker", "nodes"]);
+    let lines: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    let expected =
+        [["NODE", "BUS", "STATE"], ["mill", "line", "up"], ["press", "plant", "up"], ["saw", "line", "up"]];
+    assert_eq!(lines, expected, "{table}");
+}
+
+#[test]
 fn a_reload_reports_changed_plugins() {
     let bus = Bus::start();
     let failure = bus.failure(1, &["broker", "reload"]);

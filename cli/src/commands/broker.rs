@@ -36,6 +36,9 @@ const CLIENTS: [Field; 10] = [
     ("instances", "INSTANCES", Format::Count),
 ];
 
+/// The method of the first bridge; that of a further one ends in a dot and the name of its bus.
+const NODES_METHOD: &str = "broker.nodes";
+
 const NODES: [Field; 7] = [
     ("name", "NODE", Format::Text),
     ("bus", "BUS", Format::Text),
@@ -69,9 +72,7 @@ pub(crate) async fn run(context: &Context, command: BrokerCommand) -> Result<(),
             let params = if params.is_empty() { Value::Null } else { Value::Object(params) };
             print_list(context, call_broker(context, "client.list", params).await?, "clients", &CLIENTS)
         }
-        BrokerCommand::Nodes => {
-            print_list(context, call_broker(context, "broker.nodes", Value::Null).await?, "nodes", &NODES)
-        }
+        BrokerCommand::Nodes => nodes(context).await,
         BrokerCommand::Explain { action, client, target } => {
             let params = json!({ "action": action, "name": client, "target": target });
             print_map(context, call_broker(context, "explain", params).await?, &EXPLAIN)
@@ -79,6 +80,33 @@ pub(crate) async fn run(context: &Context, command: BrokerCommand) -> Result<(),
         BrokerCommand::Test => test(context).await,
         BrokerCommand::Reload => reload(context).await,
     }
+}
+
+/// Prints the nodes of all buses: each bridge of the broker has a method of its own.
+async fn nodes(context: &Context) -> Result<(), CliError> {
+    let mut methods = nodes_methods(context).await.into_iter();
+    let first = methods.next().unwrap_or_else(|| NODES_METHOD.to_owned());
+    let mut all = call_broker(context, &first, Value::Null).await?;
+    for method in methods {
+        let mut more = call_broker(context, &method, Value::Null).await?;
+        if let (Some(Value::Array(all)), Some(Value::Array(more))) =
+            (all.get_mut("nodes"), more.remove("nodes"))
+        {
+            all.extend(more);
+        }
+    }
+    print_list(context, all, "nodes", &NODES)
+}
+
+/// Returns the names of the methods that list nodes. None if the broker does not say which methods it has.
+async fn nodes_methods(context: &Context) -> Vec<String> {
+    let list = call_broker(context, "method.list", Value::Null).await.unwrap_or_default();
+    let methods = list.get("methods").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let names = methods.iter().filter_map(|method| method.get("name")?.as_str());
+    let is_wanted = |name: &&str| {
+        name.strip_prefix(NODES_METHOD).is_some_and(|bus| bus.is_empty() || bus.starts_with('.'))
+    };
+    names.filter(is_wanted).map(str::to_owned).collect()
 }
 
 /// Prints what has changed. Fails if a plugin does not run as the file declares it.
