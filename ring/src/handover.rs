@@ -3,7 +3,8 @@
 
 use rustix::{
     event::{EventfdFlags, eventfd},
-    io::{Errno, fcntl_dupfd_cloexec, retry_on_intr},
+    fs::{FileType, OFlags, fcntl_getfl, fstat, fstatfs},
+    io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, retry_on_intr},
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
         SendFlags, recvmsg, sendmsg,
@@ -11,7 +12,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, ErrorKind, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -20,6 +21,8 @@ use crate::{End, PeerWaker};
 
 /// Number of descriptors that are passed.
 const DESCRIPTORS: usize = 3;
+/// The file system of descriptors without a file (`ANON_INODE_FS_MAGIC`).
+const ANONYMOUS: u64 = 0x0904_1934;
 
 /// The client's descriptors, until they are passed.
 #[derive(Debug)]
@@ -69,12 +72,36 @@ impl Handover {
 
     /// Maps what a client has received. Returns its end, the pipe that wakes it, and what wakes the broker.
     ///
+    /// Neither descriptor blocks. Their flags belong to the broker, too: one that sets them back can block
+    /// its client.
+    ///
     /// # Errors
-    /// As [`End::open`].
+    /// As [`End::open`], or the other descriptors are no eventfd and reading end of a pipe.
     pub fn open(self) -> io::Result<(End, OwnedFd, PeerWaker)> {
         let Handover { memory, counter, pipe } = self;
+        if !is_anonymous(&counter)? {
+            return Err(io::Error::new(ErrorKind::InvalidData, "not an eventfd that wakes the broker"));
+        }
+        if !is_reading_end(&pipe)? {
+            return Err(io::Error::new(ErrorKind::InvalidData, "not a pipe that wakes the client"));
+        }
+        for descriptor in [&counter, &pipe] {
+            ioctl_fionbio(descriptor, true)?;
+        }
         Ok((End::open(memory)?, pipe, PeerWaker::Broker(counter)))
     }
+}
+
+/// Returns whether a descriptor is of a kind without a file, as an eventfd is. Writing to a file, a pipe or a
+/// socket could block, and files would be changed.
+fn is_anonymous(descriptor: &OwnedFd) -> rustix::io::Result<bool> {
+    fstatfs(descriptor).map(|system| u64::try_from(system.f_type) == Ok(ANONYMOUS))
+}
+
+/// Returns whether a descriptor is a pipe that can be read. Other files can have bytes without end.
+fn is_reading_end(descriptor: &OwnedFd) -> rustix::io::Result<bool> {
+    let is_pipe = FileType::from_raw_mode(fstat(descriptor)?.st_mode) == FileType::Fifo;
+    Ok(is_pipe && !fcntl_getfl(descriptor)?.contains(OFlags::WRONLY))
 }
 
 /// What [`receive`] has found.
@@ -151,11 +178,38 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_of_another_kind_are_refused_and_none_blocks() {
+        let file = || OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let socket = || OwnedFd::from(UnixStream::pair().unwrap().0);
+        let ends = || rustix::pipe::pipe().unwrap();
+        let right = || Handover::create(MIN_RING_BYTES).unwrap().3;
+        let refused = |handover: Handover| {
+            let error = handover.open().map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+        };
+        for counter in [file(), null(), socket(), ends().0, ends().1, right().memory] {
+            refused(Handover { counter, ..right() });
+        }
+        for pipe in [file(), null(), socket(), ends().1, right().memory, right().counter] {
+            refused(Handover { pipe, ..right() });
+        }
+        let handover = right();
+        rustix::fs::fcntl_setfl(&handover.pipe, OFlags::empty()).unwrap();
+        rustix::fs::fcntl_setfl(&handover.counter, OFlags::empty()).unwrap();
+        let (_end, pipe, waker) = handover.open().unwrap();
+        let PeerWaker::Broker(counter) = waker else { panic!("a client wakes by an eventfd") };
+        for descriptor in [pipe, counter] {
+            assert!(fcntl_getfl(descriptor).unwrap().contains(OFlags::NONBLOCK));
+        }
+    }
+
+    #[test]
     fn a_client_cannot_make_the_broker_block() {
         let (_end, _polled, waker, handover) = Handover::create(MIN_RING_BYTES).unwrap();
         // the client clears every flag that it can reach, and nobody reads
-        rustix::fs::fcntl_setfl(&handover.pipe, rustix::fs::OFlags::empty()).unwrap();
-        rustix::fs::fcntl_setfl(&handover.counter, rustix::fs::OFlags::empty()).unwrap();
+        rustix::fs::fcntl_setfl(&handover.pipe, OFlags::empty()).unwrap();
+        rustix::fs::fcntl_setfl(&handover.counter, OFlags::empty()).unwrap();
         for _ in 0..200_000 {
             waker.wake(); // a pipe holds 65,536 bytes
         }

@@ -36,6 +36,9 @@ use crate::received::Received;
 
 /// Bytes of the pipe that are read at once: each is one wake-up.
 const PIPE_BYTES: usize = 256;
+/// Number of reads after which the pipe is left alone, whatever is in it: a broker that never stops writing
+/// must not keep the other tasks of a client from running. Twice what a pipe holds.
+const PIPE_READS: usize = 512;
 /// How long the registration of a writer is kept for the next one. A ring that is full once is full again
 /// soon: to duplicate and register two descriptors each time costs as much as copying some kilobytes.
 const SPARE_KEPT: Duration = Duration::from_secs(1);
@@ -90,8 +93,6 @@ impl Rings {
     /// Maps the rings that a broker has made. Must be called within the runtime.
     pub(crate) fn open(handover: Handover) -> io::Result<Self> {
         let (end, pipe, peer) = handover.open()?;
-        // it was made non-blocking, but only this end depends on it
-        rustix::io::ioctl_fionbio(&pipe, true)?;
         let wakes = pipe::Receiver::from_owned_fd_unchecked(pipe)?;
         Ok(Self::of(end, wakes, peer, (None, ACTIVE), None))
     }
@@ -289,7 +290,8 @@ impl Rings {
         if matches!(self.peer, PeerWaker::Client(_)) {
             return; // an eventfd is never read
         }
-        while let Ok(bytes) = rustix::io::read(pipe, &mut [0; PIPE_BYTES]) {
+        for _ in 0..PIPE_READS {
+            let Ok(bytes) = rustix::io::read(pipe, &mut [0; PIPE_BYTES]) else { return };
             if bytes == 0 {
                 // the broker has closed the connection; tokio reports that from now on at once
                 self.has_ended.store(true, Ordering::Release);

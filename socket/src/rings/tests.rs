@@ -1,6 +1,7 @@
 //! Two sockets that have switched to rings, each with its tasks.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use super::{PIPE_BYTES, PIPE_READS, Rings};
 use crate::{MIN_RING_BYTES, Queue, Received, ReceivedAnswer, Socket};
 use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
 
@@ -214,4 +215,18 @@ async fn own_shutdown_ends_the_own_reader() {
     reading.await.unwrap().unwrap();
     assert_eq!(broker.receive(&mut [0; 10]).unwrap(), Received::End);
     drop(client);
+}
+
+#[tokio::test]
+async fn a_pipe_that_is_never_empty_is_left_alone_after_some_reads() {
+    let (_end, _polled, waker, handover) = elbus_ring::Handover::create(MIN_RING_BYTES).unwrap();
+    let elbus_ring::PeerWaker::Client(pipe) = waker else { panic!("a broker wakes by a pipe") };
+    let rings = Rings::open(handover).unwrap();
+    let all = 1 << 20;
+    rustix::pipe::fcntl_setpipe_size(&pipe, all).unwrap();
+    assert_eq!(rustix::io::write(&pipe, &vec![0; all]), Ok(all));
+    rings.empty_pipe(&rings.wakes, &rings.for_writer);
+    let left = rustix::io::ioctl_fionread(&rings.wakes).unwrap();
+    assert_eq!(left, (all - PIPE_BYTES * PIPE_READS) as u64);
+    rings.for_writer.notified().await;
 }
