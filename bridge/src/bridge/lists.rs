@@ -252,8 +252,10 @@ pub(super) struct OwnInterest {
     bytes: usize,
     limits: ListLimits,
     imports: Vec<String>,
-    /// Subscriptions that are not in `filters`, because there are too many.
+    /// Subscriptions that are not in `filters`, because there were too many when they began.
     untracked: u64,
+    /// Subscriptions at which it is worth counting all of them again.
+    recount_at: u64,
     /// Whether the imports are announced as they are, because there is too much to announce.
     is_coarse: bool,
     /// Texts of `wanted` that have come or gone since the list was last adapted.
@@ -273,6 +275,7 @@ impl OwnInterest {
             limits,
             imports: imports.to_vec(),
             untracked: 0,
+            recount_at: u64::MAX,
             is_coarse: false,
             touched: HashSet::new(),
         }
@@ -315,6 +318,23 @@ impl OwnInterest {
             }
             None => self.untracked = self.untracked.saturating_sub(1),
         }
+    }
+
+    /// Returns whether all subscriptions may fit, although some are not tracked.
+    pub(super) fn may_fit(&self) -> bool {
+        let subscriptions = self.filters.len() as u64 + self.untracked;
+        let room = (self.limits.count * 3 / 4) as u64;
+        self.untracked > 0 && subscriptions <= room.min(self.recount_at)
+    }
+
+    /// Replaces all filters, as often as there are subscriptions.
+    pub(super) fn replace<'f>(&mut self, filters: impl IntoIterator<Item = &'f str>) {
+        self.wanted = Intersections::new(&self.imports);
+        self.filters.clear();
+        (self.bytes, self.untracked) = (0, 0);
+        filters.into_iter().for_each(|filter| _ = self.add(filter));
+        let subscriptions = self.filters.len() as u64 + self.untracked;
+        self.recount_at = if self.untracked > 0 { subscriptions / 2 } else { u64::MAX };
     }
 
     /// Adapts the list to what is wanted now. Returns the changes of the list: removals first.

@@ -59,6 +59,22 @@ impl<C> Bridge<C> {
         removed.into_iter().for_each(|filter| self.interest.remove(filter));
         let untracked = added.into_iter().filter(|filter| !self.interest.add(filter)).count();
         self.count(ReportKind::FiltersOverLimit, None, untracked as u64);
+        self.announce_interest();
+    }
+
+    /// Returns whether all subscriptions may fit the limit again after there were too many. Then
+    /// [`interest_replaced`](Self::interest_replaced) should be called.
+    pub fn may_announce_all_filters(&self) -> bool {
+        self.interest.may_fit()
+    }
+
+    /// These are the filters of all local clients, each as often as it is subscribed to.
+    pub fn interest_replaced<'f>(&mut self, filters: impl IntoIterator<Item = &'f str>) {
+        self.interest.replace(filters);
+        self.announce_interest();
+    }
+
+    fn announce_interest(&mut self) {
         let changes = self.interest.adapt();
         if changes.is_empty() {
             return;

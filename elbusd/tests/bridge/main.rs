@@ -11,6 +11,7 @@ mod access;
 mod back_pressure;
 mod connections;
 mod faults;
+mod filters;
 mod limits;
 mod link_proxy;
 mod logins;

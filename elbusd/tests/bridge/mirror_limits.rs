@@ -6,7 +6,7 @@ use std::{fs, io::Write, net::TcpStream, os::unix::fs::PermissionsExt, time::Dur
 
 use crate::{
     link_proxy::{Direction, LinkProxy},
-    nats_program::{MIRRORING, MIRRORS, Program, figure, mirrored},
+    nats_program::{MIRRORING, MIRRORS, Program, figure, mirrored, wait_for_drops},
     network::{NatsServer, Options, has_nats_server, node, wait_for_client, wait_for_filters},
     support::{
         daemon::{Daemon, folder},
@@ -255,4 +255,33 @@ fn mirrored_topics_go_on_while_nodes_lose_their_connections() {
         let log = daemon.log();
         assert!(!log.contains("mirrored topics lost") && !log.contains("node lost"), "{log}");
     }
+}
+
+#[test]
+fn a_bridge_whose_server_is_silent_restarts_in_time() {
+    if !has_nats_server("restart with a silent server") {
+        return;
+    }
+    let server = NatsServer::start();
+    let proxy = LinkProxy::start(server.port());
+    let mill = mirroring(proxy.url(), &Options::default());
+    let press = node("press", &[server.url()], &Options::default());
+    let _receiver = press.client("receiver");
+    wait_for_client(&mill, "@press.receiver");
+    let (mut client, mut operator) = (mill.client("m"), mill.client("operator"));
+    proxy.freeze();
+    // both connections have more to send than is taken
+    client.write(&numbered_frames(Op::Message, Qos::REALTIME, "@press.receiver", 100, 60_000));
+    client.write(&numbered_frames(Op::Publish, Qos::REALTIME, "sensors/a", 300, 60_000));
+    wait_for_drops(&mill, "the server takes them too slowly");
+    operator.control("plugin.reload", &[("name", "bridge")]).unwrap();
+    assert!(!mill.log().contains("has not ended within the deadline"), "{}", mill.log());
+    proxy.restore();
+    wait_until("both are connected again", || {
+        mill.log().matches(MIRRORS).count() == 2 && mill.log().matches("connected to NATS bus").count() == 2
+    });
+    wait_for_client(&mill, "@press.receiver");
+    let mut program = Program::connect(&server, "sensors.>");
+    assert_eq!(client.acked(Op::Publish, "sensors/b", b"again"), 0x01);
+    while program.next_message().subject.as_str() != "sensors.b" {}
 }

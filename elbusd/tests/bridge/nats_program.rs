@@ -72,7 +72,7 @@ impl Program {
         (message.subject.to_string(), String::from_utf8(message.payload.to_vec()).unwrap())
     }
 
-    fn next_message(&mut self) -> async_nats::Message {
+    pub(crate) fn next_message(&mut self) -> async_nats::Message {
         use futures_util::StreamExt;
         let subscriber = &mut self.subscriber;
         let next = async { timeout(PATIENCE, subscriber.next()).await };

@@ -121,6 +121,11 @@ impl FilterChanges {
         difference
     }
 
+    /// Returns the filters that the thread knows, as often as clients have them.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.clients.values().flat_map(|of| &of.known).cloned().collect()
+    }
+
     /// Returns how many filters the thread knows.
     pub(crate) fn known(&self) -> usize {
         self.known

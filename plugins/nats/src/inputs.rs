@@ -109,6 +109,11 @@ impl Inputs {
         self.queued.lock().filters.take()
     }
 
+    /// Returns the filters of local clients that were taken and have not ended.
+    pub(crate) fn all_filters(&self) -> Vec<String> {
+        self.queued.lock().filters.all()
+    }
+
     /// Returns how many filters of local clients were taken and have not ended.
     pub(crate) fn known_filters(&self) -> usize {
         self.queued.lock().filters.known()

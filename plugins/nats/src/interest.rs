@@ -42,12 +42,18 @@ pub(crate) fn watch(
 }
 
 /// Applies what has changed since the last time.
-pub(crate) fn apply(bridge: &mut Bridge<Completion>, Difference { removed, added }: &Difference) {
-    if !removed.is_empty() || !added.is_empty() {
-        bridge.interest_changed(
-            removed.iter().map(|filter| plain(filter)),
-            added.iter().map(|filter| plain(filter)),
-        );
+pub(crate) fn apply(bridge: &mut Bridge<Completion>, inputs: &Inputs) {
+    let Difference { removed, added } = inputs.take_filters();
+    if removed.is_empty() && added.is_empty() {
+        return;
+    }
+    bridge.interest_changed(
+        removed.iter().map(|filter| plain(filter)),
+        added.iter().map(|filter| plain(filter)),
+    );
+    if bridge.may_announce_all_filters() {
+        let all = inputs.all_filters();
+        bridge.interest_replaced(all.iter().map(|filter| plain(filter)));
     }
 }
 

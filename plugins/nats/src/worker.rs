@@ -232,7 +232,7 @@ impl Worker {
             }
         }
         self.taken = taken;
-        interest::apply(&mut self.bridge, &self.inputs.take_filters());
+        interest::apply(&mut self.bridge, &self.inputs);
     }
 
     /// Handles everything that has arrived: what stays with the client of NATS has no limit in bytes.

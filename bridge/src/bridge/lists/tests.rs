@@ -106,6 +106,31 @@ fn interest_that_one_client_ends_and_another_one_begins_does_not_change() {
 }
 
 #[test]
+fn filters_that_were_too_many_are_announced_once_they_fit() {
+    let limits = ListLimits { count: 8, bytes: 100 };
+    let all: Vec<String> = (0..10).map(|number| format!("t/{number}")).collect();
+    let mut interest = interest_with(limits, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(texts(&interest.list().sorted()), ["t/#"]);
+    // the two that are not tracked stay
+    all[..4].iter().for_each(|filter| interest.remove(filter));
+    interest.adapt();
+    assert_eq!((texts(&interest.list().sorted()), interest.may_fit()), (vec!["t/#"], true));
+    interest.replace(all[4..].iter().map(String::as_str));
+    interest.adapt();
+    assert_eq!(texts(&interest.list().sorted()), all[4..].iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(!interest.may_fit());
+
+    // if they are too long, they are not counted again each time
+    let long: Vec<String> = (0..6).map(|number| format!("t/{number}{}", "x".repeat(30))).collect();
+    let mut interest = interest_with(limits, &long.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(interest.may_fit());
+    interest.replace(long.iter().map(String::as_str));
+    assert!(!interest.may_fit());
+    interest.remove(&long[5]);
+    assert!(!interest.may_fit());
+}
+
+#[test]
 fn a_text_that_comes_and_goes_in_one_change_is_one_difference() {
     let mut list = RemoteList::new(LIMITS);
     apply(&mut list, 1, ListPart::Only, &[(true, "a"), (true, "b")]);
