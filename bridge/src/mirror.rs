@@ -131,6 +131,27 @@ pub fn subject_matches(pattern: &str, subject: &str) -> bool {
     }
 }
 
+/// Returns whether every subject that matches `inner` matches `outer` as well. Both can contain wildcards.
+///
+/// ```
+/// use elbus_bridge::mirror::subject_covers;
+///
+/// assert!(subject_covers("a.>", "a.*") && subject_covers("a.*", "a.b") && subject_covers(">", "a.>"));
+/// assert!(!subject_covers("a.*", "a.>") && !subject_covers("a.b", "a.*") && !subject_covers("a.>", "a"));
+/// ```
+pub fn subject_covers(outer: &str, inner: &str) -> bool {
+    let (mut outer, mut inner) = (outer.split('.'), inner.split('.'));
+    loop {
+        match (outer.next(), inner.next()) {
+            (None, None) | (Some(">"), Some(_)) => return true,
+            (_, Some(">")) => return false,
+            (Some("*"), Some(_)) => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Returns whether a subject cannot hold the byte, or would give it a meaning.
 fn is_escaped(byte: u8) -> bool {
     byte <= b' ' || byte == 0x7F || matches!(byte, b'%' | b'*' | b'>' | b'$')

@@ -67,7 +67,9 @@ fn what_several_filters_mirror_arrives_once() {
     }
     let server = NatsServer::start();
     let options = Options {
-        bridge: Some("mirror = ['sensors/boiler', 'sensors/+', 'sensors/#', 'sensors/+']\n"),
+        bridge: Some(
+            "mirror = ['sensors/boiler', 'sensors/+', 'sensors/pump/+', 'sensors/+/1', 'sensors/+']\n",
+        ),
         ..Options::default()
     };
     let mill = node("mill", &[server.url()], &options);

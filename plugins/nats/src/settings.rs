@@ -1,7 +1,10 @@
 //! The table of an instance: reads and checks it, the key and the certificates included. Connects to nothing.
 
 use async_nats::{ConnectOptions, ServerAddr, Subject};
-use elbus_bridge::{Exports, Imports, Key, Limits, SettingsError, mirror::Mirror};
+use elbus_bridge::{
+    Exports, Imports, Key, Limits, SettingsError,
+    mirror::{Mirror, subject_covers},
+};
 use elbus_plugin_api::{Config, PluginError, config::check_range};
 use elbus_protocol::{subscription::has_options, topic};
 use elbus_tls::{ClientFiles, Part};
@@ -170,11 +173,19 @@ impl Settings {
         Ok(Settings { servers, login, bridge, mirror: table.mirror, mapping })
     }
 
-    /// Returns the subjects to subscribe to for the mirrored topics, one for each filter.
+    /// Returns the subjects to subscribe to for the mirrored topics: none that another one covers, since the
+    /// server sends a message once for each subscription that it matches.
     pub(crate) fn mirrored_subjects(&self) -> Vec<Subject> {
         // the filters were checked when the table was read
         let subjects = self.mirror.iter().filter_map(|filter| self.mapping.subject_of_filter(filter));
-        subjects.map(Subject::from).collect()
+        let mut all: Vec<String> = Vec::new();
+        for subject in subjects {
+            if !all.iter().any(|wider| subject_covers(wider, &subject)) {
+                all.retain(|narrower| !subject_covers(&subject, narrower));
+                all.push(subject);
+            }
+        }
+        all.into_iter().map(Subject::from).collect()
     }
 }
 

@@ -34,6 +34,16 @@ fn read(text: &str) -> Result<Settings, PluginError> {
 }
 
 #[test]
+fn a_mirrored_topic_is_subscribed_to_by_few_subjects() {
+    let settings = read("mirror = ['a/b', 'a/+', 'c/+/1', 'c/2/+', 'a/#', 'a/#', 'd']").unwrap();
+    let subjects = settings.mirrored_subjects();
+    assert_eq!(
+        subjects.iter().map(|subject| subject.as_str()).collect::<Vec<_>>(),
+        ["c.*.1", "c.2.*", "a.>", "d"]
+    );
+}
+
+#[test]
 fn nothing_is_exported_or_imported_by_default() {
     let settings = read("").unwrap();
     assert!(!settings.bridge.exports.has_name("plant.pump") && !settings.bridge.exports.has_topic("a"));
