@@ -44,6 +44,7 @@ mod local_names;
 mod log_limit;
 mod mirror;
 mod mirror_drops;
+mod mirror_queue;
 mod node_clients;
 mod nodes;
 mod own_clients;

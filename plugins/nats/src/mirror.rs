@@ -8,11 +8,9 @@ use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use elbus_bridge::mirror::{BUS_HEADER, subject_matches};
 use elbus_plugin_api::{
-    Client, ClientInfo, Code, DeliveryStatus, FrameKind, Host, Locality, Notifier, NullSink, Op, Payload,
-    PluginError, Qos, Queued, Request, Run, Sink,
+    Client, ClientInfo, Code, Host, Locality, Notifier, NullSink, Op, Payload, PluginError, Qos, Request,
 };
 use elbus_protocol::topic;
-use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -26,20 +24,16 @@ use crate::{
     engine::{Engine, EngineEvent, Purpose, Source},
     inputs::{Input, Inputs},
     log_limit::{LOGGED_PROBLEMS, LogLimit},
-    mirror_drops::{DropReason, LoggedDrops, MirrorDrops},
-    own_clients::{KIND, NATS_SENDER, mirror_name, stays_local},
+    mirror_drops::{DropReason, LoggedDrops},
+    mirror_queue::{Fate, MirrorSink, Queue, cost},
+    own_clients::{KIND, NATS_SENDER, mirror_name},
     settings::Settings,
-    sinks::{ProxyNames, Waiters},
+    sinks::ProxyNames,
     snapshot::MirrorCounts,
 };
 
-/// Bytes of publications that wait for the connection from which on publishers are held; at twice as many,
-/// publications are refused.
-const QUEUE_BYTES: usize = 4 << 20;
 /// Bytes of publications of NATS programs that wait for local receivers; what exceeds them is dropped.
 const PARKED_BYTES: usize = 8 << 20;
-/// What a message costs beside its payload.
-const MESSAGE_COST: usize = 128;
 /// Bytes of the header with the name of the bus, and of its frame.
 const HEADER_BYTES: usize = 128;
 /// Messages that are published before the others have their turn, and the client of NATS.
@@ -52,96 +46,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const READ_BYTES: u16 = 4 << 10;
 /// Messages of a turn that wait: more than the shortest ones of so many bytes.
 const ARRIVED_MESSAGES: usize = 1 << 17;
-
-/// The queue of what local clients publish to mirrored topics.
-struct Queue {
-    /// A leaf lock.
-    waiting: Mutex<Waiting>,
-    waiters: Waiters,
-    drops: MirrorDrops,
-    inputs: Arc<Inputs>,
-    proxies: Arc<ProxyNames>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    messages: VecDeque<(Arc<str>, Bytes)>,
-    bytes: usize,
-    state: State,
-}
-
-/// What becomes of publications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
-    /// There is no connection: they are dropped.
-    #[default]
-    NotConnected,
-    /// They wait to be published.
-    Connected,
-    /// The instance stops: they are dropped.
-    Stopped,
-}
-
-/// The receiving side of mirrored topics.
-struct MirrorSink(Arc<Queue>);
-
-impl Sink for MirrorSink {
-    fn deliver(&self, run: &mut Run<'_>) -> DeliveryStatus {
-        let queue = &self.0;
-        let sender = run.sender();
-        if run.kind() != FrameKind::Publish || stays_local(sender) || queue.proxies.has_alias(sender) {
-            return DeliveryStatus::TAKEN;
-        }
-        // a retained value of before, which NATS programs have had
-        if run.sender_id() == 0 {
-            return DeliveryStatus::TAKEN;
-        }
-        let payloads = run.payloads();
-        let mut waiting = queue.waiting.lock();
-        let reason = match waiting.state {
-            State::NotConnected => Some(DropReason::NotConnected),
-            State::Connected => None,
-            State::Stopped => Some(DropReason::Stopped),
-        };
-        if let Some(reason) = reason {
-            drop(waiting);
-            queue.drops.add(reason, payloads.len());
-            return DeliveryStatus::TAKEN;
-        }
-        if waiting.bytes > 2 * QUEUE_BYTES {
-            drop(waiting);
-            queue.drops.add(DropReason::QueueFull, payloads.len());
-            return DeliveryStatus::REFUSED;
-        }
-        let was_empty = waiting.messages.is_empty();
-        let topic: Arc<str> = run.topic().into();
-        for payload in payloads {
-            waiting.bytes += payload.len() + MESSAGE_COST;
-            waiting.messages.push_back((topic.clone(), Bytes::copy_from_slice(payload.bytes())));
-        }
-        // real-time messages hold nobody: beyond twice the limit they are refused
-        let is_full = waiting.bytes > QUEUE_BYTES && !run.is_realtime();
-        let full = if is_full { DeliveryStatus::FULL } else { DeliveryStatus::TAKEN };
-        full | if was_empty { DeliveryStatus::DIRTY } else { DeliveryStatus::TAKEN }
-    }
-
-    fn flush(&self) {
-        self.0.inputs.wake();
-    }
-
-    fn when_drained(&self, notifier: Notifier) {
-        self.0.waiters.add(notifier, || self.0.waiting.lock().bytes > QUEUE_BYTES);
-    }
-
-    fn queued(&self) -> Queued {
-        let waiting = self.0.waiting.lock();
-        Queued { frames: waiting.messages.len() as u64, bytes: waiting.bytes as u64 }
-    }
-
-    fn close(&self, _: &str) {
-        self.0.waiters.close();
-    }
-}
 
 /// Both ways of an instance.
 pub(crate) struct MirrorLink {
@@ -183,13 +87,7 @@ impl MirrorLink {
         if settings.mirror.is_empty() {
             return Ok(None);
         }
-        let queue = Arc::new(Queue {
-            waiting: Mutex::default(),
-            waiters: Waiters::default(),
-            drops: MirrorDrops::default(),
-            inputs: inputs.clone(),
-            proxies: proxies.clone(),
-        });
+        let queue = Arc::new(Queue::new(inputs.clone(), proxies.clone()));
         let info = ClientInfo::new(KIND, Locality::Remote).with_node(NATS_SENDER);
         let sender = host.register(NATS_SENDER, &info, NullSink).map_err(|code| {
             let text =
@@ -236,7 +134,7 @@ impl MirrorLink {
 
     /// Returns what was mirrored.
     pub(crate) fn counts(&self) -> MirrorCounts {
-        let queued_bytes = self.queue.waiting.lock().bytes;
+        let queued_bytes = self.queue.bytes();
         let (dropped, parked_bytes) = (self.queue.drops.total(), self.parked_bytes);
         let is_disconnected = self.server.is_none();
         MirrorCounts { dropped, queued_bytes, parked_bytes, is_disconnected, ..self.counts }
@@ -264,14 +162,14 @@ impl MirrorLink {
                 EngineEvent::Connected { server } => {
                     tracing::info!(bus, server, "connected to NATS for mirrored topics");
                     (self.server, self.problem) = (Some(server), None);
-                    self.queue.waiting.lock().state = State::Connected;
+                    self.queue.set_fate(Fate::Publish);
                 }
                 EngineEvent::Lost { why } => {
                     let server = self.server.take();
                     tracing::warn!(bus, server, why, "connection to NATS for mirrored topics lost");
                     self.problem = Some(why);
                     self.counts.lost_connections += 1;
-                    self.drop_waiting(State::NotConnected, DropReason::NotConnected);
+                    self.queue.drop_all(DropReason::NotConnected);
                 }
                 EngineEvent::Failed { server, why, .. } => {
                     // the connection of the nodes fails as well, and each of its attempts is logged
@@ -302,25 +200,17 @@ impl MirrorLink {
         has_changed
     }
 
-    /// Drops what waits, and what is published from now on.
-    fn drop_waiting(&mut self, state: State, reason: DropReason) {
-        let none = Waiting { state, ..Waiting::default() };
-        let waiting = std::mem::replace(&mut *self.queue.waiting.lock(), none);
-        self.queue.drops.add(reason, waiting.messages.len());
-        self.queue.waiters.notify();
-    }
-
     /// The instance stops: publishes what waits until `end`, and drops the rest.
     pub(crate) async fn finish(&mut self, end: tokio::time::Instant) {
-        self.queue.waiting.lock().state = State::Stopped;
+        self.queue.set_fate(Fate::Drop(DropReason::Stopped));
         let published = poll_fn(|context| {
             while self.publish(context) {}
-            let is_over = !self.engine.is_linked() || self.queue.waiting.lock().messages.is_empty();
+            let is_over = !self.engine.is_linked() || self.queue.is_empty();
             if is_over { Poll::Ready(()) } else { Poll::Pending }
         });
         // a server can have stopped reading
         let in_time = timeout_at(end, published).await.is_ok();
-        self.drop_waiting(State::Stopped, DropReason::Stopped);
+        self.queue.drop_all(DropReason::Stopped);
         self.queue.drops.add(DropReason::Stopped, self.parked.len());
         if in_time {
             self.engine.flush(end).await;
@@ -332,20 +222,10 @@ impl MirrorLink {
     pub(crate) fn publish(&mut self, context: &mut Context<'_>) -> bool {
         let max = self.engine.max_payload().saturating_sub(HEADER_BYTES + self.settings.bridge.bus.len());
         for _ in 0..PER_TURN {
-            if self.queue.waiting.lock().messages.is_empty() || self.engine.poll_ready(context).is_pending() {
+            if self.queue.is_empty() || self.engine.poll_ready(context).is_pending() {
                 return false;
             }
-            let (next, is_drained) = {
-                let mut waiting = self.queue.waiting.lock();
-                let was_full = waiting.bytes > QUEUE_BYTES;
-                let Some(next) = waiting.messages.pop_front() else { return false };
-                waiting.bytes -= next.1.len() + MESSAGE_COST;
-                (next, was_full && waiting.bytes <= QUEUE_BYTES)
-            };
-            if is_drained {
-                self.queue.waiters.notify();
-            }
-            let (topic, payload) = next;
+            let Some((topic, payload)) = self.queue.pop() else { return false };
             match self.subject(&topic) {
                 Some(subject) if payload.len() <= max => {
                     self.engine.publish(subject, payload, Some(self.headers.clone()));
@@ -395,7 +275,7 @@ impl MirrorLink {
         while !self.waits
             && let Some((topic, payload)) = self.parked.pop_front()
         {
-            self.parked_bytes -= payload.len() + topic.len() + MESSAGE_COST;
+            self.parked_bytes -= cost(&topic, &payload);
             self.dispatch(topic, payload);
         }
     }
@@ -429,7 +309,7 @@ impl MirrorLink {
     }
 
     fn park(&mut self, topic: String, payload: Bytes) {
-        let cost = payload.len() + topic.len() + MESSAGE_COST;
+        let cost = cost(&topic, &payload);
         if self.parked_bytes + cost > PARKED_BYTES {
             self.queue.drops.add(DropReason::ReceiversFull, 1);
             return;
@@ -440,7 +320,7 @@ impl MirrorLink {
     }
 
     fn park_first(&mut self, topic: String, payload: Bytes) {
-        self.parked_bytes += payload.len() + topic.len() + MESSAGE_COST;
+        self.parked_bytes += cost(&topic, &payload);
         self.parked.push_front((topic, payload));
     }
 }
