@@ -1,5 +1,5 @@
-//! The queue of what local clients publish to mirrored topics, between their threads and that of the instance.
-//! Limited in bytes; knows nothing of the connection but what becomes of publications.
+//! The queue of what local clients publish to mirrored topics: their threads add, that of the instance takes.
+//! Limited in bytes. Knows nothing of the connection but what becomes of publications.
 
 use bytes::Bytes;
 use elbus_bridge::mirror::MAX_SUBJECT_BYTES;
