@@ -181,8 +181,13 @@ impl Inner {
 async fn flush(inner: Arc<Inner>) {
     loop {
         inner.send_queue.flush_requested().await;
-        match inner.send_queue.flush() {
-            FlushResult::Done => {}
+        let mut result = inner.send_queue.flush();
+        while matches!(result, FlushResult::Gathering) {
+            tokio::task::yield_now().await;
+            result = inner.send_queue.flush();
+        }
+        match result {
+            FlushResult::Done | FlushResult::Gathering => {}
             FlushResult::Disconnected => return,
             FlushResult::Full(socket) => flush_when_writable(&inner.send_queue, &socket).await,
         }

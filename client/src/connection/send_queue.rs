@@ -2,8 +2,9 @@
 //! acknowledgement and the decision when to write; never reads, and wakes no task while it holds its lock.
 //!
 //! A frame after a pause is written at once by its sender. Frames that follow closely are gathered: the
-//! flusher task writes them when it is scheduled, or the next sender does after [`GATHER_WINDOW`]. So a
-//! single frame never waits, and a stream of frames takes few writes without an explicit batch.
+//! flusher task writes them when it is scheduled, or the next sender does after [`GATHER_WINDOW`]. A sender
+//! that has queued many frames has probably only let other tasks run, so the flusher lets it continue once
+//! more. So a single frame never waits, and a stream of frames takes few writes without an explicit batch.
 
 use elbus_protocol::{
     EncodeError, Op, Qos,
@@ -26,7 +27,9 @@ use super::{
 use crate::{error::Error, receive::read_limit::ReadLimit};
 
 /// For this long after a write, further frames are gathered.
-const GATHER_WINDOW: Duration = Duration::from_micros(20);
+const GATHER_WINDOW: Duration = Duration::from_micros(40);
+/// A sender that has queued this many frames since the flusher last looked is likely to continue.
+const STREAM_FRAMES: u32 = 64;
 /// Number of gathered frames after which the clock is read again.
 const CLOCK_INTERVAL: u32 = 16;
 /// Payloads from this size on are queued by reference count instead of copied, in bytes.
@@ -63,7 +66,7 @@ struct State {
     full: bool,
     /// The flusher has been notified.
     flush_pending: bool,
-    /// Frames queued since then.
+    /// Frames queued since then, or since the flusher last looked.
     gathered: u32,
     last_write: Instant,
     /// A frame was sent since the last [`SendQueue::ping_if_idle`].
@@ -79,6 +82,8 @@ struct State {
 pub(crate) enum FlushResult {
     /// Wait for the next request.
     Done,
+    /// Let other tasks run, and flush again.
+    Gathering,
     /// Wait until the socket is writable.
     Full(Arc<Socket>),
     /// End: there is no connection.
@@ -245,6 +250,10 @@ impl SendQueue {
     /// Writes the queue for the flusher.
     pub(crate) fn flush(&self) -> FlushResult {
         let mut state = self.state.lock();
+        let is_stream = std::mem::take(&mut state.gathered) >= STREAM_FRAMES;
+        if is_stream && !state.full && state.last_write.elapsed() < GATHER_WINDOW {
+            return FlushResult::Gathering;
+        }
         let wakers = if state.queue.is_empty() { Vec::new() } else { self.write(&mut state) };
         state.flush_pending = false;
         let result = match &state.socket {
@@ -394,3 +403,6 @@ impl Drop for Acknowledgement<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
