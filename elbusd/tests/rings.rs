@@ -11,7 +11,7 @@ use elbus_testing::{
     rings::{Refused, RingPeer, word},
 };
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::Shutdown,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -440,7 +440,7 @@ fn clients_that_are_killed_in_full_stream_leave_nothing() {
 }
 
 #[test]
-fn clients_that_do_not_read_and_are_disconnected_leave_nothing_although_they_stay() {
+fn clients_that_do_not_read_and_are_disconnected_leave_nothing_but_what_they_can_still_read() {
     let daemon = start("");
     let before = daemon.descriptors();
     let mut witness = Wire::connect(&daemon, "unix:plain.sock", "witness");
@@ -458,9 +458,19 @@ fn clients_that_do_not_read_and_are_disconnected_leave_nothing_although_they_sta
             "half-closed" => silent.shutdown(Shutdown::Write),
             _ => drop(witness.control("client.kick", &[("name", &name)]).unwrap()),
         }
-        wait_until(how, || rings_in_use(&mut witness) == "0");
+        wait_until(how, || silent.is_closed());
+        // one that has broken the protocol is owed nothing; the others count until they close their pipes
+        wait_until(how, || rings_in_use(&mut witness) == index.to_string());
         staying.push(silent);
     }
+    for silent in &mut staying[1..] {
+        let mut unread = vec![];
+        silent.read_to_end(&mut unread).unwrap();
+        assert_eq!((unread.len(), unread[0]), (65_536, 0x12), "as long as a ring, from the first message on");
+    }
+    assert_eq!(rings_in_use(&mut witness), "2");
+    drop(staying);
+    wait_until("none is in use", || rings_in_use(&mut witness) == "0");
     drop(witness);
     wait_until("all is given back", || daemon.descriptors() <= before);
 }
@@ -473,10 +483,12 @@ fn a_stopped_client_is_disconnected_like_any_that_is_silent() {
     wait_until("it has rings", || rings_in_use(&mut witness) == "1");
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
-    wait_until("it is disconnected", || rings_in_use(&mut witness) == "0");
+    let name = format!("killed.{}", child.id());
+    wait_until("it is disconnected", || witness.control("client.info", &[("name", &name)]).is_err());
     // it finds that out when it runs again
     rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
     child.wait().unwrap();
+    wait_until("no rings are left", || rings_in_use(&mut witness) == "0");
 }
 
 #[test]

@@ -125,6 +125,18 @@ impl End {
         self.memory.give_back_all();
     }
 
+    /// Returns whether the peer has read everything that this end has written.
+    pub fn is_read(&self) -> io::Result<bool> {
+        let (words, ring) = self.outbound();
+        self.producer.is_read(words, ring)
+    }
+
+    /// Gives the memory of both rings back to the system, but not the words, so that a peer that has read
+    /// everything finds nothing more. For the end of a connection.
+    pub fn give_back_rings(&self) {
+        [TO_BROKER, TO_CLIENT].into_iter().for_each(|ring| self.memory.give_back(ring, 0));
+    }
+
     /// Announces that this end is about to sleep until bytes arrive. Returns `false` if there are bytes. The
     /// caller must have forgotten earlier wake-ups before.
     #[inline]

@@ -95,6 +95,11 @@ impl Producer {
         Ok(true)
     }
 
+    /// Returns whether the consumer has read everything.
+    pub(crate) fn is_read(&self, words: &Words, ring: RingBytes<'_>) -> io::Result<bool> {
+        Ok(self.check_head(words, ring)? == self.tail.load(Relaxed))
+    }
+
     /// Returns the room; reads the peer's head only if the known one leaves too little.
     #[inline]
     fn room(&self, words: &Words, ring: RingBytes<'_>, wanted: usize) -> io::Result<usize> {

@@ -9,6 +9,8 @@
 //! away from the other task of the client before epoll has reported it, so a task that empties the pipe
 //! notifies the other one.
 
+mod room_twin;
+
 use elbus_ring::{End, Handover, PeerWaker};
 use parking_lot::Mutex;
 use rustix::{
@@ -28,11 +30,13 @@ use std::{
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{net::unix::pipe, sync::Notify, task::coop::consume_budget};
 
 use crate::received::Received;
+pub(crate) use room_twin::RoomTwin;
+use room_twin::Spare;
 
 /// Bytes of the pipe that are read at once: each is one wake-up.
 const PIPE_BYTES: usize = 256;
@@ -136,12 +140,11 @@ impl Rings {
         self.state.load(Ordering::Acquire) == OFFERED
     }
 
-    /// Offers the rings again, or no longer.
+    /// Offers the rings again, or no longer. Does nothing once they are used.
     pub(crate) fn set_offered(&self, offered: bool) {
         let state = if offered { OFFERED } else { WITHDRAWN };
-        if !self.is_active() {
-            self.state.store(state, Ordering::Release);
-        }
+        let change = |current| (current != ACTIVE).then_some(state);
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
     }
 
     /// Sends this byte with the descriptors. From then on the rings are used.
@@ -251,6 +254,16 @@ impl Rings {
         self.is_forfeit.store(true, Ordering::Relaxed);
     }
 
+    /// Returns a descriptor that reports the end of the client's pipe if something is unread that the client
+    /// is owed. Must be called within the runtime.
+    pub(crate) fn end_of_unread(&self) -> Option<pipe::Sender> {
+        let PeerWaker::Client(pipe) = &self.peer else { return None };
+        if self.is_forfeit.load(Ordering::Relaxed) || !matches!(self.end.is_read(), Ok(false)) {
+            return None;
+        }
+        pipe::Sender::from_owned_fd_unchecked(fcntl_dupfd_cloexec(pipe, 3).ok()?).ok()
+    }
+
     fn drop_old_spare(&self) {
         if self.has_spare.load(Ordering::Relaxed) {
             let mut spare = self.spare.lock();
@@ -307,11 +320,33 @@ impl Rings {
 
 impl Drop for Rings {
     fn drop(&mut self) {
-        if matches!(self.peer, PeerWaker::Client(_)) && *self.is_forfeit.get_mut() {
-            // a client, or another holder of its descriptors, could keep the memory of many connections
-            self.end.give_back_all_memory();
+        if !matches!(self.peer, PeerWaker::Client(_)) {
+            return;
+        }
+        // a client, or another holder of its descriptors, could keep the memory of many connections
+        match self.end.is_read() {
+            Ok(false) if !*self.is_forfeit.get_mut() => {}
+            Ok(true) if !*self.is_forfeit.get_mut() => self.end.give_back_rings(),
+            _ => self.end.give_back_all_memory(),
         }
     }
+}
+
+/// Keeps the rings of a connection that has ended until the client has closed the pipe that woke it: until
+/// then it may read what is unread, and counts as a client with rings. Its memory is given back then.
+pub(crate) async fn keep_until_closed(rings: Arc<Rings>, pipe: pipe::Sender) {
+    loop {
+        // what is forgotten here is looked at below
+        let _ = pipe.try_io(|| Err::<(), _>(ErrorKind::WouldBlock.into()));
+        let mut polled = [PollFd::new(&pipe, PollFlags::empty())];
+        let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let [polled] = polled;
+        // without an event the runtime ends
+        if polled.revents().intersects(PollFlags::ERR | PollFlags::HUP) || pipe.writable().await.is_err() {
+            break;
+        }
+    }
+    rings.forfeit();
 }
 
 /// Waits for a wake-up, an event of the socket, or the notification of the other task. Returns whether it was
@@ -340,85 +375,6 @@ async fn wait(wakes: &pipe::Receiver, socket: Option<&pipe::Receiver>, notify: &
 /// Makes tokio wait for the next edge.
 fn forget(descriptor: &pipe::Receiver) {
     let _ = descriptor.try_io(|| Err::<(), _>(ErrorKind::WouldBlock.into()));
-}
-
-/// Waits for room in a full ring, with descriptors of its own: were it to share those of the reader, each
-/// could forget what the other has not seen.
-#[derive(Debug)]
-pub(crate) struct RoomTwin {
-    rings: Arc<Rings>,
-    /// `Some` until it is dropped.
-    waits: Option<Waits>,
-}
-
-/// Registered descriptors: second ones of what wakes this side, and of the socket.
-#[derive(Debug)]
-struct Waits {
-    wakes: pipe::Receiver,
-    socket: pipe::Receiver,
-}
-
-/// What a writer has left for the next one.
-struct Spare {
-    waits: Waits,
-    since: Instant,
-}
-
-impl RoomTwin {
-    /// Must be called within the runtime.
-    pub(crate) fn new(rings: Arc<Rings>, socket: impl AsFd) -> io::Result<Self> {
-        let spare = rings.spare.lock().take();
-        let waits = match spare {
-            Some(spare) => spare.waits,
-            None => Waits {
-                wakes: pipe::Receiver::from_owned_fd_unchecked(fcntl_dupfd_cloexec(&rings.wakes, 3)?)?,
-                socket: pipe::Receiver::from_owned_fd_unchecked(fcntl_dupfd_cloexec(socket, 3)?)?,
-            },
-        };
-        Ok(RoomTwin { rings, waits: Some(waits) })
-    }
-
-    /// Waits until half of the ring is free or the peer is gone. Cancel safe.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        consume_budget().await;
-        let Some(Waits { wakes, socket }) = &self.waits else { return Ok(()) };
-        let mut woken = false;
-        loop {
-            forget(wakes);
-            forget(socket);
-            if woken {
-                self.rings.empty_pipe(wakes, &self.rings.for_reader);
-            }
-            let events = events_of(socket);
-            if events.intersects(PollFlags::HUP | PollFlags::ERR) {
-                self.rings.is_gone.store(true, Ordering::Release);
-            }
-            if self.rings.is_gone.load(Ordering::Acquire) || !self.rings.end.await_room() {
-                return Ok(());
-            }
-            // tokio would report a half-closed socket at once, again and again
-            let socket = (!events.contains(PollFlags::RDHUP)).then_some(socket);
-            woken = wait(wakes, socket, &self.rings.for_writer).await?;
-        }
-    }
-}
-
-impl Drop for RoomTwin {
-    fn drop(&mut self) {
-        if let Some(waits) = self.waits.take() {
-            let spare = Spare { waits, since: Instant::now() };
-            *self.rings.spare.lock() = Some(spare);
-            self.rings.has_spare.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Returns whether the peer has closed one direction or both.
-fn events_of(socket: &pipe::Receiver) -> PollFlags {
-    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
-    let _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    let [polled] = polled;
-    polled.revents()
 }
 
 #[cfg(test)]

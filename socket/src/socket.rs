@@ -24,7 +24,7 @@ use tokio::net::unix::pipe;
 use crate::{
     queue::{PIECES, Queue},
     received::Received,
-    rings::{Rings, RoomTwin},
+    rings::{Rings, RoomTwin, keep_until_closed},
 };
 
 /// The best size of a read whose bytes are passed on: slightly less than the default socket buffer (208 KiB),
@@ -389,6 +389,17 @@ impl Socket {
         {
             rings.forfeit();
         }
+    }
+
+    /// For the end of a connection, after it is shut down: if the peer can still read what is unread in its
+    /// ring, returns what keeps the rings and their permit until it has closed the pipe that woke it.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime that has its I/O driver enabled.
+    pub fn unread_rings(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let rings = self.rings.get().filter(|rings| rings.is_active())?;
+        Some(keep_until_closed(rings.clone(), rings.end_of_unread()?))
     }
 
     /// Stops reading; wakes tasks that wait for the socket. The peer does not notice yet.

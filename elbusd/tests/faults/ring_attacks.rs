@@ -6,7 +6,8 @@ use elbus_protocol::{Op, Qos as WireQos};
 use elbus_testing::rings::{RingPeer, word};
 use rustix::fs::fstat;
 use std::{
-    io::Write,
+    io::{Read, Write},
+    net::Shutdown,
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -149,6 +150,59 @@ fn the_memory_of_an_ended_connection_is_given_back_although_its_descriptors_are_
         kept.push((memory, counter, pipe));
     }
     wait_until("all memory is given back", || kept.iter().all(|(memory, ..)| allocated(memory) == 0));
+}
+
+#[test]
+fn unread_memory_of_ended_connections_counts_until_its_clients_close_their_descriptors() {
+    let daemon = start("max_rings = 4");
+    let before = daemon.descriptors();
+    let (mut staying, mut memories, mut refused) = (vec![], vec![], 0);
+    for round in 0..rounds(12, 60) {
+        let Ok(mut hostile) = RingPeer::connect(&daemon.path("bus.sock"), &format!("n{round}"), 0) else {
+            refused += 1;
+            continue;
+        };
+        let memory = hostile.descriptors()[0].try_clone().unwrap();
+        hostile
+            .write_all(&numbered_frames(Op::Message, WireQos::NO, &format!("n{round}"), 100, 1000))
+            .unwrap();
+        wait_until("the ring is full", || allocated(&memory) > RING);
+        hostile.shutdown(Shutdown::Write);
+        wait_until("it is disconnected", || hostile.is_closed());
+        memories.push(memory);
+        staying.push(hostile);
+    }
+    assert_eq!((staying.len(), refused), (4, rounds(12, 60) - 4));
+    // what is unread can still be read
+    for hostile in &mut staying {
+        let mut first = [0; 6];
+        hostile.read_exact(&mut first).unwrap();
+        assert_eq!(first[0], 0x12, "a message");
+    }
+    drop(staying);
+    wait_until("all memory is given back", || memories.iter().all(|memory| allocated(memory) == 0));
+    wait_until("all is given back", || daemon.descriptors() <= before && mapped(&daemon, "Size:") == 0);
+    assert!(RingPeer::connect(&daemon.path("bus.sock"), "next", 0).is_ok());
+}
+
+#[test]
+fn the_rings_of_a_client_that_has_read_everything_are_given_back_although_it_stays() {
+    let daemon = start("max_rings = 1");
+    let mut witness = daemon.client("witness");
+    for round in 0..3 {
+        let name = format!("n{round}");
+        let peer = peer(&daemon, &name);
+        let memory = peer.descriptors()[0].try_clone().unwrap();
+        peer.clone().write_all(&numbered_frames(Op::Message, WireQos::NO, &name, 100, 1000)).unwrap();
+        wait_until("the ring is full", || allocated(&memory) > RING);
+        let mut stays = Wire::of_rings(peer);
+        for number in 0..100u32 {
+            assert_eq!(stays.frame().payload()[..4], number.to_le_bytes());
+        }
+        assert!(witness.control("client.kick", &[("name", &name)]).is_ok());
+        stays.wait_closed();
+        wait_until("its rings are given back", || allocated(&memory) <= 4096);
+    }
 }
 
 #[test]

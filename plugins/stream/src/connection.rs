@@ -361,6 +361,10 @@ impl Connection {
     /// closes the socket once it is.
     pub(crate) fn end(self: &Arc<Self>, out: &mut SendState, reason: CloseReason) -> Deferred {
         let Some(socket) = out.socket.take() else { return Deferred::default() };
+        if !self.is_registered() {
+            // the answer may be queued before access rules have decided
+            socket.withdraw_rings();
+        }
         if !out.queue.is_empty()
             && !reason.is_broken()
             && let Ok(sent) = socket.send(&out.queue)

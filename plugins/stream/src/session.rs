@@ -78,6 +78,9 @@ impl Session {
                 Box::pin(linger(&self.socket)).await;
                 self.socket.shutdown();
             }
+            if let Some(unread) = self.socket.unread_rings() {
+                drop(self.connection.server.spawn(unread));
+            }
         }
     }
 
@@ -202,7 +205,8 @@ async fn linger(socket: &Socket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::connection_table::Entry;
+    use crate::{server::connection_table::Entry, settings::StreamSettings, testing::Pair};
+    use elbus_socket::ReceivedAnswer;
 
     fn size_of_output<S, F>(_: impl FnOnce(S) -> F) -> usize {
         size_of::<F>()
@@ -213,5 +217,23 @@ mod tests {
         let task = size_of_output(Session::run);
         let all = task + size_of::<Connection>() + size_of::<Socket>() + size_of::<Entry>();
         assert!(task <= 448 && all <= 816, "task {task}, all {all} bytes");
+    }
+
+    #[test]
+    fn a_connection_that_ends_while_it_registers_passes_no_descriptors() {
+        let pair = Pair::new(StreamSettings::default());
+        let _within = pair.runtime.enter();
+        let client = pair.peer.try_clone().unwrap();
+        client.set_nonblocking(true).unwrap();
+        let client = Socket::new(client.into()).unwrap();
+        pair.connection.lock().socket().unwrap().offer_rings(65_536, Box::new(())).unwrap();
+        pair.connection.push_answer(1);
+        // access rules have not decided yet
+        pair.connection.close(CloseReason::Evicted { limit: 1 });
+        let answer = pair.runtime.block_on(async {
+            client.readable().await.unwrap();
+            client.receive_answer().unwrap()
+        });
+        assert!(matches!(answer, ReceivedAnswer::Byte(1, None)), "{answer:?}");
     }
 }
