@@ -69,38 +69,46 @@ struct Inner {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused(pub u8);
 
-fn receive(socket: &UnixStream) -> (u8, Option<Handover>) {
+fn receive(socket: &UnixStream) -> io::Result<(u8, Option<Handover>)> {
     let mut polled = [PollFd::new(socket, PollFlags::IN)];
     retry_on_intr(|| poll(&mut polled, Some(&Timespec { tv_sec: 30, tv_nsec: 0 }))).unwrap();
-    match elbus_ring::receive(socket).unwrap() {
-        Received::Byte(byte, rings) => (byte, rings),
+    match elbus_ring::receive(socket)? {
+        Received::Byte(byte, rings) => Ok((byte, rings)),
         Received::Nothing => panic!("no answer within 30 s"),
-        Received::End => panic!("closed during the handshake"),
+        Received::End => Err(ErrorKind::UnexpectedEof.into()),
     }
 }
 
 impl RingPeer {
     /// Asks for rings of a size class, and registers.
     pub fn connect(path: &Path, name: &str, class: u8) -> Result<Self, Refused> {
-        let mut socket = UnixStream::connect(path).unwrap();
-        assert_eq!([(); 3].map(|()| receive(&socket).0), [0xEB, 1, 0]);
-        socket.write_all(&[0xEB, 1, 0x80 | class]).unwrap();
-        let (code, rings) = receive(&socket);
+        Self::attempt(path, name, class).unwrap()
+    }
+
+    /// As [`connect`](Self::connect), but the broker can be absent, or end the connection at any time.
+    pub fn attempt(path: &Path, name: &str, class: u8) -> io::Result<Result<Self, Refused>> {
+        let mut socket = UnixStream::connect(path)?;
+        for expected in [0xEB, 1, 0] {
+            assert_eq!(receive(&socket)?.0, expected);
+        }
+        socket.write_all(&[0xEB, 1, 0x80 | class])?;
+        let (code, rings) = receive(&socket)?;
         if code != 1 {
-            return Err(Refused(code));
+            return Ok(Err(Refused(code)));
         }
         assert!(rings.is_none(), "before the client is registered");
-        socket.write_all(&encode_client_name(name).unwrap()).unwrap();
-        let (code, rings) = receive(&socket);
+        socket.write_all(&encode_client_name(name).unwrap())?;
+        let (code, rings) = receive(&socket)?;
         if code != 1 {
             assert!(rings.is_none());
-            return Err(Refused(code));
+            return Ok(Err(Refused(code)));
         }
-        let rings = rings.expect("rings");
+        // a connection that ends meanwhile has none
+        let rings = rings.ok_or(ErrorKind::ConnectionAborted)?;
         let [memory, counter, pipe] = rings.descriptors().map(|fd| fd.try_clone_to_owned().unwrap());
         let (end, _, waker) = rings.open().unwrap();
         let limit = std::sync::Mutex::new(Duration::from_secs(30));
-        Ok(RingPeer(Arc::new(Inner { socket, end, memory, counter, pipe, waker, limit })))
+        Ok(Ok(RingPeer(Arc::new(Inner { socket, end, memory, counter, pipe, waker, limit }))))
     }
 
     /// Limits each wait of a read.

@@ -24,6 +24,7 @@ mod name_takeover;
 mod network_outage;
 mod repeated_reloads;
 mod ring_attacks;
+mod ring_handovers;
 mod silent_peers;
 mod slow_readers;
 mod unauthorised_kicks;
