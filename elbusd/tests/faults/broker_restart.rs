@@ -26,12 +26,40 @@ async fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("timeout: {what}"));
 }
 
+/// Returns how many clients have rings, by the mappings of the broker.
+fn mapped_rings(broker: u32) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{broker}/maps")).unwrap();
+    maps.lines().filter(|line| line.contains("elbus-ring")).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_messages_arrive_or_their_loss_is_reported() {
+    kill_repeatedly(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_messages_in_rings_arrive_or_their_loss_is_reported() {
+    kill_repeatedly(true).await;
+}
+
+async fn kill_repeatedly(rings: bool) {
     let folder = folder();
-    let arguments = ["--plugins", "builtin", "--bind", "./bus.sock", "--log", "warn"];
+    let local = format!(
+        r#"
+        [[plugin]]
+        name = "local"
+        builtin = "unix"
+        config = {{ path = "bus.sock", rings = {rings}, ring_bytes = 65536, max_source_share = 1.0 }}
+        [[plugin]]
+        name = "rpc"
+        builtin = "rpc"
+        "#
+    );
+    std::fs::write(folder.path().join("broker.toml"), local).unwrap();
+    let arguments = ["--config", "broker.toml", "--log", "warn"];
     let mut daemon = Daemon::start_in(folder.clone(), &arguments);
     let path = folder.path().join("bus.sock");
+    let reconnecting = |name: &str, limit| reconnecting(name, limit).rings(rings);
     let (receiver, frames) = reconnecting("receiver", PATIENCE).connect(path.clone()).await.unwrap();
     let mut events = receiver.events();
     let receiving = tokio::spawn(receive(frames, SENDERS));
@@ -53,6 +81,7 @@ async fn acknowledged_messages_arrive_or_their_loss_is_reported() {
             clients.iter().chain([&receiver]).all(|client| client.stats().reconnects == kill)
         })
         .await;
+        assert_eq!(mapped_rings(daemon.pid()) > SENDERS, rings, "of all clients, after kill {kill}");
     }
     let enough = senders.acknowledged.load(Ordering::Relaxed) + MESSAGES;
     wait_for("messages", || senders.acknowledged.load(Ordering::Relaxed) >= enough).await;
