@@ -16,6 +16,7 @@ mod tests;
 mod windows;
 
 pub(crate) use chunk::{Chunk, Entry, cost_of_one};
+pub(crate) use congestion::Acknowledged;
 pub(crate) use queue::Leftovers;
 pub(crate) use sender_queues::MAX_TRANSFERS;
 
@@ -23,7 +24,7 @@ use crate::{proxy_id::ProxyId, settings::Limits, wire::List};
 use elbus_protocol::{Code, Op, Qos, rpc};
 use parking_lot::Mutex;
 use queue::{Measures, Queue};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// What the messages of a run have in common.
 #[derive(Debug, Clone, Copy)]
@@ -173,9 +174,9 @@ impl<C> Outbox<C> {
         self.queue.lock().has_snapshot(list)
     }
 
-    /// A chunk that was published at `sent` has arrived; its acknowledgement is here at `now`.
-    pub(crate) fn arrived(&self, bytes: usize, entries: &[Entry], sent: Duration, now: Duration) {
-        self.queue.lock().arrived(bytes, entries, sent, now);
+    /// A chunk has arrived.
+    pub(crate) fn arrived(&self, batch: Acknowledged, entries: &[Entry]) {
+        self.queue.lock().arrived(batch, entries);
     }
 
     /// A chunk was lost. Returns how many messages it had, and numbers of pieced messages that are

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     filter::Intersections,
-    outbox::{Chunk, Entry, Outbox},
+    outbox::{self, Chunk, Entry, Outbox},
     proxy_id::ProxyId,
     settings::Settings,
     wire::{BatchKey, BatchKind, Header, Record, append_record, append_results, append_windows},
@@ -101,14 +101,20 @@ impl<C> Link<C> {
         }
         let head_len = Header::len(from.node);
         let chunk = chunk.unwrap_or_else(|| Chunk::new(head_len, 256));
-        let Chunk { mut bytes, entries, names, interest, .. } = chunk;
+        let Chunk { mut bytes, entries, names, interest, in_flight, .. } = chunk;
         // the receiver drops a snapshot of which something was lost, whatever the batch had
         let has_names = names.has_any || self.sending.is_names_open;
         let has_interest = interest.has_any || self.sending.is_interest_open;
         self.sending.is_names_open = names.is_open.unwrap_or(self.sending.is_names_open);
         self.sending.is_interest_open = interest.is_open.unwrap_or(self.sending.is_interest_open);
-        let mut sent =
-            Sent { len: bytes.len() - head_len, entries, has_names, has_interest, ..Sent::new(now) };
+        let mut sent = Sent {
+            len: bytes.len() - head_len,
+            in_flight,
+            entries,
+            has_names,
+            has_interest,
+            ..Sent::new(now)
+        };
         self.sending.append_due(&mut bytes, &mut sent);
         sent.is_eliciting = bytes.len() > head_len;
         sent.lost_upto = self.receiving.append_due(&mut bytes);
@@ -186,6 +192,8 @@ struct Sent {
     at: Duration,
     /// Bytes of its chunk.
     len: usize,
+    /// Bytes in flight when it was published.
+    in_flight: usize,
     entries: Vec<Entry>,
     /// Whether its loss is followed by a snapshot.
     has_names: bool,
@@ -204,6 +212,7 @@ impl Sent {
         Sent {
             at,
             len: 0,
+            in_flight: 0,
             entries: Vec::new(),
             has_names: false,
             has_interest: false,
@@ -394,7 +403,9 @@ impl<C> Link<C> {
             let is_lost = number < end;
             if !is_lost {
                 self.receiving.confirm(sent.lost_upto);
-                self.outbox.arrived(sent.len, &sent.entries, sent.at, now);
+                let time = now.saturating_sub(sent.at);
+                let batch = outbox::Acknowledged { bytes: sent.len, in_flight: sent.in_flight, time };
+                self.outbox.arrived(batch, &sent.entries);
                 continue;
             }
             self.receiving.repeat(now);

@@ -32,6 +32,8 @@ pub(crate) struct Chunk {
     pub(crate) names: ListParts,
     /// Filters that are announced in it.
     pub(crate) interest: ListParts,
+    /// Bytes in flight once it is taken.
+    pub(crate) in_flight: usize,
     /// The run at the end, if further messages can be appended to it.
     last: Option<LastRun>,
 }
@@ -96,6 +98,7 @@ impl Chunk {
             entries: Vec::new(),
             names: ListParts::default(),
             interest: ListParts::default(),
+            in_flight: 0,
             last: None,
         }
     }

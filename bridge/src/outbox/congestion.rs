@@ -16,26 +16,35 @@ const LONG: Duration = Duration::from_millis(500);
 pub(super) struct CongestionWindow {
     bytes: usize,
     most: usize,
-    /// The shortest time from which a batch was published until its acknowledgement arrived.
+    /// The shortest time from when a batch was published until its acknowledgement arrived.
     shortest: Duration,
-    /// What was published before says nothing of the present window.
-    reduced_at: Duration,
+}
+
+/// A batch that is acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Acknowledged {
+    /// Its length.
+    pub(crate) bytes: usize,
+    /// The bytes in flight when it was published, it included.
+    pub(crate) in_flight: usize,
+    /// From when it was published until now.
+    pub(crate) time: Duration,
 }
 
 impl CongestionWindow {
     /// Creates a window that grows to `most` bytes.
     pub(super) fn new(most: usize) -> Self {
-        CongestionWindow { bytes: FIRST.min(most), most, shortest: Duration::MAX, reduced_at: Duration::ZERO }
+        CongestionWindow { bytes: FIRST.min(most), most, shortest: Duration::MAX }
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// A batch of `bytes` bytes that was published at `sent` is acknowledged at `now`; until then `in_flight`
-    /// bytes were in flight.
-    pub(super) fn arrived(&mut self, bytes: usize, in_flight: usize, sent: Duration, now: Duration) {
-        let time = now.saturating_sub(sent);
+    /// A batch is acknowledged. What was in flight with it has taken its time; of this, as much fits as takes
+    /// [`SHORT`] longer than the shortest time.
+    pub(super) fn arrived(&mut self, batch: Acknowledged) {
+        let Acknowledged { bytes, in_flight, time } = batch;
         self.shortest = self.shortest.min(time);
         let delay = time - self.shortest;
         if delay < SHORT {
@@ -43,10 +52,10 @@ impl CongestionWindow {
             if in_flight >= self.bytes / 2 {
                 self.bytes = (self.bytes + bytes).min(self.most);
             }
-        } else if delay > LONG && sent >= self.reduced_at {
-            let share = SHORT.as_secs_f64() / delay.as_secs_f64();
-            self.bytes = ((self.bytes as f64 * share) as usize).max(LEAST.min(self.most));
-            self.reduced_at = now;
+        } else if delay > LONG {
+            let share = (self.shortest + SHORT).as_secs_f64() / time.as_secs_f64();
+            let fits = (in_flight as f64 * share) as usize;
+            self.bytes = self.bytes.min(fits.max(LEAST));
         }
     }
 }
@@ -54,18 +63,20 @@ impl CongestionWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
 
     /// Sends over a link of this rate and latency for a while, as much as the window permits. Returns the
     /// bytes that have arrived, and the longest time that one took after the first second.
     fn over(rate: f64, latency: Duration, window: &mut CongestionWindow) -> (usize, Duration) {
         const BATCH: usize = 16 << 10;
         let (mut now, mut free_at) = (Duration::from_secs(100), Duration::ZERO);
-        let mut sent: std::collections::VecDeque<(Duration, Duration)> = std::collections::VecDeque::new();
+        // when each was published and arrives, and what was in flight then
+        let mut sent: VecDeque<(Duration, Duration, usize)> = VecDeque::new();
         let (mut arrived, mut longest, end) = (0, Duration::ZERO, now + Duration::from_secs(20));
         let begin = now;
         while now < end {
-            while let Some((at, _)) = sent.front().copied().filter(|(_, due)| *due <= now) {
-                window.arrived(BATCH, sent.len() * BATCH, at, now);
+            while let Some((at, _, in_flight)) = sent.front().copied().filter(|(_, due, _)| *due <= now) {
+                window.arrived(Acknowledged { bytes: BATCH, in_flight, time: now - at });
                 sent.pop_front();
                 arrived += BATCH;
                 if at > begin + Duration::from_secs(1) {
@@ -74,7 +85,7 @@ mod tests {
             }
             while sent.len() * BATCH < window.bytes() {
                 free_at = free_at.max(now) + Duration::from_secs_f64(BATCH as f64 / rate);
-                sent.push_back((now, free_at + latency));
+                sent.push_back((now, free_at + latency, (sent.len() + 1) * BATCH));
             }
             now += Duration::from_millis(1);
         }
@@ -94,12 +105,27 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_becomes_slow_is_followed_at_once() {
+        let mut window = CongestionWindow::new(1 << 20);
+        let latency = Duration::from_millis(20);
+        over(12.5e6, latency, &mut window);
+        assert_eq!(window.bytes(), 1 << 20);
+        // what is in flight takes eight seconds, and nothing is added
+        let in_flight = window.bytes();
+        for batch in 1..=64 {
+            let time = Duration::from_millis(20 + batch * 131);
+            window.arrived(Acknowledged { bytes: 16 << 10, in_flight, time });
+        }
+        assert!(window.bytes() < 40 << 10, "{}", window.bytes());
+        let (arrived, longest) = over(125e3, latency, &mut window);
+        assert!(arrived > 1_700_000 && longest < Duration::from_secs(1), "{arrived} {longest:?}");
+    }
+
+    #[test]
     fn a_window_that_is_not_used_does_not_grow() {
         let mut window = CongestionWindow::new(8 << 20);
-        for number in 0..100_000 {
-            let sent = Duration::from_millis(number);
-            window.arrived(1000, 1000, sent, sent + Duration::from_millis(5));
-        }
+        let batch = Acknowledged { bytes: 1000, in_flight: 1000, time: Duration::from_millis(5) };
+        (0..100_000).for_each(|_| window.arrived(batch));
         assert_eq!(window.bytes(), FIRST);
     }
 
@@ -107,15 +133,18 @@ mod tests {
     fn the_window_is_within_its_limits() {
         let mut window = CongestionWindow::new(10_000);
         assert_eq!(window.bytes(), 10_000);
-        window.arrived(1000, 10_000, Duration::ZERO, Duration::from_millis(5));
+        let batch = |in_flight, milliseconds| Acknowledged {
+            bytes: 1000,
+            in_flight,
+            time: Duration::from_millis(milliseconds),
+        };
+        window.arrived(batch(10_000, 5));
         assert_eq!(window.bytes(), 10_000);
-        window.arrived(1000, 10_000, Duration::ZERO, Duration::from_secs(60));
+        window.arrived(batch(10_000, 60_000));
         assert_eq!(window.bytes(), 10_000);
         let mut window = CongestionWindow::new(1 << 20);
-        window.arrived(1000, 1000, Duration::ZERO, Duration::ZERO);
-        for number in 1..100 {
-            window.arrived(1000, 1 << 20, Duration::from_secs(number), Duration::from_secs(number + 2));
-        }
+        window.arrived(batch(1000, 0));
+        (0..100).for_each(|_| window.arrived(batch(1 << 20, 60_000)));
         assert_eq!(window.bytes(), LEAST);
     }
 }

@@ -5,7 +5,7 @@ use super::{
     OutgoingRun, Pushed, To,
     calls::{Calls, LostCall},
     chunk::{Chunk, Entry, cost_of_one, run_cost},
-    congestion::CongestionWindow,
+    congestion::{Acknowledged, CongestionWindow},
     list_parts,
     pending_results::PendingResults,
     recent::Recent,
@@ -21,7 +21,6 @@ use foldhash::fast::RandomState;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 /// Local clients that a node can answer although they are not exported.
@@ -276,7 +275,7 @@ impl<C> Queue<C> {
             None
         };
         self.piece_is_next = piece.is_none();
-        let chunk = match piece {
+        let mut chunk = match piece {
             Some(chunk) => {
                 self.begin_transfers(&chunk);
                 chunk
@@ -290,6 +289,7 @@ impl<C> Queue<C> {
             }
         };
         self.in_flight += chunk.bytes.len() - self.head_len;
+        chunk.in_flight = self.in_flight;
         Some(chunk)
     }
 
@@ -324,11 +324,11 @@ impl<C> Queue<C> {
         self.chunks.iter().any(|chunk| chunk.parts_of(list).is_open.is_some())
     }
 
-    pub(super) fn arrived(&mut self, bytes: usize, entries: &[Entry], sent: Duration, now: Duration) {
-        if bytes > 0 {
-            self.congestion.arrived(bytes, self.in_flight, sent, now);
+    pub(super) fn arrived(&mut self, batch: Acknowledged, entries: &[Entry]) {
+        if batch.bytes > 0 {
+            self.congestion.arrived(batch);
         }
-        self.in_flight -= bytes.min(self.in_flight);
+        self.in_flight -= batch.bytes.min(self.in_flight);
         for entry in entries.iter().filter(|entry| entry.is_last_piece) {
             self.transfers.remove(&entry.transfer);
         }

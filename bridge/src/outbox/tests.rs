@@ -165,7 +165,9 @@ fn a_window_holds_senders_then_refuses_and_drains() {
     assert!(outbox.take_drained().is_empty());
     let mut returned = 0;
     for chunk in take_all(&outbox) {
-        outbox.arrived(chunk.bytes.len() - HEAD, &chunk.entries, Duration::ZERO, Duration::ZERO);
+        let bytes = chunk.bytes.len() - HEAD;
+        let batch = Acknowledged { bytes, in_flight: bytes, time: std::time::Duration::ZERO };
+        outbox.arrived(batch, &chunk.entries);
         for entry in &chunk.entries {
             assert!(outbox.returned(entry.window, entry.bytes));
             returned += entry.bytes;

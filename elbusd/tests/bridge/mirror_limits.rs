@@ -217,6 +217,8 @@ fn mirrored_topics_go_on_while_nodes_lose_their_connections() {
     let mut program = Program::connect(&server, "sensors.>");
     let (mut from, mut to) = (mill.client("from"), press.client("to"));
     to.subscribe(&["sensors/#"]);
+    let _probe = press.client("probe");
+    wait_for_client(&mill, "@press.probe");
     wait_for_filters(&mill, "press", 1);
     let mut stranger = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     stranger.write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\n").unwrap();
@@ -237,6 +239,8 @@ fn mirrored_topics_go_on_while_nodes_lose_their_connections() {
                 log.matches(lost).count() == round && log.matches(again).count() == round + 1
             })
         });
+        // and the server has handled the subscriptions of both
+        wait_until("a message crosses", || from.send("@press.probe", b"x") == 0x01);
     }
     assert_eq!(from.acked(Op::Publish, "sensors/end", b"of the mill"), 0x01);
     let mut count = 0;

@@ -131,7 +131,7 @@ impl Hosts {
     fn limit(&self, node: &str, words: &[&str]) -> Result<(), String> {
         for end in [End::OfServer, End::OfNode] {
             let (host, interface) = self.interface(node, end);
-            let begin = ["-n", &host, "qdisc", "replace", "dev", &interface, "root"];
+            let begin = ["-n", &host, "qdisc", "add", "dev", &interface, "root"];
             run("tc", &[&begin[..], words].concat())?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Programs that know NATS and not ELBUS, and what a node counts of the topics that it shares with them.
 
 use async_nats::HeaderMap;
+use futures_util::StreamExt;
 use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
@@ -28,7 +29,11 @@ impl Program {
         let (client, subscriber) = runtime.block_on(async {
             let client = async_nats::connect(server.url()).await.unwrap();
             let subscriber = client.subscribe(subject.to_owned()).await.unwrap();
-            client.flush().await.unwrap();
+            // what the server has handled once it returns a message that was published behind it
+            let inbox = client.new_inbox();
+            let mut returned = client.subscribe(inbox.clone()).await.unwrap();
+            client.publish(inbox, "".into()).await.unwrap();
+            returned.next().await.unwrap();
             (client, subscriber)
         });
         Program { runtime, client, subscriber }
@@ -73,7 +78,6 @@ impl Program {
     }
 
     pub(crate) fn next_message(&mut self) -> async_nats::Message {
-        use futures_util::StreamExt;
         let subscriber = &mut self.subscriber;
         let next = async { timeout(PATIENCE, subscriber.next()).await };
         self.runtime.block_on(next).unwrap().unwrap()
