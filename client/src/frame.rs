@@ -133,6 +133,11 @@ impl Frame {
         self.body.len() + texts + size_of::<Self>()
     }
 
+    /// Copies the body out of the memory that it shares with other frames.
+    pub(crate) fn copy_body(&mut self) {
+        self.body = Bytes::copy_from_slice(&self.body);
+    }
+
     fn payload_at(&self) -> usize {
         self.payload_at as usize
     }

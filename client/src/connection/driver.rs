@@ -64,7 +64,7 @@ impl Inner {
         let receive = async {
             let (mut frames, mut cache, mut touched) = (Vec::new(), DemuxCache::default(), Vec::new());
             while self.in_process.receive(&mut frames).await {
-                self.demux.deliver(&mut frames, &mut cache, &mut touched);
+                self.demux.deliver(&mut frames, 0, &mut cache, &mut touched);
                 self.wait_for_consumers(&touched).await;
             }
         };
@@ -90,7 +90,7 @@ impl Inner {
                 }
             }
             if !batch.frames.is_empty() {
-                self.demux.deliver(&mut batch.frames, &mut cache, &mut touched);
+                self.demux.deliver(&mut batch.frames, batch.shared_bytes, &mut cache, &mut touched);
                 self.wait_for_consumers(&touched).await;
             }
             match end {

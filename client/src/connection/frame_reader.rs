@@ -31,6 +31,8 @@ thread_local! {
 pub(crate) struct ReadBatch {
     pub(crate) acks: Vec<(u32, u8)>,
     pub(crate) frames: Vec<Frame>,
+    /// Size of the memory that the frames share.
+    pub(crate) shared_bytes: usize,
     spans: Vec<FrameSpan>,
 }
 
@@ -182,6 +184,7 @@ impl ReadBatch {
 
     /// Converts the spans to frames that share `bytes`, which starts at the position `base`.
     fn slice_frames(&mut self, bytes: &Bytes, base: usize) {
+        self.shared_bytes = bytes.len();
         self.frames.extend(self.spans.drain(..).map(|span| {
             let body = bytes.slice(span.start - base..span.end - base);
             Frame::from_wire(span.kind, span.realtime, body, span.sender_len, span.payload_at)

@@ -15,7 +15,7 @@ use std::sync::{
 
 use super::{
     gaps::GapReport,
-    inbox::Inbox,
+    inbox::{Inbox, SharedRead},
     pending_calls::PendingCalls,
     topic_cache::{Inboxes, TopicCache},
 };
@@ -90,6 +90,8 @@ pub(crate) struct DemuxCache {
     calls_inbox: Option<Arc<Inbox>>,
     expects_reports: bool,
     batch: Vec<Frame>,
+    /// Reads so far.
+    reads: u64,
 }
 
 impl Demux {
@@ -108,16 +110,20 @@ impl Demux {
         }
     }
 
-    /// Delivers `frames` and empties it. `touched` is set to the inboxes that received frames.
+    /// Delivers the frames of a read, which share memory of `shared_bytes`, and empties `frames`. `touched`
+    /// is set to the inboxes that received frames.
     pub(crate) fn deliver(
         &self,
         frames: &mut Vec<Frame>,
+        shared_bytes: usize,
         cache: &mut DemuxCache,
         touched: &mut Vec<Arc<Inbox>>,
     ) {
         touched.clear();
         self.received.fetch_add(frames.len() as u64, Ordering::Relaxed);
         let has_subscriptions = self.refresh(cache);
+        cache.reads += 1;
+        let read = SharedRead { id: cache.reads, bytes: shared_bytes };
         let mut current: Option<Arc<Inbox>> = None;
         let mut batch = std::mem::take(&mut cache.batch);
         for frame in frames.drain(..) {
@@ -130,7 +136,7 @@ impl Demux {
                 FrameKind::Publish if has_subscriptions || cache.expects_reports => {
                     let inboxes = self.matching_inboxes(&frame, cache);
                     if cache.expects_reports && frame.topic() == MISSED_TOPIC {
-                        self.push(current.take(), &mut batch, touched);
+                        self.push(current.take(), &mut batch, read, touched);
                         if !self.note_gap(&frame) && inboxes.is_empty() {
                             continue;
                         }
@@ -139,10 +145,10 @@ impl Demux {
                         [] => &self.frames_inbox,
                         [only] => &only.clone(),
                         several => {
-                            self.push(current.take(), &mut batch, touched);
+                            self.push(current.take(), &mut batch, read, touched);
                             for inbox in several {
                                 batch.push(frame.clone());
-                                self.push(Some(inbox.clone()), &mut batch, touched);
+                                self.push(Some(inbox.clone()), &mut batch, read, touched);
                             }
                             continue;
                         }
@@ -151,17 +157,23 @@ impl Demux {
                 _ => &self.frames_inbox,
             };
             if current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, inbox)) {
-                self.push(current.replace(inbox.clone()), &mut batch, touched);
+                self.push(current.replace(inbox.clone()), &mut batch, read, touched);
             }
             batch.push(frame);
         }
-        self.push(current, &mut batch, touched);
+        self.push(current, &mut batch, read, touched);
         cache.batch = batch;
     }
 
-    fn push(&self, inbox: Option<Arc<Inbox>>, batch: &mut Vec<Frame>, touched: &mut Vec<Arc<Inbox>>) {
+    fn push(
+        &self,
+        inbox: Option<Arc<Inbox>>,
+        batch: &mut Vec<Frame>,
+        read: SharedRead,
+        touched: &mut Vec<Arc<Inbox>>,
+    ) {
         let Some(inbox) = inbox else { return };
-        let unclaimed = inbox.push(batch);
+        let unclaimed = inbox.push(batch, read);
         if unclaimed > 0 {
             self.unclaimed.fetch_add(unclaimed, Ordering::Relaxed);
         }

@@ -22,6 +22,18 @@ const MEASURED_FRAMES: usize = 16;
 /// Capacity that an empty queue keeps, in frames.
 const RETAINED_CAPACITY: usize = 2048;
 
+/// Memory of reads that can be kept beyond what is counted, before frames are copied out of it, in bytes.
+const SHARED_SLACK: usize = 256 * 1024;
+
+/// A read of the connection. Its frames share one allocation, which the last of them frees.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedRead {
+    /// Differs from that of the previous read; not 0.
+    pub(crate) id: u64,
+    /// Size of the allocation; 0 if there is none.
+    pub(crate) bytes: usize,
+}
+
 pub(crate) struct Inbox {
     limit: usize,
     overflow: Overflow,
@@ -47,6 +59,10 @@ struct State {
     stalled: bool,
     /// The consumer has taken too little for too long: the same, for the next frames that arrive together.
     lagging: bool,
+    /// Memory of the reads that queued frames share, estimated: it shrinks as `bytes` do.
+    shared_bytes: usize,
+    /// The read that was counted last; 0 if none is.
+    last_read: u64,
 }
 
 impl Inbox {
@@ -54,8 +70,8 @@ impl Inbox {
         Arc::new(Inbox { limit, overflow, read_limit, state: Mutex::default() })
     }
 
-    /// Appends frames and empties `frames`. Returns how many were discarded for lack of a consumer.
-    pub(crate) fn push(&self, frames: &mut Vec<Frame>) -> u64 {
+    /// Appends frames of a read and empties `frames`. Returns how many were discarded for lack of a consumer.
+    pub(crate) fn push(&self, frames: &mut Vec<Frame>, read: SharedRead) -> u64 {
         let mut state = self.state.lock();
         if state.receiver_dropped || state.ended {
             drop(state);
@@ -63,14 +79,19 @@ impl Inbox {
             frames.clear();
             return count;
         }
+        let mut queued = frames.len();
         if self.overflow == Overflow::Block && !state.drops_excess() && state.unreported == 0 {
             state.bytes += frames.iter().map(Frame::cost).sum::<usize>();
             state.frames.extend(frames.drain(..));
         } else {
+            queued = 0;
             for frame in frames.drain(..) {
-                state.push(frame, self.limit, self.overflow);
+                queued += usize::from(state.push(frame, self.limit, self.overflow));
             }
             state.lagging = false;
+        }
+        if queued > 0 {
+            state.count_shared(read, queued, self.limit);
         }
         let waker = if state.frames.is_empty() { None } else { state.waker.take() };
         drop(state);
@@ -130,6 +151,7 @@ impl Inbox {
         let mut state = self.state.lock();
         state.receiver_dropped = true;
         state.bytes = 0;
+        state.shared_bytes = 0;
         let frames = std::mem::take(&mut state.frames);
         drop(state);
         drop(frames);
@@ -157,6 +179,7 @@ impl Inbox {
         state.taken += into.len() as u64;
         state.stalled = false;
         let after = state.bytes;
+        state.shared_bytes = part(state.shared_bytes, after, before);
         if state.frames.is_empty() && state.frames.capacity() > RETAINED_CAPACITY {
             state.frames = VecDeque::new();
         }
@@ -182,21 +205,38 @@ impl State {
         self.stalled || self.lagging
     }
 
-    fn push(&mut self, mut frame: Frame, limit: usize, overflow: Overflow) {
+    /// Counts the memory of a read whose frames are the last `count` that were queued. If reads of which
+    /// little is queued take much more memory than is counted, copies these frames: the read is freed.
+    fn count_shared(&mut self, read: SharedRead, count: usize, limit: usize) {
+        if self.last_read != read.id {
+            self.last_read = read.id;
+            self.shared_bytes = self.shared_bytes.saturating_add(read.bytes);
+        }
+        if self.shared_bytes > limit.max(self.bytes).saturating_add(SHARED_SLACK) {
+            self.frames.iter_mut().rev().take(count).for_each(Frame::copy_body);
+            self.shared_bytes = self.shared_bytes.saturating_sub(read.bytes);
+            self.last_read = 0;
+        }
+    }
+
+    /// Returns whether the frame was queued.
+    fn push(&mut self, mut frame: Frame, limit: usize, overflow: Overflow) -> bool {
         let cost = frame.cost();
         let drops_newest = overflow == Overflow::DropNewest || self.drops_excess();
         match overflow {
             _ if drops_newest && self.bytes + cost > limit && !self.frames.is_empty() => {
                 self.unreported = self.unreported.saturating_add(1);
                 self.missed = self.missed.saturating_add(1);
-                return;
+                return false;
             }
             Overflow::DropOldest => {
                 let mut dropped = 0;
                 while self.bytes + cost > limit
                     && let Some(oldest) = self.frames.pop_front()
                 {
+                    let before = self.bytes;
                     self.bytes -= oldest.cost();
+                    self.shared_bytes = part(self.shared_bytes, self.bytes, before);
                     self.missed = self.missed.saturating_add(1);
                     dropped = oldest.missed().saturating_add(1).saturating_add(dropped);
                 }
@@ -210,7 +250,14 @@ impl State {
         frame.add_missed(std::mem::take(&mut self.unreported));
         self.bytes += cost;
         self.frames.push_back(frame);
+        true
     }
+}
+
+/// Returns `left` of `all` parts of a number of bytes.
+fn part(bytes: usize, left: usize, all: usize) -> usize {
+    let part = bytes as u128 * left as u128 / all.max(1) as u128;
+    usize::try_from(part).unwrap_or(bytes)
 }
 
 /// The consumer's end of an inbox. Dropping it discards queued and later frames.
