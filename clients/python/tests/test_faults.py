@@ -109,8 +109,9 @@ async def test_a_broker_that_is_killed_again_and_again(prefix: str) -> None:
                     gc.collect()
                     open_before, tasks_before = descriptors(), len(asyncio.all_tasks())
                     objects_before = len(gc.get_objects())
-            await soon(sender.connected())
-            await soon(receiver.connected())
+            # both have noticed the last one, and have connected again
+            before = outcomes["ok"]
+            await eventually(lambda: outcomes["ok"] > before + 20, "traffic")
             stop.set()
             for worker in workers[2:]:
                 await soon(worker)

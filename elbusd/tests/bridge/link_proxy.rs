@@ -49,7 +49,7 @@ struct Pace {
     delay: Duration,
     /// 0 without a limit.
     bytes_per_second: usize,
-    /// One of so many pieces stalls; 0 if none does.
+    /// Number of pieces of which one stalls; 0 if none does.
     one_in: u32,
 }
 

@@ -44,7 +44,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes that are read at once. The client of NATS reads at most 128 times in each of its turns, so this
 /// limits how many messages wait for the thread, and for how long those of other nodes do.
 const READ_BYTES: u16 = 4 << 10;
-/// Messages of a turn that wait: more than the shortest ones of so many bytes.
+/// Messages that wait for the thread: more than one turn of the client can read, however short they are.
 const ARRIVED_MESSAGES: usize = 1 << 17;
 
 /// Both ways of an instance.
