@@ -15,8 +15,8 @@ pub use core_path::Case;
 
 /// How far a figure may be above the recorded one, relative to it.
 const MARGIN: f64 = 0.01;
-/// Runs of each case. Tables are hashed with random seeds, and collisions cost up to 2 %: the lowest count has
-/// the fewest of them.
+/// Runs of each case. Tables are hashed with random seeds, and collisions cost up to 2 %: the lowest count
+/// has the fewest of them.
 const RUNS: usize = 5;
 
 const COPY_WITH_VECTORS: &str =
